@@ -1,0 +1,28 @@
+"""Times as polylocal keeps and sends them: UTC, ISO-8601, microseconds, numeric offset.
+
+The text has a fixed width, so comparing two as text compares the moments.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> str:
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """`2018-08-23T00:30:18.674062+00:00`; a naive moment is read as UTC."""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def parse(text: str) -> datetime:
+    """The moment that an ISO-8601 text names; no offset means UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    return (parse(later) - parse(earlier)).total_seconds()

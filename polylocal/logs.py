@@ -1,0 +1,252 @@
+"""Log files: the bytes that a run wrote, and beside them when and on which stream each piece came.
+
+`<uuid>.log` holds the bytes. `<uuid>.log.times` holds fixed records (offset, microseconds since 1970, stream), each
+written before the bytes that it speaks of, so the file is at all times a prefix of what the run wrote and every byte
+in it is accounted for. Both sides use this module: the runner writes, the API reads.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+STDOUT, STDERR = 1, 2
+
+_RECORD = struct.Struct("<QqB")
+_CHUNK = 1 << 20
+_SAME_MOMENT_US = 1000  # pieces of one stream within a millisecond share a record
+_ENGINE_PIECE = 16 * 1024  # the engine stores a longer line in pieces of this many bytes
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the log: from `offset` on, until the next piece, it came on `stream` at `time_us`."""
+
+    offset: int
+    time_us: int
+    stream: int
+
+
+@dataclass
+class Position:
+    """How far the log of one stream is, in terms that survive the engine's own storage.
+
+    The engine keeps lines as JSON text: bytes that are not UTF-8 come back as U+FFFD. Line ends are never changed,
+    so whole lines are counted, and only the unfinished last line is measured, as the engine would give it.
+    """
+
+    lines: int = 0
+    unfinished: int = 0
+
+
+class LogWriter:
+    """Appends to one run's log. One thread at a time. An existing log is continued."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._data = path.open("ab", buffering=0)
+        self._times = times_of(path).open("ab", buffering=0)
+        self.size = self._data.tell()
+        self._drop_promises()
+        self._last: Piece | None = None
+
+    def append(self, data: bytes, stream: int = STDOUT, time_us: int | None = None) -> None:
+        if not data:
+            return
+        now = time.time_ns() // 1000 if time_us is None else time_us
+        last = self._last
+        if last is None or last.stream != stream or not 0 <= now - last.time_us < _SAME_MOMENT_US:
+            self._last = Piece(self.size, now, stream)
+            _write_all(self._times, _RECORD.pack(self.size, now, stream))
+        _write_all(self._data, data)
+        self.size += len(data)
+
+    def line(self, text: str) -> None:
+        """A line of polylocal's own, in the log of a build."""
+        self.append(text.rstrip("\n").encode() + b"\n")
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._data.close()
+        self._times.close()
+
+    def __enter__(self) -> LogWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _drop_promises(self) -> None:
+        """Records whose bytes were never written, because the process ended between the two."""
+        records = self._times.tell() // _RECORD.size
+        with times_of(self.path).open("rb") as file:
+            while records:
+                file.seek((records - 1) * _RECORD.size)
+                if _RECORD.unpack(file.read(_RECORD.size))[0] < self.size:
+                    break
+                records -= 1
+        os.ftruncate(self._times.fileno(), records * _RECORD.size)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def times_of(path: Path) -> Path:
+    return path.with_name(path.name + ".times")
+
+
+def pieces(path: Path) -> Iterator[Piece]:
+    """The pieces of a log, in order; none for a log without records."""
+    try:
+        with times_of(path).open("rb") as file:
+            while block := file.read(_RECORD.size * 4096):
+                whole = len(block) - len(block) % _RECORD.size
+                for offset, time_us, stream in _RECORD.iter_unpack(block[:whole]):
+                    yield Piece(offset, time_us, stream)
+    except FileNotFoundError:
+        return
+
+
+def read(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The bytes from `start` on, in chunks; nothing if there is no log yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        return
+
+
+def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The log from `start` on as (stream, bytes)."""
+    for piece, data in _by_piece(path, start):
+        yield piece.stream, data
+
+
+def stamped(path: Path) -> Iterator[bytes]:
+    """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, the form that later clients know."""
+    at_line_start = True
+    for piece, data in _by_piece(path, 0):
+        prefix = datetime.fromtimestamp(piece.time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC -- ").encode()
+        lines = data.split(b"\n")
+        out = []
+        for index, line in enumerate(lines):
+            last = index == len(lines) - 1
+            if at_line_start and (line or not last):
+                out.append(prefix)
+            out.append(line if last else line + b"\n")
+            at_line_start = not last or (at_line_start and not line)
+        yield b"".join(out)
+
+
+def positions(path: Path) -> dict[int, Position]:
+    """Where each stream stands: what a log that is taken up again must not repeat."""
+    meters = {STDOUT: _Meter(), STDERR: _Meter()}
+    for stream, data in streams(path):
+        meters[stream].feed(data)
+    return {stream: meter.position() for stream, meter in meters.items()}
+
+
+@dataclass
+class CatchUp:
+    """Of what the engine gives from the start, lets through only what comes after `positions`."""
+
+    positions: dict[int, Position]
+    _left: dict[int, Position] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._left = {stream: Position(p.lines, p.unfinished) for stream, p in self.positions.items()}
+
+    def __call__(self, stream: int, data: bytes) -> bytes:
+        left = self._left.setdefault(stream, Position())
+        if left.lines:
+            count = data.count(b"\n")
+            if count < left.lines:
+                left.lines -= count
+                return b""
+            at = -1
+            for _ in range(left.lines):
+                at = data.index(b"\n", at + 1)
+            left.lines, data = 0, data[at + 1 :]
+        skipped = min(left.unfinished, len(data))
+        left.unfinished -= skipped
+        return data[skipped:]
+
+
+def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
+    index = pieces(path)
+    current = next(index, Piece(0, 0, STDOUT))
+    following = next(index, None)
+    offset = start
+    for chunk in read(path, start):
+        view = chunk
+        while view:
+            while following and following.offset <= offset:
+                current, following = following, next(index, None)
+            length = min(len(view), following.offset - offset) if following else len(view)
+            yield current, view[:length]
+            view, offset = view[length:], offset + length
+
+
+class _Meter:
+    """Counts lines, and measures the unfinished one as the engine's storage would give it back."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._measured = 0
+        self._room = _ENGINE_PIECE
+        self._decoder = _new_decoder()
+
+    def feed(self, data: bytes) -> None:
+        newlines = data.count(b"\n")
+        if newlines:
+            self._lines += newlines
+            self._restart()
+            data = data[data.rindex(b"\n") + 1 :]
+        while data:
+            piece, data = data[: self._room], data[self._room :]
+            self._measured += _length(self._decoder.decode(piece))
+            self._room -= len(piece)
+            if not self._room:  # the engine decodes each of its pieces by itself
+                self._measured += _length(self._decoder.decode(b"", final=True))
+                self._decoder.reset()
+                self._room = _ENGINE_PIECE
+
+    def position(self) -> Position:
+        rest = self._decoder.decode(b"", final=True)
+        return Position(self._lines, self._measured + _length(rest))
+
+    def _restart(self) -> None:
+        self._measured = 0
+        self._room = _ENGINE_PIECE
+        self._decoder = _new_decoder()
+
+
+def _new_decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("polylocal-replace-bytes")
+
+
+def _length(text: str) -> int:
+    return len(text.encode())
+
+
+def _replace_bytes(error: UnicodeError) -> tuple[str, int]:
+    """One U+FFFD for each byte that is not UTF-8: what the engine's JSON writer does."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("polylocal-replace-bytes", _replace_bytes)

@@ -1,0 +1,59 @@
+"""Where things lie under the home folder. Pure: nothing here touches the disk.
+
+polylocal.db  polylocal.toml  token  daemon.pid  daemon.log  daemon.lock
+logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
+outputs/<user>/<project>/<kind>s/<id>/  what the run kept
+code/<project uuid>/                    one git repository a project
+contexts/<run uuid>/                    hand-over files mounted at /plx-context
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The one folder that holds everything; a copy of it is a backup."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "polylocal.db"
+
+    @property
+    def token(self) -> Path:
+        return self.root / "token"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "polylocal.toml"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def log(self, kind: str, uuid: str) -> Path:
+        return self.logs / f"{kind}s" / f"{uuid}.log"
+
+    def project_outputs(self, user: str, project: str) -> Path:
+        return self.root / "outputs" / user / project
+
+    def outputs(self, user: str, project: str, kind: str, run_id: int) -> Path:
+        return self.project_outputs(user, project) / f"{kind}s" / str(run_id)
+
+    def code(self, project_uuid: str) -> Path:
+        return self.root / "code" / project_uuid
+
+    def context(self, run_uuid: str) -> Path:
+        return self.root / "contexts" / run_uuid

@@ -1,0 +1,218 @@
+"""The sections of a polyaxonfile, version 1. Pure: what they mean to an engine is decided elsewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+SLUG = r"^[-a-zA-Z0-9_]+$"
+MAX_NAME = 128
+
+Scalar = str | int | float | bool | None
+Value = Scalar | list[Any] | dict[str, Any]
+
+
+def _tags(value: object) -> object:
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return parts
+
+
+def image_name(image: str) -> str:
+    """An image reference as the documents allow it: `name`, `name:tag`, `host:port/name:tag`, `name@digest`."""
+    parts = image.split("@")[0].split(":")
+    port_ok = len(parts) < 3 or (len(parts) == 3 and "/" in parts[1] and not parts[1].startswith("/"))
+    if not image or not parts[0] or not port_ok or any(c.isspace() for c in image):
+        raise ValueError(f"Invalid docker image `{image}`")
+    return image
+
+
+Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(_tags)]
+Name = Annotated[str, Field(pattern=SLUG, max_length=MAX_NAME)]
+EnvVar = Annotated[list[Scalar], Field(min_length=2, max_length=2)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+class Amount(Section):
+    """How much of one resource: cores, MiB of memory, or a number of GPUs."""
+
+    requests: Annotated[float, Field(ge=0)] | None = None
+    limits: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def most(self) -> float | None:
+        return self.limits if self.limits is not None else self.requests
+
+
+class Resources(Section):
+    cpu: Amount | None = None
+    memory: Amount | None = None
+    gpu: Amount | None = None
+    tpu: Amount | None = None
+
+
+class Persistence(Section):
+    data: list[str] | bool | None = None
+    outputs: str | None = None
+
+
+class References(Section):
+    jobs: list[str | int] | None = None
+    experiments: list[str | int] | None = None
+
+
+class Environment(Section):
+    resources: Resources | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    node_selector: dict[str, Any] | None = None
+    affinity: dict[str, Any] | None = None
+    tolerations: list[Any] | None = None
+    service_account: str | None = None
+    image_pull_secrets: list[Any] | None = None
+    max_restarts: Annotated[int, Field(ge=0)] | None = None
+    secret_refs: list[Any] | None = None
+    configmap_refs: list[Any] | None = None
+    config_map_refs: list[Any] | None = None
+    persistence: Persistence | None = None
+    data_refs: list[str] | None = None
+    artifact_refs: list[str] | None = None
+    outputs: References | None = None
+
+    @property
+    def data_names(self) -> list[str]:
+        """Names of the data folders to mount: `data_refs`, or the older `persistence.data`."""
+        old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
+        return list(dict.fromkeys([*(self.data_refs or []), *old]))
+
+
+# keys that are read, kept and mean nothing on one node: the person is told so by name
+WITHOUT_EFFECT = (
+    ("environment", "annotations"),
+    ("environment", "node_selector"),
+    ("environment", "affinity"),
+    ("environment", "tolerations"),
+    ("environment", "service_account"),
+    ("environment", "image_pull_secrets"),
+    ("environment", "secret_refs"),
+    ("environment", "configmap_refs"),
+    ("environment", "config_map_refs"),
+    ("environment", "artifact_refs"),
+    ("environment", "persistence", "outputs"),
+    ("environment", "outputs"),
+    ("environment", "resources", "tpu"),
+    ("build", "backend"),
+    ("build", "git"),
+    ("backend",),
+)
+
+
+class Build(Section):
+    """How the image is made. The order of the fields is the order of the documents' examples."""
+
+    build_steps: list[str] | None = None
+    env_vars: list[EnvVar] | None = None
+    image: Annotated[str, AfterValidator(image_name)] | None = None
+    dockerfile: str | None = None
+    context: str | None = None
+    ref: int | str | None = None
+    git: str | None = None
+    commit: str | None = None
+    branch: str | None = None
+    nocache: bool | None = None
+    lang_env: str | None = None
+    backend: Literal["native", "kaniko", "other"] | None = None
+    environment: Environment | None = None
+
+    @field_validator("build_steps", mode="after")
+    @classmethod
+    def _one_line_a_step(cls, steps: list[str] | None) -> list[str] | None:
+        if steps and not all(step.strip() for step in steps):
+            raise ValueError("a build step is empty")
+        return steps
+
+    @field_validator("dockerfile", "context", mode="after")
+    @classmethod
+    def _inside_the_code(cls, path: str | None) -> str | None:
+        if path is not None and (path.startswith("/") or ".." in path.split("/")):
+            raise ValueError(f"`{path}` must be a path inside the uploaded code, without `..`")
+        return path
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.image, self.dockerfile, self.ref)) != 1:
+            if self.ref is not None and not isinstance(self.ref, int) and (self.image or self.dockerfile):
+                return self  # 0.3: `ref` beside `image` names a commit of the code
+            raise ValueError("Invalid Build, only a a dockerfile, an image, or a reference is required.")
+        return self
+
+
+class Run(Section):
+    cmd: str | list[str]
+
+    @field_validator("cmd", mode="after")
+    @classmethod
+    def _not_empty(cls, cmd: str | list[str]) -> str | list[str]:
+        if not (cmd.strip() if isinstance(cmd, str) else cmd):
+            raise ValueError("the command is empty")
+        return cmd
+
+    @property
+    def line(self) -> str:
+        """One line for the shell: lists are joined with `&&`, white space and continued lines are folded."""
+        joined = " && ".join(self.cmd) if isinstance(self.cmd, list) else self.cmd
+        return " ".join(re.sub(r"(^|\s)\\(?=\s|$)", " ", joined).split())
+
+
+class Logging(Section):
+    level: Annotated[
+        Literal["INFO", "DEBUG", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"],
+        BeforeValidator(lambda v: v.upper() if isinstance(v, str) else v),
+    ] = "INFO"
+    formatter: str | None = None
+
+
+class Port(Section):
+    """One declared input or output of a run."""
+
+    name: str
+    description: str | None = None
+    type: str | None = None
+    default: Value = None
+    is_optional: bool = False
+    is_list: bool = False
+    is_flag: bool = False
+    options: list[Any] | None = None
+
+
+class Header(Section):
+    """What every kind may carry."""
+
+    version: Literal[1]
+    logging: Logging | None = None
+    name: Name | None = None
+    description: str | None = None
+    tags: Tags | None = None
+    backend: str | None = None
+    environment: Environment | None = None
+    inputs: list[Port] | None = None
+    outputs: list[Port] | None = None
+
+
+class JobFile(Header):
+    kind: Literal["job"]
+    build: Build
+    run: Run
+    params: dict[str, Value] | None = None
+
+
+class BuildFile(Header):
+    kind: Literal["build"]
+    build: Build
+    params: dict[str, Value] | None = None

@@ -1,0 +1,97 @@
+"""Text or object → data, and the line of every path in it. Pure."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from polylocal.errors import InvalidPolyaxonfile
+
+Path = tuple[str | int, ...]
+Lines = Mapping[Path, int]
+
+
+def read(source: object) -> tuple[dict[str, Any], Lines]:
+    """A polyaxonfile as data, with 1-based line numbers by path (empty for objects).
+
+    Takes a mapping, a list of mappings (later ones merge over earlier ones), or a text that is YAML, JSON or a
+    Python literal: some clients send `repr(dict)`. Raises InvalidPolyaxonfile.
+    """
+    lines: Lines = {}
+    if isinstance(source, str):
+        source, lines = _read_text(source)
+    parts = source if isinstance(source, list) else [source]
+    merged: dict[str, Any] = {}
+    for part in parts or [None]:
+        if not isinstance(part, dict):
+            raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {_name_of(part)}."])
+        merged = merge(merged, part)
+    return merged, lines if len(parts) == 1 else {}
+
+
+def line_of(path: Path, lines: Lines) -> int | None:
+    """The line of a path, or of the nearest part of it that stands in the text."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path) if path else None
+
+
+def _read_text(text: str) -> tuple[object, Lines]:
+    if text.lstrip().startswith(("{", "[")):
+        for load in (json.loads, ast.literal_eval):
+            try:
+                return load(text), _lines_or_none(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue  # another notation, or none: YAML's error message is the best of the three
+    try:
+        return yaml.safe_load(text), _lines(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidPolyaxonfile([f"{where}not valid YAML: {error.problem or error.context}"]) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidPolyaxonfile([f"not valid YAML: {error}"]) from error
+
+
+def _lines_or_none(text: str) -> Lines:
+    try:
+        return _lines(text)
+    except (yaml.YAMLError, RecursionError):
+        return {}  # a Python literal need not be YAML; its errors come without lines
+
+
+def _lines(text: str) -> Lines:
+    found: dict[Path, int] = {}
+    stack: list[tuple[Path, yaml.Node | None]] = [((), yaml.compose(text, Loader=yaml.SafeLoader))]
+    seen: set[int] = set()  # an alias leads to the same node again
+    while stack:
+        path, node = stack.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        found.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = str(key.value)
+                found[(*path, name)] = key.start_mark.line + 1
+                stack.append(((*path, name), value))
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend(((*path, index), value) for index, value in enumerate(node.value))
+    return found
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, mapping by mapping: how a restart's polyaxonfile changes the original's."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _name_of(value: object) -> str:
+    return "empty" if value is None else f"a {type(value).__name__}"

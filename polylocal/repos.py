@@ -1,0 +1,194 @@
+"""The code of a project: one bare git repository each, filled by uploads. Drives the `git` command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from polylocal.errors import InvalidInput, NotFound, SetupError
+
+BRANCH = "master"
+
+# what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
+_ATTRIBUTES = "* -export-ignore -export-subst -text -ident -filter\n"
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A file of the host's that goes into an archive as `<prefix><its name>`."""
+
+    prefix: str
+    path: Path
+
+
+class Repository:
+    """The code under `path`; need not exist before the first upload. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "HEAD").exists()
+
+    def upload(self, archive: BinaryIO, author: str) -> str:
+        """Make an uploaded tar the newest commit, and return its 40 hex digits.
+
+        An archive that changes nothing makes no commit: the one that is there is returned, so builds are re-used.
+        Raises InvalidInput for what is not a tar, or a tar that reaches out of its folder.
+        """
+        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
+            tree = Path(folder) / "tree"
+            tree.mkdir()
+            _extract(archive, tree)
+            self._create()
+            index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(tree)}
+            self._git("add", "--all", "--force", ".", env=index, cwd=tree)
+            tree_id = self._git("write-tree", env=index)
+            head = self.resolve(BRANCH)
+            if head and self._git("rev-parse", f"{head}^{{tree}}") == tree_id:
+                return head
+            parents = ["-p", head] if head else []
+            commit = self._git("commit-tree", tree_id, *parents, "-m", "updated", env=_identity(author))
+            self._git("update-ref", f"refs/heads/{BRANCH}", commit)
+            return commit
+
+    def resolve(self, treeish: str) -> str | None:
+        """The commit that a branch, tag or (short) hash names; None if there is none."""
+        if not self.exists or treeish.startswith("-"):
+            return None
+        done = self._run("rev-parse", "--verify", "--quiet", f"{treeish}^{{commit}}", check=False)
+        return done.stdout.decode().strip() or None
+
+    def files(self, commit: str, folder: str = "") -> set[str]:
+        """Names at the top of the code, or of a folder in it. Raises NotFound for a folder that is not there."""
+        found = self._run("ls-tree", "-z", "--name-only", f"{commit}:{folder}", check=False)
+        if found.returncode:
+            raise NotFound(f"the code at {commit[:12]} has no folder `{folder}`")
+        return {name.decode() for name in found.stdout.split(b"\0") if name}
+
+    def read(self, commit: str, path: str) -> bytes:
+        """The content of one file. Raises NotFound."""
+        found = self._run("cat-file", "blob", f"{commit}:{path}", check=False)
+        if found.returncode:
+            raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
+        return found.stdout
+
+    def archive(
+        self,
+        commit: str,
+        to: IO[bytes],
+        *,
+        prefix: str = "",
+        folder: str = "",
+        extras: Sequence[Extra] = (),
+        gzip: bool = False,
+    ) -> None:
+        """Write the code, or a folder of it, as a tar to a real file; `extras` come after it."""
+        arguments = ["archive", f"--format={'tar.gz' if gzip else 'tar'}"]
+        for extra in extras:
+            arguments += [f"--prefix={extra.prefix}", f"--add-file={extra.path}"]
+        arguments += [f"--prefix={prefix}", f"{commit}:{folder}" if folder else commit]
+        to.flush()
+        self._run(*arguments, stdout=to)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _folder(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.parent
+
+    def _create(self) -> None:
+        if self.exists:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._run("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(self.path))
+        (self.path / "info").mkdir(exist_ok=True)
+        (self.path / "info" / "attributes").write_text(_ATTRIBUTES)
+
+    def _git(self, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+        return self._run(*arguments, env=env, cwd=cwd).stdout.decode().strip()
+
+    def _run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdout: IO[bytes] | int = subprocess.PIPE,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[bytes]:
+        try:
+            done = subprocess.run(
+                ["git", *arguments],
+                env={
+                    **_ENVIRONMENT,
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "GIT_DIR": str(self.path),
+                    **(env or {}),
+                },
+                cwd=cwd or self.path.parent,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise SetupError("the program `git` is not installed; polylocal keeps uploaded code with it") from error
+        if check and done.returncode:
+            raise SetupError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+        return done
+
+
+# nobody's own git settings (signing, hooks, line ends) reach in here
+_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/nonexistent",
+}
+
+
+def _identity(author: str) -> dict[str, str]:
+    email = f"{author}@polylocal"
+    return {
+        "GIT_AUTHOR_NAME": author,
+        "GIT_AUTHOR_EMAIL": email,
+        "GIT_COMMITTER_NAME": author,
+        "GIT_COMMITTER_EMAIL": email,
+    }
+
+
+def _extract(archive: BinaryIO, folder: Path) -> None:
+    with _explained(), tarfile.open(fileobj=archive, mode="r:*") as tar:
+        tar.extractall(folder, members=_wanted(tar), filter="data")
+
+
+def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        parts = Path(member.name).parts
+        if ".git" not in parts:  # a repository inside would be kept as a bare link to it
+            yield member
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except tarfile.FilterError as error:
+        raise InvalidInput({"repo": [f"The archive was refused: {error}"]}) from error
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidInput({"repo": [f"The upload is not a tar archive: {error}"]}) from error

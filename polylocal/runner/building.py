@@ -1,0 +1,108 @@
+"""Make the image of a build: Dockerfile, base images, context, build; every line into the build's log."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from polylocal.errors import EngineError, EngineUnreachable, NotFound
+from polylocal.logs import LogWriter
+from polylocal.polyaxonfile import Build, of_config
+from polylocal.runner import container, dockerfile
+from polylocal.runner.context import context
+from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind, Status
+from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
+
+Patiently = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    build: Build
+    text: str  # the Dockerfile as documented and recorded
+    folder: str  # of the code, that becomes build/
+
+
+def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
+    """From row to image. None: it was stopped before the engine had anything to do with it."""
+    store, tag = tools.store.runs, container.image_name(run)
+    taken_up = run.status != Status.CREATED
+    with LogWriter(tools.log_path(run)) as writer:
+        store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
+        if taken_up:
+            found = patiently(lambda: tools.engine.image_id(tag))
+            if found:  # it was made, and the daemon ended before it could say so
+                return BuildResult(found)
+            writer.line("polylocal: the daemon was restarted, building again")
+        store.transition(run, Status.BUILDING, "Preparing the build context")
+        try:
+            recipe = _recipe(run, tools)
+        except NotFound as error:
+            writer.line(str(error))
+            return BuildResult(None, str(error))
+        store.record(run, dockerfile=recipe.text)
+        text, problem = patiently(lambda: _with_base_images(run, recipe, tools, writer))
+        if problem:
+            writer.line(problem)
+            return BuildResult(None, problem)
+        if cancel.called:
+            return None
+        store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
+
+        def again() -> None:
+            writer.line("polylocal: the engine went away in the middle of the build, building again")
+
+        return patiently(lambda: _build(run, recipe, text, tools, writer, cancel), again)  # type: ignore[no-any-return]
+
+
+def _recipe(run: Run, tools: Tools) -> _Recipe:
+    build = of_config(Kind.BUILD, run.content or "", run.config or {}).build
+    repository = tools.repository(run)
+    folder = posixpath.normpath(build.context) if build.context else ""
+    folder = "" if folder == "." else folder
+    if build.dockerfile:
+        if not run.commit:
+            raise NotFound(f"`dockerfile: {build.dockerfile}` needs uploaded code, and this project has none")
+        return _Recipe(build, repository.read(run.commit, posixpath.normpath(build.dockerfile)).decode(), folder)
+    files = repository.files(run.commit, folder) if run.commit else set()
+    text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
+    return _Recipe(build, text, folder)
+
+
+def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter) -> tuple[str, str]:
+    """The Dockerfile to build, its base images being here, and a sentence if one of them can't be had."""
+    replaced = {}
+    for image in dockerfile.base_images(recipe.text):
+        if tools.engine.image_id(image):
+            continue
+        fallback = tools.settings.image_fallbacks.get(image)
+        try:
+            writer.line(f"Pulling {image}")
+            tools.engine.pull(image, writer.line)
+        except (EngineError, EngineUnreachable) as error:
+            tools.link.wait_until_back()
+            if not fallback or not tools.engine.image_id(fallback):
+                return "", f"{image} is not on this machine and could not be pulled: {error}"
+            message = f"{image} could not be pulled ({error}); using the local {fallback} instead"
+            writer.line(message)
+            tools.store.runs.note(run, message, {"image": image, "used": fallback})
+            replaced[image] = fallback
+    return dockerfile.with_base_images(recipe.text, replaced), ""
+
+
+def _build(run: Run, recipe: _Recipe, text: str, tools: Tools, writer: LogWriter, cancel: Cancel) -> BuildResult:
+    with context(text, tools.repository(run), run.commit, recipe.folder) as file:
+        request = BuildRequest(
+            context=file,
+            tag=container.image_name(run),
+            labels=container.labels(run, tools.installation),
+            nocache=bool(recipe.build.nocache),
+        )
+        return tools.engine.build(request, writer.line, cancel)

@@ -1,0 +1,161 @@
+"""What a container is to be: a run and its specification → a plan. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from polylocal.polyaxonfile import Resources, Specification
+from polylocal.store.rows import Run
+
+HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
+RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
+BASH, SH = "/bin/bash", "/bin/sh"
+
+CONTEXT = PurePosixPath("/plx-context")
+OUTPUTS = PurePosixPath("/plx-outputs")
+DATA = PurePosixPath("/plx-data")
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: Path
+    target: PurePosixPath
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None: no limit. `cpus` in cores, `memory_mib` in MiB, `gpus` a number of devices."""
+
+    cpus: float | None = None
+    memory_mib: float | None = None
+    memory_reservation_mib: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class ContainerPlan:
+    name: str
+    image: str
+    command: Sequence[str]
+    labels: Labels
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Sequence[Mount] = ()
+    limits: Limits = Limits()
+    network: str = "bridge"
+    user: str | None = None  # None: the image's own
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan needs to know of the machine."""
+
+    installation: str
+    node: str
+    network: str
+    outputs: Path
+    context: Path
+    data: Mapping[str, Path]  # those that the run named
+    api_url: str  # as seen from inside a container
+    token: str
+
+
+def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
+    """The container of a run that has a command."""
+    if specification.command is None:
+        raise ValueError(f"a {run.kind} has no command to run")
+    mounts = [
+        Mount(around.outputs, outputs_path(run)),
+        Mount(around.context, CONTEXT, read_only=True),
+        *(Mount(folder, DATA / name) for name, folder in sorted(around.data.items())),
+    ]
+    return ContainerPlan(
+        name=container_name(run),
+        image=image,
+        command=[shell, "-c", specification.command],
+        labels=labels(run, around.installation) | dict(specification.environment.labels or {}),
+        env=environment(run, specification, around),
+        mounts=mounts,
+        limits=limits(specification.environment.resources),
+        network=around.network,
+    )
+
+
+def container_name(run: Run) -> str:
+    return f"plx-{run.kind}-{run.uuid}"
+
+
+def image_name(run: Run) -> str:
+    """`<project>_<project id>:<build uuid>`: the documented name, without a registry."""
+    return f"{run.project_name.lower()}_{run.project_id}:{run.uuid}"
+
+
+def labels(run: Run, installation: str) -> dict[str, str]:
+    return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
+
+
+def outputs_path(run: Run) -> PurePosixPath:
+    """Where the run finds its outputs folder; the documented layout below one mount root."""
+    return OUTPUTS / run.owner / run.project_name / f"{run.kind}s" / str(run.id)
+
+
+def limits(resources: Resources | None) -> Limits:
+    if resources is None:
+        return Limits()
+    cpu, memory, gpu = resources.cpu, resources.memory, resources.gpu
+    return Limits(
+        cpus=cpu.limits if cpu else None,
+        memory_mib=memory.limits if memory else None,
+        memory_reservation_mib=memory.requests if memory else None,
+        gpus=int(gpu.most) if gpu and gpu.most else None,
+    )
+
+
+def environment(run: Run, specification: Specification, around: Surroundings) -> dict[str, str]:
+    """The variables of the documents, under the names of all their versions."""
+    data = {name: str(DATA / name) for name in sorted(around.data)}
+    return {
+        "POLYAXON_API": around.api_url,
+        "POLYAXON_API_HTTP_HOST": around.api_url,
+        "POLYAXON_API_WS_HOST": around.api_url.replace("http", "ws", 1),
+        "POLYAXON_API_VERSION": "v1",
+        "POLYAXON_IN_CLUSTER": "true",
+        "POLYAXON_IS_MANAGED": "true",
+        "POLYAXON_K8S_NAMESPACE": "polylocal",
+        "POLYAXON_K8S_NODE_NAME": around.node,
+        "POLYAXON_LOG_LEVEL": specification.log_level,
+        "POLYAXON_RUN_OUTPUTS_PATH": str(outputs_path(run)),
+        "POLYAXON_DATA_PATHS": json.dumps(data),
+        "POLYAXON_RUN_DATA_PATHS": json.dumps(data),
+        "POLYAXON_DECLARATIONS": json.dumps(specification.params),
+        "POLYAXON_PARAMS": json.dumps(specification.params),
+        "POLYAXON_INTERNAL_HEADER": "X-POLYAXON-INTERNAL",
+        "POLYAXON_INTERNAL_HEADER_SERVICE": "runner",
+        "POLYAXON_USER_TOKEN": around.token,
+        "POLYAXON_SECRET_USER_TOKEN": around.token,
+        f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
+        **({} if limits(specification.environment.resources).gpus else {"NVIDIA_VISIBLE_DEVICES": "none"}),
+    }
+
+
+def info(run: Run) -> dict[str, str]:
+    """`POLYAXON_JOB_INFO` and its kin: the clients take the run's id from the last part of its name."""
+    return {
+        "project_name": run.project,
+        "project_uuid": run.project_uuid,
+        f"{run.kind}_name": run.unique_name,
+        f"{run.kind}_uuid": run.uuid,
+        "role": "worker",
+        "type": "runner",
+        "app": run.kind,
+    }
+
+
+def context_files(token: str) -> dict[str, str]:
+    """The hand-over files in /plx-context, by name."""
+    return {".authtoken": json.dumps({"POLYAXON_SECRET_USER_TOKEN": token})}

@@ -1,0 +1,50 @@
+"""What is sent to the builder: a tar with the Dockerfile at its root and the code under `build/`."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from polylocal.repos import Extra, Repository
+from polylocal.runner.dockerfile import setup_file
+
+
+@contextmanager
+def context(dockerfile: str, repository: Repository, commit: str | None, folder: str = "") -> Iterator[BinaryIO]:
+    """The build context as a file at its start; without a commit `build/` is empty.
+
+    git writes the tar: at thousands of files that is what is fast, and the same commit gives the same members.
+    """
+    with tempfile.TemporaryDirectory(prefix="polylocal-context-") as scratch, tempfile.TemporaryFile() as file:
+        path = Path(scratch) / "Dockerfile"
+        path.write_text(dockerfile)
+        if commit is None:
+            _empty(file, path)
+        else:
+            extras = [Extra("", path), *_executable_setup(repository, commit, folder, Path(scratch))]
+            repository.archive(commit, file, prefix="build/", folder=folder, extras=extras)
+        file.seek(0)
+        yield file
+
+
+def _empty(file: BinaryIO, dockerfile: Path) -> None:
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.add(dockerfile, "Dockerfile")
+        build = tarfile.TarInfo("build")
+        build.type, build.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(build)
+
+
+def _executable_setup(repository: Repository, commit: str, folder: str, scratch: Path) -> list[Extra]:
+    """The setup script once more, executable whatever its mode in the code was: the last of a name wins."""
+    name = setup_file(repository.files(commit, folder))
+    if name is None:
+        return []
+    script = scratch / name
+    script.write_bytes(repository.read(commit, f"{folder.rstrip('/')}/{name}" if folder else name))
+    script.chmod(0o755)
+    return [Extra("build/", script)]

@@ -1,0 +1,86 @@
+"""A build config → the documented Dockerfile, byte for byte. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from polylocal.polyaxonfile import Build
+
+# looked for at the root of the code; the first that is there is copied in before the build steps
+REQUIREMENTS = ("polyaxon_requirements.txt", "requirements.txt")
+CONDA = ("polyaxon_conda_env.yaml", "polyaxon_conda_env.yml", "conda_env.yaml", "conda_env.yml")
+SETUP = ("polyaxon_setup.sh", "setup.sh")
+
+_FROM = re.compile(r"^(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>.*)$", re.IGNORECASE)
+
+
+def render(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str = "", user: str = "") -> str:
+    """The text, with one newline before the first instruction, as the platform always rendered it.
+
+    `files` are the names at the root of the code; `lang_env` the locale lines' value where the build names none
+    (empty: no locale lines); `user` is `uid:gid` to drop root for.
+    """
+    return "\n" + "".join(f"{line}\n" for line in _lines(build, files, lang_env, nvidia_bin, user))
+
+
+def setup_file(files: Collection[str]) -> str | None:
+    """The setup script that a build step may call; it is made executable."""
+    return _first(SETUP, files)
+
+
+def base_images(dockerfile: str) -> list[str]:
+    """The images that a Dockerfile starts from, stages and `scratch` and those given by ARG left out."""
+    found: list[str] = []
+    stages: set[str] = set()
+    for match in filter(None, map(_FROM.match, dockerfile.splitlines())):
+        image = match["image"]
+        if image.lower() not in stages and image != "scratch" and "$" not in image:
+            found.append(image)
+        words = match["tail"].split()
+        if len(words) >= 2 and words[0].lower() == "as":
+            stages.add(words[1].lower())
+    return list(dict.fromkeys(found))
+
+
+def with_base_images(dockerfile: str, replaced: Mapping[str, str]) -> str:
+    """The same Dockerfile starting from other images."""
+
+    def line(text: str) -> str:
+        match = _FROM.match(text)
+        if not match or match["image"] not in replaced:
+            return text
+        return f"{match['head']}{replaced[match['image']]}{match['tail']}"
+
+    return "\n".join(map(line, dockerfile.split("\n")))
+
+
+def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str) -> Iterator[str]:
+    yield f"FROM {build.image}"
+    yield ""
+    locale = build.lang_env if build.lang_env is not None else lang_env
+    if locale:
+        yield from (f"ENV {name} {locale}" for name in ("LC_ALL", "LANG", "LANGUAGE"))
+    yield "# Use bash as default shell, rather than sh"
+    yield "ENV SHELL /bin/bash"
+    yield ""
+    if user:
+        uid, _, gid = user.partition(":")
+        yield "# Drop root user and use Polyaxon user"
+        yield f"RUN groupadd -g {gid} -r polyaxon && useradd -r -m -g polyaxon -u {uid} polyaxon"
+    if nvidia_bin:
+        yield "# Update with nvidia bin"
+        yield f'ENV PATH="${{PATH}}:{nvidia_bin}"'
+    for name, value in build.env_vars or []:
+        yield f"ENV {name} {value}"
+    yield "WORKDIR /code"
+    yield ""
+    for names in (REQUIREMENTS, CONDA, SETUP):
+        if found := _first(names, files):
+            yield f"COPY build/{found} /code"
+    yield from (f"RUN {step}" for step in build.build_steps or [])
+    yield "COPY build /code"
+
+
+def _first(names: Collection[str], files: Collection[str]) -> str | None:
+    return next((name for name in names if name in files), None)

@@ -1,0 +1,185 @@
+"""The engine as polylocal needs it: a protocol, the values it speaks in, and its contract. Imports nothing of Docker.
+
+The contract holds for every engine and is tested on the fake and on the real one (`tests/engine/`):
+every method may be called from any thread; every method but `build`, `attach`, `logs` and `events` is idempotent and
+may be called again after an EngineUnreachable; a missing container is ContainerMissing, a missing image is
+ImageMissing, any other refusal is EngineError with the engine's own words, an engine that does not answer is
+EngineUnreachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, Self
+
+from polylocal.runner.container import ContainerPlan, Labels
+
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    name: str  # "Docker" or "Podman"
+    version: str
+    api_version: str
+    address: str
+    cpus: int
+    memory_mib: float
+    root: str  # where the engine keeps its images
+    is_rootless: bool
+    is_desktop: bool  # the engine runs in a virtual machine of its own
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    id: str
+    status: str  # created, running, paused, restarting, removing, exited, dead
+    exit_code: int
+    out_of_memory: bool
+    error: str
+    started_at: str  # the engine's text; "" if never
+    finished_at: str
+    image_id: str
+
+    @property
+    def is_running(self) -> bool:
+        return self.status in ("running", "paused", "restarting", "removing")
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in ("exited", "dead")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container that carries our label."""
+
+    id: str
+    run: str  # the value of the run label: `<kind>/<uuid>`
+    status: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A piece of a container's output. `time_us` is the engine's time of it; None: now."""
+
+    stream: int  # 1 stdout, 2 stderr
+    data: bytes
+    time_us: int | None = None
+
+
+@dataclass(frozen=True)
+class Died:
+    container_id: str
+    exit_code: int
+
+
+class Stream(Protocol):
+    """A container's output as it comes. Iterating an attached stream ends at the end of the output, when the link is
+    cut, or after `close()`: the three look the same, so the end of a stream is never the end of a run. A stored log
+    that is cut raises EngineUnreachable: its end is the end."""
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """From any thread; idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Cancel:
+    """Lets another thread end a build. Once called it stays called."""
+
+    def __init__(self) -> None:
+        self.called = False
+        self._action: Callable[[], None] | None = None
+
+    def on_call(self, action: Callable[[], None]) -> None:
+        self._action = action
+        if self.called:
+            action()
+
+    def __call__(self) -> None:
+        self.called = True
+        if self._action:
+            self._action()
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    context: BinaryIO  # an uncompressed tar with a Dockerfile at its root; read once
+    tag: str
+    labels: Labels
+    nocache: bool = False
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """`image_id` None: the build failed, by `error`, at `step` (`Step 3/5 : RUN …`, "" before the first)."""
+
+    image_id: str | None
+    error: str = ""
+    step: str = ""
+
+
+class Engine(Protocol):
+    def info(self) -> EngineInfo: ...
+
+    def builder(self) -> str:
+        """The name of what builds, for the record: `classic (Docker 20.10)`, `buildkit (…)`."""
+
+    def image_id(self, name: str) -> str | None:
+        """The id of a local image; None if it is not here."""
+
+    def pull(self, name: str, on_line: OnLine) -> None:
+        """Fetch one image. At once for several callers of the same name. EngineError: could not be had."""
+
+    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
+        """Build and tag an image; each line of output as it comes. A cancelled build is a failed one.
+
+        EngineUnreachable: the link was cut before the end, and nothing is known.
+        """
+
+    def remove_image(self, name: str) -> None:
+        """Missing or still in use is fine."""
+
+    def create(self, plan: ContainerPlan) -> str:
+        """The id of a container made by this plan. A container of this name that carries the same run label is
+        adopted; another one is an EngineError."""
+
+    def has_file(self, container_id: str, path: str) -> bool: ...
+
+    def start(self, container_id: str) -> None:
+        """Starting a running container is fine. EngineError: it can't be started, with the engine's reason."""
+
+    def attach(self, container_id: str) -> Stream:
+        """Live output from now on; before `start` this is all of it."""
+
+    def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> Stream:
+        """Stored output from the first byte (or the last `tail` lines), then live if `follow`."""
+
+    def inspect(self, container_id: str) -> ContainerState: ...
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        """The stop signal, then after the grace a kill. Returns when it is dead; not running, or gone, is fine."""
+
+    def remove(self, container_id: str) -> None:
+        """With its anonymous volumes, running or not; gone is fine."""
+
+    def containers(self, installation: str) -> Sequence[Found]:
+        """Every container of this installation, whatever its state."""
+
+    def events(self, installation: str) -> Iterator[Died]:
+        """Deaths of our containers as they come. Ends without an exception when the link is cut."""
+
+    def run_helper(self, plan: ContainerPlan) -> int:
+        """Run a small container to its end, remove it, return its exit code."""
+
+    def gateway(self, network: str) -> str | None:
+        """The host's address on this network, where containers can reach it; None if there is none."""
+
+    def close(self) -> None:
+        """Idempotent; open streams end."""

@@ -1,0 +1,63 @@
+"""The classic builder's stream of events → lines, the step it is at, and how it ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from polylocal.runner.engine.base import BuildResult, OnLine
+
+_STEP = re.compile(r"Step \d+/\d+ : .*")
+
+
+class BuildLog:
+    def __init__(self, on_line: OnLine) -> None:
+        self._on_line = on_line
+        self._unfinished = ""
+        self._image_id: str | None = None
+        self._error = ""
+        self._step = ""
+        self._pulled = set[str]()
+
+    def read(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events:
+            if "stream" in event:
+                self._text(event["stream"])
+            elif "error" in event:
+                self._error = str(event["error"]).strip()
+            elif "ID" in (event.get("aux") or {}):
+                self._image_id = event["aux"]["ID"]  # several with several stages: the last is the image
+            elif "status" in event:
+                self._progress(event)
+        if self._unfinished:
+            self._line(self._unfinished)
+
+    @property
+    def is_whole(self) -> bool:
+        """The stream came to its end: an image or an error. A cut link ends it without either."""
+        return bool(self._image_id or self._error)
+
+    def result(self, error: str | None = None) -> BuildResult:
+        problem = error if error is not None else self._error
+        if problem:
+            self._on_line(problem)
+            return BuildResult(None, problem, self._step)
+        return BuildResult(self._image_id)
+
+    def _text(self, text: str) -> None:
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        line = line.rstrip("\r")
+        if _STEP.fullmatch(line):
+            self._step = line
+        self._on_line(line)
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
+        if text not in self._pulled:
+            self._pulled.add(text)
+            self._on_line(text)

@@ -1,0 +1,442 @@
+"""The engine over the Docker API: Docker Engine 20.10 and newer, Podman's compatible API. The only importer of docker.
+
+What docker-py gets wrong for a daemon is worked around here and nowhere else; each place names the issue.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+
+import docker
+import requests
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    NotFound,
+    create_api_error_from_http_exception,
+)
+from docker.types import CancellableStream, DeviceRequest
+from docker.utils import kwargs_from_env
+
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
+from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
+from polylocal.runner.engine import buildkit
+from polylocal.runner.engine.base import (
+    BuildRequest,
+    BuildResult,
+    Cancel,
+    ContainerState,
+    Died,
+    EngineInfo,
+    Found,
+    Frame,
+    OnLine,
+)
+from polylocal.runner.engine.buildlog import BuildLog
+from polylocal.runner.engine.frames import Demultiplexer, joined, timed
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
+POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
+_RECEIVE = 1 << 18
+
+
+class DockerEngine:
+    """See `base.Engine` for the contract. Connects at the first call; `address` is as in DOCKER_HOST."""
+
+    def __init__(self, address: str, *, use_buildkit: bool = False, pull_timeout_s: float = 60.0) -> None:
+        self.address = address
+        self._buildkit = buildkit.find(address) if use_buildkit else None
+        self._pull_timeout_s = pull_timeout_s
+        self._connecting = threading.Lock()
+        self._client: docker.APIClient | None = None
+        self._pulls: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._about: EngineInfo | None = None
+
+    # -- the engine itself ----------------------------------------------------------------------------------------
+
+    def info(self) -> EngineInfo:
+        with _translated():
+            client = self._connected()
+            about, version = client.info(), client.version()
+        components = {component["Name"] for component in version.get("Components") or []}
+        security = " ".join(about.get("SecurityOptions") or [])
+        self._about = EngineInfo(
+            name="Podman" if "Podman Engine" in components else "Docker",
+            version=version["Version"],
+            api_version=version["ApiVersion"],
+            address=self.address,
+            cpus=about.get("NCPU", 1),
+            memory_mib=about.get("MemTotal", 0) / 2**20,
+            root=about.get("DockerRootDir", ""),
+            is_rootless="rootless" in security,
+            is_desktop="desktop" in about.get("OperatingSystem", "").lower(),
+        )
+        return self._about
+
+    def builder(self) -> str:
+        if self._buildkit:
+            return self._buildkit.name
+        about = self._known()
+        return f"classic ({about.name} {about.version})"
+
+    def gateway(self, network: str) -> str | None:
+        with _translated():
+            found = self._connected().inspect_network(network)
+        pools = (found.get("IPAM") or {}).get("Config") or []
+        return next((pool["Gateway"] for pool in pools if "." in pool.get("Gateway", "")), None)
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client:
+            client.close()
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def image_id(self, name: str) -> str | None:
+        try:
+            with _translated():
+                found: str = self._connected().inspect_image(name)["Id"]
+        except ImageMissing:
+            return None
+        return found
+
+    def pull(self, name: str, on_line: OnLine) -> None:
+        with self._pulls[name]:
+            if self.image_id(name):
+                return
+            repository, tag = _repository_and_tag(name)
+            with _translated(), self._new_client(self._pull_timeout_s) as client:
+                _pull(client, repository, tag, on_line)
+
+    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
+        if self._buildkit:
+            result = self._buildkit.build(request, on_line, cancel)
+            return BuildResult(self.image_id(request.tag)) if result.image_id is not None else result
+        lines = BuildLog(on_line)
+        with _translated(), self._new_client(CALL_TIMEOUT_S, _BuildClient) as client:
+            try:
+                self._build_classic(client, request, lines, cancel)
+            except APIError as error:  # refused before the first line: a Dockerfile that can't be parsed
+                if cancel.called or error.status_code is None or error.status_code >= 500:
+                    raise
+                return lines.result(error.explanation or str(error))
+            except (requests.exceptions.RequestException, OSError):
+                if not cancel.called:
+                    raise
+        if cancel.called:
+            return lines.result("The build was stopped.")
+        if not lines.is_whole:
+            raise EngineUnreachable("the engine's answer ended in the middle of the build")
+        return lines.result()
+
+    def _build_classic(self, client: _BuildClient, request: BuildRequest, lines: BuildLog, cancel: Cancel) -> None:
+        # the low-level call: images.build() holds the log back until the end
+        stream = client.build(
+            fileobj=request.context,
+            custom_context=True,
+            tag=request.tag,
+            labels=dict(request.labels),
+            nocache=request.nocache,
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+        # closing the connection is how the classic builder is told to stop
+        cancel.on_call(CancellableStream(stream, client.response).close)
+        if not cancel.called:
+            lines.read(stream)
+
+    def remove_image(self, name: str) -> None:
+        with suppress(ImageMissing, EngineError), _translated():
+            self._connected().remove_image(name)
+
+    # -- containers -----------------------------------------------------------------------------------------------
+
+    def create(self, plan: ContainerPlan) -> str:
+        if plan.limits.gpus and self._known().name == "Podman":
+            # its compatible API ignores device requests without a word (podman#22645): a silent run on the CPU
+            raise EngineError("Podman's Docker API can't give GPUs; use Docker Engine for runs that need one")
+        with _translated():
+            try:
+                found: str = self._create(plan, init=True)
+            except APIError as error:
+                if error.status_code == 409:
+                    return self._adopt(plan, error)
+                if "container-init" not in str(error.explanation):
+                    raise
+                log.warning("the engine has no init program (install catatonit): zombies are not reaped in runs")
+                found = self._create(plan, init=False)
+        return found
+
+    def has_file(self, container_id: str, path: str) -> bool:
+        client = self._connected()
+        url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/archive"
+        with _translated():
+            return bool(client.head(url, params={"path": path}, timeout=CALL_TIMEOUT_S).ok)
+
+    def start(self, container_id: str) -> None:
+        with _translated():
+            self._connected().start(container_id)
+
+    def attach(self, container_id: str) -> _Attached:
+        with _translated():
+            raw = self._connected().attach_socket(container_id, params={"stdout": 1, "stderr": 1, "stream": 1})
+        return _Attached(raw)
+
+    def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> _Stored:
+        client = self._connected()
+        url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/logs"
+        params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail or "all"}
+        with _translated():
+            # docker-py's logs() hides the stream of each piece, and ends without a word when the link is cut
+            response = client.get(url, params=params, stream=True, timeout=(CALL_TIMEOUT_S, None))
+            try:
+                response.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                create_api_error_from_http_exception(error)
+        return _Stored(response)
+
+    def inspect(self, container_id: str) -> ContainerState:
+        with _translated():
+            found = self._connected().inspect_container(container_id)
+        state = found["State"]
+        return ContainerState(
+            id=found["Id"],
+            status=state["Status"],
+            exit_code=state["ExitCode"],
+            out_of_memory=bool(state.get("OOMKilled")),
+            error=state.get("Error") or "",
+            started_at="" if state["StartedAt"].startswith("0001") else state["StartedAt"],
+            finished_at="" if state["FinishedAt"].startswith("0001") else state["FinishedAt"],
+            image_id=found["Image"],
+        )
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        with suppress(ContainerMissing), _translated():
+            self._connected().stop(container_id, timeout=max(0, round(grace_s)))
+
+    def remove(self, container_id: str) -> None:
+        with _translated():
+            try:
+                self._connected().remove_container(container_id, v=True, force=True)
+            except NotFound:
+                log.debug("container %s was gone already", container_id[:12])
+            except APIError as error:
+                if error.status_code != 409:  # 409: its removal is under way
+                    raise
+
+    def containers(self, installation: str) -> Sequence[Found]:
+        with _translated():
+            found = self._connected().containers(all=True, filters={"label": f"{HOME_LABEL}={installation}"})
+        return [Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"]) for item in found]
+
+    def events(self, installation: str) -> Iterator[Died]:
+        filters = {"type": "container", "event": "die", "label": f"{HOME_LABEL}={installation}"}
+        with _translated(), self._new_client(None) as client:
+            for event in client.events(filters=filters, decode=True):
+                attributes = event["Actor"]["Attributes"]
+                code = attributes.get("exitCode", attributes.get("containerExitCode"))
+                yield Died(event["Actor"]["ID"], int(code))
+
+    def run_helper(self, plan: ContainerPlan) -> int:
+        container_id = self.create(plan)
+        try:
+            self.start(container_id)
+            with _translated():
+                return int(self._connected().wait(container_id)["StatusCode"])
+        finally:
+            self.remove(container_id)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> docker.APIClient:
+        with self._connecting:
+            if self._client is None:
+                self._client = self._make_client(CALL_TIMEOUT_S, docker.APIClient)
+            return self._client
+
+    def _make_client(self, timeout_s: float | None, cls: type[docker.APIClient]) -> docker.APIClient:
+        # no version: it is negotiated. A pinned one breaks on engines that are older or much newer (moby 29)
+        tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
+        return cls(base_url=self.address, timeout=timeout_s, max_pool_size=POOL_SIZE, tls=tls or False)
+
+    @contextmanager
+    def _new_client(self, timeout_s: float | None, cls: type[docker.APIClient] = docker.APIClient) -> Iterator[Any]:
+        """A client of its own for a call that holds its connection for long (docker-py#2477)."""
+        client = self._make_client(timeout_s, cls)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def _known(self) -> EngineInfo:
+        return self._about or self.info()
+
+    def _create(self, plan: ContainerPlan, *, init: bool) -> str:
+        client = self._connected()
+        limits = plan.limits
+        memory = int(limits.memory_mib * 2**20) if limits.memory_mib else None
+        host_config = client.create_host_config(
+            init=init,
+            binds=[_bind(mount) for mount in plan.mounts],
+            network_mode=plan.network,
+            extra_hosts={"host.docker.internal": "host-gateway"} if plan.network != "host" else None,
+            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
+            mem_limit=memory,
+            memswap_limit=memory,  # the engine's value is memory plus swap: no swap on top
+            mem_reservation=int(limits.memory_reservation_mib * 2**20) if limits.memory_reservation_mib else None,
+            device_requests=[DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])] if limits.gpus else None,
+            shm_size=memory or int(self._known().memory_mib / 2) << 20,  # as on a host; 64 MiB break data loaders
+            # json-file: the engine's `local` driver loses the older part of a long log
+            log_config={"Type": "json-file", "Config": {}} if self._known().name == "Docker" else None,
+        )
+        created = client.create_container(
+            image=plan.image,
+            entrypoint=list(plan.command),
+            command=[],
+            name=plan.name,
+            labels=dict(plan.labels),
+            environment=dict(plan.env),
+            user=plan.user,
+            host_config=host_config,
+        )
+        found: str = created["Id"]
+        return found
+
+    def _adopt(self, plan: ContainerPlan, conflict: APIError) -> str:
+        found = self._connected().inspect_container(plan.name)
+        carried = found["Config"]["Labels"] or {}
+        if any(carried.get(label) != plan.labels.get(label) for label in (HOME_LABEL, RUN_LABEL)):
+            raise EngineError(f"a container named {plan.name} is there and is not ours") from conflict
+        adopted: str = found["Id"]
+        return adopted
+
+
+class _Attached:
+    """The hijacked connection of an attach."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw  # keeps the response's file object, and so the connection, alive
+        self._socket: socket.socket = getattr(raw, "_sock", raw)
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = Demultiplexer()
+        while data := self._receive():
+            yield from joined(frames.feed(data))
+
+    def close(self) -> None:
+        with suppress(OSError):  # not connected any more: closed is closed
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+        self._raw.close()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(_RECEIVE)
+        except OSError:
+            return b""
+
+
+class _Stored:
+    """The engine's own log of a container, with its times."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = Demultiplexer()
+        try:
+            for data in self._response.iter_content(_RECEIVE if self._is_plain else None):
+                for frame in frames.feed(data):
+                    yield timed(frame)
+        except (requests.exceptions.RequestException, OSError, AttributeError) as error:
+            # AttributeError: urllib3 meets a response that close() took away from under it
+            if not self._closed:
+                raise EngineUnreachable(f"the engine's log was cut: {error}") from error
+
+    def close(self) -> None:
+        self._closed = True
+        CancellableStream(iter(()), self._response).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._response.close()
+
+    @property
+    def _is_plain(self) -> bool:
+        return "content-length" in self._response.headers
+
+
+class _BuildClient(docker.APIClient):
+    """Keeps the response of a build, so that the build can be cancelled: docker-py gives only the lines."""
+
+    response: requests.Response
+
+    def _post(self, url: str, **kwargs: Any) -> requests.Response:
+        self.response = super()._post(url, **kwargs)
+        return self.response
+
+
+def _pull(client: docker.APIClient, repository: str, tag: str, on_line: OnLine) -> None:
+    said = set[str]()
+    for event in client.pull(repository, tag=tag, stream=True, decode=True):
+        if "error" in event:
+            raise EngineError(event["error"])
+        text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
+        if text and text not in said:  # each layer repeats its state with every bit of progress
+            said.add(text)
+            on_line(text)
+
+
+def _repository_and_tag(name: str) -> tuple[str, str]:
+    """Always with a tag: without one older engines fetch every tag (docker-py#1643)."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, digest
+    repository, colon, tag = name.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def _bind(mount: Mount) -> str:
+    return f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """docker-py's, requests' and the socket's errors as ours: the one border where that happens."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise ImageMissing(_words(error)) from error
+    except NotFound as error:
+        raise ContainerMissing(_words(error)) from error
+    except APIError as error:
+        raise EngineError(_words(error)) from error
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise EngineUnreachable(f"the engine does not answer: {error}") from error
+    except json.JSONDecodeError as error:
+        raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
+    except DockerException as error:
+        raise EngineUnreachable(f"the engine does not answer: {error}") from error
+
+
+def _words(error: APIError) -> str:
+    return str(error.explanation or error)

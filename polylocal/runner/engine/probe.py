@@ -1,0 +1,262 @@
+"""Find the container engine of this machine: ask every usual address for `/_ping`, take the first that answers.
+
+Standard library only and fit for Python 3.9, because `scripts/ensure-docker` runs this file before there is a virtual
+environment: `python3 -I probe.py [URL]` prints the address on stdout, and on stderr who answered and why it was asked.
+
+docker-py knows `DOCKER_HOST` and the default socket only; Docker's contexts, Docker Desktop, OrbStack, Colima, Rancher
+and Podman are found here (see docker/for-mac#6529).
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+ANSWERS = "answers"
+NOT_THERE = "not there"
+DOES_NOT_ANSWER = "does not answer"
+PERMISSION_DENIED = "permission denied"
+NOT_PROBED = "not probed"
+
+SETTING = "the engine setting"
+DOCKER_HOST = "DOCKER_HOST"
+
+FOUND, NONE_ANSWERS, CHOSEN_IS_DEAD, NO_PERMISSION = range(4)
+
+Connect = Callable[[str, float], socket.socket]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An address worth asking, and where it comes from."""
+
+    url: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a candidate said. `server` and `api_version` are as in the answer's headers, "" where unknown."""
+
+    url: str
+    why: str
+    answer: str
+    server: str = ""
+    api_version: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The engine to use, or one sentence (`problem`) on what to do about having none."""
+
+    found: Attempt | None
+    tried: tuple[Attempt, ...]
+    problem: str
+
+    @property
+    def exit_code(self) -> int:
+        if self.found:
+            return FOUND
+        if any(attempt.answer == PERMISSION_DENIED for attempt in self.tried):
+            return NO_PERMISSION
+        return CHOSEN_IS_DEAD if _was_chosen(self.tried) else NONE_ANSWERS
+
+
+def main(argv: Sequence[str]) -> int:
+    report = probe(argv[0] if argv else None)
+    if report.found:
+        print(f"engine: {_describe(report.found)}", file=sys.stderr)
+        print(report.found.url)
+    else:
+        print(report.problem, file=sys.stderr)
+    return report.exit_code
+
+
+def probe(
+    explicit: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    uid: int | None = None,
+    timeout_s: float = 3.0,
+    connect: Connect | None = None,
+) -> Report:
+    """Ask the candidates in order and stop at the first that answers.
+
+    An address that somebody chose, by `explicit` or by DOCKER_HOST, is the only one asked: work must never land on
+    another engine than the one that was named.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("HOME") or os.path.expanduser("~")) if home is None else home
+    uid = os.getuid() if uid is None else uid
+    chosen = [Candidate(explicit, SETTING)] if explicit else candidates(environ, home, uid)
+
+    tried: list[Attempt] = []
+    for candidate in chosen:
+        tried.append(_ask(candidate, bool(environ.get("DOCKER_TLS_VERIFY")), timeout_s, connect or _connect))
+        if tried[-1].answer in (ANSWERS, NOT_PROBED):
+            return Report(tried[-1], tuple(tried), "")
+    return Report(None, tuple(tried), _problem(tried))
+
+
+def candidates(environ: Mapping[str, str], home: Path, uid: int) -> list[Candidate]:
+    """Every address to ask, in order. Reads Docker's configuration files and nothing else."""
+    if environ.get("DOCKER_HOST"):
+        return [Candidate(environ["DOCKER_HOST"], DOCKER_HOST)]
+
+    run = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}")
+    sockets = [
+        (Path("/var/run/docker.sock"), "default socket"),
+        (run / "docker.sock", "rootless Docker"),
+        (home / ".docker/run/docker.sock", "Docker Desktop"),
+        (home / ".docker/desktop/docker.sock", "Docker Desktop for Linux"),
+        (home / ".orbstack/run/docker.sock", "OrbStack"),
+        (home / ".colima/default/docker.sock", "Colima"),
+        (home / ".config/colima/default/docker.sock", "Colima"),
+        (home / ".rd/docker.sock", "Rancher Desktop"),
+        (run / "podman/podman.sock", "rootless Podman"),
+    ]
+    if uid == 0:  # nobody else may enter that folder, so that "permission denied" there would not mean an engine
+        sockets.append((Path("/run/podman/podman.sock"), "Podman"))
+    return [*_of_context(environ, home), *(Candidate(f"unix://{path}", why) for path, why in sockets)]
+
+
+def _of_context(environ: Mapping[str, str], home: Path) -> list[Candidate]:
+    config = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+    name = environ.get("DOCKER_CONTEXT") or _read(config / "config.json", "currentContext")
+    if not name or name == "default":
+        return []
+    meta = config / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+    host = _read(meta, "Endpoints", "docker", "Host")
+    if not host:  # listed all the same, so that the report shows why the user's own choice was not taken
+        return [Candidate(f"context://{name}", f"docker context {name}, which has no readable {meta}")]
+    return [Candidate(host, f"docker context {name}")]
+
+
+def _read(path: Path, *keys: str) -> str:
+    """The string at `keys` in a JSON file, "" if there is no such thing."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _ask(candidate: Candidate, tls: bool, timeout_s: float, connect: Connect) -> Attempt:
+    url, why = candidate.url, candidate.why
+    try:
+        if _is_beyond_a_socket(url, tls):
+            return Attempt(url, why, NOT_PROBED)
+        with connect(url, timeout_s) as connection:
+            status, headers = _ping(connection, _prefix(url))
+    except PermissionError:
+        return Attempt(url, why, PERMISSION_DENIED)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, socket.gaierror, ValueError):
+        return Attempt(url, why, NOT_THERE)  # refused: the file is left, but nobody listens any more
+    except (OSError, http.client.HTTPException):
+        return Attempt(url, why, DOES_NOT_ANSWER)
+    answer = ANSWERS if status == 200 else DOES_NOT_ANSWER
+    return Attempt(url, why, answer, headers.get("Server", ""), headers.get("Api-Version", ""))
+
+
+def _is_beyond_a_socket(url: str, tls: bool) -> bool:
+    """ssh:// and TLS want keys that belong to Docker's own client: such an address is taken on trust."""
+    address = _split(url)
+    return address.scheme in ("ssh", "https") or (address.scheme == "tcp" and (tls or address.port == 2376))
+
+
+def _connect(url: str, timeout_s: float) -> socket.socket:
+    """Raises ValueError for an address that is none of an engine, and OSError as `socket` does."""
+    address = _split(url)
+    if address.scheme == "unix":
+        return _connect_unix(address.path, timeout_s)
+    if address.scheme in ("tcp", "http"):
+        return socket.create_connection((address.hostname or "localhost", address.port or 2375), timeout_s)
+    raise ValueError(f"{url} is not the address of an engine")
+
+
+def _connect_unix(path: str, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _ping(connection: socket.socket, prefix: str) -> tuple[int, http.client.HTTPMessage]:
+    client = http.client.HTTPConnection("localhost")
+    client.sock = connection
+    client.request("GET", f"{prefix}/_ping")
+    response = client.getresponse()
+    response.read()
+    return response.status, response.headers
+
+
+def _prefix(url: str) -> str:
+    """An engine behind a proxy may live below a path; that of a unix socket is the path of the socket itself."""
+    address = _split(url)
+    return "" if address.scheme == "unix" else address.path.rstrip("/")
+
+
+def _split(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"tcp://{url}")  # as Docker's own client reads a bare HOST:PORT
+
+
+def _problem(tried: Sequence[Attempt]) -> str:
+    for attempt in tried:
+        if attempt.answer == PERMISSION_DENIED:
+            return (
+                f"An engine is there at {attempt.url} ({attempt.why}) but this user may not use it: run "
+                f"'sudo usermod -aG docker {_user()}' and log in again, or run this as root."
+            )
+    if _was_chosen(tried):
+        last = tried[-1]
+        undo = "unset it" if last.why == DOCKER_HOST else "change it"
+        verb = "nothing is there" if last.answer == NOT_THERE else "what is there does not answer"
+        return f"{_capital(last.why)} says {last.url} but {verb}: {undo}, or start that engine."
+    for attempt in tried:
+        if attempt.answer == DOES_NOT_ANSWER:
+            return f"The engine at {attempt.url} ({attempt.why}) is there but does not answer: restart it."
+    if sys.platform == "darwin":
+        return "No Docker engine answers: start Docker Desktop, OrbStack, Colima or Rancher Desktop, and try again."
+    return (
+        "No Docker engine answers: start it ('sudo systemctl start docker') "
+        "or install one (https://docs.docker.com/engine/install/)."
+    )
+
+
+def _was_chosen(tried: Sequence[Attempt]) -> bool:
+    return bool(tried) and tried[-1].why in (SETTING, DOCKER_HOST)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name
+        return str(os.getuid())
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _describe(attempt: Attempt) -> str:
+    version = f"{attempt.server}, API {attempt.api_version or 'unknown'}" if attempt.server else attempt.answer
+    return f"{attempt.url} ({attempt.why}; {version})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,279 @@
+"""One run, top to bottom, on a thread of its own.
+
+Every step may be the last one of this process: the next one finds what is there and goes on. So each step first looks
+(is there a container? did it start? did it end?), then does, then records.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from polylocal.errors import ContainerMissing, EngineError, ImageMissing, PolylocalError
+from polylocal.polyaxonfile import Specification, of_config
+from polylocal.runner import container, outcome, ownership
+from polylocal.runner.building import make_image
+from polylocal.runner.container import BASH, SH, Surroundings
+from polylocal.runner.engine.base import Cancel, ContainerState
+from polylocal.runner.engine.events import Waiter
+from polylocal.runner.following import Follower, last_line
+from polylocal.runner.outcome import Ending, Outcome
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind, Status
+from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOK_S = 0.2  # after the end of its output a container is looked at this often until it has ended
+
+
+class Execution:
+    """Call it on the run's thread; `stop()` comes from another."""
+
+    def __init__(self, run: Run, tools: Tools) -> None:
+        self.run = run
+        self._tools = tools
+        self._cancel = Cancel()
+        self._stopping = threading.Event()
+        self._engine_was_away = False
+
+    def __call__(self) -> None:
+        run = self.run
+        try:
+            if run.kind == Kind.BUILD:
+                self._build()
+            else:
+                self._run_container()
+        except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
+            log.exception("run=%s: could not be carried on", run.label)
+            reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
+            self._finish(Outcome(Status.FAILED, f"polylocal could not carry on: {reason}", {"reason": "host"}))
+
+    def stop(self) -> None:
+        """Ends the build or the container, never the thread: what waits for them then returns by itself."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._cancel()
+            self._kill()
+
+    # -- a build --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        result = make_image(self.run, self._tools, self._cancel, self._patiently)
+        if result is None or self._stopping.is_set():
+            self._finish(self._stopped())
+        elif result.image_id is None:
+            self._finish(outcome.build_failed(result.error, result.step))
+        else:
+            done = Outcome(Status.SUCCEEDED, "Completed", {"image_id": result.image_id})
+            self._finish(done, image_id=result.image_id)
+
+    # -- a container ----------------------------------------------------------------------------------------------
+
+    def _run_container(self) -> None:
+        container_id = self.run.container_id or self._create()
+        if container_id is None:
+            return
+        while True:
+            try:
+                ending = self._attempt(container_id)
+            except ContainerMissing:
+                self._finish(self._stopped() if self._stopping.is_set() else outcome.lost("its container is gone"))
+                return
+            except EngineError as error:
+                self._finish(outcome.not_started(str(error)))
+                return
+            if ending is None:
+                self._finish(self._stopped())
+                return
+            if not self._restarted(container_id, ending):
+                self._hand_over_outputs(container_id)
+                self._finish(outcome.of(Kind(self.run.kind), ending), exit_code=ending.exit_code)
+                return
+
+    def _create(self) -> str | None:
+        """A container for the run; None: it ended here, or it waits for another image."""
+        if self._stopping.is_set():
+            self._finish(self._stopped())
+            return None
+        tools, run = self._tools, self.run
+        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
+        if build is None:
+            self._finish(outcome.not_started("its build is gone"))
+            return None
+        try:
+            container_id = self._patiently(lambda: self._create_with_shell(build))
+        except ImageMissing:
+            log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
+            tools.store.runs.detach_build(run, build)
+            return None
+        except EngineError as error:
+            self._finish(outcome.not_started(str(error)))
+            return None
+        recorded = {"container_id": container_id, "node": tools.settings.node}
+        if not self._move(Status.SCHEDULED, recorded=recorded):
+            tools.store.runs.record(run, **recorded)
+        self._refresh()
+        return container_id
+
+    def _create_container(self, build: Run, shell: str) -> str:
+        tools, run = self._tools, self.run
+        specification = self._specification()
+        outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
+        ownership.make_writable(outputs)
+        if run.cloning_strategy == "copy" and run.original_pk:
+            original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
+            if original.is_dir():
+                shutil.copytree(original, outputs, dirs_exist_ok=True, symlinks=True)
+        token = tools.store.users.new_token(tools.store.users.get(run.user), run.pk)
+        context.mkdir(parents=True, exist_ok=True)
+        for name, text in container.context_files(token).items():
+            (context / name).write_text(text)
+        data = {name: tools.settings.data[name] for name in specification.environment.data_names}
+        around = Surroundings(
+            installation=tools.installation,
+            node=tools.settings.node,
+            network=tools.settings.network,
+            outputs=outputs,
+            context=context,
+            data=data,
+            api_url=tools.api_url(),
+            token=token,
+        )
+        image = build.image_id or container.image_name(build)
+        return tools.engine.create(container.plan(run, specification, image, shell, around))
+
+    def _create_with_shell(self, build: Run) -> str:
+        """The container with the shell that its image has. Which one that is, the first run finds out for the rest:
+        the init program starts in any case, so the engine itself would not notice that bash is missing."""
+        tools = self._tools
+        if build.shell:
+            return self._create_container(build, build.shell)
+        container_id = self._create_container(build, BASH)
+        shell = BASH if tools.engine.has_file(container_id, BASH) else SH
+        if shell != BASH:
+            tools.engine.remove(container_id)
+            container_id = self._create_container(build, shell)
+        tools.store.runs.record(build, shell=shell)
+        return container_id
+
+    def _attempt(self, container_id: str) -> Ending | None:
+        """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
+        tools = self._tools
+        with tools.deaths.watch(container_id) as waiter, Follower(self.run, container_id, tools) as follower:
+            state = self._look(container_id)
+            restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
+            if state.status == "created" or restart_is_due:
+                if self._stopping.is_set():
+                    return None
+                self._start(container_id, follower)
+            else:
+                self._move(Status.RUNNING)
+                self._refresh()
+            state = self._wait(container_id, waiter, follower)
+            self._patiently(follower.complete)
+        return self._ending(state)
+
+    def _start(self, container_id: str, follower: Follower) -> None:
+        tools = self._tools
+        follower.attach()
+        self._patiently(lambda: tools.engine.start(container_id), self._note_trouble)
+        self._move(Status.RUNNING)
+        self._refresh()
+        if self._stopping.is_set():
+            self._kill()  # the request came while the container was starting, when there was nothing to stop
+
+    def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState:
+        """Until the container has ended; its output is followed meanwhile."""
+        while True:
+            follower.follow(waiter)
+            code = waiter.wait(LOOK_S)
+            state = self._look(container_id)
+            if state.is_finished:
+                return state
+            if code is not None:  # the event comes a moment before the engine's own records are written
+                threading.Event().wait(0.005)
+
+    def _ending(self, state: ContainerState) -> Ending:
+        run = self._tools.store.runs.by_pk(self.run.pk)
+        return Ending(
+            exit_code=state.exit_code,
+            out_of_memory=state.out_of_memory,
+            stop_requested=run.stop_requested_at is not None,
+            deleted=run.deleted_at is not None,
+            engine_was_away=self._engine_was_away,
+            memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
+            last_line=last_line(self._tools.log_path(run)),
+        )
+
+    def _restarted(self, container_id: str, ending: Ending) -> bool:
+        """Whether the run has another try: recorded first, so that a try is never given twice."""
+        run, allowed = self.run, self._specification().environment.max_restarts or 0
+        if not outcome.should_restart(ending, run.restarts, allowed):
+            return False
+        finished_at = self._look(container_id).finished_at
+        recorded = {"restarts": run.restarts + 1, "restarted_after": finished_at}
+        message = f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}"
+        self._move(Status.WARNING, message, recorded=recorded)
+        self._refresh()
+        return True
+
+    def _hand_over_outputs(self, container_id: str) -> None:
+        tools = self._tools
+        image = self._look(container_id).image_id
+
+        def reclaim() -> str | None:
+            folder = tools.outputs_path(self.run)
+            return ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation)
+
+        problem = self._patiently(reclaim)
+        if problem:
+            log.warning("run=%s: %s", self.run.label, problem)
+            tools.store.runs.note(self.run, problem)
+
+    # -- small things ---------------------------------------------------------------------------------------------
+
+    def _finish(self, end: Outcome, **recorded: object) -> None:
+        """The final status, then the container: nothing of the run is needed any more."""
+        tools, run = self._tools, self.run
+        if self._move(end.status, end.message, details=end.details, recorded=recorded):
+            log.info("run=%s %s: %s", run.label, end.status, end.message)
+        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
+        if run.container_id and not run.ttl:
+            with suppress(EngineError):  # what stays behind is found by its label and removed later
+                self._patiently(lambda: tools.engine.remove(run.container_id or ""))
+
+    def _stopped(self) -> Outcome:
+        run, kind = self._tools.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
+        return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[kind])
+
+    def _kill(self) -> None:
+        container_id = self.run.container_id
+        if container_id:
+            grace_s = self._tools.settings.grace_s
+            stop = lambda: self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))  # noqa: E731
+            threading.Thread(target=stop, name=f"stop {self.run.label}", daemon=True).start()
+
+    def _move(self, to: Status, message: str | None = None, **more: Any) -> bool:
+        return self._tools.store.runs.transition(self.run, to, message, **more)
+
+    def _refresh(self) -> None:
+        self.run = self._tools.store.runs.by_pk(self.run.pk)
+
+    def _specification(self) -> Specification:
+        return of_config(Kind(self.run.kind), self.run.content or "", self.run.config or {})
+
+    def _look(self, container_id: str) -> ContainerState:
+        return self._patiently(lambda: self._tools.engine.inspect(container_id), self._note_trouble)
+
+    def _note_trouble(self) -> None:
+        self._engine_was_away = True
+
+    def _patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
+        return self._tools.link.patiently(call, on_trouble)

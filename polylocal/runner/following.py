@@ -1,0 +1,123 @@
+"""A container's output into the run's log: live while it lasts, caught up after a cut, complete at the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from polylocal import logs
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
+from polylocal.logs import CatchUp, LogWriter
+from polylocal.runner.engine.base import Frame, Stream
+from polylocal.runner.engine.events import Waiter
+from polylocal.runner.tools import Tools
+from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 10.0  # how long the rest of the output may take after the container's death
+SMALL = 256 * 1024  # bytes: a log up to here is compared whole at the end, a longer one by its tail
+TAIL_LINES = 200
+_SHOWN = 4096
+
+
+class Follower:
+    """The log of one attempt of one run. The file is at all times a prefix of what the container wrote."""
+
+    def __init__(self, run: Run, container_id: str, tools: Tools) -> None:
+        self._run = run
+        self._container_id = container_id
+        self._engine = tools.engine
+        self._writer = LogWriter(tools.log_path(run))
+        self._attached: Stream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._writer.close()
+
+    def attach(self) -> None:
+        """Before the start: the fastest way to all of the output. Where it can't be had, the stored log serves."""
+        try:
+            self._attached = self._engine.attach(self._container_id)
+        except (EngineError, EngineUnreachable) as error:
+            log.debug("run=%s: no attach, following the stored log: %s", self._run.label, error)
+
+    def follow(self, waiter: Waiter) -> None:
+        """Returns when the stream has ended, which says nothing about the run."""
+        if self._attached:
+            stream, self._attached = self._attached, None
+            self._drain(stream, waiter, None)
+            return
+        if waiter.wait(0) is not None:
+            return  # the end is complete()'s to fetch
+        try:
+            stream = self._engine.logs(self._container_id, follow=True)
+        except (EngineUnreachable, EngineError):
+            return  # the caller looks at the container next, and sees why
+        self._drain(stream, waiter, CatchUp(logs.positions(self._writer.path)))
+
+    def complete(self) -> None:
+        """After the container's end: fetch what the live stream missed. A cut looks like an end, so always look."""
+        if self._writer.size > SMALL and self._ends_alike():
+            return
+        catch_up = CatchUp(logs.positions(self._writer.path))
+        try:
+            with self._engine.logs(self._container_id, follow=False) as stream:
+                for frame in stream:
+                    self._keep(frame, catch_up)
+        except ContainerMissing:
+            log.warning("run=%s: its container was removed by someone; its log may lack the end", self._run.label)
+
+    def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> None:
+        """Some engines leave a stream open after the container's end: it is closed a while after the death."""
+        timer: list[threading.Timer] = []
+
+        def close_later() -> None:
+            timer.append(threading.Timer(DRAIN_S, stream.close))
+            timer[0].daemon = True
+            timer[0].start()
+
+        waiter.on_death(close_later)
+        try:
+            with stream, suppress(EngineUnreachable):  # cut: the caller looks at the container, then follows again
+                for frame in stream:
+                    self._keep(frame, catch_up)
+        finally:
+            waiter.on_death(lambda: None)
+            for started in timer:
+                started.cancel()
+
+    def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
+        data = catch_up(frame.stream, frame.data) if catch_up else frame.data
+        self._writer.append(data, frame.stream, frame.time_us)
+
+    def _ends_alike(self) -> bool:
+        """Whether the engine's last lines are the last ones here too, stream by stream."""
+        tail: dict[int, bytes] = {}
+        try:
+            with self._engine.logs(self._container_id, follow=False, tail=TAIL_LINES) as stream:
+                for frame in stream:
+                    tail[frame.stream] = tail.get(frame.stream, b"") + frame.data
+        except ContainerMissing:
+            return False
+        reach = 2 * sum(map(len, tail.values())) + SMALL
+        ours: dict[int, bytes] = {}
+        for number, data in logs.streams(self._writer.path, max(0, self._writer.size - reach)):
+            ours[number] = ours.get(number, b"") + data
+        return bool(tail) and all(ours.get(number, b"").endswith(end) for number, end in tail.items())
+
+
+def last_line(path: Path) -> str:
+    """The last line with something in it, for a message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _SHOWN))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

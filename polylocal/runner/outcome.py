@@ -1,0 +1,93 @@
+"""How a run ended: what the engine saw → status, message, whose fault. Pure. No exit code of 0, no success."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polylocal.statuses import Kind, Status
+
+_SHOWN = 160  # characters of the log's last line that fit into a message
+
+STOPPED = {Kind.BUILD: "BuildJob was stopped.", Kind.JOB: "Job was stopped."}
+DELETED = {Kind.BUILD: "Build is scheduled for deletion.", Kind.JOB: "Job is scheduled for deletion."}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: Status
+    message: str
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The facts about a container that ended."""
+
+    exit_code: int
+    out_of_memory: bool = False  # the engine says so
+    stop_requested: bool = False
+    deleted: bool = False
+    engine_was_away: bool = False  # the engine did not answer for a while during the run
+    memory_limit_mib: float | None = None
+    last_line: str = ""
+
+
+def of(kind: Kind, ending: Ending) -> Outcome:
+    code = ending.exit_code
+    if ending.deleted:
+        return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
+    if ending.stop_requested:
+        return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})
+    if code == 0:
+        return Outcome(Status.SUCCEEDED, "Completed", {"exit_code": 0})
+    if code in (137, 143, 255) and ending.engine_was_away:
+        return lost("the engine went away while it ran and its container was killed", code)
+    if ending.out_of_memory:
+        return _failed(code, "memory", f"Out of memory{_limit(ending)}: killed (exit code {code})")
+    if code == 137 and ending.memory_limit_mib:
+        # some hosts never tell that memory was the reason; nobody else kills with a limit set
+        return _failed(code, "memory", f"Exit code 137: killed, most likely out of memory{_limit(ending)}")
+    return _failed(code, "program", f"Exit code {code}{_signal(code)}{_said(ending.last_line)}")
+
+
+def lost(how: str, exit_code: int | None = None) -> Outcome:
+    """The engine lost the run: not the program's fault, and never taken for a success."""
+    return Outcome(Status.FAILED, f"engine-lost: {how}", {"reason": "engine-lost", "exit_code": exit_code})
+
+
+def not_started(words: str) -> Outcome:
+    return Outcome(Status.FAILED, f"Could not start: {words}", {"reason": "start"})
+
+
+def build_failed(error: str, step: str) -> Outcome:
+    where = f" at {step}" if step else ""
+    return Outcome(Status.FAILED, f"Build failed{where}: {error}", {"reason": "build", "step": step, "error": error})
+
+
+def should_restart(ending: Ending, restarts: int, max_restarts: int) -> bool:
+    wanted = ending.stop_requested or ending.deleted
+    return ending.exit_code != 0 and not wanted and restarts < max_restarts
+
+
+def _failed(code: int, reason: str, message: str) -> Outcome:
+    return Outcome(Status.FAILED, message, {"reason": reason, "exit_code": code})
+
+
+def _limit(ending: Ending) -> str:
+    return f" (limit {ending.memory_limit_mib:g} MiB)" if ending.memory_limit_mib else ""
+
+
+def _signal(code: int) -> str:
+    """128 + n is how a shell says that signal n ended the program."""
+    try:
+        return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
+    except ValueError:
+        return ""
+
+
+def _said(line: str) -> str:
+    line = " ".join(line.split())
+    return f": {line[:_SHOWN]}" if line else ""

@@ -1,0 +1,69 @@
+"""Files in outputs belong to the user who runs the daemon, whatever user the image runs as."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from polylocal.errors import EngineError
+from polylocal.runner.container import HOME_LABEL, ContainerPlan, Mount
+from polylocal.runner.engine.base import Engine
+
+log = logging.getLogger(__name__)
+
+_TARGET = PurePosixPath("/plx-outputs")
+
+
+def make_writable(folder: Path) -> None:
+    """An outputs folder that any user of any image can write to; the home folder above it is closed to others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+
+
+def foreign(folder: Path, uid: int) -> Iterator[Path]:
+    """What in a folder (itself included) does not belong to `uid`; links are not followed."""
+    if folder.lstat().st_uid != uid:
+        yield folder
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.lstat().st_uid != uid:
+                yield path
+
+
+def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, installation: str) -> str | None:
+    """Give everything in `folder` to uid:gid. Returns a sentence if that could not be done.
+
+    Root does it itself; anybody else has a small container of the run's own image do it, as root. On engines that map
+    users (rootless, desktop) the files are ours already and nothing happens.
+    """
+    try:
+        strangers = next(foreign(folder, uid), None)
+        if strangers is None:
+            return None
+        if os.geteuid() == 0:
+            for path in list(foreign(folder, uid)):
+                os.chown(path, uid, gid, follow_symlinks=False)
+            return None
+    except OSError as error:
+        log.debug("looking through %s: %s", folder, error)  # unreadable for us: the container can
+    return _by_container(folder, uid, gid, engine, image, installation)
+
+
+def _by_container(folder: Path, uid: int, gid: int, engine: Engine, image: str, installation: str) -> str | None:
+    plan = ContainerPlan(
+        name=f"plx-chown-{os.urandom(6).hex()}",
+        image=image,
+        command=["chown", "-hR", f"{uid}:{gid}", str(_TARGET)],
+        labels={HOME_LABEL: installation},
+        mounts=[Mount(folder, _TARGET)],
+        network="none",
+        user="0",
+    )
+    try:
+        code = engine.run_helper(plan)
+    except EngineError as error:
+        return f"outputs belong to another user, and the image could not hand them over: {error}"
+    return f"outputs belong to another user: chown in the image ended with exit code {code}" if code else None

@@ -1,0 +1,44 @@
+"""Rows and containers → what to do about those that don't belong to each other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from polylocal import clock
+from polylocal.runner.engine.base import Found
+from polylocal.statuses import is_done
+from polylocal.store.rows import Run
+
+
+@dataclass(frozen=True)
+class Remove:
+    """A container that nothing waits for any more."""
+
+    container_id: str
+    why: str
+
+
+def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], now: str) -> list[Remove]:
+    """What to remove of the containers with our label.
+
+    `runs` are the rows by uuid; `active` the uuids of runs that a thread has in hand: their containers are theirs.
+    A container without a row, or of a run that is done and need not be kept any longer, goes.
+    """
+    removals = []
+    for container in found:
+        uuid = container.run.partition("/")[2]
+        if uuid in active:
+            continue
+        run = runs.get(uuid)
+        if run is None:
+            removals.append(Remove(container.id, "no run knows it"))
+        elif is_done(run.status) and not _is_kept(run, now):
+            removals.append(Remove(container.id, f"{run.label} is {run.status}"))
+    return removals
+
+
+def _is_kept(run: Run, now: str) -> bool:
+    if not run.ttl or not run.finished_at or run.deleted_at:
+        return False
+    return clock.seconds_between(run.finished_at, now) < run.ttl

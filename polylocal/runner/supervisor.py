@@ -1,0 +1,207 @@
+"""Takes runs from the database to threads: the queue, the capacity, the stop requests, what a crash left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+
+from polylocal import clock, logs
+from polylocal.errors import EngineError, EngineUnreachable, StoreError
+from polylocal.polyaxonfile import Specification, of_config
+from polylocal.runner import container, outcome, recovery
+from polylocal.runner.engine.base import EngineInfo
+from polylocal.runner.execution import Execution
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun
+from polylocal.store.rows import Run
+from polylocal.store.runs import build_key
+
+log = logging.getLogger(__name__)
+
+RECONCILE_S = 30.0
+_BATCH = 100
+
+
+class Supervisor:
+    """One thread that looks at the database whenever it is woken, and every `poll_s` if nobody wakes it."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._wake = threading.Event()
+        self._active: dict[int, Execution] = {}
+        self._lock = threading.Lock()
+        self._reconcile_at = 0.0
+
+    def wake(self) -> None:
+        """A hint, from any thread: something may be to do."""
+        self._wake.set()
+
+    def start(self) -> None:
+        threading.Thread(target=self._forever, name="supervisor", daemon=True).start()
+
+    def _forever(self) -> None:
+        self._take_up()
+        while True:
+            try:
+                self.once()
+            except (StoreError, EngineError, EngineUnreachable) as error:
+                log.warning("supervisor: %s", error)
+            except Exception:
+                log.exception("supervisor: this pass failed, the next one comes")
+            self._wake.wait(self._tools.settings.poll_s)
+            self._wake.clear()
+
+    def once(self) -> None:
+        """One look at everything."""
+        self._stop_wanted()
+        self._resolve_builds()
+        if self._tools.link.info or self._tools.link.check():
+            self._fill_capacity(self._tools.link.info)
+        self._reconcile()
+        self._remove_deleted()
+
+    # -- begin and end --------------------------------------------------------------------------------------------
+
+    def _take_up(self) -> None:
+        """What an earlier daemon had in hand goes on first, whatever the capacity: it is running already."""
+        for run in self._tools.store.runs.begun():
+            log.info("run=%s taken up again, it was %s", run.label, run.status)
+            self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        execution = Execution(run, self._tools)
+        with self._lock:
+            self._active[run.pk] = execution
+        threading.Thread(target=self._carry_out, args=(execution,), name=run.label, daemon=True).start()
+
+    def _carry_out(self, execution: Execution) -> None:
+        try:
+            execution()
+        finally:
+            with self._lock:
+                del self._active[execution.run.pk]
+            self.wake()
+
+    def _in_hand(self) -> dict[int, Execution]:
+        with self._lock:
+            return dict(self._active)
+
+    # -- the steps of a look --------------------------------------------------------------------------------------
+
+    def _stop_wanted(self) -> None:
+        for run in self._tools.store.runs.stopping():
+            execution = self._in_hand().get(run.pk)
+            if execution:
+                execution.stop()
+            elif run.container_id is None or not run.is_managed:
+                message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[Kind(run.kind)]
+                self._tools.store.runs.transition(run, Status.STOPPED, message)
+            else:
+                self._begin(run)
+
+    def _resolve_builds(self) -> None:
+        """Give every new run its build: one that is there, one under way, or a new one."""
+        for run in self._tools.store.runs.unresolved(_BATCH):
+            specification = _specification(run)
+            config = specification.build_config()
+            key = build_key(run.project_id, config, run.commit)
+            build = NewRun(Kind.BUILD, json.dumps(config), config, code_id=run.code_id, build_key=key)
+            self._tools.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
+
+    def _fill_capacity(self, machine: EngineInfo | None) -> None:
+        """First in, first out within a priority: a run that does not fit yet holds back those behind it."""
+        active = self._in_hand()
+        free = self._tools.settings.max_runs - len(active)
+        if free <= 0 or machine is None:
+            return
+        for run in self._tools.store.runs.runnable(free + len(active)):
+            if run.pk in active:
+                continue
+            impossible = _never_fits(run, machine)
+            if impossible:
+                self._tools.store.runs.transition(run, Status.FAILED, impossible, details={"reason": "resources"})
+                continue
+            if free <= 0 or not _fits(run, [execution.run for execution in self._in_hand().values()], machine):
+                return
+            free -= 1
+            self._begin(run)
+
+    def _reconcile(self) -> None:
+        """Containers that carry our label and that nothing waits for: left by a crash, or kept for a while."""
+        now = time.monotonic()
+        if now < self._reconcile_at or self._tools.link.info is None:
+            return
+        self._reconcile_at = now + RECONCILE_S
+        tools = self._tools
+        found = tools.engine.containers(tools.installation)
+        runs = {}
+        for item in found:
+            run = tools.store.runs.by_uuid(item.run.partition("/")[2])
+            if run:
+                runs[run.uuid] = run
+        active = {execution.run.uuid for execution in self._in_hand().values()}
+        for removal in recovery.plan(found, runs, active, clock.now()):
+            log.info("container %s removed: %s", removal.container_id[:12], removal.why)
+            tools.engine.remove(removal.container_id)
+
+    def _remove_deleted(self) -> None:
+        """Deleted runs that have ended lose their files and images, then their rows; then deleted projects."""
+        tools = self._tools
+        if tools.link.info is None:
+            return
+        for run in tools.store.runs.deleted():
+            if run.pk not in self._in_hand():
+                self._remove(run)
+        for project in tools.store.projects.to_remove():
+            shutil.rmtree(tools.home.code(project.uuid), ignore_errors=True)
+            tools.store.projects.remove(project)
+            log.info("project %s removed", project.unique_name)
+
+    def _remove(self, run: Run) -> None:
+        tools = self._tools
+        if run.container_id:
+            tools.engine.remove(run.container_id)
+        if run.kind == Kind.BUILD:
+            tools.engine.remove_image(container.image_name(run))
+        path = tools.log_path(run)
+        for file in (path, logs.times_of(path)):
+            file.unlink(missing_ok=True)
+        if run.outputs and not tools.store.runs.shares_outputs(run):
+            shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
+        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
+        tools.store.runs.remove(run)
+        log.info("run=%s removed", run.label)
+
+
+def _specification(run: Run) -> Specification:
+    return of_config(Kind(run.kind), run.content or "", run.config or {})
+
+
+def _wanted(run: Run) -> tuple[float, float]:
+    """Cores and MiB of memory that a run is allowed to take."""
+    if run.kind == Kind.BUILD:
+        return 0.0, 0.0
+    resources = _specification(run).environment.resources
+    cpu, memory = (resources.cpu, resources.memory) if resources else (None, None)
+    return (cpu.most if cpu else None) or 0.0, (memory.most if memory else None) or 0.0
+
+
+def _never_fits(run: Run, machine: EngineInfo) -> str | None:
+    cpus, memory_mib = _wanted(run)
+    if cpus > machine.cpus:
+        return f"The run asks for {cpus:g} cores; this machine has {machine.cpus}."
+    if memory_mib > machine.memory_mib:
+        return f"The run asks for {memory_mib:g} MiB of memory; this machine has {machine.memory_mib:.0f}."
+    return None
+
+
+def _fits(run: Run, active: Iterable[Run], machine: EngineInfo) -> bool:
+    used = [_wanted(other) for other in active]
+    cpus, memory_mib = _wanted(run)
+    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= machine.cpus
+    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= machine.memory_mib)

@@ -1,0 +1,45 @@
+"""What the runner works with: made once by the daemon, shared by every thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polylocal.paths import Home
+from polylocal.repos import Repository
+from polylocal.runner.engine.base import Engine
+from polylocal.runner.engine.events import Deaths
+from polylocal.runner.engine.link import EngineLink
+from polylocal.settings import Settings
+from polylocal.store import Store
+from polylocal.store.rows import Run
+
+
+@dataclass(frozen=True)
+class Tools:
+    settings: Settings
+    store: Store
+    engine: Engine
+    link: EngineLink
+    deaths: Deaths
+    installation: str
+    api_url: Callable[[], str]  # the API's address as seen from inside a container
+    uid: int = field(default_factory=os.getuid)  # who owns outputs afterwards
+    gid: int = field(default_factory=os.getgid)
+
+    @property
+    def home(self) -> Home:
+        return self.settings.folders
+
+    def log_path(self, run: Run) -> Path:
+        return self.home.log(run.kind, run.uuid)
+
+    def outputs_path(self, run: Run) -> Path:
+        if run.outputs is None:
+            raise ValueError(f"{run.label} has no outputs folder")
+        return self.home.root / run.outputs
+
+    def repository(self, run: Run) -> Repository:
+        return Repository(self.home.code(run.project_uuid))

@@ -1,0 +1,88 @@
+"""Settings: flags over `POLYLOCAL_*` over `polylocal.toml` in the home folder. Frozen once read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from polylocal.errors import SetupError
+from polylocal.paths import Home
+
+DEFAULT_HOME = Path("~/.polylocal")
+
+
+class Settings(BaseSettings):
+    """What can be set, with its unit in its name and its default."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYLOCAL_", frozen=True, extra="forbid")
+
+    home: Path = Field(DEFAULT_HOME, description="the folder that holds everything")
+    host: str = Field("127.0.0.1", description="the address that the REST API listens on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="its port; 0 takes any free one")
+    user: Annotated[str, Field(pattern=r"^[-\w]{1,156}$")] = Field(
+        "root", description="name of the admin that the first start makes"
+    )
+    engine: str | None = Field(None, description="the engine's address, as in DOCKER_HOST; empty: look for one")
+    max_runs: Annotated[int, Field(ge=1)] = Field(2, description="runs at a time")
+    grace_s: Annotated[float, Field(ge=0)] = Field(10.0, description="seconds between the stop signal and the kill")
+    poll_s: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="seconds between two looks at the database when no hint comes"
+    )
+    builder: Literal["classic", "buildkit"] = Field(
+        "classic", description="classic: through the SDK; buildkit: `docker buildx`, where it is installed"
+    )
+    lang_env: str = Field("en_US.UTF-8", description="the locale lines of a rendered Dockerfile; empty leaves them out")
+    nvidia_bin: str = Field("", description="folder added to PATH in every rendered Dockerfile")
+    image_fallbacks: dict[str, str] = Field(
+        default_factory=dict, description="local image used when a base image can't be pulled: {wanted: local}"
+    )
+    pull_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="seconds without progress after which pulling a base image is given up"
+    )
+    data: dict[str, Path] = Field(
+        default_factory=dict, description="folders that runs may name in environment.data_refs: {name: folder}"
+    )
+    network: str = Field("bridge", description="the engine's network that runs join")
+    node: str = Field(default_factory=platform.node, description="name of this machine in `node_scheduled`")
+    max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
+
+    @property
+    def folders(self) -> Home:
+        return Home(self.home)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = init_settings().get("home") or _home_of_environment()
+        toml = TomlConfigSettingsSource(settings_cls, Home(Path(home)).settings)
+        return init_settings, env_settings, toml
+
+
+def load(**flags: Any) -> Settings:
+    """Read the settings; flags that are None were not given. Raises SetupError with every problem at once."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    home = Path(given.get("home") or _home_of_environment()).expanduser().absolute()
+    try:
+        return Settings(**{**given, "home": home})
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SetupError(f"settings (flags, POLYLOCAL_*, {Home(home).settings}): {'; '.join(problems)}") from error
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise SetupError(f"{Home(home).settings} can't be read: {error}") from error
+
+
+def _home_of_environment() -> Path:
+    return Path(os.environ.get("POLYLOCAL_HOME") or DEFAULT_HOME).expanduser()

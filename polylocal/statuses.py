@@ -1,0 +1,72 @@
+"""The life cycle of a run as data. Pure.
+
+Source: the platform's own transition tables, with the guard that holds for every job-like run:
+once done, no further status is recorded.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a run is. All kinds share one table, one life cycle and one set of endpoints."""
+
+    BUILD = "build"
+    JOB = "job"
+
+    @property
+    def plural(self) -> str:
+        """The word in URLs and unique names."""
+        return f"{self.value}s"
+
+
+class Status(StrEnum):
+    CREATED = "created"
+    RESUMING = "resuming"
+    WARNING = "warning"
+    UNSCHEDULABLE = "unschedulable"
+    BUILDING = "building"
+    SCHEDULED = "scheduled"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UPSTREAM_FAILED = "upstream_failed"
+    STOPPED = "stopped"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+
+
+DONE = frozenset({Status.SUCCEEDED, Status.FAILED, Status.UPSTREAM_FAILED, Status.STOPPED, Status.SKIPPED})
+NOT_DONE = frozenset(Status) - DONE
+_WAITING = frozenset({Status.CREATED, Status.RESUMING, Status.WARNING, Status.UNSCHEDULABLE, Status.UNKNOWN})
+
+# to → the statuses that it may be reached from
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.CREATED: frozenset(),
+    Status.RESUMING: frozenset({Status.CREATED, Status.WARNING}),
+    Status.BUILDING: _WAITING | {Status.SCHEDULED},
+    Status.SCHEDULED: _WAITING | {Status.BUILDING},
+    Status.STARTING: _WAITING | {Status.BUILDING, Status.SCHEDULED},
+    Status.RUNNING: _WAITING | {Status.BUILDING, Status.SCHEDULED, Status.STARTING},
+    Status.WARNING: NOT_DONE - {Status.WARNING},
+    Status.UNSCHEDULABLE: NOT_DONE - {Status.UNSCHEDULABLE},
+    Status.UNKNOWN: NOT_DONE - {Status.UNKNOWN},
+    Status.SUCCEEDED: NOT_DONE,
+    Status.FAILED: NOT_DONE,
+    Status.UPSTREAM_FAILED: NOT_DONE,
+    Status.STOPPED: NOT_DONE,
+    Status.SKIPPED: NOT_DONE,
+}
+
+# `started_at` is set by the first of these
+STARTS = frozenset({Status.BUILDING, Status.SCHEDULED, Status.STARTING, Status.RUNNING})
+
+
+def is_done(status: str) -> bool:
+    return status in DONE
+
+
+def can_move(source: str, target: Status) -> bool:
+    return source in TRANSITIONS[target]

@@ -1,0 +1,48 @@
+"""The store: rows in SQLite. The database is the queue; a hint after each change makes things faster, never right."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Callable
+from pathlib import Path
+
+from polylocal.store.bookmarks import Bookmarks
+from polylocal.store.database import Database
+from polylocal.store.projects import Projects
+from polylocal.store.runs import NewRun, Runs
+from polylocal.store.users import Users
+
+__all__ = ["NewRun", "Store"]
+
+Listener = Callable[[int], None]
+
+
+class Store:
+    """Everything that is kept in `path`. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+        self._listeners: list[Listener] = []
+        self.users = Users(self.database)
+        self.projects = Projects(self.database)
+        self.runs = Runs(self.database, self._hint)
+        self.bookmarks = Bookmarks(self.database)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def installation(self) -> str:
+        """The id of this home folder, 12 hex digits: it is in the label of everything that the daemon makes."""
+        with self.database.write() as db:
+            db.execute("insert or ignore into facts values ('installation', ?)", (uuids.uuid4().hex[:12],))
+            found: str = db.execute("select value from facts where name = 'installation'").fetchone()["value"]
+        return found
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _hint(self, pk: int) -> None:
+        for listener in list(self._listeners):
+            listener(pk)

@@ -1,0 +1,102 @@
+"""Connections to the one SQLite file: a single writer behind a lock, a pool of readers, errors translated once."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database as Migrated
+
+from polylocal.errors import StoreError
+from polylocal.store.schema import migrations
+
+BUSY_TIMEOUT_MS = 10_000
+_PRAGMAS = (
+    "pragma journal_mode = wal",
+    "pragma synchronous = normal",
+    "pragma foreign_keys = on",
+    f"pragma busy_timeout = {BUSY_TIMEOUT_MS}",
+)
+
+
+class Database:
+    """Thread-safe. `write()` is one transaction at a time; `read()` sees the last committed state.
+
+    No engine, git or network call belongs inside either block.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _translated(path):
+            self._writer = self._connect()
+            migrations.apply(Migrated(self._writer))
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end of the block, rolled back by any exception."""
+        with self._lock, _translated(self.path):
+            self._writer.execute("begin immediate")
+            try:
+                yield self._writer
+                self._writer.execute("commit")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("rollback")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One consistent view for the length of the block."""
+        with _translated(self.path):
+            connection = self._take()
+            try:
+                connection.execute("begin")
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Idempotent. Connections in use close when they are given back."""
+        with self._lock:
+            self._closed = True
+            for connection in (*self._idle, self._writer):
+                connection.close()
+            self._idle.clear()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        return connection
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()  # atomic: no lock, a read never waits for a writer
+        except IndexError:
+            return self._connect()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's own faults as StoreError; a broken constraint stays what it is, for the caller to explain."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise StoreError(f"The database {path} can't be used: {error}") from error

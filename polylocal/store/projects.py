@@ -1,0 +1,122 @@
+"""Projects, and the code references that belong to them."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from polylocal import clock
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.store.database import Database
+from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
+
+_SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
+_COLUMNS = {"name", "description", "readme", "tags", "is_public"}
+
+
+class Projects:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, user: User, values: Mapping[str, Any]) -> Project:
+        """`values` may hold name (needed), description, readme, tags, is_public. A name of one's own is unique."""
+        now = clock.now()
+        row = {"is_public": True, **{k: v for k, v in values.items() if k in _COLUMNS}}
+        row |= {"tags": to_json(row.get("tags")), "uuid": uuids.uuid4().hex, "user_id": user.id}
+        row |= {"created_at": now, "updated_at": now}
+        try:
+            with self._database.write() as db:
+                project_id = _insert(db, "projects", row)
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
+        return self.by_id(project_id)
+
+    def get(self, username: str, name: str) -> Project:
+        query = f"{_SELECT} where u.username = ? and p.name = ? and p.deleted_at is null"
+        return self._one(query, (username, name))
+
+    def by_id(self, project_id: int) -> Project:
+        return self._one(f"{_SELECT} where p.id = ?", (project_id,))
+
+    def page(self, username: str, *, public_only: bool, limit: int, offset: int) -> tuple[int, list[Project]]:
+        """Count and one page of a user's projects, the last changed first."""
+        where = "where u.username = ? and p.deleted_at is null" + (" and p.is_public" if public_only else "")
+        count_query = f"select count(*) from projects p join users u on u.id = p.user_id {where}"
+        with self._database.read() as db:
+            count = db.execute(count_query, (username,)).fetchone()[0]
+            rows = db.execute(
+                f"{_SELECT} {where} order by p.updated_at desc, p.id desc limit ? offset ?", (username, limit, offset)
+            ).fetchall()
+        return count, [row_of(Project, row) for row in rows]
+
+    def update(self, project: Project, values: Mapping[str, Any]) -> Project:
+        row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
+        sets = "".join(f"{column} = :{column}, " for column in row)
+        try:
+            with self._database.write() as db:
+                db.execute(
+                    f"update projects set {sets} updated_at = :now where id = :id",
+                    {**row, "now": clock.now(), "id": project.id},
+                )
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
+        return self.by_id(project.id)
+
+    def delete(self, project: Project) -> None:
+        """Invisible at once, with all its runs; what they hold is removed by the runner."""
+        now = clock.now()
+        with self._database.write() as db:
+            db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
+            db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
+
+    def to_remove(self) -> list[Project]:
+        """Deleted projects that no run holds any more."""
+        query = f"{_SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
+        with self._database.read() as db:
+            return [row_of(Project, row) for row in db.execute(query)]
+
+    def remove(self, project: Project) -> None:
+        with self._database.write() as db:
+            db.execute("delete from bookmarks where subject = 'project' and object_id = ?", (project.id,))
+            db.execute("delete from projects where id = ?", (project.id,))
+
+    def counts(self, project: Project) -> dict[str, int]:
+        """Visible runs per kind."""
+        with self._database.read() as db:
+            return dict(db.execute("select kind, n from counters where project_id = ?", (project.id,)).fetchall())
+
+    def reference_code(self, project: Project, values: Mapping[str, Any]) -> CodeReference:
+        """Find or make the reference with this branch, commit, head, is_dirty and git_url."""
+        wanted = {"branch": "master", "commit": None, "head": None, "is_dirty": False, "git_url": None, **values}
+        where = " and ".join(f'"{column}" is :{column}' for column in wanted)
+        row = {**wanted, "project_id": project.id}
+        with self._database.write() as db:
+            found = db.execute(
+                f"select id from code_references where project_id = :project_id and {where} order by id desc", row
+            ).fetchone()
+            row |= {"uuid": uuids.uuid4().hex, "created_at": clock.now()}
+            reference_id = found["id"] if found else _insert(db, "code_references", row)
+        return self.code_reference(reference_id)
+
+    def code_reference(self, reference_id: int) -> CodeReference:
+        with self._database.read() as db:
+            row = db.execute("select * from code_references where id = ?", (reference_id,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(CodeReference, row)
+
+    def _one(self, query: str, values: tuple[Any, ...]) -> Project:
+        with self._database.read() as db:
+            row = db.execute(query, values).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(Project, row)
+
+
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
+    columns = ", ".join(f'"{column}"' for column in row)
+    marks = ", ".join(f":{column}" for column in row)
+    found: int = db.execute(f"insert into {table} ({columns}) values ({marks}) returning rowid", row).fetchone()[0]
+    return found

@@ -1,0 +1,177 @@
+"""`?query=` and `?sort=` → parametrised SQL. Pure.
+
+The grammar is the platform's: `field:operation[,field:operation…]`, `~` after the colon negates, `a|b` is one of,
+`<` `<=` `>` `>=` compare, `low .. high` is a range of dates, `%` at an end of a text is the rest of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from polylocal import clock
+from polylocal.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition over the columns of a run, and its values in order."""
+
+    sql: str
+    values: tuple[Any, ...]
+
+
+_Build = Callable[[str, str, str], Where]  # (column, operation without `~`, whole expression) → Where
+
+_COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
+SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
+
+
+def where(query: str, kind: str) -> Where:
+    """All expressions of a query, joined by `and`. Raises InvalidInput, a list of one sentence, as documented."""
+    parts = [_expression(text.strip(), kind) for text in query.split(",") if text.strip()]
+    return Where(" and ".join(part.sql for part in parts) or "1", tuple(v for part in parts for v in part.values))
+
+
+def order(sort: str | None) -> str:
+    """An `order by` list. Unknown fields are dropped, as they always were; nulls come last in both directions."""
+    terms = []
+    for term in (sort or "").split(","):
+        field, descending = term.strip().removeprefix("-"), term.strip().startswith("-")
+        if field in SORTABLE:
+            terms.append(f"r.{field} {'desc' if descending else 'asc'} nulls last")
+    return ", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc"
+
+
+def _expression(text: str, kind: str) -> Where:
+    field, colon, operation = (part.strip() for part in text.partition(":"))
+    if not colon or not field or not operation:
+        raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
+    if field not in _FIELDS or kind not in _FIELDS[field].kinds:
+        raise InvalidInput([f"key `{field}` is not supported by query manager `{kind}`."])
+    negated = operation.startswith("~")
+    known = _FIELDS[field]
+    built = known.build(known.column, operation.removeprefix("~").strip(), text)
+    return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
+
+
+def _values(operation: str, text: str) -> list[str]:
+    values = [value.strip() for value in operation.split("|")]
+    if not all(values) or any(value[0] in "<>=" for value in values) or ".." in operation:
+        raise InvalidInput([f"Expression is not valid, it takes a value or several joined by `|`, Expression: {text}"])
+    return values
+
+
+def _value(column: str, operation: str, text: str) -> Where:
+    values = _values(operation, text)
+    return Where(f"{column} in ({_marks(values)})", tuple(values))
+
+
+def _id(column: str, operation: str, text: str) -> Where:
+    for sign, sql in _COMPARISONS:
+        if operation.startswith(sign):
+            return Where(f"{column} {sql} ?", (_number(operation[len(sign) :], text),))
+    values = [_number(value, text) for value in _values(operation, text)]
+    return Where(f"{column} in ({_marks(values)})", tuple(values))
+
+
+def _status(column: str, operation: str, text: str) -> Where:
+    values = ["succeeded" if value == "done" else value for value in _values(operation, text)]
+    return Where(f"{column} in ({_marks(values)})", tuple(values))
+
+
+def _search(column: str, operation: str, text: str) -> Where:
+    values = _values(operation, text)
+    if len(values) > 1 or "%" not in (values[0][0], values[0][-1]):
+        return _value(column, operation, text)
+    start, end = values[0].startswith("%"), values[0].endswith("%")
+    escaped = values[0].strip("%").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return Where(f"{column} like ? escape '\\'", (f"{'%' if start else ''}{escaped}{'%' if end else ''}",))
+
+
+def _tags(column: str, operation: str, text: str) -> Where:
+    values = _values(operation, text)
+    return Where(f"exists (select 1 from json_each({column}) where value in ({_marks(values)}))", tuple(values))
+
+
+def _owner(column: str, operation: str, text: str) -> Where:
+    """A user by id or by name."""
+    values = _values(operation, text)
+    return Where(f"({column} in ({_marks(values)}) or cast(r.user_id as text) in ({_marks(values)}))", (*values,) * 2)
+
+
+def _project(column: str, operation: str, text: str) -> Where:
+    """A project by id, by name or by unique name."""
+    values = _values(operation, text)
+    names = f"({column}, o.username || '.' || {column}, cast(r.project_id as text))"
+    either = " or ".join(f"? in {names}" for _ in values)
+    return Where(f"({either})", tuple(values))
+
+
+def _build(column: str, operation: str, text: str) -> Where:
+    """A build by id or by unique name."""
+    values = [value.rpartition(".builds.")[2] for value in _values(operation, text)]
+    return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
+
+
+def _date(column: str, operation: str, text: str) -> Where:
+    low, between, high = (part.strip() for part in operation.partition(".."))
+    if between:
+        return Where(f"{column} between ? and ?", (_moment(low, text), _moment(high, text)))
+    for sign, sql in _COMPARISONS:
+        if operation.startswith(sign):
+            return Where(f"{column} {sql} ?", (_moment(operation[len(sign) :].strip(), text),))
+    moment = _moment(operation, text)
+    if len(operation) > len("2018-08-23"):
+        return Where(f"{column} = ?", (moment,))
+    next_day = clock.stamp(clock.parse(moment) + timedelta(days=1))  # a bare date is the whole day
+    return Where(f"({column} >= ? and {column} < ?)", (moment, next_day))
+
+
+def _moment(value: str, text: str) -> str:
+    try:
+        return clock.stamp(clock.parse(value))
+    except ValueError as error:
+        message = f"`{value}` is not a date like 2018-08-23 or 2018-08-23 10:10, Expression: {text}"
+        raise InvalidInput([message]) from error
+
+
+def _number(value: str, text: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InvalidInput([f"`{value.strip()}` is not a whole number, Expression: {text}"]) from error
+
+
+def _marks(values: list[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+@dataclass(frozen=True)
+class _Field:
+    column: str
+    build: _Build
+    kinds: frozenset[str]
+
+
+_ALL = frozenset({"build", "job"})
+_NOT_BUILD = _ALL - {"build"}
+
+_FIELDS: Mapping[str, _Field] = {
+    "id": _Field("r.id", _id, _ALL),
+    "created_at": _Field("r.created_at", _date, _ALL),
+    "updated_at": _Field("r.updated_at", _date, _ALL),
+    "started_at": _Field("r.started_at", _date, _ALL),
+    "finished_at": _Field("r.finished_at", _date, _ALL),
+    "name": _Field("r.name", _search, _ALL),
+    "description": _Field("r.description", _search, _ALL),
+    "user": _Field("u.username", _owner, _ALL),
+    "status": _Field("r.status", _status, _ALL),
+    "project": _Field("p.name", _project, _ALL),
+    "tags": _Field("r.tags", _tags, _ALL),
+    "commit": _Field('c."commit"', _value, _ALL),
+    "build": _Field("b.id", _build, _NOT_BUILD),
+    "backend": _Field("r.backend", _value, _ALL),
+}

@@ -1,0 +1,164 @@
+"""What the store hands out: frozen rows, JSON columns already read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class User:
+    id: int
+    username: str
+    email: str | None
+    password: str | None
+    is_superuser: bool
+    is_active: bool
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Project:
+    id: int
+    uuid: str
+    user_id: int
+    user: str
+    name: str
+    description: str | None
+    readme: str | None
+    tags: list[str] | None
+    is_public: bool
+    created_at: str
+    updated_at: str
+    deleted_at: str | None
+
+    @property
+    def unique_name(self) -> str:
+        return f"{self.user}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of any kind. `pk` is the row; `id` counts per kind and is what people and URLs say."""
+
+    pk: int
+    kind: str
+    id: int
+    uuid: str
+    project_id: int
+    project_uuid: str
+    project_name: str
+    owner: str
+    user_id: int
+    user: str
+    name: str | None
+    description: str | None
+    readme: str | None
+    tags: list[str] | None
+    content: str | None
+    config: Json | None
+    resources: Json | None
+    status: str
+    is_managed: bool
+    backend: str | None
+    run_env: Json | None
+    data_refs: Json | None
+    priority: int
+    ttl: int | None
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    finished_at: str | None
+    build_pk: int | None
+    build_id: int | None
+    original_pk: int | None
+    original_id: int | None
+    cloning_strategy: str | None
+    code_id: int | None
+    commit: str | None
+    outputs: str | None
+    node: str | None
+    stop_requested_at: str | None
+    deleted_at: str | None
+    container_id: str | None
+    exit_code: int | None
+    restarts: int
+    restarted_after: str | None
+    dockerfile: str | None
+    build_key: str | None
+    is_valid: bool
+    image_id: str | None
+    builder: str | None
+    shell: str | None
+
+    @property
+    def project(self) -> str:
+        return f"{self.owner}.{self.project_name}"
+
+    @property
+    def unique_name(self) -> str:
+        return f"{self.project}.{self.kind}s.{self.id}"
+
+    @property
+    def build_name(self) -> str | None:
+        return f"{self.project}.builds.{self.build_id}" if self.build_id else None
+
+    @property
+    def original_name(self) -> str | None:
+        return f"{self.project}.{self.kind}s.{self.original_id}" if self.original_id else None
+
+    @property
+    def label(self) -> str:
+        """How the daemon's log names it: `job/17`."""
+        return f"{self.kind}/{self.id}"
+
+
+@dataclass(frozen=True)
+class StatusRow:
+    id: int
+    uuid: str
+    created_at: str
+    status: str
+    message: str | None
+    traceback: str | None
+    details: Json | None
+
+
+@dataclass(frozen=True)
+class CodeReference:
+    id: int
+    uuid: str
+    project_id: int
+    branch: str
+    commit: str | None
+    head: str | None
+    is_dirty: bool
+    git_url: str | None
+    created_at: str
+
+
+_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "details"})
+_BOOL = frozenset({"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"})
+
+Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference)
+
+
+def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
+    """The dataclass from the columns of the same names."""
+    return cls(**{field.name: _value(field.name, row[field.name]) for field in fields(cls)})
+
+
+def to_json(value: object) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _value(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _JSON:
+        return json.loads(value)
+    return bool(value) if name in _BOOL else value

@@ -1,0 +1,462 @@
+"""Runs of every kind: one table, one life cycle. Status moves in one function, `transition`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import uuid as uuids
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from polylocal import clock
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
+from polylocal.store import queries
+from polylocal.store.database import Database
+from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
+
+MAX_MESSAGE = 256  # characters, the documented limit of a status message
+
+_SELECT = """
+select r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
+    b.id as build_id, a.id as original_id, c."commit" as "commit"
+from runs r
+    join projects p on p.id = r.project_id
+    join users o on o.id = p.user_id
+    join users u on u.id = r.user_id
+    left join runs b on b.pk = r.build_pk and b.deleted_at is null
+    left join runs a on a.pk = r.original_pk
+    left join code_references c on c.id = r.code_id
+"""
+_DONE = ("succeeded", "failed", "upstream_failed", "stopped", "skipped")
+_OPEN = f"r.status not in {_DONE!r}"
+_ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend"})
+_INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority"}
+_PATCHABLE = _ABOUT | {"dockerfile", "node"}
+_RECORDED = frozenset(
+    {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
+    | {"is_valid", "outputs", "code_id"}
+)
+_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs"})
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What a run is made from."""
+
+    kind: Kind
+    content: str | None = None
+    config: Mapping[str, Any] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)  # name, description, tags, … as the caller sent them
+    resources: Mapping[str, Any] | None = None
+    code_id: int | None = None
+    build_pk: int | None = None
+    build_key: str | None = None
+    original: Run | None = None
+    cloning_strategy: str | None = None
+    outputs: str | None = None  # None: a folder of its own
+    message: str | None = None  # of the first status
+
+
+class Runs:
+    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
+        self._database = database
+        self._hint = hint
+
+    # -- made and found -------------------------------------------------------------------------------------------
+
+    def insert(self, project: Project, user: User, new: NewRun) -> Run:
+        """The row and its first status, in one transaction: from here on the run exists."""
+        with self._database.write() as db:
+            pk = _insert(db, project, user, new)
+        self._hint(pk)
+        return self.by_pk(pk)
+
+    def get(self, project: Project, kind: Kind, run_id: int) -> Run:
+        query = f"{_SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and r.deleted_at is null"
+        return self._one(query, (kind, run_id, project.id))
+
+    def find(self, kind: Kind, run_id: int) -> Run:
+        return self._one(f"{_SELECT} where r.kind = ? and r.id = ? and r.deleted_at is null", (kind, run_id))
+
+    def named(self, project: Project, kind: Kind, name: str) -> Run:
+        query = f"{_SELECT} where r.kind = ? and r.name = ? and r.project_id = ? and r.deleted_at is null"
+        return self._one(query, (kind, name, project.id))
+
+    def by_pk(self, pk: int) -> Run:
+        """Also finds what is deleted and not yet removed."""
+        return self._one(f"{_SELECT} where r.pk = ?", (pk,))
+
+    def by_uuid(self, uuid: str) -> Run | None:
+        runs = self._many(f"{_SELECT} where r.uuid = ?", (uuid,))
+        return runs[0] if runs else None
+
+    def page(
+        self, project: Project, kind: Kind, *, query: str | None, sort: str | None, limit: int, offset: int
+    ) -> tuple[int, list[Run]]:
+        """Count and one page. Without a query the count comes from a kept counter."""
+        where = queries.where(query, kind) if query else None
+        condition = "r.project_id = ? and r.kind = ? and r.deleted_at is null"
+        values: tuple[Any, ...] = (project.id, str(kind))
+        with self._database.read() as db:
+            if where is None:
+                counted = "select coalesce(max(n), 0) from counters where project_id = ? and kind = ?"
+                count = db.execute(counted, values).fetchone()[0]
+            else:
+                condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
+                count = db.execute(f"select count(*) from ({_SELECT} where {condition})", values).fetchone()[0]
+            found = f"{_SELECT} where {condition} order by {queries.order(sort)} limit ? offset ?"
+            rows = db.execute(found, (*values, limit, offset)).fetchall()
+        return count, [row_of(Run, row) for row in rows]
+
+    def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
+        """The last changed runs of every project that the user may see."""
+        condition = "r.deleted_at is null and (? or p.is_public or p.user_id = ?)"
+        values: list[Any] = [user.is_superuser, user.id]
+        if kind:
+            condition, values = f"{condition} and r.kind = ?", [*values, kind]
+        if is_open:
+            condition = f"{condition} and {_OPEN}"
+        newest = f"{_SELECT} where {condition} order by r.updated_at desc, r.pk desc limit ?"
+        return self._many(newest, (*values, limit))
+
+    def dependents(self, build: Run) -> dict[str, int]:
+        """Visible runs per kind that use this build."""
+        query = "select kind, count(*) from runs where build_pk = ? and deleted_at is null group by kind"
+        with self._database.read() as db:
+            return dict(db.execute(query, (build.pk,)).fetchall())
+
+    # -- life cycle -----------------------------------------------------------------------------------------------
+
+    def transition(
+        self,
+        run: Run,
+        to: Status,
+        message: str | None = None,
+        *,
+        details: Mapping[str, Any] | None = None,
+        traceback: str | None = None,
+        recorded: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Move a run, if its status allows it: one update and one line of history in one transaction.
+
+        `recorded` are columns that become true at the same moment. False: the run had moved on and nothing was
+        written. The end of a build moves the runs that wait for it, in the same transaction.
+        """
+        with self._database.write() as db:
+            moved = _move(db, run.pk, to, message, details, traceback, recorded)
+            waiting = _carry_over(db, run, to, message) if moved and run.kind == Kind.BUILD else []
+        for pk in (run.pk, *waiting) if moved else ():
+            self._hint(pk)
+        return moved
+
+    def note(self, run: Run, message: str, details: Mapping[str, Any] | None = None) -> None:
+        """A line of history that moves nothing: the status is said again, with a message."""
+        with self._database.write() as db:
+            row = db.execute("select status from runs where pk = ?", (run.pk,)).fetchone()
+            if row:
+                _record_status(db, run.pk, row["status"], clock.now(), message, details, None)
+        self._hint(run.pk)
+
+    def statuses(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[StatusRow]]:
+        query = "select * from statuses where run_pk = ? order by id limit ? offset ?"
+        with self._database.read() as db:
+            count = db.execute("select count(*) from statuses where run_pk = ?", (run.pk,)).fetchone()[0]
+            return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
+
+    def status_entry(self, run: Run, uuid: str) -> StatusRow:
+        with self._database.read() as db:
+            row = db.execute("select * from statuses where run_pk = ? and uuid = ?", (run.pk, uuid)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(StatusRow, row)
+
+    def request_stop(self, run: Run) -> None:
+        """Written here, done by the runner. Nothing happens to a run that is done."""
+        with self._database.write() as db:
+            db.execute(
+                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ? and {_OPEN}",
+                (clock.now(), run.pk),
+            )
+        self._hint(run.pk)
+
+    # -- changed --------------------------------------------------------------------------------------------------
+
+    def update(self, run: Run, values: Mapping[str, Any]) -> Run:
+        """What a person may change. Raises InvalidInput for a name that another run of the project has."""
+        row = {k: to_json(v) if k in _JSON else v for k, v in values.items() if k in _PATCHABLE}
+        try:
+            self._set(run.pk, {**row, "updated_at": clock.now()})
+        except sqlite3.IntegrityError as error:
+            message = f"A {run.kind} with name `{values['name']}` already exists in this project."
+            raise InvalidInput({"name": [message]}) from error
+        self._hint(run.pk)
+        return self.by_pk(run.pk)
+
+    def record(self, run: Run, **columns: Any) -> Run:
+        """What the runner found out. Does not count as a change of the run."""
+        unknown = columns.keys() - _RECORDED
+        if unknown:
+            raise TypeError(f"not for the runner to record: {sorted(unknown)}")
+        self._set(run.pk, columns)
+        return self.by_pk(run.pk)
+
+    def invalidate_builds(self, project: Project) -> None:
+        """No build so far is used again."""
+        with self._database.write() as db:
+            db.execute("update runs set is_valid = 0 where project_id = ? and kind = 'build'", (project.id,))
+
+    def delete(self, run: Run) -> None:
+        """Invisible at once; stopped and removed by the runner."""
+        with self._database.write() as db:
+            db.execute("update runs set deleted_at = ? where pk = ? and deleted_at is null", (clock.now(), run.pk))
+            db.execute(  # who still waits for this build asks for another one
+                "update runs set build_pk = null where build_pk = ? and container_id is null"
+                " and status in ('created', 'building')",
+                (run.pk,),
+            )
+        self._hint(run.pk)
+
+    def remove(self, run: Run) -> None:
+        """The row itself, when nothing else of the run is left."""
+        with self._database.write() as db:
+            db.execute("delete from bookmarks where subject = ? and object_id = ?", (run.kind, run.pk))
+            db.execute("delete from runs where pk = ?", (run.pk,))
+        self._hint(run.pk)
+
+    def shares_outputs(self, run: Run) -> bool:
+        query = "select 1 from runs where outputs = ? and pk <> ? limit 1"
+        with self._database.read() as db:
+            return db.execute(query, (run.outputs, run.pk)).fetchone() is not None
+
+    # -- work for the runner --------------------------------------------------------------------------------------
+
+    def unresolved(self, limit: int) -> list[Run]:
+        """Runs that need an image and have not asked for one, oldest first."""
+        return self._many(
+            f"{_SELECT} where {_OPEN} and r.status in ('created', 'building') and r.kind <> 'build' and r.is_managed"
+            " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null"
+            " and r.deleted_at is null order by r.priority desc, r.pk limit ?",
+            (limit,),
+        )
+
+    def attach_build(self, run: Run, build: NewRun, *, anew: bool) -> Run:
+        """Give a run its build: the newest good one with the key of `build`, the one under way, or `build` itself.
+
+        All in one transaction: ten runs at once share one build. `anew` always makes a new one. A run whose build
+        is still to be made becomes `building`. Returns the build.
+        """
+        with self._database.write() as db:
+            found = None if anew else _reusable_build(db, build.build_key)
+            pk = found["pk"] if found else _insert_build_for(db, run, build)
+            db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
+            if not found or found["status"] != Status.SUCCEEDED:
+                _move(db, run.pk, Status.BUILDING, "Building container", None, None, None)
+        self._hint(pk)
+        self._hint(run.pk)
+        return self.by_pk(pk)
+
+    def detach_build(self, run: Run, build: Run) -> None:
+        """The build's image is gone: the build is used no more, and the run asks for another."""
+        with self._database.write() as db:
+            db.execute("update runs set is_valid = 0 where pk = ?", (build.pk,))
+            row = db.execute("select status from runs where pk = ?", (run.pk,)).fetchone()
+            _record_status(db, run.pk, row["status"], clock.now(), "The image is gone: building it again", None, None)
+            db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
+        self._hint(run.pk)
+
+    def runnable(self, limit: int) -> list[Run]:
+        """The queue: builds to make and runs whose image is there; by priority, then by age."""
+        return self._many(
+            f"{_SELECT} where {_OPEN} and r.status in ('created', 'building') and r.is_managed"
+            " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null"
+            " and (case r.kind when 'build' then r.status = 'created' else b.status = 'succeeded' end)"
+            " order by r.priority desc, r.pk limit ?",
+            (limit,),
+        )
+
+    def begun(self) -> list[Run]:
+        """Managed runs that a daemon had in hand: to be taken up again after a restart."""
+        return self._many(
+            f"{_SELECT} where {_OPEN} and r.is_managed and (r.container_id is not null"
+            " or r.status in ('scheduled', 'starting', 'running', 'warning', 'unknown')"
+            " or (r.kind = 'build' and r.status = 'building')) order by r.pk"
+        )
+
+    def stopping(self) -> list[Run]:
+        """Open runs that someone wants stopped, deleted ones among them."""
+        wanted = "(r.stop_requested_at is not null or r.deleted_at is not null)"
+        return self._many(f"{_SELECT} where {_OPEN} and {wanted} order by r.pk")
+
+    def deleted(self) -> list[Run]:
+        """Deleted runs that are done: what they hold can go."""
+        return self._many(f"{_SELECT} where r.deleted_at is not null and not ({_OPEN}) order by r.pk limit 100")
+
+    def ahead_of(self, run: Run) -> int:
+        """How many open runs will be taken before this one."""
+        query = f"select count(*) from runs r where {_OPEN} and r.is_managed and r.deleted_at is null"
+        query += " and (r.priority > ? or (r.priority = ? and r.pk < ?))"
+        with self._database.read() as db:
+            found: int = db.execute(query, (run.priority, run.priority, run.pk)).fetchone()[0]
+        return found
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _one(self, query: str, values: tuple[Any, ...]) -> Run:
+        runs = self._many(query, values)
+        if not runs:
+            raise NotFound
+        return runs[0]
+
+    def _many(self, query: str, values: Iterable[Any] = ()) -> list[Run]:
+        with self._database.read() as db:
+            return [row_of(Run, row) for row in db.execute(query, tuple(values))]
+
+    def _set(self, pk: int, row: Mapping[str, Any]) -> None:
+        sets = ", ".join(f"{column} = :{column}" for column in row)
+        with self._database.write() as db:
+            db.execute(f"update runs set {sets} where pk = :pk", {**row, "pk": pk})
+
+
+def _insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
+    now = clock.now()
+    run_id = _next_id(db, new.kind)
+    given = {k: v for k, v in new.values.items() if k in _INSERTABLE and v is not None}
+    row = {k: to_json(v) if k in _JSON else v for k, v in given.items()}
+    row |= {
+        "kind": str(new.kind),
+        "id": run_id,
+        "uuid": uuids.uuid4().hex,
+        "project_id": project.id,
+        "user_id": user.id,
+        "name": _free_name(db, project, new),
+        "content": new.content,
+        "config": to_json(new.config),
+        "resources": to_json(new.resources),
+        "status": str(Status.CREATED),
+        "created_at": now,
+        "updated_at": now,
+        "build_pk": new.build_pk,
+        "build_key": new.build_key,
+        "original_pk": new.original.pk if new.original else None,
+        "cloning_strategy": new.cloning_strategy,
+        "code_id": new.code_id,
+        "outputs": new.outputs or f"outputs/{project.user}/{project.name}/{new.kind.plural}/{run_id}",
+    }
+    columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
+    pk: int = db.execute(f"insert into runs ({columns}) values ({marks}) returning pk", row).fetchone()[0]
+    _record_status(db, pk, Status.CREATED, now, new.message, None, None)
+    return pk
+
+
+def _next_id(db: sqlite3.Connection, kind: Kind) -> int:
+    upsert = "insert into sequences values (?, 1) on conflict do update set last = last + 1 returning last"
+    found: int = db.execute(upsert, (str(kind),)).fetchone()[0]
+    return found
+
+
+def _free_name(db: sqlite3.Connection, project: Project, new: NewRun) -> str | None:
+    """The wanted name, with `-N` behind it where another run of the project has it."""
+    wanted: str | None = new.values.get("name") or None
+    taken = "select 1 from runs where project_id = ? and kind = ? and name = ? and deleted_at is null"
+    name, n = wanted, 1
+    while name and db.execute(taken, (project.id, str(new.kind), name)).fetchone():
+        name, n = f"{wanted}-{n}", n + 1
+    return name
+
+
+def _move(
+    db: sqlite3.Connection,
+    pk: int,
+    to: Status,
+    message: str | None,
+    details: Mapping[str, Any] | None,
+    traceback: str | None,
+    recorded: Mapping[str, Any] | None,
+) -> bool:
+    now = clock.now()
+    values: dict[str, Any] = {**(recorded or {}), "status": str(to), "updated_at": now}
+    sets = [f"{column} = :{column}" for column in values]
+    if to in STARTS or is_done(to):
+        values["started"] = now
+        sets.append(f"started_at = coalesce(started_at, {':started' if to in STARTS else 'created_at'})")
+    if is_done(to):
+        sets.append("finished_at = :updated_at")
+    sources = ", ".join(f"'{source}'" for source in sorted(TRANSITIONS[to]))
+    moved = db.execute(
+        f"update runs set {', '.join(sets)} where pk = :pk and status in ({sources})", {**values, "pk": pk}
+    ).rowcount
+    if not moved:
+        return False
+    _record_status(db, pk, to, now, message, details, traceback)
+    if is_done(to):
+        db.execute("delete from tokens where run_pk = ?", (pk,))  # a run's token dies with the run
+    return True
+
+
+def _record_status(
+    db: sqlite3.Connection,
+    pk: int,
+    status: str,
+    now: str,
+    message: str | None,
+    details: Mapping[str, Any] | None,
+    traceback: str | None,
+) -> None:
+    db.execute(
+        "insert into statuses (uuid, run_pk, created_at, status, message, traceback, details)"
+        " values (?, ?, ?, ?, ?, ?, ?)",
+        (uuids.uuid4().hex, pk, now, str(status), shorten(message), traceback, to_json(details)),
+    )
+
+
+def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | None) -> list[int]:
+    """What the end of a build means for the runs that wait for it."""
+    if not is_done(to):
+        return []
+    waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {_OPEN}"
+    pks = [row["pk"] for row in db.execute(waiting, (build.pk,)).fetchall()]
+    if to in (Status.FAILED, Status.STOPPED):
+        details = {"build_job": build.unique_name, "uuid": build.uuid, "failure_time": clock.now(), "reason": reason}
+        for pk in pks:
+            _move(db, pk, to, f"Build {to}", details, None, None)
+    return pks
+
+
+def _reusable_build(db: sqlite3.Connection, build_key: str | None) -> sqlite3.Row | None:
+    found: sqlite3.Row | None = db.execute(
+        "select pk, status from runs where build_key = ? and is_valid and deleted_at is null"
+        " and status not in ('failed', 'upstream_failed', 'stopped', 'skipped') and stop_requested_at is null"
+        " order by pk desc limit 1",
+        (build_key,),
+    ).fetchone()
+    return found
+
+
+def _insert_build_for(db: sqlite3.Connection, run: Run, build: NewRun) -> int:
+    project = row_of(
+        Project,
+        db.execute(
+            "select p.*, u.username as user from projects p join users u on u.id = p.user_id where p.id = ?",
+            (run.project_id,),
+        ).fetchone(),
+    )
+    user = row_of(User, db.execute("select * from users where id = ?", (run.user_id,)).fetchone())
+    pk = _insert(db, project, user, build)
+    db.execute("update runs set priority = ? where pk = ?", (run.priority, pk))
+    return pk
+
+
+def shorten(message: str | None) -> str | None:
+    """A message within the documented length, cut visibly."""
+    if message is None or len(message) <= MAX_MESSAGE:
+        return message
+    return message[: MAX_MESSAGE - 1] + "…"
+
+
+def build_key(project_id: int, config: Mapping[str, Any], commit: str | None) -> str:
+    """The same for the same build of the same code in the same project, whatever the order of the config's keys."""
+    text = json.dumps([project_id, config, commit], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

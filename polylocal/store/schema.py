@@ -1,0 +1,184 @@
+"""The tables, as numbered migrations. Append only: a migration that has shipped is never edited."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+migrations = Migrations("polylocal")
+
+_FIRST = """
+create table users (
+    id integer primary key,
+    username text not null unique,
+    email text,
+    password text,                              -- argon2 hash; null: no login by password
+    is_superuser integer not null default 0 check (is_superuser in (0, 1)),
+    is_active integer not null default 1 check (is_active in (0, 1)),
+    created_at text not null
+) strict;
+
+create table tokens (
+    id integer primary key,
+    hash text not null unique,                  -- sha256 of the token: the token itself is nowhere in here
+    user_id integer not null references users on delete cascade,
+    run_pk integer references runs on delete cascade,   -- set: good for this run only, gone when it is done
+    created_at text not null
+) strict;
+create index tokens_run on tokens (run_pk) where run_pk is not null;
+
+create table projects (
+    id integer primary key autoincrement,
+    uuid text not null unique,
+    user_id integer not null references users,
+    name text not null,
+    description text,
+    readme text,
+    tags text,                                  -- JSON list
+    is_public integer not null default 1 check (is_public in (0, 1)),
+    created_at text not null,
+    updated_at text not null,
+    deleted_at text                             -- invisible from then on, removed when its runs are gone
+) strict;
+create unique index projects_name on projects (user_id, name) where deleted_at is null;
+create index projects_updated on projects (user_id, updated_at desc, id desc);
+create index projects_deleted on projects (deleted_at) where deleted_at is not null;
+
+create table code_references (
+    id integer primary key,
+    uuid text not null unique,
+    project_id integer not null references projects on delete cascade,
+    branch text not null,
+    "commit" text,
+    head text,
+    is_dirty integer not null default 0 check (is_dirty in (0, 1)),
+    git_url text,
+    created_at text not null
+) strict;
+create index code_references_commit on code_references (project_id, "commit");
+
+create table runs (
+    pk integer primary key autoincrement,
+    kind text not null check (kind in ('build', 'job', 'experiment', 'notebook', 'tensorboard', 'package')),
+    id integer not null,                        -- counts per kind over all projects
+    uuid text not null unique,
+    project_id integer not null references projects,
+    user_id integer not null references users,
+    name text,
+    description text,
+    readme text,
+    tags text,                                  -- JSON list
+    content text,                               -- the polyaxonfile as it was sent
+    config text,                                -- the same, compiled, JSON
+    resources text,                             -- JSON {cpu|memory|gpu: {limits, requests}}
+    status text not null,
+    is_managed integer not null default 1 check (is_managed in (0, 1)),
+    backend text,
+    run_env text,                               -- JSON, told by the client inside the container
+    data_refs text,                             -- JSON
+    priority integer not null default 0,
+    ttl integer check (ttl is null or ttl >= 0),    -- seconds that the container is kept afterwards
+    created_at text not null,
+    updated_at text not null,
+    started_at text,
+    finished_at text,
+    build_pk integer references runs on delete set null,
+    original_pk integer references runs on delete set null,
+    cloning_strategy text check (cloning_strategy in ('restart', 'resume', 'copy')),
+    code_id integer references code_references on delete set null,
+    outputs text,                               -- folder, relative to the home folder
+    node text,
+    stop_requested_at text,
+    deleted_at text,                            -- invisible from then on, removed when nothing of it is left
+    -- what the runner knows
+    container_id text,
+    exit_code integer,
+    restarts integer not null default 0,
+    restarted_after text,                       -- the engine's finish time of the attempt that was restarted
+    -- builds
+    dockerfile text,
+    build_key text,                             -- sha256 of project, config and commit
+    is_valid integer not null default 1 check (is_valid in (0, 1)),
+    image_id text,
+    builder text,
+    shell text,                                 -- the shell found in the image, once known
+    unique (kind, id)
+) strict;
+create unique index runs_name on runs (project_id, kind, name) where name is not null and deleted_at is null;
+create index runs_updated on runs (project_id, kind, updated_at desc, pk desc) where deleted_at is null;
+create index runs_latest on runs (updated_at desc, pk desc) where deleted_at is null;
+create index runs_open on runs (status, priority desc, pk)
+    where status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped');
+create index runs_stop on runs (stop_requested_at) where stop_requested_at is not null;
+create index runs_deleted on runs (deleted_at) where deleted_at is not null;
+create index runs_build on runs (build_pk, kind) where build_pk is not null;
+create index runs_original on runs (original_pk) where original_pk is not null;
+create index runs_build_key on runs (build_key, pk desc) where build_key is not null;
+
+create table statuses (
+    id integer primary key autoincrement,
+    uuid text not null unique,
+    run_pk integer not null references runs on delete cascade,
+    created_at text not null,
+    status text not null,
+    message text check (length(message) <= 256),
+    traceback text,
+    details text                                -- JSON object
+) strict;
+create index statuses_run on statuses (run_pk, id);
+create trigger statuses_append_only before update on statuses
+    begin select raise(abort, 'the status history is append-only'); end;
+
+create table bookmarks (
+    user_id integer not null references users on delete cascade,
+    subject text not null,                      -- 'project', or the kind of a run
+    object_id integer not null,                 -- the id of the project, the pk of the run
+    enabled integer not null check (enabled in (0, 1)),
+    created_at text not null,
+    updated_at text not null,
+    primary key (user_id, subject, object_id)
+) strict, without rowid;
+
+-- the last id given, per kind of run
+create table sequences (kind text primary key, last integer not null) strict, without rowid;
+
+-- visible runs per project and kind: what a list answers as `count` without counting
+create table counters (
+    project_id integer not null references projects on delete cascade,
+    kind text not null,
+    n integer not null,
+    primary key (project_id, kind)
+) strict, without rowid;
+create trigger runs_counted_in after insert on runs when new.deleted_at is null begin
+    insert into counters values (new.project_id, new.kind, 1) on conflict do update set n = n + 1;
+end;
+create trigger runs_counted_out after update of deleted_at on runs
+    when old.deleted_at is null and new.deleted_at is not null begin
+    update counters set n = n - 1 where project_id = new.project_id and kind = new.kind;
+end;
+create trigger runs_removed after delete on runs when old.deleted_at is null begin
+    update counters set n = n - 1 where project_id = old.project_id and kind = old.kind;
+end;
+
+-- facts about this home folder
+create table facts (name text primary key, value text not null) strict, without rowid;
+"""
+
+
+@migrations(name="0001_first")
+def first(db: Database) -> None:
+    _run_script(db, _FIRST)
+
+
+def _run_script(db: Database, script: str) -> None:
+    """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
+    if statement.strip():
+        raise ValueError(f"unfinished statement in a migration: {statement!r}")

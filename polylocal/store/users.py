@@ -1,0 +1,110 @@
+"""Users and tokens. Tokens are kept as sha256 only; passwords as argon2 hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import sqlite3
+from dataclasses import dataclass
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+
+from polylocal import clock
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.store.database import Database
+from polylocal.store.rows import User, row_of
+
+_USERNAME = re.compile(r"[-a-zA-Z0-9_]{1,156}")
+_hasher = PasswordHasher()
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who is asking. `run_pk` set: a run's own token, good for what that run needs and nothing else."""
+
+    user: User
+    run_pk: int | None
+
+
+class Users:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, username: str, *, is_superuser: bool = False, password: str | None = None) -> User:
+        """Make a user. Raises InvalidInput for a name that is taken or that the clients could not read back."""
+        if not _USERNAME.fullmatch(username):
+            raise InvalidInput(
+                {"username": [f"`{username}` must be 1 to 156 letters, digits, underscores or hyphens."]}
+            )
+        if password is not None and len(password) < 8:
+            raise InvalidInput({"password": ["A password has at least 8 characters."]})
+        hashed = _hasher.hash(password) if password is not None else None
+        try:
+            with self._database.write() as db:
+                db.execute(
+                    "insert into users (username, password, is_superuser, created_at) values (?, ?, ?, ?)",
+                    (username, hashed, is_superuser, clock.now()),
+                )
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput({"username": [f"A user with name `{username}` already exists."]}) from error
+        return self.get(username)
+
+    def get(self, username: str) -> User:
+        with self._database.read() as db:
+            row = db.execute("select * from users where username = ?", (username,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(User, row)
+
+    def all(self) -> list[User]:
+        with self._database.read() as db:
+            return [row_of(User, row) for row in db.execute("select * from users order by id")]
+
+    def check_password(self, username: str, password: str) -> User | None:
+        """The user, or None for a wrong name or password; both take the same time."""
+        with self._database.read() as db:
+            row = db.execute("select * from users where username = ? and is_active", (username,)).fetchone()
+        hashed = row["password"] if row and row["password"] else _UNUSED_HASH
+        try:
+            _hasher.verify(hashed, password)
+        except VerificationError:
+            return None
+        return row_of(User, row) if row and row["password"] else None
+
+    def new_token(self, user: User, run_pk: int | None = None) -> str:
+        """A fresh token, 40 hex digits. It is shown once: only its hash is kept."""
+        token = secrets.token_hex(20)
+        with self._database.write() as db:
+            if run_pk is not None:
+                db.execute("delete from tokens where run_pk = ?", (run_pk,))
+            self._store_token(db, token, user.id, run_pk)
+        return token
+
+    def keep_token(self, user: User, token: str) -> None:
+        """Make a token that stands in a file valid (again). Idempotent."""
+        with self._database.write() as db:
+            if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
+                self._store_token(db, token, user.id, None)
+
+    def by_token(self, token: str) -> Credentials | None:
+        query = "select u.*, t.run_pk from tokens t join users u on u.id = t.user_id where t.hash = ?"
+        with self._database.read() as db:
+            row = db.execute(query, (hash_of(token),)).fetchone()
+        return Credentials(row_of(User, row), row["run_pk"]) if row else None
+
+    @staticmethod
+    def _store_token(db: sqlite3.Connection, token: str, user_id: int, run_pk: int | None) -> None:
+        db.execute(
+            "insert into tokens (hash, user_id, run_pk, created_at) values (?, ?, ?, ?)",
+            (hash_of(token), user_id, run_pk, clock.now()),
+        )
+
+
+def hash_of(token: str) -> str:
+    """Tokens are random and long: a plain digest is enough, and looking it up by index leaks no prefix of it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+_UNUSED_HASH = _hasher.hash(secrets.token_hex(8))
