@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_HOME = Path("~/.polylocal")
+
 
 @dataclass(frozen=True)
 class Home:

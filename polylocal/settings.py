@@ -12,9 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from polylocal.errors import SetupError
-from polylocal.paths import Home
-
-DEFAULT_HOME = Path("~/.polylocal")
+from polylocal.paths import DEFAULT_HOME, Home
 
 
 class Settings(BaseSettings):

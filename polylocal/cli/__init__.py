@@ -1,0 +1,84 @@
+"""The command line. Commands print; they decide nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from polylocal import __version__
+from polylocal.cli import daemon, projects, runs, show
+from polylocal.errors import InvalidInput, PolylocalError
+
+app = typer.Typer(
+    name="polylocal",
+    help="The Polyaxon v0 API on one machine, with nothing but Docker.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_DAEMON, _RUNS, _PROJECTS = "The daemon", "Runs", "Projects and people"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        show.out.print(f"polylocal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The Polyaxon v0 API on one machine, with nothing but Docker."""
+
+
+app.command("serve", rich_help_panel=_DAEMON)(daemon.serve)
+app.command("start", rich_help_panel=_DAEMON)(daemon.start)
+app.command("stop", rich_help_panel=_DAEMON)(daemon.stop)
+app.command("status", rich_help_panel=_DAEMON)(daemon.status)
+app.command("doctor", rich_help_panel=_DAEMON)(daemon.run_doctor)
+app.command("run", rich_help_panel=_RUNS)(runs.run)
+app.command("ls", rich_help_panel=_RUNS)(runs.ls)
+app.command("show", rich_help_panel=_RUNS)(runs.show_run)
+app.command("logs", rich_help_panel=_RUNS)(runs.logs)
+app.command("statuses", rich_help_panel=_RUNS)(runs.statuses)
+app.command("restart", rich_help_panel=_RUNS)(runs.restart)
+app.command("resume", rich_help_panel=_RUNS)(runs.resume)
+app.command("copy", rich_help_panel=_RUNS)(runs.copy)
+app.command("rm", rich_help_panel=_RUNS)(runs.remove)
+app.command("outputs", rich_help_panel=_RUNS)(runs.outputs)
+app.add_typer(projects.app, name="project", rich_help_panel=_PROJECTS)
+app.command("upload", rich_help_panel=_PROJECTS)(projects.upload)
+app.command("token", rich_help_panel=_PROJECTS)(daemon.token)
+app.add_typer(daemon.users, name="user", rich_help_panel=_PROJECTS)
+
+
+def main() -> None:
+    """The program `polylocal`: an error is one line that says what to do."""
+    try:
+        app()
+    except InvalidInput as error:
+        messages = error.messages
+        lines = (
+            [f"{k}: {text}" for k, texts in messages.items() for text in texts]
+            if isinstance(messages, dict)
+            else messages
+        )
+        _complain(*lines)
+    except PolylocalError as error:
+        _complain(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left
+        sys.exit(141)
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        show.say(f"polylocal: {line}", "red")
+    sys.exit(1)

@@ -75,7 +75,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         *(Mount(folder, DATA / name) for name, folder in sorted(around.data.items())),
     ]
     return ContainerPlan(
-        name=container_name(run),
+        name=run.container_name,
         image=image,
         command=[shell, "-c", specification.command],
         labels=labels(run, around.installation) | dict(specification.environment.labels or {}),
@@ -84,10 +84,6 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         limits=limits(specification.environment.resources),
         network=around.network,
     )
-
-
-def container_name(run: Run) -> str:
-    return f"plx-{run.kind}-{run.uuid}"
 
 
 def image_name(run: Run) -> str:

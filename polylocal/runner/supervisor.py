@@ -107,8 +107,14 @@ class Supervisor:
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""
         for run in self._tools.store.runs.unresolved(_BATCH):
-            specification = _specification(run)
-            config = specification.build_config()
+            try:
+                specification = _specification(run)
+                config = specification.build_config()
+                of_config(Kind.BUILD, "", config).build  # noqa: B018  a build that only named another one has no recipe
+            except ValueError as error:
+                problem = f"Could not start build process: {error}"
+                self._tools.store.runs.transition(run, Status.FAILED, problem, details={"reason": "build"})
+                continue
             key = build_key(run.project_id, config, run.commit)
             build = NewRun(Kind.BUILD, json.dumps(config), config, code_id=run.code_id, build_key=key)
             self._tools.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))

@@ -112,6 +112,15 @@ class Run:
         return f"{self.project}.{self.kind}s.{self.original_id}" if self.original_id else None
 
     @property
+    def container_name(self) -> str:
+        return f"plx-{self.kind}-{self.uuid}"
+
+    @property
+    def pod_id(self) -> str | None:
+        """What the API calls the container's name; null until there is one."""
+        return self.container_name if self.container_id or (self.kind == "build" and self.started_at) else None
+
+    @property
     def label(self) -> str:
         """How the daemon's log names it: `job/17`."""
         return f"{self.kind}/{self.id}"

@@ -5,6 +5,7 @@ What docker-py gets wrong for a daemon is worked around here and nowhere else; e
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import socket
@@ -12,6 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, Self
 
 import docker
@@ -83,6 +85,12 @@ class DockerEngine:
         )
         return self._about
 
+    def time(self) -> datetime:
+        """The engine's clock."""
+        with _translated():
+            text = self._connected().info()["SystemTime"]
+        return datetime.fromisoformat(text[:19] + text[-6:] if text[-6] in "+-" else text[:19] + "+00:00")
+
     def builder(self) -> str:
         if self._buildkit:
             return self._buildkit.name
@@ -93,7 +101,7 @@ class DockerEngine:
         with _translated():
             found = self._connected().inspect_network(network)
         pools = (found.get("IPAM") or {}).get("Config") or []
-        return next((pool["Gateway"] for pool in pools if "." in pool.get("Gateway", "")), None)
+        return next(filter(None, map(_gateway_of, pools)), None) if found["Driver"] == "bridge" else None
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -413,6 +421,14 @@ def _repository_and_tag(name: str) -> tuple[str, str]:
         return repository, digest
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def _gateway_of(pool: dict[str, str]) -> str | None:
+    """The gateway of an IPv4 pool. Older engines leave it out for their default network: it is the first address."""
+    network = ipaddress.ip_network(pool["Subnet"], strict=False)
+    if network.version != 4:
+        return None
+    return pool.get("Gateway") or str(network.network_address + 1)
 
 
 def _bind(mount: Mount) -> str:

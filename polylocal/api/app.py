@@ -1,0 +1,190 @@
+"""The ASGI application: the route table, who may come in, one error handler."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from polylocal.api import logs, openapi, outputs, projects, repos, runs, system
+from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.services import Services
+from polylocal.errors import EngineUnreachable, InvalidInput, NotAllowed, NotAuthenticated, PolylocalError, StoreError
+from polylocal.store.users import Credentials
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
+BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
+
+# fixed words before names: the first match wins
+ENDPOINTS: list[Endpoint] = [
+    *system.ENDPOINTS,
+    *projects.ENDPOINTS,
+    *repos.ENDPOINTS,
+    *runs.ENDPOINTS,
+    *logs.ENDPOINTS,
+    *outputs.ENDPOINTS,
+]
+
+
+def build(services: Services) -> Starlette:
+    """The application over these services."""
+    changes = logs.Changes(services.home.logs, services.store)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        watching = asyncio.create_task(changes.watch(stop))
+        yield
+        stop.set()
+        await watching
+
+    by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for endpoint in ENDPOINTS:
+        by_path[endpoint.path][endpoint.method] = endpoint
+    described = openapi.document(ENDPOINTS)
+    routes = [
+        Route("/api/v1/openapi.json", lambda request: JSONResponse(described)),
+        *(Route(path, _answering(methods, services), methods=list(methods)) for path, methods in by_path.items()),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(TidyPaths)],
+        exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
+    )
+    app.router.redirect_slashes = False
+    app.state.changes = changes
+    return app
+
+
+class TidyPaths:
+    """One route serves a path with and without its last slash, and with doubled ones; nothing is redirected, since
+    clients turn a redirected POST into a GET."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path = "/" + "/".join(part for part in scope["path"].split("/") if part)
+            scope = {**scope, "polylocal.path": scope["path"], "path": path}
+        await self._app(scope, receive, send)
+
+
+class FromContainers:
+    """The same application for requests that come over the engine's network: run tokens only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, BRIDGE: True}, receive, send)
+
+
+def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
+    async def answer(request: Request) -> Response:
+        endpoint = methods["GET" if request.method == "HEAD" else request.method]
+        credentials = None
+        if endpoint.access is not Access.ANYONE:
+            credentials = await run_in_threadpool(_authenticate, request, services)
+            if endpoint.access is Access.ADMIN and not credentials.user.is_superuser:
+                raise NotAllowed
+            if credentials.run_pk is not None and endpoint.access is Access.USER and endpoint.method != "GET":
+                raise NotAllowed
+        data = await _body(request, endpoint, services)
+        result = await run_in_threadpool(endpoint.handler, Call(request, endpoint, services, credentials, data))
+        return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
+
+    return answer
+
+
+def _authenticate(request: Request, services: Services) -> Credentials:
+    header = request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "token":
+        raise NotAuthenticated("Authentication credentials were not provided.")
+    if not token:
+        raise NotAuthenticated("Invalid token header. No credentials provided.")
+    if " " in token:
+        raise NotAuthenticated("Invalid token header. Token string should not contain spaces.")
+    credentials = services.store.users.by_token(token)
+    if credentials is None or (request.scope.get(BRIDGE) and credentials.run_pk is None):
+        raise NotAuthenticated("Invalid token.")
+    if not credentials.user.is_active:
+        raise NotAuthenticated("User inactive or deleted.")
+    return credentials
+
+
+async def _body(request: Request, endpoint: Endpoint, services: Services) -> object:
+    """JSON, a form, or nothing: `{}`."""
+    if request.method in ("GET", "HEAD"):
+        return {}
+    limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else MAX_BODY
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise HTTPException(413, f"The body has {int(length)} bytes, more than the {limit} that are taken here.")
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _form(request)
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > limit:
+            raise HTTPException(413, f"The body has more than the {limit} bytes that are taken here.")
+    if not raw.strip():
+        return {}
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"JSON parse error - {error}") from error
+
+
+async def _form(request: Request) -> object:
+    form = await request.form()
+    return {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Our own errors: the one place where they become HTTP."""
+    if isinstance(error, InvalidInput):
+        return JSONResponse(error.messages, status_code=400)
+    status = error.http_status if isinstance(error, PolylocalError) else 500
+    headers = {"WWW-Authenticate": "Token"} if status == 401 else {}
+    if isinstance(error, StoreError | EngineUnreachable):
+        headers["Retry-After"] = "5"
+    if status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return JSONResponse({"detail": str(error)}, status_code=status, headers=headers)
+
+
+async def _http_failed(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = error.detail
+    if error.status_code == 405:
+        detail = f'Method "{request.method}" not allowed.'
+    elif error.status_code == 404:
+        detail = "Not found."
+    return JSONResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A bug of ours: the details are in the daemon's log, not in the answer."""
+    log.error("%s %s: bug", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"detail": "Internal error; the daemon's log has the details."}, status_code=500)

@@ -1,0 +1,212 @@
+"""What callers may send. Unknown and read-only keys are ignored, as they always were; every fault is told at once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from polylocal.errors import InvalidInput
+from polylocal.polyaxonfile.models import MAX_NAME, SLUG, Tags
+
+# words that stand in URLs where a name would; the platform reserved these and their plurals
+_RESERVED_WORDS = """
+user admin experiment experiment_group project api polyaxon dashboard index log metric public version repo
+cluster event login logout team doc static status job plugin tensorboard pipeline task monitor setting
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
+
+
+def _not_reserved(name: str | None) -> str | None:
+    if name is not None and (name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED):
+        raise ValueError("The name is a reserved word or already taken.")
+    return name
+
+
+def _json_object(value: object) -> object:
+    """Form bodies carry everything as text."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
+Text = str | None
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    def given(self) -> dict[str, Any]:
+        """What the caller said, without what the model filled in."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class Nothing(Body):
+    """No body is needed; one that is sent is ignored."""
+
+
+class NewProject(Body):
+    name: Slug
+    description: Text = None
+    readme: Text = None
+    tags: Tags | None = None
+    is_public: bool | None = None
+
+
+class ChangedProject(Body):
+    name: Slug | None = None
+    description: Text = None
+    readme: Text = None
+    tags: Tags | None = None
+    is_public: bool | None = None
+    merge: bool = False
+
+
+class NewRunBody(Body):
+    """A polyaxonfile comes as `config` (0.2) or `content` (0.5), as an object or as text."""
+
+    config: dict[str, Any] | str | None = None
+    content: dict[str, Any] | str | None = None
+    name: Slug | None = None
+    description: Text = None
+    readme: Text = None
+    tags: Tags | None = None
+    is_managed: bool | None = None
+    in_cluster: bool | None = None
+    backend: Text = None
+    data_refs: JsonObject | None = None
+    run_env: JsonObject | None = None
+    build_job: int | None = None
+    ttl: Annotated[int, Field(ge=0)] | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+
+    @property
+    def source(self) -> dict[str, Any] | str | None:
+        return self.content if self.content is not None else self.config
+
+    @property
+    def source_field(self) -> str:
+        return "content" if self.content is not None else "config"
+
+    @property
+    def managed(self) -> bool:
+        return self.is_managed is not False and self.in_cluster is not False
+
+
+class ChangedRun(Body):
+    name: Slug | None = None
+    description: Text = None
+    readme: Text = None
+    tags: Tags | None = None
+    data_refs: JsonObject | None = None
+    run_env: JsonObject | None = None
+    backend: Text = None
+    dockerfile: Text = None
+    node_scheduled: Text = None
+    merge: bool = False
+
+
+class Cloning(Body):
+    """A restart, resume or copy; the polyaxonfile is laid over the original's."""
+
+    config: dict[str, Any] | str | None = None
+    content: dict[str, Any] | str | None = None
+    update_code: bool | None = None
+    name: Slug | None = None
+    description: Text = None
+    tags: Tags | None = None
+    ttl: Annotated[int, Field(ge=0)] | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+
+    @property
+    def source(self) -> dict[str, Any] | str | None:
+        return self.content if self.content is not None else self.config
+
+
+class NewStatus(Body):
+    status: Literal[
+        "created",
+        "resuming",
+        "warning",
+        "unschedulable",
+        "building",
+        "scheduled",
+        "starting",
+        "running",
+        "succeeded",
+        "failed",
+        "upstream_failed",
+        "stopped",
+        "skipped",
+        "unknown",
+    ]
+    message: Annotated[str, Field(max_length=256)] | None = None
+    traceback: Text = None
+    details: JsonObject | None = None
+
+
+class NewCodeReference(Body):
+    branch: Text = None
+    commit: Text = None
+    head: Text = None
+    is_dirty: bool | None = None
+    git_url: Text = None
+
+
+class Login(Body):
+    username: Annotated[str, Field(min_length=1)]
+    password: Annotated[str, Field(min_length=1)]
+
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+def read(model: type[AnyBody], data: object) -> AnyBody:
+    """Check a body. Raises InvalidInput: `{field: [message, …]}` with every fault."""
+    if not isinstance(data, Mapping):
+        message = f"Invalid data. Expected a dictionary, but got {type(data).__name__}."
+        raise InvalidInput({"non_field_errors": [message]})
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        messages = defaultdict[str, list[str]](list)
+        for item in error.errors():
+            field = str(item["loc"][0]) if item["loc"] else "non_field_errors"
+            text = _message(item["type"], item["msg"], item.get("ctx") or {}, item["input"])
+            if text not in messages[field]:
+                messages[field].append(text)
+        raise InvalidInput(messages) from error
+
+
+_MESSAGES = {
+    "missing": "This field is required.",
+    "string_type": "Not a valid string.",
+    "bool_parsing": "Must be a valid boolean.",
+    "bool_type": "Must be a valid boolean.",
+    "int_parsing": "A valid integer is required.",
+    "int_type": "A valid integer is required.",
+    "int_from_float": "A valid integer is required.",
+    "string_pattern_mismatch": "Enter a valid 'slug' consisting of letters, numbers, underscores or hyphens.",
+    "string_too_short": "This field may not be blank.",
+}
+
+
+def _message(code: str, text: str, context: Mapping[str, Any], value: object) -> str:
+    """The words that the platform's own framework uses."""
+    if value is None and code.endswith("_type"):
+        return "This field may not be null."
+    if code == "string_too_long":
+        return f"Ensure this field has no more than {context['max_length']} characters."
+    if code == "literal_error":
+        return f'"{value}" is not a valid choice.'
+    if code == "list_type":
+        return f'Expected a list of items but got type "{type(value).__name__}".'
+    return _MESSAGES.get(code, text.removeprefix("Value error, "))

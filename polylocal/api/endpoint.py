@@ -1,0 +1,147 @@
+"""One row of the route table, and the one call that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from polylocal.api import bodies
+from polylocal.api.services import Services
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.statuses import Kind
+from polylocal.store.rows import Project, Run, User
+from polylocal.store.users import Credentials
+
+AnyBody = TypeVar("AnyBody", bound=bodies.Body)
+
+
+class Access(StrEnum):
+    """Who may call. A project is read by everybody if it is public, and written by its owner and by admins."""
+
+    ANYONE = "anyone"
+    USER = "any user"
+    READ = "readers of the project"
+    WRITE = "the project's owner"
+    TRACK = "the project's owner, or the run itself"
+    ADMIN = "admins"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query parameter, for the record."""
+
+    name: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    method: str
+    path: str  # without a trailing slash: all forms are served
+    handler: Callable[[Call], Any]
+    about: str
+    access: Access = Access.READ
+    body: type[bodies.Body] | None = None
+    answer: Any = None  # a TypedDict, or None for no body
+    many: bool = False  # answered as a page of `answer`
+    status: int = 200
+    media: str = "application/json"
+    query: tuple[Query, ...] = ()
+    is_upload: bool = False
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of run that the path is about."""
+        return next((kind for kind in Kind if f"/{kind.plural}" in self.path), None)
+
+
+class Call:
+    """One request: who asks, about what, with which body."""
+
+    def __init__(
+        self, request: Request, endpoint: Endpoint, services: Services, credentials: Credentials | None, data: object
+    ) -> None:
+        self.request = request
+        self.endpoint = endpoint
+        self.services = services
+        self.store = services.store
+        self._credentials = credentials
+        self._data = data
+
+    @property
+    def user(self) -> User:
+        if self._credentials is None:
+            raise RuntimeError(f"{self.endpoint.path} is open to anyone and knows no user")
+        return self._credentials.user
+
+    @property
+    def run_pk(self) -> int | None:
+        """Set when a run's own token is used."""
+        return self._credentials.run_pk if self._credentials else None
+
+    def parameter(self, name: str) -> str:
+        return cast(str, self.request.path_params[name])
+
+    def query(self, name: str) -> str | None:
+        return self.request.query_params.get(name)
+
+    def flag(self, name: str) -> bool:
+        return (self.query(name) or "").lower() in ("true", "1", "yes")
+
+    def body(self, model: type[AnyBody]) -> AnyBody:
+        return bodies.read(model, self._data)
+
+    @property
+    def data(self) -> object:
+        return self._data
+
+    @cached_property
+    def project(self) -> Project:
+        """The project of the path, if the caller may do with it what the endpoint does."""
+        found = self.store.projects.get(self.parameter("user"), self.parameter("project"))
+        is_mine = self.user.is_superuser or found.user_id == self.user.id
+        reads_only = self.endpoint.access is Access.READ
+        if not is_mine and not (found.is_public and reads_only):
+            raise NotAllowed
+        if self.run_pk is not None:
+            self._check_run_token(found, reads_only)
+        return found
+
+    @cached_property
+    def run(self) -> Run:
+        """The run of the path; another project's run of this number is not found."""
+        kind = self.endpoint.kind
+        if kind is None:
+            raise RuntimeError(f"{self.endpoint.path} is not about a run")
+        return self.store.runs.get(self.project, kind, self.number("id"))
+
+    def number(self, name: str) -> int:
+        value = cast(int, self.request.path_params[name])
+        if value >= 2**63:  # more than any row can have
+            raise NotFound
+        return value
+
+    def _check_run_token(self, project: Project, reads_only: bool) -> None:
+        """A run's token reads its own project, and writes what its own run is told to write."""
+        own = self.store.runs.by_pk(self.run_pk or 0)
+        is_about_itself = (
+            self.endpoint.access is Access.TRACK and self.endpoint.kind == own.kind and self.number("id") == own.id
+        )
+        if own.project_id != project.id or not (reads_only or is_about_itself):
+            raise NotAllowed
+
+
+def refuse(message: str) -> InvalidInput:
+    """The answer of a view that finds something wrong: a list with one sentence."""
+    return InvalidInput([message])
+
+
+def empty(status: int = 200) -> Response:
+    """Actions answer with a status and nothing else."""
+    return Response(status_code=status)

@@ -1,0 +1,44 @@
+"""Pages of 20, with the links that clients follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+LIMIT = 20
+_MOST = 2**31
+
+
+def window(request: Request, default: int = LIMIT) -> tuple[int, int]:
+    """`limit` and `offset`; what is not a sensible number counts as not given."""
+    limit = _number(request.query_params.get("limit"))
+    return limit if limit else default, _number(request.query_params.get("offset")) or 0
+
+
+def envelope(request: Request, count: int, results: Sequence[Any], default: int = LIMIT) -> dict[str, Any]:
+    limit, offset = window(request, default)
+    further = offset + limit < count
+    back = max(0, offset - limit)
+    return {
+        "count": count,
+        "next": _link(request, limit, offset + limit) if further else None,
+        "previous": _link(request, limit, back) if offset > 0 else None,
+        "results": list(results),
+    }
+
+
+def _link(request: Request, limit: int, offset: int) -> str:
+    parameters = {**request.query_params, "limit": str(limit), "offset": str(offset)}
+    if not offset:
+        del parameters["offset"]
+    path = request.scope.get("polylocal.path") or request.url.path
+    return f"{request.url.scheme}://{request.url.netloc}{path}?{urlencode(sorted(parameters.items()))}"
+
+
+def _number(text: str | None) -> int | None:
+    if text is None or not text.isascii() or not text.isdigit():
+        return None
+    return min(int(text[:12]), _MOST)

@@ -1,0 +1,143 @@
+"""The daemon itself: health, versions, who one is; and runs over all projects, for the command line."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from polylocal import __version__
+from polylocal.api import bodies
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.resources import (
+    Json,
+    LogHandlerItem,
+    RunItem,
+    TokenItem,
+    UserItem,
+    VersionsItem,
+    run_item,
+    user_item,
+)
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.statuses import Kind, is_done
+from polylocal.store.rows import Run
+
+# what the original clients compare themselves with: none of them is too old, and 0.6.1 is the newest there is
+CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
+_MOST = 1000
+
+
+def health(call: Call) -> Response:
+    return empty()
+
+
+def status(call: Call) -> Response:
+    problem = call.services.engine_state()
+    engine = {"is_healthy": problem is None, "message": problem or "", "severity": "error" if problem else "info"}
+    store = {"is_healthy": True, "message": "", "severity": "info"}
+    return JSONResponse({"engine": engine, "store": store})
+
+
+def versions(call: Call) -> VersionsItem:
+    return CLIENT_VERSIONS
+
+
+def chart_version(call: Call) -> Json:
+    return {"version": CLIENT_VERSIONS["latest_version"]}
+
+
+def log_handler(call: Call) -> LogHandlerItem:
+    """No dsn: the original clients report their crashes to nobody."""
+    return {"dsn": None, "environment": "polylocal", "tags": {"polylocal": __version__}}
+
+
+def login(call: Call) -> TokenItem:
+    body = call.body(bodies.Login)
+    user = call.store.users.check_password(body.username, body.password)
+    if user is None:
+        raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})
+    return {"token": call.store.users.new_token(user)}
+
+
+def whoami(call: Call) -> UserItem:
+    return user_item(call.user)
+
+
+def logged_out(call: Call) -> Response:
+    """Clients that have no user yet ask for the projects of nobody."""
+    raise NotFound
+
+
+def runs(call: Call) -> Json:
+    """The last changed runs of every project that the caller may see."""
+    if call.run_pk is not None:
+        raise NotAllowed
+    kind = call.query("kind")
+    if kind and kind not in set(Kind):
+        raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
+    limit = call.query("limit") or "20"
+    if not limit.isdigit() or not 0 < int(limit) <= _MOST:
+        raise refuse(f"`limit` is a number from 1 to {_MOST}.")
+    found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=int(limit))
+    return {"count": len(found), "next": None, "previous": None, "results": [_item(call, run) for run in found]}
+
+
+def run(call: Call) -> RunItem:
+    """A run by kind and number alone."""
+    if call.run_pk is not None or call.parameter("kind") not in set(Kind):
+        raise NotFound
+    found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))
+    project = call.store.projects.by_id(found.project_id)
+    if not (call.user.is_superuser or project.is_public or project.user_id == call.user.id):
+        raise NotAllowed
+    return _item(call, found)
+
+
+def _item(call: Call, found: Run) -> RunItem:
+    count, _ = call.store.runs.statuses(found, limit=0, offset=0)
+    _, rows = call.store.runs.statuses(found, limit=1, offset=max(0, count - 1))
+    return run_item(found, rows[0].message if rows else None, _waits_for(call, found))
+
+
+def _waits_for(call: Call, found: Run) -> str | None:
+    """Why a run that has not begun has not begun."""
+    if is_done(found.status) or found.container_id or found.status not in ("created", "building"):
+        return None
+    if found.kind == Kind.BUILD and found.status == "building":
+        return None
+    if problem := call.services.engine_state():
+        return problem
+    if found.build_pk and not is_done(call.store.runs.by_pk(found.build_pk).status):
+        return f"its build, {found.build_name}"
+    ahead = call.store.runs.ahead_of(found)
+    return f"a free place: {ahead} before it, {call.services.settings.max_runs} at a time"
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE),
+    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE),
+    Endpoint("GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/api/v1/versions/cli", versions, "Versions for the client", Access.ANYONE, answer=VersionsItem),
+    Endpoint("GET", "/api/v1/versions/platform", versions, "Versions", Access.ANYONE, answer=VersionsItem),
+    Endpoint("GET", "/api/v1/versions/lib", versions, "Versions", Access.ANYONE, answer=VersionsItem),
+    Endpoint("GET", "/api/v1/versions/chart", chart_version, "Version", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/api/v1/log_handler", log_handler, "Where clients report", Access.ANYONE, answer=LogHandlerItem),
+    Endpoint("POST", "/api/v1/users/token", login, "Log in by password", Access.ANYONE, bodies.Login, TokenItem),
+    Endpoint("GET", "/api/v1/users", whoami, "Who one is", Access.USER, answer=UserItem),
+    Endpoint("GET", "/api/v1", logged_out, "Nothing: for clients that are not logged in", Access.USER),
+    Endpoint(
+        "GET",
+        "/polylocal/v1/runs",
+        runs,
+        "The last changed runs of all projects",
+        Access.USER,
+        answer=RunItem,
+        many=True,
+        query=(
+            Query("kind", "only this kind"),
+            Query("open", "true: only what is not done"),
+            Query("limit", "how many (20)"),
+        ),
+    ),
+    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:int}", run, "Find a run", Access.USER, answer=RunItem),
+]

@@ -1,0 +1,78 @@
+"""What every command needs: the home folder, the daemon, the project, the run that a person means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polylocal import client, occupancy
+from polylocal.client import Client, RunReference
+from polylocal.errors import InvalidInput, SetupError
+from polylocal.paths import DEFAULT_HOME, Home
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The folder that holds everything.", envvar="POLYLOCAL_HOME")
+]
+ProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project", "-p", help="`name` or `user/name`; default: named as the folder.", envvar="POLYLOCAL_PROJECT"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+RunArgument = Annotated[str, typer.Argument(help="`3` or `job/3` for a job, `build/2` for a build.", metavar="RUN")]
+
+_RUN = re.compile(r"(?:(?P<kind>[a-z]+?)s?[/ .])?(?P<id>\d+)")
+_UNIQUE = re.compile(r"(?P<owner>[-\w]+)[./](?P<project>[-\w]+)[./](?P<kind>[a-z]+)s[./](?P<id>\d+)/?")
+
+
+def home_folder(home: Path | None) -> Home:
+    return Home((home or Path(os.environ.get("POLYLOCAL_HOME") or DEFAULT_HOME)).expanduser().absolute())
+
+
+@contextmanager
+def connected(home: Path | None) -> Iterator[Client]:
+    """A client of the daemon at POLYLOCAL_URL, or of the one that works on the home folder."""
+    folder = home_folder(home)
+    here = occupancy.running(folder)
+    url = os.environ.get("POLYLOCAL_URL") or (here.url if here else None)
+    found = client.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def project_of(api: Client, named: str | None, folder: Path) -> tuple[str, str]:
+    """(owner, name) of the project that a person named, or that the folder is named after."""
+    if named is None:
+        slug = re.sub(r"[^-\w]+", "-", folder.absolute().name, flags=re.ASCII).strip("-")
+        if not slug:
+            raise SetupError("name the project with --project: this folder's name can't be one")
+        named = slug
+    owner, slash, name = named.replace(".", "/").rpartition("/")
+    return (owner, name) if slash else (str(api.whoami()["username"]), name)
+
+
+def run_of(api: Client, text: str) -> RunReference:
+    """The run that a person means by `3`, `job/3`, `jobs.3`, `root.quick-start.jobs.3`."""
+    if whole := _UNIQUE.fullmatch(text):
+        return RunReference(whole["owner"], whole["project"], whole["kind"], int(whole["id"]))
+    short = _RUN.fullmatch(text)
+    if not short:
+        raise InvalidInput([f"`{text}` names no run; say `3` or `job/3` for a job, `build/2` for a build"])
+    kind = short["kind"] or "job"
+    found = api.find(kind, int(short["id"]))
+    return reference(found)
+
+
+def reference(found: client.Json) -> RunReference:
+    """Of a run as the API gives it."""
+    owner, project, kinds, number = found["unique_name"].split(".")
+    return RunReference(owner, project, kinds.removesuffix("s"), int(number))

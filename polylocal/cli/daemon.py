@@ -1,0 +1,199 @@
+"""Commands about the daemon, its users and the machine.
+
+The daemon's own modules are imported where they are used: the other commands need not wait for them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from polylocal import occupancy
+from polylocal.cli import show
+from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder
+from polylocal.cli.runs import stop_run
+from polylocal.errors import SetupError
+from polylocal.paths import Home
+
+if TYPE_CHECKING:
+    from polylocal.store import Store
+
+users = typer.Typer(help="Add and list the people who may use this daemon.", no_args_is_help=True)
+
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")]
+PortOption = Annotated[int | None, typer.Option(help="Port to listen on; default 8000, 0 takes a free one.")]
+RunsOption = Annotated[int | None, typer.Option(help="Runs at a time; default 2.")]
+EngineOption = Annotated[str | None, typer.Option(help="The engine's address, as in DOCKER_HOST.")]
+
+_READY_S = 30.0
+
+
+def serve(
+    home: HomeOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    max_runs: RunsOption = None,
+    engine: EngineOption = None,
+) -> None:
+    """Run the daemon in the foreground."""
+    from polylocal import daemon, settings
+
+    read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
+    daemon.configure_logging(read.log_level)
+
+    def ready(url: str) -> None:
+        show.say(f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on")
+
+    daemon.serve(read, ready)
+
+
+def start(
+    home: HomeOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    max_runs: RunsOption = None,
+    engine: EngineOption = None,
+) -> None:
+    """Start the daemon in the background."""
+    from polylocal import settings
+
+    read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
+    folder = read.folders
+    if found := occupancy.running(folder):
+        show.out.print(f"polylocal runs already, on {found.url} (process {found.pid})")
+        return
+    given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
+    flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with folder.daemon_log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "polylocal", "serve", "--home", str(folder.root), *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    here = _wait_until_ready(folder, process)
+    show.out.print(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})", soft_wrap=True)
+    show.out.print("End it with: polylocal stop")
+
+
+def stop(
+    run: Annotated[
+        str | None, typer.Argument(help="A run to stop; without one the daemon is ended.", metavar="[RUN]")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Stop a run; or, with no run named, end the daemon: its runs go on."""
+    if run is not None:
+        with connected(home) as api:
+            stop_run(api, run)
+        return
+    found = occupancy.stop(home_folder(home))
+    if found:
+        show.out.print("The daemon has ended; runs that are under way go on and are taken up by the next start")
+    else:
+        show.out.print(f"No daemon works on {home_folder(home).root}", soft_wrap=True)
+
+
+def status(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Say whether the daemon runs. Exit code 3 if it does not."""
+    folder = home_folder(home)
+    found = occupancy.running(folder)
+    if json:
+        show.as_json({"running": bool(found), "pid": found and found.pid, "url": found and found.url})
+    elif found:
+        show.out.print(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})", soft_wrap=True)
+    else:
+        show.out.print(f"No daemon works on {folder.root}; start one with `polylocal start`", soft_wrap=True)
+    if not found:
+        raise typer.Exit(3)
+
+
+def token(home: HomeOption = None) -> None:
+    """Print the admin's token."""
+    path = home_folder(home).token
+    if not path.exists():
+        raise SetupError(f"there is no token in {path.parent} yet; the first `polylocal start` makes one")
+    sys.stdout.write(path.read_text())
+
+
+def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOption = False) -> None:
+    """Say what is wrong with this machine, and how to mend it. Exit code 1 if something is."""
+    from polylocal import doctor, settings
+
+    read = settings.load(home=home, port=port)
+    findings = doctor.examine(read)
+    if json:
+        show.as_json([finding.as_dict() for finding in findings])
+    else:
+        for finding in findings:
+            mark = Text({"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state], style=_COLOUR[finding.state])
+            show.out.print(mark.append(f"  {finding.subject}: {finding.message}", style="default"), soft_wrap=True)
+            if finding.fix:
+                show.out.print(f"      {finding.fix}", soft_wrap=True)
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@users.command("add")
+def add_user(
+    name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
+    password_stdin: Annotated[bool, typer.Option(help="Read a password from standard input.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Add a user and print the token that is theirs."""
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else None
+    store = _store(home)
+    try:
+        made = store.users.add(name, is_superuser=admin, password=password)
+        sys.stdout.write(store.users.new_token(made) + "\n")
+    finally:
+        store.close()
+
+
+@users.command("ls")
+def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the users."""
+    store = _store(home)
+    try:
+        found = store.users.all()
+    finally:
+        store.close()
+    if json:
+        show.as_json([{"username": user.username, "is_superuser": user.is_superuser} for user in found])
+        return
+    rows = [[user.username, "admin" if user.is_superuser else "", show.local_time(user.created_at)] for user in found]
+    show.table(["USER", "", "SINCE"], rows, empty="No users yet.")
+
+
+_COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
+
+
+def _store(home: Path | None) -> Store:
+    from polylocal.store import Store
+
+    folder = home_folder(home)
+    if not folder.database.exists():
+        raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
+    return Store(folder.database)
+
+
+def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupancy.Running:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:
+        found = occupancy.running(folder)
+        if found and found.pid == process.pid:
+            return found
+        if process.poll() is not None:
+            lines = folder.daemon_log.read_text(errors="replace").strip().splitlines()
+            raise SetupError(lines[-1].removeprefix("polylocal: ") if lines else "the daemon ended at once")
+        time.sleep(0.02)
+    raise SetupError(f"the daemon was not ready within {_READY_S:g} s; see {folder.daemon_log}")

@@ -1,0 +1,87 @@
+"""Watch a run on the screen: its build's output, its own, its history."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.text import Text
+
+from polylocal.cli import show
+from polylocal.client import Client, Json, RunReference
+from polylocal.statuses import is_done
+
+PAUSE_S = 0.2
+_PATIENCE_S = 2.0
+
+
+def follow(api: Client, run: RunReference) -> Json:
+    """Show the run until it is done; returns it as it then is."""
+    found = _show_build(api, run) if run.kind != "build" else api.run(run)
+    _copy_log(api, run)
+    found = api.run(run)
+    while not is_done(found["last_status"]):  # the stream was cut, by a restart of the daemon for example
+        time.sleep(PAUSE_S)
+        found = api.run(run)
+    return found
+
+
+def summary(api: Client, run: RunReference, found: Json) -> None:
+    """The end of a run: history with durations, and where its outputs lie."""
+    show.out.print()
+    show.history(api.statuses(run))
+    if found.get("outputs_path"):
+        show.out.print(Text(f"Outputs: {found['outputs_path']}", style="bold"))
+
+
+def exit_code(found: Json) -> int:
+    """The run's own: what its program ended with; 1 where none was started or it was stopped."""
+    if found["last_status"] == "succeeded":
+        return 0
+    code = found.get("exit_code")
+    return code if isinstance(code, int) and 0 < code < 256 else 1
+
+
+def _show_build(api: Client, run: RunReference) -> Json:
+    shown: str | None = None
+    waits = ""
+    started = time.monotonic()
+    while True:
+        found = api.run(run)
+        build = found["build_job"]
+        if build and build != shown:
+            shown = build
+            _follow_build(api, RunReference(run.owner, run.project, "build", int(build.rpartition(".")[2])), found)
+            continue
+        if found["last_status"] not in ("created", "building") or is_done(found["last_status"]):
+            return found
+        if time.monotonic() - started > _PATIENCE_S:
+            reason = api.find(run.kind, run.id)["waits_for"] or ""
+            if reason and reason != waits:
+                show.say(f"Waiting for {reason}", "dim")
+                waits = reason
+        time.sleep(PAUSE_S)
+
+
+def _follow_build(api: Client, build: RunReference, found: Json) -> None:
+    before = api.run(build)
+    if before["last_status"] == "succeeded" and before["finished_at"] < found["created_at"]:
+        show.say(f"{build}: its image is used again", "dim")
+        return
+    show.say(f"{build}: building the image", "bold")
+    _copy_log(api, build)
+    after = api.run(build)
+    show.say(Text(f"{build}: ").append_text(show.status(after["last_status"])))
+
+
+def _copy_log(api: Client, run: RunReference) -> None:
+    """The bytes as they come, to standard output; what follows begins on a line of its own."""
+    last = b"\n"
+    with api.logs(run, follow=True) as chunks:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            last = chunk[-1:] or last
+    if last != b"\n":
+        sys.stdout.write("\n")
+        sys.stdout.flush()

@@ -1,0 +1,126 @@
+"""Commands about projects and their code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polylocal.cli import show
+from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
+from polylocal.cli.runs import upload_folder
+
+app = typer.Typer(help="Make, list, change and delete projects.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="`name` or `user/name`.", metavar="PROJECT")]
+DescriptionOption = Annotated[str | None, typer.Option(help="What it is for.")]
+TagsOption = Annotated[str | None, typer.Option(help="Words to find it by, separated by commas.")]
+PrivateOption = Annotated[bool | None, typer.Option("--private/--public", help="Who may see it.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
+    description: DescriptionOption = None,
+    tags: TagsOption = None,
+    private: PrivateOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a project."""
+    values = {"name": name, "description": description, "tags": tags, "is_public": not private}
+    with connected(home) as api:
+        made = api.create_project({key: value for key, value in values.items() if value is not None})
+    if json:
+        show.as_json(made)
+    else:
+        show.out.print(f"Project {made['user']}/{made['name']} made")
+
+
+@app.command("ls")
+def ls(
+    user: Annotated[str | None, typer.Argument(help="Whose; default: one's own.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List projects."""
+    with connected(home) as api:
+        found = api.projects(user or api.whoami()["username"])
+    if json:
+        show.as_json(found)
+        return
+    rows = [
+        [f"{item['user']}/{item['name']}", show.local_time(item["updated_at"]), item["description"]] for item in found
+    ]
+    show.table(["PROJECT", "CHANGED", "DESCRIPTION"], rows, empty="No projects yet.")
+
+
+@app.command("show")
+def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show one project."""
+    with connected(home) as api:
+        found = api.project(*project_of(api, name, Path.cwd()))
+    if json:
+        show.as_json(found)
+        return
+    show.fields(
+        [
+            ("project", f"{found['user']}/{found['name']}"),
+            ("description", found["description"]),
+            ("tags", ", ".join(found["tags"] or [])),
+            ("public", "yes" if found["is_public"] else "no"),
+            ("code", "uploaded" if found["has_code"] else "none yet"),
+            ("jobs", str(found["num_jobs"])),
+            ("builds", str(found["num_builds"])),
+            ("created", show.local_time(found["created_at"])),
+        ]
+    )
+
+
+@app.command()
+def update(
+    name: NameArgument,
+    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    description: DescriptionOption = None,
+    tags: TagsOption = None,
+    private: PrivateOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Change a project."""
+    values = {
+        "name": new_name,
+        "description": description,
+        "tags": tags,
+        "is_public": None if private is None else not private,
+    }
+    with connected(home) as api:
+        owner, named = project_of(api, name, Path.cwd())
+        changed = api.update_project(owner, named, {k: v for k, v in values.items() if v is not None})
+    show.out.print(f"Project {changed['user']}/{changed['name']} changed")
+
+
+@app.command("rm")
+def remove(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Delete a project with its runs, logs, outputs and code."""
+    with connected(home) as api:
+        owner, named = project_of(api, name, Path.cwd())
+        if not yes:
+            typer.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
+        api.delete_project(owner, named)
+    show.out.print(f"Project {owner}/{named} deleted")
+
+
+def upload(
+    folder: Annotated[Path, typer.Argument(help="The folder with the code.")] = Path("."),
+    project: ProjectOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Upload the code of a project, without what .polyaxonignore names."""
+    with connected(home) as api:
+        owner, named = project_of(api, project, folder)
+        upload_folder(api, owner, named, folder.absolute())

@@ -1,0 +1,365 @@
+"""Commands about runs.
+
+What only `run` needs (polyaxonfiles, packing, watching) is imported there: the other commands need not wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polylocal.cli import following, show
+from polylocal.cli.context import (
+    HomeOption,
+    JsonOption,
+    ProjectOption,
+    RunArgument,
+    connected,
+    project_of,
+    reference,
+    run_of,
+)
+from polylocal.client import Client, Json, RunReference
+from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
+from polylocal.statuses import Kind, is_done
+
+WARN_UPLOAD_MIB = 100
+_NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
+
+FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="The polyaxonfile; default: the one in here.")]
+UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
+LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build and the run as they go.")]
+
+
+def run(
+    file: FileOption = None,
+    upload: UploadOption = False,
+    logs: LogsOption = False,
+    watch: Annotated[bool, typer.Option(help="Upload and run again whenever a file changes.")] = False,
+    project: ProjectOption = None,
+    create: Annotated[bool, typer.Option("--create", "-c", help="Make the project if it is not there.")] = False,
+    name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    tags: Annotated[str | None, typer.Option(help="Words to find it by, separated by commas.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first; default 0.")] = None,
+    ttl: Annotated[int | None, typer.Option(help="Keep its container for so many seconds.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a polyaxonfile. With -l the exit code is the run's own."""
+    path = _polyaxonfile(file)
+    kind = _kind(path, path.read_text())
+    about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
+    with connected(home) as api:
+        owner, named = project_of(api, project, path.parent)
+        _ensure_project(api, owner, named, create)
+        if watch:
+            _watch(api, owner, named, path, about)
+        if upload:
+            upload_folder(api, owner, named, path.parent, quiet=json)
+        made = _create(api, owner, named, kind, path, about)
+        reported = reference(made)
+        _report(made, reported, json, following_it=logs)
+        if logs:
+            raise typer.Exit(_follow(api, reported))
+
+
+def ls(
+    project: ProjectOption = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: job or build.")] = None,
+    unfinished: Annotated[bool, typer.Option("--open", help="Only what is not done.")] = False,
+    query: Annotated[
+        str | None, typer.Option("--query", "-q", help="As in the API: `status:failed`. Needs -p.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option("--sort", "-s", help="As in the API: `-started_at`. Needs -p.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.")] = 20,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List runs, the last changed first."""
+    with connected(home) as api:
+        if project or query or sort:
+            owner, named = project_of(api, project, Path.cwd())
+            found = api.project_runs(owner, named, kind or "job", query, sort)[:limit]
+        else:
+            found = api.runs(kind=kind, is_open=unfinished, limit=limit)
+    if json:
+        show.as_json(found)
+        return
+    rows = [
+        [
+            str(reference(item)),
+            item["project"],
+            item["name"],
+            show.status(item["last_status"]),
+            show.local_time(item["created_at"]),
+            show.duration(item["started_at"], item["finished_at"]),
+            item.get("waits_for") and f"waits for {item['waits_for']}" or item.get("message"),
+        ]
+        for item in found
+    ]
+    show.table(["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", ""], rows, empty="No runs yet.")
+
+
+def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show one run."""
+    with connected(home) as api:
+        found_at = run_of(api, run)
+        found = api.run(found_at)
+        more = api.find(found_at.kind, found_at.id)
+    if json:
+        show.as_json(found)
+        return
+    show.fields(
+        [
+            ("run", found["unique_name"]),
+            ("name", found["name"]),
+            ("description", found["description"]),
+            ("tags", ", ".join(found["tags"] or [])),
+            ("status", show.status(found["last_status"])),
+            ("message", more["message"]),
+            ("waits for", more["waits_for"]),
+            ("created", show.local_time(found["created_at"])),
+            ("started", show.local_time(found["started_at"])),
+            ("finished", show.local_time(found["finished_at"])),
+            ("took", show.duration(found["started_at"], found["finished_at"])),
+            ("build", found.get("build_job")),
+            ("builder", found.get("builder")),
+            ("original", found.get("original")),
+            ("commit", found["commit"]),
+            ("command", _command(found)),
+            ("outputs", found.get("outputs_path")),
+            ("dockerfile", (found.get("dockerfile") or "").strip()),
+            *(("warning", warning) for warning in found["warnings"]),
+        ]
+    )
+
+
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is done.")] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="The time before each line.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Print the log of a run, byte for byte."""
+    with connected(home) as api, api.logs(run_of(api, run), follow=follow, timestamps=timestamps) as chunks:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+
+
+def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show the history of a run."""
+    with connected(home) as api:
+        found = api.statuses(run_of(api, run))
+    if json:
+        show.as_json(found)
+    else:
+        show.history(found)
+
+
+def restart(
+    run: RunArgument,
+    file: FileOption = None,
+    upload: UploadOption = False,
+    logs: LogsOption = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run again, with outputs of its own."""
+    _clone("restart", run, file, upload, logs, home, json)
+
+
+def resume(
+    run: RunArgument,
+    file: FileOption = None,
+    logs: LogsOption = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run again in the outputs of the original."""
+    _clone("resume", run, file, False, logs, home, json)
+
+
+def copy(
+    run: RunArgument,
+    file: FileOption = None,
+    logs: LogsOption = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run again with a copy of the outputs."""
+    _clone("copy", run, file, False, logs, home, json)
+
+
+def remove(
+    runs: Annotated[list[str], typer.Argument(help="`3`, `job/3`, `build/2` …", metavar="RUN…")],
+    home: HomeOption = None,
+) -> None:
+    """Stop runs and delete them with their logs and outputs."""
+    with connected(home) as api:
+        for text in runs:
+            found = run_of(api, text)
+            api.delete(found)
+            show.out.print(f"{found} deleted")
+
+
+def outputs(
+    run: RunArgument,
+    to: Annotated[Path | None, typer.Option("--output", "-o", help="Save them as this tar.gz.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Say where the outputs of a run lie, or save them as one archive."""
+    with connected(home) as api:
+        found = run_of(api, run)
+        if to is None:
+            show.out.print(api.run(found)["outputs_path"], soft_wrap=True)
+            return
+        n_bytes = api.download_outputs(found, to)
+    show.out.print(f"{to}: {show.size(n_bytes)}")
+
+
+def _command(found: Json) -> str:
+    cmd = (found["config"] or {}).get("run", {}).get("cmd", "")
+    return " && ".join(cmd) if isinstance(cmd, list) else cmd
+
+
+def stop_run(api: Client, text: str) -> None:
+    found = run_of(api, text)
+    api.stop(found)
+    show.out.print(f"{found} is being stopped")
+
+
+def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bool = False) -> None:
+    """Pack and upload a folder, with a word about what went."""
+    from polylocal import packing
+
+    with tempfile.TemporaryFile() as archive:
+        with show.err.status("Packing the code …"):
+            count, n_bytes = packing.pack(folder, archive)
+        packed = archive.tell()
+        if packed > WARN_UPLOAD_MIB * 2**20:
+            hint = f"{show.size(packed)} is much for code; name what need not go in {packing.IGNORE_FILE}"
+            show.say(hint, "yellow")
+        archive.seek(0)
+        with show.err.status(f"Uploading {show.size(packed)} …"):
+            api.upload(owner, project, archive)
+    if not quiet:
+        show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
+
+
+def _polyaxonfile(file: Path | None) -> Path:
+    found = file or next((Path(name) for name in _NAMES if Path(name).exists()), None)
+    if found is None:
+        raise SetupError(f"no polyaxonfile here ({', '.join(_NAMES)}); name one with -f")
+    if not found.is_file():
+        raise SetupError(f"there is no file {found}")
+    return found.absolute()
+
+
+def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
+    try:
+        api.project(owner, name)
+    except NotFound:
+        wanted = create or (
+            sys.stdin.isatty() and typer.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
+        )
+        if not wanted:
+            raise SetupError(f"there is no project {owner}/{name}; add --create to make it") from None
+        api.create_project({"name": name})
+        show.say(f"Project {owner}/{name} made", "dim")
+
+
+def _create(api: Client, owner: str, project: str, kind: Kind, path: Path, about: Json) -> Json:
+    body = {name: value for name, value in about.items() if value is not None}
+    return api.create_run(owner, project, kind, {**body, "content": path.read_text()})
+
+
+def _kind(path: Path, text: str) -> Kind:
+    """Checked here first: the messages can name the file."""
+    from polylocal.polyaxonfile import parse, read
+
+    try:
+        data, _ = read(text)
+        word = data.get("kind")
+        if word not in set(Kind):
+            raise InvalidPolyaxonfile([f"kind: `{word}` is not a kind that runs here; the kinds are {', '.join(Kind)}"])
+        parse(text, Kind(word))
+    except InvalidPolyaxonfile as error:
+        raise InvalidInput([f"{path.name}, {problem}" for problem in error.problems]) from error
+    return Kind(word)
+
+
+def _report(made: Json, run: RunReference, json: bool, following_it: bool) -> None:
+    if json:
+        show.as_json(made)
+        return
+    for warning in made["warnings"]:
+        show.say(f"Warning: {warning}", "yellow")
+    show.say(f"{run} created in {made['project']}", "bold")
+    if not following_it:
+        show.say(f"Follow it with: polylocal logs -f {run}")
+
+
+def _follow(api: Client, run: RunReference) -> int:
+    try:
+        found = following.follow(api, run)
+    except KeyboardInterrupt:
+        show.say(f"\n{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
+        return 130
+    following.summary(api, run, found)
+    return following.exit_code(found)
+
+
+def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home: Path | None, json: bool) -> None:
+    with connected(home) as api:
+        original = run_of(api, run)
+        body: dict[str, Any] = {}
+        if file:
+            body["content"] = file.read_text()
+        if upload:
+            upload_folder(api, original.owner, original.project, (file.absolute().parent if file else Path.cwd()), json)
+            body["update_code"] = True
+        made = api.clone(original, how, body)
+        found = reference(made)
+        _report(made, found, json, following_it=logs)
+        if logs:
+            raise typer.Exit(_follow(api, found))
+
+
+def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> None:
+    """Run, and whenever a file that is uploaded changes: stop, upload, run again. Until interrupted."""
+    from watchfiles import watch
+
+    from polylocal import packing
+
+    folder, ignored, leave = path.parent, packing.Ignored(path.parent), threading.Event()
+
+    def matters(change: object, changed: str) -> bool:
+        relative = Path(changed).relative_to(folder).as_posix()
+        parents = [parent.as_posix() for parent in Path(relative).parents if parent.as_posix() != "."]
+        return not ignored(relative, False) and not any(ignored(parent, True) for parent in parents)
+
+    while True:
+        upload_folder(api, owner, project, folder)
+        made = _create(api, owner, project, _kind(path, path.read_text()), path, about)
+        run = reference(made)
+        _report(made, run, False, following_it=True)
+        shown = threading.Thread(target=_follow, args=(api, run), daemon=True)
+        shown.start()
+        try:
+            changed = next(watch(folder, watch_filter=matters, stop_event=leave), None)
+        except KeyboardInterrupt:
+            changed = None
+        if not is_done(api.run(run)["last_status"]):
+            api.stop(run)
+        shown.join()
+        if not changed:
+            raise typer.Exit(130)
+        names = sorted({Path(name).name for _, name in changed})
+        show.say(f"Changed: {', '.join(names)}", "bold")

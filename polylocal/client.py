@@ -1,0 +1,189 @@
+"""The HTTP client behind the command line. Knows URLs and JSON, nothing of the server's code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx2
+
+from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
+
+Json = dict[str, Any]
+
+_ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """Where a run is found."""
+
+    owner: str
+    project: str
+    kind: str
+    id: int
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/{self.owner}/{self.project}/{self.kind}s/{self.id}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+
+class Client:
+    """Talks to one daemon. Raises the errors of `polylocal.errors`, with the server's words."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        headers = {"Authorization": f"Token {token}"} if token else {}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=5.0))
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- users and projects ---------------------------------------------------------------------------------------
+
+    def whoami(self) -> Json:
+        return self._json("GET", "/api/v1/users/")
+
+    def projects(self, owner: str) -> list[Json]:
+        return list(self._pages(f"/api/v1/{owner}/"))
+
+    def project(self, owner: str, name: str) -> Json:
+        return self._json("GET", f"/api/v1/{owner}/{name}/")
+
+    def create_project(self, values: Json) -> Json:
+        return self._json("POST", "/api/v1/projects/", json=values)
+
+    def update_project(self, owner: str, name: str, values: Json) -> Json:
+        return self._json("PATCH", f"/api/v1/{owner}/{name}/", json=values)
+
+    def delete_project(self, owner: str, name: str) -> None:
+        self._call("DELETE", f"/api/v1/{owner}/{name}/")
+
+    def upload(self, owner: str, name: str, archive: BinaryIO) -> None:
+        files = {"repo": ("repo.tar.gz", archive, "application/gzip")}
+        self._call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def create_run(self, owner: str, project: str, kind: str, body: Json) -> Json:
+        return self._json("POST", f"/api/v1/{owner}/{project}/{kind}s/", json=body)
+
+    def find(self, kind: str, run_id: int) -> Json:
+        """A run by kind and number, with where it is and what it waits for."""
+        return self._json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
+
+    def runs(self, *, kind: str | None, is_open: bool, limit: int) -> list[Json]:
+        parameters = {"limit": str(limit), "open": str(is_open).lower(), **({"kind": kind} if kind else {})}
+        results: list[Json] = self._json("GET", "/polylocal/v1/runs", params=parameters)["results"]
+        return results
+
+    def project_runs(self, owner: str, project: str, kind: str, query: str | None, sort: str | None) -> list[Json]:
+        parameters = {name: value for name, value in (("query", query), ("sort", sort)) if value}
+        results: list[Json] = self._json("GET", f"/api/v1/{owner}/{project}/{kind}s/", params=parameters)["results"]
+        return results
+
+    def run(self, run: RunReference) -> Json:
+        return self._json("GET", f"{run.path}/")
+
+    def statuses(self, run: RunReference) -> list[Json]:
+        return list(self._pages(f"{run.path}/statuses/"))
+
+    def stop(self, run: RunReference) -> None:
+        self._call("POST", f"{run.path}/stop/")
+
+    def delete(self, run: RunReference) -> None:
+        self._call("DELETE", f"{run.path}/")
+
+    def clone(self, run: RunReference, how: str, body: Json) -> Json:
+        return self._json("POST", f"{run.path}/{how}/", json=body)
+
+    @contextmanager
+    def logs(self, run: RunReference, *, follow: bool = False, timestamps: bool = False) -> Iterator[Iterator[bytes]]:
+        """The bytes of the log as they come; nothing while there is no log."""
+        parameters = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
+        with self._stream(f"{run.path}/logs/", parameters, missing_is_empty=True) as chunks:
+            yield chunks
+
+    def download_outputs(self, run: RunReference, to: Path) -> int:
+        """Save the outputs as tar.gz; returns the number of bytes."""
+        with self._stream(f"{run.path}/outputs/download/", {}) as chunks, to.open("wb") as file:
+            return sum(file.write(chunk) for chunk in chunks)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _stream(self, path: str, parameters: Json, missing_is_empty: bool = False) -> Iterator[Iterator[bytes]]:
+        timeout = httpx2.Timeout(None, connect=5.0)
+        with _translated(self.url), self._http.stream("GET", path, params=parameters, timeout=timeout) as response:
+            if response.status_code == 404 and missing_is_empty:
+                yield iter(())
+                return
+            if not response.is_success:
+                response.read()
+                _raise(response)
+            yield response.iter_bytes()
+
+    def _pages(self, path: str) -> Iterator[Json]:
+        offset = 0
+        while True:
+            page = self._json("GET", path, params={"offset": str(offset)})
+            yield from page["results"]
+            offset += len(page["results"])
+            if not page["next"] or not page["results"]:
+                return
+
+    def _json(self, method: str, path: str, **more: Any) -> Json:
+        found: Json = self._call(method, path, **more).json()
+        return found
+
+    def _call(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        with _translated(self.url):
+            response = self._http.request(method, path, **more)
+        if not response.is_success:
+            _raise(response)
+        return response
+
+
+def connect(home: Path, url: str | None, token: str | None) -> Client:
+    """A client for the daemon at `url`, with `token`; by default the one whose home folder this is."""
+    if url is None:
+        raise SetupError(f"no daemon works on {home}; start one with `polylocal start`")
+    return Client(url, token or _token_of(home))
+
+
+def _token_of(home: Path) -> str:
+    path = home / "token"
+    try:
+        return os.environ.get("POLYLOCAL_TOKEN") or path.read_text().strip()
+    except OSError as error:
+        raise SetupError(f"no token: {path} can't be read ({error.strerror}); set POLYLOCAL_TOKEN") from error
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx2.ConnectError as error:
+        raise SetupError(f"no daemon answers at {url}; start one with `polylocal start`") from error
+    except httpx2.HTTPError as error:
+        raise SetupError(f"the daemon at {url} did not answer to the end: {error or type(error).__name__}") from error
+
+
+def _raise(response: httpx2.Response) -> None:
+    """The server's answer as an error, in its own words."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    if response.status_code == 400 and isinstance(body, dict | list) and "detail" not in body:
+        raise InvalidInput(body)
+    words = body.get("detail") if isinstance(body, dict) else body
+    kind = _ERRORS.get(response.status_code, PolylocalError)
+    raise kind(str(words or f"the daemon answered {response.status_code}"))

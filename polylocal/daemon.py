@@ -1,0 +1,185 @@
+"""The composition root: settings → store → engine → supervisor → app → uvicorn.
+
+There is no shutdown to get wrong: the process ends, containers go on, the next start takes them up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from polylocal import occupancy
+from polylocal.api import app as api
+from polylocal.api.services import Services
+from polylocal.errors import SetupError
+from polylocal.paths import Home
+from polylocal.runner.engine import probe
+from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.runner.engine.events import Deaths
+from polylocal.runner.engine.link import EngineLink
+from polylocal.runner.supervisor import Supervisor
+from polylocal.runner.tools import Tools
+from polylocal.settings import Settings
+from polylocal.store import Store
+from polylocal.store.users import Users
+
+log = logging.getLogger("polylocal.daemon")
+
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+
+
+def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None) -> None:
+    """Run the daemon in the foreground until a signal ends it. Raises SetupError before anything was started."""
+    home = settings.folders
+    _make_home(home)
+    lock = occupancy.take(home)
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    store = Store(home.database)
+    first_user(store.users, settings, home)
+    report = probe.probe(settings.engine)
+    address = report.found.url if report.found else settings.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ENGINE
+    log.info("home %s, engine %s", home.root, address if report.found else f"none yet: {report.problem}")
+    engine = DockerEngine(address, use_buildkit=settings.builder == "buildkit", pull_timeout_s=settings.pull_timeout_s)
+    link = EngineLink(engine, address)
+    installation = store.installation()
+    deaths = Deaths(engine, installation, link.wait_until_back)
+
+    def engine_state() -> str | None:
+        return None if link.info and not link.is_away else f"the engine at {address} to answer"
+
+    app = api.build(Services(settings, store, engine_state))
+    bridge = Bridge(app, engine, settings, port)
+    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url))
+    store.subscribe(lambda pk: supervisor.wake())
+    deaths.start()
+    supervisor.start()
+    occupancy.announce(lock, occupancy.Running(os.getpid(), url))
+    on_ready(url)
+    log.info("listening on %s", url)
+    _server(app).run(sockets=[listener])
+    log.info("ended; running containers go on and are taken up by the next start")
+
+
+def first_user(users: Users, settings: Settings, home: Home) -> None:
+    """The admin and the token file: made at the first start, and kept true at each further one."""
+    names = {user.username for user in users.all()}
+    if settings.user not in names:
+        users.add(settings.user, is_superuser=True)
+    admin = users.get(settings.user)
+    if not home.token.exists():
+        write_private(home.token, users.new_token(admin) + "\n")
+    users.keep_token(admin, home.token.read_text().strip())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; never readable by others in between."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+
+
+class Bridge:
+    """The API as containers reach it.
+
+    A daemon on loopback can't be reached from the engine's network: a second listener on the network's gateway
+    address takes run tokens only. Where that address is not this host's (the engine has a virtual machine of its own),
+    the engine's name for the host leads to loopback.
+    """
+
+    def __init__(self, app: Starlette, engine: DockerEngine, settings: Settings, port: int) -> None:
+        self._app = app
+        self._engine = engine
+        self._settings = settings
+        self._port = port
+        self._lock = threading.Lock()
+        self._url: str | None = None
+
+    def url(self) -> str:
+        """Opens the listener at the first call. Raises EngineUnreachable."""
+        with self._lock:
+            if self._url is None:
+                self._url = self._open()
+            return self._url
+
+    def _open(self) -> str:
+        if self._settings.network == "host":
+            return f"http://127.0.0.1:{self._port}"
+        gateway = self._engine.gateway(self._settings.network)
+        listener = self._bind(gateway) if gateway and self._settings.host != "0.0.0.0" else None
+        if listener is None:
+            return f"http://host.docker.internal:{self._port}"
+        port = listener.getsockname()[1]
+        server = _server(api.FromContainers(self._app), lifespan="off")
+        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="bridge", daemon=True).start()
+        log.info("listening on http://%s:%s for runs", gateway, port)
+        return f"http://{gateway}:{port}"
+
+    def _bind(self, gateway: str) -> socket.socket | None:
+        for port in (self._port, 0):
+            try:
+                return _bound(gateway, port)
+            except OSError as error:
+                log.debug("%s:%s: %s", gateway, port, error)
+        return None
+
+
+def _server(app: Starlette | api.FromContainers, lifespan: str = "on") -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on" if lifespan == "on" else "off",
+        timeout_graceful_shutdown=1,  # followers of logs stay as long as they are let
+        server_header=False,
+    )
+    return uvicorn.Server(config)
+
+
+def _make_home(home: Home) -> None:
+    try:
+        home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home.root.chmod(0o700)
+        home.logs.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"the home folder {home.root} can't be made or written: {error}") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        hint = "; choose another one with --port" if error.errno == 98 else ""
+        raise SetupError(f"can't listen on {host}:{port}: {error.strerror or error}{hint}") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def configure_logging(level: str) -> None:
+    """The daemon's own log: one line an event, to standard error; the logs of runs are files of their own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("uvicorn", "urllib3", "docker", "watchfiles", "httpx2"):
+        logging.getLogger(noisy).setLevel("WARNING")

@@ -1,0 +1,72 @@
+"""Which daemon has a home folder in hand: a lock that lives as long as its process, with its address inside."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import IO
+
+from polylocal.errors import SetupError
+from polylocal.paths import Home
+
+_STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A daemon that has a home folder in hand."""
+
+    pid: int
+    url: str
+
+
+def running(home: Home) -> Running | None:
+    """The daemon of this home folder, if one runs."""
+    try:
+        with home.lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                return Running(**json.loads(file.read() or '{"pid": 0, "url": ""}'))
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
+    """End the daemon of this home folder; its containers go on. None: there was none. Raises SetupError."""
+    found = running(home)
+    if found is None:
+        return None
+    os.kill(found.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while running(home):
+        if time.monotonic() > deadline:
+            raise SetupError(f"the daemon (process {found.pid}) did not end within {timeout_s:g} s; `kill -9` is safe")
+        time.sleep(0.05)
+    return found
+
+
+def take(home: Home) -> IO[str]:
+    """The lock of the home folder, held as long as the process lives."""
+    file = home.lock.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = running(home)
+        file.close()
+        where = f" (process {other.pid}, {other.url})" if other else ""
+        raise SetupError(f"another daemon works on {home.root}{where}; end it with `polylocal stop`") from None
+    file.truncate(0)
+    return file
+
+
+def announce(lock: IO[str], here: Running) -> None:
+    lock.truncate(0)
+    lock.write(json.dumps({"pid": here.pid, "url": here.url}))
+    lock.flush()

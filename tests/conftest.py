@@ -1,0 +1,80 @@
+"""Fixtures for all tests: each test has a home folder of its own; what the engine got from a test is removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from polylocal.runner.container import HOME_LABEL
+from polylocal.runner.engine import probe
+from polylocal.settings import Settings, load
+from polylocal.store import Store
+from polylocal.store.rows import Project, User
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the person who runs the tests reaches them; the engine's address and its images do."""
+    kept = {"POLYLOCAL_IMAGE_FALLBACKS"}
+    for name in list(os.environ):
+        if name.startswith("POLYLOCAL_") and name not in kept:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("POLYLOCAL_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    home = tmp_path / "home"
+    home.mkdir()
+    return load(home=home)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    made = Store(settings.folders.database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def root(store: Store) -> User:
+    return store.users.add("root", is_superuser=True)
+
+
+@pytest.fixture
+def project(store: Store, root: User) -> Project:
+    return store.projects.create(root, {"name": "quick-start"})
+
+
+@pytest.fixture(scope="session")
+def engine_address() -> str:
+    """A real engine: without one these tests fail; scripts/setup makes one where it may."""
+    report = probe.probe()
+    if report.found is None:
+        pytest.fail(f"tests with a real engine need one: {report.problem}")
+    return report.found.url
+
+
+@pytest.fixture
+def raw_engine(engine_address: str) -> Iterator[docker.DockerClient]:
+    """The plain SDK, to look at the engine without polylocal."""
+    client = docker.DockerClient(base_url=engine_address)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def swept(raw_engine: docker.DockerClient) -> Iterator[list[str]]:
+    """A list for ids of installations: whatever carries their label is removed at the end of the test."""
+    installations: list[str] = []
+    yield installations
+    for installation in installations:
+        label = {"label": f"{HOME_LABEL}={installation}"}
+        for container in raw_engine.containers.list(all=True, filters=label):
+            container.remove(force=True, v=True)
+        for image in raw_engine.images.list(filters=label):
+            raw_engine.images.remove(image.id, force=True)

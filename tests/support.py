@@ -1,0 +1,95 @@
+"""What tests share: waiting without sleeping, specs, running daemons."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from polylocal import occupancy
+from polylocal.client import Client
+from polylocal.paths import Home
+
+T = TypeVar("T")
+
+BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
+_LOOK_S = 0.01
+
+
+def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
+    """Poll until `check` gives something true, and return that."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = check()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {within_s:g} s: {check}; last: {found!r}")
+        time.sleep(_LOOK_S)
+
+
+def job(cmd: str = "true", image: str = BUSYBOX, **sections: Any) -> dict[str, Any]:
+    """A polyaxonfile of kind job."""
+    return {"version": 1, "kind": "job", "build": {"image": image}, "run": {"cmd": cmd}, **sections}
+
+
+def build(image: str = BUSYBOX, **more: Any) -> dict[str, Any]:
+    """A polyaxonfile of kind build."""
+    return {"version": 1, "kind": "build", "build": {"image": image, **more}}
+
+
+@dataclass
+class Daemon:
+    """A real daemon process on a home folder of its own; `kill()` is kill -9."""
+
+    home: Path
+    process: subprocess.Popen[bytes]
+    url: str
+
+    @property
+    def token(self) -> str:
+        return (self.home / "token").read_text().strip()
+
+    def client(self) -> Client:
+        return Client(self.url, self.token)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> Daemon:
+    """Start `polylocal serve` and wait until it listens. The caller ends it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "test-daemon.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "POLYLOCAL_POLL_S": "0.5", **(env or {})},
+        )
+
+    def ready() -> occupancy.Running | None:
+        if process.poll() is not None:
+            raise AssertionError((home / "test-daemon.log").read_text())
+        found = occupancy.running(Home(home))
+        return found if found and found.pid == process.pid else None
+
+    return Daemon(home, process, eventually(ready, 30).url)
+
+
+@contextmanager
+def running_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Daemon]:
+    daemon = start_daemon(home, *flags, env=env)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
