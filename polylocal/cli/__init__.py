@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from polylocal import __version__
 from polylocal.cli import daemon, projects, runs, show
