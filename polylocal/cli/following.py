@@ -52,6 +52,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
         if build and build != shown:
             shown = build
             _follow_build(api, RunReference(run.owner, run.project, "build", int(build.rpartition(".")[2])), found)
+            started = time.monotonic()
             continue
         if found["last_status"] not in ("created", "building") or is_done(found["last_status"]):
             return found

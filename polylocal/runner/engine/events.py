@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from polylocal.errors import EngineError, EngineUnreachable
-from polylocal.runner.engine.base import Engine
+from polylocal.runner.engine.base import Died, Engine
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +70,18 @@ class Deaths:
             with self._lock:
                 self._waiters.pop(container_id, None)
 
+    def tell(self, died: Died) -> None:
+        """Pass a death on to who waits for it."""
+        with self._lock:
+            waiter = self._waiters.get(died.container_id)
+        if waiter:
+            waiter.tell(died.exit_code)
+
     def _listen(self) -> None:
         while True:
             try:
                 for died in self._engine.events(self._installation):
-                    with self._lock:
-                        waiter = self._waiters.get(died.container_id)
-                    if waiter:
-                        waiter.tell(died.exit_code)
+                    self.tell(died)
             except (EngineError, EngineUnreachable, ValueError, KeyError) as error:
                 log.debug("engine events: %s", error)
             threading.Event().wait(PAUSE_S)

@@ -1,0 +1,344 @@
+"""An engine without containers, for tests and benchmarks: the same contract, in memory.
+
+Its programs are a little shell: `echo TEXT`, `printf TEXT` (with ` >&2` for stderr), `sleep SECONDS`, `exit N`, `true`,
+`false`, joined by `;`. It asserts the protocol: nothing is started that was not created, no run has two containers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Self
+
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
+from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.runner.engine.base import (
+    BuildRequest,
+    BuildResult,
+    Cancel,
+    ContainerState,
+    Died,
+    EngineInfo,
+    Found,
+    Frame,
+    OnLine,
+)
+
+KILLED, TERMINATED = 137, 143
+
+
+@dataclass
+class FakeContainer:
+    id: str
+    plan: ContainerPlan
+    image_id: str
+    status: str = "created"
+    exit_code: int = 0
+    starts: int = 0
+    finishes: int = 0
+    output: list[Frame] = field(default_factory=list)
+    listeners: list[SimpleQueue[Frame | None]] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class FakeEngine:
+    """See `base.Engine`. `shells` are the files that every image has."""
+
+    def __init__(self, images: Sequence[str] = ("base",), shells: Sequence[str] = ("/bin/bash", "/bin/sh")) -> None:
+        self.images = {name: f"sha256:{name}" for name in images}
+        self.remote: set[str] = set()  # what a pull finds
+        self.shells = set(shells)
+        self.made: dict[str, FakeContainer] = {}
+        self.builds = 0
+        self.is_away = False
+        self.on_death: Callable[[Died], None] = lambda died: None
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._events: list[SimpleQueue[Died | None]] = []
+
+    # -- what tests do behind its back ----------------------------------------------------------------------------
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """The engine does not answer; containers go on."""
+        self.is_away = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self.is_away = False
+
+    def cut(self) -> None:
+        """Every open stream ends, without a word."""
+        with self._lock:
+            for container in self.made.values():
+                for listener in container.listeners:
+                    listener.put(None)
+                container.listeners.clear()
+            for queue in self._events:
+                queue.put(None)
+
+    def lose(self, container_id: str) -> None:
+        """`docker rm -f` by somebody else."""
+        with self._lock:
+            container = self._get(container_id)
+            container.stopping.set()
+            del self.made[container_id]
+
+    def wait(self, container_id: str, timeout_s: float = 10.0) -> None:
+        self._get(container_id).ended.wait(timeout_s)
+
+    # -- the contract ---------------------------------------------------------------------------------------------
+
+    def info(self) -> EngineInfo:
+        self._answer()
+        return EngineInfo("Fake", "1.0", "1.41", "fake://", 4, 4096.0, "/", False, False)
+
+    def builder(self) -> str:
+        return "classic (Fake 1.0)"
+
+    def image_id(self, name: str) -> str | None:
+        self._answer()
+        return self.images.get(name)
+
+    def pull(self, name: str, on_line: OnLine) -> None:
+        self._answer()
+        if name not in self.remote:
+            raise EngineError(f"pull access denied for {name}")
+        on_line(f"{name} pulled")
+        self.images[name] = f"sha256:{name}"
+
+    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
+        self._answer()
+        self.builds += 1
+        with tarfile.open(fileobj=request.context) as tar:
+            member = tar.extractfile("Dockerfile")
+            text = member.read().decode() if member else ""
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        for number, line in enumerate(lines, 1):
+            step = f"Step {number}/{len(lines)} : {line}"
+            on_line(step)
+            if cancel.called:
+                return BuildResult(None, "The build was stopped.", step)
+            if line.startswith("RUN sleep "):
+                self._sleep_until_cancelled(float(line.split()[2]), cancel)
+            if line.startswith("RUN exit ") and line != "RUN exit 0":
+                error = f"The command '/bin/sh -c {line[4:]}' returned a non-zero code: {line.split()[2]}"
+                on_line(error)
+                return BuildResult(None, error, step)
+        if cancel.called:
+            return BuildResult(None, "The build was stopped.", step)
+        self.images[request.tag] = f"sha256:{next(self._numbers):064x}"
+        return BuildResult(self.images[request.tag])
+
+    def remove_image(self, name: str) -> None:
+        self._answer()
+        self.images.pop(name, None)
+
+    def create(self, plan: ContainerPlan) -> str:
+        self._answer()
+        with self._lock:
+            if plan.image not in self.images and plan.image not in self.images.values():
+                raise ImageMissing(f"No such image: {plan.image}")
+            for container in self.made.values():
+                if container.plan.name == plan.name:
+                    if any(container.plan.labels.get(k) != plan.labels.get(k) for k in (HOME_LABEL, RUN_LABEL)):
+                        raise EngineError(f"a container named {plan.name} is there and is not ours")
+                    return container.id
+            container_id = f"{next(self._numbers):064x}"
+            self.made[container_id] = FakeContainer(container_id, plan, self.images.get(plan.image, plan.image))
+            return container_id
+
+    def has_file(self, container_id: str, path: str) -> bool:
+        self._answer()
+        self._get(container_id)
+        return path in self.shells
+
+    def start(self, container_id: str) -> None:
+        self._answer()
+        with self._lock:
+            container = self._get(container_id)
+            if container.status == "running":
+                return
+            container.starts += 1
+            container.status = "running"
+            container.stopping.clear()
+            container.ended.clear()
+        threading.Thread(target=self._play, args=(container,), name=container.plan.name, daemon=True).start()
+
+    def attach(self, container_id: str) -> _FakeStream:
+        self._answer()
+        with self._lock:
+            return _FakeStream(self, self._get(container_id), [], is_live=True)
+
+    def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> _FakeStream:
+        self._answer()
+        with self._lock:
+            container = self._get(container_id)
+            stored = list(container.output) if tail is None else _tail(container.output, tail)
+            return _FakeStream(self, container, stored, is_live=follow)
+
+    def inspect(self, container_id: str) -> ContainerState:
+        self._answer()
+        with self._lock:
+            container = self._get(container_id)
+            return ContainerState(
+                id=container.id,
+                status=container.status,
+                exit_code=container.exit_code,
+                out_of_memory=False,
+                error="",
+                started_at=f"start {container.starts}" if container.starts else "",
+                finished_at=f"finish {container.finishes}" if container.finishes else "",
+                image_id=container.image_id,
+            )
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        self._answer()
+        container = self.made.get(container_id)
+        if container and container.status == "running":
+            container.stopping.set()
+            container.ended.wait(grace_s + 5)
+
+    def remove(self, container_id: str) -> None:
+        self._answer()
+        with self._lock:
+            container = self.made.pop(container_id, None)
+        if container:
+            container.stopping.set()
+
+    def containers(self, installation: str) -> Sequence[Found]:
+        self._answer()
+        with self._lock:
+            ours = [c for c in self.made.values() if c.plan.labels.get(HOME_LABEL) == installation]
+            return [Found(c.id, c.plan.labels.get(RUN_LABEL, ""), c.status) for c in ours]
+
+    def events(self, installation: str) -> Iterator[Died]:
+        self._answer()
+        queue: SimpleQueue[Died | None] = SimpleQueue()
+        with self._lock:
+            self._events.append(queue)
+        while died := queue.get():
+            yield died
+        with self._lock:
+            self._events.remove(queue)
+
+    def run_helper(self, plan: ContainerPlan) -> int:
+        container_id = self.create(plan)
+        self.start(container_id)
+        self.wait(container_id)
+        code = self._get(container_id).exit_code
+        self.remove(container_id)
+        return code
+
+    def gateway(self, network: str) -> str | None:
+        self._answer()
+        return None
+
+    def close(self) -> None:
+        self.cut()
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise EngineUnreachable("the fake engine is away")
+
+    def _get(self, container_id: str) -> FakeContainer:
+        container = self.made.get(container_id)
+        if container is None:
+            raise ContainerMissing(f"No such container: {container_id}")
+        return container
+
+    def _play(self, container: FakeContainer) -> None:
+        code = 0
+        for word in container.plan.command[-1].split(";"):
+            if container.stopping.is_set():
+                code = TERMINATED
+                break
+            done = self._step(container, word.strip())
+            if done is not None:
+                code = done
+                break
+        with self._lock:
+            container.exit_code, container.status = code, "exited"
+            container.finishes += 1
+            for listener in container.listeners:
+                listener.put(None)
+            container.listeners.clear()
+            queues = list(self._events) if container.id in self.made else []
+        container.ended.set()
+        for queue in queues:
+            queue.put(Died(container.id, code))
+        self.on_death(Died(container.id, code))
+
+    def _step(self, container: FakeContainer, word: str) -> int | None:
+        name, _, rest = word.partition(" ")
+        text, to_stderr, _ = rest.partition(" >&2")
+        if name in ("echo", "printf"):
+            self._say(container, 2 if to_stderr else 1, text.encode() + (b"\n" if name == "echo" else b""))
+        elif name == "sleep" and container.stopping.wait(float(rest)):
+            return TERMINATED
+        elif name in ("exit", "false"):
+            return int(rest or "1")
+        elif name not in ("sleep", "true", ""):
+            self._say(container, 2, f"sh: {name}: not found\n".encode())
+            return 127
+        return None
+
+    def _say(self, container: FakeContainer, stream: int, data: bytes) -> None:
+        frame = Frame(stream, data, time.time_ns() // 1000)
+        with self._lock:
+            container.output.append(frame)
+            for listener in container.listeners:
+                listener.put(frame)
+
+    @staticmethod
+    def _sleep_until_cancelled(seconds: float, cancel: Cancel) -> None:
+        called = threading.Event()
+        cancel.on_call(called.set)
+        called.wait(seconds)
+
+
+class _FakeStream:
+    def __init__(self, engine: FakeEngine, container: FakeContainer, stored: list[Frame], *, is_live: bool) -> None:
+        self._engine = engine
+        self._stored = stored
+        self._queue: SimpleQueue[Frame | None] = SimpleQueue()
+        if is_live and container.status in ("created", "running", "exited") and not container.ended.is_set():
+            container.listeners.append(self._queue)
+        elif is_live and not stored and container.finishes and container.status == "exited":
+            container.listeners.append(self._queue)  # attached before a restart
+        else:
+            self._queue.put(None)
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from self._stored
+        while frame := self._queue.get():
+            yield frame
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _tail(frames: list[Frame], lines: int) -> list[Frame]:
+    kept: list[Frame] = []
+    for frame in reversed(frames):
+        if lines <= 0:
+            break
+        kept.insert(0, frame)
+        lines -= frame.data.count(b"\n")
+    return kept
