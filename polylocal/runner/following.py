@@ -38,6 +38,8 @@ class Follower:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._attached:
+            self._attached.__exit__(None, None, None)
         self._writer.close()
 
     def attach(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import docker
 import requests
+import urllib3
 from docker.errors import (
     APIError,
     DockerException,
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
+# what a lost connection looks like: docker-py lets requests', urllib3's and the socket's errors through
+_CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 class DockerEngine:
@@ -138,7 +141,7 @@ class DockerEngine:
                 if cancel.called or error.status_code is None or error.status_code >= 500:
                     raise
                 return lines.result(error.explanation or str(error))
-            except (requests.exceptions.RequestException, OSError):
+            except _CUT:
                 if not cancel.called:
                     raise
         if cancel.called:
@@ -352,6 +355,7 @@ class _Attached:
     def __exit__(self, *exc: object) -> None:
         self.close()
         self._raw.close()
+        self._socket.close()
 
     def _receive(self) -> bytes:
         try:
@@ -373,7 +377,7 @@ class _Stored:
             for data in self._response.iter_content(_RECEIVE if self._is_plain else None):
                 for frame in frames.feed(data):
                     yield timed(frame)
-        except (requests.exceptions.RequestException, OSError, AttributeError) as error:
+        except (*_CUT, AttributeError) as error:
             # AttributeError: urllib3 meets a response that close() took away from under it
             if not self._closed:
                 raise EngineUnreachable(f"the engine's log was cut: {error}") from error
@@ -446,7 +450,7 @@ def _translated() -> Iterator[None]:
         raise ContainerMissing(_words(error)) from error
     except APIError as error:
         raise EngineError(_words(error)) from error
-    except (requests.exceptions.RequestException, OSError) as error:
+    except _CUT as error:
         raise EngineUnreachable(f"the engine does not answer: {error}") from error
     except json.JSONDecodeError as error:
         raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error

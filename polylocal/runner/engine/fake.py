@@ -110,6 +110,8 @@ class FakeEngine:
 
     def pull(self, name: str, on_line: OnLine) -> None:
         self._answer()
+        if name in self.images:
+            return
         if name not in self.remote:
             raise EngineError(f"pull access denied for {name}")
         on_line(f"{name} pulled")
@@ -176,14 +178,14 @@ class FakeEngine:
     def attach(self, container_id: str) -> _FakeStream:
         self._answer()
         with self._lock:
-            return _FakeStream(self, self._get(container_id), [], is_live=True)
+            return _FakeStream(self._get(container_id), [], listens=True)
 
     def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> _FakeStream:
         self._answer()
         with self._lock:
             container = self._get(container_id)
             stored = list(container.output) if tail is None else _tail(container.output, tail)
-            return _FakeStream(self, container, stored, is_live=follow)
+            return _FakeStream(container, stored, listens=follow and container.status == "running")
 
     def inspect(self, container_id: str) -> ContainerState:
         self._answer()
@@ -308,14 +310,11 @@ class FakeEngine:
 
 
 class _FakeStream:
-    def __init__(self, engine: FakeEngine, container: FakeContainer, stored: list[Frame], *, is_live: bool) -> None:
-        self._engine = engine
+    def __init__(self, container: FakeContainer, stored: list[Frame], *, listens: bool) -> None:
         self._stored = stored
         self._queue: SimpleQueue[Frame | None] = SimpleQueue()
-        if is_live and container.status in ("created", "running", "exited") and not container.ended.is_set():
+        if listens:
             container.listeners.append(self._queue)
-        elif is_live and not stored and container.finishes and container.status == "exited":
-            container.listeners.append(self._queue)  # attached before a restart
         else:
             self._queue.put(None)
 

@@ -1,0 +1,62 @@
+"""The two engines that keep one contract."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from support import BUSYBOX
+
+from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.runner.engine.base import Engine
+from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.runner.engine.fake import FakeEngine
+
+
+@dataclass
+class Bench:
+    """An engine, an image that it has, and an installation whose things are removed at the end."""
+
+    engine: Engine
+    image: str
+    installation: str
+
+    def plan(self, cmd: str = "true", name: str = "", **more: Any) -> ContainerPlan:
+        run = uuid.uuid4().hex
+        return ContainerPlan(
+            name=name or f"plx-job-{run}",
+            image=self.image,
+            command=["/bin/sh", "-c", cmd],
+            labels={HOME_LABEL: self.installation, RUN_LABEL: f"job/{run}"},
+            **more,
+        )
+
+    def started(self, cmd: str, **more: Any) -> str:
+        container_id = self.engine.create(self.plan(cmd, **more))
+        self.engine.start(container_id)
+        return container_id
+
+
+@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.engine)])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    installation = f"test-{uuid.uuid4().hex[:8]}"
+    if request.param == "fake":
+        yield Bench(FakeEngine(["base"], shells=["/bin/sh"]), "base", installation)
+        return
+    request.getfixturevalue("swept").append(installation)
+    engine = DockerEngine(request.getfixturevalue("engine_address"))
+    yield Bench(engine, BUSYBOX, installation)
+    engine.close()
+
+
+@pytest.fixture
+def docker_bench(engine_address: str, swept: list[str]) -> Iterator[Bench]:
+    """The real one only, for what the fake does not pretend."""
+    installation = f"test-{uuid.uuid4().hex[:8]}"
+    swept.append(installation)
+    engine = DockerEngine(engine_address)
+    yield Bench(engine, BUSYBOX, installation)
+    engine.close()

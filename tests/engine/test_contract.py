@@ -1,0 +1,271 @@
+"""One contract, two engines: what the runner relies on holds for the fake and for the real one."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from collections.abc import Iterable
+
+import pytest
+from support import eventually
+
+from polylocal.errors import ContainerMissing, EngineError, ImageMissing
+from polylocal.runner.container import ContainerPlan
+from polylocal.runner.engine.base import BuildRequest, Cancel, Died, Frame
+
+
+def context(dockerfile: str) -> io.BytesIO:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(dockerfile)
+        tar.addfile(entry, io.BytesIO(dockerfile.encode()))
+    file.seek(0)
+    return file
+
+
+def request(bench, dockerfile: str, tag: str) -> BuildRequest:
+    return BuildRequest(context(dockerfile), tag, {"polylocal.home": bench.installation})
+
+
+def joined(frames: Iterable[Frame], stream: int) -> bytes:
+    return b"".join(frame.data for frame in frames if frame.stream == stream)
+
+
+def ended(bench, container_id: str):
+    return eventually(lambda: (state := bench.engine.inspect(container_id)).is_finished and state)
+
+
+def test_info_says_what_the_machine_has(bench):
+    info = bench.engine.info()
+    assert info.cpus >= 1
+    assert info.memory_mib > 100
+    assert info.api_version[0].isdigit()
+
+
+def test_builder_has_a_name(bench):
+    assert bench.engine.builder().startswith("classic")
+
+
+def test_a_local_image_has_an_id_and_an_unknown_one_none(bench):
+    assert bench.engine.image_id(bench.image)
+    assert bench.engine.image_id("polylocal/no-such:image") is None
+
+
+def test_pulling_what_is_nowhere_is_an_engine_error(bench):
+    with pytest.raises(EngineError):
+        bench.engine.pull("127.0.0.1:1/no/such:image", lambda line: None)
+
+
+def test_pulling_what_is_here_asks_nobody(bench):
+    bench.engine.pull(bench.image, lambda line: pytest.fail("nothing was to be pulled"))
+
+
+def test_life_of_a_container(bench):
+    container_id = bench.engine.create(bench.plan("echo hello; exit 3"))
+    state = bench.engine.inspect(container_id)
+    assert (state.status, state.started_at, state.is_running) == ("created", "", False)
+    bench.engine.start(container_id)
+    state = ended(bench, container_id)
+    assert state.exit_code == 3
+    assert state.started_at
+    assert state.finished_at
+    bench.engine.remove(container_id)
+    with pytest.raises(ContainerMissing):
+        bench.engine.inspect(container_id)
+
+
+def test_attach_before_start_gives_all_output(bench):
+    container_id = bench.engine.create(bench.plan("echo out; echo err >&2; printf tail"))
+    with bench.engine.attach(container_id) as stream:
+        bench.engine.start(container_id)
+        frames = list(stream)
+    assert joined(frames, 1) == b"out\ntail"
+    assert joined(frames, 2) == b"err\n"
+
+
+def test_logs_give_the_stored_output_with_streams_and_times(bench):
+    container_id = bench.started("echo out; echo err >&2; printf tail")
+    ended(bench, container_id)
+    with bench.engine.logs(container_id, follow=False) as stream:
+        frames = list(stream)
+    assert joined(frames, 1) == b"out\ntail"
+    assert joined(frames, 2) == b"err\n"
+    assert all(frame.time_us for frame in frames)
+
+
+def test_logs_follow_to_the_end(bench):
+    container_id = bench.started("echo one; sleep 0.3; echo two")
+    with bench.engine.logs(container_id, follow=True) as stream:
+        assert joined(stream, 1) == b"one\ntwo\n"
+
+
+def test_logs_tail_gives_the_last_lines(bench):
+    container_id = bench.started("echo 1; echo 2; echo 3; echo 4")
+    ended(bench, container_id)
+    with bench.engine.logs(container_id, follow=False, tail=2) as stream:
+        assert joined(stream, 1) == b"3\n4\n"
+
+
+@pytest.mark.parametrize("how", ["attach", "logs"])
+def test_closing_a_stream_ends_it_for_its_reader(bench, how):
+    container_id = bench.engine.create(bench.plan("echo one; sleep 60"))
+    attached = bench.engine.attach(container_id) if how == "attach" else None
+    bench.engine.start(container_id)
+    stream = attached or bench.engine.logs(container_id, follow=True)
+    seen = threading.Event()
+
+    def read() -> None:
+        for _ in stream:
+            seen.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert seen.wait(10)
+    stream.close()
+    reader.join(10)
+    assert not reader.is_alive()
+    stream.close()  # idempotent
+    with stream:
+        pass
+
+
+def test_stop_ends_a_container_and_forgives_everything(bench):
+    container_id = bench.started("sleep 60")
+    bench.engine.stop(container_id, 1)
+    assert ended(bench, container_id).exit_code != 0
+    bench.engine.stop(container_id, 1)
+    bench.engine.remove(container_id)
+    bench.engine.stop(container_id, 1)
+
+
+def test_remove_takes_running_ones_too_and_forgives_missing_ones(bench):
+    container_id = bench.started("sleep 60")
+    bench.engine.remove(container_id)
+    bench.engine.remove(container_id)
+    assert not bench.engine.containers(bench.installation)
+
+
+def test_starting_twice_starts_once(bench):
+    container_id = bench.started("sleep 60")
+    before = bench.engine.inspect(container_id).started_at
+    bench.engine.start(container_id)
+    assert bench.engine.inspect(container_id).started_at == before
+
+
+def test_an_ended_container_starts_again_with_its_log(bench):
+    container_id = bench.started("echo again; exit 1")
+    first = ended(bench, container_id)
+    with bench.engine.attach(container_id) as stream:
+        bench.engine.start(container_id)
+        assert joined(stream, 1) == b"again\n"
+    second = eventually(lambda: (s := bench.engine.inspect(container_id)).finished_at != first.finished_at and s)
+    assert second.is_finished
+    with bench.engine.logs(container_id, follow=False) as stream:
+        assert joined(stream, 1) == b"again\nagain\n"
+
+
+def test_a_container_of_the_same_run_is_adopted(bench):
+    plan = bench.plan()
+    assert bench.engine.create(plan) == bench.engine.create(plan)
+
+
+def test_a_stranger_of_the_same_name_is_refused(bench):
+    plan = bench.plan()
+    bench.engine.create(plan)
+    stranger = ContainerPlan(plan.name, plan.image, plan.command, {**plan.labels, "polylocal.run": "job/other"})
+    with pytest.raises(EngineError, match="not ours"):
+        bench.engine.create(stranger)
+
+
+def test_creating_from_a_missing_image(bench):
+    plan = bench.plan()
+    with pytest.raises(ImageMissing):
+        bench.engine.create(ContainerPlan(plan.name, "polylocal/no-such:image", plan.command, plan.labels))
+
+
+@pytest.mark.parametrize("call", ["start", "inspect", "attach"])
+def test_a_missing_container_is_said_to_be_missing(bench, call):
+    with pytest.raises(ContainerMissing):
+        getattr(bench.engine, call)("0" * 64)
+
+
+def test_files_of_a_container_are_seen_before_it_starts(bench):
+    container_id = bench.engine.create(bench.plan())
+    assert bench.engine.has_file(container_id, "/bin/sh")
+    assert not bench.engine.has_file(container_id, "/bin/bash")
+
+
+def test_containers_lists_ours_in_every_state(bench):
+    plan = bench.plan()
+    created = bench.engine.create(plan)
+    running = bench.started("sleep 60")
+    found = {item.id: item for item in bench.engine.containers(bench.installation)}
+    assert found[created].run == plan.labels["polylocal.run"]
+    assert (found[created].status, found[running].status) == ("created", "running")
+    assert not bench.engine.containers("another-installation")
+
+
+def test_events_tell_of_deaths_with_exit_codes(bench):
+    deaths: list[Died] = []
+
+    def listen() -> None:
+        for died in bench.engine.events(bench.installation):
+            deaths.append(died)
+            return
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    # the stream says nothing when it opens: deaths are made until one is heard
+    ids = []
+
+    def heard() -> list[Died]:
+        ids.append(bench.started("exit 5"))
+        ended(bench, ids[-1])
+        listener.join(0.2)
+        return deaths
+
+    died = eventually(heard)[0]
+    listener.join(10)
+    assert died.container_id in ids
+    assert died.exit_code == 5
+
+
+def test_build_streams_lines_and_gives_the_image(bench):
+    lines: list[str] = []
+    tag = f"{bench.installation}:built"
+    result = bench.engine.build(request(bench, f"FROM {bench.image}\nENV A b\n", tag), lines.append, Cancel())
+    assert result.image_id == bench.engine.image_id(tag)
+    assert any(line.startswith("Step 1/") for line in lines)
+    bench.engine.remove_image(tag)
+    assert bench.engine.image_id(tag) is None
+    bench.engine.remove_image(tag)
+
+
+def test_a_failed_build_is_a_value_with_the_step(bench):
+    lines: list[str] = []
+    dockerfile = f"FROM {bench.image}\nRUN exit 7\nENV A b\n"
+    result = bench.engine.build(request(bench, dockerfile, f"{bench.installation}:x"), lines.append, Cancel())
+    assert result.image_id is None
+    assert "7" in result.error
+    assert "RUN exit 7" in result.step
+    assert any("RUN exit 7" in line for line in lines)
+
+
+def test_a_build_can_be_cancelled_in_the_middle_of_a_step(bench):
+    cancel = Cancel()
+
+    def on_line(line: str) -> None:
+        if "RUN sleep" in line:
+            threading.Timer(0.2, cancel).start()
+
+    dockerfile = f"FROM {bench.image}\nRUN sleep 60\n"
+    result = bench.engine.build(request(bench, dockerfile, f"{bench.installation}:x"), on_line, cancel)
+    assert result.image_id is None
+    assert "stopped" in result.error
+
+
+def test_a_helper_runs_to_its_end_and_leaves_nothing(bench):
+    assert bench.engine.run_helper(bench.plan("exit 4", name=f"plx-helper-{bench.installation}")) == 4
+    assert not bench.engine.containers(bench.installation)

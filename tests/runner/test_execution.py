@@ -1,0 +1,246 @@
+"""One run on the fake engine: how it goes, how it ends, and what is left."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from support import eventually
+
+from polylocal.runner.engine.base import Engine
+from polylocal.runner.execution import Execution
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun
+
+
+def in_thread(rig, run, engine: Engine | None = None) -> tuple[Execution, threading.Thread]:
+    execution = Execution(rig.built(run), rig.tools(engine))
+    thread = threading.Thread(target=execution)
+    thread.start()
+    return execution, thread
+
+
+def test_a_job_that_succeeds(rig):
+    run = rig.run(rig.submit("echo out; echo err >&2; printf tail"))
+    assert rig.history(run) == ["created", "building", "scheduled", "running", "succeeded"]
+    assert rig.message(run) == "Completed"
+    assert run.exit_code == 0
+    assert run.node == rig.settings.node
+    assert sorted(rig.log(run).splitlines()) == [b"err", b"out", b"tail"]
+    assert not rig.engine.made
+    assert (rig.settings.home / str(run.outputs)).is_dir()
+    assert not rig.settings.folders.context(run.uuid).exists()
+
+
+def test_a_job_that_fails_says_its_exit_code_and_its_last_line(rig):
+    run = rig.run(rig.submit("echo Traceback; echo ValueError: no >&2; exit 3"))
+    assert run.status == "failed"
+    assert run.exit_code == 3
+    assert rig.message(run) == "Exit code 3: ValueError: no"
+
+
+def test_a_missing_program(rig):
+    run = rig.run(rig.submit("nosuch"))
+    assert (run.status, run.exit_code) == ("failed", 127)
+    assert "not found" in (rig.message(run) or "")
+
+
+def test_an_image_without_bash_runs_in_sh(rig):
+    rig.engine.shells = {"/bin/sh"}
+    first = rig.run(rig.submit("echo one"))
+    assert rig.log(first) == b"one\n"
+    build = rig.store.runs.by_pk(first.build_pk)
+    assert build.shell == "/bin/sh"
+    again = rig.run(rig.submit("echo two"))
+    assert rig.log(again) == b"two\n"
+    assert again.build_pk == first.build_pk
+
+
+def test_the_container_gets_what_the_documents_promise(rig):
+    run = rig.built(rig.submit("sleep 5", environment={"resources": {"memory": {"limits": 64}, "cpu": {"limits": 1}}}))
+    execution, thread = in_thread(rig, run)
+    container = eventually(lambda: next(iter(rig.engine.made.values()), None))
+    plan = container.plan
+    assert plan.name == f"plx-job-{run.uuid}"
+    assert plan.command == ["/bin/bash", "-c", "sleep 5"]
+    assert plan.labels == {"polylocal.home": "home", "polylocal.run": f"job/{run.uuid}"}
+    assert (plan.limits.memory_mib, plan.limits.cpus) == (64, 1)
+    assert plan.env["POLYAXON_API_HTTP_HOST"] == "http://api:1"
+    assert plan.env["POLYAXON_RUN_OUTPUTS_PATH"] == f"/plx-outputs/root/quick-start/jobs/{run.id}"
+    credentials = rig.store.users.by_token(plan.env["POLYAXON_SECRET_USER_TOKEN"])
+    assert credentials
+    assert credentials.run_pk == run.pk
+    eventually(lambda: rig.again(run).status == "running")
+    rig.store.runs.request_stop(run)
+    execution.stop()
+    thread.join(10)
+    assert rig.store.users.by_token(plan.env["POLYAXON_SECRET_USER_TOKEN"]) is None
+
+
+def test_restarts_within_max_restarts(rig):
+    run = rig.run(rig.submit("echo try; exit 4", environment={"max_restarts": 2}))
+    assert rig.history(run)[-6:] == ["running", "warning", "running", "warning", "running", "failed"]
+    assert rig.log(run) == b"try\ntry\ntry\n"
+    assert run.restarts == 2
+
+
+def test_stopping_a_running_job(rig):
+    run = rig.submit("echo begun; sleep 60")
+    execution, thread = in_thread(rig, run)
+    eventually(lambda: rig.again(run).status == "running")
+    rig.store.runs.request_stop(run)
+    execution.stop()
+    thread.join(10)
+    assert (rig.again(run).status, rig.message(run)) == ("stopped", "Job was stopped.")
+    assert rig.log(run) == b"begun\n"
+    assert not rig.engine.made
+
+
+def test_stopping_before_the_container_was_made(rig):
+    run = rig.built(rig.submit("echo never"))
+    execution = Execution(run, rig.tools())
+    rig.store.runs.request_stop(run)
+    execution.stop()
+    execution()
+    assert rig.again(run).status == "stopped"
+    assert not rig.engine.made
+
+
+def test_stopping_a_build(rig):
+    build = rig.store.runs.insert(
+        rig.project,
+        rig.user,
+        NewRun(
+            Kind.BUILD, "", {"build": {"image": "base", "build_steps": ["sleep 60"]}, "version": 1, "kind": "build"}
+        ),
+    )
+    execution = Execution(build, rig.tools())
+    thread = threading.Thread(target=execution)
+    thread.start()
+    eventually(lambda: rig.again(build).status == "running")
+    rig.store.runs.request_stop(build)
+    execution.stop()
+    thread.join(10)
+    assert (rig.again(build).status, rig.message(build)) == ("stopped", "BuildJob was stopped.")
+
+
+def test_a_broken_build_fails_the_job_and_keeps_its_log(rig):
+    run = rig.submit("true")
+    config = {**run.config, "build": {"image": "base", "build_steps": ["exit 9"]}}
+    rig.store.runs._set(run.pk, {"config": json.dumps(config)})
+    run = rig.built(run)
+    build = rig.store.runs.by_pk(run.build_pk)
+    assert build.status == "failed"
+    assert "RUN exit 9" in (rig.message(build) or "")
+    assert b"RUN exit 9" in rig.log(build)
+    assert "RUN exit 9\n" in (build.dockerfile or "")
+    assert run.status == "failed"
+    assert rig.message(run) == "Build failed"
+
+
+def test_a_missing_base_image_is_replaced_by_its_fallback_and_said_so(rig):
+    rig.settings = rig.settings.model_copy(update={"image_fallbacks": {"python:3.11-slim": "base"}})
+    run = rig.submit("true")
+    config = {**run.config, "build": {"image": "python:3.11-slim"}}
+    rig.store.runs._set(run.pk, {"config": json.dumps(config)})
+    run = rig.built(run)
+    build = rig.store.runs.by_pk(run.build_pk)
+    assert build.status == "succeeded"
+    assert build.dockerfile.startswith("\nFROM python:3.11-slim\n")
+    assert b"using the local base instead" in rig.log(build)
+    messages = [row.message or "" for row in rig.store.runs.statuses(build, limit=50, offset=0)[1]]
+    assert any("using the local base instead" in message for message in messages)
+
+
+def test_a_base_image_that_can_be_had_is_pulled(rig):
+    rig.engine.remote.add("far")
+    run = rig.submit("true")
+    config = {**run.config, "build": {"image": "far"}}
+    rig.store.runs._set(run.pk, {"config": json.dumps(config)})
+    assert rig.store.runs.by_pk(rig.built(run).build_pk).status == "succeeded"
+
+
+def test_a_base_image_that_is_nowhere_fails_the_build_with_a_sentence(rig):
+    run = rig.submit("true")
+    config = {**run.config, "build": {"image": "nowhere"}}
+    rig.store.runs._set(run.pk, {"config": json.dumps(config)})
+    build = rig.store.runs.by_pk(rig.built(run).build_pk)
+    assert build.status == "failed"
+    assert "nowhere is not on this machine and could not be pulled" in (rig.message(build) or "")
+
+
+def test_a_lost_container_is_engine_lost(rig):
+    run = rig.submit("echo begun; sleep 60")
+    _, thread = in_thread(rig, run)
+    eventually(lambda: rig.again(run).status == "running")
+    rig.engine.lose(rig.again(run).container_id)
+    thread.join(10)
+    assert rig.again(run).status == "failed"
+    assert (rig.message(run) or "").startswith("engine-lost")
+
+
+def test_the_engine_going_away_is_waited_out(rig, records):
+    run = rig.submit("echo one; sleep 0.5; echo two")
+    _, thread = in_thread(rig, run)
+    eventually(lambda: rig.again(run).status == "running")
+    with rig.engine.away():
+        threading.Event().wait(0.2)
+        assert rig.again(run).status == "running"
+    thread.join(10)
+    assert rig.again(run).status == "succeeded"
+    assert rig.log(run) == b"one\ntwo\n"
+    assert sum("does not answer" in line for line in records()) == 1
+
+
+def test_cut_streams_lose_and_repeat_nothing(rig):
+    run = rig.submit(";".join(f"echo {n}; sleep 0.01" for n in range(50)))
+    _, thread = in_thread(rig, run)
+    while thread.is_alive():
+        rig.engine.cut()
+        thread.join(0.03)
+    assert rig.log(run) == b"".join(b"%d\n" % n for n in range(50))
+
+
+def test_an_image_that_vanished_is_built_again(rig):
+    first = rig.run(rig.submit("echo one"))
+    rig.engine.images = {"base": "sha256:base"}
+    second = rig.built(rig.submit("echo two"))
+    Execution(second, rig.tools())()
+    assert rig.again(second).build_pk is None
+    second = rig.run(second)
+    assert second.status == "succeeded"
+    assert second.build_pk != first.build_pk
+
+
+def test_copy_takes_the_outputs_along(rig):
+    original = rig.run(rig.submit("true"))
+    (rig.settings.home / str(original.outputs) / "model").write_text("weights")
+    new = NewRun(Kind.JOB, original.content, original.config, original=original, cloning_strategy="copy")
+    copied = rig.run(rig.store.runs.insert(rig.project, rig.user, new))
+    assert (rig.settings.home / str(copied.outputs) / "model").read_text() == "weights"
+    assert copied.outputs != original.outputs
+
+
+def test_ttl_keeps_the_container(rig):
+    specification = rig.submit("true")
+    rig.store.runs._set(specification.pk, {"ttl": 60})
+    run = rig.run(specification)
+    assert run.status == "succeeded"
+    assert list(rig.engine.made) == [run.container_id]
+
+
+def test_a_bug_fails_the_run_and_says_so(rig, monkeypatch):
+    run = rig.built(rig.submit("true"))
+    monkeypatch.setattr(rig.engine, "create", lambda plan: 1 / 0)
+    Execution(run, rig.tools())()
+    assert rig.again(run).status == "failed"
+    assert "polylocal could not carry on: ZeroDivisionError" in (rig.message(run) or "")
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.STOPPED])
+def test_a_done_run_stays_done(rig, status):
+    run = rig.built(rig.submit("true"))
+    rig.store.runs.transition(run, status, "decided elsewhere")
+    Execution(rig.again(run), rig.tools())()
+    assert rig.history(run)[-1] == status

@@ -1,0 +1,213 @@
+"""The queue: who goes first, how many at once, what is stopped, what is cleared away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from support import eventually
+
+from polylocal.runner.supervisor import Supervisor
+from polylocal.statuses import Status
+
+
+@pytest.fixture
+def supervise(rig) -> Iterator:
+    """Look again and again, as the daemon's thread does, until something is true."""
+    supervisors: list[Supervisor] = []
+
+    def until(check, within_s: float = 20.0, max_runs: int = 2):
+        if not supervisors:
+            rig.settings = rig.settings.model_copy(update={"max_runs": max_runs})
+            supervisors.append(Supervisor(rig.tools()))
+
+        def look():
+            supervisors[0].once()
+            return check()
+
+        return eventually(look, within_s)
+
+    yield until
+    for supervisor in supervisors:
+        for execution in supervisor._in_hand().values():
+            execution.stop()
+        eventually(lambda supervisor=supervisor: not supervisor._in_hand())
+
+
+def all_done(rig, runs) -> bool:
+    return all(rig.again(run).finished_at for run in runs)
+
+
+def test_without_any_hint_everything_still_happens(rig, supervise):
+    runs = [rig.submit("true") for _ in range(3)]
+    supervise(lambda: all_done(rig, runs))
+    assert [rig.again(run).status for run in runs] == ["succeeded"] * 3
+
+
+def test_ten_jobs_share_one_build(rig, supervise):
+    runs = [rig.submit(f"echo {n}") for n in range(10)]
+    supervise(lambda: all_done(rig, runs), max_runs=4)
+    assert rig.engine.builds == 1
+    assert len({rig.again(run).build_pk for run in runs}) == 1
+    assert {rig.again(run).status for run in runs} == {"succeeded"}
+
+
+def test_a_second_job_of_the_same_spec_calls_no_builder(rig, supervise):
+    first = rig.submit("true")
+    supervise(lambda: all_done(rig, [first]))
+    second = rig.submit("true")
+    supervise(lambda: all_done(rig, [second]))
+    assert rig.engine.builds == 1
+    assert rig.history(second) == ["created", "scheduled", "running", "succeeded"]
+
+
+def test_nocache_builds_anew(rig, supervise):
+    for _ in range(2):
+        run = rig.submit("true")
+        rig.store.runs._set(run.pk, {"config": json.dumps({**run.config, "build": {"image": "base", "nocache": True}})})
+        supervise(lambda run=run: all_done(rig, [run]))
+    assert rig.engine.builds == 2
+
+
+def test_no_more_than_max_runs_at_once(rig, supervise):
+    runs = [rig.submit("sleep 0.2") for _ in range(6)]
+    most = 0
+
+    def watch():
+        nonlocal most
+        most = max(most, sum(c.status == "running" for c in rig.engine.made.values()))
+        return all_done(rig, runs)
+
+    supervise(watch, max_runs=2)
+    assert most == 2
+
+
+def test_first_come_first_served_within_a_priority(rig, supervise):
+    ready = rig.submit("true")
+    supervise(lambda: all_done(rig, [ready]), max_runs=1)
+    low, high = rig.submit("echo low"), rig.submit("echo high")
+    rig.store.runs._set(high.pk, {"priority": 5})
+    last = rig.submit("echo last")
+    supervise(lambda: all_done(rig, [low, high, last]))
+    order = sorted([low, high, last], key=lambda run: rig.again(run).finished_at)
+    assert [run.pk for run in order] == [high.pk, low.pk, last.pk]
+
+
+def test_memory_limits_count_against_the_machine(rig, supervise):
+    big = {"environment": {"resources": {"memory": {"limits": 3000}}}}
+    runs = [rig.submit("sleep 0.2", **big) for _ in range(2)]
+    most = 0
+
+    def watch():
+        nonlocal most
+        most = max(most, sum(c.status == "running" for c in rig.engine.made.values()))
+        return all_done(rig, runs)
+
+    supervise(watch, max_runs=4)
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [({"memory": {"limits": 99999}}, "99999 MiB of memory"), ({"cpu": {"limits": 99}}, "99 cores")],
+)
+def test_what_can_never_fit_fails_with_a_sentence(rig, supervise, resources, words):
+    run = rig.submit("true", environment={"resources": resources})
+    supervise(lambda: all_done(rig, [run]))
+    assert rig.again(run).status == "failed"
+    assert words in (rig.message(run) or "")
+
+
+def test_stopping_what_waits(rig, supervise):
+    running = [rig.submit("sleep 5") for _ in range(2)]
+    waiting = rig.submit("true")
+    supervise(lambda: all(rig.again(run).status == "running" for run in running))
+    rig.store.runs.request_stop(waiting)
+    supervise(lambda: all_done(rig, [waiting]))
+    assert rig.history(waiting)[-1] == "stopped"
+    for run in running:
+        rig.store.runs.request_stop(run)
+    supervise(lambda: all_done(rig, running))
+    assert {rig.again(run).status for run in running} == {"stopped"}
+
+
+def test_deleting_a_running_job_stops_it_and_removes_all_of_it(rig, supervise):
+    run = rig.submit("echo hello; sleep 60")
+    supervise(lambda: rig.again(run).status == "running")
+    rig.store.runs.delete(run)
+    supervise(lambda: rig.store.runs.by_uuid(run.uuid) is None)
+    assert not rig.log_path(run).exists()
+    assert not (rig.settings.home / str(run.outputs)).exists()
+    assert not rig.engine.made
+
+
+def test_deleting_a_project_removes_runs_images_and_code(rig, supervise):
+    run = rig.submit("true")
+    supervise(lambda: all_done(rig, [run]))
+    rig.store.projects.delete(rig.project)
+    supervise(lambda: not rig.store.projects.to_remove() and rig.store.runs.by_uuid(run.uuid) is None)
+    assert list(rig.engine.images) == ["base"]
+
+
+def test_outputs_that_a_resume_shares_stay(rig, supervise):
+    from polylocal.statuses import Kind
+    from polylocal.store import NewRun
+
+    run = rig.submit("true")
+    supervise(lambda: all_done(rig, [run]))
+    new = NewRun(
+        Kind.JOB, run.content, run.config, original=run, cloning_strategy="resume", outputs=rig.again(run).outputs
+    )
+    resumed = rig.store.runs.insert(rig.project, rig.user, new)
+    supervise(lambda: all_done(rig, [resumed]))
+    rig.store.runs.delete(run)
+    supervise(lambda: rig.store.runs.by_uuid(run.uuid) is None)
+    assert (rig.settings.home / str(resumed.outputs)).is_dir()
+
+
+def test_containers_that_nothing_waits_for_are_removed(rig):
+    run = rig.submit("sleep 60")
+    plan_of_nobody = {"polylocal.home": "home", "polylocal.run": "job/nobody"}
+    from polylocal.runner.container import ContainerPlan
+
+    orphan = rig.engine.create(ContainerPlan("plx-job-x", "base", ["/bin/sh", "-c", "true"], plan_of_nobody))
+    foreign = rig.engine.create(
+        ContainerPlan("other", "base", ["/bin/sh", "-c", "true"], {"polylocal.home": "elsewhere"})
+    )
+    supervisor = Supervisor(rig.tools())
+    supervisor._reconcile()
+    assert orphan not in rig.engine.made
+    assert foreign in rig.engine.made
+    assert rig.again(run).status == "created"
+
+
+def test_a_restart_takes_up_what_was_begun(rig):
+    run = rig.built(rig.submit("echo a; sleep 0.2; echo b"))
+    container_id = rig.engine.create(_plan(rig, run))
+    rig.store.runs.transition(run, Status.SCHEDULED, recorded={"container_id": container_id})
+    rig.engine.start(container_id)
+    supervisor = Supervisor(rig.tools())
+    supervisor._take_up()
+    eventually(lambda: rig.again(run).finished_at)
+    assert rig.again(run).status == "succeeded"
+    assert rig.log(run) == b"a\nb\n"
+    eventually(lambda: not supervisor._in_hand())
+
+
+def test_unmanaged_runs_are_left_to_their_clients(rig, supervise):
+    from polylocal.statuses import Kind
+    from polylocal.store import NewRun
+
+    tracked = rig.store.runs.insert(rig.project, rig.user, NewRun(Kind.JOB, values={"is_managed": False}))
+    other = rig.submit("true")
+    supervise(lambda: all_done(rig, [other]))
+    assert rig.again(tracked).status == "created"
+
+
+def _plan(rig, run):
+    from polylocal.runner.container import ContainerPlan, labels
+
+    command = ["/bin/bash", "-c", run.config["run"]["cmd"]]
+    image = rig.store.runs.by_pk(run.build_pk).image_id
+    return ContainerPlan(run.container_name, image, command, labels(run, "home"))
