@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterable
 
@@ -12,21 +13,19 @@ from support import eventually
 
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.base import BuildRequest, Cancel, Died, Frame
+from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel, Died, Frame
 
 
-def context(dockerfile: str) -> io.BytesIO:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(dockerfile)
-        tar.addfile(entry, io.BytesIO(dockerfile.encode()))
-    file.seek(0)
-    return file
-
-
-def request(bench, dockerfile: str, tag: str) -> BuildRequest:
-    return BuildRequest(context(dockerfile), tag, {"polylocal.home": bench.installation})
+def build(bench, dockerfile: str, tag: str, on_line=lambda line: None, cancel: Cancel | None = None) -> BuildResult:
+    """Build from a Dockerfile alone, by the engine of the bench."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            entry = tarfile.TarInfo("Dockerfile")
+            entry.size = len(dockerfile)
+            tar.addfile(entry, io.BytesIO(dockerfile.encode()))
+        file.seek(0)
+        request = BuildRequest(file, tag, {"polylocal.home": bench.installation})
+        return bench.engine.build(request, on_line, cancel or Cancel())
 
 
 def joined(frames: Iterable[Frame], stream: int) -> bytes:
@@ -235,7 +234,7 @@ def test_events_tell_of_deaths_with_exit_codes(bench):
 def test_build_streams_lines_and_gives_the_image(bench):
     lines: list[str] = []
     tag = f"{bench.installation}:built"
-    result = bench.engine.build(request(bench, f"FROM {bench.image}\nENV A b\n", tag), lines.append, Cancel())
+    result = build(bench, f"FROM {bench.image}\nENV A b\n", tag, lines.append)
     assert result.image_id == bench.engine.image_id(tag)
     assert any(line.startswith("Step 1/") for line in lines)
     bench.engine.remove_image(tag)
@@ -246,7 +245,7 @@ def test_build_streams_lines_and_gives_the_image(bench):
 def test_a_failed_build_is_a_value_with_the_step(bench):
     lines: list[str] = []
     dockerfile = f"FROM {bench.image}\nRUN exit 7\nENV A b\n"
-    result = bench.engine.build(request(bench, dockerfile, f"{bench.installation}:x"), lines.append, Cancel())
+    result = build(bench, dockerfile, f"{bench.installation}:x", lines.append)
     assert result.image_id is None
     assert "7" in result.error
     assert "RUN exit 7" in result.step
@@ -261,7 +260,7 @@ def test_a_build_can_be_cancelled_in_the_middle_of_a_step(bench):
             threading.Timer(0.2, cancel).start()
 
     dockerfile = f"FROM {bench.image}\nRUN sleep 60\n"
-    result = bench.engine.build(request(bench, dockerfile, f"{bench.installation}:x"), on_line, cancel)
+    result = build(bench, dockerfile, f"{bench.installation}:x", on_line, cancel)
     assert result.image_id is None
     assert "stopped" in result.error
 

@@ -1,0 +1,236 @@
+"""What only the real engine can show: cut links, limits, floods of output, BuildKit, ownership."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import socket
+import tempfile
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+import pytest
+from support import eventually
+
+from polylocal import logs
+from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.logs import CatchUp, LogWriter
+from polylocal.runner import ownership
+from polylocal.runner.container import Limits, Mount
+from polylocal.runner.engine import buildkit
+from polylocal.runner.engine.dockerengine import DockerEngine
+
+from .conftest import Bench
+from .test_contract import build
+
+pytestmark = pytest.mark.engine
+
+
+class TornProxy:
+    """Passes a unix socket on, until it is told to tear every connection."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._folder = tempfile.mkdtemp(prefix="plx")  # short: a socket's path has 108 bytes at most
+        self.path = f"{self._folder}/s"
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(64)
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def tear(self) -> None:
+        with self._lock:
+            for end in self._open:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # torn already
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.tear()
+        for thread in self._threads:
+            thread.join(10)
+        for end in (*self._open, self._listener):
+            end.close()
+        os.unlink(self.path)
+        os.rmdir(self._folder)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._target)
+            with self._lock:
+                self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                self._threads.append(threading.Thread(target=self._pump, args=(source, sink)))
+                self._threads[-1].start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            data = b""
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def torn(engine_address: str) -> Iterator[TornProxy]:
+    proxy = TornProxy(engine_address.removeprefix("unix://"))
+    yield proxy
+    proxy.close()
+
+
+def test_a_log_followed_over_a_link_that_is_cut_is_byte_exact(docker_bench, torn, tmp_path):
+    """Long lines, both streams, no final newline, twelve cuts at random moments."""
+    engine = DockerEngine(f"unix://{torn.path}")
+    script = (
+        "i=0; while [ $i -lt 40 ]; do echo l$i; head -c 50000 /dev/zero | tr '\\0' b; echo; echo err$i >&2;"
+        " sleep 0.05; i=$((i+1)); done; printf tail"
+    )
+    container_id = docker_bench.started(script)
+    path = tmp_path / "run.log"
+    rng = random.Random(7)
+    stop = threading.Event()
+
+    def cutter() -> None:
+        while not stop.wait(rng.uniform(0.1, 0.4)):
+            torn.tear()
+
+    cutting = threading.Thread(target=cutter)
+    cutting.start()
+    passes = 0
+    while not docker_bench.engine.inspect(container_id).is_finished:
+        passes += 1
+        copy_log(engine, container_id, path, follow=True)
+    stop.set()
+    cutting.join()
+    copy_log(docker_bench.engine, container_id, path, follow=False)
+    assert passes > 2
+    with docker_bench.engine.logs(container_id, follow=False) as stream:
+        wanted = {1: b"", 2: b""}
+        for frame in stream:
+            wanted[frame.stream] += frame.data
+    found = {1: b"", 2: b""}
+    for number, data in logs.streams(path):
+        found[number] += data
+    assert found == wanted
+    assert len(found[1]) > 2_000_000
+    engine.close()
+
+
+def copy_log(engine: DockerEngine, container_id: str, path: Path, *, follow: bool) -> None:
+    catch_up = CatchUp(logs.positions(path))
+    with LogWriter(path) as writer, suppress(EngineUnreachable), engine.logs(container_id, follow=follow) as stream:
+        for frame in stream:
+            writer.append(catch_up(frame.stream, frame.data), frame.stream, frame.time_us)
+
+
+def test_a_million_lines_arrive_whole_and_memory_stays_flat(docker_bench, tmp_path):
+    container_id = docker_bench.engine.create(
+        docker_bench.plan("seq 1000000 | sed 's/.*/this is line & of a rather talkative program/'")
+    )
+    tracemalloc.start()
+    with LogWriter(tmp_path / "run.log") as writer, docker_bench.engine.attach(container_id) as stream:
+        docker_bench.engine.start(container_id)
+        for frame in stream:
+            writer.append(frame.data, frame.stream)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    wanted = hashlib.sha256()
+    for number in range(1, 1_000_001):
+        wanted.update(b"this is line %d of a rather talkative program\n" % number)
+    assert hashlib.sha256((tmp_path / "run.log").read_bytes()).hexdigest() == wanted.hexdigest()
+    assert peak < 16 * 2**20
+
+
+def test_binary_junk_arrives_byte_for_byte(docker_bench, tmp_path):
+    container_id = docker_bench.engine.create(docker_bench.plan("head -c 100000 /dev/urandom | tee /junk"))
+    with docker_bench.engine.attach(container_id) as stream:
+        docker_bench.engine.start(container_id)
+        got = b"".join(frame.data for frame in stream)
+    assert len(got) == 100_000
+
+
+def test_limits_reach_the_container(docker_bench, raw_engine):
+    plan = docker_bench.plan("sleep 60", limits=Limits(cpus=0.5, memory_mib=64, memory_reservation_mib=32))
+    container_id = docker_bench.engine.create(plan)
+    host = raw_engine.containers.get(container_id).attrs["HostConfig"]
+    assert host["NanoCpus"] == 500_000_000
+    assert host["Memory"] == 64 * 2**20
+    assert host["MemorySwap"] == 64 * 2**20
+    assert host["MemoryReservation"] == 32 * 2**20
+    assert host["Init"] is True
+    assert host["LogConfig"]["Type"] == "json-file"
+    assert host["Privileged"] is False
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_plain_words(docker_bench):
+    container_id = docker_bench.engine.create(docker_bench.plan(limits=Limits(gpus=1)))
+    with pytest.raises(EngineError, match="(?i)gpu|device driver"):
+        docker_bench.engine.start(container_id)
+
+
+def test_outputs_of_any_user_are_handed_to_the_daemons_user_by_root(docker_bench, tmp_path):
+    folder = tmp_path / "outputs"
+    ownership.make_writable(folder)
+    mount = Mount(folder, PurePosixPath("/out"))
+    script = "mkdir /out/d && echo x > /out/d/f && ln -s /nowhere /out/link && chmod 600 /out/d/f"
+    container_id = docker_bench.started(script, mounts=[mount], user="1234:1234")
+    assert eventually(lambda: (s := docker_bench.engine.inspect(container_id)).is_finished and s).exit_code == 0
+    assert {path.lstat().st_uid for path in ownership.foreign(folder, os.getuid())} == {1234}
+    ownership.reclaim(
+        folder, os.getuid(), os.getgid(), docker_bench.engine, docker_bench.image, docker_bench.installation
+    )
+    assert not list(ownership.foreign(folder, os.getuid()))
+
+
+def test_outputs_are_handed_over_by_a_container_where_the_daemon_is_not_root(docker_bench, tmp_path, monkeypatch):
+    folder = tmp_path / "outputs"
+    ownership.make_writable(folder)
+    (folder / "f").write_text("made by root")
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    problem = ownership.reclaim(folder, 4321, 4321, docker_bench.engine, docker_bench.image, docker_bench.installation)
+    assert problem is None
+    assert (folder / "f").lstat().st_uid == 4321
+    assert not docker_bench.engine.containers(docker_bench.installation)
+
+
+def test_buildkit_builds_where_a_docker_command_can(docker_bench, engine_address):
+    kit = buildkit.find(engine_address)
+    engine = DockerEngine(engine_address, use_buildkit=True)
+    if kit is None:
+        assert engine.builder().startswith("classic")
+        return
+    bench = Bench(engine, docker_bench.image, docker_bench.installation)
+    tag = f"{bench.installation}:kit"
+    made = build(bench, f"FROM {bench.image}\nRUN echo made\n", tag)
+    assert made.image_id == engine.image_id(tag)
+    assert engine.builder().startswith("buildkit")
+    failed = build(bench, f"FROM {bench.image}\nRUN exit 5\n", tag)
+    assert failed.image_id is None
+    assert "RUN exit 5" in failed.step
+    engine.close()
+
+
+def test_syntax_that_the_classic_builder_does_not_know_fails_the_build(docker_bench):
+    result = build(docker_bench, f"FROM {docker_bench.image}\nNONSENSE x\n", "polylocal-test:x")
+    assert result.image_id is None
+    assert "NONSENSE" in result.error.upper()
