@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -118,12 +119,14 @@ def pieces(path: Path) -> Iterator[Piece]:
         return
 
 
-def read(path: Path, start: int = 0) -> Iterator[bytes]:
-    """The bytes from `start` on, in chunks; nothing if there is no log yet."""
+def read(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The bytes from `start` to `end` (or to what there is), in chunks; nothing if there is no log yet."""
+    left = sys.maxsize if end is None else end - start
     try:
         with path.open("rb") as file:
             file.seek(start)
-            while chunk := file.read(_CHUNK):
+            while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+                left -= len(chunk)
                 yield chunk
     except FileNotFoundError:
         return

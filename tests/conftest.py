@@ -8,8 +8,8 @@ from pathlib import Path
 
 import docker
 import pytest
+from support import sweep
 
-from polylocal.runner.container import HOME_LABEL
 from polylocal.runner.engine import probe
 from polylocal.settings import Settings, load
 from polylocal.store import Store
@@ -68,13 +68,9 @@ def raw_engine(engine_address: str) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture
-def swept(raw_engine: docker.DockerClient) -> Iterator[list[str]]:
+def swept(engine_address: str) -> Iterator[list[str]]:
     """A list for ids of installations: whatever carries their label is removed at the end of the test."""
     installations: list[str] = []
     yield installations
     for installation in installations:
-        label = {"label": f"{HOME_LABEL}={installation}"}
-        for container in raw_engine.containers.list(all=True, filters=label):
-            container.remove(force=True, v=True)
-        for image in raw_engine.images.list(filters=label):
-            raw_engine.images.remove(image.id, force=True)
+        sweep(engine_address, installation)

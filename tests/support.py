@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import docker
+
 from polylocal import occupancy
 from polylocal.client import Client
 from polylocal.paths import Home
+from polylocal.runner.container import HOME_LABEL
+from polylocal.runner.engine.dockerengine import DockerEngine
 
 T = TypeVar("T")
 
@@ -84,6 +88,18 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> 
         return found if found and found.pid == process.pid else None
 
     return Daemon(home, process, eventually(ready, 30).url)
+
+
+def sweep(address: str, installation: str) -> None:
+    """Remove every container and image of an installation; what is being removed already is left alone."""
+    engine = DockerEngine(address)
+    for found in engine.containers(installation):
+        engine.remove(found.id)
+    engine.close()
+    client = docker.DockerClient(base_url=address)
+    for image in client.images.list(filters={"label": f"{HOME_LABEL}={installation}"}):
+        client.images.remove(image.id, force=True)
+    client.close()
 
 
 @contextmanager

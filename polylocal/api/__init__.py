@@ -1,0 +1,1 @@
+"""The REST API: writes rows, and reads rows and files."""

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
 from polylocal.api.services import Services
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.logs import read
 from polylocal.statuses import Kind
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.users import Credentials
@@ -106,7 +109,7 @@ class Call:
         """The project of the path, if the caller may do with it what the endpoint does."""
         found = self.store.projects.get(self.parameter("user"), self.parameter("project"))
         is_mine = self.user.is_superuser or found.user_id == self.user.id
-        reads_only = self.endpoint.access is Access.READ
+        reads_only = self.endpoint.access is Access.READ  # a bookmark is the reader's own: it changes nothing
         if not is_mine and not (found.is_public and reads_only):
             raise NotAllowed
         if self.run_pk is not None:
@@ -133,8 +136,16 @@ class Call:
         is_about_itself = (
             self.endpoint.access is Access.TRACK and self.endpoint.kind == own.kind and self.number("id") == own.id
         )
-        if own.project_id != project.id or not (reads_only or is_about_itself):
+        only_looks = reads_only and self.endpoint.method == "GET"
+        if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
+
+
+def file_as_it_is(path: Path, media: str) -> Response:
+    """A file that may be growing: as much of it as is there now, and that much is announced."""
+    size = path.stat().st_size
+    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; filename*=utf-8''{quote(path.name)}"}
+    return StreamingResponse(read(path, 0, size), media_type=media, headers=headers)
 
 
 def refuse(message: str) -> InvalidInput:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from watchfiles import awatch
 
 from polylocal import logs
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, file_as_it_is, refuse
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
@@ -32,7 +32,7 @@ def show(call: Call) -> Response:
         return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
     if call.flag("timestamps"):
         return StreamingResponse(logs.stamped(path), media_type=_MEDIA)
-    return FileResponse(path, media_type=_MEDIA, filename=path.name)
+    return file_as_it_is(path, _MEDIA)
 
 
 def append(call: Call) -> Response:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import mimetypes
 import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from polylocal.api.endpoint import Call, Endpoint, Query, refuse
+from polylocal.api.endpoint import Call, Endpoint, Query, file_as_it_is, refuse
 from polylocal.api.resources import TreeItem
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
@@ -47,7 +48,7 @@ def file(call: Call) -> Response:
     found = _inside(call, path)
     if not found.is_file():
         return JSONResponse(f"File not found: file_path={path}", status_code=404)
-    return FileResponse(found, filename=found.name)
+    return file_as_it_is(found, mimetypes.guess_type(found.name)[0] or "application/octet-stream")
 
 
 def _folder(call: Call) -> Path:

@@ -142,9 +142,12 @@ def _config(file: JobFile | BuildFile) -> dict[str, Any]:
 
 
 def _problems(error: ValidationError, lines: reader.Lines, kind: Kind) -> Iterator[str]:
+    messages: dict[tuple[str | int, ...], list[str]] = {}
     for item in error.errors():
         path = tuple(part for part in item["loc"] if not _is_branch(part))
-        yield _sentence(path, _message(item["type"], item["msg"], path, kind), lines)
+        messages.setdefault(path, []).append(_message(item["type"], item["msg"], path, kind))
+    for path, texts in messages.items():  # one problem a path: the forms that a value may have are alternatives
+        yield _sentence(path, " or ".join([texts[0], *(t.removeprefix("Input should be ") for t in texts[1:])]), lines)
 
 
 def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str:

@@ -1,0 +1,1 @@
+"""The runner: reads rows and drives the engine."""

@@ -61,6 +61,8 @@ class DockerEngine:
     def __init__(self, address: str, *, use_buildkit: bool = False, pull_timeout_s: float = 60.0) -> None:
         self.address = address
         self._buildkit = buildkit.find(address) if use_buildkit else None
+        if use_buildkit and not self._buildkit:
+            log.warning("builder = buildkit, but no docker command here has buildx: the classic builder is used")
         self._pull_timeout_s = pull_timeout_s
         self._connecting = threading.Lock()
         self._client: docker.APIClient | None = None

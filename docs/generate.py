@@ -1,0 +1,101 @@
+"""The parts of the documentation that are made from the code, so that they can't be wrong. Called by cog."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+
+import typer
+from typer.cli import get_docs_for_click
+
+from polylocal import cli
+from polylocal.api import app as api
+from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, Header, JobFile
+from polylocal.settings import Settings
+from polylocal.statuses import DONE, TRANSITIONS, Status
+
+os.environ["TERMINAL_WIDTH"] = "100"
+os.environ["NO_COLOR"] = "1"
+
+
+def routes() -> str:
+    """Every route, with who may call it."""
+    rows = ["| method | path | | who | answers |", "|---|---|---|---|---|"]
+    for endpoint in api.ENDPOINTS:
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
+        answer = getattr(endpoint.answer, "__name__", "") if endpoint.answer else ""
+        answer = "object" if answer == "dict" else answer
+        shape = f"page of `{answer}`" if endpoint.many else f"`{answer}`" if answer else _media(endpoint.media)
+        cells = (endpoint.method, f"`{path}/`", endpoint.about, endpoint.access, f"{endpoint.status} {shape}".strip())
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def query_parameters() -> str:
+    found: dict[str, str] = {}
+    for endpoint in api.ENDPOINTS:
+        for query in endpoint.query:
+            found.setdefault(query.name, query.about)
+    return "\n".join(["| parameter | |", "|---|---|", *(f"| `{name}` | {about} |" for name, about in found.items())])
+
+
+def settings() -> str:
+    rows = ["| setting | environment | default | |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True) if name != "node" else "this machine's name"
+        shown = "" if default in (None, "", {}) else f"`{default}`"
+        rows.append(f"| `{name}` | `POLYLOCAL_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def transitions() -> str:
+    rows = ["| to | from |", "|---|---|"]
+    for target, sources in TRANSITIONS.items():
+        words = "anything that is not done" if sources >= set(Status) - DONE - {target} else ""
+        rows.append(f"| {target} | {words or ', '.join(s for s in Status if s in sources) or 'nothing yet'} |")
+    return "\n".join(rows)
+
+
+def without_effect() -> str:
+    return "\n".join(f"- `{'.'.join(path)}`" for path in WITHOUT_EFFECT)
+
+
+def sections() -> str:
+    """The keys of each section, as the models have them."""
+    named = {"top level": JobFile, "build": Build, "environment": Environment}
+    rows = ["| section | keys |", "|---|---|"]
+    for title, model in named.items():
+        keys = [name for name in model.model_fields if name not in Header.model_fields or model is not Build]
+        rows.append(f"| {title} | {', '.join(f'`{key}`' for key in keys)} |")
+    return "\n".join(rows)
+
+
+def commands() -> str:
+    """The command line's own help."""
+    command = typer.main.get_command(cli.app)
+    context = command.make_context("polylocal", [], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="polylocal", title="Commands")
+    text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def layers() -> str:
+    """The packages and what each says of itself."""
+    import importlib
+    import pkgutil
+
+    import polylocal
+
+    found = defaultdict(list)
+    for module in pkgutil.walk_packages(polylocal.__path__, "polylocal."):
+        if module.name.endswith("__main__"):
+            continue
+        about = (importlib.import_module(module.name).__doc__ or "").strip().splitlines()[0]
+        found[module.name.split(".")[1]].append(f"| `{module.name.removeprefix('polylocal.')}` | {about} |")
+    rows = [row for group in found.values() for row in group]
+    return "\n".join(["| module | |", "|---|---|", *rows])
+
+
+def _media(media: str) -> str:
+    return "" if media == "application/json" else f"`{media.partition(';')[0]}`"
