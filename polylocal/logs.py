@@ -22,17 +22,23 @@ STDOUT, STDERR = 1, 2
 
 _RECORD = struct.Struct("<QqB")
 _CHUNK = 1 << 20
+_STORED = 0x10  # flag beside the stream in a record
 _SAME_MOMENT_US = 1000  # pieces of one stream within a millisecond share a record
+_REPLACED = "\ufffd".encode()  # what the engine gives for a byte that is not UTF-8
 _ENGINE_PIECE = 16 * 1024  # the engine stores a longer line in pieces of this many bytes
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the log: from `offset` on, until the next piece, it came on `stream` at `time_us`."""
+    """A stretch of the log: from `offset` on, until the next piece, it came on `stream` at `time_us`.
+
+    `is_stored`: it was caught up from the engine's storage, so it is in the form that the engine gives back.
+    """
 
     offset: int
     time_us: int
     stream: int
+    is_stored: bool = False
 
 
 @dataclass
@@ -44,7 +50,14 @@ class Position:
     """
 
     lines: int = 0
-    unfinished: int = 0
+    unfinished: int = 0  # bytes, as the engine gives them
+    begun: bytes = b""  # the first bytes of a character whose rest has not come yet
+
+    def skip(self, data: bytes) -> bytes:
+        """What is left of `data` behind the unfinished line, which gets shorter by what was skipped."""
+        skipped = min(self.unfinished, len(data))
+        self.unfinished -= skipped
+        return data[skipped:]
 
 
 class LogWriter:
@@ -59,14 +72,14 @@ class LogWriter:
         self._drop_promises()
         self._last: Piece | None = None
 
-    def append(self, data: bytes, stream: int = STDOUT, time_us: int | None = None) -> None:
+    def append(self, data: bytes, stream: int = STDOUT, time_us: int | None = None, *, is_stored: bool = False) -> None:
+        """`time_us` None: now. `is_stored`: these bytes come from the engine's storage, not live."""
         if not data:
             return
-        now = time.time_ns() // 1000 if time_us is None else time_us
-        last = self._last
-        if last is None or last.stream != stream or not 0 <= now - last.time_us < _SAME_MOMENT_US:
-            self._last = Piece(self.size, now, stream)
-            _write_all(self._times, _RECORD.pack(self.size, now, stream))
+        here = Piece(self.size, time.time_ns() // 1000 if time_us is None else time_us, stream, is_stored)
+        if not _continues(self._last, here):
+            self._last = here
+            _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
         _write_all(self._data, data)
         self.size += len(data)
 
@@ -97,6 +110,13 @@ class LogWriter:
         os.ftruncate(self._times.fileno(), records * _RECORD.size)
 
 
+def _continues(last: Piece | None, here: Piece) -> bool:
+    """Whether a piece is told apart from the one before it at all."""
+    if last is None or (last.stream, last.is_stored) != (here.stream, here.is_stored):
+        return False
+    return 0 <= here.time_us - last.time_us < _SAME_MOMENT_US
+
+
 def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -114,7 +134,7 @@ def pieces(path: Path) -> Iterator[Piece]:
             while block := file.read(_RECORD.size * 4096):
                 whole = len(block) - len(block) % _RECORD.size
                 for offset, time_us, stream in _RECORD.iter_unpack(block[:whole]):
-                    yield Piece(offset, time_us, stream)
+                    yield Piece(offset, time_us, stream & ~_STORED, bool(stream & _STORED))
     except FileNotFoundError:
         return
 
@@ -157,8 +177,8 @@ def stamped(path: Path) -> Iterator[bytes]:
 def positions(path: Path) -> dict[int, Position]:
     """Where each stream stands: what a log that is taken up again must not repeat."""
     meters = {STDOUT: _Meter(), STDERR: _Meter()}
-    for stream, data in streams(path):
-        meters[stream].feed(data)
+    for piece, data in _by_piece(path, 0):
+        meters[piece.stream].feed(data, piece.is_stored)
     return {stream: meter.position() for stream, meter in meters.items()}
 
 
@@ -170,7 +190,7 @@ class CatchUp:
     _left: dict[int, Position] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._left = {stream: Position(p.lines, p.unfinished) for stream, p in self.positions.items()}
+        self._left = {s: Position(p.lines, p.unfinished, p.begun) for s, p in self.positions.items()}
 
     def __call__(self, stream: int, data: bytes) -> bytes:
         left = self._left.setdefault(stream, Position())
@@ -183,9 +203,15 @@ class CatchUp:
             for _ in range(left.lines):
                 at = data.index(b"\n", at + 1)
             left.lines, data = 0, data[at + 1 :]
-        skipped = min(left.unfinished, len(data))
-        left.unfinished -= skipped
-        return data[skipped:]
+        data = left.skip(data)
+        if left.begun and data:
+            # the engine has the whole character, or found that there was none and gave something for each byte
+            n = min(len(left.begun), len(data))
+            is_whole = data[:n] == left.begun[:n]
+            left.unfinished = len(left.begun) if is_whole else len(left.begun) * len(_REPLACED)
+            left.begun = b""
+            data = left.skip(data)
+        return data
 
 
 def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
@@ -212,12 +238,16 @@ class _Meter:
         self._room = _ENGINE_PIECE
         self._decoder = _new_decoder()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, is_stored: bool) -> None:
         newlines = data.count(b"\n")
         if newlines:
             self._lines += newlines
             self._restart()
             data = data[data.rindex(b"\n") + 1 :]
+        if is_stored:  # measured already
+            self._measured += _length(self._decoder.decode(b"", final=True)) + len(data)
+            self._decoder.reset()
+            return
         while data:
             piece, data = data[: self._room], data[self._room :]
             self._measured += _length(self._decoder.decode(piece))
@@ -228,8 +258,8 @@ class _Meter:
                 self._room = _ENGINE_PIECE
 
     def position(self) -> Position:
-        rest = self._decoder.decode(b"", final=True)
-        return Position(self._lines, self._measured + _length(rest))
+        begun, _ = self._decoder.getstate()
+        return Position(self._lines, self._measured, begun)
 
     def _restart(self) -> None:
         self._measured = 0

@@ -14,6 +14,7 @@ from polylocal.errors import SetupError
 from polylocal.paths import Home
 
 _STOP_S = 15.0
+_LOOKERS_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,20 @@ def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
 def take(home: Home) -> IO[str]:
     """The lock of the home folder, held as long as the process lives."""
     file = home.lock.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        other = running(home)
-        file.close()
-        where = f" (process {other.pid}, {other.url})" if other else ""
-        raise SetupError(f"another daemon works on {home.root}{where}; end it with `polylocal stop`") from None
-    file.truncate(0)
-    return file
+    deadline = time.monotonic() + _LOOKERS_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:  # it may only be somebody who looks, for a moment, whether one runs
+                time.sleep(0.02)
+                continue
+            other = running(home)
+            file.close()
+            where = f" (process {other.pid}, {other.url})" if other else ""
+            raise SetupError(f"another daemon works on {home.root}{where}; end it with `polylocal stop`") from None
+        file.truncate(0)
+        return file
 
 
 def announce(lock: IO[str], here: Running) -> None:

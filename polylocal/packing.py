@@ -40,12 +40,22 @@ class Ignored:
 
     def __init__(self, folder: Path) -> None:
         file = folder / IGNORE_FILE
-        text = file.read_text() if file.exists() else DEFAULT_IGNORE
-        self._spec = GitIgnoreSpec.from_lines(line.removeprefix("./").lower() for line in text.splitlines())
+        text = file.read_text(errors="surrogateescape") if file.exists() else DEFAULT_IGNORE
+        lines = (line.removeprefix("./").lower() for line in text.splitlines())
+        self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
 
     def __call__(self, path: str, is_folder: bool) -> bool:
         """`path` is relative to the folder, with forward slashes."""
         return self._spec.match_file(path.lower() + ("/" if is_folder else ""))
+
+
+def _is_pattern(line: str) -> bool:
+    """As with git, a line that can't be a pattern matches nothing."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
 
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +24,12 @@ from polylocal.errors import InvalidInput, NotFound, SetupError
 BRANCH = "master"
 
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
-_ATTRIBUTES = "* -export-ignore -export-subst -text -ident -filter\n"
+_ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
+_HASH = re.compile(r"[0-9a-f]{40}")
+# names that git keeps for itself, on some file systems in other forms
+_GITS_OWN = frozenset({".git", "git~1"})
+# what a name in an archive can do to a disk: the archive's fault, not the disk's
+_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -66,17 +75,24 @@ class Repository:
 
     def resolve(self, treeish: str) -> str | None:
         """The commit that a branch, tag or (short) hash names; None if there is none."""
-        if not self.exists or treeish.startswith("-"):
+        if not self.exists or treeish.startswith("-") or "\0" in treeish:
             return None
         done = self._run("rev-parse", "--verify", "--quiet", f"{treeish}^{{commit}}", check=False)
-        return done.stdout.decode().strip() or None
+        found = done.stdout.decode().strip()
+        return found if _HASH.fullmatch(found) else None  # a range or an exclusion is no one commit
 
     def files(self, commit: str, folder: str = "") -> set[str]:
-        """Names at the top of the code, or of a folder in it. Raises NotFound for a folder that is not there."""
-        found = self._run("ls-tree", "-z", "--name-only", f"{commit}:{folder}", check=False)
+        """Names of files at the top of the code, or of a folder in it. Raises NotFound: there is no such folder."""
+        return set(self.modes(commit, folder))
+
+    def modes(self, commit: str, folder: str = "") -> dict[str, str]:
+        """The same with git's mode of each file: 100644, 100755, or 120000 for a link."""
+        found = self._run("ls-tree", "-z", f"{commit}:{folder}", check=False)
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no folder `{folder}`")
-        return {name.decode() for name in found.stdout.split(b"\0") if name}
+        entries = (entry.partition(b"\t") for entry in found.stdout.split(b"\0") if entry)
+        split = ((*about.decode().split(), os.fsdecode(name)) for about, _, name in entries)
+        return {name: mode for mode, kind, _, name in split if kind == "blob"}
 
     def read(self, commit: str, path: str) -> bytes:
         """The content of one file. Raises NotFound."""
@@ -131,7 +147,7 @@ class Repository:
     ) -> subprocess.CompletedProcess[bytes]:
         try:
             done = subprocess.run(
-                ["git", *arguments],
+                ["git", "-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", *arguments],
                 env={
                     **_ENVIRONMENT,
                     "PATH": os.environ.get("PATH", os.defpath),
@@ -177,8 +193,9 @@ def _extract(archive: BinaryIO, folder: Path) -> None:
 
 def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
-        parts = Path(member.name).parts
-        if ".git" not in parts:  # a repository inside would be kept as a bare link to it
+        if member.name.startswith("/"):
+            raise tarfile.AbsolutePathError(member)
+        if not _GITS_OWN & {part.lower() for part in Path(member.name).parts}:  # git would keep it as a bare link
             yield member
 
 
@@ -188,7 +205,7 @@ def _explained() -> Iterator[None]:
         yield
     except tarfile.FilterError as error:
         raise InvalidInput({"repo": [f"The archive was refused: {error}"]}) from error
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS:
             raise
         raise InvalidInput({"repo": [f"The upload is not a tar archive: {error}"]}) from error

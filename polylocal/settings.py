@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError
 
 from polylocal.errors import SetupError
 from polylocal.paths import DEFAULT_HOME, Home
@@ -78,7 +78,9 @@ def load(**flags: Any) -> Settings:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SetupError(f"settings (flags, POLYLOCAL_*, {Home(home).settings}): {'; '.join(problems)}") from error
-    except (tomllib.TOMLDecodeError, OSError) as error:
+    except SettingsError as error:
+        raise SetupError(f"settings: {error}: {error.__cause__}") from error
+    except (ValueError, OSError) as error:
         raise SetupError(f"{Home(home).settings} can't be read: {error}") from error
 
 

@@ -150,9 +150,13 @@ async def _body(request: Request, endpoint: Endpoint, services: Services) -> obj
     if not raw.strip():
         return {}
     try:
-        return json.loads(raw)
+        return json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"JSON parse error - {error}") from error
+
+
+def _refuse_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
 
 
 async def _form(request: Request) -> object:

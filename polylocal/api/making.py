@@ -10,7 +10,7 @@ from polylocal.api import bodies
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
 from polylocal.polyaxonfile import Specification, merge, parse, read
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run
 from polylocal.store.runs import build_key
@@ -119,10 +119,7 @@ def _build(call: Call, kind: Kind, build_job: int | None, specification: Specifi
     wanted: int | str | None = build_job if build_job is not None else specification.build.ref
     if wanted is None or kind is Kind.BUILD or (specification.build.image and build_job is None):
         return None
-    build = _find_build(call, call.project, wanted)
-    if is_done(build.status) and build.status != "succeeded":
-        raise refuse(f"The build {build.id} is {build.status}: it has no image to run.")
-    return build.pk
+    return _find_build(call, call.project, wanted).pk
 
 
 def _find_build(call: Call, project: Project, wanted: int | str) -> Run:

@@ -21,6 +21,12 @@ def _tags(value: object) -> object:
     return parts
 
 
+def _not_a_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be 1")
+    return value
+
+
 def image_name(image: str) -> str:
     """An image reference as the documents allow it: `name`, `name:tag`, `host:port/name:tag`, `name@digest`."""
     parts = image.split("@")[0].split(":")
@@ -159,7 +165,8 @@ class Run(Section):
     @field_validator("cmd", mode="after")
     @classmethod
     def _not_empty(cls, cmd: str | list[str]) -> str | list[str]:
-        if not (cmd.strip() if isinstance(cmd, str) else cmd):
+        parts = [cmd] if isinstance(cmd, str) else cmd
+        if not parts or not all(part.strip() for part in parts):
             raise ValueError("the command is empty")
         return cmd
 
@@ -167,7 +174,8 @@ class Run(Section):
     def line(self) -> str:
         """One line for the shell: lists are joined with `&&`, white space and continued lines are folded."""
         joined = " && ".join(self.cmd) if isinstance(self.cmd, list) else self.cmd
-        return " ".join(re.sub(r"(^|\s)\\(?=\s|$)", " ", joined).split())
+        unbroken = re.sub(r"\\\r?\n|(^|\s)\\(?=\s|$)", " ", joined)
+        return " ".join(unbroken.split())
 
 
 class Logging(Section):
@@ -194,7 +202,7 @@ class Port(Section):
 class Header(Section):
     """What every kind may carry."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_not_a_bool)]
     logging: Logging | None = None
     name: Name | None = None
     description: str | None = None

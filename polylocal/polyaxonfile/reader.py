@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from polylocal.errors import InvalidPolyaxonfile
+
+# PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
+_YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
+
+MAX_TEXT = 1_000_000  # characters
+MAX_VALUES = 50_000
+MAX_DEPTH = 50
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
@@ -23,7 +31,10 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
     """
     lines: Lines = {}
     if isinstance(source, str):
+        if len(source) > MAX_TEXT:
+            raise InvalidPolyaxonfile([f"The polyaxonfile has {len(source)} characters, more than {MAX_TEXT}."])
         source, lines = _read_text(source)
+    _check_size(source)
     parts = source if isinstance(source, list) else [source]
     merged: dict[str, Any] = {}
     for part in parts or [None]:
@@ -42,25 +53,68 @@ def line_of(path: Path, lines: Lines) -> int | None:
 
 def _read_text(text: str) -> tuple[object, Lines]:
     if text.lstrip().startswith(("{", "[")):
-        for load in (json.loads, ast.literal_eval):
+        for load in (_load_json, ast.literal_eval):
             try:
                 return load(text), _lines_or_none(text)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue  # another notation, or none: YAML's error message is the best of the three
     try:
-        return yaml.safe_load(text), _lines(text)
+        return yaml.load(text, Loader=_Loader), _lines(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InvalidPolyaxonfile([f"{where}not valid YAML: {error.problem or error.context}"]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _YAML_FAULTS as error:
         raise InvalidPolyaxonfile([f"not valid YAML: {error}"]) from error
+
+
+def _load_json(text: str) -> object:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(word: str) -> object:
+    raise InvalidPolyaxonfile([f"`{word}` is not a number that can be kept; write a finite one, or a text in quotes"])
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only: what looks like a date is text, and there are no sets, pairs or binaries."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+}
+
+
+def _check_size(value: object) -> None:
+    """Bounds on what a text can unfold into: aliases make bombs and loops out of a few lines."""
+    left, stack = MAX_VALUES, [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        left -= 1
+        if left < 0:
+            raise InvalidPolyaxonfile([f"The polyaxonfile unfolds into more than {MAX_VALUES} values."])
+        if depth > MAX_DEPTH:
+            raise InvalidPolyaxonfile([f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."])
+        if isinstance(item, float) and not math.isfinite(item):
+            raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])
+        if isinstance(item, dict):
+            stack += [(child, depth + 1) for child in (*item.keys(), *item.values())]
+        elif isinstance(item, list | tuple | set):
+            stack += [(child, depth + 1) for child in item]
+        elif not isinstance(item, str | int | float | bool | None):
+            raise InvalidPolyaxonfile([f"`{item!r:.100}` is no value of a polyaxonfile."])
 
 
 def _lines_or_none(text: str) -> Lines:
     try:
         return _lines(text)
-    except (yaml.YAMLError, RecursionError):
+    except _YAML_FAULTS:
         return {}  # a Python literal need not be YAML; its errors come without lines
 
 

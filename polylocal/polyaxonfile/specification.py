@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,21 +72,26 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     file's own.
     """
     data, lines = reader.read(source)
-    _check_header(data, lines, kind)
+    if data.get("kind", kind) != kind:  # nothing else that is said about it would help
+        raise InvalidPolyaxonfile([_sentence(("kind",), f"Must be equal to {kind}.", lines)])
     if params:
-        data = {**data, "params": {**(data.get("params") or {}), **params}}
-    shaped = _nested(data) if kind is Kind.BUILD else data
+        own = data.get("params") or {}  # what is no mapping stays, to be found wrong below
+        data = {**data, "params": {**own, **params} if isinstance(own, dict) else own}
+    is_flat = kind is Kind.BUILD and "build" not in data
+    shaped = _nested(data) if is_flat else data
+    problems: templating.Problems = []
+    variables = _variables(shaped, problems)
+    rendered = {
+        key: value if key in _VALUES else templating.render(value, variables, (key,), problems)
+        for key, value in shaped.items()
+    }
     try:
-        variables = _variables(shaped)
-        rendered = {
-            key: value if key in _VALUES else templating.render(value, variables, (key,))
-            for key, value in shaped.items()
-        }
         file = MODELS[kind].model_validate(rendered)
-    except templating.TemplateProblem as error:
-        raise InvalidPolyaxonfile([_sentence(error.path, str(error), lines)]) from error
     except ValidationError as error:
-        raise InvalidPolyaxonfile(list(_problems(error, lines, kind))) from error
+        problems += _problems(error, kind)
+    if problems:
+        paths = ((path[1:] if is_flat and path[:1] == ("build",) else path, text) for path, text in problems)
+        raise InvalidPolyaxonfile([_sentence(path, text, lines) for path, text in paths])
     content = source if isinstance(source, str) else json.dumps(data)
     return Specification(kind, content, _config(file))
 
@@ -96,43 +101,36 @@ def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification
     return Specification(kind, content, config)
 
 
-def _check_header(data: dict[str, Any], lines: reader.Lines, kind: Kind) -> None:
-    problems = []
-    if "version" not in data:
-        problems.append("The Polyaxonfile `version` must be specified.")
-    if "kind" not in data:
-        problems.append(f"The Polyaxonfile `kind` must be specified; here it must be `{kind}`.")
-    elif data["kind"] != kind:
-        problems.append(_sentence(("kind",), f"Must be equal to {kind}.", lines))
-    if problems:
-        raise InvalidPolyaxonfile(problems)
-
-
 def _nested(data: dict[str, Any]) -> dict[str, Any]:
     """A flat build file (0.4.2 and later) in the nested form of the documents."""
-    if "build" in data:
-        return data
     flat = {key: value for key, value in data.items() if key not in _HEADER}
     return {**{key: value for key, value in data.items() if key in _HEADER}, "build": flat}
 
 
-def _variables(data: dict[str, Any]) -> dict[str, Any]:
+def _variables(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
     given = data.get("params") or data.get("declarations") or {}
     given = given if isinstance(given, dict) else {}
-    ports = [port for port in data.get("inputs") or [] if isinstance(port, dict) and "name" in port]
+    declared = data.get("inputs")
+    ports = [port for port in declared if _is_port(port)] if isinstance(declared, list) else []
     if not ports:
         return given
-    unexpected = sorted(set(given) - {port["name"] for port in ports})
+    unexpected = sorted(set(given) - {port["name"] for port in ports}, key=str)
     if unexpected:
-        raise templating.TemplateProblem(("params",), f"Received unexpected params `{unexpected}`.")
+        problems.append((("params",), f"Received unexpected params `{unexpected}`."))
     variables = {}
     for index, port in enumerate(ports):
         name = port["name"]
         if name not in given and port.get("default") is None and not port.get("is_optional"):
-            raise templating.TemplateProblem(("inputs", index), f"Input {name} is required, no param was passed.")
+            problems.append((("inputs", index), f"Input {name} is required, no param was passed."))
+        if port.get("default") is not None and not port.get("is_optional"):
+            problems.append((("inputs", index), f"Input {name} has a default: it must be `is_optional: true`."))
         value = given.get(name, port.get("default"))
         variables[name] = (f"--{name}" if value else "") if port.get("is_flag") else value
     return variables
+
+
+def _is_port(port: object) -> bool:
+    return isinstance(port, dict) and isinstance(port.get("name"), str)
 
 
 def _config(file: JobFile | BuildFile) -> dict[str, Any]:
@@ -141,13 +139,20 @@ def _config(file: JobFile | BuildFile) -> dict[str, Any]:
     return {key: dumped[key] for key in (*order, "version", "kind") if key in dumped}
 
 
-def _problems(error: ValidationError, lines: reader.Lines, kind: Kind) -> Iterator[str]:
+def _problems(error: ValidationError, kind: Kind) -> templating.Problems:
+    """One problem a path: the forms that a value may have are alternatives."""
+    header: templating.Problems = []
     messages: dict[tuple[str | int, ...], list[str]] = {}
     for item in error.errors():
         path = tuple(part for part in item["loc"] if not _is_branch(part))
+        if item["type"] == "missing" and path in (("version",), ("kind",)):
+            header.append(((), f"The Polyaxonfile `{path[0]}` must be specified."))
+            continue
         messages.setdefault(path, []).append(_message(item["type"], item["msg"], path, kind))
-    for path, texts in messages.items():  # one problem a path: the forms that a value may have are alternatives
-        yield _sentence(path, " or ".join([texts[0], *(t.removeprefix("Input should be ") for t in texts[1:])]), lines)
+    return header + [
+        (path, " or ".join([first, *(text.removeprefix("Input should be ") for text in others)]))
+        for path, (first, *others) in messages.items()
+    ]
 
 
 def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str:

@@ -78,7 +78,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         name=run.container_name,
         image=image,
         command=[shell, "-c", specification.command],
-        labels=labels(run, around.installation) | dict(specification.environment.labels or {}),
+        labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=mounts,
         limits=limits(specification.environment.resources),

@@ -40,9 +40,10 @@ def _empty(file: BinaryIO, dockerfile: Path) -> None:
 
 
 def _executable_setup(repository: Repository, commit: str, folder: str, scratch: Path) -> list[Extra]:
-    """The setup script once more, executable whatever its mode in the code was: the last of a name wins."""
-    name = setup_file(repository.files(commit, folder))
-    if name is None:
+    """The setup script once more, executable, if it is not so in the code: the last of a name wins."""
+    modes = repository.modes(commit, folder)
+    name = setup_file(modes)
+    if name is None or modes[name] != "100644":
         return []
     script = scratch / name
     script.write_bytes(repository.read(commit, f"{folder.rstrip('/')}/{name}" if folder else name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from polylocal.polyaxonfile import Build
 
@@ -12,6 +12,8 @@ REQUIREMENTS = ("polyaxon_requirements.txt", "requirements.txt")
 CONDA = ("polyaxon_conda_env.yaml", "polyaxon_conda_env.yml", "conda_env.yaml", "conda_env.yml")
 SETUP = ("polyaxon_setup.sh", "setup.sh")
 
+_TAKES_HERE = re.compile(r"\s*(RUN|COPY|ADD)\b", re.IGNORECASE)
+_HERE = re.compile(r"<<-?[\"']?(\w+)[\"']?")
 _FROM = re.compile(r"^(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>.*)$", re.IGNORECASE)
 
 
@@ -31,28 +33,46 @@ def setup_file(files: Collection[str]) -> str | None:
 
 def base_images(dockerfile: str) -> list[str]:
     """The images that a Dockerfile starts from, stages and `scratch` and those given by ARG left out."""
-    found: list[str] = []
-    stages: set[str] = set()
-    for match in filter(None, map(_FROM.match, dockerfile.splitlines())):
-        image = match["image"]
-        if image.lower() not in stages and image != "scratch" and "$" not in image:
-            found.append(image)
-        words = match["tail"].split()
-        if len(words) >= 2 and words[0].lower() == "as":
-            stages.add(words[1].lower())
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(match["image"] for _, match in _starts(dockerfile.split("\n"))))
 
 
 def with_base_images(dockerfile: str, replaced: Mapping[str, str]) -> str:
     """The same Dockerfile starting from other images."""
+    lines = dockerfile.split("\n")
+    for number, match in _starts(lines):
+        image = replaced.get(match["image"], match["image"])
+        lines[number] = f"{match['head']}{image}{match['tail']}"
+    return "\n".join(lines)
 
-    def line(text: str) -> str:
-        match = _FROM.match(text)
-        if not match or match["image"] not in replaced:
-            return text
-        return f"{match['head']}{replaced[match['image']]}{match['tail']}"
 
-    return "\n".join(map(line, dockerfile.split("\n")))
+def _starts(lines: Sequence[str]) -> Iterator[tuple[int, re.Match[str]]]:
+    """The FROM lines that name an image; not those that name an earlier stage, `scratch` or an ARG."""
+    stages: set[str] = set()
+    for number in _instructions(lines):
+        match = _FROM.match(lines[number])
+        if not match:
+            continue
+        image, words = match["image"], match["tail"].split()
+        if image.lower() not in stages and image != "scratch" and "$" not in image:
+            yield number, match
+        if len(words) >= 2 and words[0].lower() == "as":
+            stages.add(words[1].lower())
+
+
+def _instructions(lines: Sequence[str]) -> Iterator[int]:
+    """The lines that begin an instruction: not comments, continued lines, or the inside of here-documents."""
+    is_continued, here = False, list[str]()
+    for number, line in enumerate(lines):
+        if here:
+            if line.strip() == here[0]:
+                here.pop(0)
+            continue
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue  # also between continued lines
+        if not is_continued:
+            yield number
+        is_continued = line.rstrip().endswith("\\")
+        here = _HERE.findall(line) if _TAKES_HERE.match(line) else []
 
 
 def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str) -> Iterator[str]:

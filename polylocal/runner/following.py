@@ -96,7 +96,7 @@ class Follower:
 
     def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
         data = catch_up(frame.stream, frame.data) if catch_up else frame.data
-        self._writer.append(data, frame.stream, frame.time_us)
+        self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _ends_alike(self) -> bool:
         """Whether the engine's last lines are the last ones here too, stream by stream."""

@@ -74,6 +74,8 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
+        # SQLite's own `like` knows upper and lower case of ASCII only
+        connection.create_function("casefold", 1, _casefold, deterministic=True)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
         return connection
@@ -89,6 +91,10 @@ class Database:
             connection.close()
         else:
             self._idle.append(connection)
+
+
+def _casefold(value: str | None) -> str | None:
+    return value.casefold() if isinstance(value, str) else None
 
 
 @contextmanager

@@ -26,11 +26,15 @@ class Where:
 _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, whole expression) → Where
 
 _COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
+MAX_QUERY = 4000  # characters; far below what would be too many terms for SQLite
+_MOST = 2**63 - 1
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
 def where(query: str, kind: str) -> Where:
     """All expressions of a query, joined by `and`. Raises InvalidInput, a list of one sentence, as documented."""
+    if len(query) > MAX_QUERY:
+        raise InvalidInput([f"The query has {len(query)} characters, more than {MAX_QUERY}."])
     parts = [_expression(text.strip(), kind) for text in query.split(",") if text.strip()]
     return Where(" and ".join(part.sql for part in parts) or "1", tuple(v for part in parts for v in part.values))
 
@@ -53,6 +57,8 @@ def _expression(text: str, kind: str) -> Where:
         raise InvalidInput([f"key `{field}` is not supported by query manager `{kind}`."])
     negated = operation.startswith("~")
     known = _FIELDS[field]
+    if ":" in operation and known.build is not _date:  # only times of day have colons of their own
+        raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
     built = known.build(known.column, operation.removeprefix("~").strip(), text)
     return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
 
@@ -88,7 +94,8 @@ def _search(column: str, operation: str, text: str) -> Where:
         return _value(column, operation, text)
     start, end = values[0].startswith("%"), values[0].endswith("%")
     escaped = values[0].strip("%").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return Where(f"{column} like ? escape '\\'", (f"{'%' if start else ''}{escaped}{'%' if end else ''}",))
+    pattern = f"{'%' if start else ''}{escaped}{'%' if end else ''}"
+    return Where(f"casefold({column}) like ? escape '\\'", (pattern.casefold(),))
 
 
 def _tags(column: str, operation: str, text: str) -> Where:
@@ -126,21 +133,27 @@ def _date(column: str, operation: str, text: str) -> Where:
     moment = _moment(operation, text)
     if len(operation) > len("2018-08-23"):
         return Where(f"{column} = ?", (moment,))
-    next_day = clock.stamp(clock.parse(moment) + timedelta(days=1))  # a bare date is the whole day
+    try:
+        next_day = clock.stamp(clock.parse(moment) + timedelta(days=1))  # a bare date is the whole day
+    except OverflowError:
+        next_day = "~"  # after the last day that there is
     return Where(f"({column} >= ? and {column} < ?)", (moment, next_day))
 
 
 def _moment(value: str, text: str) -> str:
     try:
         return clock.stamp(clock.parse(value))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         message = f"`{value}` is not a date like 2018-08-23 or 2018-08-23 10:10, Expression: {text}"
         raise InvalidInput([message]) from error
 
 
 def _number(value: str, text: str) -> int:
     try:
-        return int(value)
+        number = int(value)
+        if abs(number) > _MOST:
+            raise ValueError(value)
+        return number
     except ValueError as error:
         raise InvalidInput([f"`{value.strip()}` is not a whole number, Expression: {text}"]) from error
 

@@ -242,13 +242,17 @@ class Runs:
             (limit,),
         )
 
-    def attach_build(self, run: Run, build: NewRun, *, anew: bool) -> Run:
+    def attach_build(self, run: Run, build: NewRun, *, anew: bool) -> Run | None:
         """Give a run its build: the newest good one with the key of `build`, the one under way, or `build` itself.
 
         All in one transaction: ten runs at once share one build. `anew` always makes a new one. A run whose build
-        is still to be made becomes `building`. Returns the build.
+        is still to be made becomes `building`. Returns the build; None: the run needs none any more.
         """
         with self._database.write() as db:
+            if not db.execute(
+                f"select 1 from runs r where pk = ? and build_pk is null and {_OPEN}", (run.pk,)
+            ).fetchone():
+                return None  # stopped or deleted meanwhile, or given its build already
             found = None if anew else _reusable_build(db, build.build_key)
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
@@ -262,9 +266,11 @@ class Runs:
         """The build's image is gone: the build is used no more, and the run asks for another."""
         with self._database.write() as db:
             db.execute("update runs set is_valid = 0 where pk = ?", (build.pk,))
-            row = db.execute("select status from runs where pk = ?", (run.pk,)).fetchone()
-            _record_status(db, run.pk, row["status"], clock.now(), "The image is gone: building it again", None, None)
-            db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
+            row = db.execute(f"select status from runs r where pk = ? and {_OPEN}", (run.pk,)).fetchone()
+            if row:
+                message = "The image is gone: building it again"
+                _record_status(db, run.pk, row["status"], clock.now(), message, None, None)
+                db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
         self._hint(run.pk)
 
     def runnable(self, limit: int) -> list[Run]:
@@ -322,6 +328,8 @@ class Runs:
 
 def _insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
     now = clock.now()
+    if new.build_pk is not None:
+        _check_build(db, new.build_pk)
     run_id = _next_id(db, new.kind)
     given = {k: v for k, v in new.values.items() if k in _INSERTABLE and v is not None}
     row = {k: to_json(v) if k in _JSON else v for k, v in given.items()}
@@ -349,6 +357,14 @@ def _insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -
     pk: int = db.execute(f"insert into runs ({columns}) values ({marks}) returning pk", row).fetchone()[0]
     _record_status(db, pk, Status.CREATED, now, new.message, None, None)
     return pk
+
+
+def _check_build(db: sqlite3.Connection, pk: int) -> None:
+    """Looked at in the transaction that makes the run: a build that failed a moment ago has no image either."""
+    row = db.execute("select id, status from runs where pk = ? and deleted_at is null", (pk,)).fetchone()
+    if row is None or (is_done(row["status"]) and row["status"] != Status.SUCCEEDED):
+        state = f"The build {row['id']} is {row['status']}" if row else "The build is deleted"
+        raise InvalidInput([f"{state}: it has no image to run."])
 
 
 def _next_id(db: sqlite3.Connection, kind: Kind) -> int:
@@ -418,10 +434,11 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
         return []
     waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {_OPEN}"
     pks = [row["pk"] for row in db.execute(waiting, (build.pk,)).fetchall()]
-    if to in (Status.FAILED, Status.STOPPED):
+    if to is not Status.SUCCEEDED:
         details = {"build_job": build.unique_name, "uuid": build.uuid, "failure_time": clock.now(), "reason": reason}
+        end = Status.STOPPED if to in (Status.STOPPED, Status.SKIPPED) else Status.FAILED
         for pk in pks:
-            _move(db, pk, to, f"Build {to}", details, None, None)
+            _move(db, pk, end, f"Build {end}", details, None, None)
     return pks
 
 

@@ -97,7 +97,8 @@ def test_the_token_of_a_run_is_worth_nothing_afterwards_and_little_before(client
         'for path in users root root/runs/jobs projects; do wget -q -O /dev/null --header "Authorization: Token'
         ' $POLYAXON_SECRET_USER_TOKEN" $POLYAXON_API/api/v1/$path && echo $path yes || echo $path no; done;'
         ' wget -q -O /dev/null --post-data "" --header "Authorization: Token $POLYAXON_SECRET_USER_TOKEN"'
-        " $POLYAXON_API/api/v1/root/runs/jobs/1/stop/ && echo stop yes || echo stop no; echo $POLYAXON_SECRET_USER_TOKEN"
+        " $POLYAXON_API/api/v1/root/runs/jobs/1/stop/ && echo stop yes || echo stop no;"
+        " echo $POLYAXON_SECRET_USER_TOKEN"
     )
     run = submit(client, job(script))
     finished(client, run)

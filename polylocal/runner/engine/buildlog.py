@@ -18,6 +18,7 @@ class BuildLog:
         self._image_id: str | None = None
         self._error = ""
         self._step = ""
+        self._is_built = False
         self._pulled = set[str]()
 
     def read(self, events: Iterable[Mapping[str, Any]]) -> None:
@@ -35,8 +36,9 @@ class BuildLog:
 
     @property
     def is_whole(self) -> bool:
-        """The stream came to its end: an image or an error. A cut link ends it without either."""
-        return bool(self._image_id or self._error)
+        """The stream came to its end: an image that is built, or an error. A cut link ends it without either, also
+        between two stages, of which each has an image."""
+        return bool((self._image_id and self._is_built) or self._error)
 
     def result(self, error: str | None = None) -> BuildResult:
         problem = error if error is not None else self._error
@@ -54,6 +56,8 @@ class BuildLog:
         line = line.rstrip("\r")
         if _STEP.fullmatch(line):
             self._step = line
+        elif line.startswith("Successfully built "):  # the one line that every engine ends with
+            self._is_built = True
         self._on_line(line)
 
     def _progress(self, event: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ class Waiter:
     """Waits for the next death of one container."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._died = threading.Event()
         self._code: int | None = None
         self._action: Callable[[], None] | None = None
@@ -34,15 +35,19 @@ class Waiter:
 
     def on_death(self, action: Callable[[], None]) -> None:
         """Called once, from another thread; at once if it is dead already."""
-        self._action = action
-        if self._died.is_set():
+        with self._lock:
+            is_dead = self._died.is_set()
+            self._action = None if is_dead else action
+        if is_dead:
             action()
 
     def tell(self, code: int) -> None:
-        self._code = code
-        self._died.set()
-        if self._action:
-            self._action()
+        with self._lock:
+            self._code = code
+            self._died.set()
+            action, self._action = self._action, None
+        if action:
+            action()
 
 
 class Deaths:
@@ -74,8 +79,12 @@ class Deaths:
         """Pass a death on to who waits for it."""
         with self._lock:
             waiter = self._waiters.get(died.container_id)
-        if waiter:
+        if waiter is None:
+            return
+        try:
             waiter.tell(died.exit_code)
+        except Exception:  # one run's trouble must not make the others deaf
+            log.exception("what was to be done at the death of %s failed", died.container_id[:12])
 
     def _listen(self) -> None:
         while True:

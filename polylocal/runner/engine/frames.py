@@ -5,12 +5,14 @@ Source: Docker Engine API, "Stream format" of ContainerAttach: [stream, 0, 0, 0,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
 from polylocal.runner.engine.base import Frame
 
 _HEADER = 8
+_STAMP = re.compile(r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<part>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?")
 
 
 class Demultiplexer:
@@ -54,10 +56,15 @@ def timed(frame: Frame) -> Frame:
 
 def time_us(stamp: str) -> int | None:
     """`2026-11-21T22:18:28.315178840Z` → microseconds since 1970. Some engines give whole seconds."""
-    whole, dot, rest = stamp.partition(".")
-    digits = rest.rstrip("Z")[:6] if dot else ""
+    found = _STAMP.fullmatch(stamp)
     try:
-        seconds = datetime.fromisoformat(whole.rstrip("Z") + "+00:00").timestamp()
-        return int(seconds) * 1_000_000 + int(digits.ljust(6, "0") or 0)
+        whole = (
+            datetime.fromisoformat(found["whole"] + (found["zone"] or "+00:00").replace("Z", "+00:00"))
+            if found
+            else None
+        )
     except ValueError:
         return None
+    if found is None or whole is None:
+        return None
+    return int(whole.timestamp()) * 1_000_000 + int((found["part"] or "")[:6].ljust(6, "0"))

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Measure polylocal against the plain Docker SDK, both in one run, turn by turn.
+
+    .venv/bin/python benchmarks/bench.py [--quick] [--only NAME …] [--json FILE] [--write docs/performance.md]
+
+Needs a container engine and the image polylocal/busybox:test (scripts/base-images --test). A full run takes about
+five minutes, --quick about two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import builds
+import jobs
+import logs
+import process
+from stage import BUSYBOX, Stage
+from table import Row, page, show
+
+import polylocal
+
+Measure = Callable[[Stage, argparse.Namespace], list[Row]]
+
+MEASURES: dict[str, Measure] = {
+    "start": lambda stage, given: process.started(stage, given.quick),
+    "finish": lambda stage, given: jobs.finished(stage, given.quick),
+    "readable": lambda stage, given: jobs.readable(stage, given.quick),
+    "throughput": lambda stage, given: jobs.throughput(stage, given.quick),
+    "acknowledge": lambda stage, given: jobs.acknowledged(stage, given.quick, _small_code(stage)),
+    "unchanged": lambda stage, given: builds.unchanged(stage, given.quick),
+    "changed": lambda stage, given: builds.changed(stage, given.quick),
+    "line": lambda stage, given: logs.one_line(stage, given.quick),
+    "lines": lambda stage, given: logs.many_lines(stage, given.quick),
+    "list": lambda stage, given: process.listed(stage, given.quick, given.runs),
+}
+
+INTRODUCTION = """
+polylocal puts an API, a queue, a history and stored logs around a container. This page says what that costs: the same
+work is done by polylocal (a real daemon, real HTTP over loopback, a real engine) and by a script that calls the Docker
+SDK and does nothing else. Machines differ and are never quiet, so the ratios are what carries over; the absolute
+figures are those of one machine on one day.
+"""
+
+METHODS = """
+- Both sides take turns within one run, and the side that begins changes with every turn. A ratio is taken pair by
+  pair; the table shows the median of the ratios, their quartiles and, from ten values on, the 95th percentile.
+- **raw** is docker-py's low-level client: create, start, wait on the same image, the same command, the bridge network
+  and the json-file driver. The removal of the container is not timed on either side, and has happened before the next
+  turn begins; in the throughput rows it is part of each thread's work.
+- *submit → finished* ends when the API has said `succeeded`; `logs/?follow=true` tells when to ask. A ratio below 1
+  would not mean that the container ran faster: the engine's `die` event comes before it takes down the network, its
+  `wait` returns after that.
+- *death → readable* starts at the time in the engine's `die` event and ends when a GET says `succeeded`.
+- *throughput*: all jobs are submitted at once to a daemon with `--max-runs N`; the raw side works with N threads.
+- *acknowledged*: POST to 201 on one kept connection, with a token, a polyaxonfile with parameters, resources, tags.
+- *unchanged code*: the code was uploaded twice; the number of builds that the project has is compared.
+- *one line*: a line is put into a named pipe that `cat` in the container copies to its output; two such containers run
+  at once, one followed through the API, one by the SDK.
+- *lines*: `cat` of a file of numbered lines of 100 bytes; the sha256 of the stored log is compared with the file's.
+- *start*: with byte code that is there already, as an installer leaves it; the first start of all is not counted.
+- *memory* is the resident set of the daemon and its children, sampled every 50 ms.
+"""
+
+
+def main() -> int:
+    given = _arguments()
+    stage = Stage()
+    rows: list[Row] = []
+    failed: list[str] = []
+    began = time.monotonic()
+    try:
+        if not stage.engine.api.images(BUSYBOX):
+            raise SystemExit(f"bench: {BUSYBOX} is missing; scripts/base-images --test makes it")
+        about = _about(stage, given.quick)
+        for name in given.only or MEASURES:
+            print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr, flush=True)
+            try:
+                rows += MEASURES[name](stage, given)
+            except Exception:  # the other figures are worth having all the same
+                failed.append(name)
+                traceback.print_exc()
+    finally:
+        stage.close()
+    print(f"{time.monotonic() - began:6.1f} s  done", file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: int(row.number))
+    show(rows, f"polylocal {polylocal.__version__} on {about['engine']}, {about['processor']}")
+    _keep(given, rows, about | ({"could not be measured": ", ".join(failed)} if failed else {}))
+    return _told(failed)
+
+
+def _told(failed: list[str]) -> int:
+    if failed:
+        print(f"bench: could not be measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _keep(given: argparse.Namespace, rows: list[Row], about: dict[str, str]) -> None:
+    if given.json:
+        text = json.dumps({"about": about, "rows": [row.as_json() for row in rows]}, indent=2)
+        given.json.write_text(text + "\n")
+    if given.write:
+        given.write.write_text(page(rows, about, METHODS, INTRODUCTION))
+
+
+def _about(stage: Stage, quick: bool) -> dict[str, str]:
+    """What the figures depend on; nothing that names this machine."""
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "polylocal": polylocal.__version__,
+        "processor": f"{os.cpu_count()} cores {platform.machine()}, {memory_gib:.0f} GiB of memory",
+        "engine": stage.engine.about(),
+        "Python": platform.python_version(),
+        "load average at the start": f"{os.getloadavg()[0]:.1f}",
+        "run": "quick: few repeats, for a look only" if quick else "full",
+    }
+
+
+def _small_code(stage: Stage) -> Path:
+    return builds.packed(builds.make_code(stage.folder / "small", 10))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few repeats, smaller logs")
+    parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=" ".join(MEASURES))
+    parser.add_argument("--runs", type=int, default=10_000, help="jobs in the list that is measured (10,000)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page for the documentation")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""Who comes in, and who may do what: users, owners, admins, runs, and callers on the engine's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+from support import build, job
+
+from polylocal.api.app import ENDPOINTS
+from polylocal.api.endpoint import Access, Endpoint
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, Run, User
+
+from .conftest import Caller, P, finish, plain
+
+NOT_ALLOWED = {"detail": "You do not have permission to perform this action."}
+GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.access is not Access.ANYONE]
+OPEN = [endpoint for endpoint in ENDPOINTS if endpoint.access is Access.ANYONE]
+
+
+def answers(
+    caller: Caller, endpoints: Iterable[Endpoint], path_of: Callable[[Endpoint], str] = lambda e: plain(e.path)
+) -> dict[str, httpx2.Response]:
+    """What the caller is answered by each; what deletes goes last, the inner before the outer."""
+    ordered = sorted(endpoints, key=lambda e: (e.method == "DELETE", -len(e.path)))
+    return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in ordered}
+
+
+def not_refused(given: dict[str, httpx2.Response]) -> dict[str, int]:
+    return {
+        name: answer.status_code
+        for name, answer in given.items()
+        if answer.status_code != 403 or answer.json() != NOT_ALLOWED
+    }
+
+
+def not_let_in(given: dict[str, httpx2.Response]) -> dict[str, int]:
+    return {
+        name: a.status_code for name, a in given.items() if a.status_code in (401, 403, 405) or a.status_code >= 500
+    }
+
+
+# -- authentication -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("a_job")
+def test_nobody_comes_in(nobody: Caller) -> None:
+    for name, answer in answers(nobody, GUARDED).items():
+        assert (name, answer.status_code) == (name, 401)
+        assert answer.json() == {"detail": "Authentication credentials were not provided."}
+        assert answer.headers["www-authenticate"] == "Token"
+
+
+def test_what_is_open_to_anyone(nobody: Caller) -> None:
+    for name, answer in answers(nobody, OPEN).items():
+        assert (name, answer.status_code) == (name, 400 if name.endswith("users/token") else 200)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        ("", "Authentication credentials were not provided."),
+        ("Bearer abc", "Authentication credentials were not provided."),
+        ("Basic cm9vdDpyb290", "Authentication credentials were not provided."),
+        ("Token", "Invalid token header. No credentials provided."),
+        ("token ", "Invalid token header. No credentials provided."),
+        ("Token a b", "Invalid token header. Token string should not contain spaces."),
+        ("Token 0123456789abcdef0123456789abcdef01234567", "Invalid token."),
+        ("Token ü", "Invalid token."),
+    ],
+)
+def test_a_header_that_is_no_good(header: str, detail: str, nobody: Caller) -> None:
+    answer = nobody.get(P, headers={"Authorization": header.encode("latin-1")})  # type: ignore[dict-item]
+    assert answer.status_code == 401
+    assert answer.json() == {"detail": detail}
+    assert answer.headers["www-authenticate"] == "Token"
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("scheme", ["Token", "token", "TOKEN", "tOKEN"])
+def test_the_case_of_the_scheme_does_not_matter(scheme: str, api: Caller, nobody: Caller) -> None:
+    assert nobody.get(P, headers={"Authorization": f"{scheme} {api.token}"}).status_code == 200
+
+
+@pytest.mark.usefixtures("project")
+def test_a_token_is_case_sensitive(api: Caller, nobody: Caller) -> None:
+    assert api.token
+    swapped = api.token.upper()
+    assert nobody.get(P, headers={"Authorization": f"Token {swapped}"}).json() == {"detail": "Invalid token."}
+
+
+def test_an_inactive_user(as_ann: Caller, store: Store) -> None:
+    with store.database.write() as db:
+        db.execute("update users set is_active = 0 where username = 'ann'")
+    answer = as_ann.get("/api/v1/users/")
+    assert answer.status_code == 401
+    assert answer.json() == {"detail": "User inactive or deleted."}
+    assert answer.headers["www-authenticate"] == "Token"
+
+
+def test_a_client_that_is_not_logged_in_asks_for_the_projects_of_nobody(nobody: Caller, as_ann: Caller) -> None:
+    assert nobody.get("/api/v1/").status_code == 401
+    assert as_ann.get("/api/v1/").status_code == 404
+
+
+def test_who_is_asked_first(nobody: Caller) -> None:
+    """Whether a project is there is told to nobody."""
+    assert nobody.get("/api/v1/root/nosuch").status_code == 401
+    assert nobody.post("/api/v1/projects", content=b"{broken").status_code == 401
+
+
+# -- people ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(store: Store, ann: User) -> dict[str, Project]:
+    """Ann's projects, one public and one private, with a build and a job each, bookmarked by nobody."""
+    made = {
+        name: store.projects.create(ann, {"name": name, "is_public": name == "public"})
+        for name in ("public", "private")
+    }
+    for project in made.values():
+        store.runs.insert(project, ann, NewRun(Kind.BUILD, config=build()))
+        store.runs.insert(project, ann, NewRun(Kind.JOB, config=job()))
+    return made
+
+
+def path_in(project: str, endpoint: Endpoint) -> str:
+    number = "1" if project == "public" else "2"
+    return plain(endpoint.path.replace("{user}", "ann").replace("{project}", project).replace("{id:int}", number))
+
+
+IN_PROJECT = [e for e in ENDPOINTS if "{project}" in e.path]
+READS = [e for e in IN_PROJECT if e.access is Access.READ]
+WRITES = [e for e in IN_PROJECT if e.access in (Access.WRITE, Access.TRACK)]
+MARKS = ("bookmark", "unbookmark")
+
+
+def test_which_endpoints_write() -> None:
+    """What changes anything is the owner's, but for everybody's own bookmarks."""
+    assert {e.method for e in WRITES} <= {"POST", "PUT", "PATCH", "DELETE"}
+    assert {e.method for e in READS if not e.path.endswith(MARKS)} == {"GET"}
+
+
+@pytest.mark.usefixtures("world")
+def test_others_do_nothing_with_a_private_project(as_bob: Caller) -> None:
+    assert not_refused(answers(as_bob, IN_PROJECT, partial(path_in, "private"))) == {}
+
+
+@pytest.mark.usefixtures("world")
+def test_others_do_not_write_to_a_public_project(as_bob: Caller) -> None:
+    assert not_refused(answers(as_bob, WRITES, partial(path_in, "public"))) == {}
+
+
+@pytest.mark.usefixtures("root")
+def test_of_what_is_not_there_nothing_is_written(as_bob: Caller) -> None:
+    given = answers(as_bob, WRITES, lambda e: plain(e.path).replace("quick-start", "nosuch"))
+    assert {name: answer.status_code for name, answer in given.items() if answer.status_code != 404} == {}
+
+
+@pytest.mark.usefixtures("world")
+def test_who_may_not_write_is_told_so_before_the_body_is_read(as_bob: Caller) -> None:
+    answer = as_bob.post("/api/v1/ann/public/jobs/", content=b"{broken")
+    assert (answer.status_code, answer.json()) == (403, NOT_ALLOWED)
+
+
+@pytest.mark.usefixtures("world")
+def test_others_read_a_public_project(as_bob: Caller) -> None:
+    assert not_let_in(answers(as_bob, READS, partial(path_in, "public"))) == {}
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("project", ["public", "private"])
+@pytest.mark.parametrize("who", ["as_ann", "api"])
+def test_the_owner_and_admins_do_everything(project: str, who: str, request: pytest.FixtureRequest) -> None:
+    given = answers(request.getfixturevalue(who), IN_PROJECT, partial(path_in, project))
+    assert not_let_in(given) == {}
+    assert {a.status_code for name, a in given.items() if name.startswith("DELETE") and "repo" not in name} == {204}
+
+
+@pytest.mark.usefixtures("world")
+def test_bookmarks_are_everybodys_own(as_ann: Caller, as_bob: Caller) -> None:
+    assert as_bob.post("/api/v1/ann/public/bookmark/").status_code == 201
+    assert as_bob.post("/api/v1/ann/public/jobs/1/bookmark/").status_code == 201
+    assert as_bob.get("/api/v1/ann/public/").json()["bookmarked"] is True
+    assert as_bob.get("/api/v1/ann/public/jobs/1/").json()["bookmarked"] is True
+    assert as_ann.get("/api/v1/ann/public/").json()["bookmarked"] is False
+    assert as_ann.get("/api/v1/ann/public/jobs/1/").json()["bookmarked"] is False
+
+
+@pytest.mark.usefixtures("world")
+def test_whose_projects_are_listed(as_ann: Caller, as_bob: Caller, api: Caller) -> None:
+    def names(caller: Caller) -> set[str]:
+        answer = caller.get("/api/v1/ann/")
+        assert answer.json()["count"] == len(answer.json()["results"])
+        return {item["name"] for item in answer.json()["results"]}
+
+    assert names(as_ann) == names(api) == {"public", "private"}
+    assert names(as_bob) == {"public"}
+
+
+@pytest.mark.usefixtures("world")
+def test_the_runs_of_all_projects_that_one_may_see(as_ann: Caller, as_bob: Caller) -> None:
+    def seen(caller: Caller) -> set[str]:
+        return {item["project"] for item in caller.get("/polylocal/v1/runs").json()["results"]}
+
+    assert seen(as_ann) == {"ann.public", "ann.private"}
+    assert seen(as_bob) == {"ann.public"}
+    assert as_bob.get("/polylocal/v1/runs/job/1").status_code == 200
+    assert as_bob.get("/polylocal/v1/runs/job/2").status_code == 403
+
+
+@pytest.mark.usefixtures("world")
+def test_an_admin_makes_runs_in_the_projects_of_others(api: Caller) -> None:
+    made = api.post("/api/v1/ann/private/jobs", {"config": job()})
+    assert made.status_code == 201
+    assert (made.json()["user"], made.json()["project"]) == ("root", "ann.private")
+
+
+@pytest.mark.usefixtures("world")
+def test_a_run_of_another_project_is_not_found_by_its_number(as_ann: Caller) -> None:
+    assert as_ann.get("/api/v1/ann/public/jobs/1").status_code == 200
+    assert as_ann.get("/api/v1/ann/private/jobs/1").status_code == 404
+    assert as_ann.delete("/api/v1/ann/private/jobs/1").status_code == 404
+
+
+# -- runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def token_of(store: Store) -> Callable[[Run], str]:
+    def make(run: Run) -> str:
+        with store.database.read() as db:
+            row = db.execute("select username from users where id = ?", (run.user_id,)).fetchone()
+        return store.users.new_token(store.users.get(row["username"]), run.pk)
+
+    return make
+
+
+@pytest.fixture
+def as_job(http: TestClient, a_job: Run, token_of: Callable[[Run], str]) -> Caller:
+    """The caller inside job 1 of root's project."""
+    return Caller(http, token_of(a_job))
+
+
+TRACKS = [e for e in IN_PROJECT if e.access is Access.TRACK]
+
+
+def test_what_a_run_may_track() -> None:
+    tracked = {(e.method, e.path.rpartition("{id:int}")[2]) for e in TRACKS}
+    assert tracked == {
+        ("PATCH", ""),
+        ("POST", "/statuses"),
+        ("POST", "/coderef"),
+        ("POST", "/logs"),
+        ("POST", "/_heartbeat"),
+    }
+
+
+def test_a_run_writes_its_own_tracking(as_job: Caller) -> None:
+    assert not_let_in(answers(as_job, [e for e in TRACKS if e.kind is Kind.JOB])) == {}
+
+
+def test_a_run_reports(as_job: Caller) -> None:
+    assert as_job.patch(f"{P}/jobs/1/", {"tags": ["a"], "merge": True}).json()["tags"] == ["a"]
+    assert as_job.post(f"{P}/jobs/1/statuses/", {"status": "running"}).status_code == 201
+    assert as_job.post(f"{P}/jobs/1/coderef/", {"commit": "a" * 40}).status_code == 201
+    assert as_job.post(f"{P}/jobs/1/_heartbeat/").status_code == 200
+
+
+def test_a_run_reads_its_own_project(as_job: Caller) -> None:
+    assert not_let_in(answers(as_job, [e for e in READS if not e.path.endswith(MARKS)])) == {}
+
+
+def test_a_run_does_not_track_for_another_run(
+    as_job: Caller, make_job: Callable[..., Run], store: Store, project: Project, root: User
+) -> None:
+    """Neither for the next job nor for the build of the same number."""
+    make_job()
+    store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
+    given = answers(as_job, TRACKS, lambda e: plain(e.path.replace("jobs/{id:int}", "jobs/2")))
+    assert not_refused(given) == {}
+
+
+def test_a_run_writes_nothing_else(as_job: Caller) -> None:
+    assert not_refused(answers(as_job, [e for e in IN_PROJECT if e.access is Access.WRITE])) == {}
+
+
+def test_a_run_keeps_its_hands_off_its_users_bookmarks(
+    as_job: Caller, api: Caller, store: Store, project: Project, root: User
+) -> None:
+    store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
+    marks = [e for e in IN_PROJECT if e.path.endswith(MARKS)]
+    answers(api, [e for e in marks if e.method == "POST"])
+    assert not_refused(answers(as_job, marks)) == {}
+
+
+def test_a_run_sees_no_other_project(as_job: Caller, store: Store, root: User, ann: User) -> None:
+    store.projects.create(root, {"name": "secret", "is_public": False})
+    store.projects.create(ann, {"name": "open"})
+    assert as_job.get("/api/v1/root/secret/").status_code == 403
+    assert as_job.get("/api/v1/ann/open/").status_code == 403
+    assert as_job.get("/polylocal/v1/runs").status_code == 403
+    assert as_job.get("/polylocal/v1/runs/job/1").status_code == 404
+
+
+def test_a_run_does_not_list_the_projects_of_its_user(as_job: Caller, store: Store, root: User) -> None:
+    store.projects.create(root, {"name": "secret", "is_public": False, "description": "not for containers"})
+    assert "secret" not in as_job.get("/api/v1/root/").text
+
+
+def test_a_run_makes_no_projects(as_job: Caller) -> None:
+    assert as_job.post("/api/v1/projects/", {"name": "mine"}).status_code == 403
+
+
+def test_a_run_of_an_admin_is_no_admin(as_job: Caller, store: Store, ann: User) -> None:
+    store.projects.create(ann, {"name": "theirs", "is_public": False})
+    assert as_job.get("/api/v1/ann/theirs/").status_code == 403
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.STOPPED])
+def test_the_token_of_a_run_dies_with_it(status: Status, as_job: Caller, a_job: Run, store: Store) -> None:
+    assert as_job.get(f"{P}/jobs/1/").status_code == 200
+    finish(store, a_job, status)
+    answer = as_job.get(f"{P}/jobs/1/")
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid token."})
+
+
+def test_a_run_may_say_its_last_word(as_job: Caller) -> None:
+    assert as_job.post(f"{P}/jobs/1/statuses/", {"status": "succeeded"}).status_code == 201
+    assert as_job.post(f"{P}/jobs/1/statuses/", {"status": "failed"}).status_code == 401
+
+
+def test_the_token_of_a_deleted_run_finds_nothing(as_job: Caller, api: Caller) -> None:
+    api.delete(f"{P}/jobs/1/")
+    assert as_job.get(f"{P}/jobs/1/").status_code == 404
+
+
+# -- the engine's network -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bridge(serving: Callable[..., TestClient]) -> TestClient:
+    return serving(bridge=True)
+
+
+def test_containers_come_in_with_a_runs_token_only(
+    bridge: TestClient, api: Caller, a_job: Run, token_of: Callable[[Run], str]
+) -> None:
+    assert Caller(bridge, token_of(a_job)).get(f"{P}/jobs/1/").status_code == 200
+    refused = Caller(bridge, api.token).get(f"{P}/jobs/1/")
+    assert (refused.status_code, refused.json()) == (401, {"detail": "Invalid token."})
+    assert api.get(f"{P}/jobs/1/").status_code == 200
+
+
+def test_containers_see_that_the_daemon_is_there(bridge: TestClient) -> None:
+    assert bridge.get("/healthz").status_code == 200
+    assert bridge.get("/api/v1/users/").status_code == 401

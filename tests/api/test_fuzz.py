@@ -1,0 +1,236 @@
+"""Whatever is sent to whatever endpoint: the daemon says what is wrong, it never breaks."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+from support import build, job
+
+from polylocal.api import app as api_module
+from polylocal.api.app import ENDPOINTS
+from polylocal.api.endpoint import Endpoint
+from polylocal.api.services import Services
+from polylocal.settings import load
+from polylocal.statuses import Kind
+from polylocal.store import NewRun, Store
+
+from .conftest import Caller, Json, tar_of, write
+
+BOUNDED = settings(
+    max_examples=300,
+    deadline=timedelta(seconds=5),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    database=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # making a failing example smaller takes longer than finding it
+)
+
+# -- what is sent ---------------------------------------------------------------------------------------------------
+
+FIELDS = sorted({name for e in ENDPOINTS if e.body for name in e.body.model_fields})
+WORDS = st.sampled_from(
+    [
+        *("quick-start", "root", "running", "succeeded", "true", "a,b", "{{ 1 / 0 }}", "{{", "{% for %}", "!!int ''"),
+        *(
+            "²",
+            "-1",
+            "1e999",
+            "\0",
+            "\ud800",
+            "9999-12-31",
+            "..",
+            "../..",
+            "%",
+            "master",
+            "HEAD",
+            "a: b",
+            "[",
+            "{",
+            "- *a",
+        ),
+    ]
+)
+TEXTS = st.one_of(WORDS, st.text(max_size=20), st.text(alphabet="0123456789", min_size=1, max_size=30))
+NUMBERS = st.one_of(st.integers(), st.sampled_from([2**31, 2**63, -(2**63) - 1, 10**30]), st.floats())
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=8,
+)
+SECTIONS = ["build", "run", "environment", "params", "inputs", "outputs", "logging", "name", "tags", "description"]
+
+
+@st.composite
+def polyaxonfiles(draw: st.DrawFn) -> Any:
+    """A good one with some of it replaced, as an object or as a text."""
+    found: Json = draw(st.sampled_from([job(), build(), job(environment={"resources": {"cpu": {"limits": 1}}})]))
+    changes = draw(st.dictionaries(st.sampled_from([*SECTIONS, "version", "kind", "x"]), VALUES, max_size=2))
+    inner = draw(
+        st.dictionaries(st.sampled_from(["image", "ref", "commit", "env_vars", "build_steps"]), VALUES, max_size=2)
+    )
+    made = {**found, **changes}
+    if isinstance(made.get("build"), dict):
+        made["build"] = {**made["build"], **inner}
+    return draw(st.sampled_from([made, json.dumps(made), repr(made)]))
+
+
+BODIES = st.one_of(
+    VALUES,
+    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
+    st.fixed_dictionaries({}, optional={"config": polyaxonfiles(), "content": polyaxonfiles(), "name": TEXTS}),
+    st.fixed_dictionaries({"status": WORDS, "message": TEXTS, "details": VALUES}),
+    st.fixed_dictionaries(
+        {"is_managed": st.just(False)},
+        optional={
+            "ttl": NUMBERS,
+            "build_job": NUMBERS,
+            "run_env": st.dictionaries(TEXTS, VALUES, max_size=2),
+            "tags": st.lists(TEXTS, max_size=2),
+            "description": TEXTS,
+            "merge": st.booleans(),
+        },
+    ),
+)
+QUERY_FIELDS = ["id", "status", "name", "tags", "user", "project", "created_at", "finished_at", "build", "commit", "x"]
+
+
+@st.composite
+def expressions(draw: st.DrawFn) -> str:
+    signs = st.sampled_from(["", "~", "<", ">", "<=", ">=", "=>", "~<", "%", "|", ".."])
+    parts = (draw(st.sampled_from(QUERY_FIELDS)), draw(signs), draw(TEXTS), draw(signs), draw(TEXTS))
+    return f"{parts[0]}:{''.join(parts[1:])}"
+
+
+QUERIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "query": st.one_of(TEXTS, expressions(), st.lists(expressions(), max_size=3).map(",".join)),
+        "sort": st.one_of(TEXTS, st.sampled_from(["-created_at", "started_at,-id", ",", "-"])),
+        "limit": TEXTS,
+        "offset": TEXTS,
+        "path": TEXTS,
+        "commit": TEXTS,
+        "timestamps": TEXTS,
+        "kind": TEXTS,
+        "open": TEXTS,
+    },
+)
+IDS = st.sampled_from(["1", "1", "1", "2", "0", "-1", "x", str(2**63), "9" * 30, "9" * 4400, "²", "1.5", "%00"])
+NAMES = st.sampled_from(
+    ["quick-start", "quick-start", "quick-start", "nosuch", "ü", "a b", "..", "%2e%2e", "\0", "users"]
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Endpoint, str]:
+    endpoint = draw(st.sampled_from([e for e in ENDPOINTS if e.handler.__name__ != "login"]))
+    path = endpoint.path.replace("{user}", draw(st.sampled_from(["root", "root", "root", "nosuch", "\0"])))
+    path = path.replace("{project}", draw(NAMES)).replace("{id:int}", draw(IDS))
+    path = path.replace("{uuid}", draw(st.sampled_from(["0" * 32, "x", "ü"]))).replace("{kind}", draw(NAMES))
+    return endpoint, path.replace("\0", "%00").replace(" ", "%20") + draw(st.sampled_from(["", "/", "//"]))
+
+
+# -- where it is sent -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """One daemon for all examples; what is deleted is made again."""
+    home = tmp_path_factory.mktemp("home")
+    store = Store(home / "polylocal.db")
+    services = Services(load(home=home), store)
+    root = store.users.add("root", is_superuser=True)
+    with TestClient(api_module.build(services), raise_server_exceptions=False) as http:
+        caller = Caller(http, store.users.new_token(root))
+        caller.services = services  # type: ignore[attr-defined]
+        yield caller
+    store.close()
+
+
+def restore(caller: Caller) -> None:
+    """Project `quick-start` with code and the runs 1, which have logs and outputs."""
+    services: Services = caller.services  # type: ignore[attr-defined]
+    store = services.store
+    with store.database.write() as db:
+        if not db.execute("select 1 from projects where deleted_at is null and name = 'quick-start'").fetchone():
+            db.execute("delete from runs")
+            db.execute("delete from projects")
+        alive = db.execute("select count(*) from runs where id = 1 and deleted_at is null").fetchone()[0]
+        if alive < 2:
+            db.execute("delete from runs")
+            db.execute("delete from projects")
+            db.execute("delete from sequences")
+    if alive == 2:
+        return
+    root = store.users.get("root")
+    project = store.projects.create(root, {"name": "quick-start"})
+    services.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
+    for kind, config in ((Kind.BUILD, build()), (Kind.JOB, job())):
+        run = store.runs.insert(project, root, NewRun(kind, config=config, values={"is_managed": False}))
+        write(services.log(run), "hello\n")
+        write(services.home.root / str(run.outputs) / "model.txt", "weights")
+
+
+def check(endpoint: Endpoint, path: str, answer: Any) -> None:
+    assert answer.status_code < 500, f"{endpoint.method} {path[:200]}: {answer.text}"
+    if answer.status_code >= 400 and answer.content:
+        answer.json()
+
+
+@BOUNDED
+@given(request=requests(), body=BODIES, query=QUERIES)
+def test_any_json(world: Caller, request: tuple[Endpoint, str], body: object, query: dict[str, str]) -> None:
+    restore(world)
+    endpoint, path = request
+    parameters = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
+    content = json.dumps(body).encode() if endpoint.method != "GET" else b""
+    check(endpoint, path, world(endpoint.method, path, content=content, params=parameters))
+
+
+@settings(BOUNDED, max_examples=100)
+@given(request=requests(), content=st.binary(max_size=200), media=st.sampled_from(["application/json", "x", ""]))
+def test_any_bytes(world: Caller, request: tuple[Endpoint, str], content: bytes, media: str) -> None:
+    restore(world)
+    endpoint, path = request
+    check(endpoint, path, world(endpoint.method, path, content=content, headers={"Content-Type": media}))
+
+
+@settings(BOUNDED, max_examples=100)
+@given(request=requests(), form=st.dictionaries(st.sampled_from([*FIELDS, "repo", "x"]), TEXTS, max_size=4))
+def test_any_form(world: Caller, request: tuple[Endpoint, str], form: dict[str, str]) -> None:
+    restore(world)
+    endpoint, path = request
+    data = {name: value.encode("utf-8", "replace").decode() for name, value in form.items()}
+    check(endpoint, path, world(endpoint.method, path, data=data))
+
+
+@settings(BOUNDED, max_examples=120)
+@given(query=QUERIES, kind=st.sampled_from(["jobs", "builds"]))
+def test_any_list(world: Caller, query: dict[str, str], kind: str) -> None:
+    restore(world)
+    parameters = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
+    answer = world.get(f"/api/v1/root/quick-start/{kind}/", params=parameters)
+    assert answer.status_code in (200, 400), f"{parameters}: {answer.text}"
+    if answer.status_code == 200:
+        assert list(answer.json()) == ["count", "next", "previous", "results"]
+
+
+@settings(BOUNDED, max_examples=120)
+@given(body=polyaxonfiles(), kind=st.sampled_from(["jobs", "builds"]), field=st.sampled_from(["config", "content"]))
+def test_any_polyaxonfile(world: Caller, body: object, kind: str, field: str) -> None:
+    """What was taken can be read, and run again."""
+    restore(world)
+    path = f"/api/v1/root/quick-start/{kind}/"
+    made = world("POST", path, content=json.dumps({field: body}).encode())
+    assert made.status_code in (201, 400), made.text
+    assert world.get(path).status_code == 200
+    if made.status_code == 201 and kind == "jobs":
+        assert world.post(f"{path}{made.json()['id']}/restart/").status_code == 201

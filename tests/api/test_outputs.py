@@ -1,0 +1,184 @@
+"""Outputs: one archive, a tree, single files, and nothing that lies outside."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from polylocal.api.services import Services
+from polylocal.store.rows import Run
+
+from .conftest import Caller, P, names_in, write
+
+OUTPUTS = f"{P}/jobs/1/outputs"
+SECRET = "not for you"
+
+
+@pytest.fixture
+def folder(a_job: Run, services: Services, tmp_path: Path) -> Path:
+    """Outputs with a file, a sub-folder, and links that lead out."""
+    found = services.outputs(a_job)
+    assert found
+    write(found / "model.txt", "weights")
+    write(found / "logs" / "a" / "events.bin", b"\0\1\2")
+    write(tmp_path / "secret.txt", SECRET)
+    write(tmp_path / "secrets" / "key", SECRET)
+    (found / "out").symlink_to(tmp_path / "secret.txt")
+    (found / "outdir").symlink_to(tmp_path / "secrets")
+    (found / "relative").symlink_to("../" * 12 + "etc/passwd")
+    (found / "inside").symlink_to("model.txt")
+    (found / "gone").symlink_to("nosuch")
+    return found
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("path", [OUTPUTS, f"{OUTPUTS}/", f"{OUTPUTS}/download", f"{OUTPUTS}/download/"])
+def test_the_archive(path: str, api: Caller) -> None:
+    answer = api.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/gzip"
+    assert answer.headers["content-disposition"] == 'attachment; filename="root_quick-start_jobs_1.tar.gz"'
+    assert names_in(answer.content) == [
+        "gone",
+        "inside",
+        "logs",
+        "logs/a",
+        "logs/a/events.bin",
+        "model.txt",
+        "out",
+        "outdir",
+        "relative",
+    ]
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        assert tar.extractfile("model.txt").read() == b"weights"  # type: ignore[union-attr]
+        assert all(tar.getmember(name).issym() for name in ("out", "outdir", "relative", "inside", "gone"))
+    assert SECRET.encode() not in answer.content
+
+
+def test_an_archive_of_nothing(api: Caller, a_job: Run, services: Services) -> None:
+    assert api.get(OUTPUTS).json() == {"detail": "The run has no outputs."}
+    assert api.get(f"{OUTPUTS}/tree").status_code == 400
+    assert api.get(f"{OUTPUTS}/files?path=a").status_code == 404
+    services.outputs(a_job).mkdir(parents=True)  # type: ignore[union-attr]
+    assert names_in(api.get(OUTPUTS).content) == []
+    assert api.get(f"{OUTPUTS}/tree").json() == {"files": [], "dirs": []}
+
+
+def test_the_archive_of_a_large_file_is_made_while_it_is_sent(live_api: Caller, folder: Path) -> None:
+    write(folder / "large.bin", os.urandom(8 * 2**20))
+    with live_api.http.stream("GET", f"{OUTPUTS}/", headers={"Authorization": f"Token {live_api.token}"}) as answer:
+        sizes = [len(chunk) for chunk in answer.iter_raw()]
+    assert sum(sizes) > 8 * 2**20
+
+
+def test_a_file_that_shrinks_while_it_is_packed(api: Caller, folder: Path) -> None:
+    """A run goes on writing: what was sent before stays a good archive."""
+    for n in range(50):
+        write(folder / f"{n:03}.txt", "x" * n)
+    assert len(names_in(api.get(OUTPUTS).content)) == 59
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_tree(api: Caller) -> None:
+    found = api.get(f"{OUTPUTS}/tree/").json()
+    assert list(found) == ["files", "dirs"]
+    assert found["dirs"] == ["logs", "outdir"]
+    assert ["model.txt", 7] in found["files"]
+    assert [name for name, _ in found["files"]] == ["gone", "inside", "model.txt", "out", "relative"]
+    assert api.get(f"{OUTPUTS}/tree?path=logs").json() == {"files": [], "dirs": ["a"]}
+    for path in ("logs/a", "logs/a/", "/logs/a", "logs/../logs/a", "./logs//a"):
+        assert api.get(f"{OUTPUTS}/tree", params={"path": path}).json() == {"files": [["events.bin", 3]], "dirs": []}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file(api: Caller) -> None:
+    for path in ("model.txt", "/model.txt", "inside", "logs/../model.txt"):
+        answer = api.get(f"{OUTPUTS}/files/", params={"path": path})
+        assert (answer.status_code, answer.content) == (200, b"weights")
+        assert int(answer.headers["content-length"]) == 7
+    assert api.get(f"{OUTPUTS}/files?path=logs/a/events.bin").content == b"\0\1\2"
+    answer = api.get(f"{OUTPUTS}/files?path=nosuch")
+    assert (answer.status_code, answer.json()) == (404, "File not found: file_path=nosuch")
+    for query in ("", "?path="):
+        answer = api.get(f"{OUTPUTS}/files{query}")
+        assert (answer.status_code, answer.json()) == (400, ["Files view expect a path to the file."])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..",
+        "../",
+        "../..",
+        "../../../../polylocal.db",
+        "logs/../../1/../../jobs",
+        "/../../../polylocal.db",
+        "/etc/passwd",
+        "//etc/passwd",
+        "out",
+        "outdir",
+        "outdir/key",
+        "relative",
+        "logs/../outdir/key",
+        "..%2f..",
+        "~/x",
+        "....//....//etc/passwd",
+        "\\..\\..",
+        "C:\\x",
+        "model.txt/../../x",
+        "model.txt\0",
+        "\0",
+        "x" * 300,
+        "x/" * 3000,
+    ],
+)
+def test_no_way_out(path: str, api: Caller, folder: Path) -> None:
+    for view in ("files", "tree"):
+        answer = api.get(f"{OUTPUTS}/{view}", params={"path": path})
+        assert answer.status_code in (400, 404)
+        assert SECRET not in answer.text
+        json.loads(answer.content)
+
+
+def test_a_link_to_itself(api: Caller, folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "logs" / "up").symlink_to("..")
+    assert "loop" in names_in(api.get(OUTPUTS).content)
+    assert api.get(f"{OUTPUTS}/tree").status_code == 200
+    for path in ("loop", "loop/x", "logs/up/logs/up/nosuch"):
+        assert api.get(f"{OUTPUTS}/files", params={"path": path}).status_code in (400, 404)
+        assert api.get(f"{OUTPUTS}/tree", params={"path": path}).status_code in (400, 404)
+
+
+def test_names_that_are_no_text(api: Caller, folder: Path) -> None:
+    write(Path(os.fsdecode(os.fsencode(folder) + b"/\xff.bin")), "x")
+    write(folder / "ünï cödé\n.txt", "x")
+    assert len(names_in(api.get(OUTPUTS).content)) == 11
+    assert api.get(f"{OUTPUTS}/tree").status_code == 200
+    assert api.get(f"{OUTPUTS}/files", params={"path": "ünï cödé\n.txt"}).content == b"x"
+
+
+def test_what_is_no_file(api: Caller, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    assert "pipe" not in names_in(api.get(OUTPUTS).content)
+    assert api.get(f"{OUTPUTS}/files?path=pipe").status_code == 404
+    assert api.get(f"{OUTPUTS}/files?path=logs").status_code == 404
+    assert api.get(f"{OUTPUTS}/tree?path=model.txt").status_code == 400
+
+
+def test_a_resumed_run_shows_the_outputs_of_its_original(api: Caller, folder: Path) -> None:
+    made = api.post(f"{P}/jobs/1/resume").json()
+    assert made["outputs_path"] == str(folder)
+    assert "model.txt" in names_in(api.get(f"{P}/jobs/2/outputs").content)
+    api.post(f"{P}/jobs/1/restart")
+    assert api.get(f"{P}/jobs/3/outputs").status_code == 404
+
+
+def test_where_outputs_lie(api: Caller, a_job: Run, services: Services) -> None:
+    expected = services.home.outputs("root", "quick-start", "job", 1)
+    assert api.get(f"{P}/jobs/1").json()["outputs_path"] == str(expected)

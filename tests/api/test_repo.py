@@ -1,0 +1,219 @@
+"""Code: uploaded as the clients do it, kept as commits, downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+from support import job
+
+from polylocal.api.services import Services
+from polylocal.settings import Settings, load
+from polylocal.store import Store
+from polylocal.store.rows import Project
+
+from .conftest import Caller, Json, P, names_in, put_code, tar_of, upload
+
+UPLOAD = f"{P}/repo/upload/"
+FILES = {"train.py": "print(1)\n", "data/labels.csv": "a,b\n", ".hidden": "x"}
+pytestmark = pytest.mark.usefixtures("project")
+
+
+def send(api: Caller, archive: bytes, **parts: str) -> Json | bytes:
+    answer = api.put(UPLOAD, files={"repo": ("x", archive), **{k: (None, v) for k, v in parts.items()}})
+    return {"status": answer.status_code, "body": answer.content}
+
+
+def test_an_upload(api: Caller, services: Services, project: Project) -> None:
+    answer = upload(api, FILES)
+    assert (answer.status_code, answer.content) == (200, b"")
+    repository = services.repository(project)
+    commit = repository.resolve("HEAD")
+    assert commit
+    assert {"train.py", ".hidden"} <= repository.files(commit)
+    assert repository.read(commit, "data/labels.csv") == b"a,b\n"
+    assert api.get(f"{P}/").json()["has_code"] is True
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_how_an_archive_is_packed_does_not_matter(mode: str, api: Caller) -> None:
+    assert send(api, tar_of(FILES, mode))["status"] == 200
+
+
+def test_a_large_upload(api: Caller) -> None:
+    """Larger than what is kept in memory while it is read."""
+    noise = bytes(n * n % 251 for n in range(2 * 2**20))
+    assert send(api, tar_of({"noise.bin": noise}, "w"))["status"] == 200
+    assert names_in(api.get(f"{P}/repo/download/").content) == ["noise.bin"]
+
+
+@pytest.mark.parametrize("flags", ['{"sync": true}', '{"async": false}', '{"delay": true}', "nonsense"])
+def test_flags_of_the_clients_change_nothing(flags: str, api: Caller) -> None:
+    assert send(api, tar_of(FILES), json=flags) == {"status": 200, "body": b""}
+
+
+def test_an_upload_that_changes_nothing_makes_no_commit(api: Caller) -> None:
+    def commit() -> object:
+        return api.post(f"{P}/jobs", {"config": job()}).json()["commit"]
+
+    upload(api, FILES)
+    first = commit()
+    upload(api, FILES)
+    assert commit() == first
+    upload(api, {"train.py": "print(2)\n"})
+    assert commit() != first
+    assert names_in(api.get(f"{P}/repo/download/").content) == ["train.py"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense", b"x" * 2000, gzip.compress(b"nonsense"), tar_of(FILES)[:80]],
+    ids=["empty", "short", "long", "packed nonsense", "cut short"],
+)
+def test_what_is_no_archive(content: bytes, api: Caller) -> None:
+    answer = api.put(UPLOAD, files={"repo": ("repo.tar.gz", content)})
+    assert answer.status_code == 400
+    assert "not a tar archive" in answer.json()["repo"][0]
+    assert api.get(f"{P}/").json()["has_code"] is False
+
+
+def test_an_upload_without_its_part(api: Caller) -> None:
+    none = {"repo": ["No file was submitted: send the tar.gz as the form part `repo`."]}
+    for more in (
+        {"files": {"code": ("repo.tar.gz", tar_of(FILES))}},
+        {"files": {"repo": (None, "text")}},
+        {"data": {"repo": "text"}},
+        {"json": {"repo": "text"}},
+        {},
+    ):
+        answer = api.put(UPLOAD, **more)
+        assert (answer.status_code, answer.json()) == (400, none)
+
+
+def hostile(name: str, link: str | None = None, kind: bytes = tarfile.REGTYPE) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        member.linkname = link or ""
+        tar.addfile(member)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        hostile("../outside"),
+        hostile("a/../../outside"),
+        hostile("link", "/etc/passwd", tarfile.SYMTYPE),
+        hostile("link", "../outside", tarfile.SYMTYPE),
+        hostile("link", "../outside", tarfile.LNKTYPE),
+        hostile("device", kind=tarfile.CHRTYPE),
+    ],
+    ids=["parent", "parent of a folder", "absolute link", "relative link", "hard link", "device"],
+)
+def test_an_archive_that_reaches_out_of_its_folder(archive: bytes, api: Caller, settings: Settings) -> None:
+    answer = api.put(UPLOAD, files={"repo": ("repo.tar.gz", archive)})
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["repo"]
+    assert not list(settings.home.rglob("outside"))
+    assert api.get(f"{P}/").json()["has_code"] is False
+
+
+def test_a_repository_in_the_code_is_left_out(api: Caller) -> None:
+    upload(api, {"train.py": "1", ".git/config": "[core]", "sub/.git/HEAD": "x", "sub/a": "1"})
+    assert names_in(api.get(f"{P}/repo/download/").content) == ["sub", "sub/a", "train.py"]
+
+
+def in_pieces(archive: bytes, size: int) -> Iterator[bytes]:
+    yield b'--b\r\nContent-Disposition: form-data; name="repo"; filename="r"\r\n\r\n' + archive
+    for _ in range(size // 2**16):
+        yield b"\0" * 2**16
+    yield b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+def test_an_upload_that_is_too_large(
+    says_its_size: bool, serving: object, settings: Settings, store: Store, api: Caller
+) -> None:
+    small = Services(load(home=settings.home, max_upload_mib=1), store)
+    caller = Caller(serving(small), api.token)  # type: ignore[operator]
+    pieces = in_pieces(tar_of(FILES, "w"), 2 * 2**20)
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = caller.put(UPLOAD, content=b"".join(pieces) if says_its_size else pieces, headers=headers)
+    assert answer.status_code == 413
+    assert caller.get(f"{P}/").json()["has_code"] is False
+
+
+# -- download -------------------------------------------------------------------------------------------------------
+
+
+def test_a_download(api: Caller, services: Services, project: Project) -> None:
+    put_code(services, project, FILES)
+    answer = api.get(f"{P}/repo/download/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/gzip"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["content-disposition"] == 'attachment; filename="quick-start-master.tar.gz"'
+    assert names_in(answer.content) == [".hidden", "data", "data/labels.csv", "train.py"]
+
+
+def test_a_download_of_a_commit(api: Caller, services: Services, project: Project) -> None:
+    first = put_code(services, project, FILES)
+    put_code(services, project, {"new.py": "1"})
+    assert names_in(api.get(f"{P}/repo/download/").content) == ["new.py"]
+    for commit in (first, first[:12]):
+        answer = api.get(f"{P}/repo/download/?commit={commit}")
+        assert "train.py" in names_in(answer.content)
+        assert f"quick-start-{commit}.tar.gz" in answer.headers["content-disposition"]
+    assert names_in(api.get(f"{P}/repo/download/?commit=").content) == ["new.py"]
+
+
+@pytest.mark.parametrize("commit", ["f" * 40, "nosuch", "--output=/tmp/x", "-h", "HEAD:new.py", "a b", "..", "a/../b"])
+def test_a_download_of_what_is_not_there(commit: str, api: Caller, services: Services, project: Project) -> None:
+    put_code(services, project, {"new.py": "1"})
+    answer = api.get(f"{P}/repo/download/", params={"commit": commit})
+    assert (answer.status_code, answer.json()) == (404, {"detail": f"The project has no commit `{commit}`."})
+
+
+def test_a_commit_with_a_zero_byte(api: Caller, services: Services, project: Project) -> None:
+    put_code(services, project, {"new.py": "1"})
+    assert api.get(f"{P}/repo/download/?commit=a%00b").status_code in (400, 404)
+
+
+def test_a_download_leaves_nothing_behind(
+    api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    folder = settings.home / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    put_code(services, project, FILES)
+    assert api.get(f"{P}/repo/download/").status_code == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_without_code(api: Caller) -> None:
+    answer = api.get(f"{P}/repo/download/")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "No code was uploaded to this project."})
+    assert api.get(f"{P}/repo/").status_code == 404
+    assert api.delete(f"{P}/repo/").status_code == 404
+
+
+def test_what_is_known_of_the_code(api: Caller, services: Services, project: Project) -> None:
+    put_code(services, project, FILES)
+    found = api.get(f"{P}/repo/").json()
+    assert list(found) == ["project", "created_at", "updated_at", "is_public"]
+    assert (found["project"], found["is_public"]) == ("quick-start", True)
+    assert found["created_at"] <= found["updated_at"]
+
+
+def test_deleting_the_code(api: Caller, services: Services, project: Project) -> None:
+    put_code(services, project, FILES)
+    answer = api.delete(f"{P}/repo/")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert api.get(f"{P}/").json()["has_code"] is False
+    put_code(services, project, {"new.py": "1"})
+    assert names_in(api.get(f"{P}/repo/download/").content) == ["new.py"]

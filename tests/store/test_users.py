@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.settings import Settings
+from polylocal.statuses import Kind
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, User
+
+
+def test_users_are_found_by_name_in_the_order_they_came(store: Store, root: User) -> None:
+    other = store.users.add("a-b_1")
+    assert store.users.get("root") == root
+    assert [user.username for user in store.users.all()] == ["root", other.username]
+    assert (root.is_superuser, other.is_superuser, other.is_active) == (True, False, True)
+
+
+def test_an_unknown_user(store: Store) -> None:
+    with pytest.raises(NotFound):
+        store.users.get("nobody")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "a@b", "ü", "x" * 157, "a/b", "a\n"])
+def test_names_that_the_clients_could_not_read_back_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(InvalidInput, match="letters, digits"):
+        store.users.add(name)
+
+
+def test_a_name_is_taken_once(store: Store, root: User) -> None:
+    with pytest.raises(InvalidInput, match="`root` already exists"):
+        store.users.add(root.username)
+
+
+def test_passwords(store: Store) -> None:
+    user = store.users.add("a", password="correct horse")
+    assert store.users.check_password("a", "correct horse") == user
+    assert store.users.check_password("a", "wrong horse") is None
+    assert store.users.check_password("nobody", "correct horse") is None
+
+
+def test_who_has_no_password_cannot_log_in_with_one(store: Store, root: User) -> None:
+    assert store.users.check_password(root.username, "") is None
+
+
+def test_a_short_password_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidInput, match="8 characters"):
+        store.users.add("a", password="short")
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_its_user(store: Store, root: User) -> None:
+    token = store.users.new_token(root)
+    found = store.users.by_token(token)
+    assert found is not None
+    assert (len(token), found.user, found.run_pk) == (40, root, None)
+
+
+@pytest.mark.parametrize("token", ["", "0" * 40, "' or 1=1 --"])
+def test_an_unknown_token_is_nobody(store: Store, root: User, token: str) -> None:
+    store.users.new_token(root)
+    assert store.users.by_token(token) is None
+
+
+def test_a_hash_is_no_token(store: Store, root: User) -> None:
+    store.users.new_token(root)
+    with store.database.read() as db:
+        kept = db.execute("select hash from tokens").fetchone()[0]
+    assert store.users.by_token(kept) is None
+
+
+def test_a_token_may_be_kept_twice(store: Store, root: User) -> None:
+    for _ in range(2):
+        store.users.keep_token(root, "from-a-file")
+    assert store.users.by_token("from-a-file") is not None
+    with store.database.read() as db:
+        assert db.execute("select count(*) from tokens").fetchone()[0] == 1
+
+
+def test_a_run_has_one_token_at_a_time(store: Store, root: User, project: Project) -> None:
+    run = store.runs.insert(project, root, NewRun(Kind.JOB))
+    first, second = (store.users.new_token(root, run.pk) for _ in range(2))
+    found = store.users.by_token(second)
+    assert store.users.by_token(first) is None
+    assert found is not None
+    assert found.run_pk == run.pk
+
+
+def test_neither_tokens_nor_passwords_are_in_the_files(store: Store, root: User, settings: Settings) -> None:
+    secrets = [store.users.new_token(root) for _ in range(3)]
+    store.users.keep_token(root, "a-token-from-a-file")
+    store.users.add("a", password="correct horse")
+    store.close()
+    written = b"".join(path.read_bytes() for path in settings.home.glob("polylocal.db*"))
+    assert root.username.encode() in written
+    for secret in (*secrets, "a-token-from-a-file", "correct horse"):
+        assert secret.encode() not in written

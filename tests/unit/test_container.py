@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from support import build, job
+
+from polylocal.polyaxonfile import Resources, parse
+from polylocal.runner.container import (
+    HOME_LABEL,
+    RUN_LABEL,
+    ContainerPlan,
+    Limits,
+    Mount,
+    Surroundings,
+    context_files,
+    image_name,
+    info,
+    limits,
+    plan,
+)
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+UUID = "5a3f"
+AROUND = Surroundings(
+    installation="abcdef",
+    node="here",
+    network="bridge",
+    outputs=Path("/home/me/outputs"),
+    context=Path("/home/me/context"),
+    data={},
+    api_url="http://host.docker.internal:8000",
+    token="secret",
+)
+
+
+def run(**values: Any) -> Run:
+    blank: dict[str, Any] = {field.name: None for field in fields(Run)}
+    about = {"kind": "job", "id": 3, "uuid": UUID, "owner": "root", "project_name": "Quick-Start", "project_id": 9}
+    return Run(**{**blank, **about, "project_uuid": "77", **values})
+
+
+def planned(around: Surroundings = AROUND, **sections: Any) -> ContainerPlan:
+    return plan(run(), parse(job("echo  hi", **sections), Kind.JOB), "an:image", "/bin/bash", around)
+
+
+def test_names_are_the_documented_ones() -> None:
+    assert planned().name == f"plx-job-{UUID}"
+    assert image_name(run(kind="build")) == f"quick-start_9:{UUID}"
+
+
+def test_the_command_goes_through_the_shell() -> None:
+    assert planned().command == ["/bin/bash", "-c", "echo hi"]
+    assert planned().image == "an:image"
+
+
+def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:
+    assert planned().mounts == [
+        Mount(AROUND.outputs, PurePosixPath("/plx-outputs/root/Quick-Start/jobs/3")),
+        Mount(AROUND.context, PurePosixPath("/plx-context"), read_only=True),
+    ]
+
+
+def test_data_folders_are_mounted_by_name_and_told() -> None:
+    around = Surroundings(**{**vars(AROUND), "data": {"b": Path("/y"), "a": Path("/x")}})
+    found = planned(around)
+    wanted = [Mount(Path("/x"), PurePosixPath("/plx-data/a")), Mount(Path("/y"), PurePosixPath("/plx-data/b"))]
+    assert list(found.mounts[2:]) == wanted
+    assert json.loads(found.env["POLYAXON_RUN_DATA_PATHS"]) == {"a": "/plx-data/a", "b": "/plx-data/b"}
+
+
+def test_the_labels_say_whose_it_is() -> None:
+    assert planned().labels == {HOME_LABEL: "abcdef", RUN_LABEL: f"job/{UUID}"}
+
+
+def test_labels_of_the_polyaxonfile_are_added() -> None:
+    assert planned(environment={"labels": {"team": "a", "n": 1}}).labels.items() >= {"team": "a", "n": "1"}.items()
+
+
+@pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL])
+def test_labels_of_the_polyaxonfile_never_replace_ours(label: str) -> None:
+    assert planned(environment={"labels": {label: "someone"}}).labels[label] != "someone"
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, Limits()),
+        ({"cpu": {"limits": 1.5, "requests": 1}}, Limits(cpus=1.5)),
+        ({"cpu": {"requests": 1}}, Limits()),
+        ({"memory": {"limits": 64, "requests": 32}}, Limits(memory_mib=64, memory_reservation_mib=32)),
+        ({"memory": {"requests": 32}}, Limits(memory_reservation_mib=32)),
+        ({"gpu": {"limits": 2, "requests": 1}}, Limits(gpus=2)),
+        ({"gpu": {"requests": 1}}, Limits(gpus=1)),
+        ({"gpu": {"limits": 0}}, Limits()),
+        ({"tpu": {"limits": 8}}, Limits()),
+    ],
+)
+def test_limits(resources: dict[str, Any], expected: Limits) -> None:
+    assert limits(Resources(**resources)) == expected
+
+
+def test_no_resources_are_no_limits() -> None:
+    assert limits(None) == planned().limits == Limits()
+
+
+def test_a_run_without_gpus_sees_none() -> None:
+    assert planned().env["NVIDIA_VISIBLE_DEVICES"] == "none"
+    assert "NVIDIA_VISIBLE_DEVICES" not in planned(environment={"resources": {"gpu": {"limits": 1}}}).env
+
+
+def test_the_environment_has_the_names_of_every_version() -> None:
+    env = planned(params={"lr": 0.1}, logging={"level": "debug"}).env
+    assert env["POLYAXON_API_WS_HOST"] == "ws://host.docker.internal:8000"
+    assert json.loads(env["POLYAXON_DECLARATIONS"]) == json.loads(env["POLYAXON_PARAMS"]) == {"lr": 0.1}
+    assert env["POLYAXON_RUN_OUTPUTS_PATH"] == "/plx-outputs/root/Quick-Start/jobs/3"
+    assert (env["POLYAXON_LOG_LEVEL"], env["POLYAXON_USER_TOKEN"]) == ("DEBUG", "secret")
+    assert all(isinstance(value, str) for value in env.values())
+
+
+def test_the_clients_find_the_runs_id_in_its_name() -> None:
+    assert info(run())["job_name"] == "root.Quick-Start.jobs.3"
+    assert json.loads(planned().env["POLYAXON_JOB_INFO"]) == info(run())
+
+
+def test_the_token_is_handed_over_in_a_file() -> None:
+    assert json.loads(context_files("abc")[".authtoken"]) == {"POLYAXON_SECRET_USER_TOKEN": "abc"}
+
+
+def test_what_has_no_command_has_no_plan() -> None:
+    specification = parse(build(), Kind.BUILD)
+    with pytest.raises(ValueError, match="no command"):
+        plan(run(kind="build"), specification, "an:image", "/bin/sh", AROUND)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.runner.engine.base import EngineInfo
+from polylocal.runner.engine.link import EngineLink
+
+INFO = EngineInfo("Docker", "20.10", "1.41", "unix:///x", 2, 4096, "/var/lib/docker", False, False)
+
+
+class Flaky:
+    """An engine that does not answer the first times."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def info(self) -> EngineInfo:
+        if self.errors:
+            raise self.errors.pop(0)
+        return INFO
+
+
+def link(*errors: Exception) -> EngineLink:
+    engine: Any = Flaky(*errors)
+    return EngineLink(engine, "unix:///x", pause_s=0)
+
+
+@pytest.mark.parametrize("error", [EngineUnreachable("away"), EngineError("busy")])
+def test_asking_once(error: Exception) -> None:
+    asked = link(error)
+    assert (asked.check(), asked.info) == (False, None)
+    assert (asked.check(), asked.info) == (True, INFO)
+
+
+def test_it_is_said_once_that_the_engine_is_gone_and_once_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    asked = link(*[EngineUnreachable("away")] * 5)
+    asked.wait_until_back()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert not asked.is_away
+
+
+def test_nothing_is_said_of_an_engine_that_answers(caplog: pytest.LogCaptureFixture) -> None:
+    link().wait_until_back()
+    assert caplog.records == []
+
+
+def test_patience_repeats_until_it_is_done() -> None:
+    tries, troubles = [EngineUnreachable("cut"), EngineUnreachable("cut")], list[int]()
+
+    def call() -> str:
+        if tries:
+            raise tries.pop()
+        return "done"
+
+    assert link(EngineUnreachable("away")).patiently(call, lambda: troubles.append(1)) == "done"
+    assert troubles == [1, 1]
+
+
+def test_patience_is_only_for_an_engine_that_is_away() -> None:
+    def call() -> None:
+        raise EngineError("no such image")
+
+    with pytest.raises(EngineError, match="no such image"):
+        link().patiently(call)
+
+
+def test_all_threads_come_back() -> None:
+    asked = link(*[EngineUnreachable("away")] * 20)
+    threads = [threading.Thread(target=asked.wait_until_back) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not asked.is_away

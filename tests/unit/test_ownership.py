@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polylocal.errors import EngineError
+from polylocal.runner.container import HOME_LABEL, ContainerPlan
+from polylocal.runner.ownership import foreign, make_writable, reclaim
+
+ME = os.getuid()
+SOMEBODY = ME + 1
+
+
+class Helper:
+    """An engine that only runs helpers; it answers with a code or refuses."""
+
+    def __init__(self, answer: int | EngineError = 0) -> None:
+        self.answer = answer
+        self.plans: list[ContainerPlan] = []
+
+    def run_helper(self, plan: ContainerPlan) -> int:
+        self.plans.append(plan)
+        if isinstance(self.answer, EngineError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_text("a")
+    (folder / "link").symlink_to("/etc")
+    return folder
+
+
+def reclaimed(outputs: Path, uid: int, engine: Any) -> str | None:
+    return reclaim(outputs, uid, os.getgid(), engine, "an:image", "abcdef")
+
+
+def test_outputs_are_writable_for_any_user_of_any_image(tmp_path: Path) -> None:
+    make_writable(tmp_path / "a" / "b")
+    make_writable(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o777
+
+
+def test_what_is_ours_is_not_foreign(outputs: Path) -> None:
+    assert list(foreign(outputs, ME)) == []
+
+
+def test_foreign_things_are_found_and_links_not_followed(outputs: Path) -> None:
+    found = {path.relative_to(outputs).as_posix() for path in foreign(outputs, SOMEBODY)}
+    assert found == {".", "sub", "sub/a", "link"}
+
+
+def test_nothing_is_done_where_all_is_ours(outputs: Path) -> None:
+    engine = Helper()
+    assert reclaimed(outputs, ME, engine) is None
+    assert engine.plans == []
+
+
+def test_a_container_of_the_runs_own_image_hands_over(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    engine = Helper()
+    assert reclaimed(outputs, SOMEBODY, engine) is None
+    plan = engine.plans[0]
+    assert (plan.image, plan.user, plan.network) == ("an:image", "0", "none")
+    assert plan.command == ["chown", "-hR", f"{SOMEBODY}:{os.getgid()}", "/plx-outputs"]
+    assert plan.labels == {HOME_LABEL: "abcdef"}
+    assert [mount.source for mount in plan.mounts] == [outputs]
+
+
+def test_root_hands_over_itself(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[tuple[str, int, bool]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda p, uid, _, follow_symlinks: handed.append((p.name, uid, follow_symlinks)))
+    engine = Helper()
+    assert reclaimed(outputs, SOMEBODY, engine) is None
+    assert sorted(handed) == [(name, SOMEBODY, False) for name in ("a", "link", "outputs", "sub")]
+    assert engine.plans == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [(1, "ended with exit code 1"), (EngineError("no chown in it"), "no chown in it")]
+)
+def test_what_could_not_be_handed_over_is_said(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, answer: int | EngineError, words: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert words in (reclaimed(outputs, SOMEBODY, Helper(answer)) or "")
+
+
+def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
+    assert reclaimed(tmp_path / "gone", ME, Helper()) is None

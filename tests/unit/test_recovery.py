@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from polylocal.runner.engine.base import Found
+from polylocal.runner.recovery import Remove, plan
+from polylocal.store.rows import Run
+
+NOW = "2018-08-23T12:00:00.000000+00:00"
+A_MINUTE_AGO = "2018-08-23T11:59:00.000000+00:00"
+CONTAINER = Found("c1", "job/abc", "exited")
+
+
+def run(**values: Any) -> Run:
+    blank: dict[str, Any] = {field.name: None for field in fields(Run)}
+    return Run(**{**blank, "kind": "job", "id": 7, "uuid": "abc", "status": "running", **values})
+
+
+def test_a_container_without_a_row_goes() -> None:
+    assert plan([CONTAINER], {}, set(), NOW) == [Remove("c1", "no run knows it")]
+
+
+def test_a_container_of_a_done_run_goes() -> None:
+    done = run(status="failed", finished_at=A_MINUTE_AGO)
+    assert plan([CONTAINER], {"abc": done}, set(), NOW) == [Remove("c1", "job/7 is failed")]
+
+
+@pytest.mark.parametrize("status", ["created", "building", "scheduled", "running", "unknown", "warning"])
+def test_a_container_of_an_open_run_stays(status: str) -> None:
+    assert plan([CONTAINER], {"abc": run(status=status)}, set(), NOW) == []
+
+
+@pytest.mark.parametrize("runs", [{}, {"abc": run(status="succeeded", finished_at=A_MINUTE_AGO)}])
+def test_what_a_thread_has_in_hand_stays(runs: dict[str, Run]) -> None:
+    assert plan([CONTAINER], runs, {"abc"}, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"ttl": 61}, True),
+        ({"ttl": 60}, False),
+        ({"ttl": 0}, False),
+        ({"ttl": None}, False),
+        ({"ttl": 3600, "deleted_at": A_MINUTE_AGO}, False),
+        ({"ttl": 3600, "finished_at": None}, False),
+    ],
+)
+def test_a_done_container_is_kept_for_its_ttl(values: dict[str, Any], kept: bool) -> None:
+    done = run(**{"status": "succeeded", "finished_at": A_MINUTE_AGO, **values})
+    assert (plan([CONTAINER], {"abc": done}, set(), NOW) == []) is kept
+
+
+def test_each_container_is_judged_by_itself() -> None:
+    found = [CONTAINER, Found("c2", "build/def", "running"), Found("c3", "", "exited")]
+    runs = {"abc": run(), "def": run(kind="build", id=2, uuid="def", status="stopped")}
+    assert [removal.container_id for removal in plan(found, runs, set(), NOW)] == ["c2", "c3"]

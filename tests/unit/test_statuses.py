@@ -1,0 +1,61 @@
+"""The transition table against the documented one."""
+
+from __future__ import annotations
+
+import pytest
+
+from polylocal.statuses import DONE, NOT_DONE, STARTS, TRANSITIONS, Kind, Status, can_move, is_done
+
+OPEN = "created resuming warning unschedulable building scheduled starting running unknown".split()
+FINISHED = "succeeded failed upstream_failed stopped skipped".split()
+
+# target → the sources of the documents that a guard against moving a done run leaves
+DOCUMENTED = {
+    "building": {"created", "resuming", "scheduled", "unschedulable", "unknown", "warning"},
+    "scheduled": {"created", "building", "resuming", "unschedulable", "unknown", "warning"},
+    "running": {"created", "scheduled", "building", "unknown", "resuming", "unschedulable", "warning", "starting"},
+    "resuming": {"created", "warning"},
+    "unknown": set(OPEN) - {"unknown"},
+    "warning": set(OPEN) - {"warning"},
+    "unschedulable": set(OPEN) - {"unschedulable"},
+}
+
+
+def test_the_statuses_are_those_of_the_documents() -> None:
+    assert set(Status) == {*OPEN, *FINISHED}
+
+
+@pytest.mark.parametrize("target", sorted(DOCUMENTED))
+def test_a_status_is_reached_from_its_documented_sources(target: str) -> None:
+    assert TRANSITIONS[Status(target)] == DOCUMENTED[target]
+
+
+@pytest.mark.parametrize("target", FINISHED)
+def test_every_open_run_may_end(target: str) -> None:
+    assert {source for source in Status if can_move(source, Status(target))} == set(OPEN)
+
+
+@pytest.mark.parametrize("source", FINISHED)
+def test_a_done_run_moves_nowhere(source: str) -> None:
+    assert is_done(source)
+    assert not [target for target in Status if can_move(source, target)]
+
+
+def test_nothing_becomes_created_again() -> None:
+    assert TRANSITIONS[Status.CREATED] == frozenset()
+
+
+def test_every_status_has_a_row_and_is_open_or_done() -> None:
+    assert set(TRANSITIONS) == set(Status)
+    assert set(Status) == DONE | NOT_DONE
+    assert not DONE & NOT_DONE
+    assert not STARTS & DONE
+
+
+@pytest.mark.parametrize(("kind", "plural"), [(Kind.BUILD, "builds"), (Kind.JOB, "jobs")])
+def test_the_plural_is_the_word_in_urls(kind: Kind, plural: str) -> None:
+    assert kind.plural == plural
+
+
+def test_no_unknown_word_counts_as_done() -> None:
+    assert not is_done("finished")
