@@ -41,7 +41,12 @@ class Client:
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         headers = {"Authorization": f"Token {token}"} if token else {}
-        self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=5.0))
+        self._http = httpx2.Client(
+            base_url=url,
+            headers=headers,
+            timeout=httpx2.Timeout(60.0, connect=5.0),
+            verify=url.startswith("https:"),  # reading all certificates takes longer than most commands
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -84,8 +89,11 @@ class Client:
         results: list[Json] = self._json("GET", "/polylocal/v1/runs", params=parameters)["results"]
         return results
 
-    def project_runs(self, owner: str, project: str, kind: str, query: str | None, sort: str | None) -> list[Json]:
-        parameters = {name: value for name, value in (("query", query), ("sort", sort)) if value}
+    def project_runs(
+        self, owner: str, project: str, kind: str, *, query: str | None, sort: str | None, limit: int
+    ) -> list[Json]:
+        given = (("query", query), ("sort", sort), ("limit", str(limit)))
+        parameters = {name: value for name, value in given if value}
         results: list[Json] = self._json("GET", f"/api/v1/{owner}/{project}/{kind}s/", params=parameters)["results"]
         return results
 
@@ -122,11 +130,11 @@ class Client:
     def _stream(self, path: str, parameters: Json, missing_is_empty: bool = False) -> Iterator[Iterator[bytes]]:
         timeout = httpx2.Timeout(None, connect=5.0)
         with _translated(self.url), self._http.stream("GET", path, params=parameters, timeout=timeout) as response:
-            if response.status_code == 404 and missing_is_empty:
-                yield iter(())
-                return
             if not response.is_success:
                 response.read()
+                if missing_is_empty and response.status_code == 404 and response.text.startswith('"'):
+                    yield iter(())  # the run is there, its log is not yet
+                    return
                 _raise(response)
             yield response.iter_bytes()
 
@@ -140,7 +148,11 @@ class Client:
                 return
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
-        found: Json = self._call(method, path, **more).json()
+        response = self._call(method, path, **more)
+        try:
+            found: Json = response.json()
+        except ValueError as error:
+            raise SetupError(f"what answers at {self.url} is no polylocal daemon: it sends no JSON") from error
         return found
 
     def _call(self, method: str, path: str, **more: Any) -> httpx2.Response:

@@ -59,7 +59,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
 
     app = api.build(Services(settings, store, engine_state))
     bridge = Bridge(app, engine, settings, port)
-    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url))
+    grew = app.state.changes.grew
+    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grew))
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
@@ -141,6 +142,7 @@ def _server(app: Starlette | api.FromContainers, lifespan: str = "on") -> uvicor
         access_log=False,
         lifespan="on" if lifespan == "on" else "off",
         timeout_graceful_shutdown=1,  # followers of logs stay as long as they are let
+        timeout_keep_alive=75,  # a client that was quiet for a while need not connect anew
         server_header=False,
     )
     return uvicorn.Server(config)

@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,9 +63,11 @@ class Position:
 class LogWriter:
     """Appends to one run's log. One thread at a time. An existing log is continued."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, grew: Callable[[Path], None] = lambda path: None) -> None:
+        """`grew` is called after each piece: a hint for those who follow."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._grew = grew
         self._data = path.open("ab", buffering=0)
         self._times = times_of(path).open("ab", buffering=0)
         self.size = self._data.tell()
@@ -82,6 +84,7 @@ class LogWriter:
             _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
         _write_all(self._data, data)
         self.size += len(data)
+        self._grew(self.path)
 
     def line(self, text: str) -> None:
         """A line of polylocal's own, in the log of a build."""
@@ -158,20 +161,36 @@ def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         yield piece.stream, data
 
 
+@dataclass
+class Stamped:
+    """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, the form that later clients know.
+
+    Each `read` gives what has come since the one before.
+    """
+
+    path: Path
+    offset: int = 0
+    _at_line_start: bool = True
+
+    def read(self) -> Iterator[bytes]:
+        for piece, data in _by_piece(self.path, self.offset):
+            self.offset += len(data)
+            yield self._with_stamps(data, _stamp(piece))
+
+    def _with_stamps(self, data: bytes, stamp: bytes) -> bytes:
+        first = stamp if self._at_line_start else b""
+        self._at_line_start = data.endswith(b"\n")
+        whole = data[:-1] if self._at_line_start else data
+        return first + whole.replace(b"\n", b"\n" + stamp) + (b"\n" if self._at_line_start else b"")
+
+
+def _stamp(piece: Piece) -> bytes:
+    return datetime.fromtimestamp(piece.time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC -- ").encode()
+
+
 def stamped(path: Path) -> Iterator[bytes]:
-    """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, the form that later clients know."""
-    at_line_start = True
-    for piece, data in _by_piece(path, 0):
-        prefix = datetime.fromtimestamp(piece.time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC -- ").encode()
-        lines = data.split(b"\n")
-        out = []
-        for index, line in enumerate(lines):
-            last = index == len(lines) - 1
-            if at_line_start and (line or not last):
-                out.append(prefix)
-            out.append(line if last else line + b"\n")
-            at_line_start = not last or (at_line_start and not line)
-        yield b"".join(out)
+    """All of a log as `Stamped` gives it."""
+    return Stamped(path).read()
 
 
 def positions(path: Path) -> dict[int, Position]:
@@ -244,8 +263,10 @@ class _Meter:
             self._lines += newlines
             self._restart()
             data = data[data.rindex(b"\n") + 1 :]
-        if is_stored:  # measured already
-            self._measured += _length(self._decoder.decode(b"", final=True)) + len(data)
+        if is_stored:  # in the engine's form already
+            begun, _ = self._decoder.getstate()
+            goes_on = data and data[0] & 0xC0 == 0x80  # with the rest of the character: the engine had all of it
+            self._measured += len(data) + (len(begun) if goes_on else len(begun) * len(_REPLACED))
             self._decoder.reset()
             return
         while data:

@@ -77,9 +77,19 @@ class Repository:
         """The commit that a branch, tag or (short) hash names; None if there is none."""
         if not self.exists or treeish.startswith("-") or "\0" in treeish:
             return None
+        if treeish in ("HEAD", BRANCH) and (newest := self._newest()):
+            return newest
         done = self._run("rev-parse", "--verify", "--quiet", f"{treeish}^{{commit}}", check=False)
         found = done.stdout.decode().strip()
         return found if _HASH.fullmatch(found) else None  # a range or an exclusion is no one commit
+
+    def _newest(self) -> str | None:
+        """The head of the branch, read without git: every new run asks for it."""
+        try:
+            found = (self.path / "refs" / "heads" / BRANCH).read_text().strip()
+        except OSError:
+            return None  # packed away, or there is none: git knows
+        return found if _HASH.fullmatch(found) else None
 
     def files(self, commit: str, folder: str = "") -> set[str]:
         """Names of files at the top of the code, or of a folder in it. Raises NotFound: there is no such folder."""

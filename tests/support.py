@@ -18,7 +18,7 @@ import docker
 from polylocal import occupancy
 from polylocal.client import Client
 from polylocal.paths import Home
-from polylocal.runner.container import HOME_LABEL
+from polylocal.runner.container import IMAGE_LABEL
 from polylocal.runner.engine.dockerengine import DockerEngine
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def sweep(address: str, installation: str) -> None:
         engine.remove(found.id)
     engine.close()
     client = docker.DockerClient(base_url=address)
-    for image in client.images.list(filters={"label": f"{HOME_LABEL}={installation}"}):
+    for image in client.images.list(filters={"label": f"{IMAGE_LABEL}={installation}"}):
         client.images.remove(image.id, force=True)
     client.close()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cache
+from typing import Any, NoReturn
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polylocal.api import logs, openapi, outputs, projects, repos, runs, system
 from polylocal.api.endpoint import Access, Call, Endpoint
@@ -27,6 +29,7 @@ from polylocal.store.users import Credentials
 
 log = logging.getLogger(__name__)
 
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # which of them a path takes is said by the table
 MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
 BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
 
@@ -56,10 +59,9 @@ def build(services: Services) -> Starlette:
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = endpoint
-    described = openapi.document(ENDPOINTS)
     routes = [
-        Route("/api/v1/openapi.json", lambda request: JSONResponse(described)),
-        *(Route(path, _answering(methods, services), methods=list(methods)) for path, methods in by_path.items()),
+        Route("/api/v1/openapi.json", _described),
+        *(Route(path, _answering(methods, services), methods=_METHODS) for path, methods in by_path.items()),
     ]
     app = Starlette(
         routes=routes,
@@ -70,6 +72,16 @@ def build(services: Services) -> Starlette:
     app.router.redirect_slashes = False
     app.state.changes = changes
     return app
+
+
+def _described(request: Request) -> Response:
+    return JSONResponse(_document())
+
+
+@cache
+def _document() -> dict[str, Any]:
+    """Made when somebody first asks: it takes longer than all the rest of a start."""
+    return openapi.document(ENDPOINTS)
 
 
 class TidyPaths:
@@ -98,19 +110,30 @@ class FromContainers:
 
 def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
     async def answer(request: Request) -> Response:
-        endpoint = methods["GET" if request.method == "HEAD" else request.method]
-        credentials = None
+        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(methods)})
+        call = Call(request, endpoint, services)
         if endpoint.access is not Access.ANYONE:
-            credentials = await run_in_threadpool(_authenticate, request, services)
-            if endpoint.access is Access.ADMIN and not credentials.user.is_superuser:
-                raise NotAllowed
-            if credentials.run_pk is not None and endpoint.access is Access.USER and endpoint.method != "GET":
-                raise NotAllowed
-        data = await _body(request, endpoint, services)
-        result = await run_in_threadpool(endpoint.handler, Call(request, endpoint, services, credentials, data))
+            await run_in_threadpool(_admit, call)  # before anything of the body is looked at
+        async with _body(request, endpoint, services) as data:
+            call.data = data
+            result = await run_in_threadpool(endpoint.handler, call)
         return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
 
     return answer
+
+
+def _admit(call: Call) -> None:
+    """Who is it, may they, and is there what the path is about?"""
+    call.credentials = _authenticate(call.request, call.services)
+    endpoint = call.endpoint
+    if endpoint.access is Access.ADMIN and not call.user.is_superuser:
+        raise NotAllowed
+    if call.run_pk is not None and endpoint.access is Access.USER and endpoint.path != "/api/v1/users":
+        raise NotAllowed  # a run's token is for its own project
+    if "{project}" in endpoint.path and call.project and "{id:id}" in endpoint.path:
+        _ = call.run
 
 
 def _authenticate(request: Request, services: Services) -> Credentials:
@@ -131,37 +154,58 @@ def _authenticate(request: Request, services: Services) -> Credentials:
     return credentials
 
 
-async def _body(request: Request, endpoint: Endpoint, services: Services) -> object:
-    """JSON, a form, or nothing: `{}`."""
+@asynccontextmanager
+async def _body(request: Request, endpoint: Endpoint, services: Services) -> AsyncIterator[object]:
+    """JSON, a form, or nothing: `{}`. The files of a form are closed at the end."""
     if request.method in ("GET", "HEAD"):
-        return {}
-    limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else MAX_BODY
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise HTTPException(413, f"The body has {int(length)} bytes, more than the {limit} that are taken here.")
+        yield {}
+        return
+    limited = _limited(request, services.settings.max_upload_mib * 2**20 if endpoint.is_upload else MAX_BODY)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        return await _form(request)
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > limit:
+    if media not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        yield _json(await limited.body())
+        return
+    async with limited.form() as form:
+        yield {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, refused as soon as more than `limit` bytes of a body are announced or come."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length[:20]) > limit:
+        raise HTTPException(413, f"The body has {length[:20]} bytes, more than the {limit} that are taken here.")
+    seen = 0
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
             raise HTTPException(413, f"The body has more than the {limit} bytes that are taken here.")
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _json(raw: bytes) -> object:
     if not raw.strip():
         return {}
     try:
-        return json.loads(raw, parse_constant=_refuse_constant)
+        data = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
+        if b"\\u" in raw:
+            json.dumps(data, ensure_ascii=False).encode()  # halves of characters can't be kept
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"JSON parse error - {error}") from error
+    return data
 
 
-def _refuse_constant(word: str) -> object:
-    raise ValueError(f"{word} is not JSON")
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if math.isfinite(number) else _refuse(word)
 
 
-async def _form(request: Request) -> object:
-    form = await request.form()
-    return {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number that can be kept")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -36,6 +36,8 @@ def _json_object(value: object) -> object:
     return value
 
 
+_MOST = 2**63 - 1  # what a column holds
+
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
 Text = str | None
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
@@ -84,8 +86,8 @@ class NewRunBody(Body):
     backend: Text = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
-    build_job: int | None = None
-    ttl: Annotated[int, Field(ge=0)] | None = None
+    build_job: Annotated[int, Field(ge=0, le=_MOST)] | None = None
+    ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
 
     @property
@@ -123,7 +125,7 @@ class Cloning(Body):
     name: Slug | None = None
     description: Text = None
     tags: Tags | None = None
-    ttl: Annotated[int, Field(ge=0)] | None = None
+    ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
 
     @property
@@ -201,7 +203,7 @@ _MESSAGES = {
 
 def _message(code: str, text: str, context: Mapping[str, Any], value: object) -> str:
     """The words that the platform's own framework uses."""
-    if value is None and code.endswith("_type"):
+    if value is None and (code.endswith("_type") or code == "literal_error"):
         return "This field may not be null."
     if code == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."

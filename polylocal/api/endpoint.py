@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,18 +11,34 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
 from polylocal.api.services import Services
-from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.logs import read
 from polylocal.statuses import Kind
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.users import Credentials
 
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
+
+
+class IdConvertor(Convertor[int]):
+    """Numbers that a row can have: a longer one is no path of ours."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("id", IdConvertor())
 
 
 class Access(StrEnum):
@@ -67,26 +84,24 @@ class Endpoint:
 class Call:
     """One request: who asks, about what, with which body."""
 
-    def __init__(
-        self, request: Request, endpoint: Endpoint, services: Services, credentials: Credentials | None, data: object
-    ) -> None:
+    def __init__(self, request: Request, endpoint: Endpoint, services: Services) -> None:
         self.request = request
         self.endpoint = endpoint
         self.services = services
         self.store = services.store
-        self._credentials = credentials
-        self._data = data
+        self.credentials: Credentials | None = None
+        self.data: object = {}
 
     @property
     def user(self) -> User:
-        if self._credentials is None:
+        if self.credentials is None:
             raise RuntimeError(f"{self.endpoint.path} is open to anyone and knows no user")
-        return self._credentials.user
+        return self.credentials.user
 
     @property
     def run_pk(self) -> int | None:
         """Set when a run's own token is used."""
-        return self._credentials.run_pk if self._credentials else None
+        return self.credentials.run_pk if self.credentials else None
 
     def parameter(self, name: str) -> str:
         return cast(str, self.request.path_params[name])
@@ -98,11 +113,7 @@ class Call:
         return (self.query(name) or "").lower() in ("true", "1", "yes")
 
     def body(self, model: type[AnyBody]) -> AnyBody:
-        return bodies.read(model, self._data)
-
-    @property
-    def data(self) -> object:
-        return self._data
+        return bodies.read(model, self.data)
 
     @cached_property
     def project(self) -> Project:
@@ -125,10 +136,7 @@ class Call:
         return self.store.runs.get(self.project, kind, self.number("id"))
 
     def number(self, name: str) -> int:
-        value = cast(int, self.request.path_params[name])
-        if value >= 2**63:  # more than any row can have
-            raise NotFound
-        return value
+        return cast(int, self.request.path_params[name])
 
     def _check_run_token(self, project: Project, reads_only: bool) -> None:
         """A run's token reads its own project, and writes what its own run is told to write."""
@@ -144,7 +152,9 @@ class Call:
 def file_as_it_is(path: Path, media: str) -> Response:
     """A file that may be growing: as much of it as is there now, and that much is announced."""
     size = path.stat().st_size
-    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; filename*=utf-8''{quote(path.name)}"}
+    plain = path.name.isascii() and path.name.isprintable() and not set(path.name) & set('"\\')
+    name = f'filename="{path.name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(path.name))}"
+    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {name}"}
     return StreamingResponse(read(path, 0, size), media_type=media, headers=headers)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from watchfiles import awatch
 
@@ -19,7 +21,6 @@ from polylocal.store.rows import Run
 
 LOOK_S = 1.0  # without a word from anybody a follower looks this often
 _MEDIA = "text/plain; charset=utf-8"
-_CHUNK = 1 << 18
 
 
 def show(call: Call) -> Response:
@@ -27,7 +28,8 @@ def show(call: Call) -> Response:
     path = call.services.log(call.run)
     if call.flag("follow"):
         changes: Changes = call.request.app.state.changes
-        return StreamingResponse(follow(path, call.run, call.store, changes), media_type=_MEDIA)
+        source = logs.Stamped(path) if call.flag("timestamps") else _Plain(path)
+        return StreamingResponse(follow(source, call.run, call.store, changes), media_type=_MEDIA)
     if not path.exists():
         return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
     if call.flag("timestamps"):
@@ -51,8 +53,17 @@ def append(call: Call) -> Response:
     return empty()
 
 
+@dataclass
+class Wakeup:
+    """What a follower waits for."""
+
+    event: asyncio.Event
+    run_changed: bool = False
+
+
 class Changes:
-    """Wakes followers when a log grows (the folder is watched) or a run changes (the store says so).
+    """Wakes followers when a log grows (the runner says so, and the folder is watched for what others write) or a run
+    changes (the store says so). All of these are hints.
 
     Belongs to one event loop; on any other, followers look every second.
     """
@@ -60,77 +71,105 @@ class Changes:
     def __init__(self, folder: Path, store: Store) -> None:
         self._folder = folder
         self._store = store
-        self._events: dict[str | int, set[asyncio.Event]] = {}
+        self._wakeups: dict[str | int, set[int]] = {}
+        self._by_id: dict[int, Wakeup] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def watch(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._folder.mkdir(parents=True, exist_ok=True)
-        leave = self._store.subscribe(self._run_changed)
+        leave = self._store.subscribe(self._pass_on)
         try:
-            # a line is passed on after a millisecond of silence, in a flood every 20
-            async for changed in awatch(self._folder, debounce=20, step=1, stop_event=stop, recursive=True):
+            async for changed in awatch(self._folder, debounce=40, step=20, stop_event=stop, recursive=True):
                 for _, path in changed:
                     self._wake(path)
         finally:
             leave()
 
-    @contextmanager
-    def of(self, path: Path, run: Run) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        keys: tuple[str | int, ...] = (str(path), run.pk) if asyncio.get_running_loop() is self._loop else ()
-        for key in keys:
-            self._events.setdefault(key, set()).add(event)
-        try:
-            yield event
-        finally:
-            for key in keys:
-                self._events[key].discard(event)
-                if not self._events[key]:
-                    del self._events[key]
+    def grew(self, path: Path) -> None:
+        """From any thread."""
+        self._pass_on(str(path))
 
-    def _run_changed(self, pk: int) -> None:
+    @contextmanager
+    def of(self, path: Path, run: Run) -> Iterator[Wakeup]:
+        wakeup = Wakeup(asyncio.Event())
+        keys: tuple[str | int, ...] = (str(path), run.pk) if asyncio.get_running_loop() is self._loop else ()
+        self._by_id[id(wakeup)] = wakeup
+        for key in keys:
+            self._wakeups.setdefault(key, set()).add(id(wakeup))
+        try:
+            yield wakeup
+        finally:
+            del self._by_id[id(wakeup)]
+            for key in keys:
+                self._wakeups[key].discard(id(wakeup))
+                if not self._wakeups[key]:
+                    del self._wakeups[key]
+
+    def _pass_on(self, key: str | int) -> None:
         loop = self._loop
-        if loop is not None and not loop.is_closed() and pk in self._events:
-            loop.call_soon_threadsafe(self._wake, pk)
+        if key in self._wakeups and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake, key)
 
     def _wake(self, key: str | int) -> None:
-        for event in self._events.get(key, ()):
-            event.set()
+        for number in self._wakeups.get(key, ()):
+            wakeup = self._by_id[number]
+            wakeup.run_changed |= isinstance(key, int)
+            wakeup.event.set()
 
 
-async def follow(path: Path, run: Run, store: Store, changes: Changes) -> AsyncIterator[bytes]:
+class Source(Protocol):
+    """A log that is read on and on."""
+
+    path: Path
+
+    def read(self) -> Iterator[bytes]:
+        """What has come since the last call."""
+
+
+async def follow(source: Source, run: Run, store: Store, changes: Changes) -> AsyncIterator[bytes]:
     """All of a log, then what comes, until the run is done and everything was given."""
-    offset = 0
-    with changes.of(path, run) as changed:
+    with changes.of(source.path, run) as wakeup:
         while True:
-            changed.clear()
+            wakeup.run_changed = False
             is_over = await run_in_threadpool(
                 _is_over, store, run
             )  # asked first: what was written before is read below
-            while chunk := await run_in_threadpool(_read, path, offset):
-                offset += len(chunk)
+            async for chunk in iterate_in_threadpool(source.read()):
                 yield chunk
             if is_over:
                 return
-            try:
-                await asyncio.wait_for(changed.wait(), LOOK_S)
-            except TimeoutError:
-                continue
+            while await _only_grew(wakeup):
+                for chunk in source.read():  # it has just been written and is in memory: no thread is worth it
+                    yield chunk
+
+
+async def _only_grew(wakeup: Wakeup) -> bool:
+    """Wait for a hint. False: the run itself changed, or it is time to look without a hint."""
+    try:
+        await asyncio.wait_for(wakeup.event.wait(), LOOK_S)
+    except TimeoutError:
+        return False
+    wakeup.event.clear()
+    return not wakeup.run_changed
+
+
+@dataclass
+class _Plain:
+    """The bytes as they are."""
+
+    path: Path
+    offset: int = 0
+
+    def read(self) -> Iterator[bytes]:
+        for chunk in logs.read(self.path, self.offset):
+            self.offset += len(chunk)
+            yield chunk
 
 
 def _is_over(store: Store, run: Run) -> bool:
     found = store.runs.by_uuid(run.uuid)
     return found is None or is_done(found.status)
-
-
-def _read(path: Path, offset: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(_CHUNK)
-    except FileNotFoundError:
-        return b""
 
 
 _QUERY = (
@@ -141,7 +180,7 @@ _QUERY = (
 ENDPOINTS = [
     endpoint
     for kind in Kind
-    for path in [f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:int}}/logs"]
+    for path in [f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/logs"]
     for endpoint in (
         Endpoint("GET", path, show, f"The log of a {kind}", media=_MEDIA, query=_QUERY),
         Endpoint("POST", path, append, f"Add lines to the log of a {kind}", Access.TRACK),

@@ -48,6 +48,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     if original.config is None:
         raise refuse(f"The {kind} has no polyaxonfile to run again.")
     specification = _changed(original, kind, body)
+    _check_data(call, specification, "content")
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -124,7 +125,7 @@ def _build(call: Call, kind: Kind, build_job: int | None, specification: Specifi
 
 def _find_build(call: Call, project: Project, wanted: int | str) -> Run:
     try:
-        if isinstance(wanted, int) or wanted.isdigit():
+        if isinstance(wanted, int) or (wanted.isascii() and wanted.isdigit() and len(wanted) < 19):
             return call.store.runs.get(project, Kind.BUILD, int(wanted))
         return call.store.runs.named(project, Kind.BUILD, wanted)
     except NotFound as error:

@@ -96,7 +96,7 @@ def _schema(model: Any, schemas: Json, mode: Any) -> Json:
 
 def _path_parameter(found: tuple[str, str]) -> Json:
     name, convertor = found
-    schema = {"type": "integer", "minimum": 0} if convertor == "int" else {"type": "string", "pattern": r"^[-\w]+$"}
+    schema = {"type": "integer", "minimum": 0} if convertor == "id" else {"type": "string", "pattern": r"^[-\w]+$"}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import mimetypes
 import os
 import tarfile
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -35,9 +35,14 @@ def tree(call: Call) -> TreeItem:
     if not folder.is_dir():
         raise refuse(f"There is no folder `{call.query('path') or ''}` in the outputs.")
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    folders = {entry.name for entry in entries if _is_folder(entry)}
     return {
-        "files": [(entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries if not entry.is_dir()],
-        "dirs": [entry.name for entry in entries if entry.is_dir()],
+        "files": [
+            (_shown(entry.name), entry.stat(follow_symlinks=False).st_size)
+            for entry in entries
+            if entry.name not in folders
+        ],
+        "dirs": [_shown(name) for name in sorted(folders)],
     }
 
 
@@ -63,41 +68,48 @@ def _inside(call: Call, path: str) -> Path:
     folder = _folder(call).resolve()
     if "\0" in path:
         raise refuse("The path holds a zero byte.")
-    found = (folder / path.lstrip("/")).resolve()
+    try:
+        found = (folder / path.lstrip("/")).resolve()
+        found.exists()
+    except (OSError, RuntimeError) as error:  # names that are too long, links to themselves
+        raise refuse(f"`{path:.100}` can't be a path in the outputs folder.") from error
     if not found.is_relative_to(folder):
         raise refuse(f"`{path}` leads out of the outputs folder.")
     return found
 
 
-class _Pipe(io.RawIOBase):
-    """What is written to it is taken out again piece by piece: a tar is made and sent at the same time."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object) -> int:
-        self._parts.append(bytes(cast(bytes, data)))
-        return len(self._parts[-1])
-
-    def take(self) -> bytes:
-        taken, self._parts = b"".join(self._parts), []
-        return taken
+def _shown(name: str) -> str:
+    """A name that need not be UTF-8, as text."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _archive(folder: Path) -> Iterator[bytes]:
-    pipe = _Pipe()
-    with tarfile.open(fileobj=pipe, mode="w|gz", bufsize=_CHUNK) as tar:
+    """The tar is written on a thread of its own into a pipe: of a large file only some pieces are in memory."""
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=_write_archive, args=(folder, writing), name="archive", daemon=True)
+    writer.start()
+    with open(reading, "rb", buffering=0) as pipe:  # closed early, it ends the writer
+        while chunk := pipe.read(_CHUNK):
+            yield chunk
+    writer.join()
+
+
+def _write_archive(folder: Path, to: int) -> None:
+    with suppress(BrokenPipeError), open(to, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|gz") as tar:
         for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or path.is_dir() or path.is_file():
-                tar.add(path, arcname=str(path.relative_to(folder)), recursive=False)
-                yield pipe.take()
-    yield pipe.take()
+            with suppress(FileNotFoundError):  # a running program may take its files away again
+                if path.is_symlink() or path.is_dir() or path.is_file():
+                    tar.add(path, arcname=str(path.relative_to(folder)), recursive=False)
 
 
-_ONE = f"/api/v1/{{user}}/{{project}}/{Kind.JOB.plural}/{{id:int}}/outputs"
+_ONE = f"/api/v1/{{user}}/{{project}}/{Kind.JOB.plural}/{{id:id}}/outputs"
 _GZIP = "application/gzip"
 _PATH = (Query("path", "a path inside the outputs folder"),)
 

@@ -14,8 +14,8 @@ _MOST = 2**31
 
 def window(request: Request, default: int = LIMIT) -> tuple[int, int]:
     """`limit` and `offset`; what is not a sensible number counts as not given."""
-    limit = _number(request.query_params.get("limit"))
-    return limit if limit else default, _number(request.query_params.get("offset")) or 0
+    limit = number(request.query_params.get("limit"))
+    return limit if limit else default, number(request.query_params.get("offset")) or 0
 
 
 def envelope(request: Request, count: int, results: Sequence[Any], default: int = LIMIT) -> dict[str, Any]:
@@ -31,14 +31,15 @@ def envelope(request: Request, count: int, results: Sequence[Any], default: int 
 
 
 def _link(request: Request, limit: int, offset: int) -> str:
-    parameters = {**request.query_params, "limit": str(limit), "offset": str(offset)}
-    if not offset:
-        del parameters["offset"]
+    parameters = [item for item in request.query_params.multi_items() if item[0] not in ("limit", "offset")]
+    parameters += [("limit", str(limit)), *([("offset", str(offset))] if offset else [])]
     path = request.scope.get("polylocal.path") or request.url.path
-    return f"{request.url.scheme}://{request.url.netloc}{path}?{urlencode(sorted(parameters.items()))}"
+    return (
+        f"{request.url.scheme}://{request.url.netloc}{path}?{urlencode(sorted(parameters, key=lambda item: item[0]))}"
+    )
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
     if text is None or not text.isascii() or not text.isdigit():
         return None
     return min(int(text[:12]), _MOST)

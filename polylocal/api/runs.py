@@ -70,15 +70,15 @@ def stop(call: Call) -> Response:
 
 
 def restart(call: Call) -> Json:
-    return _whole(call, clone(call, call.run, "restart", call.body(bodies.Cloning)))
+    return _detail(call, clone(call, call.run, "restart", call.body(bodies.Cloning)))
 
 
 def resume(call: Call) -> Json:
-    return _whole(call, clone(call, call.run, "resume", call.body(bodies.Cloning)))
+    return _detail(call, clone(call, call.run, "resume", call.body(bodies.Cloning)))
 
 
 def copy(call: Call) -> Json:
-    return _whole(call, clone(call, call.run, "copy", call.body(bodies.Cloning)))
+    return _detail(call, clone(call, call.run, "copy", call.body(bodies.Cloning)))
 
 
 def bookmark(call: Call) -> Response:
@@ -183,7 +183,7 @@ _PAGE = _FILTERS[2:]
 
 def _common(kind: Kind, item: Any, detail: Any) -> list[Endpoint]:
     every = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
-    one = f"{every}/{{id:int}}"
+    one = f"{every}/{{id:id}}"
     return [
         Endpoint("GET", every, index, f"List {kind.plural}", answer=item, many=True, query=_FILTERS),
         Endpoint("POST", every, create, f"Create a {kind}", Access.WRITE, bodies.NewRunBody, detail, status=201),
@@ -224,7 +224,7 @@ def _common(kind: Kind, item: Any, detail: Any) -> list[Endpoint]:
 
 
 def _cloning(kind: Kind, detail: Any) -> list[Endpoint]:
-    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:int}}"
+    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
     abouts = {
         "restart": (restart, "from the start, with outputs of its own"),
         "resume": (resume, "in the outputs of the original"),
@@ -249,7 +249,7 @@ ENDPOINTS = [
     *_common(Kind.BUILD, BuildItem, BuildDetail),
     Endpoint(
         "POST",
-        "/api/v1/{user}/{project}/builds/{id:int}/invalidate",
+        "/api/v1/{user}/{project}/builds/{id:id}/invalidate",
         invalidate,
         "Do not use this build again",
         Access.WRITE,

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from polylocal import __version__
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.paging import number
 from polylocal.api.resources import (
     Json,
     LogHandlerItem,
@@ -69,21 +70,19 @@ def logged_out(call: Call) -> Response:
 
 def runs(call: Call) -> Json:
     """The last changed runs of every project that the caller may see."""
-    if call.run_pk is not None:
-        raise NotAllowed
     kind = call.query("kind")
     if kind and kind not in set(Kind):
         raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
-    limit = call.query("limit") or "20"
-    if not limit.isdigit() or not 0 < int(limit) <= _MOST:
+    limit = number(call.query("limit") or "20")
+    if not limit or limit > _MOST:
         raise refuse(f"`limit` is a number from 1 to {_MOST}.")
-    found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=int(limit))
+    found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
     return {"count": len(found), "next": None, "previous": None, "results": [_item(call, run) for run in found]}
 
 
 def run(call: Call) -> RunItem:
     """A run by kind and number alone."""
-    if call.run_pk is not None or call.parameter("kind") not in set(Kind):
+    if call.parameter("kind") not in set(Kind):
         raise NotFound
     found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))
     project = call.store.projects.by_id(found.project_id)
@@ -139,5 +138,5 @@ ENDPOINTS = [
             Query("limit", "how many (20)"),
         ),
     ),
-    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:int}", run, "Find a run", Access.USER, answer=RunItem),
+    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:id}", run, "Find a run", Access.USER, answer=RunItem),
 ]

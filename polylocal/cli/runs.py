@@ -26,12 +26,19 @@ from polylocal.cli.context import (
 )
 from polylocal.client import Client, Json, RunReference
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import DONE, Kind, is_done
 
 WARN_UPLOAD_MIB = 100
 _NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
 
-FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="The polyaxonfile; default: the one in here.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="The polyaxonfile; default: the one in here."),
+]
+ChangesOption = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="A polyaxonfile to lay over the original's."),
+]
 UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
 LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build and the run as they go.")]
 
@@ -53,7 +60,7 @@ def run(
 ) -> None:
     """Run a polyaxonfile. With -l the exit code is the run's own."""
     path = _polyaxonfile(file)
-    kind = _kind(path, path.read_text())
+    kind = _kind(path, _text(path))
     about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
     with connected(home) as api:
         owner, named = project_of(api, project, path.parent)
@@ -85,7 +92,9 @@ def ls(
     with connected(home) as api:
         if project or query or sort:
             owner, named = project_of(api, project, Path.cwd())
-            found = api.project_runs(owner, named, kind or "job", query, sort)[:limit]
+            if unfinished:
+                query = ",".join(filter(None, [query, f"status:~{'|'.join(sorted(DONE))}"]))
+            found = api.project_runs(owner, named, kind or "job", query=query, sort=sort, limit=limit)
         else:
             found = api.runs(kind=kind, is_open=unfinished, limit=limit)
     if json:
@@ -165,7 +174,7 @@ def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False
 
 def restart(
     run: RunArgument,
-    file: FileOption = None,
+    file: ChangesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
     home: HomeOption = None,
@@ -177,7 +186,7 @@ def restart(
 
 def resume(
     run: RunArgument,
-    file: FileOption = None,
+    file: ChangesOption = None,
     logs: LogsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
@@ -188,7 +197,7 @@ def resume(
 
 def copy(
     run: RunArgument,
-    file: FileOption = None,
+    file: ChangesOption = None,
     logs: LogsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
@@ -217,10 +226,16 @@ def outputs(
     """Say where the outputs of a run lie, or save them as one archive."""
     with connected(home) as api:
         found = run_of(api, run)
+        folder = api.run(found).get("outputs_path")
+        if folder is None:
+            raise InvalidInput([f"{found} keeps no outputs"])
         if to is None:
-            show.out.print(api.run(found)["outputs_path"], soft_wrap=True)
+            show.out.print(folder, soft_wrap=True)
             return
-        n_bytes = api.download_outputs(found, to)
+        try:
+            n_bytes = api.download_outputs(found, to)
+        except OSError as error:
+            raise InvalidInput([f"{to} can't be written: {error.strerror}"]) from error
     show.out.print(f"{to}: {show.size(n_bytes)}")
 
 
@@ -239,6 +254,8 @@ def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bo
     """Pack and upload a folder, with a word about what went."""
     from polylocal import packing
 
+    if not folder.is_dir():
+        raise InvalidInput([f"there is no folder {folder}"])
     with tempfile.TemporaryFile() as archive:
         with show.err.status("Packing the code …"):
             count, n_bytes = packing.pack(folder, archive)
@@ -262,6 +279,15 @@ def _polyaxonfile(file: Path | None) -> Path:
     return found.absolute()
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as error:
+        raise InvalidInput([f"there is no file {path}"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput([f"{path.name} can't be read as text: {error}"]) from error
+
+
 def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
     try:
         api.project(owner, name)
@@ -277,7 +303,7 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
 
 def _create(api: Client, owner: str, project: str, kind: Kind, path: Path, about: Json) -> Json:
     body = {name: value for name, value in about.items() if value is not None}
-    return api.create_run(owner, project, kind, {**body, "content": path.read_text()})
+    return api.create_run(owner, project, kind, {**body, "content": _text(path)})
 
 
 def _kind(path: Path, text: str) -> Kind:
@@ -321,7 +347,7 @@ def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home
         original = run_of(api, run)
         body: dict[str, Any] = {}
         if file:
-            body["content"] = file.read_text()
+            body["content"] = _text(file)
         if upload:
             upload_folder(api, original.owner, original.project, (file.absolute().parent if file else Path.cwd()), json)
             body["update_code"] = True
@@ -347,7 +373,7 @@ def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> No
 
     while True:
         upload_folder(api, owner, project, folder)
-        made = _create(api, owner, project, _kind(path, path.read_text()), path, about)
+        made = _create(api, owner, project, _kind(path, _text(path)), path, about)
         run = reference(made)
         _report(made, run, False, following_it=True)
         shown = threading.Thread(target=_follow, args=(api, run), daemon=True)

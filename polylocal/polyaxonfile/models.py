@@ -127,7 +127,7 @@ class Build(Section):
     image: Annotated[str, AfterValidator(image_name)] | None = None
     dockerfile: str | None = None
     context: str | None = None
-    ref: int | str | None = None
+    ref: Annotated[int, Field(ge=0, le=2**63 - 1)] | str | None = None
     git: str | None = None
     commit: str | None = None
     branch: str | None = None

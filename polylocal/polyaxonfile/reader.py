@@ -107,8 +107,14 @@ def _check_size(value: object) -> None:
             stack += [(child, depth + 1) for child in (*item.keys(), *item.values())]
         elif isinstance(item, list | tuple | set):
             stack += [(child, depth + 1) for child in item]
+        elif isinstance(item, str) and not _is_text(item):
+            raise InvalidPolyaxonfile([f"{item!a:.100} holds half a character."])
         elif not isinstance(item, str | int | float | bool | None):
             raise InvalidPolyaxonfile([f"`{item!r:.100}` is no value of a polyaxonfile."])
+
+
+def _is_text(value: str) -> bool:
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _lines_or_none(text: str) -> Lines:

@@ -34,7 +34,7 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
     """From row to image. None: it was stopped before the engine had anything to do with it."""
     store, tag = tools.store.runs, container.image_name(run)
     taken_up = run.status != Status.CREATED
-    with LogWriter(tools.log_path(run)) as writer:
+    with LogWriter(tools.log_path(run), tools.log_grew) as writer:
         store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
         if taken_up:
             found = patiently(lambda: tools.engine.image_id(tag))
@@ -102,7 +102,7 @@ def _build(run: Run, recipe: _Recipe, text: str, tools: Tools, writer: LogWriter
         request = BuildRequest(
             context=file,
             tag=container.image_name(run),
-            labels=container.labels(run, tools.installation),
+            labels=container.image_labels(run, tools.installation),
             nocache=bool(recipe.build.nocache),
         )
         return tools.engine.build(request, writer.line, cancel)

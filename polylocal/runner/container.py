@@ -12,6 +12,9 @@ from polylocal.store.rows import Run
 
 HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
 RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
+# images have labels of their own: whoever starts a container of one of ours inherits them, and it is not our run
+IMAGE_LABEL = "polylocal.image"  # the installation
+BUILD_LABEL = "polylocal.build"  # the uuid of the build
 BASH, SH = "/bin/bash", "/bin/sh"
 
 CONTEXT = PurePosixPath("/plx-context")
@@ -93,6 +96,10 @@ def image_name(run: Run) -> str:
 
 def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
+
+
+def image_labels(build: Run, installation: str) -> dict[str, str]:
+    return {IMAGE_LABEL: installation, BUILD_LABEL: build.uuid}
 
 
 def outputs_path(run: Run) -> PurePosixPath:

@@ -42,6 +42,7 @@ class Execution:
         self._cancel = Cancel()
         self._stopping = threading.Event()
         self._engine_was_away = False
+        self._must_check_log = False
 
     def __call__(self) -> None:
         run = self.run
@@ -77,18 +78,20 @@ class Execution:
     # -- a container ----------------------------------------------------------------------------------------------
 
     def _run_container(self) -> None:
+        is_fresh = not self.run.container_id
         container_id = self.run.container_id or self._create()
         if container_id is None:
             return
         while True:
             try:
-                ending = self._attempt(container_id)
+                ending = self._attempt(container_id, is_fresh)
             except ContainerMissing:
                 self._finish(self._stopped() if self._stopping.is_set() else outcome.lost("its container is gone"))
                 return
             except EngineError as error:
                 self._finish(outcome.not_started(str(error)))
                 return
+            is_fresh = False
             if ending is None:
                 self._finish(self._stopped())
                 return
@@ -163,13 +166,11 @@ class Execution:
         tools.store.runs.record(build, shell=shell)
         return container_id
 
-    def _attempt(self, container_id: str) -> Ending | None:
+    def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
         """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
         tools = self._tools
         with tools.deaths.watch(container_id) as waiter, Follower(self.run, container_id, tools) as follower:
-            state = self._look(container_id)
-            restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
-            if state.status == "created" or restart_is_due:
+            if is_fresh or self._is_to_start(self._look(container_id)):
                 if self._stopping.is_set():
                     return None
                 self._start(container_id, follower)
@@ -177,8 +178,15 @@ class Execution:
                 self._move(Status.RUNNING)
                 self._refresh()
             state = self._wait(container_id, waiter, follower)
+            if state is None:
+                self._must_check_log = True  # it is told first: the engine is slow to answer just after a death
+                return self._ending(0, out_of_memory=False)
             self._patiently(follower.complete)
-        return self._ending(state)
+        return self._ending(state.exit_code, state.out_of_memory)
+
+    def _is_to_start(self, state: ContainerState) -> bool:
+        restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
+        return state.status == "created" or restart_is_due
 
     def _start(self, container_id: str, follower: Follower) -> None:
         tools = self._tools
@@ -189,27 +197,33 @@ class Execution:
         if self._stopping.is_set():
             self._kill()  # the request came while the container was starting, when there was nothing to stop
 
-    def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState:
-        """Until the container has ended; its output is followed meanwhile."""
+    def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
+        """Until the container has ended; its output is followed meanwhile.
+
+        None: by the engine's own word it ended with exit code 0, and its output came to an orderly end. Everything
+        else is looked at: a container that is gone, killed or cut off tells more than its exit code.
+        """
         while True:
             follower.follow(waiter)
             code = waiter.wait(LOOK_S)
+            if code == 0 and follower.is_orderly and not self._engine_was_away:
+                return None
             state = self._look(container_id)
             if state.is_finished:
                 return state
             if code is not None:  # the event comes a moment before the engine's own records are written
                 threading.Event().wait(0.005)
 
-    def _ending(self, state: ContainerState) -> Ending:
+    def _ending(self, exit_code: int, out_of_memory: bool) -> Ending:
         run = self._tools.store.runs.by_pk(self.run.pk)
         return Ending(
-            exit_code=state.exit_code,
-            out_of_memory=state.out_of_memory,
+            exit_code=exit_code,
+            out_of_memory=out_of_memory,
             stop_requested=run.stop_requested_at is not None,
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
-            last_line=last_line(self._tools.log_path(run)),
+            last_line=last_line(self._tools.log_path(run)) if exit_code else "",
         )
 
     def _restarted(self, container_id: str, ending: Ending) -> bool:
@@ -226,10 +240,12 @@ class Execution:
 
     def _hand_over_outputs(self, container_id: str) -> None:
         tools = self._tools
-        image = self._look(container_id).image_id
 
         def reclaim() -> str | None:
             folder = tools.outputs_path(self.run)
+            if not ownership.has_foreign(folder, tools.uid):
+                return None
+            image = tools.engine.inspect(container_id).image_id
             return ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation)
 
         problem = self._patiently(reclaim)
@@ -245,6 +261,9 @@ class Execution:
         if self._move(end.status, end.message, details=end.details, recorded=recorded):
             log.info("run=%s %s: %s", run.label, end.status, end.message)
         shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
+        if run.container_id and self._must_check_log:
+            with Follower(run, run.container_id, tools) as follower:
+                self._patiently(follower.complete)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))

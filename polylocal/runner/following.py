@@ -31,8 +31,9 @@ class Follower:
         self._run = run
         self._container_id = container_id
         self._engine = tools.engine
-        self._writer = LogWriter(tools.log_path(run))
+        self._writer = LogWriter(tools.log_path(run), tools.log_grew)
         self._attached: Stream | None = None
+        self.is_orderly = False  # attached before the start, and the stream ended by itself
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +54,7 @@ class Follower:
         """Returns when the stream has ended, which says nothing about the run."""
         if self._attached:
             stream, self._attached = self._attached, None
-            self._drain(stream, waiter, None)
+            self.is_orderly = self._drain(stream, waiter, None) and self._engine.is_local
             return
         if waiter.wait(0) is not None:
             return  # the end is complete()'s to fetch
@@ -75,8 +76,12 @@ class Follower:
         except ContainerMissing:
             log.warning("run=%s: its container was removed by someone; its log may lack the end", self._run.label)
 
-    def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> None:
-        """Some engines leave a stream open after the container's end: it is closed a while after the death."""
+    def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
+        """Read a stream to its end; whether it came to that by itself.
+
+        Some engines leave a stream open after the container's end: it is closed a while after the death.
+        """
+        has_ended = False
         timer: list[threading.Timer] = []
 
         def close_later() -> None:
@@ -89,10 +94,13 @@ class Follower:
             with stream, suppress(EngineUnreachable):  # cut: the caller looks at the container, then follows again
                 for frame in stream:
                     self._keep(frame, catch_up)
+                has_ended = True
         finally:
             waiter.on_death(lambda: None)
             for started in timer:
+                has_ended = has_ended and not started.finished.is_set()
                 started.cancel()
+        return has_ended
 
     def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
         data = catch_up(frame.stream, frame.data) if catch_up else frame.data

@@ -33,22 +33,29 @@ def foreign(folder: Path, uid: int) -> Iterator[Path]:
                 yield path
 
 
+def has_foreign(folder: Path, uid: int) -> bool:
+    """Whether there is anything to hand over; what can't be looked into may hold something."""
+    try:
+        return next(foreign(folder, uid), None) is not None
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.debug("looking through %s: %s", folder, error)
+        return True
+
+
 def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, installation: str) -> str | None:
     """Give everything in `folder` to uid:gid. Returns a sentence if that could not be done.
 
     Root does it itself; anybody else has a small container of the run's own image do it, as root. On engines that map
     users (rootless, desktop) the files are ours already and nothing happens.
     """
-    try:
-        strangers = next(foreign(folder, uid), None)
-        if strangers is None:
-            return None
-        if os.geteuid() == 0:
-            for path in list(foreign(folder, uid)):
-                os.chown(path, uid, gid, follow_symlinks=False)
-            return None
-    except OSError as error:
-        log.debug("looking through %s: %s", folder, error)  # unreadable for us: the container can
+    if not has_foreign(folder, uid):
+        return None
+    if os.geteuid() == 0:
+        for path in list(foreign(folder, uid)):
+            os.chown(path, uid, gid, follow_symlinks=False)
+        return None
     return _by_container(folder, uid, gid, engine, image, installation)
 
 

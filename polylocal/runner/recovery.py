@@ -16,6 +16,7 @@ class Remove:
     """A container that nothing waits for any more."""
 
     container_id: str
+    run: str  # uuid; there may be no such run
     why: str
 
 
@@ -32,9 +33,9 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
             continue
         run = runs.get(uuid)
         if run is None:
-            removals.append(Remove(container.id, "no run knows it"))
+            removals.append(Remove(container.id, uuid, "no run knows it"))
         elif is_done(run.status) and not _is_kept(run, now):
-            removals.append(Remove(container.id, f"{run.label} is {run.status}"))
+            removals.append(Remove(container.id, uuid, f"{run.label} is {run.status}"))
     return removals
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from polylocal import clock, logs
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
@@ -15,6 +15,7 @@ from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, recovery
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
+from polylocal.runner.following import Follower
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun
@@ -152,8 +153,16 @@ class Supervisor:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
         for removal in recovery.plan(found, runs, active, clock.now()):
+            self._complete_log(removal, runs)
             log.info("container %s removed: %s", removal.container_id[:12], removal.why)
             tools.engine.remove(removal.container_id)
+
+    def _complete_log(self, removal: recovery.Remove, runs: Mapping[str, Run]) -> None:
+        """A daemon that died just after it told the end of a run may not have looked whether its log was whole."""
+        run = runs.get(removal.run)
+        if run and not run.deleted_at:
+            with Follower(run, removal.container_id, self._tools) as follower:
+                follower.complete()
 
     def _remove_deleted(self) -> None:
         """Deleted runs that have ended lose their files and images, then their rows; then deleted projects."""

@@ -26,6 +26,7 @@ class Tools:
     deaths: Deaths
     installation: str
     api_url: Callable[[], str]  # the API's address as seen from inside a container
+    log_grew: Callable[[Path], None] = lambda path: None  # a hint for those who follow a log
     uid: int = field(default_factory=os.getuid)  # who owns outputs afterwards
     gid: int = field(default_factory=os.getgid)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from polylocal import clock
@@ -37,10 +38,11 @@ class Bookmarks:
         subjects = [_subject(thing) for thing in things]
         if not subjects:
             return set()
-        marks = ", ".join("?" * len(subjects))
-        query = "select object_id from bookmarks where user_id = ? and subject = ? and enabled and object_id in"
+        query = "select object_id from bookmarks where user_id = ? and subject = ? and enabled"
+        among = "object_id in (select value from json_each(?))"
         with self._database.read() as db:
-            rows = db.execute(f"{query} ({marks})", (user.id, subjects[0][0], *(number for _, number in subjects)))
+            numbers = json.dumps([number for _, number in subjects])
+            rows = db.execute(f"{query} and {among}", (user.id, subjects[0][0], numbers))
             return {row["object_id"] for row in rows}
 
 

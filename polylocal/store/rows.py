@@ -153,12 +153,15 @@ class CodeReference:
 _JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "details"})
 _BOOL = frozenset({"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"})
 
+_NAMES: dict[Any, tuple[str, ...]] = {}  # of each class, looked up once
+
 Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference)
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
     """The dataclass from the columns of the same names."""
-    return cls(**{field.name: _value(field.name, row[field.name]) for field in fields(cls)})
+    names = _NAMES.get(cls) or _NAMES.setdefault(cls, tuple(field.name for field in fields(cls)))
+    return cls(*map(_value, names, map(row.__getitem__, names)))
 
 
 def to_json(value: object) -> str | None:

@@ -298,7 +298,8 @@ class Runs:
 
     def deleted(self) -> list[Run]:
         """Deleted runs that are done: what they hold can go."""
-        return self._many(f"{_SELECT} where r.deleted_at is not null and not ({_OPEN}) order by r.pk limit 100")
+        gone = "r.deleted_at is not null"
+        return self._many(f"{_SELECT} where {gone} and not ({_OPEN}) order by r.deleted_at, r.pk limit 100")
 
     def ahead_of(self, run: Run) -> int:
         """How many open runs will be taken before this one."""

@@ -111,7 +111,9 @@ create index runs_updated on runs (project_id, kind, updated_at desc, pk desc) w
 create index runs_latest on runs (updated_at desc, pk desc) where deleted_at is null;
 create index runs_open on runs (status, priority desc, pk)
     where status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped');
-create index runs_stop on runs (stop_requested_at) where stop_requested_at is not null;
+create index runs_stopping on runs (pk)
+    where status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')
+    and (stop_requested_at is not null or deleted_at is not null);
 create index runs_deleted on runs (deleted_at) where deleted_at is not null;
 create index runs_build on runs (build_pk, kind) where build_pk is not null;
 create index runs_original on runs (original_pk) where original_pk is not null;

@@ -18,6 +18,11 @@ from polylocal.store.database import Database
 from polylocal.store.rows import User, row_of
 
 _USERNAME = re.compile(r"[-a-zA-Z0-9_]{1,156}")
+# first words of paths under /api/v1: the pages of a user of that name could not be reached
+RESERVED = frozenset(
+    "activitylogs archives bookmarks catalogs cluster experiments historylogs log_handler nodes openapi options"
+    " projects searches superusers users versions".split()
+)
 _hasher = PasswordHasher()
 
 
@@ -39,6 +44,8 @@ class Users:
             raise InvalidInput(
                 {"username": [f"`{username}` must be 1 to 156 letters, digits, underscores or hyphens."]}
             )
+        if username.lower() in RESERVED:
+            raise InvalidInput({"username": [f"`{username}` is a word of the API's own paths."]})
         if password is not None and len(password) < 8:
             raise InvalidInput({"password": ["A password has at least 8 characters."]})
         hashed = _hasher.hash(password) if password is not None else None

@@ -133,7 +133,7 @@ NAMES = st.sampled_from(
 def requests(draw: st.DrawFn) -> tuple[Endpoint, str]:
     endpoint = draw(st.sampled_from([e for e in ENDPOINTS if e.handler.__name__ != "login"]))
     path = endpoint.path.replace("{user}", draw(st.sampled_from(["root", "root", "root", "nosuch", "\0"])))
-    path = path.replace("{project}", draw(NAMES)).replace("{id:int}", draw(IDS))
+    path = path.replace("{project}", draw(NAMES)).replace("{id:id}", draw(IDS))
     path = path.replace("{uuid}", draw(st.sampled_from(["0" * 32, "x", "ü"]))).replace("{kind}", draw(NAMES))
     return endpoint, path.replace("\0", "%00").replace(" ", "%20") + draw(st.sampled_from(["", "/", "//"]))
 

@@ -167,7 +167,7 @@ def test_every_answer_is_as_described(everything: str, api: Caller, store: Store
     chosen = [e for e in ENDPOINTS if not e.is_upload and e.path != "/api/v1"]
     for endpoint in sorted(chosen, key=lambda e: (e.method == "DELETE", -len(e.path))):
         uuid = everything
-        if endpoint.path.endswith("/builds/{id:int}/statuses/{uuid}"):
+        if endpoint.path.endswith("/builds/{id:id}/statuses/{uuid}"):
             uuid = store.runs.statuses(store.runs.find(Kind.BUILD, 1), limit=1, offset=0)[1][0].uuid
         answer = answer_to(endpoint, api, uuid)
         name = f"{endpoint.method} {endpoint.path}"

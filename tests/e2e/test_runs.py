@@ -61,7 +61,7 @@ def test_ten_jobs_at_once_make_one_image(client, raw_engine: docker.DockerClient
     assert len({found["build_job"] for found in done}) == 1
     made = RunReference("root", PROJECT, "build", int(done[0]["build_job"].rpartition(".")[2]))
     assert client.run(made)["num_jobs"] == 10
-    label = f"polylocal.run=build/{client.run(made)['uuid']}"
+    label = f"polylocal.build={client.run(made)['uuid']}"
     assert len(raw_engine.images.list(filters={"label": label})) == 1
 
 

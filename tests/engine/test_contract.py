@@ -24,7 +24,7 @@ def build(bench, dockerfile: str, tag: str, on_line=lambda line: None, cancel: C
             entry.size = len(dockerfile)
             tar.addfile(entry, io.BytesIO(dockerfile.encode()))
         file.seek(0)
-        request = BuildRequest(file, tag, {"polylocal.home": bench.installation})
+        request = BuildRequest(file, tag, {"polylocal.image": bench.installation})
         return bench.engine.build(request, on_line, cancel or Cancel())
 
 

@@ -20,12 +20,12 @@ def run(**values: Any) -> Run:
 
 
 def test_a_container_without_a_row_goes() -> None:
-    assert plan([CONTAINER], {}, set(), NOW) == [Remove("c1", "no run knows it")]
+    assert plan([CONTAINER], {}, set(), NOW) == [Remove("c1", "abc", "no run knows it")]
 
 
 def test_a_container_of_a_done_run_goes() -> None:
     done = run(status="failed", finished_at=A_MINUTE_AGO)
-    assert plan([CONTAINER], {"abc": done}, set(), NOW) == [Remove("c1", "job/7 is failed")]
+    assert plan([CONTAINER], {"abc": done}, set(), NOW) == [Remove("c1", "abc", "job/7 is failed")]
 
 
 @pytest.mark.parametrize("status", ["created", "building", "scheduled", "running", "unknown", "warning"])

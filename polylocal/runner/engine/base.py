@@ -126,6 +126,10 @@ class BuildResult:
 
 
 class Engine(Protocol):
+    @property
+    def is_local(self) -> bool:
+        """Reached without a network: a connection to it is cut only by the engine's own end."""
+
     def info(self) -> EngineInfo: ...
 
     def builder(self) -> str:

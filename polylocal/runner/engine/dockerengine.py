@@ -71,6 +71,10 @@ class DockerEngine:
 
     # -- the engine itself ----------------------------------------------------------------------------------------
 
+    @property
+    def is_local(self) -> bool:
+        return self.address.startswith("unix://")
+
     def info(self) -> EngineInfo:
         with _translated():
             client = self._connected()

@@ -97,6 +97,8 @@ class FakeEngine:
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
+    is_local = True
+
     def info(self) -> EngineInfo:
         self._answer()
         return EngineInfo("Fake", "1.0", "1.41", "fake://", 4, 4096.0, "/", False, False)
