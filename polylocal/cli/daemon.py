@@ -97,7 +97,7 @@ def stop(
         return
     found = occupancy.stop(home_folder(home))
     if found:
-        show.out.print("The daemon has ended; runs that are under way go on and are taken up by the next start")
+        show.out.print("The daemon has ended; its runs go on, and the next start takes them up")
     else:
         show.out.print(f"No daemon works on {home_folder(home).root}", soft_wrap=True)
 
