@@ -59,6 +59,8 @@ def test_watching_runs_again_when_a_file_changes(tmp_path: Path, cli_env: dict[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # a shell's background jobs ignore the interrupt, and hand that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     seen: list[str] = []
     assert process.stdout
