@@ -14,6 +14,7 @@ class Kind(StrEnum):
 
     BUILD = "build"
     JOB = "job"
+    EXPERIMENT = "experiment"
 
     @property
     def plural(self) -> str:

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from polylocal.api import logs, openapi, outputs, projects, repos, runs, system
+from polylocal.api import experiments, logs, openapi, outputs, projects, repos, runs, system
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, NotAllowed, NotAuthenticated, PolylocalError, StoreError
@@ -36,6 +36,7 @@ BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from conta
 # fixed words before names: the first match wins
 ENDPOINTS: list[Endpoint] = [
     *system.ENDPOINTS,
+    *experiments.ENDPOINTS,
     *projects.ENDPOINTS,
     *repos.ENDPOINTS,
     *runs.ENDPOINTS,
@@ -140,7 +141,7 @@ def _authenticate(request: Request, services: Services) -> Credentials:
     header = request.headers.get("authorization", "")
     scheme, _, token = header.partition(" ")
     token = token.strip()
-    if scheme.lower() != "token":
+    if scheme.lower() not in ("token", "ephemeraltoken"):
         raise NotAuthenticated("Authentication credentials were not provided.")
     if not token:
         raise NotAuthenticated("Invalid token header. No credentials provided.")

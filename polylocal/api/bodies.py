@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -89,6 +90,11 @@ class NewRunBody(Body):
     build_job: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    params: JsonObject | None = None
+    declarations: JsonObject | None = None
+    framework: Text = None
+    original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
+    check_specification: bool | None = None
 
     @property
     def source(self) -> dict[str, Any] | str | None:
@@ -113,6 +119,9 @@ class ChangedRun(Body):
     backend: Text = None
     dockerfile: Text = None
     node_scheduled: Text = None
+    params: JsonObject | None = None
+    declarations: JsonObject | None = None
+    framework: Text = None
     merge: bool = False
 
 
@@ -153,6 +162,13 @@ class NewStatus(Body):
     message: Annotated[str, Field(max_length=256)] | None = None
     traceback: Text = None
     details: JsonObject | None = None
+
+
+class NewMetric(Body):
+    """Measured values of one moment."""
+
+    values: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    created_at: datetime | None = None
 
 
 class NewCodeReference(Body):

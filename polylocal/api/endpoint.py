@@ -78,7 +78,8 @@ class Endpoint:
     @property
     def kind(self) -> Kind | None:
         """The kind of run that the path is about."""
-        return next((kind for kind in Kind if f"/{kind.plural}" in self.path), None)
+        word = self.path.partition("/{project}/")[2].partition("/")[0]
+        return next((kind for kind in Kind if kind.plural == word), None)
 
 
 class Call:

@@ -9,23 +9,29 @@ from typing import Any
 from polylocal.api import bodies
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
-from polylocal.polyaxonfile import Specification, merge, parse, read
+from polylocal.polyaxonfile import ExperimentFile, Specification, merge, parse, read
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run
 from polylocal.store.runs import build_key
 
-_ABOUT = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority")
+_ABOUT = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority", "framework")
 
 
 def make(call: Call, kind: Kind, body: bodies.NewRunBody) -> Run:
     """A new run of a project. Raises InvalidInput."""
     values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None}
+    params = body.params or body.declarations
+    original = _original(call, kind, body.original_experiment)
     if body.source is None:
-        if body.managed:
+        # an experiment without a polyaxonfile is one that its client runs and reports
+        if body.check_specification:
+            raise InvalidInput({"non_field_errors": ["Experiment expects a `config`."]})
+        if body.managed and kind is not Kind.EXPERIMENT:
             raise InvalidInput({"config": ["This field is required."]})
-        return call.store.runs.insert(call.project, call.user, NewRun(kind, values={**values, "is_managed": False}))
-    specification = _parse(body.source, kind, body.source_field)
+        tracked = NewRun(kind, values={**values, "params": params, "is_managed": False}, original=original)
+        return call.store.runs.insert(call.project, call.user, tracked)
+    specification = _parse(body.source, kind, body.source_field, params)
     _check_data(call, specification, body.source_field)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
@@ -37,6 +43,7 @@ def make(call: Call, kind: Kind, body: bodies.NewRunBody) -> Run:
         code_id=_code(call, commit, specification),
         build_pk=_build(call, kind, body.build_job, specification),
         build_key=build_key(call.project.id, specification.build_config(), commit) if kind is Kind.BUILD else None,
+        original=original,
         message=_warning(specification),
     )
     return call.store.runs.insert(call.project, call.user, new)
@@ -69,9 +76,20 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     return call.store.runs.insert(call.project, call.user, new)
 
 
-def _parse(source: Mapping[str, Any] | str, kind: Kind, field: str) -> Specification:
+def _original(call: Call, kind: Kind, run_id: int | None) -> Run | None:
+    if run_id is None or kind is not Kind.EXPERIMENT:
+        return None
     try:
-        return parse(source, kind)
+        return call.store.runs.get(call.project, kind, run_id)
+    except NotFound as error:
+        raise InvalidInput({"original_experiment": [f'Invalid pk "{run_id}" - object does not exist.']}) from error
+
+
+def _parse(
+    source: Mapping[str, Any] | str, kind: Kind, field: str, params: Mapping[str, Any] | None = None
+) -> Specification:
+    try:
+        return parse(source, kind, params if kind is Kind.EXPERIMENT else None)
     except InvalidPolyaxonfile as error:
         intro = f"Received non valid {kind} specification config."
         raise InvalidInput({field: [f"{intro} {problem}" for problem in error.problems]}) from error
@@ -135,7 +153,14 @@ def _find_build(call: Call, project: Project, wanted: int | str) -> Run:
 def _values_of(specification: Specification) -> dict[str, Any]:
     """What the polyaxonfile itself says about the run."""
     file = specification.file
-    about = {"name": file.name, "description": file.description, "tags": file.tags, "backend": file.backend}
+    about: dict[str, Any] = {
+        "name": file.name,
+        "description": file.description,
+        "tags": file.tags,
+        "backend": file.backend,
+    }
+    if isinstance(file, ExperimentFile):
+        about |= {"params": specification.params or None, "framework": file.framework}
     return {name: value for name, value in about.items() if value is not None}
 
 

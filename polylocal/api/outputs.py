@@ -109,15 +109,19 @@ def _write_archive(folder: Path, to: int) -> None:
                     tar.add(path, arcname=str(path.relative_to(folder)), recursive=False)
 
 
-_ONE = f"/api/v1/{{user}}/{{project}}/{Kind.JOB.plural}/{{id:id}}/outputs"
 _GZIP = "application/gzip"
 _PATH = (Query("path", "a path inside the outputs folder"),)
 
-ENDPOINTS = [
-    Endpoint("GET", _ONE, download, "Download the outputs of a job", media=_GZIP),
-    Endpoint("GET", f"{_ONE}/download", download, "Download the outputs of a job", media=_GZIP),
-    Endpoint("GET", f"{_ONE}/tree", tree, "List a folder of the outputs", answer=TreeItem, query=_PATH),
-    Endpoint(
-        "GET", f"{_ONE}/files", file, "Get one file of the outputs", media="application/octet-stream", query=_PATH
-    ),
-]
+
+def _endpoints(kind: Kind) -> list[Endpoint]:
+    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/outputs"
+    media = "application/octet-stream"
+    return [
+        Endpoint("GET", one, download, f"Download the outputs of a {kind}", media=_GZIP),
+        Endpoint("GET", f"{one}/download", download, f"Download the outputs of a {kind}", media=_GZIP),
+        Endpoint("GET", f"{one}/tree", tree, "List a folder of the outputs", answer=TreeItem, query=_PATH),
+        Endpoint("GET", f"{one}/files", file, "Get one file of the outputs", media=media, query=_PATH),
+    ]
+
+
+ENDPOINTS = [*_endpoints(Kind.JOB), *_endpoints(Kind.EXPERIMENT)]

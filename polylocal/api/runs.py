@@ -15,6 +15,7 @@ from polylocal.api.resources import (
     BuildDetail,
     BuildItem,
     CodeReferenceItem,
+    ExperimentStatusItem,
     JobDetail,
     JobItem,
     Json,
@@ -22,25 +23,32 @@ from polylocal.api.resources import (
     build_detail,
     build_item,
     code_reference_item,
+    experiment_detail,
+    experiment_item,
+    experiment_status_item,
     job_detail,
     job_item,
     status_item,
 )
 from polylocal.polyaxonfile import of_config
 from polylocal.statuses import Kind, Status
-from polylocal.store.rows import Run
+from polylocal.store.rows import Run, StatusRow
 
 STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
 
 
 def index(call: Call) -> Json:
-    limit, offset = window(call.request)
-    kind = _kind(call)
-    count, runs = call.store.runs.page(
-        call.project, kind, query=call.query("query"), sort=call.query("sort"), limit=limit, offset=offset
-    )
+    count, runs = page(call)
     marked = call.store.bookmarks.of(call.user, runs)
-    return envelope(call.request, count, [_ITEMS[kind](run, run.pk in marked) for run in runs])
+    return envelope(call.request, count, [_ITEMS[_kind(call)](run, run.pk in marked) for run in runs])
+
+
+def page(call: Call) -> tuple[int, list[Run]]:
+    """The runs that the query string asks for."""
+    limit, offset = window(call.request)
+    return call.store.runs.page(
+        call.project, _kind(call), query=call.query("query"), sort=call.query("sort"), limit=limit, offset=offset
+    )
 
 
 def create(call: Call) -> Json:
@@ -53,7 +61,7 @@ def show(call: Call) -> Json:
 
 def update(call: Call) -> Json:
     body = call.body(bodies.ChangedRun)
-    values = {("node" if name == "node_scheduled" else name): value for name, value in body.given().items()}
+    values = {_COLUMNS.get(name, name): value for name, value in body.given().items()}
     if body.merge:
         values = {name: _merged(getattr(call.run, name, None), value) for name, value in values.items()}
     return _detail(call, call.store.runs.update(call.run, values))
@@ -104,10 +112,10 @@ def heartbeat(call: Call) -> Response:
 def statuses(call: Call) -> Json:
     limit, offset = window(call.request, STATUSES_PAGE)
     count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [status_item(row, call.run) for row in rows], STATUSES_PAGE)
+    return envelope(call.request, count, [_status(row, call.run) for row in rows], STATUSES_PAGE)
 
 
-def add_status(call: Call) -> StatusItem:
+def add_status(call: Call) -> Json:
     """A client reports. What a managed run may become is decided by the transition table."""
     body = call.body(bodies.NewStatus)
     run, status = call.run, Status(body.status)
@@ -115,11 +123,15 @@ def add_status(call: Call) -> StatusItem:
     if not moved:
         raise refuse(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
     _, rows = call.store.runs.statuses(run, limit=1, offset=call.store.runs.statuses(run, limit=0, offset=0)[0] - 1)
-    return status_item(rows[0], run)
+    return _status(rows[0], run)
 
 
-def status(call: Call) -> StatusItem:
-    return status_item(call.store.runs.status_entry(call.run, call.parameter("uuid")), call.run)
+def status(call: Call) -> Json:
+    return _status(call.store.runs.status_entry(call.run, call.parameter("uuid")), call.run)
+
+
+def _status(row: StatusRow, run: Run) -> Json:
+    return {**(experiment_status_item if run.kind == Kind.EXPERIMENT else status_item)(row, run)}
 
 
 def code_reference(call: Call) -> CodeReferenceItem:
@@ -148,12 +160,18 @@ def _detail(call: Call, run: Run) -> Json:
     if run.kind == Kind.BUILD:
         return {**build_detail(run, bookmarked, call.store.runs.dependents(run), warnings)}
     outputs = call.services.outputs(run)
-    return {**job_detail(run, bookmarked, str(outputs) if outputs else None, warnings)}
+    detail = experiment_detail if run.kind == Kind.EXPERIMENT else job_detail
+    return {**detail(run, bookmarked, str(outputs) if outputs else None, warnings)}
 
 
 def _whole(call: Call, run: Run) -> Json:
     """What a creation answers: the keys of a list first, as documented, then everything else."""
     return {**_ITEMS[Kind(run.kind)](run, False), **_detail(call, run)}
+
+
+def item(run: Run, bookmarked: bool) -> Any:
+    """A run as it stands in lists."""
+    return _ITEMS[Kind(run.kind)](run, bookmarked)
 
 
 def _warnings(run: Run) -> list[str]:
@@ -171,30 +189,37 @@ def _merged(old: object, new: object) -> object:
     return new
 
 
-_ITEMS: dict[Kind, Callable[[Run, bool], Any]] = {Kind.BUILD: build_item, Kind.JOB: job_item}
-_FILTERS = (
+_ITEMS: dict[Kind, Callable[[Run, bool], Any]] = {
+    Kind.BUILD: build_item,
+    Kind.JOB: job_item,
+    Kind.EXPERIMENT: experiment_item,
+}
+_COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # where a body says it otherwise than the store
+FILTERS = (
     Query("query", "conditions, `field:operation[,…]`"),
     Query("sort", "created_at, updated_at, started_at, finished_at; `-` before it: descending"),
     Query("limit", "results a page (20)"),
     Query("offset", "results to skip"),
 )
-_PAGE = _FILTERS[2:]
+_PAGE = FILTERS[2:]
 
 
-def _common(kind: Kind, item: Any, detail: Any) -> list[Endpoint]:
+def common(
+    kind: Kind, item: Any, detail: Any, listed: Callable[[Call], Json] | None = None, more: tuple[Query, ...] = ()
+) -> list[Endpoint]:
+    """The endpoints of every kind of run; `listed`, with `more` parameters, is the list of a kind that has its own."""
+    line = ExperimentStatusItem if kind is Kind.EXPERIMENT else StatusItem
     every = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
     one = f"{every}/{{id:id}}"
     return [
-        Endpoint("GET", every, index, f"List {kind.plural}", answer=item, many=True, query=_FILTERS),
+        Endpoint("GET", every, listed or index, f"List {kind.plural}", answer=item, many=True, query=FILTERS + more),
         Endpoint("POST", every, create, f"Create a {kind}", Access.WRITE, bodies.NewRunBody, detail, status=201),
         Endpoint("GET", one, show, f"Get a {kind}", answer=detail),
         Endpoint("PATCH", one, update, f"Change a {kind}", Access.TRACK, bodies.ChangedRun, detail),
         Endpoint("PUT", one, update, f"Change a {kind}", Access.WRITE, bodies.ChangedRun, detail),
         Endpoint("DELETE", one, delete, f"Stop and delete a {kind}", Access.WRITE, status=204),
         Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
-        Endpoint(
-            "GET", f"{one}/statuses", statuses, f"The history of a {kind}", answer=StatusItem, many=True, query=_PAGE
-        ),
+        Endpoint("GET", f"{one}/statuses", statuses, f"The history of a {kind}", answer=line, many=True, query=_PAGE),
         Endpoint(
             "POST",
             f"{one}/statuses",
@@ -202,10 +227,10 @@ def _common(kind: Kind, item: Any, detail: Any) -> list[Endpoint]:
             f"Report a status of a {kind}",
             Access.TRACK,
             bodies.NewStatus,
-            StatusItem,
+            line,
             status=201,
         ),
-        Endpoint("GET", f"{one}/statuses/{{uuid}}", status, "One line of the history", answer=StatusItem),
+        Endpoint("GET", f"{one}/statuses/{{uuid}}", status, "One line of the history", answer=line),
         Endpoint("POST", f"{one}/bookmark", bookmark, f"Bookmark a {kind}", status=201),
         Endpoint("DELETE", f"{one}/unbookmark", unbookmark, f"Remove the bookmark of a {kind}", status=204),
         Endpoint("GET", f"{one}/coderef", code_reference, f"The code of a {kind}", answer=CodeReferenceItem),
@@ -223,7 +248,7 @@ def _common(kind: Kind, item: Any, detail: Any) -> list[Endpoint]:
     ]
 
 
-def _cloning(kind: Kind, detail: Any) -> list[Endpoint]:
+def cloning(kind: Kind, detail: Any) -> list[Endpoint]:
     one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
     abouts = {
         "restart": (restart, "from the start, with outputs of its own"),
@@ -246,7 +271,7 @@ def _cloning(kind: Kind, detail: Any) -> list[Endpoint]:
 
 
 ENDPOINTS = [
-    *_common(Kind.BUILD, BuildItem, BuildDetail),
+    *common(Kind.BUILD, BuildItem, BuildDetail),
     Endpoint(
         "POST",
         "/api/v1/{user}/{project}/builds/{id:id}/invalidate",
@@ -254,6 +279,6 @@ ENDPOINTS = [
         "Do not use this build again",
         Access.WRITE,
     ),
-    *_common(Kind.JOB, JobItem, JobDetail),
-    *_cloning(Kind.JOB, JobDetail),
+    *common(Kind.JOB, JobItem, JobDetail),
+    *cloning(Kind.JOB, JobDetail),
 ]

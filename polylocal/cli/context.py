@@ -26,7 +26,7 @@ ProjectOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
-RunArgument = Annotated[str, typer.Argument(help="`3` or `job/3` for a job, `build/2` for a build.", metavar="RUN")]
+RunArgument = Annotated[str, typer.Argument(help="`3` or `job/3` for a job, `experiment/4`, `build/2`.", metavar="RUN")]
 
 _RUN = re.compile(r"(?:(?P<kind>[a-z]+?)s?[/ .])?(?P<id>\d+)")
 _UNIQUE = re.compile(r"(?P<owner>[-\w]+)[./](?P<project>[-\w]+)[./](?P<kind>[a-z]+)s[./](?P<id>\d+)/?")
@@ -74,5 +74,5 @@ def run_of(api: Client, text: str) -> RunReference:
 
 def reference(found: client.Json) -> RunReference:
     """Of a run as the API gives it."""
-    owner, project, kinds, number = found["unique_name"].split(".")
-    return RunReference(owner, project, kinds.removesuffix("s"), int(number))
+    owner, project, *kinds, number = found["unique_name"].split(".")
+    return RunReference(owner, project, kinds[0].removesuffix("s") if kinds else "experiment", int(number))

@@ -1,7 +1,17 @@
 """Polyaxonfiles, version 1: `parse()` turns what a person wrote into a Specification, or says all that is wrong."""
 
-from polylocal.polyaxonfile.models import Build, Environment, Resources
+from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources
 from polylocal.polyaxonfile.reader import merge, read
 from polylocal.polyaxonfile.specification import Specification, of_config, parse
 
-__all__ = ["Build", "Environment", "Resources", "Specification", "merge", "of_config", "parse", "read"]
+__all__ = [
+    "Build",
+    "Environment",
+    "ExperimentFile",
+    "Resources",
+    "Specification",
+    "merge",
+    "of_config",
+    "parse",
+    "read",
+]

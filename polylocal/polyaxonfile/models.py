@@ -90,6 +90,23 @@ class Environment(Section):
     data_refs: list[str] | None = None
     artifact_refs: list[str] | None = None
     outputs: References | None = None
+    # distributed runs: read only to be refused in words
+    replicas: Any = None
+    tensorflow: Any = None
+    mxnet: Any = None
+    pytorch: Any = None
+    horovod: Any = None
+    mpi: Any = None
+
+    @model_validator(mode="after")
+    def _one_process(self) -> Self:
+        wanted = [name for name in DISTRIBUTED if getattr(self, name) is not None]
+        if wanted:
+            raise ValueError(
+                f"`{wanted[0]}` asks for a run of several machines; polylocal has one: run a single process, and use"
+                " all its GPUs with environment.resources.gpu"
+            )
+        return self
 
     @property
     def data_names(self) -> list[str]:
@@ -97,6 +114,8 @@ class Environment(Section):
         old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
         return list(dict.fromkeys([*(self.data_refs or []), *old]))
 
+
+DISTRIBUTED = ("replicas", "tensorflow", "mxnet", "pytorch", "horovod", "mpi")
 
 # keys that are read, kept and mean nothing on one node: the person is told so by name
 WITHOUT_EFFECT = (
@@ -218,6 +237,21 @@ class JobFile(Header):
     build: Build
     run: Run
     params: dict[str, Value] | None = None
+
+
+class ExperimentFile(Header):
+    kind: Literal["experiment"]
+    build: Build
+    run: Run
+    params: dict[str, Value] | None = None
+    declarations: dict[str, Value] | None = None
+    framework: str | None = None
+
+    @model_validator(mode="after")
+    def _one_name_for_params(self) -> Self:
+        if self.params is not None and self.declarations is not None:
+            raise ValueError("You should only use `params`.")
+        return self
 
 
 class BuildFile(Header):

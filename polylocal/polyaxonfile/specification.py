@@ -12,10 +12,15 @@ from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import reader, templating
-from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, BuildFile, Environment, Header, JobFile
+from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, BuildFile, Environment, ExperimentFile, Header, JobFile
 from polylocal.statuses import Kind
 
-MODELS: dict[Kind, type[JobFile] | type[BuildFile]] = {Kind.JOB: JobFile, Kind.BUILD: BuildFile}
+File = JobFile | ExperimentFile | BuildFile
+MODELS: dict[Kind, type[JobFile] | type[ExperimentFile] | type[BuildFile]] = {
+    Kind.JOB: JobFile,
+    Kind.EXPERIMENT: ExperimentFile,
+    Kind.BUILD: BuildFile,
+}
 # sections that stand in every kind of file; the rest of a flat build file belongs to its build
 _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "build"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
@@ -30,7 +35,7 @@ class Specification:
     config: dict[str, Any]
 
     @cached_property
-    def file(self) -> JobFile | BuildFile:
+    def file(self) -> File:
         return MODELS[self.kind].model_validate(self.config)
 
     @property
@@ -44,7 +49,7 @@ class Specification:
     @property
     def command(self) -> str | None:
         """The shell line of the run; None for a kind that runs nothing."""
-        return self.file.run.line if isinstance(self.file, JobFile) else None
+        return None if isinstance(self.file, BuildFile) else self.file.run.line
 
     @property
     def log_level(self) -> str:
@@ -52,7 +57,9 @@ class Specification:
 
     @property
     def params(self) -> dict[str, Any]:
-        return self.file.params or {}
+        """What goes into `{{ templates }}` and, for experiments, is kept to compare them by."""
+        older = self.file.declarations if isinstance(self.file, ExperimentFile) else None
+        return self.file.params or older or {}
 
     @property
     def ignored(self) -> list[str]:
@@ -75,8 +82,9 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     if data.get("kind", kind) != kind:  # nothing else that is said about it would help
         raise InvalidPolyaxonfile([_sentence(("kind",), f"Must be equal to {kind}.", lines)])
     if params:
-        own = data.get("params") or {}  # what is no mapping stays, to be found wrong below
-        data = {**data, "params": {**own, **params} if isinstance(own, dict) else own}
+        key = "declarations" if "declarations" in data else "params"
+        own = data.get(key) or {}  # what is no mapping stays, to be found wrong below
+        data = {**data, key: {**own, **params} if isinstance(own, dict) else own}
     is_flat = kind is Kind.BUILD and "build" not in data
     shaped = _nested(data) if is_flat else data
     problems: templating.Problems = []
@@ -133,7 +141,7 @@ def _is_port(port: object) -> bool:
     return isinstance(port, dict) and isinstance(port.get("name"), str)
 
 
-def _config(file: JobFile | BuildFile) -> dict[str, Any]:
+def _config(file: File) -> dict[str, Any]:
     dumped = file.model_dump(exclude_none=True)
     order = ("run", "build", *(key for key in dumped if key not in ("run", "build", "version", "kind")))
     return {key: dumped[key] for key in (*order, "version", "kind") if key in dumped}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from polylocal.polyaxonfile import Resources, Specification
+from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
@@ -142,6 +143,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
         "POLYAXON_USER_TOKEN": around.token,
         "POLYAXON_SECRET_USER_TOKEN": around.token,
         f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
+        **_of_an_experiment(run),
         **({} if limits(specification.environment.resources).gpus else {"NVIDIA_VISIBLE_DEVICES": "none"}),
     }
 
@@ -153,10 +155,18 @@ def info(run: Run) -> dict[str, str]:
         "project_uuid": run.project_uuid,
         f"{run.kind}_name": run.unique_name,
         f"{run.kind}_uuid": run.uuid,
-        "role": "worker",
+        "role": "master" if run.kind == Kind.EXPERIMENT else "worker",
         "type": "runner",
         "app": run.kind,
     }
+
+
+def _of_an_experiment(run: Run) -> dict[str, str]:
+    """One task on one machine, in the words of a distributed run."""
+    if run.kind != Kind.EXPERIMENT:
+        return {}
+    task = {"type": "master", "index": 0}
+    return {"POLYAXON_TASK_INFO": json.dumps(task), "POLYAXON_CLUSTER": json.dumps({"master": ["127.0.0.1:2222"]})}
 
 
 def context_files(token: str) -> dict[str, str]:

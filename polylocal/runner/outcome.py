@@ -11,8 +11,16 @@ from polylocal.statuses import Kind, Status
 
 _SHOWN = 160  # characters of the log's last line that fit into a message
 
-STOPPED = {Kind.BUILD: "BuildJob was stopped.", Kind.JOB: "Job was stopped."}
-DELETED = {Kind.BUILD: "Build is scheduled for deletion.", Kind.JOB: "Job is scheduled for deletion."}
+STOPPED = {
+    Kind.BUILD: "BuildJob was stopped.",
+    Kind.JOB: "Job was stopped.",
+    Kind.EXPERIMENT: "Experiment was stopped",
+}
+DELETED = {
+    Kind.BUILD: "Build is scheduled for deletion.",
+    Kind.JOB: "Job is scheduled for deletion.",
+    Kind.EXPERIMENT: "Experiment is scheduled for deletion.",
+}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The grammar is the platform's: `field:operation[,field:operation…]`, `~` after
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +29,8 @@ _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, who
 _COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
 MAX_QUERY = 4000  # characters; far below what would be too many terms for SQLite
 _MOST = 2**63 - 1
+# one member of a JSON object, whatever characters its name has
+_MEMBER = "(select value from json_each({column}) where key = ?)"
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
@@ -39,20 +42,29 @@ def where(query: str, kind: str) -> Where:
     return Where(" and ".join(part.sql for part in parts) or "1", tuple(v for part in parts for v in part.values))
 
 
-def order(sort: str | None) -> str:
+def order(sort: str | None, kind: str) -> Where:
     """An `order by` list. Unknown fields are dropped, as they always were; nulls come last in both directions."""
-    terms = []
-    for term in (sort or "").split(","):
-        field, descending = term.strip().removeprefix("-"), term.strip().startswith("-")
+    terms, values = [], []
+    for term in (sort or "")[:MAX_QUERY].split(","):
+        field, way = term.strip().removeprefix("-"), "desc" if term.strip().startswith("-") else "asc"
+        name = field.partition(".")[2]
         if field in SORTABLE:
-            terms.append(f"r.{field} {'desc' if descending else 'asc'} nulls last")
-    return ", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc"
+            terms.append(f"r.{field} {way} nulls last")
+        elif kind == "experiment" and name and field.startswith(("metric.", "metrics.")):
+            terms.append(f"{_MEMBER.format(column='r.last_metric')} {way} nulls last")
+            values.append(name)
+    return Where(", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc", tuple(values))
 
 
 def _expression(text: str, kind: str) -> Where:
     field, colon, operation = (part.strip() for part in text.partition(":"))
     if not colon or not field or not operation:
         raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
+    group, dot, name = field.partition(".")
+    if dot and name and kind == "experiment" and group in _MEMBERS:
+        negated = operation.startswith("~")
+        built = _MEMBERS[group](name, operation.removeprefix("~").strip(), text)
+        return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
     if field not in _FIELDS or kind not in _FIELDS[field].kinds:
         raise InvalidInput([f"key `{field}` is not supported by query manager `{kind}`."])
     negated = operation.startswith("~")
@@ -123,6 +135,39 @@ def _build(column: str, operation: str, text: str) -> Where:
     return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
 
 
+def _metric(name: str, operation: str, text: str) -> Where:
+    """The last value of a metric against a number."""
+    member = _MEMBER.format(column="r.last_metric")
+    for sign, sql in _COMPARISONS:
+        if operation.startswith(sign):
+            return Where(f"{member} {sql} ?", (name, _float(operation[len(sign) :], text)))
+    return Where(f"{member} = ?", (name, _float(operation, text)))
+
+
+def _param(name: str, operation: str, text: str) -> Where:
+    """A param as text: `0.1`, `adam`; true and false as in JSON."""
+    values = _values(operation, text)
+    shown = (
+        "(select case type when 'true' then 'true' when 'false' then 'false' else cast(value as text) end"
+        " from json_each(r.params) where key = ?)"
+    )
+    return Where(f"{shown} in ({_marks(values)})", (name, *values))
+
+
+def _independent(column: str, operation: str, text: str) -> Where:
+    return Where("1" if operation.lower() in ("true", "1") else "0", ())
+
+
+def _float(value: str, text: str) -> float:
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise InvalidInput([f"`{value.strip()}` is not a number, Expression: {text}"]) from error
+    if not math.isfinite(number):
+        raise InvalidInput([f"`{value.strip()}` is not a number, Expression: {text}"])
+    return number
+
+
 def _date(column: str, operation: str, text: str) -> Where:
     low, between, high = (part.strip() for part in operation.partition(".."))
     if between:
@@ -169,7 +214,9 @@ class _Field:
     kinds: frozenset[str]
 
 
-_ALL = frozenset({"build", "job"})
+_MEMBERS = {"metric": _metric, "metrics": _metric, "params": _param, "declarations": _param}
+_ALL = frozenset({"build", "job", "experiment"})
+_EXPERIMENT = frozenset({"experiment"})
 _NOT_BUILD = _ALL - {"build"}
 
 _FIELDS: Mapping[str, _Field] = {
@@ -187,4 +234,6 @@ _FIELDS: Mapping[str, _Field] = {
     "commit": _Field('c."commit"', _value, _ALL),
     "build": _Field("b.id", _build, _NOT_BUILD),
     "backend": _Field("r.backend", _value, _ALL),
+    "framework": _Field("r.framework", _value, _EXPERIMENT),
+    "independent": _Field("r.pk", _independent, _EXPERIMENT),
 }

@@ -94,6 +94,9 @@ class Run:
     image_id: str | None
     builder: str | None
     shell: str | None
+    params: Json | None
+    last_metric: Json | None
+    framework: str | None
 
     @property
     def project(self) -> str:
@@ -101,15 +104,15 @@ class Run:
 
     @property
     def unique_name(self) -> str:
-        return f"{self.project}.{self.kind}s.{self.id}"
+        return unique_name(self.project, self.kind, self.id)
 
     @property
     def build_name(self) -> str | None:
-        return f"{self.project}.builds.{self.build_id}" if self.build_id else None
+        return unique_name(self.project, "build", self.build_id) if self.build_id else None
 
     @property
     def original_name(self) -> str | None:
-        return f"{self.project}.{self.kind}s.{self.original_id}" if self.original_id else None
+        return unique_name(self.project, self.kind, self.original_id) if self.original_id else None
 
     @property
     def container_name(self) -> str:
@@ -150,12 +153,26 @@ class CodeReference:
     created_at: str
 
 
-_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "details"})
+_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values"})
 _BOOL = frozenset({"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"})
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    id: int
+    uuid: str
+    created_at: str
+    values: Json
+
+
+def unique_name(project: str, kind: str, run_id: int) -> str:
+    """As the platform names things: experiments alone have no word of their own in it."""
+    return f"{project}.{run_id}" if kind == "experiment" else f"{project}.{kind}s.{run_id}"
+
 
 _NAMES: dict[Any, tuple[str, ...]] = {}  # of each class, looked up once
 
-Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference)
+Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference, MetricRow)
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:

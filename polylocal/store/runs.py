@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import queries
 from polylocal.store.database import Database
-from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
+from polylocal.store.rows import MetricRow, Project, Run, StatusRow, User, row_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
@@ -32,14 +32,14 @@ from runs r
 """
 _DONE = ("succeeded", "failed", "upstream_failed", "stopped", "skipped")
 _OPEN = f"r.status not in {_DONE!r}"
-_ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend"})
+_ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
     {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
     | {"is_valid", "outputs", "code_id"}
 )
-_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs"})
+_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,9 @@ class Runs:
             else:
                 condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
                 count = db.execute(f"select count(*) from ({_SELECT} where {condition})", values).fetchone()[0]
-            found = f"{_SELECT} where {condition} order by {queries.order(sort)} limit ? offset ?"
-            rows = db.execute(found, (*values, limit, offset)).fetchall()
+            by = queries.order(sort, kind)
+            found = f"{_SELECT} where {condition} order by {by.sql} limit ? offset ?"
+            rows = db.execute(found, (*values, *by.values, limit, offset)).fetchall()
         return count, [row_of(Run, row) for row in rows]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
@@ -172,6 +173,34 @@ class Runs:
         if row is None:
             raise NotFound
         return row_of(StatusRow, row)
+
+    # -- metrics --------------------------------------------------------------------------------------------------
+
+    def add_metrics(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
+        """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones."""
+        with self._database.write() as db:
+            row = db.execute("select last_metric from runs where pk = ?", (run.pk,)).fetchone()
+            last: dict[str, float] = json.loads(row["last_metric"] or "{}") if row else {}
+            pks = []
+            for values, created_at in entries:
+                last.update(values)
+                moment = created_at or clock.now()
+                insert = 'insert into metrics (uuid, run_pk, created_at, "values") values (?, ?, ?, ?) returning id'
+                found = db.execute(insert, (uuids.uuid4().hex, run.pk, moment, json.dumps(dict(values)))).fetchone()
+                pks.append(found["id"])
+            db.execute(
+                "update runs set last_metric = ?, updated_at = ? where pk = ?", (json.dumps(last), clock.now(), run.pk)
+            )
+            marks = ", ".join("?" * len(pks))
+            rows = db.execute(f"select * from metrics where id in ({marks}) order by id", pks).fetchall()
+        self._hint(run.pk)
+        return [row_of(MetricRow, row) for row in rows]
+
+    def metrics(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
+        query = "select * from metrics where run_pk = ? order by created_at, id limit ? offset ?"
+        with self._database.read() as db:
+            count = db.execute("select count(*) from metrics where run_pk = ?", (run.pk,)).fetchone()[0]
+            return count, [row_of(MetricRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
     def request_stop(self, run: Run) -> None:
         """Written here, done by the runner. Nothing happens to a run that is done."""

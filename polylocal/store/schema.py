@@ -174,6 +174,27 @@ def first(db: Database) -> None:
     _run_script(db, _FIRST)
 
 
+_EXPERIMENTS = """
+alter table runs add column params text;                -- JSON
+alter table runs add column last_metric text;           -- JSON: the newest value of each metric
+alter table runs add column framework text;
+
+create table metrics (
+    id integer primary key autoincrement,
+    uuid text not null unique,
+    run_pk integer not null references runs on delete cascade,
+    created_at text not null,
+    "values" text not null                              -- JSON {name: number}
+) strict;
+create index metrics_run on metrics (run_pk, created_at, id);
+"""
+
+
+@migrations(name="0002_experiments")
+def experiments(db: Database) -> None:
+    _run_script(db, _EXPERIMENTS)
+
+
 def _run_script(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
     statement = ""

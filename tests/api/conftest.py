@@ -213,7 +213,7 @@ def plain(path: str) -> str:
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: _EXAMPLES[found[1]], path)
 
 
-_EXAMPLES = {"user": "root", "project": "quick-start", "id": "1", "uuid": "0" * 32, "kind": "job"}
+_EXAMPLES = {"user": "root", "project": "quick-start", "id": "1", "uuid": "0" * 32, "kind": "job", "jid": "1"}
 
 
 def write(path: Path, data: bytes | str) -> Path:

@@ -294,4 +294,4 @@ def test_sort_drops_what_it_does_not_know(filled: Store, sort: str | None, ids: 
 @settings(max_examples=50, deadline=500)
 @given(st.text(max_size=30))
 def test_nothing_of_an_unknown_sort_reaches_the_sql(sort: str) -> None:
-    assert order(sort) == order(None)
+    assert order(sort, "job").sql == order(None, "job").sql

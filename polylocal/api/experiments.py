@@ -1,0 +1,164 @@
+"""What experiments have beyond other runs: metrics, params, the one job, tokens for tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from polylocal import clock
+from polylocal.api import bodies, runs
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.paging import envelope, window
+from polylocal.api.resources import (
+    ExperimentDetail,
+    ExperimentItem,
+    ExperimentJobItem,
+    Json,
+    MetricItem,
+    StatusItem,
+    TokenItem,
+    experiment_job_item,
+    metric_item,
+    metrics_item,
+    params_item,
+    status_item,
+)
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.statuses import Kind, Status
+
+METRICS_PAGE = 300_000  # clients ask for all of them at once
+_LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
+
+
+def index(call: Call) -> Json:
+    """As every list, and with `metrics` or `params` (`declarations`) only these of each."""
+    if call.flag("independent") and call.query("group"):
+        message = "You cannot filter for independent experiments and group experiments at the same time."
+        raise refuse(message)
+    if call.query("group"):
+        raise NotFound  # groups are not served yet, so there is none of that number
+    if call.flag("metrics"):
+        count, found = runs.page(call)
+        return envelope(call.request, count, [metrics_item(run) for run in found])
+    if call.flag("params") or call.flag("declarations"):
+        count, found = runs.page(call)
+        return envelope(call.request, count, [params_item(run) for run in found])
+    return runs.index(call)
+
+
+def metrics(call: Call) -> Json:
+    limit, offset = window(call.request, METRICS_PAGE)
+    count, rows = call.store.runs.metrics(call.run, limit=limit, offset=offset)
+    return envelope(call.request, count, [metric_item(row, call.run) for row in rows], METRICS_PAGE)
+
+
+def add_metrics(call: Call) -> MetricItem | Response:
+    """One object, or a list of them: clients send what they have gathered for a second."""
+    if call.data in ({}, []):
+        return empty(201)  # clients end with an empty body
+    sent = call.data if isinstance(call.data, list) else [call.data]
+    checked = [bodies.read(bodies.NewMetric, item) for item in sent]
+    entries = [(item.values, clock.stamp(item.created_at) if item.created_at else None) for item in checked]
+    made = call.store.runs.add_metrics(call.run, entries)
+    return empty(201) if isinstance(call.data, list) else metric_item(made[0], call.run)
+
+
+def jobs(call: Call) -> Json:
+    """One `master`, from the moment that there is a container."""
+    found = [experiment_job_item(call.run)] if call.run.container_id else []
+    return envelope(call.request, len(found), found)
+
+
+def job(call: Call) -> ExperimentJobItem:
+    _check_job(call)
+    return experiment_job_item(call.run)
+
+
+def job_statuses(call: Call) -> Json:
+    _check_job(call)
+    limit, offset = window(call.request, runs.STATUSES_PAGE)
+    count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
+    return envelope(call.request, count, [status_item(row, call.run) for row in rows], runs.STATUSES_PAGE)
+
+
+def stop_many(call: Call) -> Response:
+    for run_id in _ids(call):
+        call.store.runs.request_stop(call.store.runs.get(call.project, Kind.EXPERIMENT, run_id))
+    return empty()
+
+
+def delete_many(call: Call) -> Response:
+    for run_id in _ids(call):
+        call.store.runs.delete(call.store.runs.get(call.project, Kind.EXPERIMENT, run_id))
+    return empty()
+
+
+def token(call: Call) -> TokenItem:
+    """A run's own token for the run itself, while it is under way."""
+    if call.run.status not in _LIVE or call.run_pk != call.run.pk:
+        raise NotAllowed
+    scheme, _, given = call.request.headers.get("authorization", "").partition(" ")
+    return {"token": given.strip()}
+
+
+def everywhere(call: Call) -> Json:
+    """The experiments of every project that the caller may see."""
+    limit, _ = window(call.request)
+    found = call.store.runs.latest(call.user, kind=Kind.EXPERIMENT, is_open=False, limit=min(limit, 1000))
+    marked = call.store.bookmarks.of(call.user, found)
+    return envelope(call.request, len(found), [runs.item(run, run.pk in marked) for run in found])
+
+
+def _check_job(call: Call) -> None:
+    if call.number("jid") != call.run.id or not call.run.container_id:
+        raise NotFound
+
+
+def _ids(call: Call) -> list[int]:
+    ids = call.data.get("ids") if isinstance(call.data, Mapping) else None
+    if not isinstance(ids, list) or not all(isinstance(item, int) and 0 <= item < 2**63 for item in ids):
+        raise InvalidInput({"ids": ["A list of ids is required."]})
+    return ids
+
+
+_ALL = "/api/v1/{user}/{project}/experiments"
+_ONE = f"{_ALL}/{{id:id}}"
+_LIST = (
+    Query("independent", "true: not of a group"),
+    Query("group", "the id of a group"),
+    Query("metrics", "true: only the last metrics of each"),
+    Query("params", "true: only the params of each (`declarations` in older clients)"),
+)
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/v1/experiments",
+        everywhere,
+        "Experiments of all projects",
+        Access.USER,
+        answer=ExperimentItem,
+        many=True,
+    ),
+    *runs.common(Kind.EXPERIMENT, ExperimentItem, ExperimentDetail, index, _LIST),
+    *runs.cloning(Kind.EXPERIMENT, ExperimentDetail),
+    Endpoint("POST", f"{_ALL}/stop", stop_many, "Stop several experiments", Access.WRITE),
+    Endpoint("DELETE", f"{_ALL}/delete", delete_many, "Delete several experiments", Access.WRITE),
+    Endpoint("GET", f"{_ONE}/metrics", metrics, "The metrics of an experiment", answer=MetricItem, many=True),
+    Endpoint(
+        "POST", f"{_ONE}/metrics", add_metrics, "Report metrics", Access.TRACK, bodies.NewMetric, MetricItem, status=201
+    ),
+    Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
+    Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
+    Endpoint(
+        "GET",
+        f"{_ONE}/jobs/{{jid:id}}/statuses",
+        job_statuses,
+        "The history of the task",
+        answer=StatusItem,
+        many=True,
+    ),
+    Endpoint("POST", f"{_ONE}/ephemeraltoken", token, "A token for tracking", Access.TRACK, answer=TokenItem),
+    Endpoint("POST", f"{_ONE}/token", token, "The same, under its older name", Access.TRACK, answer=TokenItem),
+]
