@@ -11,7 +11,7 @@ from typer.cli import get_docs_for_click
 
 from polylocal import cli
 from polylocal.api import app as api
-from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, Header, JobFile
+from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, ExperimentFile, Header, JobFile
 from polylocal.settings import Settings
 from polylocal.statuses import DONE, TRANSITIONS, Status
 
@@ -63,7 +63,12 @@ def without_effect() -> str:
 
 def sections() -> str:
     """The keys of each section, as the models have them."""
-    named = {"top level": JobFile, "build": Build, "environment": Environment}
+    named = {
+        "top level of a job": JobFile,
+        "of an experiment": ExperimentFile,
+        "build": Build,
+        "environment": Environment,
+    }
     rows = ["| section | keys |", "|---|---|"]
     for title, model in named.items():
         keys = [name for name in model.model_fields if name not in Header.model_fields or model is not Build]
