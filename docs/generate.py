@@ -52,7 +52,7 @@ def settings() -> str:
 def transitions() -> str:
     rows = ["| to | from |", "|---|---|"]
     for target, sources in TRANSITIONS.items():
-        words = "anything that is not done" if sources >= set(Status) - DONE - {target} else ""
+        words = "anything else that is not done" if sources >= set(Status) - DONE - {target} else ""
         rows.append(f"| {target} | {words or ', '.join(s for s in Status if s in sources) or 'nothing yet'} |")
     return "\n".join(rows)
 

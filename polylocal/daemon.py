@@ -5,6 +5,7 @@ There is no shutdown to get wrong: the process ends, containers go on, the next 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -43,7 +44,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     lock = occupancy.take(home)
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    url = f"http://{_reachable(host)}:{port}"
     store = Store(home.database)
     first_user(store.users, settings, home)
     report = probe.probe(settings.engine)
@@ -58,12 +59,14 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         return None if link.info and not link.is_away else f"the engine at {address} to answer"
 
     app = api.build(Services(settings, store, engine_state))
-    bridge = Bridge(app, engine, settings, port)
+    bridge = Bridge(app, engine, settings, port, store)
     grew = app.state.changes.grew
     supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grew))
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
+    # runs that are taken up have the address of the daemon before this one: it is opened without being asked for
+    threading.Thread(target=link.patiently, args=(bridge.url,), name="bridge-opener", daemon=True).start()
     occupancy.announce(lock, occupancy.Running(os.getpid(), url))
     on_ready(url)
     log.info("listening on %s", url)
@@ -77,17 +80,19 @@ def first_user(users: Users, settings: Settings, home: Home) -> None:
     if settings.user not in names:
         users.add(settings.user, is_superuser=True)
     admin = users.get(settings.user)
-    if not home.token.exists():
+    if not home.token.exists() or not home.token.read_text().strip():
         write_private(home.token, users.new_token(admin) + "\n")
     users.keep_token(admin, home.token.read_text().strip())
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; never readable by others in between."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a file that only its owner can read; it is there as a whole or not at all."""
+    beside = path.with_name(f"{path.name}.new")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+    beside.replace(path)
 
 
 class Bridge:
@@ -98,7 +103,8 @@ class Bridge:
     the engine's name for the host leads to loopback.
     """
 
-    def __init__(self, app: Starlette, engine: DockerEngine, settings: Settings, port: int) -> None:
+    def __init__(self, app: Starlette, engine: DockerEngine, settings: Settings, port: int, store: Store) -> None:
+        self._store = store
         self._app = app
         self._engine = engine
         self._settings = settings
@@ -127,9 +133,12 @@ class Bridge:
         return f"http://{gateway}:{port}"
 
     def _bind(self, gateway: str) -> socket.socket | None:
-        for port in (self._port, 0):
+        last = int(self._store.recall("bridge_port") or 0)
+        for port in (last or self._port, self._port, 0):
             try:
-                return _bound(gateway, port)
+                listener = _bound(gateway, port)
+                self._store.remember("bridge_port", str(listener.getsockname()[1]))
+                return listener
             except OSError as error:
                 log.debug("%s:%s: %s", gateway, port, error)
         return None
@@ -157,11 +166,18 @@ def _make_home(home: Home) -> None:
         raise SetupError(f"the home folder {home.root} can't be made or written: {error}") from error
 
 
+def _reachable(host: str) -> str:
+    """How a client on this machine names what listens on `host`."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return _bound(host, port)
     except OSError as error:
-        hint = "; choose another one with --port" if error.errno == 98 else ""
+        hint = "; choose another one with --port" if error.errno == errno.EADDRINUSE else ""
         raise SetupError(f"can't listen on {host}:{port}: {error.strerror or error}{hint}") from error
 
 

@@ -130,16 +130,28 @@ def times_of(path: Path) -> Path:
     return path.with_name(path.name + ".times")
 
 
-def pieces(path: Path) -> Iterator[Piece]:
-    """The pieces of a log, in order; none for a log without records."""
+def pieces(path: Path, start: int = 0) -> Iterator[Piece]:
+    """The pieces of a log in order, from the one that holds the byte `start`; none for a log without records."""
     try:
         with times_of(path).open("rb") as file:
+            file.seek(_record_of(file, start) * _RECORD.size)
             while block := file.read(_RECORD.size * 4096):
                 whole = len(block) - len(block) % _RECORD.size
                 for offset, time_us, stream in _RECORD.iter_unpack(block[:whole]):
                     yield Piece(offset, time_us, stream & ~_STORED, bool(stream & _STORED))
     except FileNotFoundError:
         return
+
+
+def _record_of(file: BinaryIO, offset: int) -> int:
+    """The number of the last record that begins at or before `offset`: records have one size, so halves are tried."""
+    low, high = 0, file.seek(0, os.SEEK_END) // _RECORD.size
+    while high - low > 1:
+        middle = (low + high) // 2
+        file.seek(middle * _RECORD.size)
+        begins = _RECORD.unpack(file.read(_RECORD.size))[0]
+        low, high = (middle, high) if begins <= offset else (low, middle)
+    return low
 
 
 def read(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -234,7 +246,7 @@ class CatchUp:
 
 
 def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
-    index = pieces(path)
+    index = pieces(path, start)
     current = next(index, Piece(0, 0, STDOUT))
     following = next(index, None)
     offset = start

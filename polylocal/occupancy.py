@@ -44,13 +44,22 @@ def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
     found = running(home)
     if found is None:
         return None
-    os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
+    _end(found.pid)
     while running(home):
         if time.monotonic() > deadline:
             raise SetupError(f"the daemon (process {found.pid}) did not end within {timeout_s:g} s; `kill -9` is safe")
         time.sleep(0.05)
     return found
+
+
+def _end(pid: int) -> None:
+    if pid <= 0:  # it has the lock and has not said yet who it is: 0 would mean all of our own group
+        raise SetupError("a daemon is just starting here; try again in a moment")
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # it ended by itself
 
 
 def take(home: Home) -> IO[str]:
@@ -68,7 +77,7 @@ def take(home: Home) -> IO[str]:
             file.close()
             where = f" (process {other.pid}, {other.url})" if other else ""
             raise SetupError(f"another daemon works on {home.root}{where}; end it with `polylocal stop`") from None
-        file.truncate(0)
+        announce(file, Running(os.getpid(), ""))
         return file
 
 

@@ -85,7 +85,7 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> 
         if process.poll() is not None:
             raise AssertionError((home / "test-daemon.log").read_text())
         found = occupancy.running(Home(home))
-        return found if found and found.pid == process.pid else None
+        return found if found and found.pid == process.pid and found.url else None
 
     return Daemon(home, process, eventually(ready, 30).url)
 

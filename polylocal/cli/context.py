@@ -13,7 +13,7 @@ import typer
 
 from polylocal import client, occupancy
 from polylocal.client import Client, RunReference
-from polylocal.errors import InvalidInput, SetupError
+from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.paths import DEFAULT_HOME, Home
 
 HomeOption = Annotated[
@@ -41,7 +41,7 @@ def connected(home: Path | None) -> Iterator[Client]:
     """A client of the daemon at POLYLOCAL_URL, or of the one that works on the home folder."""
     folder = home_folder(home)
     here = occupancy.running(folder)
-    url = os.environ.get("POLYLOCAL_URL") or (here.url if here else None)
+    url = os.environ.get("POLYLOCAL_URL") or (here.url if here and here.url else None)
     found = client.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))
     try:
         yield found
@@ -68,7 +68,10 @@ def run_of(api: Client, text: str) -> RunReference:
     if not short:
         raise InvalidInput([f"`{text}` names no run; say `3` or `job/3` for a job, `build/2` for a build"])
     kind = short["kind"] or "job"
-    found = api.find(kind, int(short["id"]))
+    try:
+        found = api.find(kind, int(short["id"]))
+    except NotFound as error:
+        raise NotFound(f"there is no {kind}/{short['id']}; `polylocal ls` lists what there is") from error
     return reference(found)
 
 

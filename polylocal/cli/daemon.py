@@ -190,7 +190,7 @@ def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupan
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
         found = occupancy.running(folder)
-        if found and found.pid == process.pid:
+        if found and found.pid == process.pid and found.url:
             return found
         if process.poll() is not None:
             lines = folder.daemon_log.read_text(errors="replace").strip().splitlines()

@@ -106,13 +106,15 @@ def ls(
             item["project"],
             item["name"],
             show.status(item["last_status"]),
-            show.local_time(item["created_at"]),
+            show.short_time(item["created_at"]),
             show.duration(item["started_at"], item["finished_at"]),
             item.get("waits_for") and f"waits for {item['waits_for']}" or item.get("message"),
         ]
         for item in found
     ]
-    show.table(["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", ""], rows, empty="No runs yet.")
+    show.table(
+        ["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"], rows, empty="No runs yet.", one_line=True
+    )
 
 
 def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -372,19 +374,25 @@ def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> No
         return not ignored(relative, False) and not any(ignored(parent, True) for parent in parents)
 
     while True:
-        upload_folder(api, owner, project, folder)
-        made = _create(api, owner, project, _kind(path, _text(path)), path, about)
-        run = reference(made)
-        _report(made, run, False, following_it=True)
-        shown = threading.Thread(target=_follow, args=(api, run), daemon=True)
-        shown.start()
+        run = shown = None
+        try:
+            kind = _kind(path, _text(path))
+            upload_folder(api, owner, project, folder)
+            made = _create(api, owner, project, kind, path, about)
+            run = reference(made)
+            _report(made, run, False, following_it=True)
+            shown = threading.Thread(target=_follow, args=(api, run), daemon=True)
+            shown.start()
+        except InvalidInput as error:  # saved in the middle of a change: the next one mends it
+            show.say(f"polylocal: {error}", "red")
         try:
             changed = next(watch(folder, watch_filter=matters, stop_event=leave), None)
         except KeyboardInterrupt:
             changed = None
-        if not is_done(api.run(run)["last_status"]):
+        if run and not is_done(api.run(run)["last_status"]):
             api.stop(run)
-        shown.join()
+        if shown:
+            shown.join()
         if not changed:
             raise typer.Exit(130)
         names = sorted({Path(name).name for _, name in changed})

@@ -43,16 +43,21 @@ def status(word: str) -> Text:
     return Text(word, style=COLOURS.get(word, ""))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text | None]], *, empty: str) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text | None]], *, empty: str, one_line: bool = False
+) -> None:
+    """Columns that are empty in every row are left out; `one_line`: the last one is cut rather than folded."""
     if not rows:
         out.print(empty)
         return
+    shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns[:-1]:
-        made.add_column(column, no_wrap=True)
-    made.add_column(columns[-1], overflow="fold")
+    for number in shown:
+        is_last = number == len(columns) - 1
+        made.add_column(columns[number], no_wrap=one_line or not is_last, overflow="ellipsis" if one_line else "fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell or "") for cell in row))
+        cells = (row[number] for number in shown)
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell or "") for cell in cells))
     out.print(made)
 
 
@@ -91,6 +96,12 @@ def duration(start: str | None, end: str | None) -> str:
 def local_time(stamp: str | None) -> str:
     """In the time zone of who is looking."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S") if stamp else ""
+
+
+def short_time(stamp: str) -> str:
+    """The same for a list: the time of today, else the day."""
+    moment = datetime.fromisoformat(stamp).astimezone()
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().astimezone().date() else "%Y-%m-%d")
 
 
 def size(n_bytes: int) -> str:

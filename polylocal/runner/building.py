@@ -48,12 +48,12 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
             writer.line(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
-        text, problem = patiently(lambda: _with_base_images(run, recipe, tools, writer))
+        text, problem = patiently(lambda: _with_base_images(run, recipe, tools, writer, cancel))
+        if cancel.called:
+            return None
         if problem:
             writer.line(problem)
             return BuildResult(None, problem)
-        if cancel.called:
-            return None
         store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
 
         def again() -> None:
@@ -76,7 +76,7 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     return _Recipe(build, text, folder)
 
 
-def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter) -> tuple[str, str]:
+def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter, cancel: Cancel) -> tuple[str, str]:
     """The Dockerfile to build, its base images being here, and a sentence if one of them can't be had."""
     replaced = {}
     for image in dockerfile.base_images(recipe.text):
@@ -85,8 +85,10 @@ def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter
         fallback = tools.settings.image_fallbacks.get(image)
         try:
             writer.line(f"Pulling {image}")
-            tools.engine.pull(image, writer.line)
+            tools.engine.pull(image, writer.line, cancel)
         except (EngineError, EngineUnreachable) as error:
+            if cancel.called:
+                return "", "The build was stopped."
             tools.link.wait_until_back()
             if not fallback or not tools.engine.image_id(fallback):
                 return "", f"{image} is not on this machine and could not be pulled: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ CONTEXT = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
 DATA = PurePosixPath("/plx-data")
 
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
+_TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
 Labels = Mapping[str, str]
 
 
@@ -91,8 +94,14 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
 
 
 def image_name(run: Run) -> str:
-    """`<project>_<project id>:<build uuid>`: the documented name, without a registry."""
-    return f"{run.project_name.lower()}_{run.project_id}:{run.uuid}"
+    """`<project>_<project id>:<build uuid>`: the documented name, without a registry.
+
+    Not every name of a project may stand in an image's: what may not is replaced.
+    """
+    name = run.project_name.lower()
+    if not _REPOSITORY.fullmatch(name):
+        name = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "project"
+    return f"{name}_{run.project_id}:{run.uuid}"
 
 
 def labels(run: Run, installation: str) -> dict[str, str]:
@@ -169,6 +178,18 @@ def _of_an_experiment(run: Run) -> dict[str, str]:
     return {"POLYAXON_TASK_INFO": json.dumps(task), "POLYAXON_CLUSTER": json.dumps({"master": ["127.0.0.1:2222"]})}
 
 
-def context_files(token: str) -> dict[str, str]:
-    """The hand-over files in /plx-context, by name."""
-    return {".authtoken": json.dumps({"POLYAXON_SECRET_USER_TOKEN": token})}
+TOKEN_FILE = ".authtoken"  # in /plx-context
+
+
+def token_file(token: str) -> str:
+    """The content of the file that hands the token over."""
+    return json.dumps({_TOKEN_KEY: token})
+
+
+def token_in(text: str) -> str | None:
+    """The token of such a content; None if it was not written to the end."""
+    try:
+        found = json.loads(text)[_TOKEN_KEY]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return str(found)

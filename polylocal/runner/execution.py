@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, PolylocalError
@@ -85,6 +86,7 @@ class Execution:
         while True:
             try:
                 ending = self._attempt(container_id, is_fresh)
+                again = ending is not None and self._restarted(container_id, ending)
             except ContainerMissing:
                 self._finish(self._stopped() if self._stopping.is_set() else outcome.lost("its container is gone"))
                 return
@@ -95,10 +97,11 @@ class Execution:
             if ending is None:
                 self._finish(self._stopped())
                 return
-            if not self._restarted(container_id, ending):
-                self._hand_over_outputs(container_id)
-                self._finish(outcome.of(Kind(self.run.kind), ending), exit_code=ending.exit_code)
-                return
+            if again:
+                continue
+            self._hand_over_outputs(container_id)
+            self._finish(outcome.of(Kind(self.run.kind), ending), exit_code=ending.exit_code)
+            return
 
     def _create(self) -> str | None:
         """A container for the run; None: it ended here, or it waits for another image."""
@@ -134,10 +137,7 @@ class Execution:
             original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
             if original.is_dir():
                 shutil.copytree(original, outputs, dirs_exist_ok=True, symlinks=True)
-        token = tools.store.users.new_token(tools.store.users.get(run.user), run.pk)
-        context.mkdir(parents=True, exist_ok=True)
-        for name, text in container.context_files(token).items():
-            (context / name).write_text(text)
+        token = self._token(context)
         data = {name: tools.settings.data[name] for name in specification.environment.data_names}
         around = Surroundings(
             installation=tools.installation,
@@ -151,6 +151,19 @@ class Execution:
         )
         image = build.image_id or container.image_name(build)
         return tools.engine.create(container.plan(run, specification, image, shell, around))
+
+    def _token(self, context: Path) -> str:
+        """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
+        users, file = self._tools.store.users, context / container.TOKEN_FILE
+        context.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            found = container.token_in(file.read_text())
+            known = users.by_token(found) if found else None
+            if found and known and known.run_pk == self.run.pk:
+                return found
+        token = users.new_token(users.get(self.run.user), self.run.pk)
+        file.write_text(container.token_file(token))
+        return token
 
     def _create_with_shell(self, build: Run) -> str:
         """The container with the shell that its image has. Which one that is, the first run finds out for the rest:
@@ -211,8 +224,13 @@ class Execution:
             state = self._look(container_id)
             if state.is_finished:
                 return state
-            if code is not None:  # the event comes a moment before the engine's own records are written
+            if code is not None:
+                # the event comes a moment before the engine's own records; or it was of the attempt before
                 threading.Event().wait(0.005)
+                state = self._look(container_id)
+                if state.is_finished:
+                    return state
+                waiter.forget()
 
     def _ending(self, exit_code: int, out_of_memory: bool) -> Ending:
         run = self._tools.store.runs.by_pk(self.run.pk)
@@ -248,7 +266,10 @@ class Execution:
             image = tools.engine.inspect(container_id).image_id
             return ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation)
 
-        problem = self._patiently(reclaim)
+        try:
+            problem = self._patiently(reclaim)
+        except ContainerMissing:
+            problem = "outputs may belong to another user: the container was removed before they were handed over"
         if problem:
             log.warning("run=%s: %s", self.run.label, problem)
             tools.store.runs.note(self.run, problem)
@@ -276,8 +297,16 @@ class Execution:
         container_id = self.run.container_id
         if container_id:
             grace_s = self._tools.settings.grace_s
-            stop = lambda: self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))  # noqa: E731
-            threading.Thread(target=stop, name=f"stop {self.run.label}", daemon=True).start()
+            threading.Thread(
+                target=self._stop_container, args=(container_id, grace_s), name=f"stop {self.run.label}", daemon=True
+            ).start()
+
+    def _stop_container(self, container_id: str, grace_s: float) -> None:
+        try:
+            self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))
+        except EngineError as error:
+            log.warning("run=%s: the engine would not stop it, it is asked again: %s", self.run.label, error)
+            self._stopping.clear()
 
     def _move(self, to: Status, message: str | None = None, **more: Any) -> bool:
         return self._tools.store.runs.transition(self.run, to, message, **more)

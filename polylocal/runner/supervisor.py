@@ -17,7 +17,7 @@ from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.tools import Tools
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
 from polylocal.store.rows import Run
 from polylocal.store.runs import build_key
@@ -46,7 +46,6 @@ class Supervisor:
         threading.Thread(target=self._forever, name="supervisor", daemon=True).start()
 
     def _forever(self) -> None:
-        self._take_up()
         while True:
             try:
                 self.once()
@@ -59,6 +58,7 @@ class Supervisor:
 
     def once(self) -> None:
         """One look at everything."""
+        self._take_up()
         self._stop_wanted()
         self._resolve_builds()
         if self._tools.link.info or self._tools.link.check():
@@ -69,10 +69,16 @@ class Supervisor:
     # -- begin and end --------------------------------------------------------------------------------------------
 
     def _take_up(self) -> None:
-        """What an earlier daemon had in hand goes on first, whatever the capacity: it is running already."""
+        """What was begun and nobody has in hand goes on, whatever the capacity: by a daemon before this one, or on a
+        thread that a full disk or a bug has ended."""
         for run in self._tools.store.runs.begun():
-            log.info("run=%s taken up again, it was %s", run.label, run.status)
-            self._begin(run)
+            if run.pk not in self._in_hand() and not self._has_ended(run):
+                log.info("run=%s taken up again, it was %s", run.label, run.status)
+                self._begin(run)
+
+    def _has_ended(self, run: Run) -> bool:
+        """Asked after it was seen that no thread has it: it may have come to its end in between."""
+        return is_done(self._tools.store.runs.by_pk(run.pk).status)
 
     def _begin(self, run: Run) -> None:
         execution = Execution(run, self._tools)
@@ -182,7 +188,9 @@ class Supervisor:
         if run.container_id:
             tools.engine.remove(run.container_id)
         if run.kind == Kind.BUILD:
-            tools.engine.remove_image(container.image_name(run))
+            for name in (container.image_name(run), run.image_id):  # the project may have had another name
+                if name:
+                    tools.engine.remove_image(name)
         path = tools.log_path(run)
         for file in (path, logs.times_of(path)):
             file.unlink(missing_ok=True)

@@ -40,6 +40,16 @@ class Store:
             found: str = db.execute("select value from facts where name = 'installation'").fetchone()["value"]
         return found
 
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact about this home folder."""
+        with self.database.write() as db:
+            db.execute("insert or replace into facts values (?, ?)", (name, value))
+
+    def recall(self, name: str) -> str | None:
+        with self.database.read() as db:
+            row = db.execute("select value from facts where name = ?", (name,)).fetchone()
+        return row["value"] if row else None
+
     def close(self) -> None:
         self.database.close()
 

@@ -265,7 +265,7 @@ class Runs:
     def unresolved(self, limit: int) -> list[Run]:
         """Runs that need an image and have not asked for one, oldest first."""
         return self._many(
-            f"{_SELECT} where {_OPEN} and r.status in ('created', 'building') and r.kind <> 'build' and r.is_managed"
+            f"{_SELECT} where {_OPEN} and r.kind <> 'build' and r.is_managed"
             " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null"
             " and r.deleted_at is null order by r.priority desc, r.pk limit ?",
             (limit,),
@@ -305,7 +305,7 @@ class Runs:
     def runnable(self, limit: int) -> list[Run]:
         """The queue: builds to make and runs whose image is there; by priority, then by age."""
         return self._many(
-            f"{_SELECT} where {_OPEN} and r.status in ('created', 'building') and r.is_managed"
+            f"{_SELECT} where {_OPEN} and r.is_managed"
             " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null"
             " and (case r.kind when 'build' then r.status = 'created' else b.status = 'succeeded' end)"
             " order by r.priority desc, r.pk limit ?",
@@ -316,8 +316,7 @@ class Runs:
         """Managed runs that a daemon had in hand: to be taken up again after a restart."""
         return self._many(
             f"{_SELECT} where {_OPEN} and r.is_managed and (r.container_id is not null"
-            " or r.status in ('scheduled', 'starting', 'running', 'warning', 'unknown')"
-            " or (r.kind = 'build' and r.status = 'building')) order by r.pk"
+            " or (r.kind = 'build' and r.status <> 'created')) order by r.pk"
         )
 
     def stopping(self) -> list[Run]:

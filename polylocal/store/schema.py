@@ -174,6 +174,11 @@ def first(db: Database) -> None:
     _run_script(db, _FIRST)
 
 
+_INDEXES = """
+create index runs_outputs on runs (outputs);
+create index runs_project on runs (project_id);
+"""
+
 _EXPERIMENTS = """
 alter table runs add column params text;                -- JSON
 alter table runs add column last_metric text;           -- JSON: the newest value of each metric
@@ -193,6 +198,11 @@ create index metrics_run on metrics (run_pk, created_at, id);
 @migrations(name="0002_experiments")
 def experiments(db: Database) -> None:
     _run_script(db, _EXPERIMENTS)
+
+
+@migrations(name="0003_indexes")
+def indexes(db: Database) -> None:
+    _run_script(db, _INDEXES)
 
 
 def _run_script(db: Database, script: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -167,3 +168,21 @@ def test_queued_work_goes_on_in_order(start):
     done = [finished(daemon, run) for run in runs]
     assert [found["last_status"] for found in done] == ["succeeded"] * 4
     assert [found["finished_at"] for found in done] == sorted(found["finished_at"] for found in done)
+
+
+def test_a_run_that_is_taken_up_still_reaches_the_api(start):
+    """Its address is that of the daemon before: the next one listens there without being asked for a new container."""
+    daemon = start()
+    script = (
+        "echo begun; until [ -e $POLYAXON_RUN_OUTPUTS_PATH/go ]; do sleep 0.2; done; for n in 1 2 3 4 5 6 7 8 9 10; do"
+        ' wget -q -O /dev/null --header "Authorization: Token $POLYAXON_SECRET_USER_TOKEN"'
+        " $POLYAXON_API/api/v1/root/crash/jobs/1/ && echo reached && exit 0; sleep 1; done; exit 1"
+    )
+    run = submit(daemon, job(script))
+    eventually(lambda: log_has(daemon, run, b"begun"), 60)
+    folder = look(daemon, lambda client: client.run(run)["outputs_path"])
+    daemon.kill()
+    daemon = start()
+    Path(folder, "go").touch()
+    assert finished(daemon, run)["last_status"] == "succeeded"
+    assert log(daemon, run) == b"begun\nreached\n"

@@ -254,3 +254,11 @@ def test_deleting_a_running_job_leaves_nothing(client, raw_engine: docker.Docker
     label = {"label": f"polylocal.run=job/{found['uuid']}"}
     eventually(lambda: not raw_engine.containers.list(all=True, filters=label))
     eventually(lambda: not Path(found["outputs_path"]).exists())
+
+
+def test_a_project_of_any_name_has_images(client):
+    client.create_project({"name": "_odd-"})
+    made = client.create_run("root", "_odd-", "job", {"config": job("echo fine")})
+    run = RunReference("root", "_odd-", "job", made["id"])
+    assert finished(client, run)["last_status"] == "succeeded"
+    assert log(client, run) == b"fine\n"

@@ -54,11 +54,11 @@ def test_a_local_image_has_an_id_and_an_unknown_one_none(bench):
 
 def test_pulling_what_is_nowhere_is_an_engine_error(bench):
     with pytest.raises(EngineError):
-        bench.engine.pull("127.0.0.1:1/no/such:image", lambda line: None)
+        bench.engine.pull("127.0.0.1:1/no/such:image", lambda line: None, Cancel())
 
 
 def test_pulling_what_is_here_asks_nobody(bench):
-    bench.engine.pull(bench.image, lambda line: pytest.fail("nothing was to be pulled"))
+    bench.engine.pull(bench.image, lambda line: pytest.fail("nothing was to be pulled"), Cancel())
 
 
 def test_life_of_a_container(bench):

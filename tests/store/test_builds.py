@@ -261,10 +261,22 @@ def test_what_is_not_managed_is_nobodys_work(store: Store, root: User, project: 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.STARTING, Status.RUNNING, Status.WARNING, Status.UNKNOWN])
 def test_what_was_begun_is_taken_up_again_and_what_is_done_is_not(store: Store, job: Any, status: Status) -> None:
     run, _ = job(), job()
-    store.runs.transition(run, status)
+    store.runs.transition(run, status, recorded={"container_id": "c"})
     assert [each.pk for each in store.runs.begun()] == [run.pk]
     store.runs.transition(run, Status.FAILED)
     assert store.runs.begun() == []
+
+
+@pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RUNNING, Status.WARNING, Status.UNKNOWN])
+def test_what_a_client_reports_of_a_waiting_run_does_not_strand_it(store: Store, job: Any, status: Status) -> None:
+    """Only a container makes it begun."""
+    run = job()
+    store.runs.transition(run, status, "reported")
+    assert store.runs.begun() == []
+    assert [each.pk for each in store.runs.unresolved(9)] == [run.pk]
+    build = store.runs.attach_build(run, BUILD, anew=False)
+    store.runs.transition(build, Status.SUCCEEDED)
+    assert [each.pk for each in store.runs.runnable(9)] == [run.pk]
 
 
 def test_a_run_with_a_container_was_begun(store: Store, job: Any) -> None:

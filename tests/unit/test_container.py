@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,11 +17,12 @@ from polylocal.runner.container import (
     Limits,
     Mount,
     Surroundings,
-    context_files,
     image_name,
     info,
     limits,
     plan,
+    token_file,
+    token_in,
 )
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -128,10 +130,19 @@ def test_the_clients_find_the_runs_id_in_its_name() -> None:
 
 
 def test_the_token_is_handed_over_in_a_file() -> None:
-    assert json.loads(context_files("abc")[".authtoken"]) == {"POLYAXON_SECRET_USER_TOKEN": "abc"}
+    assert json.loads(token_file("abc")) == {"POLYAXON_SECRET_USER_TOKEN": "abc"}
+    assert token_in(token_file("abc")) == "abc"
+    assert token_in('{"POLYAXON_SEC') is None
 
 
 def test_what_has_no_command_has_no_plan() -> None:
     specification = parse(build(), Kind.BUILD)
     with pytest.raises(ValueError, match="no command"):
         plan(run(kind="build"), specification, "an:image", "/bin/sh", AROUND)
+
+
+@pytest.mark.parametrize("name", ["_tmp", "exp-", "-", "__", "A", "a--b", "a__b", "a_-b", "Quick-Start", "a-_-b", "9"])
+def test_every_name_of_a_project_gives_an_image_name_that_an_engine_takes(name: str) -> None:
+    repository, _, tag = image_name(run(project_name=name)).partition(":")
+    assert re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", repository), repository
+    assert tag == UUID

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -62,9 +63,16 @@ def test_who_has_taken_it_is_told(home: Home) -> None:
     assert occupancy.running(home) is None
 
 
-def test_between_taking_and_announcing_there_is_someone_without_a_name(home: Home) -> None:
+def test_between_taking_and_announcing_there_is_someone_without_an_address(home: Home) -> None:
     with occupancy.take(home):
-        assert occupancy.running(home) == Running(0, "")
+        assert occupancy.running(home) == Running(os.getpid(), "")
+
+
+def test_nobody_is_signalled_who_has_not_said_who_he_is(home: Home) -> None:
+    with occupancy.take(home) as lock:
+        lock.truncate(0)
+        with pytest.raises(SetupError, match="just starting"):
+            occupancy.stop(home)
 
 
 def test_a_second_daemon_is_refused_and_told_of_the_first(home: Home) -> None:

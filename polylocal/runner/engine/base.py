@@ -91,7 +91,7 @@ class Stream(Protocol):
 
 
 class Cancel:
-    """Lets another thread end a build. Once called it stays called."""
+    """Lets another thread end a pull or a build. Once called it stays called."""
 
     def __init__(self) -> None:
         self.called = False
@@ -138,8 +138,8 @@ class Engine(Protocol):
     def image_id(self, name: str) -> str | None:
         """The id of a local image; None if it is not here."""
 
-    def pull(self, name: str, on_line: OnLine) -> None:
-        """Fetch one image. At once for several callers of the same name. EngineError: could not be had."""
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
+        """Fetch one image. At once for several callers of the same name. EngineError: not to be had, or cancelled."""
 
     def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
         """Build and tag an image; each line of output as it comes. A cancelled build is a failed one.

@@ -11,7 +11,7 @@ import logging
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
@@ -127,20 +127,28 @@ class DockerEngine:
             return None
         return found
 
-    def pull(self, name: str, on_line: OnLine) -> None:
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
         with self._pulls[name]:
             if self.image_id(name):
                 return
             repository, tag = _repository_and_tag(name)
-            with _translated(), self._new_client(self._pull_timeout_s) as client:
-                _pull(client, repository, tag, on_line)
+            with _translated(), self._new_client(self._pull_timeout_s, _StreamClient) as client:
+                events = client.pull(repository, tag=tag, stream=True, decode=True)
+                cancel.on_call(CancellableStream(events, client.response).close)
+                try:
+                    _show_pull(events, on_line)
+                except _CUT:
+                    if not cancel.called:
+                        raise
+            if cancel.called:
+                raise EngineError("the pull was stopped")
 
     def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
         if self._buildkit:
             result = self._buildkit.build(request, on_line, cancel)
             return BuildResult(self.image_id(request.tag)) if result.image_id is not None else result
         lines = BuildLog(on_line)
-        with _translated(), self._new_client(CALL_TIMEOUT_S, _BuildClient) as client:
+        with _translated(), self._new_client(CALL_TIMEOUT_S, _StreamClient) as client:
             try:
                 self._build_classic(client, request, lines, cancel)
             except APIError as error:  # refused before the first line: a Dockerfile that can't be parsed
@@ -156,7 +164,7 @@ class DockerEngine:
             raise EngineUnreachable("the engine's answer ended in the middle of the build")
         return lines.result()
 
-    def _build_classic(self, client: _BuildClient, request: BuildRequest, lines: BuildLog, cancel: Cancel) -> None:
+    def _build_classic(self, client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancel) -> None:
         # the low-level call: images.build() holds the log back until the end
         stream = client.build(
             fileobj=request.context,
@@ -196,10 +204,13 @@ class DockerEngine:
         return found
 
     def has_file(self, container_id: str, path: str) -> bool:
-        client = self._connected()
-        url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/archive"
         with _translated():
-            return bool(client.head(url, params={"path": path}, timeout=CALL_TIMEOUT_S).ok)
+            client = self._connected()
+            url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/archive"
+            answer = client.head(url, params={"path": path}, timeout=CALL_TIMEOUT_S)
+        if not answer.ok and answer.status_code != 404:
+            raise EngineError(f"the engine could not say whether {path} is in the container: {answer.status_code}")
+        return bool(answer.ok)
 
     def start(self, container_id: str) -> None:
         with _translated():
@@ -211,7 +222,8 @@ class DockerEngine:
         return _Attached(raw)
 
     def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> _Stored:
-        client = self._connected()
+        with _translated():
+            client = self._connected()
         url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/logs"
         params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail or "all"}
         with _translated():
@@ -285,7 +297,10 @@ class DockerEngine:
     def _make_client(self, timeout_s: float | None, cls: type[docker.APIClient]) -> docker.APIClient:
         # no version: it is negotiated. A pinned one breaks on engines that are older or much newer (moby 29)
         tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
-        return cls(base_url=self.address, timeout=timeout_s, max_pool_size=POOL_SIZE, tls=tls or False)
+        try:
+            return cls(base_url=self.address, timeout=timeout_s, max_pool_size=POOL_SIZE, tls=tls or False)
+        except DockerException as error:  # it asks for the engine's version, and hides what went wrong
+            raise EngineUnreachable(f"the engine does not answer: {error}") from error
 
     @contextmanager
     def _new_client(self, timeout_s: float | None, cls: type[docker.APIClient] = docker.APIClient) -> Iterator[Any]:
@@ -403,8 +418,8 @@ class _Stored:
         return "content-length" in self._response.headers
 
 
-class _BuildClient(docker.APIClient):
-    """Keeps the response of a build, so that the build can be cancelled: docker-py gives only the lines."""
+class _StreamClient(docker.APIClient):
+    """Keeps the response of a pull or a build, so that it can be cancelled: docker-py gives only the lines."""
 
     response: requests.Response
 
@@ -413,9 +428,9 @@ class _BuildClient(docker.APIClient):
         return self.response
 
 
-def _pull(client: docker.APIClient, repository: str, tag: str, on_line: OnLine) -> None:
+def _show_pull(events: Iterable[Any], on_line: OnLine) -> None:
     said = set[str]()
-    for event in client.pull(repository, tag=tag, stream=True, decode=True):
+    for event in events:
         if "error" in event:
             raise EngineError(event["error"])
         text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
@@ -460,8 +475,8 @@ def _translated() -> Iterator[None]:
         raise EngineUnreachable(f"the engine does not answer: {error}") from error
     except json.JSONDecodeError as error:
         raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
-    except DockerException as error:
-        raise EngineUnreachable(f"the engine does not answer: {error}") from error
+    except DockerException as error:  # the SDK itself refuses what was asked
+        raise EngineError(str(error)) from error
 
 
 def _words(error: APIError) -> str:

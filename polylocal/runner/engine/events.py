@@ -41,6 +41,12 @@ class Waiter:
         if is_dead:
             action()
 
+    def forget(self) -> None:
+        """What was told was an earlier death: wait for the next one."""
+        with self._lock:
+            self._died.clear()
+            self._code = None
+
     def tell(self, code: int) -> None:
         with self._lock:
             self._code = code

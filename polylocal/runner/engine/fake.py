@@ -110,7 +110,7 @@ class FakeEngine:
         self._answer()
         return self.images.get(name)
 
-    def pull(self, name: str, on_line: OnLine) -> None:
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
         self._answer()
         if name in self.images:
             return
