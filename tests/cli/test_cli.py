@@ -165,7 +165,7 @@ def test_a_build_and_a_named_file(polylocal: Cli, folder: Path) -> None:
 @pytest.mark.usefixtures("daemon", "project", "a_job")
 def test_lists(polylocal: Cli, store: Store) -> None:
     listed = good(polylocal("ls")).out
-    assert listed.splitlines()[0].split() == ["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK"]
+    assert listed.splitlines()[0].split() == ["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "MESSAGE"]
     for word in ("job/1", "root.quick-start", "train", "created", "waits for a free place"):
         assert word in listed
     assert [item["id"] for item in from_json(polylocal("ls", "--json"))] == [1]
@@ -280,7 +280,7 @@ def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_
     store.runs.insert(project, root, NewRun(Kind.BUILD, config={}))
     assert good(polylocal("rm", "1", "build/1")).out == "job/1 deleted\nbuild/1 deleted\n"
     assert from_json(polylocal("ls", "--json")) == []
-    one_line(polylocal("rm", "1"), "Not found.")
+    one_line(polylocal("rm", "1"), "there is no job/1; `polylocal ls` lists")
 
 
 @pytest.mark.usefixtures("daemon")
@@ -315,10 +315,10 @@ def test_outputs_that_can_not_be(
 @pytest.mark.usefixtures("daemon", "project")
 def test_a_run_that_is_not_there(polylocal: Cli) -> None:
     for command in ("show", "logs", "statuses", "stop", "restart", "resume", "copy", "rm", "outputs"):
-        one_line(polylocal(command, "7"), "Not found.")
+        one_line(polylocal(command, "7"), "there is no job/7")
         one_line(polylocal(command, "nonsense"), "`nonsense` names no run")
-    one_line(polylocal("show", "build/7"), "Not found.")
-    one_line(polylocal("show", "experiment/7"), "Not found.")
+    one_line(polylocal("show", "build/7"), "there is no build/7")
+    one_line(polylocal("show", "experiment/7"), "there is no experiment/7")
     one_line(polylocal("show", "root.nosuch.jobs.7"), "Not found.")
 
 
@@ -504,5 +504,5 @@ def test_the_program(daemon: str, folder: Path, project: Project) -> None:
     made = run("run", "--json")
     assert (made.returncode, made.stderr, json.loads(made.stdout)["id"]) == (0, "", 1)
     failed = run("show", "7", COLUMNS="20")
-    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "polylocal: Not found.\n")
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "polylocal: there is no job/7; `polylocal ls` lists what there is\n")
     assert run("status").returncode == 3
