@@ -504,5 +504,6 @@ def test_the_program(daemon: str, folder: Path, project: Project) -> None:
     made = run("run", "--json")
     assert (made.returncode, made.stderr, json.loads(made.stdout)["id"]) == (0, "", 1)
     failed = run("show", "7", COLUMNS="20")
-    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "polylocal: there is no job/7; `polylocal ls` lists what there is\n")
+    message = "polylocal: there is no job/7; `polylocal ls` lists what there is\n"
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", message)
     assert run("status").returncode == 3
