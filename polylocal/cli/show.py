@@ -54,11 +54,20 @@ def table(
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number in shown:
         is_last = number == len(columns) - 1
-        made.add_column(columns[number], no_wrap=one_line or not is_last, overflow="ellipsis" if one_line else "fold")
+        made.add_column(columns[number], no_wrap=one_line or not is_last, overflow="fold")
+    room = _room_of_the_last(columns, rows, shown) if one_line else None
     for row in rows:
-        cells = (row[number] for number in shown)
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell or "") for cell in cells))
+        cells = [cell if isinstance(cell, Text) else Text(cell or "") for cell in (row[number] for number in shown)]
+        if room is not None:
+            cells[-1].truncate(room, overflow="ellipsis")
+        made.add_row(*cells)
     out.print(made)
+
+
+def _room_of_the_last(columns: Sequence[str], rows: Sequence[Sequence[str | Text | None]], shown: Sequence[int]) -> int:
+    """What the others leave of the screen: rich would take from every column what the last one lacks."""
+    widths = [max(len(columns[n]), *(len(row[n] or "") for row in rows)) for n in shown[:-1]]
+    return max(10, out.width - sum(widths) - 2 * len(widths))
 
 
 def fields(pairs: Sequence[tuple[str, str | Text | None]]) -> None:
