@@ -1,6 +1,6 @@
 """Where things lie under the home folder. Pure: nothing here touches the disk.
 
-polylocal.db  polylocal.toml  token  daemon.pid  daemon.log  daemon.lock
+polylocal.db  polylocal.toml  token  daemon.log  daemon.lock
 logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
 outputs/<user>/<project>/<kind>s/<id>/  what the run kept
 code/<project uuid>/                    one git repository a project

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from polylocal import logs
-from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
+from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.logs import CatchUp, LogWriter
 from polylocal.runner.engine.base import Frame, Stream
 from polylocal.runner.engine.events import Waiter
@@ -73,8 +73,8 @@ class Follower:
             with self._engine.logs(self._container_id, follow=False) as stream:
                 for frame in stream:
                     self._keep(frame, catch_up)
-        except ContainerMissing:
-            log.warning("run=%s: its container was removed by someone; its log may lack the end", self._run.label)
+        except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
+            log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
         """Read a stream to its end; whether it came to that by itself.
@@ -113,7 +113,7 @@ class Follower:
             with self._engine.logs(self._container_id, follow=False, tail=TAIL_LINES) as stream:
                 for frame in stream:
                     tail[frame.stream] = tail.get(frame.stream, b"") + frame.data
-        except ContainerMissing:
+        except EngineError:
             return False
         reach = 2 * sum(map(len, tail.values())) + SMALL
         ours: dict[int, bytes] = {}

@@ -8,6 +8,7 @@ import threading
 import pytest
 from support import eventually
 
+from polylocal.errors import EngineError
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.execution import Execution
 from polylocal.statuses import Kind, Status
@@ -244,3 +245,17 @@ def test_a_done_run_stays_done(rig, status):
     rig.store.runs.transition(run, status, "decided elsewhere")
     Execution(rig.again(run), rig.tools())()
     assert rig.history(run)[-1] == status
+
+
+@pytest.mark.parametrize("cmd", ["echo said", "echo said; exit 3"])
+def test_an_engine_that_gives_no_log_at_the_end_changes_no_verdict(rig, monkeypatch, cmd):
+    """As it answers for a container that somebody is just removing."""
+
+    def refuse(*arguments, **more):
+        raise EngineError("can not get logs from container which is dead or marked for removal")
+
+    monkeypatch.setattr(rig.engine, "logs", refuse)
+    run = rig.run(rig.submit(cmd))
+    assert (run.status, run.exit_code) == (("failed", 3) if "exit" in cmd else ("succeeded", 0))
+    assert rig.log(run) == b"said\n"
+    assert not rig.engine.made
