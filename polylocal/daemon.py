@@ -34,6 +34,7 @@ from polylocal.store.users import Users
 
 log = logging.getLogger("polylocal.daemon")
 
+BRIDGE_S = 5.0  # how long a start waits for the address that containers use
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
@@ -65,8 +66,11 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
-    # runs that are taken up have the address of the daemon before this one: it is opened without being asked for
-    threading.Thread(target=link.patiently, args=(bridge.url,), name="bridge-opener", daemon=True).start()
+    # runs that are taken up have the address of the daemon before this one: it is opened without being asked for,
+    # and before anybody is told that the daemon is there
+    opener = threading.Thread(target=link.patiently, args=(bridge.url,), name="bridge-opener", daemon=True)
+    opener.start()
+    opener.join(BRIDGE_S if report.found else 0)
     occupancy.announce(lock, occupancy.Running(os.getpid(), url))
     on_ready(url)
     log.info("listening on %s", url)
