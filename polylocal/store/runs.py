@@ -146,14 +146,15 @@ class Runs:
         newest = f"{SELECT} where {condition} order by r.updated_at desc, r.pk desc limit ?"
         return self._many(newest, (*values, limit))
 
-    def archives(self, user: User, kind: Kind, *, limit: int, offset: int) -> tuple[int, list[Run]]:
+    def archives(self, user: User, kind: Kind, page: queries.Page) -> tuple[int, list[Run]]:
         """Count and one page of the archived runs in a user's projects, the last archived first."""
         where = "where r.kind = ? and r.archived_at is not null and r.deleted_at is null and p.user_id = ?"
+        by = queries.by_dates(page.sort, "r", "r.archived_at desc, r.pk desc")
         with self._database.read() as db:
             counted = f"select count(*) from runs r join projects p on p.id = r.project_id {where}"
             count = db.execute(counted, (str(kind), user.id)).fetchone()[0]
-            found = f"{SELECT} {where} order by r.archived_at desc, r.pk desc limit ? offset ?"
-            rows = db.execute(found, (str(kind), user.id, limit, offset)).fetchall()
+            found = f"{SELECT} {where} order by {by} limit ? offset ?"
+            rows = db.execute(found, (str(kind), user.id, page.limit, page.offset)).fetchall()
         return count, [row_of(Run, row) for row in rows]
 
     def dependents(self, build: Run) -> dict[str, int]:
