@@ -162,10 +162,12 @@ ENDPOINTS = [
     ),
     Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
     Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
-    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE),
-    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE),
-    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE),
-    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE),
+    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint(
+        "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
+    ),
     Endpoint(
         "GET",
         f"{_ONE}/jobs/{{jid:id}}/statuses",
