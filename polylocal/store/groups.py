@@ -54,7 +54,8 @@ class Groups:
         """
         with self._database.write() as db:
             claimed = db.execute(
-                f"update runs as r set suggested = suggested + ? where pk = ? and suggested = ? and {OPEN}",
+                "update runs as r set suggested = suggested + ? where pk = ? and suggested = ?"
+                f" and {OPEN} and {VISIBLE} and stop_requested_at is null",
                 (len(experiments), group.pk, group.suggested),
             ).rowcount
             for experiment in experiments if claimed else ():
