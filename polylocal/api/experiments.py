@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from starlette.responses import Response
 
@@ -73,6 +74,12 @@ def jobs(call: Call) -> Json:
 def job(call: Call) -> ExperimentJobItem:
     _check_job(call)
     return experiment_job_item(call.run)
+
+
+def fixed(call: Call) -> NoReturn:
+    """Distributed experiments had several."""
+    _check_job(call)
+    raise refuse("An experiment has one task, which is what the experiment is: change or delete that.")
 
 
 def job_statuses(call: Call) -> Json:
@@ -155,6 +162,12 @@ ENDPOINTS = [
     ),
     Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
     Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
+    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint(
+        "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
+    ),
     Endpoint(
         "GET",
         f"{_ONE}/jobs/{{jid:id}}/statuses",
