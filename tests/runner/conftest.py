@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import eventually, job
 
-from polylocal.polyaxonfile import parse
+from polylocal.polyaxonfile import Specification, of_config, parse
 from polylocal.repos import Repository
 from polylocal.runner import execution
 from polylocal.runner.engine.base import Engine
@@ -83,6 +83,9 @@ class Rig:
         about = {"name": specification.file.name, **values}
         new = NewRun(kind, specification.content, specification.config, about, resources=resources, **more)
         return self.store.runs.insert(self.project, self.user, new)
+
+    def specification(self, run: Run) -> Specification:
+        return of_config(Kind(run.kind), run.content or "", run.config or {})
 
     def members(self, group: Run) -> list[Run]:
         return self.store.groups.members(group)

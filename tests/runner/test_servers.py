@@ -241,7 +241,7 @@ def test_a_repository_inside_keeps_the_folder_and_is_noted(rig, supervise, noteb
     stop(rig, supervise, notebook)
     assert newest(rig) == {**CODE, "new.py": "1"}
     assert (inner / "x").exists()
-    assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: inner/"
+    assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: inner"
 
 
 def test_what_programs_make_anew_is_neither_committed_nor_kept(rig, supervise, notebook):
