@@ -131,6 +131,7 @@ def _many(call: Call) -> list[Run]:
 
 _ALL = "/api/v1/{user}/{project}/experiments"
 _ONE = f"{_ALL}/{{id:id}}"
+_HISTORY = "Refused: history stays"
 _LIST = (
     Query("independent", "true: not of a group"),
     Query("group", "the id of a group"),

@@ -87,7 +87,8 @@ class Specification:
     @property
     def ignored(self) -> list[str]:
         """Keys that are accepted and mean nothing on one node, as dotted paths."""
-        return [".".join(path) for path in WITHOUT_EFFECT if _has(self.config, path)]
+        said = [path for path in WITHOUT_EFFECT if _has(self.config, path)]
+        return [".".join(path) for path in said if path != ("backend",) or self.kind is not Kind.NOTEBOOK]
 
     def build_config(self) -> dict[str, Any]:
         """The config of the build that this run needs: its build section as a file of its own."""
