@@ -21,6 +21,7 @@ from polylocal.runner.engine.events import Deaths
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.runner.engine.link import EngineLink
 from polylocal.runner.execution import Execution
+from polylocal.runner.groups import Groups
 from polylocal.runner.supervisor import Supervisor
 from polylocal.runner.tools import Tools
 from polylocal.settings import Settings
@@ -88,7 +89,11 @@ class Rig:
         return of_config(Kind(run.kind), run.content or "", run.config or {})
 
     def members(self, group: Run) -> list[Run]:
-        return self.store.groups.members(group)
+        return [self.store.runs.by_pk(member.pk) for member in self.store.groups.members(group)]
+
+    def tend(self, group: Run, store: Any = None) -> None:
+        """One look at a group, by a daemon that lives for this look."""
+        Groups(self.tools(store=store), lambda: None)._tend(group)
 
     @property
     def repository(self) -> Repository:

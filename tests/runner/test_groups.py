@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from polylocal.runner import groups
-from polylocal.runner.supervisor import Supervisor
+from polylocal.runner.groups import Groups
 from polylocal.statuses import Status, is_done
 
 GRID = {"matrix": {"lr": {"values": [0.1, 0.2]}, "units": {"values": [1, 2, 3]}}}
@@ -33,7 +33,7 @@ def statuses(rig, group) -> list[str]:
 def tended(rig, group, times: int = 1):
     """Looked at by daemons that live for one look."""
     for _ in range(times):
-        groups.tend(rig.again(group), rig.tools())
+        rig.tend(rig.again(group))
     return rig.again(group)
 
 
@@ -69,7 +69,6 @@ def test_a_grid_is_made_once_in_the_order_of_the_matrix_and_succeeds(rig, superv
     assert [rig.log(member) for member in members] == [f"{p['lr']} {p['units']}\n".encode() for p in wanted]
     assert rig.history(group) == ["created", "running", "succeeded"]
     assert rig.message(group) == "All experiments are done: 6 succeeded"
-    assert (rig.again(group).iteration, rig.again(group).suggested) == (1, 6)
     assert rig.again(group).container_id is None
 
 
@@ -176,7 +175,7 @@ def test_many_experiments_come_in_chunks_with_a_daemon_for_each(rig):
     group = rig.group(grid(120))
     counts = []
     for _ in range(5):
-        Supervisor(rig.tools())._tend_groups()
+        Groups(rig.tools(), lambda: None).tend_all()
         counts.append(len(rig.members(group)))
     assert counts == [50, 100, 120, 120, 120]
     assert params(rig, group) == [{"n": n} for n in range(120)]
@@ -187,7 +186,7 @@ def test_two_daemons_at_once_make_nothing_twice(rig):
     group = rig.group(grid(60))
     stale = rig.again(group)
     for _ in range(2):
-        groups.tend(stale, rig.tools())
+        rig.tend(stale)
     assert len(rig.members(group)) == 50
     tended(rig, group, 3)
     assert params(rig, group) == [{"n": n} for n in range(60)]
@@ -228,7 +227,7 @@ def test_a_stopped_group_makes_and_releases_nothing_more(rig):
     group = tended(rig, rig.group(grid(60)))
     rig.store.groups.stop(group, pending_only=False)
     tended(rig, group, 2)
-    Supervisor(rig.tools())._tend_groups()
+    Groups(rig.tools(), lambda: None).tend_all()
     assert len(rig.members(group)) == 50
     assert set(statuses(rig, group)) == {"stopped"}
 
@@ -236,7 +235,7 @@ def test_a_stopped_group_makes_and_releases_nothing_more(rig):
 def test_a_look_that_was_under_way_when_the_group_was_stopped_makes_nothing(rig):
     stale = rig.group(grid(3))
     rig.store.groups.stop(stale, pending_only=False)
-    groups.tend(stale, rig.tools())
+    rig.tend(stale)
     assert rig.members(stale) == []
     assert rig.again(stale).status == "stopped"
 
@@ -245,7 +244,7 @@ def test_a_look_that_was_under_way_when_the_group_was_stopped_makes_nothing(rig)
 def test_a_look_that_was_under_way_when_the_group_went_leaves_no_experiment_behind(rig, supervise, how):
     stale, other = rig.group(grid(3)), rig.submit()
     getattr(rig.store.runs, how)(stale)
-    groups.tend(stale, rig.tools())
+    rig.tend(stale)
     supervise(lambda: done(rig, other) and (how == "archive" or rig.store.runs.by_uuid(stale.uuid) is None))
     kinds = rig.store.projects.counts(rig.project)
     assert kinds.get("experiment", 0) == 0
@@ -384,6 +383,6 @@ def test_selections_and_groups_of_clients_are_left_alone(rig):
     rig.store.runs._set(selection.pk, {"group_type": "selection"})
     tracked = rig.group(grid(2))
     rig.store.runs._set(tracked.pk, {"is_managed": 0})
-    Supervisor(rig.tools())._tend_groups()
+    Groups(rig.tools(), lambda: None).tend_all()
     assert rig.members(selection) == rig.members(tracked) == []
     assert rig.again(selection).status == rig.again(tracked).status == "created"

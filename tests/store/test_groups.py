@@ -27,6 +27,10 @@ def again(store: Store, run: Run) -> Run:
     return store.runs.by_pk(run.pk)
 
 
+def members(store: Store, group: Run) -> list[Run]:
+    return [store.runs.by_pk(member.pk) for member in store.groups.members(group)]
+
+
 def suggest(store: Store, group: Run, n: int) -> bool:
     project, user = store.projects.by_id(group.project_id), store.users.get(group.user)
     new = [NewRun(Kind.EXPERIMENT, values={"is_held": True}, group=group) for _ in range(n)]
@@ -50,7 +54,7 @@ def at_once(n: int, call: Callable[[], Any]) -> list[Any]:
 
 
 def held(store: Store, group: Run) -> list[bool]:
-    return [member.is_held for member in store.groups.members(group)]
+    return [member.is_held for member in members(store, group)]
 
 
 # -- made --------------------------------------------------------------------------------------------------------
@@ -59,7 +63,7 @@ def held(store: Store, group: Run) -> list[bool]:
 def test_suggestions_are_made_once_whoever_makes_them(store: Store, make: Make) -> None:
     group = make()
     assert sorted(at_once(6, lambda: suggest(store, group, 3))) == [False] * 5 + [True]
-    assert len(store.groups.members(group)) == again(store, group).suggested == 3
+    assert len(members(store, group)) == again(store, group).suggested == 3
 
 
 def test_what_was_made_after_the_look_is_not_made_again(store: Store, make: Make) -> None:
@@ -67,7 +71,7 @@ def test_what_was_made_after_the_look_is_not_made_again(store: Store, make: Make
     assert suggest(store, stale, 2)
     assert not suggest(store, stale, 2)
     assert suggest(store, again(store, stale), 2)
-    assert len(store.groups.members(stale)) == 4
+    assert len(members(store, stale)) == 4
 
 
 @pytest.mark.parametrize("end", ["stop", "delete", "archive", "transition", "request_stop"])
@@ -89,7 +93,7 @@ def test_a_suggestion_that_can_not_be_made_makes_none(store: Store, root: User, 
     new = [NewRun(Kind.EXPERIMENT, group=group), NewRun(Kind.EXPERIMENT, group=group, build_pk=99)]
     with pytest.raises(Exception, match="build"):
         store.groups.suggest(group, project, root, new)
-    assert store.groups.members(group) == []
+    assert members(store, group) == []
     assert again(store, group).suggested == 0
 
 
@@ -119,13 +123,13 @@ def test_many_threads_never_let_go_more_than_allowed(store: Store, make: Make, c
     for done in range(3):
         assert sum(at_once(6, lambda: store.groups.release(group))) == (concurrency if not done else 1)
         assert held(store, group) == [False] * (concurrency + done) + [True] * (8 - concurrency - done)
-        store.runs.transition(store.groups.members(group)[done], Status.SUCCEEDED)
+        store.runs.transition(members(store, group)[done], Status.SUCCEEDED)
 
 
 def test_held_ones_that_are_done_or_gone_are_not_let_go(store: Store, make: Make) -> None:
     group = make(concurrency=1)
     suggest(store, group, 4)
-    first, second, third, fourth = store.groups.members(group)
+    first, second, third, fourth = members(store, group)
     store.runs.transition(first, Status.STOPPED)
     store.runs.delete(second)
     store.runs.archive(third)
@@ -137,7 +141,7 @@ def test_a_deleted_experiment_makes_room(store: Store, make: Make) -> None:
     group = make(concurrency=1)
     suggest(store, group, 2)
     store.groups.release(group)
-    store.runs.delete(store.groups.members(group)[0])
+    store.runs.delete(members(store, group)[0])
     assert store.groups.release(group) == 1
 
 
@@ -145,7 +149,7 @@ def test_an_archived_experiment_that_still_runs_takes_its_place(store: Store, ma
     group = make(concurrency=1)
     suggest(store, group, 2)
     store.groups.release(group)
-    first = store.groups.members(group)[0]
+    first = members(store, group)[0]
     store.runs.transition(first, Status.RUNNING)
     store.runs.archive(first)
     assert store.groups.release(group) == 0
@@ -176,14 +180,14 @@ def mixed(store: Store, make: Make) -> tuple[Run, dict[str, Run]]:
         "running": [Status.SCHEDULED, Status.RUNNING],
         "done": [Status.SUCCEEDED],
     }
-    members = {}
+    made = {}
     for name, path in states.items():
-        members[name] = make(Kind.EXPERIMENT, group, is_held=name == "held")
+        made[name] = make(Kind.EXPERIMENT, group, is_held=name == "held")
         for status in path:
-            store.runs.transition(members[name], status)
-    store.runs.record(members["running"], container_id="c")
+            store.runs.transition(made[name], status)
+    store.runs.record(made["running"], container_id="c")
     store.runs.transition(group, Status.RUNNING)
-    return group, members
+    return group, made
 
 
 def after(store: Store, members: dict[str, Run]) -> dict[str, tuple[str, bool]]:
@@ -314,17 +318,17 @@ def test_only_visible_experiments_of_the_project_can_be_selected(
 def test_counts_of_a_group_and_of_a_selection(store: Store, make: Make) -> None:
     group, selection = make(), make(group_type="selection")
     ends = [Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.RUNNING, None, Status.STOPPED]
-    members = [make(Kind.EXPERIMENT, group) for _ in ends]
-    for member, end in zip(members, ends, strict=True):
+    made = [make(Kind.EXPERIMENT, group) for _ in ends]
+    for member, end in zip(made, ends, strict=True):
         if end:
             store.runs.transition(member, end)
-    store.runs.delete(members[-1])
+    store.runs.delete(made[-1])
     make(Kind.TENSORBOARD, group)
     make(Kind.EXPERIMENT)
     assert store.groups.counts(group) == Counter(succeeded=2, failed=1, running=1, created=1)
-    store.groups.select(selection, members[:3], None)
+    store.groups.select(selection, made[:3], None)
     assert store.groups.counts(selection) == Counter(succeeded=2, failed=1)
-    assert [member.pk for member in store.groups.members(group)] == [member.pk for member in members[:-1]]
+    assert [member.pk for member in members(store, group)] == [member.pk for member in made[:-1]]
 
 
 def test_independent_experiments_are_counted(store: Store, project: Project, make: Make) -> None:
