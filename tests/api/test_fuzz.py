@@ -96,6 +96,7 @@ def polyaxonfiles(draw: st.DrawFn) -> Any:
     return draw(st.sampled_from([made, json.dumps(made), repr(made)]))
 
 
+CREATED = ["jobs", "builds", "experiments", "groups"]
 BODIES = st.one_of(
     VALUES,
     st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
