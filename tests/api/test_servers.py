@@ -70,7 +70,7 @@ def test_with_a_polyaxonfile(kind: Kind, field: str, api: Caller) -> None:
 
 @each_kind
 def test_with_a_wrong_polyaxonfile(kind: Kind, api: Caller) -> None:
-    for content in (FILES[Kind.JOB], "kind: [", {**FILES[kind], "build": {"image": 5}}, {**FILES[kind], "nosuch": 1}):
+    for content in (FILES[Kind.JOB], "kind: [", {**FILES[kind], "build": {"image": []}}, {**FILES[kind], "nosuch": 1}):
         answer = api.post(f"{P}/{kind}/start/", {"content": content})
         assert answer.status_code == 400
         assert list(answer.json()) == ["content"]
