@@ -163,10 +163,14 @@ def logs(
     home: HomeOption = None,
 ) -> None:
     """Print the log of a run, byte for byte."""
-    with connected(home) as api, api.logs(run_of(api, run), follow=follow, timestamps=timestamps) as chunks:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+    with connected(home) as api:
+        found = run_of(api, run)
+        if found.kind == Kind.GROUP:
+            raise InvalidInput([f"{found} has no log of its own, its experiments have: polylocal show {found}"])
+        with api.logs(found, follow=follow, timestamps=timestamps) as chunks:
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
 
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -361,6 +365,8 @@ def _follow(api: Client, run: RunReference) -> int:
 def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home: Path | None, json: bool) -> None:
     with connected(home) as api:
         original = run_of(api, run)
+        if original.kind in ("group", "build") or Kind(original.kind).is_server:
+            raise InvalidInput([f"{original} can't be run again by itself: run its polyaxonfile again"])
         body: dict[str, Any] = {}
         if file:
             body["content"] = _text(file)

@@ -47,7 +47,6 @@ def _suggest(group: Run, tools: Tools) -> bool:
     if new:
         store = tools.store
         store.groups.suggest(group, store.projects.by_id(group.project_id), store.users.get(group.user), new)
-        store.runs.transition(group, Status.RUNNING)
         return False  # the hint of this brings the next look
     if not made:
         raise ValueError("the search space is empty")

@@ -52,7 +52,10 @@ def _random(tuning: HPTuning, seed: str) -> Iterator[Suggestion]:
         yield drawn
     rest = _finite(matrix)
     if rest is not None:  # few are left, and chance finds them late
-        yield from (each for each in rest if _key(each) not in seen)
+        for each in rest:
+            if _key(each) not in seen:
+                seen.add(_key(each))
+                yield each
 
 
 def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Suggestion] | None:
