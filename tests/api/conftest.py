@@ -185,7 +185,7 @@ def on_loopback(services: Services) -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
     config = uvicorn.Config(
-        build(services), log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=1
+        build(services), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from starlette.testclient import TestClient
 
 from polylocal.api.services import Services
 from polylocal.statuses import Kind
 from polylocal.store import Store
-from polylocal.store.rows import Project, User
+from polylocal.store.rows import Project
 
 from .conftest import FILES, Caller, P, names_in, upload
 
@@ -121,7 +120,8 @@ def test_the_same_again_and_another_one(elsewhere: Elsewhere, api: Caller, servi
 def test_fetching_what_is_new(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
     first = head(services, project)
-    for commit in (first, elsewhere.commit({"new.py": "1"})):
+    for files in (None, {"new.py": "1"}):
+        commit = elsewhere.commit(files) if files else first
         answer = api.post(SYNC)
         assert (answer.status_code, answer.json()) == (200, COULD_NOT)
         assert head(services, project) == commit
