@@ -24,7 +24,10 @@ def lines(caller: Caller, path: str = MINE, query: str = "") -> list[Json]:
 
 
 def said(caller: Caller, path: str = MINE) -> list[str]:
-    return [f"{line['actor']} {line['event_action']} {line['event_subject']} {line['object_name']}" for line in lines(caller, path)]
+    return [
+        f"{line['actor']} {line['event_action']} {line['event_subject']} {line['object_name']}"
+        for line in lines(caller, path)
+    ]
 
 
 @pytest.mark.usefixtures("root")
@@ -109,7 +112,10 @@ def test_who_sees_which_activity(api: Caller, as_ann: Caller, as_bob: Caller, no
     as_ann.post("/api/v1/projects/", {"name": "open"})
     as_ann.post("/api/v1/projects/", {"name": "hidden", "is_public": False})
     api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]})
-    names = {who: [line["object_name"] for line in lines(caller, ALL)] for who, caller in (("ann", as_ann), ("bob", as_bob), ("root", api))}
+    names = {
+        who: [line["object_name"] for line in lines(caller, ALL)]
+        for who, caller in (("ann", as_ann), ("bob", as_bob), ("root", api))
+    }
     everything = ["root.quick-start.jobs.1", "ann.hidden", "ann.open"]
     assert names == {"ann": everything, "root": everything, "bob": ["root.quick-start.jobs.1", "ann.open"]}
     assert as_bob.get("/api/v1/activitylogs/ann/hidden/").status_code == 403

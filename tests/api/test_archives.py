@@ -38,7 +38,12 @@ def test_an_archived_run(kind: Kind, things: dict[Kind, Run], api: Caller, store
     assert api.get(f"{P}/{kind.plural}/").json()["results"] == []
     assert api.get(f"/polylocal/v1/runs/{kind}/1").status_code == 404
     [item] = archived(api, kind.plural)
-    assert (item["id"], item["unique_name"], item["deleted"], item["bookmarked"]) == (1, before["unique_name"], True, False)
+    assert (item["id"], item["unique_name"], item["deleted"], item["bookmarked"]) == (
+        1,
+        before["unique_name"],
+        True,
+        False,
+    )
     answer = api.post(f"{one}/restore/")
     assert (answer.status_code, answer.content) == (200, b"")
     assert archived(api, kind.plural) == []

@@ -21,7 +21,7 @@ from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Json, names_in, on_loopback, put_code, tar_of, write
+from .conftest import Json, emptied, names_in, on_loopback, put_code, tar_of, write
 
 CONTRACT = Path(__file__).with_name("contract")
 FILES = {
@@ -109,10 +109,7 @@ def services(daemon: tuple[str, Services]) -> Services:
 @pytest.fixture
 def store(services: Services) -> Store:
     """As new, for each command."""
-    with services.store.database.write() as db:
-        for table in ("bookmarks", "runs", "projects", "users", "sequences", "activities"):
-            db.execute(f"delete from {table}")
-    return services.store
+    return emptied(services.store)
 
 
 @pytest.fixture

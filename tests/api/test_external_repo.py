@@ -39,7 +39,9 @@ class Elsewhere:
 
     def commit(self, files: dict[str, str]) -> str:
         """Make these files the newest commit of `main`."""
-        tree = "".join(f"100644 blob {self._git('hash-object', '-w', '--stdin', text=files[n])}\t{n}\n" for n in sorted(files))
+        tree = "".join(
+            f"100644 blob {self._git('hash-object', '-w', '--stdin', text=files[n])}\t{n}\n" for n in sorted(files)
+        )
         tree_id = self._git("mktree", text=tree)
         known = self._git("for-each-ref", "--format=%(objectname)", "refs/heads/main")
         made = self._git("commit-tree", tree_id, "-m", "more", *(["-p", known] if known else []))
@@ -48,10 +50,17 @@ class Elsewhere:
         return made
 
     def _git(self, *arguments: str, text: str = "", cwd: Path | None = None) -> str:
-        who = {f"GIT_{role}_{what}": "ann@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        who = {
+            f"GIT_{role}_{what}": "ann@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **who}
         done = subprocess.run(
-            ["git", *arguments], cwd=cwd or self.path, env=environment, input=text.encode(), capture_output=True, check=True
+            ["git", *arguments],
+            cwd=cwd or self.path,
+            env=environment,
+            input=text.encode(),
+            capture_output=True,
+            check=True,
         )
         return done.stdout.decode().strip()
 
@@ -105,7 +114,9 @@ def test_the_code_of_a_repository_elsewhere(
     assert api.get(f"{P}/jobs/1/coderef/").json()["external_repo"] == elsewhere.url
 
 
-def test_the_same_again_and_another_one(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
+def test_the_same_again_and_another_one(
+    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
     commit = elsewhere.commit({"new.py": "1"})
     again = api.post(EXTERNAL, {"git_url": elsewhere.url})
@@ -170,7 +181,9 @@ def test_code_from_elsewhere_is_not_overwritten_by_an_upload(
     assert api.post(SYNC).status_code == 404
 
 
-def test_a_repository_that_can_not_be_fetched(tmp_path: Path, api: Caller, services: Services, project: Project) -> None:
+def test_a_repository_that_can_not_be_fetched(
+    tmp_path: Path, api: Caller, services: Services, project: Project
+) -> None:
     (tmp_path / "none").mkdir()
     empty = Elsewhere(tmp_path / "empty.git")
     for url in (f"file://{tmp_path}/nosuch", f"file://{tmp_path}/none", empty.url, "http://127.0.0.1:1/x.git"):
@@ -212,7 +225,9 @@ def as_owner(as_ann: Caller) -> Caller:
     return as_ann
 
 
-@pytest.mark.parametrize("form", ["file://{path}", "{path}", "{path}/.", "ext::sh -c 'touch {path}.owned'", "--upload-pack=x"])
+@pytest.mark.parametrize(
+    "form", ["file://{path}", "{path}", "{path}/.", "ext::sh -c 'touch {path}.owned'", "--upload-pack=x"]
+)
 def test_the_disk_of_this_machine_is_not_for_everybody(
     form: str, elsewhere: Elsewhere, as_owner: Caller, api: Caller
 ) -> None:

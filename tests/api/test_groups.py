@@ -142,9 +142,7 @@ def test_the_experiments_of_a_group(api: Caller, search: Run, store: Store, tria
     assert api.get(f"{P}/experiments/?group=9").status_code == 404
     both = api.get(f"{P}/experiments/?group=1&independent=true")
     assert both.status_code == 400
-    assert both.json() == [
-        "You cannot filter for independent experiments and group experiments at the same time."
-    ]
+    assert both.json() == ["You cannot filter for independent experiments and group experiments at the same time."]
 
 
 def test_the_metrics_of_a_group(api: Caller, search: Run, store: Store, trial: Callable[..., Run]) -> None:
@@ -152,7 +150,10 @@ def test_the_metrics_of_a_group(api: Caller, search: Run, store: Store, trial: C
     for number, run in enumerate((first, second, other)):
         store.metrics.add(run, [({"loss": float(number)}, None)])
     found = api.get(f"{G}/1/metrics/").json()
-    assert [(item["experiment"], item["values"]) for item in found["results"]] == [(1, {"loss": 0.0}), (2, {"loss": 1.0})]
+    assert [(item["experiment"], item["values"]) for item in found["results"]] == [
+        (1, {"loss": 0.0}),
+        (2, {"loss": 1.0}),
+    ]
     assert found["count"] == 2
     sorted_by_loss = api.get(f"{P}/experiments/?group=1&sort=-metric.loss").json()["results"]
     assert [item["id"] for item in sorted_by_loss] == [2, 1]
@@ -181,7 +182,12 @@ def test_the_history_of_a_group(api: Caller, search: Run, store: Store) -> None:
     found = api.get(f"{G}/1/statuses/").json()
     assert [item["status"] for item in found["results"]] == ["created", "running"]
     last = found["results"][-1]
-    assert (last["message"], last["experiment_group"], last["details"], last["traceback"]) == ("off we go", 1, None, None)
+    assert (last["message"], last["experiment_group"], last["details"], last["traceback"]) == (
+        "off we go",
+        1,
+        None,
+        None,
+    )
     assert "job" not in last
     assert api.get(f"{G}/1/statuses/{last['uuid']}/").json() == last
     assert api.get(f"{G}/1/statuses/{'0' * 32}/").status_code == 404
@@ -298,9 +304,7 @@ def test_changing_a_selection(method: str, api: Caller, trial: Callable[..., Run
     assert api.get(f"{P}/experiments/").json()["count"] == 4
 
 
-def test_a_selection_of_what_is_not_there(
-    api: Caller, trial: Callable[..., Run], store: Store, root: User
-) -> None:
+def test_a_selection_of_what_is_not_there(api: Caller, trial: Callable[..., Run], store: Store, root: User) -> None:
     trial()
     other = store.projects.create(root, {"name": "other"})
     store.runs.insert(other, root, NewRun(Kind.EXPERIMENT))
@@ -351,7 +355,9 @@ def test_a_selected_experiment_that_is_deleted_is_not_counted(api: Caller, trial
     assert selected(api) == [2]
 
 
-def test_stopping_a_selection_does_not_lose_its_experiments(api: Caller, trial: Callable[..., Run], store: Store) -> None:
+def test_stopping_a_selection_does_not_lose_its_experiments(
+    api: Caller, trial: Callable[..., Run], store: Store
+) -> None:
     run = trial()
     api.post(f"{G}/", {"experiment_ids": [1]})
     assert api.post(f"{G}/1/stop/").status_code == 200

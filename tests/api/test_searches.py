@@ -137,9 +137,7 @@ def test_chart_views_stand_in_the_order_that_they_were_made_in(views: str, api: 
     assert len({item["uuid"] for item in found["results"]}) == 25
 
 
-def test_a_chart_view_belongs_to_one_run(
-    views: str, api: Caller, store: Store, project: Project, root: User
-) -> None:
+def test_a_chart_view_belongs_to_one_run(views: str, api: Caller, store: Store, project: Project, root: User) -> None:
     api.post(views, {"charts": []})
     for kind in (Kind.EXPERIMENT, Kind.GROUP):
         other = store.runs.insert(project, root, NewRun(kind))

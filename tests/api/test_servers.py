@@ -130,7 +130,9 @@ def test_tensorboards_of_three_scopes(api: Caller, store: Store, project: Projec
     assert [item["id"] for item in tensorboards(api, "?query=experiment:1")] == [2]
     assert [item["id"] for item in tensorboards(api, "?query=group:1")] == [3]
     assert api.post(f"{P}/experiments/1/tensorboard/stop/").status_code == 200
-    stopped = {run.id for run in store.runs.latest(root, kind=Kind.TENSORBOARD, is_open=True, limit=9) if run.stop_requested_at}
+    stopped = {
+        run.id for run in store.runs.latest(root, kind=Kind.TENSORBOARD, is_open=True, limit=9) if run.stop_requested_at
+    }
     assert stopped == {2}
     for scope in ("experiments/9/", "groups/9/"):
         assert api.post(f"{P}/{scope}tensorboard/start/").status_code == 404
@@ -203,7 +205,9 @@ def test_stopping_by_number(kind: Kind, api: Caller, store: Store) -> None:
     assert api.post(f"{P}/{kind.plural}/2/stop/").status_code == 404
 
 
-@pytest.mark.parametrize(("body", "keeps"), [(None, True), ({}, True), ({"commit": True}, True), ({"commit": False}, False)])
+@pytest.mark.parametrize(
+    ("body", "keeps"), [(None, True), ({}, True), ({"commit": True}, True), ({"commit": False}, False)]
+)
 def test_what_becomes_of_a_notebooks_changes(body: object, keeps: bool, api: Caller, store: Store) -> None:
     api.post(f"{P}/notebook/start/")
     assert api.post(f"{P}/notebook/stop/", body).status_code == 200

@@ -67,8 +67,9 @@ def frames(socket: WebSocketTestSession) -> Iterator[Any]:
         try:
             yield socket.receive_json()
         except WebSocketDisconnect as end:
-            assert end.code == 1000
-            return
+            closed = end.code
+            break
+    assert closed == 1000
 
 
 def quietly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +120,9 @@ def test_old_clients_get_lists_of_plain_lines(
         assert list(frames(socket)) == []
 
 
-@pytest.mark.parametrize("path", [f"/ws/v1/{ROOTS}/experiments/1/jobs/1/logs", f"/api/v1/{ROOTS}/experiments/1/jobs/1/logs/stream"])
+@pytest.mark.parametrize(
+    "path", [f"/ws/v1/{ROOTS}/experiments/1/jobs/1/logs", f"/api/v1/{ROOTS}/experiments/1/jobs/1/logs/stream"]
+)
 def test_the_log_of_the_task_of_an_experiment(
     path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
 ) -> None:
@@ -135,7 +138,11 @@ def test_the_log_of_the_task_of_an_experiment(
 
 
 def test_the_statuses_before_it_runs(
-    http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services,
+    http: TestClient,
+    header: dict[str, str],
+    make: Callable[..., Run],
+    store: Store,
+    services: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of them once, as they come, without anybody looking."""
@@ -155,7 +162,11 @@ def test_the_statuses_before_it_runs(
 
 @pytest.mark.parametrize("end", [Status.FAILED, Status.STOPPED])
 def test_a_run_that_ends_before_it_runs(
-    end: Status, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store,
+    end: Status,
+    http: TestClient,
+    header: dict[str, str],
+    make: Callable[..., Run],
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quietly(monkeypatch)
@@ -168,7 +179,12 @@ def test_a_run_that_ends_before_it_runs(
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
 def test_a_line_arrives_without_anybody_looking(
-    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services,
+    path: str,
+    http: TestClient,
+    header: dict[str, str],
+    make: Callable[..., Run],
+    store: Store,
+    services: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quietly(monkeypatch)
@@ -248,7 +264,11 @@ def test_two_followers_of_one_run(
 
 # -- refused --------------------------------------------------------------------------------------------------------
 
-PATHS = [*(old(kind) for kind in KINDS), *(new(kind) for kind in KINDS), *(old(kind, what="resources") for kind in KINDS)]
+PATHS = [
+    *(old(kind) for kind in KINDS),
+    *(new(kind) for kind in KINDS),
+    *(old(kind, what="resources") for kind in KINDS),
+]
 
 
 @pytest.mark.usefixtures("project")
@@ -308,7 +328,9 @@ def test_who_may_not(
         assert "secret" in json.dumps(list(frames(socket)))
 
 
-def test_a_token_in_the_query(http: TestClient, api: Caller, make: Callable[..., Run], store: Store, services: Services) -> None:
+def test_a_token_in_the_query(
+    http: TestClient, api: Caller, make: Callable[..., Run], store: Store, services: Services
+) -> None:
     """Browsers can't send headers with a websocket."""
     run = make(Kind.JOB, Status.RUNNING)
     write(services.log(run), "one\n")
@@ -393,8 +415,12 @@ def test_what_a_run_uses_before_it_runs(
 
 
 def test_nobody_knows_what_a_run_uses(
-    services: Services, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., TestClient],
-    header: dict[str, str], make: Callable[..., Run], store: Store,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    serving: Callable[..., TestClient],
+    header: dict[str, str],
+    make: Callable[..., Run],
+    store: Store,
 ) -> None:
     """A container that went away a moment ago, or an engine that does not answer."""
     monkeypatch.setattr(streams, "SAMPLE_S", 0.01)
@@ -434,14 +460,20 @@ def rest(client: ClientConnection) -> list[Any]:
         try:
             found.append(next_frame(client))
         except ConnectionClosed as end:
-            assert end.rcvd is not None
-            assert end.rcvd.code == 1000
-            return found
+            closed = end.rcvd
+            break
+    assert closed is not None
+    assert closed.code == 1000
+    return found
 
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB), f"{old(Kind.JOB)}/", new(Kind.JOB).rstrip("/")])
 def test_a_real_client(
-    path: str, at: Callable[..., ClientConnection], make: Callable[..., Run], store: Store, services: Services,
+    path: str,
+    at: Callable[..., ClientConnection],
+    make: Callable[..., Run],
+    store: Store,
+    services: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quietly(monkeypatch)
@@ -458,7 +490,9 @@ def test_a_real_client(
     assert rest(client) == []
 
 
-def test_a_real_client_that_is_refused(at: Callable[..., ClientConnection], make: Callable[..., Run], store: Store) -> None:
+def test_a_real_client_that_is_refused(
+    at: Callable[..., ClientConnection], make: Callable[..., Run], store: Store
+) -> None:
     run = make(Kind.JOB, Status.RUNNING)
     for client, words in (
         (at(new(Kind.JOB), token=None), "Authentication credentials were not provided."),
@@ -482,7 +516,11 @@ def test_a_client_pings(at: Callable[..., ClientConnection], make: Callable[...,
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
 @pytest.mark.parametrize("status", [None, Status.RUNNING])
 def test_a_client_that_goes_away_leaves_no_follower(
-    path: str, status: Status | None, http: TestClient, header: dict[str, str], make: Callable[..., Run],
+    path: str,
+    status: Status | None,
+    http: TestClient,
+    header: dict[str, str],
+    make: Callable[..., Run],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a run that says nothing, so nothing is sent that would fail."""
@@ -499,8 +537,13 @@ def test_a_client_that_goes_away_leaves_no_follower(
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB), old(Kind.JOB, what="resources")])
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_real_clients_that_go_away_leave_nothing(
-    path: str, is_cut: bool, services: Services, make: Callable[..., Run], api: Caller,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    path: str,
+    is_cut: bool,
+    services: Services,
+    make: Callable[..., Run],
+    api: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No follower, and no word in the daemon's log."""
     quietly(monkeypatch)

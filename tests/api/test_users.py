@@ -222,8 +222,15 @@ def test_a_deleted_user_leaves_marks_on_nothing(
     ],
 )
 def test_who_may_do_that(
-    method: str, path: str, api: Caller, as_ann: Caller, as_bob: Caller, nobody: Caller, project: Project,
-    make_job: Callable[..., Run], token_of: Callable[[Run], str]
+    method: str,
+    path: str,
+    api: Caller,
+    as_ann: Caller,
+    as_bob: Caller,
+    nobody: Caller,
+    project: Project,
+    make_job: Callable[..., Run],
+    token_of: Callable[[Run], str],
 ) -> None:
     assert api(method, f"{path}nosuch/").json() == {"detail": "Not found."}
     inside = Caller(api.http, token_of(make_job()))
