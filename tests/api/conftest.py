@@ -25,7 +25,7 @@ from polylocal.api.app import FromContainers, build
 from polylocal.api.endpoint import Endpoint
 from polylocal.api.services import Services
 from polylocal.machine import Gpu, Machine
-from polylocal.settings import Settings
+from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -197,6 +197,43 @@ def on_loopback(services: Services) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """One application for all examples of a test that makes them up; `restore` makes again what they delete."""
+    home = tmp_path_factory.mktemp("home")
+    store = Store(home / "polylocal.db")
+    services = Services(load(home=home), store)
+    root = store.users.add("root", is_superuser=True)
+    with TestClient(build(services), raise_server_exceptions=False) as http:
+        caller = Caller(http, store.users.new_token(root))
+        caller.services = services  # type: ignore[attr-defined]
+        yield caller
+    store.close()
+
+
+def restore(caller: Caller) -> None:
+    """Project `quick-start` with code and a run 1 of each kind, which have logs and outputs."""
+    services: Services = caller.services  # type: ignore[attr-defined]
+    store = services.store
+    with store.database.write() as db:
+        seen = "deleted_at is null and archived_at is null"
+        has_project = db.execute(f"select 1 from projects where {seen} and name = 'quick-start'").fetchone()
+        alive = db.execute(f"select count(*) from runs where id = 1 and {seen}").fetchone()[0]
+        if has_project and alive == len(Kind):
+            return
+        for table in ("runs", "projects", "sequences", "searches", "chart_views"):
+            db.execute(f"delete from {table}")
+    root = store.users.get("root")
+    project = store.projects.create(root, {"name": "quick-start"})
+    services.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
+    for run in one_of_each(store, project, root).values():
+        with store.database.write() as db:
+            db.execute("update runs set is_managed = 0")
+        write(services.log(run), "hello\n")
+        if run.outputs:
+            write(services.home.root / run.outputs / "model.txt", "weights")
 
 
 def emptied(store: Store) -> Store:

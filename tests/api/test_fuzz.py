@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 from support import job
 
-from polylocal.api import app as api_module
 from polylocal.api.app import ENDPOINTS
 from polylocal.api.endpoint import Endpoint
-from polylocal.api.services import Services
-from polylocal.settings import load
 from polylocal.statuses import Kind
-from polylocal.store import Store
 
 from .conftest import FILES as FILES_OF_KINDS
-from .conftest import Caller, Json, one_of_each, tar_of, write
+from .conftest import Caller, Json
 
 BOUNDED = settings(
     max_examples=300,
@@ -160,44 +152,7 @@ def requests(draw: st.DrawFn) -> tuple[Endpoint, str]:
     return endpoint, path.replace("\0", "%00").replace(" ", "%20") + draw(st.sampled_from(["", "/", "//"]))
 
 
-# -- where it is sent -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    """One daemon for all examples; what is deleted is made again."""
-    home = tmp_path_factory.mktemp("home")
-    store = Store(home / "polylocal.db")
-    services = Services(load(home=home), store)
-    root = store.users.add("root", is_superuser=True)
-    with TestClient(api_module.build(services), raise_server_exceptions=False) as http:
-        caller = Caller(http, store.users.new_token(root))
-        caller.services = services  # type: ignore[attr-defined]
-        yield caller
-    store.close()
-
-
-def restore(caller: Caller) -> None:
-    """Project `quick-start` with code and a run 1 of each kind, which have logs and outputs."""
-    services: Services = caller.services  # type: ignore[attr-defined]
-    store = services.store
-    with store.database.write() as db:
-        seen = "deleted_at is null and archived_at is null"
-        has_project = db.execute(f"select 1 from projects where {seen} and name = 'quick-start'").fetchone()
-        alive = db.execute(f"select count(*) from runs where id = 1 and {seen}").fetchone()[0]
-        if has_project and alive == len(Kind):
-            return
-        for table in ("runs", "projects", "sequences", "searches", "chart_views"):
-            db.execute(f"delete from {table}")
-    root = store.users.get("root")
-    project = store.projects.create(root, {"name": "quick-start"})
-    services.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
-    for run in one_of_each(store, project, root).values():
-        with store.database.write() as db:
-            db.execute("update runs set is_managed = 0")
-        write(services.log(run), "hello\n")
-        if run.outputs:
-            write(services.home.root / run.outputs / "model.txt", "weights")
+# -- what is answered -----------------------------------------------------------------------------------------------
 
 
 def check(endpoint: Endpoint, path: str, answer: Any) -> None:
