@@ -15,7 +15,7 @@ from polylocal.api.endpoint import Endpoint
 from polylocal.statuses import Kind
 
 from .conftest import FILES as FILES_OF_KINDS
-from .conftest import Caller, Json
+from .conftest import Caller, Json, restore
 
 BOUNDED = settings(
     max_examples=300,
