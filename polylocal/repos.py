@@ -204,8 +204,10 @@ class Repository:
             return tree_id
         mine = self._git("commit-tree", tree_id, *(["-p", base] if base else []), "-m", "own", env=_identity(author))
         merged = self._run("merge-tree", "--write-tree", "--allow-unrelated-histories", head, mine, check=False)
-        if merged.returncode:
+        if merged.returncode == 1:
             raise InvalidInput(["The code was changed meanwhile, in the same places."])
+        if merged.returncode:
+            raise InvalidInput(["The code was changed meanwhile, and git before 2.38 can't merge the two."])
         return merged.stdout.decode().split()[0]
 
     def _commit(self, tree_id: str, author: str) -> str:

@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from polylocal import clock
 from polylocal.api import access, users
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
@@ -51,6 +52,7 @@ _OF_THE_LINK = frozenset(
 _ABOUT_US = frozenset({"authorization", "cookie", "host"})
 _OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
 _OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
+_PATIENCE_S = 120  # after its build and start a program may take so long until it listens
 _STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
 
 
@@ -151,9 +153,10 @@ class Proxy:
         )
         try:
             answer = await self._client.send(sent, stream=True)
-        except httpx2.ConnectError:  # the container runs, the program in it does not listen yet
-            return _starting(f"{run.unique_name} is starting")
         except httpx2.RequestError as error:
+            # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
+            if request.method in ("GET", "HEAD") and _is_young(run):
+                return _starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             return _page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
         passed = StreamingResponse(_body(answer), status_code=answer.status_code)
@@ -276,6 +279,10 @@ def _prefix(request: HTTPConnection, scope: Endpoint) -> str:
     values: Mapping[str, Any] = request.path_params
     path = scope.path.replace("{id:id}", "{id}")
     return path.format(**values)
+
+
+def _is_young(run: Run) -> bool:
+    return run.started_at is not None and clock.seconds_between(run.started_at, clock.now()) < _PATIENCE_S
 
 
 def _how_to_start(scope: Endpoint) -> str:

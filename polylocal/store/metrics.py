@@ -49,3 +49,16 @@ class Metrics:
             count = db.execute(f"select count(*) from metrics m where {where}", values).fetchone()[0]
             found = f"{_SELECT} where {where} order by m.created_at, m.id limit :limit offset :offset"
             return count, [row_of(MetricRow, row) for row in db.execute(found, values)]
+
+    def series(self, group: Run, name: str) -> dict[int, list[float]]:
+        """The values of one metric of each experiment of a group, by pk, the oldest first."""
+        query = (
+            'select m.run_pk, json_extract(m."values", ?) as value from metrics m join runs r on r.pk = m.run_pk'
+            " where r.group_pk = ? and r.kind = 'experiment' and value is not null"
+            " order by m.run_pk, m.created_at, m.id"
+        )
+        found: dict[int, list[float]] = {}
+        with self._database.read() as db:
+            for row in db.execute(query, (f'$."{name}"', group.pk)):
+                found.setdefault(row["run_pk"], []).append(float(row["value"]))
+        return found
