@@ -29,9 +29,12 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 
 def run_cell(page: Page, source: str, output: str) -> None:
     """Type into the last cell, run it, and see what it prints."""
-    page.locator(".jp-CodeCell .cm-content").last.click()
-    page.keyboard.insert_text(source)
-    page.keyboard.press("Shift+Enter")
+    # once the kernel has told its language, editors are made anew: what was typed before is lost
+    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
+    cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
+    cell.fill(source)
+    expect(cell).to_contain_text(source.splitlines()[-1])
+    cell.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").last).to_have_text(output)
 
 
