@@ -367,6 +367,15 @@ class HPTuning(Section):
         return "bo" if self.bo else "grid"
 
     @property
+    def metric(self) -> Metric | None:
+        """What experiments are compared by: the search's own, or what is stopped early for."""
+        for search in (self.hyperband, self.bo):
+            if search:
+                return search.metric
+        rules = self.early_stopping or []
+        return Metric(name=rules[0].metric, optimization=rules[0].optimization) if rules else None
+
+    @property
     def sample(self) -> dict[str, Any]:
         """One point of the space, to try a file with."""
         return {name: option.sample for name, option in (self.matrix or {}).items()}

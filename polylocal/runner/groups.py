@@ -170,7 +170,7 @@ class Groups:
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
     """The trials of the iterations before this one."""
-    metric = search.metric_of(tuning)
+    metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]
     for member in members:
         if member.iteration < iteration:

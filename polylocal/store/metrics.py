@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from polylocal import clock
 from polylocal.store.database import Database
+from polylocal.store.queries import VISIBLE
 from polylocal.store.rows import MetricRow, Run, row_of
 
 _SELECT = "select m.*, r.id as experiment from metrics m join runs r on r.pk = m.run_pk"
@@ -42,8 +43,9 @@ class Metrics:
         """Count and one page of an experiment's metrics, or of all experiments of a group; the oldest first."""
         where = "m.run_pk = :pk"
         if run.kind == "group":
-            where = "m.run_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'"
-            where += " union select experiment_pk from selections where group_pk = :pk)"
+            where = f"m.run_pk in (select pk from runs r where group_pk = :pk and kind = 'experiment' and {VISIBLE}"
+            where += " union select r.pk from selections s join runs r on r.pk = s.experiment_pk"
+            where += f" where s.group_pk = :pk and {VISIBLE})"
         values = {"pk": run.pk, "limit": limit, "offset": offset}
         with self._database.read() as db:
             count = db.execute(f"select count(*) from metrics m where {where}", values).fetchone()[0]

@@ -38,6 +38,38 @@ class GroupItem(TypedDict):
     is_managed: bool
 
 
+class BestExperiment(TypedDict):
+    """The experiment with the best last metric, of those that succeeded."""
+
+    id: int
+    unique_name: str
+    metric: str
+    value: float
+    params: Json
+
+
+class ResultItem(TypedDict):
+    """An experiment of a group in its table."""
+
+    id: int
+    unique_name: str
+    status: str
+    iteration: int
+    params: Json
+    metrics: Json
+    seconds: float | None
+
+
+class GroupResults(TypedDict):
+    """What a search has found, the best first; `importance` says how far a numeric param decides the metric, 0 to 1."""
+
+    metric: str | None
+    optimization: str | None
+    best_experiment: BestExperiment | None
+    importance: dict[str, float]
+    results: list[ResultItem]
+
+
 class GroupDetail(GroupItem):
     """A group by itself."""
 
@@ -55,6 +87,7 @@ class GroupDetail(GroupItem):
     num_failed_experiments: int
     num_stopped_experiments: int
     readme: str | None
+    best_experiment: BestExperiment | None
     warnings: list[str]
 
 
@@ -108,7 +141,12 @@ def group_item(run: Run, bookmarked: bool) -> GroupItem:
 
 
 def group_detail(
-    run: Run, bookmarked: bool, counts: Mapping[str, int], tensorboard: Run | None, warnings: list[str]
+    run: Run,
+    bookmarked: bool,
+    counts: Mapping[str, int],
+    tensorboard: Run | None,
+    best: BestExperiment | None,
+    warnings: list[str],
 ) -> GroupDetail:
     """`counts` are the experiments of the group per status."""
     return {
@@ -127,6 +165,7 @@ def group_detail(
         "num_failed_experiments": counts.get(Status.FAILED, 0) + counts.get(Status.UPSTREAM_FAILED, 0),
         "num_stopped_experiments": counts.get(Status.STOPPED, 0),
         "readme": run.readme,
+        "best_experiment": best,
         "warnings": warnings,
     }
 
