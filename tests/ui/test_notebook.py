@@ -104,12 +104,15 @@ def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> Non
     assert page.url.startswith(f"{site.url}/notebook/{running}/tree")
 
 
-def test_a_wrong_token_opens_nothing(site: Site, running: str, visitor: Visitor) -> None:
+def test_a_wrong_token_is_asked_for_again(site: Site, running: str, visitor: Visitor) -> None:
     page = visitor()
     page.goto(f"{site.url}/notebook/{running}/?token=wrong")
-    expect(page.get_by_text("Invalid token.")).to_be_visible()
-    page.goto(f"{site.url}/notebook/{running}/")
-    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    page.get_by_placeholder("token").fill("wrong as well")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("Invalid token")).to_be_visible()
+    page.get_by_placeholder("token").fill(site.token)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("train.py")).to_be_visible()
 
 
 def test_another_user_is_refused(site: Site, running: str, visitor: Visitor) -> None:
