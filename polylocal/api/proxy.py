@@ -235,20 +235,22 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
 
 async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
     """Until one of the two closes; then the other one is closed alike."""
+    from websockets.exceptions import ConnectionClosedError
 
     async def out() -> None:
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
-                await other.close()
+                await other.close(_code(message.get("code")), message.get("reason") or "")
                 return
             text = message.get("text")
             await other.send(text if text is not None else message["bytes"])
 
     async def back() -> None:
-        async for message in other:
-            await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        await socket.close(other.close_code if other.close_code and other.close_code not in (1005, 1006) else 1000)
+        with suppress(ConnectionClosedError):  # how it was closed is told on
+            async for message in other:
+                await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+        await socket.close(_code(other.close_code), other.close_reason or "")
 
     tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -259,14 +261,19 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
             log.debug("a websocket ended: %r", result)
 
 
+def _code(code: int | None) -> int:
+    """A close code that may be sent: some only say that none was."""
+    return code if code and code not in (1005, 1006, 1015) else 1000
+
+
 def _passed_on(request: HTTPConnection) -> list[tuple[str, str]]:
     """The headers that are for the program: not the connection's own, and nothing that says who the person is."""
     dropped = _OF_THE_LINK | _ABOUT_US
     kept = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
-    cookies = [
-        f"{name}={value}" for name, value in request.cookies.items() if name not in (users.SESSION, users.USER_COOKIE)
-    ]
-    return [*kept, ("cookie", "; ".join(cookies))] if cookies else kept
+    ours = (f"{users.SESSION}=", f"{users.USER_COOKIE}=")
+    cookies = [part.strip() for part in request.headers.get("cookie", "").split(";")]
+    others = [part for part in cookies if part and not part.startswith(ours)]
+    return [*kept, ("cookie", "; ".join(others))] if others else kept
 
 
 def _path(request: HTTPConnection) -> str:

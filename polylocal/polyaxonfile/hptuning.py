@@ -156,7 +156,7 @@ class Matrix(Section):
 
     @model_validator(mode="after")
     def _one_option(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if len(self.model_fields_set) != 1 or getattr(self, self.option) is None:
             raise ValueError("Matrix element is not valid, one and only one option is required.")
         if not self.is_distribution and self.option != "values":
             try:

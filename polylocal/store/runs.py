@@ -525,7 +525,7 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
     """What the end of a build means for the runs that wait for it."""
     if not is_done(to):
         return []
-    waiting = f"select r.pk from runs r where r.build_pk = ? and {_WORK} and {OPEN}"
+    waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {OPEN}"
     pks = [row["pk"] for row in db.execute(waiting, (build.pk,)).fetchall()]
     if to is not Status.SUCCEEDED:
         details = {"build_job": build.unique_name, "uuid": build.uuid, "failure_time": clock.now(), "reason": reason}
