@@ -217,6 +217,15 @@ class Person:
         assert "Traceback" not in text, f"polyaxon {' '.join(arguments)} crashed:\n{text}"
         return text
 
+    def init(self, project: str) -> str:
+        """Make the working folder one of this project. The old program ends with 1 although all is well."""
+        return self.polyaxon("init", project, code=int(self.is_old))
+
+    def project(self, name: str) -> None:
+        """Make a project, and the working folder one of it."""
+        self.polyaxon("project", "create", f"--name={name}")
+        self.init(name)
+
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,9 @@
 
     python resident.py DESCRIPTOR
 
-Runs on the Python of a client's environment. An order is one byte on the socket of that number, and five descriptors with
-it: a file with {"arguments", "folder", "environment"}, standard input, output and error, and a pipe for two lines: the
-process id, and the exit code when there is one. It ends when the other end of the socket is closed.
+Runs on the Python of a client's environment. An order is one byte on the socket of that number, and five descriptors
+with it: a file with {"arguments", "folder", "environment"}, standard input, output and error, and a pipe for two lines:
+the process id, and the exit code when there is one. It ends when the other end of the socket is closed.
 """
 
 import gc

@@ -1,0 +1,100 @@
+"""Projects and their code, through the original command lines."""
+
+from __future__ import annotations
+
+import tarfile
+
+import pytest
+from clients.originals import Person, facts, rows
+
+from polylocal.client import Client
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_project_is_made_listed_shown_changed_and_deleted(person: Person, client: Client) -> None:
+    said = person.polyaxon("project", "create", "--name=first", "--description=the first one", "--tags=a,b")
+    assert "Project `first` was created successfully." in said
+    stored = client.project(person.name, "first")
+    assert (stored["description"], stored["tags"], stored["is_public"]) == ("the first one", ["a", "b"], True)
+
+    listed = rows(person.polyaxon("project", "list"), "Projects:")
+    assert "first" in [row["name"] for row in listed]
+    assert {row["user"] for row in listed} == {person.name}
+
+    shown = person.polyaxon("project", "-p", "first", "get")
+    assert "the first one" in shown
+    assert facts(shown)["name"] == "first"
+
+    said = person.polyaxon("project", "-p", "first", "update", "--description=changed", "--tags=c", "--private=true")
+    assert "Project updated." in said
+    assert "changed" in said
+    stored = client.project(person.name, "first")
+    assert (stored["description"], stored["tags"], stored["is_public"]) == ("changed", ["c"], False)
+
+    said = person.polyaxon("project", "-p", "first", "update", "--name=second")
+    assert facts(said)["name"] == "second"
+
+    said = person.polyaxon("project", "-p", "second", "delete", answers="y\n")
+    assert f"Project `{person.name}/second` was delete successfully" in said
+    assert "second" not in [found["name"] for found in client.projects(person.name)]
+    assert "Could not get project `second`" in person.polyaxon("project", "-p", "second", "get", code=1)
+
+
+def test_a_name_that_is_taken_and_a_private_project(person: Person, client: Client) -> None:
+    person.polyaxon("project", "create", "--name=hidden", "--private")
+    assert client.project(person.name, "hidden")["is_public"] is False
+    assert "Could not create project `hidden`" in person.polyaxon("project", "create", "--name=hidden", code=1)
+
+
+def test_projects_come_in_pages(person: Person, client: Client) -> None:
+    for number in range(22):
+        if f"page-{number}" not in [found["name"] for found in client.projects(person.name)]:
+            person.polyaxon("project", "create", f"--name=page-{number}")
+    first = person.polyaxon("project", "list")
+    assert facts(first)["next"] == "--page=2"
+    second = person.polyaxon("project", "list", "--page=2")
+    assert facts(second)["previous"] == "--page=1"
+    names = [row["name"] for said in (first, second) for row in rows(said, "Projects:")]
+    assert len(rows(first, "Projects:")) == 20
+    assert {f"page-{number}" for number in range(22)} <= set(names)
+
+
+def test_bookmarks_of_projects(person: Person) -> None:
+    person.polyaxon("project", "create", "--name=marked")
+    person.polyaxon("project", "create", "--name=unmarked")
+    assert f"Project `{person.name}/marked` is bookmarked." in person.polyaxon("project", "-p", "marked", "bookmark")
+    said = person.polyaxon("project", "-p", "marked", "unbookmark")
+    assert f"Project `{person.name}/marked` is unbookmarked." in said
+
+
+def test_init_in_a_new_folder(person: Person) -> None:
+    person.polyaxon("project", "create", "--name=begun")
+    assert "Make sure you have a project with this name `nosuch`" in person.polyaxon("init", "nosuch", code=1)
+    said = person.init("begun")
+    assert ("Project `begun` was initialized" if person.is_old else "Project was initialized") in said
+    assert (person.folder / "polyaxonfile.yml").exists() == person.is_old
+    assert (person.folder / ".polyaxonignore").exists()
+    assert facts(person.polyaxon("project", "get"))["name"] == "begun"
+
+
+def test_code_goes_up_without_what_is_ignored_and_comes_down(person: Person) -> None:
+    person.project("code")
+    (person.folder / ".polyaxonignore").write_text("*.log\n")
+    person.write({"train.py": "print('hello')\n", "deep/er/data.txt": "1,2,3\n", "big.log": "not this\n"})
+    assert "Files uploaded." in person.polyaxon("upload")
+
+    assert "Files downloaded." in person.polyaxon("project", "download")
+    with tarfile.open(person.folder / "repo.tar.gz") as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+        files = {name: archive.extractfile(name) for name in archive.getnames() if name.endswith("data.txt")}
+        assert [file.read() for file in files.values() if file] == [b"1,2,3\n"]
+    assert {"train.py", "deep/er/data.txt"} <= names
+    assert "big.log" not in names
+
+
+def test_code_of_a_project_that_is_not_there(person: Person) -> None:
+    person.project("passing")
+    person.polyaxon("project", "-p", f"{person.name}/passing", "delete", answers="y\n")
+    # with the project, the folder's memory of it is gone
+    assert "Please initialize your project" in person.polyaxon("upload", code=1)
