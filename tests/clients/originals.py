@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from polylocal.client import RunReference
+
 VERSIONS = ("0.2.9", "0.6.1")
 
 HERE = Path(__file__).parent
@@ -186,6 +188,7 @@ class Person:
     program: Program
     home: Path
     folder: Path
+    project: str = ""
     begun: list[Command] = field(default_factory=list)
 
     @property
@@ -221,10 +224,22 @@ class Person:
         """Make the working folder one of this project. The old program ends with 1 although all is well."""
         return self.polyaxon("init", project, code=int(self.is_old))
 
-    def project(self, name: str) -> None:
+    def begin_project(self, name: str) -> None:
         """Make a project, and the working folder one of it."""
         self.polyaxon("project", "create", f"--name={name}")
         self.init(name)
+        self.project = name
+
+    def run(self, *arguments: str) -> RunReference:
+        """`polyaxon run …`, and where the run is then found."""
+        return self.made(self.polyaxon("run", *arguments))
+
+    def made(self, said: str) -> RunReference:
+        """The run whose making was announced."""
+        found = re.search(r"(Job|Build|Experiment)(?: group)? `?(\d+)`? was (?:created|started)", said)
+        assert found, said
+        kind = "group" if " group " in found[0] else found[1].lower()
+        return RunReference(self.name, self.project, kind, int(found[2]))
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():

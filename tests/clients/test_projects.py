@@ -79,7 +79,7 @@ def test_init_in_a_new_folder(person: Person) -> None:
 
 
 def test_code_goes_up_without_what_is_ignored_and_comes_down(person: Person) -> None:
-    person.project("code")
+    person.begin_project("code")
     (person.folder / ".polyaxonignore").write_text("*.log\n")
     person.write({"train.py": "print('hello')\n", "deep/er/data.txt": "1,2,3\n", "big.log": "not this\n"})
     assert "Files uploaded." in person.polyaxon("upload")
@@ -94,7 +94,7 @@ def test_code_goes_up_without_what_is_ignored_and_comes_down(person: Person) -> 
 
 
 def test_code_of_a_project_that_is_not_there(person: Person) -> None:
-    person.project("passing")
+    person.begin_project("passing")
     person.polyaxon("project", "-p", f"{person.name}/passing", "delete", answers="y\n")
     # with the project, the folder's memory of it is gone
     assert "Please initialize your project" in person.polyaxon("upload", code=1)
