@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients.originals import VERSIONS, Person, Program, environment, resident
 from support import Daemon, eventually, running_daemon, sweep
 
+from clients import files
+from clients.originals import VERSIONS, Person, Program, environment, resident
 from polylocal.client import Client, RunReference
 from polylocal.statuses import is_done
 from polylocal.store import Store
@@ -27,8 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(400))
 
 
+Programs = dict[str, Program]
+Accounts = dict[str, tuple[str, str, str]]
+
+
 @pytest.fixture(scope="session")
-def programs() -> Iterator[dict[str, Program]]:
+def programs() -> Iterator[Programs]:
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         folders = pool.map(environment, VERSIONS)
         yield {
@@ -49,7 +54,7 @@ def daemon(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def accounts(daemon: Daemon) -> dict[str, tuple[str, str, str]]:
+def accounts(daemon: Daemon) -> Accounts:
     """For each version a name, a password and a token."""
     return {version: _add_user(daemon, f"ann-{version.replace('.', '')}", "s3cret word") for version in VERSIONS}
 
@@ -72,25 +77,16 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stranger(
-    version: str, programs: dict[str, Program], accounts: dict[str, tuple[str, str, str]], tmp_path: Path
-) -> Iterator[Person]:
+def stranger(version: str, programs: Programs, accounts: Accounts, tmp_path: Path) -> Iterator[Person]:
     """Somebody who has an account, and a program that was never used."""
-    home, folder = tmp_path / "person", tmp_path / "work"
-    home.mkdir()
-    folder.mkdir()
-    person = Person(*accounts[version], programs[version], home, folder)
-    yield person
-    for command in person.begun:
-        command.end()
+    with _at_a_desk(programs[version], accounts[version], tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
 def configured(stranger: Person, daemon: Daemon) -> Person:
     """Somebody whose program knows where the daemon is."""
-    port = daemon.url.rpartition(":")[2]
-    ports = [f"--http_port={port}", f"--ws_port={port}"] if stranger.is_old else [f"--port={port}"]
-    stranger.polyaxon("config", "set", "--host=127.0.0.1", *ports, "--use_https=false")
+    stranger.configure(daemon.url)
     return stranger
 
 
@@ -99,6 +95,41 @@ def person(configured: Person) -> Person:
     """Somebody who is logged in."""
     configured.polyaxon("login", "--token", configured.token)
     return configured
+
+
+@contextmanager
+def _at_a_desk(program: Program, account: tuple[str, str, str], folder: Path) -> Iterator[Person]:
+    home, work = folder / "person", folder / "work"
+    home.mkdir()
+    work.mkdir()
+    made = Person(*account, program, home, work)
+    try:
+        yield made
+    finally:
+        for command in made.begun:
+            command.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _early(request: pytest.FixtureRequest) -> None:
+    """Images with Python take a while: they are built beside the tests that come first."""
+    if any("tracked" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("tracked")
+
+
+@pytest.fixture(scope="session")
+def tracked(
+    programs: Programs, accounts: Accounts, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, RunReference]]:
+    """For each version an experiment and a job that are told by its client, and are begun."""
+    begun = {}
+    for version in VERSIONS:
+        with _at_a_desk(programs[version], accounts[version], tmp_path_factory.mktemp("tracked")) as somebody:
+            somebody.configure(daemon.url)
+            somebody.polyaxon("login", "--token", somebody.token)
+            somebody.begin_project("tracking")
+            begun[version] = files.run_with_client(somebody)
+    return begun
 
 
 @pytest.fixture

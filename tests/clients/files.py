@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import yaml
 from support import BUSYBOX
+
+from clients.originals import HERE, Person
+from polylocal.client import RunReference
 
 
 def job(cmd: str, steps: tuple[str, ...] = ()) -> str:
@@ -23,6 +28,29 @@ def build(*steps: str, is_old: bool) -> str:
     if is_old:
         return f"version: 1\nkind: build\n{_build(steps)}"
     return f"version: 1\nkind: build\nimage: {BUSYBOX}\n{_steps(steps, '')}"
+
+
+def run_with_client(person: Person) -> dict[str, RunReference]:
+    """An experiment and a job that are told by the client of the person's version; they share an image."""
+    section = {
+        "image": "python:3.11-slim",
+        "build_steps": ["pip3 install --no-cache-dir --no-compile --no-deps -r requirements.txt"],
+        # there sitecustomize.py is found as Python starts, before any that a system has of its own
+        "env_vars": [["PYTHONPATH", "/code"]],
+    }
+    for name in ("train.py", "job.py"):
+        shutil.copy(HERE / "code" / name, person.folder)
+    shutil.copy(HERE / "shim.py", person.folder / "sitecustomize.py")
+    shutil.copy(HERE / f"client-{person.version}.txt", person.folder / "requirements.txt")
+    head = {"version": 1, "build": section}
+    train = {"kind": "experiment", "declarations": {"lr": 0.1, "activation": "relu"}}
+    person.write(
+        {
+            "xp.yml": yaml.safe_dump({**head, **train, "run": {"cmd": "python3 -u train.py --lr {{ lr }}"}}),
+            "job.yml": yaml.safe_dump({**head, "kind": "job", "run": {"cmd": "python3 -u job.py"}}),
+        }
+    )
+    return {"experiment": person.run("-f", "xp.yml", "-u"), "job": person.run("-f", "job.yml")}
 
 
 def _build(steps: tuple[str, ...]) -> str:

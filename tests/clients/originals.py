@@ -220,6 +220,12 @@ class Person:
         assert "Traceback" not in text, f"polyaxon {' '.join(arguments)} crashed:\n{text}"
         return text
 
+    def configure(self, url: str) -> None:
+        """Tell the program where the daemon is."""
+        port = url.rpartition(":")[2]
+        ports = [f"--http_port={port}", f"--ws_port={port}"] if self.is_old else [f"--port={port}"]
+        self.polyaxon("config", "set", "--host=127.0.0.1", *ports, "--use_https=false")
+
     def init(self, project: str) -> str:
         """Make the working folder one of this project. The old program ends with 1 although all is well."""
         return self.polyaxon("init", project, code=int(self.is_old))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from clients.originals import Person, facts, surroundings
 
+from clients.originals import Person, facts, surroundings
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine

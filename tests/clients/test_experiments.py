@@ -6,11 +6,11 @@ import json
 import tarfile
 
 import pytest
+from support import eventually
+
 from clients import files
 from clients.conftest import finished, log
 from clients.originals import Person, facts, rows
-from support import eventually
-
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine

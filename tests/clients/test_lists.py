@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from support import job
+
 from clients import files
 from clients.conftest import finished
 from clients.originals import Person, facts, rows
-from support import job
-
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine
@@ -24,12 +24,17 @@ def test_jobs_and_builds_are_filtered_and_sorted(person: Person, client: Client)
         heading = f"{what.capitalize()}:"
         return [row["id"] for row in rows(person.polyaxon("project", what, *options), heading)]
 
-    assert set(listed("jobs")) == {str(good.id), str(bad.id), str(late.id)}
+    newest_first = [str(run.id) for run in (late, bad, good)]
+    assert set(listed("jobs")) == set(newest_first)
     assert listed("jobs", "-s", "created_at") == [str(good.id), str(bad.id), str(late.id)]
-    assert listed("jobs", "-s", "-created_at") == [str(late.id), str(bad.id), str(good.id)]
+    assert listed("jobs", "-s", "-created_at") == newest_first
     assert listed("jobs", "-q", "status:failed") == [str(bad.id)]
     assert listed("jobs", "-q", "status:~failed, id:>0", "-s", "created_at") == [str(good.id), str(late.id)]
-    assert listed("jobs", "-q", "status:succeeded|failed", "-s", "-created_at") == [str(late.id), str(bad.id), str(good.id)]
+    assert listed("jobs", "-q", "status:succeeded|failed", "-s", "-created_at") == [
+        str(late.id),
+        str(bad.id),
+        str(good.id),
+    ]
     assert listed("jobs", "-q", "created_at:<2018-01-01") == []
     assert len(listed("builds", "-q", "status:succeeded", "-s", "-created_at")) == 2
     assert "No builds found" in person.polyaxon("project", "builds", "-q", "status:failed")

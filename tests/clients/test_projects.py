@@ -5,8 +5,8 @@ from __future__ import annotations
 import tarfile
 
 import pytest
-from clients.originals import Person, facts, rows
 
+from clients.originals import Person, facts, rows
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine
