@@ -21,6 +21,7 @@ from polylocal import occupancy
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.errors import SetupError
+from polylocal.machine import Machine, look
 from polylocal.paths import Home
 from polylocal.runner.engine import probe
 from polylocal.runner.engine.dockerengine import DockerEngine
@@ -59,7 +60,13 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     def engine_state() -> str | None:
         return None if link.info and not link.is_away else f"the engine at {address} to answer"
 
-    app = api.build(Services(settings, store, engine_state))
+    def machine() -> Machine:
+        about = link.info
+        name = f"{about.name} {about.version}" if about else None
+        return look(settings.node, name, about.api_version if about else None)
+
+    services = Services(settings, store, engine_state=engine_state, usage=engine.usage, machine=machine)
+    app = api.build(services)
     bridge = Bridge(app, engine, settings, port, store)
     grew = app.state.changes.grew
     supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grew))

@@ -5,6 +5,7 @@ logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
 outputs/<user>/<project>/<kind>s/<id>/  what the run kept
 code/<project uuid>/                    one git repository a project
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
+notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
 """
 
 from __future__ import annotations
@@ -59,3 +60,10 @@ class Home:
 
     def context(self, run_uuid: str) -> Path:
         return self.root / "contexts" / run_uuid
+
+    def server_token(self, run_uuid: str) -> Path:
+        """What the server in a notebook's container wants to be told; the proxy tells it."""
+        return self.context(run_uuid) / ".servertoken"
+
+    def work(self, run_uuid: str) -> Path:
+        return self.root / "notebooks" / run_uuid

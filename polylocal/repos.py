@@ -22,6 +22,7 @@ from typing import IO, BinaryIO
 from polylocal.errors import InvalidInput, NotFound, SetupError
 
 BRANCH = "master"
+FETCH_S = 600  # seconds that fetching someone else's repository may take
 
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
@@ -30,6 +31,7 @@ _HASH = re.compile(r"[0-9a-f]{40}")
 _GITS_OWN = frozenset({".git", "git~1"})
 # what a name in an archive can do to a disk: the archive's fault, not the disk's
 _NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
+_MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -39,6 +41,14 @@ class Extra:
 
     prefix: str
     path: Path
+
+
+@dataclass(frozen=True)
+class Committed:
+    """`commit` None: nothing had changed. `left_out`: files and folders that are not in it."""
+
+    commit: str | None
+    left_out: list[str]
 
 
 class Repository:
@@ -64,14 +74,67 @@ class Repository:
             self._create()
             index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(tree)}
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
-            tree_id = self._git("write-tree", env=index)
             head = self.resolve(BRANCH)
-            if head and self._git("rev-parse", f"{head}^{{tree}}") == tree_id:
-                return head
-            parents = ["-p", head] if head else []
-            commit = self._git("commit-tree", tree_id, *parents, "-m", "updated", env=_identity(author))
-            self._git("update-ref", f"refs/heads/{BRANCH}", commit)
-            return commit
+            return self._commit_index(index, head, author) or head or ""
+
+    def commit_folder(self, folder: Path, author: str) -> Committed:
+        """Make a folder that was checked out and worked on the newest commit.
+
+        What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside.
+        """
+        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
+            self._create()
+            index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
+            head = self.resolve(BRANCH)
+            if head:
+                self._git("read-tree", head, env=index)
+            made_anew = [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
+            self._git("add", "--all", "--", ".", *made_anew, env=index, cwd=folder)
+            staged = self._git("ls-files", "--stage", env=index, cwd=folder).splitlines()
+            links = [line.partition("\t")[2] for line in staged if line.startswith("160000")]
+            if links:  # a repository inside: git would keep its name and forget its files
+                self._git("rm", "--cached", "--quiet", "--", *links, env=index, cwd=folder)
+            others = self._git("ls-files", "--others", "--directory", env=index, cwd=folder).splitlines()
+            left_out = [name for name in others if not _MADE_ANEW & set(Path(name).parts)]
+            return Committed(self._commit_index(index, head, author), left_out)
+
+    def checkout(self, commit: str | None, folder: Path) -> None:
+        """Put the code into a new folder; nothing but the folder without a commit. A half-made one is made anew."""
+        new = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        if commit:
+            with tempfile.TemporaryFile() as file:
+                self.archive(commit, file)
+                file.seek(0)
+                with tarfile.open(fileobj=file) as tar:
+                    tar.extractall(new, filter="tar")
+        new.rename(folder)
+
+    def fetch(self, url: str, protocols: str) -> str:
+        """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
+
+        `protocols` are those that git may use, joined by colons. Raises InvalidInput with git's own words.
+        """
+        with _locks[self.path]:
+            self._folder()
+            self._create()
+            # the user's own git set-up counts here: it knows their proxies, certificates and credentials
+            mine = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
+            environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
+            environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+            arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
+            try:
+                done = subprocess.run(
+                    arguments, env=environment, capture_output=True, check=False, timeout=FETCH_S, cwd=self.path
+                )
+            except subprocess.TimeoutExpired as error:
+                raise InvalidInput([f"`{url}` could not be fetched within {FETCH_S} seconds."]) from error
+            head = self.resolve(BRANCH)
+            if done.returncode or head is None:
+                words = done.stderr.decode(errors="replace").strip().splitlines()
+                raise InvalidInput([f"`{url}` could not be fetched: {words[-1] if words else 'it has no commit'}"])
+            return head
 
     def resolve(self, treeish: str) -> str | None:
         """The commit that a branch, tag or (short) hash names; None if there is none."""
@@ -131,6 +194,16 @@ class Repository:
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _commit_index(self, index: Mapping[str, str], head: str | None, author: str) -> str | None:
+        """None: the index holds what the newest commit holds."""
+        tree_id = self._git("write-tree", env=index)
+        if head and self._git("rev-parse", f"{head}^{{tree}}") == tree_id:
+            return None
+        parents = ["-p", head] if head else []
+        commit = self._git("commit-tree", tree_id, *parents, "-m", "updated", env=_identity(author))
+        self._git("update-ref", f"refs/heads/{BRANCH}", commit)
+        return commit
 
     def _folder(self) -> Path:
         self.path.parent.mkdir(parents=True, exist_ok=True)

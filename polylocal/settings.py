@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     data: dict[str, Path] = Field(
         default_factory=dict, description="folders that runs may name in environment.data_refs: {name: folder}"
     )
+    notebook_image: str = Field(
+        "jupyter/base-notebook:2023-10-20", description="image of a notebook that is started without a polyaxonfile"
+    )
+    tensorboard_image: str = Field(
+        "tensorflow/tensorflow:2.16.1", description="image of a tensorboard that is started without a polyaxonfile"
+    )
     network: str = Field("bridge", description="the engine's network that runs join")
     node: str = Field(default_factory=platform.node, description="name of this machine in `node_scheduled`")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")

@@ -15,11 +15,19 @@ class Kind(StrEnum):
     BUILD = "build"
     JOB = "job"
     EXPERIMENT = "experiment"
+    GROUP = "group"
+    NOTEBOOK = "notebook"
+    TENSORBOARD = "tensorboard"
 
     @property
     def plural(self) -> str:
         """The word in URLs and unique names."""
         return f"{self.value}s"
+
+    @property
+    def is_server(self) -> bool:
+        """Runs until it is stopped, and is looked at in a browser meanwhile."""
+        return self in (Kind.NOTEBOOK, Kind.TENSORBOARD)
 
 
 class Status(StrEnum):

@@ -21,24 +21,49 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from polylocal.api import experiments, logs, openapi, outputs, projects, repos, runs, system
+from polylocal.api import (
+    access,
+    bookmarks,
+    ci,
+    experiments,
+    groups,
+    logs,
+    machine,
+    openapi,
+    outputs,
+    projects,
+    proxy,
+    repos,
+    runs,
+    searches,
+    servers,
+    streams,
+    system,
+    users,
+)
+from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.services import Services
-from polylocal.errors import EngineUnreachable, InvalidInput, NotAllowed, NotAuthenticated, PolylocalError, StoreError
-from polylocal.store.users import Credentials
+from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
 log = logging.getLogger(__name__)
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # which of them a path takes is said by the table
 MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
-BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
 
 # fixed words before names: the first match wins
 ENDPOINTS: list[Endpoint] = [
     *system.ENDPOINTS,
+    *users.ENDPOINTS,
+    *machine.ENDPOINTS,
+    *bookmarks.ENDPOINTS,
+    *searches.ENDPOINTS,
     *experiments.ENDPOINTS,
+    *groups.ENDPOINTS,
+    *servers.ENDPOINTS,
     *projects.ENDPOINTS,
     *repos.ENDPOINTS,
+    *ci.ENDPOINTS,
     *runs.ENDPOINTS,
     *logs.ENDPOINTS,
     *outputs.ENDPOINTS,
@@ -48,6 +73,7 @@ ENDPOINTS: list[Endpoint] = [
 def build(services: Services) -> Starlette:
     """The application over these services."""
     changes = logs.Changes(services.home.logs, services.store)
+    pages = proxy.Proxy(services)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -56,6 +82,7 @@ def build(services: Services) -> Starlette:
         yield
         stop.set()
         await watching
+        await pages.close()
 
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in ENDPOINTS:
@@ -63,6 +90,8 @@ def build(services: Services) -> Starlette:
     routes = [
         Route("/api/v1/openapi.json", _described),
         *(Route(path, _answering(methods, services), methods=_METHODS) for path, methods in by_path.items()),
+        *streams.routes(services),
+        *pages.routes(),
     ]
     app = Starlette(
         routes=routes,
@@ -116,43 +145,13 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
         if endpoint.access is not Access.ANYONE:
-            await run_in_threadpool(_admit, call)  # before anything of the body is looked at
+            await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
         async with _body(request, endpoint, services) as data:
             call.data = data
             result = await run_in_threadpool(endpoint.handler, call)
         return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
 
     return answer
-
-
-def _admit(call: Call) -> None:
-    """Who is it, may they, and is there what the path is about?"""
-    call.credentials = _authenticate(call.request, call.services)
-    endpoint = call.endpoint
-    if endpoint.access is Access.ADMIN and not call.user.is_superuser:
-        raise NotAllowed
-    if call.run_pk is not None and endpoint.access is Access.USER and endpoint.path != "/api/v1/users":
-        raise NotAllowed  # a run's token is for its own project
-    if "{project}" in endpoint.path and call.project and "{id:id}" in endpoint.path:
-        _ = call.run
-
-
-def _authenticate(request: Request, services: Services) -> Credentials:
-    header = request.headers.get("authorization", "")
-    scheme, _, token = header.partition(" ")
-    token = token.strip()
-    if scheme.lower() not in ("token", "ephemeraltoken"):
-        raise NotAuthenticated("Authentication credentials were not provided.")
-    if not token:
-        raise NotAuthenticated("Invalid token header. No credentials provided.")
-    if " " in token:
-        raise NotAuthenticated("Invalid token header. Token string should not contain spaces.")
-    credentials = services.store.users.by_token(token)
-    if credentials is None or (request.scope.get(BRIDGE) and credentials.run_pk is None):
-        raise NotAuthenticated("Invalid token.")
-    if not credentials.user.is_active:
-        raise NotAuthenticated("User inactive or deleted.")
-    return credentials
 
 
 @asynccontextmanager

@@ -95,6 +95,7 @@ class NewRunBody(Body):
     framework: Text = None
     original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     check_specification: bool | None = None
+    experiment_group: Annotated[int, Field(ge=0, le=_MOST)] | None = None
 
     @property
     def source(self) -> dict[str, Any] | str | None:
@@ -107,6 +108,54 @@ class NewRunBody(Body):
     @property
     def managed(self) -> bool:
         return self.is_managed is not False and self.in_cluster is not False
+
+
+class NewGroup(NewRunBody):
+    """Without a polyaxonfile: a selection of experiments that are there."""
+
+    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]] | None = None
+
+
+class ChangedSelection(Body):
+    """`operation` null: these experiments and no others."""
+
+    operation: Literal["add", "remove"] | None = None
+    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]]
+
+
+class StoppedGroup(Body):
+    pending: bool = False
+
+
+class StoppedNotebook(Body):
+    commit: bool = True
+
+
+class NewSearch(Body):
+    query: JsonObject
+    name: Slug | None = None
+    meta: JsonObject | None = None
+
+
+class NewChartView(Body):
+    charts: list[dict[str, Any]] | dict[str, Any]
+    name: Text = None
+    meta: JsonObject | None = None
+
+
+class ChangedChartView(Body):
+    charts: list[dict[str, Any]] | dict[str, Any] | None = None
+    name: Text = None
+    meta: JsonObject | None = None
+
+
+class Ci(Body):
+    config: JsonObject | None = None
+
+
+class ExternalRepo(Body):
+    git_url: Annotated[str, Field(min_length=1, max_length=2000)]
+    is_public: bool | None = None
 
 
 class ChangedRun(Body):
@@ -182,6 +231,12 @@ class NewCodeReference(Body):
 class Login(Body):
     username: Annotated[str, Field(min_length=1)]
     password: Annotated[str, Field(min_length=1)]
+    login: bool | None = None
+
+
+class NewSession(Body):
+    token: str
+    next: str = ""
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
@@ -74,6 +74,7 @@ class Endpoint:
     media: str = "application/json"
     query: tuple[Query, ...] = ()
     is_upload: bool = False
+    finds_archived: bool = False  # looks up what its path is about by itself
 
     @property
     def kind(self) -> Kind | None:
@@ -85,7 +86,7 @@ class Endpoint:
 class Call:
     """One request: who asks, about what, with which body."""
 
-    def __init__(self, request: Request, endpoint: Endpoint, services: Services) -> None:
+    def __init__(self, request: HTTPConnection, endpoint: Endpoint, services: Services) -> None:
         self.request = request
         self.endpoint = endpoint
         self.services = services
@@ -116,10 +117,21 @@ class Call:
     def body(self, model: type[AnyBody]) -> AnyBody:
         return bodies.read(model, self.data)
 
+    def note(self, action: str, thing: Project | Run) -> None:
+        """For the activity log: what a person did. What runs say of themselves is in their history."""
+        if self.run_pk is None:
+            self.store.activities.add(self.user, action, thing)
+
+    def note_view(self, thing: Project | Run) -> None:
+        if self.run_pk is None:
+            self.store.activities.view(self.user, thing)
+
     @cached_property
     def project(self) -> Project:
         """The project of the path, if the caller may do with it what the endpoint does."""
-        found = self.store.projects.get(self.parameter("user"), self.parameter("project"))
+        projects = self.store.projects
+        find = projects.archived if self.endpoint.finds_archived else projects.get
+        found = find(self.parameter("user"), self.parameter("project"))
         is_mine = self.user.is_superuser or found.user_id == self.user.id
         reads_only = self.endpoint.access is Access.READ  # a bookmark is the reader's own: it changes nothing
         if not is_mine and not (found.is_public and reads_only):
@@ -134,7 +146,8 @@ class Call:
         kind = self.endpoint.kind
         if kind is None:
             raise RuntimeError(f"{self.endpoint.path} is not about a run")
-        return self.store.runs.get(self.project, kind, self.number("id"))
+        find = self.store.runs.archived if self.endpoint.finds_archived else self.store.runs.get
+        return find(self.project, kind, self.number("id"))
 
     def number(self, name: str) -> int:
         return cast(int, self.request.path_params[name])

@@ -9,26 +9,26 @@ from starlette.responses import Response
 from polylocal import clock
 from polylocal.api import bodies, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.paging import envelope, window
-from polylocal.api.resources import (
+from polylocal.api.paging import LIMIT, envelope, window
+from polylocal.api.resources import Json
+from polylocal.api.resources.experiments import (
     ExperimentDetail,
     ExperimentItem,
     ExperimentJobItem,
-    Json,
+    ExperimentStatusItem,
     MetricItem,
-    StatusItem,
-    TokenItem,
     experiment_job_item,
     metric_item,
     metrics_item,
     params_item,
-    status_item,
 )
-from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.statuses import Kind, Status
+from polylocal.api.resources.platform import TokenItem
+from polylocal.api.resources.runs import StatusItem, status_item
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
 
 METRICS_PAGE = 300_000  # clients ask for all of them at once
-_LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
 
 
 def index(call: Call) -> Json:
@@ -36,21 +36,21 @@ def index(call: Call) -> Json:
     if call.flag("independent") and call.query("group"):
         message = "You cannot filter for independent experiments and group experiments at the same time."
         raise refuse(message)
-    if call.query("group"):
-        raise NotFound  # groups are not served yet, so there is none of that number
+    group = _group(call)
+    default = METRICS_PAGE if call.flag("all") else LIMIT
+    more = "independent:true" if call.flag("independent") else ""
+    count, found = runs.page(call, group=group, more=more, default=default)
     if call.flag("metrics"):
-        count, found = runs.page(call)
-        return envelope(call.request, count, [metrics_item(run) for run in found])
+        return envelope(call.request, count, [metrics_item(run) for run in found], default)
     if call.flag("params") or call.flag("declarations"):
-        count, found = runs.page(call)
-        return envelope(call.request, count, [params_item(run) for run in found])
-    return runs.index(call)
+        return envelope(call.request, count, [params_item(run) for run in found], default)
+    return runs.listed(call, count, found, default)
 
 
 def metrics(call: Call) -> Json:
     limit, offset = window(call.request, METRICS_PAGE)
-    count, rows = call.store.runs.metrics(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [metric_item(row, call.run) for row in rows], METRICS_PAGE)
+    count, rows = call.store.metrics.page(call.run, limit=limit, offset=offset)
+    return envelope(call.request, count, [metric_item(row) for row in rows], METRICS_PAGE)
 
 
 def add_metrics(call: Call) -> MetricItem | Response:
@@ -60,8 +60,8 @@ def add_metrics(call: Call) -> MetricItem | Response:
     sent = call.data if isinstance(call.data, list) else [call.data]
     checked = [bodies.read(bodies.NewMetric, item) for item in sent]
     entries = [(item.values, clock.stamp(item.created_at) if item.created_at else None) for item in checked]
-    made = call.store.runs.add_metrics(call.run, entries)
-    return empty(201) if isinstance(call.data, list) else metric_item(made[0], call.run)
+    made = call.store.metrics.add(call.run, entries)
+    return empty(201) if isinstance(call.data, list) else metric_item(made[0])
 
 
 def jobs(call: Call) -> Json:
@@ -83,23 +83,17 @@ def job_statuses(call: Call) -> Json:
 
 
 def stop_many(call: Call) -> Response:
-    for run_id in _ids(call):
-        call.store.runs.request_stop(call.store.runs.get(call.project, Kind.EXPERIMENT, run_id))
+    for run in _many(call):
+        call.store.runs.request_stop(run)
+        call.note("stopped", run)
     return empty()
 
 
 def delete_many(call: Call) -> Response:
-    for run_id in _ids(call):
-        call.store.runs.delete(call.store.runs.get(call.project, Kind.EXPERIMENT, run_id))
+    for run in _many(call):
+        call.store.runs.delete(run)
+        call.note("deleted", run)
     return empty()
-
-
-def token(call: Call) -> TokenItem:
-    """A run's own token for the run itself, while it is under way."""
-    if call.run.status not in _LIVE or call.run_pk != call.run.pk:
-        raise NotAllowed
-    scheme, _, given = call.request.headers.get("authorization", "").partition(" ")
-    return {"token": given.strip()}
 
 
 def everywhere(call: Call) -> Json:
@@ -110,16 +104,22 @@ def everywhere(call: Call) -> Json:
     return envelope(call.request, len(found), [runs.item(run, run.pk in marked) for run in found])
 
 
+def _group(call: Call) -> Run | None:
+    number = call.query("group")
+    return call.store.runs.named(call.project, Kind.GROUP, number) if number else None
+
+
 def _check_job(call: Call) -> None:
     if call.number("jid") != call.run.id or not call.run.container_id:
         raise NotFound
 
 
-def _ids(call: Call) -> list[int]:
+def _many(call: Call) -> list[Run]:
+    """The experiments that the body names; all of them are found before anything is done to one."""
     ids = call.data.get("ids") if isinstance(call.data, Mapping) else None
     if not isinstance(ids, list) or not all(isinstance(item, int) and 0 <= item < 2**63 for item in ids):
         raise InvalidInput({"ids": ["A list of ids is required."]})
-    return ids
+    return [call.store.runs.get(call.project, Kind.EXPERIMENT, run_id) for run_id in ids]
 
 
 _ALL = "/api/v1/{user}/{project}/experiments"
@@ -128,6 +128,7 @@ _LIST = (
     Query("independent", "true: not of a group"),
     Query("group", "the id of a group"),
     Query("metrics", "true: only the last metrics of each"),
+    Query("all", "true: all on one page"),
     Query("params", "true: only the params of each (`declarations` in older clients)"),
 )
 
@@ -141,7 +142,10 @@ ENDPOINTS = [
         answer=ExperimentItem,
         many=True,
     ),
-    *runs.common(Kind.EXPERIMENT, ExperimentItem, ExperimentDetail, index, _LIST),
+    runs.listing(Kind.EXPERIMENT, ExperimentItem, index, _LIST),
+    runs.creation(Kind.EXPERIMENT, ExperimentDetail),
+    *runs.common(Kind.EXPERIMENT, ExperimentDetail, ExperimentStatusItem),
+    *runs.carried_out(Kind.EXPERIMENT),
     *runs.cloning(Kind.EXPERIMENT, ExperimentDetail),
     Endpoint("POST", f"{_ALL}/stop", stop_many, "Stop several experiments", Access.WRITE),
     Endpoint("DELETE", f"{_ALL}/delete", delete_many, "Delete several experiments", Access.WRITE),
@@ -159,6 +163,27 @@ ENDPOINTS = [
         answer=StatusItem,
         many=True,
     ),
-    Endpoint("POST", f"{_ONE}/ephemeraltoken", token, "A token for tracking", Access.TRACK, answer=TokenItem),
-    Endpoint("POST", f"{_ONE}/token", token, "The same, under its older name", Access.TRACK, answer=TokenItem),
+    Endpoint(
+        "POST",
+        f"{_ONE}/jobs/{{jid:id}}/statuses",
+        runs.add_status,
+        "Report a status of the task",
+        Access.TRACK,
+        bodies.NewStatus,
+        ExperimentStatusItem,
+        status=201,
+    ),
+    Endpoint(
+        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", runs.status, "One line of it", answer=ExperimentStatusItem
+    ),
+    Endpoint(
+        "POST",
+        f"{_ONE}/jobs/{{uuid}}/_reconcile",
+        runs.reconcile,
+        "Say what its status should be",
+        Access.TRACK,
+        bodies.NewStatus,
+    ),
+    Endpoint("POST", f"{_ONE}/ephemeraltoken", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
+    Endpoint("POST", f"{_ONE}/token", runs.token, "The same, under its older name", Access.TRACK, answer=TokenItem),
 ]

@@ -15,6 +15,7 @@ from watchfiles import awatch
 
 from polylocal import logs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, file_as_it_is, refuse
+from polylocal.errors import NotFound
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
@@ -28,13 +29,20 @@ def show(call: Call) -> Response:
     path = call.services.log(call.run)
     if call.flag("follow"):
         changes: Changes = call.request.app.state.changes
-        source = logs.Stamped(path) if call.flag("timestamps") else _Plain(path)
+        source = logs.Stamped(path) if call.flag("timestamps") else Plain(path)
         return StreamingResponse(follow(source, call.run, call.store, changes), media_type=_MEDIA)
     if not path.exists():
         return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
     if call.flag("timestamps"):
         return StreamingResponse(logs.stamped(path), media_type=_MEDIA)
     return file_as_it_is(path, _MEDIA)
+
+
+def show_task(call: Call) -> Response:
+    """An experiment has one task: its log is the experiment's."""
+    if call.number("jid") != call.run.id:
+        raise NotFound
+    return show(call)
 
 
 def append(call: Call) -> Response:
@@ -139,12 +147,12 @@ async def follow(source: Source, run: Run, store: Store, changes: Changes) -> As
                 yield chunk
             if is_over:
                 return
-            while await _only_grew(wakeup):
+            while await only_grew(wakeup):
                 for chunk in source.read():  # it has just been written and is in memory: no thread is worth it
                     yield chunk
 
 
-async def _only_grew(wakeup: Wakeup) -> bool:
+async def only_grew(wakeup: Wakeup) -> bool:
     """Wait for a hint. False: the run itself changed, or it is time to look without a hint."""
     try:
         await asyncio.wait_for(wakeup.event.wait(), LOOK_S)
@@ -155,7 +163,7 @@ async def _only_grew(wakeup: Wakeup) -> bool:
 
 
 @dataclass
-class _Plain:
+class Plain:
     """The bytes as they are."""
 
     path: Path
@@ -180,9 +188,12 @@ _QUERY = (
 ENDPOINTS = [
     endpoint
     for kind in Kind
+    if kind is not Kind.GROUP
     for path in [f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/logs"]
     for endpoint in (
         Endpoint("GET", path, show, f"The log of a {kind}", media=_MEDIA, query=_QUERY),
         Endpoint("POST", path, append, f"Add lines to the log of a {kind}", Access.TRACK),
     )
 ]
+_TASK = "/api/v1/{user}/{project}/experiments/{id:id}/jobs/{jid:id}/logs"
+ENDPOINTS += [Endpoint("GET", _TASK, show_task, "The log of the task", media=_MEDIA, query=_QUERY)]

@@ -9,30 +9,44 @@ from typing import Any
 from polylocal.api import bodies
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
-from polylocal.polyaxonfile import ExperimentFile, Specification, merge, parse, read
+from polylocal.polyaxonfile import ExperimentFile, GroupFile, Specification, merge, of_member, parse, read
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run
 from polylocal.store.runs import build_key
 
 _ABOUT = ("name", "description", "readme", "tags", "backend", "data_refs", "run_env", "ttl", "priority", "framework")
+_INTRO = "Received non valid {kind} specification config."
 
 
-def make(call: Call, kind: Kind, body: bodies.NewRunBody) -> Run:
-    """A new run of a project. Raises InvalidInput."""
-    values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None}
+def make(
+    call: Call, kind: Kind, body: bodies.NewRunBody, *, of: Run | None = None, more: Mapping[str, Any] | None = None
+) -> Run:
+    """A new run of a project. Raises InvalidInput.
+
+    `of`: the experiment or the group that a tensorboard shows; `more`: columns that no body says.
+    """
+    values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None} | dict(more or {})
+    group = _group(call, kind, body.experiment_group)
+    if of:
+        group = of if of.kind == Kind.GROUP else None
+        values |= {"experiment_pk": of.pk} if of.kind == Kind.EXPERIMENT else {}
     params = body.params or body.declarations
     original = _original(call, kind, body.original_experiment)
     if body.source is None:
         # an experiment without a polyaxonfile is one that its client runs and reports
         if body.check_specification:
             raise InvalidInput({"non_field_errors": ["Experiment expects a `config`."]})
-        if body.managed and kind is not Kind.EXPERIMENT:
+        if body.managed and kind not in (Kind.EXPERIMENT, Kind.GROUP):
             raise InvalidInput({"config": ["This field is required."]})
-        tracked = NewRun(kind, values={**values, "params": params, "is_managed": False}, original=original)
+        if kind is Kind.GROUP:
+            values |= {"group_type": "selection"}
+        tracked = NewRun(kind, values={**values, "params": params, "is_managed": False}, original=original, group=group)
         return call.store.runs.insert(call.project, call.user, tracked)
     specification = _parse(body.source, kind, body.source_field, params)
-    _check_data(call, specification, body.source_field)
+    if kind is Kind.GROUP:
+        _check_members(specification, body.source_field)
+    _check_environment(call, specification, body.source_field)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
         kind,
@@ -44,6 +58,7 @@ def make(call: Call, kind: Kind, body: bodies.NewRunBody) -> Run:
         build_pk=_build(call, kind, body.build_job, specification),
         build_key=build_key(call.project.id, specification.build_config(), commit) if kind is Kind.BUILD else None,
         original=original,
+        group=group,
         message=_warning(specification),
     )
     return call.store.runs.insert(call.project, call.user, new)
@@ -55,7 +70,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     if original.config is None:
         raise refuse(f"The {kind} has no polyaxonfile to run again.")
     specification = _changed(original, kind, body)
-    _check_data(call, specification, "content")
+    _check_environment(call, specification, "content")
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -69,6 +84,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
         code_id=_code(call, commit, specification) if body.update_code else original.code_id,
         build_pk=_build(call, kind, None, specification),
         original=original,
+        group=call.store.runs.by_pk(original.group_pk) if original.group_pk and kind is Kind.EXPERIMENT else None,
         cloning_strategy=strategy,
         outputs=original.outputs if strategy == "resume" else None,
         message=_warning(specification),
@@ -85,13 +101,22 @@ def _original(call: Call, kind: Kind, run_id: int | None) -> Run | None:
         raise InvalidInput({"original_experiment": [f'Invalid pk "{run_id}" - object does not exist.']}) from error
 
 
+def _group(call: Call, kind: Kind, group_id: int | None) -> Run | None:
+    if group_id is None or kind is not Kind.EXPERIMENT:
+        return None
+    try:
+        return call.store.runs.get(call.project, Kind.GROUP, group_id)
+    except NotFound as error:
+        raise refuse("Received an invalid group.") from error
+
+
 def _parse(
     source: Mapping[str, Any] | str, kind: Kind, field: str, params: Mapping[str, Any] | None = None
 ) -> Specification:
     try:
         return parse(source, kind, params if kind is Kind.EXPERIMENT else None)
     except InvalidPolyaxonfile as error:
-        intro = f"Received non valid {kind} specification config."
+        intro = _INTRO.format(kind=kind) if kind is not Kind.GROUP else "Received non valid specification content."
         raise InvalidInput({field: [f"{intro} {problem}" for problem in error.problems]}) from error
 
 
@@ -103,17 +128,37 @@ def _changed(original: Run, kind: Kind, body: bodies.Cloning) -> Specification:
         below, _ = read(original.content or json.dumps(original.config))
         return parse(merge(below, above), kind)
     except InvalidPolyaxonfile as error:
-        intro = f"Received non valid {kind} specification config."
+        intro = _INTRO.format(kind=kind)
         raise InvalidInput([f"{intro} {problem}" for problem in error.problems]) from error
 
 
-def _check_data(call: Call, specification: Specification, field: str) -> None:
+def _check_members(group: Specification, field: str) -> None:
+    """The experiments must be possible: one is compiled to see."""
+    tuning = group.hptuning
+    later = [name for name in ("hyperband", "bo", "early_stopping") if getattr(tuning, name)]
+    if later:
+        raise InvalidInput({field: [f"hptuning.{later[0]}: not available; `grid_search` and `random_search` are."]})
+    try:
+        of_member(group, tuning.sample)
+    except InvalidPolyaxonfile as error:
+        raise InvalidInput({field: [f"In its experiments: {problem}" for problem in error.problems]}) from error
+
+
+def _check_environment(call: Call, specification: Specification, field: str) -> None:
+    """What the run names outside of itself must be there: data folders, outputs of other runs."""
     known = call.services.settings.data
     unknown = [name for name in specification.environment.data_names if name not in known]
     if unknown:
         names = ", ".join(sorted(known)) or "none"
         message = f"environment.data_refs: no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
         raise InvalidInput({field: [message]})
+    for kind, wanted in specification.environment.references.items():
+        for name in wanted:
+            try:
+                call.store.runs.named(call.project, kind, name)
+            except NotFound as error:
+                message = f"environment.outputs.{kind}s: this project has no {kind} `{name}`."
+                raise InvalidInput({field: [message]}) from error
 
 
 def _commit(call: Call, specification: Specification, field: str) -> str | None:
@@ -143,9 +188,7 @@ def _build(call: Call, kind: Kind, build_job: int | None, specification: Specifi
 
 def _find_build(call: Call, project: Project, wanted: int | str) -> Run:
     try:
-        if isinstance(wanted, int) or (wanted.isascii() and wanted.isdigit() and len(wanted) < 19):
-            return call.store.runs.get(project, Kind.BUILD, int(wanted))
-        return call.store.runs.named(project, Kind.BUILD, wanted)
+        return call.store.runs.named(project, Kind.BUILD, str(wanted))
     except NotFound as error:
         raise refuse(f"There is no build `{wanted}` in this project.") from error
 
@@ -159,6 +202,9 @@ def _values_of(specification: Specification) -> dict[str, Any]:
         "tags": file.tags,
         "backend": file.backend,
     }
+    if isinstance(file, GroupFile):
+        tuning = file.hptuning
+        about |= {"group_type": "study", "concurrency": tuning.concurrency, "search_algorithm": tuning.algorithm}
     if isinstance(file, ExperimentFile):
         about |= {"params": specification.params or None, "framework": file.framework}
     return {name: value for name, value in about.items() if value is not None}

@@ -13,7 +13,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from polylocal.api.endpoint import Call, Endpoint, Query, file_as_it_is, refuse
-from polylocal.api.resources import TreeItem
+from polylocal.api.resources.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
 

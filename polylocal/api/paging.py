@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 LIMIT = 20
 _MOST = 2**31
 
 
-def window(request: Request, default: int = LIMIT) -> tuple[int, int]:
+def window(request: HTTPConnection, default: int = LIMIT) -> tuple[int, int]:
     """`limit` and `offset`; what is not a sensible number counts as not given."""
     limit = number(request.query_params.get("limit"))
     return limit if limit else default, number(request.query_params.get("offset")) or 0
 
 
-def envelope(request: Request, count: int, results: Sequence[Any], default: int = LIMIT) -> dict[str, Any]:
+def envelope(request: HTTPConnection, count: int, results: Sequence[Any], default: int = LIMIT) -> dict[str, Any]:
     limit, offset = window(request, default)
     further = offset + limit < count
     back = max(0, offset - limit)
@@ -30,7 +30,7 @@ def envelope(request: Request, count: int, results: Sequence[Any], default: int 
     }
 
 
-def _link(request: Request, limit: int, offset: int) -> str:
+def _link(request: HTTPConnection, limit: int, offset: int) -> str:
     parameters = [item for item in request.query_params.multi_items() if item[0] not in ("limit", "offset")]
     parameters += [("limit", str(limit)), *([("offset", str(offset))] if offset else [])]
     path = request.scope.get("polylocal.path") or request.url.path

@@ -7,7 +7,9 @@ from starlette.responses import Response
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
-from polylocal.api.resources import Json, ProjectDetail, ProjectItem, project_detail, project_item
+from polylocal.api.resources import Json
+from polylocal.api.resources.projects import ProjectDetail, ProjectItem, project_detail, project_item
+from polylocal.statuses import Kind
 from polylocal.store.rows import Project
 
 
@@ -23,10 +25,23 @@ def index(call: Call) -> Json:
 def create(call: Call) -> ProjectItem:
     values = call.body(bodies.NewProject).given()
     values = {name: value for name, value in values.items() if value is not None or name != "is_public"}
-    return project_item(call.store.projects.create(call.user, values), bookmarked=False)
+    project = call.store.projects.create(call.user, values)
+    call.note("created", project)
+    return project_item(project, bookmarked=False)
+
+
+def names(call: Call) -> Json:
+    """Only what they are called, all of them."""
+    owner = call.store.users.get(call.parameter("user"))
+    limit, offset = window(call.request, _ALL_NAMES)
+    is_mine = call.user.is_superuser or owner.id == call.user.id
+    count, found = call.store.projects.page(owner.username, public_only=not is_mine, limit=limit, offset=offset)
+    shown = [{"user": project.user, "unique_name": project.unique_name} for project in found]
+    return envelope(call.request, count, shown, _ALL_NAMES)
 
 
 def show(call: Call) -> ProjectDetail:
+    call.note_view(call.project)
     return _detail(call, call.project)
 
 
@@ -35,7 +50,9 @@ def update(call: Call) -> ProjectDetail:
     values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
     if body.merge and body.tags is not None:
         values["tags"] = list(dict.fromkeys([*(call.project.tags or []), *body.tags]))
-    return _detail(call, call.store.projects.update(call.project, values))
+    changed = call.store.projects.update(call.project, values)
+    call.note("updated", changed)
+    return _detail(call, changed)
 
 
 def replace(call: Call) -> ProjectDetail:
@@ -46,7 +63,21 @@ def replace(call: Call) -> ProjectDetail:
 
 def delete(call: Call) -> Response:
     call.store.projects.delete(call.project)
+    call.note("deleted", call.project)
     return empty(204)
+
+
+def archive(call: Call) -> Response:
+    call.store.projects.archive(call.project)
+    call.note("archived", call.project)
+    return empty()
+
+
+def restore(call: Call) -> Response:
+    if call.project.archived_at:
+        call.store.projects.restore(call.project)
+        call.note("restored", call.project)
+    return empty()
 
 
 def bookmark(call: Call) -> Response:
@@ -65,14 +96,18 @@ def invalidate_builds(call: Call) -> Response:
 
 
 def _detail(call: Call, project: Project) -> ProjectDetail:
+    runs = call.store.runs
     return project_detail(
         project,
+        notebook=runs.server(project, Kind.NOTEBOOK),
+        tensorboard=runs.server(project, Kind.TENSORBOARD),
         bookmarked=project.id in call.store.bookmarks.of(call.user, [project]),
         counts=call.store.projects.counts(project),
         has_code=call.services.repository(project).exists,
     )
 
 
+_ALL_NAMES = 300_000
 _NEVER_NULL = ("name", "is_public")
 _ONE = "/api/v1/{user}/{project}"
 
@@ -92,6 +127,10 @@ ENDPOINTS = [
     Endpoint("PATCH", _ONE, update, "Change a project", Access.WRITE, bodies.ChangedProject, ProjectDetail),
     Endpoint("PUT", _ONE, replace, "Replace a project's description", Access.WRITE, bodies.NewProject, ProjectDetail),
     Endpoint("DELETE", _ONE, delete, "Delete a project and all that is in it", Access.WRITE, status=204),
+    Endpoint("POST", f"{_ONE}/archive", archive, "Put a project out of sight", Access.WRITE),
+    Endpoint("POST", f"{_ONE}/restore", restore, "Bring an archived project back", Access.WRITE, finds_archived=True),
+    Endpoint("GET", "/api/v1/{user}/projects/names", names, "Names of projects", Access.USER, answer=Json, many=True),
+    Endpoint("GET", "/api/v1/{user}/projects/name", names, "The same", Access.USER, answer=Json, many=True),
     Endpoint("POST", f"{_ONE}/bookmark", bookmark, "Bookmark a project", status=201),
     Endpoint("DELETE", f"{_ONE}/unbookmark", unbookmark, "Remove the bookmark of a project", status=204),
     Endpoint("POST", f"{_ONE}/builds/invalidate", invalidate_builds, "Use no build so far again", Access.WRITE),

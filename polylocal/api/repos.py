@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from datetime import UTC, datetime
@@ -11,9 +12,11 @@ from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse, Response
 
 from polylocal import clock
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty
-from polylocal.api.resources import RepoItem
-from polylocal.errors import InvalidInput, NotFound
+from polylocal.api import bodies, ci
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.resources.projects import RepoItem
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.statuses import Kind, is_done
 
 
 def upload(call: Call) -> Response:
@@ -22,8 +25,57 @@ def upload(call: Call) -> Response:
     part = call.data.get("repo") if isinstance(call.data, dict) else None
     if not isinstance(part, UploadFile):
         raise InvalidInput({"repo": ["No file was submitted: send the tar.gz as the form part `repo`."]})
+    if project.git_url:
+        raise NotAllowed(_EXTERNAL.format(name=project.name))
+    _check_notebook(call)
     call.services.repository(project).upload(part.file, call.user.username)
-    return empty()
+    call.note("updated", project)
+    return ci.answer(call) if _wants_ci(call.data) else empty()
+
+
+def external(call: Call) -> Response:
+    """The code of the project is what a git URL has; it is fetched at once."""
+    project, body = call.project, call.body(bodies.ExternalRepo)
+    if project.git_url and project.git_url != body.git_url:
+        raise refuse(f"Project was already initialized with a different git url: {project.git_url}")
+    if project.git_url is None and call.services.repository(project).exists:
+        raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
+    _check_notebook(call)
+    _fetch(call, body.git_url)
+    return empty(200 if project.git_url else 201)
+
+
+def sync(call: Call) -> Response:
+    """Fetch what is new, and set the project's CI going."""
+    if not call.project.git_url:
+        raise NotFound
+    _check_notebook(call)
+    _fetch(call, call.project.git_url)
+    return ci.answer(call)
+
+
+def _fetch(call: Call, git_url: str) -> None:
+    # a path or a file:// of this machine is an admin's to give: it may hold what others can't read
+    protocols = "http:https:ssh:git:file" if call.user.is_superuser else "http:https:ssh:git"
+    with call.services.fetching:  # a slow one must not take all the threads that answer requests
+        call.services.repository(call.project).fetch(git_url, protocols)
+    call.store.projects.set_repository(call.project, git_url)
+
+
+def _check_notebook(call: Call) -> None:
+    """A notebook works on the code, and makes it the newest at its end."""
+    running = call.store.runs.server(call.project, Kind.NOTEBOOK)
+    if running and not is_done(running.status):
+        raise NotAllowed(_NOTEBOOK.format(name=call.project.name))
+
+
+def _wants_ci(data: object) -> bool:
+    text = data.get("json") if isinstance(data, dict) else None
+    try:
+        options = json.loads(str(text or "{}"))
+    except ValueError:
+        return False
+    return isinstance(options, dict) and bool(options.get("sync"))
 
 
 def download(call: Call) -> Response:
@@ -51,6 +103,7 @@ def show(call: Call) -> RepoItem:
         "created_at": clock.stamp(created),
         "updated_at": clock.stamp(changed),
         "is_public": project.is_public,
+        "git_url": project.git_url,
     }
 
 
@@ -58,10 +111,16 @@ def delete(call: Call) -> Response:
     repository = call.services.repository(call.project)
     if not repository.exists:
         raise NotFound
+    _check_notebook(call)
     repository.remove()
+    call.store.projects.set_repository(call.project, None)
     return empty(204)
 
 
+_EXTERNAL = "The Project `{name}` is currently using an external_repo as main code tracker."
+_NOTEBOOK = (
+    "The Project `{name}` is currently running a Notebook. You must stop it before uploading a new version of the code."
+)
 _REPO = "/api/v1/{user}/{project}/repo"
 _COMMIT = (Query("commit", "a commit instead of the newest"),)
 
@@ -70,6 +129,8 @@ ENDPOINTS = [
     Endpoint(
         "GET", f"{_REPO}/download", download, "Download the code of a project", media="application/gzip", query=_COMMIT
     ),
+    Endpoint("POST", f"{_REPO}/external", external, "Use the code of a git URL", Access.WRITE, bodies.ExternalRepo),
+    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch what is new there", Access.WRITE),
     Endpoint("GET", _REPO, show, "What is known of the code", answer=RepoItem),
     Endpoint("DELETE", _REPO, delete, "Delete the code of a project", Access.WRITE, status=204),
 ]

@@ -10,28 +10,32 @@ from starlette.responses import Response
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.making import clone, make
-from polylocal.api.paging import envelope, window
-from polylocal.api.resources import (
-    BuildDetail,
-    BuildItem,
-    CodeReferenceItem,
-    ExperimentStatusItem,
-    JobDetail,
-    JobItem,
-    Json,
-    StatusItem,
-    build_detail,
-    build_item,
-    code_reference_item,
+from polylocal.api.paging import LIMIT, envelope, window
+from polylocal.api.resources import Json
+from polylocal.api.resources.experiments import (
     experiment_detail,
     experiment_item,
     experiment_status_item,
+)
+from polylocal.api.resources.groups import group_detail, group_item, group_status_item
+from polylocal.api.resources.platform import TokenItem
+from polylocal.api.resources.projects import CodeReferenceItem, code_reference_item
+from polylocal.api.resources.runs import (
+    BuildDetail,
+    BuildItem,
+    JobDetail,
+    JobItem,
+    StatusItem,
+    build_detail,
+    build_item,
     job_detail,
     job_item,
     status_item,
 )
+from polylocal.api.resources.servers import server_detail, server_item, tensorboard_item
+from polylocal.errors import NotAllowed
 from polylocal.polyaxonfile import of_config
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run, StatusRow
 
 STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
@@ -39,24 +43,33 @@ STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
 
 def index(call: Call) -> Json:
     count, runs = page(call)
+    return listed(call, count, runs)
+
+
+def listed(call: Call, count: int, runs: list[Run], default: int = LIMIT) -> Json:
+    """A page of runs as they stand in lists."""
     marked = call.store.bookmarks.of(call.user, runs)
-    return envelope(call.request, count, [_ITEMS[_kind(call)](run, run.pk in marked) for run in runs])
+    return envelope(call.request, count, [item(run, run.pk in marked) for run in runs], default)
 
 
-def page(call: Call) -> tuple[int, list[Run]]:
-    """The runs that the query string asks for."""
-    limit, offset = window(call.request)
+def page(call: Call, *, group: Run | None = None, more: str = "", default: int = LIMIT) -> tuple[int, list[Run]]:
+    """The runs that the query string asks for; `more` is a further condition, in words of its own."""
+    limit, offset = window(call.request, default)
+    query = ",".join(part for part in (call.query("query"), more) if part)
     return call.store.runs.page(
-        call.project, _kind(call), query=call.query("query"), sort=call.query("sort"), limit=limit, offset=offset
+        call.project, _kind(call), query=query, sort=call.query("sort"), limit=limit, offset=offset, group=group
     )
 
 
 def create(call: Call) -> Json:
-    return _whole(call, make(call, _kind(call), call.body(bodies.NewRunBody)))
+    run = make(call, _kind(call), call.body(bodies.NewRunBody))
+    call.note("created", run)
+    return whole(call, run)
 
 
 def show(call: Call) -> Json:
-    return _detail(call, call.run)
+    call.note_view(call.run)
+    return detail(call, call.run)
 
 
 def update(call: Call) -> Json:
@@ -64,29 +77,67 @@ def update(call: Call) -> Json:
     values = {_COLUMNS.get(name, name): value for name, value in body.given().items()}
     if body.merge:
         values = {name: _merged(getattr(call.run, name, None), value) for name, value in values.items()}
-    return _detail(call, call.store.runs.update(call.run, values))
+    changed = call.store.runs.update(call.run, values)
+    call.note("updated", changed)
+    return detail(call, changed)
 
 
 def delete(call: Call) -> Response:
     call.store.runs.delete(call.run)
+    call.note("deleted", call.run)
     return empty(204)
 
 
 def stop(call: Call) -> Response:
     call.store.runs.request_stop(call.run)
+    call.note("stopped", call.run)
     return empty()
 
 
+def archive(call: Call) -> Response:
+    call.store.runs.archive(call.run)
+    call.note("archived", call.run)
+    return empty()
+
+
+def restore(call: Call) -> Response:
+    call.store.runs.restore(call.run)
+    call.note("restored", call.run)
+    return empty()
+
+
+def reconcile(call: Call) -> Response:
+    """What a client believes the status to be. Of a managed run the daemon knows better."""
+    body = call.body(bodies.NewStatus)
+    if not call.run.is_managed:
+        call.store.runs.transition(call.run, Status(body.status), "Status was reconciled.")
+    return empty()
+
+
+def token(call: Call) -> TokenItem:
+    """A run's own token for the run itself, while it is under way."""
+    if is_done(call.run.status) or not call.run.container_id or call.run_pk != call.run.pk:
+        raise NotAllowed
+    scheme, _, given = call.request.headers.get("authorization", "").partition(" ")
+    return {"token": given.strip()}
+
+
 def restart(call: Call) -> Json:
-    return _detail(call, clone(call, call.run, "restart", call.body(bodies.Cloning)))
+    return _cloned(call, "restart", "restarted")
 
 
 def resume(call: Call) -> Json:
-    return _detail(call, clone(call, call.run, "resume", call.body(bodies.Cloning)))
+    return _cloned(call, "resume", "resumed")
 
 
 def copy(call: Call) -> Json:
-    return _detail(call, clone(call, call.run, "copy", call.body(bodies.Cloning)))
+    return _cloned(call, "copy", "copied")
+
+
+def _cloned(call: Call, strategy: str, action: str) -> Json:
+    made = clone(call, call.run, strategy, call.body(bodies.Cloning))
+    call.note(action, made)
+    return detail(call, made)
 
 
 def bookmark(call: Call) -> Response:
@@ -131,7 +182,8 @@ def status(call: Call) -> Json:
 
 
 def _status(row: StatusRow, run: Run) -> Json:
-    return {**(experiment_status_item if run.kind == Kind.EXPERIMENT else status_item)(row, run)}
+    shape = {Kind.EXPERIMENT: experiment_status_item, Kind.GROUP: group_status_item}.get(Kind(run.kind), status_item)
+    return {**shape(row, run)}
 
 
 def code_reference(call: Call) -> CodeReferenceItem:
@@ -154,19 +206,29 @@ def _kind(call: Call) -> Kind:
     return kind
 
 
-def _detail(call: Call, run: Run) -> Json:
+def detail(call: Call, run: Run) -> Json:
+    """A run by itself, as the caller sees it."""
     bookmarked = run.pk in call.store.bookmarks.of(call.user, [run])
     warnings = _warnings(run)
-    if run.kind == Kind.BUILD:
+    kind = Kind(run.kind)
+    if kind is Kind.BUILD:
         return {**build_detail(run, bookmarked, call.store.runs.dependents(run), warnings)}
+    if kind.is_server:
+        return {**server_detail(run, bookmarked, warnings)}
+    if kind is Kind.GROUP:
+        tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, group=run)
+        return {**group_detail(run, bookmarked, call.store.groups.counts(run), tensorboard, warnings)}
     outputs = call.services.outputs(run)
-    detail = experiment_detail if run.kind == Kind.EXPERIMENT else job_detail
-    return {**detail(run, bookmarked, str(outputs) if outputs else None, warnings)}
+    path = str(outputs) if outputs else None
+    if kind is Kind.JOB:
+        return {**job_detail(run, bookmarked, path, warnings)}
+    tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, experiment=run)
+    return {**experiment_detail(run, bookmarked, path, tensorboard, warnings)}
 
 
-def _whole(call: Call, run: Run) -> Json:
+def whole(call: Call, run: Run) -> Json:
     """What a creation answers: the keys of a list first, as documented, then everything else."""
-    return {**_ITEMS[Kind(run.kind)](run, False), **_detail(call, run)}
+    return {**_ITEMS[Kind(run.kind)](run, False), **detail(call, run)}
 
 
 def item(run: Run, bookmarked: bool) -> Any:
@@ -193,6 +255,9 @@ _ITEMS: dict[Kind, Callable[[Run, bool], Any]] = {
     Kind.BUILD: build_item,
     Kind.JOB: job_item,
     Kind.EXPERIMENT: experiment_item,
+    Kind.GROUP: group_item,
+    Kind.NOTEBOOK: server_item,
+    Kind.TENSORBOARD: tensorboard_item,
 }
 _COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # where a body says it otherwise than the store
 FILTERS = (
@@ -204,47 +269,55 @@ FILTERS = (
 _PAGE = FILTERS[2:]
 
 
-def common(
-    kind: Kind, item: Any, detail: Any, listed: Callable[[Call], Json] | None = None, more: tuple[Query, ...] = ()
-) -> list[Endpoint]:
-    """The endpoints of every kind of run; `listed`, with `more` parameters, is the list of a kind that has its own."""
-    line = ExperimentStatusItem if kind is Kind.EXPERIMENT else StatusItem
-    every = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
-    one = f"{every}/{{id:id}}"
+def listing(
+    kind: Kind, item: Any, listed: Callable[[Call], Json] | None = None, more: tuple[Query, ...] = ()
+) -> Endpoint:
+    """The list of a kind; `listed`, with `more` parameters, for a kind that has its own."""
+    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
+    return Endpoint("GET", path, listed or index, f"List {kind.plural}", answer=item, many=True, query=FILTERS + more)
+
+
+def creation(kind: Kind, detail: Any) -> Endpoint:
+    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
+    return Endpoint("POST", path, create, f"Create a {kind}", Access.WRITE, bodies.NewRunBody, detail, status=201)
+
+
+def common(kind: Kind, detail: Any, line: Any = StatusItem) -> list[Endpoint]:
+    """What every kind of run has; `line` is one of its history."""
+    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+    history = f"{one}/statuses"
+    told = f"Report a status of a {kind}"
     return [
-        Endpoint("GET", every, listed or index, f"List {kind.plural}", answer=item, many=True, query=FILTERS + more),
-        Endpoint("POST", every, create, f"Create a {kind}", Access.WRITE, bodies.NewRunBody, detail, status=201),
         Endpoint("GET", one, show, f"Get a {kind}", answer=detail),
         Endpoint("PATCH", one, update, f"Change a {kind}", Access.TRACK, bodies.ChangedRun, detail),
         Endpoint("PUT", one, update, f"Change a {kind}", Access.WRITE, bodies.ChangedRun, detail),
         Endpoint("DELETE", one, delete, f"Stop and delete a {kind}", Access.WRITE, status=204),
-        Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
-        Endpoint("GET", f"{one}/statuses", statuses, f"The history of a {kind}", answer=line, many=True, query=_PAGE),
+        Endpoint("POST", f"{one}/archive", archive, f"Put a {kind} out of sight", Access.WRITE),
         Endpoint(
-            "POST",
-            f"{one}/statuses",
-            add_status,
-            f"Report a status of a {kind}",
-            Access.TRACK,
-            bodies.NewStatus,
-            line,
-            status=201,
+            "POST", f"{one}/restore", restore, f"Bring an archived {kind} back", Access.WRITE, finds_archived=True
         ),
-        Endpoint("GET", f"{one}/statuses/{{uuid}}", status, "One line of the history", answer=line),
+        Endpoint("GET", history, statuses, f"The history of a {kind}", answer=line, many=True, query=_PAGE),
+        Endpoint("POST", history, add_status, told, Access.TRACK, bodies.NewStatus, line, status=201),
+        Endpoint("GET", f"{history}/{{uuid}}", status, "One line of the history", answer=line),
         Endpoint("POST", f"{one}/bookmark", bookmark, f"Bookmark a {kind}", status=201),
         Endpoint("DELETE", f"{one}/unbookmark", unbookmark, f"Remove the bookmark of a {kind}", status=204),
-        Endpoint("GET", f"{one}/coderef", code_reference, f"The code of a {kind}", answer=CodeReferenceItem),
-        Endpoint(
-            "POST",
-            f"{one}/coderef",
-            add_code_reference,
-            f"Report the code of a {kind}",
-            Access.TRACK,
-            bodies.NewCodeReference,
-            CodeReferenceItem,
-            status=201,
-        ),
+    ]
+
+
+def carried_out(kind: Kind) -> list[Endpoint]:
+    """What kinds that are carried out themselves have on top; groups only make others."""
+    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+    code, told = f"{one}/coderef", f"Report the code of a {kind}"
+    body, answer = bodies.NewCodeReference, CodeReferenceItem
+    return [
+        Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
+        Endpoint("GET", code, code_reference, f"The code of a {kind}", answer=answer),
+        Endpoint("POST", code, add_code_reference, told, Access.TRACK, body, answer, status=201),
         Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"A {kind} is alive", Access.TRACK),
+        Endpoint("POST", f"{one}/_reconcile", reconcile, "Say what a status should be", Access.TRACK, bodies.NewStatus),
+        Endpoint(
+            "POST", f"{one}/impersonatetoken", token, "A token for the run itself", Access.TRACK, answer=TokenItem
+        ),
     ]
 
 
@@ -271,7 +344,10 @@ def cloning(kind: Kind, detail: Any) -> list[Endpoint]:
 
 
 ENDPOINTS = [
-    *common(Kind.BUILD, BuildItem, BuildDetail),
+    listing(Kind.BUILD, BuildItem),
+    creation(Kind.BUILD, BuildDetail),
+    *common(Kind.BUILD, BuildDetail),
+    *carried_out(Kind.BUILD),
     Endpoint(
         "POST",
         "/api/v1/{user}/{project}/builds/{id:id}/invalidate",
@@ -279,6 +355,9 @@ ENDPOINTS = [
         "Do not use this build again",
         Access.WRITE,
     ),
-    *common(Kind.JOB, JobItem, JobDetail),
+    listing(Kind.JOB, JobItem),
+    creation(Kind.JOB, JobDetail),
+    *common(Kind.JOB, JobDetail),
+    *carried_out(Kind.JOB),
     *cloning(Kind.JOB, JobDetail),
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from polylocal.machine import Machine, Usage, look
 from polylocal.paths import Home
 from polylocal.repos import Repository
 from polylocal.settings import Settings
@@ -17,7 +19,12 @@ from polylocal.store.rows import Project, Run
 class Services:
     settings: Settings
     store: Store
+    starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
+    fetching: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(4))  # repositories at a time
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
+
+    usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
+    machine: Callable[[], Machine] = lambda: look("", None, None)
 
     @property
     def home(self) -> Home:

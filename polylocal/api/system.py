@@ -5,20 +5,12 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from polylocal import __version__
-from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.paging import number
-from polylocal.api.resources import (
-    Json,
-    LogHandlerItem,
-    RunItem,
-    TokenItem,
-    UserItem,
-    VersionsItem,
-    run_item,
-    user_item,
-)
-from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.api.resources import Json
+from polylocal.api.resources.platform import LogHandlerItem, VersionsItem
+from polylocal.api.resources.runs import RunItem, run_item
+from polylocal.errors import NotAllowed, NotFound
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Run
 
@@ -49,18 +41,6 @@ def chart_version(call: Call) -> Json:
 def log_handler(call: Call) -> LogHandlerItem:
     """No dsn: the original clients report their crashes to nobody."""
     return {"dsn": None, "environment": "polylocal", "tags": {"polylocal": __version__}}
-
-
-def login(call: Call) -> TokenItem:
-    body = call.body(bodies.Login)
-    user = call.store.users.check_password(body.username, body.password)
-    if user is None:
-        raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})
-    return {"token": call.store.users.new_token(user)}
-
-
-def whoami(call: Call) -> UserItem:
-    return user_item(call.user)
 
 
 def logged_out(call: Call) -> Response:
@@ -121,8 +101,6 @@ ENDPOINTS = [
     Endpoint("GET", "/api/v1/versions/lib", versions, "Versions", Access.ANYONE, answer=VersionsItem),
     Endpoint("GET", "/api/v1/versions/chart", chart_version, "Version", Access.ANYONE, answer=Json),
     Endpoint("GET", "/api/v1/log_handler", log_handler, "Where clients report", Access.ANYONE, answer=LogHandlerItem),
-    Endpoint("POST", "/api/v1/users/token", login, "Log in by password", Access.ANYONE, bodies.Login, TokenItem),
-    Endpoint("GET", "/api/v1/users", whoami, "Who one is", Access.USER, answer=UserItem),
     Endpoint("GET", "/api/v1", logged_out, "Nothing: for clients that are not logged in", Access.USER),
     Endpoint(
         "GET",

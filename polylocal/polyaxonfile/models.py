@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from polylocal.statuses import Kind
+
 SLUG = r"^[-a-zA-Z0-9_]+$"
 MAX_NAME = 128
 
@@ -114,6 +116,13 @@ class Environment(Section):
         old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
         return list(dict.fromkeys([*(self.data_refs or []), *old]))
 
+    @property
+    def references(self) -> dict[Kind, list[str]]:
+        """Runs of the same project whose outputs this one reads, by id, name or unique name."""
+        named = self.outputs or References()
+        jobs, experiments = ([str(item) for item in items or []] for items in (named.jobs, named.experiments))
+        return {Kind.JOB: jobs, Kind.EXPERIMENT: experiments}
+
 
 DISTRIBUTED = ("replicas", "tensorflow", "mxnet", "pytorch", "horovod", "mpi")
 
@@ -130,7 +139,6 @@ WITHOUT_EFFECT = (
     ("environment", "config_map_refs"),
     ("environment", "artifact_refs"),
     ("environment", "persistence", "outputs"),
-    ("environment", "outputs"),
     ("environment", "resources", "tpu"),
     ("build", "backend"),
     ("build", "git"),
@@ -252,6 +260,27 @@ class ExperimentFile(Header):
         if self.params is not None and self.declarations is not None:
             raise ValueError("You should only use `params`.")
         return self
+
+
+class NotebookFile(Header):
+    """`backend` is `notebook` or `lab`."""
+
+    kind: Literal["notebook"]
+    build: Build
+    params: dict[str, Value] | None = None
+
+    @field_validator("backend", mode="after")
+    @classmethod
+    def _known(cls, backend: str | None) -> str | None:
+        if backend not in (None, "notebook", "lab"):
+            raise ValueError(f"`{backend}` is neither `notebook` nor `lab`")
+        return backend
+
+
+class TensorboardFile(Header):
+    kind: Literal["tensorboard"]
+    build: Build
+    params: dict[str, Value] | None = None
 
 
 class BuildFile(Header):

@@ -12,13 +12,27 @@ from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import reader, templating
-from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, BuildFile, Environment, ExperimentFile, Header, JobFile
+from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning
+from polylocal.polyaxonfile.models import (
+    WITHOUT_EFFECT,
+    Build,
+    BuildFile,
+    Environment,
+    ExperimentFile,
+    Header,
+    JobFile,
+    NotebookFile,
+    TensorboardFile,
+)
 from polylocal.statuses import Kind
 
-File = JobFile | ExperimentFile | BuildFile
-MODELS: dict[Kind, type[JobFile] | type[ExperimentFile] | type[BuildFile]] = {
+File = JobFile | ExperimentFile | GroupFile | NotebookFile | TensorboardFile | BuildFile
+MODELS: dict[Kind, type[File]] = {
     Kind.JOB: JobFile,
     Kind.EXPERIMENT: ExperimentFile,
+    Kind.GROUP: GroupFile,
+    Kind.NOTEBOOK: NotebookFile,
+    Kind.TENSORBOARD: TensorboardFile,
     Kind.BUILD: BuildFile,
 }
 # sections that stand in every kind of file; the rest of a flat build file belongs to its build
@@ -48,8 +62,8 @@ class Specification:
 
     @property
     def command(self) -> str | None:
-        """The shell line of the run; None for a kind that runs nothing."""
-        return None if isinstance(self.file, BuildFile) else self.file.run.line
+        """The shell line of the run; None for a kind whose file says none."""
+        return self.file.run.line if isinstance(self.file, JobFile | ExperimentFile) else None
 
     @property
     def log_level(self) -> str:
@@ -60,6 +74,13 @@ class Specification:
         """What goes into `{{ templates }}` and, for experiments, is kept to compare them by."""
         older = self.file.declarations if isinstance(self.file, ExperimentFile) else None
         return self.file.params or older or {}
+
+    @property
+    def hptuning(self) -> HPTuning:
+        """How a group searches. Raises ValueError for any other kind."""
+        if not isinstance(self.file, GroupFile):
+            raise ValueError(f"a {self.kind} searches nothing")
+        return self.file.hptuning
 
     @property
     def ignored(self) -> list[str]:
@@ -88,11 +109,7 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     is_flat = kind is Kind.BUILD and "build" not in data
     shaped = _nested(data) if is_flat else data
     problems: templating.Problems = []
-    variables = _variables(shaped, problems)
-    rendered = {
-        key: value if key in _VALUES else templating.render(value, variables, (key,), problems)
-        for key, value in shaped.items()
-    }
+    rendered = shaped if kind is Kind.GROUP else _rendered(shaped, problems)  # a group's templates are its experiments'
     try:
         file = MODELS[kind].model_validate(rendered)
     except ValidationError as error:
@@ -104,9 +121,27 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     return Specification(kind, content, _config(file))
 
 
+def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specification:
+    """The experiment of a group with these params. Raises InvalidPolyaxonfile.
+
+    What the group says of itself alone (name, description, tags) is not said of its experiments.
+    """
+    data, _ = reader.read(group.content)
+    own = {key: value for key, value in data.items() if key not in ("hptuning", "name", "description")}
+    return parse({**own, "kind": Kind.EXPERIMENT.value}, Kind.EXPERIMENT, suggestion)
+
+
 def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
     """The specification of a stored run: nothing is rendered a second time."""
     return Specification(kind, content, config)
+
+
+def _rendered(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
+    variables = _variables(data, problems)
+    return {
+        key: value if key in _VALUES else templating.render(value, variables, (key,), problems)
+        for key, value in data.items()
+    }
 
 
 def _nested(data: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from polylocal.polyaxonfile import Resources, Specification
+from polylocal.runner import servers
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -19,6 +20,7 @@ IMAGE_LABEL = "polylocal.image"  # the installation
 BUILD_LABEL = "polylocal.build"  # the uuid of the build
 BASH, SH = "/bin/bash", "/bin/sh"
 
+CODE = PurePosixPath("/code")
 CONTEXT = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
 DATA = PurePosixPath("/plx-data")
@@ -56,6 +58,7 @@ class ContainerPlan:
     limits: Limits = Limits()
     network: str = "bridge"
     user: str | None = None  # None: the image's own
+    port: int | None = None  # published on loopback, at any free port there
 
 
 @dataclass(frozen=True)
@@ -70,27 +73,51 @@ class Surroundings:
     data: Mapping[str, Path]  # those that the run named
     api_url: str  # as seen from inside a container
     token: str
+    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs} that it reads
+    home: Path = Path()  # what the outputs of those are relative to
+    work: Path | None = None  # the code that a notebook changes
+    watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
+    server_token: str | None = None
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
-    """The container of a run that has a command."""
-    if specification.command is None:
+    """The container of a run that is not a build. ValueError: nothing is to run in it."""
+    kind = Kind(run.kind)
+    is_server = kind.is_server
+    line = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
+    line = line or specification.command
+    if line is None:
         raise ValueError(f"a {run.kind} has no command to run")
+    return ContainerPlan(
+        name=run.container_name,
+        image=image,
+        command=[shell, "-c", line],
+        labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
+        env=environment(run, specification, around),
+        mounts=_mounts(run, around),
+        limits=limits(specification.environment.resources),
+        network=around.network,
+        port=servers.PORTS[kind] if is_server else None,
+    )
+
+
+def _mounts(run: Run, around: Surroundings) -> list[Mount]:
     mounts = [
         Mount(around.outputs, outputs_path(run)),
         Mount(around.context, CONTEXT, read_only=True),
         *(Mount(folder, DATA / name) for name, folder in sorted(around.data.items())),
     ]
-    return ContainerPlan(
-        name=run.container_name,
-        image=image,
-        command=[shell, "-c", specification.command],
-        labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
-        env=environment(run, specification, around),
-        mounts=mounts,
-        limits=limits(specification.environment.resources),
-        network=around.network,
-    )
+    read = {outputs_path(other): other for runs in around.references.values() for other in runs}
+    mounts += [
+        Mount(around.home / (other.outputs or ""), path, read_only=True)
+        for path, other in sorted(read.items())
+        if path != outputs_path(run)  # a resumed run writes where its original did
+    ]
+    if around.watched:
+        mounts.append(Mount(*around.watched, read_only=True))
+    if around.work:
+        mounts.append(Mount(around.work, CODE))
+    return mounts
 
 
 def image_name(run: Run) -> str:
@@ -114,7 +141,8 @@ def image_labels(build: Run, installation: str) -> dict[str, str]:
 
 def outputs_path(run: Run) -> PurePosixPath:
     """Where the run finds its outputs folder; the documented layout below one mount root."""
-    return OUTPUTS / run.owner / run.project_name / f"{run.kind}s" / str(run.id)
+    inside = f"groups/{run.group_id}" if run.kind == Kind.EXPERIMENT and run.group_id else f"{run.kind}s"
+    return OUTPUTS / run.owner / run.project_name / inside / str(run.id)
 
 
 def limits(resources: Resources | None) -> Limits:
@@ -153,6 +181,8 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
         "POLYAXON_SECRET_USER_TOKEN": around.token,
         f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
         **_of_an_experiment(run),
+        **_of_references(around),
+        **({"JUPYTER_TOKEN": around.server_token} if around.server_token else {}),
         **({} if limits(specification.environment.resources).gpus else {"NVIDIA_VISIBLE_DEVICES": "none"}),
     }
 
@@ -167,7 +197,13 @@ def info(run: Run) -> dict[str, str]:
         "role": "master" if run.kind == Kind.EXPERIMENT else "worker",
         "type": "runner",
         "app": run.kind,
+        **({"experiment_group_name": run.group_name} if run.kind == Kind.EXPERIMENT and run.group_name else {}),
     }
+
+
+def _of_references(around: Surroundings) -> dict[str, str]:
+    paths = {word: [str(outputs_path(run)) for run in runs] for word, runs in around.references.items() if runs}
+    return {"POLYAXON_REFS_OUTPUTS_PATHS": json.dumps(paths)} if paths else {}
 
 
 def _of_an_experiment(run: Run) -> dict[str, str]:

@@ -6,6 +6,7 @@ Every step may be the last one of this process: the next one finds what is there
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import threading
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, PolylocalError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership
+from polylocal.runner import container, outcome, ownership, workspace
 from polylocal.runner.building import make_image
 from polylocal.runner.container import BASH, SH, Surroundings
 from polylocal.runner.engine.base import Cancel, ContainerState
@@ -139,6 +140,7 @@ class Execution:
                 shutil.copytree(original, outputs, dirs_exist_ok=True, symlinks=True)
         token = self._token(context)
         data = {name: tools.settings.data[name] for name in specification.environment.data_names}
+        is_notebook = run.kind == Kind.NOTEBOOK
         around = Surroundings(
             installation=tools.installation,
             node=tools.settings.node,
@@ -148,9 +150,23 @@ class Execution:
             data=data,
             api_url=tools.api_url(),
             token=token,
+            references=self._references(specification),
+            home=tools.home.root,
+            work=workspace.prepare(run, tools) if is_notebook else None,
+            watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
+            server_token=workspace.server_token(run, tools) if is_notebook else None,
         )
         image = build.image_id or container.image_name(build)
         return tools.engine.create(container.plan(run, specification, image, shell, around))
+
+    def _references(self, specification: Specification) -> dict[str, list[Run]]:
+        """The runs whose outputs this one reads."""
+        runs, project = self._tools.store.runs, self._tools.store.projects.by_id(self.run.project_id)
+        wanted = specification.environment.references
+        found = {f"{kind}s": [runs.named(project, kind, name) for name in names] for kind, names in wanted.items()}
+        for other in itertools.chain.from_iterable(found.values()):
+            self._tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
+        return found
 
     def _token(self, context: Path) -> str:
         """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
@@ -188,8 +204,7 @@ class Execution:
                     return None
                 self._start(container_id, follower)
             else:
-                self._move(Status.RUNNING)
-                self._refresh()
+                self._say_running(container_id)
             state = self._wait(container_id, waiter, follower)
             if state is None:
                 self._must_check_log = True  # it is told first: the engine is slow to answer just after a death
@@ -205,10 +220,15 @@ class Execution:
         tools = self._tools
         follower.attach()
         self._patiently(lambda: tools.engine.start(container_id), self._note_trouble)
-        self._move(Status.RUNNING)
-        self._refresh()
+        self._say_running(container_id)
         if self._stopping.is_set():
             self._kill()  # the request came while the container was starting, when there was nothing to stop
+
+    def _say_running(self, container_id: str) -> None:
+        recorded = {"port": self._look(container_id).port} if Kind(self.run.kind).is_server else {}
+        if not self._move(Status.RUNNING, recorded=recorded) and recorded:
+            self._tools.store.runs.record(self.run, **recorded)
+        self._refresh()
 
     def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
         """Until the container has ended; its output is followed meanwhile.
@@ -257,10 +277,16 @@ class Execution:
         return True
 
     def _hand_over_outputs(self, container_id: str) -> None:
+        folders = [self._tools.outputs_path(self.run)]
+        if self.run.kind == Kind.NOTEBOOK:
+            folders.append(self._tools.home.work(self.run.uuid))
+        for folder in folders:
+            self._hand_over(container_id, folder)
+
+    def _hand_over(self, container_id: str, folder: Path) -> None:
         tools = self._tools
 
         def reclaim() -> str | None:
-            folder = tools.outputs_path(self.run)
             if not ownership.has_foreign(folder, tools.uid):
                 return None
             image = tools.engine.inspect(container_id).image_id
@@ -279,6 +305,8 @@ class Execution:
     def _finish(self, end: Outcome, **recorded: object) -> None:
         """The final status, then the container: nothing of the run is needed any more."""
         tools, run = self._tools, self.run
+        if run.kind == Kind.NOTEBOOK:
+            workspace.put_away(run, tools)
         if self._move(end.status, end.message, details=end.details, recorded=recorded):
             log.info("run=%s %s: %s", run.label, end.status, end.message)
         shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)

@@ -15,11 +15,17 @@ STOPPED = {
     Kind.BUILD: "BuildJob was stopped.",
     Kind.JOB: "Job was stopped.",
     Kind.EXPERIMENT: "Experiment was stopped",
+    Kind.GROUP: "User stopped experiment group",
+    Kind.NOTEBOOK: "Notebook was stopped",
+    Kind.TENSORBOARD: "Tensorboard was stopped",
 }
 DELETED = {
     Kind.BUILD: "Build is scheduled for deletion.",
     Kind.JOB: "Job is scheduled for deletion.",
     Kind.EXPERIMENT: "Experiment is scheduled for deletion.",
+    Kind.GROUP: "Group is scheduled for deletion.",
+    Kind.NOTEBOOK: "Notebook is scheduled for deletion.",
+    Kind.TENSORBOARD: "Tensorboard is scheduled for deletion.",
 }
 
 

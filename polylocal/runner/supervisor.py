@@ -8,11 +8,12 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from polylocal import clock, logs
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, recovery
+from polylocal.runner import container, groups, outcome, recovery
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
@@ -60,6 +61,7 @@ class Supervisor:
         """One look at everything."""
         self._take_up()
         self._stop_wanted()
+        self._tend_groups()
         self._resolve_builds()
         if self._tools.link.info or self._tools.link.check():
             self._fill_capacity(self._tools.link.info)
@@ -111,6 +113,10 @@ class Supervisor:
             else:
                 self._begin(run)
 
+    def _tend_groups(self) -> None:
+        for group in self._tools.store.groups.open():
+            groups.tend(group, self._tools)
+
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""
         for run in self._tools.store.runs.unresolved(_BATCH):
@@ -128,21 +134,35 @@ class Supervisor:
 
     def _fill_capacity(self, machine: EngineInfo | None) -> None:
         """First in, first out within a priority: a run that does not fit yet holds back those behind it."""
+        if machine is None:
+            return
+        self._open_servers(machine)
         active = self._in_hand()
-        free = self._tools.settings.max_runs - len(active)
-        if free <= 0 or machine is None:
+        free = self._tools.settings.max_runs - sum(not _is_server(execution.run) for execution in active.values())
+        if free <= 0:
             return
         for run in self._tools.store.runs.runnable(free + len(active)):
-            if run.pk in active:
-                continue
-            impossible = _never_fits(run, machine)
-            if impossible:
-                self._tools.store.runs.transition(run, Status.FAILED, impossible, details={"reason": "resources"})
+            if run.pk in active or self._is_refused(run, machine):
                 continue
             if free <= 0 or not _fits(run, [execution.run for execution in self._in_hand().values()], machine):
                 return
             free -= 1
             self._begin(run)
+
+    def _open_servers(self, machine: EngineInfo) -> None:
+        """Notebooks and tensorboards take no place in the queue: somebody sits in front of them. Their limits count."""
+        for run in self._tools.store.runs.runnable(_BATCH, servers=True):
+            active = self._in_hand()
+            if run.pk in active or self._is_refused(run, machine):
+                continue
+            if _fits(run, [execution.run for execution in active.values()], machine):
+                self._begin(run)
+
+    def _is_refused(self, run: Run, machine: EngineInfo) -> bool:
+        impossible = _never_fits(run, machine)
+        if impossible:
+            self._tools.store.runs.transition(run, Status.FAILED, impossible, details={"reason": "resources"})
+        return impossible is not None
 
     def _reconcile(self) -> None:
         """Containers that carry our label and that nothing waits for: left by a crash, or kept for a while."""
@@ -196,9 +216,16 @@ class Supervisor:
             file.unlink(missing_ok=True)
         if run.outputs and not tools.store.runs.shares_outputs(run):
             shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
-        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
+            with suppress(OSError):  # the folder of a group goes with the last experiment in it
+                tools.outputs_path(run).parent.rmdir()
+        for folder in (tools.home.context(run.uuid), tools.home.work(run.uuid)):
+            shutil.rmtree(folder, ignore_errors=True)
         tools.store.runs.remove(run)
         log.info("run=%s removed", run.label)
+
+
+def _is_server(run: Run) -> bool:
+    return Kind(run.kind).is_server
 
 
 def _specification(run: Run) -> Specification:

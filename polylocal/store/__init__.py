@@ -6,10 +6,14 @@ import uuid as uuids
 from collections.abc import Callable
 from pathlib import Path
 
+from polylocal.store.activities import Activities
 from polylocal.store.bookmarks import Bookmarks
 from polylocal.store.database import Database
+from polylocal.store.groups import Groups
+from polylocal.store.metrics import Metrics
 from polylocal.store.projects import Projects
 from polylocal.store.runs import NewRun, Runs
+from polylocal.store.searches import ChartViews, Searches
 from polylocal.store.users import Users
 
 __all__ = ["NewRun", "Store"]
@@ -26,7 +30,12 @@ class Store:
         self.users = Users(self.database)
         self.projects = Projects(self.database)
         self.runs = Runs(self.database, self._hint)
+        self.groups = Groups(self.database, self._hint)
+        self.metrics = Metrics(self.database, self._hint)
         self.bookmarks = Bookmarks(self.database)
+        self.searches = Searches(self.database)
+        self.chart_views = ChartViews(self.database)
+        self.activities = Activities(self.database)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""

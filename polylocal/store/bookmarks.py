@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import TypeVar
 
 from polylocal import clock
 from polylocal.errors import NotFound
+from polylocal.statuses import Kind
 from polylocal.store.database import Database
-from polylocal.store.rows import Project, Run, User
+from polylocal.store.projects import SELECT as PROJECTS
+from polylocal.store.queries import VISIBLE
+from polylocal.store.rows import Project, Run, User, row_of
+from polylocal.store.runs import SELECT as RUNS
 
+Thing = TypeVar("Thing", Project, Run)
+
+_SEEN = "p.archived_at is null and (? or p.is_public or p.user_id = ?)"  # a project may have become private since
 _UPSERT = """
 insert into bookmarks values (?, ?, ?, 1, ?, ?)
 on conflict do update set enabled = 1, updated_at = excluded.updated_at
@@ -32,6 +40,27 @@ class Bookmarks:
         with self._database.write() as db:
             if not db.execute(update, (clock.now(), user.id, *_subject(thing))).rowcount:
                 raise NotFound
+
+    def projects(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Project]]:
+        """Count and one page of a user's bookmarked projects, the last bookmarked first."""
+        found = f"{PROJECTS} join bookmarks k on k.subject = 'project' and k.object_id = p.id"
+        where = f"where k.user_id = ? and k.enabled and {_SEEN} and p.deleted_at is null"
+        return self._page(Project, f"{found} {where}", user, (), limit, offset)
+
+    def runs(self, user: User, kind: Kind, *, limit: int, offset: int) -> tuple[int, list[Run]]:
+        """The same of runs of a kind."""
+        found = f"{RUNS} join bookmarks k on k.subject = r.kind and k.object_id = r.pk"
+        where = f"where k.user_id = ? and k.enabled and {_SEEN} and r.kind = ? and {VISIBLE}"
+        return self._page(Run, f"{found} {where}", user, (str(kind),), limit, offset)
+
+    def _page(
+        self, cls: type[Thing], query: str, user: User, values: tuple[str, ...], limit: int, offset: int
+    ) -> tuple[int, list[Thing]]:
+        given: tuple[object, ...] = (user.id, user.is_superuser, user.id, *values)
+        with self._database.read() as db:
+            count = db.execute(f"select count(*) from ({query})", given).fetchone()[0]
+            rows = db.execute(f"{query} order by k.updated_at desc limit ? offset ?", (*given, limit, offset))
+            return count, [row_of(cls, row) for row in rows]
 
     def of(self, user: User, things: Iterable[Project | Run]) -> set[int]:
         """Which of these (one kind) the user has bookmarked: ids of projects, pks of runs."""

@@ -10,9 +10,11 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Database
+from polylocal.store.queries import OPEN, VISIBLE
 from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
 
-_SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
+SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
+_VISIBLE = "p.deleted_at is null and p.archived_at is null"
 _COLUMNS = {"name", "description", "readme", "tags", "is_public"}
 
 
@@ -34,22 +36,34 @@ class Projects:
         return self.by_id(project_id)
 
     def get(self, username: str, name: str) -> Project:
-        query = f"{_SELECT} where u.username = ? and p.name = ? and p.deleted_at is null"
+        query = f"{SELECT} where u.username = ? and p.name = ? and {_VISIBLE}"
         return self._one(query, (username, name))
 
+    def archived(self, username: str, name: str) -> Project:
+        """A project that may be archived."""
+        return self._one(f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null", (username, name))
+
     def by_id(self, project_id: int) -> Project:
-        return self._one(f"{_SELECT} where p.id = ?", (project_id,))
+        return self._one(f"{SELECT} where p.id = ?", (project_id,))
 
     def page(self, username: str, *, public_only: bool, limit: int, offset: int) -> tuple[int, list[Project]]:
         """Count and one page of a user's projects, the last changed first."""
-        where = "where u.username = ? and p.deleted_at is null" + (" and p.is_public" if public_only else "")
+        where = f"where u.username = ? and {_VISIBLE}" + (" and p.is_public" if public_only else "")
         count_query = f"select count(*) from projects p join users u on u.id = p.user_id {where}"
         with self._database.read() as db:
             count = db.execute(count_query, (username,)).fetchone()[0]
             rows = db.execute(
-                f"{_SELECT} {where} order by p.updated_at desc, p.id desc limit ? offset ?", (username, limit, offset)
+                f"{SELECT} {where} order by p.updated_at desc, p.id desc limit ? offset ?", (username, limit, offset)
             ).fetchall()
         return count, [row_of(Project, row) for row in rows]
+
+    def archives(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Project]]:
+        """Count and one page of a user's archived projects, the last archived first."""
+        where = "where p.user_id = ? and p.archived_at is not null and p.deleted_at is null"
+        with self._database.read() as db:
+            count = db.execute(f"select count(*) from projects p {where}", (user.id,)).fetchone()[0]
+            found = f"{SELECT} {where} order by p.archived_at desc, p.id desc limit ? offset ?"
+            return count, [row_of(Project, row) for row in db.execute(found, (user.id, limit, offset))]
 
     def update(self, project: Project, values: Mapping[str, Any]) -> Project:
         row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
@@ -64,6 +78,47 @@ class Projects:
             raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
         return self.by_id(project.id)
 
+    def archive(self, project: Project) -> None:
+        """Out of sight until it is restored, with all its runs. What is under way is stopped."""
+        now = clock.now()
+        among = "project_id = ? and archived_at is null and deleted_at is null"
+        with self._database.write() as db:
+            db.execute(
+                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where {among} and {OPEN}",
+                (now, project.id),
+            )
+            db.execute(f"update runs set archived_at = ? where {among}", (now, project.id))
+            db.execute("update projects set archived_at = ? where id = ?", (now, project.id))
+
+    def restore(self, project: Project) -> None:
+        """Back in sight, with the runs that went out of it at the same moment."""
+        with self._database.write() as db:
+            db.execute("update projects set archived_at = null where id = ?", (project.id,))
+            db.execute(
+                "update runs set archived_at = null where project_id = ? and archived_at = ?",
+                (project.id, project.archived_at),
+            )
+
+    def set_repository(self, project: Project, git_url: str | None) -> Project:
+        """The project's code is that of `git_url` from now on, and was fetched just now; None: it is uploaded."""
+        with self._database.write() as db:
+            db.execute(
+                "update projects set git_url = ?, git_synced_at = ? where id = ?",
+                (git_url, clock.now() if git_url else None, project.id),
+            )
+        return self.by_id(project.id)
+
+    def set_ci(self, project: Project, config: Mapping[str, Any] | None) -> Project:
+        """What happens when new code comes: None nothing, else a run by the code's own file."""
+        now = clock.now()
+        with self._database.write() as db:
+            db.execute(
+                "update projects set ci = ?1, ci_updated_at = ?2, ci_created_at = iif(?1 is null, null,"
+                " coalesce(ci_created_at, ?2)) where id = ?3",
+                (to_json(config), now, project.id),
+            )
+        return self.by_id(project.id)
+
     def delete(self, project: Project) -> None:
         """Invisible at once, with all its runs; what they hold is removed by the runner."""
         now = clock.now()
@@ -73,7 +128,7 @@ class Projects:
 
     def to_remove(self) -> list[Project]:
         """Deleted projects that no run holds any more."""
-        query = f"{_SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
+        query = f"{SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
         with self._database.read() as db:
             return [row_of(Project, row) for row in db.execute(query)]
 
@@ -83,9 +138,15 @@ class Projects:
             db.execute("delete from projects where id = ?", (project.id,))
 
     def counts(self, project: Project) -> dict[str, int]:
-        """Visible runs per kind."""
+        """Visible runs per kind; `independent` are the experiments of no group."""
+        grouped = (
+            "select count(*) from runs r where r.group_pk in (select pk from runs where project_id = ?"
+            f" and kind = 'group') and r.kind = 'experiment' and {VISIBLE}"
+        )
         with self._database.read() as db:
-            return dict(db.execute("select kind, n from counters where project_id = ?", (project.id,)).fetchall())
+            found = dict(db.execute("select kind, n from counters where project_id = ?", (project.id,)).fetchall())
+            in_groups = db.execute(grouped, (project.id,)).fetchone()[0] if found.get("group") else 0
+        return {**found, "independent": found.get("experiment", 0) - in_groups}
 
     def reference_code(self, project: Project, values: Mapping[str, Any]) -> CodeReference:
         """Find or make the reference with this branch, commit, head, is_dirty and git_url."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput
+from polylocal.store.rows import Run
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Where:
     sql: str
     values: tuple[Any, ...]
 
+
+# word for word as the indexes in the schema have it, order included: else they are not used
+OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
+VISIBLE = "r.deleted_at is null and r.archived_at is null"
 
 _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, whole expression) → Where
 
@@ -54,6 +59,13 @@ def order(sort: str | None, kind: str) -> Where:
             terms.append(f"{_MEMBER.format(column='r.last_metric')} {way} nulls last")
             values.append(name)
     return Where(", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc", tuple(values))
+
+
+def of_group(group: Run) -> Where:
+    """The experiments of a group: those that it made, or those that were selected."""
+    if group.group_type == "selection":
+        return Where("r.pk in (select experiment_pk from selections where group_pk = ?)", (group.pk,))
+    return Where("r.group_pk = ?", (group.pk,))
 
 
 def _expression(text: str, kind: str) -> Where:
@@ -129,19 +141,10 @@ def _project(column: str, operation: str, text: str) -> Where:
     return Where(f"({either})", tuple(values))
 
 
-def _build(column: str, operation: str, text: str) -> Where:
-    """A build by id or by unique name."""
-    values = [value.rpartition(".builds.")[2] for value in _values(operation, text)]
-    return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
-
-
 def _metric(name: str, operation: str, text: str) -> Where:
     """The last value of a metric against a number."""
-    member = _MEMBER.format(column="r.last_metric")
-    for sign, sql in _COMPARISONS:
-        if operation.startswith(sign):
-            return Where(f"{member} {sql} ?", (name, _float(operation[len(sign) :], text)))
-    return Where(f"{member} = ?", (name, _float(operation, text)))
+    compared = _scalar(_MEMBER.format(column="r.last_metric"), operation, text)
+    return Where(compared.sql, (name, *compared.values))
 
 
 def _param(name: str, operation: str, text: str) -> Where:
@@ -155,7 +158,23 @@ def _param(name: str, operation: str, text: str) -> Where:
 
 
 def _independent(column: str, operation: str, text: str) -> Where:
-    return Where("1" if operation.lower() in ("true", "1") else "0", ())
+    word = operation.lower()
+    if word not in _YES + _NO:
+        raise InvalidInput([f"`{operation}` is neither true nor false, Expression: {text}"])
+    return Where(f"{column} is {'' if word in _YES else 'not '}null", ())
+
+
+def _run_id(column: str, operation: str, text: str) -> Where:
+    """Another run by id or by unique name."""
+    values = [value.rpartition(".")[2] for value in _values(operation, text)]
+    return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
+
+
+def _scalar(column: str, operation: str, text: str) -> Where:
+    for sign, sql in _COMPARISONS:
+        if operation.startswith(sign):
+            return Where(f"{column} {sql} ?", (_float(operation[len(sign) :], text),))
+    return Where(f"{column} = ?", (_float(operation, text),))
 
 
 def _float(value: str, text: str) -> float:
@@ -215,9 +234,11 @@ class _Field:
 
 
 _MEMBERS = {"metric": _metric, "metrics": _metric, "params": _param, "declarations": _param}
-_ALL = frozenset({"build", "job", "experiment"})
+_YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
+_ALL = frozenset({"build", "job", "experiment", "group", "notebook", "tensorboard"})
 _EXPERIMENT = frozenset({"experiment"})
-_NOT_BUILD = _ALL - {"build"}
+_GROUP = frozenset({"group"})
+_WITH_IMAGE = _ALL - {"build", "group"}
 
 _FIELDS: Mapping[str, _Field] = {
     "id": _Field("r.id", _id, _ALL),
@@ -231,9 +252,14 @@ _FIELDS: Mapping[str, _Field] = {
     "status": _Field("r.status", _status, _ALL),
     "project": _Field("p.name", _project, _ALL),
     "tags": _Field("r.tags", _tags, _ALL),
-    "commit": _Field('c."commit"', _value, _ALL),
-    "build": _Field("b.id", _build, _NOT_BUILD),
+    "commit": _Field('c."commit"', _value, _ALL - {"group"}),
+    "build": _Field("b.id", _run_id, _WITH_IMAGE),
     "backend": _Field("r.backend", _value, _ALL),
     "framework": _Field("r.framework", _value, _EXPERIMENT),
-    "independent": _Field("r.pk", _independent, _EXPERIMENT),
+    "independent": _Field("r.group_pk", _independent, _EXPERIMENT),
+    "group": _Field("g.id", _run_id, frozenset({"experiment", "tensorboard"})),
+    "experiment": _Field("e.id", _run_id, frozenset({"tensorboard"})),
+    "search_algorithm": _Field("r.search_algorithm", _value, _GROUP),
+    "concurrency": _Field("r.concurrency", _scalar, _GROUP),
+    "type": _Field("r.group_type", _value, _GROUP),
 }

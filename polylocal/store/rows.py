@@ -35,6 +35,12 @@ class Project:
     created_at: str
     updated_at: str
     deleted_at: str | None
+    archived_at: str | None
+    git_url: str | None
+    git_synced_at: str | None
+    ci: Json | None
+    ci_created_at: str | None
+    ci_updated_at: str | None
 
     @property
     def unique_name(self) -> str:
@@ -97,6 +103,19 @@ class Run:
     params: Json | None
     last_metric: Json | None
     framework: str | None
+    group_pk: int | None
+    group_id: int | None
+    experiment_pk: int | None
+    experiment_id: int | None
+    group_type: str | None
+    search_algorithm: str | None
+    concurrency: int | None
+    iteration: int
+    suggested: int
+    is_held: bool
+    port: int | None
+    keeps_changes: bool
+    archived_at: str | None
 
     @property
     def project(self) -> str:
@@ -104,6 +123,8 @@ class Run:
 
     @property
     def unique_name(self) -> str:
+        if self.kind == "experiment" and self.group_id:
+            return f"{self.project}.{self.group_id}.{self.id}"
         return unique_name(self.project, self.kind, self.id)
 
     @property
@@ -113,6 +134,10 @@ class Run:
     @property
     def original_name(self) -> str | None:
         return unique_name(self.project, self.kind, self.original_id) if self.original_id else None
+
+    @property
+    def group_name(self) -> str | None:
+        return unique_name(self.project, "group", self.group_id) if self.group_id else None
 
     @property
     def container_name(self) -> str:
@@ -153,8 +178,13 @@ class CodeReference:
     created_at: str
 
 
-_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values"})
-_BOOL = frozenset({"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"})
+_JSON = frozenset(
+    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values"}
+    | {"ci", "query", "meta", "charts"}
+)
+_BOOL = frozenset(
+    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"} | {"is_held", "keeps_changes"}
+)
 
 
 @dataclass(frozen=True)
@@ -163,16 +193,51 @@ class MetricRow:
     uuid: str
     created_at: str
     values: Json
+    experiment: int  # its id
+
+
+@dataclass(frozen=True)
+class Search:
+    """A query that a person keeps."""
+
+    id: int
+    name: str | None
+    query: Json
+    meta: Json | None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Who did what to which thing."""
+
+    id: int
+    actor: str
+    action: str
+    subject: str
+    object_id: int
+    object_name: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class ChartView:
+    id: int
+    uuid: str
+    name: str | None
+    charts: Any
+    meta: Json | None
+    created_at: str
+    updated_at: str
 
 
 def unique_name(project: str, kind: str, run_id: int) -> str:
-    """As the platform names things: experiments alone have no word of their own in it."""
-    return f"{project}.{run_id}" if kind == "experiment" else f"{project}.{kind}s.{run_id}"
+    """As the platform names things: experiments and groups have no word of their own in it."""
+    return f"{project}.{run_id}" if kind in ("experiment", "group") else f"{project}.{kind}s.{run_id}"
 
 
 _NAMES: dict[Any, tuple[str, ...]] = {}  # of each class, looked up once
 
-Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference, MetricRow)
+Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference, MetricRow, Search, Activity, ChartView)
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:

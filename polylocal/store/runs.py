@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,29 +15,33 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import queries
 from polylocal.store.database import Database
-from polylocal.store.rows import MetricRow, Project, Run, StatusRow, User, row_of, to_json
+from polylocal.store.queries import OPEN, VISIBLE
+from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
-_SELECT = """
+SELECT = """
 select r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
-    b.id as build_id, a.id as original_id, c."commit" as "commit"
+    b.id as build_id, a.id as original_id, g.id as group_id, e.id as experiment_id, c."commit" as "commit"
 from runs r
     join projects p on p.id = r.project_id
     join users o on o.id = p.user_id
     join users u on u.id = r.user_id
     left join runs b on b.pk = r.build_pk and b.deleted_at is null
     left join runs a on a.pk = r.original_pk
+    left join runs g on g.pk = r.group_pk
+    left join runs e on e.pk = r.experiment_pk
     left join code_references c on c.id = r.code_id
 """
-_DONE = ("succeeded", "failed", "upstream_failed", "stopped", "skipped")
-_OPEN = f"r.status not in {_DONE!r}"
+_WORK = "r.kind not in ('group', 'build')"  # runs that need an image; groups only make others
+_SERVERS = "('notebook', 'tensorboard')"
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
-_INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority"}
+_INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
+_INSERTABLE |= {"search_algorithm", "concurrency"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
     {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
-    | {"is_valid", "outputs", "code_id"}
+    | {"is_valid", "outputs", "code_id", "port", "keeps_changes", "iteration", "suggested"}
 )
 _JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})
 
@@ -56,6 +60,7 @@ class NewRun:
     build_key: str | None = None
     original: Run | None = None
     cloning_strategy: str | None = None
+    group: Run | None = None  # of an experiment or a tensorboard
     outputs: str | None = None  # None: a folder of its own
     message: str | None = None  # of the first status
 
@@ -70,35 +75,59 @@ class Runs:
     def insert(self, project: Project, user: User, new: NewRun) -> Run:
         """The row and its first status, in one transaction: from here on the run exists."""
         with self._database.write() as db:
-            pk = _insert(db, project, user, new)
+            pk = insert(db, project, user, new)
         self._hint(pk)
         return self.by_pk(pk)
 
     def get(self, project: Project, kind: Kind, run_id: int) -> Run:
-        query = f"{_SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and r.deleted_at is null"
+        query = f"{SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and {VISIBLE}"
+        return self._one(query, (kind, run_id, project.id))
+
+    def archived(self, project: Project, kind: Kind, run_id: int) -> Run:
+        """A run that may be archived."""
+        query = f"{SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and r.deleted_at is null"
         return self._one(query, (kind, run_id, project.id))
 
     def find(self, kind: Kind, run_id: int) -> Run:
-        return self._one(f"{_SELECT} where r.kind = ? and r.id = ? and r.deleted_at is null", (kind, run_id))
+        return self._one(f"{SELECT} where r.kind = ? and r.id = ? and {VISIBLE}", (kind, run_id))
 
     def named(self, project: Project, kind: Kind, name: str) -> Run:
-        query = f"{_SELECT} where r.kind = ? and r.name = ? and r.project_id = ? and r.deleted_at is null"
+        """A run by id, by name or by unique name. Raises NotFound."""
+        if name.isascii() and name.isdigit() and len(name) < 19:
+            return self.get(project, kind, int(name))
+        if name.startswith(f"{project.unique_name}.") and name.rpartition(".")[2].isdigit():
+            found = self.get(project, kind, int(name.rpartition(".")[2][:18]))
+            if found.unique_name == name:
+                return found
+        query = f"{SELECT} where r.kind = ? and r.name = ? and r.project_id = ? and {VISIBLE}"
         return self._one(query, (kind, name, project.id))
 
     def by_pk(self, pk: int) -> Run:
         """Also finds what is deleted and not yet removed."""
-        return self._one(f"{_SELECT} where r.pk = ?", (pk,))
+        return self._one(f"{SELECT} where r.pk = ?", (pk,))
 
     def by_uuid(self, uuid: str) -> Run | None:
-        runs = self._many(f"{_SELECT} where r.uuid = ?", (uuid,))
+        runs = self._many(f"{SELECT} where r.uuid = ?", (uuid,))
         return runs[0] if runs else None
 
     def page(
-        self, project: Project, kind: Kind, *, query: str | None, sort: str | None, limit: int, offset: int
+        self,
+        project: Project,
+        kind: Kind,
+        *,
+        query: str | None,
+        sort: str | None,
+        limit: int,
+        offset: int,
+        group: Run | None = None,
     ) -> tuple[int, list[Run]]:
-        """Count and one page. Without a query the count comes from a kept counter."""
+        """Count and one page, of a group alone if one is named. Without conditions the count is a kept counter."""
         where = queries.where(query, kind) if query else None
-        condition = "r.project_id = ? and r.kind = ? and r.deleted_at is null"
+        if group:
+            among = queries.of_group(group)
+            both = f"{among.sql} and ({where.sql})" if where else among.sql
+            where = queries.Where(both, (*among.values, *(where.values if where else ())))
+        condition = f"r.project_id = ? and r.kind = ? and {VISIBLE}"
         values: tuple[Any, ...] = (project.id, str(kind))
         with self._database.read() as db:
             if where is None:
@@ -106,22 +135,32 @@ class Runs:
                 count = db.execute(counted, values).fetchone()[0]
             else:
                 condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
-                count = db.execute(f"select count(*) from ({_SELECT} where {condition})", values).fetchone()[0]
+                count = db.execute(f"select count(*) from ({SELECT} where {condition})", values).fetchone()[0]
             by = queries.order(sort, kind)
-            found = f"{_SELECT} where {condition} order by {by.sql} limit ? offset ?"
+            found = f"{SELECT} where {condition} order by {by.sql} limit ? offset ?"
             rows = db.execute(found, (*values, *by.values, limit, offset)).fetchall()
         return count, [row_of(Run, row) for row in rows]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
         """The last changed runs of every project that the user may see."""
-        condition = "r.deleted_at is null and (? or p.is_public or p.user_id = ?)"
+        condition = f"{VISIBLE} and p.archived_at is null and (? or p.is_public or p.user_id = ?)"
         values: list[Any] = [user.is_superuser, user.id]
         if kind:
             condition, values = f"{condition} and r.kind = ?", [*values, kind]
         if is_open:
-            condition = f"{condition} and {_OPEN}"
-        newest = f"{_SELECT} where {condition} order by r.updated_at desc, r.pk desc limit ?"
+            condition = f"{condition} and {OPEN}"
+        newest = f"{SELECT} where {condition} order by r.updated_at desc, r.pk desc limit ?"
         return self._many(newest, (*values, limit))
+
+    def archives(self, user: User, kind: Kind, *, limit: int, offset: int) -> tuple[int, list[Run]]:
+        """Count and one page of the archived runs in a user's projects, the last archived first."""
+        where = "where r.kind = ? and r.archived_at is not null and r.deleted_at is null and p.user_id = ?"
+        with self._database.read() as db:
+            counted = f"select count(*) from runs r join projects p on p.id = r.project_id {where}"
+            count = db.execute(counted, (str(kind), user.id)).fetchone()[0]
+            found = f"{SELECT} {where} order by r.archived_at desc, r.pk desc limit ? offset ?"
+            rows = db.execute(found, (str(kind), user.id, limit, offset)).fetchall()
+        return count, [row_of(Run, row) for row in rows]
 
     def dependents(self, build: Run) -> dict[str, int]:
         """Visible runs per kind that use this build."""
@@ -147,7 +186,7 @@ class Runs:
         written. The end of a build moves the runs that wait for it, in the same transaction.
         """
         with self._database.write() as db:
-            moved = _move(db, run.pk, to, message, details, traceback, recorded)
+            moved = move(db, run.pk, to, message, details, traceback, recorded)
             waiting = _carry_over(db, run, to, message) if moved and run.kind == Kind.BUILD else []
         for pk in (run.pk, *waiting) if moved else ():
             self._hint(pk)
@@ -174,39 +213,11 @@ class Runs:
             raise NotFound
         return row_of(StatusRow, row)
 
-    # -- metrics --------------------------------------------------------------------------------------------------
-
-    def add_metrics(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
-        """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones."""
-        with self._database.write() as db:
-            row = db.execute("select last_metric from runs where pk = ?", (run.pk,)).fetchone()
-            last: dict[str, float] = json.loads(row["last_metric"] or "{}") if row else {}
-            pks = []
-            for values, created_at in entries:
-                last.update(values)
-                moment = created_at or clock.now()
-                insert = 'insert into metrics (uuid, run_pk, created_at, "values") values (?, ?, ?, ?) returning id'
-                found = db.execute(insert, (uuids.uuid4().hex, run.pk, moment, json.dumps(dict(values)))).fetchone()
-                pks.append(found["id"])
-            db.execute(
-                "update runs set last_metric = ?, updated_at = ? where pk = ?", (json.dumps(last), clock.now(), run.pk)
-            )
-            marks = ", ".join("?" * len(pks))
-            rows = db.execute(f"select * from metrics where id in ({marks}) order by id", pks).fetchall()
-        self._hint(run.pk)
-        return [row_of(MetricRow, row) for row in rows]
-
-    def metrics(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
-        query = "select * from metrics where run_pk = ? order by created_at, id limit ? offset ?"
-        with self._database.read() as db:
-            count = db.execute("select count(*) from metrics where run_pk = ?", (run.pk,)).fetchone()[0]
-            return count, [row_of(MetricRow, row) for row in db.execute(query, (run.pk, limit, offset))]
-
     def request_stop(self, run: Run) -> None:
         """Written here, done by the runner. Nothing happens to a run that is done."""
         with self._database.write() as db:
             db.execute(
-                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ? and {_OPEN}",
+                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ? and {OPEN}",
                 (clock.now(), run.pk),
             )
         self._hint(run.pk)
@@ -237,10 +248,35 @@ class Runs:
         with self._database.write() as db:
             db.execute("update runs set is_valid = 0 where project_id = ? and kind = 'build'", (project.id,))
 
-    def delete(self, run: Run) -> None:
-        """Invisible at once; stopped and removed by the runner."""
+    def archive(self, run: Run) -> None:
+        """Out of sight until it is restored, and with a group its experiments. What is under way is stopped."""
+        now = clock.now()
+        among = "archived_at is null and deleted_at is null and (pk = ? or group_pk = ?)"
         with self._database.write() as db:
-            db.execute("update runs set deleted_at = ? where pk = ? and deleted_at is null", (clock.now(), run.pk))
+            db.execute(
+                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where {among} and {OPEN}",
+                (now, run.pk, run.pk),
+            )
+            db.execute(f"update runs set archived_at = ? where {among}", (now, run.pk, run.pk))
+        self._hint(run.pk)
+
+    def restore(self, run: Run) -> None:
+        """Back in sight, with what went out of it at the same moment."""
+        with self._database.write() as db:
+            db.execute(
+                "update runs set archived_at = null where archived_at = ? and (pk = ? or group_pk = ?)",
+                (run.archived_at, run.pk, run.pk),
+            )
+        self._hint(run.pk)
+
+    def delete(self, run: Run) -> None:
+        """Invisible at once, a group with its experiments; stopped and removed by the runner."""
+        with self._database.write() as db:
+            db.execute(
+                "update runs set deleted_at = ? where (pk = ? or group_pk = ? and kind = 'experiment')"
+                " and deleted_at is null",
+                (clock.now(), run.pk, run.pk),
+            )
             db.execute(  # who still waits for this build asks for another one
                 "update runs set build_pk = null where build_pk = ? and container_id is null"
                 " and status in ('created', 'building')",
@@ -265,8 +301,8 @@ class Runs:
     def unresolved(self, limit: int) -> list[Run]:
         """Runs that need an image and have not asked for one, oldest first."""
         return self._many(
-            f"{_SELECT} where {_OPEN} and r.kind <> 'build' and r.is_managed"
-            " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null"
+            f"{SELECT} where {OPEN} and {_WORK} and r.is_managed"
+            " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null and not r.is_held"
             " and r.deleted_at is null order by r.priority desc, r.pk limit ?",
             (limit,),
         )
@@ -279,14 +315,14 @@ class Runs:
         """
         with self._database.write() as db:
             if not db.execute(
-                f"select 1 from runs r where pk = ? and build_pk is null and {_OPEN}", (run.pk,)
+                f"select 1 from runs r where pk = ? and build_pk is null and {OPEN}", (run.pk,)
             ).fetchone():
                 return None  # stopped or deleted meanwhile, or given its build already
             found = None if anew else _reusable_build(db, build.build_key)
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
             if not found or found["status"] != Status.SUCCEEDED:
-                _move(db, run.pk, Status.BUILDING, "Building container", None, None, None)
+                move(db, run.pk, Status.BUILDING, "Building container", None, None, None)
         self._hint(pk)
         self._hint(run.pk)
         return self.by_pk(pk)
@@ -295,43 +331,56 @@ class Runs:
         """The build's image is gone: the build is used no more, and the run asks for another."""
         with self._database.write() as db:
             db.execute("update runs set is_valid = 0 where pk = ?", (build.pk,))
-            row = db.execute(f"select status from runs r where pk = ? and {_OPEN}", (run.pk,)).fetchone()
+            row = db.execute(f"select status from runs r where pk = ? and {OPEN}", (run.pk,)).fetchone()
             if row:
                 message = "The image is gone: building it again"
                 _record_status(db, run.pk, row["status"], clock.now(), message, None, None)
                 db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
         self._hint(run.pk)
 
-    def runnable(self, limit: int) -> list[Run]:
-        """The queue: builds to make and runs whose image is there; by priority, then by age."""
+    def runnable(self, limit: int, *, servers: bool = False) -> list[Run]:
+        """The queue: builds to make and runs whose image is there; by priority, then by age.
+
+        `servers`: notebooks and tensorboards, which have a queue of their own.
+        """
         return self._many(
-            f"{_SELECT} where {_OPEN} and r.is_managed"
-            " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null"
+            f"{SELECT} where {OPEN} and r.is_managed and r.kind {'' if servers else 'not '}in {_SERVERS}"
+            " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null and not r.is_held"
             " and (case r.kind when 'build' then r.status = 'created' else b.status = 'succeeded' end)"
             " order by r.priority desc, r.pk limit ?",
             (limit,),
         )
 
+    def server(
+        self, project: Project, kind: Kind, *, experiment: Run | None = None, group: Run | None = None
+    ) -> Run | None:
+        """The newest notebook or tensorboard of a project, or of one experiment or group in it."""
+        of = "r.project_id = ? and r.kind = ? and r.experiment_pk is ? and r.group_pk is ?"
+        values = (project.id, str(kind), experiment.pk if experiment else None, group.pk if group else None)
+        found = self._many(f"{SELECT} where {of} and {VISIBLE} order by r.pk desc limit 1", values)
+        return found[0] if found else None
+
     def begun(self) -> list[Run]:
         """Managed runs that a daemon had in hand: to be taken up again after a restart."""
         return self._many(
-            f"{_SELECT} where {_OPEN} and r.is_managed and (r.container_id is not null"
+            f"{SELECT} where {OPEN} and r.is_managed and (r.container_id is not null"
             " or (r.kind = 'build' and r.status <> 'created')) order by r.pk"
         )
 
     def stopping(self) -> list[Run]:
         """Open runs that someone wants stopped, deleted ones among them."""
         wanted = "(r.stop_requested_at is not null or r.deleted_at is not null)"
-        return self._many(f"{_SELECT} where {_OPEN} and {wanted} order by r.pk")
+        return self._many(f"{SELECT} where {OPEN} and {wanted} order by r.pk")
 
     def deleted(self) -> list[Run]:
         """Deleted runs that are done: what they hold can go."""
         gone = "r.deleted_at is not null"
-        return self._many(f"{_SELECT} where {gone} and not ({_OPEN}) order by r.deleted_at, r.pk limit 100")
+        return self._many(f"{SELECT} where {gone} and not ({OPEN}) order by r.deleted_at, r.pk limit 100")
 
     def ahead_of(self, run: Run) -> int:
         """How many open runs will be taken before this one."""
-        query = f"select count(*) from runs r where {_OPEN} and r.is_managed and r.deleted_at is null"
+        query = f"select count(*) from runs r where {OPEN} and r.is_managed and {VISIBLE} and not r.is_held"
+        query += f" and r.kind <> 'group' and r.kind not in {_SERVERS}"
         query += " and (r.priority > ? or (r.priority = ? and r.pk < ?))"
         with self._database.read() as db:
             found: int = db.execute(query, (run.priority, run.priority, run.pk)).fetchone()[0]
@@ -355,7 +404,8 @@ class Runs:
             db.execute(f"update runs set {sets} where pk = :pk", {**row, "pk": pk})
 
 
-def _insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
+def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
+    """A run and its first status, in the caller's transaction. Returns its pk."""
     now = clock.now()
     if new.build_pk is not None:
         _check_build(db, new.build_pk)
@@ -378,14 +428,23 @@ def _insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -
         "build_pk": new.build_pk,
         "build_key": new.build_key,
         "original_pk": new.original.pk if new.original else None,
+        "group_pk": new.group.pk if new.group else None,
         "cloning_strategy": new.cloning_strategy,
         "code_id": new.code_id,
-        "outputs": new.outputs or f"outputs/{project.user}/{project.name}/{new.kind.plural}/{run_id}",
+        "outputs": new.outputs or _outputs(project, new, run_id),
     }
     columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
     pk: int = db.execute(f"insert into runs ({columns}) values ({marks}) returning pk", row).fetchone()[0]
     _record_status(db, pk, Status.CREATED, now, new.message, None, None)
     return pk
+
+
+def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
+    """The folder of a new run; an experiment's lies in that of its group. A group itself keeps nothing."""
+    if new.kind is Kind.GROUP:
+        return None
+    inside = f"groups/{new.group.id}" if new.group else new.kind.plural
+    return f"outputs/{project.user}/{project.name}/{inside}/{run_id}"
 
 
 def _check_build(db: sqlite3.Connection, pk: int) -> None:
@@ -412,7 +471,7 @@ def _free_name(db: sqlite3.Connection, project: Project, new: NewRun) -> str | N
     return name
 
 
-def _move(
+def move(
     db: sqlite3.Connection,
     pk: int,
     to: Status,
@@ -421,6 +480,7 @@ def _move(
     traceback: str | None,
     recorded: Mapping[str, Any] | None,
 ) -> bool:
+    """`transition` of one row, in the caller's transaction."""
     now = clock.now()
     values: dict[str, Any] = {**(recorded or {}), "status": str(to), "updated_at": now}
     sets = [f"{column} = :{column}" for column in values]
@@ -461,13 +521,13 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
     """What the end of a build means for the runs that wait for it."""
     if not is_done(to):
         return []
-    waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {_OPEN}"
+    waiting = f"select r.pk from runs r where r.build_pk = ? and {_WORK} and {OPEN}"
     pks = [row["pk"] for row in db.execute(waiting, (build.pk,)).fetchall()]
     if to is not Status.SUCCEEDED:
         details = {"build_job": build.unique_name, "uuid": build.uuid, "failure_time": clock.now(), "reason": reason}
         end = Status.STOPPED if to in (Status.STOPPED, Status.SKIPPED) else Status.FAILED
         for pk in pks:
-            _move(db, pk, end, f"Build {end}", details, None, None)
+            move(db, pk, end, f"Build {end}", details, None, None)
     return pks
 
 
@@ -490,7 +550,7 @@ def _insert_build_for(db: sqlite3.Connection, run: Run, build: NewRun) -> int:
         ).fetchone(),
     )
     user = row_of(User, db.execute("select * from users where id = ?", (run.user_id,)).fetchone())
-    pk = _insert(db, project, user, build)
+    pk = insert(db, project, user, build)
     db.execute("update runs set priority = ? where pk = ?", (run.priority, pk))
     return pk
 

@@ -61,7 +61,7 @@ create index code_references_commit on code_references (project_id, "commit");
 
 create table runs (
     pk integer primary key autoincrement,
-    kind text not null check (kind in ('build', 'job', 'experiment', 'notebook', 'tensorboard', 'package')),
+    kind text not null check (kind in ('build', 'job', 'experiment', 'group', 'notebook', 'tensorboard', 'package')),
     id integer not null,                        -- counts per kind over all projects
     uuid text not null unique,
     project_id integer not null references projects,
@@ -203,6 +203,110 @@ def experiments(db: Database) -> None:
 @migrations(name="0003_indexes")
 def indexes(db: Database) -> None:
     _run_script(db, _INDEXES)
+
+
+_PLATFORM = """
+-- groups, notebooks and tensorboards
+alter table runs add column group_pk integer references runs on delete set null;
+alter table runs add column experiment_pk integer references runs on delete set null;   -- of a tensorboard
+alter table runs add column group_type text check (group_type in ('study', 'selection'));
+alter table runs add column search_algorithm text;
+alter table runs add column concurrency integer;
+alter table runs add column iteration integer not null default 0;
+alter table runs add column suggested integer not null default 0;   -- experiments that a group has made so far
+alter table runs add column is_held integer not null default 0 check (is_held in (0, 1));    -- until its group lets go
+alter table runs add column port integer;                       -- on loopback, while a server runs
+alter table runs add column keeps_changes integer not null default 1 check (keeps_changes in (0, 1));
+create index runs_group on runs (group_pk, kind, updated_at desc, pk desc) where group_pk is not null;
+create index runs_experiment on runs (experiment_pk) where experiment_pk is not null;
+create index runs_servers on runs (project_id, kind, pk desc) where kind in ('notebook', 'tensorboard');
+create index runs_groups on runs (pk) where kind = 'group'
+    and status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped');
+
+create table selections (
+    group_pk integer not null references runs on delete cascade,
+    experiment_pk integer not null references runs on delete cascade,
+    primary key (group_pk, experiment_pk)
+) strict, without rowid;
+create index selections_experiment on selections (experiment_pk);
+
+-- archives: out of sight, and brought back when wanted
+alter table runs add column archived_at text;
+alter table projects add column archived_at text;
+create index runs_archived on runs (kind, archived_at) where archived_at is not null;
+drop trigger runs_counted_in;
+drop trigger runs_counted_out;
+drop trigger runs_removed;
+create trigger runs_counted_in after insert on runs when new.deleted_at is null and new.archived_at is null begin
+    insert into counters values (new.project_id, new.kind, 1) on conflict do update set n = n + 1;
+end;
+create trigger runs_counted_out after update of deleted_at, archived_at on runs
+    when old.deleted_at is null and old.archived_at is null
+    and (new.deleted_at is not null or new.archived_at is not null) begin
+    update counters set n = n - 1 where project_id = new.project_id and kind = new.kind;
+end;
+create trigger runs_counted_back after update of deleted_at, archived_at on runs
+    when (old.deleted_at is not null or old.archived_at is not null)
+    and new.deleted_at is null and new.archived_at is null begin
+    update counters set n = n + 1 where project_id = new.project_id and kind = new.kind;
+end;
+create trigger runs_removed after delete on runs when old.deleted_at is null and old.archived_at is null begin
+    update counters set n = n - 1 where project_id = old.project_id and kind = old.kind;
+end;
+
+-- code that is fetched from elsewhere, and what happens when new code comes
+alter table projects add column git_url text;
+alter table projects add column git_synced_at text;
+alter table projects add column ci text;                -- JSON
+alter table projects add column ci_created_at text;
+alter table projects add column ci_updated_at text;
+
+-- tokens that stand in a browser's cookie: good for pages, not for the API
+alter table tokens add column is_session integer not null default 0 check (is_session in (0, 1));
+
+create table searches (
+    id integer primary key,
+    user_id integer not null references users on delete cascade,
+    project_id integer not null references projects on delete cascade,
+    kind text not null,
+    name text,
+    query text not null,                                -- JSON
+    meta text,                                          -- JSON
+    created_at text not null
+) strict;
+create unique index searches_name on searches (user_id, project_id, kind, name) where name is not null;
+
+create table activities (
+    id integer primary key autoincrement,
+    user_id integer not null references users on delete cascade,
+    action text not null,                               -- created, updated, …, viewed
+    subject text not null,                              -- 'project', or the kind of a run
+    object_id integer not null,                         -- as the API says it
+    object_name text not null,
+    project_id integer references projects on delete cascade,
+    created_at text not null
+) strict;
+create index activities_project on activities (project_id, id desc);
+create index activities_viewed on activities (user_id, id desc) where action = 'viewed';
+create unique index activities_last_view on activities (user_id, subject, object_id) where action = 'viewed';
+
+create table chart_views (
+    id integer primary key,
+    uuid text not null unique,
+    run_pk integer not null references runs on delete cascade,
+    name text,
+    charts text not null,                               -- JSON
+    meta text,                                          -- JSON
+    created_at text not null,
+    updated_at text not null
+) strict;
+create index chart_views_run on chart_views (run_pk);
+"""
+
+
+@migrations(name="0004_platform")
+def platform(db: Database) -> None:
+    _run_script(db, _PLATFORM)
 
 
 def _run_script(db: Database, script: str) -> None:

@@ -96,18 +96,60 @@ class Users:
             if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
                 self._store_token(db, token, user.id, None)
 
-    def by_token(self, token: str) -> Credentials | None:
-        query = "select u.*, t.run_pk from tokens t join users u on u.id = t.user_id where t.hash = ?"
+    def by_token(self, token: str, *, is_session: bool = False) -> Credentials | None:
+        query = "select u.*, t.run_pk from tokens t join users u on u.id = t.user_id"
         with self._database.read() as db:
-            row = db.execute(query, (hash_of(token),)).fetchone()
+            row = db.execute(f"{query} where t.hash = ? and t.is_session = ?", (hash_of(token), is_session)).fetchone()
         return Credentials(row_of(User, row), row["run_pk"]) if row else None
 
-    @staticmethod
-    def _store_token(db: sqlite3.Connection, token: str, user_id: int, run_pk: int | None) -> None:
-        db.execute(
-            "insert into tokens (hash, user_id, run_pk, created_at) values (?, ?, ?, ?)",
-            (hash_of(token), user_id, run_pk, clock.now()),
+    def new_session(self, user: User) -> str:
+        """What a browser's cookie holds: it opens pages, and is no token of the API."""
+        token = secrets.token_hex(20)
+        with self._database.write() as db:
+            self._store_token(db, token, user.id, None, is_session=True)
+        return token
+
+    def end_session(self, token: str) -> None:
+        """Idempotent."""
+        with self._database.write() as db:
+            db.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
+
+    def update(self, user: User, **columns: bool) -> None:
+        """Set is_active or is_superuser. Raises InvalidInput: the last active admin stays one."""
+        unknown = columns.keys() - {"is_active", "is_superuser"}
+        if unknown:
+            raise TypeError(f"not to be set: {sorted(unknown)}")
+        sets = ", ".join(f"{column} = :{column}" for column in columns)
+        with self._database.write() as db:
+            db.execute(f"update users set {sets} where id = :id", {**columns, "id": user.id})
+            _check_admins(db)
+
+    def delete(self, user: User) -> None:
+        """Raises InvalidInput: projects of theirs, or runs in others' projects, are still there."""
+        held = (
+            "select (select count(*) from projects where user_id = ?1) + (select count(*) from runs where user_id = ?1)"
         )
+        with self._database.write() as db:
+            if db.execute(held, (user.id,)).fetchone()[0]:
+                message = f"`{user.username}` has projects or runs: delete these first, and nothing is lost unseen."
+                raise InvalidInput([message])
+            db.execute("delete from users where id = ?", (user.id,))
+            _check_admins(db)
+
+    @staticmethod
+    def _store_token(
+        db: sqlite3.Connection, token: str, user_id: int, run_pk: int | None, *, is_session: bool = False
+    ) -> None:
+        db.execute(
+            "insert into tokens (hash, user_id, run_pk, is_session, created_at) values (?, ?, ?, ?, ?)",
+            (hash_of(token), user_id, run_pk, is_session, clock.now()),
+        )
+
+
+def _check_admins(db: sqlite3.Connection) -> None:
+    """In the transaction that would take the last one away."""
+    if not db.execute("select 1 from users where is_superuser and is_active").fetchone():
+        raise InvalidInput(["This is the last active admin: somebody must stay who can let others in."])
 
 
 def hash_of(token: str) -> str:

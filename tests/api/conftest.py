@@ -214,6 +214,7 @@ def plain(path: str) -> str:
 
 
 _EXAMPLES = {"user": "root", "project": "quick-start", "id": "1", "uuid": "0" * 32, "kind": "job", "jid": "1"}
+_EXAMPLES |= {"cid": "1", "sid": "1", "sequence": "1", "index": "0", "username": "ann"}
 
 
 def write(path: Path, data: bytes | str) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, Self
 
+from polylocal.machine import Usage
 from polylocal.runner.container import ContainerPlan, Labels
 
 OnLine = Callable[[str], None]
@@ -41,6 +42,7 @@ class ContainerState:
     started_at: str  # the engine's text; "" if never
     finished_at: str
     image_id: str
+    port: int | None = None  # on loopback, where the plan's port is published while it runs
 
     @property
     def is_running(self) -> bool:
@@ -166,6 +168,9 @@ class Engine(Protocol):
         """Stored output from the first byte (or the last `tail` lines), then live if `follow`."""
 
     def inspect(self, container_id: str) -> ContainerState: ...
+
+    def usage(self, container_id: str) -> Usage | None:
+        """A sample at this moment; None: the container does not run."""
 
     def stop(self, container_id: str, grace_s: float) -> None:
         """The stop signal, then after the grace a kill. Returns when it is dead; not running, or gone, is fine."""

@@ -30,8 +30,9 @@ from docker.types import CancellableStream, DeviceRequest
 from docker.utils import kwargs_from_env
 
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
+from polylocal.machine import Usage
 from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
-from polylocal.runner.engine import buildkit
+from polylocal.runner.engine import buildkit, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
@@ -248,7 +249,24 @@ class DockerEngine:
             started_at="" if state["StartedAt"].startswith("0001") else state["StartedAt"],
             finished_at="" if state["FinishedAt"].startswith("0001") else state["FinishedAt"],
             image_id=found["Image"],
+            port=_published(found["NetworkSettings"].get("Ports") or {}),
         )
+
+    def usage(self, container_id: str) -> Usage | None:
+        with _translated():
+            client = self._connected()
+            # `one-shot` gives the sample at once; without it the engine takes a second to have two of them
+            url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/stats"
+            answer = client.get(url, params={"stream": 0, "one-shot": 1}, timeout=CALL_TIMEOUT_S)
+            try:
+                answer.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                create_api_error_from_http_exception(error)
+            sample = stats.read(answer.json())
+            if sample is None or sample.memory_bytes is not None or not self.is_local:
+                return sample
+            pid = client.inspect_container(container_id)["State"]["Pid"]
+        return stats.with_memory(sample, stats.memory_of(pid))
 
     def stop(self, container_id: str, grace_s: float) -> None:
         with suppress(ContainerMissing), _translated():
@@ -318,6 +336,7 @@ class DockerEngine:
         client = self._connected()
         limits = plan.limits
         memory = int(limits.memory_mib * 2**20) if limits.memory_mib else None
+        is_published = plan.port is not None and plan.network != "host"
         host_config = client.create_host_config(
             init=init,
             binds=[_bind(mount) for mount in plan.mounts],
@@ -325,6 +344,7 @@ class DockerEngine:
             extra_hosts={"host.docker.internal": "host-gateway"} if plan.network != "host" else None,
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             mem_limit=memory,
+            port_bindings={plan.port: ("127.0.0.1", None)} if is_published else None,
             memswap_limit=memory,  # the engine's value is memory plus swap: no swap on top
             mem_reservation=int(limits.memory_reservation_mib * 2**20) if limits.memory_reservation_mib else None,
             device_requests=[DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])] if limits.gpus else None,
@@ -340,6 +360,7 @@ class DockerEngine:
             labels=dict(plan.labels),
             environment=dict(plan.env),
             user=plan.user,
+            ports=[plan.port] if is_published else None,
             host_config=host_config,
         )
         found: str = created["Id"]
@@ -454,6 +475,11 @@ def _gateway_of(pool: dict[str, str]) -> str | None:
     if network.version != 4:
         return None
     return pool.get("Gateway") or str(network.network_address + 1)
+
+
+def _published(ports: dict[str, list[dict[str, str]] | None]) -> int | None:
+    bound = next((bindings[0] for bindings in ports.values() if bindings), None)
+    return int(bound["HostPort"]) if bound else None
 
 
 def _bind(mount: Mount) -> str:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Self
 
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
+from polylocal.machine import Usage
 from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.runner.engine.base import (
     BuildRequest,
@@ -202,7 +203,16 @@ class FakeEngine:
                 started_at=f"start {container.starts}" if container.starts else "",
                 finished_at=f"finish {container.finishes}" if container.finishes else "",
                 image_id=container.image_id,
+                port=40_000 + int(container.id[-3:], 16) if container.plan.port else None,
             )
+
+    def usage(self, container_id: str) -> Usage | None:
+        self._answer()
+        with self._lock:
+            container = self._get(container_id)
+            now = time.monotonic_ns()
+            running = container.status == "running"
+        return Usage(now // 4, [now // 4, 0, 0, 0], now, 4, 100 << 20, 4096 << 20) if running else None
 
     def stop(self, container_id: str, grace_s: float) -> None:
         self._answer()

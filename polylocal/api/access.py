@@ -1,0 +1,54 @@
+"""Who is it, and may they?"""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection
+
+from polylocal.api.endpoint import Access, Call
+from polylocal.errors import NotAllowed, NotAuthenticated
+from polylocal.store.users import Credentials, Users
+
+BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
+_SCHEMES = ("token", "ephemeraltoken", "internaltoken")
+# where a run's token may say whose it is
+_OF_ANY_RUN = frozenset({"/api/v1/users"})
+
+
+def admit(call: Call) -> None:
+    """Before anything of a body is looked at: who is it, may they, and is there what the path is about?"""
+    call.credentials = authenticate(call.request, call.store.users)
+    check(call)
+
+
+def check(call: Call) -> None:
+    """May they, and is there what the path is about? Raises NotAllowed, NotFound."""
+    endpoint = call.endpoint
+    if endpoint.access is Access.ADMIN and not call.user.is_superuser:
+        raise NotAllowed
+    if call.run_pk is not None and endpoint.access is Access.USER and endpoint.path not in _OF_ANY_RUN:
+        raise NotAllowed  # a run's token is for its own project
+    if "{project}" in endpoint.path and not endpoint.finds_archived:
+        _ = call.run if "{id:id}" in endpoint.path and endpoint.kind else call.project
+
+
+def authenticate(request: HTTPConnection, users: Users) -> Credentials:
+    """By the header that every client sends. Raises NotAuthenticated."""
+    header = request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() not in _SCHEMES:
+        raise NotAuthenticated("Authentication credentials were not provided.")
+    return by_token(request, users, token.strip())
+
+
+def by_token(request: HTTPConnection, users: Users, token: str) -> Credentials:
+    """Whose token is this, and may it come from where it comes from? Raises NotAuthenticated."""
+    if not token:
+        raise NotAuthenticated("Invalid token header. No credentials provided.")
+    if " " in token:
+        raise NotAuthenticated("Invalid token header. Token string should not contain spaces.")
+    credentials = users.by_token(token)
+    if credentials is None or (request.scope.get(BRIDGE) and credentials.run_pk is None):
+        raise NotAuthenticated("Invalid token.")
+    if not credentials.user.is_active:
+        raise NotAuthenticated("User inactive or deleted.")
+    return credentials

@@ -1,0 +1,72 @@
+"""Lists that cross projects: bookmarks and archives; and the switches for a project's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from polylocal.api import runs
+from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.paging import envelope, window
+from polylocal.api.resources import Json
+from polylocal.api.resources.projects import project_item
+from polylocal.statuses import Kind
+from polylocal.store.rows import Project, User
+
+
+def bookmarked_projects(call: Call) -> Json:
+    user, (limit, offset) = _whose(call), window(call.request)
+    count, found = call.store.bookmarks.projects(user, limit=limit, offset=offset) if user else (0, [])
+    return envelope(call.request, count, [{"content_object": _light(project_item(item, True))} for item in found])
+
+
+def bookmarked_runs(kind: Kind, call: Call) -> Json:
+    user, (limit, offset) = _whose(call), window(call.request)
+    count, found = call.store.bookmarks.runs(user, kind, limit=limit, offset=offset) if user else (0, [])
+    return envelope(call.request, count, [{"content_object": _light(runs.item(item, True))} for item in found])
+
+
+def archived_projects(call: Call) -> Json:
+    user, (limit, offset) = _whose(call), window(call.request)
+    count, found = call.store.projects.archives(user, limit=limit, offset=offset) if user else (0, [])
+    marked = call.store.bookmarks.of(call.user, found)
+    shown = [{**project_item(item, item.id in marked), **_gone(item)} for item in found]
+    return envelope(call.request, count, shown)
+
+
+def archived_runs(kind: Kind, call: Call) -> Json:
+    user, (limit, offset) = _whose(call), window(call.request)
+    count, found = call.store.runs.archives(user, kind, limit=limit, offset=offset) if user else (0, [])
+    marked = call.store.bookmarks.of(call.user, found)
+    return envelope(call.request, count, [{**runs.item(item, item.pk in marked), "deleted": True} for item in found])
+
+
+def _whose(call: Call) -> User | None:
+    """The user of the path; None: somebody else's are not shown. Raises NotFound."""
+    user = call.store.users.get(call.parameter("user"))
+    return user if user.id == call.user.id or call.user.is_superuser else None
+
+
+def _light(item: Any) -> Json:
+    return {name: value for name, value in item.items() if name != "bookmarked"}
+
+
+def _gone(project: Project) -> Json:
+    return {"deleted": project.archived_at is not None}
+
+
+def _lists(word: str, about: str, projects: Callable[[Call], Json], of_runs: Any) -> list[Endpoint]:
+    path = f"/api/v1/{word}/{{user}}"
+    found = [Endpoint("GET", f"{path}/projects", projects, f"{about} projects", Access.USER, answer=Json, many=True)]
+    for kind in Kind:
+        handler = partial(of_runs, kind)
+        about_them = f"{about} {kind.plural}"
+        found.append(Endpoint("GET", f"{path}/{kind.plural}", handler, about_them, Access.USER, answer=Json, many=True))
+    return found
+
+
+ENDPOINTS = [
+    *_lists("bookmarks", "Bookmarked", bookmarked_projects, bookmarked_runs),
+    *_lists("archives", "Archived", archived_projects, archived_runs),
+]

@@ -1,0 +1,88 @@
+"""Continuous integration: new code starts the run that the code itself describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from polylocal.api import bodies
+from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.making import make
+from polylocal.api.resources.projects import CiItem, ci_item
+from polylocal.errors import InvalidPolyaxonfile, NotFound
+from polylocal.polyaxonfile import read
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+FILES = ("polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json")  # at the top of the code; the first that is there
+_STARTED = (Kind.EXPERIMENT, Kind.JOB, Kind.GROUP, Kind.BUILD)
+
+
+def show(call: Call) -> CiItem:
+    if call.project.ci is None:
+        raise NotFound
+    return ci_item(call.project)
+
+
+def enable(call: Call) -> CiItem:
+    return ci_item(call.store.projects.set_ci(call.project, call.body(bodies.Ci).config or {}))
+
+
+def change(call: Call) -> CiItem:
+    if call.project.ci is None:
+        raise NotFound
+    return enable(call)
+
+
+def disable(call: Call) -> Response:
+    if call.project.ci is None:
+        raise NotFound
+    call.store.projects.set_ci(call.project, None)
+    return empty(204)
+
+
+def answer(call: Call) -> Response:
+    """What a synchronisation answers: 201 when a run was started by it."""
+    if trigger(call) is None:
+        return JSONResponse("Could not trigger the project CI.")
+    return empty(201)
+
+
+def trigger(call: Call) -> Run | None:
+    """Start the run that the newest code describes; None: CI is off, or the code has no such file.
+
+    Raises InvalidInput for a file that is there and wrong.
+    """
+    project, repository = call.project, call.services.repository(call.project)
+    commit = repository.resolve("HEAD")
+    if project.ci is None or commit is None:
+        return None
+    name = next((name for name in FILES if name in repository.files(commit)), None)
+    if name is None:
+        return None
+    text = repository.read(commit, name).decode(errors="replace")
+    kind = _kind(text)
+    if kind is None:
+        return None
+    run = make(call, kind, bodies.NewRunBody(content=text))
+    call.note("created", run)
+    return run
+
+
+def _kind(text: str) -> Kind | None:
+    try:
+        data: dict[str, Any] = read(text)[0]
+    except InvalidPolyaxonfile:
+        return None
+    return next((kind for kind in _STARTED if kind == data.get("kind")), None)
+
+
+_CI = "/api/v1/{user}/{project}/ci"
+
+ENDPOINTS = [
+    Endpoint("GET", _CI, show, "Whether new code starts a run", answer=CiItem),
+    Endpoint("POST", _CI, enable, "Let new code start a run", Access.WRITE, bodies.Ci, CiItem, status=201),
+    Endpoint("PATCH", _CI, change, "Change how", Access.WRITE, bodies.Ci, CiItem),
+    Endpoint("DELETE", _CI, disable, "Let new code start nothing", Access.WRITE, status=204),
+]

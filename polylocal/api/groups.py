@@ -1,0 +1,68 @@
+"""Groups of experiments: those that a search makes, and selections of what is there."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from polylocal.api import bodies, experiments, runs
+from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
+from polylocal.api.making import make
+from polylocal.api.resources import Json
+from polylocal.api.resources.experiments import MetricItem
+from polylocal.api.resources.groups import GroupDetail, GroupItem, GroupStatusItem
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+
+def create(call: Call) -> Json:
+    """With a polyaxonfile a search; without one a selection, of `experiment_ids`."""
+    body = call.body(bodies.NewGroup)
+    selected = _selected(call, body.experiment_ids) if body.experiment_ids else []
+    if body.source is None and body.check_specification:
+        raise refuse("Experiment Group expects a `content`.")
+    group = make(call, Kind.GROUP, body)
+    if group.group_type == "selection":
+        call.store.groups.select(group, selected, None)
+    call.note("created", group)
+    return runs.whole(call, group)
+
+
+def stop(call: Call) -> Response:
+    """`pending`: only what has not begun."""
+    call.store.groups.stop(call.run, pending_only=call.body(bodies.StoppedGroup).pending)
+    call.note("stopped", call.run)
+    return empty()
+
+
+def select(call: Call) -> Json:
+    """Change what a selection holds."""
+    body = call.body(bodies.ChangedSelection)
+    group = call.store.runs.get(call.project, Kind.GROUP, call.number("id"))
+    if group.group_type != "selection":
+        raise refuse("This group is a not a selection.")
+    call.store.groups.select(group, _selected(call, body.experiment_ids), body.operation)
+    return runs.detail(call, call.store.runs.by_pk(group.pk))
+
+
+def _selected(call: Call, ids: list[int]) -> list[Run]:
+    found = call.store.groups.find(call.project, ids)
+    if len(found) != len(set(ids)):
+        raise refuse("Experiments selection is not valid.")
+    return found
+
+
+_ALL = "/api/v1/{user}/{project}/groups"
+_ONE = f"{_ALL}/{{id:id}}"
+_SELECTION = "/api/v1/{user}/{project}/selections/{id:id}"
+
+ENDPOINTS = [
+    runs.listing(Kind.GROUP, GroupItem),
+    Endpoint("POST", _ALL, create, "Create a group", Access.WRITE, bodies.NewGroup, GroupDetail, status=201),
+    *runs.common(Kind.GROUP, GroupDetail, GroupStatusItem),
+    Endpoint("POST", f"{_ONE}/stop", stop, "Stop a group", Access.WRITE, bodies.StoppedGroup),
+    Endpoint("GET", f"{_ONE}/metrics", experiments.metrics, "Metrics of a group", answer=MetricItem, many=True),
+    Endpoint(
+        "PUT", _SELECTION, select, "Change what a selection holds", Access.WRITE, bodies.ChangedSelection, GroupDetail
+    ),
+    Endpoint("PATCH", _SELECTION, select, "The same", Access.WRITE, bodies.ChangedSelection, GroupDetail),
+]

@@ -1,0 +1,93 @@
+"""The cluster of one node: this machine."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from polylocal import __version__, clock
+from polylocal.api.endpoint import Access, Call, Endpoint, refuse
+from polylocal.api.paging import envelope
+from polylocal.api.resources import Json
+from polylocal.api.resources.platform import (
+    ClusterItem,
+    GpuItem,
+    NodeDetail,
+    NodeItem,
+    gpu_item,
+    node_detail,
+    node_item,
+)
+from polylocal.errors import NotFound
+
+
+def cluster(call: Call) -> ClusterItem:
+    machine, uuid = call.services.machine(), _uuid(call)
+    version = {"polylocal": __version__, "engine": machine.engine, "api": machine.engine_api, "gitVersion": __version__}
+    return {
+        "uuid": uuid,
+        "version_api": version,
+        "created_at": _since(call),
+        "updated_at": clock.now(),
+        "nodes": [node_item(machine, uuid)],
+    }
+
+
+def nodes(call: Call) -> Json:
+    return envelope(call.request, 1, [node_item(call.services.machine(), _uuid(call))])
+
+
+def node(call: Call) -> NodeDetail:
+    _check(call)
+    return node_detail(call.services.machine(), _uuid(call), _since(call), clock.now())
+
+
+def gpus(call: Call) -> Json:
+    _check(call)
+    found = node_detail(call.services.machine(), _uuid(call), _since(call), clock.now())["gpus"]
+    return envelope(call.request, len(found), found)
+
+
+def gpu(call: Call) -> GpuItem:
+    _check(call)
+    for found in call.services.machine().gpus:
+        if found.index == call.number("index"):
+            return gpu_item(found, _uuid(call), _since(call), clock.now())
+    raise NotFound
+
+
+def fixed(call: Call) -> NoReturn:
+    """Nodes were registered by the cluster's agents."""
+    raise refuse("The one node is this machine: what it is and has is found out, and can't be written.")
+
+
+def _check(call: Call) -> None:
+    if call.number("sequence") != 1:
+        raise NotFound
+
+
+def _uuid(call: Call) -> str:
+    """The installation's id, filled up to the length of a uuid."""
+    return call.store.installation().ljust(32, "0")
+
+
+def _since(call: Call) -> str:
+    """When the first user was made is when this installation was."""
+    return call.store.users.all()[0].created_at
+
+
+_NODE = "/api/v1/nodes/{sequence:id}"
+_FIXED = "Refused: the machine is what it is"
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/cluster", cluster, "The installation", Access.ADMIN, answer=ClusterItem),
+    Endpoint("GET", "/api/v1/cluster/nodes", nodes, "This machine", Access.ADMIN, answer=NodeItem, many=True),
+    Endpoint("POST", "/api/v1/cluster/nodes", fixed, _FIXED, Access.ADMIN),
+    Endpoint("GET", _NODE, node, "This machine", Access.ADMIN, answer=NodeDetail),
+    Endpoint("PATCH", _NODE, fixed, _FIXED, Access.ADMIN),
+    Endpoint("DELETE", _NODE, fixed, _FIXED, Access.ADMIN),
+    Endpoint("GET", f"{_NODE}/gpus", gpus, "Its GPUs", Access.ADMIN, answer=GpuItem, many=True),
+    Endpoint("POST", f"{_NODE}/gpus", fixed, _FIXED, Access.ADMIN),
+    Endpoint("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "One of them", Access.ADMIN, answer=GpuItem),
+    Endpoint("PATCH", f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN),
+    Endpoint("DELETE", f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN),
+]

@@ -1,0 +1,293 @@
+"""The pages of notebooks and tensorboards: what their containers serve on loopback, behind the token.
+
+A browser gets in by a token, once: in the query, or typed into a small form. From then on a cookie stands for it, which
+opens these pages and nothing of the API. The containers never see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from polylocal.api import access, users
+from polylocal.api.access import BRIDGE
+from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.services import Services
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.statuses import Kind, Status, is_done
+from polylocal.store.rows import Run
+
+if TYPE_CHECKING:
+    import httpx2
+    from websockets.asyncio.client import ClientConnection
+
+log = logging.getLogger(__name__)
+
+_NOTEBOOK = "/notebook/{user}/{project}"
+_TENSORBOARD = "/tensorboard/{user}/{project}"
+# who may open a page; a notebook carries out what one types into it
+SCOPES = [
+    Endpoint("GET", _NOTEBOOK, lambda call: None, "The notebook of a project", Access.WRITE),
+    Endpoint("GET", f"{_TENSORBOARD}/experiments/{{id:id}}", lambda call: None, "The tensorboard of an experiment"),
+    Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: None, "The tensorboard of a group"),
+    Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project"),
+]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# what belongs to one connection, and is not passed on to another
+_OF_THE_LINK = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+)
+_ABOUT_US = frozenset({"authorization", "cookie", "host"})
+_OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
+_OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
+_STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
+
+
+class Proxy:
+    """Belongs to one event loop; opens its connections when they are first needed."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._client: httpx2.AsyncClient | None = None
+
+    def routes(self) -> list[BaseRoute]:
+        found: list[BaseRoute] = []
+        for scope in SCOPES:
+            for path in (scope.path, f"{scope.path}/{{rest:path}}"):
+                found.append(Route(path, self._answering(scope), methods=_METHODS))
+                found.append(WebSocketRoute(path, self._bridging(scope)))
+        return found
+
+    async def close(self) -> None:
+        if self._client:
+            await self._client.aclose()
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    def _answering(self, scope: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            if request.scope.get(BRIDGE):
+                raise NotFound
+            if request.query_params.get("token") and request.method == "GET":
+                return await run_in_threadpool(self._let_in, request)
+            try:
+                run = await run_in_threadpool(self._find, request, scope)
+            except NotAuthenticated:
+                return _page(401, "Log in", users.form(_path(request)))
+            except NotAllowed as error:
+                return _page(403, "Not allowed", html.escape(str(error)))
+            except NotFound:
+                return _page(404, "Not found", "There is no such project, or no such experiment or group in it.")
+            if run is None or is_done(run.status):
+                return _page(404, "Not running", _how_to_start(scope))
+            if run.status != Status.RUNNING or not run.port:
+                return _starting(f"{run.unique_name} is {run.status}")
+            if not _path(request).startswith(_prefix(request, scope) + "/"):
+                return RedirectResponse(_prefix(request, scope) + "/", 307)
+            return await self._pass_on(request, scope, run)
+
+        return answer
+
+    def _let_in(self, request: Request) -> Response:
+        """A token in the query becomes a cookie, and goes from the address that the browser shows and remembers."""
+        try:
+            found = access.by_token(request, self._services.store.users, request.query_params["token"])
+            if found.run_pk is not None:
+                raise NotAuthenticated("This token is a run's own.")
+        except NotAuthenticated as error:
+            return _page(401, "Log in", users.form(_path(request), str(error)))
+        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+        answer = RedirectResponse(_path(request) + (f"?{urlencode(rest)}" if rest else ""), 303)
+        users.give_session(answer, self._services.store.users, found.user)
+        return answer
+
+    def _find(self, request: HTTPConnection, scope: Endpoint) -> Run | None:
+        """The notebook or the tensorboard of the path. Raises NotAuthenticated, NotAllowed, NotFound."""
+        call = Call(request, scope, self._services)
+        call.credentials = users.of_browser(request, self._services.store.users)
+        if call.run_pk is not None:
+            raise NotAllowed
+        access.check(call)
+        kind = Kind.NOTEBOOK if scope.path == _NOTEBOOK else Kind.TENSORBOARD
+        experiment = call.run if scope.kind is Kind.EXPERIMENT else None
+        group = call.run if scope.kind is Kind.GROUP else None
+        return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
+
+    async def _pass_on(self, request: Request, scope: Endpoint, run: Run) -> Response:
+        import httpx2
+
+        if self._client is None:
+            # no time limit on reading: kernels think, and event streams are quiet
+            times = httpx2.Timeout(None, connect=5.0)
+            self._client = httpx2.AsyncClient(timeout=times, verify=False, trust_env=False, follow_redirects=False)
+        url = f"http://127.0.0.1:{run.port}{self._inner_path(request, scope, run)}"
+        headers = [*_passed_on(request), ("host", request.headers.get("host", "localhost")), *self._key(run)]
+        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+        sent = self._client.build_request(
+            request.method, url, headers=headers, content=request.stream() if has_body else None
+        )
+        try:
+            answer = await self._client.send(sent, stream=True)
+        except httpx2.ConnectError:  # the container runs, the program in it does not listen yet
+            return _starting(f"{run.unique_name} is starting")
+        except httpx2.RequestError as error:
+            log.info("run=%s: its page did not answer: %r", run.label, error)
+            return _page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
+        passed = StreamingResponse(_body(answer), status_code=answer.status_code)
+        passed.raw_headers = [
+            (name.lower(), value) for name, value in answer.headers.raw if name.lower().decode() not in _OF_THE_LINK
+        ]
+        return passed
+
+    # -- websockets -----------------------------------------------------------------------------------------------
+
+    def _bridging(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
+        async def bridge(socket: WebSocket) -> None:
+            try:
+                if socket.scope.get(BRIDGE):
+                    raise NotFound
+                run = await run_in_threadpool(self._find, socket, scope)
+            except (NotAuthenticated, NotAllowed, NotFound):
+                run = None
+            if run is None or run.status != Status.RUNNING or not run.port:
+                await socket.close(1008)  # before it was accepted: the browser is told 403
+                return
+            await self._join(socket, scope, run)
+
+        return bridge
+
+    async def _join(self, socket: WebSocket, scope: Endpoint, run: Run) -> None:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        wanted: Any = list(socket.scope.get("subprotocols") or []) or None
+        kept = [(k, v) for k, v in _passed_on(socket) if k not in _OF_THE_HANDSHAKE]
+        try:
+            other = await connect(
+                f"ws://127.0.0.1:{run.port}{self._inner_path(socket, scope, run)}",
+                # as seen by the program this is its own page: it compares the two
+                origin=f"http://127.0.0.1:{run.port}",  # type: ignore[arg-type]
+                subprotocols=wanted,
+                additional_headers=[*kept, *self._key(run)],
+                max_size=None,
+                compression=None,
+                proxy=None,
+            )
+        except (OSError, WebSocketException) as error:
+            log.info("run=%s: its websocket did not open: %r", run.label, error)
+            await socket.close(1011)
+            return
+        async with other:
+            await socket.accept(other.subprotocol)
+            await _both_ways(socket, other)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _inner_path(self, request: HTTPConnection, scope: Endpoint, run: Run) -> str:
+        """Jupyter knows the path that it is seen under; TensorBoard thinks that it is at the top."""
+        raw = request.scope.get("raw_path") or _path(request).encode()
+        path = raw.decode("ascii", "replace").partition("?")[0]
+        if run.kind == Kind.TENSORBOARD:
+            path = path.removeprefix(_prefix(request, scope)) or "/"
+        query = request.scope.get("query_string", b"").decode("ascii", "replace")
+        return path + (f"?{query}" if query else "")
+
+    def _key(self, run: Run) -> list[tuple[str, str]]:
+        """What Jupyter wants to be told, by whoever has been let in here."""
+        if run.kind != Kind.NOTEBOOK:
+            return []
+        with suppress(FileNotFoundError):  # it has just ended
+            return [("authorization", f"token {self._services.home.server_token(run.uuid).read_text()}")]
+        return []
+
+
+async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
+    """Until one of the two closes; then the other one is closed alike."""
+
+    async def out() -> None:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                await other.close()
+                return
+            text = message.get("text")
+            await other.send(text if text is not None else message["bytes"])
+
+    async def back() -> None:
+        async for message in other:
+            await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+        await socket.close(other.close_code if other.close_code and other.close_code not in (1005, 1006) else 1000)
+
+    tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
+            log.debug("a websocket ended: %r", result)
+
+
+def _passed_on(request: HTTPConnection) -> list[tuple[str, str]]:
+    """The headers that are for the program: not the connection's own, and nothing that says who the person is."""
+    dropped = _OF_THE_LINK | _ABOUT_US
+    kept = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
+    cookies = [
+        f"{name}={value}" for name, value in request.cookies.items() if name not in (users.SESSION, users.USER_COOKIE)
+    ]
+    return [*kept, ("cookie", "; ".join(cookies))] if cookies else kept
+
+
+def _path(request: HTTPConnection) -> str:
+    """As it was asked for, last slash and all."""
+    found: str = request.scope.get("polylocal.path") or request.url.path
+    return found
+
+
+def _prefix(request: HTTPConnection, scope: Endpoint) -> str:
+    values: Mapping[str, Any] = request.path_params
+    path = scope.path.replace("{id:id}", "{id}")
+    return path.format(**values)
+
+
+def _how_to_start(scope: Endpoint) -> str:
+    what = "notebook" if scope.path == _NOTEBOOK else "tensorboard"
+    return f"No {what} is running here. Start one with <code>polyaxon {what} start</code>, then reload this page."
+
+
+def _starting(what: str) -> Response:
+    text = f"{html.escape(what)}. This page looks again every second."
+    answer = _page(503, "Starting", text)
+    answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
+    return answer
+
+
+def _page(status: int, title: str, text: str) -> Response:
+    """`text` is HTML."""
+    return HTMLResponse(_PAGE.format(title=title, text=text), status_code=status, headers={"Cache-Control": "no-store"})
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title} · polylocal</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}
+input {{ font: inherit; width: 100%; padding: .4rem; margin: .4rem 0 }} .error {{ color: #b00020 }}</style>
+<h1>{title}</h1><p>{text}</p></html>
+"""

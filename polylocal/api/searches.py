@@ -1,0 +1,117 @@
+"""What people keep and what is noted of them: searches, charts, activity and history."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.responses import Response
+
+from polylocal.api import bodies
+from polylocal.api.endpoint import Access, Call, Endpoint, empty
+from polylocal.api.paging import envelope, window
+from polylocal.api.resources import Json
+from polylocal.api.resources.groups import ChartViewItem, chart_view_item
+from polylocal.api.resources.platform import ActivityItem, SearchItem, activity_item, search_item
+from polylocal.statuses import Kind
+
+_PAGE = 300_000  # clients ask for all of them at once
+
+
+def searches(kind: Kind, call: Call) -> Json:
+    limit, offset = window(call.request, _PAGE)
+    count, found = call.store.searches.page(call.user, call.project, kind, limit=limit, offset=offset)
+    return envelope(call.request, count, [search_item(item) for item in found], _PAGE)
+
+
+def add_search(kind: Kind, call: Call) -> SearchItem:
+    values = call.body(bodies.NewSearch).given()
+    return search_item(call.store.searches.add(call.user, call.project, kind, values))
+
+
+def delete_search(kind: Kind, call: Call) -> Response:
+    call.store.searches.delete(call.user, call.project, kind, call.number("sid"))
+    return empty(204)
+
+
+def chart_views(call: Call) -> Json:
+    limit, offset = window(call.request, _PAGE)
+    count, found = call.store.chart_views.page(call.run, limit=limit, offset=offset)
+    return envelope(call.request, count, [chart_view_item(item) for item in found], _PAGE)
+
+
+def add_chart_view(call: Call) -> ChartViewItem:
+    return chart_view_item(call.store.chart_views.add(call.run, call.body(bodies.NewChartView).given()))
+
+
+def chart_view(call: Call) -> ChartViewItem:
+    return chart_view_item(call.store.chart_views.get(call.run, call.number("cid")))
+
+
+def update_chart_view(call: Call) -> ChartViewItem:
+    given = call.body(bodies.ChangedChartView).given()
+    values = {name: value for name, value in given.items() if value is not None or name != "charts"}
+    return chart_view_item(call.store.chart_views.update(call.run, call.number("cid"), values))
+
+
+def delete_chart_view(call: Call) -> Response:
+    call.store.chart_views.delete(call.run, call.number("cid"))
+    return empty(204)
+
+
+def activity(call: Call) -> Json:
+    """What was done in all projects that the caller may see."""
+    limit, offset = window(call.request)
+    count, found = call.store.activities.page(None, call.user, limit=limit, offset=offset)
+    return envelope(call.request, count, [activity_item(item) for item in found])
+
+
+def project_activity(call: Call) -> Json:
+    limit, offset = window(call.request)
+    count, found = call.store.activities.page(call.project, call.user, limit=limit, offset=offset)
+    return envelope(call.request, count, [activity_item(item) for item in found])
+
+
+def history(call: Call) -> Json:
+    """What the caller looked at."""
+    limit, offset = window(call.request)
+    count, found = call.store.activities.views(call.user, limit=limit, offset=offset)
+    return envelope(call.request, count, [activity_item(item) for item in found])
+
+
+def _of_searches(kind: Kind) -> list[Endpoint]:
+    path = f"/api/v1/searches/{{user}}/{{project}}/{kind.plural}"
+    listed, added, gone = partial(searches, kind), partial(add_search, kind), partial(delete_search, kind)
+    return [
+        Endpoint("GET", path, listed, f"One's own searches of {kind.plural}", answer=SearchItem, many=True),
+        Endpoint("POST", path, added, "Keep a search", body=bodies.NewSearch, answer=SearchItem, status=201),
+        Endpoint("DELETE", f"{path}/{{sid:id}}", gone, "Delete a search", status=204),
+    ]
+
+
+def _of_charts(kind: Kind) -> list[Endpoint]:
+    path = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/chartviews"
+    one, new, changed = f"{path}/{{cid:id}}", bodies.NewChartView, bodies.ChangedChartView
+    item = ChartViewItem
+    return [
+        Endpoint("GET", path, chart_views, f"The chart views of a {kind}", answer=item, many=True),
+        Endpoint("POST", path, add_chart_view, "Keep a chart view", Access.WRITE, new, item, status=201),
+        Endpoint("GET", one, chart_view, "Get a chart view", answer=item),
+        Endpoint("PATCH", one, update_chart_view, "Change a chart view", Access.WRITE, changed, item),
+        Endpoint("DELETE", one, delete_chart_view, "Delete a chart view", Access.WRITE, status=204),
+    ]
+
+
+ENDPOINTS = [
+    *(endpoint for kind in Kind for endpoint in _of_searches(kind)),
+    *(endpoint for kind in (Kind.EXPERIMENT, Kind.GROUP) for endpoint in _of_charts(kind)),
+    Endpoint("GET", "/api/v1/activitylogs", activity, "What was done", Access.USER, answer=ActivityItem, many=True),
+    Endpoint(
+        "GET",
+        "/api/v1/activitylogs/{user}/{project}",
+        project_activity,
+        "What was done in a project",
+        answer=ActivityItem,
+        many=True,
+    ),
+    Endpoint("GET", "/api/v1/historylogs", history, "What one looked at", Access.USER, answer=ActivityItem, many=True),
+]

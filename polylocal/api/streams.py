@@ -1,0 +1,235 @@
+"""Websockets: logs and resources as they come, in the frames of both generations of clients.
+
+A client that is refused at the handshake tells its user nothing, so every refusal is a frame of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from polylocal import logs
+from polylocal.api import access
+from polylocal.api.endpoint import Call, Endpoint
+from polylocal.api.logs import Changes, Plain, follow, only_grew
+from polylocal.api.resources.streams import resources_frame
+from polylocal.api.services import Services
+from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
+from polylocal.machine import Usage, gpus
+from polylocal.statuses import Kind, Status, is_done
+from polylocal.store.rows import Run
+
+SAMPLE_S = 2.0  # between two frames of resources
+FIRST_SAMPLE_S = 0.5  # between the two samples that the first frame needs
+_LINES_A_FRAME = 1000
+_STARTED = (Status.RUNNING, Status.WARNING)
+
+Json = dict[str, Any]
+Handler = Callable[["Follower"], Awaitable[None]]
+
+
+@dataclass
+class Follower:
+    """One client at the other end."""
+
+    call: Call
+    socket: WebSocket
+    is_old: bool  # of the 0.2 generation: lists of lines, without times
+
+    @property
+    def run(self) -> Run:
+        return self.call.run
+
+    async def send(self, frame: Json | list[Json]) -> None:
+        await self.socket.send_text(json.dumps(frame))
+
+    async def refuse(self, why: str) -> None:
+        await self.send({"status": "error", "log_lines": [why]})
+
+
+async def send_logs(client: Follower) -> None:
+    """Each status until the run is running, then each line, until the run is done and everything was sent."""
+    run = client.run
+    if is_done(run.status):
+        await client.refuse(_not_running(run))
+        return
+    changes: Changes = client.socket.app.state.changes
+    path = client.call.services.log(run)
+    last = await _send_statuses(client, changes)
+    source = Plain(path) if client.is_old else logs.Stamped(path)
+    sent = False
+    async with aclosing(_lines(follow(source, run, client.call.store, changes))) as batches:
+        async for lines in batches:
+            sent = True
+            await _send_lines(client, lines)
+    if not sent and is_done(last):
+        await client.send({"status": last, "log_lines": None})
+
+
+async def _send_statuses(client: Follower, changes: Changes) -> str:
+    """Until there is something to read, or there will never be. Returns the last status."""
+    store, run = client.call.store, client.run
+    seen = 0
+    with changes.of(client.call.services.log(run), run) as wakeup:
+        while True:
+            _, rows = await run_in_threadpool(store.runs.statuses, run, limit=100, offset=seen)
+            seen += len(rows)
+            last = rows[-1].status if rows else (await run_in_threadpool(store.runs.by_pk, run.pk)).status
+            for row in rows:
+                if not is_done(row.status) and row.status not in _STARTED:
+                    await client.send({"status": row.status, "log_lines": None})
+            # a build has something to say before its image is made: what it fetches
+            if is_done(last) or last in _STARTED or (run.kind == Kind.BUILD and last == Status.BUILDING):
+                return last
+            while await only_grew(wakeup):
+                continue
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
+    """Whole lines; the last one may lack its end."""
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        if whole:
+            yield [line.decode(errors="replace").rstrip("\r") for line in whole]
+    if rest:
+        yield [rest.decode(errors="replace")]
+
+
+async def _send_lines(client: Follower, lines: list[str]) -> None:
+    if not client.is_old:
+        for line in lines:
+            await client.send({"log_lines": line})
+        return
+    run = client.run
+    about: Json = {"job_uuid": run.uuid}
+    if run.kind == Kind.EXPERIMENT:
+        about |= {"experiment_uuid": run.uuid, "status": Status.RUNNING, "task_type": "master", "task_idx": 0}
+    for start in range(0, len(lines), _LINES_A_FRAME):
+        await client.send({**about, "log_lines": lines[start : start + _LINES_A_FRAME]})
+
+
+async def send_resources(client: Follower) -> None:
+    """What the run's container uses, every two seconds, until it ends."""
+    before: Usage | None = None
+    while True:
+        run = await run_in_threadpool(client.call.store.runs.by_pk, client.run.pk)
+        if is_done(run.status):
+            if before is None:
+                await client.refuse(_not_running(run))
+            return
+        sample = await run_in_threadpool(_sample, client.call.services, run)
+        if sample is None:
+            await asyncio.sleep(SAMPLE_S)
+            continue
+        if before is not None:
+            cards = await run_in_threadpool(gpus) if _has_gpus(run) else []
+            await client.send([resources_frame(run, before, sample, cards)])
+        await asyncio.sleep(FIRST_SAMPLE_S if before is None else SAMPLE_S)
+        before = sample
+
+
+def _sample(services: Services, run: Run) -> Usage | None:
+    """None: there is no container that runs, or nobody to ask."""
+    if not run.container_id or run.status not in _STARTED:
+        return None
+    try:
+        return services.usage(run.container_id)
+    except (EngineUnreachable, PolylocalError):
+        return None
+
+
+def _has_gpus(run: Run) -> bool:
+    return bool((run.resources or {}).get("gpu"))
+
+
+def _not_running(run: Run) -> str:
+    name = "Experiment" if run.kind == Kind.EXPERIMENT else "Job"
+    return f"{name} is not running, current status: {run.status}"
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    return [
+        WebSocketRoute(endpoint.path, _accepting(endpoint, services, handler, is_old=endpoint.path.startswith("/ws/")))
+        for endpoint, handler in _TABLE
+    ]
+
+
+def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_old: bool) -> Any:
+    async def accept(socket: WebSocket) -> None:
+        await socket.accept()
+        client = Follower(Call(socket, endpoint, services), socket, is_old)
+        try:
+            await run_in_threadpool(_admit, client.call)
+        except (NotAuthenticated, NotAllowed, NotFound) as error:
+            missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
+            await client.refuse(missing if isinstance(error, NotFound) else str(error))
+        else:
+            await _until_gone(socket, handler(client))
+        if socket.application_state is WebSocketState.CONNECTED:
+            await socket.close()
+
+    return accept
+
+
+def _admit(call: Call) -> None:
+    token = call.request.query_params.get("token")
+    users = call.store.users
+    has_header = "authorization" in call.request.headers
+    call.credentials = (
+        access.by_token(call.request, users, token)
+        if token and not has_header
+        else access.authenticate(call.request, users)
+    )
+    access.check(call)
+    job_id = call.request.path_params.get("jid")
+    if job_id is not None and job_id != call.run.id:
+        raise NotFound
+
+
+async def _until_gone(socket: WebSocket, work: Awaitable[None]) -> None:
+    """Do the work, unless the client goes before it is done: a quiet log must not be followed for nobody."""
+    sending, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(socket))
+    await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    for task in (sending, leaving):
+        task.cancel()
+    results = await asyncio.gather(sending, leaving, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
+            raise result
+
+
+async def _left(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        continue
+
+
+def _table() -> list[tuple[Endpoint, Handler]]:
+    rows: list[tuple[Endpoint, Handler]] = []
+    for kind in (Kind.JOB, Kind.BUILD, Kind.EXPERIMENT, Kind.NOTEBOOK, Kind.TENSORBOARD):
+        one = f"/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+        tasks = [one, f"{one}/jobs/{{jid:id}}"] if kind is Kind.EXPERIMENT else [one]
+        for task in tasks:
+            for path in (f"/ws/v1{task}/logs", f"/api/v1{task}/logs/stream", f"/ws/v1{task}/logs/stream"):
+                about = f"Follow the log of a {kind}"
+                rows.append((Endpoint("WS", path, _no_request, about), send_logs))
+            for path in (f"/ws/v1{task}/resources", f"/api/v1{task}/resources"):
+                about = f"Follow what a {kind} uses"
+                rows.append((Endpoint("WS", path, _no_request, about), send_resources))
+    return rows
+
+
+def _no_request(call: Call) -> None:
+    raise NotFound("This is a websocket.")
+
+
+_TABLE = _table()
+ENDPOINTS = [endpoint for endpoint, _ in _TABLE]  # for the record

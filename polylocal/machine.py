@@ -1,0 +1,126 @@
+"""This machine and its GPUs, and what a container uses of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container has used so far, or uses now. None: nobody knows."""
+
+    cpu_ns: int  # of all cores together, since its start
+    per_cpu_ns: Sequence[int]  # the same core by core; empty where the kernel does not tell
+    machine_ns: int  # what all cores of the machine together have worked and rested meanwhile
+    cpus: int
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU at this moment; amounts in bytes, watts and degrees Celsius."""
+
+    index: int
+    uuid: str
+    name: str
+    minor: int
+    bus_id: str
+    serial: str
+    temperature_gpu: int
+    utilization_gpu: int  # percent
+    power_draw: int
+    power_limit: int
+    memory_total: int
+    memory_free: int
+    memory_used: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The one node of an installation."""
+
+    name: str
+    cpus: int
+    memory_mib: int
+    os_image: str
+    kernel: str
+    engine: str | None = None  # name and version; None: it does not answer
+    engine_api: str | None = None
+    gpus: Sequence[Gpu] = field(default_factory=list)
+
+
+def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
+    """The machine as the operating system describes it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        name=name,
+        cpus=os.cpu_count() or 1,
+        memory_mib=memory >> 20,
+        os_image=_os_name(),
+        kernel=platform.release(),
+        engine=engine,
+        engine_api=engine_api,
+        gpus=gpus(),
+    )
+
+
+def gpus() -> list[Gpu]:
+    """All NVIDIA GPUs, as the driver's own library tells; none where there is no driver."""
+    import pynvml  # thousands of constants: only who asks for GPUs waits for them
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:  # the driver is being replaced, or a card has fallen off the bus
+        return []
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, index: int) -> Gpu:
+    def known(ask: Callable[[Any], Any], otherwise: Any) -> Any:
+        """Cards for the desktop do not know everything about themselves."""
+        try:
+            return ask(handle)
+        except pynvml.NVMLError:
+            return otherwise
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    sensor = pynvml.NVML_TEMPERATURE_GPU
+    return Gpu(
+        index=index,
+        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        name=_text(pynvml.nvmlDeviceGetName(handle)),
+        minor=int(known(pynvml.nvmlDeviceGetMinorNumber, index)),
+        bus_id=_text(pynvml.nvmlDeviceGetPciInfo(handle).busId),
+        serial=str(known(pynvml.nvmlDeviceGetSerial, "")),
+        temperature_gpu=int(known(lambda h: pynvml.nvmlDeviceGetTemperature(h, sensor), 0)),
+        utilization_gpu=int(known(lambda h: pynvml.nvmlDeviceGetUtilizationRates(h).gpu, 0)),
+        power_draw=int(known(pynvml.nvmlDeviceGetPowerUsage, 0)) // 1000,
+        power_limit=int(known(pynvml.nvmlDeviceGetEnforcedPowerLimit, 0)) // 1000,
+        memory_total=memory.total,
+        memory_free=memory.free,
+        memory_used=memory.used,
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:  # not a Linux
+        return f"{platform.system()} {platform.release()}"

@@ -1,0 +1,347 @@
+"""The `hptuning` section of a group: the space that is searched, and how. Pure.
+
+Source: the platform's schemas of version 0.6; what each option means numerically is that of numpy's functions of the
+same names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from polylocal.polyaxonfile.models import ExperimentFile, Section
+
+MOST_VALUES = 100_000  # of one parameter: a step that is too small by mistake must not fill the memory
+
+Number = int | float
+
+
+def _lower(value: object) -> object:
+    """Words were always taken in any case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def _numbers(*names: str, optional: int = 0) -> BeforeValidator:
+    """`a:b:c`, a list, or a mapping with these names → a list of numbers; the last ones may be missing."""
+
+    def read(value: object) -> object:
+        parts: Any = value
+        if isinstance(value, str):
+            parts = value.split(":")
+        elif isinstance(value, Mapping):
+            unknown = sorted(set(value) - set(names), key=str)
+            if unknown:
+                raise ValueError(f"`{unknown[0]}` is not one of {', '.join(names)}")
+            parts = [value[name] for name in names if name in value]
+        least = len(names) - optional
+        if not isinstance(parts, Sequence) or isinstance(parts, str) or not least <= len(parts) <= len(names):
+            raise ValueError(f"must be `{':'.join(names)}`, a list or a mapping of these")
+        return [_number(part) for part in parts]
+
+    return BeforeValidator(read)
+
+
+def _number(part: object) -> Number:
+    if isinstance(part, str):
+        try:
+            part = int(part)
+        except ValueError:
+            try:
+                part = float(part)
+            except ValueError as error:
+                raise ValueError(f"`{part}` is not a number") from error
+    if isinstance(part, bool) or not isinstance(part, int | float) or not math.isfinite(part):
+        raise ValueError(f"`{part}` is not a number")
+    return part
+
+
+Numbers = list[Number] | None
+Option = Annotated[Numbers, _numbers("start", "stop", "step")]
+Steps = Annotated[Numbers, _numbers("start", "stop", "num")]
+LogSteps = Annotated[Numbers, _numbers("start", "stop", "num", "base", optional=1)]
+Uniform = Annotated[Numbers, _numbers("low", "high")]
+QuantisedUniform = Annotated[Numbers, _numbers("low", "high", "q")]
+Normal = Annotated[Numbers, _numbers("loc", "scale")]
+QuantisedNormal = Annotated[Numbers, _numbers("loc", "scale", "q")]
+
+
+class Matrix(Section):
+    """One parameter of the space: exactly one of these options."""
+
+    values: Annotated[list[Any], Field(min_length=1)] | None = None
+    pvalues: Annotated[list[tuple[Any, Annotated[float, Field(gt=0, le=1)]]], Field(min_length=1)] | None = None
+    range: Option = None
+    linspace: Steps = None
+    logspace: LogSteps = None
+    geomspace: Steps = None
+    uniform: Uniform = None
+    quniform: QuantisedUniform = None
+    loguniform: Uniform = None
+    qloguniform: QuantisedUniform = None
+    normal: Normal = None
+    qnormal: QuantisedNormal = None
+    lognormal: Normal = None
+    qlognormal: QuantisedNormal = None
+
+    @field_validator("pvalues", mode="after")
+    @classmethod
+    def _probabilities(cls, pairs: list[tuple[Any, float]] | None) -> list[tuple[Any, float]] | None:
+        if pairs and sum(p for _, p in pairs) > 1 + 1e-9:
+            raise ValueError("the probabilities sum up to more than 1")
+        return pairs
+
+    @field_validator("range", "linspace", "logspace", "geomspace", mode="after")
+    @classmethod
+    def _goes_up(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and numbers[1] <= numbers[0]:
+            raise ValueError(f"stop value must be strictly higher that start value, received instead {numbers[:2]}")
+        return numbers
+
+    @field_validator("linspace", "logspace", "geomspace", mode="after")
+    @classmethod
+    def _has_a_number(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and (numbers[2] != int(numbers[2]) or not 1 <= numbers[2] <= MOST_VALUES):
+            raise ValueError(f"num must be a whole number from 1 to {MOST_VALUES}")
+        return numbers
+
+    @field_validator("geomspace", mode="after")
+    @classmethod
+    def _has_no_zero(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and numbers[0] <= 0:
+            raise ValueError("a geometric sequence starts above 0")
+        return numbers
+
+    @field_validator("range", mode="after")
+    @classmethod
+    def _steps_up(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is None:
+            return None
+        start, stop, step = numbers
+        if step == 0:
+            raise ValueError("step cannot be 0")
+        if step < 0 or (stop - start) / step > MOST_VALUES:
+            raise ValueError(f"step must be above 0 and give at most {MOST_VALUES} values")
+        return numbers
+
+    @field_validator("uniform", "quniform", "loguniform", "qloguniform", mode="after")
+    @classmethod
+    def _is_a_stretch(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and numbers[1] <= numbers[0]:
+            raise ValueError(f"high value must be strictly higher that low value, received instead {numbers[:2]}")
+        return numbers
+
+    @field_validator("normal", "qnormal", "lognormal", "qlognormal", mode="after")
+    @classmethod
+    def _is_a_bell(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and numbers[1] < 0:
+            raise ValueError("scale can't be below 0")
+        return numbers
+
+    @field_validator("quniform", "qloguniform", "qnormal", "qlognormal", mode="after")
+    @classmethod
+    def _is_quantised(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and numbers[2] <= 0:
+            raise ValueError("q must be above 0")
+        return numbers
+
+    @model_validator(mode="after")
+    def _one_option(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("Matrix element is not valid, one and only one option is required.")
+        return self
+
+    @property
+    def option(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @property
+    def is_distribution(self) -> bool:
+        """Drawn from, not listed."""
+        return self.option not in _LISTED
+
+    @property
+    def sample(self) -> Any:
+        """Some value of the kind that will be drawn."""
+        given = getattr(self, self.option)
+        if self.option == "pvalues":
+            return given[0][0]
+        return float(given[0]) if self.is_distribution else self.listed[0]
+
+    @property
+    def listed(self) -> list[Any]:
+        """All values, in order. ValueError for a distribution, which has no end."""
+        if self.is_distribution:
+            raise ValueError(f"`{self.option}` has no list of values")
+        return _LISTED[self.option](getattr(self, self.option))
+
+
+def _arange(numbers: list[Number]) -> list[Any]:
+    start, stop, step = numbers
+    count = math.ceil((stop - start) / step)
+    if all(isinstance(number, int) for number in numbers):
+        return list(range(int(start), int(stop), int(step)))
+    delta = (start + step) - start  # as numpy does it, rounding included
+    return [start + i * delta for i in range(count)]
+
+
+def _linspace(numbers: list[Number]) -> list[Any]:
+    start, stop, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+    if count == 1:
+        return [start]
+    step = (stop - start) / (count - 1)
+    return [*(start + i * step for i in range(count - 1)), stop]
+
+
+def _logspace(numbers: list[Number]) -> list[Any]:
+    base = float(numbers[3]) if len(numbers) > 3 else 10.0
+    return [base**exponent for exponent in _linspace(numbers[:3])]
+
+
+def _geomspace(numbers: list[Number]) -> list[Any]:
+    start, stop, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+    if count == 1:
+        return [start]
+    exponents = _linspace([math.log10(start), math.log10(stop), count])
+    return [start, *(10.0**exponent for exponent in exponents[1:-1]), stop]
+
+
+_LISTED: dict[str, Callable[[Any], list[Any]]] = {
+    "values": list,
+    "range": _arange,
+    "linspace": _linspace,
+    "logspace": _logspace,
+    "geomspace": _geomspace,
+}
+_UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class GridSearch(Section):
+    n_experiments: Count | None = None
+
+
+class RandomSearch(Section):
+    n_experiments: Count
+
+
+class Metric(Section):
+    name: str
+    optimization: Annotated[Literal["maximize", "minimize"], BeforeValidator(_lower)] = "maximize"
+
+
+class Resource(Section):
+    name: str
+    type: Annotated[Literal["int", "float"], BeforeValidator(_lower)] = "float"
+
+
+class Hyperband(Section):
+    max_iter: Count
+    eta: Annotated[float, Field(ge=0)]
+    resource: Resource
+    metric: Metric
+    resume: bool = False
+
+
+class GaussianProcess(Section):
+    kernel: Annotated[Literal["matern", "rbf"], BeforeValidator(_lower)] = "matern"
+    length_scale: float = 1.0
+    nu: float = 1.5
+    n_restarts_optimizer: int = 0
+
+
+class Utility(Section):
+    acquisition_function: Annotated[Literal["ucb", "ei", "poi"], BeforeValidator(_lower)] = "ucb"
+    gaussian_process: GaussianProcess | None = None
+    kappa: float | None = None
+    eps: float | None = None
+    n_warmup: Count | None = None
+    n_iter: Count | None = None
+
+    @model_validator(mode="after")
+    def _has_its_number(self) -> Self:
+        if self.acquisition_function == "ucb" and self.kappa is None:
+            raise ValueError("the acquisition function `ucb` requires a parameter `kappa`")
+        if self.acquisition_function in ("ei", "poi") and self.eps is None:
+            raise ValueError(f"the acquisition function `{self.acquisition_function}` requires a parameter `eps`")
+        return self
+
+
+class BO(Section):
+    n_initial_trials: Count
+    n_iterations: Count
+    metric: Metric
+    utility_function: Utility | None = None
+
+
+class Policy(Section):
+    kind: Annotated[Literal["median", "average", "truncation"], BeforeValidator(_lower)]
+    evaluation_interval: Count
+    percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+
+
+class EarlyStopping(Section):
+    metric: str
+    value: float | None = None
+    optimization: Annotated[Literal["maximize", "minimize"], BeforeValidator(_lower)] = "maximize"
+    policy: Policy | None = None
+
+
+ALGORITHMS = ("grid_search", "random_search", "hyperband", "bo")
+
+
+class HPTuning(Section):
+    matrix: Annotated[dict[str, Matrix], Field(min_length=1)] | None = None
+    concurrency: Count = 1
+    seed: int | None = None
+    grid_search: GridSearch | None = None
+    random_search: RandomSearch | None = None
+    hyperband: Hyperband | None = None
+    bo: BO | None = None
+    early_stopping: list[EarlyStopping] | None = None
+
+    @field_validator("grid_search", mode="before")
+    @classmethod
+    def _all_of_it(cls, value: object) -> object:
+        return {} if value is None else value  # `grid_search:` with nothing behind it
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in ALGORITHMS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError("Only one search algorithm can be used.")
+        if not self.matrix:
+            if given:
+                raise ValueError("Search algorithms need a matrix definition.")
+            raise ValueError("A matrix definition is required for group specification.")
+        for name, option in self.matrix.items():
+            if self.algorithm == "grid" and option.is_distribution:
+                raise ValueError(f"`{name}` defines a distribution, and it cannot be used with grid search.")
+            if self.algorithm == "bo" and option.option not in _UNIFORM:
+                raise ValueError(
+                    f"`{name}` defines a non uniform distribution, and it cannot be used with bayesian optimization."
+                )
+        return self
+
+    @property
+    def algorithm(self) -> Literal["grid", "random", "hyperband", "bo"]:
+        if self.random_search:
+            return "random"
+        if self.hyperband:
+            return "hyperband"
+        return "bo" if self.bo else "grid"
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """One point of the space, to try a file with."""
+        return {name: option.sample for name, option in (self.matrix or {}).items()}
+
+
+class GroupFile(ExperimentFile):
+    """What every experiment of the group is, and how their params are found."""
+
+    kind: Literal["group"]  # type: ignore[assignment]
+    hptuning: HPTuning

@@ -1,0 +1,37 @@
+"""Notebooks and tensorboards: what runs in their containers, and at which port. Pure.
+
+Both listen inside the container on all addresses; the port is published on loopback only, and people come through the
+daemon's proxy. Jupyter is told the path that it is seen under, TensorBoard's pages know none.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from polylocal.polyaxonfile import Specification
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+PORTS: Mapping[Kind, int] = {Kind.NOTEBOOK: 8888, Kind.TENSORBOARD: 6006}  # the programs' own
+_MISSING = "echo 'polylocal: the image has no {program}: install it with a build step, `pip install {package}`' >&2"
+
+
+def command(run: Run, specification: Specification, watched: PurePosixPath | None) -> str:
+    """The shell line of a notebook or a tensorboard; `watched` is where a tensorboard finds event files."""
+    if run.kind == Kind.TENSORBOARD:
+        arguments = ["--logdir", str(watched), "--host", "0.0.0.0", "--port", str(PORTS[Kind.TENSORBOARD])]
+        return _started("tensorboard", "tensorboard", arguments)
+    flavour = "lab" if specification.file.backend == "lab" else "notebook"
+    base = f"/notebook/{run.owner}/{run.project_name}/"
+    arguments = [flavour, "--no-browser", "--allow-root", "--ip=0.0.0.0", f"--port={PORTS[Kind.NOTEBOOK]}"]
+    # the name before Jupyter 7, and since; each ignores the other's
+    arguments += [f"--{app}.base_url={base}" for app in ("NotebookApp", "ServerApp")]
+    package = "jupyterlab" if flavour == "lab" else "notebook"
+    return f"cd /code && {_started('jupyter', package, arguments)}"
+
+
+def _started(program: str, package: str, arguments: list[str]) -> str:
+    missing = _MISSING.format(program=program, package=package)
+    return f"command -v {program} >/dev/null || {{ {missing}; exit 127; }}; exec {program} {shlex.join(arguments)}"

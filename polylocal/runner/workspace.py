@@ -1,0 +1,80 @@
+"""The folders of notebooks and tensorboards: code that is worked on, outputs that are looked at."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+from pathlib import Path, PurePosixPath
+
+from polylocal.errors import PolylocalError
+from polylocal.runner import container, ownership
+from polylocal.runner.tools import Tools
+from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
+
+
+def prepare(run: Run, tools: Tools) -> Path:
+    """The code that a notebook works on, checked out once: what was changed since is never overwritten."""
+    folder = tools.home.work(run.uuid)
+    if not folder.exists():
+        tools.repository(run).checkout(run.commit, folder)
+        for path in folder.rglob("*"):
+            if not path.is_symlink():  # whatever user the image runs as works on it
+                path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+    ownership.make_writable(folder)
+    return folder
+
+
+def put_away(run: Run, tools: Tools) -> None:
+    """At the end: commit what was changed, unless it was said otherwise, and remove the folder. Idempotent.
+
+    A folder that could not be committed as a whole stays, and the history says where.
+    """
+    folder = tools.home.work(run.uuid)
+    if not folder.exists():
+        return
+    try:
+        if tools.store.runs.by_pk(run.pk).keeps_changes:
+            done = tools.repository(run).commit_folder(folder, run.user)
+            if done.commit:
+                tools.store.runs.note(
+                    run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"
+                )
+            if done.left_out:
+                names = ", ".join(done.left_out[:3]) + (" …" if len(done.left_out) > 3 else "")
+                tools.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
+                return
+        shutil.rmtree(folder)
+    except (PolylocalError, OSError) as error:
+        log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
+        tools.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
+
+
+def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
+    """What a tensorboard shows: the outputs of an experiment, of a group, or of the whole project."""
+    home = tools.home
+    if run.experiment_pk:
+        experiment = tools.store.runs.by_pk(run.experiment_pk)
+        folder, inside = tools.outputs_path(experiment), container.outputs_path(experiment)
+    elif run.group_id:
+        folder = home.outputs(run.owner, run.project_name, "group", run.group_id)
+        inside = container.OUTPUTS / run.owner / run.project_name / "groups" / str(run.group_id)
+    else:
+        folder = home.project_outputs(run.owner, run.project_name)
+        inside = container.OUTPUTS / run.owner / run.project_name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, inside
+
+
+def server_token(run: Run, tools: Tools) -> str:
+    """What Jupyter wants to be told; made once, and known to the daemon's proxy by this file."""
+    file = tools.home.server_token(run.uuid)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = file.with_name(f"{file.name}.new")
+        handle.touch(mode=0o600)
+        handle.write_text(secrets.token_hex(20))
+        handle.replace(file)
+    return file.read_text()

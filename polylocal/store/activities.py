@@ -1,0 +1,73 @@
+"""Who did what, and what one looked at last."""
+
+from __future__ import annotations
+
+import time
+
+from polylocal import clock
+from polylocal.store.database import Database
+from polylocal.store.rows import Activity, Project, Run, User, row_of
+
+VIEWED = "viewed"
+KEPT = 100_000  # lines; the oldest go
+AGAIN_S = 60.0  # a thing that is looked at all the time is noted this often
+_REMEMBERED = 10_000
+
+_SELECT = """
+select a.id, u.username as actor, a.action, a.subject, a.object_id, a.object_name, a.created_at
+from activities a join users u on u.id = a.user_id
+"""
+
+
+class Activities:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._viewed: dict[tuple[int, str, int], float] = {}
+
+    def view(self, user: User, thing: Project | Run) -> None:
+        """That a user looked at a thing; again after a while only, since readers should not write."""
+        key = (user.id, _subject(thing), thing.id)
+        now = time.monotonic()
+        if now - self._viewed.get(key, -AGAIN_S) < AGAIN_S:
+            return
+        if len(self._viewed) > _REMEMBERED:
+            self._viewed.clear()
+        self._viewed[key] = now
+        self.add(user, VIEWED, thing)
+
+    def add(self, user: User, action: str, thing: Project | Run) -> None:
+        """One line. A view is kept once a thing: the last one."""
+        is_project = isinstance(thing, Project)
+        project_id = thing.id if isinstance(thing, Project) else thing.project_id
+        row = (user.id, action, _subject(thing), thing.id, thing.unique_name, project_id, clock.now())
+        with self._database.write() as db:
+            db.execute(
+                "insert or replace into activities"
+                " (user_id, action, subject, object_id, object_name, project_id, created_at)"
+                " values (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            if is_project:  # seldom enough: the log is cut along the way
+                db.execute("delete from activities where id <= (select max(id) from activities) - ?", (KEPT,))
+
+    def page(self, project: Project | None, user: User, *, limit: int, offset: int) -> tuple[int, list[Activity]]:
+        """What was done in a project (None: in all that the user may see), the newest first."""
+        where = "where a.action <> 'viewed'"
+        if project is not None:
+            return self._page(f"{where} and a.project_id = ?", (project.id,), limit, offset)
+        seen = "(? or a.project_id in (select id from projects where user_id = ? or is_public))"
+        return self._page(f"{where} and {seen}", (user.is_superuser, user.id), limit, offset)
+
+    def views(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Activity]]:
+        """What a user looked at, the newest first."""
+        return self._page("where a.user_id = ? and a.action = 'viewed'", (user.id,), limit, offset)
+
+    def _page(self, where: str, values: tuple[object, ...], limit: int, offset: int) -> tuple[int, list[Activity]]:
+        with self._database.read() as db:
+            count = db.execute(f"select count(*) from activities a {where}", values).fetchone()[0]
+            found = f"{_SELECT} {where} order by a.id desc limit ? offset ?"
+            return count, [row_of(Activity, row) for row in db.execute(found, (*values, limit, offset))]
+
+
+def _subject(thing: Project | Run) -> str:
+    return "project" if isinstance(thing, Project) else thing.kind

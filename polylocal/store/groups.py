@@ -1,0 +1,129 @@
+"""Groups: rows of the same table as the experiments that they make, let go and count."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from polylocal import clock
+from polylocal.statuses import Kind, Status
+from polylocal.store.database import Database
+from polylocal.store.queries import OPEN, VISIBLE
+from polylocal.store.rows import Project, Run, User, row_of
+from polylocal.store.runs import SELECT, NewRun, insert, move
+
+STOPPED = "User stopped experiment group"
+STOPPED_PENDING = "User stopped pending experiments"
+
+_MEMBERS = "r.group_pk = ? and r.kind = 'experiment'"
+
+
+class Groups:
+    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
+        self._database = database
+        self._hint = hint
+
+    def open(self) -> list[Run]:
+        """Groups that still have something to make or to let go, the oldest first."""
+        condition = f"{OPEN} and r.kind = 'group' and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
+        with self._database.read() as db:
+            return [row_of(Run, row) for row in db.execute(f"{SELECT} where {condition} order by r.pk")]
+
+    def members(self, group: Run) -> list[Run]:
+        """The visible experiments of a group, the oldest first."""
+        with self._database.read() as db:
+            found = db.execute(f"{SELECT} where {_MEMBERS} and {VISIBLE} order by r.pk", (group.pk,))
+            return [row_of(Run, row) for row in found]
+
+    def counts(self, group: Run) -> Counter[str]:
+        """Visible experiments per status; those selected, for a selection."""
+        query = f"select r.status, count(*) as n from runs r where {_MEMBERS} and {VISIBLE} group by r.status"
+        if group.group_type == "selection":
+            query = (
+                "select r.status, count(*) as n from selections s join runs r on r.pk = s.experiment_pk"
+                f" where s.group_pk = ? and {VISIBLE} group by r.status"
+            )
+        with self._database.read() as db:
+            return Counter({row["status"]: row["n"] for row in db.execute(query, (group.pk,))})
+
+    def suggest(self, group: Run, project: Project, user: User, experiments: Sequence[NewRun]) -> bool:
+        """Make the next experiments of a group; they are held until the group lets them go.
+
+        `group` tells how many were made before: False, and nothing is made, if that is not so any more.
+        """
+        with self._database.write() as db:
+            claimed = db.execute(
+                f"update runs as r set suggested = suggested + ? where pk = ? and suggested = ? and {OPEN}",
+                (len(experiments), group.pk, group.suggested),
+            ).rowcount
+            for experiment in experiments if claimed else ():
+                insert(db, project, user, experiment)
+        self._hint(group.pk)
+        return bool(claimed)
+
+    def release(self, group: Run) -> int:
+        """Let the oldest held experiments go, as many as the group's concurrency has room for. Returns how many."""
+        counted = (
+            "select count(*) filter (where r.is_held), count(*) filter (where not r.is_held)"
+            f" from runs r where {_MEMBERS} and {OPEN} and r.deleted_at is null"
+        )
+        with self._database.read() as db:  # most looks find nothing to do, and must not wait for writers
+            held, active = db.execute(counted, (group.pk,)).fetchone()
+        if not held or active >= (group.concurrency or 1):
+            return 0
+        with self._database.write() as db:
+            _, active = db.execute(counted, (group.pk,)).fetchone()
+            room = max(0, (group.concurrency or 1) - active)
+            released = db.execute(
+                f"update runs set is_held = 0 where pk in (select r.pk from runs r where {_MEMBERS} and {OPEN}"
+                f" and r.is_held and {VISIBLE} order by r.pk limit ?)",
+                (group.pk, room),
+            ).rowcount
+        if released:
+            self._hint(group.pk)
+        return int(released)
+
+    def stop(self, group: Run, *, pending_only: bool) -> None:
+        """Stop the experiments that have not begun, or all of them, and the group."""
+        now = clock.now()
+        with self._database.write() as db:
+            held = [
+                row["pk"]
+                for row in db.execute(
+                    f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.container_id is null"
+                    " and (r.is_held or r.status in ('created', 'resuming'))",
+                    (group.pk,),
+                ).fetchall()
+            ]
+            for pk in held:
+                move(db, pk, Status.STOPPED, STOPPED_PENDING if pending_only else STOPPED, None, None, None)
+            if not pending_only:
+                db.execute(
+                    "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
+                    f" where {_MEMBERS} and {OPEN}",
+                    (now, group.pk),
+                )
+            move(db, group.pk, Status.STOPPED, STOPPED, None, None, None)
+        self._hint(group.pk)
+
+    def select(self, group: Run, experiments: Iterable[Run], operation: str | None) -> None:
+        """Make these the experiments of a selection (None), or `add` them to it, or `remove` them."""
+        pairs = [(group.pk, experiment.pk) for experiment in experiments]
+        with self._database.write() as db:
+            if operation == "remove":
+                db.executemany("delete from selections where group_pk = ? and experiment_pk = ?", pairs)
+            else:
+                if operation is None:
+                    db.execute("delete from selections where group_pk = ?", (group.pk,))
+                db.executemany("insert or ignore into selections values (?, ?)", pairs)
+            db.execute("update runs set updated_at = ? where pk = ?", (clock.now(), group.pk))
+        self._hint(group.pk)
+
+    def find(self, project: Project, ids: Iterable[int]) -> list[Run]:
+        """The visible experiments of a project with these ids; what there is not is left out."""
+        among = "r.id in (select value from json_each(?))"
+        query = f"{SELECT} where r.project_id = ? and r.kind = ? and {VISIBLE} and {among} order by r.pk"
+        with self._database.read() as db:
+            values = (project.id, str(Kind.EXPERIMENT), json.dumps(list(ids)))
+            return [row_of(Run, row) for row in db.execute(query, values)]
