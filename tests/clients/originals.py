@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support import eventually
+
 from polylocal.client import RunReference
 
 VERSIONS = ("0.2.9", "0.6.1")
@@ -96,6 +98,13 @@ class Command:
     @property
     def text(self) -> str:
         return self.printed.read_text(errors="replace")
+
+    def shows(self, text: str, times: int = 1) -> None:
+        """Wait until it has printed this."""
+        try:
+            eventually(lambda: self.text.count(text) >= times, 90)
+        except AssertionError:
+            raise AssertionError(f"{' '.join(self.arguments)} printed, without {text!r}:\n{self.text}") from None
 
     def wait(self) -> int:
         """The exit code; the test's own time limit is the limit."""
