@@ -35,9 +35,10 @@ from polylocal.api.resources.runs import (
 from polylocal.api.resources.servers import server_detail, server_item, tensorboard_item
 from polylocal.errors import NotAllowed
 from polylocal.polyaxonfile import of_config
-from polylocal.statuses import Kind, Status, is_done
+from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run, StatusRow
 
+_LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
 STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
 
 
@@ -116,7 +117,7 @@ def reconcile(call: Call) -> Response:
 
 def token(call: Call) -> TokenItem:
     """A run's own token for the run itself, while it is under way."""
-    if is_done(call.run.status) or not call.run.container_id or call.run_pk != call.run.pk:
+    if call.run.status not in _LIVE or call.run_pk != call.run.pk:
         raise NotAllowed
     scheme, _, given = call.request.headers.get("authorization", "").partition(" ")
     return {"token": given.strip()}

@@ -11,9 +11,9 @@ from polylocal.errors import NotFound
 from polylocal.statuses import Kind
 from polylocal.store.database import Database
 from polylocal.store.projects import SELECT as PROJECTS
+from polylocal.store.queries import SELECT as RUNS
 from polylocal.store.queries import VISIBLE
 from polylocal.store.rows import Project, Run, User, row_of
-from polylocal.store.runs import SELECT as RUNS
 
 Thing = TypeVar("Thing", Project, Run)
 

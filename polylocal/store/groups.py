@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from polylocal import clock
 from polylocal.statuses import Kind, Status
 from polylocal.store.database import Database
-from polylocal.store.queries import OPEN, VISIBLE
+from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, User, row_of
-from polylocal.store.runs import SELECT, NewRun, insert, move
+from polylocal.store.runs import NewRun, insert, move
 
 STOPPED = "User stopped experiment group"
 STOPPED_PENDING = "User stopped pending experiments"

@@ -7,6 +7,7 @@ The grammar is the platform's: `field:operation[,field:operation…]`, `~` after
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,13 +30,29 @@ class Where:
 OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
 VISIBLE = "r.deleted_at is null and r.archived_at is null"
 
+_JOINS = {
+    "p": "join projects p on p.id = r.project_id",
+    "o": "join users o on o.id = p.user_id",
+    "u": "join users u on u.id = r.user_id",
+    "b": "left join runs b on b.pk = r.build_pk and b.deleted_at is null",
+    "a": "left join runs a on a.pk = r.original_pk",
+    "g": "left join runs g on g.pk = r.group_pk",
+    "e": "left join runs e on e.pk = r.experiment_pk",
+    "c": "left join code_references c on c.id = r.code_id",
+}
+SELECT = f"""
+select r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
+    b.id as build_id, a.id as original_id, g.id as group_id, e.id as experiment_id, c."commit" as "commit"
+from runs r {" ".join(_JOINS.values())}
+"""
+
 _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, whole expression) → Where
 
 _COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
 MAX_QUERY = 4000  # characters; far below what would be too many terms for SQLite
 _MOST = 2**63 - 1
-# one member of a JSON object, whatever characters its name has
-_MEMBER = "(select value from json_each({column}) where key = ?)"
+_LAST_METRIC = "(select v.number from run_values v where v.run_pk = r.pk and v.space = 'metric' and v.name = ?)"
+_AMONG = "r.pk in (select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition})"
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
@@ -56,9 +73,16 @@ def order(sort: str | None, kind: str) -> Where:
         if field in SORTABLE:
             terms.append(f"r.{field} {way} nulls last")
         elif kind == "experiment" and name and field.startswith(("metric.", "metrics.")):
-            terms.append(f"{_MEMBER.format(column='r.last_metric')} {way} nulls last")
+            terms.append(f"{_LAST_METRIC} {way} nulls last")
             values.append(name)
     return Where(", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc", tuple(values))
+
+
+def joins(sql: str) -> str:
+    """The tables beside `runs r` that a condition needs: a count must not look at more."""
+    wanted = {alias for alias in _JOINS if re.search(rf"\b{alias}\.", sql)}
+    wanted |= {"p"} if "o" in wanted else set()
+    return " ".join(join for alias, join in _JOINS.items() if alias in wanted)
 
 
 def of_group(group: Run) -> Where:
@@ -143,18 +167,14 @@ def _project(column: str, operation: str, text: str) -> Where:
 
 def _metric(name: str, operation: str, text: str) -> Where:
     """The last value of a metric against a number."""
-    compared = _scalar(_MEMBER.format(column="r.last_metric"), operation, text)
-    return Where(compared.sql, (name, *compared.values))
+    compared = _scalar("v.number", operation, text)
+    return Where(_AMONG.format(space="metric", condition=compared.sql), (name, *compared.values))
 
 
 def _param(name: str, operation: str, text: str) -> Where:
     """A param as text: `0.1`, `adam`; true and false as in JSON."""
     values = _values(operation, text)
-    shown = (
-        "(select case type when 'true' then 'true' when 'false' then 'false' else cast(value as text) end"
-        " from json_each(r.params) where key = ?)"
-    )
-    return Where(f"{shown} in ({_marks(values)})", (name, *values))
+    return Where(_AMONG.format(space="param", condition=f"v.text in ({_marks(values)})"), (name, *values))
 
 
 def _independent(column: str, operation: str, text: str) -> Where:

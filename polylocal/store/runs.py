@@ -15,24 +15,11 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import queries
 from polylocal.store.database import Database
-from polylocal.store.queries import OPEN, VISIBLE
+from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
-SELECT = """
-select r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
-    b.id as build_id, a.id as original_id, g.id as group_id, e.id as experiment_id, c."commit" as "commit"
-from runs r
-    join projects p on p.id = r.project_id
-    join users o on o.id = p.user_id
-    join users u on u.id = r.user_id
-    left join runs b on b.pk = r.build_pk and b.deleted_at is null
-    left join runs a on a.pk = r.original_pk
-    left join runs g on g.pk = r.group_pk
-    left join runs e on e.pk = r.experiment_pk
-    left join code_references c on c.id = r.code_id
-"""
 _WORK = "r.kind not in ('group', 'build')"  # runs that need an image; groups only make others
 _SERVERS = "('notebook', 'tensorboard')"
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
@@ -124,22 +111,29 @@ class Runs:
         """Count and one page, of a group alone if one is named. Without conditions the count is a kept counter."""
         where = queries.where(query, kind) if query else None
         if group:
-            among = queries.of_group(group)
-            both = f"{among.sql} and ({where.sql})" if where else among.sql
-            where = queries.Where(both, (*among.values, *(where.values if where else ())))
+            members = queries.of_group(group)
+            both = f"{members.sql} and ({where.sql})" if where else members.sql
+            where = queries.Where(both, (*members.values, *(where.values if where else ())))
         condition = f"r.project_id = ? and r.kind = ? and {VISIBLE}"
         values: tuple[Any, ...] = (project.id, str(kind))
+        by = queries.order(sort, kind)
+        if where is not None:
+            condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
+        among = f"from runs r {queries.joins(condition)} where {condition}"
         with self._database.read() as db:
             if where is None:
                 counted = "select coalesce(max(n), 0) from counters where project_id = ? and kind = ?"
                 count = db.execute(counted, values).fetchone()[0]
             else:
-                condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
-                count = db.execute(f"select count(*) from ({SELECT} where {condition})", values).fetchone()[0]
-            by = queries.order(sort, kind)
-            found = f"{SELECT} where {condition} order by {by.sql} limit ? offset ?"
-            rows = db.execute(found, (*values, *by.values, limit, offset)).fetchall()
-        return count, [row_of(Run, row) for row in rows]
+                count = db.execute(f"select count(*) {among}", values).fetchone()[0]
+            # first which, then what: rows that are only sorted or skipped are never read as a whole
+            found = db.execute(
+                f"select r.pk {among} order by {by.sql} limit ? offset ?", (*values, *by.values, limit, offset)
+            )
+            pks = [row["pk"] for row in found]
+            rows = db.execute(f"{SELECT} where r.pk in (select value from json_each(?))", (json.dumps(pks),)).fetchall()
+        by_pk = {row["pk"]: row for row in rows}
+        return count, [row_of(Run, by_pk[pk]) for pk in pks]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
         """The last changed runs of every project that the user may see."""

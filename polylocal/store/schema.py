@@ -254,6 +254,43 @@ create trigger runs_removed after delete on runs when old.deleted_at is null and
     update counters set n = n - 1 where project_id = old.project_id and kind = old.kind;
 end;
 
+-- lists: their order, and the filters that are asked for most
+drop index runs_updated;
+create index runs_listed on runs (project_id, kind, updated_at desc, pk desc)
+    where deleted_at is null and archived_at is null;
+create index runs_by_status on runs (project_id, kind, status, updated_at desc, pk desc)
+    where deleted_at is null and archived_at is null;
+
+-- the last metrics and the params of experiments, one by one, so that filters find them by an index
+create table run_values (
+    run_pk integer not null references runs on delete cascade,
+    space text not null check (space in ('metric', 'param')),
+    name text not null,
+    number real,
+    text text,
+    primary key (run_pk, space, name)
+) strict, without rowid;
+create index run_values_number on run_values (space, name, number, run_pk) where number is not null;
+create index run_values_text on run_values (space, name, text, run_pk);
+create trigger runs_measured after update of last_metric on runs when new.last_metric is not old.last_metric begin
+    delete from run_values where run_pk = new.pk and space = 'metric';
+    insert or replace into run_values
+        select new.pk, 'metric', key, cast(value as real), cast(value as text) from json_each(new.last_metric);
+end;
+create trigger runs_given_params after insert on runs when new.params is not null begin
+    insert or replace into run_values select new.pk, 'param', key,
+        iif(type in ('integer', 'real'), cast(value as real), null),
+        case type when 'true' then 'true' when 'false' then 'false' else cast(value as text) end
+        from json_each(new.params);
+end;
+create trigger runs_changed_params after update of params on runs when new.params is not old.params begin
+    delete from run_values where run_pk = new.pk and space = 'param';
+    insert or replace into run_values select new.pk, 'param', key,
+        iif(type in ('integer', 'real'), cast(value as real), null),
+        case type when 'true' then 'true' when 'false' then 'false' else cast(value as text) end
+        from json_each(new.params);
+end;
+
 -- code that is fetched from elsewhere, and what happens when new code comes
 alter table projects add column git_url text;
 alter table projects add column git_synced_at text;
