@@ -30,6 +30,20 @@ def build(*steps: str, is_old: bool) -> str:
     return f"version: 1\nkind: build\nimage: {BUSYBOX}\n{_steps(steps, '')}"
 
 
+def group(cmd: str, **hptuning: object) -> str:
+    spec = {"version": 1, "kind": "group", "hptuning": hptuning, "build": {"image": BUSYBOX}, "run": {"cmd": cmd}}
+    return yaml.safe_dump(spec)
+
+
+def server(kind: str, program: str, port: int) -> str:
+    """A notebook or a tensorboard whose program serves a page of its own; the path is the one it is told, if any."""
+    page = f"mkdir -p /www$path && echo page of {program} > /www$path/index.html"
+    script = f"""for each; do case $each in --*.base_url=*) path=${{each#*=}};; esac; done; {page}"""
+    lines = f"#!/bin/sh\\n{script}; echo $@; exec httpd -f -p {port} -h /www\\n"
+    steps = [f"printf '{lines}' > /bin/{program}", f"chmod +x /bin/{program}"]
+    return yaml.safe_dump({"version": 1, "kind": kind, "build": {"image": BUSYBOX, "build_steps": steps}})
+
+
 def run_with_client(person: Person) -> dict[str, RunReference]:
     """An experiment and a job that are told by the client of the person's version; they share an image."""
     section = {

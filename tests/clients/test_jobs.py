@@ -143,7 +143,7 @@ def test_a_job_is_deleted(person: Person, client: Client) -> None:
 
 
 def test_what_is_not_for_one_machine_is_refused(person: Person, client: Client) -> None:
-    """The programs let such a file pass; they show the status of the refusal, and keep its words to themselves."""
+    """The programs let such a file pass, and show why it was refused."""
     person.begin_project("wide")
     section = {True: "tensorflow: {n_workers: 2}", False: "replicas: {n_workers: 2}"}[person.is_old]
     framework = "" if person.is_old else "framework: tensorflow\n"
@@ -151,3 +151,4 @@ def test_what_is_not_for_one_machine_is_refused(person: Person, client: Client) 
     said = person.polyaxon("run", "-f", "wide.yml", code=1)
     assert "Could not create experiment." in said
     assert f"400 on {client.url}/api/v1/{person.name}/wide/experiments/" in said
+    assert "asks for a run of several machines; polylocal has one" in said

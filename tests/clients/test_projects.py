@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 
 import pytest
+from support import Daemon
 
 from clients.originals import Person, facts, rows
 from polylocal.client import Client
@@ -44,13 +45,16 @@ def test_a_project_is_made_listed_shown_changed_and_deleted(person: Person, clie
 def test_a_name_that_is_taken_and_a_private_project(person: Person, client: Client) -> None:
     person.polyaxon("project", "create", "--name=hidden", "--private")
     assert client.project(person.name, "hidden")["is_public"] is False
-    assert "Could not create project `hidden`" in person.polyaxon("project", "create", "--name=hidden", code=1)
+    said = person.polyaxon("project", "create", "--name=hidden", code=1)
+    assert "Could not create project `hidden`" in said
+    assert "A project with name `hidden` already exists." in said
 
 
-def test_projects_come_in_pages(person: Person, client: Client) -> None:
+def test_projects_come_in_pages(person: Person, daemon: Daemon) -> None:
+    own = Client(daemon.url, person.token)
     for number in range(22):
-        if f"page-{number}" not in [found["name"] for found in client.projects(person.name)]:
-            person.polyaxon("project", "create", f"--name=page-{number}")
+        own.create_project({"name": f"page-{number}"})
+    own.close()
     first = person.polyaxon("project", "list")
     assert facts(first)["next"] == "--page=2"
     second = person.polyaxon("project", "list", "--page=2")
