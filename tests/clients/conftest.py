@@ -15,7 +15,7 @@ import pytest
 from support import Daemon, eventually, running_daemon, sweep
 
 from clients import files
-from clients.originals import VERSIONS, Person, Program, environment, resident
+from clients.originals import VERSIONS, Person, Program, SideBySide, environment, resident
 from polylocal.client import Client, RunReference
 from polylocal.statuses import is_done
 from polylocal.store import Store
@@ -71,43 +71,54 @@ def _add_user(daemon: Daemon, name: str, password: str) -> tuple[str, str, str]:
     return name, password, done.stdout.strip()
 
 
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def stranger(programs: Programs, accounts: Accounts, tmp_path: Path) -> Iterator[SideBySide]:
+    """People who have an account, and a program that was never used."""
+    with ExitStack() as stack:
+        at_desks = {each: _at_a_desk(programs[each], accounts[each], tmp_path / each) for each in VERSIONS}
+        yield SideBySide({each: stack.enter_context(desk) for each, desk in at_desks.items()})
 
 
 @pytest.fixture
-def stranger(version: str, programs: Programs, accounts: Accounts, tmp_path: Path) -> Iterator[Person]:
-    """Somebody who has an account, and a program that was never used."""
-    with _at_a_desk(programs[version], accounts[version], tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def configured(stranger: Person, daemon: Daemon) -> Person:
-    """Somebody whose program knows where the daemon is."""
-    stranger.configure(daemon.url)
+def configured(stranger: SideBySide, daemon: Daemon) -> SideBySide:
+    """People whose programs know where the daemon is."""
+    stranger.each(lambda person: person.configure(daemon.url))
     return stranger
 
 
 @pytest.fixture
-def person(configured: Person) -> Person:
-    """Somebody who is logged in."""
-    configured.polyaxon("login", "--token", configured.token)
+def person(configured: SideBySide) -> SideBySide:
+    """People who are logged in."""
+    configured.each(lambda person: person.polyaxon("login", "--token", person.token))
     return configured
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is about a person is one about each of them, at the same time: most of it is waiting."""
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    both = next((given for given in arguments.values() if isinstance(given, SideBySide)), None)
+    if both is None:
+        return None
+
+    def call(person: Person) -> None:
+        pyfuncitem.obj(**{name: person if given is both else given for name, given in arguments.items()})
+
+    both.each(call)
+    return True
 
 
 @contextmanager
 def _at_a_desk(program: Program, account: tuple[str, str, str], folder: Path) -> Iterator[Person]:
     home, work = folder / "person", folder / "work"
-    home.mkdir()
+    home.mkdir(parents=True)
     work.mkdir()
     made = Person(*account, program, home, work)
     try:
         yield made
     finally:
-        for command in made.begun:
-            command.end()
+        made.leave()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -122,14 +133,18 @@ def tracked(
     programs: Programs, accounts: Accounts, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, RunReference]]:
     """For each version an experiment and a job that are told by its client, and are begun."""
-    begun = {}
-    for version in VERSIONS:
-        with _at_a_desk(programs[version], accounts[version], tmp_path_factory.mktemp("tracked")) as somebody:
-            somebody.configure(daemon.url)
-            somebody.polyaxon("login", "--token", somebody.token)
-            somebody.begin_project("tracking")
-            begun[version] = files.run_with_client(somebody)
-    return begun
+    folder = tmp_path_factory.mktemp("tracked")
+    with ExitStack() as stack:
+        at_desks = {each: _at_a_desk(programs[each], accounts[each], folder / each) for each in VERSIONS}
+        both = SideBySide({each: stack.enter_context(desk) for each, desk in at_desks.items()})
+
+        def begin(person: Person) -> dict[str, RunReference]:
+            person.configure(daemon.url)
+            person.polyaxon("login", "--token", person.token)
+            person.begin_project("tracking")
+            return files.run_with_client(person)
+
+        return both.each(begin)
 
 
 @pytest.fixture

@@ -15,14 +15,18 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from support import eventually
 
 from polylocal.client import RunReference
+
+T = TypeVar("T")
 
 VERSIONS = ("0.2.9", "0.6.1")
 
@@ -260,6 +264,36 @@ class Person:
         for name, text in files.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text)
+
+    def leave(self) -> None:
+        """End what still runs."""
+        for command in self.begun:
+            command.end()
+
+
+@dataclass
+class SideBySide:
+    """One person for each version."""
+
+    people: dict[str, Person]
+
+    def each(self, work: Callable[[Person], T]) -> dict[str, T]:
+        """Let all of them do this, at the same time. What goes wrong says with which version it did."""
+        with ThreadPoolExecutor(len(self.people)) as pool:
+            begun = {version: pool.submit(work, person) for version, person in self.people.items()}
+            try:
+                wait(begun.values())
+            except BaseException:  # the test's time is over: don't wait for the rest
+                for person in self.people.values():
+                    person.leave()
+                raise
+        for version, done in begun.items():
+            if error := done.exception():
+                error.add_note(f"with polyaxon-cli {version}")
+        wrong = [error for done in begun.values() if (error := done.exception())]
+        if len(wrong) > 1:
+            raise BaseExceptionGroup("with every version", wrong)
+        return {version: done.result() for version, done in begun.items()}
 
 
 # What is printed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 
 import pytest
@@ -18,17 +17,18 @@ pytestmark = pytest.mark.engine
 OUTPUTS = "$POLYAXON_RUN_OUTPUTS_PATH"
 
 
-def reporting(loss: float) -> str:
+def reporting(person: Person, loss: object) -> str:
     """A command that reports this loss; busybox has no Python for a client."""
-    body = json.dumps([{"values": {"loss": loss}}]).replace('"', '\\"')
-    path = "$POLYAXON_API_HTTP_HOST/api/v1/${POLYAXON_RUN_OUTPUTS_PATH#/plx-outputs/}/metrics/"
+    body = f'[{{\\"values\\": {{\\"loss\\": {loss}}}}}]'
+    of_project = f"$POLYAXON_API_HTTP_HOST/api/v1/{person.name}/{person.project}"
+    path = f"{of_project}/experiments/${{POLYAXON_RUN_OUTPUTS_PATH##*/}}/metrics/"
     headers = '--header "Authorization: Token $POLYAXON_SECRET_USER_TOKEN" --header "Content-Type: application/json"'
     return f'wget -q -O - {headers} --post-data "{body}" {path}'
 
 
 def test_an_experiment_from_its_file_to_its_outputs(person: Person, client: Client) -> None:
     person.begin_project("trial")
-    cmd = f"echo lr={{{{ lr }}}} {{{{ activation }}}}; echo kept > {OUTPUTS}/result; {reporting(0.25)}"
+    cmd = f"echo lr={{{{ lr }}}} {{{{ activation }}}}; echo kept > {OUTPUTS}/result; {reporting(person, 0.25)}"
     person.write({"xp.yml": files.experiment(cmd, lr=0.1, activation="relu")})
     run = person.run("-f", "xp.yml", "--name=one", "--tags=t1,t2", "--description=the first")
     stored = finished(client, run)
@@ -112,7 +112,7 @@ def test_experiments_are_listed_with_their_params_and_metrics(person: Person, cl
     person.begin_project("many")
     rates = (0.1, 0.2, 0.3)
     for rate in rates:
-        person.write({"xp.yml": files.experiment(reporting(rate * 10), lr=rate)})
+        person.write({"xp.yml": files.experiment(reporting(person, round(rate * 10)), lr=rate)})
         finished(client, person.run("-f", "xp.yml"))
 
     def listed(*options: str) -> list[dict[str, str]]:

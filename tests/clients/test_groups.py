@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 def test_a_grid_from_its_file_to_its_experiments(person: Person, client: Client) -> None:
     person.begin_project("grid")
     matrix = {"lr": {"values": [0.1, 0.2]}, "units": {"values": [1, 2]}}
-    cmd = "echo lr={{ lr }} units={{ units }}; " + reporting(0.5).replace("0.5", "{{ lr }}")
+    cmd = "echo lr={{ lr }} units={{ units }}; " + reporting(person, "{{ lr }}")
     person.write({"group.yml": files.group(cmd, concurrency=2, matrix=matrix)})
     said = person.polyaxon("run", "-f", "group.yml", "--name=search", "--tags=t1,t2", "--description=a grid")
     run = person.made(said)
@@ -82,4 +82,4 @@ def test_a_group_is_stopped(person: Person, client: Client) -> None:
     assert len(experiments("-q", "status:running")) == 2
     person.polyaxon("group", "stop", answers="y\n")
     assert finished(client, run)["last_status"] == "stopped"
-    assert {row["last_status"] for row in experiments()} == {"stopped"}
+    eventually(lambda: {row["last_status"] for row in experiments()} == {"stopped"}, 60)

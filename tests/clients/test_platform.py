@@ -7,17 +7,17 @@ from support import Daemon
 
 from clients import files
 from clients.conftest import finished
-from clients.originals import Person, rows
+from clients.originals import Person, SideBySide, rows
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture
-def admin(person: Person, daemon: Daemon) -> Person:
-    person.polyaxon("login", "--token", daemon.token)
-    person.name = "root"
-    return person
+def admin(configured: SideBySide, daemon: Daemon) -> SideBySide:
+    """People who are logged in as the one admin."""
+    configured.each(lambda person: person.polyaxon("login", "--token", daemon.token))
+    return configured
 
 
 def test_bookmarks_are_listed(person: Person, client: Client) -> None:
@@ -56,7 +56,7 @@ def test_the_machine(admin: Person) -> None:
     assert "Node info:" in said
 
 
-def test_users_are_administered(admin: Person, person: Person, client: Client, accounts) -> None:
+def test_users_are_administered(admin: Person, accounts: dict[str, tuple[str, str, str]]) -> None:
     other = next(name for version, (name, _, _) in accounts.items() if version != admin.version)
     said = admin.polyaxon("superuser", "grant", other)
     assert f"Superuser role was granted successfully to user `{other}`" in said
