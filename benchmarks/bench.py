@@ -134,7 +134,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repeats, smaller logs")
     parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=" ".join(MEASURES))
-    parser.add_argument("--runs", type=int, default=10_000, help="jobs in the list that is measured (10,000)")
+    parser.add_argument(
+        "--runs", type=int, nargs="+", default=[10_000, 1_000_000], help="jobs in each list that is measured"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page for the documentation")
     return parser.parse_args()

@@ -11,6 +11,8 @@ from typer.cli import get_docs_for_click
 
 from polylocal import cli
 from polylocal.api import app as api
+from polylocal.api import proxy, streams
+from polylocal.polyaxonfile import GroupFile, HPTuning, Matrix
 from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, ExperimentFile, Header, JobFile
 from polylocal.settings import Settings
 from polylocal.statuses import DONE, TRANSITIONS, Status
@@ -21,13 +23,23 @@ os.environ["NO_COLOR"] = "1"
 
 def routes() -> str:
     """Every route, with who may call it."""
-    rows = ["| method | path | | who | answers |", "|---|---|---|---|---|"]
-    for endpoint in api.ENDPOINTS:
+    rows = ["| method | path | | who | answers | stands |", "|---|---|---|---|---|---|"]
+    for endpoint in [*api.ENDPOINTS, *streams.ENDPOINTS, *proxy.SCOPES]:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
         answer = getattr(endpoint.answer, "__name__", "") if endpoint.answer else ""
         answer = "object" if answer == "dict" else answer
+        if endpoint.method == "WS":
+            answer = "frames"
+        stands = "refused, with the reason" if endpoint.about.startswith("Refused") else "works"
         shape = f"page of `{answer}`" if endpoint.many else f"`{answer}`" if answer else _media(endpoint.media)
-        cells = (endpoint.method, f"`{path}/`", endpoint.about, endpoint.access, f"{endpoint.status} {shape}".strip())
+        cells = (
+            endpoint.method,
+            f"`{path}/`",
+            endpoint.about,
+            endpoint.access,
+            f"{endpoint.status} {shape}".strip(),
+            stands,
+        )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -66,6 +78,9 @@ def sections() -> str:
     named = {
         "top level of a job": JobFile,
         "of an experiment": ExperimentFile,
+        "of a group": GroupFile,
+        "hptuning": HPTuning,
+        "one entry of hptuning.matrix": Matrix,
         "build": Build,
         "environment": Environment,
     }

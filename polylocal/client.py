@@ -78,7 +78,12 @@ class Client:
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def create_run(self, owner: str, project: str, kind: str, body: Json) -> Json:
-        return self._json("POST", f"/api/v1/{owner}/{project}/{kind}s/", json=body)
+        """A new run; of a notebook or a tensorboard the one that is there, if one is under way."""
+        where = f"{kind}/start" if kind in ("notebook", "tensorboard") else f"{kind}s"
+        return self._json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
+
+    def group_experiments(self, group: RunReference) -> list[Json]:
+        return list(self._pages(f"/api/v1/{group.owner}/{group.project}/experiments/?group={group.id}&sort=created_at"))
 
     def find(self, kind: str, run_id: int) -> Json:
         """A run by kind and number, with where it is and what it waits for."""

@@ -31,6 +31,7 @@ _HASH = re.compile(r"[0-9a-f]{40}")
 _GITS_OWN = frozenset({".git", "git~1"})
 # what a name in an archive can do to a disk: the archive's fault, not the disk's
 _NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
@@ -74,29 +75,31 @@ class Repository:
             self._create()
             index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(tree)}
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
-            head = self.resolve(BRANCH)
-            return self._commit_index(index, head, author) or head or ""
+            return self._commit(self._git("write-tree", env=index), author)
 
-    def commit_folder(self, folder: Path, author: str) -> Committed:
-        """Make a folder that was checked out and worked on the newest commit.
+    def commit_folder(self, folder: Path, base: str | None, author: str) -> Committed:
+        """Put what was changed in a folder since `base` was checked out into it on top of the newest commit.
 
         What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside.
+        Raises InvalidInput: others changed the same lines meanwhile, and nothing is committed.
         """
         with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
             self._create()
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
-            head = self.resolve(BRANCH)
-            if head:
-                self._git("read-tree", head, env=index)
-            made_anew = [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
-            self._git("add", "--all", "--", ".", *made_anew, env=index, cwd=folder)
-            staged = self._git("ls-files", "--stage", env=index, cwd=folder).splitlines()
-            links = [line.partition("\t")[2] for line in staged if line.startswith("160000")]
-            if links:  # a repository inside: git would keep its name and forget its files
-                self._git("rm", "--cached", "--quiet", "--", *links, env=index, cwd=folder)
-            others = self._git("ls-files", "--others", "--directory", env=index, cwd=folder).splitlines()
-            left_out = [name for name in others if not _MADE_ANEW & set(Path(name).parts)]
-            return Committed(self._commit_index(index, head, author), left_out)
+            self._git("read-tree", *([base] if base else ["--empty"]), env=index)
+            inside = _repositories(folder)
+            kept_out = [f":(exclude,literal){name}" for name in inside]
+            kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
+            self._git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
+            listed = self._run("ls-files", "--others", "-z", env=index, cwd=folder).stdout
+            others = (os.fsdecode(name) for name in listed.split(b"\0") if name)
+            tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
+            left_out = list(dict.fromkeys([*inside, *tops]))
+            tree_id = self._git("write-tree", env=index)
+            before = self._git("rev-parse", f"{base}^{{tree}}") if base else _EMPTY_TREE
+            if tree_id == before:
+                return Committed(None, left_out)
+            return Committed(self._commit(self._on_newest(tree_id, base, author), author), left_out)
 
     def checkout(self, commit: str | None, folder: Path) -> None:
         """Put the code into a new folder; nothing but the folder without a commit. A half-made one is made anew."""
@@ -119,8 +122,8 @@ class Repository:
         with _locks[self.path]:
             self._folder()
             self._create()
-            # the user's own git set-up counts here: it knows their proxies, certificates and credentials
-            mine = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
+            # the person's own git set-up counts here: it knows their proxies, certificates and credentials
+            mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
             environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
             environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
             arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
@@ -132,8 +135,7 @@ class Repository:
                 raise InvalidInput([f"`{url}` could not be fetched within {FETCH_S} seconds."]) from error
             head = self.resolve(BRANCH)
             if done.returncode or head is None:
-                words = done.stderr.decode(errors="replace").strip().splitlines()
-                raise InvalidInput([f"`{url}` could not be fetched: {words[-1] if words else 'it has no commit'}"])
+                raise InvalidInput([f"`{url}` could not be fetched: {_reason(done.stderr)}"])
             return head
 
     def resolve(self, treeish: str) -> str | None:
@@ -195,11 +197,24 @@ class Repository:
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _commit_index(self, index: Mapping[str, str], head: str | None, author: str) -> str | None:
-        """None: the index holds what the newest commit holds."""
-        tree_id = self._git("write-tree", env=index)
+    def _on_newest(self, tree_id: str, base: str | None, author: str) -> str:
+        """A tree with the changes of this one since `base`, and with what others changed since then."""
+        head = self.resolve(BRANCH)
+        if head == base or head is None:
+            return tree_id
+        mine = self._git("commit-tree", tree_id, *(["-p", base] if base else []), "-m", "own", env=_identity(author))
+        merged = self._run("merge-tree", "--write-tree", "--allow-unrelated-histories", head, mine, check=False)
+        if merged.returncode == 1:
+            raise InvalidInput(["The code was changed meanwhile, in the same places."])
+        if merged.returncode:
+            raise InvalidInput(["The code was changed meanwhile, and git before 2.38 can't merge the two."])
+        return merged.stdout.decode().split()[0]
+
+    def _commit(self, tree_id: str, author: str) -> str:
+        """Make a tree the newest commit; the one that is there, if it has this tree already."""
+        head = self.resolve(BRANCH)
         if head and self._git("rev-parse", f"{head}^{{tree}}") == tree_id:
-            return None
+            return head
         parents = ["-p", head] if head else []
         commit = self._git("commit-tree", tree_id, *parents, "-m", "updated", env=_identity(author))
         self._git("update-ref", f"refs/heads/{BRANCH}", commit)
@@ -249,6 +264,9 @@ class Repository:
         return done
 
 
+# which of git's variables say how to reach others, not where this repository is
+_REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
+
 # nobody's own git settings (signing, hooks, line ends) reach in here
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -257,6 +275,24 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
 }
+
+
+def _reason(words: bytes) -> str:
+    """The line of git's that says why."""
+    lines = words.decode(errors="replace").strip().splitlines()
+    fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
+    return fatal[0] if fatal else lines[-1] if lines else "it has no commit"
+
+
+def _repositories(folder: Path) -> list[str]:
+    """What git would not take in from a folder: other repositories, by the name of their folder; `.git` at the top."""
+    found = [".git"] if (folder / ".git").exists() else []
+    for parent, folders, files in os.walk(folder):
+        if Path(parent) != folder and ".git" in (*folders, *files):
+            found.append(os.path.relpath(parent, folder))
+            folders.clear()
+        folders[:] = [name for name in folders if name != ".git"]
+    return found
 
 
 def _identity(author: str) -> dict[str, str]:

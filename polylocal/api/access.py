@@ -25,8 +25,9 @@ def check(call: Call) -> None:
     endpoint = call.endpoint
     if endpoint.access is Access.ADMIN and not call.user.is_superuser:
         raise NotAllowed
-    if call.run_pk is not None and endpoint.access is Access.USER and endpoint.path not in _OF_ANY_RUN:
-        raise NotAllowed  # a run's token is for its own project
+    of_nobodys_project = endpoint.access in (Access.USER, Access.ADMIN)
+    if call.run_pk is not None and of_nobodys_project and endpoint.path not in _OF_ANY_RUN:
+        raise NotAllowed  # a run's token is for its own project, whoever started it
     if "{project}" in endpoint.path and not endpoint.finds_archived:
         _ = call.run if "{id:id}" in endpoint.path and endpoint.kind else call.project
 

@@ -88,7 +88,7 @@ def build(services: Services) -> Starlette:
     for endpoint in ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = endpoint
     routes = [
-        Route("/api/v1/openapi.json", _described),
+        Route("/api/v1/openapi", _described),  # asked for as openapi.json
         *(Route(path, _answering(methods, services), methods=_METHODS) for path, methods in by_path.items()),
         *streams.routes(services),
         *pages.routes(),
@@ -115,8 +115,8 @@ def _document() -> dict[str, Any]:
 
 
 class TidyPaths:
-    """One route serves a path with and without its last slash, and with doubled ones; nothing is redirected, since
-    clients turn a redirected POST into a GET."""
+    """One route serves a path with and without its last slash, with doubled ones, and with `.json` behind it; nothing
+    is redirected, since clients turn a redirected POST into a GET."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -124,6 +124,7 @@ class TidyPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             path = "/" + "/".join(part for part in scope["path"].split("/") if part)
+            path = path.removesuffix(".json") if path.startswith("/api/") else path  # no name has a dot in it
             scope = {**scope, "polylocal.path": scope["path"], "path": path}
         await self._app(scope, receive, send)
 

@@ -158,6 +158,10 @@ class ExternalRepo(Body):
     is_public: bool | None = None
 
 
+class ChangedRepo(Body):
+    is_public: bool | None = None
+
+
 class ChangedRun(Body):
     name: Slug | None = None
     description: Text = None

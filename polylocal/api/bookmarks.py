@@ -12,32 +12,33 @@ from polylocal.api.paging import envelope, window
 from polylocal.api.resources import Json
 from polylocal.api.resources.projects import project_item
 from polylocal.statuses import Kind
+from polylocal.store.queries import Page
 from polylocal.store.rows import Project, User
 
 
 def bookmarked_projects(call: Call) -> Json:
-    user, (limit, offset) = _whose(call), window(call.request)
-    count, found = call.store.bookmarks.projects(user, limit=limit, offset=offset) if user else (0, [])
+    user = _whose(call)
+    count, found = call.store.bookmarks.projects(user, _page(call)) if user else (0, [])
     return envelope(call.request, count, [{"content_object": _light(project_item(item, True))} for item in found])
 
 
 def bookmarked_runs(kind: Kind, call: Call) -> Json:
-    user, (limit, offset) = _whose(call), window(call.request)
-    count, found = call.store.bookmarks.runs(user, kind, limit=limit, offset=offset) if user else (0, [])
+    user = _whose(call)
+    count, found = call.store.bookmarks.runs(user, kind, _page(call)) if user else (0, [])
     return envelope(call.request, count, [{"content_object": _light(runs.item(item, True))} for item in found])
 
 
 def archived_projects(call: Call) -> Json:
-    user, (limit, offset) = _whose(call), window(call.request)
-    count, found = call.store.projects.archives(user, limit=limit, offset=offset) if user else (0, [])
+    user = _whose(call)
+    count, found = call.store.projects.archives(user, _page(call)) if user else (0, [])
     marked = call.store.bookmarks.of(call.user, found)
     shown = [{**project_item(item, item.id in marked), **_gone(item)} for item in found]
     return envelope(call.request, count, shown)
 
 
 def archived_runs(kind: Kind, call: Call) -> Json:
-    user, (limit, offset) = _whose(call), window(call.request)
-    count, found = call.store.runs.archives(user, kind, limit=limit, offset=offset) if user else (0, [])
+    user = _whose(call)
+    count, found = call.store.runs.archives(user, kind, _page(call)) if user else (0, [])
     marked = call.store.bookmarks.of(call.user, found)
     return envelope(call.request, count, [{**runs.item(item, item.pk in marked), "deleted": True} for item in found])
 
@@ -46,6 +47,11 @@ def _whose(call: Call) -> User | None:
     """The user of the path; None: somebody else's are not shown. Raises NotFound."""
     user = call.store.users.get(call.parameter("user"))
     return user if user.id == call.user.id or call.user.is_superuser else None
+
+
+def _page(call: Call) -> Page:
+    limit, offset = window(call.request)
+    return Page(limit, offset, call.query("sort"))
 
 
 def _light(item: Any) -> Json:

@@ -84,5 +84,6 @@ ENDPOINTS = [
     Endpoint("GET", _CI, show, "Whether new code starts a run", answer=CiItem),
     Endpoint("POST", _CI, enable, "Let new code start a run", Access.WRITE, bodies.Ci, CiItem, status=201),
     Endpoint("PATCH", _CI, change, "Change how", Access.WRITE, bodies.Ci, CiItem),
+    Endpoint("PUT", _CI, change, "The same", Access.WRITE, bodies.Ci, CiItem),
     Endpoint("DELETE", _CI, disable, "Let new code start nothing", Access.WRITE, status=204),
 ]

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
+from polylocal.api.resources.platform import TokenItem
 from polylocal.api.services import Services
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.logs import read
@@ -158,7 +159,7 @@ class Call:
         is_about_itself = (
             self.endpoint.access is Access.TRACK and self.endpoint.kind == own.kind and self.number("id") == own.id
         )
-        only_looks = reads_only and self.endpoint.method == "GET"
+        only_looks = reads_only and (self.endpoint.method == "GET" or self.endpoint.answer is TokenItem)
         if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
 

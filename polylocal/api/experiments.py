@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from starlette.responses import Response
 
@@ -75,6 +76,12 @@ def job(call: Call) -> ExperimentJobItem:
     return experiment_job_item(call.run)
 
 
+def fixed(call: Call) -> NoReturn:
+    """Distributed experiments had several."""
+    _check_job(call)
+    raise refuse("An experiment has one task, which is what the experiment is: change or delete that.")
+
+
 def job_statuses(call: Call) -> Json:
     _check_job(call)
     limit, offset = window(call.request, runs.STATUSES_PAGE)
@@ -124,6 +131,7 @@ def _many(call: Call) -> list[Run]:
 
 _ALL = "/api/v1/{user}/{project}/experiments"
 _ONE = f"{_ALL}/{{id:id}}"
+_HISTORY = "Refused: history stays"
 _LIST = (
     Query("independent", "true: not of a group"),
     Query("group", "the id of a group"),
@@ -155,6 +163,12 @@ ENDPOINTS = [
     ),
     Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
     Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
+    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint(
+        "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
+    ),
     Endpoint(
         "GET",
         f"{_ONE}/jobs/{{jid:id}}/statuses",

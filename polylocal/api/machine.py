@@ -81,13 +81,14 @@ _FIXED = "Refused: the machine is what it is"
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/cluster", cluster, "The installation", Access.ADMIN, answer=ClusterItem),
     Endpoint("GET", "/api/v1/cluster/nodes", nodes, "This machine", Access.ADMIN, answer=NodeItem, many=True),
-    Endpoint("POST", "/api/v1/cluster/nodes", fixed, _FIXED, Access.ADMIN),
+    Endpoint("POST", "/api/v1/cluster/nodes", fixed, _FIXED, Access.ADMIN, status=400),
     Endpoint("GET", _NODE, node, "This machine", Access.ADMIN, answer=NodeDetail),
-    Endpoint("PATCH", _NODE, fixed, _FIXED, Access.ADMIN),
-    Endpoint("DELETE", _NODE, fixed, _FIXED, Access.ADMIN),
+    *(Endpoint(method, _NODE, fixed, _FIXED, Access.ADMIN, status=400) for method in ("PUT", "PATCH", "DELETE")),
     Endpoint("GET", f"{_NODE}/gpus", gpus, "Its GPUs", Access.ADMIN, answer=GpuItem, many=True),
-    Endpoint("POST", f"{_NODE}/gpus", fixed, _FIXED, Access.ADMIN),
+    Endpoint("POST", f"{_NODE}/gpus", fixed, _FIXED, Access.ADMIN, status=400),
     Endpoint("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "One of them", Access.ADMIN, answer=GpuItem),
-    Endpoint("PATCH", f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN),
-    Endpoint("DELETE", f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN),
+    *(
+        Endpoint(method, f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN, status=400)
+        for method in ("PUT", "PATCH", "DELETE")
+    ),
 ]

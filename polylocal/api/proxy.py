@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from polylocal import clock
 from polylocal.api import access, users
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
@@ -51,6 +52,7 @@ _OF_THE_LINK = frozenset(
 _ABOUT_US = frozenset({"authorization", "cookie", "host"})
 _OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
 _OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
+_PATIENCE_S = 120  # after its build and start a program may take so long until it listens
 _STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
 
 
@@ -79,8 +81,9 @@ class Proxy:
         async def answer(request: Request) -> Response:
             if request.scope.get(BRIDGE):
                 raise NotFound
-            if request.query_params.get("token") and request.method == "GET":
-                return await run_in_threadpool(self._let_in, request)
+            let_in = await run_in_threadpool(self._let_in, request)
+            if let_in:
+                return let_in
             try:
                 run = await run_in_threadpool(self._find, request, scope)
             except NotAuthenticated:
@@ -99,18 +102,29 @@ class Proxy:
 
         return answer
 
-    def _let_in(self, request: Request) -> Response:
-        """A token in the query becomes a cookie, and goes from the address that the browser shows and remembers."""
-        try:
-            found = access.by_token(request, self._services.store.users, request.query_params["token"])
-            if found.run_pk is not None:
-                raise NotAuthenticated("This token is a run's own.")
-        except NotAuthenticated as error:
-            return _page(401, "Log in", users.form(_path(request), str(error)))
-        rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
-        answer = RedirectResponse(_path(request) + (f"?{urlencode(rest)}" if rest else ""), 303)
+    def _let_in(self, request: Request) -> Response | None:
+        """A token of ours in the query becomes a cookie, and goes from the address that the browser shows and keeps.
+
+        None: there is none. Jupyter's pages have one of Jupyter's own there.
+        """
+        if request.method != "GET" or not self._is_ours(request.query_params.get("token")):
+            return None
+        found = access.by_token(request, self._services.store.users, request.query_params["token"])
+        answer = RedirectResponse(self._with_query(request, _path(request)), 303)
         users.give_session(answer, self._services.store.users, found.user)
         return answer
+
+    def _is_ours(self, token: str | None) -> bool:
+        """Whether it lets a person in: it goes no further than here."""
+        found = self._services.store.users.by_token(token) if token else None
+        return found is not None and found.run_pk is None and found.user.is_active
+
+    def _with_query(self, request: HTTPConnection, path: str) -> str:
+        """With the query as it came, but for a token of ours."""
+        query = request.scope.get("query_string", b"").decode("ascii", "replace")
+        if self._is_ours(request.query_params.get("token")):
+            query = "&".join(part for part in query.split("&") if part.partition("=")[0] != "token")
+        return path + (f"?{query}" if query else "")
 
     def _find(self, request: HTTPConnection, scope: Endpoint) -> Run | None:
         """The notebook or the tensorboard of the path. Raises NotAuthenticated, NotAllowed, NotFound."""
@@ -139,9 +153,10 @@ class Proxy:
         )
         try:
             answer = await self._client.send(sent, stream=True)
-        except httpx2.ConnectError:  # the container runs, the program in it does not listen yet
-            return _starting(f"{run.unique_name} is starting")
         except httpx2.RequestError as error:
+            # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
+            if request.method in ("GET", "HEAD") and _is_young(run):
+                return _starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             return _page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
         passed = StreamingResponse(_body(answer), status_code=answer.status_code)
@@ -196,12 +211,10 @@ class Proxy:
 
     def _inner_path(self, request: HTTPConnection, scope: Endpoint, run: Run) -> str:
         """Jupyter knows the path that it is seen under; TensorBoard thinks that it is at the top."""
-        raw = request.scope.get("raw_path") or _path(request).encode()
-        path = raw.decode("ascii", "replace").partition("?")[0]
+        path = _path(request)
         if run.kind == Kind.TENSORBOARD:
             path = path.removeprefix(_prefix(request, scope)) or "/"
-        query = request.scope.get("query_string", b"").decode("ascii", "replace")
-        return path + (f"?{query}" if query else "")
+        return self._with_query(request, path)
 
     def _key(self, run: Run) -> list[tuple[str, str]]:
         """What Jupyter wants to be told, by whoever has been let in here."""
@@ -257,15 +270,19 @@ def _passed_on(request: HTTPConnection) -> list[tuple[str, str]]:
 
 
 def _path(request: HTTPConnection) -> str:
-    """As it was asked for, last slash and all."""
-    found: str = request.scope.get("polylocal.path") or request.url.path
-    return found
+    """As it was asked for, quoted, last slash and all; but one slash at its begin: two would name a host."""
+    raw: bytes = request.scope.get("raw_path") or quote(request.url.path).encode()
+    return "/" + raw.decode("ascii", "replace").partition("?")[0].lstrip("/")
 
 
 def _prefix(request: HTTPConnection, scope: Endpoint) -> str:
     values: Mapping[str, Any] = request.path_params
     path = scope.path.replace("{id:id}", "{id}")
     return path.format(**values)
+
+
+def _is_young(run: Run) -> bool:
+    return run.started_at is not None and clock.seconds_between(run.started_at, clock.now()) < _PATIENCE_S
 
 
 def _how_to_start(scope: Endpoint) -> str:

@@ -107,6 +107,16 @@ def show(call: Call) -> RepoItem:
     }
 
 
+def update(call: Call) -> RepoItem:
+    """The code is as public as its project: this changes both."""
+    is_public = call.body(bodies.ChangedRepo).is_public
+    if not call.services.repository(call.project).exists:
+        raise NotFound
+    if is_public is not None:
+        call.store.projects.update(call.project, {"is_public": is_public})
+    return show(call) if is_public is None else {**show(call), "is_public": is_public}
+
+
 def delete(call: Call) -> Response:
     repository = call.services.repository(call.project)
     if not repository.exists:
@@ -132,5 +142,7 @@ ENDPOINTS = [
     Endpoint("POST", f"{_REPO}/external", external, "Use the code of a git URL", Access.WRITE, bodies.ExternalRepo),
     Endpoint("POST", f"{_REPO}/sync", sync, "Fetch what is new there", Access.WRITE),
     Endpoint("GET", _REPO, show, "What is known of the code", answer=RepoItem),
+    Endpoint("PATCH", _REPO, update, "Change who sees it", Access.WRITE, bodies.ChangedRepo, RepoItem),
+    Endpoint("PUT", _REPO, update, "The same", Access.WRITE, bodies.ChangedRepo, RepoItem),
     Endpoint("DELETE", _REPO, delete, "Delete the code of a project", Access.WRITE, status=204),
 ]

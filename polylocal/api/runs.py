@@ -119,7 +119,12 @@ def token(call: Call) -> TokenItem:
     """A run's own token for the run itself, while it is under way."""
     if call.run.status not in _LIVE or call.run_pk != call.run.pk:
         raise NotAllowed
-    scheme, _, given = call.request.headers.get("authorization", "").partition(" ")
+    return own_token(call)
+
+
+def own_token(call: Call) -> TokenItem:
+    """The token that the call came with."""
+    _, _, given = call.request.headers.get("authorization", "").partition(" ")
     return {"token": given.strip()}
 
 
@@ -228,8 +233,10 @@ def detail(call: Call, run: Run) -> Json:
 
 
 def whole(call: Call, run: Run) -> Json:
-    """What a creation answers: the keys of a list first, as documented, then everything else."""
-    return {**_ITEMS[Kind(run.kind)](run, False), **detail(call, run)}
+    """What a creation answers: the documented keys first, in their order, then everything else."""
+    everything = {**item(run, False), **detail(call, run)}
+    first = _CREATED.get(Kind(run.kind), ())
+    return {**{key: everything[key] for key in first}, **everything}
 
 
 def item(run: Run, bookmarked: bool) -> Any:
@@ -259,6 +266,10 @@ _ITEMS: dict[Kind, Callable[[Run, bool], Any]] = {
     Kind.GROUP: group_item,
     Kind.NOTEBOOK: server_item,
     Kind.TENSORBOARD: tensorboard_item,
+}
+# what the documents show of a creation, where it is not the list's form
+_CREATED = {
+    Kind.EXPERIMENT: ("id", "user", "name", "description", "original_experiment", "config", "declarations", "tags")
 }
 _COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # where a body says it otherwise than the store
 FILTERS = (

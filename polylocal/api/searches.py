@@ -97,6 +97,7 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
         Endpoint("POST", path, add_chart_view, "Keep a chart view", Access.WRITE, new, item, status=201),
         Endpoint("GET", one, chart_view, "Get a chart view", answer=item),
         Endpoint("PATCH", one, update_chart_view, "Change a chart view", Access.WRITE, changed, item),
+        Endpoint("PUT", one, update_chart_view, "Replace a chart view", Access.WRITE, new, item),
         Endpoint("DELETE", one, delete_chart_view, "Delete a chart view", Access.WRITE, status=204),
     ]
 

@@ -9,7 +9,9 @@ from starlette.responses import JSONResponse, Response
 from polylocal.api import bodies, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
 from polylocal.api.making import make
+from polylocal.api.resources.platform import TokenItem
 from polylocal.api.resources.servers import ServerDetail, ServerItem, TensorboardItem
+from polylocal.errors import NotAllowed
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Run
 
@@ -38,6 +40,14 @@ def stop_tensorboard(call: Call) -> Response:
     if running:
         _stop(call, running)
     return empty()
+
+
+def notebook_token(call: Call) -> TokenItem:
+    """A notebook's own token for the notebook itself."""
+    running = _running(call, Kind.NOTEBOOK, None)
+    if running is None or call.run_pk != running.pk:
+        raise NotAllowed
+    return runs.own_token(call)
 
 
 def _stop(call: Call, running: Run) -> None:
@@ -84,6 +94,7 @@ def _running(call: Call, kind: Kind, of: Run | None) -> Run | None:
 
 
 _PROJECT = "/api/v1/{user}/{project}"
+NOTEBOOK_TOKEN = f"{_PROJECT}/notebook/impersonatetoken"
 _SCOPES = {
     "the project": f"{_PROJECT}/tensorboard",
     "an experiment": f"{_PROJECT}/experiments/{{id:id}}/tensorboard",
@@ -114,6 +125,7 @@ ENDPOINTS = [
     Endpoint(
         "POST", f"{_PROJECT}/notebook/stop", stop_notebook, "Stop the notebook", Access.WRITE, bodies.StoppedNotebook
     ),
+    Endpoint("POST", NOTEBOOK_TOKEN, notebook_token, "A token for the notebook itself", answer=TokenItem),
     *(endpoint for scope, path in _SCOPES.items() for endpoint in _tensorboards(scope, path)),
     runs.listing(Kind.NOTEBOOK, ServerItem),
     *runs.common(Kind.NOTEBOOK, ServerDetail),

@@ -89,13 +89,14 @@ def revoke(call: Call) -> Response:
 
 
 def of_browser(request: HTTPConnection, users: Users) -> Credentials:
-    """By the header, or by the cookie of a page of ours. Raises NotAuthenticated, NotAllowed."""
-    if "authorization" in request.headers:
-        return access.authenticate(request, users)
+    """By the cookie of a page of ours, or else by the header. Raises NotAuthenticated, NotAllowed.
+
+    The cookie first: Jupyter's pages send a header of their own with all that they ask for.
+    """
     session = request.cookies.get(SESSION)
     found = users.by_token(session, is_session=True) if session else None
     if found is None:
-        raise NotAuthenticated("Authentication credentials were not provided.")
+        return access.authenticate(request, users)
     if not found.user.is_active:
         raise NotAuthenticated("User inactive or deleted.")
     _check_origin(request)

@@ -77,5 +77,8 @@ def run_of(api: Client, text: str) -> RunReference:
 
 def reference(found: client.Json) -> RunReference:
     """Of a run as the API gives it."""
-    owner, project, *kinds, number = found["unique_name"].split(".")
-    return RunReference(owner, project, kinds[0].removesuffix("s") if kinds else "experiment", int(number))
+    owner, _, project = found["project"].partition(".")
+    word = found["unique_name"].split(".")[2]
+    # experiments and groups have no word of their own in their names
+    kind = word.removesuffix("s") if not word.isdigit() else "group" if "group_type" in found else "experiment"
+    return RunReference(owner, project, found.get("kind") or kind, found["id"])

@@ -72,13 +72,15 @@ def run(
         made = _create(api, owner, named, kind, path, about)
         reported = reference(made)
         _report(made, reported, json, following_it=logs)
+        if kind.is_server and not json:
+            show.say(f"Its page, once it runs: {api.url}{made['url']}  (asks for a token: polylocal token)")
         if logs:
             raise typer.Exit(_follow(api, reported))
 
 
 def ls(
     project: ProjectOption = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: job or build.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: job, build, experiment, group …")] = None,
     unfinished: Annotated[bool, typer.Option("--open", help="Only what is not done.")] = False,
     query: Annotated[
         str | None, typer.Option("--query", "-q", help="As in the API: `status:failed`. Needs -p.")
@@ -142,7 +144,10 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("build", found.get("build_job")),
             ("builder", found.get("builder")),
             ("original", found.get("original")),
-            ("commit", found["commit"]),
+            ("commit", found.get("commit")),
+            ("search", found.get("search_algorithm")),
+            ("experiments", _experiments(found)),
+            ("page", found.get("url") and f"{api.url}{found['url']}"),
             ("command", _command(found)),
             ("outputs", found.get("outputs_path")),
             ("dockerfile", (found.get("dockerfile") or "").strip()),
@@ -158,10 +163,14 @@ def logs(
     home: HomeOption = None,
 ) -> None:
     """Print the log of a run, byte for byte."""
-    with connected(home) as api, api.logs(run_of(api, run), follow=follow, timestamps=timestamps) as chunks:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+    with connected(home) as api:
+        found = run_of(api, run)
+        if found.kind == Kind.GROUP:
+            raise InvalidInput([f"{found} has no log of its own, its experiments have: polylocal show {found}"])
+        with api.logs(found, follow=follow, timestamps=timestamps) as chunks:
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
 
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -239,6 +248,15 @@ def outputs(
         except OSError as error:
             raise InvalidInput([f"{to} can't be written: {error.strerror}"]) from error
     show.out.print(f"{to}: {show.size(n_bytes)}")
+
+
+def _experiments(found: Json) -> str | None:
+    """What became of a group's: `8: 5 succeeded, 2 running, 1 pending`."""
+    if "num_experiments" not in found or "search_algorithm" not in found:
+        return None
+    words = ("succeeded", "failed", "stopped", "running", "pending")
+    counts = ((found[f"num_{word}_experiments"], word) for word in words)
+    return f"{found['num_experiments']}: {', '.join(f'{n} {word}' for n, word in counts if n) or 'none yet'}"
 
 
 def _command(found: Json) -> str:
@@ -331,7 +349,7 @@ def _report(made: Json, run: RunReference, json: bool, following_it: bool) -> No
         show.say(f"Warning: {warning}", "yellow")
     show.say(f"{run} created in {made['project']}", "bold")
     if not following_it:
-        show.say(f"Follow it with: polylocal logs -f {run}")
+        show.say(f"Follow it with: polylocal {'show' if run.kind == Kind.GROUP else 'logs -f'} {run}")
 
 
 def _follow(api: Client, run: RunReference) -> int:
@@ -347,6 +365,8 @@ def _follow(api: Client, run: RunReference) -> int:
 def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home: Path | None, json: bool) -> None:
     with connected(home) as api:
         original = run_of(api, run)
+        if original.kind in ("group", "build") or Kind(original.kind).is_server:
+            raise InvalidInput([f"{original} can't be run again by itself: run its polyaxonfile again"])
         body: dict[str, Any] = {}
         if file:
             body["content"] = _text(file)

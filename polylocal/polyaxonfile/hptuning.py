@@ -107,6 +107,13 @@ class Matrix(Section):
             raise ValueError(f"num must be a whole number from 1 to {MOST_VALUES}")
         return numbers
 
+    @field_validator("logspace", mode="after")
+    @classmethod
+    def _has_a_base(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and len(numbers) > 3 and numbers[3] <= 0:
+            raise ValueError("base must be above 0")
+        return numbers
+
     @field_validator("geomspace", mode="after")
     @classmethod
     def _has_no_zero(cls, numbers: list[Number] | None) -> list[Number] | None:
@@ -151,6 +158,13 @@ class Matrix(Section):
     def _one_option(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError("Matrix element is not valid, one and only one option is required.")
+        if not self.is_distribution and self.option != "values":
+            try:
+                listed = self.listed
+            except (OverflowError, ZeroDivisionError) as error:
+                raise ValueError(f"{self.option} gives numbers that are too large") from error
+            if not all(isinstance(value, int | float) and math.isfinite(value) for value in listed):
+                raise ValueError(f"{self.option} gives what is no number")
         return self
 
     @property
@@ -317,6 +331,8 @@ class HPTuning(Section):
             if given:
                 raise ValueError("Search algorithms need a matrix definition.")
             raise ValueError("A matrix definition is required for group specification.")
+        if not given:
+            self.grid_search = GridSearch()
         for name, option in self.matrix.items():
             if self.algorithm == "grid" and option.is_distribution:
                 raise ValueError(f"`{name}` defines a distribution, and it cannot be used with grid search.")

@@ -50,6 +50,8 @@ class Specification:
 
     @cached_property
     def file(self) -> File:
+        if self.kind is Kind.GROUP:  # its templates are its experiments': it is read as one of them would be
+            return GroupFile.model_validate(_of_a_member(self.config, []))
         return MODELS[self.kind].model_validate(self.config)
 
     @property
@@ -85,7 +87,8 @@ class Specification:
     @property
     def ignored(self) -> list[str]:
         """Keys that are accepted and mean nothing on one node, as dotted paths."""
-        return [".".join(path) for path in WITHOUT_EFFECT if _has(self.config, path)]
+        said = [path for path in WITHOUT_EFFECT if _has(self.config, path)]
+        return [".".join(path) for path in said if path != ("backend",) or self.kind is not Kind.NOTEBOOK]
 
     def build_config(self) -> dict[str, Any]:
         """The config of the build that this run needs: its build section as a file of its own."""
@@ -109,7 +112,7 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     is_flat = kind is Kind.BUILD and "build" not in data
     shaped = _nested(data) if is_flat else data
     problems: templating.Problems = []
-    rendered = shaped if kind is Kind.GROUP else _rendered(shaped, problems)  # a group's templates are its experiments'
+    rendered = _of_a_member(shaped, problems) if kind is Kind.GROUP else _rendered(shaped, problems)
     try:
         file = MODELS[kind].model_validate(rendered)
     except ValidationError as error:
@@ -118,13 +121,13 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
         paths = ((path[1:] if is_flat and path[:1] == ("build",) else path, text) for path, text in problems)
         raise InvalidPolyaxonfile([_sentence(path, text, lines) for path, text in paths])
     content = source if isinstance(source, str) else json.dumps(data)
-    return Specification(kind, content, _config(file))
+    return Specification(kind, content, _group_config(shaped, file) if kind is Kind.GROUP else _config(file))
 
 
 def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specification:
     """The experiment of a group with these params. Raises InvalidPolyaxonfile.
 
-    What the group says of itself alone (name, description, tags) is not said of its experiments.
+    What the group says of itself alone (name, description) is not said of its experiments.
     """
     data, _ = reader.read(group.content)
     own = {key: value for key, value in data.items() if key not in ("hptuning", "name", "description")}
@@ -134,6 +137,27 @@ def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specificat
 def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
     """The specification of a stored run: nothing is rendered a second time."""
     return Specification(kind, content, config)
+
+
+def _of_a_member(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
+    """A group's file with its templates rendered as for one of its experiments."""
+    try:
+        sample = HPTuning.model_validate(data.get("hptuning")).sample
+    except ValidationError:
+        sample = {}  # what is wrong with it is said when the whole is read
+    key = "declarations" if "declarations" in data else "params"
+    own = data.get(key) if isinstance(data.get(key), dict) else {}
+    about = {name: value for name, value in data.items() if name != "hptuning"}
+    rendered = _rendered({**about, key: {**(own or {}), **sample}}, problems)
+    return {**rendered, **{name: data[name] for name in (key, "hptuning") if name in data}} | (
+        {} if key in data else {key: None}
+    )
+
+
+def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
+    """What was sent, templates and all, with the search in its plain form."""
+    checked = file.model_dump(exclude_none=True)
+    return {name: checked[name] if name == "hptuning" else value for name, value in data.items() if name in checked}
 
 
 def _rendered(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:

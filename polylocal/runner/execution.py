@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polylocal.errors import ContainerMissing, EngineError, ImageMissing, PolylocalError
+from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, workspace
 from polylocal.runner.building import make_image
@@ -120,7 +120,7 @@ class Execution:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             tools.store.runs.detach_build(run, build)
             return None
-        except EngineError as error:
+        except (EngineError, NotFound) as error:
             self._finish(outcome.not_started(str(error)))
             return None
         recorded = {"container_id": container_id, "node": tools.settings.node}
@@ -163,7 +163,14 @@ class Execution:
         """The runs whose outputs this one reads."""
         runs, project = self._tools.store.runs, self._tools.store.projects.by_id(self.run.project_id)
         wanted = specification.environment.references
-        found = {f"{kind}s": [runs.named(project, kind, name) for name in names] for kind, names in wanted.items()}
+
+        def named(kind: Kind, name: str) -> Run:
+            try:
+                return runs.named(project, kind, name)
+            except NotFound as error:
+                raise NotFound(f"environment.outputs: this project has no {kind} `{name}` any more") from error
+
+        found = {kind.plural: [named(kind, name) for name in names] for kind, names in wanted.items()}
         for other in itertools.chain.from_iterable(found.values()):
             self._tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
         return found

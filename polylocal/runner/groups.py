@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 
-from polylocal.errors import InvalidPolyaxonfile
+from polylocal.errors import InvalidInput
 from polylocal.polyaxonfile import Specification, of_config, of_member
 from polylocal.runner import search
 from polylocal.runner.tools import Tools
@@ -22,7 +22,7 @@ def tend(group: Run, tools: Tools) -> None:
     """One look at a group. Each step is recorded, so the next look goes on wherever this one ends."""
     try:
         is_complete = _suggest(group, tools)
-    except (InvalidPolyaxonfile, ValueError, OverflowError) as error:
+    except (InvalidInput, ValueError, ArithmeticError) as error:
         message = f"Experiment group could not create new suggestions: {error}"
         tools.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
         tools.store.groups.stop(group, pending_only=True)
@@ -47,7 +47,6 @@ def _suggest(group: Run, tools: Tools) -> bool:
     if new:
         store = tools.store
         store.groups.suggest(group, store.projects.by_id(group.project_id), store.users.get(group.user), new)
-        store.runs.transition(group, Status.RUNNING)
         return False  # the hint of this brings the next look
     if not made:
         raise ValueError("the search space is empty")

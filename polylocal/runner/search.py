@@ -6,14 +6,14 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from polylocal.polyaxonfile import HPTuning, Matrix
 
 Suggestion = dict[str, Any]
 
-_TRIES = 100  # draws in a row that give nothing new: the space is taken as used up
+_TRIES = 1000  # draws in a row that give nothing new: the space is as good as used up
 
 
 def suggestions(tuning: HPTuning, seed: str) -> Iterator[Suggestion]:
@@ -36,35 +36,56 @@ def _grid(tuning: HPTuning) -> Iterator[Suggestion]:
 
 
 def _random(tuning: HPTuning, seed: str) -> Iterator[Suggestion]:
-    """Draws without a repetition, as many as the space has."""
+    """Draws without a repetition, until the space has no more."""
     matrix = tuning.matrix or {}
     chance = random.Random(str(tuning.seed) if tuning.seed else seed)
+    draws = {name: _drawing(option, chance) for name, option in matrix.items()}
     seen = set[str]()
     in_vain = 0
-    while in_vain < _TRIES * len(matrix):
-        drawn = {name: draw(option, chance) for name, option in matrix.items()}
-        key = json.dumps(drawn, sort_keys=True, default=str)
-        if key in seen:
+    while in_vain < _TRIES:
+        drawn = {name: draw() for name, draw in draws.items()}
+        if _key(drawn) in seen:
             in_vain += 1
             continue
         in_vain = 0
-        seen.add(key)
+        seen.add(_key(drawn))
         yield drawn
+    rest = _finite(matrix)
+    if rest is not None:  # few are left, and chance finds them late
+        for each in rest:
+            if _key(each) not in seen:
+                seen.add(_key(each))
+                yield each
 
 
-def draw(option: Matrix, chance: random.Random) -> Any:
-    """One value of a parameter."""
+def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Suggestion] | None:
+    """The whole space, if it has an end."""
+    lists = []
+    for option in matrix.values():
+        if option.is_distribution and not option.pvalues:
+            return None
+        lists.append([value for value, _ in option.pvalues] if option.pvalues else option.listed)
+    return (dict(zip(matrix, values, strict=True)) for values in itertools.product(*lists))
+
+
+def _key(suggestion: Suggestion) -> str:
+    return json.dumps(suggestion, sort_keys=True, default=str)
+
+
+def _drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
+    """Gives one value of a parameter each time."""
     if option.pvalues:
         values, weights = zip(*option.pvalues, strict=True)
-        return chance.choices(values, weights)[0]
+        return lambda: chance.choices(values, weights)[0]
     if not option.is_distribution:
-        return chance.choice(option.listed)
+        listed = option.listed
+        return lambda: chance.choice(listed)
     numbers = getattr(option, option.option)
     if option.option.startswith("q"):
         *about, step = numbers
         # floor division, then round: that is what the platform's own quantisation does
-        return round(_DRAWS[option.option[1:]](chance, *about) // step) * step
-    return _DRAWS[option.option](chance, *numbers)
+        return lambda: round(_DRAWS[option.option[1:]](chance, *about) // step) * step
+    return lambda: _DRAWS[option.option](chance, *numbers)
 
 
 _DRAWS: dict[str, Callable[..., float]] = {

@@ -115,7 +115,12 @@ class Supervisor:
 
     def _tend_groups(self) -> None:
         for group in self._tools.store.groups.open():
-            groups.tend(group, self._tools)
+            try:
+                groups.tend(group, self._tools)
+            except StoreError:
+                raise
+            except Exception:  # a bug that one group meets must not hold up everybody's runs
+                log.exception("run=%s: could not be tended", group.label)
 
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""

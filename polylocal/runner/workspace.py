@@ -33,11 +33,13 @@ def put_away(run: Run, tools: Tools) -> None:
     A folder that could not be committed as a whole stays, and the history says where.
     """
     folder = tools.home.work(run.uuid)
+    gone = folder.with_name(f"{folder.name}.gone")  # half a folder must never be taken for the code
+    shutil.rmtree(gone, ignore_errors=True)
     if not folder.exists():
         return
     try:
         if tools.store.runs.by_pk(run.pk).keeps_changes:
-            done = tools.repository(run).commit_folder(folder, run.user)
+            done = tools.repository(run).commit_folder(folder, run.commit, run.user)
             if done.commit:
                 tools.store.runs.note(
                     run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"
@@ -46,7 +48,8 @@ def put_away(run: Run, tools: Tools) -> None:
                 names = ", ".join(done.left_out[:3]) + (" …" if len(done.left_out) > 3 else "")
                 tools.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
                 return
-        shutil.rmtree(folder)
+        folder.rename(gone)
+        shutil.rmtree(gone)
     except (PolylocalError, OSError) as error:
         log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
         tools.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")

@@ -12,7 +12,7 @@ from polylocal.statuses import Kind
 from polylocal.store.database import Database
 from polylocal.store.projects import SELECT as PROJECTS
 from polylocal.store.queries import SELECT as RUNS
-from polylocal.store.queries import VISIBLE
+from polylocal.store.queries import VISIBLE, Page, by_dates
 from polylocal.store.rows import Project, Run, User, row_of
 
 Thing = TypeVar("Thing", Project, Run)
@@ -41,25 +41,27 @@ class Bookmarks:
             if not db.execute(update, (clock.now(), user.id, *_subject(thing))).rowcount:
                 raise NotFound
 
-    def projects(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Project]]:
+    def projects(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of a user's bookmarked projects, the last bookmarked first."""
         found = f"{PROJECTS} join bookmarks k on k.subject = 'project' and k.object_id = p.id"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and p.deleted_at is null"
-        return self._page(Project, f"{found} {where}", user, (), limit, offset)
+        by = by_dates(page.sort, "p", "k.updated_at desc")
+        return self._page(Project, f"{found} {where}", by, (user.id, user.is_superuser, user.id), page)
 
-    def runs(self, user: User, kind: Kind, *, limit: int, offset: int) -> tuple[int, list[Run]]:
+    def runs(self, user: User, kind: Kind, page: Page) -> tuple[int, list[Run]]:
         """The same of runs of a kind."""
         found = f"{RUNS} join bookmarks k on k.subject = r.kind and k.object_id = r.pk"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and r.kind = ? and {VISIBLE}"
-        return self._page(Run, f"{found} {where}", user, (str(kind),), limit, offset)
+        by = by_dates(page.sort, "r", "k.updated_at desc")
+        values = (user.id, user.is_superuser, user.id, str(kind))
+        return self._page(Run, f"{found} {where}", by, values, page)
 
     def _page(
-        self, cls: type[Thing], query: str, user: User, values: tuple[str, ...], limit: int, offset: int
+        self, cls: type[Thing], query: str, by: str, values: tuple[object, ...], page: Page
     ) -> tuple[int, list[Thing]]:
-        given: tuple[object, ...] = (user.id, user.is_superuser, user.id, *values)
         with self._database.read() as db:
-            count = db.execute(f"select count(*) from ({query})", given).fetchone()[0]
-            rows = db.execute(f"{query} order by k.updated_at desc limit ? offset ?", (*given, limit, offset))
+            count = db.execute(f"select count(*) from ({query})", values).fetchone()[0]
+            rows = db.execute(f"{query} order by {by} limit ? offset ?", (*values, page.limit, page.offset))
             return count, [row_of(cls, row) for row in rows]
 
     def of(self, user: User, things: Iterable[Project | Run]) -> set[int]:

@@ -48,15 +48,18 @@ class Groups:
             return Counter({row["status"]: row["n"] for row in db.execute(query, (group.pk,))})
 
     def suggest(self, group: Run, project: Project, user: User, experiments: Sequence[NewRun]) -> bool:
-        """Make the next experiments of a group; they are held until the group lets them go.
+        """Make the next experiments of a group, which runs from then on; they are held until it lets them go.
 
         `group` tells how many were made before: False, and nothing is made, if that is not so any more.
         """
         with self._database.write() as db:
             claimed = db.execute(
-                f"update runs as r set suggested = suggested + ? where pk = ? and suggested = ? and {OPEN}",
+                "update runs as r set suggested = suggested + ? where pk = ? and suggested = ?"
+                f" and {OPEN} and {VISIBLE} and stop_requested_at is null",
                 (len(experiments), group.pk, group.suggested),
             ).rowcount
+            if claimed:
+                move(db, group.pk, Status.RUNNING, None, None, None, None)
             for experiment in experiments if claimed else ():
                 insert(db, project, user, experiment)
         self._hint(group.pk)

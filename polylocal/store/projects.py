@@ -10,7 +10,7 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Database
-from polylocal.store.queries import OPEN, VISIBLE
+from polylocal.store.queries import OPEN, VISIBLE, Page, by_dates
 from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
 
 SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
@@ -57,13 +57,14 @@ class Projects:
             ).fetchall()
         return count, [row_of(Project, row) for row in rows]
 
-    def archives(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Project]]:
+    def archives(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of a user's archived projects, the last archived first."""
         where = "where p.user_id = ? and p.archived_at is not null and p.deleted_at is null"
+        by = by_dates(page.sort, "p", "p.archived_at desc, p.id desc")
         with self._database.read() as db:
             count = db.execute(f"select count(*) from projects p {where}", (user.id,)).fetchone()[0]
-            found = f"{SELECT} {where} order by p.archived_at desc, p.id desc limit ? offset ?"
-            return count, [row_of(Project, row) for row in db.execute(found, (user.id, limit, offset))]
+            found = f"{SELECT} {where} order by {by} limit ? offset ?"
+            return count, [row_of(Project, row) for row in db.execute(found, (user.id, page.limit, page.offset))]
 
     def update(self, project: Project, values: Mapping[str, Any]) -> Project:
         row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}

@@ -30,6 +30,16 @@ class Where:
 OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
 VISIBLE = "r.deleted_at is null and r.archived_at is null"
 
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list, in which order."""
+
+    limit: int
+    offset: int
+    sort: str | None = None
+
+
 _JOINS = {
     "p": "join projects p on p.id = r.project_id",
     "o": "join users o on o.id = p.user_id",
@@ -90,6 +100,16 @@ def of_group(group: Run) -> Where:
     if group.group_type == "selection":
         return Where("r.pk in (select experiment_pk from selections where group_pk = ?)", (group.pk,))
     return Where("r.group_pk = ?", (group.pk,))
+
+
+def by_dates(sort: str | None, alias: str, otherwise: str) -> str:
+    """An `order by` list of things of which only `created_at` and `updated_at` are sorted by."""
+    terms = []
+    for term in (sort or "")[:MAX_QUERY].split(","):
+        field, way = term.strip().removeprefix("-"), "desc" if term.strip().startswith("-") else "asc"
+        if field in ("created_at", "updated_at"):
+            terms.append(f"{alias}.{field} {way}")
+    return ", ".join(terms) or otherwise
 
 
 def _expression(text: str, kind: str) -> Where:

@@ -21,6 +21,9 @@ from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
 _WORK = "r.kind not in ('group', 'build')"  # runs that need an image; groups only make others
+# a group with its experiments; these and experiments by themselves with their tensorboards
+_WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
+    or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
 _SERVERS = "('notebook', 'tensorboard')"
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
@@ -146,14 +149,15 @@ class Runs:
         newest = f"{SELECT} where {condition} order by r.updated_at desc, r.pk desc limit ?"
         return self._many(newest, (*values, limit))
 
-    def archives(self, user: User, kind: Kind, *, limit: int, offset: int) -> tuple[int, list[Run]]:
+    def archives(self, user: User, kind: Kind, page: queries.Page) -> tuple[int, list[Run]]:
         """Count and one page of the archived runs in a user's projects, the last archived first."""
         where = "where r.kind = ? and r.archived_at is not null and r.deleted_at is null and p.user_id = ?"
+        by = queries.by_dates(page.sort, "r", "r.archived_at desc, r.pk desc")
         with self._database.read() as db:
             counted = f"select count(*) from runs r join projects p on p.id = r.project_id {where}"
             count = db.execute(counted, (str(kind), user.id)).fetchone()[0]
-            found = f"{SELECT} {where} order by r.archived_at desc, r.pk desc limit ? offset ?"
-            rows = db.execute(found, (str(kind), user.id, limit, offset)).fetchall()
+            found = f"{SELECT} {where} order by {by} limit ? offset ?"
+            rows = db.execute(found, (str(kind), user.id, page.limit, page.offset)).fetchall()
         return count, [row_of(Run, row) for row in rows]
 
     def dependents(self, build: Run) -> dict[str, int]:
@@ -243,33 +247,33 @@ class Runs:
             db.execute("update runs set is_valid = 0 where project_id = ? and kind = 'build'", (project.id,))
 
     def archive(self, run: Run) -> None:
-        """Out of sight until it is restored, and with a group its experiments. What is under way is stopped."""
+        """Out of sight until it is restored, with all that is its own. What is under way is stopped."""
         now = clock.now()
-        among = "archived_at is null and deleted_at is null and (pk = ? or group_pk = ?)"
+        among = f"archived_at is null and deleted_at is null and {_WITH}"
+        values = {"now": now, "pk": run.pk}
         with self._database.write() as db:
             db.execute(
-                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where {among} and {OPEN}",
-                (now, run.pk, run.pk),
+                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, :now) where {among} and {OPEN}",
+                values,
             )
-            db.execute(f"update runs set archived_at = ? where {among}", (now, run.pk, run.pk))
+            db.execute(f"update runs set archived_at = :now where {among}", values)
         self._hint(run.pk)
 
     def restore(self, run: Run) -> None:
         """Back in sight, with what went out of it at the same moment."""
         with self._database.write() as db:
             db.execute(
-                "update runs set archived_at = null where archived_at = ? and (pk = ? or group_pk = ?)",
-                (run.archived_at, run.pk, run.pk),
+                f"update runs set archived_at = null where archived_at = :at and {_WITH}",
+                {"at": run.archived_at, "pk": run.pk},
             )
         self._hint(run.pk)
 
     def delete(self, run: Run) -> None:
-        """Invisible at once, a group with its experiments; stopped and removed by the runner."""
+        """Invisible at once, with all that is its own; stopped and removed by the runner."""
         with self._database.write() as db:
             db.execute(
-                "update runs set deleted_at = ? where (pk = ? or group_pk = ? and kind = 'experiment')"
-                " and deleted_at is null",
-                (clock.now(), run.pk, run.pk),
+                f"update runs set deleted_at = :now where {_WITH} and deleted_at is null",
+                {"now": clock.now(), "pk": run.pk},
             )
             db.execute(  # who still waits for this build asks for another one
                 "update runs set build_pk = null where build_pk = ? and container_id is null"
@@ -437,7 +441,8 @@ def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
     """The folder of a new run; an experiment's lies in that of its group. A group itself keeps nothing."""
     if new.kind is Kind.GROUP:
         return None
-    inside = f"groups/{new.group.id}" if new.group else new.kind.plural
+    is_member = new.group is not None and new.kind is Kind.EXPERIMENT
+    inside = f"groups/{new.group.id}" if is_member and new.group else new.kind.plural
     return f"outputs/{project.user}/{project.name}/{inside}/{run_id}"
 
 

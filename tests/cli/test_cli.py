@@ -395,8 +395,8 @@ def test_polyaxonfiles_that_can_not_be(polylocal: Cli, folder: Path) -> None:
     one_line(polylocal("run"), "no polyaxonfile here")
     (folder / "empty.yml").write_text("")
     one_line(polylocal("run", "-f", "empty.yml"), "empty.yml", "this is empty")
-    (folder / "group.yml").write_text("version: 1\nkind: group\n")
-    one_line(polylocal("run", "-f", "group.yml"), "kind: `group` is not a kind that runs here")
+    (folder / "pipeline.yml").write_text("version: 1\nkind: pipeline\n")
+    one_line(polylocal("run", "-f", "pipeline.yml"), "kind: `pipeline` is not a kind that runs here")
     assert from_json(polylocal("ls", "--json")) == []
 
 

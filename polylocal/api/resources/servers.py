@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
@@ -32,11 +34,30 @@ class ServerItem(TypedDict):
     is_managed: bool
 
 
-class TensorboardItem(ServerItem):
-    """A tensorboard in a list; both null: it shows the whole project."""
+class TensorboardItem(TypedDict):
+    """A tensorboard in a list; both `experiment_group` and `experiment` null: it shows the whole project."""
 
+    id: int
+    uuid: str
+    name: str | None
+    unique_name: str
+    pod_id: str | None
+    build_job: str | None
+    node_scheduled: str | None
+    user: str
+    description: str | None
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    finished_at: str | None
+    last_status: str
+    tags: list[str] | None
+    project: str
     experiment_group: int | None
     experiment: int | None
+    backend: str | None
+    bookmarked: bool
+    is_managed: bool
 
 
 class ServerDetail(TensorboardItem):
@@ -77,7 +98,8 @@ def server_item(run: Run, bookmarked: bool) -> ServerItem:
 
 
 def tensorboard_item(run: Run, bookmarked: bool) -> TensorboardItem:
-    return {**server_item(run, bookmarked), "experiment_group": run.group_id, "experiment": run.experiment_id}
+    shown = {**server_item(run, bookmarked), "experiment_group": run.group_id, "experiment": run.experiment_id}
+    return cast(TensorboardItem, {key: shown[key] for key in TensorboardItem.__annotations__})
 
 
 def server_detail(run: Run, bookmarked: bool, warnings: list[str]) -> ServerDetail:
