@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support import Daemon, eventually, running_daemon, sweep
+from support import Daemon, running_daemon, sweep
 
 from clients import files
 from clients.originals import VERSIONS, Person, Program, SideBySide, environment, resident
 from polylocal.client import Client, RunReference
-from polylocal.statuses import is_done
 from polylocal.store import Store
 
 
@@ -153,13 +151,3 @@ def client(daemon: Daemon) -> Iterator[Client]:
     made = daemon.client()
     yield made
     made.close()
-
-
-def finished(client: Client, run: RunReference) -> dict[str, Any]:
-    """The run when it is done."""
-    return eventually(lambda: (found := client.run(run)) and is_done(found["last_status"]) and found, 120)
-
-
-def log(client: Client, run: RunReference) -> bytes:
-    with client.logs(run) as chunks:
-        return b"".join(chunks)

@@ -131,7 +131,6 @@ class Program:
 
     version: str
     folder: Path
-    process: subprocess.Popen[bytes]
     door: socket.socket
 
     def begin(
@@ -173,8 +172,8 @@ def resident(version: str, folder: Path) -> Iterator[Program]:
                 stderr=log,
                 env={**surroundings(Path("/nonexistent")), "OPENBLAS_NUM_THREADS": "1"},  # threads don't survive a fork
             )
-        yield Program(version, folder, process, here)
-    process.wait()
+        yield Program(version, folder, here)
+    process.wait()  # it ends by itself: nobody can give it orders any more
 
 
 def surroundings(home: Path) -> dict[str, str]:

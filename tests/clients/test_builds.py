@@ -5,11 +5,10 @@ from __future__ import annotations
 import tarfile
 
 import pytest
-from support import eventually
 
 from clients import files
-from clients.conftest import finished, log
 from clients.originals import Person, facts, rows
+from clients.stored import finished, log, says
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
@@ -50,7 +49,7 @@ def test_a_build_is_stopped(person: Person, client: Client) -> None:
     person.begin_project("halted")
     person.write({"build.yml": files.build("echo begun; sleep 300", is_old=person.is_old)})
     run = person.run("-f", "build.yml")
-    eventually(lambda: b"\nbegun" in log(client, run), 90)
+    says(client, run, b"\nbegun")
     assert "Build job is being stopped." in person.polyaxon("build", "-b", str(run.id), "stop", "-y")
     assert finished(client, run)["last_status"] == "stopped"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tarfile
 
 import pytest
-from support import eventually
 
 from clients import files
-from clients.conftest import finished, log
 from clients.originals import Person, facts, rows
+from clients.stored import finished, log, says
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
@@ -75,7 +74,7 @@ def test_a_running_experiment_is_stopped(person: Person, client: Client) -> None
     person.begin_project("ending")
     person.write({"xp.yml": files.experiment("echo begun; sleep 300")})
     run = person.run("-f", "xp.yml")
-    eventually(lambda: b"begun" in log(client, run), 90)
+    says(client, run, b"begun")
     assert "Experiment is being stopped." in person.polyaxon("experiment", "-xp", str(run.id), "stop", "-y")
     assert finished(client, run)["last_status"] == "stopped"
 

@@ -6,8 +6,8 @@ import pytest
 from support import eventually
 
 from clients import files
-from clients.conftest import finished
 from clients.originals import Person, facts, rows
+from clients.stored import finished
 from clients.test_experiments import reporting
 from polylocal.client import Client
 

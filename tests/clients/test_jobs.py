@@ -5,11 +5,10 @@ from __future__ import annotations
 import tarfile
 
 import pytest
-from support import eventually
 
 from clients import files
-from clients.conftest import finished, log
 from clients.originals import Person, facts, rows
+from clients.stored import finished, log, says
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
@@ -66,7 +65,7 @@ def test_a_running_job_is_stopped(person: Person, client: Client) -> None:
     person.begin_project("stopping")
     person.write({"job.yml": files.job("echo begun; sleep 300")})
     run = person.run("-f", "job.yml")
-    eventually(lambda: b"begun" in log(client, run), 90)
+    says(client, run, b"begun")
     assert "Job is being stopped." in person.polyaxon("job", "stop", answers="y\n")
     assert finished(client, run)["last_status"] == "stopped"
     assert facts(person.polyaxon("job", "get"))["last_status"] == "stopped"

@@ -6,8 +6,8 @@ import pytest
 from support import Daemon
 
 from clients import files
-from clients.conftest import finished
 from clients.originals import Person, SideBySide, rows
+from clients.stored import finished
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine

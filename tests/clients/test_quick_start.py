@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.conftest import finished, log
 from clients.originals import ROOT, Person, rows
+from clients.stored import finished, log
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine

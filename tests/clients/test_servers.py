@@ -7,8 +7,8 @@ import pytest
 from support import Daemon, eventually
 
 from clients import files
-from clients.conftest import finished
 from clients.originals import Person, rows
+from clients.stored import finished
 from polylocal.client import Client
 
 pytestmark = pytest.mark.engine
@@ -25,7 +25,7 @@ def page(person: Person, url: str) -> str:
     return eventually(look, 90)
 
 
-def test_a_notebook(person: Person, daemon: Daemon) -> None:
+def test_a_notebook(person: Person, daemon: Daemon, client: Client) -> None:
     person.begin_project("book")
     person.write({"notebook.yml": files.server("notebook", "jupyter", 8888), "text.txt": "code\n"})
     assert "does not have a running notebook" in person.polyaxon("notebook", "url")
@@ -38,7 +38,8 @@ def test_a_notebook(person: Person, daemon: Daemon) -> None:
     said = person.polyaxon("notebook", "start", "-f", "notebook.yml")
     assert "A notebook for this project is already running on:" in said
     assert "Notebook is being deleted" in person.polyaxon("notebook", "stop", "-y")
-    eventually(lambda: "does not have a running notebook" in person.polyaxon("notebook", "url"), 60)
+    eventually(lambda: not client.project(person.name, "book")["has_notebook"], 60)
+    assert "does not have a running notebook" in person.polyaxon("notebook", "url")
 
 
 def test_tensorboards_of_a_project_an_experiment_and_a_group(person: Person, daemon: Daemon, client: Client) -> None:
@@ -69,6 +70,7 @@ def test_tensorboards_of_a_project_an_experiment_and_a_group(person: Person, dae
     assert {row["last_status"] for row in listed} == {"running"}
     for scope, _ in scopes:
         assert "Tensorboard is being deleted" in person.polyaxon("tensorboard", *scope, "stop", "-y")
+        # not at once: until its container has ended it is still there
         eventually(lambda scope=scope: "does not have" in person.polyaxon("tensorboard", *scope, "url"), 60)
     finished(client, group)
 

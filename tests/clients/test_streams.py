@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from support import eventually
 
 from clients import files
-from clients.conftest import finished, log
 from clients.originals import Person, rows
+from clients.stored import finished, says
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
@@ -53,7 +52,7 @@ def test_times_are_hidden_when_that_is_asked(person: Person, client: Client) -> 
     person.begin_project("timeless")
     person.write({"job.yml": files.job(f"echo begun; {WAITS}; echo ended")})
     run = person.run("-f", "job.yml")
-    eventually(lambda: b"begun" in log(client, run), 90)
+    says(client, run, b"begun")
     following = person.begin("job", "logs", "-p", "-f", "--hide_time")
     following.shows("begun", times=2)
     let_go(client, run)
@@ -75,7 +74,7 @@ def test_an_experiment_and_its_task_are_followed(person: Person, client: Client)
     person.begin_project("observed")
     person.write({"xp.yml": files.experiment(f"echo lr={{{{ lr }}}}; {WAITS}; echo ended", lr=0.5)})
     run = person.run("-f", "xp.yml")
-    eventually(lambda: b"lr=0.5" in log(client, run), 90)
+    says(client, run, b"lr=0.5")
     task = rows(person.polyaxon("experiment", "jobs"), "Jobs:")[0]["id"]
     following = []
     for of_task in ((), ("-j", task)):
@@ -100,7 +99,7 @@ def test_resources(person: Person, client: Client) -> None:
     person.begin_project("weighed")
     person.write({"job.yml": files.job("echo begun; sleep 300")})
     run = person.run("-f", "job.yml")
-    eventually(lambda: b"begun" in log(client, run), 90)
+    says(client, run, b"begun")
     watching = person.begin("job", "resources")
     watching.shows(f"{person.name}.weighed.jobs.{run.id}")
     assert "Mem Usage / Total" in watching.text

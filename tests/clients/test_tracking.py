@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from support import Daemon
 
-from clients.conftest import finished, log
 from clients.originals import HERE, Person, facts, rows, surroundings
+from clients.stored import finished, log
 from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
