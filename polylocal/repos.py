@@ -117,26 +117,36 @@ class Repository:
     def fetch(self, url: str, protocols: str) -> str:
         """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
 
-        `protocols` are those that git may use, joined by colons. Raises InvalidInput with git's own words.
+        `protocols` are those that git may use, joined by colons. Raises InvalidInput with git's own words; then nothing
+        here has changed.
         """
         with _locks[self.path]:
             self._folder()
+            is_new = not self.exists
             self._create()
-            # the person's own git set-up counts here: it knows their proxies, certificates and credentials
-            mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
-            environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
-            environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-            arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
             try:
-                done = subprocess.run(
-                    arguments, env=environment, capture_output=True, check=False, timeout=FETCH_S, cwd=self.path
-                )
-            except subprocess.TimeoutExpired as error:
-                raise InvalidInput([f"`{url}` could not be fetched within {FETCH_S} seconds."]) from error
-            head = self.resolve(BRANCH)
-            if done.returncode or head is None:
-                raise InvalidInput([f"`{url}` could not be fetched: {_reason(done.stderr)}"])
-            return head
+                return self._fetched(url, protocols)
+            except InvalidInput:
+                if is_new:
+                    self.remove()
+                raise
+
+    def _fetched(self, url: str, protocols: str) -> str:
+        # the person's own git set-up counts here: it knows their proxies, certificates and credentials
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
+        environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
+        environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
+        try:
+            done = subprocess.run(
+                arguments, env=environment, capture_output=True, check=False, timeout=FETCH_S, cwd=self.path
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InvalidInput([f"`{url}` could not be fetched within {FETCH_S} seconds."]) from error
+        head = self.resolve(BRANCH)
+        if done.returncode or head is None:
+            raise InvalidInput([f"`{url}` could not be fetched: {_reason(done.stderr)}"])
+        return head
 
     def resolve(self, treeish: str) -> str | None:
         """The commit that a branch, tag or (short) hash names; None if there is none."""

@@ -32,6 +32,15 @@ def enable(call: Call) -> CiItem:
 def change(call: Call) -> CiItem:
     if call.project.ci is None:
         raise NotFound
+    given = call.body(bodies.Ci).given()
+    if "config" not in given:
+        return ci_item(call.project)
+    return enable(call)
+
+
+def replace(call: Call) -> CiItem:
+    if call.project.ci is None:
+        raise NotFound
     return enable(call)
 
 
@@ -84,6 +93,6 @@ ENDPOINTS = [
     Endpoint("GET", _CI, show, "Whether new code starts a run", answer=CiItem),
     Endpoint("POST", _CI, enable, "Let new code start a run", Access.WRITE, bodies.Ci, CiItem, status=201),
     Endpoint("PATCH", _CI, change, "Change how", Access.WRITE, bodies.Ci, CiItem),
-    Endpoint("PUT", _CI, change, "The same", Access.WRITE, bodies.Ci, CiItem),
+    Endpoint("PUT", _CI, replace, "Say it anew", Access.WRITE, bodies.Ci, CiItem),
     Endpoint("DELETE", _CI, disable, "Let new code start nothing", Access.WRITE, status=204),
 ]

@@ -135,9 +135,6 @@ def _changed(original: Run, kind: Kind, body: bodies.Cloning) -> Specification:
 def _check_members(group: Specification, field: str) -> None:
     """The experiments must be possible: one is compiled to see."""
     tuning = group.hptuning
-    later = [name for name in ("hyperband", "bo", "early_stopping") if getattr(tuning, name)]
-    if later:
-        raise InvalidInput({field: [f"hptuning.{later[0]}: not available; `grid_search` and `random_search` are."]})
     try:
         of_member(group, tuning.sample)
     except InvalidPolyaxonfile as error:

@@ -53,6 +53,12 @@ def update_chart_view(call: Call) -> ChartViewItem:
     return chart_view_item(call.store.chart_views.update(call.run, call.number("cid"), values))
 
 
+def replace_chart_view(call: Call) -> ChartViewItem:
+    """PUT: what is required on creation is required here too."""
+    call.body(bodies.NewChartView)
+    return update_chart_view(call)
+
+
 def delete_chart_view(call: Call) -> Response:
     call.store.chart_views.delete(call.run, call.number("cid"))
     return empty(204)
@@ -97,7 +103,7 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
         Endpoint("POST", path, add_chart_view, "Keep a chart view", Access.WRITE, new, item, status=201),
         Endpoint("GET", one, chart_view, "Get a chart view", answer=item),
         Endpoint("PATCH", one, update_chart_view, "Change a chart view", Access.WRITE, changed, item),
-        Endpoint("PUT", one, update_chart_view, "Replace a chart view", Access.WRITE, new, item),
+        Endpoint("PUT", one, replace_chart_view, "Replace a chart view", Access.WRITE, new, item),
         Endpoint("DELETE", one, delete_chart_view, "Delete a chart view", Access.WRITE, status=204),
     ]
 

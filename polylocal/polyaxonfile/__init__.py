@@ -1,6 +1,7 @@
 """Polyaxonfiles, version 1: `parse()` turns what a person wrote into a Specification, or says all that is wrong."""
 
-from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning, Matrix
+from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
+from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
 from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources
 from polylocal.polyaxonfile.reader import merge, read
 from polylocal.polyaxonfile.specification import Specification, of_config, of_member, parse
@@ -8,11 +9,14 @@ from polylocal.polyaxonfile.specification import Specification, of_config, of_me
 __all__ = [
     "Build",
     "Environment",
+    "EarlyStopping",
     "ExperimentFile",
     "GroupFile",
     "HPTuning",
+    "Hyperband",
     "Matrix",
     "Resources",
+    "SearchMetric",
     "Specification",
     "merge",
     "of_config",

@@ -254,7 +254,7 @@ class Resource(Section):
 
 class Hyperband(Section):
     max_iter: Count
-    eta: Annotated[float, Field(ge=0)]
+    eta: Annotated[float, Field(gt=1)]
     resource: Resource
     metric: Metric
     resume: bool = False
@@ -303,6 +303,21 @@ class EarlyStopping(Section):
     optimization: Annotated[Literal["maximize", "minimize"], BeforeValidator(_lower)] = "maximize"
     policy: Policy | None = None
 
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.value is None and self.policy is None:
+            raise ValueError("early stopping needs a `value` to reach or a `policy`")
+        if self.policy and self.policy.kind == "truncation" and self.policy.percent is None:
+            raise ValueError("the policy `truncation` needs a `percent`")
+        return self
+
+
+class Budget(Section):
+    """When a search ends that might go on: after so many seconds, or so many experiments."""
+
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    n_experiments: Count | None = None
+
 
 ALGORITHMS = ("grid_search", "random_search", "hyperband", "bo")
 
@@ -316,6 +331,7 @@ class HPTuning(Section):
     hyperband: Hyperband | None = None
     bo: BO | None = None
     early_stopping: list[EarlyStopping] | None = None
+    budget: Budget | None = None
 
     @field_validator("grid_search", mode="before")
     @classmethod

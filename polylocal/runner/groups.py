@@ -1,75 +1,191 @@
-"""Groups: make the experiments that a search asks for, let go as many as may run at a time, see the end."""
+"""Groups: make the experiments that a search asks for, let go as many as may run at a time, see the end.
+
+Each step is recorded and looks at what is there first, so the next look goes on wherever this one ends. What an
+iteration tries follows from the results of those before it; it is kept here only so that it is found out once.
+"""
 
 from __future__ import annotations
 
-import itertools
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from polylocal.errors import InvalidInput
-from polylocal.polyaxonfile import Specification, of_config, of_member
-from polylocal.runner import search
+from polylocal import clock
+from polylocal.errors import InvalidInput, SetupError, StoreError
+from polylocal.polyaxonfile import HPTuning, Specification, of_config, of_member
+from polylocal.runner import bayes, search, stopping
+from polylocal.runner.search import Suggestion, Trial
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
+from polylocal.store.groups import Member
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
 CHUNK = 50  # experiments made in one go: others want to write, too
+EARLY = "Early stopping"
+BUDGET = "The budget is used up"
 
 
-def tend(group: Run, tools: Tools) -> None:
-    """One look at a group. Each step is recorded, so the next look goes on wherever this one ends."""
-    try:
-        is_complete = _suggest(group, tools)
-    except (InvalidInput, ValueError, ArithmeticError) as error:
-        message = f"Experiment group could not create new suggestions: {error}"
-        tools.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
-        tools.store.groups.stop(group, pending_only=True)
-        return
-    counts = tools.store.groups.counts(group)
-    if any(n for status, n in counts.items() if not is_done(status)):
-        tools.store.groups.release(group)
-    elif is_complete:
+class Groups:
+    """Called by one thread."""
+
+    def __init__(self, tools: Tools, wake: Callable[[], None]) -> None:
+        self._tools = tools
+        self._wake = wake
+        self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
+        self._thinking = ThreadPoolExecutor(1, thread_name_prefix="search")
+
+    def tend_all(self) -> None:
+        found = self._tools.store.groups.open()
+        for pk in self._plans.keys() - {group.pk for group in found}:
+            del self._plans[pk]
+        for group in found:
+            try:
+                self._tend(group)
+            except StoreError:
+                raise
+            except Exception:  # a bug that one group meets must not hold up everybody's runs
+                log.exception("run=%s: could not be tended", group.label)
+
+    def _tend(self, group: Run) -> None:
+        """One look at a group."""
+        try:
+            specification = of_config(Kind.GROUP, group.content or "", group.config or {})
+            self._go_on(group, specification)
+        except (InvalidInput, SetupError, ValueError, ArithmeticError) as error:
+            self._fail(group, str(error))
+
+    def _fail(self, group: Run, why: str) -> None:
+        message = f"Experiment group could not create new suggestions: {why}"
+        self._tools.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
+        self._tools.store.groups.stop(group, pending_only=True)
+
+    def _go_on(self, group: Run, specification: Specification) -> None:
+        store, tuning = self._tools.store, specification.hptuning
+        members = store.groups.members(group)
+        if self._has_stopped(group, tuning, members):
+            return
+        is_late, is_full = _is_late(group, tuning), _is_full(tuning, members)
+        if is_late:
+            store.groups.drop_held(group, BUDGET)
+        plan = [] if is_late or is_full else self._plan(group, tuning, members)
+        if plan is None:
+            return  # it is being thought about
+        if group.suggested < len(plan):
+            self._make(group, specification, plan, members)
+        elif not all(is_done(member.status) for member in members):
+            store.groups.release(group)
+        elif group.suggested and not (is_late or is_full):
+            store.groups.advance(group)
+        elif not members and not group.iteration and not is_late:
+            self._fail(group, "the search space is empty")
+        else:
+            self._end(group)
+
+    def _end(self, group: Run) -> None:
+        counts = self._tools.store.groups.counts(group)
         shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "none is left"
-        if tools.store.runs.transition(group, Status.SUCCEEDED, f"All experiments are done: {shown}"):
+        if self._tools.store.runs.transition(group, Status.SUCCEEDED, f"All experiments are done: {shown}"):
             log.info("run=%s succeeded: %s", group.label, shown)
 
+    # -- what to try ----------------------------------------------------------------------------------------------
 
-def _suggest(group: Run, tools: Tools) -> bool:
-    """Make the next chunk of experiments. True: all are made, which is the end of the first iteration."""
-    if group.iteration:
-        return True
-    specification = of_config(Kind.GROUP, group.content or "", group.config or {})
-    made = group.suggested
-    wanted = itertools.islice(search.suggestions(specification.hptuning, group.uuid), made, made + CHUNK)
-    new = [_experiment(group, specification, suggestion) for suggestion in wanted]
-    if new:
-        store = tools.store
+    def _plan(self, group: Run, tuning: HPTuning, members: Sequence[Member]) -> list[Suggestion] | None:
+        """The suggestions of the group's iteration; None: they come later, and with them a hint."""
+        known = self._plans.get(group.pk)
+        if known is None or known[0] != group.iteration:
+            past = _past(tuning, members, group.iteration)
+            known = (group.iteration, self._found_out(group, tuning, past))
+            self._plans[group.pk] = known
+        found = known[1]
+        return found.result() if found.done() else None
+
+    def _found_out(self, group: Run, tuning: HPTuning, past: search.Past) -> Future[list[Suggestion]]:
+        if tuning.bo and past:  # takes a process of its own a second: nobody else waits for it
+            later = self._thinking.submit(search.following, tuning, group.uuid, past, bayes.ask)
+            later.add_done_callback(lambda done: self._wake())
+            return later
+        now: Future[list[Suggestion]] = Future()
+        now.set_result(search.following(tuning, group.uuid, past, bayes.ask))
+        return now
+
+    def _make(
+        self, group: Run, specification: Specification, plan: Sequence[Suggestion], members: Sequence[Member]
+    ) -> None:
+        """The next chunk of the iteration's experiments."""
+        store, budget = self._tools.store, specification.hptuning.budget
+        room = budget.n_experiments - len(members) if budget and budget.n_experiments else CHUNK
+        wanted = plan[group.suggested : group.suggested + max(0, min(CHUNK, room))]
+        new = [self._experiment(group, specification, suggestion) for suggestion in wanted]
         store.groups.suggest(group, store.projects.by_id(group.project_id), store.users.get(group.user), new)
-        return False  # the hint of this brings the next look
-    if not made:
-        raise ValueError("the search space is empty")
-    tools.store.runs.record(group, iteration=1)
-    return True
+
+    def _experiment(self, group: Run, specification: Specification, suggestion: Suggestion) -> NewRun:
+        member = of_member(specification, suggestion.params)
+        band, runs = specification.hptuning.hyperband, self._tools.store.runs
+        origin = runs.find(Kind.EXPERIMENT, suggestion.of) if suggestion.of is not None else None
+        is_resumed = bool(origin and band and band.resume)
+        about = {
+            "params": member.params or None,
+            "tags": group.tags,
+            "framework": group.framework,
+            "priority": group.priority,
+            "iteration": group.iteration,
+            "is_held": True,
+        }
+        return NewRun(
+            Kind.EXPERIMENT,
+            content=member.content,
+            config=member.config,
+            values=about,
+            resources=member.config.get("environment", {}).get("resources"),
+            code_id=group.code_id,
+            build_pk=group.build_pk,
+            group=group,
+            original=origin,
+            cloning_strategy=None if origin is None else "resume" if is_resumed else "restart",
+            outputs=origin.outputs if origin and is_resumed else None,
+        )
+
+    # -- when to stop ---------------------------------------------------------------------------------------------
+
+    def _has_stopped(self, group: Run, tuning: HPTuning, members: Sequence[Member]) -> bool:
+        """End experiments that are not worth it, and the search when it has found what it was to find."""
+        store = self._tools.store
+        for rule in tuning.early_stopping or []:
+            if stopping.is_reached(rule, [member.last_metric for member in members]):
+                store.groups.stop(group, pending_only=True, message=EARLY)
+                log.info("run=%s stopped: %s has reached %s", group.label, rule.metric, rule.value)
+                return True
+            running = [m.pk for m in members if m.status == Status.RUNNING and not m.is_stopping]
+            if rule.policy and running:
+                ends = stopping.to_end(rule, store.metrics.series(group, rule.metric), running)
+                for pk, why in ends.items():
+                    run = store.runs.by_pk(pk)
+                    store.runs.note(run, why)
+                    store.runs.request_stop(run)
+        return False
 
 
-def _experiment(group: Run, specification: Specification, suggestion: search.Suggestion) -> NewRun:
-    member = of_member(specification, suggestion)
-    about = {
-        "params": member.params or None,
-        "tags": group.tags,
-        "framework": group.framework,
-        "priority": group.priority,
-        "is_held": True,
-    }
-    return NewRun(
-        Kind.EXPERIMENT,
-        content=member.content,
-        config=member.config,
-        values=about,
-        resources=member.config.get("environment", {}).get("resources"),
-        code_id=group.code_id,
-        build_pk=group.build_pk,
-        group=group,
-    )
+def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
+    """The trials of the iterations before this one."""
+    metric = search.metric_of(tuning)
+    past: list[list[Trial]] = [[] for _ in range(iteration)]
+    for member in members:
+        if member.iteration < iteration:
+            told = member.last_metric.get(metric.name) if metric else None
+            # one that failed or was stopped tells nothing, whatever it told before
+            value = float(told) if told is not None and member.status == Status.SUCCEEDED else None
+            past[member.iteration].append(Trial(member.id, member.params, value))
+    return past
+
+
+def _is_late(group: Run, tuning: HPTuning) -> bool:
+    seconds, started = tuning.budget and tuning.budget.seconds, group.started_at
+    return bool(seconds and started and clock.seconds_between(started, clock.now()) >= seconds)
+
+
+def _is_full(tuning: HPTuning, members: Sequence[Member]) -> bool:
+    most = tuning.budget and tuning.budget.n_experiments
+    return bool(most and len(members) >= most)

@@ -1,4 +1,8 @@
-"""A space and what was tried in it → the params to try next. Pure."""
+"""A space and what was tried in it → the params to try next. Pure: the same past and seed give the same future.
+
+Sources: the platform's rules (grid, random, hyperband as of Li et al., "Hyperband", JMLR 2018, Algorithm 1), and for
+bayesian optimisation `bayes`, which is handed in.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +10,114 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from polylocal.polyaxonfile import HPTuning, Matrix
+from polylocal.polyaxonfile import HPTuning, Hyperband, Matrix, SearchMetric
 
-Suggestion = dict[str, Any]
+Params = dict[str, Any]
 
 _TRIES = 1000  # draws in a row that give nothing new: the space is as good as used up
+_ALMOST = 1e-9  # what powers of a fraction may be off by
 
 
-def suggestions(tuning: HPTuning, seed: str) -> Iterator[Suggestion]:
-    """Every suggestion of a search that needs no results, always in the same order for the same seed.
+@dataclass(frozen=True)
+class Trial:
+    """What became of one experiment. `value` None: it failed, or never told the metric."""
 
-    `seed` is used where the file names none. Raises ValueError for an algorithm that learns from results.
-    """
-    if tuning.algorithm == "grid":
-        return itertools.islice(_grid(tuning), tuning.grid_search.n_experiments if tuning.grid_search else None)
+    id: int
+    params: Params
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Params to try; `of` is the trial that goes on with them, None: a new one."""
+
+    params: Params
+    of: int | None = None
+
+
+Past = Sequence[Sequence[Trial]]  # of each iteration, in the order in which they were suggested
+Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params]
+
+
+def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Suggestion]:
+    """The experiments of the next iteration; none: the search is over. `seed` counts where the file names none."""
+    seed = str(tuning.seed) if tuning.seed else seed
+    if tuning.hyperband:
+        return _hyperband(tuning, tuning.hyperband, seed, past)
+    if tuning.bo:
+        if not past:
+            return [
+                Suggestion(params) for params in itertools.islice(sampled(tuning, seed), tuning.bo.n_initial_trials)
+            ]
+        if len(past) > tuning.bo.n_iterations:
+            return []
+        return [Suggestion(bayes(tuning, seed, [trial for trials in past for trial in trials]))]
+    return [] if past else [Suggestion(params) for params in suggestions(tuning, seed)]
+
+
+def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
+    """All that a search tries which needs no results. Raises ValueError for one that learns from them."""
+    if tuning.hyperband or tuning.bo:
+        raise ValueError(f"`{tuning.algorithm}` learns from results")
     if tuning.random_search:
-        return itertools.islice(_random(tuning, seed), tuning.random_search.n_experiments)
-    raise ValueError(f"`{tuning.algorithm}` learns from results")
+        seed = str(tuning.seed) if tuning.seed else seed
+        return itertools.islice(sampled(tuning, seed), tuning.random_search.n_experiments)
+    return itertools.islice(
+        _grid(tuning.matrix or {}), tuning.grid_search.n_experiments if tuning.grid_search else None
+    )
 
 
-def _grid(tuning: HPTuning) -> Iterator[Suggestion]:
+def metric_of(tuning: HPTuning) -> SearchMetric | None:
+    """What the search goes by; a grid goes by nothing, or by what it stops early for."""
+    if tuning.hyperband or tuning.bo:
+        return (tuning.hyperband or tuning.bo).metric  # type: ignore[union-attr]
+    rules = tuning.early_stopping or []
+    return SearchMetric(name=rules[0].metric, optimization=rules[0].optimization) if rules else None
+
+
+def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
+    """Those that have a value; of equal ones the earlier is the better."""
+    told = [trial for trial in trials if trial.value is not None]
+    return sorted(told, key=lambda trial: (trial.value or 0.0) * (-1 if metric.optimization == "maximize" else 1))
+
+
+# -- grid and random --------------------------------------------------------------------------------------------------
+
+
+def _grid(matrix: Mapping[str, Matrix]) -> Iterator[Params]:
     """The product, in the order of the matrix; the last name varies fastest."""
-    matrix = tuning.matrix or {}
     for values in itertools.product(*(option.listed for option in matrix.values())):
         yield dict(zip(matrix, values, strict=True))
 
 
-def _random(tuning: HPTuning, seed: str) -> Iterator[Suggestion]:
+def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
     """Draws without a repetition, until the space has no more."""
     matrix = tuning.matrix or {}
-    chance = random.Random(str(tuning.seed) if tuning.seed else seed)
-    draws = {name: _drawing(option, chance) for name, option in matrix.items()}
+    chance = random.Random(seed)
+    draws = {name: drawing(option, chance) for name, option in matrix.items()}
     seen = set[str]()
     in_vain = 0
     while in_vain < _TRIES:
         drawn = {name: draw() for name, draw in draws.items()}
-        if _key(drawn) in seen:
+        if key(drawn) in seen:
             in_vain += 1
             continue
         in_vain = 0
-        seen.add(_key(drawn))
+        seen.add(key(drawn))
         yield drawn
     rest = _finite(matrix)
     if rest is not None:  # few are left, and chance finds them late
         for each in rest:
-            if _key(each) not in seen:
-                seen.add(_key(each))
+            if key(each) not in seen:
+                seen.add(key(each))
                 yield each
 
 
-def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Suggestion] | None:
+def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Params] | None:
     """The whole space, if it has an end."""
     lists = []
     for option in matrix.values():
@@ -68,11 +127,12 @@ def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Suggestion] | None:
     return (dict(zip(matrix, values, strict=True)) for values in itertools.product(*lists))
 
 
-def _key(suggestion: Suggestion) -> str:
-    return json.dumps(suggestion, sort_keys=True, default=str)
+def key(params: Params) -> str:
+    """The same for the same point of the space."""
+    return json.dumps(params, sort_keys=True, default=str)
 
 
-def _drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
+def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
     """Gives one value of a parameter each time."""
     if option.pvalues:
         values, weights = zip(*option.pvalues, strict=True)
@@ -94,3 +154,57 @@ _DRAWS: dict[str, Callable[..., float]] = {
     "normal": lambda chance, loc, scale: chance.gauss(loc, scale),
     "lognormal": lambda chance, loc, scale: math.exp(chance.gauss(loc, scale)),
 }
+
+
+# -- hyperband --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of successive halving: so many configurations with so much of the resource each."""
+
+    configurations: int
+    resource: float
+
+
+def brackets(max_iter: int, eta: float) -> list[list[Round]]:
+    """All rounds of all brackets, the most exploring bracket first."""
+    most = 0
+    while eta > 1 and eta ** (most + 1) <= max_iter + _ALMOST:
+        most += 1
+    found = []
+    for s in range(most, -1, -1):
+        n = math.ceil((most + 1) * eta**s / (s + 1) - _ALMOST)
+        resource = max_iter * eta**-s
+        rounds = [Round(int(n * eta**-k + _ALMOST), resource * eta**k) for k in range(s + 1)]
+        found.append([each for each in rounds if each.configurations])
+    return found
+
+
+def _hyperband(tuning: HPTuning, band: Hyperband, seed: str, past: Past) -> list[Suggestion]:
+    plan = brackets(band.max_iter, band.eta)
+    bracket, number = 0, 0  # where the next iteration is
+    survivors: list[Trial] = []
+    for trials in past:
+        number += 1
+        survivors = []
+        if number < len(plan[bracket]):
+            survivors = best_first(trials, band.metric)[: plan[bracket][number].configurations]
+        if not survivors:  # the bracket has come to its end, or nobody in it told a metric
+            bracket, number = bracket + 1, 0
+    if bracket >= len(plan):
+        return []
+    resource = _resource(band, plan[bracket][number].resource)
+    if number:
+        return [Suggestion({**trial.params, **resource}, trial.id) for trial in survivors]
+    before = sum(rounds[0].configurations for rounds in plan[:bracket])
+    wanted = plan[bracket][0].configurations
+    points = list(itertools.islice(sampled(tuning, seed), before, before + wanted))
+    if not points:  # a small space was tried as a whole by the brackets before: with more of the resource once more
+        points = list(itertools.islice(sampled(tuning, seed), wanted))
+    return [Suggestion({**params, **resource}) for params in points]
+
+
+def _resource(band: Hyperband, amount: float) -> Params:
+    is_whole = band.resource.type == "int"
+    return {band.resource.name: int(amount + _ALMOST) if is_whole else amount}

@@ -13,10 +13,11 @@ from contextlib import suppress
 from polylocal import clock, logs
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, groups, outcome, recovery
+from polylocal.runner import container, outcome, recovery
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
+from polylocal.runner.groups import Groups
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -37,6 +38,7 @@ class Supervisor:
         self._wake = threading.Event()
         self._active: dict[int, Execution] = {}
         self._lock = threading.Lock()
+        self._groups = Groups(tools, self.wake)
         self._reconcile_at = 0.0
 
     def wake(self) -> None:
@@ -61,7 +63,7 @@ class Supervisor:
         """One look at everything."""
         self._take_up()
         self._stop_wanted()
-        self._tend_groups()
+        self._groups.tend_all()
         self._resolve_builds()
         if self._tools.link.info or self._tools.link.check():
             self._fill_capacity(self._tools.link.info)
@@ -112,15 +114,6 @@ class Supervisor:
                 self._tools.store.runs.transition(run, Status.STOPPED, message)
             else:
                 self._begin(run)
-
-    def _tend_groups(self) -> None:
-        for group in self._tools.store.groups.open():
-            try:
-                groups.tend(group, self._tools)
-            except StoreError:
-                raise
-            except Exception:  # a bug that one group meets must not hold up everybody's runs
-                log.exception("run=%s: could not be tended", group.label)
 
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""

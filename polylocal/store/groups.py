@@ -5,13 +5,29 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from polylocal import clock
 from polylocal.statuses import Kind, Status
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import Project, Run, User, row_of
+from polylocal.store.rows import Json, Project, Run, User, row_of
 from polylocal.store.runs import NewRun, insert, move
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a search must know of an experiment."""
+
+    pk: int
+    id: int
+    iteration: int
+    status: str
+    params: Json
+    last_metric: Json
+    is_held: bool
+    is_stopping: bool
+
 
 STOPPED = "User stopped experiment group"
 STOPPED_PENDING = "User stopped pending experiments"
@@ -30,11 +46,27 @@ class Groups:
         with self._database.read() as db:
             return [row_of(Run, row) for row in db.execute(f"{SELECT} where {condition} order by r.pk")]
 
-    def members(self, group: Run) -> list[Run]:
+    def members(self, group: Run) -> list[Member]:
         """The visible experiments of a group, the oldest first."""
+        query = (
+            "select pk, id, iteration, status, params, last_metric, is_held, stop_requested_at from runs r"
+            f" where {_MEMBERS} and {VISIBLE} order by r.pk"
+        )
         with self._database.read() as db:
-            found = db.execute(f"{SELECT} where {_MEMBERS} and {VISIBLE} order by r.pk", (group.pk,))
-            return [row_of(Run, row) for row in found]
+            rows = db.execute(query, (group.pk,)).fetchall()
+        return [
+            Member(
+                pk=row["pk"],
+                id=row["id"],
+                iteration=row["iteration"],
+                status=row["status"],
+                params=json.loads(row["params"] or "{}"),
+                last_metric=json.loads(row["last_metric"] or "{}"),
+                is_held=bool(row["is_held"]),
+                is_stopping=row["stop_requested_at"] is not None,
+            )
+            for row in rows
+        ]
 
     def counts(self, group: Run) -> Counter[str]:
         """Visible experiments per status; those selected, for a selection."""
@@ -50,13 +82,13 @@ class Groups:
     def suggest(self, group: Run, project: Project, user: User, experiments: Sequence[NewRun]) -> bool:
         """Make the next experiments of a group, which runs from then on; they are held until it lets them go.
 
-        `group` tells how many were made before: False, and nothing is made, if that is not so any more.
+        `group` tells how many of its iteration were made before: False, and nothing is made, if that is not so now.
         """
         with self._database.write() as db:
             claimed = db.execute(
-                "update runs as r set suggested = suggested + ? where pk = ? and suggested = ?"
+                "update runs as r set suggested = suggested + ? where pk = ? and suggested = ? and iteration = ?"
                 f" and {OPEN} and {VISIBLE} and stop_requested_at is null",
-                (len(experiments), group.pk, group.suggested),
+                (len(experiments), group.pk, group.suggested, group.iteration),
             ).rowcount
             if claimed:
                 move(db, group.pk, Status.RUNNING, None, None, None, None)
@@ -64,6 +96,16 @@ class Groups:
                 insert(db, project, user, experiment)
         self._hint(group.pk)
         return bool(claimed)
+
+    def advance(self, group: Run) -> None:
+        """On to the next iteration, once."""
+        with self._database.write() as db:
+            db.execute(
+                "update runs as r set iteration = iteration + 1, suggested = 0"
+                f" where pk = ? and iteration = ? and {OPEN}",
+                (group.pk, group.iteration),
+            )
+        self._hint(group.pk)
 
     def release(self, group: Run) -> int:
         """Let the oldest held experiments go, as many as the group's concurrency has room for. Returns how many."""
@@ -87,7 +129,22 @@ class Groups:
             self._hint(group.pk)
         return int(released)
 
-    def stop(self, group: Run, *, pending_only: bool) -> None:
+    def drop_held(self, group: Run, message: str) -> int:
+        """Stop the experiments that were not let go yet, and nothing else. Returns how many."""
+        with self._database.write() as db:
+            held = [
+                row["pk"]
+                for row in db.execute(
+                    f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.is_held", (group.pk,)
+                ).fetchall()
+            ]
+            for pk in held:
+                move(db, pk, Status.STOPPED, message, None, None, None)
+        if held:
+            self._hint(group.pk)
+        return len(held)
+
+    def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
         """Stop the experiments that have not begun, or all of them, and the group."""
         now = clock.now()
         with self._database.write() as db:
@@ -100,14 +157,16 @@ class Groups:
                 ).fetchall()
             ]
             for pk in held:
-                move(db, pk, Status.STOPPED, STOPPED_PENDING if pending_only else STOPPED, None, None, None)
+                move(
+                    db, pk, Status.STOPPED, message or (STOPPED_PENDING if pending_only else STOPPED), None, None, None
+                )
             if not pending_only:
                 db.execute(
                     "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
                     f" where {_MEMBERS} and {OPEN}",
                     (now, group.pk),
                 )
-            move(db, group.pk, Status.STOPPED, STOPPED, None, None, None)
+            move(db, group.pk, Status.STOPPED, message or STOPPED, None, None, None)
         self._hint(group.pk)
 
     def select(self, group: Run, experiments: Iterable[Run], operation: str | None) -> None:

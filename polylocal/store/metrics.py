@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from polylocal import clock
 from polylocal.store.database import Database
+from polylocal.store.queries import VISIBLE
 from polylocal.store.rows import MetricRow, Run, row_of
 
 _SELECT = "select m.*, r.id as experiment from metrics m join runs r on r.pk = m.run_pk"
@@ -42,10 +43,24 @@ class Metrics:
         """Count and one page of an experiment's metrics, or of all experiments of a group; the oldest first."""
         where = "m.run_pk = :pk"
         if run.kind == "group":
-            where = "m.run_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'"
-            where += " union select experiment_pk from selections where group_pk = :pk)"
+            where = f"m.run_pk in (select pk from runs r where group_pk = :pk and kind = 'experiment' and {VISIBLE}"
+            where += " union select r.pk from selections s join runs r on r.pk = s.experiment_pk"
+            where += f" where s.group_pk = :pk and {VISIBLE})"
         values = {"pk": run.pk, "limit": limit, "offset": offset}
         with self._database.read() as db:
             count = db.execute(f"select count(*) from metrics m where {where}", values).fetchone()[0]
             found = f"{_SELECT} where {where} order by m.created_at, m.id limit :limit offset :offset"
             return count, [row_of(MetricRow, row) for row in db.execute(found, values)]
+
+    def series(self, group: Run, name: str) -> dict[int, list[float]]:
+        """The values of one metric of each experiment of a group, by pk, the oldest first."""
+        query = (
+            'select m.run_pk, json_extract(m."values", ?) as value from metrics m join runs r on r.pk = m.run_pk'
+            " where r.group_pk = ? and r.kind = 'experiment' and value is not null"
+            " order by m.run_pk, m.created_at, m.id"
+        )
+        found: dict[int, list[float]] = {}
+        with self._database.read() as db:
+            for row in db.execute(query, (f'$."{name}"', group.pk)):
+                found.setdefault(row["run_pk"], []).append(float(row["value"]))
+        return found

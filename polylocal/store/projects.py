@@ -88,8 +88,9 @@ class Projects:
                 f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where {among} and {OPEN}",
                 (now, project.id),
             )
-            db.execute(f"update runs set archived_at = ? where {among}", (now, project.id))
-            db.execute("update projects set archived_at = ? where id = ?", (now, project.id))
+            db.execute("update projects set archived_at = ? where id = ? and archived_at is null", (now, project.id))
+            if db.execute("select changes()").fetchone()[0]:  # twice at the same moment is once
+                db.execute(f"update runs set archived_at = ? where {among}", (now, project.id))
 
     def restore(self, project: Project) -> None:
         """Back in sight, with the runs that went out of it at the same moment."""

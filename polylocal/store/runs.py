@@ -27,7 +27,7 @@ _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
 _SERVERS = "('notebook', 'tensorboard')"
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
-_INSERTABLE |= {"search_algorithm", "concurrency"}
+_INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
     {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}

@@ -113,7 +113,7 @@ def group_detail(
     """`counts` are the experiments of the group per status."""
     return {
         **group_item(run, bookmarked),
-        "current_iteration": run.iteration,
+        "current_iteration": run.iteration + (1 if run.suggested else 0),  # those that have begun
         "content": run.content or "",  # older clients take no null here
         "hptuning": (run.config or {}).get("hptuning"),
         "config": run.config,

@@ -1,0 +1,212 @@
+"""Bayesian optimisation: a Gaussian process over what was tried → the next point. Needs scikit-learn (`polylocal[bo]`).
+
+Run as a program it reads one question as JSON and answers with one point: the daemon stays as small as it is without.
+
+Sources: Snoek et al., "Practical Bayesian Optimization of Machine Learning Algorithms" (2012), for the acquisition
+functions; the platform's rules for the encoding and for how the acquisition is maximised.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from polylocal.errors import SetupError
+from polylocal.polyaxonfile import HPTuning, Matrix
+from polylocal.runner.search import Params, Trial, best_first, key, sampled
+
+N_WARMUP = 1000  # points at which the acquisition is looked at first
+N_ITER = 5  # of the best of them, climbed from by L-BFGS
+CANDIDATES = 4096  # at most, of a space that is all lists
+TIMEOUT_S = 300
+
+Axis = list[float]
+
+
+def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
+    """The next point, found out by another process. Raises SetupError where scikit-learn is missing."""
+    question = {
+        "tuning": tuning.model_dump(exclude_none=True),
+        "seed": seed,
+        "trials": [asdict(trial) for trial in trials],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # small matrices: threads only wait
+    )
+    if done.returncode:
+        words = done.stderr.strip().splitlines()
+        raise SetupError(words[-1] if words else "bayesian optimisation ended without a word")
+    found: Params = json.loads(done.stdout)
+    return found
+
+
+def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
+    """The point where the acquisition function is highest, of those that were not tried."""
+    import numpy as np
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, Matern
+
+    if tuning.bo is None:
+        raise ValueError("not a bayesian optimisation")
+    utility, metric, matrix = tuning.bo.utility_function, tuning.bo.metric, tuning.matrix or {}
+    tried = {key({name: trial.params.get(name) for name in matrix}) for trial in trials}
+    told = best_first(trials, metric)
+    fresh = [params for params in _some(tuning, f"{seed}/{len(trials)}", utility) if key(params) not in tried]
+    if not fresh:
+        return next(iter(sampled(tuning, seed)))  # every point was tried: there is no new one to give
+    if len(told) < 2:
+        return fresh[0]
+    process = utility.gaussian_process if utility else None
+    scale, nu = (process.length_scale, process.nu) if process else (1.0, 1.5)
+    kernel = RBF(scale) if process and process.kernel == "rbf" else Matern(length_scale=scale, nu=nu)
+    sign = 1.0 if metric.optimization == "maximize" else -1.0
+    x = np.array([_encoded(matrix, trial.params) for trial in told])
+    y = np.array([sign * float(trial.value or 0.0) for trial in told])
+    spread = float(y.std()) or 1.0
+    values = (y - y.mean()) / spread
+    number = abs(hash_of(seed)) % 2**32
+    regressor = GaussianProcessRegressor(
+        kernel=kernel,
+        alpha=1e-6,
+        n_restarts_optimizer=process.n_restarts_optimizer if process else 0,
+        random_state=number,
+    )
+    regressor.fit(x, values)
+    points = np.array([_encoded(matrix, params) for params in fresh])
+    gain = _acquisition(regressor, points, float(values.max()), utility)
+    if _is_listed(matrix):
+        return fresh[int(np.argmax(gain))]
+    starts = [fresh[i] for i in np.argsort(-gain, kind="stable")[: (utility.n_iter if utility else None) or N_ITER]]
+    climbed = [_climbed(matrix, params, regressor, float(values.max()), utility) for params in starts]
+    candidates = [params for params in [*climbed, *starts] if key(params) not in tried]
+    final = _acquisition(
+        regressor, np.array([_encoded(matrix, params) for params in candidates]), float(values.max()), utility
+    )
+    return candidates[int(np.argmax(final))]
+
+
+def hash_of(seed: str) -> int:
+    """The same number for the same seed in every process."""
+    return int.from_bytes(seed.encode()[-8:].rjust(8, b"\0"), "big")
+
+
+def _some(tuning: HPTuning, seed: str, utility: Any) -> list[Params]:
+    wanted = CANDIDATES if _is_listed(tuning.matrix or {}) else (utility.n_warmup if utility else None) or N_WARMUP
+    found = []
+    for params in sampled(tuning, seed):
+        found.append(params)
+        if len(found) >= wanted:
+            break
+    return found
+
+
+def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:
+    """How much each point promises: upper confidence bound, expected improvement, or probability of improvement."""
+    import numpy as np
+    from scipy.stats import norm
+
+    mean, deviation = regressor.predict(points, return_std=True)
+    name = utility.acquisition_function if utility else "ucb"
+    if name == "ucb":
+        kappa = utility.kappa if utility else 2.576
+        return mean + kappa * deviation
+    above = mean - best - utility.eps
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(deviation > 0, above / deviation, 0.0)
+    if name == "poi":
+        return norm.cdf(z)
+    return np.where(deviation > 0, above * norm.cdf(z) + deviation * norm.pdf(z), 0.0)
+
+
+def _climbed(matrix: dict[str, Matrix], params: Params, regressor: Any, best: float, utility: Any) -> Params:
+    """From a point uphill along the axes that have no steps."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    start = _encoded(matrix, params)
+    free = _free(matrix)
+    if not free:
+        return params
+
+    def downhill(values: Any) -> float:
+        point = list(start)
+        for place, value in zip(free, values, strict=True):
+            point[place] = float(value)
+        return -float(_acquisition(regressor, np.array([point]), best, utility)[0])
+
+    done = minimize(downhill, [start[i] for i in free], bounds=[(0.0, 1.0)] * len(free), method="L-BFGS-B")
+    moved = dict(params)
+    for place, value in zip(free, done.x, strict=True):
+        name = _names(matrix)[place]
+        moved[name] = _decoded(matrix[name], float(value))
+    return moved
+
+
+def _encoded(matrix: dict[str, Matrix], params: Params) -> list[float]:
+    """A point in the unit cube: numbers along their range, words each on an axis of its own."""
+    found: list[float] = []
+    for name, option in matrix.items():
+        found += _axes(option, params.get(name))
+    return found
+
+
+def _axes(option: Matrix, value: Any) -> Axis:
+    if option.is_distribution:
+        low, high = getattr(option, option.option)[:2]
+        number = math.log(value) if "log" in option.option and value > 0 else float(value)
+        return [(number - low) / (high - low)]
+    listed = option.listed
+    if all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed):
+        low, high = float(min(listed)), float(max(listed))
+        return [(float(value) - low) / (high - low) if high > low else 0.0]
+    return [1.0 if item == value else 0.0 for item in listed]
+
+
+def _decoded(option: Matrix, place: float) -> float:
+    low, high = getattr(option, option.option)[:2]
+    number = low + place * (high - low)
+    return math.exp(number) if option.option == "loguniform" else number
+
+
+def _names(matrix: dict[str, Matrix]) -> list[str]:
+    """The parameter of each axis."""
+    return [name for name, option in matrix.items() for _ in _axes(option, _any(option))]
+
+
+def _free(matrix: dict[str, Matrix]) -> list[int]:
+    smooth = {name for name, option in matrix.items() if option.option in ("uniform", "loguniform")}
+    return [place for place, name in enumerate(_names(matrix)) if name in smooth]
+
+
+def _any(option: Matrix) -> Any:
+    return 1.0 if option.is_distribution else option.listed[0]
+
+
+def _is_listed(matrix: dict[str, Matrix]) -> bool:
+    return not any(option.is_distribution for option in matrix.values())
+
+
+def main() -> None:
+    question = json.load(sys.stdin)
+    tuning = HPTuning.model_validate(question["tuning"])
+    try:
+        found = suggest(tuning, question["seed"], [Trial(**trial) for trial in question["trials"]])
+    except ImportError as error:
+        sys.exit(f"bayesian optimisation needs scikit-learn: pip install 'polylocal[bo]' ({error})")
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
