@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support import Daemon
 
+from clients import files
 from clients.originals import Person, facts, rows
-from polylocal.client import Client
+from clients.stored import finished, log
+from polylocal.client import Client, RunReference
 
 pytestmark = pytest.mark.engine
 
@@ -102,3 +111,84 @@ def test_code_of_a_project_that_is_not_there(person: Person) -> None:
     person.polyaxon("project", "-p", f"{person.name}/passing", "delete", answers="y\n")
     # with the project, the folder's memory of it is gone
     assert "Please initialize your project" in person.polyaxon("upload", code=1)
+
+
+def test_code_from_elsewhere(person: Person, client: Client, repository: Repository) -> None:
+    """Only the new program has words for it: a repository's address, and fetching it again."""
+    person.begin_project("external")
+    if person.is_old:
+        person.polyaxon("project", "git", f"--url={repository.url}", code=2)
+        return
+    repository.commit(message="old\n")
+    said = person.polyaxon("project", "git", f"--url={repository.url}")
+    assert f"Project was successfully initialized with `{repository.url}`." in said
+    person.write({"job.yml": files.job("cat message")})
+    first = person.run("-f", "job.yml")
+    finished(client, first)
+    assert log(client, first) == b"old\n"
+    repository.commit(message="new\n")
+    assert "Project was successfully synced with latest changes." in person.polyaxon("project", "git", "--sync")
+    second = person.run("-f", "job.yml")
+    finished(client, second)
+    assert log(client, second) == b"new\n"
+
+
+def test_new_code_is_run_where_that_is_wished(person: Person, client: Client, repository: Repository) -> None:
+    person.begin_project("integrated")
+    if person.is_old:
+        person.polyaxon("project", "ci", "--enable", code=2)
+        return
+    repository.commit(**{"message": "built\n", "polyaxonci.yml": files.job("cat message")})
+    person.polyaxon("project", "git", f"--url={repository.url}")
+    assert "CI was successfully enabled" in person.polyaxon("project", "ci", "--enable")
+    repository.commit(message="and run\n")
+    person.polyaxon("project", "git", "--sync")
+    jobs = rows(person.polyaxon("project", "jobs"), "Jobs:")
+    assert len(jobs) == 1
+    run = RunReference(person.name, "integrated", "job", int(jobs[0]["id"]))
+    finished(client, run)
+    assert log(client, run) == b"and run\n"
+    assert "CI was successfully disabled" in person.polyaxon("project", "ci", "--disable")
+    repository.commit(message="and not\n")
+    person.polyaxon("project", "git", "--sync")
+    assert len(rows(person.polyaxon("project", "jobs"), "Jobs:")) == 1
+
+
+@dataclass
+class Repository:
+    """A git repository that is served over HTTP."""
+
+    folder: Path
+    url: str
+
+    def commit(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+            self.git("add", name)
+        self.git("-c", "user.name=ann", "-c", "user.email=ann@example.org", "commit", "--quiet", "-m", "change")
+        self.git("update-server-info")
+
+    def git(self, *arguments: str) -> None:
+        subprocess.run(["git", "-C", str(self.folder), *arguments], check=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments: Any) -> None:
+            """Be quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        made = Repository(folder, f"http://127.0.0.1:{server.server_port}/.git")
+        made.git("init", "--quiet", "--initial-branch=master")
+        yield made
+        server.shutdown()
+        serving.join()
