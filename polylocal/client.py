@@ -82,8 +82,14 @@ class Client:
         where = f"{kind}/start" if kind in ("notebook", "tensorboard") else f"{kind}s"
         return self._json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
 
-    def group_experiments(self, group: RunReference) -> list[Json]:
-        return list(self._pages(f"/api/v1/{group.owner}/{group.project}/experiments/?group={group.id}&sort=created_at"))
+    def group_results(self, group: RunReference, metric: str | None, minimize: bool) -> Json:
+        wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
+        return self._json("GET", f"{group.path}/results/", params=wanted)
+
+    def group_table(self, group: RunReference, metric: str | None, minimize: bool) -> str:
+        """The same as CSV."""
+        wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
+        return self._call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
 
     def find(self, kind: str, run_id: int) -> Json:
         """A run by kind and number, with where it is and what it waits for."""

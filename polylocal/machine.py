@@ -96,7 +96,7 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
             return otherwise
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    memory = known(pynvml.nvmlDeviceGetMemoryInfo, None)  # chips that share the machine's memory have none to tell
     sensor = pynvml.NVML_TEMPERATURE_GPU
     return Gpu(
         index=index,
@@ -109,9 +109,9 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
         utilization_gpu=int(known(lambda h: pynvml.nvmlDeviceGetUtilizationRates(h).gpu, 0)),
         power_draw=int(known(pynvml.nvmlDeviceGetPowerUsage, 0)) // 1000,
         power_limit=int(known(pynvml.nvmlDeviceGetEnforcedPowerLimit, 0)) // 1000,
-        memory_total=memory.total,
-        memory_free=memory.free,
-        memory_used=memory.used,
+        memory_total=memory.total if memory else 0,
+        memory_free=memory.free if memory else 0,
+        memory_used=memory.used if memory else 0,
     )
 
 

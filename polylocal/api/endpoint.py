@@ -159,7 +159,7 @@ class Call:
         is_about_itself = (
             self.endpoint.access is Access.TRACK and self.endpoint.kind == own.kind and self.number("id") == own.id
         )
-        only_looks = reads_only and (self.endpoint.method == "GET" or self.endpoint.answer is TokenItem)
+        only_looks = reads_only and (self.endpoint.method in ("GET", "WS") or self.endpoint.answer is TokenItem)
         if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, experiments, runs
-from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
+from polylocal.api import bodies, experiments, results, runs
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.making import make
 from polylocal.api.resources import Json
 from polylocal.api.resources.experiments import MetricItem
-from polylocal.api.resources.groups import GroupDetail, GroupItem, GroupStatusItem
+from polylocal.api.resources.groups import GroupDetail, GroupItem, GroupResults, GroupStatusItem
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -44,6 +44,18 @@ def select(call: Call) -> Json:
     return runs.detail(call, call.store.runs.by_pk(group.pk))
 
 
+def table(call: Call) -> GroupResults | Response:
+    """`?metric=` and `?optimization=` where the search has none; `?format=csv`."""
+    try:
+        named = results.parameters(call.query("metric"), call.query("optimization"))
+    except ValueError as error:
+        raise refuse("optimization is `maximize` or `minimize`.") from error
+    found = results.results(call.store, call.run, named)
+    if call.query("format") == "csv":
+        return Response(results.as_csv(found), media_type="text/csv")
+    return found
+
+
 def _selected(call: Call, ids: list[int]) -> list[Run]:
     found = call.store.groups.find(call.project, ids)
     if len(found) != len(set(ids)):
@@ -61,6 +73,18 @@ ENDPOINTS = [
     *runs.common(Kind.GROUP, GroupDetail, GroupStatusItem),
     Endpoint("POST", f"{_ONE}/stop", stop, "Stop a group", Access.WRITE, bodies.StoppedGroup),
     Endpoint("GET", f"{_ONE}/metrics", experiments.metrics, "Metrics of a group", answer=MetricItem, many=True),
+    Endpoint(
+        "GET",
+        f"{_ONE}/results",
+        table,
+        "What the experiments of a group have come to, the best first",
+        answer=GroupResults,
+        query=(
+            Query("metric", "the metric to compare by; default: that of the search"),
+            Query("optimization", "`maximize` or `minimize` it"),
+            Query("format", "csv: as a table for other programs"),
+        ),
+    ),
     Endpoint(
         "PUT", _SELECTION, select, "Change what a selection holds", Access.WRITE, bodies.ChangedSelection, GroupDetail
     ),

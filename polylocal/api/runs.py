@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api import bodies
+from polylocal.api import bodies, results
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.making import clone, make
 from polylocal.api.paging import LIMIT, envelope, window
@@ -223,7 +223,8 @@ def detail(call: Call, run: Run) -> Json:
         return {**server_detail(run, bookmarked, warnings)}
     if kind is Kind.GROUP:
         tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, group=run)
-        return {**group_detail(run, bookmarked, call.store.groups.counts(run), tensorboard, warnings)}
+        best = results.best(call.store, run)
+        return {**group_detail(run, bookmarked, call.store.groups.counts(run), tensorboard, best, warnings)}
     outputs = call.services.outputs(run)
     path = str(outputs) if outputs else None
     if kind is Kind.JOB:

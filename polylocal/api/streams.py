@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import logs
 from polylocal.api import access
@@ -174,7 +174,7 @@ def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_o
             await client.refuse(missing if isinstance(error, NotFound) else str(error))
         else:
             await _until_gone(socket, handler(client))
-        if socket.application_state is WebSocketState.CONNECTED:
+        with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
             await socket.close()
 
     return accept
@@ -198,10 +198,12 @@ def _admit(call: Call) -> None:
 async def _until_gone(socket: WebSocket, work: Awaitable[None]) -> None:
     """Do the work, unless the client goes before it is done: a quiet log must not be followed for nobody."""
     sending, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(socket))
-    await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-    for task in (sending, leaving):
-        task.cancel()
-    results = await asyncio.gather(sending, leaving, return_exceptions=True)
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:  # also when the daemon ends
+        for task in (sending, leaving):
+            task.cancel()
+        results = await asyncio.gather(sending, leaving, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal import __version__
-from polylocal.cli import daemon, projects, runs, show
+from polylocal.cli import daemon, groups, projects, runs, show
 from polylocal.errors import InvalidInput, PolylocalError
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command("resume", rich_help_panel=_RUNS)(runs.resume)
 app.command("copy", rich_help_panel=_RUNS)(runs.copy)
 app.command("rm", rich_help_panel=_RUNS)(runs.remove)
 app.command("outputs", rich_help_panel=_RUNS)(runs.outputs)
+app.add_typer(groups.app, name="group", rich_help_panel=_RUNS)
 app.add_typer(projects.app, name="project", rich_help_panel=_PROJECTS)
 app.command("upload", rich_help_panel=_PROJECTS)(projects.upload)
 app.command("token", rich_help_panel=_PROJECTS)(daemon.token)

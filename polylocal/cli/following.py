@@ -7,7 +7,7 @@ import time
 
 from rich.text import Text
 
-from polylocal.cli import show
+from polylocal.cli import groups, show
 from polylocal.client import Client, Json, RunReference
 from polylocal.statuses import is_done
 
@@ -18,7 +18,7 @@ _PATIENCE_S = 2.0
 def follow(api: Client, run: RunReference) -> Json:
     """Show the run until it is done; returns it as it then is."""
     if run.kind == "group":
-        return _follow_group(api, run)
+        return groups.follow(api, run)
     found = _show_build(api, run) if run.kind != "build" else api.run(run)
     _copy_log(api, run)
     found = api.run(run)
@@ -42,23 +42,6 @@ def exit_code(found: Json) -> int:
         return 0
     code = found.get("exit_code")
     return code if isinstance(code, int) and 0 < code < 256 else 1
-
-
-def _follow_group(api: Client, group: RunReference) -> Json:
-    """A line for each experiment that ends."""
-    told = set[int]()
-    while True:
-        found = api.run(group)  # asked first: what ended before is among the experiments
-        for experiment in api.group_experiments(group):
-            if is_done(experiment["last_status"]) and experiment["id"] not in told:
-                told.add(experiment["id"])
-                about = [f"{name}={value}" for name, value in (experiment["params"] or {}).items()]
-                about += [f"{name}: {value:g}" for name, value in (experiment["last_metric"] or {}).items()]
-                line = Text(f"experiment/{experiment['id']} ").append_text(show.status(experiment["last_status"]))
-                show.say(line.append(f"  {'  '.join(about)}"))
-        if is_done(found["last_status"]):
-            return found
-        time.sleep(PAUSE_S)
 
 
 def _show_build(api: Client, run: RunReference) -> Json:

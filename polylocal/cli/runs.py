@@ -147,6 +147,7 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("commit", found.get("commit")),
             ("search", found.get("search_algorithm")),
             ("experiments", _experiments(found)),
+            ("best", _best(found)),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
             ("command", _command(found)),
             ("outputs", found.get("outputs_path")),
@@ -257,6 +258,14 @@ def _experiments(found: Json) -> str | None:
     words = ("succeeded", "failed", "stopped", "running", "pending")
     counts = ((found[f"num_{word}_experiments"], word) for word in words)
     return f"{found['num_experiments']}: {', '.join(f'{n} {word}' for n, word in counts if n) or 'none yet'}"
+
+
+def _best(found: Json) -> str | None:
+    best = found.get("best_experiment")
+    if not best:
+        return None
+    params = ", ".join(f"{name}={value}" for name, value in best["params"].items())
+    return f"experiment/{best['id']}: {best['metric']} {best['value']:g} with {params}"
 
 
 def _command(found: Json) -> str:

@@ -36,15 +36,20 @@ def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
         "seed": seed,
         "trials": [asdict(trial) for trial in trials],
     }
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # small matrices: threads only wait
-    )
+    # small matrices: more threads would only wait for each other
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            env=environment,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SetupError(f"bayesian optimisation could not be asked: {error}") from error
     if done.returncode:
         words = done.stderr.strip().splitlines()
         raise SetupError(words[-1] if words else "bayesian optimisation ended without a word")

@@ -7,8 +7,9 @@ iteration tries follows from the results of those before it; it is kept here onl
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, SetupError, StoreError
@@ -35,7 +36,6 @@ class Groups:
         self._tools = tools
         self._wake = wake
         self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
-        self._thinking = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def tend_all(self) -> None:
         found = self._tools.store.groups.open()
@@ -103,13 +103,20 @@ class Groups:
         return found.result() if found.done() else None
 
     def _found_out(self, group: Run, tuning: HPTuning, past: search.Past) -> Future[list[Suggestion]]:
-        if tuning.bo and past:  # takes a process of its own a second: nobody else waits for it
-            later = self._thinking.submit(search.following, tuning, group.uuid, past, bayes.ask)
-            later.add_done_callback(lambda done: self._wake())
-            return later
-        now: Future[list[Suggestion]] = Future()
-        now.set_result(search.following(tuning, group.uuid, past, bayes.ask))
-        return now
+        found: Future[list[Suggestion]] = Future()
+
+        def think() -> None:
+            try:
+                found.set_result(search.following(tuning, group.uuid, past, bayes.ask))
+            except Exception as error:  # told where the result is asked for
+                found.set_exception(error)
+
+        if tuning.bo and past:  # a process of its own, for seconds: nobody else waits for it, and no exit does
+            found.add_done_callback(lambda done: self._wake())
+            threading.Thread(target=think, name=f"search {group.label}", daemon=True).start()
+        else:
+            think()
+        return found
 
     def _make(
         self, group: Run, specification: Specification, plan: Sequence[Suggestion], members: Sequence[Member]
@@ -170,7 +177,7 @@ class Groups:
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
     """The trials of the iterations before this one."""
-    metric = search.metric_of(tuning)
+    metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]
     for member in members:
         if member.iteration < iteration:

@@ -71,14 +71,6 @@ def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
     )
 
 
-def metric_of(tuning: HPTuning) -> SearchMetric | None:
-    """What the search goes by; a grid goes by nothing, or by what it stops early for."""
-    if tuning.hyperband or tuning.bo:
-        return (tuning.hyperband or tuning.bo).metric  # type: ignore[union-attr]
-    rules = tuning.early_stopping or []
-    return SearchMetric(name=rules[0].metric, optimization=rules[0].optimization) if rules else None
-
-
 def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
     """Those that have a value; of equal ones the earlier is the better."""
     told = [trial for trial in trials if trial.value is not None]

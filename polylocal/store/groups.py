@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from polylocal import clock
 from polylocal.statuses import Kind, Status
+from polylocal.store import queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Json, Project, Run, User, row_of
@@ -27,6 +28,9 @@ class Member:
     last_metric: Json
     is_held: bool
     is_stopping: bool
+    is_own: bool  # made by the group, not selected into it
+    started_at: str | None
+    finished_at: str | None
 
 
 STOPPED = "User stopped experiment group"
@@ -42,18 +46,21 @@ class Groups:
 
     def open(self) -> list[Run]:
         """Groups that still have something to make or to let go, the oldest first."""
-        condition = f"{OPEN} and r.kind = 'group' and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
+        # by the index of open groups: left to itself SQLite looks at all that there ever were
+        found = f"select r.pk from runs r indexed by runs_groups where r.kind = 'group' and {OPEN}"
+        condition = f"r.pk in ({found}) and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
         with self._database.read() as db:
             return [row_of(Run, row) for row in db.execute(f"{SELECT} where {condition} order by r.pk")]
 
     def members(self, group: Run) -> list[Member]:
-        """The visible experiments of a group, the oldest first."""
+        """The visible experiments of a group, the oldest first; those selected, of a selection."""
+        among = queries.of_group(group)
         query = (
-            "select pk, id, iteration, status, params, last_metric, is_held, stop_requested_at from runs r"
-            f" where {_MEMBERS} and {VISIBLE} order by r.pk"
+            "select pk, id, iteration, status, params, last_metric, is_held, stop_requested_at, group_pk, started_at,"
+            f" finished_at from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
         )
         with self._database.read() as db:
-            rows = db.execute(query, (group.pk,)).fetchall()
+            rows = db.execute(query, among.values).fetchall()
         return [
             Member(
                 pk=row["pk"],
@@ -64,6 +71,9 @@ class Groups:
                 last_metric=json.loads(row["last_metric"] or "{}"),
                 is_held=bool(row["is_held"]),
                 is_stopping=row["stop_requested_at"] is not None,
+                is_own=row["group_pk"] == group.pk,
+                started_at=row["started_at"],
+                finished_at=row["finished_at"],
             )
             for row in rows
         ]

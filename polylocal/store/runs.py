@@ -341,8 +341,11 @@ class Runs:
 
         `servers`: notebooks and tensorboards, which have a queue of their own.
         """
+        # by the index of open runs: left to itself SQLite looks at all servers that there ever were
+        kinds = f"{'' if servers else 'not '}in {_SERVERS}"
+        found = f"select r.pk from runs r indexed by runs_open where {OPEN} and r.kind {kinds}"
         return self._many(
-            f"{SELECT} where {OPEN} and r.is_managed and r.kind {'' if servers else 'not '}in {_SERVERS}"
+            f"{SELECT} where r.pk in ({found}) and r.is_managed"
             " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null and not r.is_held"
             " and (case r.kind when 'build' then r.status = 'created' else b.status = 'succeeded' end)"
             " order by r.priority desc, r.pk limit ?",
@@ -353,8 +356,10 @@ class Runs:
         self, project: Project, kind: Kind, *, experiment: Run | None = None, group: Run | None = None
     ) -> Run | None:
         """The newest notebook or tensorboard of a project, or of one experiment or group in it."""
-        of = "r.project_id = ? and r.kind = ? and r.experiment_pk is ? and r.group_pk is ?"
-        values = (project.id, str(kind), experiment.pk if experiment else None, group.pk if group else None)
+        # the kind stands in the text, or else the index of servers does not apply
+        of = f"r.project_id = ? and r.kind = '{kind}' and r.kind in {_SERVERS}"
+        of += " and r.experiment_pk is ? and r.group_pk is ?"
+        values = (project.id, experiment.pk if experiment else None, group.pk if group else None)
         found = self._many(f"{SELECT} where {of} and {VISIBLE} order by r.pk desc limit 1", values)
         return found[0] if found else None
 
@@ -520,7 +525,7 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
     """What the end of a build means for the runs that wait for it."""
     if not is_done(to):
         return []
-    waiting = f"select r.pk from runs r where r.build_pk = ? and {_WORK} and {OPEN}"
+    waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {OPEN}"
     pks = [row["pk"] for row in db.execute(waiting, (build.pk,)).fetchall()]
     if to is not Status.SUCCEEDED:
         details = {"build_job": build.unique_name, "uuid": build.uuid, "failure_time": clock.now(), "reason": reason}

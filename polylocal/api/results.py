@@ -1,0 +1,136 @@
+"""What the experiments of a group have come to: the best, the table, which params matter."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+
+from polylocal import clock
+from polylocal.api.resources import Json
+from polylocal.api.resources.groups import BestExperiment, GroupResults, ResultItem
+from polylocal.polyaxonfile import SearchMetric, of_config
+from polylocal.statuses import Kind, Status
+from polylocal.store import Store
+from polylocal.store.groups import Member
+from polylocal.store.rows import Run
+
+FEWEST = 4  # experiments that can say anything about a param
+
+
+def metric_of(group: Run) -> SearchMetric | None:
+    if not group.config:
+        return None
+    return of_config(Kind.GROUP, group.content or "", group.config).hptuning.metric
+
+
+def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExperiment | None:
+    """By the metric of the search, or by the one that is named; None: there is no metric, or nobody told it."""
+    metric = named or metric_of(group)
+    if metric is None:
+        return None
+    ranked = _ranked(store.groups.members(group), metric)
+    return _best(group, ranked[0], metric) if ranked and _value(ranked[0], metric) is not None else None
+
+
+def results(store: Store, group: Run, named: SearchMetric | None = None) -> GroupResults:
+    """The whole table, the best first."""
+    metric = named or metric_of(group)
+    members = store.groups.members(group)
+    ranked = _ranked(members, metric) if metric else members
+    found = _best(group, ranked[0], metric) if metric and ranked and _value(ranked[0], metric) is not None else None
+    return {
+        "metric": metric.name if metric else None,
+        "optimization": metric.optimization if metric else None,
+        "best_experiment": found,
+        "importance": _importance(members, metric) if metric else {},
+        "results": [_item(group, member) for member in ranked],
+    }
+
+
+def as_csv(table: GroupResults) -> str:
+    """A line an experiment, a column a param (`params.x`) and a metric (`metric.x`)."""
+    rows = table["results"]
+    params = list(dict.fromkeys(name for row in rows for name in row["params"]))
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["id", "unique_name", "status", "iteration", "seconds"]
+    writer.writerow([*head, *(f"params.{name}" for name in params), *(f"metric.{name}" for name in metrics)])
+    for row in rows:
+        about = [row["id"], row["unique_name"], row["status"], row["iteration"], row["seconds"]]
+        values = [row["params"].get(name) for name in params] + [row["metrics"].get(name) for name in metrics]
+        writer.writerow([*about, *values])
+    return text.getvalue()
+
+
+def _best(group: Run, member: Member, metric: SearchMetric) -> BestExperiment:
+    return {
+        "id": member.id,
+        "unique_name": _name(group, member),
+        "metric": metric.name,
+        "value": member.last_metric[metric.name],
+        "params": member.params,
+    }
+
+
+def _item(group: Run, member: Member) -> ResultItem:
+    took = member.started_at and member.finished_at
+    return {
+        "id": member.id,
+        "unique_name": _name(group, member),
+        "status": member.status,
+        "iteration": member.iteration,
+        "params": member.params,
+        "metrics": member.last_metric,
+        "seconds": clock.seconds_between(member.started_at or "", member.finished_at or "") if took else None,
+    }
+
+
+def _name(group: Run, member: Member) -> str:
+    return f"{group.unique_name}.{member.id}" if member.is_own else f"{group.project}.{member.id}"
+
+
+def _value(member: Member, metric: SearchMetric) -> float | None:
+    """Of one that succeeded: what a failed one told last says nothing of its params."""
+    return member.last_metric.get(metric.name) if member.status == Status.SUCCEEDED else None
+
+
+def _ranked(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
+    sign = -1 if metric.optimization == "maximize" else 1
+
+    def place(member: Member) -> tuple[bool, float]:
+        value = _value(member, metric)
+        return value is None, sign * (value or 0.0)
+
+    return sorted(members, key=place)
+
+
+def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, float]:
+    """The squared rank correlation of each numeric param with the metric; nothing of params that never changed."""
+    told = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
+    names = dict.fromkeys(name for params, _ in told for name in params)
+    found = {}
+    for name in names:
+        pairs = [(params[name], value) for params, value in told if _is_number(params.get(name))]
+        xs, ys = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if len(pairs) >= FEWEST and len(set(xs)) > 1 and len(set(ys)) > 1:
+            found[name] = round(statistics.correlation(_ranks(xs), _ranks(ys)) ** 2, 4)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """The place of each value among all; equal ones share the middle of theirs."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def parameters(metric: str | None, optimization: str | None) -> SearchMetric | None:
+    """A metric that a person names."""
+    wanted: Json = {"name": metric, "optimization": optimization or "maximize"}
+    return SearchMetric.model_validate(wanted) if metric else None

@@ -1,0 +1,141 @@
+"""Groups on the screen: the table of their experiments, live while they run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Group as Lines
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from polylocal.cli import show
+from polylocal.cli.context import HomeOption, JsonOption, connected, run_of
+from polylocal.client import Client, Json, RunReference
+from polylocal.errors import InvalidInput
+from polylocal.statuses import is_done
+
+app = typer.Typer(help="Groups of experiments.", no_args_is_help=True)
+
+PAUSE_S = 0.5
+_SHOWN = 15  # experiments in a live table: those that run, then the best
+
+MetricOption = Annotated[
+    str | None, typer.Option("--metric", "-m", help="Compare by this metric; default: that of the search.")
+]
+
+
+@app.command("results")
+def results(
+    group: Annotated[str, typer.Argument(help="`3` or `group/3`.", metavar="GROUP")],
+    metric: MetricOption = None,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Less of that metric is better.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="As a table for other programs.")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show params and last metrics of all experiments of a group, the best first."""
+    with connected(home) as api:
+        found_at = run_of(api, f"group/{group}" if group.isdigit() else group)
+        if found_at.kind != "group":
+            raise InvalidInput([f"{found_at} is no group"])
+        if csv:
+            sys.stdout.write(api.group_table(found_at, metric, minimize))
+            return
+        found = api.group_results(found_at, metric, minimize)
+    if json:
+        show.as_json(found)
+        return
+    show.out.print(_table(found["results"], found["metric"]) if found["results"] else "No experiments yet.")
+    if found["importance"]:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
+        show.out.print(Text(f"How far each param decides {found['metric']}: {shares}", style="dim"))
+
+
+def follow(api: Client, group: RunReference) -> Json:
+    """Until the group is done: a live table on a terminal, else a line for each experiment that ends."""
+    return _live(api, group) if show.err.is_terminal else _line_by_line(api, group)
+
+
+def _live(api: Client, group: RunReference) -> Json:
+    with Live(console=show.err, refresh_per_second=4) as screen:
+        while True:
+            found = api.run(group)  # asked first: what ended before is in the table
+            results = api.group_results(group, None, False)
+            over = is_done(found["last_status"])
+            rows = results["results"] if over else _of_interest(results["results"])
+            screen.update(Lines(_table(rows, results["metric"]), _summary(found, results["results"])))
+            if over:
+                return found
+            time.sleep(PAUSE_S)
+
+
+def _line_by_line(api: Client, group: RunReference) -> Json:
+    told = set[int]()
+    while True:
+        found = api.run(group)
+        for item in sorted(api.group_results(group, None, False)["results"], key=lambda row: int(row["id"])):
+            if is_done(item["status"]) and item["id"] not in told:
+                told.add(item["id"])
+                line = Text(f"experiment/{item['id']} ").append_text(show.status(item["status"]))
+                show.say(line.append(f"  {_told(item['params'])}  {_told(item['metrics'])}".rstrip()))
+        if is_done(found["last_status"]):
+            return found
+        time.sleep(PAUSE_S)
+
+
+def _of_interest(rows: Sequence[Json]) -> list[Json]:
+    """What runs, then the best of what is done."""
+    running = [row for row in rows if not is_done(row["status"]) and row["status"] != "created"]
+    done = [row for row in rows if is_done(row["status"])]
+    return [*running, *done][:_SHOWN]
+
+
+def _summary(found: Json, rows: Sequence[Json]) -> Text:
+    words = ("succeeded", "failed", "stopped", "running", "pending")
+    counts = [f"{found[f'num_{word}_experiments']} {word}" for word in words if found[f"num_{word}_experiments"]]
+    best = found["best_experiment"]
+    parts = [f"{found['num_experiments']} experiments: {', '.join(counts) or 'none yet'}"]
+    if best:
+        parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({_told(best['params'])})")
+    if left := _left(found, rows):
+        parts.append(f"about {left} left")
+    return Text(" · ".join(parts), style="bold")
+
+
+def _left(found: Json, rows: Sequence[Json]) -> str:
+    """As fast as it went so far: of what is known to come, which for a search that learns is not all."""
+    open_ones = sum(not is_done(row["status"]) for row in rows)
+    done = len(rows) - open_ones
+    if not done or not open_ones or not found["started_at"]:
+        return ""
+    so_far = (datetime.now(UTC) - datetime.fromisoformat(found["started_at"])).total_seconds()
+    seconds = round(so_far / done * open_ones)
+    return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60:02} s"
+
+
+def _table(rows: Sequence[Json], metric: str | None) -> Table:
+    params = list(dict.fromkeys(name for row in rows for name in row["params"]))
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    metrics.sort(key=lambda name: name != metric)  # the one that counts comes first
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("EXPERIMENT", "STATUS", "TOOK", *params, *metrics):
+        made.add_column(column, no_wrap=True)
+    for row in rows:
+        took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
+        values = [*(row["params"].get(name) for name in params), *(row["metrics"].get(name) for name in metrics)]
+        made.add_row(f"experiment/{row['id']}", show.status(row["status"]), took, *map(_value, values))
+    return made
+
+
+def _told(values: Mapping[str, object]) -> str:
+    return "  ".join(f"{name}={_value(value)}" for name, value in values.items())
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
