@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import random
@@ -12,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polylocal.polyaxonfile import HPTuning
-from polylocal.runner.search import Suggestion, suggestions
+from polylocal.runner.search import Params, suggestions
 
 
 def tuning(matrix: dict[str, Any], **more: Any) -> HPTuning:
     return HPTuning(matrix=matrix, **more)
 
 
-def found(matrix: dict[str, Any], n: int | None = None, seed: str = "a group", **more: Any) -> list[Suggestion]:
+def found(matrix: dict[str, Any], n: int | None = None, seed: str = "a group", **more: Any) -> list[Params]:
     if n is not None:
         more["random_search"] = {"n_experiments": n}
     return list(suggestions(tuning(matrix, **more), seed))
@@ -44,9 +43,12 @@ def test_a_grid_is_cut(n: int, size: int) -> None:
     assert found(matrix, grid_search={"n_experiments": n}) == found(matrix)[:size]
 
 
-def test_a_large_grid_is_not_made_as_a_whole() -> None:
-    large = {name: {"range": [0, 1000, 1]} for name in "abcdef"}
-    assert list(itertools.islice(suggestions(tuning(large), ""), 2))[1] == {**dict.fromkeys("abcdef", 0), "f": 1}
+def test_a_grid_that_nobody_can_mean_is_refused() -> None:
+    axes = {name: {"range": [0, 1000, 1]} for name in "abc"}
+    with pytest.raises(ValueError, match="the grid has 1000000000 points, more than 100000: see `n_experiments`"):
+        tuning(axes)
+    few = tuning(axes, grid_search={"n_experiments": 3})
+    assert list(suggestions(few, "seed")) == [{"a": 0, "b": 0, "c": n} for n in range(3)]
 
 
 @pytest.mark.parametrize("algorithm", ["hyperband", "bo"])
@@ -71,7 +73,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_one_others() -> None:
 
 
 def test_the_seed_of_the_file_goes_before_that_of_the_group() -> None:
-    def of(seed: int, group: str) -> list[Suggestion]:
+    def of(seed: int, group: str) -> list[Params]:
         return list(suggestions(tuning(MIXED, seed=seed, random_search={"n_experiments": 10}), group))
 
     assert of(5, "a") == of(5, "b") != of(6, "a")
