@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from starlette.routing import Match, Route, WebSocketRoute
 from starlette.testclient import TestClient
 
 from polylocal.api.app import ENDPOINTS
+from polylocal.store.rows import Run
 
-from .conftest import plain
+from .conftest import Caller, P, plain
 
 LIST = Path(__file__).with_name("contract") / "routes.txt"
 
@@ -56,3 +58,10 @@ def route_of(http: TestClient, method: str, path: str) -> str | None:
 
 def shape(path: str) -> str:
     return re.sub(r"\{(\w+)(:\w+)?\}", "{}", path)
+
+
+@pytest.mark.parametrize("path", [P, f"{P}/jobs", f"{P}/jobs/1", "/api/v1/users", "/api/v1/root"])
+def test_a_path_with_its_format_behind_it(path: str, api: Caller, a_job: Run) -> None:
+    """Every path of the API takes `.json`."""
+    assert api.get(f"{path}.json").json() == api.get(path).json()
+    assert api.get("/api/v1/openapi.json").json()["openapi"]
