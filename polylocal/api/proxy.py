@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import clock
-from polylocal.api import access, users
+from polylocal.api import access, pages, users
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.services import Services
@@ -87,13 +87,13 @@ class Proxy:
             try:
                 run = await run_in_threadpool(self._find, request, scope)
             except NotAuthenticated:
-                return _page(401, "Log in", users.form(_path(request)))
+                return pages.page(401, "Log in", pages.form(_path(request)))
             except NotAllowed as error:
-                return _page(403, "Not allowed", html.escape(str(error)))
+                return pages.page(403, "Not allowed", html.escape(str(error)))
             except NotFound:
-                return _page(404, "Not found", "There is no such project, or no such experiment or group in it.")
+                return pages.page(404, "Not found", "There is no such project, or no such experiment or group in it.")
             if run is None or is_done(run.status):
-                return _page(404, "Not running", _how_to_start(scope))
+                return pages.page(404, "Not running", _how_to_start(scope))
             if run.status != Status.RUNNING or not run.port:
                 return _starting(f"{run.unique_name} is {run.status}")
             if not _path(request).startswith(_prefix(request, scope) + "/"):
@@ -158,7 +158,7 @@ class Proxy:
             if request.method in ("GET", "HEAD") and _is_young(run):
                 return _starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
-            return _page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
+            return pages.page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
         passed = StreamingResponse(_body(answer), status_code=answer.status_code)
         passed.raw_headers = [
             (name.lower(), value) for name, value in answer.headers.raw if name.lower().decode() not in _OF_THE_LINK
@@ -299,19 +299,6 @@ def _how_to_start(scope: Endpoint) -> str:
 
 def _starting(what: str) -> Response:
     text = f"{html.escape(what)}. This page looks again every second."
-    answer = _page(503, "Starting", text)
+    answer = pages.page(503, "Starting", text)
     answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
     return answer
-
-
-def _page(status: int, title: str, text: str) -> Response:
-    """`text` is HTML."""
-    return HTMLResponse(_PAGE.format(title=title, text=text), status_code=status, headers={"Cache-Control": "no-store"})
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title} · polylocal</title>
-<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}
-input {{ font: inherit; width: 100%; padding: .4rem; margin: .4rem 0 }} .error {{ color: #b00020 }}</style>
-<h1>{title}</h1><p>{text}</p></html>
-"""

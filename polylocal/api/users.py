@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from polylocal.api import access, bodies
-from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
+from polylocal.api import access, bodies, pages
+from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.resources.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
 from polylocal.store.rows import User
@@ -39,7 +38,7 @@ def open_session(call: Call) -> Response:
         if found.run_pk is not None:
             raise NotAuthenticated("This token is a run's own.")
     except NotAuthenticated as error:
-        raise refuse(str(error)) from error
+        return pages.page(401, "Log in", pages.form(_own_page(body.next), str(error)))
     answer = RedirectResponse(_own_page(body.next), 303)
     give_session(answer, call.store.users, found.user)
     return answer
@@ -113,15 +112,6 @@ def _check_origin(request: HTTPConnection) -> None:
 def give_session(answer: Response, users: Users, user: User) -> None:
     answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
     answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
-
-
-def form(path: str, error: str = "") -> str:
-    """Asks for a token, and goes on to `path`. HTML."""
-    said = f'<p class="error">{html.escape(error)}</p>' if error else ""
-    return f"""{said}This page is for those who have a token; <code>polylocal token</code> prints yours.</p>
-<form method="post" action="/polylocal/v1/session"><input type="hidden" name="next" value="{html.escape(path)}">
-<input type="password" name="token" placeholder="token" autocomplete="off" autofocus required>
-<button>Go on</button></form><p>"""
 
 
 def _own_page(path: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from polylocal.polyaxonfile.models import ExperimentFile, Section
 
+MOST_EXPERIMENTS = 100_000  # of one group
 MOST_VALUES = 100_000  # of one parameter: a step that is too small by mistake must not fill the memory
 
 Number = int | float
@@ -232,14 +233,15 @@ _LISTED: dict[str, Callable[[Any], list[Any]]] = {
 _UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
 
 Count = Annotated[int, Field(ge=1)]
+Experiments = Annotated[int, Field(ge=1, le=MOST_EXPERIMENTS)]
 
 
 class GridSearch(Section):
-    n_experiments: Count | None = None
+    n_experiments: Experiments | None = None
 
 
 class RandomSearch(Section):
-    n_experiments: Count
+    n_experiments: Experiments
 
 
 class Metric(Section):
@@ -253,7 +255,7 @@ class Resource(Section):
 
 
 class Hyperband(Section):
-    max_iter: Count
+    max_iter: Experiments
     eta: Annotated[float, Field(gt=1)]
     resource: Resource
     metric: Metric
@@ -285,8 +287,8 @@ class Utility(Section):
 
 
 class BO(Section):
-    n_initial_trials: Count
-    n_iterations: Count
+    n_initial_trials: Experiments
+    n_iterations: Experiments
     metric: Metric
     utility_function: Utility | None = None
 
@@ -356,6 +358,10 @@ class HPTuning(Section):
                 raise ValueError(
                     f"`{name}` defines a non uniform distribution, and it cannot be used with bayesian optimization."
                 )
+        if self.grid_search and not self.grid_search.n_experiments:
+            points = math.prod(len(option.listed) for option in self.matrix.values())
+            if points > MOST_EXPERIMENTS:
+                raise ValueError(f"the grid has {points} points, more than {MOST_EXPERIMENTS}: see `n_experiments`")
         return self
 
     @property

@@ -141,6 +141,15 @@ class Run:
         return unique_name(self.project, "group", self.group_id) if self.group_id else None
 
     @property
+    def is_clone(self) -> bool:
+        return self.original_pk is not None
+
+    @property
+    def iterations_begun(self) -> int:
+        """Of a group's search."""
+        return self.iteration + (1 if self.suggested else 0)
+
+    @property
     def container_name(self) -> str:
         return f"plx-{self.kind}-{self.uuid}"
 

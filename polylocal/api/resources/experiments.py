@@ -6,6 +6,7 @@ from typing_extensions import TypedDict  # pydantic reads schemas from this one 
 
 from polylocal.api.resources import Json
 from polylocal.api.resources.groups import under_way
+from polylocal.api.resources.shapes import shaped
 from polylocal.store.rows import MetricRow, Run, StatusRow
 
 
@@ -76,6 +77,17 @@ class MetricsItem(TypedDict):
     finished_at: str | None
 
 
+class ParamsItem(TypedDict):
+    """An experiment in a list of params, under their old and their new name."""
+
+    id: int
+    uuid: str
+    name: str | None
+    unique_name: str
+    declarations: Json | None
+    params: Json | None
+
+
 class MetricItem(TypedDict):
     """Values that were measured at one moment."""
 
@@ -119,119 +131,41 @@ class ExperimentStatusItem(TypedDict):
 
 
 def experiment_item(run: Run, bookmarked: bool) -> ExperimentItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "last_status": run.status,
-        "original": run.original_name,
-        "project": run.project,
-        "experiment_group": run.group_name,
-        "build_job": run.build_name,
-        "tags": run.tags,
-        "last_metric": run.last_metric,
-        "declarations": run.params,
-        "bookmarked": bookmarked,
-        "params": run.params,
-        "pod_id": run.pod_id,
-        "cloning_strategy": run.cloning_strategy,
-        "backend": run.backend,
-        "framework": run.framework,
-        "is_managed": run.is_managed,
-    }
+    return shaped(ExperimentItem, run, bookmarked=bookmarked)
 
 
 def experiment_detail(
     run: Run, bookmarked: bool, outputs_path: str | None, tensorboard: Run | None, warnings: list[str]
 ) -> ExperimentDetail:
-    return {
-        **experiment_item(run, bookmarked),
-        "original_experiment": run.original_id,
-        "config": run.config,
-        "resources": run.resources,
-        "num_jobs": 1 if run.container_id else 0,
-        "is_clone": run.original_pk is not None,
-        "has_tensorboard": under_way(tensorboard),
-        "tensorboard": tensorboard.id if tensorboard else None,
-        "content": run.content,
-        "readme": run.readme,
-        "run_env": run.run_env,
-        "data_refs": run.data_refs,
-        "code_reference": run.code_id,
-        "node_scheduled": run.node,
-        "commit": run.commit,
-        "outputs_path": outputs_path,
-        "exit_code": run.exit_code,
-        "restarts": run.restarts,
-        "priority": run.priority,
-        "ttl": run.ttl,
-        "warnings": warnings,
-    }
+    return shaped(
+        ExperimentDetail,
+        run,
+        bookmarked=bookmarked,
+        num_jobs=1 if run.container_id else 0,
+        has_tensorboard=under_way(tensorboard),
+        tensorboard=tensorboard.id if tensorboard else None,
+        outputs_path=outputs_path,
+        warnings=warnings,
+    )
 
 
 def metrics_item(run: Run) -> MetricsItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "last_metric": run.last_metric,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-    }
+    return shaped(MetricsItem, run)
 
 
-def params_item(run: Run) -> Json:
-    """An experiment in a list of params, under their old and their new name."""
-    named = {"id": run.id, "uuid": run.uuid, "name": run.name, "unique_name": run.unique_name}
-    return {**named, "declarations": run.params, "params": run.params}
+def params_item(run: Run) -> ParamsItem:
+    return shaped(ParamsItem, run)
 
 
 def metric_item(metric: MetricRow) -> MetricItem:
-    return {
-        "id": metric.id,
-        "uuid": metric.uuid,
-        "created_at": metric.created_at,
-        "values": metric.values,
-        "experiment": metric.experiment,
-    }
+    return shaped(MetricItem, metric)
 
 
 def experiment_job_item(run: Run) -> ExperimentJobItem:
     """A run has one task, so the task has the run's number."""
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "unique_name": f"{run.unique_name}.{run.id}.master",
-        "role": "master",
-        "experiment": run.id,
-        "last_status": run.status,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "resources": run.resources,
-        "node_scheduled": run.node,
-        "pod_id": run.pod_id,
-        "definition": {},
-    }
+    name = f"{run.unique_name}.{run.id}.master"
+    return shaped(ExperimentJobItem, run, unique_name=name, role="master", experiment=run.id, definition={})
 
 
 def experiment_status_item(status: StatusRow, run: Run) -> ExperimentStatusItem:
-    return {
-        "id": status.id,
-        "uuid": status.uuid,
-        "created_at": status.created_at,
-        "message": status.message,
-        "status": status.status,
-        "details": status.details,
-        "experiment": run.id,
-        "traceback": status.traceback,
-    }
+    return shaped(ExperimentStatusItem, status, experiment=run.id)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
+from polylocal.api.resources.shapes import shaped
 from polylocal.statuses import Status
 from polylocal.store.rows import ChartView, Run, StatusRow
 
@@ -117,27 +118,7 @@ class ChartViewItem(TypedDict):
 
 
 def group_item(run: Run, bookmarked: bool) -> GroupItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "last_status": run.status,
-        "project": run.project,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "tags": run.tags,
-        "concurrency": run.concurrency,
-        "search_algorithm": run.search_algorithm,
-        "bookmarked": bookmarked,
-        "group_type": run.group_type or "study",
-        "backend": run.backend,
-        "is_managed": run.is_managed,
-    }
+    return shaped(GroupItem, run, bookmarked=bookmarked, group_type=run.group_type or "study")
 
 
 def group_detail(
@@ -149,50 +130,33 @@ def group_detail(
     warnings: list[str],
 ) -> GroupDetail:
     """`counts` are the experiments of the group per status."""
-    return {
-        **group_item(run, bookmarked),
-        "current_iteration": run.iteration + (1 if run.suggested else 0),  # those that have begun
-        "content": run.content or "",  # older clients take no null here
-        "hptuning": (run.config or {}).get("hptuning"),
-        "config": run.config,
-        "has_tensorboard": under_way(tensorboard),
-        "tensorboard": tensorboard.id if tensorboard else None,
-        "num_experiments": sum(counts.values()),
-        "num_pending_experiments": sum(counts.get(status, 0) for status in _PENDING),
-        "num_running_experiments": sum(counts.get(status, 0) for status in _RUNNING),
-        "num_scheduled_experiments": counts.get(Status.SCHEDULED, 0),
-        "num_succeeded_experiments": counts.get(Status.SUCCEEDED, 0),
-        "num_failed_experiments": counts.get(Status.FAILED, 0) + counts.get(Status.UPSTREAM_FAILED, 0),
-        "num_stopped_experiments": counts.get(Status.STOPPED, 0),
-        "readme": run.readme,
-        "best_experiment": best,
-        "warnings": warnings,
-    }
+    return shaped(
+        GroupDetail,
+        run,
+        bookmarked=bookmarked,
+        group_type=run.group_type or "study",
+        content=run.content or "",  # older clients take no null here
+        hptuning=(run.config or {}).get("hptuning"),
+        has_tensorboard=under_way(tensorboard),
+        tensorboard=tensorboard.id if tensorboard else None,
+        num_experiments=sum(counts.values()),
+        num_pending_experiments=sum(counts.get(status, 0) for status in _PENDING),
+        num_running_experiments=sum(counts.get(status, 0) for status in _RUNNING),
+        num_scheduled_experiments=counts.get(Status.SCHEDULED, 0),
+        num_succeeded_experiments=counts.get(Status.SUCCEEDED, 0),
+        num_failed_experiments=counts.get(Status.FAILED, 0) + counts.get(Status.UPSTREAM_FAILED, 0),
+        num_stopped_experiments=counts.get(Status.STOPPED, 0),
+        best_experiment=best,
+        warnings=warnings,
+    )
 
 
 def group_status_item(status: StatusRow, run: Run) -> GroupStatusItem:
-    return {
-        "id": status.id,
-        "uuid": status.uuid,
-        "created_at": status.created_at,
-        "message": status.message,
-        "status": status.status,
-        "details": status.details,
-        "experiment_group": run.id,
-        "traceback": status.traceback,
-    }
+    return shaped(GroupStatusItem, status, experiment_group=run.id)
 
 
 def chart_view_item(view: ChartView) -> ChartViewItem:
-    return {
-        "id": view.id,
-        "uuid": view.uuid,
-        "name": view.name,
-        "charts": view.charts,
-        "meta": view.meta,
-        "created_at": view.created_at,
-        "updated_at": view.updated_at,
-    }
+    return shaped(ChartViewItem, view)
 
 
 def under_way(server: Run | None) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
+from polylocal.api.resources.shapes import shaped
 from polylocal.machine import Gpu, Machine
 from polylocal.store.rows import Activity, Search, User
 
@@ -102,19 +103,11 @@ class ClusterItem(TypedDict):
 
 
 def search_item(search: Search) -> SearchItem:
-    return {"id": search.id, "name": search.name, "query": search.query, "meta": search.meta}
+    return shaped(SearchItem, search)
 
 
 def activity_item(activity: Activity) -> ActivityItem:
-    return {
-        "id": activity.id,
-        "event_action": activity.action,
-        "event_subject": activity.subject,
-        "actor": activity.actor,
-        "created_at": activity.created_at,
-        "object_id": activity.object_id,
-        "object_name": activity.object_name,
-    }
+    return shaped(ActivityItem, activity, event_action=activity.action, event_subject=activity.subject)
 
 
 def node_item(machine: Machine, uuid: str) -> NodeItem:
@@ -160,4 +153,4 @@ def gpu_item(gpu: Gpu, node: str, since: str, now: str) -> GpuItem:
 
 
 def user_item(user: User) -> UserItem:
-    return {"username": user.username, "email": user.email, "is_superuser": user.is_superuser}
+    return shaped(UserItem, user)

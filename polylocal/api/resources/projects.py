@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
 from polylocal.api.resources.groups import under_way
+from polylocal.api.resources.shapes import shaped
 from polylocal.store.rows import CodeReference, Project, Run
 
 
@@ -82,55 +85,34 @@ class RepoItem(TypedDict):
 
 
 def project_item(project: Project, bookmarked: bool) -> ProjectItem:
-    return {
-        "id": project.id,
-        "uuid": project.uuid,
-        "user": project.user,
-        "name": project.name,
-        "unique_name": project.unique_name,
-        "description": project.description,
-        "tags": project.tags,
-        "created_at": project.created_at,
-        "updated_at": project.updated_at,
-        "is_public": project.is_public,
-        "owner": project.user,
-        "bookmarked": bookmarked,
-    }
+    return shaped(ProjectItem, project, owner=project.user, bookmarked=bookmarked)
 
 
 def project_detail(
     project: Project,
     bookmarked: bool,
-    counts: dict[str, int],
+    counts: Mapping[str, int],
     has_code: bool,
     notebook: Run | None,
     tensorboard: Run | None,
 ) -> ProjectDetail:
-    return {
-        "id": project.id,
-        "uuid": project.uuid,
-        "user": project.user,
-        "name": project.name,
-        "unique_name": project.unique_name,
-        "description": project.description,
-        "tags": project.tags,
-        "created_at": project.created_at,
-        "updated_at": project.updated_at,
-        "is_public": project.is_public,
-        "has_code": has_code,
-        "has_tensorboard": under_way(tensorboard),
-        "has_notebook": under_way(notebook),
-        "num_experiment_groups": counts.get("group", 0),
-        "num_independent_experiments": counts.get("independent", 0),
-        "num_experiments": counts.get("experiment", 0),
-        "num_jobs": counts.get("job", 0),
-        "num_builds": counts.get("build", 0),
-        "bookmarked": bookmarked,
-        "owner": project.user,
-        "readme": project.readme,
-        "notebook": notebook.id if notebook else None,
-        "tensorboard": tensorboard.id if tensorboard else None,
-    }
+    """`counts` are the visible runs per kind, and `independent` the experiments of no group."""
+    return shaped(
+        ProjectDetail,
+        project,
+        owner=project.user,
+        bookmarked=bookmarked,
+        has_code=has_code,
+        has_tensorboard=under_way(tensorboard),
+        has_notebook=under_way(notebook),
+        num_experiment_groups=counts.get("group", 0),
+        num_independent_experiments=counts.get("independent", 0),
+        num_experiments=counts.get("experiment", 0),
+        num_jobs=counts.get("job", 0),
+        num_builds=counts.get("build", 0),
+        notebook=notebook.id if notebook else None,
+        tensorboard=tensorboard.id if tensorboard else None,
+    )
 
 
 def code_reference_item(reference: CodeReference | None, project: Project) -> CodeReferenceItem:

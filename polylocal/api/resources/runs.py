@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
+from polylocal.api.resources.shapes import shaped
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run, StatusRow
 
@@ -170,153 +173,28 @@ class RunItem(TypedDict):
 
 
 def build_item(run: Run, bookmarked: bool) -> BuildItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "last_status": run.status,
-        "tags": run.tags,
-        "project": run.project,
-        "bookmarked": bookmarked,
-        "pod_id": run.pod_id,
-        "backend": run.backend,
-        "is_managed": run.is_managed,
-    }
+    return shaped(BuildItem, run, bookmarked=bookmarked)
 
 
-def build_detail(run: Run, bookmarked: bool, used_by: dict[str, int], warnings: list[str]) -> BuildDetail:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "last_status": run.status,
-        "tags": run.tags,
-        "project": run.project,
-        "config": run.config,
-        "resources": run.resources,
-        "node_scheduled": run.node,
-        "num_jobs": used_by.get(Kind.JOB, 0),
-        "num_experiments": used_by.get("experiment", 0),
-        "dockerfile": run.dockerfile,
-        "commit": run.commit,
-        "bookmarked": bookmarked,
-        "pod_id": run.pod_id,
-        "backend": run.backend,
-        "is_managed": run.is_managed,
-        "content": run.content,
-        "builder": run.builder,
-        "warnings": warnings,
-    }
+def build_detail(run: Run, bookmarked: bool, used_by: Mapping[str, int], warnings: list[str]) -> BuildDetail:
+    """`used_by` are the runs that use it, per kind."""
+    jobs, experiments = used_by.get(Kind.JOB, 0), used_by.get(Kind.EXPERIMENT, 0)
+    return shaped(
+        BuildDetail, run, bookmarked=bookmarked, num_jobs=jobs, num_experiments=experiments, warnings=warnings
+    )
 
 
 def job_item(run: Run, bookmarked: bool) -> JobItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "last_status": run.status,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "tags": run.tags,
-        "project": run.project,
-        "build_job": run.build_name,
-        "bookmarked": bookmarked,
-        "pod_id": run.pod_id,
-        "original": run.original_name,
-        "cloning_strategy": run.cloning_strategy,
-        "backend": run.backend,
-        "is_managed": run.is_managed,
-    }
+    return shaped(JobItem, run, bookmarked=bookmarked)
 
 
 def job_detail(run: Run, bookmarked: bool, outputs_path: str | None, warnings: list[str]) -> JobDetail:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "last_status": run.status,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "tags": run.tags,
-        "project": run.project,
-        "build_job": run.build_name,
-        "is_clone": run.original_pk is not None,
-        "original": run.original_name,
-        "config": run.config,
-        "resources": run.resources,
-        "node_scheduled": run.node,
-        "bookmarked": bookmarked,
-        "pod_id": run.pod_id,
-        "cloning_strategy": run.cloning_strategy,
-        "backend": run.backend,
-        "is_managed": run.is_managed,
-        "content": run.content,
-        "readme": run.readme,
-        "run_env": run.run_env,
-        "data_refs": run.data_refs,
-        "commit": run.commit,
-        "outputs_path": outputs_path,
-        "exit_code": run.exit_code,
-        "restarts": run.restarts,
-        "priority": run.priority,
-        "ttl": run.ttl,
-        "warnings": warnings,
-    }
+    return shaped(JobDetail, run, bookmarked=bookmarked, outputs_path=outputs_path, warnings=warnings)
 
 
 def status_item(status: StatusRow, run: Run) -> StatusItem:
-    return {
-        "id": status.id,
-        "uuid": status.uuid,
-        "created_at": status.created_at,
-        "message": status.message,
-        "status": status.status,
-        "details": status.details,
-        "job": run.id,
-        "traceback": status.traceback,
-    }
+    return shaped(StatusItem, status, job=run.id)
 
 
 def run_item(run: Run, message: str | None, waits_for: str | None) -> RunItem:
-    return {
-        "kind": run.kind,
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "user": run.user,
-        "owner": run.owner,
-        "project": run.project,
-        "project_name": run.project_name,
-        "last_status": run.status,
-        "created_at": run.created_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "build_job": run.build_name,
-        "message": message,
-        "waits_for": waits_for,
-    }
+    return shaped(RunItem, run, message=message, waits_for=waits_for)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.resources import Json
+from polylocal.api.resources.shapes import shaped
 from polylocal.store.rows import Run
 
 
@@ -74,46 +73,25 @@ class ServerDetail(TensorboardItem):
 
 
 def server_item(run: Run, bookmarked: bool) -> ServerItem:
-    return {
-        "id": run.id,
-        "uuid": run.uuid,
-        "name": run.name,
-        "unique_name": run.unique_name,
-        "pod_id": run.pod_id,
-        "build_job": run.build_name,
-        "node_scheduled": run.node,
-        "user": run.user,
-        "description": run.description,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "last_status": run.status,
-        "tags": run.tags,
-        "project": run.project,
-        "backend": run.backend,
-        "bookmarked": bookmarked,
-        "is_managed": run.is_managed,
-    }
+    return shaped(ServerItem, run, bookmarked=bookmarked)
 
 
 def tensorboard_item(run: Run, bookmarked: bool) -> TensorboardItem:
-    shown = {**server_item(run, bookmarked), "experiment_group": run.group_id, "experiment": run.experiment_id}
-    return cast(TensorboardItem, {key: shown[key] for key in TensorboardItem.__annotations__})
+    return shaped(
+        TensorboardItem, run, bookmarked=bookmarked, experiment_group=run.group_id, experiment=run.experiment_id
+    )
 
 
 def server_detail(run: Run, bookmarked: bool, warnings: list[str]) -> ServerDetail:
-    return {
-        **tensorboard_item(run, bookmarked),
-        "content": run.content,
-        "config": run.config,
-        "resources": run.resources,
-        "commit": run.commit,
-        "exit_code": run.exit_code,
-        "readme": run.readme,
-        "url": server_path(run),
-        "warnings": warnings,
-    }
+    return shaped(
+        ServerDetail,
+        run,
+        bookmarked=bookmarked,
+        experiment_group=run.group_id,
+        experiment=run.experiment_id,
+        url=server_path(run),
+        warnings=warnings,
+    )
 
 
 def server_path(run: Run) -> str:
