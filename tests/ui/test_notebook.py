@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,7 +13,6 @@ from ui.site import IMAGE, MOST_MS, Site, Visitor
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 NOTEBOOK = {"kind": "notebook", "build": IMAGE}
-LAB = {**NOTEBOOK, "backend": "lab"}
 
 
 def notebook_file() -> str:
@@ -42,16 +40,6 @@ def save(page: Page) -> None:
     with page.expect_response(lambda answer: answer.request.method == "PUT" and "/contents/" in answer.url) as answer:
         page.keyboard.press("Control+s")
     assert answer.value.ok
-
-
-@pytest.fixture(scope="module")
-def running(site: Site) -> Iterator[str]:
-    """The path of a project whose notebook runs; private, so that it is nobody else's business."""
-    project = site.project("mine", FILES, is_public=False)
-    run = site.start(f"{project}/notebook", NOTEBOOK)
-    yield project
-    site.call("POST", f"{project}/notebook/stop/")
-    site.until(run, "stopped")
 
 
 def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
@@ -82,37 +70,37 @@ def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
     expect(page.get_by_role("heading", name="Not running")).to_be_visible()
 
 
-def test_work_in_a_lab_is_discarded_when_asked(site: Site, visitor: Visitor) -> None:
-    project = site.project("scratch", FILES)
-    run = site.start(f"{project}/notebook", LAB)
-    page = visitor()
-    page.goto(f"{site.url}/notebook/{project}/lab/tree/work.ipynb?token={site.token}")
-    run_cell(page, "print(open('made.txt', 'w').write('by hand'))", "7")
-    save(page)
-    site.call("POST", f"{project}/notebook/stop/", json={"commit": False})
-    site.until(run, "stopped")
-    assert site.code(project) == FILES
+def socket_of(page: Page, project: str) -> str:
+    """What a websocket to the notebook comes to: open or refused."""
+    script = """path => new Promise(done => {
+        const socket = new WebSocket(`ws://${location.host}${path}`)
+        socket.onopen = () => done("open")
+        socket.onerror = () => done("refused")
+    })"""
+    return page.evaluate(script, f"/notebook/{project}/api/events/subscribe")
+
+
+@pytest.fixture(scope="module")
+def running(site: Site) -> str:
+    """The path of a project whose notebook runs, in the other of Jupyter's two looks; private: nobody else's business.
+
+    The last test stops it.
+    """
+    project = site.project("mine", FILES, is_public=False)
+    site.start(f"{project}/notebook", {**NOTEBOOK, "backend": "lab"})
+    return project
 
 
 def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> None:
     page = visitor()
-    page.goto(f"{site.url}/notebook/{running}/tree")
-    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-    page.get_by_placeholder("token").fill(site.token)
-    page.get_by_role("button", name="Go on").click()
-    expect(page.get_by_text("train.py")).to_be_visible()
-    assert page.url.startswith(f"{site.url}/notebook/{running}/tree")
-
-
-def test_a_wrong_token_is_asked_for_again(site: Site, running: str, visitor: Visitor) -> None:
-    page = visitor()
-    page.goto(f"{site.url}/notebook/{running}/?token=wrong")
-    page.get_by_placeholder("token").fill("wrong as well")
-    page.get_by_role("button", name="Go on").click()
-    expect(page.get_by_text("Invalid token")).to_be_visible()
-    page.get_by_placeholder("token").fill(site.token)
-    page.get_by_role("button", name="Go on").click()
-    expect(page.get_by_text("train.py")).to_be_visible()
+    page.goto(f"{site.url}/notebook/{running}/lab?token=wrong")
+    for token, expected in (("mistyped", "Invalid token"), (site.token, "train.py")):
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        page.get_by_placeholder("token").fill(token)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_text(expected).first).to_be_visible()
+    assert page.url.startswith(f"{site.url}/notebook/{running}/lab")
+    assert socket_of(page, running) == "open"
 
 
 def test_another_user_is_refused(site: Site, running: str, visitor: Visitor) -> None:
@@ -120,23 +108,18 @@ def test_another_user_is_refused(site: Site, running: str, visitor: Visitor) -> 
     answer = page.goto(f"{site.url}/notebook/{running}/?token={token}")
     assert answer.status in (403, 404)
     expect(page.get_by_role("heading", name="Not")).to_be_visible()
-    opened = page.evaluate(
-        "path => new Promise(done => { const socket = new WebSocket(path);"
-        " socket.onopen = () => done('open'); socket.onerror = () => done('refused') })",
-        f"/notebook/{running}/api/events/subscribe",
-    )
-    assert opened == "refused"
+    assert socket_of(page, running) == "refused"
 
 
 def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Visitor) -> None:
     page = visitor()
-    page.goto(f"{site.url}/notebook/{running}/notebooks/work.ipynb?token={site.token}")
+    page.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb?token={site.token}")
     run_cell(page, "kept = 6 * 7\nprint('set')", "set")
     save(page)
     site.restart()
     again = page.context.new_page()
     page.close()
-    again.goto(f"{site.url}/notebook/{running}/notebooks/work.ipynb")
+    again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
     expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")
     run_cell(again, "print(kept)", "42")
 
@@ -146,3 +129,14 @@ def test_an_image_without_jupyter(site: Site) -> None:
     run = site.launch(f"{project}/notebook", {"kind": "notebook", "build": {"image": BUSYBOX}})
     site.until(run, "failed")
     assert "the image has no jupyter: install it with a build step, `pip install notebook`" in site.history(run)[-1][1]
+
+
+def test_work_is_discarded_when_asked(site: Site, running: str, visitor: Visitor) -> None:
+    page = visitor()
+    page.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb?token={site.token}")
+    run_cell(page, "print(open('made.txt', 'w').write('by hand'))", "7")
+    save(page)
+    assert site.call("POST", f"{running}/notebook/stop/", json={"commit": False}).text == ""
+    newest = site.call("GET", f"{running}/notebooks/", params={"sort": "-id"}).json()["results"][0]
+    site.until(f"{running}/notebooks/{newest['id']}", "stopped")
+    assert site.code(running) == FILES
