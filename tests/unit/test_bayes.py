@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from polylocal.errors import SetupError
 from polylocal.polyaxonfile import HPTuning
@@ -23,17 +24,24 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 UCB = {"acquisition_function": "ucb", "kappa": 1.2}
 EI = {"acquisition_function": "ei", "eps": 0.01}
-POI = {"acquisition_function": "poi", "eps": 0.01}
+POI = {"acquisition_function": "poi", "eps": 0.1}
 MATERN = {"kernel": "matern", "length_scale": 0.3, "nu": 1.5}
 RBF = {"kernel": "rbf", "length_scale": 0.3}
 PLANE = {"x": {"uniform": "-1:3"}, "y": {"uniform": "0:10"}}
 Goal = Callable[[dict[str, Any]], float]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The matrices are small: more threads would only wait for each other."""
+    with threadpool_limits(1):
+        yield
+
+
 def tuning(
     matrix: dict[str, Any], utility: dict[str, Any] | None = None, optimization: str = "maximize", **more: Any
 ) -> HPTuning:
-    small = {"n_warmup": 100, "n_iter": 2}  # enough for two axes, and quick
+    small = {"n_warmup": 60, "n_iter": 1}  # enough for two axes, and quick
     bo = {
         "n_initial_trials": 4,
         "n_iterations": 8,
@@ -65,21 +73,31 @@ def hill(params: dict[str, Any]) -> float:
 # -- better than chance -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", [MATERN, RBF], ids=["matern", "rbf"])
-@pytest.mark.parametrize("utility", [UCB, EI, POI], ids=["ucb", "ei", "poi"])
-@pytest.mark.parametrize("optimization", ["maximize", "minimize"])
+@pytest.mark.parametrize(
+    ("utility", "process", "optimization"),
+    [
+        (UCB, MATERN, "maximize"),
+        (UCB, RBF, "minimize"),
+        (EI, RBF, "maximize"),
+        (EI, MATERN, "minimize"),
+        (POI, MATERN, "maximize"),
+        (POI, RBF, "minimize"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value.values())),
+)
 def test_it_finds_better_than_chance_on_average(
     utility: dict[str, Any], process: dict[str, Any], optimization: str
 ) -> None:
+    """Both begin with the same points; then one goes on drawing and the other one thinks."""
     sign = 1 if optimization == "maximize" else -1
     given = tuning(PLANE, {**utility, "gaussian_process": process}, optimization)
     by_search, by_chance = [], []
-    for seed in "12345":
+    for seed in "123":
         past = play(given, lambda params: sign * hill(params), seed)
         tried = [sign * (trial.value or 0.0) for trials in past for trial in trials]
         assert len(tried) == 12
         by_search.append(max(tried))
-        drawn = search.sampled(given, f"{seed} by chance")
+        drawn = search.sampled(given, seed)
         by_chance.append(max(hill(next(drawn)) for _ in tried))
     assert statistics.fmean(by_search) > statistics.fmean(by_chance)
 
@@ -150,6 +168,12 @@ def test_the_last_point_of_a_small_space_is_found() -> None:
     assert bayes.suggest(given, "1", trials) == {"a": 3}
 
 
+def test_a_space_that_is_used_up_ends_the_search() -> None:
+    past = play(tuning({"a": {"values": [1, 2]}, "b": {"values": ["x", "y"]}}, UCB), lambda params: params["a"])
+    assert len(points(past)) == 4
+    assert len({json.dumps(point) for point in points(past)}) == 4
+
+
 def test_params_beyond_the_space_do_not_hide_that_a_point_was_tried() -> None:
     given = tuning({"a": {"values": [1, 2]}}, EI)
     assert bayes.suggest(given, "1", [Trial(1, {"a": 1, "epochs": 5}, 0.5)]) == {"a": 2}
@@ -164,8 +188,8 @@ def test_a_point_whose_trial_failed_is_not_tried_again() -> None:
 def test_nothing_learned_is_no_reason_to_end() -> None:
     """All trials failed so far: the search goes on by chance."""
     given = tuning(PLANE, UCB)
-    past = play(given, lambda params: math.nan)[:1]
-    failed = [Trial(trial.id, trial.params, None) for trial in past[0]]
+    first = search.following(given, "1", [], bayes.suggest)
+    failed = [Trial(number, each.params, None) for number, each in enumerate(first)]
     point = bayes.suggest(given, "1", failed)
     assert point.keys() == PLANE.keys()
     assert point not in [trial.params for trial in failed]
@@ -207,13 +231,29 @@ def test_a_number_goes_by_its_size_not_by_its_place_in_the_list() -> None:
     assert bayes.suggest(given, "1", trials) == {"n": 60}
 
 
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ({"qloguniform": "-3:0:0.1"}, [0.0, 0.1, 0.2, 0.5, 1.0]),
+        ({"loguniform": "-3:0"}, [math.exp(-3), 0.1, 0.5, 1.0]),
+        ({"quniform": "0.5:5:1"}, [0.0, 1.0, 3.0, 5.0]),
+        ({"geomspace": "1:1000:4"}, [1.0, 10.0, 100.0, 1000.0]),
+    ],
+)
+def test_encoding_keeps_the_order_of_numbers(option: dict[str, Any], values: list[float]) -> None:
+    matrix = tuning({"a": option}, UCB).matrix or {}
+    places = [bayes._encoded(matrix, {"a": value})[0] for value in values]
+    assert places == sorted(set(places))
+
+
 def test_more_kappa_goes_further_from_what_is_known() -> None:
-    trials = [Trial(n, {"a": a}, value) for n, (a, value) in enumerate([(10, 1.0), (11, 0.9), (9, 0.9)])]
+    trials = [Trial(a, {"a": a}, -(((a - 18) / 20) ** 2)) for a in range(0, 45, 5)]
     near, far = (
         bayes.suggest(tuning({"a": {"range": "0:100:1"}}, {**UCB, "kappa": kappa}), "1", trials)["a"]
         for kappa in (0.001, 100.0)
     )
-    assert abs(near - 10) < abs(far - 10)
+    assert abs(near - 18) <= 2
+    assert abs(far - 18) > 20
 
 
 # -- how often --------------------------------------------------------------------------------------------------------
