@@ -25,12 +25,15 @@ N_WARMUP = 1000  # points at which the acquisition is looked at first
 N_ITER = 5  # of the best of them, climbed from by L-BFGS
 CANDIDATES = 4096  # at most, of a space that is all lists
 TIMEOUT_S = 300
+# of the unit cube that points are encoded in: beyond these the fit falls into solutions that know nothing between points
+LENGTHS = (0.05, 10.0)
+RESTARTS = 2  # of the fit, at the least: from one start it may overshoot
 
 Axis = list[float]
 
 
-def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
-    """The next point, found out by another process. Raises SetupError where scikit-learn is missing."""
+def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
+    """The next point, found out by another process; None: all were tried. Raises SetupError without scikit-learn."""
     question = {
         "tuning": tuning.model_dump(exclude_none=True),
         "seed": seed,
@@ -53,15 +56,15 @@ def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
     if done.returncode:
         words = done.stderr.strip().splitlines()
         raise SetupError(words[-1] if words else "bayesian optimisation ended without a word")
-    found: Params = json.loads(done.stdout)
+    found: Params | None = json.loads(done.stdout)
     return found
 
 
-def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
-    """The point where the acquisition function is highest, of those that were not tried."""
+def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
+    """The point where the acquisition function is highest, of those that were not tried; None: there is none left."""
     import numpy as np
     from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, Matern
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 
     if tuning.bo is None:
         raise ValueError("not a bayesian optimisation")
@@ -70,12 +73,14 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
     told = best_first(trials, metric)
     fresh = [params for params in _some(tuning, f"{seed}/{len(trials)}", utility) if key(params) not in tried]
     if not fresh:
-        return next(iter(sampled(tuning, seed)))  # every point was tried: there is no new one to give
+        return None
     if len(told) < 2:
         return fresh[0]
     process = utility.gaussian_process if utility else None
     scale, nu = (process.length_scale, process.nu) if process else (1.0, 1.5)
-    kernel = RBF(scale) if process and process.kernel == "rbf" else Matern(length_scale=scale, nu=nu)
+    is_smooth = process is not None and process.kernel == "rbf"
+    shape = RBF(scale, LENGTHS) if is_smooth else Matern(length_scale=scale, length_scale_bounds=LENGTHS, nu=nu)
+    kernel = ConstantKernel(1.0, (0.05, 20.0)) * shape
     sign = 1.0 if metric.optimization == "maximize" else -1.0
     x = np.array([_encoded(matrix, trial.params) for trial in told])
     y = np.array([sign * float(trial.value or 0.0) for trial in told])
@@ -85,7 +90,7 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
     regressor = GaussianProcessRegressor(
         kernel=kernel,
         alpha=1e-6,
-        n_restarts_optimizer=process.n_restarts_optimizer if process else 0,
+        n_restarts_optimizer=max(RESTARTS, process.n_restarts_optimizer if process else 0),
         random_state=number,
     )
     regressor.fit(x, values)
@@ -170,8 +175,9 @@ def _encoded(matrix: dict[str, Matrix], params: Params) -> list[float]:
 def _axes(option: Matrix, value: Any) -> Axis:
     if option.is_distribution:
         low, high = getattr(option, option.option)[:2]
-        number = math.log(value) if "log" in option.option and value > 0 else float(value)
-        return [(number - low) / (high - low)]
+        is_log = "log" in option.option
+        number = (math.log(value) if value > 0 else low) if is_log else float(value)
+        return [max(0.0, (number - low) / (high - low))]  # a quantised one may lie below its range
     listed = option.listed
     if all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed):
         low, high = float(min(listed)), float(max(listed))

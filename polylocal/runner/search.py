@@ -40,7 +40,7 @@ class Suggestion:
 
 
 Past = Sequence[Sequence[Trial]]  # of each iteration, in the order in which they were suggested
-Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params]
+Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params | None]  # None: nothing is left to try
 
 
 def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Suggestion]:
@@ -55,7 +55,8 @@ def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Sug
             ]
         if len(past) > tuning.bo.n_iterations:
             return []
-        return [Suggestion(bayes(tuning, seed, [trial for trials in past for trial in trials]))]
+        point = bayes(tuning, seed, [trial for trials in past for trial in trials])
+        return [Suggestion(point)] if point is not None else []
     return [] if past else [Suggestion(params) for params in suggestions(tuning, seed)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -17,17 +18,45 @@ import httpx2
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
+from support import build as build_file
 from support import eventually, job
 
 from polylocal.api import app as api_module
 from polylocal.api.app import FromContainers, build
+from polylocal.api.endpoint import Endpoint
 from polylocal.api.services import Services
-from polylocal.settings import Settings
+from polylocal.machine import Gpu, Machine
+from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
 P = "/api/v1/root/quick-start"
+CARD = Gpu(
+    index=0,
+    uuid="GPU-5e1f7a52",
+    name="Tesla T4",
+    minor=0,
+    bus_id="00000000:00:04.0",
+    serial="0320418000000",
+    temperature_gpu=41,
+    utilization_gpu=93,
+    power_draw=30,
+    power_limit=70,
+    memory_total=16 * 2**30,
+    memory_free=12 * 2**30,
+    memory_used=4 * 2**30,
+)
+MACHINE = Machine(
+    name="box",
+    cpus=4,
+    memory_mib=16000,
+    os_image="Debian GNU/Linux 12",
+    kernel="6.1.0",
+    engine="Docker 27.3.1",
+    engine_api="1.47",
+    gpus=[CARD],
+)
 Json = dict[str, Any]
 
 
@@ -74,9 +103,25 @@ def _document() -> Json:
     return _make_document(api_module.ENDPOINTS)
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which nothing is: making one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("new") / "polylocal.db"
+    Store(path).close()
+    return path
+
+
+@pytest.fixture
+def store(settings: Settings, new_database: Path) -> Iterator[Store]:
+    shutil.copy(new_database, settings.folders.database)
+    made = Store(settings.folders.database)
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def services(settings: Settings, store: Store) -> Services:
-    return Services(settings, store)
+    return Services(settings, store, machine=lambda: MACHINE)
 
 
 @pytest.fixture
@@ -127,6 +172,18 @@ def as_bob(http: TestClient, store: Store) -> Caller:
 
 
 @pytest.fixture
+def token_of(store: Store) -> Callable[[Run], str]:
+    """token_of(run) → the token that the run's container gets."""
+    return lambda run: store.users.new_token(store.users.get(run.user), run.pk)
+
+
+@pytest.fixture
+def as_job(http: TestClient, a_job: Run, token_of: Callable[[Run], str]) -> Caller:
+    """The caller inside job 1 of root's project."""
+    return Caller(http, token_of(a_job))
+
+
+@pytest.fixture
 def live(services: Services) -> Iterator[str]:
     """The URL of the application on a real socket."""
     with on_loopback(services) as url:
@@ -145,7 +202,7 @@ def on_loopback(services: Services) -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
     config = uvicorn.Config(
-        build(services), log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=1
+        build(services), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -157,6 +214,51 @@ def on_loopback(services: Services) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """One application for all examples of a test that makes them up; `restore` makes again what they delete."""
+    home = tmp_path_factory.mktemp("home")
+    store = Store(home / "polylocal.db")
+    services = Services(load(home=home), store)
+    root = store.users.add("root", is_superuser=True)
+    with TestClient(build(services), raise_server_exceptions=False) as http:
+        caller = Caller(http, store.users.new_token(root))
+        caller.services = services  # type: ignore[attr-defined]
+        yield caller
+    store.close()
+
+
+def restore(caller: Caller) -> None:
+    """Project `quick-start` with code and a run 1 of each kind, which have logs and outputs."""
+    services: Services = caller.services  # type: ignore[attr-defined]
+    store = services.store
+    with store.database.write() as db:
+        seen = "deleted_at is null and archived_at is null"
+        has_project = db.execute(f"select 1 from projects where {seen} and name = 'quick-start'").fetchone()
+        alive = db.execute(f"select count(*) from runs where id = 1 and {seen}").fetchone()[0]
+        if has_project and alive == len(Kind):
+            return
+        for table in ("runs", "projects", "sequences", "searches", "chart_views"):
+            db.execute(f"delete from {table}")
+    root = store.users.get("root")
+    project = store.projects.create(root, {"name": "quick-start"})
+    services.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
+    for run in one_of_each(store, project, root).values():
+        with store.database.write() as db:
+            db.execute("update runs set is_managed = 0")
+        write(services.log(run), "hello\n")
+        if run.outputs:
+            write(services.home.root / run.outputs / "model.txt", "weights")
+
+
+def emptied(store: Store) -> Store:
+    """As new: for tests that share a socket, which takes longer to open than most of them take."""
+    with store.database.write() as db:
+        for table in ("bookmarks", "runs", "projects", "users", "sequences", "activities"):
+            db.execute(f"delete from {table}")
+    return store
 
 
 @pytest.fixture
@@ -208,13 +310,58 @@ def upload(caller: Caller, files: Mapping[str, str | bytes], path: str = P) -> h
     return caller.put(f"{path}/repo/upload/", files={"repo": part})
 
 
-def plain(path: str) -> str:
-    """A path of the route table with something in each place."""
-    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: _EXAMPLES[found[1]], path)
+GROUP: Json = {
+    "version": 1,
+    "kind": "group",
+    "hptuning": {"concurrency": 2, "matrix": {"lr": {"values": [0.1, 0.2]}}},
+    "build": {"image": "busybox"},
+    "run": {"cmd": "echo {{ lr }}"},
+}
+FILES: dict[Kind, Json] = {
+    Kind.BUILD: build_file(),
+    Kind.JOB: job(),
+    Kind.EXPERIMENT: {**job(), "kind": "experiment"},
+    Kind.GROUP: GROUP,
+    Kind.NOTEBOOK: {**build_file(), "kind": "notebook"},
+    Kind.TENSORBOARD: {**build_file(), "kind": "tensorboard"},
+}
 
 
-_EXAMPLES = {"user": "root", "project": "quick-start", "id": "1", "uuid": "0" * 32, "kind": "job", "jid": "1"}
-_EXAMPLES |= {"cid": "1", "sid": "1", "sequence": "1", "index": "0", "username": "ann"}
+def one_of_each(store: Store, project: Project, user: User) -> dict[Kind, Run]:
+    """A run of each kind, straight in the store; the experiment and the group have a chart view, each kind a search."""
+    made = {}
+    for kind in Kind:
+        values = {"group_type": "study", "concurrency": 2, "search_algorithm": "grid"} if kind is Kind.GROUP else {}
+        new = NewRun(kind, content="{}", config=FILES[kind], values=values)
+        made[kind] = store.runs.insert(project, user, new)
+        store.searches.add(user, project, kind, {"query": {"query": "status:running"}, "name": f"open-{kind}"})
+        if kind in (Kind.EXPERIMENT, Kind.GROUP):
+            store.chart_views.add(made[kind], {"charts": [{"title": "loss"}]})
+    return made
+
+
+def plain(path: str, number: int = 1) -> str:
+    """A path of the route table with something in each place: of the `number`th of worlds that `one_of_each` made."""
+    values = {**_EXAMPLES, "id": str(number), "jid": str(number)}
+    values["cid"] = str(2 * number - 1 if "/experiments/" in path else 2 * number)
+    word = path.rpartition("/{sid")[0].rpartition("/")[2]
+    place = next((place for place, kind in enumerate(Kind, 1) if kind.plural == word), 1)
+    values["sid"] = str(len(Kind) * (number - 1) + place)
+    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values[found[1]], path)
+
+
+def of_its_own(endpoint: Endpoint) -> bool:
+    """Of an owner's or a reader's own things in a project: not the project's."""
+    return endpoint.path.endswith(("/bookmark", "/unbookmark")) or endpoint.path.startswith("/api/v1/searches/")
+
+
+def last_first(endpoint: Endpoint) -> tuple[bool, int]:
+    """The order in which all endpoints can be called: what deletes goes last, the inner before the outer."""
+    return endpoint.method == "DELETE", -len(endpoint.path)
+
+
+_EXAMPLES = {"user": "root", "project": "quick-start", "uuid": "0" * 32, "kind": "job"}
+_EXAMPLES |= {"sequence": "1", "index": "0", "username": "ann"}
 
 
 def write(path: Path, data: bytes | str) -> Path:

@@ -16,7 +16,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Caller, P, finish, plain
+from .conftest import Caller, P, finish, last_first, of_its_own, one_of_each, plain
 
 NOT_ALLOWED = {"detail": "You do not have permission to perform this action."}
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.access is not Access.ANYONE]
@@ -26,9 +26,8 @@ OPEN = [endpoint for endpoint in ENDPOINTS if endpoint.access is Access.ANYONE]
 def answers(
     caller: Caller, endpoints: Iterable[Endpoint], path_of: Callable[[Endpoint], str] = lambda e: plain(e.path)
 ) -> dict[str, httpx2.Response]:
-    """What the caller is answered by each; what deletes goes last, the inner before the outer."""
-    ordered = sorted(endpoints, key=lambda e: (e.method == "DELETE", -len(e.path)))
-    return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in ordered}
+    """What the caller is answered by each."""
+    return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in sorted(endpoints, key=last_first)}
 
 
 def not_refused(given: dict[str, httpx2.Response]) -> dict[str, int]:
@@ -48,7 +47,7 @@ def not_let_in(given: dict[str, httpx2.Response]) -> dict[str, int]:
 # -- authentication -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("a_job")
+@pytest.mark.usefixtures("world")
 def test_nobody_comes_in(nobody: Caller) -> None:
     for name, answer in answers(nobody, GUARDED).items():
         assert (name, answer.status_code) == (name, 401)
@@ -58,7 +57,8 @@ def test_nobody_comes_in(nobody: Caller) -> None:
 
 def test_what_is_open_to_anyone(nobody: Caller) -> None:
     for name, answer in answers(nobody, OPEN).items():
-        assert (name, answer.status_code) == (name, 400 if name.endswith("users/token") else 200)
+        expected = 400 if name.endswith(("users/token", "v1/session")) else 200  # these need a body
+        assert (name, answer.status_code) == (name, expected)
 
 
 @pytest.mark.usefixtures("project")
@@ -120,34 +120,46 @@ def test_who_is_asked_first(nobody: Caller) -> None:
 
 @pytest.fixture
 def world(store: Store, ann: User) -> dict[str, Project]:
-    """Ann's projects, one public and one private, with a build and a job each, bookmarked by nobody."""
+    """Ann's projects, one public and one private, with a run of each kind, bookmarked by nobody."""
     made = {
         name: store.projects.create(ann, {"name": name, "is_public": name == "public"})
         for name in ("public", "private")
     }
     for project in made.values():
-        store.runs.insert(project, ann, NewRun(Kind.BUILD, config=build()))
-        store.runs.insert(project, ann, NewRun(Kind.JOB, config=job()))
-        store.runs.insert(project, ann, NewRun(Kind.EXPERIMENT, config={**job(), "kind": "experiment"}))
+        one_of_each(store, project, ann)
     return made
 
 
 def path_in(project: str, endpoint: Endpoint) -> str:
-    number = "1" if project == "public" else "2"
     path = endpoint.path.replace("{user}", "ann").replace("{project}", project)
-    return plain(path.replace("{id:id}", number).replace("{jid:id}", number))
+    return plain(path, 1 if project == "public" else 2)
 
 
 IN_PROJECT = [e for e in ENDPOINTS if "{project}" in e.path]
 READS = [e for e in IN_PROJECT if e.access is Access.READ]
 WRITES = [e for e in IN_PROJECT if e.access in (Access.WRITE, Access.TRACK)]
-MARKS = ("bookmark", "unbookmark")
+NOT_THERE = ("/repo", "/delete", "/ci", "/jobs/{jid:id}")  # what is not to be deleted in these worlds
+OF_RUNS = ("/token", "/ephemeraltoken", "/impersonatetoken")  # only a run itself is answered
 
 
 def test_which_endpoints_write() -> None:
-    """What changes anything is the owner's, but for everybody's own bookmarks."""
+    """What changes anything is the owner's, but for everybody's own bookmarks and searches."""
     assert {e.method for e in WRITES} <= {"POST", "PUT", "PATCH", "DELETE"}
-    assert {e.method for e in READS if not e.path.endswith(MARKS)} == {"GET"}
+    assert {e.method for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)} == {"GET"}
+
+
+def test_what_is_for_admins() -> None:
+    words = {e.path.removeprefix("/api/v1/").partition("/")[0] for e in ENDPOINTS if e.access is Access.ADMIN}
+    assert words == {"users", "superusers", "cluster", "nodes"}
+
+
+@pytest.mark.usefixtures("world")
+def test_what_is_for_admins_is_for_nobody_else(as_bob: Caller, as_job: Caller, store: Store) -> None:
+    store.users.add("eve")
+    of_admins = [e for e in ENDPOINTS if e.access is Access.ADMIN]
+    for caller in (as_bob, as_job):
+        assert not_refused(answers(caller, of_admins)) == {}
+    assert store.users.get("ann").is_active
 
 
 @pytest.mark.usefixtures("world")
@@ -174,18 +186,20 @@ def test_who_may_not_write_is_told_so_before_the_body_is_read(as_bob: Caller) ->
 
 @pytest.mark.usefixtures("world")
 def test_others_read_a_public_project(as_bob: Caller) -> None:
-    assert not_let_in(answers(as_bob, READS, partial(path_in, "public"))) == {}
+    reads = [e for e in READS if not e.path.endswith(OF_RUNS)]
+    assert not_let_in(answers(as_bob, reads, partial(path_in, "public"))) == {}
 
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("project", ["public", "private"])
 @pytest.mark.parametrize("who", ["as_ann", "api"])
 def test_the_owner_and_admins_do_everything(project: str, who: str, request: pytest.FixtureRequest) -> None:
-    of_people = [e for e in IN_PROJECT if not e.path.endswith(("/token", "/ephemeraltoken"))]
+    of_people = [e for e in IN_PROJECT if not e.path.endswith(OF_RUNS)]
     given = answers(request.getfixturevalue(who), of_people, partial(path_in, project))
     assert not_let_in(given) == {}
-    one_by_one = {n: a for n, a in given.items() if n.startswith("DELETE") and not n.endswith(("repo", "/delete"))}
-    assert {answer.status_code for answer in one_by_one.values()} == {204}
+    there = [e for e in of_people if e.method == "DELETE" and not e.path.endswith(NOT_THERE)]
+    deleted = {n: given[n].status_code for n in (f"DELETE {e.path}" for e in there if not of_its_own(e))}
+    assert {name: status for name, status in deleted.items() if status != 204} == {}
 
 
 @pytest.mark.usefixtures("world")
@@ -237,27 +251,11 @@ def test_a_run_of_another_project_is_not_found_by_its_number(as_ann: Caller) -> 
 # -- runs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def token_of(store: Store) -> Callable[[Run], str]:
-    def make(run: Run) -> str:
-        with store.database.read() as db:
-            row = db.execute("select username from users where id = ?", (run.user_id,)).fetchone()
-        return store.users.new_token(store.users.get(row["username"]), run.pk)
-
-    return make
-
-
-@pytest.fixture
-def as_job(http: TestClient, a_job: Run, token_of: Callable[[Run], str]) -> Caller:
-    """The caller inside job 1 of root's project."""
-    return Caller(http, token_of(a_job))
-
-
 TRACKS = [e for e in IN_PROJECT if e.access is Access.TRACK]
 
 
 def test_what_a_run_may_track() -> None:
-    tracked = {(e.method, e.path.rpartition("{id:id}")[2]) for e in TRACKS}
+    tracked = {(e.method, e.path.partition("{id:id}")[2].replace("/jobs/{jid:id}", "")) for e in TRACKS}
     assert tracked == {
         ("PATCH", ""),
         ("POST", "/statuses"),
@@ -267,10 +265,14 @@ def test_what_a_run_may_track() -> None:
         ("POST", "/ephemeraltoken"),
         ("POST", "/token"),
         ("POST", "/_heartbeat"),
+        ("POST", "/_reconcile"),
+        ("POST", "/jobs/{uuid}/_reconcile"),
+        ("POST", "/impersonatetoken"),
     }
 
 
-def test_a_run_writes_its_own_tracking(as_job: Caller) -> None:
+def test_a_run_writes_its_own_tracking(as_job: Caller, a_job: Run, store: Store) -> None:
+    store.runs.transition(a_job, Status.RUNNING)
     assert not_let_in(answers(as_job, [e for e in TRACKS if e.kind is Kind.JOB])) == {}
 
 
@@ -282,7 +284,8 @@ def test_a_run_reports(as_job: Caller) -> None:
 
 
 def test_a_run_reads_its_own_project(as_job: Caller) -> None:
-    assert not_let_in(answers(as_job, [e for e in READS if not e.path.endswith(MARKS)])) == {}
+    reads = [e for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)]
+    assert not_let_in(answers(as_job, reads)) == {}
 
 
 def test_a_run_does_not_track_for_another_run(
@@ -299,13 +302,13 @@ def test_a_run_writes_nothing_else(as_job: Caller) -> None:
     assert not_refused(answers(as_job, [e for e in IN_PROJECT if e.access is Access.WRITE])) == {}
 
 
-def test_a_run_keeps_its_hands_off_its_users_bookmarks(
+def test_a_run_keeps_its_hands_off_its_users_bookmarks_and_searches(
     as_job: Caller, api: Caller, store: Store, project: Project, root: User
 ) -> None:
-    store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
-    marks = [e for e in IN_PROJECT if e.path.endswith(MARKS)]
-    answers(api, [e for e in marks if e.method == "POST"])
-    assert not_refused(answers(as_job, marks)) == {}
+    one_of_each(store, project, root)
+    own = [e for e in IN_PROJECT if of_its_own(e) and e.method != "GET"]
+    answers(api, [e for e in own if e.method == "POST"])
+    assert not_refused(answers(as_job, own)) == {}
 
 
 def test_a_run_sees_no_other_project(as_job: Caller, store: Store, root: User, ann: User) -> None:

@@ -36,6 +36,12 @@ OPTIONAL = {
     "commit": IsStr(regex="[0-9a-f]{40}") | None,
     "build_job": IsStr(regex=r"root\.quick-start\.builds\.\d+") | None,
     "original": IsStr(regex=r"root\.quick-start\.jobs\.\d+") | None,
+    "original_experiment": IsInt(ge=1) | None,
+    "experiment_group": IsStr(regex=r"root\.quick-start\.\d+") | IsInt(ge=1) | None,
+    "experiment": IsInt(ge=1) | None,
+    "config": IsInstance(dict) | None,
+    "declarations": IsInstance(dict) | None,
+    "pod_id": IsStr(regex=r"plx-[a-z]+-[0-9a-f]{32}") | None,
     "has_tensorboard": IsInstance(bool) | None,
     "has_notebook": IsInstance(bool) | None,
     "message": IsStr | None,
@@ -313,3 +319,124 @@ def test_a_project_without_code_says_so(api: Caller) -> None:
 def test_empty_lists(api: Caller, project: Project) -> None:
     for path in (f"{P}/jobs", f"{P}/builds"):
         assert api.get(path).json() == {"count": 0, "next": None, "previous": None, "results": []}
+
+
+# -- groups, experiments, notebooks, tensorboards, bookmarks --------------------------------------------------------
+
+SEARCH = {
+    "version": 1,
+    "kind": "group",
+    "hptuning": {"concurrency": 5, "random_search": {"n_experiments": 10}, "matrix": {"lr": {"uniform": "0:1"}}},
+    "build": {"image": "busybox"},
+    "run": {"cmd": "echo {{ lr }}"},
+}
+
+
+def make_second_group(api: Caller) -> Json:
+    """The documents' group is their second one."""
+    for _ in range(2):
+        made = api.post(f"{P}/groups", {"content": json.dumps(SEARCH)})
+        assert made.status_code == 201
+    found: Json = made.json()
+    return found
+
+
+def test_the_list_of_groups(quick_start: Project, api: Caller, store: Store) -> None:
+    document = documented("group_list")
+    make_second_group(api)
+    store.runs.delete(store.runs.find(Kind.GROUP, 1))
+    group = store.runs.find(Kind.GROUP, 2)
+    store.runs.transition(group, Status.RUNNING)
+    store.runs.transition(group, Status.SUCCEEDED)
+    answer = api.get(f"{P}/groups")
+    assert answer.status_code == 200
+    check(answer.json(), document)
+    same(answer.json(), document, "count", "next", "previous")
+    [item], [example] = answer.json()["results"], document["results"]
+    same(item, example, "id", "name", "unique_name", "user", "description", "last_status", "project", "tags")
+    same(item, example, "concurrency", "search_algorithm")
+
+
+def test_a_group_just_made(quick_start: Project, api: Caller) -> None:
+    document = documented("group_create")
+    made = make_second_group(api)
+    check(made, document)
+    same(made, document, "id", "name", "unique_name", "user", "description", "project", "tags")
+    same(made, document, "concurrency", "search_algorithm")
+    assert made["last_status"] == "created"
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_the_list_of_experiments(api: Caller) -> None:
+    document = documented("experiment_list")
+    content = {"version": 1, "kind": "experiment", "build": {"image": "busybox"}, "run": {"cmd": "date"}}
+    for _ in range(2):
+        assert api.post(f"{P}/experiments", {"config": content}).status_code == 201
+    answer = api.get(f"{P}/experiments")
+    assert answer.status_code == 200
+    check(answer.json(), document)
+    for item, example in zip(answer.json()["results"], document["results"], strict=True):
+        same(item, example, "name", "user", "description", "original", "project", "experiment_group", "tags")
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_an_experiment_just_made(api: Caller) -> None:
+    document = documented("experiment_create")
+    answer = api.post(f"{P}/experiments", {"name": "new-1", "description": "my new experiment"})
+    assert answer.status_code == 201
+    check(answer.json(), document)
+    same(answer.json(), document, "name", "description", "original_experiment", "config", "declarations", "tags")
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_the_list_of_tensorboards(api: Caller, store: Store) -> None:
+    document = documented("tensorboard_list")
+    assert api.post(f"{P}/tensorboard/start").status_code == 201
+    store.runs.transition(store.runs.find(Kind.TENSORBOARD, 1), Status.RUNNING)
+    answer = api.get(f"{P}/tensorboards")
+    assert answer.status_code == 200
+    check(answer.json(), document)
+    same(answer.json(), document, "count", "next", "previous")
+    [item], [example] = answer.json()["results"], document["results"]
+    same(item, example, "id", "name", "unique_name", "user", "description", "last_status", "tags", "project")
+    same(item, example, "experiment_group", "experiment")
+
+
+STARTED = ["id", "user", "name", "description", "project", "unique_name", "content", "pod_id", "build_job"]
+STARTED += ["last_status", "tags"]
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("kind", ["notebook", "tensorboard"])
+def test_a_notebook_and_a_tensorboard_just_started(kind: str, api: Caller) -> None:
+    """Clients look at the status code: 201 for a new one, 200 for the one that is there, and the object of both."""
+    made, again = (api.post(f"{P}/{kind}/start/") for _ in range(2))
+    assert (made.status_code, again.status_code) == (201, 200)
+    assert made.json() == again.json()
+    assert set(STARTED) <= set(made.json())
+    assert made.json()["unique_name"] == f"root.quick-start.{kind}s.1"
+    stopped = api.post(f"{P}/{kind}/stop/")
+    assert (stopped.status_code, stopped.content) == (200, b"")
+    assert "content-type" not in stopped.headers
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_bookmarked_things(api: Caller, store: Store) -> None:
+    """As in lists, but for `bookmarked` itself."""
+    make_second_group(api)
+    documents = {"projects": "project_list", "groups": "group_list"}
+    for path in (P, f"{P}/groups/2"):
+        marked = api.post(f"{path}/bookmark/")
+        assert (marked.status_code, marked.content) == (201, b"")
+    for word, name in documents.items():
+        found = api.get(f"/api/v1/bookmarks/root/{word}/").json()
+        assert (found["count"], found["next"], found["previous"]) == (1, None, None)
+        [item] = found["results"]
+        assert list(item) == ["content_object"]
+        check(item["content_object"], documented(name)["results"][0])
+        assert "bookmarked" not in item["content_object"]
+    for path in (P, f"{P}/groups/2"):
+        gone = api.delete(f"{path}/unbookmark/")
+        assert (gone.status_code, gone.content) == (204, b"")
+    for word in documents:
+        assert api.get(f"/api/v1/bookmarks/root/{word}/").json()["results"] == []

@@ -21,12 +21,15 @@ from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Json, names_in, on_loopback, put_code, tar_of, write
+from .conftest import Json, emptied, names_in, on_loopback, put_code, tar_of, write
 
 CONTRACT = Path(__file__).with_name("contract")
 FILES = {
     "job": "version: 1\nkind: job\nbuild:\n  image: busybox\nrun:\n  cmd: date\n",
     "build": "version: 1\nkind: build\nbuild:\n  image: busybox\n",
+    "experiment": "version: 1\nkind: experiment\nbuild:\n  image: busybox\nrun:\n  cmd: date\n",
+    "group": "version: 1\nkind: group\nhptuning:\n  matrix:\n    lr:\n      values: [1, 2]\n"
+    "build:\n  image: busybox\nrun:\n  cmd: echo {{ lr }}\n",
 }
 
 
@@ -73,6 +76,15 @@ EXPECTED = {
     "Project: Create Build": Expected(201, "build_create"),
     "Project: Bookmark project": MADE,
     "Project: Unbookmark project": GONE,
+    "Project: List experiment groups": Expected(200, "group_list"),
+    "Project: Create experiment groups": Expected(201, "group_create"),
+    "Project: List experiments": Expected(200, "experiment_list"),
+    "Project: Create experiment": Expected(201),
+    "Project: List tensorboards": Expected(200, "tensorboard_list"),
+    "Project: Start project tensorboard": Expected(201),
+    "Project: Stop project tensorboard": OK,
+    "Project: Start notebook": Expected(201),
+    "Project: Stop notebook": OK,
 }
 
 Curl = Callable[..., tuple[int, bytes]]
@@ -97,10 +109,7 @@ def services(daemon: tuple[str, Services]) -> Services:
 @pytest.fixture
 def store(services: Services) -> Store:
     """As new, for each command."""
-    with services.store.database.write() as db:
-        for table in ("bookmarks", "runs", "projects", "users", "sequences", "sqlite_sequence"):
-            db.execute(f"delete from {table}")
-    return services.store
+    return emptied(services.store)
 
 
 @pytest.fixture
@@ -110,6 +119,7 @@ def curl(daemon: tuple[str, Services], store: Store, root: User) -> Curl:
     places = {"base_api_url": daemon[0].removeprefix("http://"), "username": "root", "project": "quick-start"}
 
     def run(command: str, id: int = 1) -> tuple[int, bytes]:
+        command = command.replace("http://localhost:8000/", "http://{{base_api_url}}/")  # as some of them say it
         for name, value in {**places, "token": token, "id": str(id)}.items():
             command = command.replace("{{" + name + "}}", value)
         options = r"--silent --show-error --max-time 20 --write-out '\n%{http_code}'"
@@ -136,16 +146,16 @@ def runs(store: Store, project: Project, root: User, services: Services) -> dict
 
 def test_each_command_has_an_expectation() -> None:
     assert set(commands()) == set(EXPECTED)
-    assert len(commands()) == 39
+    assert len(commands()) == 48
 
 
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("title", commands())
 def test_a_documented_command(title: str, curl: Curl) -> None:
     command = commands()[title]
-    kind = "build" if "/builds" in command else "job"
+    kind = next((kind for kind in FILES if f"/{kind}s" in command), "job")
     expected = EXPECTED[title]
-    status, body = curl(command.replace('"config": "..."', f'"config": {json.dumps(FILES[kind])}'))
+    status, body = curl(command.replace('": "..."', f'": {json.dumps(FILES[kind])}'))
     assert status == expected.status, body
     if expected.document:
         keys = first_keys(expected.document.format(kind=kind))

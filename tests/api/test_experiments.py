@@ -201,13 +201,16 @@ def test_a_runs_token_tracks_its_own_experiment(api: Caller, store: Store, root:
     api.post(f"{P}/", {"config": CONFIG})
     api.post(f"{P}/", {"config": CONFIG})
     run = store.runs.find(Kind.EXPERIMENT, 1)
-    store.runs.transition(run, Status.RUNNING)
+    store.runs.transition(run, Status.RUNNING, recorded={"container_id": "c"})
     headers = {"Authorization": f"Token {store.users.new_token(root, run.pk)}"}
     assert api("POST", f"{P}/1/metrics/", json={"values": {"a": 1}}, headers=headers).status_code == 201
     assert api("POST", f"{P}/2/metrics/", json={"values": {"a": 1}}, headers=headers).status_code == 403
     assert api("PATCH", f"{P}/1/", json={"tags": ["x"], "merge": True}, headers=headers).status_code == 200
-    given = api("POST", f"{P}/1/ephemeraltoken/", headers=headers).json()["token"]
-    assert given == headers["Authorization"].removeprefix("Token ")
+    for word in ("ephemeraltoken", "token", "impersonatetoken"):
+        given = api("POST", f"{P}/1/{word}/", headers=headers).json()["token"]
+        assert given == headers["Authorization"].removeprefix("Token ")
+        assert api("POST", f"{P}/2/{word}/", headers=headers).status_code == 403
+        assert api.post(f"{P}/1/{word}/").status_code == 403  # people have tokens of their own
 
 
 def test_restart_resume_copy(api: Caller) -> None:

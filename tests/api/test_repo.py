@@ -50,9 +50,16 @@ def test_a_large_upload(api: Caller) -> None:
     assert names_in(api.get(f"{P}/repo/download/").content) == ["noise.bin"]
 
 
-@pytest.mark.parametrize("flags", ['{"sync": true}', '{"async": false}', '{"delay": true}', "nonsense"])
+@pytest.mark.parametrize("flags", ['{"sync": false}', '{"async": false}', '{"delay": true}', "nonsense", "[]"])
 def test_flags_of_the_clients_change_nothing(flags: str, api: Caller) -> None:
     assert send(api, tar_of(FILES), json=flags) == {"status": 200, "body": b""}
+
+
+def test_an_upload_that_asks_for_the_ci_of_a_project_without_one(api: Caller) -> None:
+    assert send(api, tar_of(FILES), json='{"sync": true}') == {
+        "status": 200,
+        "body": b'"Could not trigger the project CI."',
+    }
 
 
 def test_an_upload_that_changes_nothing_makes_no_commit(api: Caller) -> None:
@@ -205,8 +212,8 @@ def test_without_code(api: Caller) -> None:
 def test_what_is_known_of_the_code(api: Caller, services: Services, project: Project) -> None:
     put_code(services, project, FILES)
     found = api.get(f"{P}/repo/").json()
-    assert list(found) == ["project", "created_at", "updated_at", "is_public"]
-    assert (found["project"], found["is_public"]) == ("quick-start", True)
+    assert list(found) == ["project", "created_at", "updated_at", "is_public", "git_url"]
+    assert (found["project"], found["is_public"], found["git_url"]) == ("quick-start", True, None)
     assert found["created_at"] <= found["updated_at"]
 
 

@@ -13,7 +13,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Caller, P, plain
+from .conftest import Caller, P, one_of_each, plain
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -83,8 +83,8 @@ def test_all_forms_of_a_path_are_one(api: Caller, a_job: Run) -> None:
 
 
 def test_nothing_is_redirected(api: Caller, store: Store, project: Project, root: User) -> None:
-    for kind in Kind:
-        store.runs.insert(project, root, NewRun(kind, config={**job(), "kind": str(kind)}))
+    one_of_each(store, project, root)
+    store.users.add("ann")
     for endpoint in ENDPOINTS:
         if endpoint.method == "DELETE":
             continue
@@ -134,7 +134,7 @@ def test_status(nobody: Caller) -> None:
 
 
 def test_status_without_an_engine(serving: object, settings: object, store: Store) -> None:
-    services = Services(settings, store, lambda: "the engine to answer")  # type: ignore[arg-type]
+    services = Services(settings, store, engine_state=lambda: "the engine to answer")  # type: ignore[arg-type]
     answer = serving(services).get("/statusz")  # type: ignore[operator]
     assert answer.status_code == 200
     assert answer.json()["engine"] == {"is_healthy": False, "message": "the engine to answer", "severity": "error"}

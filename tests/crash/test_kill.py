@@ -186,3 +186,44 @@ def test_a_run_that_is_taken_up_still_reaches_the_api(start):
     Path(folder, "go").touch()
     assert finished(daemon, run)["last_status"] == "succeeded"
     assert log(daemon, run) == b"begun\nreached\n"
+
+
+def test_a_group_goes_on_where_it_was(start):
+    """Its experiments are made once, started once, and the group ends by itself."""
+    group = {
+        **job("echo begun; sleep 1; echo {{ n }}"),
+        "kind": "group",
+        "hptuning": {"matrix": {"n": {"values": [1, 2, 3, 4]}}, "concurrency": 2},
+    }
+    daemon = start()
+    run = submit(daemon, group, "group")
+    members = [RunReference("root", "crash", "experiment", n) for n in range(1, 5)]
+    eventually(lambda: b"begun" in log(daemon, members[0]), 60)
+    daemon.kill()
+    daemon = start()
+    eventually(lambda: b"begun" in log(daemon, members[2]), 60)
+    daemon.kill()
+    daemon = start()
+    assert finished(daemon, run, 120)["last_status"] == "succeeded"
+    assert [status(daemon, member) for member in members] == ["succeeded"] * 4
+    assert [log(daemon, member) for member in members] == [f"begun\n{n}\n".encode() for n in range(1, 5)]
+    assert look(daemon, lambda client: client.run(run)["num_experiments"]) == 4
+
+
+def test_a_notebooks_changes_outlive_the_daemon(start, raw_engine: docker.DockerClient):
+    """Written while no daemon ran, committed by the next one that stops it."""
+    jupyter = "printf '#!/bin/sh\\nexec sleep 600\\n' > /bin/jupyter; chmod +x /bin/jupyter"
+    daemon = start()
+    run = submit(daemon, {**build(build_steps=[jupyter]), "kind": "notebook"}, "notebook")
+    eventually(lambda: status(daemon, run) == "running", 60)
+    uuid = look(daemon, lambda client: client.run(run)["uuid"])
+    daemon.kill()
+    (daemon.home / "notebooks" / uuid / "made.ipynb").write_text("{}")
+    daemon = start(POLYLOCAL_GRACE_S="1")
+    assert status(daemon, run) == "running"
+    look(daemon, lambda client: client.stop(run))
+    assert finished(daemon, run)["last_status"] == "stopped"
+    assert not list((daemon.home / "notebooks").iterdir())
+    messages = [entry["message"] for entry in look(daemon, lambda client: client.statuses(run))]
+    assert sum("are commit" in (message or "") for message in messages) == 1
+    eventually(lambda: not containers_of(raw_engine, run, daemon))

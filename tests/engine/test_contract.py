@@ -231,6 +231,54 @@ def test_events_tell_of_deaths_with_exit_codes(bench):
     assert died.exit_code == 5
 
 
+# -- what a container uses, and where it listens -----------------------------------------------------------------
+
+
+def test_a_running_container_uses_something(bench):
+    container_id = bench.started("sleep 60")
+    sample = eventually(lambda: bench.engine.usage(container_id))
+    assert sample.cpus >= 1
+    assert sample.machine_ns > 0
+    assert sample.cpu_ns >= 0
+    assert len(sample.per_cpu_ns) in (0, sample.cpus)
+    assert sample.memory_bytes is None or 0 < sample.memory_bytes < 2**50
+    later = eventually(lambda: (s := bench.engine.usage(container_id)) and s.machine_ns > sample.machine_ns and s)
+    assert later.cpu_ns >= sample.cpu_ns
+
+
+def test_what_does_not_run_uses_nothing(bench):
+    created = bench.engine.create(bench.plan("sleep 60"))
+    assert bench.engine.usage(created) is None
+    ran = bench.started("true")
+    ended(bench, ran)
+    assert bench.engine.usage(ran) is None
+
+
+def test_the_usage_of_a_missing_container(bench):
+    with pytest.raises(ContainerMissing):
+        bench.engine.usage("0" * 64)
+
+
+def test_a_port_is_known_while_the_container_runs_and_only_then(bench):
+    container_id = bench.engine.create(bench.plan("sleep 60", port=8888))
+    assert bench.engine.inspect(container_id).port is None
+    bench.engine.start(container_id)
+    port = eventually(lambda: bench.engine.inspect(container_id).port)
+    assert 1024 < port < 65536
+    bench.engine.stop(container_id, 0)
+    assert ended(bench, container_id).port is None
+
+
+def test_without_a_port_nothing_is_published(bench):
+    assert bench.engine.inspect(bench.started("sleep 60")).port is None
+
+
+def test_two_containers_with_the_same_port_get_different_ones(bench):
+    ids = [bench.started("sleep 60", port=8888) for _ in range(2)]
+    ports = [eventually(lambda i=i: bench.engine.inspect(i).port) for i in ids]
+    assert ports[0] != ports[1]
+
+
 def test_build_streams_lines_and_gives_the_image(bench):
     lines: list[str] = []
     tag = f"{bench.installation}:built"

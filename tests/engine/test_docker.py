@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+import docker
 import pytest
 from support import eventually
 
@@ -234,3 +235,44 @@ def test_syntax_that_the_classic_builder_does_not_know_fails_the_build(docker_be
     result = build(docker_bench, f"FROM {docker_bench.image}\nNONSENSE x\n", "polylocal-test:x")
     assert result.image_id is None
     assert "NONSENSE" in result.error.upper()
+
+
+# -- what a container uses, and where it listens -----------------------------------------------------------------
+
+
+def test_a_busy_loop_uses_a_core(docker_bench: Bench) -> None:
+    engine, container_id = docker_bench.engine, docker_bench.started("while :; do :; done")
+    first = eventually(lambda: engine.usage(container_id))
+    busy = eventually(lambda: (s := engine.usage(container_id)) and s.cpu_ns - first.cpu_ns > 50_000_000 and s, 60)
+    assert busy.cpu_ns - first.cpu_ns <= (busy.machine_ns - first.machine_ns) * 1.5
+    assert busy.memory_bytes
+    engine.remove(container_id)
+
+
+def test_a_port_is_reached_on_this_machine_and_from_nowhere_else(
+    docker_bench: Bench, raw_engine: docker.DockerClient
+) -> None:
+    engine = docker_bench.engine
+    container_id = docker_bench.started("while :; do echo hello | nc -l -p 8888; done", port=8888)
+    port = engine.inspect(container_id).port
+    assert port
+    assert eventually(lambda: _said_at("127.0.0.1", port)) == b"hello\n"
+    published = raw_engine.containers.get(container_id).attrs["NetworkSettings"]["Ports"]
+    assert published == {"8888/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+    gateway = engine.gateway("bridge")
+    if gateway:  # an address of this machine that others reach
+        assert _said_at(gateway, port) == b""
+
+
+def _said_at(host: str, port: int) -> bytes:
+    """What a server says to who connects; nothing where nobody listens."""
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            return connection.recv(100)
+    except OSError:
+        return b""
+
+
+def test_a_container_on_the_hosts_network_publishes_nothing(docker_bench: Bench) -> None:
+    container_id = docker_bench.started("sleep 60", port=8888, network="host")
+    assert docker_bench.engine.inspect(container_id).port is None

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import job
+from support import eventually, job
 
-from polylocal.polyaxonfile import parse
+from polylocal.polyaxonfile import Specification, of_config, parse
+from polylocal.repos import Repository
 from polylocal.runner import execution
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.events import Deaths
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.runner.engine.link import EngineLink
 from polylocal.runner.execution import Execution
+from polylocal.runner.groups import Groups
 from polylocal.runner.supervisor import Supervisor
 from polylocal.runner.tools import Tools
 from polylocal.settings import Settings
@@ -57,6 +61,55 @@ class Rig:
         )
         return self.store.runs.insert(self.project, self.user, new)
 
+    def experiment(self, cmd: str = "true", **sections: Any) -> Run:
+        return self._insert(Kind.EXPERIMENT, job(cmd, "base", **{"kind": "experiment", **sections}), {})
+
+    def group(self, hptuning: Mapping[str, Any], cmd: str = "true", **sections: Any) -> Run:
+        content = job(cmd, "base", **{"kind": "group", "hptuning": dict(hptuning), **sections})
+        tuning = parse(content, Kind.GROUP).hptuning
+        about = {"group_type": "study", "concurrency": tuning.concurrency, "search_algorithm": tuning.algorithm}
+        return self._insert(Kind.GROUP, content, about)
+
+    def server(self, kind: Kind, *, of: Run | None = None, commit: str | None = None, **sections: Any) -> Run:
+        """A notebook or a tensorboard, of the project or of an experiment or a group."""
+        content = {"version": 1, "kind": str(kind), "build": {"image": "base"}, **sections}
+        values = {"experiment_pk": of.pk} if of and of.kind == Kind.EXPERIMENT else {}
+        group = of if of and of.kind == Kind.GROUP else None
+        code = self.store.projects.reference_code(self.project, {"commit": commit}).id if commit else None
+        return self._insert(kind, content, values, group=group, code_id=code)
+
+    def _insert(self, kind: Kind, content: dict[str, Any], values: dict[str, Any], **more: Any) -> Run:
+        specification = parse(content, kind)
+        resources = specification.config.get("environment", {}).get("resources")
+        about = {"name": specification.file.name, **values}
+        new = NewRun(kind, specification.content, specification.config, about, resources=resources, **more)
+        return self.store.runs.insert(self.project, self.user, new)
+
+    def specification(self, run: Run) -> Specification:
+        return of_config(Kind(run.kind), run.content or "", run.config or {})
+
+    def members(self, group: Run) -> list[Run]:
+        return [self.store.runs.by_pk(member.pk) for member in self.store.groups.members(group)]
+
+    def tend(self, group: Run, store: Any = None) -> None:
+        """One look at a group, by a daemon that lives for this look."""
+        Groups(self.tools(store=store), lambda: None)._tend(group)
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.settings.folders.code(self.project.uuid))
+
+    def upload(self, files: Mapping[str, str]) -> str:
+        """Make these the project's code; its commit."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, text in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(text.encode())
+                tar.addfile(member, io.BytesIO(text.encode()))
+        archive.seek(0)
+        return self.repository.upload(archive, self.user.username)
+
     def built(self, run: Run) -> Run:
         """The run, its build made: ready for its container."""
         supervisor = Supervisor(self.tools())
@@ -83,13 +136,53 @@ class Rig:
         return [row.status for row in self.store.runs.statuses(run, limit=100, offset=0)[1]]
 
     def message(self, run: Run) -> str | None:
-        return self.store.runs.statuses(run, limit=100, offset=0)[1][-1].message
+        return self.messages(run)[-1]
+
+    def messages(self, run: Run) -> list[str | None]:
+        return [row.message for row in self.store.runs.statuses(run, limit=100, offset=0)[1]]
+
+    def container(self, run: Run) -> FakeContainer:
+        """The container of a run that has one now."""
+        return self.engine.made[self.again(run).container_id or ""]
 
 
 @pytest.fixture
 def rig(settings: Settings, store: Store, project: Project, root: User, monkeypatch: pytest.MonkeyPatch) -> Rig:
     monkeypatch.setattr(execution, "LOOK_S", 0.05)
     return Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, FakeEngine(), project, root)
+
+
+class Supervise:
+    """Look again and again, as the daemon's thread does, until something is true."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._supervisors: list[Supervisor] = []
+
+    def __call__(self, check: Callable[[], Any], within_s: float = 30.0, max_runs: int = 2) -> Any:
+        if not self._supervisors:
+            self._rig.settings = self._rig.settings.model_copy(update={"max_runs": max_runs})
+            self._supervisors.append(Supervisor(self._rig.tools()))
+
+        def look() -> Any:
+            self._supervisors[-1].once()
+            return check()
+
+        return eventually(look, within_s)
+
+    def end(self) -> None:
+        for one in self._supervisors:
+            for running in one._in_hand().values():
+                running.stop()
+        for one in self._supervisors:
+            eventually(lambda one=one: not one._in_hand())
+
+
+@pytest.fixture
+def supervise(rig: Rig) -> Iterator[Supervise]:
+    made = Supervise(rig)
+    yield made
+    made.end()
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
-        if name in ("runs", "users", "projects"):
+        if name in ("runs", "users", "projects", "groups"):
             return Mortal(found, self._countdown, self._after)
         if not callable(found) or name.startswith("_"):
             return found

@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from support import eventually
 
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Status
-
-
-@pytest.fixture
-def supervise(rig) -> Iterator:
-    """Look again and again, as the daemon's thread does, until something is true."""
-    supervisors: list[Supervisor] = []
-
-    def until(check, within_s: float = 20.0, max_runs: int = 2):
-        if not supervisors:
-            rig.settings = rig.settings.model_copy(update={"max_runs": max_runs})
-            supervisors.append(Supervisor(rig.tools()))
-
-        def look():
-            supervisors[0].once()
-            return check()
-
-        return eventually(look, within_s)
-
-    yield until
-    for supervisor in supervisors:
-        for execution in supervisor._in_hand().values():
-            execution.stop()
-        eventually(lambda supervisor=supervisor: not supervisor._in_hand())
 
 
 def all_done(rig, runs) -> bool:

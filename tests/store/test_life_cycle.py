@@ -41,7 +41,8 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(target=runs, kind=st.sampled_from(Kind))
     def insert(self, kind: Kind) -> Run:
-        return self._known(self.store.runs.insert(self.project, self.user, NewRun(kind, build_key="k")))
+        build_key = "k" if kind is Kind.BUILD else None
+        return self._known(self.store.runs.insert(self.project, self.user, NewRun(kind, build_key=build_key)))
 
     @rule(run=runs, to=STATUSES, message=st.none() | st.text(max_size=300))
     def transition(self, run: Run, to: Status, message: str | None) -> None:

@@ -315,3 +315,344 @@ def test_attributes_of_the_code_leave_nothing_out_and_rewrite_nothing(
     commit = upload(repository, files)
     assert repository.read(commit, "a.txt") == files["a.txt"]
     assert archived(repository, commit, tmp_path) == files
+
+
+# -- worked on in a folder, and committed ------------------------------------------------------------------------
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.fixture
+def worked(repository: Repository, tmp_path: Path) -> tuple[str, Path]:
+    """A commit, and the folder that it was checked out into."""
+    commit = upload(repository, {"a.py": b"1\n2\n3\n4\n5\n", "lib/b.py": b"b", "c.py": b"c"})
+    folder = tmp_path / "work"
+    repository.checkout(commit, folder)
+    return commit, folder
+
+
+def test_checked_out_is_what_was_uploaded(repository: Repository, tmp_path: Path) -> None:
+    links = entry("link", type=tarfile.SYMTYPE, linkname="run.sh")
+    lines = entry("dos.txt", b"1\r\n2\n")
+    commit = repository.upload(tar(entry("run.sh", b"#!", mode=0o755), entry("ä b/c", b"x"), links, lines), "root")
+    folder = tmp_path / "deep" / "work"
+    repository.checkout(commit, folder)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == {
+        "run.sh",
+        "ä b",
+        "ä b/c",
+        "link",
+        "dos.txt",
+    }
+    assert (folder / "run.sh").stat().st_mode & 0o100
+    assert not (folder / "ä b/c").stat().st_mode & 0o100
+    assert os.readlink(folder / "link") == "run.sh"
+    assert (folder / "dos.txt").read_bytes() == b"1\r\n2\n"
+    assert repository.commit_folder(folder, commit, "root").commit is None
+
+
+def test_no_commit_is_an_empty_folder(repository: Repository, tmp_path: Path) -> None:
+    repository.checkout(None, tmp_path / "work")
+    assert list((tmp_path / "work").iterdir()) == []
+    done = repository.commit_folder(tmp_path / "work", None, "root")
+    assert (done.commit, done.left_out) == (None, [])
+    assert repository.resolve("master") is None
+
+
+def test_a_checkout_that_was_cut_off_is_made_anew(repository: Repository, tmp_path: Path) -> None:
+    commit = upload(repository, {"a": b"1"})
+    write(tmp_path / "work.new", {"half": ""})
+    repository.checkout(commit, tmp_path / "work")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["a"]
+    assert not (tmp_path / "work.new").exists()
+
+
+def test_changes_are_one_commit_on_top(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    write(folder, {"a.py": "new\n", "d/e.py": "e", "with space ü.ipynb": "{}"})
+    (folder / "lib/b.py").unlink()
+    (folder / "c.py").chmod(0o777)
+    done = repository.commit_folder(folder, base, "ada")
+    assert done.left_out == []
+    assert done.commit == repository.resolve("master")
+    assert repository.resolve("master^") == base
+    assert tree(repository, done.commit or "") == {
+        "a.py": "100644",
+        "c.py": "100755",
+        "d/e.py": "100644",
+        "with space ü.ipynb": "100644",
+    }
+    about = ["git", "--git-dir", str(repository.path), "log", "-1", "--format=%an %s"]
+    assert subprocess.run(about, check=True, capture_output=True, text=True).stdout == "ada updated\n"
+
+
+def test_nothing_changed_is_no_commit(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    (folder / "a.py").touch()
+    (folder / "a.py").chmod(0o666)
+    done = repository.commit_folder(folder, base, "root")
+    assert (done.commit, done.left_out) == (None, [])
+    assert repository.resolve("master") == base
+
+
+def test_committing_twice_is_one_commit(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    write(folder, {"new": "1"})
+    first = repository.commit_folder(folder, base, "root").commit
+    assert repository.commit_folder(folder, base, "root").commit in (None, first)
+    assert repository.resolve("master") == first
+
+
+def test_all_files_may_be_deleted(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    for name in ("a.py", "lib/b.py", "c.py"):
+        (folder / name).unlink()
+    done = repository.commit_folder(folder, base, "root")
+    assert tree(repository, done.commit or "") == {}
+    assert done.left_out == []
+
+
+def test_empty_folders_are_nothing(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    (folder / "data/sub").mkdir(parents=True)
+    done = repository.commit_folder(folder, base, "root")
+    assert (done.commit, done.left_out) == (None, [])
+
+
+def test_ignored_files_are_left_out_and_named(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    write(folder, {".gitignore": "*.bin\nlogs/\n", "m.bin": "x", "logs/1": "x", "ok.py": "x"})
+    done = repository.commit_folder(folder, base, "root")
+    assert {".gitignore", "ok.py"} <= set(tree(repository, done.commit or ""))
+    assert sorted(done.left_out) == ["logs", "m.bin"]
+
+
+def test_what_was_there_before_is_committed_although_it_is_ignored(repository: Repository, tmp_path: Path) -> None:
+    base = upload(repository, {".gitignore": b"*.bin", "m.bin": b"1"})
+    repository.checkout(base, tmp_path / "work")
+    write(tmp_path / "work", {"m.bin": "2"})
+    done = repository.commit_folder(tmp_path / "work", base, "root")
+    assert repository.read(done.commit or "", "m.bin") == b"2"
+    assert done.left_out == []
+
+
+@pytest.mark.parametrize("has_commit", [True, False])
+@pytest.mark.parametrize("name", ["inner", "deep/inner", "données", 'a"b', "my repo", "[x]", ":top", "*"])
+def test_a_repository_in_the_folder_is_left_out_and_the_rest_is_committed(
+    repository: Repository, worked: tuple[str, Path], name: str, has_commit: bool
+) -> None:
+    base, folder = worked
+    inner = folder / name
+    write(inner, {"x": "1"})
+    git("init", "--quiet", cwd=inner)
+    if has_commit:
+        git("add", ".", cwd=inner)
+        git("commit", "--quiet", "-m", "x", cwd=inner)
+    write(folder, {"new.py": "1", "x": "a file whose name matches"})
+    done = repository.commit_folder(folder, base, "root")
+    assert set(tree(repository, done.commit or "")) == {"a.py", "lib/b.py", "c.py", "new.py", "x"}
+    assert name in done.left_out
+
+
+def test_a_repository_at_the_top_is_left_out(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    git("init", "--quiet", cwd=folder)
+    write(folder, {"new.py": "1"})
+    done = repository.commit_folder(folder, base, "root")
+    assert set(tree(repository, done.commit or "")) == {"a.py", "lib/b.py", "c.py", "new.py"}
+    assert done.left_out == [".git"]
+
+
+def test_what_programs_make_anew_is_nothing(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    write(folder, {".ipynb_checkpoints/a": "x", "lib/__pycache__/b.pyc": "x", "new/__pycache__/c.pyc": "x"})
+    done = repository.commit_folder(folder, base, "root")
+    assert (done.commit, done.left_out) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "together"),
+    [
+        ({"mine": "1"}, {"theirs": "2"}, {"mine": "1", "theirs": "2"}),
+        ({"a.py": "one\n2\n3\n4\n5\n"}, {"a.py": "1\n2\n3\n4\nfive\n"}, {"a.py": "one\n2\n3\n4\nfive\n"}),
+        ({"same": "1"}, {"same": "1"}, {"same": "1"}),
+        ({}, {"theirs": "2"}, {"theirs": "2"}),
+    ],
+)
+def test_code_that_was_uploaded_meanwhile_stays(
+    repository: Repository,
+    worked: tuple[str, Path],
+    mine: dict[str, str],
+    theirs: dict[str, str],
+    together: dict[str, str],
+) -> None:
+    base, folder = worked
+    before = {"a.py": b"1\n2\n3\n4\n5\n", "lib/b.py": b"b", "c.py": b"c"}
+    later = upload(repository, {**before, **{name: text.encode() for name, text in theirs.items()}})
+    write(folder, mine)
+    repository.commit_folder(folder, base, "root")
+    head = repository.resolve("master") or ""
+    assert {name: repository.read(head, name).decode() for name in together} == together
+    assert set(tree(repository, head)) == {*before, *together}
+    assert head == later or repository.resolve("master^") == later
+
+
+def test_the_same_lines_changed_by_others_are_nobodys_to_decide(
+    repository: Repository, worked: tuple[str, Path]
+) -> None:
+    base, folder = worked
+    later = upload(repository, {"a.py": b"theirs\n"})
+    write(folder, {"a.py": "mine\n"})
+    with pytest.raises(InvalidInput, match="changed meanwhile"):
+        repository.commit_folder(folder, base, "root")
+    assert repository.resolve("master") == later
+    assert (folder / "a.py").read_text() == "mine\n"
+
+
+def test_nothing_is_left_beside_the_repository_by_a_commit(repository: Repository, worked: tuple[str, Path]) -> None:
+    base, folder = worked
+    write(folder, {"new": "1"})
+    repository.commit_folder(folder, base, "root")
+    assert [path.name for path in repository.path.parent.iterdir()] == ["abc"]
+
+
+def test_the_persons_own_git_settings_do_not_reach_into_a_commit(
+    repository: Repository, worked: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base, folder = worked
+    (tmp_path / ".gitconfig").write_text(
+        "[core]\n\texcludesFile = none\n\tautocrlf = input\n[commit]\n\tgpgSign = true\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    write(folder, {"dos.txt": "1\r\n", ".gitattributes": "* text=auto eol=lf\n"})
+    done = repository.commit_folder(folder, base, "root")
+    assert repository.read(done.commit or "", "dos.txt") == b"1\r\n"
+
+
+# -- fetched from elsewhere --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """Somebody's repository."""
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    git("init", "--quiet", cwd=folder)
+    write(folder, {"train.py": "1"})
+    git("add", ".", cwd=folder)
+    git("commit", "--quiet", "-m", "first", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_the_newest_commit_elsewhere_is_the_newest_here(repository: Repository, origin: Path, form: str) -> None:
+    head = repository.fetch(form.format(origin), "file")
+    assert head == git("rev-parse", "HEAD", cwd=origin) == repository.resolve("master")
+    assert repository.read(head, "train.py") == b"1"
+
+
+def test_fetching_again_follows_whatever_happened_there(repository: Repository, origin: Path) -> None:
+    first = repository.fetch(str(origin), "file")
+    assert repository.fetch(str(origin), "file") == first
+    write(origin, {"train.py": "2"})
+    git("commit", "--quiet", "--all", "--amend", "-m", "rewritten", cwd=origin)
+    head = repository.fetch(str(origin), "file")
+    assert head != first
+    assert repository.read(head, "train.py") == b"2"
+
+
+def test_another_branch_that_is_checked_out_there_is_the_code(repository: Repository, origin: Path) -> None:
+    git("checkout", "--quiet", "-b", "dev", cwd=origin)
+    write(origin, {"dev.py": "1"})
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "dev", cwd=origin)
+    assert repository.files(repository.fetch(str(origin), "file")) == {"train.py", "dev.py"}
+
+
+def test_fetched_code_goes_over_what_was_uploaded(repository: Repository, origin: Path) -> None:
+    uploaded = upload(repository, {"a": b"1"})
+    head = repository.fetch(str(origin), "file")
+    assert repository.resolve("master") == head
+    assert repository.read(uploaded, "a") == b"1"
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_local_folders_are_for_those_who_may(repository: Repository, origin: Path, form: str) -> None:
+    with pytest.raises(InvalidInput, match="transport 'file' not allowed"):
+        repository.fetch(form.format(origin), "http:https:ssh:git")
+    assert repository.resolve("master") is None
+
+
+@pytest.mark.parametrize("protocols", ["http:https:ssh:git", "http:https:ssh:git:file"])
+@pytest.mark.parametrize(
+    "form",
+    ["ext::sh -c 'touch {}'", "fd::17", "--upload-pack=touch {}", "-u", "ext::touch {}", "nonsense://x", "", "\n"],
+)
+def test_addresses_that_would_run_programs_are_refused(
+    repository: Repository, tmp_path: Path, form: str, protocols: str
+) -> None:
+    trace = tmp_path / "trace"
+    with pytest.raises(InvalidInput, match="could not be fetched"):
+        repository.fetch(form.format(trace), protocols)
+    assert not trace.exists()
+
+
+def test_the_refusal_is_gits_own_reason(repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="does not appear to be a git repository"):
+        repository.fetch(str(tmp_path / "nope"), "file")
+
+
+def test_a_repository_without_a_commit_is_refused(repository: Repository, tmp_path: Path) -> None:
+    git("init", "--quiet", "--bare", str(tmp_path / "empty"), cwd=tmp_path)
+    with pytest.raises(InvalidInput, match="could not be fetched"):
+        repository.fetch(str(tmp_path / "empty"), "file")
+    assert repository.resolve("master") is None
+
+
+def test_a_fetch_that_fails_changes_nothing(repository: Repository, tmp_path: Path) -> None:
+    uploaded = upload(repository, {"a": b"1"})
+    with pytest.raises(InvalidInput):
+        repository.fetch(str(tmp_path / "nope"), "file")
+    assert repository.resolve("master") == uploaded
+
+
+def test_tags_and_hooks_of_others_stay_with_them(repository: Repository, origin: Path, tmp_path: Path) -> None:
+    git("tag", "v1", cwd=origin)
+    hook = origin / ".git/hooks/post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/trace\n")
+    hook.chmod(0o755)
+    repository.fetch(str(origin), "file")
+    assert repository.resolve("v1") is None
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_persons_own_git_settings_count_when_others_are_asked(
+    repository: Repository, origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".gitconfig").write_text(f'[url "{origin}"]\n\tinsteadOf = mine:code\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GIT_CONFIG_GLOBAL", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert repository.fetch("mine:code", "file") == git("rev-parse", "HEAD", cwd=origin)
+
+
+def test_variables_that_say_where_another_repository_is_do_not_count(
+    repository: Repository, origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"):
+        monkeypatch.setenv(name, "/nowhere")
+    head = repository.fetch(str(origin), "file")
+    monkeypatch.undo()
+    assert repository.resolve("master") == head

@@ -1,7 +1,8 @@
 """An engine without containers, for tests and benchmarks: the same contract, in memory.
 
 Its programs are a little shell: `echo TEXT`, `printf TEXT` (with ` >&2` for stderr), `sleep SECONDS`, `exit N`, `true`,
-`false`, joined by `;`. It asserts the protocol: nothing is started that was not created, no run has two containers.
+`false`, joined by `;`. What publishes a port is a server, and runs until it is stopped. It asserts the protocol:
+nothing is started that was not created, no run has two containers.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class FakeEngine:
                 started_at=f"start {container.starts}" if container.starts else "",
                 finished_at=f"finish {container.finishes}" if container.finishes else "",
                 image_id=container.image_id,
-                port=40_000 + int(container.id[-3:], 16) if container.plan.port else None,
+                port=_port(container),
             )
 
     def usage(self, container_id: str) -> Usage | None:
@@ -273,6 +274,9 @@ class FakeEngine:
 
     def _play(self, container: FakeContainer) -> None:
         code = 0
+        if container.plan.port:
+            self._say(container, 1, b"serving\n")
+            container.stopping.wait()
         for word in container.plan.command[-1].split(";"):
             if container.stopping.is_set():
                 code = TERMINATED
@@ -343,6 +347,10 @@ class _FakeStream:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _port(container: FakeContainer) -> int | None:
+    return 40_000 + int(container.id[-3:], 16) if container.plan.port and container.status == "running" else None
 
 
 def _tail(frames: list[Frame], lines: int) -> list[Frame]:

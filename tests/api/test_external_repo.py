@@ -1,0 +1,287 @@
+"""Code that is fetched from a git repository elsewhere: on this machine's disk, and over HTTP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from polylocal.api.services import Services
+from polylocal.statuses import Kind
+from polylocal.store import Store
+from polylocal.store.rows import Project
+
+from .conftest import FILES, Caller, P, names_in, upload
+
+EXTERNAL, SYNC = f"{P}/repo/external/", f"{P}/repo/sync/"
+COULD_NOT = "Could not trigger the project CI."
+pytestmark = pytest.mark.usefixtures("project")
+
+
+class Elsewhere:
+    """A bare repository, as somebody else keeps one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._git("init", "--quiet", "--bare", "--initial-branch=main", str(path), cwd=path.parent)
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.path}"
+
+    def commit(self, files: dict[str, str]) -> str:
+        """Make these files the newest commit of `main`."""
+        tree = "".join(
+            f"100644 blob {self._git('hash-object', '-w', '--stdin', text=files[n])}\t{n}\n" for n in sorted(files)
+        )
+        tree_id = self._git("mktree", text=tree)
+        known = self._git("for-each-ref", "--format=%(objectname)", "refs/heads/main")
+        made = self._git("commit-tree", tree_id, "-m", "more", *(["-p", known] if known else []))
+        self._git("update-ref", "refs/heads/main", made)
+        self._git("update-server-info")
+        return made
+
+    def _git(self, *arguments: str, text: str = "", cwd: Path | None = None) -> str:
+        who = {
+            f"GIT_{role}_{what}": "ann@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **who}
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=cwd or self.path,
+            env=environment,
+            input=text.encode(),
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Elsewhere:
+    found = Elsewhere(tmp_path / "elsewhere.git")
+    found.commit({"train.py": "print(1)\n"})
+    return found
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A folder over HTTP; git reads a repository in it by the dumb protocol."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def head(services: Services, project: Project) -> str | None:
+    return services.repository(project).resolve("HEAD")
+
+
+def code(caller: Caller) -> list[str]:
+    return names_in(caller.get(f"{P}/repo/download/").content)
+
+
+def test_the_code_of_a_repository_elsewhere(
+    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
+    commit = elsewhere.commit({"train.py": "print(2)\n", "README": "x"})
+    answer = api.post(EXTERNAL, {"git_url": elsewhere.url, "is_public": True})
+    assert (answer.status_code, answer.content) == (201, b"")
+    assert head(services, project) == commit
+    assert code(api) == ["README", "train.py"]
+    assert api.get(P).json()["has_code"] is True
+    assert api.get(f"{P}/repo/").json()["git_url"] == elsewhere.url
+    made = api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]})
+    assert made.json()["commit"] == commit
+    assert api.get(f"{P}/jobs/1/coderef/").json()["external_repo"] == elsewhere.url
+
+
+def test_the_same_again_and_another_one(
+    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
+    api.post(EXTERNAL, {"git_url": elsewhere.url})
+    commit = elsewhere.commit({"new.py": "1"})
+    again = api.post(EXTERNAL, {"git_url": elsewhere.url})
+    assert (again.status_code, again.content) == (200, b"")
+    assert head(services, project) == commit
+    other = api.post(EXTERNAL, {"git_url": f"{elsewhere.url}/other"})
+    assert other.status_code == 400
+    assert other.json() == [f"Project was already initialized with a different git url: {elsewhere.url}"]
+    assert head(services, project) == commit
+
+
+def test_fetching_what_is_new(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
+    api.post(EXTERNAL, {"git_url": elsewhere.url})
+    first = head(services, project)
+    for files in (None, {"new.py": "1"}):
+        commit = elsewhere.commit(files) if files else first
+        answer = api.post(SYNC)
+        assert (answer.status_code, answer.json()) == (200, COULD_NOT)
+        assert head(services, project) == commit
+    assert code(api) == ["new.py"]
+    assert api.get(f"{P}/repo/download/?commit={first}").status_code == 200
+
+
+def test_fetching_sets_the_ci_going(elsewhere: Elsewhere, api: Caller) -> None:
+    api.post(f"{P}/ci/")
+    api.post(EXTERNAL, {"git_url": elsewhere.url})
+    elsewhere.commit({"polyaxonci.yml": yaml.safe_dump(FILES[Kind.JOB])})
+    answer = api.post(SYNC)
+    assert (answer.status_code, answer.content) == (201, b"")
+    assert api.get(f"{P}/jobs/").json()["count"] == 1
+
+
+def test_without_a_repository_elsewhere_nothing_is_fetched(api: Caller) -> None:
+    assert api.post(SYNC).status_code == 404
+    upload(api, {"a.py": "1"})
+    assert api.post(SYNC).status_code == 404
+
+
+def test_uploaded_code_is_not_replaced(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
+    upload(api, {"a.py": "1"})
+    commit = head(services, project)
+    answer = api.post(EXTERNAL, {"git_url": elsewhere.url})
+    assert (answer.status_code, list(answer.json())) == (403, ["detail"])
+    assert head(services, project) == commit
+    assert api.get(f"{P}/repo/").json()["git_url"] is None
+    api.delete(f"{P}/repo/")
+    assert api.post(EXTERNAL, {"git_url": elsewhere.url}).status_code == 201
+
+
+def test_code_from_elsewhere_is_not_overwritten_by_an_upload(
+    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
+    api.post(EXTERNAL, {"git_url": elsewhere.url})
+    commit = head(services, project)
+    answer = upload(api, {"a.py": "1"})
+    assert answer.status_code == 403
+    assert answer.json()["detail"].endswith("currently using an external_repo as main code tracker.")
+    assert head(services, project) == commit
+    assert api.delete(f"{P}/repo/").status_code == 204
+    assert api.get(P).json()["has_code"] is False
+    assert upload(api, {"a.py": "1"}).status_code == 200
+    assert api.post(SYNC).status_code == 404
+
+
+def test_a_repository_that_can_not_be_fetched(
+    tmp_path: Path, api: Caller, services: Services, project: Project
+) -> None:
+    (tmp_path / "none").mkdir()
+    empty = Elsewhere(tmp_path / "empty.git")
+    for url in (f"file://{tmp_path}/nosuch", f"file://{tmp_path}/none", empty.url, "http://127.0.0.1:1/x.git"):
+        answer = api.post(EXTERNAL, {"git_url": url})
+        assert answer.status_code == 400
+        assert len(answer.json()) == 1
+        assert answer.json()[0].startswith(f"`{url}` could not be fetched: ")
+    assert api.get(P).json()["has_code"] is False
+    assert api.get(f"{P}/repo/").status_code == 404
+    assert upload(api, {"a.py": "1"}).status_code == 200  # a failed try leaves nothing that is in the way
+
+
+def test_what_went_away_does_not_take_the_code_with_it(
+    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
+    api.post(EXTERNAL, {"git_url": elsewhere.url})
+    commit = head(services, project)
+    elsewhere.path.rename(elsewhere.path.with_name("moved.git"))
+    assert api.post(SYNC).status_code == 400
+    assert head(services, project) == commit
+    assert code(api) == ["train.py"]
+
+
+@pytest.mark.parametrize("body", [{}, {"git_url": ""}, {"git_url": None}, {"git_url": "x" * 2001}])
+def test_what_is_no_url(body: object, api: Caller) -> None:
+    answer = api.post(EXTERNAL, body)
+    assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
+
+
+# -- who may fetch what ---------------------------------------------------------------------------------------------
+
+ANNS = "/api/v1/ann/mine"
+
+
+@pytest.fixture
+def as_owner(as_ann: Caller) -> Caller:
+    """Ann, a plain user with a project of her own."""
+    as_ann.post("/api/v1/projects/", {"name": "mine"})
+    return as_ann
+
+
+@pytest.mark.parametrize(
+    "form", ["file://{path}", "{path}", "{path}/.", "ext::sh -c 'touch {path}.owned'", "--upload-pack=x"]
+)
+def test_the_disk_of_this_machine_is_not_for_everybody(
+    form: str, elsewhere: Elsewhere, as_owner: Caller, api: Caller
+) -> None:
+    answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": form.format(path=elsewhere.path)})
+    assert answer.status_code in (400, 403)
+    assert as_owner.get(f"{ANNS}/").json()["has_code"] is False
+    assert not elsewhere.path.with_name("elsewhere.git.owned").exists()
+
+
+def test_an_admin_may_give_somebody_code_of_this_disk(elsewhere: Elsewhere, as_owner: Caller, api: Caller) -> None:
+    """Its owner does not fetch it again, though: what lies there next may not be for them."""
+    assert api.post(f"{ANNS}/repo/external/", {"git_url": elsewhere.url}).status_code == 201
+    assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
+    assert as_owner.post(f"{ANNS}/repo/sync/").status_code in (400, 403)
+    assert api.post(f"{ANNS}/repo/sync/").status_code == 200
+
+
+@pytest.mark.parametrize("url", ["ext::sh -c 'touch /nosuch/x'", "fd::0", "--upload-pack=true"])
+def test_no_program_is_started_for_anybody(url: str, api: Caller) -> None:
+    assert api.post(EXTERNAL, {"git_url": url}).status_code == 400
+    assert api.get(P).json()["has_code"] is False
+
+
+def test_over_http(elsewhere: Elsewhere, as_owner: Caller, store: Store, services: Services) -> None:
+    with served(elsewhere.path.parent) as url:
+        git_url = f"{url}/elsewhere.git"
+        answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url})
+        assert (answer.status_code, answer.content) == (201, b"")
+        assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
+        commit = elsewhere.commit({"new.py": "1"})
+        assert as_owner.post(f"{ANNS}/repo/sync/").json() == COULD_NOT
+        assert head(services, store.projects.get("ann", "mine")) == commit
+        missing = as_owner.post(f"{ANNS}/repo/external/", {"git_url": f"{url}/nosuch.git"})
+        assert missing.status_code == 400
+    gone = as_owner.post(f"{ANNS}/repo/sync/")
+    assert gone.status_code == 400
+    assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["new.py"]
+
+
+def test_others_and_runs_fetch_nothing(
+    elsewhere: Elsewhere, api: Caller, as_ann: Caller, as_job: Caller, nobody: Caller
+) -> None:
+    for caller, status in ((as_ann, 403), (as_job, 403), (nobody, 401)):
+        assert caller.post(EXTERNAL, {"git_url": elsewhere.url}).status_code == status
+        assert caller.post(SYNC).status_code == status
+        assert caller.patch(f"{P}/repo/", {"is_public": False}).status_code == status
+    assert api.get(P).json()["has_code"] is False
+
+
+def test_how_public_the_code_is(api: Caller, as_ann: Caller) -> None:
+    assert api.patch(f"{P}/repo/", {"is_public": False}).status_code == 404
+    upload(api, {"a.py": "1"})
+    assert as_ann.get(f"{P}/repo/download/").status_code == 200
+    found = api.patch(f"{P}/repo/", {"is_public": False})
+    assert (found.status_code, found.json()["is_public"]) == (200, False)
+    assert as_ann.get(f"{P}/repo/download/").status_code == 403
+    assert api.get(f"{P}/repo/").json()["is_public"] is False

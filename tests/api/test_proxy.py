@@ -1,0 +1,763 @@
+"""The pages of notebooks and tensorboards, in front of small servers of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+from support import eventually
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from polylocal.api.services import Services
+from polylocal.api.users import SESSION, USER_COOKIE
+from polylocal.errors import NotFound
+from polylocal.settings import load
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, Run, User
+
+from .conftest import FILES, Caller, P, emptied, on_loopback, write
+
+NOTEBOOK, TENSORBOARD = "/notebook/root/quick-start", "/tensorboard/root/quick-start"
+SCOPES = {"": None, "/experiments/1": Kind.EXPERIMENT, "/groups/1": Kind.GROUP}
+KEY = "jupyters-own-token"
+PAGES = [NOTEBOOK, *(f"{TENSORBOARD}{scope}" for scope in SCOPES)]
+each_page = pytest.mark.parametrize("page", PAGES)
+
+
+# -- the program behind the page ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Program:
+    """An ASGI application that tells what it was asked, on a port of its own."""
+
+    port: int = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [[name.decode(), value.decode("latin-1")] for name, value in scope["headers"]]
+        raw = scope["raw_path"].decode()
+        told = {"path": raw, "query": scope["query_string"].decode(), "headers": headers}
+        self.asked.append(told)
+        await (self._answer if scope["type"] == "http" else self._talk)(scope, told, receive, send)
+
+    async def _answer(self, scope: Any, told: dict[str, Any], receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        told |= {"method": scope["method"], "body": body}
+        word = told["path"].rstrip("/").rpartition("/")[2]
+        answers: dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]] = {
+            "moved": (302, [(b"location", b"/elsewhere?a=b")], b""),
+            "cookies": (200, [(b"set-cookie", b"_xsrf=2|a; Path=/"), (b"set-cookie", b"other=1")], b""),
+            "teapot": (418, [(b"x-own", b"1")], b"short and stout"),
+            "none": (204, [], b""),
+            "packed": (200, [(b"content-encoding", b"gzip"), (b"content-type", b"x/y")], b"\x1f\x8bas it is"),
+        }
+        shown = {**told, "body": body.decode("latin-1")}
+        status, more_headers, content = answers.get(word, (200, [], json.dumps(shown).encode()))
+        if word != "none":
+            more_headers = [*more_headers, (b"content-length", str(len(content)).encode())] if word != "stream" else []
+        await send({"type": "http.response.start", "status": status, "headers": more_headers})
+        if word == "stream":
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            while not self.go_on.is_set():
+                await asyncio.sleep(0.01)
+            content = b"two"
+        await send({"type": "http.response.body", "body": content})
+
+    async def _talk(self, scope: Any, told: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        wanted = scope["subprotocols"]
+        if told["path"].endswith("refused"):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": "websocket.accept", "subprotocol": wanted[-1] if wanted else None})
+        while (message := await receive())["type"] == "websocket.receive":
+            if message.get("text", "") and message["text"].startswith("close "):
+                await send({"type": "websocket.close", "code": int(message["text"].split()[1]), "reason": "bye"})
+                return
+            await send({**message, "type": "websocket.send"})
+        told["closed"] = message["code"]
+
+
+@contextmanager
+def running(program: Program) -> Iterator[Program]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+    config = uvicorn.Config(program, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    eventually(lambda: server.started)
+    program.port = listener.getsockname()[1]
+    try:
+        yield program
+    finally:
+        program.go_on.set()
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def one_program() -> Iterator[Program]:
+    with running(Program()) as found:
+        yield found
+
+
+@pytest.fixture
+def program(one_program: Program) -> Iterator[Program]:
+    """As new, for each test."""
+    one_program.asked.clear()
+    one_program.go_on.clear()
+    yield one_program
+    one_program.go_on.set()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Services]]:
+    """One real socket for all tests: (URL, what it works with)."""
+    home = tmp_path_factory.mktemp("home")
+    store = Store(home / "polylocal.db")
+    services = Services(load(home=home), store)
+    with on_loopback(services) as url:
+        yield url, services
+    store.close()
+
+
+@pytest.fixture
+def live(daemon: tuple[str, Services]) -> str:
+    return daemon[0]
+
+
+@pytest.fixture
+def services(daemon: tuple[str, Services]) -> Services:
+    return daemon[1]
+
+
+@pytest.fixture
+def store(services: Services) -> Store:
+    return emptied(services.store)
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(store: Store, root: User, project: Project, services: Services) -> Start:
+    """start(page, program) → the run behind a page, straight in the store."""
+
+    def made(page: str, program: Program | None, status: Status | None = Status.RUNNING) -> Run:
+        kind = Kind.NOTEBOOK if page.startswith("/notebook") else Kind.TENSORBOARD
+        about = SCOPES[page.removeprefix(TENSORBOARD)] if kind is Kind.TENSORBOARD else None
+        shown = thing(about) if about else None
+        values = {"experiment_pk": shown.pk} if shown and about is Kind.EXPERIMENT else {}
+        group = shown if about is Kind.GROUP else None
+        run = store.runs.insert(project, root, NewRun(kind, config=FILES[kind], values=values, group=group))
+        recorded = {"container_id": "c", "port": program.port if program else None}
+        if status:
+            store.runs.transition(run, status, recorded=recorded)
+        write(services.home.server_token(run.uuid), KEY)
+        return store.runs.by_pk(run.pk)
+
+    def thing(kind: Kind) -> Run:
+        try:
+            return store.runs.find(kind, 1)
+        except NotFound:
+            return store.runs.insert(project, root, NewRun(kind, config=FILES[kind]))
+
+    return made
+
+
+@pytest.fixture
+def browser(live: str, store: Store, root: User) -> Iterator[httpx2.Client]:
+    """Somebody who is let in: root, with the cookie of a session."""
+    with httpx2.Client(base_url=live, timeout=60.0, follow_redirects=False) as client:
+        client.cookies.set(SESSION, store.users.new_session(root))
+        client.cookies.set(USER_COOKIE, "root")
+        yield client
+
+
+@pytest.fixture
+def stranger(live: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=live, timeout=60.0, follow_redirects=False) as client:
+        yield client
+
+
+def headers_of(asked: dict[str, Any]) -> dict[str, str]:
+    return dict(asked["headers"])
+
+
+# -- who is let in --------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_a_stranger_gets_a_form(page: str, stranger: httpx2.Client, program: Program, start: Start) -> None:
+    start(page, program)
+    for path in (page, f"{page}/", f"{page}/tree?a=b"):
+        answer = stranger.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["content-type"].startswith("text/html")
+        assert 'action="/polylocal/v1/session"' in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+    assert program.asked == []
+
+
+@each_page
+def test_a_token_in_the_query_becomes_a_cookie(
+    page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller
+) -> None:
+    start(page, program)
+    answer = stranger.get(f"{page}/tree?a=b&token={api.token}&c=d%20e")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree?a=b&c=d%20e")
+    assert api.token not in answer.headers["set-cookie"]
+    assert "httponly" in answer.headers["set-cookie"].lower()
+    assert stranger.get(answer.headers["location"]).status_code == 200
+    assert str(api.token) not in json.dumps(program.asked, default=str)
+
+
+@each_page
+def test_the_form_lets_in(page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller) -> None:
+    start(page, program)
+    answer = stranger.post("/polylocal/v1/session", data={"token": api.token, "next": f"{page}/tree"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree")
+    assert stranger.get(f"{page}/tree").status_code == 200
+
+
+def test_the_form_of_a_path_is_no_way_to_put_a_page_into_it(stranger: httpx2.Client, project: Project) -> None:
+    answer = stranger.get(f"{NOTEBOOK}/%22%3E%3Cscript%3Ealert(1)%3C/script%3E?a=%22%3E%3Cb")
+    assert answer.status_code == 401
+    assert "<script>" not in answer.text
+
+
+@each_page
+def test_a_wrong_token_lets_nobody_in(page: str, stranger: httpx2.Client, program: Program, start: Start) -> None:
+    start(page, program)
+    for token in ("nosuch", "", "a%20b"):
+        answer = stranger.get(f"{page}/?token={token}")
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    stranger.cookies.set(SESSION, "nosuch")
+    assert stranger.get(f"{page}/").status_code == 401
+    assert program.asked == []
+
+
+def test_a_token_is_no_session(stranger: httpx2.Client, program: Program, start: Start, api: Caller) -> None:
+    start(NOTEBOOK, program)
+    stranger.cookies.set(SESSION, str(api.token))
+    assert stranger.get(f"{NOTEBOOK}/").status_code == 401
+
+
+@each_page
+def test_a_header_lets_in(page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller) -> None:
+    """Programs have no cookies."""
+    start(page, program)
+    assert stranger.get(f"{page}/", headers={"Authorization": f"Token {api.token}"}).status_code == 200
+    assert str(api.token) not in json.dumps(program.asked, default=str)
+
+
+def test_a_runs_token_lets_nobody_in(
+    stranger: httpx2.Client, program: Program, start: Start, token_of: Callable[[Run], str]
+) -> None:
+    run = start(NOTEBOOK, program)
+    start(TENSORBOARD, program)
+    token = token_of(run)
+    for page in (NOTEBOOK, TENSORBOARD):
+        assert stranger.get(f"{page}/?token={token}").status_code in (401, 403)
+        assert stranger.get(f"{page}/", headers={"Authorization": f"Token {token}"}).status_code in (401, 403)
+    assert program.asked == []
+
+
+def test_a_user_who_is_let_out(
+    browser: httpx2.Client, program: Program, start: Start, store: Store, root: User
+) -> None:
+    start(NOTEBOOK, program)
+    assert browser.get(f"{NOTEBOOK}/").status_code == 200
+    store.users.add("other", is_superuser=True)
+    store.users.update(root, is_active=False)
+    assert browser.get(f"{NOTEBOOK}/").status_code == 401
+
+
+def test_who_sees_what(
+    stranger: httpx2.Client, program: Program, start: Start, store: Store, ann: User, api: Caller
+) -> None:
+    """A notebook carries out what one types: it is the owner's. A tensorboard is as public as its project."""
+    for page in PAGES:
+        start(page, program)
+    stranger.cookies.set(SESSION, store.users.new_session(ann))
+    assert {page: stranger.get(f"{page}/").status_code for page in PAGES} == {
+        p: 403 if p == NOTEBOOK else 200 for p in PAGES
+    }
+    api.patch(P, {"is_public": False})
+    answers = [stranger.get(f"{page}/") for page in PAGES]
+    assert {answer.status_code for answer in answers} == {403}
+    assert all(answer.headers["content-type"].startswith("text/html") for answer in answers)
+    assert len(program.asked) == len(PAGES) - 1
+
+
+@each_page
+def test_the_page_of_another_site_gets_nothing(
+    page: str, browser: httpx2.Client, program: Program, start: Start
+) -> None:
+    start(page, program)
+    for origin in ("https://example.org", "http://127.0.0.1:1", "null"):
+        for method in ("GET", "POST"):
+            assert browser.request(method, f"{page}/", headers={"Origin": origin}).status_code == 403
+    assert program.asked == []
+    own = str(browser.base_url).rstrip("/")
+    assert browser.post(f"{page}/", headers={"Origin": own}).status_code == 200
+
+
+def test_the_cookie_opens_nothing_of_the_api(browser: httpx2.Client, project: Project, a_job: Run) -> None:
+    for path in ("/api/v1/users/", P, f"{P}/jobs/1/", f"{P}/jobs/1/logs/", "/polylocal/v1/runs"):
+        assert browser.get(path).status_code == 401
+    assert browser.post("/api/v1/projects/", json={"name": "x"}).status_code == 401
+    assert browser.delete(f"{P}/jobs/1/").status_code == 401
+
+
+def test_containers_open_no_pages(
+    serving: Callable[..., TestClient], start: Start, program: Program, store: Store, root: User, api: Caller
+) -> None:
+    start(NOTEBOOK, program)
+    bridge = serving(bridge=True)
+    bridge.cookies.set(SESSION, store.users.new_session(root))
+    for path in (f"{NOTEBOOK}/", f"{NOTEBOOK}/?token={api.token}"):
+        assert bridge.get(path).status_code == 404
+    assert bridge.get(f"{NOTEBOOK}/", headers={"Authorization": f"Token {api.token}"}).status_code == 404
+    assert program.asked == []
+
+
+# -- what reaches the program ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [NOTEBOOK, TENSORBOARD])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_methods_and_bodies(page: str, method: str, browser: httpx2.Client, program: Program, start: Start) -> None:
+    start(page, program)
+    content = bytes(range(256)) * 1000 if method in ("POST", "PUT", "PATCH") else b""
+    answer = browser.request(method, f"{page}/api/x?a=b&a=c%20d&e", content=content, headers={"X-Own": "1"})
+    [asked] = program.asked
+    assert (asked["method"], asked["body"]) == (method, content)
+    assert asked["query"] == "a=b&a=c%20d&e"
+    assert asked["path"] == (f"{page}/api/x" if page == NOTEBOOK else "/api/x")
+    assert headers_of(asked)["x-own"] == "1"
+    assert answer.status_code == 200
+    assert answer.content == b"" if method == "HEAD" else answer.json()["method"] == method
+    if method == "HEAD":
+        assert int(answer.headers["content-length"]) > 0
+
+
+def test_a_body_without_a_length(browser: httpx2.Client, program: Program, start: Start) -> None:
+    start(NOTEBOOK, program)
+    answer = browser.post(f"{NOTEBOOK}/api", content=(b"x" * 10_000 for _ in range(50)))
+    assert answer.status_code == 200
+    assert program.asked[-1]["body"] == b"x" * 500_000
+
+
+@each_page
+def test_no_secret_reaches_the_program(
+    page: str, browser: httpx2.Client, program: Program, start: Start, api: Caller
+) -> None:
+    """But for the program's own, which a notebook is told by the daemon."""
+    start(page, program)
+    browser.cookies.set("_xsrf", "2|abc")
+    session = browser.cookies[SESSION]
+    mine = {"Authorization": f"Token {api.token}"}
+    browser.get(f"{page}/", headers=mine)
+    for method in ("POST", "PUT", "DELETE", "HEAD"):
+        browser.request(method, f"{page}/x?token={api.token}&a=b", headers=mine)
+        assert program.asked[-1]["query"] == "a=b"
+    text = json.dumps(program.asked, default=str)
+    assert session not in text
+    assert str(api.token) not in text
+    for asked in program.asked:
+        found = headers_of(asked)
+        assert found["cookie"] == "_xsrf=2|abc"
+        assert found.get("authorization") == (f"token {KEY}" if page == NOTEBOOK else None)
+
+
+def test_what_the_pages_of_the_program_send_of_their_own(
+    browser: httpx2.Client, program: Program, start: Start
+) -> None:
+    """Jupyter's pages have a token, which they put into headers and queries; it is not ours to look at."""
+    start(NOTEBOOK, program)
+    answer = browser.get(f"{NOTEBOOK}/api", headers={"Authorization": f"token {KEY}"})
+    assert answer.status_code == 200
+    assert browser.get(f"{NOTEBOOK}/files/x?token={KEY}").status_code == 200
+    assert program.asked[-1]["query"] == f"token={KEY}"
+    assert headers_of(program.asked[-1])["authorization"] == f"token {KEY}"
+
+
+@pytest.mark.parametrize("cookie", ['username-8888="2|1:0|10:99|x"', "a=b; c=d=e", "_xsrf=2|1|2", "a=%20b%22"])
+def test_cookies_reach_the_program_as_they_are(
+    cookie: str, browser: httpx2.Client, program: Program, start: Start
+) -> None:
+    start(NOTEBOOK, program)
+    session = browser.cookies[SESSION]
+    for line in (f"{SESSION}={session}; {cookie}", f"{cookie}; {SESSION}={session}; user=root"):
+        browser.cookies.clear()
+        assert browser.get(f"{NOTEBOOK}/", headers={"Cookie": line}).status_code == 200
+        assert headers_of(program.asked[-1])["cookie"] == cookie
+
+
+def test_what_belongs_to_a_connection_is_not_passed_on(browser: httpx2.Client, program: Program, start: Start) -> None:
+    start(NOTEBOOK, program)
+    browser.get(f"{NOTEBOOK}/", headers={"TE": "trailers", "Keep-Alive": "5", "Proxy-Authorization": "x", "X-Own": "1"})
+    found = headers_of(program.asked[-1])
+    assert {"te", "keep-alive", "proxy-authorization"} & set(found) == set()
+    assert found["host"] == urlsplit(str(browser.base_url)).netloc  # links that the program makes lead here
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/a%20b/c%2Fd.ipynb",
+        "/files/%E2%9C%93/%C3%BC",
+        "/files/100%25",
+        "/files/a%3Fb%23c",
+        "/a//b///c",
+        "/a/b/",
+        "/a;b=c/@d:e,f!$&'()*+=~",
+        "/x?a=%2F&b=%3F&c=a+b&d=?&e=%25",
+        "/x.json",
+    ],
+)
+@pytest.mark.parametrize("page", [NOTEBOOK, TENSORBOARD])
+def test_a_path_reaches_the_program_as_it_is(
+    page: str, path: str, live: str, browser: httpx2.Client, program: Program, start: Start
+) -> None:
+    start(page, program)
+    status, _, _ = raw(live, page + path, browser.cookies[SESSION])
+    assert status == 200
+    asked = program.asked[-1]
+    found = asked["path"] + (f"?{asked['query']}" if asked["query"] else "")
+    assert found == (page + path if page == NOTEBOOK else path)
+
+
+def raw(live: str, path: str, session: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    """A request for exactly this path."""
+    place = urlsplit(live)
+    connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+    try:
+        connection.request("GET", path, headers={"Cookie": f"{SESSION}={session}"} if session else {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/a%3Fb%25c.ipynb", "/files/a%20b/", "/", "/a//b"])
+def test_a_path_survives_the_exchange_of_a_token(
+    path: str, live: str, program: Program, start: Start, api: Caller
+) -> None:
+    start(NOTEBOOK, program)
+    status, headers, _ = raw(live, f"{NOTEBOOK}{path}?token={api.token}&a=%2F")
+    assert (status, headers["location"]) == (303, f"{NOTEBOOK}{path}?a=%2F")
+
+
+@pytest.mark.parametrize("slashes", ["//", "///", "/\\"])
+def test_a_path_names_no_other_host(slashes: str, live: str, program: Program, start: Start, api: Caller) -> None:
+    start(NOTEBOOK, program)
+    status, headers, _ = raw(live, f"{slashes}{NOTEBOOK[1:]}/?token={api.token}")
+    assert status in (303, 404)
+    location = headers.get("location", "/x")
+    assert location.startswith("/")
+    assert location[1] not in "/\\"
+
+
+@each_page
+def test_a_page_without_its_last_slash(page: str, browser: httpx2.Client, program: Program, start: Start) -> None:
+    """Links on it are relative to it."""
+    start(page, program)
+    answer = browser.get(page)
+    assert (answer.status_code, answer.headers["location"]) == (307, f"{page}/")
+    assert browser.get(f"{page}?a=b").headers["location"] in (f"{page}/?a=b", f"{page}/")
+    assert browser.get(f"{page}/").json()["path"] == (f"{page}/" if page == NOTEBOOK else "/")
+
+
+def test_each_page_has_its_own_program(browser: httpx2.Client, start: Start) -> None:
+    with ExitStack() as stack:
+        programs = {page: stack.enter_context(running(Program())) for page in PAGES}
+        for page, program in programs.items():
+            start(page, program)
+        for page, program in programs.items():
+            assert browser.get(f"{page}/x").status_code == 200
+            assert [len(other.asked) for other in programs.values()].count(1) == list(PAGES).index(page) + 1
+            assert len(program.asked) == 1
+
+
+# -- what comes back ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebook(start: Start, program: Program) -> Run:
+    return start(NOTEBOOK, program)
+
+
+def test_statuses_and_headers_come_back(browser: httpx2.Client, notebook: Run) -> None:
+    answer = browser.get(f"{NOTEBOOK}/teapot")
+    assert (answer.status_code, answer.text, answer.headers["x-own"]) == (418, "short and stout", "1")
+    assert browser.get(f"{NOTEBOOK}/none").status_code == 204
+
+
+def test_redirects_come_back(browser: httpx2.Client, notebook: Run, program: Program) -> None:
+    answer = browser.get(f"{NOTEBOOK}/moved")
+    assert (answer.status_code, answer.headers["location"]) == (302, "/elsewhere?a=b")
+    assert len(program.asked) == 1
+
+
+def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
+    answer = browser.get(f"{NOTEBOOK}/cookies")
+    assert answer.headers.get_list("set-cookie") == ["_xsrf=2|a; Path=/", "other=1"]
+
+
+def test_what_is_packed_stays_packed(live: str, browser: httpx2.Client, notebook: Run) -> None:
+    status, headers, content = raw(live, f"{NOTEBOOK}/packed", browser.cookies[SESSION])
+    assert (status, headers["content-encoding"], content) == (200, "gzip", b"\x1f\x8bas it is")
+    assert headers["content-type"] == "x/y"
+
+
+def test_an_answer_comes_as_it_is_written(browser: httpx2.Client, notebook: Run, program: Program) -> None:
+    with browser.stream("GET", f"{NOTEBOOK}/stream") as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) == b"one"  # the program waits until this has come
+        program.go_on.set()
+        assert b"".join(chunks) == b"two"
+
+
+def test_many_at_once(browser: httpx2.Client, notebook: Run, program: Program) -> None:
+    """More than a client's usual number of connections, all of them open."""
+    with ExitStack() as stack:
+        session = browser.cookies[SESSION]
+        limits = httpx2.Limits(max_connections=None)
+        many = stack.enter_context(httpx2.Client(base_url=browser.base_url, timeout=60.0, limits=limits))
+        many.cookies.set(SESSION, session)
+        for _ in range(30):
+            answer = stack.enter_context(many.stream("GET", f"{NOTEBOOK}/stream"))
+            assert next(answer.iter_raw()) == b"one"
+        assert browser.get(f"{NOTEBOOK}/x").status_code == 200
+        program.go_on.set()
+
+
+# -- when there is nothing behind it --------------------------------------------------------------------------------
+
+
+@each_page
+def test_nothing_is_running(page: str, browser: httpx2.Client, start: Start, store: Store, program: Program) -> None:
+    run = start(page, program)
+    store.runs.transition(run, Status.STOPPED)
+    for path in (page, f"{page}/", f"{page}/tree"):
+        answer = browser.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "Not running" in answer.text
+    assert program.asked == []
+
+
+def test_nothing_was_ever_running(browser: httpx2.Client, project: Project) -> None:
+    for page in (NOTEBOOK, TENSORBOARD):
+        assert browser.get(f"{page}/").status_code == 404
+        assert "Not running" in browser.get(f"{page}/").text
+    for page in ("/notebook/root/nosuch", "/tensorboard/root/nosuch", f"{TENSORBOARD}/experiments/9"):
+        answer = browser.get(f"{page}/")
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
+
+
+@each_page
+@pytest.mark.parametrize("status", [None, Status.BUILDING, Status.SCHEDULED])
+def test_it_is_starting(page: str, status: Status | None, browser: httpx2.Client, start: Start) -> None:
+    start(page, None, status)
+    answer = browser.get(f"{page}/")
+    assert answer.status_code == 503
+    assert answer.headers["content-type"].startswith("text/html")
+    assert int(answer.headers["refresh"]) >= 1
+
+
+@each_page
+def test_the_program_does_not_listen_yet(page: str, browser: httpx2.Client, start: Start) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and nothing listens there
+        start(page, Program(port=nobody.getsockname()[1]))
+        answer = browser.get(f"{page}/")
+    assert (answer.status_code, "refresh" in answer.headers) == (503, True)
+
+
+def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store) -> None:
+    """A program that has just been started may not be there yet; what has been up for long is broken."""
+    with socket.socket() as rude:
+        rude.bind(("127.0.0.1", 0))
+        rude.listen(8)
+
+        def hang_up() -> None:
+            for _ in range(2):
+                rude.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        run = start(NOTEBOOK, Program(port=rude.getsockname()[1]))
+        assert browser.get(f"{NOTEBOOK}/").status_code == 503
+        with store.database.write() as db:
+            db.execute("update runs set started_at = '2018-08-19T22:00:00.000000+00:00' where pk = ?", (run.pk,))
+        assert browser.get(f"{NOTEBOOK}/").status_code == 502
+        thread.join()
+
+
+# -- websockets -----------------------------------------------------------------------------------------------------
+
+Talk = Callable[..., ClientConnection]
+
+
+@pytest.fixture
+def talk(live: str, store: Store, root: User) -> Iterator[Talk]:
+    """talk(path, …) → a websocket with the cookie of a session."""
+    with ExitStack() as stack:
+
+        def open_(
+            path: str, cookie: str = f"{SESSION}={store.users.new_session(root)}", **more: Any
+        ) -> ClientConnection:
+            headers = {**({"Cookie": cookie} if cookie else {}), **more.pop("headers", {})}
+            place = live.replace("http", "ws", 1) + path
+            return stack.enter_context(
+                connect(
+                    place,
+                    additional_headers=headers,
+                    proxy=None,
+                    open_timeout=60,
+                    close_timeout=5,
+                    max_size=None,
+                    **more,
+                )
+            )
+
+        yield open_
+
+
+@each_page
+def test_text_and_bytes(page: str, talk: Talk, program: Program, start: Start) -> None:
+    start(page, program)
+    client = talk(f"{page}/api/kernels/1/channels?session_id=a%2Fb")
+    large = bytes(range(256)) * 8192  # 2 MiB
+    for message in ("hello", "", "ümläut ✓", b"\0\xff", b"", "x" * 200_000, large):
+        client.send(message)
+        assert client.recv(timeout=60) == message
+    [asked] = program.asked
+    assert asked["path"] == (f"{page}/api/kernels/1/channels" if page == NOTEBOOK else "/api/kernels/1/channels")
+    assert asked["query"] == "session_id=a%2Fb"
+
+
+def test_subprotocols(talk: Talk, program: Program, notebook: Run) -> None:
+    """The program chooses."""
+    assert talk(f"{NOTEBOOK}/ws", subprotocols=["v0.kernel", "v1.kernel.websocket.jupyter.org"]).subprotocol == (
+        "v1.kernel.websocket.jupyter.org"
+    )
+    assert talk(f"{NOTEBOOK}/ws").subprotocol is None
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 3000, 4001])
+def test_the_program_closes(code: int, talk: Talk, notebook: Run) -> None:
+    client = talk(f"{NOTEBOOK}/ws")
+    client.send(f"close {code}")
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(timeout=60)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+
+
+@pytest.mark.parametrize("code", [1000, 4001])
+def test_the_browser_closes(code: int, talk: Talk, program: Program, notebook: Run) -> None:
+    client = talk(f"{NOTEBOOK}/ws")
+    client.send("x")
+    client.recv(timeout=60)
+    client.close(code)
+    assert eventually(lambda: program.asked[0].get("closed")) == code
+
+
+def test_a_browser_that_is_killed(talk: Talk, program: Program, notebook: Run) -> None:
+    client = talk(f"{NOTEBOOK}/ws")
+    client.send("x")
+    client.recv(timeout=60)
+    client.socket.shutdown(socket.SHUT_RDWR)
+    assert eventually(lambda: program.asked[0].get("closed"))
+
+
+def test_no_secret_reaches_the_program_by_a_websocket(
+    talk: Talk, program: Program, start: Start, api: Caller, store: Store, root: User
+) -> None:
+    for page in (NOTEBOOK, TENSORBOARD):
+        start(page, program)
+        session = store.users.new_session(root)
+        headers = {"Authorization": f"Token {api.token}", "X-Own": "1"}
+        talk(f"{page}/ws?token={api.token}&a=b", cookie=f"_xsrf=2|a; {SESSION}={session}; user=root", headers=headers)
+        asked = program.asked[-1]
+        assert asked["query"] == "a=b"
+        found = headers_of(asked)
+        assert (found["cookie"], found["x-own"]) == ("_xsrf=2|a", "1")
+        assert found.get("authorization") == (f"token {KEY}" if page == NOTEBOOK else None)
+        text = json.dumps(asked, default=str)
+        assert session not in text
+        assert str(api.token) not in text
+
+
+def refused(talk: Talk, path: str, **more: Any) -> int:
+    with pytest.raises(InvalidStatus) as refusal:
+        talk(path, **more)
+    status: int = refusal.value.response.status_code
+    return status
+
+
+@each_page
+def test_who_may_not_talk(
+    page: str,
+    talk: Talk,
+    program: Program,
+    start: Start,
+    store: Store,
+    ann: User,
+    api: Caller,
+    token_of: Callable[[Run], str],
+) -> None:
+    run = start(page, program)
+    path = f"{page}/ws"
+    assert refused(talk, path, cookie="") == 403
+    assert refused(talk, path, cookie=f"{SESSION}=nosuch") == 403
+    assert refused(talk, path, cookie=f"{SESSION}={api.token}") == 403
+    assert refused(talk, path, cookie="", headers={"Authorization": f"Token {token_of(run)}"}) == 403
+    for origin in ("https://example.org", "null"):
+        assert refused(talk, path, origin=origin) == 403
+    api.patch(P, {"is_public": False})
+    assert refused(talk, path, cookie=f"{SESSION}={store.users.new_session(ann)}") == 403
+    assert program.asked == []
+
+
+def test_a_page_of_ours_talks(live: str, talk: Talk, program: Program, notebook: Run) -> None:
+    talk(f"{NOTEBOOK}/ws", origin=live)
+    found = headers_of(program.asked[-1])
+    assert urlsplit(found["origin"]).netloc == found["host"]  # Jupyter compares the two
+
+
+def test_there_is_nobody_to_talk_to(talk: Talk, store: Store, start: Start, program: Program) -> None:
+    run = start(NOTEBOOK, program)
+    assert refused(talk, f"{NOTEBOOK}/refused") in (403, 500, 502)
+    store.runs.transition(run, Status.STOPPED)
+    assert refused(talk, f"{NOTEBOOK}/ws") in (403, 404)
+    start(NOTEBOOK, None, None)
+    assert refused(talk, f"{NOTEBOOK}/ws") in (403, 503)
+    assert refused(talk, "/notebook/root/nosuch/ws") in (403, 404)

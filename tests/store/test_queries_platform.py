@@ -1,0 +1,289 @@
+"""`?query=` and `?sort=` of groups, experiments, notebooks and tensorboards, and the indexes that lists are read by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polylocal.errors import InvalidInput
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun, Store
+from polylocal.store.queries import Page
+from polylocal.store.rows import Project, Run, User
+
+
+@pytest.fixture
+def filled(store: Store, root: User, project: Project) -> Store:
+    """Groups 1 (grid, 2 at once), 2 (random, 5) and 3 (a selection); experiments 1, 2 of group 1, 3 of group 2, 4 and 5
+    by themselves; tensorboards 1 of the project, 2 of group 1, 3 of experiment 4; notebooks 1 and 2."""
+
+    def insert(kind: Kind, group: Run | None = None, **values: Any) -> Run:
+        return store.runs.insert(project, root, NewRun(kind, values=values, group=group))
+
+    grid = insert(Kind.GROUP, name="first", group_type="study", search_algorithm="grid", concurrency=2)
+    chance = insert(Kind.GROUP, name="second", group_type="study", search_algorithm="random", concurrency=5)
+    selection = insert(Kind.GROUP, name="third", group_type="selection")
+    runs = [
+        insert(Kind.EXPERIMENT, grid, params={"lr": 0.1, "opt": "adam"}, framework="pytorch"),
+        insert(Kind.EXPERIMENT, grid, params={"lr": 0.2, "opt": "sgd"}),
+        insert(Kind.EXPERIMENT, chance, params={"lr": 1, "deep": True}),
+        insert(Kind.EXPERIMENT, params={"lr": "0.1", "a.b": 1}, backend="native"),
+        insert(Kind.EXPERIMENT),
+    ]
+    for run, values in zip(runs, [{"loss": 3, "acc": 0.5}, {"loss": 1}, {"loss": 2.5}, {"top.1": 7}], strict=False):
+        store.metrics.add(run, [(values, None)])
+    store.runs.transition(runs[0], Status.SUCCEEDED)
+    store.groups.select(selection, [runs[1], runs[4]], None)
+    insert(Kind.TENSORBOARD)
+    insert(Kind.TENSORBOARD, grid)
+    insert(Kind.TENSORBOARD, experiment_pk=runs[3].pk)
+    insert(Kind.NOTEBOOK, backend="lab")
+    insert(Kind.NOTEBOOK, backend="notebook")
+    return store
+
+
+def found(store: Store, kind: Kind, query: str | None, sort: str = "created_at", group: Run | None = None) -> list[int]:
+    project = store.projects.get("root", "quick-start")
+    count, runs = store.runs.page(project, kind, query=query, sort=sort, limit=20, offset=0, group=group)
+    assert count == len(runs)
+    return [run.id for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "ids"),
+    [
+        # groups
+        (Kind.GROUP, "type:study", [1, 2]),
+        (Kind.GROUP, "type:selection", [3]),
+        (Kind.GROUP, "type:~study", [3]),
+        (Kind.GROUP, "search_algorithm:grid", [1]),
+        (Kind.GROUP, "search_algorithm:grid|random", [1, 2]),
+        (Kind.GROUP, "search_algorithm:~grid", [2, 3]),
+        (Kind.GROUP, "concurrency:2", [1]),
+        (Kind.GROUP, "concurrency:>2", [2]),
+        (Kind.GROUP, "concurrency:>=2", [1, 2]),
+        (Kind.GROUP, "concurrency:<=4.5", [1]),
+        (Kind.GROUP, "concurrency:~2", [2, 3]),
+        (Kind.GROUP, "concurrency:~<3", [2, 3]),
+        (Kind.GROUP, "name:%ir%,status:created", [1, 3]),
+        # experiments
+        (Kind.EXPERIMENT, "group:1", [1, 2]),
+        (Kind.EXPERIMENT, "group:1|2", [1, 2, 3]),
+        (Kind.EXPERIMENT, "group:~1", [3, 4, 5]),
+        (Kind.EXPERIMENT, "group:root.quick-start.2", [3]),
+        (Kind.EXPERIMENT, "independent:true", [4, 5]),
+        (Kind.EXPERIMENT, "independent:false", [1, 2, 3]),
+        (Kind.EXPERIMENT, "independent:~true", [1, 2, 3]),
+        (Kind.EXPERIMENT, "independent:1,id:>4", [5]),
+        (Kind.EXPERIMENT, "framework:pytorch", [1]),
+        (Kind.EXPERIMENT, "backend:native", [4]),
+        (Kind.EXPERIMENT, "metric.loss:<2.6", [2, 3]),
+        (Kind.EXPERIMENT, "metrics.loss:>=2.5", [1, 3]),
+        (Kind.EXPERIMENT, "metric.loss:3", [1]),
+        (Kind.EXPERIMENT, "metric.loss:~3", [2, 3, 4, 5]),
+        (Kind.EXPERIMENT, "metric.loss:~<2.6", [1, 4, 5]),
+        (Kind.EXPERIMENT, "metric.top.1:7", [4]),
+        (Kind.EXPERIMENT, "metric.nope:>0", []),
+        (Kind.EXPERIMENT, "metric.loss:<3,metric.loss:>1", [3]),
+        (Kind.EXPERIMENT, "params.opt:adam", [1]),
+        (Kind.EXPERIMENT, "declarations.opt:adam|sgd", [1, 2]),
+        (Kind.EXPERIMENT, "params.lr:0.1", [1, 4]),
+        (Kind.EXPERIMENT, "params.lr:1", [3]),
+        (Kind.EXPERIMENT, "params.lr:~0.1", [2, 3, 5]),
+        (Kind.EXPERIMENT, "params.deep:true", [3]),
+        (Kind.EXPERIMENT, "params.a.b:1", [4]),
+        (Kind.EXPERIMENT, "params.opt:adam,metric.acc:0.5,status:done", [1]),
+        # servers
+        (Kind.TENSORBOARD, "group:1", [2]),
+        (Kind.TENSORBOARD, "experiment:4", [3]),
+        (Kind.TENSORBOARD, "experiment:~4", [1, 2]),
+        (Kind.TENSORBOARD, "status:created", [1, 2, 3]),
+        (Kind.NOTEBOOK, "backend:lab", [1]),
+        (Kind.NOTEBOOK, "backend:~lab", [2]),
+    ],
+)
+def test_queries(filled: Store, kind: Kind, query: str, ids: list[int]) -> None:
+    assert found(filled, kind, query) == ids
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        (Kind.JOB, "group:1"),
+        (Kind.JOB, "independent:true"),
+        (Kind.GROUP, "independent:true"),
+        (Kind.GROUP, "group:1"),
+        (Kind.GROUP, "metric.loss:1"),
+        (Kind.GROUP, "commit:abc"),
+        (Kind.GROUP, "build:1"),
+        (Kind.EXPERIMENT, "experiment:1"),
+        (Kind.EXPERIMENT, "concurrency:1"),
+        (Kind.EXPERIMENT, "type:study"),
+        (Kind.EXPERIMENT, "search_algorithm:grid"),
+        (Kind.NOTEBOOK, "experiment:1"),
+        (Kind.NOTEBOOK, "framework:x"),
+        (Kind.TENSORBOARD, "params.lr:1"),
+    ],
+)
+def test_what_a_kind_does_not_have_is_refused(filled: Store, kind: Kind, query: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        found(filled, kind, query)
+    field = query.partition(":")[0]
+    assert caught.value.messages == [f"key `{field}` is not supported by query manager `{kind}`."]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["metric.loss:x", "metric.loss:nan", "metric.loss:inf", "metric.loss:1|2", "metric.loss:1..2", "metric.:1"]
+    + ["independent:maybe", "params.lr:a|", "params.lr:>1", "params:1", "metric:1", "group:~", "independent:"],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(filled: Store, query: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        found(filled, Kind.EXPERIMENT, query)
+    assert len(caught.value.messages) == 1
+
+
+@pytest.mark.parametrize("query", ["concurrency:x", "concurrency:1|2", "concurrency:>", "type:<a"])
+def test_and_of_groups_too(filled: Store, query: str) -> None:
+    with pytest.raises(InvalidInput):
+        found(filled, Kind.GROUP, query)
+
+
+@pytest.mark.parametrize(
+    ("sort", "ids"),
+    [
+        ("metric.loss", [2, 3, 1, 5, 4]),
+        ("-metric.loss", [1, 3, 2, 5, 4]),
+        ("-metrics.loss,created_at", [1, 3, 2, 4, 5]),
+        ("metric.top.1,created_at", [4, 1, 2, 3, 5]),
+        ("metric.loss') --", [5, 4, 3, 2, 1]),
+    ],
+)
+def test_experiments_are_sorted_by_their_metrics_without_one_last(filled: Store, sort: str, ids: list[int]) -> None:
+    assert found(filled, Kind.EXPERIMENT, None, sort) == ids
+
+
+def test_only_experiments_are_sorted_by_metrics(filled: Store) -> None:
+    default = found(filled, Kind.GROUP, None, "")
+    assert found(filled, Kind.GROUP, None, "metric.loss") == default
+
+
+def test_the_experiments_of_a_group_are_filtered_and_counted_alone(filled: Store, project: Project) -> None:
+    grid, chance, selection = (filled.runs.get(project, Kind.GROUP, n) for n in (1, 2, 3))
+    assert found(filled, Kind.EXPERIMENT, None, group=grid) == [1, 2]
+    assert found(filled, Kind.EXPERIMENT, "metric.loss:<2", group=grid) == [2]
+    assert found(filled, Kind.EXPERIMENT, "params.lr:0.1", group=chance) == []
+    assert found(filled, Kind.EXPERIMENT, None, group=selection) == [2, 5]
+    assert found(filled, Kind.EXPERIMENT, "independent:true", "-metric.loss", group=selection) == [5]
+
+
+def test_values_that_change_are_found_by_their_new_values(filled: Store, project: Project) -> None:
+    run = filled.runs.get(project, Kind.EXPERIMENT, 1)
+    filled.runs.update(run, {"params": {"lr": 9}})
+    filled.metrics.add(run, [({"loss": 0.25}, None)])
+    assert found(filled, Kind.EXPERIMENT, "params.lr:9") == [1]
+    assert found(filled, Kind.EXPERIMENT, "params.opt:adam") == []
+    assert found(filled, Kind.EXPERIMENT, "metric.loss:<0.5,metric.acc:0.5") == [1]
+    filled.runs.remove(run)
+    assert found(filled, Kind.EXPERIMENT, "params.lr:9") == []
+
+
+KEYS = ["group", "independent", "framework", "backend", "metric.loss", "metrics.acc", "params.lr", "params.opt"]
+WORDS = ["~", "|", "..", "<", ">", "<=", "%", "1", "0.1", "adam", "true", "false", "'", '"', "--", "?", " ", "root.p.1"]
+OPERATIONS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=4).map("".join)
+
+
+@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(KEYS), OPERATIONS.filter(lambda text: "," not in text and not text.strip().startswith("~")))
+def test_a_query_and_its_negation_divide_the_experiments(filled: Store, key: str, operation: str) -> None:
+    try:
+        positive = set(found(filled, Kind.EXPERIMENT, f"{key}:{operation}"))
+    except InvalidInput:
+        return
+    negative = set(found(filled, Kind.EXPERIMENT, f"{key}:~{operation}"))
+    assert positive | negative == {1, 2, 3, 4, 5}
+    assert not positive & negative
+
+
+# -- indexes -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def plans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """How SQLite goes about each query of the block."""
+    asked: list[str] = []
+    connection = store.database._take()
+    connection.set_trace_callback(asked.append)
+    monkeypatch.setattr(store.database, "_take", lambda: connection)
+    monkeypatch.setattr(store.database, "_give_back", lambda _: None)
+    steps: list[str] = []
+    try:
+        yield steps
+    finally:
+        connection.set_trace_callback(None)
+        for query in asked:
+            if query.lstrip().startswith("select"):
+                steps += [row["detail"] for row in connection.execute(f"explain query plan {query}")]
+        monkeypatch.undo()
+        store.database._give_back(connection)
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Steps that go through a whole table; going through an index that holds nothing else is fine."""
+    return [step for step in steps if step.startswith("SCAN r") and "INDEX" not in step]
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "index"),
+    [
+        (Kind.JOB, None, "runs_listed"),
+        (Kind.EXPERIMENT, "status:running", "runs_by_status"),
+        (Kind.EXPERIMENT, "metric.loss:<2", "run_values_number"),
+        (Kind.EXPERIMENT, "params.opt:adam", "run_values_text"),
+    ],
+)
+def test_lists_are_read_by_an_index(
+    filled: Store, project: Project, monkeypatch: pytest.MonkeyPatch, kind: Kind, query: str | None, index: str
+) -> None:
+    with plans(filled, monkeypatch) as steps:
+        filled.runs.page(project, kind, query=query, sort=None, limit=20, offset=0)
+    assert any(index in step for step in steps), steps
+    assert not scans(steps)
+
+
+def test_a_list_in_its_own_order_sorts_nothing(
+    filled: Store, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plans(filled, monkeypatch) as steps:
+        filled.runs.page(project, Kind.JOB, query=None, sort=None, limit=20, offset=0)
+        filled.runs.page(project, Kind.EXPERIMENT, query="status:running", sort=None, limit=20, offset=0)
+    assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
+ASKED = {
+    "runs_groups": lambda store, group: store.groups.open(),
+    "runs_group": lambda store, group: (store.groups.counts(group), store.groups.release(group)),
+    "runs_stopping": lambda store, group: store.runs.stopping(),
+    "runs_deleted": lambda store, group: store.runs.deleted(),
+    "runs_open": lambda store, group: store.runs.runnable(9, servers=True),
+    "runs_servers": lambda store, group: store.runs.server(
+        store.projects.by_id(group.project_id), Kind.TENSORBOARD, group=group
+    ),
+    "runs_archived": lambda store, group: store.runs.archives(store.users.get("root"), Kind.JOB, Page(9, 0)),
+}
+
+
+@pytest.mark.parametrize("index", ASKED)
+def test_what_is_asked_all_the_time_is_read_by_an_index(
+    filled: Store, project: Project, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    group = filled.runs.get(project, Kind.GROUP, 1)
+    with plans(filled, monkeypatch) as steps:
+        ASKED[index](filled, group)
+    assert any(f"INDEX {index} " in f"{step} " for step in steps), steps
+    assert not scans(steps)

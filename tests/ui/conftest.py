@@ -1,0 +1,61 @@
+"""A real browser before a real daemon. Both live as long as the tests of this folder take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support import start_daemon, sweep
+
+from polylocal.store import Store
+from ui.site import Site, Visitor
+
+PATIENCE_MS = 60_000  # for a slow machine: whoever waits goes on as soon as the page is there
+# root has no sandbox; without WebGL, TensorBoard draws its curves as elements that can be found
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-3d-apis"]
+
+
+@pytest.fixture(scope="package")
+def site(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home = tmp_path_factory.mktemp("ui") / "home"
+    flags, env = ("--max-runs", "4"), {"POLYLOCAL_GRACE_S": "5"}
+    made = Site(start_daemon(home, *flags, env=env), flags, env)
+    yield made
+    made.daemon.kill()
+    store = Store(home / "polylocal.db")
+    installation = store.installation()
+    store.close()
+    sweep(engine_address, installation)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Without one these tests fail; scripts/ensure-browser makes one where it may."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("POLYLOCAL_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.fail("tests of pages need a browser: scripts/ensure-browser finds or installs one")
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    """A page in a browser of its own: no cookies, no history."""
+    contexts = []
+
+    def visit() -> Page:
+        context = browser.new_context(viewport={"width": 1200, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        return context.new_page()
+
+    yield visit
+    for context in contexts:
+        context.close()

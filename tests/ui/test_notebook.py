@@ -1,0 +1,142 @@
+"""A person's notebook: opened, worked in and stopped with a browser, through the daemon."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import Page, expect
+from support import BUSYBOX
+
+from ui.site import IMAGE, MOST_MS, Site, Visitor
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+
+NOTEBOOK = {"kind": "notebook", "build": IMAGE}
+
+
+def notebook_file() -> str:
+    """A notebook with one empty cell, whose kernel nobody has to be asked for."""
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    cell = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "source": "", "execution_count": None}
+    return json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5})
+
+
+FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
+
+
+def run_cell(page: Page, source: str, output: str) -> None:
+    """Type into the last cell, run it, and see what it prints."""
+    # once the kernel has told its language, editors are made anew: what was typed before is lost
+    expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
+    cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
+    cell.fill(source)
+    expect(cell).to_contain_text(source.splitlines()[-1])
+    cell.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output").last).to_have_text(output)
+
+
+def save(page: Page) -> None:
+    with page.expect_response(lambda answer: answer.request.method == "PUT" and "/contents/" in answer.url) as answer:
+        page.keyboard.press("Control+s")
+    assert answer.value.ok
+
+
+def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
+    """From the start on: the page waits for the image and for the program by itself."""
+    project = site.project("paper", FILES)
+    run = site.launch(f"{project}/notebook", NOTEBOOK)
+    page, refused = visitor(), []
+    page.context.on("response", lambda answer: answer.status >= 400 and refused.append((answer.status, answer.url)))
+    page.goto(f"{site.url}/notebook/{project}/?token={site.token}")
+    expect(page.get_by_role("heading", name="Starting")).to_be_visible()
+    expect(page.get_by_text("train.py")).to_be_visible(timeout=MOST_MS)
+    assert "token" not in page.url
+    refused.clear()  # of the page that waited
+
+    with page.context.expect_page() as opened:
+        page.get_by_text("work.ipynb").dblclick()
+    notebook = opened.value
+    run_cell(notebook, "n = open('made.txt', 'w').write('by hand')\nprint(f'wrote {n}')", "wrote 7")
+    save(notebook)
+    assert refused == []
+
+    site.call("POST", f"{project}/notebook/stop/")
+    site.until(run, "stopped")
+    code = site.code(project)
+    assert (code["made.txt"], code["train.py"]) == ("by hand", FILES["train.py"])
+    assert "wrote 7" in code["work.ipynb"]
+    page.reload()
+    expect(page.get_by_role("heading", name="Not running")).to_be_visible()
+
+
+def socket_of(page: Page, project: str) -> str:
+    """What a websocket to the notebook comes to: open or refused."""
+    script = """path => new Promise(done => {
+        const socket = new WebSocket(`ws://${location.host}${path}`)
+        socket.onopen = () => done("open")
+        socket.onerror = () => done("refused")
+    })"""
+    return page.evaluate(script, f"/notebook/{project}/api/events/subscribe")
+
+
+@pytest.fixture(scope="module")
+def running(site: Site) -> str:
+    """The path of a project whose notebook runs, in the other of Jupyter's two looks; private: nobody else's business.
+
+    The last test stops it.
+    """
+    project = site.project("mine", FILES, is_public=False)
+    site.start(f"{project}/notebook", {**NOTEBOOK, "backend": "lab"})
+    return project
+
+
+def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> None:
+    page = visitor()
+    page.goto(f"{site.url}/notebook/{running}/lab?token=wrong")
+    for token, expected in (("mistyped", "Invalid token"), (site.token, "train.py")):
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        page.get_by_placeholder("token").fill(token)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_text(expected).first).to_be_visible()
+    assert page.url.startswith(f"{site.url}/notebook/{running}/lab")
+    assert socket_of(page, running) == "open"
+
+
+def test_another_user_is_refused(site: Site, running: str, visitor: Visitor) -> None:
+    page, token = visitor(), site.add_user("eve")
+    answer = page.goto(f"{site.url}/notebook/{running}/?token={token}")
+    assert answer.status in (403, 404)
+    expect(page.get_by_role("heading", name="Not")).to_be_visible()
+    assert socket_of(page, running) == "refused"
+
+
+def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Visitor) -> None:
+    page = visitor()
+    page.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb?token={site.token}")
+    run_cell(page, "kept = 6 * 7\nprint('set')", "set")
+    save(page)
+    site.restart()
+    again = page.context.new_page()
+    page.close()
+    again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
+    expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")
+    run_cell(again, "print(kept)", "42")
+
+
+def test_an_image_without_jupyter(site: Site) -> None:
+    project = site.project("bare")
+    run = site.launch(f"{project}/notebook", {"kind": "notebook", "build": {"image": BUSYBOX}})
+    site.until(run, "failed")
+    assert "the image has no jupyter: install it with a build step, `pip install notebook`" in site.history(run)[-1][1]
+
+
+def test_work_is_discarded_when_asked(site: Site, running: str, visitor: Visitor) -> None:
+    page = visitor()
+    page.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb?token={site.token}")
+    run_cell(page, "print(open('made.txt', 'w').write('by hand'))", "7")
+    save(page)
+    assert site.call("POST", f"{running}/notebook/stop/", json={"commit": False}).text == ""
+    newest = site.call("GET", f"{running}/notebooks/", params={"sort": "-id"}).json()["results"][0]
+    site.until(f"{running}/notebooks/{newest['id']}", "stopped")
+    assert site.code(running) == FILES
