@@ -205,9 +205,7 @@ def test_equal_values_everywhere_are_no_trouble() -> None:
 
 @pytest.mark.parametrize("optimization", ["maximize", "minimize"])
 def test_a_word_that_is_always_better_is_chosen(optimization: str) -> None:
-    given = tuning(
-        {"act": {"values": ["good", "bad"]}, "n": {"range": "0:8:1"}}, {**UCB, "kappa": 0.01}, optimization
-    )
+    given = tuning({"act": {"values": ["good", "bad"]}, "n": {"range": "0:8:1"}}, {**UCB, "kappa": 0.01}, optimization)
     sign = 1 if optimization == "maximize" else -1
     trials = [
         Trial(10 * n + (word == "good"), {"act": word, "n": n}, sign * (1.0 if word == "good" else -1.0))
