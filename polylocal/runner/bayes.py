@@ -25,7 +25,7 @@ N_WARMUP = 1000  # points at which the acquisition is looked at first
 N_ITER = 5  # of the best of them, climbed from by L-BFGS
 CANDIDATES = 4096  # at most, of a space that is all lists
 TIMEOUT_S = 300
-# of the unit cube that points are encoded in: beyond these the fit falls into solutions that know nothing between points
+# of the unit cube that points are encoded in: beyond these a fit knows nothing of what lies between points
 LENGTHS = (0.05, 10.0)
 RESTARTS = 2  # of the fit, at the least: from one start it may overshoot
 

@@ -401,7 +401,7 @@ def with_deaths(rig: Rig, group: Run, goal: Goal, deaths: Sequence[tuple[int, bo
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> Iterator[Callable[[str], Shown]]:
+def undisturbed() -> Callable[[str], Shown]:
     """What a search comes to when nobody dies; each is found out once."""
     known: dict[str, Shown] = {}
 
@@ -413,7 +413,7 @@ def undisturbed() -> Iterator[Callable[[str], Shown]]:
                 rig.store.close()
         return known[name]
 
-    yield of
+    return of
 
 
 def fresh(folder: str) -> Rig:
