@@ -24,6 +24,7 @@ import builds
 import jobs
 import logs
 import process
+import trials
 from stage import BUSYBOX, Stage
 from table import Row, page, show
 
@@ -42,6 +43,7 @@ MEASURES: dict[str, Measure] = {
     "line": lambda stage, given: logs.one_line(stage, given.quick),
     "lines": lambda stage, given: logs.many_lines(stage, given.quick),
     "list": lambda stage, given: process.listed(stage, given.quick, given.runs),
+    "trials": lambda stage, given: trials.grid(stage, given.quick),
 }
 
 INTRODUCTION = """
@@ -68,6 +70,8 @@ METHODS = """
   at once, one followed through the API, one by the SDK.
 - *lines*: `cat` of a file of numbered lines of 100 bytes; the sha256 of the stored log is compared with the file's.
 - *start*: with byte code that is there already, as an installer leaves it; the first start of all is not counted.
+- *a trial*: a grid of programs that do nothing, through an engine that is a piece of memory, in the measuring process:
+  what is left is the search, the queue, the database and the threads. It is the whole group's time by its trials.
 - *memory* is the resident set of the daemon and its children, sampled every 50 ms.
 """
 

@@ -13,7 +13,7 @@ import pytest
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/expect.json"))
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/polyaxonfile.yml"))
 
 
 def polylocal(env: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
