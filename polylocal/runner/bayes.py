@@ -1,6 +1,6 @@
 """Bayesian optimisation: a Gaussian process over what was tried → the next point. Needs scikit-learn (`polylocal[bo]`).
 
-Run as a program it reads one question as JSON and answers with one point: the daemon stays as small as it is without.
+Run as a program it answers questions in JSON with points: the daemon stays as small as it is without.
 
 Sources: Snoek et al., "Practical Bayesian Optimization of Machine Learning Algorithms" (2012), for the acquisition
 functions; the platform's rules for the encoding and for how the acquisition is maximised.
@@ -13,9 +13,11 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any
 
 from polylocal.errors import SetupError
 from polylocal.polyaxonfile import HPTuning, Matrix
@@ -32,32 +34,95 @@ RESTARTS = 2  # of the fit, at the least: from one start it may overshoot
 Axis = list[float]
 
 
-def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
-    """The next point, found out by another process; None: all were tried. Raises SetupError without scikit-learn."""
-    question = {
-        "tuning": tuning.model_dump(exclude_none=True),
-        "seed": seed,
-        "trials": [asdict(trial) for trial in trials],
-    }
-    # small matrices: more threads would only wait for each other
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-            env=environment,
+class Asked:
+    """The process that knows scikit-learn. It starts with the first question and stays for the next, since most of the
+    time goes into importing what it needs. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._said: IO[str] | None = None  # what it has to say when it fails
+
+    def __call__(self, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
+        """The next point; None: all were tried. Raises SetupError, where scikit-learn is missing for example."""
+        question = json.dumps(
+            {
+                "tuning": tuning.model_dump(exclude_none=True),
+                "seed": seed,
+                "trials": [asdict(trial) for trial in trials],
+            }
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SetupError(f"bayesian optimisation could not be asked: {error}") from error
-    if done.returncode:
-        words = done.stderr.strip().splitlines()
-        raise SetupError(words[-1] if words else "bayesian optimisation ended without a word")
-    found: Params | None = json.loads(done.stdout)
-    return found
+        with self._lock:
+            try:
+                answer = self._answered(question)
+            except OSError as error:
+                answer, why = "", f"bayesian optimisation could not be asked: {error}"
+            else:
+                why = "bayesian optimisation ended without a word"
+            if not answer:
+                words = self._last_words()
+                self._end()
+                raise SetupError(words or why)
+        found: Params | None = json.loads(answer)
+        return found
+
+    def close(self) -> None:
+        """Idempotent; the next question starts it again."""
+        with self._lock:
+            self._end()
+
+    def _answered(self, question: str) -> str:
+        if self._process is None:
+            # small matrices: more threads would only wait for each other
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                text=True,
+                env=environment,
+            )
+        asked, told = self._process.stdin, self._process.stdout
+        if asked is None or told is None:
+            raise OSError("it has no pipes")
+        patience = threading.Timer(TIMEOUT_S, self._process.kill)
+        patience.daemon = True
+        patience.start()
+        try:
+            asked.write(question + "\n")
+            asked.flush()
+            return told.readline()
+        finally:
+            patience.cancel()
+
+    def _last_words(self) -> str:
+        if self._process is not None:
+            self._process.wait()
+        if self._said is None:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def _end(self) -> None:
+        process, said = self._process, self._said
+        self._process = self._said = None
+        if process is not None:
+            with process:  # closes its input, which is how it is told; and waits
+                process.kill()
+        if said is not None:
+            said.close()
+
+
+def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
+    """One question to a process of its own."""
+    asked = Asked()
+    try:
+        return asked(tuning, seed, trials)
+    finally:
+        asked.close()
 
 
 def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
@@ -210,13 +275,15 @@ def _is_listed(matrix: dict[str, Matrix]) -> bool:
 
 
 def main() -> None:
-    question = json.load(sys.stdin)
-    tuning = HPTuning.model_validate(question["tuning"])
-    try:
-        found = suggest(tuning, question["seed"], [Trial(**trial) for trial in question["trials"]])
-    except ImportError as error:
-        sys.exit(f"bayesian optimisation needs scikit-learn: pip install 'polylocal[bo]' ({error})")
-    json.dump(found, sys.stdout)
+    """A question a line, an answer a line, until there are no more."""
+    for line in sys.stdin:
+        question = json.loads(line)
+        tuning = HPTuning.model_validate(question["tuning"])
+        try:
+            found = suggest(tuning, question["seed"], [Trial(**trial) for trial in question["trials"]])
+        except ImportError as error:
+            sys.exit(f"bayesian optimisation needs scikit-learn: pip install 'polylocal[bo]' ({error})")
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

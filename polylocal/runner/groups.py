@@ -35,12 +35,15 @@ class Groups:
     def __init__(self, tools: Tools, wake: Callable[[], None]) -> None:
         self._tools = tools
         self._wake = wake
+        self._bayes = bayes.Asked()
         self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
 
     def tend_all(self) -> None:
         found = self._tools.store.groups.open()
         for pk in self._plans.keys() - {group.pk for group in found}:
             del self._plans[pk]
+        if not found:
+            self._bayes.close()
         for group in found:
             try:
                 self._tend(group)
@@ -107,7 +110,7 @@ class Groups:
 
         def think() -> None:
             try:
-                found.set_result(search.following(tuning, group.uuid, past, bayes.ask))
+                found.set_result(search.following(tuning, group.uuid, past, self._bayes))
             except Exception as error:  # told where the result is asked for
                 found.set_exception(error)
 
