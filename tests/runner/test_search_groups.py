@@ -141,7 +141,7 @@ def quick_bayes(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
 
 @pytest.fixture
 def _quick_bayes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bayes, "ask", quick_bayes)
+    monkeypatch.setattr(bayes.Asked, "__call__", lambda asked, *about: quick_bayes(*about))
 
 
 # -- iterations -------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_missing_scikit_learn_fails_the_group_with_the_sentence(rig: Rig, monk
     def unable(*about: object) -> Params:
         raise bayes.SetupError(sentence)
 
-    monkeypatch.setattr(bayes, "ask", unable)
+    monkeypatch.setattr(bayes.Asked, "__call__", unable)
     group = whole(rig, submit(rig, BO))
     assert group.status == "failed"
     assert sentence in (rig.message(group) or "")
@@ -518,6 +518,7 @@ def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
     yield until_done
     eventually(lambda: not supervisor._in_hand())
+    supervisor._groups._bayes.close()
 
 
 @pytest.mark.parametrize("amnesia", [False, True])
