@@ -114,26 +114,28 @@ class Repository:
                     tar.extractall(new, filter="tar")
         new.rename(folder)
 
-    def fetch(self, url: str, protocols: str) -> str:
+    def fetch(self, url: str, protocols: str, *, with_keys: bool = True) -> str:
         """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
 
-        `protocols` are those that git may use, joined by colons. Raises InvalidInput with git's own words; then nothing
-        here has changed.
+        `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
+        runs the daemon. Raises InvalidInput with git's own words; then nothing here has changed.
         """
         with _locks[self.path]:
             self._folder()
             is_new = not self.exists
             self._create()
             try:
-                return self._fetched(url, protocols)
+                return self._fetched(url, protocols, with_keys)
             except InvalidInput:
                 if is_new:
                     self.remove()
                 raise
 
-    def _fetched(self, url: str, protocols: str) -> str:
-        # the person's own git set-up counts here: it knows their proxies, certificates and credentials
+    def _fetched(self, url: str, protocols: str, with_keys: bool) -> str:
+        # the person's own git set-up counts here: it knows their proxies and certificates, and, if wanted, credentials
         mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
+        if not with_keys:
+            mine = {name: value for name, value in mine.items() if _LEADS(name)} | _ENVIRONMENT
         environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
         environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
         arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
@@ -142,10 +144,12 @@ class Repository:
                 arguments, env=environment, capture_output=True, check=False, timeout=FETCH_S, cwd=self.path
             )
         except subprocess.TimeoutExpired as error:
-            raise InvalidInput([f"`{url}` could not be fetched within {FETCH_S} seconds."]) from error
+            shown = without_secrets(url)
+            raise InvalidInput([f"`{shown}` could not be fetched within {FETCH_S} seconds."]) from error
         head = self.resolve(BRANCH)
         if done.returncode or head is None:
-            raise InvalidInput([f"`{url}` could not be fetched: {_reason(done.stderr)}"])
+            why = _reason(done.stderr).replace(url, without_secrets(url))
+            raise InvalidInput([f"`{without_secrets(url)}` could not be fetched: {why}"])
         return head
 
     def resolve(self, treeish: str) -> str | None:
@@ -277,6 +281,9 @@ class Repository:
 # which of git's variables say how to reach others, not where this repository is
 _REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
 
+# which variables say how to get out of this machine, and nothing of who one is
+_LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
+
 # nobody's own git settings (signing, hooks, line ends) reach in here
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -285,6 +292,11 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
 }
+
+
+def without_secrets(url: str) -> str:
+    """A git URL as others may see it: without the name and the password in it."""
+    return re.sub(r"^(\w[\w+.-]*://)[^/@]*@", r"\1", url)
 
 
 def _reason(words: bytes) -> str:

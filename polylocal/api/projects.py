@@ -9,7 +9,8 @@ from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
 from polylocal.api.resources import Json
 from polylocal.api.resources.projects import ProjectDetail, ProjectItem, project_detail, project_item
-from polylocal.statuses import Kind
+from polylocal.errors import InvalidInput
+from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Project
 
 
@@ -50,9 +51,19 @@ def update(call: Call) -> ProjectDetail:
     values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
     if body.merge and body.tags is not None:
         values["tags"] = list(dict.fromkeys([*(call.project.tags or []), *body.tags]))
+    if values.get("name", call.project.name) != call.project.name:
+        _check_servers(call)
     changed = call.store.projects.update(call.project, values)
     call.note("updated", changed)
     return _detail(call, changed)
+
+
+def _check_servers(call: Call) -> None:
+    """The pages of what runs have the project's name in their paths."""
+    for kind in (Kind.NOTEBOOK, Kind.TENSORBOARD):
+        running = call.store.runs.server(call.project, kind)
+        if running and not is_done(running.status):
+            raise InvalidInput({"name": [f"Stop the {kind} before the project gets another name."]})
 
 
 def replace(call: Call) -> ProjectDetail:
@@ -62,8 +73,8 @@ def replace(call: Call) -> ProjectDetail:
 
 
 def delete(call: Call) -> Response:
+    call.note("deleted", call.project)  # before it goes: nothing can be noted of what is not there
     call.store.projects.delete(call.project)
-    call.note("deleted", call.project)
     return empty(204)
 
 

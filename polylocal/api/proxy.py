@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -144,7 +145,8 @@ class Proxy:
         if self._client is None:
             # no time limit on reading: kernels think, and event streams are quiet
             times = httpx2.Timeout(None, connect=5.0)
-            self._client = httpx2.AsyncClient(timeout=times, verify=False, trust_env=False, follow_redirects=False)
+            many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
         url = f"http://127.0.0.1:{run.port}{self._inner_path(request, scope, run)}"
         headers = [*_passed_on(request), ("host", request.headers.get("host", "localhost")), *self._key(run)]
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
@@ -159,9 +161,14 @@ class Proxy:
                 return _starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             return pages.page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
-        passed = StreamingResponse(_body(answer), status_code=answer.status_code)
+        # closed in any case, also when the browser goes before the first byte
+        passed = StreamingResponse(
+            _body(answer), status_code=answer.status_code, background=BackgroundTask(answer.aclose)
+        )
         passed.raw_headers = [
-            (name.lower(), value) for name, value in answer.headers.raw if name.lower().decode() not in _OF_THE_LINK
+            (name.lower(), value)
+            for name, value in answer.headers.raw
+            if name.lower().decode() not in _OF_THE_LINK and not _is_our_cookie(name, value)
         ]
         return passed
 
@@ -259,6 +266,12 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
             log.debug("a websocket ended: %r", result)
+
+
+def _is_our_cookie(name: bytes, value: bytes) -> bool:
+    """A program must not log anybody in or out of polylocal."""
+    ours = (f"{users.SESSION}=".encode(), f"{users.USER_COOKIE}=".encode())
+    return name.lower() == b"set-cookie" and value.lstrip().startswith(ours)
 
 
 def _code(code: int | None) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
 from polylocal import clock
@@ -16,6 +17,7 @@ from polylocal.api import bodies, ci
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.resources.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.repos import without_secrets
 from polylocal.statuses import Kind, is_done
 
 
@@ -37,7 +39,7 @@ def external(call: Call) -> Response:
     """The code of the project is what a git URL has; it is fetched at once."""
     project, body = call.project, call.body(bodies.ExternalRepo)
     if project.git_url and project.git_url != body.git_url:
-        raise refuse(f"Project was already initialized with a different git url: {project.git_url}")
+        raise refuse(f"Project was already initialized with a different git url: {without_secrets(project.git_url)}")
     if project.git_url is None and call.services.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
     _check_notebook(call)
@@ -55,10 +57,16 @@ def sync(call: Call) -> Response:
 
 
 def _fetch(call: Call, git_url: str) -> None:
-    # a path or a file:// of this machine is an admin's to give: it may hold what others can't read
-    protocols = "http:https:ssh:git:file" if call.user.is_superuser else "http:https:ssh:git"
-    with call.services.fetching:  # a slow one must not take all the threads that answer requests
-        call.services.repository(call.project).fetch(git_url, protocols)
+    # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
+    mine = call.user.is_superuser
+    protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
+    fetching = call.services.fetching
+    if not fetching.acquire(blocking=False):  # waiting would take the threads that answer everybody
+        raise HTTPException(503, "Other repositories are being fetched; try again in a moment.", {"Retry-After": "10"})
+    try:
+        call.services.repository(call.project).fetch(git_url, protocols, with_keys=mine)
+    finally:
+        fetching.release()
     call.store.projects.set_repository(call.project, git_url)
 
 
@@ -103,7 +111,7 @@ def show(call: Call) -> RepoItem:
         "created_at": clock.stamp(created),
         "updated_at": clock.stamp(changed),
         "is_public": project.is_public,
-        "git_url": project.git_url,
+        "git_url": without_secrets(project.git_url) if project.git_url else None,
     }
 
 

@@ -77,7 +77,7 @@ def _best(group: Run, member: Member, metric: SearchMetric) -> BestExperiment:
 
 
 def _item(group: Run, member: Member) -> ResultItem:
-    took = member.started_at and member.finished_at
+    took = member.has_begun and member.started_at and member.finished_at
     return {
         "id": member.id,
         "unique_name": _name(group, member),

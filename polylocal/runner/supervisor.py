@@ -216,7 +216,8 @@ class Supervisor:
             shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
             with suppress(OSError):  # the folder of a group goes with the last experiment in it
                 tools.outputs_path(run).parent.rmdir()
-        for folder in (tools.home.context(run.uuid), tools.home.work(run.uuid)):
+        work = tools.home.work(run.uuid)
+        for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
             shutil.rmtree(folder, ignore_errors=True)
         tools.store.runs.remove(run)
         log.info("run=%s removed", run.label)

@@ -20,9 +20,9 @@ def prepare(run: Run, tools: Tools) -> Path:
     folder = tools.home.work(run.uuid)
     if not folder.exists():
         tools.repository(run).checkout(run.commit, folder)
-        for path in folder.rglob("*"):
-            if not path.is_symlink():  # whatever user the image runs as works on it
-                path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+    for path in folder.rglob("*"):
+        if not path.is_symlink():  # whatever user the image runs as works on it
+            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
     ownership.make_writable(folder)
     return folder
 
@@ -49,7 +49,7 @@ def put_away(run: Run, tools: Tools) -> None:
                 tools.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
                 return
         folder.rename(gone)
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)  # what can't be removed now goes with the run
     except (PolylocalError, OSError) as error:
         log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
         tools.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")

@@ -30,6 +30,7 @@ class Member:
     is_held: bool
     is_stopping: bool
     is_own: bool  # made by the group, not selected into it
+    has_begun: bool
     started_at: str | None
     finished_at: str | None
 
@@ -67,7 +68,8 @@ class Groups:
         among = queries.of_group(group)
         query = (
             "select pk, id, iteration, status, params, last_metric, is_held, stop_requested_at, group_pk, started_at,"
-            f" finished_at from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
+            " finished_at, container_id, is_managed"
+            f" from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
         )
         with self._database.read() as db:
             rows = db.execute(query, among.values).fetchall()
@@ -82,6 +84,7 @@ class Groups:
                 is_held=bool(row["is_held"]),
                 is_stopping=row["stop_requested_at"] is not None,
                 is_own=row["group_pk"] == group.pk,
+                has_begun=row["container_id"] is not None or not row["is_managed"],
                 started_at=row["started_at"],
                 finished_at=row["finished_at"],
             )
@@ -176,19 +179,20 @@ class Groups:
     def drop_held(self, group: Run, message: str) -> None:
         """Stop the experiments that were not let go yet, and nothing else."""
         with self._database.write() as db:
-            dropped = _drop_held(db, group, message)
+            dropped = _drop(db, group, "r.is_held", message)
         if dropped:
             self._hint(group.pk)
 
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
         """Stop the experiments that have not begun, or all of them, and the group.
 
-        Those that were let go may be in the runner's hands at this moment: it is asked to stop them.
+        Those that have a build may be in the runner's hands at this moment: it is asked to stop them.
         """
         why = message or (STOPPED_PENDING if pending_only else STOPPED)
         waiting = "and r.container_id is null and r.status in ('created', 'resuming')" if pending_only else ""
         with self._database.write() as db:
-            _drop_held(db, group, why)
+            unasked = "r.build_pk is null and r.status in ('created', 'resuming')"
+            _drop(db, group, f"(r.is_held or ({unasked}))", why)  # no thread has these
             db.execute(
                 "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
                 f" where {_MEMBERS} and {OPEN} {waiting}",
@@ -219,8 +223,8 @@ class Groups:
             return [row_of(Run, row) for row in db.execute(query, values)]
 
 
-def _drop_held(db: sqlite3.Connection, group: Run, message: str) -> int:
-    held = db.execute(f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.is_held", (group.pk,)).fetchall()
-    for row in held:
+def _drop(db: sqlite3.Connection, group: Run, which: str, message: str) -> int:
+    found = db.execute(f"select r.pk from runs r where {_MEMBERS} and {OPEN} and {which}", (group.pk,)).fetchall()
+    for row in found:
         move(db, row["pk"], Status.STOPPED, message, None, None, None)
-    return len(held)
+    return len(found)

@@ -23,6 +23,7 @@ RESERVED = frozenset(
     "activitylogs archives bookmarks catalogs cluster experiments historylogs log_handler nodes openapi options"
     " projects searches superusers users versions".split()
 )
+SESSION_S = 30 * 86400  # a browser is let in for so long
 _hasher = PasswordHasher()
 
 
@@ -97,15 +98,20 @@ class Users:
                 self._store_token(db, token, user.id, None)
 
     def by_token(self, token: str, *, is_session: bool = False) -> Credentials | None:
-        query = "select u.*, t.run_pk from tokens t join users u on u.id = t.user_id"
+        query = "select u.*, t.run_pk, t.created_at as made_at from tokens t join users u on u.id = t.user_id"
         with self._database.read() as db:
             row = db.execute(f"{query} where t.hash = ? and t.is_session = ?", (hash_of(token), is_session)).fetchone()
-        return Credentials(row_of(User, row), row["run_pk"]) if row else None
+        if row is None or (is_session and clock.seconds_between(row["made_at"], clock.now()) > SESSION_S):
+            return None
+        return Credentials(row_of(User, row), row["run_pk"])
 
     def new_session(self, user: User) -> str:
         """What a browser's cookie holds: it opens pages, and is no token of the API."""
         token = secrets.token_hex(20)
+        now = clock.now()
         with self._database.write() as db:
+            old = "(julianday(?) - julianday(created_at)) * 86400 > ?"
+            db.execute(f"delete from tokens where is_session and {old}", (now, SESSION_S))
             self._store_token(db, token, user.id, None, is_session=True)
         return token
 

@@ -382,3 +382,32 @@ def test_what_a_deleted_experiment_measured_is_out_of_sight(store: Store, make: 
     store.runs.delete(members[0])
     store.runs.archive(members[1])
     assert [row.experiment for row in store.metrics.page(group, limit=9, offset=0)[1]] == [3]
+
+
+@pytest.mark.parametrize(
+    ("maximize", "value", "told", "expected"),
+    [
+        (True, 0.9, [{"accuracy": 0.89}], False),
+        (True, 0.9, [{"accuracy": 0.1}, {"accuracy": 0.9}], True),
+        (False, 0.1, [{"accuracy": 0.11}], False),
+        (False, 0.1, [{"accuracy": 5.0, "loss": 1.0}, {"accuracy": -3.0}], True),
+        (True, 0.0, [{"accuracy": 0.0}], True),
+        (True, 0.0, [{"loss": 1.0}], False),
+        (True, 0.0, [], False),
+    ],
+)
+def test_whether_a_value_was_reached(
+    store: Store,
+    project: Project,
+    root: User,
+    maximize: bool,
+    value: float,
+    told: list[dict[str, float]],
+    expected: bool,
+) -> None:
+    values = {"group_type": "study", "concurrency": 1}
+    group = store.runs.insert(project, root, NewRun(Kind.GROUP, values=values))
+    for metrics in told:
+        member = store.runs.insert(project, root, NewRun(Kind.EXPERIMENT, group=group))
+        store.metrics.add(member, [(metrics, None)])
+    assert store.groups.has_reached(group, "accuracy", value, maximize=maximize) is expected

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic reads schemas from this one 
 from polylocal.api.resources import Json
 from polylocal.api.resources.groups import under_way
 from polylocal.api.resources.shapes import shaped
+from polylocal.repos import without_secrets
 from polylocal.store.rows import CodeReference, Project, Run
 
 
@@ -125,7 +126,7 @@ def code_reference_item(reference: CodeReference | None, project: Project) -> Co
         "is_dirty": reference.is_dirty if reference else False,
         "git_url": reference.git_url if reference else None,
         "repo": project.unique_name if reference else None,
-        "external_repo": project.git_url if reference else None,
+        "external_repo": without_secrets(project.git_url) if reference and project.git_url else None,
     }
 
 
