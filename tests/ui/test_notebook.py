@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
-from support import BUSYBOX
+from playwright.sync_api import Page, Response, expect
+from support import BUSYBOX, eventually
 
 from ui.site import IMAGE, MOST_MS, Site, Visitor
 
@@ -30,8 +30,12 @@ def run_cell(page: Page, source: str, output: str) -> None:
     # once the kernel has told its language, editors are made anew: what was typed before is lost
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
-    cell.fill(source)
-    expect(cell).to_contain_text(source.splitlines()[-1])
+
+    def is_typed() -> bool:
+        cell.fill(source)
+        return source.splitlines()[-1] in cell.inner_text()
+
+    eventually(is_typed, 60)
     cell.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").last).to_have_text(output)
 
@@ -42,17 +46,29 @@ def save(page: Page) -> None:
     assert answer.value.ok
 
 
+def refusals(page: Page) -> list[str]:
+    """What the pages of this browser ask for in vain from now on; the pages themselves are looked at."""
+    found: list[str] = []
+
+    def look(answer: Response) -> None:
+        if answer.status >= 400 and not answer.request.is_navigation_request():
+            found.append(f"{answer.status} {answer.request.method} {answer.url}")
+
+    page.context.on("response", look)
+    return found
+
+
 def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
     """From the start on: the page waits for the image and for the program by itself."""
     project = site.project("paper", FILES)
     run = site.launch(f"{project}/notebook", NOTEBOOK)
-    page, refused = visitor(), []
-    page.context.on("response", lambda answer: answer.status >= 400 and refused.append((answer.status, answer.url)))
+    page = visitor()
+    refused = refusals(page)
     page.goto(f"{site.url}/notebook/{project}/?token={site.token}")
     expect(page.get_by_role("heading", name="Starting")).to_be_visible()
     expect(page.get_by_text("train.py")).to_be_visible(timeout=MOST_MS)
     assert "token" not in page.url
-    refused.clear()  # of the page that waited
+    assert refused == []
 
     with page.context.expect_page() as opened:
         page.get_by_text("work.ipynb").dblclick()
