@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import statistics
 from collections.abc import Sequence
 
@@ -122,8 +123,13 @@ def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, fl
 
 def _ranks(values: Sequence[float]) -> list[float]:
     """The place of each value among all; equal ones share the middle of theirs."""
-    ordered = sorted(values)
-    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+    place: dict[float, float] = {}
+    start = 0
+    for value, equal in itertools.groupby(sorted(values)):
+        count = sum(1 for _ in equal)
+        place[value] = start + (count - 1) / 2
+        start += count
+    return [place[value] for value in values]
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from polylocal.polyaxonfile.models import ExperimentFile, Section
 
+MOST_BRACKETS = 32  # of hyperband
 MOST_EXPERIMENTS = 100_000  # of one group
 MOST_VALUES = 100_000  # of one parameter: a step that is too small by mistake must not fill the memory
 
@@ -137,6 +138,8 @@ class Matrix(Section):
     @field_validator("uniform", "quniform", "loguniform", "qloguniform", mode="after")
     @classmethod
     def _is_a_stretch(cls, numbers: list[Number] | None) -> list[Number] | None:
+        if numbers is not None and not math.isfinite(float(numbers[1]) - float(numbers[0])):
+            raise ValueError("low and high are too far from each other")
         if numbers is not None and numbers[1] <= numbers[0]:
             raise ValueError(f"high value must be strictly higher that low value, received instead {numbers[:2]}")
         return numbers
@@ -232,7 +235,7 @@ _LISTED: dict[str, Callable[[Any], list[Any]]] = {
 }
 _UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Experiments = Annotated[int, Field(ge=1, le=MOST_EXPERIMENTS)]
 
 
@@ -260,6 +263,13 @@ class Hyperband(Section):
     resource: Resource
     metric: Metric
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        most = math.log(self.max_iter) / math.log(self.eta)  # brackets, and rounds of the longest
+        if most > MOST_BRACKETS or (most + 1) * self.max_iter > MOST_EXPERIMENTS * MOST_BRACKETS:
+            raise ValueError(f"max_iter {self.max_iter} with eta {self.eta:g} asks for too many experiments")
+        return self
 
 
 class GaussianProcess(Section):

@@ -67,9 +67,15 @@ class Asked:
         return found
 
     def close(self) -> None:
-        """Idempotent; the next question starts it again."""
-        with self._lock:
-            self._end()
+        """Idempotent; the next question starts it again. Waits for nobody: a question that is being answered fails."""
+        process = self._process
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+        elif process is not None:
+            process.kill()
 
     def _answered(self, question: str) -> str:
         if self._process is None:

@@ -25,7 +25,7 @@ from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
 from polylocal.runner.outcome import Ending, Outcome
 from polylocal.runner.tools import Tools
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,9 @@ class Execution:
         if not self._move(Status.SCHEDULED, recorded=recorded):
             tools.store.runs.record(run, **recorded)
         self._refresh()
+        if is_done(self.run.status):  # ended by somebody else in the meantime: nothing is to be started any more
+            self._finish(self._stopped())
+            return None
         return container_id
 
     def _create_container(self, build: Run, shell: str) -> str:

@@ -10,16 +10,17 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from polylocal import clock
-from polylocal.errors import InvalidInput, SetupError, StoreError
-from polylocal.polyaxonfile import HPTuning, Specification, of_config, of_member
+from polylocal.errors import InvalidInput, NotFound, SetupError
+from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member
 from polylocal.runner import bayes, search, stopping
 from polylocal.runner.search import Suggestion, Trial
 from polylocal.runner.tools import Tools
-from polylocal.statuses import Kind, Status, is_done
+from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun
-from polylocal.store.groups import Member
+from polylocal.store.groups import Member, Progress
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Groups:
     def __init__(self, tools: Tools, wake: Callable[[], None]) -> None:
         self._tools = tools
         self._wake = wake
+        self._judged: dict[int, int] = {}  # by group: the newest value at its last judgement
         self._bayes = bayes.Asked()
         self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
 
@@ -42,13 +44,12 @@ class Groups:
         found = self._tools.store.groups.open()
         for pk in self._plans.keys() - {group.pk for group in found}:
             del self._plans[pk]
+            self._judged.pop(pk, None)
         if not found:
             self._bayes.close()
         for group in found:
             try:
                 self._tend(group)
-            except StoreError:
-                raise
             except Exception:  # a bug that one group meets must not hold up everybody's runs
                 log.exception("run=%s: could not be tended", group.label)
 
@@ -67,22 +68,22 @@ class Groups:
 
     def _go_on(self, group: Run, specification: Specification) -> None:
         store, tuning = self._tools.store, specification.hptuning
-        members = store.groups.members(group)
-        if self._has_stopped(group, tuning, members):
+        if self._has_stopped(group, tuning):
             return
-        is_late, is_full = _is_late(group, tuning), _is_full(tuning, members)
+        progress = store.groups.progress(group)
+        is_late, is_full = _is_late(group, tuning), _is_full(tuning, progress)
         if is_late:
             store.groups.drop_held(group, BUDGET)
-        plan = [] if is_late or is_full else self._plan(group, tuning, members)
+        plan = [] if is_late or is_full else self._plan(group, tuning)
         if plan is None:
             return  # it is being thought about
         if group.suggested < len(plan):
-            self._make(group, specification, plan, members)
-        elif not all(is_done(member.status) for member in members):
+            self._make(group, specification, plan, progress)
+        elif progress.open:
             store.groups.release(group)
         elif group.suggested and not (is_late or is_full):
             store.groups.advance(group)
-        elif not members and not group.iteration and not is_late:
+        elif not progress.made and not group.iteration and not is_late:
             self._fail(group, "the search space is empty")
         else:
             self._end(group)
@@ -95,11 +96,11 @@ class Groups:
 
     # -- what to try ----------------------------------------------------------------------------------------------
 
-    def _plan(self, group: Run, tuning: HPTuning, members: Sequence[Member]) -> list[Suggestion] | None:
+    def _plan(self, group: Run, tuning: HPTuning) -> list[Suggestion] | None:
         """The suggestions of the group's iteration; None: they come later, and with them a hint."""
         known = self._plans.get(group.pk)
         if known is None or known[0] != group.iteration:
-            past = _past(tuning, members, group.iteration)
+            past = _past(tuning, self._tools.store.groups.members(group), group.iteration) if group.iteration else []
             known = (group.iteration, self._found_out(group, tuning, past))
             self._plans[group.pk] = known
         found = known[1]
@@ -121,12 +122,10 @@ class Groups:
             think()
         return found
 
-    def _make(
-        self, group: Run, specification: Specification, plan: Sequence[Suggestion], members: Sequence[Member]
-    ) -> None:
+    def _make(self, group: Run, specification: Specification, plan: Sequence[Suggestion], progress: Progress) -> None:
         """The next chunk of the iteration's experiments."""
         store, budget = self._tools.store, specification.hptuning.budget
-        room = budget.n_experiments - len(members) if budget and budget.n_experiments else CHUNK
+        room = budget.n_experiments - progress.made if budget and budget.n_experiments else CHUNK
         wanted = plan[group.suggested : group.suggested + max(0, min(CHUNK, room))]
         new = [self._experiment(group, specification, suggestion) for suggestion in wanted]
         store.groups.suggest(group, store.projects.by_id(group.project_id), store.users.get(group.user), new)
@@ -134,7 +133,10 @@ class Groups:
     def _experiment(self, group: Run, specification: Specification, suggestion: Suggestion) -> NewRun:
         member = of_member(specification, suggestion.params)
         band, runs = specification.hptuning.hyperband, self._tools.store.runs
-        origin = runs.find(Kind.EXPERIMENT, suggestion.of) if suggestion.of is not None else None
+        origin = None
+        if suggestion.of is not None:
+            with suppress(NotFound):  # deleted meanwhile: its params are tried all the same
+                origin = runs.find(Kind.EXPERIMENT, suggestion.of)
         is_resumed = bool(origin and band and band.resume)
         about = {
             "params": member.params or None,
@@ -160,22 +162,34 @@ class Groups:
 
     # -- when to stop ---------------------------------------------------------------------------------------------
 
-    def _has_stopped(self, group: Run, tuning: HPTuning, members: Sequence[Member]) -> bool:
+    def _has_stopped(self, group: Run, tuning: HPTuning) -> bool:
         """End experiments that are not worth it, and the search when it has found what it was to find."""
+        if not tuning.early_stopping:
+            return False
+        newest = self._tools.store.metrics.newest()
+        if self._judged.get(group.pk) == newest:
+            return False  # nobody has told anything since
+        self._judged[group.pk] = newest
         store = self._tools.store
-        for rule in tuning.early_stopping or []:
-            if stopping.is_reached(rule, [member.last_metric for member in members]):
+        for rule in tuning.early_stopping:
+            if rule.policy:
+                self._end_the_worst(group, rule)
+            elif rule.value is not None and store.groups.has_reached(
+                group, rule.metric, rule.value, maximize=rule.optimization == "maximize"
+            ):
                 store.groups.stop(group, pending_only=True, message=EARLY)
                 log.info("run=%s stopped: %s has reached %s", group.label, rule.metric, rule.value)
                 return True
-            running = [m.pk for m in members if m.status == Status.RUNNING and not m.is_stopping]
-            if rule.policy and running:
-                ends = stopping.to_end(rule, store.metrics.series(group, rule.metric), running)
-                for pk, why in ends.items():
-                    run = store.runs.by_pk(pk)
-                    store.runs.note(run, why)
-                    store.runs.request_stop(run)
         return False
+
+    def _end_the_worst(self, group: Run, rule: EarlyStopping) -> None:
+        store = self._tools.store
+        running = store.groups.running(group)
+        series = store.metrics.series(group, rule.metric) if running else {}
+        for pk, why in stopping.to_end(rule, series, running).items():
+            run = store.runs.by_pk(pk)
+            store.runs.note(run, why)
+            store.runs.request_stop(run)
 
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
@@ -196,6 +210,6 @@ def _is_late(group: Run, tuning: HPTuning) -> bool:
     return bool(seconds and started and clock.seconds_between(started, clock.now()) >= seconds)
 
 
-def _is_full(tuning: HPTuning, members: Sequence[Member]) -> bool:
+def _is_full(tuning: HPTuning, progress: Progress) -> bool:
     most = tuning.budget and tuning.budget.n_experiments
-    return bool(most and len(members) >= most)
+    return bool(most and progress.made >= most)

@@ -137,8 +137,14 @@ def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
     if option.option.startswith("q"):
         *about, step = numbers
         # floor division, then round: that is what the platform's own quantisation does
-        return lambda: round(_DRAWS[option.option[1:]](chance, *about) // step) * step
-    return lambda: _DRAWS[option.option](chance, *numbers)
+        return lambda: round(_checked(_DRAWS[option.option[1:]](chance, *about)) // step) * step
+    return lambda: _checked(_DRAWS[option.option](chance, *numbers))
+
+
+def _checked(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError("a distribution of the matrix gives numbers that are too large")
+    return number
 
 
 _DRAWS: dict[str, Callable[..., float]] = {

@@ -14,14 +14,6 @@ from polylocal.polyaxonfile import EarlyStopping
 Series = Mapping[int, Sequence[float]]  # the values of a metric of each experiment, the oldest first
 
 
-def is_reached(rule: EarlyStopping, last: Sequence[Mapping[str, float]]) -> bool:
-    """Whether any experiment's last metric has come as far as the search wants."""
-    if rule.value is None or rule.policy:
-        return False
-    values = [metrics[rule.metric] for metrics in last if rule.metric in metrics]
-    return any(value >= rule.value if rule.optimization == "maximize" else value <= rule.value for value in values)
-
-
 def to_end(rule: EarlyStopping, series: Series, running: Sequence[int]) -> dict[int, str]:
     """The running experiments that are not worth going on with, each with the reason.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,15 @@ class Member:
     is_own: bool  # made by the group, not selected into it
     started_at: str | None
     finished_at: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The visible experiments of a group, counted."""
+
+    made: int
+    open: int
+    held: int
 
 
 STOPPED = "User stopped experiment group"
@@ -77,6 +87,30 @@ class Groups:
             )
             for row in rows
         ]
+
+    def progress(self, group: Run) -> Progress:
+        """What each look at a group must know, without reading its experiments."""
+        query = (
+            f"select count(*), count(*) filter (where {OPEN}), count(*) filter (where {OPEN} and r.is_held)"
+            f" from runs r where {_MEMBERS} and {VISIBLE}"
+        )
+        with self._database.read() as db:
+            return Progress(*db.execute(query, (group.pk,)).fetchone())
+
+    def running(self, group: Run) -> list[int]:
+        """The pks of experiments that run and that nobody wants stopped."""
+        query = f"select r.pk from runs r where {_MEMBERS} and r.status = 'running' and r.stop_requested_at is null"
+        with self._database.read() as db:
+            return [row["pk"] for row in db.execute(query, (group.pk,))]
+
+    def has_reached(self, group: Run, metric: str, value: float, *, maximize: bool) -> bool:
+        """Whether the last value of a metric of any visible experiment is as good as `value`."""
+        query = (
+            "select 1 from run_values v join runs r on r.pk = v.run_pk where v.space = 'metric' and v.name = ?"
+            f" and v.number {'>=' if maximize else '<='} ? and {_MEMBERS} and {VISIBLE} limit 1"
+        )
+        with self._database.read() as db:
+            return db.execute(query, (metric, value, group.pk)).fetchone() is not None
 
     def counts(self, group: Run) -> Counter[str]:
         """Visible experiments per status; those selected, for a selection."""
@@ -139,43 +173,27 @@ class Groups:
             self._hint(group.pk)
         return int(released)
 
-    def drop_held(self, group: Run, message: str) -> int:
-        """Stop the experiments that were not let go yet, and nothing else. Returns how many."""
+    def drop_held(self, group: Run, message: str) -> None:
+        """Stop the experiments that were not let go yet, and nothing else."""
         with self._database.write() as db:
-            held = [
-                row["pk"]
-                for row in db.execute(
-                    f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.is_held", (group.pk,)
-                ).fetchall()
-            ]
-            for pk in held:
-                move(db, pk, Status.STOPPED, message, None, None, None)
-        if held:
+            dropped = _drop_held(db, group, message)
+        if dropped:
             self._hint(group.pk)
-        return len(held)
 
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
-        """Stop the experiments that have not begun, or all of them, and the group."""
-        now = clock.now()
+        """Stop the experiments that have not begun, or all of them, and the group.
+
+        Those that were let go may be in the runner's hands at this moment: it is asked to stop them.
+        """
+        why = message or (STOPPED_PENDING if pending_only else STOPPED)
+        waiting = "and r.container_id is null and r.status in ('created', 'resuming')" if pending_only else ""
         with self._database.write() as db:
-            held = [
-                row["pk"]
-                for row in db.execute(
-                    f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.container_id is null"
-                    " and (r.is_held or r.status in ('created', 'resuming'))",
-                    (group.pk,),
-                ).fetchall()
-            ]
-            for pk in held:
-                move(
-                    db, pk, Status.STOPPED, message or (STOPPED_PENDING if pending_only else STOPPED), None, None, None
-                )
-            if not pending_only:
-                db.execute(
-                    "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
-                    f" where {_MEMBERS} and {OPEN}",
-                    (now, group.pk),
-                )
+            _drop_held(db, group, why)
+            db.execute(
+                "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
+                f" where {_MEMBERS} and {OPEN} {waiting}",
+                (clock.now(), group.pk),
+            )
             move(db, group.pk, Status.STOPPED, message or STOPPED, None, None, None)
         self._hint(group.pk)
 
@@ -199,3 +217,10 @@ class Groups:
         with self._database.read() as db:
             values = (project.id, str(Kind.EXPERIMENT), json.dumps(list(ids)))
             return [row_of(Run, row) for row in db.execute(query, values)]
+
+
+def _drop_held(db: sqlite3.Connection, group: Run, message: str) -> int:
+    held = db.execute(f"select r.pk from runs r where {_MEMBERS} and {OPEN} and r.is_held", (group.pk,)).fetchall()
+    for row in held:
+        move(db, row["pk"], Status.STOPPED, message, None, None, None)
+    return len(held)

@@ -34,8 +34,8 @@ class Metrics:
             db.execute(
                 "update runs set last_metric = ?, updated_at = ? where pk = ?", (json.dumps(last), clock.now(), run.pk)
             )
-            marks = ", ".join("?" * len(pks))
-            rows = db.execute(f"{_SELECT} where m.id in ({marks}) order by m.id", pks).fetchall()
+            among = "m.id in (select value from json_each(?))"
+            rows = db.execute(f"{_SELECT} where {among} order by m.id", (json.dumps(pks),)).fetchall()
         self._hint(run.pk)
         return [row_of(MetricRow, row) for row in rows]
 
@@ -52,15 +52,20 @@ class Metrics:
             found = f"{_SELECT} where {where} order by m.created_at, m.id limit :limit offset :offset"
             return count, [row_of(MetricRow, row) for row in db.execute(found, values)]
 
+    def newest(self) -> int:
+        """Grows with every value that anybody reports."""
+        with self._database.read() as db:
+            return int(db.execute("select coalesce(max(id), 0) from metrics").fetchone()[0])
+
     def series(self, group: Run, name: str) -> dict[int, list[float]]:
         """The values of one metric of each experiment of a group, by pk, the oldest first."""
         query = (
-            'select m.run_pk, json_extract(m."values", ?) as value from metrics m join runs r on r.pk = m.run_pk'
-            " where r.group_pk = ? and r.kind = 'experiment' and value is not null"
+            'select m.run_pk, j.value from metrics m join runs r on r.pk = m.run_pk, json_each(m."values") j'
+            f" where r.group_pk = ? and r.kind = 'experiment' and {VISIBLE} and j.key = ?"
             " order by m.run_pk, m.created_at, m.id"
         )
         found: dict[int, list[float]] = {}
         with self._database.read() as db:
-            for row in db.execute(query, (f'$."{name}"', group.pk)):
+            for row in db.execute(query, (group.pk, name)):
                 found.setdefault(row["run_pk"], []).append(float(row["value"]))
         return found

@@ -291,6 +291,14 @@ create trigger runs_changed_params after update of params on runs when new.param
         from json_each(new.params);
 end;
 
+insert or replace into run_values
+    select pk, 'metric', key, cast(value as real), cast(value as text)
+    from runs, json_each(last_metric) where last_metric is not null;
+insert or replace into run_values
+    select pk, 'param', key, iif(type in ('integer', 'real'), cast(value as real), null),
+        case type when 'true' then 'true' when 'false' then 'false' else cast(value as text) end
+    from runs, json_each(params) where params is not null;
+
 -- code that is fetched from elsewhere, and what happens when new code comes
 alter table projects add column git_url text;
 alter table projects add column git_synced_at text;
