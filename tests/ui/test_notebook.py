@@ -26,18 +26,26 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 
 
 def run_cell(page: Page, source: str, output: str) -> None:
-    """Type into the last cell, run it, and see what it prints."""
-    # once the kernel has told its language, editors are made anew: what was typed before is lost
+    """Type into the last cell, run it, and see what it prints.
+
+    It is tried again: when the kernel has told its language, editors are made anew without what was typed, and before
+    Jupyter has loaded its settings no key means anything.
+    """
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
 
-    def is_typed() -> bool:
+    def is_run() -> bool:
         cell.fill(source)
-        return source.splitlines()[-1] in cell.inner_text()
+        if source.splitlines()[-1] not in cell.inner_text():
+            return False
+        cell.press("Shift+Enter")
+        try:
+            expect(page.locator(".jp-OutputArea-output").last).to_have_text(output, timeout=15_000)
+        except AssertionError:
+            return False
+        return True
 
-    eventually(is_typed, 60)
-    cell.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").last).to_have_text(output)
+    eventually(is_run, 120)
 
 
 def save(page: Page) -> None:
@@ -114,7 +122,7 @@ def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> Non
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         page.get_by_placeholder("token").fill(token)
         page.get_by_role("button", name="Go on").click()
-        expect(page.get_by_text(expected).first).to_be_visible()
+        expect(page.get_by_text(expected).first).to_be_visible(timeout=MOST_MS)
     assert page.url.startswith(f"{site.url}/notebook/{running}/lab")
     assert socket_of(page, running) == "open"
 
