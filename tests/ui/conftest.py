@@ -13,7 +13,7 @@ from support import start_daemon, sweep
 from polylocal.store import Store
 from ui.site import Site, Visitor
 
-PATIENCE_MS = 60_000  # for a slow machine: whoever waits goes on as soon as the page is there
+PATIENCE_MS = 120_000  # for a slow machine: whoever waits goes on as soon as the page is there
 # root has no sandbox; without WebGL, TensorBoard draws its curves as elements that can be found
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-3d-apis"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
-from support import BUSYBOX
+from playwright.sync_api import Page, Response, expect
+from support import BUSYBOX, eventually
 
 from ui.site import IMAGE, MOST_MS, Site, Visitor
 
@@ -26,14 +26,26 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 
 
 def run_cell(page: Page, source: str, output: str) -> None:
-    """Type into the last cell, run it, and see what it prints."""
-    # once the kernel has told its language, editors are made anew: what was typed before is lost
+    """Type into the last cell, run it, and see what it prints.
+
+    It is tried again: when the kernel has told its language, editors are made anew without what was typed, and before
+    Jupyter has loaded its settings no key means anything.
+    """
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
-    cell.fill(source)
-    expect(cell).to_contain_text(source.splitlines()[-1])
-    cell.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").last).to_have_text(output)
+
+    def is_run() -> bool:
+        cell.fill(source)
+        if source.splitlines()[-1] not in cell.inner_text():
+            return False
+        cell.press("Shift+Enter")
+        try:
+            expect(page.locator(".jp-OutputArea-output").last).to_have_text(output, timeout=15_000)
+        except AssertionError:
+            return False
+        return True
+
+    eventually(is_run, 120)
 
 
 def save(page: Page) -> None:
@@ -42,17 +54,29 @@ def save(page: Page) -> None:
     assert answer.value.ok
 
 
+def refusals(page: Page) -> list[str]:
+    """What the pages of this browser ask for in vain from now on; the pages themselves are looked at."""
+    found: list[str] = []
+
+    def look(answer: Response) -> None:
+        if answer.status >= 400 and not answer.request.is_navigation_request():
+            found.append(f"{answer.status} {answer.request.method} {answer.url}")
+
+    page.context.on("response", look)
+    return found
+
+
 def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
     """From the start on: the page waits for the image and for the program by itself."""
     project = site.project("paper", FILES)
     run = site.launch(f"{project}/notebook", NOTEBOOK)
-    page, refused = visitor(), []
-    page.context.on("response", lambda answer: answer.status >= 400 and refused.append((answer.status, answer.url)))
+    page = visitor()
+    refused = refusals(page)
     page.goto(f"{site.url}/notebook/{project}/?token={site.token}")
     expect(page.get_by_role("heading", name="Starting")).to_be_visible()
     expect(page.get_by_text("train.py")).to_be_visible(timeout=MOST_MS)
     assert "token" not in page.url
-    refused.clear()  # of the page that waited
+    assert refused == []
 
     with page.context.expect_page() as opened:
         page.get_by_text("work.ipynb").dblclick()
@@ -98,7 +122,7 @@ def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> Non
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         page.get_by_placeholder("token").fill(token)
         page.get_by_role("button", name="Go on").click()
-        expect(page.get_by_text(expected).first).to_be_visible()
+        expect(page.get_by_text(expected).first).to_be_visible(timeout=MOST_MS)
     assert page.url.startswith(f"{site.url}/notebook/{running}/lab")
     assert socket_of(page, running) == "open"
 
