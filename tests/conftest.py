@@ -79,6 +79,7 @@ def swept(engine_address: str) -> Iterator[list[str]]:
         sweep(engine_address, installation)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files are run next to each other, tests of one file after each other: they share what is made once.
 
