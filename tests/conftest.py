@@ -15,9 +15,6 @@ from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
 
-TESTS = Path(__file__).parent
-SHARING = frozenset({"clients", "ui"})  # folders whose files share daemons, images, browsers
-
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -77,14 +74,3 @@ def swept(engine_address: str) -> Iterator[list[str]]:
     yield installations
     for installation in installations:
         sweep(engine_address, installation)
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files are run next to each other, tests of one file after each other: they share what is made once.
-
-    Some folders share one daemon, or one set of clients, in all their files.
-    """
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARING else item.path.stem))
