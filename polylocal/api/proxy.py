@@ -45,6 +45,7 @@ SCOPES = [
     Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: None, "The tensorboard of a group"),
     Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project"),
 ]
+_WITHOUT_EFFECT = ("GET", "HEAD")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 # what belongs to one connection, and is not passed on to another
 _OF_THE_LINK = frozenset(
@@ -142,35 +143,46 @@ class Proxy:
     async def _pass_on(self, request: Request, scope: Endpoint, run: Run) -> Response:
         import httpx2
 
-        if self._client is None:
-            # no time limit on reading: kernels think, and event streams are quiet
-            times = httpx2.Timeout(None, connect=5.0)
-            many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
         url = f"http://127.0.0.1:{run.port}{self._inner_path(request, scope, run)}"
         headers = [*_passed_on(request), ("host", request.headers.get("host", "localhost")), *self._key(run)]
-        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        sent = self._client.build_request(
-            request.method, url, headers=headers, content=request.stream() if has_body else None
-        )
         try:
-            answer = await self._client.send(sent, stream=True)
+            answer = await self._asked(request, url, headers)
         except httpx2.RequestError as error:
             # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
-            if request.method in ("GET", "HEAD") and _is_young(run):
+            if request.method in _WITHOUT_EFFECT and _is_young(run):
                 return _starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
-            return pages.page(502, "No answer", f"{html.escape(run.unique_name)} did not answer; its log may say why.")
+            text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
+            return pages.page(502, "No answer", text)
         # closed in any case, also when the browser goes before the first byte
-        passed = StreamingResponse(
-            _body(answer), status_code=answer.status_code, background=BackgroundTask(answer.aclose)
-        )
+        close = BackgroundTask(answer.aclose)
+        passed = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
         passed.raw_headers = [
             (name.lower(), value)
             for name, value in answer.headers.raw
             if name.lower().decode() not in _OF_THE_LINK and not _is_our_cookie(name, value)
         ]
         return passed
+
+    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]]) -> httpx2.Response:
+        """What the program answers. Raises httpx2.RequestError: it does not."""
+        import httpx2
+
+        if self._client is None:
+            # no time limit on reading: kernels think, and event streams are quiet
+            times = httpx2.Timeout(None, connect=5.0)
+            many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
+        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+        body = request.stream() if has_body else None
+        sent = self._client.build_request(request.method, url, headers=headers, content=body)
+        try:
+            return await self._client.send(sent, stream=True)
+        except httpx2.RequestError:
+            if request.method not in _WITHOUT_EFFECT or has_body:
+                raise
+        # a connection that was kept may have been closed at the other end just now
+        return await self._client.send(sent, stream=True)
 
     # -- websockets -----------------------------------------------------------------------------------------------
 
@@ -203,6 +215,8 @@ class Proxy:
                 subprotocols=wanted,
                 additional_headers=[*kept, *self._key(run)],
                 max_size=None,
+                open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
+                ping_interval=None,  # the browser's end says when it is gone
                 compression=None,
                 proxy=None,
             )
