@@ -75,6 +75,7 @@ class Endpoint:
     media: str = "application/json"
     query: tuple[Query, ...] = ()
     is_upload: bool = False
+    refusal: str = ""  # the media type of a 401 that is no JSON
     finds_archived: bool = False  # looks up what its path is about by itself
 
     @property

@@ -65,6 +65,8 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
     if endpoint.access is not Access.ANYONE:
         responses["401"] = {"description": "Not authenticated", "content": detail}
         responses["403"] = {"description": "Not allowed", "content": detail}
+    if endpoint.refusal:
+        responses["401"] = {"description": "Not authenticated", "content": {endpoint.refusal: {}}}
     if "{" in endpoint.path:
         responses["404"] = {"description": "Not found", "content": {"application/json": {}}}
     return responses

@@ -140,5 +140,6 @@ ENDPOINTS = [
         Access.ANYONE,
         bodies.NewSession,
         status=303,
+        refusal="text/html",
     ),
 ]

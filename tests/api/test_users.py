@@ -107,7 +107,7 @@ def test_a_session_by_token(http: TestClient, as_ann: Caller, nobody: Caller, st
 def test_a_run_opens_no_session(as_job: Caller, nobody: Caller) -> None:
     assert as_job.post("/api/v1/users/session/refresh/").status_code == 403
     answer = nobody.post("/polylocal/v1/session", {"token": as_job.token, "next": "/"})
-    assert (answer.status_code, "set-cookie" in answer.headers) == (400, False)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
 def test_the_form_of_a_page(http: TestClient, as_ann: Caller, store: Store) -> None:
@@ -132,7 +132,8 @@ def test_a_form_sends_nobody_away(elsewhere: str, http: TestClient, api: Caller)
 @pytest.mark.parametrize("token", ["", "nosuch", "a b"])
 def test_a_form_with_a_wrong_token(token: str, nobody: Caller) -> None:
     answer = nobody("POST", "/polylocal/v1/session", data={"token": token, "next": "/notebook/root/x/"})
-    assert (answer.status_code, "set-cookie" in answer.headers) == (400, False)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    assert 'name="next" value="/notebook/root/x/"' in answer.text  # asked again, for the same page
 
 
 # -- what admins do -------------------------------------------------------------------------------------------------

@@ -112,7 +112,8 @@ def test_killed_at_each_durable_step(start, raw_engine: docker.DockerClient, ste
 
 def containers_of(raw_engine: docker.DockerClient, run: RunReference, daemon: Daemon) -> list[Any]:
     uuid = look(daemon, lambda client: client.run(run)["uuid"])
-    return raw_engine.containers.list(all=True, filters={"label": f"polylocal.run={run.kind}/{uuid}"})
+    label = f"polylocal.run={run.kind}/{uuid}"
+    return raw_engine.containers.list(all=True, ignore_removed=True, filters={"label": label})
 
 
 def test_a_container_removed_behind_the_daemons_back(start, raw_engine: docker.DockerClient):
@@ -198,6 +199,7 @@ def test_a_group_goes_on_where_it_was(start):
     daemon = start()
     run = submit(daemon, group, "group")
     members = [RunReference("root", "crash", "experiment", n) for n in range(1, 5)]
+    eventually(lambda: look(daemon, lambda client: client.run(run)["num_experiments"]) == 4, 60)
     eventually(lambda: b"begun" in log(daemon, members[0]), 60)
     daemon.kill()
     daemon = start()

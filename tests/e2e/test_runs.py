@@ -252,7 +252,7 @@ def test_deleting_a_running_job_leaves_nothing(client, raw_engine: docker.Docker
     with pytest.raises(Exception, match="Not found"):
         client.run(run)
     label = {"label": f"polylocal.run=job/{found['uuid']}"}
-    eventually(lambda: not raw_engine.containers.list(all=True, filters=label))
+    eventually(lambda: not raw_engine.containers.list(all=True, ignore_removed=True, filters=label))
     eventually(lambda: not Path(found["outputs_path"]).exists())
 
 
