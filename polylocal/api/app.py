@@ -139,17 +139,26 @@ class FromContainers:
         await self._app({**scope, BRIDGE: True}, receive, send)
 
 
+def _looked_up(call: Call) -> Any:
+    if call.endpoint.access is not Access.ANYONE:
+        access.admit(call)
+    return call.endpoint.handler(call)
+
+
 def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
     async def answer(request: Request) -> Response:
         endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
-        if endpoint.access is not Access.ANYONE:
-            await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-        async with _body(request, endpoint, services) as data:
-            call.data = data
-            result = await run_in_threadpool(endpoint.handler, call)
+        if request.method in ("GET", "HEAD"):
+            result = await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
+        else:
+            if endpoint.access is not Access.ANYONE:
+                await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
+            async with _body(request, endpoint, services) as data:
+                call.data = data
+                result = await run_in_threadpool(endpoint.handler, call)
         return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
 
     return answer
@@ -158,9 +167,6 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
 @asynccontextmanager
 async def _body(request: Request, endpoint: Endpoint, services: Services) -> AsyncIterator[object]:
     """JSON, a form, or nothing: `{}`. The files of a form are closed at the end."""
-    if request.method in ("GET", "HEAD"):
-        yield {}
-        return
     limited = _limited(request, services.settings.max_upload_mib * 2**20 if endpoint.is_upload else MAX_BODY)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in ("multipart/form-data", "application/x-www-form-urlencoded"):

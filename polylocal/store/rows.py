@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -250,9 +251,17 @@ Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference, MetricRow, Se
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
     """The dataclass from the columns of the same names."""
-    columns = tuple(row.keys())
+    return rows_of(cls, [row])[0]
+
+
+def rows_of(cls: type[Row], rows: Iterable[sqlite3.Row]) -> list[Row]:
+    """The same of many rows with the same columns."""
+    found = list(rows)
+    if not found:
+        return []
+    columns = tuple(found[0].keys())
     plan = _PLANS.get((cls, columns)) or _PLANS.setdefault((cls, columns), _Plan(cls, columns))
-    return plan.read(row)  # type: ignore[no-any-return]
+    return [plan.read(row) for row in found]
 
 
 class _Plan:

@@ -16,7 +16,7 @@ from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import Project, Run, StatusRow, User, row_of, to_json
+from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
@@ -135,8 +135,8 @@ class Runs:
             )
             pks = [row["pk"] for row in found]
             rows = db.execute(f"{SELECT} where r.pk in (select value from json_each(?))", (json.dumps(pks),)).fetchall()
-        by_pk = {row["pk"]: row for row in rows}
-        return count, [row_of(Run, by_pk[pk]) for pk in pks]
+        by_pk = {run.pk: run for run in rows_of(Run, rows)}
+        return count, [by_pk[pk] for pk in pks]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
         """The last changed runs of every project that the user may see."""
@@ -399,7 +399,7 @@ class Runs:
 
     def _many(self, query: str, values: Iterable[Any] = ()) -> list[Run]:
         with self._database.read() as db:
-            return [row_of(Run, row) for row in db.execute(query, tuple(values))]
+            return rows_of(Run, db.execute(query, tuple(values)))
 
     def _set(self, pk: int, row: Mapping[str, Any]) -> None:
         sets = ", ".join(f"{column} = :{column}" for column in row)

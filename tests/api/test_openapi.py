@@ -119,7 +119,7 @@ def test_who_may_call_is_described(document: Json) -> None:
             o for p, m, o in operations(document) if (m.upper(), p.rstrip("/")) == (endpoint.method, path_of(endpoint))
         ]
         assert bool(operation["security"]) is (endpoint.access is not Access.ANYONE)
-        assert ("401" in operation["responses"]) is (endpoint.access is not Access.ANYONE)
+        assert ("401" in operation["responses"]) is (endpoint.access is not Access.ANYONE or bool(endpoint.refusal))
         assert str(endpoint.status) in operation["responses"]
         assert ("requestBody" in operation) is (bool(endpoint.body) or endpoint.is_upload)
 

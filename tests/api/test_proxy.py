@@ -607,7 +607,7 @@ def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store
         rude.listen(8)
 
         def hang_up() -> None:
-            for _ in range(2):
+            for _ in range(4):
                 rude.accept()[0].close()
 
         thread = threading.Thread(target=hang_up)
