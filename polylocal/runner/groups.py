@@ -169,7 +169,6 @@ class Groups:
         newest = self._tools.store.metrics.newest()
         if self._judged.get(group.pk) == newest:
             return False  # nobody has told anything since
-        self._judged[group.pk] = newest
         store = self._tools.store
         for rule in tuning.early_stopping:
             if rule.policy:
@@ -180,6 +179,7 @@ class Groups:
                 store.groups.stop(group, pending_only=True, message=EARLY)
                 log.info("run=%s stopped: %s has reached %s", group.label, rule.metric, rule.value)
                 return True
+        self._judged[group.pk] = newest  # only now: what could not be judged is judged at the next look
         return False
 
     def _end_the_worst(self, group: Run, rule: EarlyStopping) -> None:
