@@ -174,6 +174,33 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
     show.table(["USER", "", "SINCE"], rows, empty="No users yet.")
 
 
+@users.command("token")
+def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+    """Print a further token of a user; those before it stay good."""
+    store = _store(home)
+    try:
+        sys.stdout.write(store.users.new_token(store.users.get(name)) + "\n")
+    finally:
+        store.close()
+
+
+@users.command("revoke")
+def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+    """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
+    from polylocal import daemon
+
+    store = _store(home)
+    try:
+        user = store.users.get(name)
+        count = store.users.revoke(user)
+        is_in_file = daemon.renew_token_file(store.users, user, home_folder(home))
+    finally:
+        store.close()
+    show.out.print(f"{count} tokens of {name} are good no more")
+    if is_in_file:
+        show.out.print(f"A new one is in {home_folder(home).token}", soft_wrap=True)
+
+
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
