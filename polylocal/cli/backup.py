@@ -29,10 +29,8 @@ def backup(
         show.say(f"left out: {what}", "yellow")
 
     made = backup.make(home_folder(home), file, with_outputs=not without_outputs, replace=force, say=left_out)
-    show.say(
-        f"{file}: {made.runs} runs, {made.files} files ({show.size(made.content)}) in {show.size(made.size)},"
-        f" {made.seconds:.1f} s"
-    )
+    what = f"{_count(made.runs, 'run')}, {_count(made.files, 'file')} ({show.size(made.content)})"
+    show.say(f"{file}: {what} in {show.size(made.size)}, {made.seconds:.1f} s")
 
 
 def restore(
@@ -45,15 +43,20 @@ def restore(
     folder = home_folder(home)
     done = restore.restore(file.expanduser().absolute(), folder)
     about = done.manifest
-    show.say(
-        f"{folder.root}: {about.runs} runs, {done.files} files ({show.size(done.content)}), as they were at"
-        f" {show.local_time(about.made_at)}; {done.seconds:.1f} s"
-    )
+    what = f"{_count(about.runs, 'run')}, {_count(done.files, 'file')} ({show.size(done.content)})"
+    when = show.local_time(about.made_at)
+    show.say(f"{folder.root}: {what}, as they were at {when}; {done.seconds:.1f} s")
     if not about.with_outputs:
         show.say("The backup was made without outputs")
     if done.is_new:
         show.say(f"It was made from {about.home}: here it is an installation of its own")
         if done.under_way:
-            are = "1 run was" if done.under_way == 1 else f"{done.under_way} runs were"
-            show.say(f"{are} under way; containers that they have stay with {about.home}", "yellow")
+            open_ones = _count(done.under_way, "run")
+            show.say(
+                f"{open_ones} under way: whoever has a container stays with {about.home}, and is lost here", "yellow"
+            )
     show.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -63,10 +63,7 @@ def detach(path: Path, installation: str | None = None) -> str:
         db.execute("begin immediate")
         db.execute("insert or replace into facts values ('installation', ?)", (made,))
         db.execute("delete from facts where name = 'bridge_port'")
-        db.execute(
-            f"update runs as r set container_id = case when {OPEN} then ? end where container_id is not null",
-            (_NO_CONTAINER,),
-        )
+        db.execute("update runs set container_id = ? where container_id is not null", (_NO_CONTAINER,))
         db.execute("commit")
     return made
 

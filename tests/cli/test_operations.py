@@ -26,16 +26,16 @@ def test_a_backup_and_what_is_made_of_it(
     store.installation()
     file = tmp_path / "b.tar.gz"
     said = good(polylocal("backup", str(file)))
-    assert (said.out, said.err.startswith(f"{file}: 1 runs, 1 files (")) == ("", True)
+    assert (said.out, said.err.startswith(f"{file}: 1 run, 1 file (")) == ("", True)
     one_line(polylocal("backup", str(file)), "is there already", "--force")
     good(polylocal("backup", str(file), "--force", "--without-outputs"))
     with tarfile.open(file) as tar:
         assert "outputs" not in tar.getnames()
     one_line(polylocal("restore", str(file)), "is not empty", "--home")
     said = good(polylocal("restore", str(file), "--home", str(tmp_path / "back")))
-    assert f"{tmp_path / 'back'}: 1 runs, 1 files (" in said.err
+    assert f"{tmp_path / 'back'}: 1 run, 1 file (" in said.err
     assert "made without outputs" in said.err
-    assert "1 run was under way" in said.err
+    assert "1 run under way" in said.err
     assert f"polylocal start --home {tmp_path / 'back'}" in said.err
     one_line(polylocal("restore", str(tmp_path / "nosuch"), "--home", str(tmp_path / "more")), "No such file")
     one_line(polylocal("backup", str(tmp_path / "c"), "--home", str(tmp_path / "nosuch")), "there is no database")
