@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -226,12 +225,3 @@ def _check_exposure(settings: Settings, home: Home) -> None:
             f" {LEAST_TOKEN}: delete that file, and the next start makes a new one"
         )
     log.warning("%s is open to other machines: all they need is the token, and nothing is encrypted", settings.host)
-
-
-def configure_logging(level: str) -> None:
-    """The daemon's own log: one line an event, to standard error; the logs of runs are files of their own."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("uvicorn", "urllib3", "docker", "watchfiles", "httpx2"):
-        logging.getLogger(noisy).setLevel("WARNING")

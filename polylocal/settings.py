@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     new_privileges: bool = Field(False, description="true: programs in containers may gain privileges, as sudo does")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
+    daemon_log_mib: Annotated[int, Field(ge=1)] = Field(10, description="largest file of that log, in MiB")
+    daemon_log_files: Annotated[int, Field(ge=2)] = Field(5, description="files of it that are kept")
 
     @property
     def is_private(self) -> bool:
