@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     network: str = Field("bridge", description="the engine's network that runs join")
     node: str = Field(default_factory=platform.node, description="name of this machine in `node_scheduled`")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
+    max_unpacked_mib: Annotated[int, Field(ge=1)] = Field(4096, description="largest code upload, unpacked, in MiB")
+    max_upload_files: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="most files and folders in one code upload"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
 
     @property
