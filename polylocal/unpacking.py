@@ -38,7 +38,9 @@ _GITS_OWN = frozenset({".git", "git~1"})
 # `tarfile` looks for numbers with patterns that take quadratic time on long ones (CVE-2024-6232); no record has one
 _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 # what a name in an archive can do to a disk: the archive's fault, not the disk's
-_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
+_NAME_FAULTS = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
+)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -117,8 +119,8 @@ class _Unpacking:
         if member.islnk():
             self._link(member, parent, name)
         elif member.issym():
-            if member.linkname.startswith("/"):
-                raise _Refused(f"{shown} is a link to an absolute path, {member.linkname!r}.")
+            if member.linkname.startswith("/") or not member.linkname:
+                raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no path inside the archive.")
             _clear(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
             self._links.append(parts)

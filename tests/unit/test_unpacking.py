@@ -210,6 +210,7 @@ OUT: dict[str, list[Entry]] = {
     "a file over a folder": [*DEEP, entry("a", b"x")],
     "a file below a file": [entry("a", b"x"), entry("a/b", b"x")],
     "a folder over a file": [entry("a", b"x"), entry("a", type=tarfile.DIRTYPE)],
+    "a link to no name": [link("l", "")],
     "the folder itself": [link(".", "..")],
     "a long name": [entry("n" * 300)],
     "a long path": [entry("n/" * 1100 + "x")],
