@@ -25,6 +25,7 @@ MAX_TEXT = 100_000  # characters of a text that is changed, items of a list that
 MAX_BITS = 4096  # of a whole number
 MAX_RANGE = 10_000
 MAX_NESTED = 50
+_OVERHEAD = 100  # each template takes time of its own to be read
 _CACHED = 64  # templates of one file: loops render the same again
 
 JINJA = ImmutableSandboxedEnvironment(optimized=False, cache_size=0)
@@ -68,7 +69,7 @@ class Budget:
         self.parsed: dict[str, nodes.Template] = {}
 
     def count_template(self, text: str) -> None:
-        self.templates -= len(text)
+        self.templates -= len(text) + _OVERHEAD
         if self.templates < 0:
             raise NotAllowed(f"the templates of this file have more than {MAX_TEMPLATES} characters")
 
