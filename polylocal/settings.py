@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     pids_limit: Annotated[int, Field(ge=16)] = Field(4096, description="processes and threads in one container")
     new_privileges: bool = Field(False, description="true: programs in containers may gain privileges, as sudo does")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
+    max_unpacked_mib: Annotated[int, Field(ge=1)] = Field(4096, description="largest code upload, unpacked, in MiB")
+    max_upload_files: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="most files and folders in one code upload"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
     daemon_log_mib: Annotated[int, Field(ge=1)] = Field(10, description="largest file of that log, in MiB")
     daemon_log_files: Annotated[int, Field(ge=2)] = Field(5, description="files of it that are kept")

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from polylocal import folders
 from polylocal.disk import is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
@@ -160,7 +161,7 @@ class Execution:
         if run.cloning_strategy == "copy" and run.original_pk:
             original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
             if original.is_dir():
-                shutil.copytree(original, outputs, dirs_exist_ok=True, symlinks=True)
+                folders.copy_tree(original, outputs)
         token = self._token(context)
         data = {name: tools.settings.data[name] for name in specification.environment.data_names}
         is_notebook = run.kind == Kind.NOTEBOOK
