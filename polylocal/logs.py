@@ -69,9 +69,15 @@ class LogWriter:
     """Appends to one run's log. One thread at a time. An existing log is continued."""
 
     def __init__(
-        self, path: Path, grew: Callable[[Path], None] = lambda path: None, *, max_mib: int | None = None
+        self,
+        path: Path,
+        grew: Callable[[Path], None] = lambda path: None,
+        *,
+        max_mib: int | None = None,
+        hide: Callable[[bytes], bytes] = lambda line: line,
     ) -> None:
         """`grew` is called after each piece: a hint for those who follow. `max_mib`: what is longer is cut, visibly.
+        `hide`: what is not to be read in `line`s.
 
         Raises StoreError here and wherever something is written: there is no room, or the disk is read-only. The file
         holds what was written until then, and a writer that is opened later goes on.
@@ -79,6 +85,7 @@ class LogWriter:
         self.path = path
         self._grew = grew
         self._max_mib = max_mib
+        self._hide = hide
         self._limit = sys.maxsize if max_mib is None else max_mib * 2**20
         self._last: Piece | None = None
         with _explained(path):
@@ -105,7 +112,7 @@ class LogWriter:
 
     def line(self, text: str) -> None:
         """A line about the making of an image, in the log of a build."""
-        self.append(text.rstrip("\n").encode() + b"\n")
+        self.append(self._hide(text.rstrip("\n").encode()) + b"\n")
 
     def mark(self, text: str) -> None:
         """Say in the log of a run where and why it is not all that the run wrote."""

@@ -7,6 +7,7 @@ Every step may be the last one of this process: the next one finds what is there
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import shutil
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import folders
-from polylocal.disk import is_trouble
+from polylocal.disk import is_trouble, write_private
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, workspace
@@ -165,6 +166,9 @@ class Execution:
         token = self._token(context)
         data = {name: tools.settings.data[name] for name in specification.environment.data_names}
         is_notebook = run.kind == Kind.NOTEBOOK
+        secrets = tools.secrets(run, specification)
+        if secrets:
+            write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
         around = Surroundings(
             installation=tools.installation,
             node=tools.settings.node,
@@ -179,6 +183,7 @@ class Execution:
             work=workspace.prepare(run, tools) if is_notebook else None,
             watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
             server_token=workspace.server_token(run, tools) if is_notebook else None,
+            secrets=secrets,
             pids_limit=tools.settings.pids_limit,
             new_privileges=tools.settings.new_privileges,
         )
@@ -303,7 +308,7 @@ class Execution:
             stop_requested=run.stop_requested_at is not None,
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
-            was_signalled=was_signalled and run.stop_requested_at is None and run.deleted_at is None,
+            was_signalled=was_signalled,
             time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
@@ -385,10 +390,10 @@ class Execution:
             workspace.put_away(run, tools)
         if self._move(end.status, end.message, details=end.details, recorded=recorded):
             log.info("run=%s %s: %s", run.label, end.status, end.message)
-        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
                 self._patiently(follower.complete)
+        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))

@@ -9,8 +9,8 @@ EngineUnreachable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, Self
 
 from polylocal.machine import Usage
@@ -130,6 +130,7 @@ class BuildRequest:
     tag: str
     labels: Labels
     nocache: bool = False
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ class DockerEngine:
             tag=request.tag,
             labels=dict(request.labels),
             nocache=request.nocache,
+            buildargs=dict(request.arguments) or None,
             rm=True,
             forcerm=True,
             decode=True,
