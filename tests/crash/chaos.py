@@ -112,6 +112,7 @@ class Report:
     duration_s: float = 0.0
     cuts: int = 0
     gaps: int = 0  # logs that say that something is missing
+    daemon_log: str = ""
 
     @property
     def by_kind(self) -> Counter[str]:
@@ -343,6 +344,7 @@ class World:
         report.memory_mib = resident_mib(self.daemon.pid)
         self._delete_all()
         self._watch_daemon()
+        report.daemon_log = self.daemon.log.read_text(errors="replace")
         report.cuts, report.duration_s = self.proxy.cuts, time.monotonic() - self._began
         return report
 

@@ -43,7 +43,9 @@ class OwnEngine:
 
     def start(self) -> None:
         self._forget_pids()
-        command = ["dockerd", "--data-root", str(self.folder / "data"), "--exec-root", str(self._exec_root)]
+        # a dockerd without a bridge removes the bridge of the host's other engine: it gets a network of its own
+        command = ["unshare", "--net", "--", "dockerd", "--data-root", str(self.folder / "data")]
+        command += ["--exec-root", str(self._exec_root)]
         command += ["--pidfile", str(self._pid_file), "-H", self.address, "--bridge=none", "--iptables=false"]
         command += ["--ip-forward=false", "--ip-masq=false"]
         with (self.folder / "dockerd.log").open("ab") as log:

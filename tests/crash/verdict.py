@@ -125,7 +125,7 @@ def _of_log(seen: Seen, truth: Truth, unit: int) -> Iterator[str]:
 
     pieces: dict[int, list[bytes]] = {number: [] for number in STREAMS.values()}
     for number, data in logs.streams(seen.log):
-        pieces[number].append(data)
+        pieces.setdefault(number, []).append(data)  # polylocal's own lines may have a stream of their own
     for name, number in STREAMS.items():
         problem = compare(b"".join(pieces[number]), truth.said(name), may_lack)
         if problem:
