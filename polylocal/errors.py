@@ -10,7 +10,7 @@
     │   ├── ImageMissing             … because the image is not there
     │   └── ContainerMissing         … because the container is not there
     ├── EngineUnreachable       503  nobody answers at the engine's address: wait and try again
-    ├── StoreError              503  the database can't be read or written: disk full, locked, damaged
+    ├── StoreError              503  the database or a log can't be read or written: disk full, locked, damaged
     └── SetupError              500  the machine or the home folder is not fit to start; the message says what to do
 
 A user's failure (a non-zero exit, a broken build step) is a value, never one of these.

@@ -13,12 +13,17 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from polylocal.errors import StoreError
+
 STDOUT, STDERR = 1, 2
+OWN = 3  # what polylocal itself has to say in a log: gaps and cuts. No part of what the run wrote
+MARK = "polylocal: "  # each line of ours begins with it
 
 _RECORD = struct.Struct("<QqB")
 _CHUNK = 1 << 20
@@ -63,32 +68,63 @@ class Position:
 class LogWriter:
     """Appends to one run's log. One thread at a time. An existing log is continued."""
 
-    def __init__(self, path: Path, grew: Callable[[Path], None] = lambda path: None) -> None:
-        """`grew` is called after each piece: a hint for those who follow."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, path: Path, grew: Callable[[Path], None] = lambda path: None, *, max_mib: int | None = None
+    ) -> None:
+        """`grew` is called after each piece: a hint for those who follow. `max_mib`: what is longer is cut, visibly.
+
+        Raises StoreError here and wherever something is written: there is no room, or the disk is read-only. The file
+        holds what was written until then, and a writer that is opened later goes on.
+        """
         self.path = path
         self._grew = grew
-        self._data = path.open("ab", buffering=0)
-        self._times = times_of(path).open("ab", buffering=0)
-        self.size = self._data.tell()
-        self._drop_promises()
+        self._max_mib = max_mib
+        self._limit = sys.maxsize if max_mib is None else max_mib * 2**20
         self._last: Piece | None = None
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._data = path.open("ab", buffering=0)
+            self._times = times_of(path).open("ab", buffering=0)
+            self._drop_promises()
+
+    @property
+    def is_full(self) -> bool:
+        """It was cut, and takes no more."""
+        return self.size > self._limit
 
     def append(self, data: bytes, stream: int = STDOUT, time_us: int | None = None, *, is_stored: bool = False) -> None:
         """`time_us` None: now. `is_stored`: these bytes come from the engine's storage, not live."""
+        if self.is_full:
+            return
+        room = self._limit - self.size
+        if len(data) <= room:
+            self._write(data, stream, time_us, is_stored)
+            return
+        self._write(data[:room], stream, time_us, is_stored)
+        self.mark(f"the log is cut here: it has reached {self._max_mib} MiB (max_log_mib)")
+
+    def line(self, text: str) -> None:
+        """A line about the making of an image, in the log of a build."""
+        self.append(text.rstrip("\n").encode() + b"\n")
+
+    def mark(self, text: str) -> None:
+        """Say in the log of a run where and why it is not all that the run wrote."""
+        with _explained(self.path), self.path.open("rb") as file:
+            file.seek(max(0, self.size - 1))
+            begins_line = file.read(1) in (b"", b"\n")
+        self._write(("" if begins_line else "\n").encode() + f"{MARK}{text}\n".encode(), OWN, None, False)
+
+    def _write(self, data: bytes, stream: int, time_us: int | None, is_stored: bool) -> None:
         if not data:
             return
         here = Piece(self.size, time.time_ns() // 1000 if time_us is None else time_us, stream, is_stored)
-        if not _continues(self._last, here):
-            self._last = here
-            _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
-        _write_all(self._data, data)
+        with _explained(self.path):
+            if not _continues(self._last, here):
+                self._last = here
+                _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
+            _write_all(self._data, data)
         self.size += len(data)
         self._grew(self.path)
-
-    def line(self, text: str) -> None:
-        """A line of polylocal's own, in the log of a build."""
-        self.append(text.rstrip("\n").encode() + b"\n")
 
     def close(self) -> None:
         """Idempotent."""
@@ -102,8 +138,9 @@ class LogWriter:
         self.close()
 
     def _drop_promises(self) -> None:
-        """Records whose bytes were never written, because the process ended between the two."""
-        records = self._times.tell() // _RECORD.size
+        """Records whose bytes were never written: the process ended between the two, or the disk was full."""
+        self.size = self._data.seek(0, os.SEEK_END)
+        records = self._times.seek(0, os.SEEK_END) // _RECORD.size
         with times_of(self.path).open("rb") as file:
             while records:
                 file.seek((records - 1) * _RECORD.size)
@@ -118,6 +155,14 @@ def _continues(last: Piece | None, here: Piece) -> bool:
     if last is None or (last.stream, last.is_stored) != (here.stream, here.is_stored):
         return False
     return 0 <= here.time_us - last.time_us < _SAME_MOMENT_US
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"The log {path} can't be written: {error.strerror or error}") from error
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
@@ -205,11 +250,15 @@ def stamped(path: Path) -> Iterator[bytes]:
     return Stamped(path).read()
 
 
-def positions(path: Path) -> dict[int, Position]:
-    """Where each stream stands: what a log that is taken up again must not repeat."""
+def positions(path: Path, start: int = 0) -> dict[int, Position]:
+    """Where each stream stands: what a log that is taken up again must not repeat.
+
+    `start`: where the output of the present container begins in it, in bytes.
+    """
     meters = {STDOUT: _Meter(), STDERR: _Meter()}
-    for piece, data in _by_piece(path, 0):
-        meters[piece.stream].feed(data, piece.is_stored)
+    for piece, data in _by_piece(path, start):
+        if piece.stream in meters:
+            meters[piece.stream].feed(data, piece.is_stored)
     return {stream: meter.position() for stream, meter in meters.items()}
 
 

@@ -54,6 +54,17 @@ class Settings(BaseSettings):
     )
     network: str = Field("bridge", description="the engine's network that runs join")
     node: str = Field(default_factory=platform.node, description="name of this machine in `node_scheduled`")
+    time_limit_s: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="seconds that a build, a job or an experiment may run; empty: as long as it wants"
+    )
+    max_log_mib: Annotated[int, Field(ge=1)] = Field(
+        4096, description="MiB of a run's log that are kept; a line in the log says where it was cut"
+    )
+    min_free_mib: Annotated[int, Field(ge=0)] = Field(
+        256, description="MiB that must be free on the home folder's disk before something new begins"
+    )
+    pids_limit: Annotated[int, Field(ge=16)] = Field(4096, description="processes and threads in one container")
+    new_privileges: bool = Field(False, description="true: programs in containers may gain privileges, as sudo does")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
 

@@ -26,6 +26,7 @@ def make(
 
     `of`: the experiment or the group that a tensorboard shows; `more`: columns that no body says.
     """
+    call.services.check_room()
     values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None} | dict(more or {})
     group = _group(call, kind, body.experiment_group)
     if of:
@@ -66,6 +67,7 @@ def make(
 
 def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run:
     """A run made from another one: its polyaxonfile, changed where the body says so, on the same code."""
+    call.services.check_room()
     kind = Kind(original.kind)
     if original.config is None:
         raise refuse(f"The {kind} has no polyaxonfile to run again.")

@@ -30,6 +30,7 @@ def upload(call: Call) -> Response:
     if project.git_url:
         raise NotAllowed(_EXTERNAL.format(name=project.name))
     _check_notebook(call)
+    call.services.check_room()
     call.services.repository(project).upload(part.file, call.user.username)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
@@ -60,6 +61,7 @@ def _fetch(call: Call, git_url: str) -> None:
     # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
     mine = call.user.is_superuser
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
+    call.services.check_room()
     fetching = call.services.fetching
     if not fetching.acquire(blocking=False):  # waiting would take the threads that answer everybody
         raise HTTPException(503, "Other repositories are being fetched; try again in a moment.", {"Retry-After": "10"})

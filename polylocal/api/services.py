@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from polylocal.disk import Disk
+from polylocal.errors import StoreError
 from polylocal.machine import Machine, Usage, look
 from polylocal.paths import Home
 from polylocal.repos import Repository
@@ -25,6 +28,15 @@ class Services:
 
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
+
+    @cached_property
+    def disk(self) -> Disk:
+        return Disk(self.home.root, self.settings.min_free_mib)
+
+    def check_room(self) -> None:
+        """Before something new begins. Raises StoreError: the disk is full."""
+        if problem := self.disk.problem():
+            raise StoreError(problem)
 
     @property
     def home(self) -> Home:

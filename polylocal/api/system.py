@@ -79,8 +79,10 @@ def _item(call: Call, found: Run) -> RunItem:
 
 def _waits_for(call: Call, found: Run) -> str | None:
     """Why a run that has not begun has not begun."""
-    if is_done(found.status) or found.container_id or found.status not in ("created", "building"):
+    if is_done(found.status) or found.container_id or found.status not in ("created", "building", "unschedulable"):
         return None
+    if problem := call.services.disk.problem():
+        return problem
     if found.kind == Kind.BUILD and found.status == "building":
         return None
     if problem := call.services.engine_state():

@@ -33,8 +33,8 @@ class _Recipe:
 def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
     """From row to image. None: it was stopped before the engine had anything to do with it."""
     store, tag = tools.store.runs, container.image_name(run)
-    taken_up = run.status != Status.CREATED
-    with LogWriter(tools.log_path(run), tools.log_grew) as writer:
+    taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
+    with LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib) as writer:
         store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
         if taken_up:
             found = patiently(lambda: tools.engine.image_id(tag))

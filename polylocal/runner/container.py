@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from polylocal.polyaxonfile import Resources, Specification
@@ -45,6 +45,7 @@ class Limits:
     memory_mib: float | None = None
     memory_reservation_mib: float | None = None
     gpus: int | None = None
+    pids: int | None = None  # processes and threads
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class ContainerPlan:
     network: str = "bridge"
     user: str | None = None  # None: the image's own
     port: int | None = None  # published on loopback, at any free port there
+    new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Surroundings:
     work: Path | None = None  # the code that a notebook changes
     watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
     server_token: str | None = None
+    pids_limit: int | None = None
+    new_privileges: bool = False
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
@@ -89,15 +93,16 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
     if line is None:
         raise ValueError(f"a {run.kind} has no command to run")
     return ContainerPlan(
-        name=run.container_name,
+        name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
         image=image,
         command=[shell, "-c", line],
         labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=_mounts(run, around),
-        limits=limits(specification.environment.resources),
+        limits=replace(limits(specification.environment.resources), pids=around.pids_limit),
         network=around.network,
         port=servers.PORTS[kind] if is_server else None,
+        new_privileges=around.new_privileges,
     )
 
 

@@ -10,12 +10,14 @@ import itertools
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError
+from polylocal.disk import is_trouble
+from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, workspace
 from polylocal.runner.building import make_image
@@ -45,18 +47,32 @@ class Execution:
         self._stopping = threading.Event()
         self._engine_was_away = False
         self._must_check_log = False
+        self._running_since: float | None = None  # on the clock that nobody sets
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
+        """False: nothing can be kept at the moment. The run stays as it is, for another thread later on."""
         run = self.run
         try:
             if run.kind == Kind.BUILD:
                 self._build()
             else:
                 self._run_container()
+        except StoreError as error:
+            log.warning("run=%s: put off, %s", run.label, error)
+            return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
+            if isinstance(error, OSError) and is_trouble(error) and self._tools.disk.problem():
+                log.warning("run=%s: put off, %s", run.label, error)
+                return False
             log.exception("run=%s: could not be carried on", run.label)
             reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
-            self._finish(Outcome(Status.FAILED, f"polylocal could not carry on: {reason}", {"reason": "host"}))
+            return self._give_up(outcome.host_failed(reason))
+        return True
+
+    @property
+    def seconds_running(self) -> float:
+        since = self._running_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def stop(self) -> None:
         """Ends the build or the container, never the thread: what waits for them then returns by itself."""
@@ -68,6 +84,7 @@ class Execution:
     # -- a build --------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
+        self._running_since = time.monotonic()
         result = make_image(self.run, self._tools, self._cancel, self._patiently)
         if result is None or self._stopping.is_set():
             self._finish(self._stopped())
@@ -82,24 +99,26 @@ class Execution:
     def _run_container(self) -> None:
         is_fresh = not self.run.container_id
         container_id = self.run.container_id or self._create()
-        if container_id is None:
-            return
-        while True:
+        while container_id is not None:
             try:
                 ending = self._attempt(container_id, is_fresh)
                 again = ending is not None and self._restarted(container_id, ending)
             except ContainerMissing:
-                self._finish(self._stopped() if self._stopping.is_set() else outcome.lost("its container is gone"))
-                return
+                if not self._again_after_loss(container_id, outcome.GONE):
+                    self._hand_over_outputs(None)
+                    self._finish(self._stopped() if self._stopping.is_set() else outcome.lost(outcome.GONE))
+                    return
+                again = True
             except EngineError as error:
                 self._finish(outcome.not_started(str(error)))
                 return
-            is_fresh = False
+            is_fresh = not self.run.container_id
+            if again:
+                container_id = self.run.container_id or self._create()
+                continue
             if ending is None:
                 self._finish(self._stopped())
                 return
-            if again:
-                continue
             self._hand_over_outputs(container_id)
             self._finish(outcome.of(Kind(self.run.kind), ending), exit_code=ending.exit_code)
             return
@@ -158,6 +177,8 @@ class Execution:
             work=workspace.prepare(run, tools) if is_notebook else None,
             watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
             server_token=workspace.server_token(run, tools) if is_notebook else None,
+            pids_limit=tools.settings.pids_limit,
+            new_privileges=tools.settings.new_privileges,
         )
         image = build.image_id or container.image_name(build)
         return tools.engine.create(container.plan(run, specification, image, shell, around))
@@ -239,6 +260,8 @@ class Execution:
         if not self._move(Status.RUNNING, recorded=recorded) and recorded:
             self._tools.store.runs.record(self.run, **recorded)
         self._refresh()
+        if self._running_since is None:
+            self._running_since = time.monotonic() - self._tools.store.runs.seconds_since_running(self.run)
 
     def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
         """Until the container has ended; its output is followed meanwhile.
@@ -270,13 +293,17 @@ class Execution:
             stop_requested=run.stop_requested_at is not None,
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
+            time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
+            disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
             last_line=last_line(self._tools.log_path(run)) if exit_code else "",
         )
 
     def _restarted(self, container_id: str, ending: Ending) -> bool:
         """Whether the run has another try: recorded first, so that a try is never given twice."""
-        run, allowed = self.run, self._specification().environment.max_restarts or 0
+        run, allowed = self.run, self._max_restarts
+        if ending.is_lost:
+            return self._again_after_loss(container_id, outcome.KILLED_WITH_ENGINE)
         if not outcome.should_restart(ending, run.restarts, allowed):
             return False
         finished_at = self._look(container_id).finished_at
@@ -286,25 +313,53 @@ class Execution:
         self._refresh()
         return True
 
-    def _hand_over_outputs(self, container_id: str) -> None:
+    def _again_after_loss(self, container_id: str, how: str) -> bool:
+        """Whether a run that the engine lost has another try: in a container of its own, since nobody knows what the
+        engine still has of the one before. The log says where its output begins."""
+        run, allowed = self.run, self._max_restarts
+        again = not self._is_unwanted() and run.restarts < allowed
+        words = f"engine-lost: {how}"
+        with Follower(run, container_id, self._tools) as follower:
+            further = f"; what comes now is of another one, restart {run.restarts + 1} of {allowed}" if again else ""
+            size = follower.mark(f"{words}: what it wrote last may be missing here{further}")
+        if not again:
+            return False
+        recorded = {"restarts": run.restarts + 1, "container_id": None, "log_start": size}
+        self._move(Status.WARNING, f"{words}: restart {run.restarts + 1} of {allowed}", recorded=recorded)
+        self._refresh()
+        self._engine_was_away = False
+        with suppress(EngineError):  # what stays behind is found by its label and removed later
+            self._patiently(lambda: self._tools.engine.remove(container_id))
+        return True
+
+    @property
+    def _max_restarts(self) -> int:
+        return self._specification().environment.max_restarts or 0
+
+    def _is_unwanted(self) -> bool:
+        run = self._tools.store.runs.by_pk(self.run.pk)
+        return self._stopping.is_set() or run.stop_requested_at is not None or run.deleted_at is not None
+
+    def _hand_over_outputs(self, container_id: str | None) -> None:
         folders = [self._tools.outputs_path(self.run)]
         if self.run.kind == Kind.NOTEBOOK:
             folders.append(self._tools.home.work(self.run.uuid))
         for folder in folders:
             self._hand_over(container_id, folder)
 
-    def _hand_over(self, container_id: str, folder: Path) -> None:
+    def _hand_over(self, container_id: str | None, folder: Path) -> None:
+        """By the image of the container; where that is gone, by the one that it was made from."""
         tools = self._tools
 
         def reclaim() -> str | None:
             if not ownership.has_foreign(folder, tools.uid):
                 return None
-            image = tools.engine.inspect(container_id).image_id
+            image = tools.engine.inspect(container_id).image_id if container_id else self._image()
             return ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation)
 
         try:
             problem = self._patiently(reclaim)
-        except ContainerMissing:
+        except (ContainerMissing, NotFound):
             problem = "outputs may belong to another user: the container was removed before they were handed over"
         if problem:
             log.warning("run=%s: %s", self.run.label, problem)
@@ -327,8 +382,24 @@ class Execution:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))
 
+    def _give_up(self, end: Outcome) -> bool:
+        """`_finish` where nothing is certain any more. False: even that can't be kept."""
+        try:
+            self._finish(end)
+        except (StoreError, OSError) as error:
+            log.warning("run=%s: put off, %s", self.run.label, error)
+            return False
+        return True
+
+    def _image(self) -> str:
+        """The image of the run's build. Raises NotFound."""
+        build = self._tools.store.runs.by_pk(self.run.build_pk or 0)
+        return build.image_id or container.image_name(build)
+
     def _stopped(self) -> Outcome:
         run, kind = self._tools.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
+        if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
+            return outcome.timed_out(self._tools.settings.time_limit_s or 0.0)
         return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[kind])
 
     def _kill(self) -> None:

@@ -31,7 +31,7 @@ class Follower:
         self._run = run
         self._container_id = container_id
         self._engine = tools.engine
-        self._writer = LogWriter(tools.log_path(run), tools.log_grew)
+        self._writer = LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib)
         self._attached: Stream | None = None
         self.is_orderly = False  # attached before the start, and the stream ended by itself
 
@@ -62,19 +62,28 @@ class Follower:
             stream = self._engine.logs(self._container_id, follow=True)
         except (EngineUnreachable, EngineError):
             return  # the caller looks at the container next, and sees why
-        self._drain(stream, waiter, CatchUp(logs.positions(self._writer.path)))
+        self._drain(stream, waiter, self._catch_up())
 
     def complete(self) -> None:
         """After the container's end: fetch what the live stream missed. A cut looks like an end, so always look."""
-        if self._writer.size > SMALL and self._ends_alike():
+        if self._writer.is_full or (self._writer.size > SMALL and self._ends_alike()):
             return
-        catch_up = CatchUp(logs.positions(self._writer.path))
+        catch_up = self._catch_up()
         try:
             with self._engine.logs(self._container_id, follow=False) as stream:
                 for frame in stream:
                     self._keep(frame, catch_up)
         except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
+            self.mark("the engine gives no more of this log: what was written last may be missing here")
+
+    def mark(self, text: str) -> int:
+        """A line of polylocal's own in the log. Returns the size of the log behind it, in bytes."""
+        self._writer.mark(text)
+        return self._writer.size
+
+    def _catch_up(self) -> CatchUp:
+        return CatchUp(logs.positions(self._writer.path, self._run.log_start))
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
         """Read a stream to its end; whether it came to that by itself.
@@ -117,7 +126,7 @@ class Follower:
             return False
         reach = 2 * sum(map(len, tail.values())) + SMALL
         ours: dict[int, bytes] = {}
-        for number, data in logs.streams(self._writer.path, max(0, self._writer.size - reach)):
+        for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
         return bool(tail) and all(ours.get(number, b"").endswith(end) for number, end in tail.items())
 

@@ -39,8 +39,11 @@ class Groups:
         self._judged: dict[int, int] = {}  # by group: the newest value at its last judgement
         self._bayes = bayes.Asked()
         self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
+        self._may_begin = True
 
-    def tend_all(self) -> None:
+    def tend_all(self, *, may_begin: bool = True) -> None:
+        """One look at every group. `may_begin`: whether there is room for further experiments."""
+        self._may_begin = may_begin
         found = self._tools.store.groups.open()
         for pk in self._plans.keys() - {group.pk for group in found}:
             del self._plans[pk]
@@ -77,6 +80,8 @@ class Groups:
         plan = [] if is_late or is_full else self._plan(group, tuning)
         if plan is None:
             return  # it is being thought about
+        if not self._may_begin and (group.suggested < len(plan) or progress.open):
+            return
         if group.suggested < len(plan):
             self._make(group, specification, plan, progress)
         elif progress.open:

@@ -9,6 +9,7 @@ from typing import Any
 
 from polylocal.statuses import Kind, Status
 
+DISK_FULL = "disk-full"  # the reason of what failed because a disk of this machine had no room
 _SHOWN = 160  # characters of the log's last line that fit into a message
 
 STOPPED = {
@@ -46,24 +47,40 @@ class Ending:
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
     memory_limit_mib: float | None = None
+    time_limit_s: float | None = None  # set: it was stopped because of this limit
+    disk_was_full: bool = False  # the home folder's disk, at the end of the run
     last_line: str = ""
+
+    @property
+    def is_lost(self) -> bool:
+        """The engine took the container with it when it ended."""
+        return self.exit_code in (137, 143, 255) and self.engine_was_away
+
+
+TIME_LIMIT = "time-limit"
+GONE = "its container is gone"
+KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
 
 
 def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
+    if ending.time_limit_s is not None:
+        return timed_out(ending.time_limit_s, code)
     if ending.stop_requested:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})
     if code == 0:
         return Outcome(Status.SUCCEEDED, "Completed", {"exit_code": 0})
-    if code in (137, 143, 255) and ending.engine_was_away:
-        return lost("the engine went away while it ran and its container was killed", code)
+    if ending.is_lost:
+        return lost(KILLED_WITH_ENGINE, code)
     if ending.out_of_memory:
         return _failed(code, "memory", f"Out of memory{_limit(ending)}: killed (exit code {code})")
     if code == 137 and ending.memory_limit_mib:
         # some hosts never tell that memory was the reason; nobody else kills with a limit set
         return _failed(code, "memory", f"Exit code 137: killed, most likely out of memory{_limit(ending)}")
+    if ending.disk_was_full:
+        return _failed(code, DISK_FULL, f"Exit code {code} while the disk was full{_said(ending.last_line)}")
     return _failed(code, "program", f"Exit code {code}{_signal(code)}{_said(ending.last_line)}")
 
 
@@ -72,18 +89,34 @@ def lost(how: str, exit_code: int | None = None) -> Outcome:
     return Outcome(Status.FAILED, f"engine-lost: {how}", {"reason": "engine-lost", "exit_code": exit_code})
 
 
+def timed_out(limit_s: float, exit_code: int | None = None) -> Outcome:
+    message = f"Stopped after {limit_s:g} s, the limit that is set (time_limit_s)"
+    return Outcome(Status.FAILED, message, {"reason": TIME_LIMIT, "exit_code": exit_code})
+
+
 def not_started(words: str) -> Outcome:
-    return Outcome(Status.FAILED, f"Could not start: {words}", {"reason": "start"})
+    return Outcome(Status.FAILED, f"Could not start: {words}", {"reason": _fault(words, "start")})
 
 
 def build_failed(error: str, step: str) -> Outcome:
     where = f" at {step}" if step else ""
-    return Outcome(Status.FAILED, f"Build failed{where}: {error}", {"reason": "build", "step": step, "error": error})
+    details = {"reason": _fault(error, "build"), "step": step, "error": error}
+    return Outcome(Status.FAILED, f"Build failed{where}: {error}", details)
+
+
+def host_failed(words: str) -> Outcome:
+    """The machine, or a bug of ours: nothing that the run did."""
+    return Outcome(Status.FAILED, f"polylocal could not carry on: {words}", {"reason": _fault(words, "host")})
 
 
 def should_restart(ending: Ending, restarts: int, max_restarts: int) -> bool:
     wanted = ending.stop_requested or ending.deleted
     return ending.exit_code != 0 and not wanted and restarts < max_restarts
+
+
+def _fault(words: str, otherwise: str) -> str:
+    """The engine says a full disk in words only."""
+    return DISK_FULL if "no space left on device" in words.lower() else otherwise
 
 
 def _failed(code: int, reason: str, message: str) -> Outcome:

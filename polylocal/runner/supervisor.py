@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from polylocal import clock, logs
@@ -27,6 +27,7 @@ from polylocal.store.runs import build_key
 log = logging.getLogger(__name__)
 
 RECONCILE_S = 30.0
+RETRY_S = 2.0  # after nothing could be kept of a run, it is left alone this long
 _BATCH = 100
 
 
@@ -40,6 +41,8 @@ class Supervisor:
         self._lock = threading.Lock()
         self._groups = Groups(tools, self.wake)
         self._reconcile_at = 0.0
+        self._put_off: dict[int, float] = {}  # until when
+        self._troubles: dict[str, str] = {}  # what each step said last
 
     def wake(self) -> None:
         """A hint, from any thread: something may be to do."""
@@ -50,25 +53,47 @@ class Supervisor:
 
     def _forever(self) -> None:
         while True:
-            try:
-                self.once()
-            except (StoreError, EngineError, EngineUnreachable) as error:
-                log.warning("supervisor: %s", error)
-            except Exception:
-                log.exception("supervisor: this pass failed, the next one comes")
+            self.once()
             self._wake.wait(self._tools.settings.poll_s)
             self._wake.clear()
 
     def once(self) -> None:
-        """One look at everything."""
-        self._take_up()
-        self._stop_wanted()
-        self._groups.tend_all()
+        """One look at everything. What goes wrong in one step holds back no other: the next look comes."""
+        self._do(self._take_up)
+        self._do(self._stop_wanted)
+        self._do(self._stop_overdue)
+        self._do(self._begin_new)
+        self._do(self._remove_deleted)
+        self._do(self._reconcile)
+
+    def _do(self, step: Callable[[], None]) -> None:
+        name = step.__name__.strip("_").replace("_", " ")
+        try:
+            step()
+        except (StoreError, EngineError, EngineUnreachable, OSError) as error:
+            if self._troubles.get(name) != str(error):  # a disk stays full for a while: once is enough
+                log.warning("supervisor: %s: %s", name, error)
+            self._troubles[name] = str(error)
+        except Exception:
+            log.exception("supervisor: %s failed, the next look comes", name)
+        else:
+            self._troubles.pop(name, None)
+
+    def _begin_new(self) -> None:
+        problem = self._tools.disk.problem()
+        self._groups.tend_all(may_begin=problem is None)
+        if problem:
+            self._tell_waiting(problem)
+            return
         self._resolve_builds()
         if self._tools.link.info or self._tools.link.check():
             self._fill_capacity(self._tools.link.info)
-        self._reconcile()
-        self._remove_deleted()
+
+    def _tell_waiting(self, problem: str) -> None:
+        """What would begin now waits; once it is told why."""
+        for run in self._tools.store.runs.waiting(_BATCH):
+            if run.pk not in self._in_hand():
+                self._tools.store.runs.transition(run, Status.UNSCHEDULABLE, problem, details={"reason": "disk-full"})
 
     # -- begin and end --------------------------------------------------------------------------------------------
 
@@ -76,7 +101,7 @@ class Supervisor:
         """What was begun and nobody has in hand goes on, whatever the capacity: by a daemon before this one, or on a
         thread that a full disk or a bug has ended."""
         for run in self._tools.store.runs.begun():
-            if run.pk not in self._in_hand() and not self._has_ended(run):
+            if run.pk not in self._in_hand() and not self._is_put_off(run) and not self._has_ended(run):
                 log.info("run=%s taken up again, it was %s", run.label, run.status)
                 self._begin(run)
 
@@ -91,12 +116,23 @@ class Supervisor:
         threading.Thread(target=self._carry_out, args=(execution,), name=run.label, daemon=True).start()
 
     def _carry_out(self, execution: Execution) -> None:
+        is_over = False
         try:
-            execution()
+            is_over = execution()
         finally:
             with self._lock:
                 del self._active[execution.run.pk]
+                if not is_over:
+                    self._put_off[execution.run.pk] = time.monotonic() + RETRY_S
             self.wake()
+
+    def _is_put_off(self, run: Run) -> bool:
+        with self._lock:
+            until = self._put_off.get(run.pk)
+            if until is not None and time.monotonic() >= until:
+                del self._put_off[run.pk]
+                until = None
+        return until is not None
 
     def _in_hand(self) -> dict[int, Execution]:
         with self._lock:
@@ -112,8 +148,17 @@ class Supervisor:
             elif run.container_id is None or not run.is_managed:
                 message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[Kind(run.kind)]
                 self._tools.store.runs.transition(run, Status.STOPPED, message)
-            else:
+            elif not self._is_put_off(run):
                 self._begin(run)
+
+    def _stop_overdue(self) -> None:
+        """Time is counted on a clock that nobody sets: one that jumps ends no run."""
+        limit_s = self._tools.settings.time_limit_s
+        if limit_s is None:
+            return
+        for execution in self._in_hand().values():
+            if execution.seconds_running > limit_s and not _is_server(execution.run):
+                self._tools.store.runs.request_stop(execution.run, outcome.TIME_LIMIT)
 
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""
@@ -140,7 +185,7 @@ class Supervisor:
         if free <= 0:
             return
         for run in self._tools.store.runs.runnable(free + len(active)):
-            if run.pk in active or self._is_refused(run, machine):
+            if run.pk in active or self._is_put_off(run) or self._is_refused(run, machine):
                 continue
             if free <= 0 or not _fits(run, [execution.run for execution in self._in_hand().values()], machine):
                 return
@@ -151,7 +196,7 @@ class Supervisor:
         """Notebooks and tensorboards take no place in the queue: somebody sits in front of them. Their limits count."""
         for run in self._tools.store.runs.runnable(_BATCH, servers=True):
             active = self._in_hand()
-            if run.pk in active or self._is_refused(run, machine):
+            if run.pk in active or self._is_put_off(run) or self._is_refused(run, machine):
                 continue
             if _fits(run, [execution.run for execution in active.values()], machine):
                 self._begin(run)
@@ -177,7 +222,7 @@ class Supervisor:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
         for removal in recovery.plan(found, runs, active, clock.now()):
-            self._complete_log(removal, runs)
+            self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
             log.info("container %s removed: %s", removal.container_id[:12], removal.why)
             tools.engine.remove(removal.container_id)
 

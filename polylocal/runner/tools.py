@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from polylocal.disk import Disk
 from polylocal.paths import Home
 from polylocal.repos import Repository
 from polylocal.runner.engine.base import Engine
@@ -29,6 +31,10 @@ class Tools:
     log_grew: Callable[[Path], None] = lambda path: None  # a hint for those who follow a log
     uid: int = field(default_factory=os.getuid)  # who owns outputs afterwards
     gid: int = field(default_factory=os.getgid)
+
+    @cached_property
+    def disk(self) -> Disk:
+        return Disk(self.home.root, self.settings.min_free_mib)
 
     @property
     def home(self) -> Home:

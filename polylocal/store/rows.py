@@ -118,6 +118,8 @@ class Run:
     port: int | None
     keeps_changes: bool
     archived_at: str | None
+    log_start: int
+    stop_reason: str | None
 
     @property
     def project(self) -> str:

@@ -25,13 +25,14 @@ _WORK = "r.kind not in ('group', 'build')"  # runs that need an image; groups on
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
 _SERVERS = "('notebook', 'tensorboard')"
+_NOT_BEGUN = "('created', 'unschedulable')"  # of a build
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
 _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
     {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
-    | {"is_valid", "outputs", "code_id", "port", "keeps_changes", "iteration", "suggested"}
+    | {"is_valid", "outputs", "code_id", "port", "keeps_changes", "iteration", "suggested", "log_start"}
 )
 _JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})
 
@@ -195,7 +196,7 @@ class Runs:
         with self._database.write() as db:
             row = db.execute("select status from runs where pk = ?", (run.pk,)).fetchone()
             if row:
-                _record_status(db, run.pk, row["status"], clock.now(), message, details, None)
+                _record_status(db, run.pk, row["status"], _moment(db, run.pk), message, details, None)
         self._hint(run.pk)
 
     def statuses(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[StatusRow]]:
@@ -204,6 +205,13 @@ class Runs:
             count = db.execute("select count(*) from statuses where run_pk = ?", (run.pk,)).fetchone()[0]
             return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
+    def seconds_since_running(self, run: Run) -> float:
+        """How long ago its history first said that it runs; 0 where it never did, or the clock was set back."""
+        query = "select min(created_at) from statuses where run_pk = ? and status = 'running'"
+        with self._database.read() as db:
+            since: str | None = db.execute(query, (run.pk,)).fetchone()[0]
+        return max(0.0, clock.seconds_between(since, clock.now())) if since else 0.0
+
     def status_entry(self, run: Run, uuid: str) -> StatusRow:
         with self._database.read() as db:
             row = db.execute("select * from statuses where run_pk = ? and uuid = ?", (run.pk, uuid)).fetchone()
@@ -211,12 +219,17 @@ class Runs:
             raise NotFound
         return row_of(StatusRow, row)
 
-    def request_stop(self, run: Run) -> None:
-        """Written here, done by the runner. Nothing happens to a run that is done."""
+    def request_stop(self, run: Run, reason: str | None = None) -> None:
+        """Written here, done by the runner. Nothing happens to a run that is done.
+
+        `reason`: why, if not because a person wants it; the first word counts.
+        """
+        stops = "stop_reason = iif(stop_requested_at is null, ?, stop_reason)"
         with self._database.write() as db:
             db.execute(
-                f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ? and {OPEN}",
-                (clock.now(), run.pk),
+                f"update runs as r set {stops}, stop_requested_at = coalesce(stop_requested_at, ?)"
+                f" where pk = ? and {OPEN}",
+                (reason, clock.now(), run.pk),
             )
         self._hint(run.pk)
 
@@ -277,7 +290,7 @@ class Runs:
             )
             db.execute(  # who still waits for this build asks for another one
                 "update runs set build_pk = null where build_pk = ? and container_id is null"
-                " and status in ('created', 'building')",
+                " and status in ('created', 'building', 'unschedulable')",
                 (run.pk,),
             )
         self._hint(run.pk)
@@ -332,7 +345,7 @@ class Runs:
             row = db.execute(f"select status from runs r where pk = ? and {OPEN}", (run.pk,)).fetchone()
             if row:
                 message = "The image is gone: building it again"
-                _record_status(db, run.pk, row["status"], clock.now(), message, None, None)
+                _record_status(db, run.pk, row["status"], _moment(db, run.pk), message, None, None)
                 db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
         self._hint(run.pk)
 
@@ -347,7 +360,18 @@ class Runs:
         return self._many(
             f"{SELECT} where r.pk in ({found}) and r.is_managed"
             " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null and not r.is_held"
-            " and (case r.kind when 'build' then r.status = 'created' else b.status = 'succeeded' end)"
+            f" and (case r.kind when 'build' then r.status in {_NOT_BEGUN} else b.status = 'succeeded' end)"
+            " order by r.priority desc, r.pk limit ?",
+            (limit,),
+        )
+
+    def waiting(self, limit: int) -> list[Run]:
+        """What would begin next, builds and runs, if it may; those that were told already why not are left out."""
+        return self._many(
+            f"{SELECT} where {OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held"
+            " and r.stop_requested_at is null and r.deleted_at is null"
+            " and r.status in ('created', 'resuming', 'building', 'warning')"
+            " and (r.kind <> 'build' or r.status = 'created')"
             " order by r.priority desc, r.pk limit ?",
             (limit,),
         )
@@ -367,7 +391,7 @@ class Runs:
         """Managed runs that a daemon had in hand: to be taken up again after a restart."""
         return self._many(
             f"{SELECT} where {OPEN} and r.is_managed and (r.container_id is not null"
-            " or (r.kind = 'build' and r.status <> 'created')) order by r.pk"
+            f" or (r.kind = 'build' and r.status not in {_NOT_BEGUN})) order by r.pk"
         )
 
     def stopping(self) -> list[Run]:
@@ -485,7 +509,7 @@ def move(
     recorded: Mapping[str, Any] | None,
 ) -> bool:
     """`transition` of one row, in the caller's transaction."""
-    now = clock.now()
+    now = _moment(db, pk)
     values: dict[str, Any] = {**(recorded or {}), "status": str(to), "updated_at": now}
     sets = [f"{column} = :{column}" for column in values]
     if to in STARTS or is_done(to):
@@ -503,6 +527,12 @@ def move(
     if is_done(to):
         db.execute("delete from tokens where run_pk = ?", (pk,))  # a run's token dies with the run
     return True
+
+
+def _moment(db: sqlite3.Connection, pk: int) -> str:
+    """Now, and never before what the history has already: clocks are set back at times."""
+    last = db.execute("select created_at from statuses where run_pk = ? order by id desc limit 1", (pk,)).fetchone()
+    return max(clock.now(), last["created_at"]) if last else clock.now()
 
 
 def _record_status(

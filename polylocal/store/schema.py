@@ -354,6 +354,17 @@ def platform(db: Database) -> None:
     _run_script(db, _PLATFORM)
 
 
+_RELIABILITY = """
+alter table runs add column log_start integer not null default 0;      -- bytes of the log that are of containers before
+alter table runs add column stop_reason text check (stop_reason in ('time-limit'));    -- none: a person asked for it
+"""
+
+
+@migrations(name="0005_reliability")
+def reliability(db: Database) -> None:
+    _run_script(db, _RELIABILITY)
+
+
 def _run_script(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
     statement = ""

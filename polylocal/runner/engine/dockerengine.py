@@ -346,6 +346,8 @@ class DockerEngine:
             mem_limit=memory,
             port_bindings={plan.port: ("127.0.0.1", None)} if is_published else None,
             memswap_limit=memory,  # the engine's value is memory plus swap: no swap on top
+            pids_limit=limits.pids,
+            security_opt=None if plan.new_privileges else ["no-new-privileges"],
             mem_reservation=int(limits.memory_reservation_mib * 2**20) if limits.memory_reservation_mib else None,
             device_requests=[DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])] if limits.gpus else None,
             shm_size=memory or int(self._known().memory_mib / 2) << 20,  # as on a host; 64 MiB break data loaders
@@ -371,6 +373,8 @@ class DockerEngine:
         carried = found["Config"]["Labels"] or {}
         if any(carried.get(label) != plan.labels.get(label) for label in (HOME_LABEL, RUN_LABEL)):
             raise EngineError(f"a container named {plan.name} is there and is not ours") from conflict
+        if found["State"]["Status"] == "removing":
+            raise EngineUnreachable(f"a container named {plan.name} is being removed") from conflict
         adopted: str = found["Id"]
         return adopted
 
