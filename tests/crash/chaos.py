@@ -29,7 +29,7 @@ from polylocal import occupancy
 from polylocal.client import Client, RunReference
 from polylocal.errors import NotFound, PolylocalError
 from polylocal.paths import Home
-from polylocal.runner.container import HOME_LABEL, IMAGE_LABEL
+from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL
 from polylocal.statuses import is_done
 
 from .own_engine import OwnEngine, saved_image, unmount_below
@@ -334,19 +334,22 @@ class World:
 
     def judge(self) -> Report:
         """Wait until every run is done, look at each, then delete all and look at what is left."""
-        report = self.report
-        if self._wait_until(self._all_done, DONE_S):
-            if not self._wait_until(lambda: not self.containers(), CLEAN_S):
-                report.violate(f"containers that no run needs: {[c.name for c in self.containers()]}")
-        else:
-            report.violate(f"not done after {DONE_S:g} s: {self._open_runs()}; {self.daemon.last_words()}")
+        self.settle()
         self.look_at_runs()
-        report.memory_mib = resident_mib(self.daemon.pid)
-        self._delete_all()
+        self.report.memory_mib = resident_mib(self.daemon.pid)
+        self.leave_nothing()
         self._watch_daemon()
-        report.daemon_log = self.daemon.log.read_text(errors="replace")
-        report.cuts, report.duration_s = self.proxy.cuts, time.monotonic() - self._began
-        return report
+        self.report.daemon_log = self.daemon.log.read_text(errors="replace")
+        self.report.cuts, self.report.duration_s = self.proxy.cuts, time.monotonic() - self._began
+        return self.report
+
+    def settle(self) -> None:
+        """Every run comes to its end, and no container outlives that for long."""
+        report = self.report
+        if not self._wait_until(self._all_done, DONE_S):
+            report.violate(f"not done after {DONE_S:g} s: {self._open_runs()}; {self.daemon.last_words()}")
+        elif not self._wait_until(lambda: not self.containers(), CLEAN_S):
+            report.violate(f"containers that no run needs: {[c.name for c in self.containers()]}")
 
     def look_at_runs(self) -> None:
         found = list(self._seen())
@@ -388,6 +391,10 @@ class World:
     def over(self) -> threading.Event:
         return self._over
 
+    def ask(self, question: Callable[[Client], T]) -> T:
+        with self.daemon.client() as client:
+            return question(client)
+
     def shift_clock(self, seconds: float) -> None:
         beside = self._clock.with_name("clock.new")
         beside.write_text(str(seconds))
@@ -417,10 +424,6 @@ class World:
             connection.close()
         return found
 
-    def _ask(self, question: Callable[[Client], T]) -> T:
-        with self.daemon.client() as client:
-            return question(client)
-
     def _runs(self) -> list[dict[str, Any]]:
         def ask(client: Client) -> list[dict[str, Any]]:
             found = []
@@ -430,7 +433,7 @@ class World:
                         found.append({**run, "kind": kind})
             return found
 
-        return self._ask(ask)
+        return self.ask(ask)
 
     def _open_runs(self) -> list[str]:
         return [f"{run['unique_name']} {run['last_status']}" for run in self._runs() if not is_done(run["last_status"])]
@@ -446,11 +449,11 @@ class World:
         planned = self.caller.given
         for run in self._runs():
             reference = RunReference(OWNER, PROJECT, run["kind"], run["id"])
-            history = self._ask(lambda client, reference=reference: client.statuses(reference))  # type: ignore[misc]
+            history = self.ask(lambda client, reference=reference: client.statuses(reference))  # type: ignore[misc]
             name = works.get(reference, "")
             yield Seen(
                 kind=run["kind"],
-                label=run["unique_name"],
+                label=f"{run['unique_name']} {run['uuid'][:8]}",
                 status=run["last_status"],
                 history=history,
                 log=self.daemon.home.log(run["kind"], run["uuid"]),
@@ -458,7 +461,7 @@ class World:
                 stop_was_asked=name in self.caller.stopped,
             )
 
-    def _delete_all(self) -> None:
+    def leave_nothing(self) -> None:
         """Nothing is left of what is deleted."""
 
         def delete(client: Client) -> None:
@@ -467,7 +470,7 @@ class World:
             with contextlib.suppress(NotFound):
                 client.delete_project(OWNER, PROJECT)
 
-        self._ask(delete)
+        self.ask(delete)
         if not self._wait_until(lambda: not self._left(), CLEAN_S):
             self.report.violate(f"left after everything was deleted: {self._left()}")
 
@@ -478,7 +481,8 @@ class World:
         folders = [str(path.relative_to(home)) for path in (home / "outputs").glob("*/*/*/*")]
         with self.engine.client() as client:
             label = f"{IMAGE_LABEL}={self._installation()}"
-            images = [str(image.tags or image.id) for image in client.images.list(filters={"label": label})]
+            found = client.images.list(filters={"label": label})
+            images = [f"{image.tags or image.id} of build {image.labels.get(BUILD_LABEL)}" for image in found]
         return files + folders + images + [container.name for container in self.containers()]
 
     def _wait_until(self, check: Callable[[], bool], within_s: float) -> bool:
@@ -538,16 +542,25 @@ def full_disk(world: World, dice: Dice) -> None:
     world.await_lasting("disk")
 
     def fill() -> None:
-        filler = world.home / "filler"
-        try:
-            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(1 << 16))
+        with filled(world.home):
             world.wait(1.5 + 2 * dice[0])
-        finally:
-            filler.unlink(missing_ok=True)
 
     world.lasting("disk", fill)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Not a byte is free on its disk."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 16, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+        yield
+    finally:
+        filler.unlink(missing_ok=True)
 
 
 def read_only_home(world: World, dice: Dice) -> None:
