@@ -549,15 +549,16 @@ def full_disk(world: World, dice: Dice) -> None:
 
 
 @contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Not a byte is free on its disk."""
+def filled(folder: Path, but_mib: float = 0) -> Iterator[None]:
+    """Not a byte is free on its disk, or only so much."""
     filler = folder / "filler"
     try:
         with filler.open("wb", buffering=0) as file:
-            for size in (1 << 16, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(size))
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 12))
+            if but_mib:
+                file.truncate(max(0, file.tell() - int(but_mib * 2**20)))
         yield
     finally:
         filler.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: Wor
     works = [Work(f"w{n}", "lines", 100) for n in range(5)]
     runs = submitted(world, *works)
     begun(world, *works[:4])
-    with chaos.filled(world.home):
+    with chaos.filled(world.home, but_mib=1):
         eventually(lambda: status(world, runs[4]) == "unschedulable", 20)
         message = world.ask(lambda client: client.statuses(runs[4]))[-1]["message"]
         assert "disk" in message
@@ -83,9 +83,26 @@ def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: Wor
         assert int(refused.headers["Retry-After"]) > 0
         assert "disk" in refused.json()["detail"]
         assert not is_done(status(world, runs[0]))
+    eventually(lambda: status(world, runs[4]) != "unschedulable", 20)
     world.heal()
     assert "\n".join(world.judge().violations) == ""
     assert world.report.outcomes["job succeeded"] == 5
+    assert world.report.gaps == 0
+
+
+def test_on_a_disk_without_a_free_byte_programs_go_on_and_all_can_be_read(world: World) -> None:
+    works = [Work("w1", "lines", 80), Work("w2", "both", 80)]
+    runs = submitted(world, *works)
+    begun(world, *works)
+    truth = Truth(world.truths / "w1")
+    with chaos.filled(world.home):
+        before = len(truth.said("out")[0])
+        eventually(lambda: len(truth.said("out")[0]) > before + 100, 20)
+        assert status(world, runs[0]) == "running"
+        assert world.ask(lambda client: client.statuses(runs[1]))
+    world.heal()
+    assert "\n".join(world.judge().violations) == ""
+    assert world.report.outcomes["job succeeded"] == 2
     assert world.report.gaps == 0
 
 
