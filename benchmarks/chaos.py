@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -46,6 +47,7 @@ _MIB_A_MINUTE = 4  # of logs and history: the disk is small, but not to be full 
 
 def main() -> int:
     given = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # or else the engine would stay
     found = probe.probe().found
     if found is None:
         raise SystemExit("chaos: no container engine here has the image to test with")
