@@ -14,6 +14,7 @@ import httpx2
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
 
 Json = dict[str, Any]
+_SLOW_S = 600.0  # to measure or remove all that an engine has
 
 _ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
 
@@ -119,6 +120,21 @@ class Client:
 
     def delete(self, run: RunReference) -> None:
         self._call("DELETE", f"{run.path}/")
+
+    def disk_of_run(self, run: RunReference) -> Json:
+        """What it takes, in bytes."""
+        return self._json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
+
+    def disk_of_project(self, owner: str, name: str) -> Json:
+        return self._json("GET", f"/polylocal/v1/disk/{owner}/{name}")
+
+    def look(self, budget_gib: float | None) -> Json:
+        """What takes room, and what of it `collect` would remove."""
+        parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
+        return self._json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
+
+    def collect(self, budget_gib: float | None) -> Json:
+        return self._json("POST", "/polylocal/v1/gc", json={"budget_gib": budget_gib}, timeout=_SLOW_S)
 
     def clone(self, run: RunReference, how: str, body: Json) -> Json:
         return self._json("POST", f"{run.path}/{how}/", json=body)

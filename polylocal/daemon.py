@@ -9,15 +9,13 @@ import errno
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 
-from polylocal import occupancy
+from polylocal import occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.errors import SetupError
@@ -31,11 +29,13 @@ from polylocal.runner.supervisor import Supervisor
 from polylocal.runner.tools import Tools
 from polylocal.settings import Settings
 from polylocal.store import Store
+from polylocal.store.rows import User
 from polylocal.store.users import Users
 
 log = logging.getLogger("polylocal.daemon")
 
 BRIDGE_S = 5.0  # how long a start waits for the address that containers use
+LEAST_TOKEN = 32  # characters, where other machines may try
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
@@ -49,6 +49,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     url = f"http://{_reachable(host)}:{port}"
     store = Store(home.database)
     first_user(store.users, settings, home)
+    _check_exposure(settings, home)
+    serving.allow_many_files()
     report = probe.probe(settings.engine)
     address = report.found.url if report.found else settings.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ENGINE
     log.info("home %s, engine %s", home.root, address if report.found else f"none yet: {report.problem}")
@@ -65,11 +67,23 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         name = f"{about.name} {about.version}" if about else None
         return look(settings.node, name, about.api_version if about else None)
 
-    services = Services(settings, store, engine_state=engine_state, usage=engine.usage, machine=machine)
-    app = api.build(services)
-    bridge = Bridge(app, engine, settings, port, store)
-    grew = app.state.changes.grew
-    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grew))
+    bridge = Bridge(engine, settings, port, store)
+    grown = Grown()
+    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grown))
+    services = Services(
+        settings,
+        store,
+        engine_state=engine_state,
+        scheduler_state=supervisor.state,
+        look=supervisor.collector.look,
+        collect=supervisor.collector.collect,
+        image_sizes=lambda: [(image.build, image.size_bytes) for image in engine.images(installation)],
+        usage=engine.usage,
+        machine=machine,
+    )
+    engine.observe = services.monitor.observe_engine
+    app = bridge.app = api.build(services)
+    grown.listener = app.state.changes.grew
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
@@ -81,7 +95,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     occupancy.announce(lock, occupancy.Running(os.getpid(), url))
     on_ready(url)
     log.info("listening on %s", url)
-    _server(app).run(sockets=[listener])
+    serving.server(app).run(sockets=[listener])
     log.info("ended; running containers go on and are taken up by the next start")
 
 
@@ -96,6 +110,15 @@ def first_user(users: Users, settings: Settings, home: Home) -> None:
     users.keep_token(admin, home.token.read_text().strip())
 
 
+def renew_token_file(users: Users, user: User, home: Home) -> bool:
+    """After a user's tokens were revoked: a new one where the token file had theirs. False: it has somebody else's."""
+    token = home.token.read_text().strip() if home.token.exists() else ""
+    if not token or users.by_token(token):
+        return False
+    write_private(home.token, users.new_token(user) + "\n")
+    return True
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read; it is there as a whole or not at all."""
     beside = path.with_name(f"{path.name}.new")
@@ -106,6 +129,16 @@ def write_private(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+class Grown:
+    """Passes on which log has grown."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[Path], None] = lambda path: None
+
+    def __call__(self, path: Path) -> None:
+        self.listener(path)
+
+
 class Bridge:
     """The API as containers reach it.
 
@@ -114,9 +147,9 @@ class Bridge:
     the engine's name for the host leads to loopback.
     """
 
-    def __init__(self, app: Starlette, engine: DockerEngine, settings: Settings, port: int, store: Store) -> None:
+    def __init__(self, engine: DockerEngine, settings: Settings, port: int, store: Store) -> None:
+        self.app: Starlette | None = None  # made after what it shows
         self._store = store
-        self._app = app
         self._engine = engine
         self._settings = settings
         self._port = port
@@ -137,8 +170,10 @@ class Bridge:
         listener = self._bind(gateway) if gateway and self._settings.host != "0.0.0.0" else None
         if listener is None:
             return f"http://host.docker.internal:{self._port}"
+        if self.app is None:
+            raise RuntimeError("there is no application yet that could be opened")
         port = listener.getsockname()[1]
-        server = _server(api.FromContainers(self._app), lifespan="off")
+        server = serving.server(api.FromContainers(self.app), has_lifespan=False)
         threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="bridge", daemon=True).start()
         log.info("listening on http://%s:%s for runs", gateway, port)
         return f"http://{gateway}:{port}"
@@ -147,25 +182,12 @@ class Bridge:
         last = int(self._store.recall("bridge_port") or 0)
         for port in (last or self._port, self._port, 0):
             try:
-                listener = _bound(gateway, port)
+                listener = serving.bound(gateway, port)
                 self._store.remember("bridge_port", str(listener.getsockname()[1]))
                 return listener
             except OSError as error:
                 log.debug("%s:%s: %s", gateway, port, error)
         return None
-
-
-def _server(app: Starlette | api.FromContainers, lifespan: str = "on") -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on" if lifespan == "on" else "off",
-        timeout_graceful_shutdown=1,  # followers of logs stay as long as they are let
-        timeout_keep_alive=75,  # a client that was quiet for a while need not connect anew
-        server_header=False,
-    )
-    return uvicorn.Server(config)
 
 
 def _make_home(home: Home) -> None:
@@ -186,29 +208,20 @@ def _reachable(host: str) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return _bound(host, port)
+        return serving.bound(host, port)
     except OSError as error:
         hint = "; choose another one with --port" if error.errno == errno.EADDRINUSE else ""
         raise SetupError(f"can't listen on {host}:{port}: {error.strerror or error}{hint}") from error
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(256)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def configure_logging(level: str) -> None:
-    """The daemon's own log: one line an event, to standard error; the logs of runs are files of their own."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("uvicorn", "urllib3", "docker", "watchfiles", "httpx2"):
-        logging.getLogger(noisy).setLevel("WARNING")
+def _check_exposure(settings: Settings, home: Home) -> None:
+    """Whoever opens the daemon to other machines is told so, and needs a token that nobody guesses."""
+    if settings.is_private:
+        return
+    found = len(home.token.read_text().strip())
+    if found < LEAST_TOKEN:
+        raise SetupError(
+            f"{settings.host} is open to other machines, and the token in {home.token} has only {found} characters, not"
+            f" {LEAST_TOKEN}: delete that file, and the next start makes a new one"
+        )
+    log.warning("%s is open to other machines: all they need is the token, and nothing is encrypted", settings.host)

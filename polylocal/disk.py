@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _LOOK_S = 1.0  # a look is good for this long
 # what a disk says that has no room, or that can't be written any more: nobody's fault in here, and it may pass
 _TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that polylocal made and that takes room: an image, a container, a folder or a log."""
+
+    kind: str
+    name: str
+    id: str  # the engine's, or the path relative to the home folder
+    size_bytes: int
+    last_used: str  # "" where nobody knows
+    reason: str  # why it goes, or stays
+    goes: bool = False
+    can_go: bool = False  # if room is needed
 
 
 class Disk:
@@ -48,3 +66,19 @@ class Disk:
 def is_trouble(error: OSError) -> bool:
     """Whether an error is the disk's own, and not that of what was asked."""
     return error.errno in _TROUBLE
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a file, or all in a folder, takes on the disk; 0 for what is not there. Links are not followed."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_blocks * 512
+        return sum(_sizes(path))
+    return 0
+
+
+def _sizes(folder: Path) -> Iterable[int]:
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):  # a run may take its files away again
+                yield Path(parent, name).lstat().st_blocks * 512

@@ -1,6 +1,6 @@
 """Where things lie under the home folder. Pure: nothing here touches the disk.
 
-polylocal.db  polylocal.toml  token  daemon.log  daemon.lock
+polylocal.db  polylocal.toml  token  daemon.log (+ .1, …)  daemon.out  daemon.lock
 logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
 outputs/<user>/<project>/<kind>s/<id>/  what the run kept
 code/<project uuid>/                    one git repository a project
@@ -18,7 +18,7 @@ DEFAULT_HOME = Path("~/.polylocal")
 
 @dataclass(frozen=True)
 class Home:
-    """The one folder that holds everything; a copy of it is a backup."""
+    """The one folder that holds everything. A copy of it is a backup only while no daemon works on it."""
 
     root: Path
 
@@ -41,6 +41,11 @@ class Home:
     @property
     def daemon_log(self) -> Path:
         return self.root / "daemon.log"
+
+    @property
+    def daemon_output(self) -> Path:
+        """What a daemon in the background prints itself: why it could not start."""
+        return self.root / "daemon.out"
 
     @property
     def logs(self) -> Path:

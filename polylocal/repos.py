@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import lzma
 import os
 import re
 import shutil
@@ -11,15 +9,14 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
+from polylocal.unpacking import Limits, unpack
 
 BRANCH = "master"
 FETCH_S = 600  # seconds that fetching someone else's repository may take
@@ -27,10 +24,6 @@ FETCH_S = 600  # seconds that fetching someone else's repository may take
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 _HASH = re.compile(r"[0-9a-f]{40}")
-# names that git keeps for itself, on some file systems in other forms
-_GITS_OWN = frozenset({".git", "git~1"})
-# what a name in an archive can do to a disk: the archive's fault, not the disk's
-_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -62,16 +55,16 @@ class Repository:
     def exists(self) -> bool:
         return (self.path / "HEAD").exists()
 
-    def upload(self, archive: BinaryIO, author: str) -> str:
+    def upload(self, archive: BinaryIO, author: str, limits: Limits | None = None) -> str:
         """Make an uploaded tar the newest commit, and return its 40 hex digits.
 
         An archive that changes nothing makes no commit: the one that is there is returned, so builds are re-used.
-        Raises InvalidInput for what is not a tar, or a tar that reaches out of its folder.
+        Raises InvalidInput for what is not a tar, for one that reaches out of its folder, and for one beyond `limits`.
         """
         with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
             tree = Path(folder) / "tree"
             tree.mkdir()
-            _extract(archive, tree)
+            unpack(archive, tree, limits)
             self._create()
             index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(tree)}
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
@@ -325,28 +318,3 @@ def _identity(author: str) -> dict[str, str]:
         "GIT_COMMITTER_NAME": author,
         "GIT_COMMITTER_EMAIL": email,
     }
-
-
-def _extract(archive: BinaryIO, folder: Path) -> None:
-    with _explained(), tarfile.open(fileobj=archive, mode="r:*") as tar:
-        tar.extractall(folder, members=_wanted(tar), filter="data")
-
-
-def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for member in tar:
-        if member.name.startswith("/"):
-            raise tarfile.AbsolutePathError(member)
-        if not _GITS_OWN & {part.lower() for part in Path(member.name).parts}:  # git would keep it as a bare link
-            yield member
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except tarfile.FilterError as error:
-        raise InvalidInput({"repo": [f"The archive was refused: {error}"]}) from error
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS:
-            raise
-        raise InvalidInput({"repo": [f"The upload is not a tar archive: {error}"]}) from error

@@ -22,6 +22,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(DEFAULT_HOME, description="the folder that holds everything")
     host: str = Field("127.0.0.1", description="the address that the REST API listens on")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="further names of this machine that browsers and clients may use"
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="its port; 0 takes any free one")
     user: Annotated[str, Field(pattern=r"^[-\w]{1,156}$")] = Field(
         "root", description="name of the admin that the first start makes"
@@ -63,10 +66,24 @@ class Settings(BaseSettings):
     min_free_mib: Annotated[int, Field(ge=0)] = Field(
         256, description="MiB that must be free on the home folder's disk before something new begins"
     )
+    image_budget_gib: Annotated[float, Field(ge=0)] = Field(
+        100.0, description="GiB that built images may take; the least recently used go, and are made again if needed"
+    )
     pids_limit: Annotated[int, Field(ge=16)] = Field(4096, description="processes and threads in one container")
     new_privileges: bool = Field(False, description="true: programs in containers may gain privileges, as sudo does")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
+    max_unpacked_mib: Annotated[int, Field(ge=1)] = Field(4096, description="largest code upload, unpacked, in MiB")
+    max_upload_files: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="most files and folders in one code upload"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
+    daemon_log_mib: Annotated[int, Field(ge=1)] = Field(10, description="largest file of that log, in MiB")
+    daemon_log_files: Annotated[int, Field(ge=2)] = Field(5, description="files of it that are kept")
+
+    @property
+    def is_private(self) -> bool:
+        """Nobody but this machine reaches the API."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @property
     def folders(self) -> Home:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import platform
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from polylocal.api import (
     groups,
     logs,
     machine,
+    monitoring,
     openapi,
     outputs,
     projects,
@@ -43,6 +45,7 @@ from polylocal.api import (
 )
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.guards import Admission, OwnPages, Patience
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
@@ -53,6 +56,7 @@ MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
 
 # fixed words before names: the first match wins
 ENDPOINTS: list[Endpoint] = [
+    *monitoring.ENDPOINTS,
     *system.ENDPOINTS,
     *users.ENDPOINTS,
     *machine.ENDPOINTS,
@@ -96,12 +100,24 @@ def build(services: Services) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(TidyPaths)],
+        middleware=[
+            Middleware(OwnPages, hosts=_hosts(services)),
+            Middleware(Admission),
+            Middleware(Patience),
+            Middleware(TidyPaths),
+        ],
         exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
     )
     app.router.redirect_slashes = False
     app.state.changes = changes
     return app
+
+
+def _hosts(services: Services) -> set[str]:
+    """The names of this machine that a browser may know: others come in only if the daemon listens for others."""
+    settings = services.settings
+    names = {settings.host, *settings.allowed_hosts}
+    return names if settings.is_private else names | {platform.node(), platform.node().partition(".")[0]}
 
 
 def _described(request: Request) -> Response:

@@ -238,6 +238,10 @@ class Login(Body):
     login: bool | None = None
 
 
+class Collection(Body):
+    budget_gib: Annotated[float, Field(ge=0)] | None = None
+
+
 class NewSession(Body):
     token: str
     next: str = ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -19,11 +19,11 @@ from polylocal.api import bodies
 from polylocal.api.resources.platform import TokenItem
 from polylocal.api.services import Services
 from polylocal.errors import InvalidInput, NotAllowed
-from polylocal.logs import read
 from polylocal.statuses import Kind
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.users import Credentials
 
+_CHUNK = 1 << 18
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
 
 
@@ -167,11 +167,23 @@ class Call:
 
 def file_as_it_is(path: Path, media: str) -> Response:
     """A file that may be growing: as much of it as is there now, and that much is announced."""
-    size = path.stat().st_size
-    plain = path.name.isascii() and path.name.isprintable() and not set(path.name) & set('"\\')
-    name = f'filename="{path.name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(path.name))}"
-    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {name}"}
-    return StreamingResponse(read(path, 0, size), media_type=media, headers=headers)
+    return opened_file(path.open("rb"), path.name, media)
+
+
+def opened_file(file: BinaryIO, name: str, media: str) -> Response:
+    """The same of a file that is open already; it is closed when it was sent."""
+    size = os.fstat(file.fileno()).st_size
+    plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
+    shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
+    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {shown}"}
+    return StreamingResponse(_pieces(file, size), media_type=media, headers=headers)
+
+
+def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:
+    with file:
+        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+            left -= len(chunk)
+            yield chunk
 
 
 def refuse(message: str) -> InvalidInput:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import mimetypes
 import os
+import stat
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from polylocal.api.endpoint import Call, Endpoint, Query, file_as_it_is, refuse
+from polylocal import folders
+from polylocal.api.endpoint import Call, Endpoint, Query, opened_file, refuse
 from polylocal.api.resources.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
@@ -31,18 +34,21 @@ def download(call: Call) -> Response:
 
 
 def tree(call: Call) -> TreeItem:
-    folder = _inside(call, call.query("path") or "")
-    if not folder.is_dir():
-        raise refuse(f"There is no folder `{call.query('path') or ''}` in the outputs.")
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    folders = {entry.name for entry in entries if _is_folder(entry)}
+    path, top = call.query("path") or "", _folder(call)
+    try:
+        opened = _open(top, path)
+    except OSError as error:
+        raise refuse(f"There is no folder `{path:.100}` in the outputs.") from error
+    try:
+        if not stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise refuse(f"There is no folder `{path}` in the outputs.")
+        found = folders.entries(opened)
+    finally:
+        os.close(opened)
+    inside = {name for name, about in found if _is_folder(top, f"{path}/{name}", about)}
     return {
-        "files": [
-            (_shown(entry.name), entry.stat(follow_symlinks=False).st_size)
-            for entry in entries
-            if entry.name not in folders
-        ],
-        "dirs": [_shown(name) for name in sorted(folders)],
+        "files": [(_shown(name), about.st_size) for name, about in found if name not in inside],
+        "dirs": [_shown(name) for name in sorted(inside)],
     }
 
 
@@ -50,10 +56,19 @@ def file(call: Call) -> Response:
     path = call.query("path")
     if not path:
         raise refuse("Files view expect a path to the file.")
-    found = _inside(call, path)
-    if not found.is_file():
-        return JSONResponse(f"File not found: file_path={path}", status_code=404)
-    return file_as_it_is(found, mimetypes.guess_type(found.name)[0] or "application/octet-stream")
+    try:
+        opened = _open(_folder(call), path)
+    except OSError:
+        return _no_file(path)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        return _no_file(path)
+    name = path.rstrip("/").rpartition("/")[2]
+    return opened_file(open(opened, "rb"), name, mimetypes.guess_type(name)[0] or "application/octet-stream")
+
+
+def _no_file(path: str) -> Response:
+    return JSONResponse(f"File not found: file_path={path}", status_code=404)
 
 
 def _folder(call: Call) -> Path:
@@ -63,26 +78,30 @@ def _folder(call: Call) -> Path:
     return folder
 
 
-def _inside(call: Call, path: str) -> Path:
-    """A path in the outputs; links are followed only as far as they stay inside."""
-    folder = _folder(call).resolve()
+def _open(folder: Path, path: str) -> int:
+    """A path in the outputs, opened; links are followed only as far as they stay inside. Raises OSError."""
     if "\0" in path:
         raise refuse("The path holds a zero byte.")
     try:
-        found = (folder / path.lstrip("/")).resolve()
-        found.exists()
-    except (OSError, RuntimeError) as error:  # names that are too long, links to themselves
-        raise refuse(f"`{path:.100}` can't be a path in the outputs folder.") from error
-    if not found.is_relative_to(folder):
-        raise refuse(f"`{path}` leads out of the outputs folder.")
-    return found
+        return folders.open_inside(folder, path)
+    except folders.LeadsOut as error:
+        raise refuse(f"`{path:.100}` leads out of the outputs folder.") from error
+    except UnicodeEncodeError as error:
+        raise refuse("The path holds half a character.") from error
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
+    """A folder, or a link to one inside."""
+    if not stat.S_ISLNK(about.st_mode):
+        return stat.S_ISDIR(about.st_mode)
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
+        opened = folders.open_inside(top, path)
+    except (OSError, folders.LeadsOut):
         return False
+    try:
+        return stat.S_ISDIR(os.fstat(opened).st_mode)
+    finally:
+        os.close(opened)
 
 
 def _shown(name: str) -> str:
@@ -103,10 +122,41 @@ def _archive(folder: Path) -> Iterator[bytes]:
 
 def _write_archive(folder: Path, to: int) -> None:
     with suppress(BrokenPipeError), open(to, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|gz") as tar:
-        for path in sorted(folder.rglob("*")):
-            with suppress(FileNotFoundError):  # a running program may take its files away again
-                if path.is_symlink() or path.is_dir() or path.is_file():
-                    tar.add(path, arcname=str(path.relative_to(folder)), recursive=False)
+        for entry in folders.walk(folder):
+            _add(entry, tar)
+
+
+def _add(entry: folders.Entry, tar: tarfile.TarFile) -> None:
+    """What is opened is what goes in; a running program may take its files away again, or make others of them."""
+    if entry.is_file:
+        try:
+            content = entry.open()
+        except OSError:
+            return
+        with content:
+            info = tar.gettarinfo(arcname=entry.path, fileobj=content)
+            tar.addfile(info, _Whole(content))  # type: ignore[arg-type]  # has what tarfile calls
+        return
+    info = tarfile.TarInfo(entry.path)
+    info.mode, info.mtime = stat.S_IMODE(entry.stat.st_mode), entry.stat.st_mtime
+    info.uid, info.gid = entry.stat.st_uid, entry.stat.st_gid
+    info.type = tarfile.DIRTYPE
+    if not entry.is_folder:
+        try:
+            info.type, info.linkname = tarfile.SYMTYPE, entry.target or ""
+        except OSError:
+            return
+    tar.addfile(info)
+
+
+class _Whole:
+    """A file that may be cut short while it is packed: its size is said already, so zeros take the place."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return (self._file.read(size) or b"").ljust(size, b"\0")
 
 
 _GZIP = "application/gzip"

@@ -19,6 +19,7 @@ from polylocal.api.resources.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.repos import without_secrets
 from polylocal.statuses import Kind, is_done
+from polylocal.unpacking import Limits
 
 
 def upload(call: Call) -> Response:
@@ -31,7 +32,9 @@ def upload(call: Call) -> Response:
         raise NotAllowed(_EXTERNAL.format(name=project.name))
     _check_notebook(call)
     call.services.check_room()
-    call.services.repository(project).upload(part.file, call.user.username)
+    settings = call.services.settings
+    limits = Limits(settings.max_unpacked_mib, settings.max_upload_files)
+    call.services.repository(project).upload(part.file, call.user.username, limits)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
 

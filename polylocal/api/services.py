@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from polylocal.disk import Disk
+from polylocal.api.attempts import Attempts
+from polylocal.disk import Disk, Item
 from polylocal.errors import StoreError
 from polylocal.machine import Machine, Usage, look
+from polylocal.monitoring import Monitor
 from polylocal.paths import Home
 from polylocal.repos import Repository
 from polylocal.settings import Settings
@@ -24,14 +26,23 @@ class Services:
     store: Store
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
     fetching: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(4))  # repositories at a time
+    attempts: Attempts = field(default_factory=Attempts)  # at passwords
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 
+    scheduler_state: Callable[[], str | None] = lambda: None  # the same of what takes runs from the queue
+    look: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # what takes room
+    collect: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # and make some
+    image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # uuid of the build, bytes
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
 
     @cached_property
     def disk(self) -> Disk:
         return Disk(self.home.root, self.settings.min_free_mib)
+
+    @cached_property
+    def monitor(self) -> Monitor:
+        return Monitor(self.store, self.disk, self.engine_state)
 
     def check_room(self) -> None:
         """Before something new begins. Raises StoreError: the disk is full."""

@@ -1,11 +1,11 @@
-"""The daemon itself: health, versions, who one is; and runs over all projects, for the command line."""
+"""The daemon itself: its versions; and runs over all projects, for the command line."""
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from polylocal import __version__
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import number
 from polylocal.api.resources import Json
 from polylocal.api.resources.platform import LogHandlerItem, VersionsItem
@@ -17,17 +17,6 @@ from polylocal.store.rows import Run
 # what the original clients compare themselves with: none of them is too old, and 0.6.1 is the newest there is
 CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
 _MOST = 1000
-
-
-def health(call: Call) -> Response:
-    return empty()
-
-
-def status(call: Call) -> Response:
-    problem = call.services.engine_state()
-    engine = {"is_healthy": problem is None, "message": problem or "", "severity": "error" if problem else "info"}
-    store = {"is_healthy": True, "message": "", "severity": "info"}
-    return JSONResponse({"engine": engine, "store": store})
 
 
 def versions(call: Call) -> VersionsItem:
@@ -62,13 +51,18 @@ def runs(call: Call) -> Json:
 
 def run(call: Call) -> RunItem:
     """A run by kind and number alone."""
+    return _item(call, find(call))
+
+
+def find(call: Call) -> Run:
+    """The run of the path, if the caller may see its project. Raises NotFound, NotAllowed."""
     if call.parameter("kind") not in set(Kind):
         raise NotFound
     found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))
     project = call.store.projects.by_id(found.project_id)
     if not (call.user.is_superuser or project.is_public or project.user_id == call.user.id):
         raise NotAllowed
-    return _item(call, found)
+    return found
 
 
 def _item(call: Call, found: Run) -> RunItem:
@@ -94,10 +88,6 @@ def _waits_for(call: Call, found: Run) -> str | None:
 
 
 ENDPOINTS = [
-    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE),
-    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE),
-    Endpoint("GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json),
-    Endpoint("GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json),
     Endpoint("GET", "/api/v1/versions/cli", versions, "Versions for the client", Access.ANYONE, answer=VersionsItem),
     Endpoint("GET", "/api/v1/versions/platform", versions, "Versions", Access.ANYONE, answer=VersionsItem),
     Endpoint("GET", "/api/v1/versions/lib", versions, "Versions", Access.ANYONE, answer=VersionsItem),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -21,9 +23,16 @@ USER_COOKIE = "user"  # who one is, for pages; older dashboards read it
 def login(call: Call) -> Response:
     """By name and password; with `login` a browser is let in as well."""
     body = call.body(bodies.Login)
+    attempts, client = call.services.attempts, call.request.client
+    who = f"{body.username} {client.host if client else ''}"
+    if wait_s := attempts.wait_s(who):
+        words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
+        raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
     user = call.store.users.check_password(body.username, body.password)
     if user is None:
+        attempts.was_wrong(who)
         raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})
+    attempts.was_right(who)
     answer = JSONResponse({"token": call.store.users.new_token(user)})
     if body.login:
         give_session(answer, call.store.users, user)

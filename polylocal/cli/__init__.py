@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal import __version__
-from polylocal.cli import daemon, groups, projects, runs, show
+from polylocal.cli import backup, daemon, groups, projects, runs, service, show, space
 from polylocal.errors import InvalidInput, PolylocalError
 
 app = typer.Typer(
@@ -42,6 +42,10 @@ app.command("start", rich_help_panel=_DAEMON)(daemon.start)
 app.command("stop", rich_help_panel=_DAEMON)(daemon.stop)
 app.command("status", rich_help_panel=_DAEMON)(daemon.status)
 app.command("doctor", rich_help_panel=_DAEMON)(daemon.run_doctor)
+app.command("gc", rich_help_panel=_DAEMON)(space.gc)
+app.add_typer(service.app, name="service", rich_help_panel=_DAEMON)
+app.command("backup", rich_help_panel=_DAEMON)(backup.backup)
+app.command("restore", rich_help_panel=_DAEMON)(backup.restore)
 app.command("run", rich_help_panel=_RUNS)(runs.run)
 app.command("ls", rich_help_panel=_RUNS)(runs.ls)
 app.command("show", rich_help_panel=_RUNS)(runs.show_run)

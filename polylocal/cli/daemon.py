@@ -5,11 +5,12 @@ The daemon's own modules are imported where they are used: the other commands ne
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 from rich.text import Text
@@ -40,12 +41,13 @@ def serve(
     port: PortOption = None,
     max_runs: RunsOption = None,
     engine: EngineOption = None,
+    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Run the daemon in the foreground."""
-    from polylocal import daemon, settings
+    from polylocal import daemon, journal, settings
 
     read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
-    daemon.configure_logging(read.log_level)
+    journal.configure(read, on_screen=not background)
 
     def ready(url: str) -> None:
         show.say(f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on")
@@ -71,12 +73,12 @@ def start(
     given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with folder.daemon_log.open("ab") as log:
+    with _made_anew(folder.daemon_output) as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "polylocal", "serve", "--home", str(folder.root), *flags],
+            [sys.executable, "-m", "polylocal", "serve", "--background", "--home", str(folder.root), *flags],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     here = _wait_until_ready(folder, process)
@@ -174,6 +176,33 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
     show.table(["USER", "", "SINCE"], rows, empty="No users yet.")
 
 
+@users.command("token")
+def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+    """Print a further token of a user; those before it stay good."""
+    store = _store(home)
+    try:
+        sys.stdout.write(store.users.new_token(store.users.get(name)) + "\n")
+    finally:
+        store.close()
+
+
+@users.command("revoke")
+def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+    """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
+    from polylocal import daemon
+
+    store = _store(home)
+    try:
+        user = store.users.get(name)
+        count = store.users.revoke(user)
+        is_in_file = daemon.renew_token_file(store.users, user, home_folder(home))
+    finally:
+        store.close()
+    show.out.print(f"{count} tokens of {name} are good no more")
+    if is_in_file:
+        show.out.print(f"A new one is in {home_folder(home).token}", soft_wrap=True)
+
+
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
@@ -186,6 +215,11 @@ def _store(home: Path | None) -> Store:
     return Store(folder.database)
 
 
+def _made_anew(path: Path) -> BinaryIO:
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
+
+
 def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupancy.Running:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
@@ -193,7 +227,9 @@ def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupan
         if found and found.pid == process.pid and found.url:
             return found
         if process.poll() is not None:
-            lines = folder.daemon_log.read_text(errors="replace").strip().splitlines()
+            lines = folder.daemon_output.read_text(errors="replace").strip().splitlines()
             raise SetupError(lines[-1].removeprefix("polylocal: ") if lines else "the daemon ended at once")
         time.sleep(0.02)
-    raise SetupError(f"the daemon was not ready within {_READY_S:g} s; see {folder.daemon_log}")
+    raise SetupError(
+        f"the daemon was not ready within {_READY_S:g} s; see {folder.daemon_log} and {folder.daemon_output}"
+    )

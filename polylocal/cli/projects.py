@@ -111,8 +111,9 @@ def remove(
         owner, named = project_of(api, name, Path.cwd())
         if not yes:
             typer.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
+        frees = api.disk_of_project(owner, named)["size_bytes"]
         api.delete_project(owner, named)
-    show.out.print(f"Project {owner}/{named} deleted")
+    show.out.print(f"Project {owner}/{named} deleted, which frees {show.size(frees)}")
 
 
 def upload(

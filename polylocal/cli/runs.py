@@ -226,8 +226,9 @@ def remove(
     with connected(home) as api:
         for text in runs:
             found = run_of(api, text)
+            frees = api.disk_of_run(found)["size_bytes"]
             api.delete(found)
-            show.out.print(f"{found} deleted")
+            show.out.print(f"{found} deleted, which frees {show.size(frees)}")
 
 
 def outputs(

@@ -16,7 +16,9 @@ from polylocal.polyaxonfile.models import ExperimentFile, Section
 
 MOST_BRACKETS = 32  # of hyperband
 MOST_EXPERIMENTS = 100_000  # of one group
+MOST_NUMBER = 1e300  # what is computed with it stays finite
 MOST_VALUES = 100_000  # of one parameter: a step that is too small by mistake must not fill the memory
+_BEYOND = 10**18  # the points of a grid need not be counted further
 
 Number = int | float
 
@@ -55,8 +57,10 @@ def _number(part: object) -> Number:
                 part = float(part)
             except ValueError as error:
                 raise ValueError(f"`{part}` is not a number") from error
-    if isinstance(part, bool) or not isinstance(part, int | float) or not math.isfinite(part):
+    if isinstance(part, bool) or not isinstance(part, int | float):
         raise ValueError(f"`{part}` is not a number")
+    if abs(part) > MOST_NUMBER or not math.isfinite(part):
+        raise ValueError(f"a number is too large: at most {MOST_NUMBER:g}")
     return part
 
 
@@ -163,11 +167,11 @@ class Matrix(Section):
         if len(self.model_fields_set) != 1 or getattr(self, self.option) is None:
             raise ValueError("Matrix element is not valid, one and only one option is required.")
         if not self.is_distribution and self.option != "values":
-            try:
-                listed = self.listed
+            try:  # they only go up: the last is the largest
+                ends = _ENDS[self.option](getattr(self, self.option))
             except (OverflowError, ZeroDivisionError) as error:
                 raise ValueError(f"{self.option} gives numbers that are too large") from error
-            if not all(isinstance(value, int | float) and math.isfinite(value) for value in listed):
+            if not all(isinstance(value, int | float) and math.isfinite(value) for value in ends):
                 raise ValueError(f"{self.option} gives what is no number")
         return self
 
@@ -186,7 +190,17 @@ class Matrix(Section):
         given = getattr(self, self.option)
         if self.option == "pvalues":
             return given[0][0]
-        return float(given[0]) if self.is_distribution else self.listed[0]
+        if self.option == "values":
+            return given[0]
+        return float(given[0]) if self.is_distribution else _ENDS[self.option](given)[0]
+
+    @property
+    def count(self) -> int:
+        """How many values are listed."""
+        given = getattr(self, self.option)
+        if self.option == "values":
+            return len(given)
+        return _steps(given) if self.option == "range" else int(given[2])
 
     @property
     def listed(self) -> list[Any]:
@@ -196,13 +210,19 @@ class Matrix(Section):
         return _LISTED[self.option](getattr(self, self.option))
 
 
+def _steps(numbers: list[Number]) -> int:
+    start, stop, step = numbers
+    if all(isinstance(number, int) for number in numbers):
+        return len(range(int(start), int(stop), int(step)))
+    return math.ceil((stop - start) / step)
+
+
 def _arange(numbers: list[Number]) -> list[Any]:
     start, stop, step = numbers
-    count = math.ceil((stop - start) / step)
     if all(isinstance(number, int) for number in numbers):
         return list(range(int(start), int(stop), int(step)))
     delta = (start + step) - start  # as numpy does it, rounding included
-    return [start + i * delta for i in range(count)]
+    return [start + i * delta for i in range(_steps(numbers))]
 
 
 def _linspace(numbers: list[Number]) -> list[Any]:
@@ -232,6 +252,12 @@ _LISTED: dict[str, Callable[[Any], list[Any]]] = {
     "linspace": _linspace,
     "logspace": _logspace,
     "geomspace": _geomspace,
+}
+_ENDS: dict[str, Callable[[list[Number]], list[Any]]] = {
+    "range": lambda numbers: [numbers[0], numbers[1]],
+    "linspace": lambda numbers: _linspace([*numbers[:2], min(2, int(numbers[2]))]),
+    "logspace": lambda numbers: _logspace([*numbers[:2], min(2, int(numbers[2])), *numbers[3:]]),
+    "geomspace": lambda numbers: _geomspace([*numbers[:2], min(2, int(numbers[2]))]),
 }
 _UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
 
@@ -369,7 +395,9 @@ class HPTuning(Section):
                     f"`{name}` defines a non uniform distribution, and it cannot be used with bayesian optimization."
                 )
         if self.grid_search and not self.grid_search.n_experiments:
-            points = math.prod(len(option.listed) for option in self.matrix.values())
+            points = 1
+            for option in self.matrix.values():
+                points *= option.count if points < _BEYOND else 1
             if points > MOST_EXPERIMENTS:
                 raise ValueError(f"the grid has {points} points, more than {MOST_EXPERIMENTS}: see `n_experiments`")
         return self

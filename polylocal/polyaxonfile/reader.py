@@ -19,7 +19,10 @@ _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, Attrib
 MAX_TEXT = 1_000_000  # characters
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
+MAX_BITS = 4096  # of a whole number: more digits than Python writes
+MAX_OTHER_KEYS = 1000
 
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
 
@@ -54,13 +57,15 @@ def line_of(path: Path, lines: Lines) -> int | None:
 
 def _read_text(text: str) -> tuple[object, Lines]:
     if text.lstrip().startswith(("{", "[")):
-        for load in (_load_json, ast.literal_eval):
+        for load in (_load_json, _load_literal):
             try:
-                return load(text), _lines_or_none(text)
+                found = load(text)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue  # another notation, or none: YAML's error message is the best of the three
+            _check_size(found)
+            return found, _lines_or_none(text)
     try:
-        return yaml.load(text, Loader=_Loader), _lines(text)
+        return _load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -77,9 +82,76 @@ def _refuse_constant(word: str) -> object:
     raise InvalidPolyaxonfile([f"`{word}` is not a number that can be kept; write a finite one, or a text in quotes"])
 
 
-class _Loader(yaml.SafeLoader):
+def _load_literal(text: str) -> object:
+    if _QUOTED.sub("", text).count(",") > MAX_VALUES:  # Python's parser takes a kilobyte for each
+        raise InvalidPolyaxonfile([_TOO_MANY])
+    tree = ast.parse(text.strip(), mode="eval")
+    keys = (key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys)
+    _check_keys(sum(not (isinstance(key, ast.Constant) and isinstance(key.value, str)) for key in keys))
+    return ast.literal_eval(tree)
+
+
+def _check_keys(other: int) -> None:
+    """Numbers can be chosen so that a dict takes quadratic time to keep them; texts can't."""
+    if other > MAX_OTHER_KEYS:
+        raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are no text."])
+
+
+def _load_yaml(text: str) -> tuple[object, Lines]:
+    _check_events(text)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        lines = _lines(node)  # before merge keys are put in place
+        return None if node is None else loader.construct_document(node), lines
+    finally:
+        loader.dispose()
+
+
+def _check_events(text: str) -> None:
+    """Bounds before anything is made of a text: libyaml's composer overflows the stack of the process when nested deep,
+    and PyYAML's own takes a second for some thousand values."""
+    left, depth = MAX_VALUES, 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.NodeEvent):
+            left -= 1
+        if left < 0:
+            raise InvalidPolyaxonfile([_TOO_MANY])
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH + 1:
+            raise InvalidPolyaxonfile([_TOO_DEEP])
+
+
+_TOO_MANY = f"The polyaxonfile unfolds into more than {MAX_VALUES} values."
+_TOO_DEEP = f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of them depends on the wheel
     """Plain data only: what looks like a date is text, and there are no sets, pairs or binaries. `1:5:1` is text as
     well: YAML 1.1 takes it for a number to the base of 60, and people mean a range by it."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._merged = self._other_keys = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys of merge keys multiply: ten lines can name more pairs than there is memory for."""
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                several = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for one in several:
+                    if isinstance(one, yaml.MappingNode):
+                        self.flatten_mapping(one)
+                        self._merged += 1 + len(one.value)
+                    if self._merged > MAX_VALUES:
+                        raise InvalidPolyaxonfile([_TOO_MANY])
+        super().flatten_mapping(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self._other_keys += sum(key.tag != "tag:yaml.org,2002:str" for key, _ in node.value)
+        _check_keys(self._other_keys)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
 
 
 # PyYAML's own patterns without the forms that have colons
@@ -102,24 +174,35 @@ _Loader.yaml_constructors = {
 
 def _check_size(value: object) -> None:
     """Bounds on what a text can unfold into: aliases make bombs and loops out of a few lines."""
-    left, stack = MAX_VALUES, [(value, 0)]
+    left, characters, stack = MAX_VALUES, MAX_TEXT, [(value, 0)]
     while stack:
         item, depth = stack.pop()
         left -= 1
         if left < 0:
-            raise InvalidPolyaxonfile([f"The polyaxonfile unfolds into more than {MAX_VALUES} values."])
+            raise InvalidPolyaxonfile([_TOO_MANY])
         if depth > MAX_DEPTH:
-            raise InvalidPolyaxonfile([f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."])
-        if isinstance(item, float) and not math.isfinite(item):
-            raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])
+            raise InvalidPolyaxonfile([_TOO_DEEP])
         if isinstance(item, dict):
             stack += [(child, depth + 1) for child in (*item.keys(), *item.values())]
         elif isinstance(item, list | tuple | set):
             stack += [(child, depth + 1) for child in item]
-        elif isinstance(item, str) and not _is_text(item):
-            raise InvalidPolyaxonfile([f"{item!a:.100} holds half a character."])
-        elif not isinstance(item, str | int | float | bool | None):
-            raise InvalidPolyaxonfile([f"`{item!r:.100}` is no value of a polyaxonfile."])
+        else:
+            characters -= _checked_length(item)
+        if characters < 0:
+            raise InvalidPolyaxonfile([f"The texts of the polyaxonfile unfold into more than {MAX_TEXT} characters."])
+
+
+def _checked_length(item: object) -> int:
+    """The characters of a value that holds no others, if it is one that can be kept."""
+    if isinstance(item, float) and not math.isfinite(item):
+        raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])
+    if isinstance(item, int) and item.bit_length() > MAX_BITS:
+        raise InvalidPolyaxonfile([f"A number of {item.bit_length()} bits can't be kept; write a smaller one."])
+    if isinstance(item, str) and not _is_text(item):
+        raise InvalidPolyaxonfile([f"{item!a:.100} holds half a character."])
+    if not isinstance(item, str | int | float | bool | None):
+        raise InvalidPolyaxonfile([f"`{item!r:.100}` is no value of a polyaxonfile."])
+    return len(item) if isinstance(item, str) else 0
 
 
 def _is_text(value: str) -> bool:
@@ -128,14 +211,15 @@ def _is_text(value: str) -> bool:
 
 def _lines_or_none(text: str) -> Lines:
     try:
-        return _lines(text)
-    except _YAML_FAULTS:
+        _check_events(text)
+        return _lines(yaml.compose(text, Loader=_Loader))
+    except (*_YAML_FAULTS, InvalidPolyaxonfile):
         return {}  # a Python literal need not be YAML; its errors come without lines
 
 
-def _lines(text: str) -> Lines:
+def _lines(top: yaml.Node | None) -> Lines:
     found: dict[Path, int] = {}
-    stack: list[tuple[Path, yaml.Node | None]] = [((), yaml.compose(text, Loader=yaml.SafeLoader))]
+    stack: list[tuple[Path, yaml.Node | None]] = [((), top)]
     seen: set[int] = set()  # an alias leads to the same node again
     while stack:
         path, node = stack.pop()

@@ -162,10 +162,8 @@ def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
 
 def _rendered(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
     variables = _variables(data, problems)
-    return {
-        key: value if key in _VALUES else templating.render(value, variables, (key,), problems)
-        for key, value in data.items()
-    }
+    rendering = templating.Rendering(problems)
+    return {key: value if key in _VALUES else rendering.render(value, variables, (key,)) for key, value in data.items()}
 
 
 def _nested(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`{{ name }}`, `for` and `if` in a polyaxonfile. Pure; sandboxed: templates reach values, never attributes."""
+"""`{{ name }}`, `for` and `if` in a polyaxonfile. Pure. What is allowed in it: `expressions`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from polylocal.polyaxonfile.expressions import MAX_BITS, Budget, NotAllowed, evaluated, rendered
 
 MAX_TEMPLATE = 20_000  # characters
-_MOST = 100_000  # of anything that a template multiplies
+MAX_REPEATED = 10_000  # by the `for` operators of one file, within each other
+MAX_LITERAL = 100_000  # characters of a text that is read as a value
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Sums only as large as they can be meant."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and isinstance(left, int) and isinstance(right, int) and right * left.bit_length() > _MOST:
-            raise ValueError(f"{left}**{right} is too large")
-        if operator == "*":
-            size, factor = (left, right) if hasattr(left, "__len__") else (right, left)
-            if hasattr(size, "__len__") and isinstance(factor, int) and len(size) * factor > _MOST:
-                raise ValueError(f"more than {_MOST} repeated")
-        return super().call_binop(context, operator, left, right)
-
-
-# not optimized: folding constants while a template is compiled takes exponential time for long sums
-_JINJA = _Sandbox(optimized=False)
 _WHOLE = re.compile(r"^\s*\{\{[^{}]*\}\}\s*$")
 
 
@@ -37,61 +21,97 @@ Path = tuple[str | int, ...]
 Problems = list[tuple[Path, str]]
 
 
-def render(value: Any, variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """`value` with every template in it rendered. An undefined name renders as empty text, as it always did.
+class Rendering:
+    """The templates of one file: what they may ask for is counted over all of them.
 
     A template that can't be rendered stays as it is, and its path and the reason are added to `problems`.
     """
-    if isinstance(value, str):
-        return _render_text(value, variables, path, problems)
-    if isinstance(value, list):
-        return [render(item, variables, (*path, index), problems) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        if set(value) == {"for"} and isinstance(value["for"], dict):
-            return _repeat(value["for"], variables, (*path, "for"), problems)
-        if set(value) == {"if"} and isinstance(value["if"], dict):
-            return _choose(value["if"], variables, (*path, "if"), problems)
-        return {key: render(item, variables, (*path, key), problems) for key, item in value.items()}
-    return value
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._budget = Budget()
+        self._repeated = 0
+
+    def render(self, value: Any, variables: Mapping[str, Any], path: Path) -> Any:
+        """`value` with every template in it rendered. An undefined name renders as empty text, as it always did."""
+        if isinstance(value, str):
+            return self._text(value, variables, path)
+        if isinstance(value, list):
+            return [self.render(item, variables, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            if set(value) == {"for"} and isinstance(value["for"], dict):
+                return self._repeat(value["for"], variables, (*path, "for"))
+            if set(value) == {"if"} and isinstance(value["if"], dict):
+                return self._choose(value["if"], variables, (*path, "if"))
+            return {key: self.render(item, variables, (*path, key)) for key, item in value.items()}
+        return value
+
+    def _text(self, text: str, variables: Mapping[str, Any], path: Path) -> Any:
+        if "{{" not in text and "{%" not in text:
+            return text
+        if len(text) > MAX_TEMPLATE:
+            self._problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))
+            return text
+        try:
+            found = rendered(text, variables, self._budget)
+        except Exception as error:  # filters raise whatever they meet: all of it is the template's fault
+            self._problems.append((path, f"the template can't be rendered: {_reason(error)}"))
+            return text
+        return _literal(found) if _WHOLE.match(text) else found
+
+    def _repeat(self, loop: dict[str, Any], variables: Mapping[str, Any], path: Path) -> list[Any]:
+        length = self.render(loop.get("len"), variables, (*path, "len"))
+        if not isinstance(length, int) or not 0 <= length <= MAX_REPEATED:
+            self._problems.append(((*path, "len"), f"`for` needs `len`, a whole number up to {MAX_REPEATED}"))
+            return []
+        index = str(loop.get("index", "index"))
+        made: list[Any] = []
+        for number in range(length):
+            self._repeated += 1 + _values(loop.get("do")) // 20
+            if self._repeated > MAX_REPEATED:
+                text = f"the `for` of this file repeat more than {MAX_REPEATED} times, or too large a part"
+                self._problems.append(((*path, "len"), text))
+                return made
+            said = len(self._problems)
+            made.append(self.render(loop.get("do"), {**variables, index: number}, (*path, "do")))
+            if len(self._problems) > said:
+                return made  # the next would say the same
+        return made
+
+    def _choose(self, branch: dict[str, Any], variables: Mapping[str, Any], path: Path) -> Any:
+        condition = str(branch.get("cond", ""))
+        try:
+            if len(condition) > MAX_TEMPLATE:
+                raise NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
+            true = bool(evaluated(condition, variables, self._budget))
+        except Exception as error:  # as above
+            self._problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))
+            return None
+        taken = "do" if true else "else_do"
+        return self.render(branch.get(taken), variables, (*path, taken))
 
 
-def _render_text(text: str, variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    if "{{" not in text and "{%" not in text:
-        return text
-    if len(text) > MAX_TEMPLATE:
-        problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))
-        return text
-    try:
-        rendered = _JINJA.from_string(text).render(variables)
-    except Exception as error:  # filters raise whatever they meet: all of it is the template's fault
-        problems.append((path, f"the template can't be rendered: {error or type(error).__name__}"))
-        return text
-    return _literal(rendered) if _WHOLE.match(text) else rendered
+def render(value: Any, variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
+    """One value of a file, with a budget of its own."""
+    return Rendering(problems).render(value, variables, path)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:500]
+
+
+def _values(value: Any) -> int:
+    """How many values hang together under this one."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values, children))
 
 
 def _literal(text: str) -> Any:
     """A text that is one expression keeps the value's own type: `{{ lr }}` with lr = 0.1 is the number."""
+    if len(text) > MAX_LITERAL:
+        return text
     try:
-        return ast.literal_eval(text.strip())
+        found = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
-
-
-def _repeat(loop: dict[str, Any], variables: Mapping[str, Any], path: Path, problems: Problems) -> list[Any]:
-    length = render(loop.get("len"), variables, (*path, "len"), problems)
-    if not isinstance(length, int) or not 0 <= length <= 10_000:
-        problems.append(((*path, "len"), "`for` needs `len`, a whole number up to 10000"))
-        return []
-    index = str(loop.get("index", "index"))
-    return [render(loop.get("do"), {**variables, index: i}, (*path, "do"), problems) for i in range(length)]
-
-
-def _choose(branch: dict[str, Any], variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    condition = str(branch.get("cond", ""))
-    try:
-        true = bool(_JINJA.compile_expression(condition)(**variables))
-    except Exception as error:  # as above
-        problems.append(((*path, "cond"), f"the condition can't be read: {error or type(error).__name__}"))
-        return None
-    taken = "do" if true else "else_do"
-    return render(branch.get(taken), variables, (*path, taken), problems)
+    return text if isinstance(found, int) and found.bit_length() > MAX_BITS else found

@@ -35,8 +35,9 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
     store, tag = tools.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
     with LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib) as writer:
-        store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
-        if taken_up:
+        if not taken_up:
+            store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
+        else:
             found = patiently(lambda: tools.engine.image_id(tag))
             if found:  # it was made, and the daemon ended before it could say so
                 return BuildResult(found)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from polylocal import folders
 from polylocal.disk import is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SIGNAL_S = 1.0  # for the event of a death that was seen already
 LOOK_S = 0.2  # after the end of its output a container is looked at this often until it has ended
 
 
@@ -159,7 +161,7 @@ class Execution:
         if run.cloning_strategy == "copy" and run.original_pk:
             original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
             if original.is_dir():
-                shutil.copytree(original, outputs, dirs_exist_ok=True, symlinks=True)
+                folders.copy_tree(original, outputs)
         token = self._token(context)
         data = {name: tools.settings.data[name] for name in specification.environment.data_names}
         is_notebook = run.kind == Kind.NOTEBOOK
@@ -240,8 +242,10 @@ class Execution:
             if state is None:
                 self._must_check_log = True  # it is told first: the engine is slow to answer just after a death
                 return self._ending(0, out_of_memory=False)
+            if state.exit_code in outcome.KILLS:
+                waiter.wait(SIGNAL_S)  # the event tells whether it was killed through the engine
             self._patiently(follower.complete)
-        return self._ending(state.exit_code, state.out_of_memory)
+        return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
 
     def _is_to_start(self, state: ContainerState) -> bool:
         restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
@@ -250,7 +254,13 @@ class Execution:
     def _start(self, container_id: str, follower: Follower) -> None:
         tools = self._tools
         follower.attach()
-        self._patiently(lambda: tools.engine.start(container_id), self._note_trouble)
+
+        def start() -> None:
+            # where the answer to a start was lost, the program may have come to its end already: it must not run again
+            if not self._engine_was_away or self._is_to_start(tools.engine.inspect(container_id)):
+                tools.engine.start(container_id)
+
+        self._patiently(start, self._note_trouble)
         self._say_running(container_id)
         if self._stopping.is_set():
             self._kill()  # the request came while the container was starting, when there was nothing to stop
@@ -285,7 +295,7 @@ class Execution:
                     return state
                 waiter.forget()
 
-    def _ending(self, exit_code: int, out_of_memory: bool) -> Ending:
+    def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
         run = self._tools.store.runs.by_pk(self.run.pk)
         return Ending(
             exit_code=exit_code,
@@ -293,6 +303,7 @@ class Execution:
             stop_requested=run.stop_requested_at is not None,
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
+            was_signalled=was_signalled and run.stop_requested_at is None and run.deleted_at is None,
             time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
@@ -303,7 +314,7 @@ class Execution:
         """Whether the run has another try: recorded first, so that a try is never given twice."""
         run, allowed = self.run, self._max_restarts
         if ending.is_lost:
-            return self._again_after_loss(container_id, outcome.KILLED_WITH_ENGINE)
+            return self._again_after_loss(container_id, outcome.loss(ending))
         if not outcome.should_restart(ending, run.restarts, allowed):
             return False
         finished_at = self._look(container_id).finished_at

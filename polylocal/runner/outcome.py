@@ -46,6 +46,7 @@ class Ending:
     stop_requested: bool = False
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
+    was_signalled: bool = False  # the engine was told to send it a signal
     memory_limit_mib: float | None = None
     time_limit_s: float | None = None  # set: it was stopped because of this limit
     disk_was_full: bool = False  # the home folder's disk, at the end of the run
@@ -53,13 +54,20 @@ class Ending:
 
     @property
     def is_lost(self) -> bool:
-        """The engine took the container with it when it ended."""
-        return self.exit_code in (137, 143, 255) and self.engine_was_away
+        """The engine took the container with it when it ended, or somebody ended it behind our back."""
+        return self.exit_code in KILLS and (self.engine_was_away or self.was_signalled)
 
 
 TIME_LIMIT = "time-limit"
 GONE = "its container is gone"
+KILLS = (137, 143, 255)  # exit codes of what was killed
 KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
+KILLED = "its container was stopped through the engine, by its end or by somebody else"
+
+
+def loss(ending: Ending) -> str:
+    """How a run was lost that `is_lost`."""
+    return KILLED_WITH_ENGINE if ending.engine_was_away else KILLED
 
 
 def of(kind: Kind, ending: Ending) -> Outcome:
@@ -73,7 +81,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     if code == 0:
         return Outcome(Status.SUCCEEDED, "Completed", {"exit_code": 0})
     if ending.is_lost:
-        return lost(KILLED_WITH_ENGINE, code)
+        return lost(loss(ending), code)
     if ending.out_of_memory:
         return _failed(code, "memory", f"Out of memory{_limit(ending)}: killed (exit code {code})")
     if code == 137 and ending.memory_limit_mib:

@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from polylocal import clock, logs
+from polylocal.disk import size_of
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, recovery
+from polylocal.runner import container, outcome, ownership, recovery
+from polylocal.runner.collector import Collector
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
@@ -27,6 +30,7 @@ from polylocal.store.runs import build_key
 log = logging.getLogger(__name__)
 
 RECONCILE_S = 30.0
+SILENT_S = 60.0  # a look takes less
 RETRY_S = 2.0  # after nothing could be kept of a run, it is left alone this long
 _BATCH = 100
 
@@ -41,6 +45,8 @@ class Supervisor:
         self._lock = threading.Lock()
         self._groups = Groups(tools, self.wake)
         self._reconcile_at = 0.0
+        self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
+        self._looked_at = time.monotonic()
         self._put_off: dict[int, float] = {}  # until when
         self._troubles: dict[str, str] = {}  # what each step said last
 
@@ -51,9 +57,15 @@ class Supervisor:
     def start(self) -> None:
         threading.Thread(target=self._forever, name="supervisor", daemon=True).start()
 
+    def state(self) -> str | None:
+        """Why nothing is taken from the queue; None: all is well."""
+        silent_s = time.monotonic() - self._looked_at
+        return f"The queue was not looked at for {silent_s:.0f} s." if silent_s > SILENT_S else None
+
     def _forever(self) -> None:
         while True:
             self.once()
+            self._looked_at = time.monotonic()
             self._wake.wait(self._tools.settings.poll_s)
             self._wake.clear()
 
@@ -65,6 +77,8 @@ class Supervisor:
         self._do(self._begin_new)
         self._do(self._remove_deleted)
         self._do(self._reconcile)
+        if self.collector.is_due():
+            threading.Thread(target=self._do, args=(self.collector.collect_by_itself,), name="gc", daemon=True).start()
 
     def _do(self, step: Callable[[], None]) -> None:
         name = step.__name__.strip("_").replace("_", " ")
@@ -250,10 +264,11 @@ class Supervisor:
         tools = self._tools
         if run.container_id:
             tools.engine.remove(run.container_id)
+        freed = sum(map(size_of, self._paths(run)))
         if run.kind == Kind.BUILD:
-            for name in (container.image_name(run), run.image_id):  # the project may have had another name
-                if name:
-                    tools.engine.remove_image(name)
+            freed += self._remove_images(run)
+        elif run.outputs and not tools.store.runs.shares_outputs(run):
+            self._reclaim(run)
         path = tools.log_path(run)
         for file in (path, logs.times_of(path)):
             file.unlink(missing_ok=True)
@@ -265,7 +280,36 @@ class Supervisor:
         for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
             shutil.rmtree(folder, ignore_errors=True)
         tools.store.runs.remove(run)
-        log.info("run=%s removed", run.label)
+        log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
+
+    def _paths(self, run: Run) -> list[Path]:
+        tools = self._tools
+        mine = [tools.log_path(run)]
+        if run.outputs and not tools.store.runs.shares_outputs(run):
+            mine.append(tools.outputs_path(run))
+        return mine
+
+    def _remove_images(self, build: Run) -> int:
+        """By their label too: a build that was stopped or made twice may have left one without a name."""
+        engine, freed = self._tools.engine, 0
+        for image in engine.images(self._tools.installation):
+            if image.build == build.uuid:
+                freed += image.size_bytes
+                engine.remove_image(image.id)
+        for name in (container.image_name(build), build.image_id):  # the project may have had another name
+            if name:
+                engine.remove_image(name)
+        return freed
+
+    def _reclaim(self, run: Run) -> None:
+        """What a program wrote as another user can't be removed as it is."""
+        tools, folder = self._tools, self._tools.outputs_path(run)
+        if not ownership.has_foreign(folder, tools.uid):
+            return
+        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
+        image = (build.image_id or container.image_name(build)) if build else ""
+        if problem := ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation):
+            log.warning("run=%s: what it kept can't be removed: %s", run.label, problem)
 
 
 def _is_server(run: Run) -> bool:

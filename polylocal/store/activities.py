@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from polylocal import clock
-from polylocal.store.database import Database
+from polylocal.errors import StoreError
+from polylocal.store.database import BUSY_TIMEOUT_MS, Database
 from polylocal.store.rows import Activity, Project, Run, User, row_of
+
+log = logging.getLogger(__name__)
 
 VIEWED = "viewed"
 KEPT = 100_000  # lines; the oldest go
 AGAIN_S = 60.0  # a thing that is looked at all the time is noted this often
 _REMEMBERED = 10_000
+_PATIENCE_MS = 50  # a reader does not wait for longer to be noted
 
 _SELECT = """
 select a.id, u.username as actor, a.action, a.subject, a.object_id, a.object_name, a.created_at
@@ -32,15 +37,18 @@ class Activities:
             return
         if len(self._viewed) > _REMEMBERED:
             self._viewed.clear()
-        self._viewed[key] = now
-        self.add(user, VIEWED, thing)
+        try:
+            self.add(user, VIEWED, thing, patience_ms=_PATIENCE_MS)
+            self._viewed[key] = now
+        except StoreError as error:  # to look at a thing needs no room and no turn
+            log.debug("a view of %s is not noted: %s", thing.unique_name, error)
 
-    def add(self, user: User, action: str, thing: Project | Run) -> None:
+    def add(self, user: User, action: str, thing: Project | Run, *, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """One line. A view is kept once a thing: the last one."""
         is_project = isinstance(thing, Project)
         project_id = thing.id if isinstance(thing, Project) else thing.project_id
         row = (user.id, action, _subject(thing), thing.id, thing.unique_name, project_id, clock.now())
-        with self._database.write() as db:
+        with self._database.write(patience_ms) as db:
             db.execute(
                 "insert or replace into activities"
                 " (user_id, action, subject, object_id, object_name, project_id, created_at)"

@@ -38,10 +38,13 @@ class Database:
         self._closed = False
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed at the end of the block, rolled back by any exception."""
-        with self._lock, _translated(self.path):
-            self._writer.execute("begin immediate")
+    def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end of the block, rolled back by any exception.
+
+        `patience_ms`: how long to wait for those who write now. Raises StoreError.
+        """
+        with self._turn(patience_ms), _translated(self.path):
+            self._begin(patience_ms)
             try:
                 yield self._writer
                 self._writer.execute("commit")
@@ -49,6 +52,26 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
                 raise
+
+    @contextmanager
+    def _turn(self, patience_ms: int) -> Iterator[None]:
+        """Of the threads in this process everybody has a turn, however long that takes, unless they have no time."""
+        if not self._lock.acquire(timeout=-1 if patience_ms >= BUSY_TIMEOUT_MS else patience_ms / 1000):
+            raise StoreError(f"The database {self.path} is busy.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _begin(self, patience_ms: int) -> None:
+        if patience_ms == BUSY_TIMEOUT_MS:
+            self._writer.execute("begin immediate")
+            return
+        self._writer.execute(f"pragma busy_timeout = {patience_ms}")
+        try:
+            self._writer.execute("begin immediate")
+        finally:
+            self._writer.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -105,4 +128,11 @@ def _translated(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.Error as error:
-        raise StoreError(f"The database {path} can't be used: {error}") from error
+        raise StoreError(f"The database {path} can't be used: {error}{_advice(error)}") from error
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """A damaged file mends itself no more; a full or busy one does."""
+    if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return ""
+    return ". It is damaged: move the home folder away and bring a backup back with `polylocal restore`"

@@ -128,6 +128,11 @@ class Projects:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
 
+    def uuids(self) -> set[str]:
+        """Of all projects, deleted ones too that are not removed yet."""
+        with self._database.read() as db:
+            return {row["uuid"] for row in db.execute("select uuid from projects")}
+
     def to_remove(self) -> list[Project]:
         """Deleted projects that no run holds any more."""
         query = f"{SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"

@@ -168,6 +168,34 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """How many there are of what."""
+
+    runs: list[tuple[str, str, int]]  # kind, status, how many
+    waiting: int  # runs that wait to begin
+    waiting_since: str | None  # when the first of them was made
+    runs_with_build: int
+    builds_used: int
+
+
+@dataclass(frozen=True)
+class BuildUse:
+    """What a build's image is still good for."""
+
+    uuid: str
+    project: str
+    id: int
+    image_id: str | None
+    is_open: bool  # it is being made, or a run that is not done needs it
+    is_pinned: bool  # somebody has bookmarked it, or a run that used it
+    last_used: str
+
+    @property
+    def label(self) -> str:
+        return f"{unique_name(self.project, 'build', self.id)}"
+
+
+@dataclass(frozen=True)
 class StatusRow:
     id: int
     uuid: str
@@ -248,7 +276,7 @@ def unique_name(project: str, kind: str, run_id: int) -> str:
     return f"{project}.{run_id}" if kind in ("experiment", "group") else f"{project}.{kind}s.{run_id}"
 
 
-Row = TypeVar("Row", User, Project, Run, StatusRow, CodeReference, MetricRow, Search, Activity, ChartView)
+Row = TypeVar("Row", User, Project, Run, BuildUse, StatusRow, CodeReference, MetricRow, Search, Activity, ChartView)
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:

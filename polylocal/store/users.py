@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
 import sqlite3
+import threading
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +27,7 @@ RESERVED = frozenset(
 )
 SESSION_S = 30 * 86400  # a browser is let in for so long
 _hasher = PasswordHasher()
+_verifying = threading.BoundedSemaphore(4)  # each takes 64 MiB for a moment
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Users:
             row = db.execute("select * from users where username = ? and is_active", (username,)).fetchone()
         hashed = row["password"] if row and row["password"] else _unused_hash()
         try:
-            _hasher.verify(hashed, password)
+            with _verifying:
+                _hasher.verify(hashed, password)
         except VerificationError:
             return None
         return row_of(User, row) if row and row["password"] else None
@@ -98,10 +102,15 @@ class Users:
                 self._store_token(db, token, user.id, None)
 
     def by_token(self, token: str, *, is_session: bool = False) -> Credentials | None:
-        query = "select u.*, t.run_pk, t.created_at as made_at from tokens t join users u on u.id = t.user_id"
+        query = "select u.*, t.hash, t.run_pk, t.created_at as made_at from tokens t join users u on u.id = t.user_id"
+        hashed = hash_of(token)
         with self._database.read() as db:
-            row = db.execute(f"{query} where t.hash = ? and t.is_session = ?", (hash_of(token), is_session)).fetchone()
-        if row is None or (is_session and clock.seconds_between(row["made_at"], clock.now()) > SESSION_S):
+            row = db.execute(f"{query} where t.hash = ? and t.is_session = ?", (hashed, is_session)).fetchone()
+        if (
+            row is None
+            or not hmac.compare_digest(row["hash"], hashed)
+            or (is_session and clock.seconds_between(row["made_at"], clock.now()) > SESSION_S)
+        ):
             return None
         return Credentials(row_of(User, row), row["run_pk"])
 
@@ -119,6 +128,11 @@ class Users:
         """Idempotent."""
         with self._database.write() as db:
             db.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
+
+    def revoke(self, user: User) -> int:
+        """Nothing that lets this user in so far is good any more, but for the tokens of runs. Returns how many."""
+        with self._database.write() as db:
+            return db.execute("delete from tokens where user_id = ? and run_pk is null", (user.id,)).rowcount
 
     def update(self, user: User, **columns: bool) -> None:
         """Set is_active or is_superuser. Raises InvalidInput: the last active admin stays one."""

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from support import job
 
 from polylocal.api.app import ENDPOINTS
-from polylocal.api.endpoint import Endpoint
+from polylocal.api.endpoint import Access, Endpoint
 from polylocal.statuses import Kind
+from polylocal.store import Store
 
 from .conftest import FILES as FILES_OF_KINDS
 from .conftest import Caller, Json, restore
 
+TIMES = max(1, settings.default.max_examples // 200)  # more with `--hypothesis-profile=long`
 BOUNDED = settings(
-    max_examples=300,
+    max_examples=300 * TIMES,
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,
@@ -171,7 +173,37 @@ def test_any_json(world: Caller, request: tuple[Endpoint, str], body: object, qu
     check(endpoint, path, world(endpoint.method, path, content=content, params=parameters))
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(BOUNDED, max_examples=150 * TIMES)
+@given(request=requests(), body=BODIES, query=QUERIES, who=st.sampled_from(["nobody", "a run", "a wrong token"]))
+def test_any_json_from_others(
+    world: Caller, request: tuple[Endpoint, str], body: object, query: dict[str, str], who: str
+) -> None:
+    """Nobody, a token that is none, and a run's own: refused or answered, never broken."""
+    restore(world)
+    endpoint, path = request
+    caller = Caller(world.http, {"nobody": None, "a run": run_token(world), "a wrong token": "0" * 40}[who])
+    parameters = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
+    content = json.dumps(body).encode() if endpoint.method != "GET" else b""
+    answer = caller(endpoint.method, path, content=content, params=parameters)
+    check(endpoint, path, answer)
+    if who != "a run" and endpoint.access is not Access.ANYONE:
+        assert answer.status_code in (401, 404, 405, 302, 303), f"{endpoint.method} {path[:200]}: {answer.status_code}"
+
+
+def run_token(world: Caller) -> str:
+    store: Store = world.services.store  # type: ignore[attr-defined]
+    run = store.runs.get(store.projects.get("root", "quick-start"), Kind.JOB, 1)
+    return store.users.new_token(store.users.get("root"), run.pk)
+
+
+def test_every_endpoint_is_among_the_targets() -> None:
+    """But for those that take long on purpose, and those that would lock everybody out."""
+    left_out = {f"{e.method} {e.path}" for e in ENDPOINTS} - {f"{e.method} {e.path}" for e in TARGETS}
+    assert all(path.endswith(("users/token", "{username}")) for path in left_out)
+    assert len(TARGETS) > 100
+
+
+@settings(BOUNDED, max_examples=100 * TIMES)
 @given(request=requests(), content=st.binary(max_size=200), media=st.sampled_from(["application/json", "x", ""]))
 def test_any_bytes(world: Caller, request: tuple[Endpoint, str], content: bytes, media: str) -> None:
     restore(world)
@@ -179,7 +211,7 @@ def test_any_bytes(world: Caller, request: tuple[Endpoint, str], content: bytes,
     check(endpoint, path, world(endpoint.method, path, content=content, headers={"Content-Type": media}))
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(BOUNDED, max_examples=100 * TIMES)
 @given(request=requests(), form=st.dictionaries(st.sampled_from([*FIELDS, "repo", "x"]), TEXTS, max_size=4))
 def test_any_form(world: Caller, request: tuple[Endpoint, str], form: dict[str, str]) -> None:
     restore(world)
@@ -188,7 +220,7 @@ def test_any_form(world: Caller, request: tuple[Endpoint, str], form: dict[str, 
     check(endpoint, path, world(endpoint.method, path, data=data))
 
 
-@settings(BOUNDED, max_examples=120)
+@settings(BOUNDED, max_examples=120 * TIMES)
 @given(query=QUERIES, kind=st.sampled_from([kind.plural for kind in Kind]))
 def test_any_list(world: Caller, query: dict[str, str], kind: str) -> None:
     restore(world)
@@ -199,7 +231,7 @@ def test_any_list(world: Caller, query: dict[str, str], kind: str) -> None:
         assert list(answer.json()) == ["count", "next", "previous", "results"]
 
 
-@settings(BOUNDED, max_examples=120)
+@settings(BOUNDED, max_examples=120 * TIMES)
 @given(
     body=polyaxonfiles(),
     kind=st.sampled_from(["jobs", "builds", "experiments", "groups"]),

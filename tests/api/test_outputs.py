@@ -5,11 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
+import subprocess
 import tarfile
+import threading
+import time
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
+from polylocal.api import outputs
 from polylocal.api.services import Services
 from polylocal.store.rows import Run
 
@@ -87,9 +93,9 @@ def test_a_file_that_shrinks_while_it_is_packed(api: Caller, folder: Path) -> No
 def test_the_tree(api: Caller) -> None:
     found = api.get(f"{OUTPUTS}/tree/").json()
     assert list(found) == ["files", "dirs"]
-    assert found["dirs"] == ["logs", "outdir"]
+    assert found["dirs"] == ["logs"]  # a link that leads out is not followed, so nobody learns what is there
     assert ["model.txt", 7] in found["files"]
-    assert [name for name, _ in found["files"]] == ["gone", "inside", "model.txt", "out", "relative"]
+    assert [name for name, _ in found["files"]] == ["gone", "inside", "model.txt", "out", "outdir", "relative"]
     assert api.get(f"{OUTPUTS}/tree?path=logs").json() == {"files": [], "dirs": ["a"]}
     for path in ("logs/a", "logs/a/", "/logs/a", "logs/../logs/a", "./logs//a"):
         assert api.get(f"{OUTPUTS}/tree", params={"path": path}).json() == {"files": [["events.bin", 3]], "dirs": []}
@@ -182,3 +188,88 @@ def test_a_resumed_run_shows_the_outputs_of_its_original(api: Caller, folder: Pa
 def test_where_outputs_lie(api: Caller, a_job: Run, services: Services) -> None:
     expected = services.home.outputs("root", "quick-start", "job", 1)
     assert api.get(f"{P}/jobs/1").json()["outputs_path"] == str(expected)
+
+
+def test_links_inside_lead_where_they_lead_in_the_container(api: Caller, folder: Path) -> None:
+    (folder / "absolute").symlink_to(folder / "logs")
+    (folder / "latest").symlink_to("logs/a")
+    (folder / "twice").symlink_to("latest/../a/events.bin")
+    assert set(api.get(f"{OUTPUTS}/tree").json()["dirs"]) == {"absolute", "latest", "logs"}
+    for path in ("absolute/a/events.bin", "latest/events.bin", "twice", "latest/../../model.txt"):
+        assert api.get(f"{OUTPUTS}/files", params={"path": path}).status_code == 200
+
+
+def test_no_byte_from_outside_while_a_program_swaps_a_folder_for_a_link(
+    api: Caller, folder: Path, tmp_path: Path
+) -> None:
+    """The look and the opening are one."""
+    write(folder / "swapped" / "key", "mine")
+    (folder / "away").symlink_to(tmp_path / "secrets")
+    write(folder / "file", "mine")
+    (folder / "leaf").symlink_to(tmp_path / "secrets" / "key")
+    ended, swaps = threading.Event(), 0
+
+    def swap() -> None:
+        nonlocal swaps
+        while not ended.is_set():
+            for name, other in (("swapped", "away"), ("file", "leaf")):
+                (folder / name).rename(folder / "meanwhile")
+                (folder / other).rename(folder / name)
+                (folder / "meanwhile").rename(folder / other)
+            swaps += 2
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    answers = []
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (len(answers) < 600 or swaps < 4000):
+            for query in ("files?path=swapped/key", "files?path=file", "tree?path=swapped"):
+                answers.append(api.get(f"{OUTPUTS}/{query}"))
+            packed = api.get(OUTPUTS).content
+            with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+                contents = [tar.extractfile(m).read() for m in tar if m.isfile()]  # type: ignore[union-attr]
+            assert SECRET.encode() not in b"".join(contents)
+    finally:
+        ended.set()
+        swapping.join()
+    assert swaps > 2000
+    assert not [answer for answer in answers if SECRET in answer.text]
+    assert {answer.status_code for answer in answers} <= {200, 400, 404}
+    assert "mine" in {answer.text for answer in answers}
+
+
+def test_a_file_that_is_cut_short_while_it_is_packed(folder: Path) -> None:
+    write(folder / "big.bin", b"x" * (4 << 20))
+    pieces = outputs._archive(folder)
+    packed = [next(pieces)]
+    os.truncate(folder / "big.bin", 10)
+    with tarfile.open(fileobj=io.BytesIO(b"".join([*packed, *pieces]))) as tar:
+        assert tar.getmember("big.bin").size in (10, 4 << 20)
+        assert "model.txt" in tar.getnames()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_never_ends_is_never_waited_for(kind: str, api: Caller, folder: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(folder / "odd")
+    else:
+        with socket.socket(socket.AF_UNIX) as made, chdir(folder):  # the name of a socket is short
+            made.bind("odd")
+    assert "odd" not in names_in(api.get(OUTPUTS).content)
+    assert api.get(f"{OUTPUTS}/files?path=odd").status_code == 404
+    assert ["odd", 0] in api.get(f"{OUTPUTS}/tree").json()["files"]
+
+
+def test_folders_in_each_other_without_end(api: Caller, folder: Path) -> None:
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    assert "model.txt" in names_in(api.get(OUTPUTS).content)
+    assert api.get(f"{OUTPUTS}/tree", params={"path": "d/" * 400}).json() == {"files": [], "dirs": ["d"]}
+    assert api.get(f"{OUTPUTS}/tree", params={"path": "d/" * 400 + "../" * 400}).status_code == 200
+    subprocess.run(["rm", "-rf", folder / "d"], check=True)

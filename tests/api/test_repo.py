@@ -224,3 +224,20 @@ def test_deleting_the_code(api: Caller, services: Services, project: Project) ->
     assert api.get(f"{P}/").json()["has_code"] is False
     put_code(services, project, {"new.py": "1"})
     assert names_in(api.get(f"{P}/repo/download/").content) == ["new.py"]
+
+
+def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
+    api: Caller, services: Services, project: Project
+) -> None:
+    before = put_code(services, project, FILES)
+    small = {"max_unpacked_mib": 1, "max_upload_files": 5}
+    object.__setattr__(services, "settings", services.settings.model_copy(update=small))
+    for files, setting in (
+        ({"zeros.bin": b"\0" * (2 << 20)}, "max_unpacked_mib"),
+        ({f"{n}": b"" for n in range(6)}, "max_upload_files"),
+    ):
+        answer = upload(api, files)
+        assert answer.status_code == 400
+        assert list(answer.json()) == ["repo"]
+        assert setting in answer.json()["repo"][0]
+    assert services.repository(project).resolve("HEAD") == before

@@ -67,7 +67,7 @@ def hold(operation: Any, world: Caller) -> None:
 
 
 def send(world: Caller, case: Any) -> Any:
-    asked = case.as_transport_kwargs(base_url="http://testserver")
+    asked = case.as_transport_kwargs(base_url="http://127.0.0.1")
     more = {name: asked[name] for name in ("params", "json", "files") if asked.get(name) is not None}
     if isinstance(asked.get("data"), bytes):
         more["content"] = asked["data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,6 +92,11 @@ def test_start_status_stop_in_the_background(tmp_path: Path, cli_env: dict[str, 
         assert second.returncode == 1
         assert "another daemon works on" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
+        log = [json.loads(line) for line in (tmp_path / "home" / "daemon.log").read_text().splitlines()]
+        assert any(line["message"].startswith("listening on ") for line in log)
+        printed = (tmp_path / "home" / "daemon.out").read_text()
+        assert printed.startswith("polylocal listens on ")
+        assert printed.count("\n") == 1
         token = tmp_path / "home" / "token"
         assert token.stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
@@ -109,6 +115,16 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, cli_env: dict[str, str],
         done.stderr.strip()
         == f"polylocal: can't listen on 127.0.0.1:{port}: Address already in use; choose another one with --port"
     )
+
+
+def test_a_start_in_the_background_that_fails_says_why(tmp_path: Path, cli_env: dict[str, str], daemon) -> None:
+    port = daemon.url.rpartition(":")[2]
+    env = {**cli_env, "POLYLOCAL_HOME": str(tmp_path / "home")}
+    for _ in range(2):  # what the first one printed does not stand for the second
+        done = polylocal(env, "start", "--port", port, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"polylocal: can't listen on 127.0.0.1:{port}: Address already in use")
+        assert len((tmp_path / "home" / "daemon.out").read_text().splitlines()) == 1
 
 
 def test_doctor_finds_nothing_wrong_here_and_a_dead_engine_elsewhere(tmp_path: Path, cli_env: dict[str, str]) -> None:

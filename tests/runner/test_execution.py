@@ -205,7 +205,7 @@ def test_cut_streams_lose_and_repeat_nothing(rig):
 
 def test_an_image_that_vanished_is_built_again(rig):
     first = rig.run(rig.submit("echo one"))
-    rig.engine.images = {"base": "sha256:base"}
+    rig.engine.local = {"base": "sha256:base"}
     second = rig.built(rig.submit("echo two"))
     Execution(second, rig.tools())()
     assert rig.again(second).build_pk is None

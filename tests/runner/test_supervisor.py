@@ -123,7 +123,7 @@ def test_deleting_a_project_removes_runs_images_and_code(rig, supervise):
     supervise(lambda: all_done(rig, [run]))
     rig.store.projects.delete(rig.project)
     supervise(lambda: not rig.store.projects.to_remove() and rig.store.runs.by_uuid(run.uuid) is None)
-    assert list(rig.engine.images) == ["base"]
+    assert list(rig.engine.local) == ["base"]
 
 
 def test_outputs_that_a_resume_shares_stay(rig, supervise):

@@ -656,3 +656,42 @@ def test_variables_that_say_where_another_repository_is_do_not_count(
     head = repository.fetch(str(origin), "file")
     monkeypatch.undo()
     assert repository.resolve("master") == head
+
+
+def test_a_tree_that_names_a_link_and_a_folder_alike_writes_nothing_outside(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Other people's repositories are fetched as they are; git itself would make no such tree."""
+    first = upload(repository, {"evil": b"x"})
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    command = ["git", "--git-dir", str(repository.path)]
+
+    def made(*arguments: str, given: str = "") -> str:
+        done = subprocess.run([*command, *arguments], input=given, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    target = made("hash-object", "-w", "--stdin", given=str(outside))
+    inner = made("rev-parse", f"{first}^{{tree}}")
+    tree_id = made("mktree", given=f"120000 blob {target}\ta\n040000 tree {inner}\ta\n")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command[1:1] = identity
+    commit = made("commit-tree", tree_id, "-m", "x")
+    with suppress(InvalidInput, SetupError, tarfile.TarError):
+        repository.checkout(commit, tmp_path / "work")
+    assert not list(outside.iterdir())
+
+
+def test_a_link_out_of_a_notebooks_folder_is_committed_as_a_link(repository: Repository, tmp_path: Path) -> None:
+    folder, secret = tmp_path / "work", tmp_path / "secret"
+    repository.checkout(upload(repository, {"a": b"1"}), folder)
+    secret.mkdir()
+    (secret / "key").write_text("not for you")
+    (folder / "l").symlink_to(secret)
+    (folder / "f").symlink_to(secret / "key")
+    commit = repository.commit_folder(folder, repository.resolve("master"), "root").commit
+    assert commit
+    assert {"l", "f"} <= repository.files(commit)
+    assert repository.read(commit, "f") == str(secret / "key").encode()
+    again = archived(repository, commit, tmp_path)
+    assert again == {"a": b"1"}

@@ -6,6 +6,7 @@ from typing_extensions import TypedDict  # pydantic reads schemas from this one 
 
 from polylocal.api.resources import Json
 from polylocal.api.resources.shapes import shaped
+from polylocal.disk import Item
 from polylocal.machine import Gpu, Machine
 from polylocal.store.rows import Activity, Search, User
 
@@ -154,3 +155,23 @@ def gpu_item(gpu: Gpu, node: str, since: str, now: str) -> GpuItem:
 
 def user_item(user: User) -> UserItem:
     return shaped(UserItem, user)
+
+
+class DiskItem(TypedDict):
+    kind: str
+    name: str
+    id: str
+    size_bytes: int
+    last_used: str | None
+    goes: bool
+    can_go: bool
+    reason: str
+
+
+class RoomItem(TypedDict):
+    freed_bytes: int
+    results: list[DiskItem]
+
+
+def disk_item(item: Item) -> DiskItem:
+    return shaped(DiskItem, item, last_used=item.last_used or None)

@@ -63,6 +63,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Image:
+    """An image that carries our label. `size_bytes` is what it alone takes; layers that others share don't count."""
+
+    id: str
+    build: str  # the uuid of the build
+    names: Sequence[str]
+    size_bytes: int
+    created_at: str
+
+
+@dataclass(frozen=True)
 class Frame:
     """A piece of a container's output. `time_us` is the engine's time of it; None: now."""
 
@@ -73,8 +84,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Died:
+    """`was_signalled`: somebody had the engine send it a signal before: polylocal, a person, the engine's own end."""
+
     container_id: str
     exit_code: int
+    was_signalled: bool = False
 
 
 class Stream(Protocol):
@@ -151,6 +165,9 @@ class Engine(Protocol):
 
     def remove_image(self, name: str) -> None:
         """Missing or still in use is fine."""
+
+    def images(self, installation: str) -> Sequence[Image]:
+        """Every image of this installation. May take seconds: the engine measures them."""
 
     def create(self, plan: ContainerPlan) -> str:
         """The id of a container made by this plan. A container of this name that carries the same run label is

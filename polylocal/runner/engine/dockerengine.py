@@ -11,10 +11,11 @@ import logging
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -29,9 +30,10 @@ from docker.errors import (
 from docker.types import CancellableStream, DeviceRequest
 from docker.utils import kwargs_from_env
 
+from polylocal import clock
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
-from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
+from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan, Mount
 from polylocal.runner.engine import buildkit, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
@@ -42,6 +44,7 @@ from polylocal.runner.engine.base import (
     EngineInfo,
     Found,
     Frame,
+    Image,
     OnLine,
 )
 from polylocal.runner.engine.buildlog import BuildLog
@@ -69,6 +72,7 @@ class DockerEngine:
         self._client: docker.APIClient | None = None
         self._pulls: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._about: EngineInfo | None = None
+        self.observe: Callable[[str, float], None] = lambda call, seconds: None  # each answer: to what, after how long
 
     # -- the engine itself ----------------------------------------------------------------------------------------
 
@@ -186,6 +190,21 @@ class DockerEngine:
         with suppress(ImageMissing, EngineError), _translated():
             self._connected().remove_image(name)
 
+    def images(self, installation: str) -> Sequence[Image]:
+        with _translated():
+            found = self._connected().df()["Images"] or []
+        ours = [image for image in found if (image.get("Labels") or {}).get(IMAGE_LABEL) == installation]
+        return [
+            Image(
+                id=image["Id"],
+                build=image["Labels"].get(BUILD_LABEL, ""),
+                names=[name for name in image.get("RepoTags") or [] if name != "<none>:<none>"],
+                size_bytes=max(0, image["Size"] - max(0, image["SharedSize"])),
+                created_at=clock.stamp(datetime.fromtimestamp(image["Created"], UTC)),
+            )
+            for image in ours
+        ]
+
     # -- containers -----------------------------------------------------------------------------------------------
 
     def create(self, plan: ContainerPlan) -> str:
@@ -288,12 +307,17 @@ class DockerEngine:
         return [Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"]) for item in found]
 
     def events(self, installation: str) -> Iterator[Died]:
-        filters = {"type": "container", "event": "die", "label": f"{HOME_LABEL}={installation}"}
+        filters = {"type": "container", "event": ["die", "kill"], "label": f"{HOME_LABEL}={installation}"}
+        signalled = set[str]()
         with _translated(), self._new_client(None) as client:
             for event in client.events(filters=filters, decode=True):
-                attributes = event["Actor"]["Attributes"]
+                container_id, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
+                if event["Action"] == "kill":
+                    signalled.add(container_id)
+                    continue
                 code = attributes.get("exitCode", attributes.get("containerExitCode"))
-                yield Died(event["Actor"]["ID"], int(code))
+                yield Died(container_id, int(code), container_id in signalled)
+                signalled.discard(container_id)
 
     def run_helper(self, plan: ContainerPlan) -> int:
         container_id = self.create(plan)
@@ -316,9 +340,14 @@ class DockerEngine:
         # no version: it is negotiated. A pinned one breaks on engines that are older or much newer (moby 29)
         tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
         try:
-            return cls(base_url=self.address, timeout=timeout_s, max_pool_size=POOL_SIZE, tls=tls or False)
+            client = cls(base_url=self.address, timeout=timeout_s, max_pool_size=POOL_SIZE, tls=tls or False)
         except DockerException as error:  # it asks for the engine's version, and hides what went wrong
             raise EngineUnreachable(f"the engine does not answer: {error}") from error
+        client.hooks["response"].append(self._answered)
+        return client
+
+    def _answered(self, response: requests.Response, *arguments: Any, **more: Any) -> None:
+        self.observe(_call_of(response.request), response.elapsed.total_seconds())
 
     @contextmanager
     def _new_client(self, timeout_s: float | None, cls: type[docker.APIClient] = docker.APIClient) -> Iterator[Any]:
@@ -471,6 +500,14 @@ def _repository_and_tag(name: str) -> tuple[str, str]:
         return repository, digest
     repository, colon, tag = name.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def _call_of(request: requests.PreparedRequest) -> str:
+    """What was asked for, without whom: `POST containers/start`."""
+    parts = [part for part in urlsplit(request.url or "").path.split("/") if part]
+    words = [part for part in parts if not part.startswith("v1.")]
+    named = words[:1] + (words[2:3] if words[:1] in (["containers"], ["images"], ["networks"]) else words[1:2])
+    return f"{request.method} {'/'.join(named)}"
 
 
 def _gateway_of(pool: dict[str, str]) -> str | None:

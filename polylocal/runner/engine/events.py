@@ -26,6 +26,7 @@ class Waiter:
         self._lock = threading.Lock()
         self._died = threading.Event()
         self._code: int | None = None
+        self.was_signalled = False
         self._action: Callable[[], None] | None = None
 
     def wait(self, timeout_s: float) -> int | None:
@@ -46,10 +47,12 @@ class Waiter:
         with self._lock:
             self._died.clear()
             self._code = None
+            self.was_signalled = False
 
-    def tell(self, code: int) -> None:
+    def tell(self, died: Died) -> None:
         with self._lock:
-            self._code = code
+            self._code = died.exit_code
+            self.was_signalled = died.was_signalled
             self._died.set()
             action, self._action = self._action, None
         if action:
@@ -88,7 +91,7 @@ class Deaths:
         if waiter is None:
             return
         try:
-            waiter.tell(died.exit_code)
+            waiter.tell(died)
         except Exception:  # one run's trouble must not make the others deaf
             log.exception("what was to be done at the death of %s failed", died.container_id[:12])
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Self
 
+from polylocal import clock
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
-from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
@@ -29,10 +30,12 @@ from polylocal.runner.engine.base import (
     EngineInfo,
     Found,
     Frame,
+    Image,
     OnLine,
 )
 
 KILLED, TERMINATED = 137, 143
+IMAGE_BYTES = 1 << 20  # of each image that it builds
 
 
 @dataclass
@@ -46,6 +49,7 @@ class FakeContainer:
     finishes: int = 0
     output: list[Frame] = field(default_factory=list)
     listeners: list[SimpleQueue[Frame | None]] = field(default_factory=list)
+    was_signalled: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -54,7 +58,8 @@ class FakeEngine:
     """See `base.Engine`. `shells` are the files that every image has."""
 
     def __init__(self, images: Sequence[str] = ("base",), shells: Sequence[str] = ("/bin/bash", "/bin/sh")) -> None:
-        self.images = {name: f"sha256:{name}" for name in images}
+        self.local = {name: f"sha256:{name}" for name in images}
+        self._built: dict[str, tuple[str, Image]] = {}  # by id: whose, and what
         self.remote: set[str] = set()  # what a pull finds
         self.shells = set(shells)
         self.made: dict[str, FakeContainer] = {}
@@ -110,16 +115,16 @@ class FakeEngine:
 
     def image_id(self, name: str) -> str | None:
         self._answer()
-        return self.images.get(name)
+        return self.local.get(name)
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
         self._answer()
-        if name in self.images:
+        if name in self.local:
             return
         if name not in self.remote:
             raise EngineError(f"pull access denied for {name}")
         on_line(f"{name} pulled")
-        self.images[name] = f"sha256:{name}"
+        self.local[name] = f"sha256:{name}"
 
     def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
         self._answer()
@@ -141,17 +146,26 @@ class FakeEngine:
                 return BuildResult(None, error, step)
         if cancel.called:
             return BuildResult(None, "The build was stopped.", step)
-        self.images[request.tag] = f"sha256:{next(self._numbers):064x}"
-        return BuildResult(self.images[request.tag])
+        made = f"sha256:{next(self._numbers):064x}"
+        self.local[request.tag] = made
+        installation, uuid = request.labels.get(IMAGE_LABEL, ""), request.labels.get(BUILD_LABEL, "")
+        self._built[made] = (installation, Image(made, uuid, [request.tag], IMAGE_BYTES, clock.now()))
+        return BuildResult(made)
 
     def remove_image(self, name: str) -> None:
         self._answer()
-        self.images.pop(name, None)
+        for tag in [tag for tag, image_id in self.local.items() if name in (tag, image_id)]:
+            del self.local[tag]
+
+    def images(self, installation: str) -> Sequence[Image]:
+        self._answer()
+        here = set(self.local.values())
+        return [image for of, image in self._built.values() if of == installation and image.id in here]
 
     def create(self, plan: ContainerPlan) -> str:
         self._answer()
         with self._lock:
-            if plan.image not in self.images and plan.image not in self.images.values():
+            if plan.image not in self.local and plan.image not in self.local.values():
                 raise ImageMissing(f"No such image: {plan.image}")
             for container in self.made.values():
                 if container.plan.name == plan.name:
@@ -159,7 +173,7 @@ class FakeEngine:
                         raise EngineError(f"a container named {plan.name} is there and is not ours")
                     return container.id
             container_id = f"{next(self._numbers):064x}"
-            self.made[container_id] = FakeContainer(container_id, plan, self.images.get(plan.image, plan.image))
+            self.made[container_id] = FakeContainer(container_id, plan, self.local.get(plan.image, plan.image))
             return container_id
 
     def has_file(self, container_id: str, path: str) -> bool:
@@ -175,6 +189,7 @@ class FakeEngine:
                 return
             container.starts += 1
             container.status = "running"
+            container.was_signalled = False
             container.stopping.clear()
             container.ended.clear()
         threading.Thread(target=self._play, args=(container,), name=container.plan.name, daemon=True).start()
@@ -219,6 +234,7 @@ class FakeEngine:
         self._answer()
         container = self.made.get(container_id)
         if container and container.status == "running":
+            container.was_signalled = True
             container.stopping.set()
             container.ended.wait(grace_s + 5)
 
@@ -294,8 +310,8 @@ class FakeEngine:
             queues = list(self._events) if container.id in self.made else []
         container.ended.set()
         for queue in queues:
-            queue.put(Died(container.id, code))
-        self.on_death(Died(container.id, code))
+            queue.put(Died(container.id, code, container.was_signalled))
+        self.on_death(Died(container.id, code, container.was_signalled))
 
     def _step(self, container: FakeContainer, word: str) -> int | None:
         name, _, rest = word.partition(" ")

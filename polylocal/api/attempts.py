@@ -1,0 +1,45 @@
+"""Who tries passwords: after some that were wrong, a while must pass before the next is looked at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+MOST = 10  # wrong ones
+WITHIN_S = 300.0
+_NAMES = 10_000  # kept at a time
+
+
+class Attempts:
+    """Wrong passwords by name and by where they came from. Thread-safe; forgotten with the process."""
+
+    def __init__(self, most: int = MOST, within_s: float = WITHIN_S) -> None:
+        self._most = most
+        self._within_s = within_s
+        self._wrong: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def wait_s(self, who: str) -> float:
+        """Seconds until the next try is looked at; 0: now."""
+        now = time.monotonic()
+        with self._lock:
+            times = self._recent(who, now)
+            return times[0] + self._within_s - now if len(times) >= self._most else 0.0
+
+    def was_wrong(self, who: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            while len(self._wrong) >= _NAMES:
+                del self._wrong[next(iter(self._wrong))]
+            self._wrong.setdefault(who, deque(maxlen=self._most)).append(now)
+
+    def was_right(self, who: str) -> None:
+        with self._lock:
+            self._wrong.pop(who, None)
+
+    def _recent(self, who: str, now: float) -> deque[float]:
+        times = self._wrong.get(who, deque[float]())
+        while times and times[0] <= now - self._within_s:
+            times.popleft()
+        return times

@@ -1,0 +1,180 @@
+"""What stands before the application: whose page asks, how many may ask at a time, how long a client may take."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+log = logging.getLogger(__name__)
+
+CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
+MOST_WORKING = 256  # requests that are being answered at a time
+MOST_OPEN = 2000  # answers and websockets that are being followed at a time
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+# a name that always means this machine; pages of others can't have it. Containers know the last one
+_OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
+
+
+class OwnPages:
+    """Refuses what pages of other sites make a browser ask for.
+
+    A page elsewhere can point a name of its own at this address (DNS rebinding): so a name in `Host` must be one of
+    ours, while a plain address can't be borrowed. And it can send forms and open websockets: so whoever changes
+    something or opens a websocket, and says which page it is, must be a page of ours. Programs send no `Origin`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        """`hosts`: further names of this machine, as `Host` has them, without a port; and origins of other pages."""
+        self._app = app
+        self._names = _OUR_NAMES | {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        problem = self._problem(scope)
+        if problem is None:
+            await self._app(scope, receive, _with_headers(send))
+        else:
+            await _refuse(scope, receive, send, 403, problem)
+
+    def _problem(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host")
+        if host is not None and not self._is_ours(host):
+            name = _name_of(host)
+            return f"`{name:.100}` is no name of this machine; allow it by the setting allowed_hosts, if it is one."
+        origin = headers.get("origin")
+        if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
+            return None
+        netloc = urlsplit(origin).netloc
+        if netloc and (netloc == host or _name_of(netloc) in self._names - _OUR_NAMES):
+            return None
+        return "This was asked for by a page of another site."
+
+    def _is_ours(self, host: str) -> bool:
+        name = _name_of(host)
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names or name.endswith(".localhost")
+        return True
+
+
+class Admission:
+    """Turns away what would be too much at a time, with a word when to come again, rather than to fall over."""
+
+    def __init__(self, app: ASGIApp, most_working: int = MOST_WORKING, most_open: int = MOST_OPEN) -> None:
+        self._app = app
+        self._most_working = most_working
+        self._most_open = most_open
+        self._working = 0  # not answered yet
+        self._open = 0  # all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        if self._working >= self._most_working or self._open >= self._most_open:
+            words = "Too much is asked for at once; try again in a moment."
+            await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
+            return
+        is_working = True
+
+        def answered() -> None:
+            nonlocal is_working
+            if is_working:
+                is_working = False
+                self._working -= 1
+
+        async def sending(message: Message) -> None:
+            answered()  # it has begun: what follows may take as long as the run
+            await send(message)
+
+        self._working += 1
+        self._open += 1
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            answered()
+            self._open -= 1
+
+
+class Patience:
+    """A client that neither sends nor reads is let go: it holds a place that others want."""
+
+    def __init__(self, app: ASGIApp, client_s: float = CLIENT_S) -> None:
+        self._app = app
+        self._client_s = client_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        has_body = scope["type"] == "http"
+
+        async def receiving() -> Message:
+            nonlocal has_body
+            if not has_body:
+                return await receive()  # a follower waits for its client to go, as long as that takes
+            try:
+                async with asyncio.timeout(self._client_s):
+                    message = await receive()
+            except TimeoutError as error:
+                words = f"The rest of the body did not come within {self._client_s:g} s."
+                raise HTTPException(408, words, {"Connection": "close"}) from error
+            has_body = message.get("more_body", False)
+            return message
+
+        async def sending(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._client_s):
+                    await send(message)
+            except TimeoutError as error:
+                raise Slow(f"the client took nothing for {self._client_s:g} s") from error
+
+        try:
+            await self._app(scope, receiving, sending)
+        except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
+            log.info("%s: let go: %s", scope["path"], error)
+
+
+class Slow(Exception):
+    """A client that takes too long."""
+
+
+def _name_of(host: str) -> str:
+    """`[::1]:8000` → `::1`, `Box:8000` → `box`."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            named = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(pair for pair in _HEADERS if pair[0] not in named)]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, why: str, headers: dict[str, str] | None = None
+) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await WebSocketClose(1008 if status == 403 else 1013, why[:120])(scope, receive, send)
+        return
+    await JSONResponse({"detail": why}, status, headers)(scope, receive, send)

@@ -1,0 +1,125 @@
+"""Is everything well, and what takes room? For people, for Prometheus, and for who cleans up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.responses import JSONResponse, Response
+
+from polylocal.api import bodies, system
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.resources import Json
+from polylocal.api.resources.platform import RoomItem, disk_item
+from polylocal.disk import Item, size_of
+from polylocal.errors import EngineUnreachable, StoreError
+from polylocal.monitoring import CONTENT_TYPE
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+
+def health(call: Call) -> Response:
+    return empty()
+
+
+def status(call: Call) -> Response:
+    services = call.services
+    components = {
+        "engine": services.engine_state(),
+        "store": _of_store(call),
+        "disk": services.disk.problem(),
+        "scheduler": services.scheduler_state(),
+    }
+    return JSONResponse({name: _component(problem) for name, problem in components.items()})
+
+
+def _of_store(call: Call) -> str | None:
+    try:
+        call.store.recall("installation")
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _component(problem: str | None) -> Json:
+    return {"is_healthy": problem is None, "message": problem or "", "severity": "error" if problem else "info"}
+
+
+def metrics(call: Call) -> Response:
+    return Response(call.services.monitor.text(), media_type=CONTENT_TYPE)
+
+
+def room(call: Call) -> RoomItem:
+    """What `collect` would remove, and what it would leave."""
+    return _room(call.services.look(_budget(call)))
+
+
+def collect(call: Call) -> RoomItem:
+    """Remove what nobody needs. Answers with what went, and what stayed and why."""
+    return _room(call.services.collect(call.body(bodies.Collection).budget_gib))
+
+
+def _budget(call: Call) -> float | None:
+    text = call.query("budget_gib")
+    try:
+        budget = float(text) if text else None
+    except ValueError as error:
+        raise refuse("`budget_gib` is a number.") from error
+    if budget is not None and not budget >= 0:
+        raise refuse("`budget_gib` is a number of GiB, 0 or more.")
+    return budget
+
+
+def _room(items: Iterable[Item]) -> RoomItem:
+    results = [disk_item(item) for item in items]
+    return {"freed_bytes": sum(item["size_bytes"] for item in results if item["goes"]), "results": results}
+
+
+def of_run(call: Call) -> Json:
+    """What a run takes on the disk, in bytes: what its deletion frees."""
+    return _sizes(call, [system.find(call)])
+
+
+def of_project(call: Call) -> Json:
+    """The same for a project."""
+    found = _sizes(call, call.store.runs.of_project(call.project))
+    found["code_bytes"] = size_of(call.services.home.code(call.project.uuid))
+    found["size_bytes"] += found["code_bytes"]
+    return found
+
+
+def _sizes(call: Call, runs: Iterable[Run]) -> Json:
+    services = call.services
+    logs = outputs = 0
+    builds = set[str]()
+    for run in runs:
+        logs += size_of(services.log(run))
+        if run.kind == Kind.BUILD:
+            builds.add(run.uuid)
+        elif (folder := services.outputs(run)) and not call.store.runs.shares_outputs(run):
+            outputs += size_of(folder)
+    images = _of_images(call, builds) if builds else 0
+    return {"logs_bytes": logs, "outputs_bytes": outputs, "images_bytes": images, "size_bytes": logs + outputs + images}
+
+
+def _of_images(call: Call, builds: set[str]) -> int:
+    try:
+        return sum(size for build, size in call.services.image_sizes() if build in builds)
+    except EngineUnreachable:
+        return 0
+
+
+_BUDGET = (Query("budget_gib", "GiB that images may take, instead of the setting"),)
+
+ENDPOINTS = [
+    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE),
+    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE),
+    Endpoint("GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=CONTENT_TYPE),
+    Endpoint(
+        "GET", "/polylocal/v1/disk", room, "What takes room, and why", Access.ADMIN, answer=RoomItem, query=_BUDGET
+    ),
+    Endpoint("POST", "/polylocal/v1/gc", collect, "Make room", Access.ADMIN, bodies.Collection, RoomItem),
+    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:id}/disk", of_run, "What a run takes", Access.USER, answer=Json),
+    Endpoint("GET", "/polylocal/v1/disk/{user}/{project}", of_project, "What a project takes", answer=Json),
+]

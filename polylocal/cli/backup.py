@@ -1,0 +1,62 @@
+"""Commands that keep a home folder, and bring it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polylocal.cli import show
+from polylocal.cli.context import HomeOption, home_folder
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The archive to make, say `polylocal.tar.gz`.")],
+    home: HomeOption = None,
+    without_outputs: Annotated[bool, typer.Option("--without-outputs", help="Leave out what runs kept.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+) -> None:
+    """Put the whole home folder into one archive. The daemon may go on meanwhile.
+
+    It holds tokens and secrets: only you can read it.
+    """
+    from polylocal import backup
+
+    file = file.expanduser().absolute()
+
+    def left_out(what: str) -> None:
+        show.say(f"left out: {what}", "yellow")
+
+    made = backup.make(home_folder(home), file, with_outputs=not without_outputs, replace=force, say=left_out)
+    what = f"{_count(made.runs, 'run')}, {_count(made.files, 'file')} ({show.size(made.content)})"
+    show.say(f"{file}: {what} in {show.size(made.size)}, {made.seconds:.1f} s")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `polylocal backup` has made.")],
+    home: HomeOption = None,
+) -> None:
+    """Make a home folder of a backup: a new one, or one that is empty."""
+    from polylocal import restore
+
+    folder = home_folder(home)
+    done = restore.restore(file.expanduser().absolute(), folder)
+    about = done.manifest
+    what = f"{_count(about.runs, 'run')}, {_count(done.files, 'file')} ({show.size(done.content)})"
+    when = show.local_time(about.made_at)
+    show.say(f"{folder.root}: {what}, as they were at {when}; {done.seconds:.1f} s")
+    if not about.with_outputs:
+        show.say("The backup was made without outputs")
+    if done.is_new:
+        show.say(f"It was made from {about.home}: here it is an installation of its own")
+        if done.under_way:
+            open_ones = _count(done.under_way, "run")
+            show.say(
+                f"{open_ones} under way: whoever has a container stays with {about.home}, and is lost here", "yellow"
+            )
+    show.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

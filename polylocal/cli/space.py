@@ -1,0 +1,43 @@
+"""What takes room on the disk, and making some."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from polylocal.cli import show
+from polylocal.cli.context import HomeOption, JsonOption, connected
+
+BudgetOption = Annotated[
+    float | None, typer.Option(min=0, help="GiB that images may take; default image_budget_gib of the settings.")
+]
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    budget_gib: BudgetOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove images that were not used for the longest time, and leftovers. Nothing but what polylocal made."""
+    with connected(home) as api:
+        found = api.look(budget_gib) if dry_run else api.collect(budget_gib)
+    if json:
+        show.as_json(found)
+        return
+    rows: list[list[str | Text | None]] = [
+        [
+            ("would go" if dry_run else "removed") if item["goes"] else "stays",
+            item["kind"],
+            show.size(item["size_bytes"]) if item["size_bytes"] else "",
+            show.local_time(item["last_used"]),
+            item["name"],
+            item["reason"],
+        ]
+        for item in sorted(found["results"], key=lambda item: not item["goes"])
+    ]
+    show.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
+    verb = "would be freed" if dry_run else "freed"
+    show.out.print(f"{show.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")

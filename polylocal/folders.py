@@ -1,0 +1,237 @@
+"""Folders that a container writes into while the daemon reads them.
+
+A program may put a link where a folder was, between a look and the opening. So nothing here looks first: each part of a
+path is opened from the folder before it, links are never followed by the kernel, and what was opened is what is served.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_DEPTH = 500  # folders in each other that are walked
+MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
+MAX_PATH = 4096
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
+_FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
+_IS_LINK = (errno.ELOOP, errno.EMLINK)  # the second is FreeBSD's
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE = getattr(os, "O_PATH", 0)  # Linux: a device acts when it is opened, but not when it is opened so
+
+
+class LeadsOut(Exception):
+    """The path, or a link on it, is not inside of the folder."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a folder holds: `parent` is open as long as the entry is looked at."""
+
+    path: str  # relative to where the walk began
+    name: str
+    parent: int
+    stat: os.stat_result
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.stat.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.stat.st_mode)
+
+    @property
+    def target(self) -> str | None:
+        """Where a link leads; None: it is none."""
+        return os.readlink(self.name, dir_fd=self.parent) if stat.S_ISLNK(self.stat.st_mode) else None
+
+    def open(self) -> io.FileIO:
+        """Raises OSError: it is another thing by now."""
+        opened = _open_plain(self.name, self.parent)
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
+        return open(opened, "rb", buffering=0)
+
+
+def open_inside(folder: Path, path: str) -> int:
+    """Open a file or a folder by a path in a folder; links are followed as far as they stay inside.
+
+    Returns a descriptor of a regular file or a folder. Raises LeadsOut, and OSError for what can't be opened.
+    """
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    tops = {str(folder), os.path.realpath(folder)}
+    here: list[str] = []  # plain folders all of them
+    ahead, links = path.split("/")[::-1], 0
+    at = os.open(folder, _READ | os.O_DIRECTORY)
+    try:
+        while ahead:
+            part = ahead.pop()
+            if part == ".." and not here:
+                raise LeadsOut(path)
+            if part == "..":
+                here.pop()
+                at = _instead(at, _open_folder(folder, here))
+            elif part not in ("", "."):
+                try:
+                    at = _instead(at, _open_plain(part, at))
+                    here.append(part)
+                except OSError as error:
+                    if error.errno not in _IS_LINK:
+                        raise
+                    target = os.readlink(part, dir_fd=at)
+                    links += 1
+                    if links > MAX_LINKS or len(here) > MAX_DEPTH:
+                        raise
+                    if target.startswith("/"):
+                        target = _below(target, tops)
+                        here = []
+                        at = _instead(at, _open_folder(folder, here))
+                    ahead += target.split("/")[::-1]
+        return os.dup(at)
+    finally:
+        os.close(at)
+
+
+def _instead(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
+def _below(target: str, tops: set[str]) -> str:
+    """An absolute path from the top of the folder on."""
+    for top in tops:
+        if target == top or target.startswith(f"{top}/"):
+            return target[len(top) :]
+    raise LeadsOut(target)
+
+
+def _open_plain(name: str, parent: int) -> int:
+    """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for what is neither."""
+    if _HANDLE:
+        handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            _check_plain(os.fstat(handle))
+            return os.open(f"/proc/self/fd/{handle}", _READ)
+        finally:
+            os.close(handle)
+    _check_plain(os.stat(name, dir_fd=parent, follow_symlinks=False))
+    opened = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        _check_plain(os.fstat(opened))
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _check_plain(found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+
+def entries(descriptor: int) -> list[tuple[str, os.stat_result]]:
+    """What an open folder holds, by name; what vanishes meanwhile is left out."""
+    found = []
+    for name in sorted(os.listdir(descriptor)):
+        with suppress(FileNotFoundError):
+            found.append((name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)))
+    return found
+
+
+def walk(folder: Path) -> Iterator[Entry]:
+    """Every folder, file and link below a folder, each folder before what it holds; other things are left out.
+
+    What vanishes or can't be read meanwhile is left out, as is what lies more than MAX_DEPTH folders deep.
+    """
+    ahead: list[tuple[str, ...]] = [()]
+    while ahead:
+        parts = ahead.pop()
+        try:
+            opened = _open_folder(folder, parts)
+        except OSError:
+            continue
+        try:
+            folders = []
+            for name, found in entries(opened):
+                entry = Entry("/".join([*parts, name]), name, opened, found)
+                if entry.is_folder or entry.is_file or stat.S_ISLNK(found.st_mode):
+                    yield entry
+                if entry.is_folder and len(parts) < MAX_DEPTH:
+                    folders.append((*parts, name))
+            ahead += reversed(folders)
+        finally:
+            os.close(opened)
+
+
+def _open_folder(folder: Path, parts: Sequence[str]) -> int:
+    """From the top each time: a folder that waits is a path, not a descriptor, of which there are few."""
+    at = os.open(folder, _READ | os.O_DIRECTORY)
+    for part in parts:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=at)
+        finally:
+            os.close(at)
+        at = inner
+    return at
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy folders, files (modes and times too) and links (as links) into a folder that may hold something.
+
+    Neither side is left over a link, even if a container changes both meanwhile. What can't be read is left out;
+    OSError if the target can't be written.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in walk(source):
+        parent = _open_folder(target, tuple(entry.path.split("/")[:-1]))
+        try:
+            _copy(entry, parent)
+        finally:
+            os.close(parent)
+
+
+def _copy(entry: Entry, parent: int) -> None:
+    if entry.is_folder:
+        _make_folder(entry, parent)
+        return
+    try:
+        target = entry.target
+        content = None if target is not None else entry.open()
+    except OSError:
+        return  # gone, or another thing by now
+    with suppress(FileNotFoundError):
+        os.unlink(entry.name, dir_fd=parent)
+    if target is not None:
+        os.symlink(target, entry.name, dir_fd=parent)
+    elif content is not None:
+        with content, open(os.open(entry.name, _NEW, 0o600, dir_fd=parent), "wb") as out:
+            shutil.copyfileobj(content, out, 1 << 20)
+            out.flush()
+            os.fchmod(out.fileno(), stat.S_IMODE(entry.stat.st_mode) & 0o777)
+            os.utime(out.fileno(), ns=(entry.stat.st_atime_ns, entry.stat.st_mtime_ns))
+
+
+def _make_folder(entry: Entry, parent: int) -> None:
+    try:
+        os.mkdir(entry.name, dir_fd=parent)
+    except FileExistsError:
+        if stat.S_ISDIR(os.stat(entry.name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return
+        os.unlink(entry.name, dir_fd=parent)
+        os.mkdir(entry.name, dir_fd=parent)
+    opened = os.open(entry.name, _FOLDER, dir_fd=parent)
+    try:
+        os.fchmod(opened, stat.S_IMODE(entry.stat.st_mode) & 0o777 | 0o700)
+    finally:
+        os.close(opened)

@@ -1,0 +1,476 @@
+"""What a template may say, and the work that it may ask for. Pure.
+
+Jinja reads the template; what it read is evaluated here, node by node, against a list of what is allowed and a
+budget. Compiled by Jinja it could neither be stopped nor measured: a few characters of a loop or of a width keep a
+machine busy.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from jinja2 import Undefined, UndefinedError, nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+MAX_STEPS = 200_000  # parts of expressions that are evaluated for one file
+MAX_TEMPLATES = 250_000  # characters of templates in one file
+MAX_RENDERED = 1_000_000  # characters that one file's templates come to
+_MAX_WIDTH = 999  # of a formatted number
+MAX_TEXT = 100_000  # characters of a text that is changed, items of a list that is made
+MAX_BITS = 4096  # of a whole number
+MAX_RANGE = 10_000
+MAX_NESTED = 50
+_OVERHEAD = 100  # each template takes time of its own to be read
+_CACHED = 64  # templates of one file: loops render the same again
+
+JINJA = ImmutableSandboxedEnvironment(optimized=False, cache_size=0)
+_WIDTH = re.compile(r"%[^a-zA-Z%]*?(\*|[0-9]{4})")
+
+FILTERS = frozenset(
+    """abs capitalize count d default first float format int items join last length list lower map max min
+    replace reverse round sort string sum title tojson trim truncate unique upper""".split()
+)
+TESTS = frozenset(
+    """boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower
+    lt mapping ne none number odd sameas sequence string true undefined upper""".split()
+)
+METHODS: dict[type, frozenset[str]] = {
+    str: frozenset("capitalize endswith lower lstrip replace rstrip split startswith strip title upper".split()),
+    dict: frozenset("get items keys values".split()),
+}
+_SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "in": lambda left, right: left in right,
+    "notin": lambda left, right: left not in right,
+}
+
+
+class NotAllowed(Exception):
+    """What a template may not do."""
+
+
+class Budget:
+    """The work that is left for the templates of one file."""
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
+        self.templates = MAX_TEMPLATES
+        self.rendered = MAX_RENDERED
+        self.parsed: dict[str, nodes.Template] = {}
+
+    def count_template(self, text: str) -> None:
+        self.templates -= len(text) + _OVERHEAD
+        if self.templates < 0:
+            raise NotAllowed(f"the templates of this file have more than {MAX_TEMPLATES} characters")
+
+    def count_rendered(self, characters: int) -> None:
+        self.rendered -= characters
+        if self.rendered < 0:
+            raise NotAllowed(f"the templates of this file come to more than {MAX_RENDERED} characters")
+
+    def spend(self, steps: int = 1) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise NotAllowed(f"the templates of this file ask for more than {MAX_STEPS} steps")
+
+
+def rendered(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
+    """A text with its templates replaced. Raises NotAllowed, and whatever an expression does."""
+    return _Scope(variables, budget).text(_parsed(text, budget))
+
+
+def evaluated(expression: str, variables: Mapping[str, Any], budget: Budget) -> Any:
+    """The value of an expression without braces."""
+    budget.count_template(expression)
+    try:
+        parser = Parser(JINJA, expression, state="variable")
+        node = parser.parse_expression()
+    except RecursionError as error:
+        raise NotAllowed("it is nested too deep") from error
+    if not parser.stream.eos:
+        raise ValueError("there is something behind the expression")
+    return _Scope(variables, budget).value(node)
+
+
+def _parsed(text: str, budget: Budget) -> nodes.Template:
+    if text in budget.parsed:
+        budget.spend(1)
+        return budget.parsed[text]
+    budget.count_template(text)
+    try:
+        found = JINJA.parse(text)
+    except RecursionError as error:
+        raise NotAllowed("it is nested too deep") from error
+    if len(budget.parsed) < _CACHED:
+        budget.parsed[text] = found
+    return found
+
+
+class _Scope:
+    """Names and their values, inside a template or a loop of it."""
+
+    def __init__(self, variables: Mapping[str, Any], budget: Budget, depth: int = 0) -> None:
+        self._names = dict(variables)
+        self._budget = budget
+        self._depth = depth
+
+    def text(self, template: nodes.Template) -> str:
+        return "".join(self._run(template.body))
+
+    # -- statements -------------------------------------------------------------------------------------------------
+
+    def _run(self, body: Iterable[nodes.Node]) -> list[str]:
+        made: list[str] = []
+        for node in body:
+            self._budget.spend()
+            if isinstance(node, nodes.Output):
+                made += [self._printed(part) for part in node.nodes]
+            elif isinstance(node, nodes.If):
+                made += self._run(self._taken(node))
+            elif isinstance(node, nodes.For):
+                made += self._repeated(node)
+            elif isinstance(node, nodes.Assign) and isinstance(node.target, nodes.Name):
+                self._names[node.target.name] = self.value(node.node)
+            else:
+                raise NotAllowed(f"`{_tag(node)}` is not allowed in a template")
+        return made
+
+    def _printed(self, node: nodes.Node) -> str:
+        if isinstance(node, nodes.TemplateData):
+            found = node.data
+        else:
+            value = self.value(node)
+            found = value if isinstance(value, str) else self._shown(value)
+        self._budget.count_rendered(len(found))
+        return found
+
+    def _shown(self, value: Any) -> str:
+        if self._weigh(value) > MAX_TEXT:
+            raise NotAllowed(f"a text that is made has at most {MAX_TEXT} characters")
+        return str(value)
+
+    def _weigh(self, *values: Any) -> int:
+        """About how many characters these have as texts. What looks at all of them is paid for here."""
+        size, stack = 0, list(values)
+        while stack:
+            value = stack.pop()
+            self._budget.spend()
+            if isinstance(value, str):
+                size += len(value)
+                self._budget.spend(len(value) // 500)
+            elif isinstance(value, dict):
+                self._budget.spend(len(value))
+                stack += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple):
+                self._budget.spend(len(value))
+                stack += value
+            size += 4
+        return size
+
+    def _taken(self, node: nodes.If) -> list[nodes.Node]:
+        if self.value(node.test):
+            return node.body
+        for other in node.elif_:
+            if self.value(other.test):
+                return other.body
+        return node.else_
+
+    def _repeated(self, node: nodes.For) -> list[str]:
+        if node.recursive:
+            raise NotAllowed("`recursive` is not allowed in a template")
+        items = []
+        for item in self._items(self.value(node.iter)):
+            self._budget.spend()
+            inner = self._inner(self._bound(node.target, item))
+            if node.test is None or inner.value(node.test):
+                items.append(item)
+        made: list[str] = []
+        for index, item in enumerate(items):
+            loop = _loop(index, items)
+            made += self._inner({"loop": loop, **self._bound(node.target, item)})._run(node.body)
+        return made if items else self._inner({})._run(node.else_)
+
+    def _inner(self, names: Mapping[str, Any]) -> _Scope:
+        if self._depth >= MAX_NESTED:
+            raise NotAllowed(f"it is nested more than {MAX_NESTED} levels deep")
+        self._budget.spend(1 + len(self._names) // 10)  # they are copied
+        return _Scope({**self._names, **names}, self._budget, self._depth + 1)
+
+    def _bound(self, target: nodes.Node, item: Any) -> dict[str, Any]:
+        if isinstance(target, nodes.Name):
+            return {target.name: item}
+        if not isinstance(target, nodes.Tuple) or not all(isinstance(name, nodes.Name) for name in target.items):
+            raise NotAllowed("`for` takes a name, or names with commas between")
+        values = self._items(item)
+        if len(values) != len(target.items):
+            raise ValueError(f"{len(target.items)} names for {len(values)} values")
+        return {cast(nodes.Name, name).name: value for name, value in zip(target.items, values, strict=True)}
+
+    def _items(self, value: Any) -> list[Any]:
+        if isinstance(value, Undefined):
+            return []
+        if not isinstance(value, str | list | tuple | dict | range):
+            raise TypeError(f"a {type(value).__name__} is no list")
+        self._budget.spend(len(value) // 10)
+        return list(value)
+
+    # -- expressions ------------------------------------------------------------------------------------------------
+
+    def value(self, node: nodes.Node) -> Any:
+        self._budget.spend()
+        evaluate = _EXPRESSIONS.get(type(node))
+        if evaluate is None:
+            raise NotAllowed(f"`{_tag(node)}` is not allowed in a template")
+        return self._kept(evaluate(self, node))
+
+    def _kept(self, value: Any) -> Any:
+        """Values as they are meant: what has grown beyond is work that nobody asked for."""
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise NotAllowed("a number is too large")
+        return value
+
+    def _made(self, value: Any) -> Any:
+        """What was made of values, not taken as it is."""
+        if isinstance(value, str | list | tuple | dict):
+            if len(value) > MAX_TEXT:
+                raise NotAllowed(f"a text or a list that is made has at most {MAX_TEXT} characters or items")
+            self._budget.spend(len(value) // 100)
+        return str(value) if isinstance(value, Markup) else value
+
+    def _const(self, node: nodes.Const) -> Any:
+        return node.value
+
+    def _name(self, node: nodes.Name) -> Any:
+        return self._names[node.name] if node.name in self._names else JINJA.undefined(name=node.name)
+
+    def _list(self, node: nodes.List) -> list[Any]:
+        return [self.value(item) for item in node.items]
+
+    def _tuple(self, node: nodes.Tuple) -> tuple[Any, ...]:
+        return tuple(self.value(item) for item in node.items)
+
+    def _dict(self, node: nodes.Dict) -> dict[Any, Any]:
+        pairs = [(self.value(pair.key), self.value(pair.value)) for pair in node.items]
+        self._weigh(*(key for key, _ in pairs))
+        return dict(pairs)
+
+    def _cond(self, node: nodes.CondExpr) -> Any:
+        if self.value(node.test):
+            return self.value(node.expr1)
+        return self.value(node.expr2) if node.expr2 else JINJA.undefined("there is no else")
+
+    def _and(self, node: nodes.And) -> Any:
+        return self.value(node.left) and self.value(node.right)
+
+    def _or(self, node: nodes.Or) -> Any:
+        return self.value(node.left) or self.value(node.right)
+
+    def _one(self, node: nodes.UnaryExpr) -> Any:
+        value = self.value(node.node)
+        return not value if isinstance(node, nodes.Not) else -value if isinstance(node, nodes.Neg) else +value
+
+    def _two(self, node: nodes.BinExpr) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        if isinstance(node, nodes.Mul):
+            _check_product(left, right)
+        elif isinstance(node, nodes.Pow):
+            _check_power(left, right)
+        elif isinstance(node, nodes.Mod) and isinstance(left, str):
+            self._check_format(left, right)
+        return self._made(_OPERATORS[type(node)](left, right))
+
+    def _concat(self, node: nodes.Concat) -> Any:
+        values = [self.value(part) for part in node.nodes]
+        parts = [value if isinstance(value, str) else self._shown(value) for value in values]
+        _check_length(sum(map(len, parts)))
+        return self._made("".join(parts))
+
+    def _compare(self, node: nodes.Compare) -> bool:
+        left = self.value(node.expr)
+        for operand in node.ops:
+            right = self.value(operand.expr)
+            self._weigh(left, right)
+            if not _SIGNS[operand.op](left, right):
+                return False
+            left = right
+        return True
+
+    def _item(self, node: nodes.Getitem) -> Any:
+        value = self.value(node.node)
+        if isinstance(node.arg, nodes.Slice):
+            if not isinstance(value, str | list | tuple):
+                raise TypeError(f"a {type(value).__name__} has no parts")
+            parts = (node.arg.start, node.arg.stop, node.arg.step)
+            return self._made(value[slice(*(None if part is None else self.value(part) for part in parts))])
+        return self._member(value, self.value(node.arg))
+
+    def _attribute(self, node: nodes.Getattr) -> Any:
+        return self._member(self.value(node.node), node.attr)
+
+    def _member(self, value: Any, key: Any) -> Any:
+        """An item, never an attribute."""
+        if isinstance(value, Undefined):
+            raise UndefinedError(value._undefined_message)
+        self._weigh(key)
+        try:
+            if isinstance(value, dict) or (isinstance(value, str | list | tuple) and isinstance(key, int)):
+                return value[key]
+        except LookupError:
+            return JINJA.undefined(obj=value, name=key)
+        raise NotAllowed(f"`{str(key)[:50]}` of a {type(value).__name__} can't be reached")
+
+    def _filter(self, node: nodes.Filter) -> Any:
+        if node.node is None or node.dyn_args or node.dyn_kwargs:
+            raise NotAllowed(f"the filter `{node.name}` can't be used so")
+        value, arguments = self.value(node.node), [self.value(argument) for argument in node.args]
+        named = {str(pair.key): self.value(pair.value) for pair in node.kwargs}
+        if node.name != "map":
+            return self._filtered(node.name, value, arguments, named)
+        if not arguments or named:
+            raise NotAllowed("`map` takes the name of a filter")
+        return [self._filtered(str(arguments[0]), item, arguments[1:], {}) for item in self._items(value)]
+
+    def _filtered(self, name: str, value: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+        if name not in FILTERS or "attribute" in named:
+            raise NotAllowed(f"the filter `{name}` is not allowed in a template")
+        if name not in _AS_IT_IS:
+            self._check_filter(name, value, [*arguments, *named.values()])
+        found = JINJA.call_filter(name, value, arguments, named, eval_ctx=nodes.EvalContext(JINJA))
+        if hasattr(found, "__next__"):
+            found = list(found)
+        return self._kept(found if name in _AS_IT_IS else self._made(found))
+
+    def _check_filter(self, name: str, value: Any, arguments: list[Any]) -> None:
+        size = self._weigh(value, *arguments)
+        if name == "replace":
+            self._check_replaced(str(value), arguments)
+        elif name == "join":
+            parts = len(value) if hasattr(value, "__len__") else 0
+            _check_length(size + parts * (len(str(arguments[0])) if arguments else 0))
+            if len(arguments) > 1:
+                raise NotAllowed("`join` takes a text")
+        elif name == "format":
+            self._check_format(str(value), arguments)
+        elif name == "sum" and isinstance(value, list | tuple):
+            if not all(isinstance(item, int | float) for item in (*value, *arguments)):
+                raise NotAllowed("`sum` is for numbers")
+        elif name in ("round", "int") and any(isinstance(n, int | float) and abs(n) > 300 for n in arguments[:1]):
+            raise NotAllowed(f"`{name}` takes a number up to 300")
+        elif name in ("min", "max", "unique", "sort") and any(isinstance(argument, str) for argument in arguments):
+            raise NotAllowed(f"`{name}` takes no attribute")
+
+    def _check_replaced(self, text: str, arguments: list[Any]) -> None:
+        old, new = (str(argument) for argument in arguments[:2])
+        _check_length(len(text) + (text.count(old)) * len(new))
+
+    def _check_format(self, text: str, values: Any) -> None:
+        if _WIDTH.search(text):
+            raise NotAllowed("a width in a format has at most three digits")
+        _check_length(len(text) + text.count("%") * (_MAX_WIDTH + self._weigh(values)))
+
+    def _test(self, node: nodes.Test) -> Any:
+        if node.name not in TESTS or node.dyn_args or node.dyn_kwargs or node.kwargs:
+            raise NotAllowed(f"the test `{node.name}` is not allowed in a template")
+        value, arguments = self.value(node.node), [self.value(argument) for argument in node.args]
+        self._weigh(value, *arguments)
+        return JINJA.call_test(node.name, value, arguments)
+
+    def _call(self, node: nodes.Call) -> Any:
+        if node.dyn_args or node.dyn_kwargs or node.kwargs:
+            raise NotAllowed("functions take plain values in a template")
+        arguments = [self.value(argument) for argument in node.args]
+        if isinstance(node.node, nodes.Getattr):
+            return self._method(self.value(node.node.node), node.node.attr, arguments)
+        if isinstance(node.node, nodes.Name) and node.node.name == "range" and "range" not in self._names:
+            found = range(*arguments)
+            if len(found) > MAX_RANGE:
+                raise NotAllowed(f"`range` gives at most {MAX_RANGE} numbers")
+            return found
+        raise NotAllowed("the only function of a template is `range`")
+
+    def _method(self, value: Any, name: str, arguments: list[Any]) -> Any:
+        if isinstance(value, Undefined):
+            raise UndefinedError(value._undefined_message)
+        if name not in METHODS.get(type(value), ()):
+            raise NotAllowed(f"`{name}` of a {type(value).__name__} can't be reached")
+        self._weigh(value, *arguments)
+        if name == "replace" and len(arguments) > 1:
+            self._check_replaced(value, arguments)
+        found = getattr(value, name)(*arguments)
+        return self._made(list(found) if name in ("keys", "values", "items") else found)
+
+
+_AS_IT_IS = frozenset({"default", "d", "first", "last", "length", "count"})
+_OPERATORS: dict[type[nodes.BinExpr], Callable[[Any, Any], Any]] = {
+    nodes.Add: operator.add,
+    nodes.Sub: operator.sub,
+    nodes.Mul: operator.mul,
+    nodes.Div: operator.truediv,
+    nodes.FloorDiv: operator.floordiv,
+    nodes.Mod: operator.mod,
+    nodes.Pow: operator.pow,
+}
+_EXPRESSIONS: dict[type[nodes.Node], Callable[[_Scope, Any], Any]] = {
+    nodes.Const: _Scope._const,
+    nodes.Name: _Scope._name,
+    nodes.List: _Scope._list,
+    nodes.Tuple: _Scope._tuple,
+    nodes.Dict: _Scope._dict,
+    nodes.CondExpr: _Scope._cond,
+    nodes.And: _Scope._and,
+    nodes.Or: _Scope._or,
+    nodes.Not: _Scope._one,
+    nodes.Neg: _Scope._one,
+    nodes.Pos: _Scope._one,
+    **dict.fromkeys(_OPERATORS, _Scope._two),
+    nodes.Concat: _Scope._concat,
+    nodes.Compare: _Scope._compare,
+    nodes.Getitem: _Scope._item,
+    nodes.Getattr: _Scope._attribute,
+    nodes.Filter: _Scope._filter,
+    nodes.Test: _Scope._test,
+    nodes.Call: _Scope._call,
+}
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_TEXT:
+        raise NotAllowed(f"a text or a list that is made has at most {MAX_TEXT} characters or items")
+
+
+def _check_product(left: Any, right: Any) -> None:
+    several, times = (left, right) if hasattr(left, "__len__") else (right, left)
+    if hasattr(several, "__len__") and isinstance(times, int):
+        _check_length(len(several) * times)
+
+
+def _check_power(left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_BITS:
+        raise NotAllowed("a number is too large")
+
+
+def _loop(index: int, items: list[Any]) -> dict[str, Any]:
+    """`loop` inside a `for`."""
+    count = len(items)
+    around = {"previtem": items[index - 1]} if index else {}
+    around |= {"nextitem": items[index + 1]} if index + 1 < count else {}
+    return {
+        **{"index": index + 1, "index0": index, "revindex": count - index, "revindex0": count - index - 1},
+        **{"first": index == 0, "last": index == count - 1, "length": count, **around},
+    }
+
+
+def _tag(node: nodes.Node) -> str:
+    return {"Macro": "macro", "CallBlock": "call", "AssignBlock": "set", "Assign": "set of several names"}.get(
+        type(node).__name__, type(node).__name__.lower()
+    )

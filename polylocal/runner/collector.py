@@ -1,0 +1,166 @@
+"""Keeps the disk from filling: finds what polylocal made and nobody needs, and removes it; nothing of others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from polylocal import clock, logs
+from polylocal.disk import Item, size_of
+from polylocal.errors import EngineError
+from polylocal.runner import gc, recovery
+from polylocal.runner.engine.base import Found
+from polylocal.runner.gc import Leftover
+from polylocal.runner.tools import Tools
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 600.0  # between two collections that nobody asked for
+SOON_S = 30.0  # the same while the disk is full
+_HALF_MADE_S = 3600.0  # what is in the making has been finished by then
+_JUST_MADE_S = 60.0  # its row may be on the way
+_MANY = 500
+
+
+class Collector:
+    """Thread-safe: one collection at a time."""
+
+    def __init__(self, tools: Tools, in_hand: Callable[[], set[str]]) -> None:
+        """`in_hand`: uuids of the runs that a thread works on."""
+        self._tools = tools
+        self._in_hand = in_hand
+        self._lock = threading.Lock()
+        self._next_at = time.monotonic() + SOON_S
+
+    def look(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
+        """Everything that takes room, and what of it would go. `budget_gib` None: the one that is set.
+
+        `asked`: a person wants it. Else people's files stay, even those that no row speaks of.
+        """
+        budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
+        tools = self._tools
+        found = tools.engine.images(tools.installation)
+        images = gc.images(found, tools.store.runs.build_uses(), int(budget * 2**30))
+        return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
+
+    def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
+        """Remove what goes. Returns everything as `look` does; what could not be removed does not go."""
+        with self._lock:
+            items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
+        gone = [item for item in items if item.goes]
+        if gone:
+            freed = sum(item.size_bytes for item in gone) / 2**20
+            log.info("collected %d things, %.0f MiB: %s", len(gone), freed, ", ".join(i.name for i in gone[:10]))
+        return items
+
+    def is_due(self) -> bool:
+        """Now and then; and every little while as long as the disk is full."""
+        now = time.monotonic()
+        is_full = self._tools.disk.problem() is not None
+        if self._tools.link.info is None or now < (self._next_at - EVERY_S + SOON_S if is_full else self._next_at):
+            return False
+        self._next_at = now + EVERY_S
+        return True
+
+    def collect_by_itself(self) -> None:
+        """What nobody needs. On a full disk that is every image that can be made again."""
+        self.collect(0.0 if self._tools.disk.problem() else None, asked=False)
+
+    def _containers(self) -> list[Item]:
+        tools = self._tools
+        found = tools.engine.containers(tools.installation)
+        rows = {run.uuid: run for run in (tools.store.runs.by_uuid(_uuid(item)) for item in found) if run}
+        removals = recovery.plan(found, rows, self._in_hand(), clock.now())
+        open_ones = {uuid for uuid, run in rows.items() if run.finished_at is None}
+        return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in open_ones})
+
+    # -- leftovers ------------------------------------------------------------------------------------------------
+
+    def _leftovers(self) -> Iterator[Leftover]:
+        root = self._tools.home.root
+        yield from self._of_runs(root / "contexts", "handed over to a run that is done", needs_word=False)
+        for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
+            if _age_s(path) > _HALF_MADE_S:
+                yield self._leftover(path, "an upload that came to no end", needs_word=False)
+        for folder in sorted((root / "logs").glob("*")):
+            yield from self._of_runs(folder, "the log of no run that is known", needs_word=True)
+        known = self._tools.store.projects.uuids()
+        for path in sorted((root / "code").glob("*")):
+            if path.name not in known and "-" not in path.name and _age_s(path) > _HALF_MADE_S:
+                yield self._leftover(path, "the code of no project that is known", needs_word=True)
+
+    def _of_runs(self, folder: Path, why: str, *, needs_word: bool) -> Iterator[Leftover]:
+        """What lies in a folder under the uuids of runs that are unknown; or done, unless it is theirs for good."""
+        by_uuid: dict[str, list[Path]] = {}
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(folder):
+                by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
+        names = sorted(by_uuid)
+        for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
+            known, in_hand = self._tools.store.runs.known(uuids), self._in_hand()
+            for uuid in uuids:
+                if uuid in in_hand or (uuid in known and (needs_word or known[uuid])):
+                    continue
+                paths = (path for path in by_uuid[uuid] if _age_s(path) > _JUST_MADE_S)
+                yield from (self._leftover(path, why, needs_word=needs_word) for path in paths)
+
+    def _leftover(self, path: Path, why: str, *, needs_word: bool) -> Leftover:
+        used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
+        return Leftover(str(path.relative_to(self._tools.home.root)), size_of(path), used, why, needs_word)
+
+    # -- removing -------------------------------------------------------------------------------------------------
+
+    def _without(self, item: Item) -> Item:
+        """Remove one thing. What was needed again in the meantime, or can't be removed, stays."""
+        tools = self._tools
+        try:
+            if item.kind == "image":
+                return item if self._remove_image(item) else replace(item, goes=False, reason=f"in use: {item.reason}")
+            if item.kind == "container":
+                tools.engine.remove(item.id)
+            else:
+                _remove_path(tools.home.root / item.id)
+        except (EngineError, OSError) as error:
+            log.warning("%s %s can't be removed: %s", item.kind, item.name, error)
+            return replace(item, goes=False, reason=f"can't be removed: {error}")
+        return item
+
+    def _remove_image(self, item: Item) -> bool:
+        tools = self._tools
+        uses = {use.image_id: use for use in tools.store.runs.build_uses().values() if use.image_id}
+        use = uses.get(item.id)
+        if use and use.is_open:
+            return False
+        if use:  # first: a run that asks for it from now on has it made again
+            build = tools.store.runs.by_uuid(use.uuid)
+            if build:
+                tools.store.runs.record(build, is_valid=False)
+        for name in (item.name, item.id):
+            tools.engine.remove_image(name)
+        return tools.engine.image_id(item.id) is None
+
+
+def _uuid(found: Found) -> str:
+    return found.run.partition("/")[2]
+
+
+def _age_s(path: Path) -> float:
+    with suppress(FileNotFoundError):
+        return time.time() - path.lstat().st_mtime
+    return 0.0
+
+
+def _remove_path(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+        logs.times_of(path).unlink(missing_ok=True)

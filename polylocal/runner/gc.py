@@ -1,0 +1,83 @@
+"""What this installation made, and what of it can go: images by when they were last used, and leftovers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from polylocal.disk import Item
+from polylocal.runner.engine.base import Found, Image
+from polylocal.store.rows import BuildUse
+
+OVER_BUDGET = "least recently used, and the images are over the budget"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder under the home folder that belongs to no run that could need it."""
+
+    path: str  # relative to the home folder
+    size_bytes: int
+    last_used: str
+    why: str
+    needs_word: bool  # goes only if a person asks for it: it may be somebody's
+
+
+def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int) -> list[Item]:
+    """Each image, the least recently used first. Those that go bring the rest under the budget, if that can be;
+    what belongs to no build goes in any case; what is in use or pinned stays in any case."""
+    items = sorted((_image(image, uses.get(image.build)) for image in found), key=lambda item: item.last_used)
+    left = sum(item.size_bytes for item in items if not item.goes)
+    judged = []
+    for item in items:
+        if not item.goes and item.can_go and left > budget_bytes:
+            item = replace(item, goes=True, reason=OVER_BUDGET)
+            left -= item.size_bytes
+        judged.append(item)
+    return judged
+
+
+def _image(image: Image, use: BuildUse | None) -> Item:
+    name = image.names[0] if image.names else image.id
+    if use is None:
+        return Item("image", name, image.id, image.size_bytes, image.created_at, "of no build that is known", goes=True)
+    reason = f"of {use.label}"
+    if not image.names and use.image_id != image.id:
+        return Item("image", name, image.id, image.size_bytes, use.last_used, f"left over from {use.label}", goes=True)
+    if use.is_open:
+        reason = f"{use.label} is under way, or a run that needs it"
+    elif use.is_pinned:
+        reason = f"pinned: {use.label}, or a run of it, is bookmarked"
+    can_go = not (use.is_open or use.is_pinned)
+    return Item("image", name, image.id, image.size_bytes, use.last_used, reason, can_go=can_go)
+
+
+def containers(found: Iterable[Found], removals: Mapping[str, str]) -> list[Item]:
+    """`removals`: container id → why it goes."""
+    return [
+        Item(
+            "container",
+            container.run or container.id[:12],
+            container.id,
+            0,
+            "",
+            removals.get(container.id, f"{container.status}, of a run that is kept or under way"),
+            goes=container.id in removals,
+        )
+        for container in found
+    ]
+
+
+def files(leftovers: Iterable[Leftover], *, asked: bool) -> list[Item]:
+    return [
+        Item(
+            kind="log" if left.path.startswith("logs/") else "folder",
+            name=left.path,
+            id=left.path,
+            size_bytes=left.size_bytes,
+            last_used=left.last_used,
+            reason=left.why,
+            goes=asked or not left.needs_word,
+        )
+        for left in leftovers
+    ]

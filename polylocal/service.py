@@ -1,0 +1,286 @@
+"""The daemon as a service of the person who installs it: systemd on Linux, launchd on macOS. Rendering is pure."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polylocal.errors import SetupError
+from polylocal.paths import Home
+
+UNIT = "polylocal.service"
+LABEL = "io.polylocal.daemon"
+_CALL_S = 30.0
+_KEPT_ENGINE = ("DOCKER_HOST",)
+_NOT_KEPT = ("POLYLOCAL_HOME", "POLYLOCAL_URL", "POLYLOCAL_TOKEN", "POLYLOCAL_PROJECT")  # of the command line
+_QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"', "%": "%%", **{n: f"\\x{n:02x}" for n in (*range(1, 32), 127)}})
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is to run: `python -m polylocal serve` on a home folder, with some of today's environment."""
+
+    home: Home
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> list[str]:
+        return [self.python, "-m", "polylocal", "serve", "--background", "--home", str(self.home.root)]
+
+
+def kept(environ: Mapping[str, str]) -> dict[str, str]:
+    """Of an environment what the daemon reads, sorted: the engine's address, and settings."""
+    names = (name for name in environ if name.startswith("POLYLOCAL_") and name not in _NOT_KEPT)
+    return {name: environ[name] for name in sorted([*names, *(name for name in _KEPT_ENGINE if name in environ)])}
+
+
+def render_unit(service: Service) -> str:
+    """A unit of systemd's. Containers go on when the daemon ends, and so does everything else that it began."""
+    environment = "".join(f"Environment={_word(f'{k}={v}')}\n" for k, v in service.environment.items())
+    command = " ".join(_word(part) for part in service.command)
+    if "$" in command:
+        command = f":{command}"  # no variable is to be put in; before systemd 244 there is no such mark
+    return f"""\
+[Unit]
+Description=polylocal, the Polyaxon v0 API on this machine
+StartLimitIntervalSec=300
+StartLimitBurst=5
+
+[Service]
+{environment}ExecStart={command}
+KillMode=process
+Restart=on-failure
+RestartSec=5
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def _word(text: str) -> str:
+    """One word for systemd: in quotes, with its escapes; `%` would begin a specifier."""
+    return f'"{text.translate(_QUOTED)}"'
+
+
+def render_plist(service: Service) -> str:
+    """A property list of launchd's."""
+    output = str(service.home.daemon_output)
+    content: dict[str, object] = {
+        "Label": LABEL,
+        "ProgramArguments": service.command,
+        "EnvironmentVariables": dict(service.environment),
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 5,
+        "AbandonProcessGroup": True,  # nothing but the daemon is ended with it
+        "StandardOutPath": output,
+        "StandardErrorPath": output,
+    }
+    if not service.environment:
+        del content["EnvironmentVariables"]
+    try:
+        return plistlib.dumps(content, sort_keys=False).decode()
+    except ValueError as error:
+        raise SetupError(f"a name or a value is none that launchd could read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, line by line, and what is left to type."""
+
+    lines: list[str]
+    to_type: list[str] = field(default_factory=list)
+
+
+class Manager:
+    """The manager of services of one person on this machine."""
+
+    def __init__(self, environ: Mapping[str, str], home: Path) -> None:
+        self._environ = environ
+        self._home = home
+
+    @property
+    def file(self) -> Path:
+        raise NotImplementedError
+
+    def render(self, service: Service) -> str:
+        raise NotImplementedError
+
+    def install(self, service: Service) -> Done:
+        """Write the file and start the daemon. Raises SetupError."""
+        text = self.render(service)
+        before = self._read()
+        lines = [f"{self.file} is there already, as it should be"]
+        if before != text:
+            self._write(text)
+            lines = [f"{self.file} {'written' if before is None else 'replaced: it was another one'}"]
+        if service.environment:
+            lines.append(f"It keeps from your environment: {', '.join(service.environment)}")
+        return Done([*lines, *self._begin(is_new=before != text)], self._left())
+
+    def remove(self) -> Done:
+        """End the daemon and take the file away. Raises SetupError."""
+        if self._read() is None:
+            return Done([f"There is no {self.file}: nothing to remove"])
+        lines = self._end()
+        self.file.unlink()
+        self._forget()
+        return Done([*lines, f"{self.file} removed; the home folder and running containers stay"])
+
+    def would_start_another(self) -> bool:
+        """Whether to install means to start a daemon, and none runs as the service yet."""
+        raise NotImplementedError
+
+    def status(self) -> str:
+        """One line."""
+        if self._read() is None:
+            return f"not installed; `polylocal service install` writes {self.file}"
+        return f"{self.file}: {self._state()}"
+
+    def _begin(self, is_new: bool) -> list[str]:
+        raise NotImplementedError
+
+    def _end(self) -> list[str]:
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """What is to be done after the file is gone."""
+
+    def _state(self) -> str:
+        raise NotImplementedError
+
+    def _left(self) -> list[str]:
+        """Commands that the person is to type."""
+        return []
+
+    def _read(self) -> str | None:
+        try:
+            return self.file.read_text()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise SetupError(f"{self.file} can't be read: {error}") from error
+
+    def _write(self, text: str) -> None:
+        beside = self.file.with_name(f"{self.file.name}.new")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(text)
+            beside.replace(self.file)
+        except (OSError, UnicodeError) as error:
+            raise SetupError(f"{self.file} can't be written: {error}") from error
+
+    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                command, env=dict(self._environ), capture_output=True, text=True, check=False, timeout=_CALL_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return subprocess.CompletedProcess(command, 127, "", str(error))
+
+    def _must(self, *command: str) -> None:
+        done = self._call(*command)
+        if done.returncode:
+            words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+            raise SetupError(f"`{' '.join(command)}` failed: {words}")
+
+
+class Systemd(Manager):
+    @property
+    def file(self) -> Path:
+        config = self._environ.get("XDG_CONFIG_HOME") or ""
+        # by its specification one that is not absolute is to be ignored
+        return (Path(config) if config.startswith("/") else self._home / ".config") / "systemd" / "user" / UNIT
+
+    def render(self, service: Service) -> str:
+        return render_unit(service)
+
+    def would_start_another(self) -> bool:
+        return self._answers() and self._call("systemctl", "--user", "is-active", "--quiet", UNIT).returncode != 0
+
+    def _begin(self, is_new: bool) -> list[str]:
+        if not self._answers():
+            return []
+        self._must("systemctl", "--user", "daemon-reload")
+        self._must("systemctl", "--user", "enable", "--now", UNIT)
+        if is_new:
+            self._must("systemctl", "--user", "restart", UNIT)  # it may have run by what the file said before
+        return ["The daemon is started, now and whenever you log in"]
+
+    def _left(self) -> list[str]:
+        if not self._answers():
+            return ["systemctl --user daemon-reload", f"systemctl --user enable --now {UNIT}"]
+        return ["loginctl enable-linger    # to have it run without you being logged in"]
+
+    def _end(self) -> list[str]:
+        if not self._answers():
+            return ["No systemd of yours answers here: a daemon that runs goes on"]
+        self._must("systemctl", "--user", "disable", "--now", UNIT)
+        return ["The daemon has ended"]
+
+    def _forget(self) -> None:
+        if self._answers():
+            self._must("systemctl", "--user", "daemon-reload")
+
+    def _state(self) -> str:
+        if not self._answers():
+            return "no systemd of yours answers here"
+        words = (self._call("systemctl", "--user", verb, UNIT).stdout.strip() for verb in ("is-enabled", "is-active"))
+        return ", ".join(word or "unknown" for word in words)
+
+    def _answers(self) -> bool:
+        """Whether there is a manager for this person: in containers and over `su` there is none."""
+        return self._call("systemctl", "--user", "show-environment").returncode == 0
+
+
+class Launchd(Manager):
+    @property
+    def file(self) -> Path:
+        return self._home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+    def render(self, service: Service) -> str:
+        return render_plist(service)
+
+    def would_start_another(self) -> bool:
+        return not self._is_loaded()
+
+    def _begin(self, is_new: bool) -> list[str]:
+        is_loaded = self._is_loaded()
+        if is_loaded and is_new:
+            self._must("launchctl", "bootout", f"{self._domain}/{LABEL}")
+        if is_new or not is_loaded:
+            self._must("launchctl", "bootstrap", self._domain, str(self.file))
+        return ["The daemon is started, now and whenever you log in"]
+
+    def _end(self) -> list[str]:
+        if not self._is_loaded():
+            return []
+        self._must("launchctl", "bootout", f"{self._domain}/{LABEL}")
+        return ["The daemon has ended"]
+
+    def _state(self) -> str:
+        found = self._call("launchctl", "print", f"{self._domain}/{LABEL}")
+        states = [line.strip() for line in found.stdout.splitlines() if line.strip().startswith("state = ")]
+        return "not loaded" if found.returncode else (states or ["loaded"])[0].removeprefix("state = ")
+
+    def _is_loaded(self) -> bool:
+        return self._call("launchctl", "print", f"{self._domain}/{LABEL}").returncode == 0
+
+    @property
+    def _domain(self) -> str:
+        return f"gui/{os.getuid()}"
+
+
+def manager(environ: Mapping[str, str], platform: str = sys.platform) -> Manager:
+    """Of this machine. Raises SetupError where there is none that is known."""
+    kinds: dict[str, Callable[[Mapping[str, str], Path], Manager]] = {"linux": Systemd, "darwin": Launchd}
+    if platform not in kinds:
+        raise SetupError(f"on {platform} no manager of services is known here; `polylocal start` starts the daemon")
+    return kinds[platform](environ, Path(environ.get("HOME") or Path.home()))

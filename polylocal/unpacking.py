@@ -1,0 +1,456 @@
+"""An uploaded tar → plain files, folders and links in a new folder; everything else in it is refused.
+
+Python's `tarfile` reads the headers, nothing else of it is used: its extraction follows links, and believes sizes. What
+is read is counted after decompression, whatever the headers say.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import io
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from polylocal.errors import InvalidInput
+
+MAX_HEADER = 1 << 18  # bytes in front of one member: long names, PAX records
+MAX_HEADERS = 32 << 20  # of all members together, beyond what each has in any case: reading them takes its time
+MAX_NAME = 2048  # bytes of a path; git and the file system take 4096 with the folder in front
+MAX_STREAMS = 100_000  # compressed streams one after the other, as bgzip writes them
+MAX_STEPS = 1_000_000  # to see where all links lead
+_MEMORY = 128 << 20  # bytes that unpacking xz may take: `xz -9` needs 65 MiB
+_CHUNK = 1 << 18
+_BLOCK = 512
+_MOST_RECORDS = 1000
+# names that git keeps for itself, as some file systems read them: HFS+ ignores these, NTFS what is at the end
+_UNSEEN = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+_GITS_OWN = frozenset({".git", "git~1"})
+# `tarfile` looks for numbers with patterns that take quadratic time on long ones (CVE-2024-6232); no record has one
+_LONG_NUMBER = re.compile(rb"[0-9]{256}")
+# what a name in an archive can do to a disk: the archive's fault, not the disk's
+_NAME_FAULTS = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
+)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may come to; both are settings."""
+
+    max_unpacked_mib: int = 4096
+    max_upload_files: int = 100_000
+
+    @property
+    def size(self) -> int:
+        return self.max_unpacked_mib << 20
+
+
+def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> None:
+    """Unpack into an empty folder. Raises InvalidInput, and then some of it may be there already."""
+    with _explained():
+        top = os.open(folder, _FOLDER)
+        try:
+            _Unpacking(top, limits or Limits()).read(archive)
+        finally:
+            os.close(top)
+
+
+class _Refused(Exception):
+    """What is wrong with an archive, and what to do about it."""
+
+
+class _Unpacking:
+    def __init__(self, top: int, limits: Limits) -> None:
+        self._top = top
+        self._limits = limits
+        self._bytes = self._count = 0
+        self._folders: set[tuple[str, ...]] = set()
+        self._links: list[tuple[str, ...]] = []
+
+    def read(self, archive: BinaryIO) -> None:
+        # padding and headers come on top of what the files hold
+        tape = _Tape(_decompressed(archive), self._limits.size + self._limits.max_upload_files * 2 * _BLOCK, self._full)
+        with tarfile.TarFile(fileobj=tape) as tar:  # type: ignore[arg-type]  # has what tarfile calls
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if len(tar.pax_headers) > _MOST_RECORDS:  # each member gets a copy of them
+                    raise _Refused("Its global headers hold too much. Pack it with another program.")
+                self._add(member, tar, tape)
+                tape.expect_header()
+        if tape.last.strip(b"\0"):
+            raise tarfile.ReadError("a header in it is damaged")
+        self._check_links()
+
+    def _add(self, member: tarfile.TarInfo, tar: tarfile.TarFile, tape: _Tape) -> None:
+        parts = _parts(member)
+        if any(map(_is_gits_own, parts)):  # git would keep it as a bare link
+            return
+        self._count_one()
+        shown = repr(member.name)
+        if member.issparse():
+            raise _Refused(f"{shown} is a sparse file. Pack without `--sparse`.")
+        if member.isdir():
+            os.close(self._enter(parts, shown))
+            return
+        if not parts:
+            raise _Refused(f"{shown} names the folder itself.")
+        parent = self._enter(parts[:-1], shown)
+        try:
+            self._make(member, parts, parent, tar, tape)
+        finally:
+            os.close(parent)
+
+    def _make(
+        self, member: tarfile.TarInfo, parts: tuple[str, ...], parent: int, tar: tarfile.TarFile, tape: _Tape
+    ) -> None:
+        name, shown = parts[-1], repr(member.name)
+        if member.islnk():
+            self._link(member, parent, name)
+        elif member.issym():
+            if member.linkname.startswith("/") or not member.linkname:
+                raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no path inside the archive.")
+            _clear(name, parent)
+            os.symlink(member.linkname, name, dir_fd=parent)
+            self._links.append(parts)
+        elif member.isreg():
+            self._count_bytes(member.size)
+            _clear(name, parent)
+            file = os.open(name, _NEW, 0o755 if member.mode & 0o100 else 0o644, dir_fd=parent)
+            with open(file, "wb", buffering=0) as out:
+                self._copy(member, tar, tape, out)
+        else:
+            raise _Refused(f"{shown} is neither a file, a folder nor a link.")
+
+    def _copy(self, member: tarfile.TarInfo, tar: tarfile.TarFile, tape: _Tape, out: io.FileIO) -> None:
+        tape.expect_content()
+        content, left = tar.extractfile(member), member.size
+        while content and left:
+            chunk = content.read(min(_CHUNK, left))
+            if not chunk:
+                raise tarfile.ReadError("unexpected end of data")
+            out.write(chunk)
+            left -= len(chunk)
+
+    def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        """A second name of a file that came before; git reads it once more, so it counts once more."""
+        shown = repr(member.name)
+        parts = _split(member.linkname)
+        if not parts or ".." in parts or member.linkname.startswith("/"):
+            raise _Refused(f"{shown} is a link to {member.linkname!r}, outside of the archive.")
+        with suppress(FileNotFoundError):
+            source = self._enter(parts[:-1], shown, make=False)
+            try:
+                found = os.stat(parts[-1], dir_fd=source, follow_symlinks=False)
+                if not stat.S_ISREG(found.st_mode):
+                    raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no file.")
+                self._count_bytes(found.st_size)
+                os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            except FileExistsError:
+                self._replace(parts[-1], source, name, parent)
+            finally:
+                os.close(source)
+            return
+        raise _Refused(f"{shown} is a link to {member.linkname!r}, which does not come before it.")
+
+    def _replace(self, target: str, source: int, name: str, parent: int) -> None:
+        there, wanted = (os.stat(n, dir_fd=at, follow_symlinks=False) for n, at in ((name, parent), (target, source)))
+        if not os.path.samestat(there, wanted):  # a link to itself is what it is
+            _clear(name, parent)
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+
+    def _enter(self, parts: tuple[str, ...], shown: str, make: bool = True) -> int:
+        """Open a folder in the archive, step by step: nothing on the way is a link."""
+        at = os.dup(self._top)
+        for depth, part in enumerate(parts, 1):
+            try:
+                if make and parts[:depth] not in self._folders:
+                    self._make_folder(part, at)
+                    self._folders.add(parts[:depth])
+                inner = os.open(part, _FOLDER, dir_fd=at)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+                    raise _Refused(f"{shown} lies below {part!r}, which is no folder.") from error
+                raise
+            finally:
+                os.close(at)
+            at = inner
+        return at
+
+    def _make_folder(self, name: str, at: int) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=at)
+            self._count_one()
+
+    def _count_one(self) -> None:
+        self._count += 1
+        if self._count > self._limits.max_upload_files:
+            raise _Refused(
+                f"It holds more than {self._limits.max_upload_files} files and folders (max_upload_files). Leave out "
+                "what the code does not need with .polyaxonignore, or raise the setting."
+            )
+
+    def _count_bytes(self, size: int) -> None:
+        if size < 0:
+            raise tarfile.ReadError("a size below 0")
+        self._bytes += size
+        if self._bytes > self._limits.size:
+            raise self._full()
+
+    def _full(self) -> _Refused:
+        return _Refused(
+            f"Unpacked it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib). Leave out what the "
+            "code does not need with .polyaxonignore, or raise the setting."
+        )
+
+    def _check_links(self) -> None:
+        """Where each link leads in what was unpacked in the end: one may go through others."""
+        steps = MAX_STEPS
+        for parts in self._links:
+            steps = _follow(self._top, parts, steps)
+
+
+def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
+    """Walk to where a link leads; what is left of the steps. Raises _Refused: it leads out."""
+    shown, seen = "/".join(link), 0
+    here: list[str] = []
+    ahead = list(reversed(link))
+    while ahead:
+        steps -= 1
+        if steps < 0:
+            raise _Refused("Its links lead through too many others.")
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not here:
+                raise _Refused(f"{shown!r} is a link that leads out of the archive.")
+            here.pop()
+            continue
+        target = _target("/".join([*here, part]), top)
+        if target is None:
+            here.append(part)
+            continue
+        seen += 1
+        if seen > 40:  # where the kernel gives up as well: it leads nowhere
+            return steps
+        if target.startswith("/"):
+            raise _Refused(f"{shown!r} is a link that leads out of the archive.")
+        ahead.extend(reversed(target.split("/")))
+    return steps
+
+
+def _target(path: str, top: int) -> str | None:
+    try:
+        return os.readlink(path, dir_fd=top)
+    except OSError:
+        return None  # no link, or nothing
+
+
+def _clear(name: str, parent: int) -> None:
+    """A later member of the same name is the one that counts."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+
+
+def _parts(member: tarfile.TarInfo) -> tuple[str, ...]:
+    if member.name.startswith("/"):
+        raise _Refused(f"{member.name!r} has an absolute path. Pack with paths relative to the code.")
+    if len(os.fsencode(member.name)) > MAX_NAME:
+        raise _Refused(f"{member.name[:60]!r}… has a path of more than {MAX_NAME} bytes.")
+    parts = _split(member.name)
+    if ".." in parts:
+        raise _Refused(f"{member.name!r} would be outside the folder that it is unpacked into.")
+    return parts
+
+
+def _split(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+def _is_gits_own(name: str) -> bool:
+    return name.translate(_UNSEEN).partition(":")[0].rstrip(" .").lower() in _GITS_OWN
+
+
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's object with the face of the other two."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(31)
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+
+def _xz() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_MEMORY)
+
+
+_PACKINGS: list[tuple[bytes, Callable[[], _Decompressor]]] = [
+    (b"\x1f\x8b", _Gzip),
+    (b"BZh", bz2.BZ2Decompressor),
+    (b"\xfd7zXZ\0", _xz),
+    (b"\x5d\0\0", _xz),
+]
+
+
+class _Decompressed(io.RawIOBase):
+    """The standard library's files for this take time per byte of a header, and lzma's memory has no bound."""
+
+    def __init__(self, packed: BinaryIO, magic: bytes) -> None:
+        self._packed = packed
+        self._magic = magic
+        self._new = dict(_PACKINGS)[magic]
+        self._stream: _Decompressor = self._new()
+        self._streams = 1
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while True:
+            if self._stream.eof and not self._next_stream():
+                return 0
+            data = self._rest
+            if not data and self._stream.needs_input:
+                data = self._packed.read(_CHUNK >> 2)
+                if not data:
+                    raise EOFError("it ends in the middle of its compressed data")
+            self._rest = b""
+            found = self._stream.decompress(data, len(buffer))
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+    def _next_stream(self) -> bool:
+        """Streams one after the other are one; what else comes behind is padding, which gzip ignores as well."""
+        self._rest = self._stream.unused_data
+        if len(self._rest) < len(self._magic):
+            self._rest += self._packed.read(_CHUNK >> 2)
+        if not self._rest.startswith(self._magic):
+            return False
+        self._streams += 1
+        if self._streams > MAX_STREAMS:
+            raise _Refused(f"It is compressed in more than {MAX_STREAMS} pieces. Pack it in one.")
+        self._stream = self._new()
+        return True
+
+
+def _decompressed(archive: BinaryIO) -> BinaryIO:
+    start = archive.read(6)
+    archive.seek(0)
+    for magic, _ in _PACKINGS:
+        if start.startswith(magic):
+            return io.BufferedReader(_Decompressed(archive, magic), _CHUNK)
+    return archive
+
+
+class _Tape:
+    """What `tarfile` reads from: forward only, counted, and no header that fills the memory."""
+
+    def __init__(self, source: BinaryIO, most: int, full: Callable[[], Exception]) -> None:
+        self._source = source
+        self._most = most
+        self._full = full
+        self._at = 0
+        self._header_left: int | None = MAX_HEADER
+        self._headers_left = MAX_HEADERS
+        self.last = b""  # the block that was read last as a header
+
+    def expect_header(self) -> None:
+        self._end_header()
+        self._header_left = MAX_HEADER
+
+    def expect_content(self) -> None:
+        self._end_header()
+        self._header_left = None
+
+    def _end_header(self) -> None:
+        if self._header_left is not None:
+            self._headers_left -= max(0, MAX_HEADER - self._header_left - 4 * _BLOCK)
+        if self._headers_left < 0:
+            raise _Refused(f"Its names and headers have more than {MAX_HEADERS >> 20} MiB.")
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> int:
+        if position < self._at:
+            raise tarfile.ReadError("a header in it leads backwards")
+        while self._at < position:
+            if not self._read(min(_CHUNK, position - self._at)):
+                break
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        if size < 0:
+            raise tarfile.ReadError("a size below 0")
+        if self._header_left is None:
+            return self._read(size)
+        self._header_left -= size
+        if self._header_left < 0:
+            raise _Refused(f"One of its names or headers has more than {MAX_HEADER} bytes.")
+        found = self._read(size)
+        if _LONG_NUMBER.search(found):
+            raise tarfile.ReadError("a number in a header is too long")
+        if size == _BLOCK:
+            self.last = found
+        return found
+
+    def _read(self, size: int) -> bytes:
+        found = self._source.read(size)
+        self._at += len(found)
+        if self._at > self._most:
+            raise self._full()
+        return found
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except _Refused as error:
+        raise InvalidInput({"repo": [f"The archive was refused: {error}"]}) from error
+    except RecursionError as error:
+        raise InvalidInput({"repo": ["The upload is not a tar archive: too many headers for one file"]}) from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS:
+            raise
+        raise InvalidInput({"repo": [f"The upload is not a tar archive: {error}"]}) from error

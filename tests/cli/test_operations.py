@@ -1,0 +1,75 @@
+"""Backup, restore and service as a person types them."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from polylocal import occupancy
+from polylocal.api.services import Services
+from polylocal.statuses import Kind
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, User
+
+from .conftest import Cli
+from .test_cli import good, one_line
+
+
+def test_a_backup_and_what_is_made_of_it(
+    polylocal: Cli, store: Store, project: Project, root: User, services: Services, tmp_path: Path
+) -> None:
+    run = store.runs.insert(project, root, NewRun(Kind.JOB, config={}))
+    (services.outputs(run) or tmp_path).mkdir(parents=True)
+    store.installation()
+    file = tmp_path / "b.tar.gz"
+    said = good(polylocal("backup", str(file)))
+    assert (said.out, said.err.startswith(f"{file}: 1 run, 1 file (")) == ("", True)
+    one_line(polylocal("backup", str(file)), "is there already", "--force")
+    good(polylocal("backup", str(file), "--force", "--without-outputs"))
+    with tarfile.open(file) as tar:
+        assert "outputs" not in tar.getnames()
+    one_line(polylocal("restore", str(file)), "is not empty", "--home")
+    said = good(polylocal("restore", str(file), "--home", str(tmp_path / "back")))
+    assert f"{tmp_path / 'back'}: 1 run, 1 file (" in said.err
+    assert "made without outputs" in said.err
+    assert "1 run under way" in said.err
+    assert f"polylocal start --home {tmp_path / 'back'}" in said.err
+    one_line(polylocal("restore", str(tmp_path / "nosuch"), "--home", str(tmp_path / "more")), "No such file")
+    one_line(polylocal("backup", str(tmp_path / "c"), "--home", str(tmp_path / "nosuch")), "there is no database")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file of systemd")
+def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services: Services) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file = tmp_path / ".config" / "systemd" / "user" / "polylocal.service"
+    printed = good(polylocal("service", "install", "--print")).out
+    assert f'"{sys.executable}" "-m" "polylocal" "serve" "--background" "--home" "{services.home.root}"' in printed
+    assert not file.exists()
+    assert "not installed" in good(polylocal("service", "status")).out
+    said = good(polylocal("service", "install")).out
+    assert f"{file} written\n" in said
+    assert "  systemctl --user daemon-reload\n" in said
+    assert file.read_text() == printed
+    assert "is there already" in good(polylocal("service", "install")).out
+    assert "removed" in good(polylocal("service", "remove")).out
+    assert "nothing to remove" in good(polylocal("service", "remove")).out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="with a systemctl")
+def test_a_service_beside_a_daemon(
+    polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services: Services
+) -> None:
+    """Two can't work on one home folder: the second would fail, and be started again and again."""
+    (tmp_path / "systemctl").write_text('#!/bin/sh\ncase "$*" in *is-active*) exit 3 ;; esac\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lock = occupancy.take(services.home)
+    one_line(polylocal("service", "install"), "a daemon works on", "polylocal stop")
+    lock.close()
+    assert "enable-linger" in good(polylocal("service", "install")).out
