@@ -481,8 +481,9 @@ class World:
         folders = [str(path.relative_to(home)) for path in (home / "outputs").glob("*/*/*/*")]
         with self.engine.client() as client:
             label = f"{IMAGE_LABEL}={self._installation()}"
-            found = client.images.list(filters={"label": label})
-            images = [f"{image.tags or image.id} of build {image.labels.get(BUILD_LABEL)}" for image in found]
+            # the low-level call: images.list() asks for each again, and one that goes meanwhile is an error
+            found = client.api.images(filters={"label": label})
+            images = [f"{image['RepoTags'] or image['Id']} of build {image['Labels'][BUILD_LABEL]}" for image in found]
         return files + folders + images + [container.name for container in self.containers()]
 
     def _wait_until(self, check: Callable[[], bool], within_s: float) -> bool:

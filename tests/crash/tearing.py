@@ -59,6 +59,7 @@ class TearingProxy:
             for pipe in self._pipes:
                 pipe.cancel()
             await asyncio.gather(*self._pipes, return_exceptions=True)
+            await asyncio.sleep(0.05)  # transports close in the loop's next rounds
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -108,7 +109,7 @@ async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> 
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-        ways[0][1].close()
+        ways[0][1].transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
