@@ -260,6 +260,7 @@ class World:
     def __init__(self, seed: int, main_engine: str, home_mib: int = 24) -> None:
         self.seed = seed
         self.report = Report(seed)
+        image = saved_image(main_engine, "polylocal/busybox:test")  # first: where there is none, nothing was made
         self.folder = Path(tempfile.mkdtemp(prefix="plx-chaos-"))
         self.home, self.truths, self._clock = self.folder / "home", self.folder / "truth", self.folder / "clock"
         self._home_mib = home_mib
@@ -268,7 +269,7 @@ class World:
         self._lasting: list[threading.Thread] = []
         engine_folder = self.folder / "engine"
         engine_folder.mkdir()
-        self.engine = OwnEngine(engine_folder, saved_image(main_engine, "polylocal/busybox:test"))
+        self.engine = OwnEngine(engine_folder, image)
         self.proxy = TearingProxy(self.folder / "proxy.sock", self.engine.socket, seed)
         env = {
             "DOCKER_HOST": self.proxy.address,
