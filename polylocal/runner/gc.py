@@ -14,13 +14,14 @@ OVER_BUDGET = "least recently used, and the images are over the budget"
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder under the home folder that belongs to no run that could need it."""
+    """A file or folder under the home folder: the log of a run, or what belongs to none that could need it."""
 
     path: str  # relative to the home folder
     size_bytes: int
     last_used: str
     why: str
     needs_word: bool  # goes only if a person asks for it: it may be somebody's
+    stays: bool = False  # it is somebody's
 
 
 def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int) -> list[Item]:
@@ -30,7 +31,7 @@ def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: i
     left = sum(item.size_bytes for item in items if not item.goes)
     judged = []
     for item in items:
-        if not item.goes and item.can_go and left > budget_bytes:
+        if not item.goes and item.can_go and (left > budget_bytes or not budget_bytes):
             item = replace(item, goes=True, reason=OVER_BUDGET)
             left -= item.size_bytes
         judged.append(item)
@@ -77,7 +78,7 @@ def files(leftovers: Iterable[Leftover], *, asked: bool) -> list[Item]:
             size_bytes=left.size_bytes,
             last_used=left.last_used,
             reason=left.why,
-            goes=asked or not left.needs_word,
+            goes=not left.stays and (asked or not left.needs_word),
         )
         for left in leftovers
     ]

@@ -337,11 +337,11 @@ class Runs:
         with self._database.read() as db:
             return {row["uuid"]: row_of(BuildUse, row) for row in db.execute(_BUILD_USES)}
 
-    def known(self, uuids: Iterable[str]) -> dict[str, bool]:
-        """Of these runs, those that there are, and whether they are open."""
-        found = f"select uuid, {OPEN} as is_open from runs r where uuid in (select value from json_each(?))"
-        with self._database.read() as db:
-            return {row["uuid"]: bool(row["is_open"]) for row in db.execute(found, (json.dumps(list(uuids)),))}
+    def known(self, uuids: Iterable[str]) -> dict[str, Run]:
+        """Of these runs, those that there are."""
+        numbers = json.dumps(list(uuids))
+        runs = self._many(f"{SELECT} where r.uuid in (select value from json_each(?))", (numbers,))
+        return {run.uuid: run for run in runs}
 
     def shares_outputs(self, run: Run) -> bool:
         query = "select 1 from runs where outputs = ? and pk <> ? limit 1"
