@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -147,6 +148,8 @@ class Patience:
             await self._app(scope, receiving, sending)
         except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
             log.info("%s: let go: %s", scope["path"], error)
+        except ClientDisconnect:  # in the middle of a body: nobody is there to be told
+            log.debug("%s: the client has left", scope["path"])
 
 
 class Slow(Exception):

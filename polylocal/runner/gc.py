@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,15 +28,37 @@ class Leftover:
 def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int) -> list[Item]:
     """Each image, the least recently used first. Those that go bring the rest under the budget, if that can be;
     what belongs to no build goes in any case; what is in use or pinned stays in any case."""
-    items = sorted((_image(image, uses.get(image.build)) for image in found), key=lambda item: item.last_used)
-    left = sum(item.size_bytes for item in items if not item.goes)
+    room = _Room(found)
+    items = sorted(
+        ((_image(image, uses.get(image.build)), image) for image in found), key=lambda both: both[0].last_used
+    )
+    for item, image in items:
+        if item.goes:
+            room.without(image)
     judged = []
-    for item in items:
-        if not item.goes and item.can_go and (left > budget_bytes or not budget_bytes):
+    for item, image in items:
+        if not item.goes and item.can_go and (room.taken > budget_bytes or not budget_bytes):
+            room.without(image)
             item = replace(item, goes=True, reason=OVER_BUDGET)
-            left -= item.size_bytes
-        judged.append(item)
+        judged.append(replace(item, size_bytes=room.alone(image)))
     return judged
+
+
+class _Room:
+    """What images take together: a layer that several have is there once."""
+
+    def __init__(self, found: Iterable[Image]) -> None:
+        self._users = Counter(layer for image in found for layer in image.layers)
+        self._all = dict(self._users)
+        self.taken = sum({layer: size for image in found for layer, size in image.layers.items()}.values())
+
+    def without(self, image: Image) -> None:
+        self._users.subtract(image.layers.keys())
+        self.taken -= sum(size for layer, size in image.layers.items() if not self._users[layer])
+
+    def alone(self, image: Image) -> int:
+        """Bytes that nobody shares."""
+        return sum(size for layer, size in image.layers.items() if self._all[layer] == 1)
 
 
 def _image(image: Image, use: BuildUse | None) -> Item:
