@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,14 @@ class Daemon:
         self.process.wait()
 
 
-def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> Daemon:
-    """Start `polylocal serve` and wait until it listens. The caller ends it."""
+def start_daemon(
+    home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+) -> Daemon:
+    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
+            [*prefix, sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -88,7 +90,7 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> 
         found = occupancy.running(Home(home))
         return found if found and found.pid == process.pid and found.url else None
 
-    return Daemon(home, process, eventually(ready, 30).url)
+    return Daemon(home, process, eventually(ready, 120).url)
 
 
 def sweep(address: str, installation: str) -> None:

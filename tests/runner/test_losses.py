@@ -1,4 +1,4 @@
-"""Runs that the engine lost, that took too long, that somebody else ended: whose fault it was, and what the log says."""
+"""Runs that were lost, took too long, or were ended by somebody else: whose fault it was, and what the log says."""
 
 from __future__ import annotations
 
