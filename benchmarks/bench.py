@@ -22,6 +22,7 @@ from pathlib import Path
 
 import builds
 import jobs
+import load
 import logs
 import process
 import trials
@@ -44,6 +45,10 @@ MEASURES: dict[str, Measure] = {
     "lines": lambda stage, given: logs.many_lines(stage, given.quick),
     "list": lambda stage, given: process.listed(stage, given.quick, given.runs),
     "trials": lambda stage, given: trials.grid(stage, given.quick),
+    "load": lambda stage, given: load.loaded(
+        stage, given.quick, given.seconds or (15 if given.quick else load.SECONDS)
+    ),
+    "flood": lambda stage, given: load.flooded(stage, given.quick),
 }
 
 INTRODUCTION = """
@@ -72,6 +77,10 @@ METHODS = """
 - *start*: with byte code that is there already, as an installer leaves it; the first start of all is not counted.
 - *a trial*: a grid of programs that do nothing, through an engine that is a piece of memory, in the measuring process:
   what is left is the search, the queue, the database and the threads. It is the whole group's time by its trials.
+- *under load*: clients in two processes of their own, which share the machine's cores with the daemon and the engine.
+  Those who list ask as fast as they are answered, so their times are those of a daemon that has no pause; one submits
+  every 50 ms, one asks /healthz. Two runs write a line every 100 ms; half of the followers take it by HTTP, a quarter
+  by each family of websockets. A line's time is from its moment in the log to its arrival, once all of them are there.
 - *memory* is the resident set of the daemon and its children, sampled every 50 ms.
 """
 
@@ -141,6 +150,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=int, nargs="+", default=[10_000, 1_000_000], help="jobs in each list that is measured"
     )
+    parser.add_argument("--seconds", type=float, help=f"of the load, {load.SECONDS} unless told")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page for the documentation")
     return parser.parse_args()

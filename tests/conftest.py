@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 from hypothesis import settings as hypothesis_settings
-from support import sweep
+from support import USUAL_INPUTS, sweep
 
 from polylocal.runner.engine import probe
 from polylocal.settings import Settings, load
@@ -17,7 +17,7 @@ from polylocal.store import Store
 from polylocal.store.rows import Project, User
 
 # how many inputs are made up where a test does not say: `pytest --hypothesis-profile=long` tries far more
-hypothesis_settings.register_profile("moderate", max_examples=200, deadline=None)
+hypothesis_settings.register_profile("moderate", max_examples=USUAL_INPUTS, deadline=None)
 hypothesis_settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
 hypothesis_settings.load_profile("moderate")
 

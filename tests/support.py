@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
+from hypothesis import settings as hypothesis_settings
 
 from polylocal import occupancy
 from polylocal.client import Client
@@ -25,6 +26,7 @@ from polylocal.runner.engine.dockerengine import DockerEngine
 T = TypeVar("T")
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
+USUAL_INPUTS = 200  # that a test makes up if it does not say
 _LOOK_S = 0.01
 
 
@@ -38,6 +40,12 @@ def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {within_s:g} s: {check}; last: {found!r}")
         time.sleep(_LOOK_S)
+
+
+def inputs(usually: int) -> int:
+    """How many a test makes up: as many as its time is worth; as many as `--hypothesis-profile=long` has, with that."""
+    wanted = hypothesis_settings.default.max_examples
+    return usually if wanted <= USUAL_INPUTS else wanted
 
 
 def job(cmd: str = "true", image: str = BUSYBOX, **sections: Any) -> dict[str, Any]:

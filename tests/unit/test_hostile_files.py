@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,7 +21,16 @@ from polylocal.polyaxonfile import Specification, expressions, parse
 from polylocal.statuses import Kind
 
 Json = dict[str, Any]
-SOON_S = 4.0  # on a machine that does other things as well; alone all of them take less than two
+SOON_S = 10.0  # of CPU time, so that other work doesn't count; the worst take less than two, a slow machine has room
+
+
+@contextmanager
+def soon() -> Iterator[None]:
+    """What is done within takes little of a processor's time."""
+    began = time.process_time()
+    yield
+    taken = time.process_time() - began
+    assert taken < SOON_S, f"it took {taken:.1f} s"
 
 
 def job(cmd: Any = "x", **sections: Any) -> Json:
@@ -126,11 +134,10 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("what", TEMPLATES)
 def test_a_hostile_template_is_a_problem_with_its_path(what: str) -> None:
-    started = time.monotonic()
-    found = problems(job(TEMPLATES[what]))
+    with soon():
+        found = problems(job(TEMPLATES[what]))
     assert found[0].startswith("run.cmd: the template can't be rendered: ")
     assert len(found[0]) < 700
-    assert time.monotonic() - started < SOON_S
 
 
 @pytest.mark.parametrize("what", [what for what in TEMPLATES if TEMPLATES[what].count("{") == 2])
@@ -273,12 +280,11 @@ FILES: dict[str, Callable[[], object]] = {
 def test_a_hostile_file_is_answered_soon(what: str) -> None:
     source = FILES[what]()
     kind = Kind.GROUP if isinstance(source, dict) and source["kind"] == "group" else Kind.JOB
-    started = time.monotonic()
-    try:
-        found: object = parse(source, kind)
-    except InvalidPolyaxonfile as error:
-        found = error
-    assert time.monotonic() - started < SOON_S
+    with soon():
+        try:
+            found: object = parse(source, kind)
+        except InvalidPolyaxonfile as error:
+            found = error
     if isinstance(found, Specification):
         assert json.dumps(found.config, allow_nan=False)
     else:
@@ -288,6 +294,7 @@ def test_a_hostile_file_is_answered_soon(what: str) -> None:
 def test_no_hostile_file_takes_much_memory() -> None:
     code = """
 import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
 sys.path.insert(0, 'tests/unit')
 import test_hostile_files as hostile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -299,7 +306,7 @@ for what in hostile.FILES:
         source = None
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 400  # MiB
 
@@ -384,7 +391,7 @@ NOTATIONS: list[Callable[[object], object]] = [
 ]
 
 
-@settings(deadline=timedelta(seconds=SOON_S), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=FILES_OF, notation=st.sampled_from(NOTATIONS), kind=st.sampled_from(list(Kind)), own=st.booleans())
 def test_any_file_is_a_specification_or_invalid(
     data: Json, notation: Callable[[object], object], kind: Kind, own: bool
@@ -395,10 +402,11 @@ def test_any_file_is_a_specification_or_invalid(
         source = notation(data)
     except (yaml.YAMLError, ValueError):  # what the notation can't say
         return
-    try:
-        found = parse(source, kind)
-    except InvalidPolyaxonfile:
-        return
+    with soon():
+        try:
+            found = parse(source, kind)
+        except InvalidPolyaxonfile:
+            return
     assert json.dumps(found.config, allow_nan=False).encode()
     assert found.file.kind == kind
 
@@ -427,8 +435,7 @@ TOKENS = [
 TOKENS += ["#", "%", "@", "kind", "version", "job", "1", "0x", "1e9", ".inf", "~", "{{ ", " }}", "\t", "---\n", "...\n"]
 
 
-@settings(deadline=timedelta(seconds=SOON_S))
 @given(st.lists(st.sampled_from(TOKENS) | st.text(max_size=2), max_size=25).map("".join))
 def test_any_text_is_a_specification_or_invalid(text: str) -> None:
-    with suppress(InvalidPolyaxonfile):
+    with soon(), suppress(InvalidPolyaxonfile):
         parse(text, Kind.JOB)

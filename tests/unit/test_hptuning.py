@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support import inputs
 
 from polylocal.polyaxonfile import HPTuning, Matrix
 
@@ -100,13 +101,13 @@ def test_the_ends_are_exact() -> None:
     assert (listed(linspace=[0.1, 0.7, 7])[-1], listed(geomspace=[3, 7, 5])[-1]) == (0.7, 7.0)
 
 
-@settings(max_examples=100)
+@settings(max_examples=inputs(100))
 @given(st.integers(-50, 50), st.integers(1, 60), st.integers(1, 20))
 def test_whole_numbers_stay_whole(start: int, length: int, step: int) -> None:
     assert listed(range=[start, start + length, step]) == list(range(start, start + length, step))
 
 
-@settings(max_examples=100)
+@settings(max_examples=inputs(100))
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(1, 50))
 def test_a_sequence_of_equal_steps_goes_up_from_start_to_stop(start: float, length: float, num: int) -> None:
     found = listed(linspace=[start, start + length, num])
@@ -342,7 +343,6 @@ ANY = st.recursive(
 OPTIONS = sorted(Matrix.model_fields)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(OPTIONS), ANY)
 def test_any_option_is_read_or_refused_and_what_is_read_can_be_drawn_from(option: str, value: object) -> None:
     try:

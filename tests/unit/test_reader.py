@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support import inputs
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile.reader import line_of, merge, read
@@ -107,7 +108,6 @@ def test_every_fault_of_the_text_is_an_invalid_polyaxonfile(text: str) -> None:
         read(text)
 
 
-@settings(max_examples=200, deadline=1000)
 @given(st.text(max_size=60) | st.text("{}[]:,'\"\n -&*!|>ab1\\u%@`#?<", max_size=30))
 @example("!!int ")
 def test_any_text_is_read_or_invalid(text: str) -> None:
@@ -118,13 +118,13 @@ def test_any_text_is_read_or_invalid(text: str) -> None:
     assert isinstance(found, dict)
 
 
-@settings(max_examples=100, deadline=1000)
+@settings(max_examples=inputs(100))
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=4))
 def test_json_is_read_as_json_reads_it(data: dict[str, Any]) -> None:
     assert read(json.dumps(data))[0] == data
 
 
-@settings(max_examples=100, deadline=1000)
+@settings(max_examples=inputs(100))
 @given(st.dictionaries(st.text(max_size=2), JSON, max_size=4), st.dictionaries(st.text(max_size=2), JSON, max_size=4))
 def test_merging_keeps_every_key_and_prefers_what_lies_above(below: dict[str, Any], above: dict[str, Any]) -> None:
     before = json.dumps([below, above])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import build, job
+from support import build, inputs, job
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import Specification, of_config, parse
@@ -265,7 +265,7 @@ KEYS = st.sampled_from(
 LEAVES = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=4)
 LEAVES |= st.sampled_from(["{{ x }}", "{{ x|xmlattr }}", "{% if x %}", "{{", "a:b", "job", "build", "1"])
 ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
-bounded = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=inputs(150), suppress_health_check=[HealthCheck.too_slow])
 
 
 def parsed(source: object, kind: Kind) -> Specification | None:

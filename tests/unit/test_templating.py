@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import inputs
 
 from polylocal.polyaxonfile import templating
 
@@ -206,7 +207,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=inputs(150))
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=10).map("".join))
 def test_any_text_is_rendered_or_a_template_problem(text: str) -> None:
     try:
@@ -216,7 +217,7 @@ def test_any_text_is_rendered_or_a_template_problem(text: str) -> None:
             raise
 
 
-@settings(max_examples=100, deadline=500)
+@settings(max_examples=inputs(100))
 @given(st.text(st.characters(exclude_characters="{")))
 def test_a_text_without_braces_stays_as_it_is(text: str) -> None:
     assert render(text, PARAMS) == text

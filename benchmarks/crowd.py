@@ -1,0 +1,271 @@
+"""The clients of a load, in a process of their own: they share the machine with the daemon, not its interpreter.
+
+    python crowd.py follow|ask|flood < plan.json
+
+A plan has url, token and what the part needs; the last line of the output is what was seen, as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import resource
+import sys
+import time
+from asyncio import StreamReader, StreamWriter
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+Json = dict[str, Any]
+_AGAIN_S = 0.2  # after a refusal
+_HELD_S = 2.0  # until all that is to be held has been admitted
+
+
+class Line:
+    """One kept connection that speaks as little HTTP as will do."""
+
+    def __init__(self, plan: Json) -> None:
+        parts = urlsplit(plan["url"])
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._head = f"Host: {parts.netloc}\r\nAuthorization: Token {plan['token']}\r\n"
+        self.reader: StreamReader | None = None
+        self._writer: StreamWriter | None = None
+
+    async def open(self) -> tuple[StreamReader, StreamWriter]:
+        if self.reader is None or self._writer is None:
+            self.reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        return self.reader, self._writer
+
+    async def send(self, method: str, path: str, body: bytes = b"", announced: int | None = None) -> None:
+        _, writer = await self.open()
+        length = len(body) if announced is None else announced
+        more = f"Content-Type: application/json\r\nContent-Length: {length}\r\n" if method == "POST" else ""
+        writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{more}\r\n".encode() + body)
+        await writer.drain()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        reader, _ = await self.open()
+        first, *others = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in others if line)
+        return int(first.split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
+        """(status, headers) of a whole answer."""
+        await self.send(method, path, body)
+        status, headers = await self.head()
+        reader, _ = await self.open()
+        await reader.readexactly(int(headers["content-length"]))
+        if headers.get("connection") == "close":
+            self.close()
+        return status, headers
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self.reader = self._writer = None
+
+
+class Seen:
+    """What one follower got, and when."""
+
+    def __init__(self, wanted: Json) -> None:
+        self.wanted = wanted
+        self.arrivals: list[tuple[int, float]] = []  # (lines so far, time)
+        self._digest = hashlib.sha256()
+        self._lines = 0
+        self._began = asyncio.Event()
+
+    def got(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._lines += data.count(b"\n")
+        self.arrivals.append((self._lines, time.time()))
+        self._began.set()
+
+    async def begun(self) -> None:
+        await self._began.wait()
+
+    def as_json(self, problem: str | None) -> Json:
+        digest = self._digest.hexdigest()
+        return {**self.wanted, "sha256": digest, "lines": self._lines, "arrivals": self.arrivals, "problem": problem}
+
+
+async def follow(plan: Json) -> Json:
+    """Every follower to the end of its log. Says `ready` when each has got something."""
+    seen = [Seen(wanted) for wanted in plan["followers"]]
+    tasks = [asyncio.create_task(_followed(plan, each)) for each in seen]
+    began = asyncio.gather(*(each.begun() for each in seen))
+    await asyncio.wait([began, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    print("ready", flush=True)
+    problems = await asyncio.gather(*tasks)
+    began.cancel()
+    return {"followers": [each.as_json(problem) for each, problem in zip(seen, problems, strict=True)]}
+
+
+async def _followed(plan: Json, seen: Seen) -> str | None:
+    """None, or what went wrong."""
+    read = _read_http if seen.wanted["how"] == "http" else _read_frames
+    try:
+        await read(plan, seen)
+    except Exception as error:  # told for each of them
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+async def _read_http(plan: Json, seen: Seen) -> None:
+    line = Line(plan)
+    await line.send("GET", seen.wanted["path"])
+    status, _ = await line.head()
+    if status != 200:
+        raise RuntimeError(f"answered {status}")
+    reader, _ = await line.open()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        seen.got((await reader.readexactly(size + 2))[:-2])
+    line.close()
+
+
+async def _read_frames(plan: Json, seen: Seen) -> None:
+    """Lists of lines in the old family, one line a frame in the new one."""
+    url = f"ws{plan['url'].removeprefix('http')}{seen.wanted['path']}?token={plan['token']}"
+    async with connect(url, proxy=None, compression=None, open_timeout=60) as socket:
+        try:
+            while True:
+                frame = json.loads(await socket.recv())
+                if frame.get("status") == "error":
+                    raise RuntimeError(frame["log_lines"])
+                found = frame["log_lines"] or []
+                for text in [found] if isinstance(found, str) else found:
+                    seen.got(text.encode() + b"\n")
+        except ConnectionClosed as error:
+            if error.rcvd is None or error.rcvd.code not in (1000, 1005):
+                raise
+
+
+class Answers:
+    """How long each answer took, by what was asked, and which status it had."""
+
+    def __init__(self) -> None:
+        self.took: dict[str, list[float]] = {}
+        self.statuses: Counter[str] = Counter()
+        self.without_word = 0  # refusals that don't say when to come again
+        self.silence_s = 0.0  # the longest time in which nobody got any answer
+        self._last = time.perf_counter()
+
+    async def ask(self, line: Line, what: str, method: str, path: str, body: bytes = b"") -> None:
+        began = time.perf_counter()
+        try:
+            status, headers = await line.ask(method, path, body)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            line.close()
+            self.statuses[type(error).__name__] += 1
+            await asyncio.sleep(_AGAIN_S)
+            return
+        now = time.perf_counter()
+        self.silence_s, self._last = max(self.silence_s, now - self._last), now
+        self.statuses[str(status)] += 1
+        if status < 400:
+            self.took.setdefault(what, []).append(now - began)
+            return
+        self.without_word += "retry-after" not in headers
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def ask(plan: Json) -> Json:
+    """Those who list ask as fast as they are answered, one submits; and one looks whether the daemon is there."""
+    answers = Answers()
+    until = time.perf_counter() + plan["seconds"]
+
+    async def on(what: str, method: str, path: str, body: bytes, pause_s: float) -> None:
+        line = Line(plan)
+        while time.perf_counter() < until:
+            await answers.ask(line, what, method, path, body)
+            await asyncio.sleep(pause_s)
+        line.close()
+
+    clients = [on("list", "GET", path, b"", 0) for path in plan["lists"]]
+    clients.append(on("submit", "POST", plan["submit"], json.dumps(plan["body"]).encode(), plan["pause_s"]))
+    clients.append(on("healthz", "GET", "/healthz", b"", plan["pause_s"]))
+    await asyncio.gather(*clients)
+    return {
+        "took": answers.took,
+        "statuses": answers.statuses,
+        "without_word": answers.without_word,
+        "silence_s": answers.silence_s,
+    }
+
+
+async def flood(plan: Json) -> Json:
+    """Connections that say nothing; requests that keep every place; and all at once."""
+    found: Json = {}
+    idle = await asyncio.gather(*(_opened(plan) for _ in range(plan["idle"])))
+    found["idle"] = await _well(plan, 5.0)
+    for line in idle:
+        line.close()
+    held = await _holding(plan, plan["places"])
+    found["beyond"] = await _all_at_once(plan, plan["beyond"])
+    for line in held:
+        line.close()
+    found["after_held"] = await _well(plan, 5.0)
+    found["burst"] = await _all_at_once(plan, plan["places"] + plan["beyond"])
+    found["after_burst"] = await _well(plan, 5.0)
+    return found
+
+
+async def _opened(plan: Json) -> Line:
+    line = Line(plan)
+    await line.open()
+    return line
+
+
+async def _holding(plan: Json, places: int) -> list[Line]:
+    """Requests whose bodies never come."""
+    lines = [Line(plan) for _ in range(places)]
+    await asyncio.gather(*(line.send("POST", plan["submit"], announced=1000) for line in lines))
+    await asyncio.sleep(_HELD_S)
+    return lines
+
+
+async def _all_at_once(plan: Json, count: int) -> Json:
+    """Answers by status, and how many refusals did not say when to come again."""
+    answers = Answers()
+    lines = await asyncio.gather(*(_opened(plan) for _ in range(count)))
+    await asyncio.gather(*(answers.ask(line, "list", "GET", plan["list"]) for line in lines))
+    for line in lines:
+        line.close()
+    took = [each for of_kind in answers.took.values() for each in of_kind]
+    return {"statuses": answers.statuses, "without_word": answers.without_word, "slowest_s": max(took, default=0.0)}
+
+
+async def _well(plan: Json, within_s: float) -> float | None:
+    """Seconds until /healthz says 200; None: it did not."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < within_s:
+        line = Line(plan)
+        status, _ = await line.ask("GET", "/healthz")
+        line.close()
+        if status == 200:
+            return time.perf_counter() - began
+        await asyncio.sleep(0.02)
+    return None
+
+
+PARTS: dict[str, Callable[[Json], Awaitable[Json]]] = {"follow": follow, "ask": ask, "flood": flood}
+
+
+def main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(json.dumps(asyncio.run(_done(sys.argv[1]))), flush=True)
+
+
+async def _done(part: str) -> Json:
+    return await PARTS[part](json.load(sys.stdin))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Many clients at once: a long queue, followers of logs, and lists, while jobs run on the real engine."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from process import Memory
+from stage import Daemon, Json, Stage, job
+from table import Row, percentile
+
+from polylocal import logs
+from polylocal.api.guards import MOST_WORKING
+from polylocal.paths import Home
+
+SECONDS = 60
+QUEUED, FOLLOWERS, LISTERS = 1000, 200, 50
+_WRITERS, _PLACES = 2, 4  # two places for those that write, two for the queue
+_LINE_S = 0.1
+_HEAD_START_S = 20  # a writer lives so much longer than the clients ask: the followers are there before, and stay
+_IDLE, _BEYOND = 2000, 300
+_LOOK_S = 0.1
+_REFUSALS = {"503", "429"}
+LISTS = ["", "?query=status:created", "?sort=-started_at&limit=10", "?offset=400", "?query=id:<50"]
+
+
+class Watched:
+    """Threads and open files of a process at their highest while the block lasts."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = Path(f"/proc/{pid}")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.threads = self.files = 0
+
+    def __enter__(self) -> Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            self.threads = max(self.threads, len(os.listdir(self._process / "task")))
+            self.files = max(self.files, len(os.listdir(self._process / "fd")))
+
+
+@dataclass
+class Crowd:
+    """Clients in a process of their own."""
+
+    process: subprocess.Popen[str]
+
+    def ready(self) -> None:
+        line = self._out().readline()
+        if line != "ready\n":
+            raise RuntimeError(f"the clients did not begin: {line!r}")
+
+    def seen(self) -> Json:
+        text = self._out().read()
+        if self.process.wait():
+            raise RuntimeError("the clients broke; see above")
+        found: Json = json.loads(text)
+        return found
+
+    def _out(self) -> Any:
+        return self.process.stdout
+
+
+def crowd(daemon: Daemon, part: str, plan: Json) -> Crowd:
+    about = {"url": daemon.url, "token": Home(daemon.home).token.read_text().strip()}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("crowd.py")), part],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if process.stdin is None:
+        raise RuntimeError("the clients can't be told what to do")
+    json.dump({**about, **plan}, process.stdin)
+    process.stdin.close()
+    return Crowd(process)
+
+
+def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
+    """Lists, submissions and followed logs while a long queue is worked off."""
+    queued, followers, listers = (200, 40, 20) if quick else (QUEUED, FOLLOWERS, LISTERS)
+    with stage.daemon("--max-runs", str(_PLACES)) as daemon:
+        project, _ = daemon.ready_project("load")
+        writers = _start_writers(daemon, project, seconds)
+        with Memory(daemon.process.pid) as memory, Watched(daemon.process.pid) as watched:
+            for _ in range(queued):
+                daemon.submit(project, job("true"))
+            follow = crowd(daemon, "follow", {"followers": _followers(project, writers, followers)})
+            follow.ready()
+            asked = crowd(daemon, "ask", _plan(project, listers, seconds)).seen()
+            finished = _ended_right(daemon, project, writers)
+            followed = _judged(daemon, writers, follow.seen()["followers"])
+    who = f"{queued:,} jobs queued, {followers} followers, {listers} clients that list, {seconds:.0f} s"
+    note = f"{who}; {finished} jobs ended meanwhile, all of them right; the clients share the machine's cores"
+    return [
+        *_answer_rows(asked, note),
+        *_follower_rows(followed),
+        Row(
+            "13",
+            "memory under load, growth",
+            "MiB",
+            (memory.highest - memory.before,),
+            64.0,
+            note=f"{memory.before:.0f} MiB before, highest {memory.highest:.0f} MiB, {memory.after:.0f} MiB after;"
+            f" at most {watched.threads} threads, {watched.files} open files",
+        ),
+    ]
+
+
+def flooded(stage: Stage, quick: bool) -> list[Row]:
+    """Connections that say nothing, and more requests than there are places for."""
+    with stage.daemon() as daemon:
+        project = daemon.project("flood")
+        plan = {
+            "idle": _IDLE,
+            "places": MOST_WORKING,
+            "beyond": _BEYOND,
+            "submit": f"{project}/jobs/",
+            "list": f"{project}/jobs/",
+        }
+        found = crowd(daemon, "flood", plan).seen()
+    turned_away, burst = found["beyond"], found["burst"]
+    told = [turned_away["statuses"].get("503", 0) - turned_away["without_word"], _BEYOND]
+    note = (
+        f"{MOST_WORKING} places held by requests whose bodies do not come, then {_BEYOND} more:"
+        f" {_by_status(turned_away['statuses'])}; {MOST_WORKING + _BEYOND} at once that hold nothing:"
+        f" {_by_status(burst['statuses'])}, the slowest {burst['slowest_s']:.1f} s"
+    )
+    wells = [found["idle"], found["after_held"], found["after_burst"]]
+    return [
+        Row("13", "beyond all places: refused with Retry-After", "of all", (told[0] / told[1],), 1.0, note=note),
+        Row(
+            "13",
+            "/healthz again after a flood",
+            "ms",
+            tuple(1e3 * (5.0 if each is None else each) for each in wells),
+            1000.0,
+            judged_by="worst",
+            note=f"with {_IDLE:,} connections that say nothing, after the places were held, after all at once",
+        ),
+    ]
+
+
+def _start_writers(daemon: Daemon, project: str, seconds: float) -> list[Json]:
+    """A job and an experiment that write: their followers speak both families of websockets."""
+    lines = int((seconds + _HEAD_START_S) / _LINE_S)
+    body = job(f"i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); sleep {_LINE_S}; done")
+    made = []
+    for kind in ("job", "experiment"):
+        body["config"]["kind"] = kind
+        made.append(daemon.submit(project, body, kind) | {"kind": kind})
+    for run in made:
+        while daemon.api.get(f"{project}/{run['kind']}s/{run['id']}/")["last_status"] != "running":
+            time.sleep(_LOOK_S)
+    return made
+
+
+def _followers(project: str, writers: Sequence[Json], count: int) -> list[Json]:
+    """Half of them by HTTP, a quarter by each family of websockets."""
+    return [
+        _follower(project, writers[number // 4 % len(writers)], ["http", "old", "http", "new"][number % 4])
+        for number in range(count)
+    ]
+
+
+def _follower(project: str, run: Json, how: str) -> Json:
+    own = f"{run['kind']}s/{run['id']}/logs"
+    tail = project.removeprefix("/api/v1")
+    paths = {
+        "http": f"{project}/{own}/?follow=true",
+        "old": f"/ws/v1{tail}/{own}",
+        "new": f"{project}/{own}/stream",
+    }
+    return {"how": how, "path": paths[how], "uuid": run["uuid"]}
+
+
+def _plan(project: str, listers: int, seconds: float) -> Json:
+    path = f"{project}/jobs/"
+    return {
+        "seconds": seconds,
+        "lists": [path + LISTS[number % len(LISTS)] for number in range(listers)],
+        "submit": path,
+        "body": job("true"),
+        "pause_s": 0.05,
+    }
+
+
+def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
+    """How many jobs have ended. Raises RuntimeError if one of them, or one that runs, did not end with success."""
+    for run in writers:
+        daemon.finish(project, run, run["kind"])
+    jobs = f"{project}/jobs/"
+    for status in ("failed", "stopped", "unknown", "upstream_failed", "unschedulable"):
+        if count := daemon.api.get(f"{jobs}?query=status:{status}")["count"]:
+            raise RuntimeError(f"{count} jobs are {status}")
+    return int(daemon.api.get(f"{jobs}?query=status:succeeded")["count"])
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One follower: had it all, and how late each line came."""
+
+    is_whole: bool
+    delays: tuple[float, ...]
+    problem: str | None
+
+
+def _judged(daemon: Daemon, writers: Sequence[Json], followers: Sequence[Json]) -> list[Followed]:
+    told = {run["uuid"]: _Told.of(next(Home(daemon.home).logs.rglob(f"{run['uuid']}.log"))) for run in writers}
+    all_there = max(each["arrivals"][0][1] for each in followers if each["arrivals"])
+    return [_follower_of(told[each["uuid"]], each, all_there) for each in followers]
+
+
+def _follower_of(told: _Told, seen: Json, since: float) -> Followed:
+    expected = told.stamped if seen["how"] == "new" else told.plain
+    delays = []
+    before = 0
+    for lines, at in seen["arrivals"]:
+        delays += [at - written for written in told.times[before:lines] if written > since]
+        before = lines
+    return Followed(seen["sha256"] == expected, tuple(delays), seen["problem"])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A stored log: what its followers must have got, and when each line was written."""
+
+    plain: str
+    stamped: str
+    times: tuple[float, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> _Told:
+        data = path.read_bytes()
+        pieces = list(logs.pieces(path))
+        offsets = [piece.offset for piece in pieces]
+        ends = [at for at, byte in enumerate(data) if byte == ord("\n")]
+        times = tuple(pieces[bisect.bisect_right(offsets, at) - 1].time_us / 1e6 for at in ends)
+        stamped = hashlib.sha256(b"".join(logs.stamped(path))).hexdigest()
+        return cls(hashlib.sha256(data).hexdigest(), stamped, times)
+
+
+def _answer_rows(asked: Json, note: str) -> list[Row]:
+    took, statuses = asked["took"], asked["statuses"]
+    wrong = sum(count for status, count in statuses.items() if status not in {"200", "201", *_REFUSALS})
+    wrong += asked["without_word"]
+    return [
+        _p99("lists under load, p99", took["list"], 1000.0, note),
+        _p99("submissions under load, p99", took["submit"], 1000.0),
+        _p99("/healthz under load, p99", took["healthz"], 1000.0),
+        Row("13", "longest time without any answer", "ms", (1e3 * asked["silence_s"],), 1000.0),
+        Row("13", "answers that should not be", "", (float(wrong),), 0.0, note=_by_status(statuses)),
+    ]
+
+
+def _follower_rows(followed: Sequence[Followed]) -> list[Row]:
+    whole = sum(each.is_whole for each in followed)
+    problems = sorted({each.problem for each in followed if each.problem})
+    delays = [delay for each in followed for delay in each.delays]
+    note = f"{whole} of {len(followed)} have the stored log, byte for byte" + "".join(f"; {what}" for what in problems)
+    return [
+        Row("13", "followers that got the whole log", "of all", (whole / len(followed),), 1.0, None, True, note=note),
+        _p99("a line to a follower under load, p99", delays, 1000.0),
+    ]
+
+
+def _p99(what: str, seconds: Sequence[float], target: float, about: str = "") -> Row:
+    note = f"p50 {1e3 * percentile(seconds, 0.5):.0f} ms, worst {1e3 * max(seconds):.0f} ms of {len(seconds):,}"
+    value = 1e3 * percentile(seconds, 0.99)
+    return Row("13", what, "ms", (value,), target, note=f"{note}; {about}" if about else note)
+
+
+def _by_status(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} × {status}" for status, count in sorted(statuses.items()))
