@@ -237,9 +237,17 @@ class Stamped:
     _at_line_start: bool = True
 
     def read(self) -> Iterator[bytes]:
+        made: list[bytes] = []
+        size = 0
         for piece, data in _by_piece(self.path, self.offset):
             self.offset += len(data)
-            yield self._with_stamps(data, _stamp(piece))
+            made.append(self._with_stamps(data, _stamp(piece)))
+            size += len(made[-1])
+            if size > _CHUNK:  # in few large pieces: each is a way to a thread and back for who follows
+                yield b"".join(made)
+                made, size = [], 0
+        if made:
+            yield b"".join(made)
 
     def _with_stamps(self, data: bytes, stamp: bytes) -> bytes:
         first = stamp if self._at_line_start else b""

@@ -78,9 +78,7 @@ class Daemon:
         self.process.wait()
 
 
-def start_daemon(
-    home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
-) -> Daemon:
+def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Daemon:
     """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:

@@ -34,10 +34,12 @@ class OwnPages:
     something or opens a websocket, and says which page it is, must be a page of ours. Programs send no `Origin`.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
-        """`hosts`: further names of this machine, as `Host` has them, without a port; and origins of other pages."""
+    def __init__(self, app: ASGIApp, hosts: Collection[str], friends: Collection[str] = ()) -> None:
+        """`hosts`: further names of this machine, as `Host` has them, without a port; `friends`: names whose pages
+        may ask for anything, at any port."""
         self._app = app
-        self._names = _OUR_NAMES | {host.lower() for host in hosts}
+        self._names = _OUR_NAMES | {host.lower() for host in (*hosts, *friends)}
+        self._friends = {host.lower() for host in friends}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -58,8 +60,8 @@ class OwnPages:
         origin = headers.get("origin")
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return None
-        netloc = urlsplit(origin).netloc
-        if netloc and (netloc == host or _name_of(netloc) in self._names - _OUR_NAMES):
+        netloc = _netloc(origin)
+        if netloc and (netloc == host or _name_of(netloc) in self._friends):
             return None
         return "This was asked for by a page of another site."
 
@@ -161,6 +163,13 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().rstrip(".")
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no URL at all: certainly not ours
+        return ""
 
 
 def _with_headers(send: Send) -> Send:
