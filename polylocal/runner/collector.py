@@ -49,7 +49,7 @@ class Collector:
         budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
         tools = self._tools
         found = tools.engine.images(tools.installation)
-        images = gc.images(found, tools.store.runs.build_uses(), int(budget * 2**30))
+        images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
@@ -106,7 +106,7 @@ class Collector:
                 by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
         names = sorted(by_uuid)
         for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
-            known, in_hand = self._tools.store.runs.known(uuids), self._in_hand()
+            known, in_hand = self._tools.store.holdings.known(uuids), self._in_hand()
             for uuid in uuids:
                 run = known.get(uuid)
                 if run and are_kept:
@@ -141,7 +141,7 @@ class Collector:
 
     def _remove_image(self, item: Item) -> bool:
         tools = self._tools
-        uses = {use.image_id: use for use in tools.store.runs.build_uses().values() if use.image_id}
+        uses = {use.image_id: use for use in tools.store.holdings.build_uses().values() if use.image_id}
         use = uses.get(item.id)
         if use and use.is_open:
             return False

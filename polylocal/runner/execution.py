@@ -6,8 +6,6 @@ Every step may be the last one of this process: the next one finds what is there
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
 import shutil
 import threading
@@ -17,13 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polylocal import folders
-from polylocal.disk import is_trouble, write_private
+from polylocal.disk import is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership, workspace
+from polylocal.runner import container, outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
-from polylocal.runner.container import BASH, SH, Surroundings
 from polylocal.runner.engine.base import Cancel, ContainerState
 from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
@@ -137,7 +133,7 @@ class Execution:
             self._finish(outcome.not_started("its build is gone"))
             return None
         try:
-            container_id = self._patiently(lambda: self._create_with_shell(build))
+            container_id = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
         except ImageMissing:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             tools.store.runs.detach_build(run, build)
@@ -152,85 +148,6 @@ class Execution:
         if is_done(self.run.status):  # ended by somebody else in the meantime: nothing is to be started any more
             self._finish(self._stopped())
             return None
-        return container_id
-
-    def _create_container(self, build: Run, shell: str) -> str:
-        tools, run = self._tools, self.run
-        specification = self._specification()
-        outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
-        ownership.make_writable(outputs)
-        if run.cloning_strategy == "copy" and run.original_pk:
-            original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
-            if original.is_dir():
-                folders.copy_tree(original, outputs)
-        token = self._token(context)
-        data = {name: tools.settings.data[name] for name in specification.environment.data_names}
-        is_notebook = run.kind == Kind.NOTEBOOK
-        secrets = tools.secrets(run, specification)
-        if secrets:
-            write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
-        around = Surroundings(
-            installation=tools.installation,
-            node=tools.settings.node,
-            network=tools.settings.network,
-            outputs=outputs,
-            context=context,
-            data=data,
-            api_url=tools.api_url(),
-            token=token,
-            references=self._references(specification),
-            home=tools.home.root,
-            work=workspace.prepare(run, tools) if is_notebook else None,
-            watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
-            server_token=workspace.server_token(run, tools) if is_notebook else None,
-            secrets=secrets,
-            pids_limit=tools.settings.pids_limit,
-            new_privileges=tools.settings.new_privileges,
-        )
-        image = build.image_id or container.image_name(build)
-        return tools.engine.create(container.plan(run, specification, image, shell, around))
-
-    def _references(self, specification: Specification) -> dict[str, list[Run]]:
-        """The runs whose outputs this one reads."""
-        runs, project = self._tools.store.runs, self._tools.store.projects.by_id(self.run.project_id)
-        wanted = specification.environment.references
-
-        def named(kind: Kind, name: str) -> Run:
-            try:
-                return runs.named(project, kind, name)
-            except NotFound as error:
-                raise NotFound(f"environment.outputs: this project has no {kind} `{name}` any more") from error
-
-        found = {kind.plural: [named(kind, name) for name in names] for kind, names in wanted.items()}
-        for other in itertools.chain.from_iterable(found.values()):
-            self._tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
-        return found
-
-    def _token(self, context: Path) -> str:
-        """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
-        users, file = self._tools.store.users, context / container.TOKEN_FILE
-        context.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            found = container.token_in(file.read_text())
-            known = users.by_token(found) if found else None
-            if found and known and known.run_pk == self.run.pk:
-                return found
-        token = users.new_token(users.get(self.run.user), self.run.pk)
-        file.write_text(container.token_file(token))
-        return token
-
-    def _create_with_shell(self, build: Run) -> str:
-        """The container with the shell that its image has. Which one that is, the first run finds out for the rest:
-        the init program starts in any case, so the engine itself would not notice that bash is missing."""
-        tools = self._tools
-        if build.shell:
-            return self._create_container(build, build.shell)
-        container_id = self._create_container(build, BASH)
-        shell = BASH if tools.engine.has_file(container_id, BASH) else SH
-        if shell != BASH:
-            tools.engine.remove(container_id)
-            container_id = self._create_container(build, shell)
-        tools.store.runs.record(build, shell=shell)
         return container_id
 
     def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
