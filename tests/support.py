@@ -70,9 +70,7 @@ class Daemon:
         self.process.wait()
 
 
-def start_daemon(
-    home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
-) -> Daemon:
+def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Daemon:
     """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
@@ -90,7 +88,12 @@ def start_daemon(
         found = occupancy.running(Home(home))
         return found if found and found.pid == process.pid and found.url else None
 
-    return Daemon(home, process, eventually(ready, 120).url)
+    try:
+        return Daemon(home, process, eventually(ready, 120).url)
+    except BaseException:
+        process.kill()  # nobody else knows of it
+        process.wait()
+        raise
 
 
 def sweep(address: str, installation: str) -> None:

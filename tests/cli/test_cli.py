@@ -278,7 +278,10 @@ def test_running_again_with_a_file_that_is_not_there(polylocal: Cli, folder: Pat
 @pytest.mark.usefixtures("daemon")
 def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_job: Run) -> None:
     store.runs.insert(project, root, NewRun(Kind.BUILD, config={}))
-    assert good(polylocal("rm", "1", "build/1")).out == "job/1 deleted, which frees 0 B\nbuild/1 deleted, which frees 0 B\n"
+    assert (
+        good(polylocal("rm", "1", "build/1")).out
+        == "job/1 deleted, which frees 0 B\nbuild/1 deleted, which frees 0 B\n"
+    )
     assert from_json(polylocal("ls", "--json")) == []
     one_line(polylocal("rm", "1"), "there is no job/1; `polylocal ls` lists")
 

@@ -78,7 +78,9 @@ def test_a_lost_run_is_started_again_and_its_log_has_both(start, raw_engine: doc
 
 def test_a_stop_by_the_daemon_is_no_loss(start) -> None:
     daemon = start(POLYLOCAL_GRACE_S="1")
-    run = begun(daemon, job("trap '' TERM; echo begun; while true; do sleep 0.1; done", environment={"max_restarts": 3}))
+    run = begun(
+        daemon, job("trap '' TERM; echo begun; while true; do sleep 0.1; done", environment={"max_restarts": 3})
+    )
     look(daemon, lambda client: client.stop(run))
     assert finished(daemon, run)["last_status"] == "stopped"
     assert log(daemon, run) == b"begun\n"
@@ -179,6 +181,8 @@ def test_privileges_can_be_gained_only_where_that_is_set(start, raw_engine: dock
 
 def test_a_build_reaches_no_file_of_the_home_folder(start) -> None:
     daemon = start()
-    run = submit(daemon, build(BUSYBOX, build_steps=["ls -a /plx-context /plx-outputs /var/run/docker.sock || true"]), "build")
+    run = submit(
+        daemon, build(BUSYBOX, build_steps=["ls -a /plx-context /plx-outputs /var/run/docker.sock || true"]), "build"
+    )
     assert finished(daemon, run)["last_status"] == "succeeded"
     assert log(daemon, run).count(b"No such file or directory") == 3

@@ -202,7 +202,9 @@ def test_what_a_program_closed_even_to_its_owner_goes_too(start, image, which: s
 
 def test_a_notebooks_folder(start, image) -> None:
     """Code that is worked on as root in the container is committed, and its folder goes."""
-    jupyter = "printf '#!/bin/sh\\ncd /code; umask 077; mkdir mine; echo 1 > mine/a.py; exec sleep 600\\n' > /bin/jupyter"
+    jupyter = (
+        "printf '#!/bin/sh\\ncd /code; umask 077; mkdir mine; echo 1 > mine/a.py; exec sleep 600\\n' > /bin/jupyter"
+    )
     daemon = start()
     config: dict[str, Any] = {
         "version": 1,
