@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from polylocal.errors import EngineError
 from polylocal.runner.collector import Collector
 from polylocal.runner.engine.base import Image
 from polylocal.store.rows import Run
@@ -143,7 +144,11 @@ def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypa
     gone = rig.settings.folders.context("0" * 32)
     old(gone / "file")
     os.utime(gone, (OLD_S, OLD_S))
-    monkeypatch.setattr(rig.engine, "remove_image", lambda name: None)  # a container of somebody else's uses it
+
+    def refuse(name: str) -> None:
+        raise EngineError("conflict: it is being used")
+
+    monkeypatch.setattr(rig.engine, "remove_image", refuse)
     items = {item.kind: item for item in collector(rig).collect(0.0)}
-    assert (items["image"].goes, items["image"].reason.startswith("in use")) == (False, True)
+    assert (items["image"].goes, items["image"].reason) == (False, "can't be removed: conflict: it is being used")
     assert not gone.exists()
