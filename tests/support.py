@@ -96,7 +96,12 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, pre
         found = occupancy.running(Home(home))
         return found if found and found.pid == process.pid and found.url else None
 
-    return Daemon(home, process, eventually(ready, 120).url)
+    try:
+        return Daemon(home, process, eventually(ready, 120).url)
+    except BaseException:
+        process.kill()  # nobody else knows of it
+        process.wait()
+        raise
 
 
 def sweep(address: str, installation: str) -> None:
