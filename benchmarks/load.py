@@ -218,6 +218,7 @@ def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
 class Followed:
     """One follower: had it all, and how late each line came."""
 
+    how: str
     is_whole: bool
     delays: tuple[float, ...]
     problem: str | None
@@ -236,7 +237,7 @@ def _follower_of(told: _Told, seen: Json, since: float) -> Followed:
     for lines, at in seen["arrivals"]:
         delays += [at - written for written in told.times[before:lines] if written > since]
         before = lines
-    return Followed(seen["sha256"] == expected, tuple(delays), seen["problem"])
+    return Followed(seen["how"], seen["sha256"] == expected, tuple(delays), seen["problem"])
 
 
 @dataclass(frozen=True)
@@ -278,8 +279,14 @@ def _follower_rows(followed: Sequence[Followed]) -> list[Row]:
     note = f"{whole} of {len(followed)} have the stored log, byte for byte" + "".join(f"; {what}" for what in problems)
     return [
         Row("13", "followers that got the whole log", "of all", (whole / len(followed),), 1.0, None, True, note=note),
-        _p99("a line to a follower under load, p99", delays, 1000.0),
+        _p99("a line to a follower under load, p99", delays, 1000.0, _by_family(followed)),
     ]
+
+
+def _by_family(followed: Sequence[Followed]) -> str:
+    names = {"http": "HTTP", "old": "old websockets", "new": "new websockets"}
+    found = {how: [delay for each in followed if each.how == how for delay in each.delays] for how in names}
+    return "p99 of " + ", ".join(f"{names[how]} {1e3 * percentile(found[how], 0.99):.0f} ms" for how in names)
 
 
 def _p99(what: str, seconds: Sequence[float], target: float, about: str = "") -> Row:
