@@ -310,11 +310,12 @@ class CatchUp:
 
 
 def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
+    end = _size(path)  # asked first: what was written until now has its records; what comes meanwhile may not
     index = pieces(path, start)
     current = next(index, Piece(0, 0, STDOUT))
     following = next(index, None)
     offset = start
-    for chunk in read(path, start):
+    for chunk in read(path, start, end):
         view = chunk
         while view:
             while following and following.offset <= offset:
@@ -322,6 +323,13 @@ def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
             length = min(len(view), following.offset - offset) if following else len(view)
             yield current, view[:length]
             view, offset = view[length:], offset + length
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class _Meter:
