@@ -340,9 +340,7 @@ def test_a_long_body_is_no_long_head(services: Services, store: Store, root: Use
 @pytest.mark.usefixtures("hasty")
 def test_a_body_that_stops_is_told_so(services: Services, store: Store, root: User) -> None:
     token = store.users.new_token(root)
-    head = (
-        f"POST /api/v1/projects/ HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {token}\r\nContent-Length: 99\r\n"
-    )
+    head = f"POST /api/v1/projects/ HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {token}\r\n"
     with on_socket(services) as address, connected(address) as peer:
         peer.sendall(head.encode() + b"Content-Length: 99\r\nContent-Type: application/json\r\n\r\n{")
         answer = received(peer)

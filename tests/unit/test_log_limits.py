@@ -122,9 +122,7 @@ def test_a_write_that_finds_no_room_leaves_a_prefix_and_goes_on_exactly(tmp_path
             writer.append(whole[STDOUT][:1000], STDOUT, 1)
             ballast = fill(folder, leave)
             with pytest.raises(StoreError, match="No space left on device"):
-                for start in range(1000, 50_000, 700):
-                    writer.append(whole[STDOUT][start : start + 700], STDOUT, start * 10_000)
-                    writer.append(whole[STDERR][start - 1000 : start - 300], STDERR, start * 10_000)
+                write_on(writer, whole)
         kept = read_streams(path)
         for stream, data in kept.items():
             assert whole[stream].startswith(data)
@@ -137,6 +135,13 @@ def test_a_write_that_finds_no_room_leaves_a_prefix_and_goes_on_exactly(tmp_path
         offsets = [piece.offset for piece in logs.pieces(path)]
         assert offsets == sorted(offsets)
         assert offsets[-1] < path.stat().st_size
+
+
+def write_on(writer: LogWriter, whole: dict[int, bytes]) -> None:
+    """In small pieces, each with a record of its own."""
+    for start in range(1000, 50_000, 700):
+        writer.append(whole[STDOUT][start : start + 700], STDOUT, start * 10_000)
+        writer.append(whole[STDERR][start - 1000 : start - 300], STDERR, start * 10_000)
 
 
 def read_streams(path: Path) -> dict[int, bytes]:
