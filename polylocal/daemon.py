@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from polylocal import occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
+from polylocal.disk import write_private
 from polylocal.errors import SetupError
 from polylocal.machine import Machine, look
 from polylocal.paths import Home
@@ -117,16 +118,6 @@ def renew_token_file(users: Users, user: User, home: Home) -> bool:
         return False
     write_private(home.token, users.new_token(user) + "\n")
     return True
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; it is there as a whole or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-    beside.replace(path)
 
 
 class Grown:

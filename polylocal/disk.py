@@ -82,3 +82,13 @@ def _sizes(folder: Path) -> Iterable[int]:
         for name in (*folders, *files):
             with suppress(FileNotFoundError):  # a run may take its files away again
                 yield Path(parent, name).lstat().st_blocks * 512
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; it is there as a whole or not at all."""
+    beside = path.with_name(f"{path.name}.new")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+    beside.replace(path)

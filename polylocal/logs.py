@@ -69,9 +69,15 @@ class LogWriter:
     """Appends to one run's log. One thread at a time. An existing log is continued."""
 
     def __init__(
-        self, path: Path, grew: Callable[[Path], None] = lambda path: None, *, max_mib: int | None = None
+        self,
+        path: Path,
+        grew: Callable[[Path], None] = lambda path: None,
+        *,
+        max_mib: int | None = None,
+        hide: Callable[[bytes], bytes] = lambda line: line,
     ) -> None:
         """`grew` is called after each piece: a hint for those who follow. `max_mib`: what is longer is cut, visibly.
+        `hide`: what is not to be read in `line`s.
 
         Raises StoreError here and wherever something is written: there is no room, or the disk is read-only. The file
         holds what was written until then, and a writer that is opened later goes on.
@@ -79,6 +85,7 @@ class LogWriter:
         self.path = path
         self._grew = grew
         self._max_mib = max_mib
+        self._hide = hide
         self._limit = sys.maxsize if max_mib is None else max_mib * 2**20
         self._last: Piece | None = None
         with _explained(path):
@@ -105,7 +112,7 @@ class LogWriter:
 
     def line(self, text: str) -> None:
         """A line about the making of an image, in the log of a build."""
-        self.append(text.rstrip("\n").encode() + b"\n")
+        self.append(self._hide(text.rstrip("\n").encode()) + b"\n")
 
     def mark(self, text: str) -> None:
         """Say in the log of a run where and why it is not all that the run wrote."""
@@ -230,9 +237,17 @@ class Stamped:
     _at_line_start: bool = True
 
     def read(self) -> Iterator[bytes]:
+        made: list[bytes] = []
+        size = 0
         for piece, data in _by_piece(self.path, self.offset):
             self.offset += len(data)
-            yield self._with_stamps(data, _stamp(piece))
+            made.append(self._with_stamps(data, _stamp(piece)))
+            size += len(made[-1])
+            if size > _CHUNK:  # in few large pieces: each is a way to a thread and back for who follows
+                yield b"".join(made)
+                made, size = [], 0
+        if made:
+            yield b"".join(made)
 
     def _with_stamps(self, data: bytes, stamp: bytes) -> bytes:
         first = stamp if self._at_line_start else b""

@@ -85,7 +85,7 @@ class _Kept(Collector):
     def _look(self) -> Figures:
         now = time.monotonic()
         if self._figures is None or now - self._figures[0] > _LOOK_S:
-            self._figures = (now, self._store.runs.figures())
+            self._figures = (now, self._store.holdings.figures())
         return self._figures[1]
 
 

@@ -4,6 +4,7 @@ polylocal.db  polylocal.toml  token  daemon.log (+ .1, …)  daemon.out  daemon.
 logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
 outputs/<user>/<project>/<kind>s/<id>/  what the run kept
 code/<project uuid>/                    one git repository a project
+secrets/<user>/<name>                   values that runs and builds get by name
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
 notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
 """
@@ -48,6 +49,10 @@ class Home:
         return self.root / "daemon.out"
 
     @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -65,6 +70,10 @@ class Home:
 
     def context(self, run_uuid: str) -> Path:
         return self.root / "contexts" / run_uuid
+
+    def hidden(self, run_uuid: str) -> Path:
+        """The secret values that the run's container was given: what is hidden in its log."""
+        return self.context(run_uuid) / ".hidden"
 
     def server_token(self, run_uuid: str) -> Path:
         """What the server in a notebook's container wants to be told; the proxy tells it."""

@@ -55,6 +55,8 @@ class PatientHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
         super().data_received(data)
+        if self._deadline is None and self._is_between_requests():
+            self._expect_head()  # an empty line before the next head begins nothing, and ends uvicorn's own waiting
         if self._deadline is not None and self._head > MOST_HEAD:
             self.send_400_response("The head of the request is too long.")
 
@@ -66,6 +68,11 @@ class PatientHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_head()
         super().on_headers_complete()
+
+    def _is_between_requests(self) -> bool:
+        if self.transport is None or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return False  # closed, or a websocket by now
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def _expect_head(self) -> None:
         self._head = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,12 +78,12 @@ class Daemon:
         self.process.wait()
 
 
-def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> Daemon:
-    """Start `polylocal serve` and wait until it listens. The caller ends it."""
+def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Daemon:
+    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
+            [*prefix, sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -95,7 +96,12 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -> 
         found = occupancy.running(Home(home))
         return found if found and found.pid == process.pid and found.url else None
 
-    return Daemon(home, process, eventually(ready, 30).url)
+    try:
+        return Daemon(home, process, eventually(ready, 120).url)
+    except BaseException:
+        process.kill()  # nobody else knows of it
+        process.wait()
+        raise
 
 
 def sweep(address: str, installation: str) -> None:
@@ -117,3 +123,24 @@ def running_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -
         yield daemon
     finally:
         daemon.kill()
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A file system of `mib` MiB at `folder`, in memory. Needs root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=755", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        # a thread or the engine may have a file open still: then it goes a moment later
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, leave_bytes: int = 0) -> Path:
+    """Take what is free on the disk of `folder`, but for so many bytes. Remove the file to give it back."""
+    ballast = folder / "ballast"
+    with ballast.open("ab", buffering=0) as file, suppress(OSError):
+        while (left := shutil.disk_usage(folder).free - leave_bytes) > 0:
+            file.write(bytes(min(left, 1 << 20)))
+    return ballast

@@ -9,7 +9,7 @@ from polylocal.errors import NotAllowed, NotAuthenticated
 from polylocal.store.users import Credentials, Users
 
 BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
-_SCHEMES = ("token", "ephemeraltoken", "internaltoken")
+_SCHEMES = ("token", "bearer", "ephemeraltoken", "internaltoken")  # Prometheus and others say Bearer
 # where a run's token may say whose it is
 _OF_ANY_RUN = frozenset({"/api/v1/users"})
 

@@ -101,7 +101,7 @@ def build(services: Services) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[
-            Middleware(OwnPages, hosts=_hosts(services)),
+            Middleware(OwnPages, hosts=_hosts(services), friends=services.settings.allowed_hosts),
             Middleware(Admission),
             Middleware(Patience),
             Middleware(TidyPaths),
@@ -116,7 +116,7 @@ def build(services: Services) -> Starlette:
 def _hosts(services: Services) -> set[str]:
     """The names of this machine that a browser may know: others come in only if the daemon listens for others."""
     settings = services.settings
-    names = {settings.host, *settings.allowed_hosts}
+    names = {settings.host}
     return names if settings.is_private else names | {platform.node(), platform.node().partition(".")[0]}
 
 

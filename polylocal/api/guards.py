@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -33,10 +34,12 @@ class OwnPages:
     something or opens a websocket, and says which page it is, must be a page of ours. Programs send no `Origin`.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
-        """`hosts`: further names of this machine, as `Host` has them, without a port; and origins of other pages."""
+    def __init__(self, app: ASGIApp, hosts: Collection[str], friends: Collection[str] = ()) -> None:
+        """`hosts`: further names of this machine, as `Host` has them, without a port; `friends`: names whose pages
+        may ask for anything, at any port."""
         self._app = app
-        self._names = _OUR_NAMES | {host.lower() for host in hosts}
+        self._names = _OUR_NAMES | {host.lower() for host in (*hosts, *friends)}
+        self._friends = {host.lower() for host in friends}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -57,8 +60,8 @@ class OwnPages:
         origin = headers.get("origin")
         if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
             return None
-        netloc = urlsplit(origin).netloc
-        if netloc and (netloc == host or _name_of(netloc) in self._names - _OUR_NAMES):
+        netloc = _netloc(origin)
+        if netloc and (netloc == host or _name_of(netloc) in self._friends):
             return None
         return "This was asked for by a page of another site."
 
@@ -147,6 +150,8 @@ class Patience:
             await self._app(scope, receiving, sending)
         except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
             log.info("%s: let go: %s", scope["path"], error)
+        except ClientDisconnect:  # in the middle of a body: nobody is there to be told
+            log.debug("%s: the client has left", scope["path"])
 
 
 class Slow(Exception):
@@ -158,6 +163,13 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().rstrip(".")
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no URL at all: certainly not ours
+        return ""
 
 
 def _with_headers(send: Send) -> Send:

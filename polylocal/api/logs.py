@@ -55,7 +55,7 @@ def append(call: Call) -> Response:
         raise refuse("Logs handler expects `data` to be a string or list of strings.")
     if call.run.is_managed and not is_done(call.run.status):
         raise refuse(f"The log of {call.run.unique_name} is written by its container.")
-    with logs.LogWriter(call.services.log(call.run)) as writer:
+    with logs.LogWriter(call.services.log(call.run), max_mib=call.services.settings.max_log_mib) as writer:
         for line in lines:
             writer.line(line)
     return empty()

@@ -144,13 +144,18 @@ def _check_members(group: Specification, field: str) -> None:
 
 
 def _check_environment(call: Call, specification: Specification, field: str) -> None:
-    """What the run names outside of itself must be there: data folders, outputs of other runs."""
+    """What the run names outside of itself must be there: data folders, secrets, outputs of other runs."""
     known = call.services.settings.data
     unknown = [name for name in specification.environment.data_names if name not in known]
     if unknown:
         names = ", ".join(sorted(known)) or "none"
         message = f"environment.data_refs: no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
         raise InvalidInput({field: [message]})
+    for name, keys in specification.secrets.items():
+        try:
+            call.services.vault.read(call.user.username, name, keys)
+        except NotFound as error:
+            raise InvalidInput({field: [f"environment.secret_refs: {error}"]}) from error
     for kind, wanted in specification.environment.references.items():
         for name in wanted:
             try:

@@ -81,7 +81,7 @@ def of_run(call: Call) -> Json:
 
 def of_project(call: Call) -> Json:
     """The same for a project."""
-    found = _sizes(call, call.store.runs.of_project(call.project))
+    found = _sizes(call, call.store.holdings.of_project(call.project))
     found["code_bytes"] = size_of(call.services.home.code(call.project.uuid))
     found["size_bytes"] += found["code_bytes"]
     return found

@@ -18,6 +18,7 @@ from polylocal.repos import Repository
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run
+from polylocal.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Services:
     @cached_property
     def monitor(self) -> Monitor:
         return Monitor(self.store, self.disk, self.engine_state)
+
+    @cached_property
+    def vault(self) -> Vault:
+        return Vault(self.home.secrets)
 
     def check_room(self) -> None:
         """Before something new begins. Raises StoreError: the disk is full."""

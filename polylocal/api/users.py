@@ -82,7 +82,9 @@ def activate(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    call.store.users.delete(_named(call))
+    user = _named(call)
+    call.store.users.delete(user)
+    call.services.vault.forget(user.username)
     return empty(204)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal import __version__
-from polylocal.cli import backup, daemon, groups, projects, runs, service, show, space
+from polylocal.cli import backup, daemon, groups, projects, runs, secrets, service, show, space
 from polylocal.errors import InvalidInput, PolylocalError
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ app.add_typer(projects.app, name="project", rich_help_panel=_PROJECTS)
 app.command("upload", rich_help_panel=_PROJECTS)(projects.upload)
 app.command("token", rich_help_panel=_PROJECTS)(daemon.token)
 app.add_typer(daemon.users, name="user", rich_help_panel=_PROJECTS)
+app.add_typer(secrets.app, name="secret", rich_help_panel=_PROJECTS)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ BudgetOption = Annotated[
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     budget_gib: BudgetOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Also list every log that stays.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -27,6 +28,8 @@ def gc(
     if json:
         show.as_json(found)
         return
+    logs = [item for item in found["results"] if item["kind"] == "log" and not item["goes"]]
+    listed = [item for item in found["results"] if every or item not in logs]
     rows: list[list[str | Text | None]] = [
         [
             ("would go" if dry_run else "removed") if item["goes"] else "stays",
@@ -36,8 +39,11 @@ def gc(
             item["name"],
             item["reason"],
         ]
-        for item in sorted(found["results"], key=lambda item: not item["goes"])
+        for item in sorted(listed, key=lambda item: not item["goes"])
     ]
     show.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
+    if logs and not every:
+        taken = show.size(sum(item["size_bytes"] for item in logs))
+        show.out.print(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
     verb = "would be freed" if dry_run else "freed"
     show.out.print(f"{show.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")

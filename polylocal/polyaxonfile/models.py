@@ -75,6 +75,17 @@ class References(Section):
     experiments: list[str | int] | None = None
 
 
+class SecretReference(Section):
+    """A secret by its name; of all its values, or of those that `items` names."""
+
+    name: Name
+    items: list[str] | None = None
+
+
+def _by_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Environment(Section):
     resources: Resources | None = None
     labels: dict[str, str] | None = None
@@ -85,7 +96,7 @@ class Environment(Section):
     service_account: str | None = None
     image_pull_secrets: list[Any] | None = None
     max_restarts: Annotated[int, Field(ge=0)] | None = None
-    secret_refs: list[Any] | None = None
+    secret_refs: list[Annotated[SecretReference, BeforeValidator(_by_name)]] | None = None
     configmap_refs: list[Any] | None = None
     config_map_refs: list[Any] | None = None
     persistence: Persistence | None = None
@@ -134,7 +145,6 @@ WITHOUT_EFFECT = (
     ("environment", "tolerations"),
     ("environment", "service_account"),
     ("environment", "image_pull_secrets"),
-    ("environment", "secret_refs"),
     ("environment", "configmap_refs"),
     ("environment", "config_map_refs"),
     ("environment", "artifact_refs"),

@@ -93,7 +93,17 @@ class Specification:
     def build_config(self) -> dict[str, Any]:
         """The config of the build that this run needs: its build section as a file of its own."""
         build = {key: value for key, value in self.config["build"].items() if key not in ("commit", "branch", "ref")}
-        return {"build": build, "version": 1, "kind": Kind.BUILD.value}
+        config = {"build": build, "version": 1, "kind": Kind.BUILD.value}
+        secrets = self.config.get("environment", {}).get("secret_refs")
+        return {**config, "environment": {"secret_refs": secrets}} if secrets else config
+
+    @property
+    def secrets(self) -> dict[str, list[str] | None]:
+        """Names of the secrets that the run gets, and which of their values (None: all); of a build, also its own."""
+        named = [*(self.environment.secret_refs or [])]
+        if self.kind is Kind.BUILD and self.build.environment:
+            named += self.build.environment.secret_refs or []
+        return {reference.name: reference.items for reference in named}
 
 
 def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -> Specification:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.logs import LogWriter
+from polylocal.masking import Mask
 from polylocal.polyaxonfile import Build, of_config
 from polylocal.runner import container, dockerfile
 from polylocal.runner.context import context
@@ -34,7 +35,17 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
     """From row to image. None: it was stopped before the engine had anything to do with it."""
     store, tag = tools.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
-    with LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib) as writer:
+    specification = of_config(Kind.BUILD, run.content or "", run.config or {})
+    try:
+        secrets = tools.secrets(run, specification)
+    except NotFound as error:
+        return BuildResult(None, str(error))
+    mask = Mask(secrets.values())
+
+    def hide(line: bytes) -> bytes:
+        return mask.hide(line.replace(dockerfile.TAKE_SECRETS.encode(), b""))
+
+    with LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib, hide=hide) as writer:
         if not taken_up:
             store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
         else:
@@ -60,7 +71,15 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
         def again() -> None:
             writer.line("polylocal: the engine went away in the middle of the build, building again")
 
-        return patiently(lambda: _build(run, recipe, text, tools, writer, cancel), again)  # type: ignore[no-any-return]
+        if secrets:
+            text = dockerfile.with_secrets(text)
+        arguments = dockerfile.secrets_argument(secrets)
+        result: BuildResult = patiently(lambda: _build(run, recipe, text, arguments, tools, writer, cancel), again)
+        return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
+
+
+def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
+    return hide(text.encode()).decode()
 
 
 def _recipe(run: Run, tools: Tools) -> _Recipe:
@@ -100,12 +119,21 @@ def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter
     return dockerfile.with_base_images(recipe.text, replaced), ""
 
 
-def _build(run: Run, recipe: _Recipe, text: str, tools: Tools, writer: LogWriter, cancel: Cancel) -> BuildResult:
+def _build(
+    run: Run,
+    recipe: _Recipe,
+    text: str,
+    arguments: Mapping[str, str],
+    tools: Tools,
+    writer: LogWriter,
+    cancel: Cancel,
+) -> BuildResult:
     with context(text, tools.repository(run), run.commit, recipe.folder) as file:
         request = BuildRequest(
             context=file,
             tag=container.image_name(run),
             labels=container.image_labels(run, tools.installation),
             nocache=bool(recipe.build.nocache),
+            arguments=arguments,
         )
         return tools.engine.build(request, writer.line, cancel)

@@ -20,6 +20,7 @@ from polylocal.runner import gc, recovery
 from polylocal.runner.engine.base import Found
 from polylocal.runner.gc import Leftover
 from polylocal.runner.tools import Tools
+from polylocal.statuses import is_done
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Collector:
         budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
         tools = self._tools
         found = tools.engine.images(tools.installation)
-        images = gc.images(found, tools.store.runs.build_uses(), int(budget * 2**30))
+        images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
@@ -79,38 +80,43 @@ class Collector:
         found = tools.engine.containers(tools.installation)
         rows = {run.uuid: run for run in (tools.store.runs.by_uuid(_uuid(item)) for item in found) if run}
         removals = recovery.plan(found, rows, self._in_hand(), clock.now())
-        open_ones = {uuid for uuid, run in rows.items() if run.finished_at is None}
-        return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in open_ones})
+        # those of runs that are known go by themselves, once their logs are whole
+        return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
 
     # -- leftovers ------------------------------------------------------------------------------------------------
 
     def _leftovers(self) -> Iterator[Leftover]:
         root = self._tools.home.root
-        yield from self._of_runs(root / "contexts", "handed over to a run that is done", needs_word=False)
+        yield from self._of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
         for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
             if _age_s(path) > _HALF_MADE_S:
                 yield self._leftover(path, "an upload that came to no end", needs_word=False)
         for folder in sorted((root / "logs").glob("*")):
-            yield from self._of_runs(folder, "the log of no run that is known", needs_word=True)
+            yield from self._of_runs(folder, "the log of no run that is known", are_kept=True)
         known = self._tools.store.projects.uuids()
         for path in sorted((root / "code").glob("*")):
             if path.name not in known and "-" not in path.name and _age_s(path) > _HALF_MADE_S:
                 yield self._leftover(path, "the code of no project that is known", needs_word=True)
 
-    def _of_runs(self, folder: Path, why: str, *, needs_word: bool) -> Iterator[Leftover]:
-        """What lies in a folder under the uuids of runs that are unknown; or done, unless it is theirs for good."""
+    def _of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
+        """What lies in a folder under the uuids of runs that are unknown or done; `are_kept`: it is theirs for good."""
         by_uuid: dict[str, list[Path]] = {}
         with suppress(FileNotFoundError):
             for entry in os.scandir(folder):
                 by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
         names = sorted(by_uuid)
         for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
-            known, in_hand = self._tools.store.runs.known(uuids), self._in_hand()
+            known, in_hand = self._tools.store.holdings.known(uuids), self._in_hand()
             for uuid in uuids:
-                if uuid in in_hand or (uuid in known and (needs_word or known[uuid])):
-                    continue
-                paths = (path for path in by_uuid[uuid] if _age_s(path) > _JUST_MADE_S)
-                yield from (self._leftover(path, why, needs_word=needs_word) for path in paths)
+                run = known.get(uuid)
+                if run and are_kept:
+                    yield from (
+                        replace(self._leftover(p, f"of {run.label}", needs_word=True), stays=True)
+                        for p in by_uuid[uuid]
+                    )
+                elif uuid not in in_hand and not (run and not is_done(run.status)):
+                    paths = (path for path in by_uuid[uuid] if _age_s(path) > _JUST_MADE_S)
+                    yield from (self._leftover(path, why, needs_word=are_kept) for path in paths)
 
     def _leftover(self, path: Path, why: str, *, needs_word: bool) -> Leftover:
         used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
@@ -135,7 +141,7 @@ class Collector:
 
     def _remove_image(self, item: Item) -> bool:
         tools = self._tools
-        uses = {use.image_id: use for use in tools.store.runs.build_uses().values() if use.image_id}
+        uses = {use.image_id: use for use in tools.store.holdings.build_uses().values() if use.image_id}
         use = uses.get(item.id)
         if use and use.is_open:
             return False

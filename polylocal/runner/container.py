@@ -80,6 +80,7 @@ class Surroundings:
     work: Path | None = None  # the code that a notebook changes
     watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
     server_token: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
     pids_limit: int | None = None
     new_privileges: bool = False
 
@@ -166,6 +167,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
     """The variables of the documents, under the names of all their versions."""
     data = {name: str(DATA / name) for name in sorted(around.data)}
     return {
+        **around.secrets,
         "POLYAXON_API": around.api_url,
         "POLYAXON_API_HTTP_HOST": around.api_url,
         "POLYAXON_API_WS_HOST": around.api_url.replace("http", "ws", 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from polylocal.polyaxonfile import Build
@@ -14,6 +15,9 @@ SETUP = ("polyaxon_setup.sh", "setup.sh")
 
 _TAKES_HERE = re.compile(r"\s*(RUN|COPY|ADD)\b", re.IGNORECASE)
 _HERE = re.compile(r"<<-?[\"']?(\w+)[\"']?")
+_RUN = re.compile(r"^(?P<head>\s*RUN\s+(?:--\S+\s+)*)(?P<command>.*)$", re.IGNORECASE)
+_CARRIER = "FTP_PROXY"
+TAKE_SECRETS = f'eval "${_CARRIER}"; unset {_CARRIER}; '
 _FROM = re.compile(r"^(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>.*)$", re.IGNORECASE)
 
 
@@ -43,6 +47,26 @@ def with_base_images(dockerfile: str, replaced: Mapping[str, str]) -> str:
         image = replaced.get(match["image"], match["image"])
         lines[number] = f"{match['head']}{image}{match['tail']}"
     return "\n".join(lines)
+
+
+def with_secrets(dockerfile: str) -> str:
+    """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
+    lines = dockerfile.split("\n")
+    for number in _instructions(lines):
+        match = _RUN.match(lines[number])
+        if match and not match["command"].startswith(("[", "<<")):
+            lines[number] = f"{match['head']}{TAKE_SECRETS}{match['command']}"
+    return "\n".join(lines)
+
+
+def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
+    """The build arguments that hand secrets over to `with_secrets`.
+
+    The builders keep the arguments for proxies, and no other, out of an image's history, its layers and the cache
+    (docs.docker.com: "Predefined ARGs"); so that is how they travel, in the one of a protocol that is no more.
+    """
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    return {_CARRIER: text} if values else {}
 
 
 def _starts(lines: Sequence[str]) -> Iterator[tuple[int, re.Match[str]]]:

@@ -6,7 +6,6 @@ Every step may be the last one of this process: the next one finds what is there
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import threading
@@ -16,13 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polylocal import folders
 from polylocal.disk import is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership, workspace
+from polylocal.runner import container, outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
-from polylocal.runner.container import BASH, SH, Surroundings
 from polylocal.runner.engine.base import Cancel, ContainerState
 from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
@@ -136,7 +133,7 @@ class Execution:
             self._finish(outcome.not_started("its build is gone"))
             return None
         try:
-            container_id = self._patiently(lambda: self._create_with_shell(build))
+            container_id = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
         except ImageMissing:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             tools.store.runs.detach_build(run, build)
@@ -151,81 +148,6 @@ class Execution:
         if is_done(self.run.status):  # ended by somebody else in the meantime: nothing is to be started any more
             self._finish(self._stopped())
             return None
-        return container_id
-
-    def _create_container(self, build: Run, shell: str) -> str:
-        tools, run = self._tools, self.run
-        specification = self._specification()
-        outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
-        ownership.make_writable(outputs)
-        if run.cloning_strategy == "copy" and run.original_pk:
-            original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
-            if original.is_dir():
-                folders.copy_tree(original, outputs)
-        token = self._token(context)
-        data = {name: tools.settings.data[name] for name in specification.environment.data_names}
-        is_notebook = run.kind == Kind.NOTEBOOK
-        around = Surroundings(
-            installation=tools.installation,
-            node=tools.settings.node,
-            network=tools.settings.network,
-            outputs=outputs,
-            context=context,
-            data=data,
-            api_url=tools.api_url(),
-            token=token,
-            references=self._references(specification),
-            home=tools.home.root,
-            work=workspace.prepare(run, tools) if is_notebook else None,
-            watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
-            server_token=workspace.server_token(run, tools) if is_notebook else None,
-            pids_limit=tools.settings.pids_limit,
-            new_privileges=tools.settings.new_privileges,
-        )
-        image = build.image_id or container.image_name(build)
-        return tools.engine.create(container.plan(run, specification, image, shell, around))
-
-    def _references(self, specification: Specification) -> dict[str, list[Run]]:
-        """The runs whose outputs this one reads."""
-        runs, project = self._tools.store.runs, self._tools.store.projects.by_id(self.run.project_id)
-        wanted = specification.environment.references
-
-        def named(kind: Kind, name: str) -> Run:
-            try:
-                return runs.named(project, kind, name)
-            except NotFound as error:
-                raise NotFound(f"environment.outputs: this project has no {kind} `{name}` any more") from error
-
-        found = {kind.plural: [named(kind, name) for name in names] for kind, names in wanted.items()}
-        for other in itertools.chain.from_iterable(found.values()):
-            self._tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
-        return found
-
-    def _token(self, context: Path) -> str:
-        """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
-        users, file = self._tools.store.users, context / container.TOKEN_FILE
-        context.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            found = container.token_in(file.read_text())
-            known = users.by_token(found) if found else None
-            if found and known and known.run_pk == self.run.pk:
-                return found
-        token = users.new_token(users.get(self.run.user), self.run.pk)
-        file.write_text(container.token_file(token))
-        return token
-
-    def _create_with_shell(self, build: Run) -> str:
-        """The container with the shell that its image has. Which one that is, the first run finds out for the rest:
-        the init program starts in any case, so the engine itself would not notice that bash is missing."""
-        tools = self._tools
-        if build.shell:
-            return self._create_container(build, build.shell)
-        container_id = self._create_container(build, BASH)
-        shell = BASH if tools.engine.has_file(container_id, BASH) else SH
-        if shell != BASH:
-            tools.engine.remove(container_id)
-            container_id = self._create_container(build, shell)
-        tools.store.runs.record(build, shell=shell)
         return container_id
 
     def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
@@ -303,7 +225,7 @@ class Execution:
             stop_requested=run.stop_requested_at is not None,
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
-            was_signalled=was_signalled and run.stop_requested_at is None and run.deleted_at is None,
+            was_signalled=was_signalled,
             time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
@@ -385,10 +307,10 @@ class Execution:
             workspace.put_away(run, tools)
         if self._move(end.status, end.message, details=end.details, recorded=recorded):
             log.info("run=%s %s: %s", run.label, end.status, end.message)
-        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
                 self._patiently(follower.complete)
+        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))

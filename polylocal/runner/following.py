@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from contextlib import suppress
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from polylocal import logs
-from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.logs import CatchUp, LogWriter
+from polylocal.masking import Mask, Masked
+from polylocal.polyaxonfile import of_config
 from polylocal.runner.engine.base import Frame, Stream
 from polylocal.runner.engine.events import Waiter
 from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ class Follower:
         self._container_id = container_id
         self._engine = tools.engine
         self._writer = LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib)
+        self._mask = mask_of(run, tools)
+        self._masked: dict[int, Masked] = {}
         self._attached: Stream | None = None
         self.is_orderly = False  # attached before the start, and the stream ended by itself
 
@@ -73,9 +79,15 @@ class Follower:
             with self._engine.logs(self._container_id, follow=False) as stream:
                 for frame in stream:
                     self._keep(frame, catch_up)
+            self._say_rest()
         except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             self.mark("the engine gives no more of this log: what was written last may be missing here")
+
+    def _say_rest(self) -> None:
+        """What was held back as the beginning of a secret was none: nothing more comes."""
+        for number, masked in self._masked.items():
+            self._writer.append(masked.rest(), number, is_stored=True)
 
     def mark(self, text: str) -> int:
         """A line of polylocal's own in the log. Returns the size of the log behind it, in bytes."""
@@ -83,6 +95,7 @@ class Follower:
         return self._writer.size
 
     def _catch_up(self) -> CatchUp:
+        self._masked.clear()  # what was held back is not in the file: it comes again
         return CatchUp(logs.positions(self._writer.path, self._run.log_start))
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
@@ -113,6 +126,8 @@ class Follower:
 
     def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
         data = catch_up(frame.stream, frame.data) if catch_up else frame.data
+        if self._mask:
+            data = self._masked.setdefault(frame.stream, Masked(self._mask))(data)
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _ends_alike(self) -> bool:
@@ -128,7 +143,20 @@ class Follower:
         ours: dict[int, bytes] = {}
         for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
-        return bool(tail) and all(ours.get(number, b"").endswith(end) for number, end in tail.items())
+        return bool(tail) and all(ours.get(number, b"").endswith(self._mask.hide(end)) for number, end in tail.items())
+
+
+def mask_of(run: Run, tools: Tools) -> Mask:
+    """Hides what the run was given, and what its secrets hold by now."""
+    specification = of_config(Kind(run.kind), run.content or "", run.config or {})
+    if not specification.secrets:
+        return Mask(())
+    values: list[str] = []
+    with suppress(FileNotFoundError, ValueError):
+        values += json.loads(tools.home.hidden(run.uuid).read_text())
+    with suppress(NotFound):
+        values += tools.secrets(run, specification).values()
+    return Mask(values)
 
 
 def last_line(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,27 +15,50 @@ OVER_BUDGET = "least recently used, and the images are over the budget"
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder under the home folder that belongs to no run that could need it."""
+    """A file or folder under the home folder: the log of a run, or what belongs to none that could need it."""
 
     path: str  # relative to the home folder
     size_bytes: int
     last_used: str
     why: str
     needs_word: bool  # goes only if a person asks for it: it may be somebody's
+    stays: bool = False  # it is somebody's
 
 
 def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int) -> list[Item]:
     """Each image, the least recently used first. Those that go bring the rest under the budget, if that can be;
     what belongs to no build goes in any case; what is in use or pinned stays in any case."""
-    items = sorted((_image(image, uses.get(image.build)) for image in found), key=lambda item: item.last_used)
-    left = sum(item.size_bytes for item in items if not item.goes)
+    room = _Room(found)
+    items = sorted(
+        ((_image(image, uses.get(image.build)), image) for image in found), key=lambda both: both[0].last_used
+    )
+    for item, image in items:
+        if item.goes:
+            room.without(image)
     judged = []
-    for item in items:
-        if not item.goes and item.can_go and left > budget_bytes:
+    for item, image in items:
+        if not item.goes and item.can_go and (room.taken > budget_bytes or not budget_bytes):
+            room.without(image)
             item = replace(item, goes=True, reason=OVER_BUDGET)
-            left -= item.size_bytes
-        judged.append(item)
+        judged.append(replace(item, size_bytes=room.alone(image)))
     return judged
+
+
+class _Room:
+    """What images take together: a layer that several have is there once."""
+
+    def __init__(self, found: Iterable[Image]) -> None:
+        self._users = Counter(layer for image in found for layer in image.layers)
+        self._all = dict(self._users)
+        self.taken = sum({layer: size for image in found for layer, size in image.layers.items()}.values())
+
+    def without(self, image: Image) -> None:
+        self._users.subtract(image.layers.keys())
+        self.taken -= sum(size for layer, size in image.layers.items() if not self._users[layer])
+
+    def alone(self, image: Image) -> int:
+        """Bytes that nobody shares."""
+        return sum(size for layer, size in image.layers.items() if self._all[layer] == 1)
 
 
 def _image(image: Image, use: BuildUse | None) -> Item:
@@ -77,7 +101,7 @@ def files(leftovers: Iterable[Leftover], *, asked: bool) -> list[Item]:
             size_bytes=left.size_bytes,
             last_used=left.last_used,
             reason=left.why,
-            goes=asked or not left.needs_word,
+            goes=not left.stays and (asked or not left.needs_word),
         )
         for left in leftovers
     ]

@@ -55,7 +55,8 @@ class Ending:
     @property
     def is_lost(self) -> bool:
         """The engine took the container with it when it ended, or somebody ended it behind our back."""
-        return self.exit_code in KILLS and (self.engine_was_away or self.was_signalled)
+        wanted = self.stop_requested or self.deleted
+        return self.exit_code in KILLS and not wanted and (self.engine_was_away or self.was_signalled)
 
 
 TIME_LIMIT = "time-limit"

@@ -8,19 +8,17 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 
-from polylocal import clock, logs
-from polylocal.disk import size_of
+from polylocal import clock
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership, recovery
+from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
+from polylocal.runner.removal import remove
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -254,62 +252,11 @@ class Supervisor:
             return
         for run in tools.store.runs.deleted():
             if run.pk not in self._in_hand():
-                self._remove(run)
+                remove(run, tools)
         for project in tools.store.projects.to_remove():
             shutil.rmtree(tools.home.code(project.uuid), ignore_errors=True)
             tools.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
-
-    def _remove(self, run: Run) -> None:
-        tools = self._tools
-        if run.container_id:
-            tools.engine.remove(run.container_id)
-        freed = sum(map(size_of, self._paths(run)))
-        if run.kind == Kind.BUILD:
-            freed += self._remove_images(run)
-        elif run.outputs and not tools.store.runs.shares_outputs(run):
-            self._reclaim(run)
-        path = tools.log_path(run)
-        for file in (path, logs.times_of(path)):
-            file.unlink(missing_ok=True)
-        if run.outputs and not tools.store.runs.shares_outputs(run):
-            shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
-            with suppress(OSError):  # the folder of a group goes with the last experiment in it
-                tools.outputs_path(run).parent.rmdir()
-        work = tools.home.work(run.uuid)
-        for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
-            shutil.rmtree(folder, ignore_errors=True)
-        tools.store.runs.remove(run)
-        log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
-
-    def _paths(self, run: Run) -> list[Path]:
-        tools = self._tools
-        mine = [tools.log_path(run)]
-        if run.outputs and not tools.store.runs.shares_outputs(run):
-            mine.append(tools.outputs_path(run))
-        return mine
-
-    def _remove_images(self, build: Run) -> int:
-        """By their label too: a build that was stopped or made twice may have left one without a name."""
-        engine, freed = self._tools.engine, 0
-        for image in engine.images(self._tools.installation):
-            if image.build == build.uuid:
-                freed += image.size_bytes
-                engine.remove_image(image.id)
-        for name in (container.image_name(build), build.image_id):  # the project may have had another name
-            if name:
-                engine.remove_image(name)
-        return freed
-
-    def _reclaim(self, run: Run) -> None:
-        """What a program wrote as another user can't be removed as it is."""
-        tools, folder = self._tools, self._tools.outputs_path(run)
-        if not ownership.has_foreign(folder, tools.uid):
-            return
-        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
-        image = (build.image_id or container.image_name(build)) if build else ""
-        if problem := ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation):
-            log.warning("run=%s: what it kept can't be removed: %s", run.label, problem)
 
 
 def _is_server(run: Run) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from polylocal.disk import Disk
 from polylocal.paths import Home
+from polylocal.polyaxonfile import Specification
 from polylocal.repos import Repository
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.events import Deaths
@@ -17,6 +18,7 @@ from polylocal.runner.engine.link import EngineLink
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Run
+from polylocal.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,17 @@ class Tools:
     @cached_property
     def disk(self) -> Disk:
         return Disk(self.home.root, self.settings.min_free_mib)
+
+    @cached_property
+    def vault(self) -> Vault:
+        return Vault(self.home.secrets)
+
+    def secrets(self, run: Run, specification: Specification) -> dict[str, str]:
+        """The variables that a run gets by naming secrets of its user. Raises NotFound."""
+        found: dict[str, str] = {}
+        for name, keys in specification.secrets.items():
+            found |= self.vault.read(run.user, name, keys)
+        return found
 
     @property
     def home(self) -> Home:

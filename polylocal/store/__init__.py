@@ -10,6 +10,7 @@ from polylocal.store.activities import Activities
 from polylocal.store.bookmarks import Bookmarks
 from polylocal.store.database import Database
 from polylocal.store.groups import Groups
+from polylocal.store.holdings import Holdings
 from polylocal.store.metrics import Metrics
 from polylocal.store.projects import Projects
 from polylocal.store.runs import NewRun, Runs
@@ -31,6 +32,7 @@ class Store:
         self.projects = Projects(self.database)
         self.runs = Runs(self.database, self._hint)
         self.groups = Groups(self.database, self._hint)
+        self.holdings = Holdings(self.database)
         self.metrics = Metrics(self.database, self._hint)
         self.bookmarks = Bookmarks(self.database)
         self.searches = Searches(self.database)

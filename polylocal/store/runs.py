@@ -16,7 +16,7 @@ from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import BuildUse, Figures, Project, Run, StatusRow, User, row_of, rows_of, to_json
+from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
@@ -26,17 +26,6 @@ _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
 _SERVERS = "('notebook', 'tensorboard')"
 _NOT_BEGUN = "('created', 'unschedulable')"  # of a build
-_BUILD_USES = f"""
-select b.uuid, o.username || '.' || p.name as project, b.id, b.image_id,
-    max({OPEN.replace("r.", "b.")} or (u.pk is not null and {OPEN.replace("r.", "u.")})) as is_open,
-    max(k.user_id is not null or ku.user_id is not null) as is_pinned,
-    max(coalesce(b.finished_at, b.created_at), coalesce(max(coalesce(u.finished_at, u.created_at)), '')) as last_used
-from runs b join projects p on p.id = b.project_id join users o on o.id = p.user_id
-    left join runs u on u.build_pk = b.pk and u.kind <> 'build' and u.deleted_at is null
-    left join bookmarks k on k.subject = 'build' and k.object_id = b.pk and k.enabled
-    left join bookmarks ku on ku.subject = u.kind and ku.object_id = u.pk and ku.enabled
-where b.kind = 'build' group by b.pk
-"""
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
 _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
@@ -312,36 +301,6 @@ class Runs:
             db.execute("delete from bookmarks where subject = ? and object_id = ?", (run.kind, run.pk))
             db.execute("delete from runs where pk = ?", (run.pk,))
         self._hint(run.pk)
-
-    def figures(self) -> Figures:
-        """Counted over all projects; what is archived or deleted does not count."""
-        waits = (
-            f"{OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held and {VISIBLE}"
-        )
-        begun = "(r.kind = 'build' and r.status not in ('created', 'unschedulable'))"
-        with self._database.read() as db:
-            counted = f"select r.kind, r.status, count(*) from runs r where {VISIBLE} group by r.kind, r.status"
-            runs = [(kind, status, n) for kind, status, n in db.execute(counted)]
-            oldest = f"select count(*), min(r.created_at) from runs r where {waits} and not {begun}"
-            waiting, since = db.execute(oldest).fetchone()
-            builds = "select count(*), count(distinct build_pk) from runs where build_pk is not null"
-            used, made = db.execute(builds).fetchone()
-        return Figures(runs, waiting, since, used, made)
-
-    def of_project(self, project: Project) -> list[Run]:
-        """Every run of a project that is not deleted."""
-        return self._many(f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk", (project.id,))
-
-    def build_uses(self) -> dict[str, BuildUse]:
-        """By uuid: of each build, what it is still good for."""
-        with self._database.read() as db:
-            return {row["uuid"]: row_of(BuildUse, row) for row in db.execute(_BUILD_USES)}
-
-    def known(self, uuids: Iterable[str]) -> dict[str, bool]:
-        """Of these runs, those that there are, and whether they are open."""
-        found = f"select uuid, {OPEN} as is_open from runs r where uuid in (select value from json_each(?))"
-        with self._database.read() as db:
-            return {row["uuid"]: bool(row["is_open"]) for row in db.execute(found, (json.dumps(list(uuids)),))}
 
     def shares_outputs(self, run: Run) -> bool:
         query = "select 1 from runs where outputs = ? and pk <> ? limit 1"

@@ -130,7 +130,7 @@ def test_health(nobody: Caller) -> None:
 def test_status(nobody: Caller) -> None:
     healthy = {"is_healthy": True, "message": "", "severity": "info"}
     for path in ("/statusz", "/_status"):
-        assert nobody.get(path).json() == {"engine": healthy, "store": healthy}
+        assert nobody.get(path).json() == dict.fromkeys(("engine", "store", "disk", "scheduler"), healthy)
 
 
 def test_status_without_an_engine(serving: object, settings: object, store: Store) -> None:

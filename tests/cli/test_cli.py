@@ -67,7 +67,7 @@ def test_a_project_from_its_making_to_its_end(polylocal: Cli) -> None:
     found = from_json(polylocal("project", "show", "newer", "--json"))
     assert (found["is_public"], found["description"], found["tags"]) == (True, "e", ["a", "b"])
     assert [item["name"] for item in from_json(polylocal("project", "ls", "--json"))] == ["newer"]
-    assert good(polylocal("project", "rm", "newer", "-y")).out == "Project root/newer deleted\n"
+    assert good(polylocal("project", "rm", "newer", "-y")).out == "Project root/newer deleted, which frees 0 B\n"
     assert from_json(polylocal("project", "ls", "--json")) == []
 
 
@@ -278,7 +278,10 @@ def test_running_again_with_a_file_that_is_not_there(polylocal: Cli, folder: Pat
 @pytest.mark.usefixtures("daemon")
 def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_job: Run) -> None:
     store.runs.insert(project, root, NewRun(Kind.BUILD, config={}))
-    assert good(polylocal("rm", "1", "build/1")).out == "job/1 deleted\nbuild/1 deleted\n"
+    assert (
+        good(polylocal("rm", "1", "build/1")).out
+        == "job/1 deleted, which frees 0 B\nbuild/1 deleted, which frees 0 B\n"
+    )
     assert from_json(polylocal("ls", "--json")) == []
     one_line(polylocal("rm", "1"), "there is no job/1; `polylocal ls` lists")
 

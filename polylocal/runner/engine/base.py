@@ -9,8 +9,8 @@ EngineUnreachable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, Self
 
 from polylocal.machine import Usage
@@ -64,13 +64,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Image:
-    """An image that carries our label. `size_bytes` is what it alone takes; layers that others share don't count."""
+    """An image that carries our label. `layers` are those on top of the one that it was built from, in bytes by id:
+    images of ours may share some."""
 
     id: str
     build: str  # the uuid of the build
     names: Sequence[str]
-    size_bytes: int
+    layers: Mapping[str, int]
     created_at: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.layers.values())
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ class BuildRequest:
     tag: str
     labels: Labels
     nocache: bool = False
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class Engine(Protocol):
         """Missing or still in use is fine."""
 
     def images(self, installation: str) -> Sequence[Image]:
-        """Every image of this installation. May take seconds: the engine measures them."""
+        """Every image of this installation."""
 
     def create(self, plan: ContainerPlan) -> str:
         """The id of a container made by this plan. A container of this name that carries the same run label is

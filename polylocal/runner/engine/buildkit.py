@@ -28,12 +28,13 @@ class BuildKit:
         arguments = [*self.command, "--progress=plain", f"--tag={request.tag}"]
         arguments += [f"--label={name}={value}" for name, value in request.labels.items()]
         arguments += ["--no-cache"] if request.nocache else []
+        arguments += [f"--build-arg={name}" for name in request.arguments]  # the value is in the environment: no secret
         process = subprocess.Popen(
             [*arguments, "-"],
             stdin=request.context,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "DOCKER_HOST": self.address, "DOCKER_BUILDKIT": "1"},
+            env={**os.environ, "DOCKER_HOST": self.address, "DOCKER_BUILDKIT": "1", **request.arguments},
             encoding="utf-8",
             errors="replace",
         )

@@ -6,6 +6,7 @@ What docker-py gets wrong for a daemon is worked around here and nowhere else; e
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import logging
 import socket
@@ -177,6 +178,7 @@ class DockerEngine:
             tag=request.tag,
             labels=dict(request.labels),
             nocache=request.nocache,
+            buildargs=dict(request.arguments) or None,
             rm=True,
             forcerm=True,
             decode=True,
@@ -192,18 +194,30 @@ class DockerEngine:
 
     def images(self, installation: str) -> Sequence[Image]:
         with _translated():
-            found = self._connected().df()["Images"] or []
-        ours = [image for image in found if (image.get("Labels") or {}).get(IMAGE_LABEL) == installation]
-        return [
+            # not `df`, which would tell what is shared: it also measures every volume and container there is
+            found = self._connected().images(filters={"label": f"{IMAGE_LABEL}={installation}"})
+        ours = [
             Image(
                 id=image["Id"],
                 build=image["Labels"].get(BUILD_LABEL, ""),
                 names=[name for name in image.get("RepoTags") or [] if name != "<none>:<none>"],
-                size_bytes=max(0, image["Size"] - max(0, image["SharedSize"])),
+                layers=self._layers(image["Id"]),
                 created_at=clock.stamp(datetime.fromtimestamp(image["Created"], UTC)),
             )
-            for image in ours
+            for image in found
         ]
+        return [image for image in ours if image.layers]
+
+    def _layers(self, image_id: str) -> dict[str, int]:
+        """The sizes of an image's layers down to the next image with a name; none: it is gone meanwhile."""
+        try:
+            with _translated():
+                history = self._connected().history(image_id)
+        except ImageMissing:
+            return {}
+        own = itertools.takewhile(lambda numbered: numbered[0] == 0 or not numbered[1].get("Tags"), enumerate(history))
+        # what BuildKit made has no ids: nobody knows whether it is shared
+        return {e["Id"] if e["Id"].startswith("sha256:") else f"{image_id} {n}": e["Size"] for n, e in own}
 
     # -- containers -----------------------------------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ class FakeEngine:
         made = f"sha256:{next(self._numbers):064x}"
         self.local[request.tag] = made
         installation, uuid = request.labels.get(IMAGE_LABEL, ""), request.labels.get(BUILD_LABEL, "")
-        self._built[made] = (installation, Image(made, uuid, [request.tag], IMAGE_BYTES, clock.now()))
+        self._built[made] = (installation, Image(made, uuid, [request.tag], {made: IMAGE_BYTES}, clock.now()))
         return BuildResult(made)
 
     def remove_image(self, name: str) -> None:

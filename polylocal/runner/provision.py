@@ -1,0 +1,103 @@
+"""The container of a run: everything that it needs is put in its place, then it is made."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+from polylocal import folders
+from polylocal.disk import write_private
+from polylocal.errors import NotFound
+from polylocal.polyaxonfile import Specification
+from polylocal.runner import container, ownership, workspace
+from polylocal.runner.container import BASH, SH, Surroundings
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+
+def make_container(run: Run, build: Run, specification: Specification, tools: Tools) -> str:
+    """The container with the shell that its image has; made once, found again afterwards. Which shell that is, the
+    first run finds out for the rest: the init program starts in any case, so the engine itself would not notice that
+    bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone.
+    """
+
+    def made(shell: str) -> str:
+        return _make(run, build, specification, tools, shell)
+
+    if build.shell:
+        return made(build.shell)
+    container_id = made(BASH)
+    shell = BASH if tools.engine.has_file(container_id, BASH) else SH
+    if shell != BASH:
+        tools.engine.remove(container_id)
+        container_id = made(shell)
+    tools.store.runs.record(build, shell=shell)
+    return container_id
+
+
+def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str) -> str:
+    outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
+    ownership.make_writable(outputs)
+    if run.cloning_strategy == "copy" and run.original_pk:
+        original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
+        if original.is_dir():
+            folders.copy_tree(original, outputs)
+    token = _token(run, tools, context)
+    data = {name: tools.settings.data[name] for name in specification.environment.data_names}
+    is_notebook = run.kind == Kind.NOTEBOOK
+    secrets = tools.secrets(run, specification)
+    if secrets:
+        write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
+    around = Surroundings(
+        installation=tools.installation,
+        node=tools.settings.node,
+        network=tools.settings.network,
+        outputs=outputs,
+        context=context,
+        data=data,
+        api_url=tools.api_url(),
+        token=token,
+        references=_references(run, specification, tools),
+        home=tools.home.root,
+        work=workspace.prepare(run, tools) if is_notebook else None,
+        watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
+        server_token=workspace.server_token(run, tools) if is_notebook else None,
+        secrets=secrets,
+        pids_limit=tools.settings.pids_limit,
+        new_privileges=tools.settings.new_privileges,
+    )
+    image = build.image_id or container.image_name(build)
+    return tools.engine.create(container.plan(run, specification, image, shell, around))
+
+
+def _references(run: Run, specification: Specification, tools: Tools) -> dict[str, list[Run]]:
+    """The runs whose outputs this one reads."""
+    runs, project = tools.store.runs, tools.store.projects.by_id(run.project_id)
+    wanted = specification.environment.references
+
+    def named(kind: Kind, name: str) -> Run:
+        try:
+            return runs.named(project, kind, name)
+        except NotFound as error:
+            raise NotFound(f"environment.outputs: this project has no {kind} `{name}` any more") from error
+
+    found = {kind.plural: [named(kind, name) for name in names] for kind, names in wanted.items()}
+    for other in itertools.chain.from_iterable(found.values()):
+        tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def _token(run: Run, tools: Tools, context: Path) -> str:
+    """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
+    users, file = tools.store.users, context / container.TOKEN_FILE
+    context.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        found = container.token_in(file.read_text())
+        known = users.by_token(found) if found else None
+        if found and known and known.run_pk == run.pk:
+            return found
+    token = users.new_token(users.get(run.user), run.pk)
+    file.write_text(container.token_file(token))
+    return token

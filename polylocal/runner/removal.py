@@ -1,0 +1,71 @@
+"""What is left of a deleted run is removed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from polylocal import logs
+from polylocal.disk import size_of
+from polylocal.runner import container, ownership
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
+
+
+def remove(run: Run, tools: Tools) -> None:
+    """Everything of a run that is done: container, image, log, files; then its row. Says what was freed."""
+    if run.container_id:
+        tools.engine.remove(run.container_id)
+    freed = sum(map(size_of, _paths(run, tools)))
+    if run.kind == Kind.BUILD:
+        freed += _remove_images(run, tools)
+    elif run.outputs and not tools.store.runs.shares_outputs(run):
+        _reclaim(run, tools)
+    path = tools.log_path(run)
+    for file in (path, logs.times_of(path)):
+        file.unlink(missing_ok=True)
+    if run.outputs and not tools.store.runs.shares_outputs(run):
+        shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
+        with suppress(OSError):  # the folder of a group goes with the last experiment in it
+            tools.outputs_path(run).parent.rmdir()
+    work = tools.home.work(run.uuid)
+    for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
+        shutil.rmtree(folder, ignore_errors=True)
+    tools.store.runs.remove(run)
+    log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
+
+
+def _paths(run: Run, tools: Tools) -> list[Path]:
+    mine = [tools.log_path(run)]
+    if run.outputs and not tools.store.runs.shares_outputs(run):
+        mine.append(tools.outputs_path(run))
+    return mine
+
+
+def _remove_images(build: Run, tools: Tools) -> int:
+    """By their label too: a build that was stopped or made twice may have left one without a name."""
+    engine, freed = tools.engine, 0
+    for image in engine.images(tools.installation):
+        if image.build == build.uuid:
+            freed += image.size_bytes
+            engine.remove_image(image.id)
+    for name in (container.image_name(build), build.image_id):  # the project may have had another name
+        if name:
+            engine.remove_image(name)
+    return freed
+
+
+def _reclaim(run: Run, tools: Tools) -> None:
+    """What a program wrote as another user can't be removed as it is."""
+    folder = tools.outputs_path(run)
+    if not ownership.has_foreign(folder, tools.uid):
+        return
+    build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
+    image = (build.image_id or container.image_name(build)) if build else ""
+    if problem := ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation):
+        log.warning("run=%s: what it kept can't be removed: %s", run.label, problem)

@@ -1,0 +1,68 @@
+"""Secret values by name: files under the home folder that only its owner reads. They are in no row, answer or log."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from polylocal.disk import write_private
+from polylocal.errors import InvalidInput, NotFound
+
+_NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Vault:
+    """The secrets under `folder`, one folder a user: nobody names those of another one. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self, user: str) -> list[str]:
+        try:
+            return sorted(path.name for path in (self._folder / user).iterdir() if _NAME.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
+
+    def read(self, user: str, name: str, keys: Iterable[str] | None = None) -> dict[str, str]:
+        """{variable: value}; `keys`: of these alone. Raises NotFound, with what to do."""
+        try:
+            found: dict[str, str] = json.loads(self._path(user, name).read_text())
+        except (FileNotFoundError, InvalidInput) as error:
+            message = (
+                f"{user} has no secret `{name}`; make it with `polylocal secret set {name} VARIABLE --user {user}`."
+            )
+            raise NotFound(message) from error
+        missing = [key for key in keys or () if key not in found]
+        if missing:
+            raise NotFound(f"The secret `{name}` of {user} has no `{missing[0]}`; it has {', '.join(sorted(found))}.")
+        return found if keys is None else {key: found[key] for key in keys}
+
+    def write(self, user: str, name: str, values: Mapping[str, str]) -> None:
+        """As a whole or not at all. Raises InvalidInput for a name that can't stand in a file or a variable."""
+        for key, value in values.items():
+            if not _KEY.fullmatch(key):
+                raise InvalidInput([f"`{key}` can't be the name of a variable: letters, digits and underscores."])
+            if not value or "\0" in value:
+                raise InvalidInput([f"The value of `{key}` is empty, or holds a zero byte."])
+        path = self._path(user, name)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_private(path, json.dumps(dict(values)))
+
+    def remove(self, user: str, name: str) -> None:
+        """Raises NotFound."""
+        self.read(user, name)
+        self._path(user, name).unlink()
+
+    def forget(self, user: str) -> None:
+        """All of a user's."""
+        shutil.rmtree(self._folder / user, ignore_errors=True)
+
+    def _path(self, user: str, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise InvalidInput([f"`{name}` can't be the name of a secret: letters, digits, hyphens and underscores."])
+        return self._folder / user / name

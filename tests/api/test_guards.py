@@ -1,0 +1,381 @@
+"""Who may ask at all: pages of other sites may not, too many at once may not, and nobody is waited for without end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import anyio.to_thread
+import httpx2
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from support import eventually
+
+from polylocal import serving
+from polylocal.api import guards
+from polylocal.api.app import build
+from polylocal.api.services import Services
+from polylocal.settings import load
+from polylocal.store import Store
+from polylocal.store.rows import User
+
+from .conftest import Caller, P
+
+HEALTH = "/healthz"
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:8000",
+        "localhost",
+        "LocalHost:8000",
+        "localhost.:8000",
+        "box.localhost:8000",
+        "host.docker.internal:8000",
+        "192.168.1.7:8000",
+        "[::1]",
+        "[::1]:8000",
+        "[fe80::1]:8000",
+    ],
+)
+def test_an_address_or_a_name_of_this_machine_is_let_in(nobody: Caller, host: str) -> None:
+    assert nobody.get(HEALTH, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:8000",
+        "evil-localhost",
+        "notlocalhost",
+        "127.0.0.1@evil.example",
+        "[evil.example]:8000",
+        "2130706433",
+        "",
+    ],
+)
+def test_a_name_that_anybody_can_have_is_refused(nobody: Caller, host: str) -> None:
+    """DNS rebinding: the name of another site, pointed at this address."""
+    answer = nobody.get(HEALTH, headers={"Host": host})
+    assert answer.status_code == 403
+    assert "is no name of this machine; allow it by the setting allowed_hosts" in answer.json()["detail"]
+
+
+def test_further_names_are_let_in_where_they_are_set(serving: Callable[..., TestClient], services: Services) -> None:
+    settings = services.settings.model_copy(update={"allowed_hosts": ["Box.Lan"]})
+    nobody = Caller(serving(Services(settings, services.store)))
+    assert nobody.get(HEALTH, headers={"Host": "box.lan:8000"}).status_code == 200
+    assert nobody.get(HEALTH, headers={"Host": "other.lan:8000"}).status_code == 403
+    # and pages there may change things
+    origin = {"Origin": "https://box.lan", "Host": "127.0.0.1:8000"}
+    assert nobody.post("/api/v1/users/token", {}, headers=origin).status_code == 400
+
+
+def test_the_name_of_the_machine_counts_only_where_others_may_come(
+    serving: Callable[..., TestClient], services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: "box.lan")
+    asked = {"headers": {"Host": "box:8000"}}
+    assert Caller(serving()).get(HEALTH, **asked).status_code == 403
+    opened = Services(services.settings.model_copy(update={"host": "0.0.0.0"}), services.store)
+    for name in ("box", "box.lan"):
+        assert Caller(serving(opened)).get(HEALTH, headers={"Host": f"{name}:8000"}).status_code == 200
+
+
+def test_who_says_no_name_is_a_program(services: Services) -> None:
+    with on_socket(services) as address, connected(address) as peer:
+        peer.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert received(peer).startswith(b"HTTP/1.1 200")
+
+
+# -- pages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:8000", "file://", "", "http://[", "x"],
+)
+def test_pages_of_others_change_nothing(api: Caller, method: str, origin: str) -> None:
+    answer = api(method, P, headers={"Origin": origin, "Host": "127.0.0.1:8000"})
+    assert answer.status_code == 403
+    assert answer.json() == {"detail": "This was asked for by a page of another site."}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_our_own_pages_may(api: Caller, scheme: str) -> None:
+    own = {"Origin": f"{scheme}://127.0.0.1:8000", "Host": "127.0.0.1:8000"}
+    assert api.patch(P, {"description": "mine"}, headers=own).status_code == 200
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_only_looks_is_not_asked_where_it_is_from(api: Caller, method: str) -> None:
+    """A page of another site can't read the answer."""
+    answer = api(method, P, headers={"Origin": "http://evil.example"})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://["])
+def test_pages_of_others_open_no_websocket(http: TestClient, a_job: object, origin: str) -> None:
+    with (
+        pytest.raises(WebSocketDisconnect) as refused,
+        http.websocket_connect("/ws/v1/root/quick-start/jobs/1/logs", headers={"Origin": origin}),
+    ):
+        pytest.fail("it was opened")
+    assert refused.value.code == 1008
+
+
+def test_no_websocket_under_another_name(http: TestClient, a_job: object) -> None:
+    with (
+        pytest.raises(WebSocketDisconnect) as refused,
+        http.websocket_connect("/ws/v1/root/quick-start/jobs/1/logs", headers={"Host": "evil.example"}),
+    ):
+        pytest.fail("it was opened")
+    assert refused.value.code == 1008
+
+
+@pytest.mark.parametrize("path", [HEALTH, "/api/v1/nothing", "/api/v1/openapi.json", "/metrics"])
+def test_every_answer_has_the_headers_once(nobody: Caller, path: str) -> None:
+    answer = nobody.get(path)
+    assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert answer.headers.get_list("referrer-policy") == ["same-origin"]
+
+
+# -- many --------------------------------------------------------------------------------------------------------
+
+
+class Held:
+    """An application that answers when it is let."""
+
+    def __init__(self, begin: bool = False) -> None:
+        self.go = threading.Event()
+        self.inside = 0
+        self._begin = begin
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+        if self._begin:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        self.inside += 1
+        await anyio.to_thread.run_sync(self.go.wait)
+        self.inside -= 1
+        if not self._begin:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@contextmanager
+def asked(client: TestClient, times: int) -> Iterator[list[int]]:
+    """So many requests at a time; their answers, at the end."""
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.append(client.get("/").status_code)) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    yield codes
+    for thread in threads:
+        thread.join(20)
+
+
+def test_too_many_at_a_time_are_told_to_come_again() -> None:
+    held = Held()
+    client = TestClient(guards.Admission(held, most_working=3))
+    with asked(client, 3) as codes:
+        eventually(lambda: held.inside == 3)
+        answer = client.get("/")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "try again" in answer.json()["detail"]
+        held.go.set()
+    assert codes == [200, 200, 200]
+    assert client.get("/").status_code == 200
+
+
+def test_what_is_being_followed_counts_on_its_own() -> None:
+    """An answer that has begun may take as long as its run; it does not keep others from asking."""
+    held = Held(begin=True)
+    client = TestClient(guards.Admission(held, most_working=1, most_open=3))
+    with asked(client, 3) as codes:
+        eventually(lambda: held.inside == 3)
+        assert client.get("/").status_code == 503
+        held.go.set()
+    assert codes == [200, 200, 200]
+    assert client.get("/").status_code == 200
+
+
+def test_a_place_is_free_again_after_a_bug() -> None:
+    async def broken(scope: object, receive: object, send: object) -> None:
+        raise RuntimeError("bug")
+
+    guard = guards.Admission(broken, most_working=1)
+    with suppress(RuntimeError), TestClient(guard, raise_server_exceptions=False) as client:
+        for _ in range(3):
+            assert client.get("/").status_code == 500
+    assert (guard._working, guard._open) == (0, 0)
+
+
+# -- slow --------------------------------------------------------------------------------------------------------
+
+
+class Address(tuple[str, int]):
+    """Where the application listens; and the server, to look into it."""
+
+    server: uvicorn.Server
+
+    def __new__(cls, where: tuple[str, int], server: uvicorn.Server) -> Address:
+        made = super().__new__(cls, where)
+        made.server = server
+        return made
+
+
+@contextmanager
+def on_socket(services: Services, app: object = None) -> Iterator[Address]:
+    """The application as the daemon serves it."""
+    listener = serving.bound("127.0.0.1", 0)
+    server = serving.server(app or build(services))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    eventually(lambda: server.started)
+    try:
+        yield Address(listener.getsockname(), server)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@contextmanager
+def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, 20) as peer:
+        yield peer
+
+
+def received(peer: socket.socket) -> bytes:
+    """All until the other side closes. TimeoutError: it does not."""
+    found = b""
+    with suppress(ConnectionResetError):
+        while data := peer.recv(65536):
+            found += data
+    return found
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_S", 0.3)
+    monkeypatch.setattr(guards.Patience.__init__, "__defaults__", (0.5,))
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "]
+)
+def test_a_head_that_does_not_come_closes_the_connection(services: Services, sent: bytes) -> None:
+    with on_socket(services) as address, connected(address) as peer:
+        peer.sendall(sent)
+        assert received(peer) == b""
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_head_that_comes_drop_by_drop_closes_it_too(services: Services) -> None:
+    with on_socket(services) as address, connected(address) as peer:
+        peer.sendall(b"GET /healthz HTTP/1.1\r\n")
+        peer.settimeout(0.05)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                peer.sendall(b"X: y\r\n")
+                if peer.recv(1) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+        pytest.fail("it is still open")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("between", [b"", b"\r\n"])
+def test_the_next_head_is_not_waited_for_without_end_either(
+    services: Services, monkeypatch: pytest.MonkeyPatch, between: bytes
+) -> None:
+    """Neither silence nor empty lines keep a connection."""
+    monkeypatch.setattr(serving, "_KEEP_S", 1)
+    with on_socket(services) as address, connected(address) as peer:
+        peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        peer.settimeout(10)
+        assert peer.recv(65536).startswith(b"HTTP/1.1 200")
+        peer.sendall(between)
+        received(peer)
+
+
+def test_an_endless_head_is_refused(services: Services) -> None:
+    with on_socket(services) as address, connected(address) as peer, suppress(OSError):
+        peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        for _ in range(1000):
+            peer.sendall(b"X-Y: " + b"z" * 4000 + b"\r\n")
+        pytest.fail("4 MB of a head were taken")
+
+
+def test_a_long_body_is_no_long_head(services: Services, store: Store, root: User) -> None:
+    with on_socket(services) as (host, port), httpx2.Client(base_url=f"http://{host}:{port}") as client:
+        caller = Caller(client, store.users.new_token(root))
+        made = caller.post("/api/v1/projects/", {"name": "long", "readme": "x" * 200_000})
+        assert made.status_code == 201
+        assert caller.post("/api/v1/projects/", {"name": "longer", "readme": "x" * 200_000}).status_code == 201
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_body_that_stops_is_told_so(services: Services, store: Store, root: User) -> None:
+    token = store.users.new_token(root)
+    head = (
+        f"POST /api/v1/projects/ HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {token}\r\nContent-Length: 99\r\n"
+    )
+    with on_socket(services) as address, connected(address) as peer:
+        peer.sendall(head.encode() + b"Content-Length: 99\r\nContent-Type: application/json\r\n\r\n{")
+        answer = received(peer)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"did not come within 0.5 s" in answer
+
+
+def test_a_client_that_reads_nothing_is_let_go(services: Services) -> None:
+    """Its place is free again, and its connection is closed, with what it did not take."""
+    ended = threading.Event()
+
+    async def endless(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        finally:
+            ended.set()
+
+    guard = guards.Admission(guards.Patience(endless, client_s=0.5))
+    with on_socket(services, guard) as address, connected(address) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert ended.wait(20)
+        eventually(lambda: guard._open == 0)
+        eventually(lambda: not address.server.server_state.connections, 10)
+
+
+def test_settings_say_which_names(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYLOCAL_ALLOWED_HOSTS", '["box.lan"]')
+    assert load().allowed_hosts == ["box.lan"]

@@ -1,0 +1,203 @@
+"""A container engine of one's own, to be killed: its processes, its files and its mounts end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+
+READY_S = 90.0  # with an orphan to stop it takes more than ten
+STOP_S = 40.0
+_LOOK_S = 0.02
+
+
+class OwnEngine:
+    """A dockerd with its containerd under one short-named folder. No bridge: runs use the host's network."""
+
+    def __init__(self, folder: Path, image: bytes) -> None:
+        self.folder = folder
+        self.socket = folder / "engine.sock"
+        self._image = image
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.socket}"
+
+    def prepare(self) -> None:
+        """The first start, with the image in it."""
+        self.start()
+        with self.client() as client:
+            client.images.load(self._image)
+
+    def start(self) -> None:
+        self._forget_pids()
+        # a dockerd without a bridge removes the bridge of the host's other engine: it gets a network of its own
+        command = ["unshare", "--net", "--", "dockerd", "--data-root", str(self.folder / "data")]
+        command += ["--exec-root", str(self._exec_root)]
+        command += ["--pidfile", str(self._pid_file), "-H", self.address, "--bridge=none", "--iptables=false"]
+        command += ["--ip-forward=false", "--ip-masq=false"]
+        with (self.folder / "dockerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        process = self._process
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"dockerd ended: {self._last_words()}")
+            return self._answers()
+
+        _until(ready, READY_S, "dockerd does not answer")
+
+    def kill(self) -> None:
+        """kill -9. Its containerd dies with it; where that does not, it is killed. Shims and containers live on."""
+        containerd = self._containerd()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if containerd:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(containerd, signal.SIGKILL)
+            _until(lambda: not _is_alive(containerd), 10, "containerd does not end")
+
+    def stop(self) -> None:
+        """As a host does that shuts down: containers are stopped first."""
+        if self._process:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
+        self.kill()
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[docker.DockerClient]:
+        client = docker.DockerClient(base_url=self.address, timeout=60)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        """Containers, processes, mounts, files: in any state, more than once."""
+        if self._process and self._process.poll() is None:
+            with contextlib.suppress(DockerException, RequestException), self.client() as client:
+                for container in client.containers.list(all=True, ignore_removed=True):
+                    with contextlib.suppress(DockerException):
+                        container.remove(force=True)
+            self.stop()
+        for pid in self._left_behind():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _until(lambda: not self._left_behind(), 10, "shims do not end")
+        for address in self._exec_root.glob("containerd/daemon/io.containerd.runtime.v2.task/*/*/address"):
+            Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
+        unmount_below(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    @property
+    def _exec_root(self) -> Path:
+        return self.folder / "exec"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "dockerd.pid"
+
+    @property
+    def _containerd_pid_file(self) -> Path:
+        return self._exec_root / "containerd" / "containerd.pid"
+
+    def _containerd(self) -> int | None:
+        try:
+            pid = int(self._containerd_pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if str(self._exec_root) in _command_of(pid) else None
+
+    def _forget_pids(self) -> None:
+        """A stale pid file stops the next start, if its number is somebody else's by now."""
+        for file in (self._pid_file, self._containerd_pid_file):
+            file.unlink(missing_ok=True)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("engine")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(2)
+            connection.sock.connect(str(self.socket))
+            connection.request("GET", "/_ping")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _last_words(self) -> str:
+        return (self.folder / "dockerd.log").read_text(errors="replace")[-2000:]
+
+    def _left_behind(self) -> set[int]:
+        """What names this engine's folder in its command, and what that has started: shims and their containers."""
+        roots = {pid for pid in _pids() if str(self._exec_root) in _command_of(pid)}
+        return roots | {child for root in roots for child in _descendants(root)}
+
+
+def saved_image(address: str, name: str) -> bytes:
+    """An image as another engine saves it."""
+    client = docker.DockerClient(base_url=address)
+    try:
+        return b"".join(client.images.get(name).save(named=True))
+    finally:
+        client.close()
+
+
+def unmount_below(folder: Path) -> None:
+    with Path("/proc/mounts").open() as mounts:
+        points = [line.split()[1] for line in mounts]
+    for point in sorted((p for p in points if Path(p).is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+
+
+def _until(check: Callable[[], bool], within_s: float, trouble: str) -> None:
+    deadline = time.monotonic() + within_s
+    while not check():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{trouble} within {within_s:g} s")
+        time.sleep(_LOOK_S)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_alive(pid: int) -> bool:
+    return bool(_command_of(pid))  # a zombie has none
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in map(int, children):
+        yield child
+        yield from _descendants(child)

@@ -1,0 +1,113 @@
+"""Secret values with the real engine: they reach builds and runs, and are found nowhere afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import docker
+import pytest
+from support import BUSYBOX, Daemon, eventually
+
+from polylocal.client import Client, RunReference
+from polylocal.errors import InvalidInput
+from polylocal.statuses import is_done
+from polylocal.vault import Vault
+
+pytestmark = pytest.mark.engine
+
+TOKEN = "pypi-AgEIcHlwaS5vcmcCJ'$HOME"
+KEY = "-----BEGIN KEY-----\nMIIEowIBAAKCAQEAn4\n-----END KEY-----"
+HIDDEN = "*" * len(TOKEN)
+FILE = {
+    "version": 1,
+    "kind": "job",
+    "environment": {"secret_refs": ["pip", {"name": "deploy", "items": ["DEPLOY_KEY"]}]},
+    "build": {
+        "image": BUSYBOX,
+        "build_steps": [
+            'test -n "$PIP_TOKEN" && test -z "$FTP_PROXY" && echo "using $PIP_TOKEN here" && echo made > /made',
+            "echo \\\n  ${#PIP_TOKEN} > /length",
+        ],
+    },
+    "run": {"cmd": 'cat /made /length; echo "token=$PIP_TOKEN;"; echo "$DEPLOY_KEY"; echo ${OTHER:-none}; echo plain'},
+}
+
+
+@pytest.fixture(scope="module")
+def done(daemon: Daemon) -> dict[str, Any]:
+    """A job with secrets, at its end."""
+    vault = Vault(daemon.home / "secrets")
+    vault.write("root", "pip", {"PIP_TOKEN": TOKEN})
+    vault.write("root", "deploy", {"DEPLOY_KEY": KEY, "OTHER": "not asked for"})
+    client = daemon.client()
+    client.create_project({"name": "secrets"})
+    made = client.create_run("root", "secrets", "job", {"config": FILE})
+    run = RunReference("root", "secrets", "job", made["id"])
+    found = eventually(lambda: (seen := client.run(run)) and is_done(seen["last_status"]) and seen, 90)
+    with client.logs(run) as chunks:
+        found["log"] = b"".join(chunks).decode()
+    found["history"] = client.statuses(run)
+    build = RunReference("root", "secrets", "build", int(found["build_job"].rpartition(".")[2]))
+    with client.logs(build) as chunks:
+        found["build_log"] = b"".join(chunks).decode()
+    found["build"] = client.run(build)
+    client.close()
+    return found
+
+
+def test_builds_and_runs_have_the_values(done: dict[str, Any]) -> None:
+    assert done["last_status"] == "succeeded", done["history"]
+    lines = done["log"].splitlines()
+    assert lines[:2] == ["made", str(len(TOKEN))]
+    assert lines[-2:] == ["none", "plain"]  # of `deploy` only what was asked for
+
+
+def test_logs_hide_them_and_nothing_else(done: dict[str, Any]) -> None:
+    assert f"token={HIDDEN};\n" in done["log"]
+    assert "MIIEowIBAAKCAQEAn4" not in done["log"]
+    assert f"using {HIDDEN} here" in done["build_log"]
+    assert "eval" not in done["build_log"]
+
+
+def test_no_image_holds_them(done: dict[str, Any], raw_engine: docker.DockerClient) -> None:
+    image = next(i for i in raw_engine.images.list() if any(tag.endswith(done["build"]["uuid"]) for tag in i.tags))
+    saved = b"".join(image.save())
+    for said in (TOKEN.encode(), b"AgEIcHlwaS5vcmcCJ"):
+        assert said not in saved
+    assert "AgEIcHlwaS5vcmcCJ" not in str(image.history()) + str(image.attrs)
+    assert b"using" in saved  # the step itself is there to be seen
+
+
+def test_nothing_under_the_home_folder_holds_them(done: dict[str, Any], daemon: Daemon) -> None:
+    eventually(lambda: not (daemon.home / "contexts" / done["uuid"]).exists())
+    holding = [
+        path.relative_to(daemon.home)
+        for path in daemon.home.rglob("*")
+        if path.is_file() and (b"AgEIcHlwaS5vcmcCJ" in (data := path.read_bytes()) or b"MIIEowIBAAKCAQEAn4" in data)
+    ]
+    assert sorted(map(str, holding)) == ["secrets/root/deploy", "secrets/root/pip"]
+
+
+def test_a_secret_that_is_not_there_is_said_before_the_run_exists(client: Client, done: dict[str, Any]) -> None:
+    wanted = {**FILE, "environment": {"secret_refs": ["nope"]}}
+    with pytest.raises(InvalidInput, match="root has no secret `nope`; make it with `polylocal secret set nope"):
+        client.create_run("root", "secrets", "job", {"config": wanted})
+
+
+def test_the_command_line_takes_values_from_standard_input_only(cli_env: dict[str, str]) -> None:
+    def polylocal(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "polylocal", "secret", *arguments]
+        return subprocess.run(command, input=text, env=cli_env, capture_output=True, text=True, check=False)
+
+    assert polylocal("set", "cloud", "ID", "KEY", text="some-long-id\nsome-long-key\n").returncode == 0
+    assert "cloud   ID, KEY" in polylocal("ls").stdout
+    refused = polylocal("set", "cloud", "ID=some-long-id")
+    assert refused.returncode == 1
+    assert "name `ID` alone" in refused.stderr
+    assert "some-long-id" not in refused.stderr
+    assert "2 variables, and 1 lines" in polylocal("set", "cloud", "ID", "KEY", text="x\n").stderr
+    assert "not hidden" in polylocal("set", "short", "PIN", text="1234\n").stderr
+    assert polylocal("rm", "cloud").returncode == 0
+    assert "has no secret `cloud`" in polylocal("rm", "cloud").stderr

@@ -1,0 +1,154 @@
+"""What polylocal made and nobody needs is found and removed; what others made, or somebody needs, is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from polylocal.errors import EngineError
+from polylocal.runner.collector import Collector
+from polylocal.runner.engine.base import Image
+from polylocal.store.rows import Run
+
+from .conftest import Rig
+
+OLD_S = 1_000_000_000.0
+
+
+def collector(rig: Rig, in_hand: Iterable[str] = ()) -> Collector:
+    return Collector(rig.tools(), lambda: set(in_hand))
+
+
+def a_build(rig: Rig, step: str) -> Run:
+    """A finished job with an image of its own; returns the build."""
+    run = rig.run(rig.submit("true", build={"image": "base", "build_steps": [step]}))
+    assert run.status == "succeeded"
+    return rig.store.runs.by_pk(run.build_pk or 0)
+
+
+def builds_left(rig: Rig) -> list[str]:
+    return [image.build for image in rig.engine.images("home")]
+
+
+def old(path: Path) -> Path:
+    """Made long ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text("x")
+    os.utime(path, (OLD_S, OLD_S))
+    return path
+
+
+def test_only_what_is_neither_needed_nor_pinned_goes(rig: Rig) -> None:
+    free, pinned = a_build(rig, "true 1"), a_build(rig, "true 2")
+    rig.store.bookmarks.add(rig.user, pinned)
+    waiting = rig.built(rig.submit("true", build={"image": "base", "build_steps": ["true 3"]}))
+    needed = rig.store.runs.by_pk(waiting.build_pk or 0)
+    items = {item.id: item for item in collector(rig).collect(0.0)}
+    assert sorted(builds_left(rig)) == sorted([pinned.uuid, needed.uuid])
+    assert [item.id for item in items.values() if item.goes] == [free.image_id]
+
+
+def test_a_run_of_a_collected_build_has_its_image_made_again(rig: Rig) -> None:
+    first = a_build(rig, "true 1")
+    collector(rig).collect(0.0)
+    assert builds_left(rig) == []
+    second = a_build(rig, "true 1")
+    assert second.pk != first.pk
+    assert rig.engine.builds == 2
+
+
+def test_what_was_used_last_stays_longest_also_for_another_daemon(rig: Rig) -> None:
+    """How recently is in the database."""
+    first, second = a_build(rig, "true 1"), a_build(rig, "true 2")
+    again = rig.run(rig.submit("true", build={"image": "base", "build_steps": ["true 1"]}))
+    assert again.build_pk == first.pk
+    collector(rig).collect(1.5 / 1024)  # room for one of the two, of 1 MiB each
+    assert builds_left(rig) == [first.uuid]
+    assert second.uuid not in builds_left(rig)
+
+
+def test_looking_removes_nothing(rig: Rig) -> None:
+    a_build(rig, "true 1")
+    assert [item.goes for item in collector(rig).look(0.0)] == [True]
+    assert len(builds_left(rig)) == 1
+
+
+def test_images_of_others_are_not_even_seen(rig: Rig) -> None:
+    rig.engine.local["theirs"] = "sha256:theirs"
+    rig.engine._built["sha256:theirs"] = ("another home", Image("sha256:theirs", "x", ["theirs"], 1, ""))
+    assert collector(rig).collect(0.0) == []
+    assert "theirs" in rig.engine.local
+
+
+def test_an_image_of_no_build_goes_at_any_budget(rig: Rig) -> None:
+    rig.engine.local["ours"] = "sha256:ours"
+    rig.engine._built["sha256:ours"] = ("home", Image("sha256:ours", "no such build", ["ours"], 1, ""))
+    assert [item.goes for item in collector(rig).collect()] == [True]
+    assert "ours" not in rig.engine.local
+
+
+def test_leftovers_of_runs_that_are_done_go_by_themselves(rig: Rig) -> None:
+    done, waits = rig.run(rig.submit("true")), rig.submit("true")
+    folders = rig.settings.folders
+    paths = {name: old(folders.context(name) / "file").parent for name in (done.uuid, waits.uuid, "0" * 32)}
+    for path in paths.values():
+        os.utime(path, (OLD_S, OLD_S))
+    collector(rig).collect(asked=False)
+    assert [path.exists() for path in paths.values()] == [False, True, False]
+
+
+def test_what_a_thread_has_in_hand_or_was_just_made_stays(rig: Rig) -> None:
+    folders = rig.settings.folders
+    new, held = folders.context("1" * 32), folders.context("2" * 32)
+    new.mkdir(parents=True)
+    old(held / "file")
+    os.utime(held, (OLD_S, OLD_S))
+    collector(rig, ["2" * 32]).collect()
+    assert new.exists()
+    assert held.exists()
+
+
+def test_uploads_that_came_to_no_end_go(rig: Rig) -> None:
+    code = rig.settings.folders.root / "code"
+    half, fresh = code / "upload-abc", code / "upload-def"
+    old(half / "file")
+    os.utime(half, (OLD_S, OLD_S))
+    fresh.mkdir()
+    rig.upload({"a": "1"})
+    collector(rig).collect(asked=False)
+    assert not half.exists()
+    assert fresh.exists()
+    assert rig.repository.path.exists()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_logs_and_code_that_nobody_knows_go_only_if_a_person_asks(rig: Rig, asked: bool) -> None:
+    run = rig.run(rig.submit("echo kept"))
+    folders = rig.settings.folders
+    log = old(folders.log("job", "0" * 32))
+    code = folders.code("3" * 32)
+    old(code / "HEAD")
+    os.utime(code, (OLD_S, OLD_S))
+    os.utime(rig.log_path(run), (OLD_S, OLD_S))
+    collector(rig).collect(asked=asked)
+    assert (log.exists(), code.exists()) == (not asked, not asked)
+    assert rig.log(run) == b"kept\n"
+
+
+def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypatch) -> None:
+    a_build(rig, "true 1")
+    gone = rig.settings.folders.context("0" * 32)
+    old(gone / "file")
+    os.utime(gone, (OLD_S, OLD_S))
+
+    def refuse(name: str) -> None:
+        raise EngineError("conflict: it is being used")
+
+    monkeypatch.setattr(rig.engine, "remove_image", refuse)
+    items = {item.kind: item for item in collector(rig).collect(0.0)}
+    assert (items["image"].goes, items["image"].reason) == (False, "can't be removed: conflict: it is being used")
+    assert not gone.exists()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import fill, small_disk
+
+from polylocal import disk
+from polylocal.disk import Disk, is_trouble, size_of
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    with small_disk(tmp_path / "small", 8) as folder:
+        yield folder
+
+
+def test_nothing_begins_below_what_must_be_free_and_all_goes_on_above_it(small: Path) -> None:
+    looked_at = Disk(small, 4)
+    assert looked_at.problem() is None
+    ballast = fill(small, 4 * 2**20 - 4096)
+    assert looked_at.problem() == (
+        f"The disk of {small} is full: 4 MiB are free, and nothing new begins below 4 (min_free_mib)."
+        " `polylocal gc` makes room."
+    )
+    ballast.unlink()
+    assert looked_at.problem() is None
+
+
+def test_a_disk_with_just_enough_is_not_full(small: Path) -> None:
+    fill(small, 4 * 2**20)
+    assert Disk(small, 4).problem() is None
+
+
+def test_a_limit_of_nothing_is_never_reached(small: Path) -> None:
+    fill(small)
+    assert Disk(small, 0).problem() is None
+
+
+def test_a_disk_that_can_not_be_looked_at_is_said_to_be_so(tmp_path: Path) -> None:
+    assert Disk(tmp_path / "none", 1).problem() == (
+        f"The disk of {tmp_path / 'none'} can't be looked at: No such file or directory."
+    )
+
+
+def test_a_look_is_good_for_a_while(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_LOOK_S", 60.0)
+    looked_at = Disk(small, 4)
+    looked_at.problem()
+    fill(small)
+    assert looked_at.problem() is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_what_a_disk_says_of_itself_is_nobodys_fault(code: int) -> None:
+    assert is_trouble(OSError(code, "words"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.EISDIR, errno.EMFILE])
+def test_what_was_asked_wrongly_is_no_trouble_of_the_disk(code: int) -> None:
+    assert not is_trouble(OSError(code, "words"))
+
+
+def test_the_size_is_what_lies_on_the_disk(tmp_path: Path) -> None:
+    """A file that is full of holes takes nothing, and a link takes what a link takes."""
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * (1 << 20))
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"x" * (1 << 18))
+    (folder / "link").symlink_to(large)
+    (folder / "link-to-folder").symlink_to(tmp_path)
+    with (folder / "holes").open("wb") as file:
+        file.truncate(1 << 30)
+    assert size_of(large) >= 1 << 20
+    assert 1 << 18 <= size_of(folder) < 1 << 19
+    assert size_of(folder / "link") < 1 << 16
+
+
+def test_what_is_not_there_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert size_of(tmp_path / "none") == size_of(tmp_path / "file" / "below") == 0

@@ -1,0 +1,79 @@
+"""Secrets in output: hidden as a whole however they come torn, and nothing else is touched."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polylocal.masking import Mask, Masked
+
+SECRET = "tok/en+with=signs"
+
+
+def through(mask: Mask, pieces: list[bytes]) -> bytes:
+    """What is kept of a stream that came in these pieces."""
+    masked = Masked(mask)
+    return b"".join([masked(piece) for piece in pieces]) + masked.rest()
+
+
+def test_a_value_is_hidden_and_its_length_stays() -> None:
+    assert Mask([SECRET]).hide(f"a {SECRET} b".encode()) == b"a " + b"*" * len(SECRET) + b" b"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [SECRET, base64.b64encode(SECRET.encode()).decode(), quote(SECRET, safe=""), f"https://me:{SECRET}@host/"],
+)
+def test_every_form_of_it_is_hidden(form: str) -> None:
+    hidden = Mask([SECRET]).hide(form.encode())
+    assert SECRET.encode() not in hidden
+    assert b"********" in hidden
+    assert len(hidden) == len(form)
+
+
+def test_each_line_of_a_value_of_several_is_hidden() -> None:
+    key = "-----BEGIN KEY-----\r\nMIIEowIBAAKCAQEA\nshort\n-----END KEY-----\n"
+    hidden = Mask([key]).hide(b"x MIIEowIBAAKCAQEA y\nshort\n")
+    assert hidden == b"x **************** y\nshort\n"
+
+
+def test_short_values_wreck_no_other_lines() -> None:
+    assert Mask(["true", "1", ""]).hide(b"true 1\n") == b"true 1\n"
+    assert not Mask(["true"])
+
+
+def test_of_two_values_the_longer_is_hidden_whole() -> None:
+    assert Mask(["password", "password-and-more"]).hide(b"password-and-more!") == b"*" * 17 + b"!"
+
+
+def test_what_is_no_utf8_passes() -> None:
+    assert Mask([SECRET]).hide(b"\xff\xfe") == b"\xff\xfe"
+    assert Mask([SECRET]).hide_text("a\udcff") == "a\udcff"
+
+
+@settings(max_examples=300, deadline=2000)
+@given(
+    secret=st.text("ab-", min_size=8, max_size=12),
+    around=st.lists(st.text("ab-\n", max_size=12), min_size=2, max_size=4),
+    cuts=st.lists(st.integers(0, 80), max_size=6),
+)
+def test_however_it_is_torn(secret: str, around: list[str], cuts: list[int]) -> None:
+    """The same as at one go, wherever the pieces end, and nothing gets lost."""
+    whole = secret.join(around).encode()
+    places = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
+    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    mask = Mask([secret])
+    kept = through(mask, pieces)
+    assert len(kept) == len(whole)
+    assert secret.encode() not in kept
+    assert all(ours in (theirs, ord("*")) for ours, theirs in zip(kept, whole, strict=True))
+    if secret not in whole.decode().replace(secret, "", 1) and whole.count(secret.encode()) == 1:
+        assert kept.count(b"*") >= len(secret)
+
+
+def test_what_only_looked_like_a_beginning_comes_out() -> None:
+    assert through(Mask(["secret-value"]), [b"a secret", b"-vault\n", b"secret-"]) == b"a secret-vault\nsecret-"

@@ -1,0 +1,74 @@
+"""Secrets by name: each user's own, readable by nobody else, whole or not there."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.vault import Vault
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return Vault(tmp_path / "secrets")
+
+
+def modes(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_written_is_read(vault: Vault) -> None:
+    vault.write("ann", "pip", {"PIP_TOKEN": "a\nb'\"$", "OTHER": "x"})
+    assert vault.read("ann", "pip") == {"PIP_TOKEN": "a\nb'\"$", "OTHER": "x"}
+    assert vault.read("ann", "pip", ["OTHER"]) == {"OTHER": "x"}
+    assert vault.names("ann") == ["pip"]
+
+
+def test_only_the_owner_can_read_the_files(vault: Vault, tmp_path: Path) -> None:
+    vault.write("ann", "pip", {"A": "1"})
+    vault.write("ann", "pip", {"A": "2"})
+    folder = tmp_path / "secrets"
+    assert [modes(folder), modes(folder / "ann"), modes(folder / "ann" / "pip")] == [0o700, 0o700, 0o600]
+    assert [path.name for path in (folder / "ann").iterdir()] == ["pip"]
+
+
+def test_users_have_their_own(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"})
+    with pytest.raises(NotFound, match="bob has no secret `pip`; make it with `polylocal secret set pip VARIABLE"):
+        vault.read("bob", "pip")
+    assert vault.names("bob") == []
+
+
+def test_a_value_that_is_not_there_is_named(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1", "B": "2"})
+    with pytest.raises(NotFound, match="has no `C`; it has A, B"):
+        vault.read("ann", "pip", ["C"])
+
+
+@pytest.mark.parametrize("name", ["../token", "a/b", "", ".", "a b", "x" * 129, ".pip.new"])
+def test_names_lead_nowhere_else(vault: Vault, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        vault.write("ann", name, {"A": "1"})
+    with pytest.raises(NotFound):
+        vault.read("ann", name)
+
+
+@pytest.mark.parametrize("values", [{"a b": "x"}, {"1A": "x"}, {"": "x"}, {"A": ""}, {"A": "x\0"}, {"A=B": "x"}])
+def test_what_can_be_no_variable_is_refused(vault: Vault, values: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput):
+        vault.write("ann", "pip", values)
+
+
+def test_removed_and_forgotten(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"})
+    vault.write("ann", "npm", {"A": "1"})
+    vault.remove("ann", "pip")
+    assert vault.names("ann") == ["npm"]
+    with pytest.raises(NotFound):
+        vault.remove("ann", "pip")
+    vault.forget("ann")
+    vault.forget("ann")
+    assert vault.names("ann") == []
