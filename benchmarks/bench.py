@@ -80,7 +80,7 @@ METHODS = """
 - *under load*: clients in two processes of their own, which share the machine's cores with the daemon and the engine.
   Those who list ask as fast as they are answered, so their times are those of a daemon that has no pause; one submits
   every 50 ms, one asks /healthz. Two runs write a line every 100 ms; half of the followers take it by HTTP, a quarter
-  by each family of websockets. A line's time is from its moment in the log to its arrival, once all of them are there.
+  by each family of websockets. A line's time is from its moment in the log to its arrival, once its follower is there.
 - *memory* is the resident set of the daemon and its children, sampled every 50 ms.
 """
 

@@ -99,12 +99,16 @@ async def follow(plan: Json) -> Json:
     """Every follower to the end of its log. Says `ready` when each has got something."""
     seen = [Seen(wanted) for wanted in plan["followers"]]
     tasks = [asyncio.create_task(_followed(plan, each)) for each in seen]
-    began = asyncio.gather(*(each.begun() for each in seen))
+    began = asyncio.create_task(_all_begun(seen))
     await asyncio.wait([began, *tasks], return_when=asyncio.FIRST_COMPLETED)
     print("ready", flush=True)
     problems = await asyncio.gather(*tasks)
     began.cancel()
     return {"followers": [each.as_json(problem) for each, problem in zip(seen, problems, strict=True)]}
+
+
+async def _all_begun(seen: list[Seen]) -> None:
+    await asyncio.gather(*(each.begun() for each in seen))
 
 
 async def _followed(plan: Json, seen: Seen) -> str | None:

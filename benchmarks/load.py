@@ -226,14 +226,13 @@ class Followed:
 
 def _judged(daemon: Daemon, writers: Sequence[Json], followers: Sequence[Json]) -> list[Followed]:
     told = {run["uuid"]: _Told.of(next(Home(daemon.home).logs.rglob(f"{run['uuid']}.log"))) for run in writers}
-    all_there = max(each["arrivals"][0][1] for each in followers if each["arrivals"])
-    return [_follower_of(told[each["uuid"]], each, all_there) for each in followers]
+    return [_follower_of(told[each["uuid"]], each) for each in followers]
 
 
-def _follower_of(told: _Told, seen: Json, since: float) -> Followed:
+def _follower_of(told: _Told, seen: Json) -> Followed:
     expected = told.stamped if seen["how"] == "new" else told.plain
     delays = []
-    before = 0
+    before, since = 0, seen["arrivals"][0][1] if seen["arrivals"] else 0.0  # what was there before came late for nobody
     for lines, at in seen["arrivals"]:
         delays += [at - written for written in told.times[before:lines] if written > since]
         before = lines
@@ -286,7 +285,9 @@ def _follower_rows(followed: Sequence[Followed]) -> list[Row]:
 def _by_family(followed: Sequence[Followed]) -> str:
     names = {"http": "HTTP", "old": "old websockets", "new": "new websockets"}
     found = {how: [delay for each in followed if each.how == how for delay in each.delays] for how in names}
-    return "p99 of " + ", ".join(f"{names[how]} {1e3 * percentile(found[how], 0.99):.0f} ms" for how in names)
+    return "p99 of " + ", ".join(
+        f"{names[how]} {1e3 * percentile(found[how], 0.99):.0f} ms" for how in names if found[how]
+    )
 
 
 def _p99(what: str, seconds: Sequence[float], target: float, about: str = "") -> Row:

@@ -25,10 +25,13 @@ from .test_kill import finished, look
 
 pytestmark = pytest.mark.engine
 
-QUEUED, FOLLOWERS, CLIENTS = 300, 40, 10
-LINES = 100
+QUEUED, MEANWHILE, FOLLOWERS, CLIENTS = 270, 30, 40, 10
+LINES = 80
 GROWTH_MIB = 96  # of the daemon's memory: far more than it takes, far less than one copy of a log for each follower
 WRITER = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done"
+END = (
+    "until [ -e /plx-data/gate/open ]; do sleep 0.1; done"  # websockets follow what runs: it stays until all are there
+)
 PATH = "/api/v1/root/crowded"
 
 
@@ -50,44 +53,54 @@ class Line:
         self._connection.close()
 
 
-def test_a_crowd_loses_nothing(start: Callable[..., Daemon]) -> None:
-    daemon = start("--max-runs", "2")
+def test_a_crowd_loses_nothing(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    daemon = start("--max-runs", "2", POLYLOCAL_DATA=json.dumps({"gate": str(gate)}))
     client = daemon.client()
     client.create_project({"name": "crowded"})
     client.close()
-    writer = submitted(daemon, WRITER)
-    eventually(lambda: look(daemon, lambda c: c.run(writer))["last_status"] == "running", 60)
-    before = memory_mib(daemon)
-    over = threading.Event()
     statuses: Counter[int] = Counter()
+    writer = submitted(daemon, f"{WRITER}; {END}")
+    queued = queue_jobs(daemon, QUEUED, statuses)
+    eventually(lambda: look(daemon, lambda c: c.run(writer))["last_status"] in ("running", "succeeded"), 60)
+    before = memory_mib(daemon)
+    over, there = threading.Event(), threading.Semaphore(0)
     with ThreadPoolExecutor(FOLLOWERS + CLIENTS) as pool:
-        followers = [pool.submit(follower(number), daemon, writer) for number in range(FOLLOWERS)]
+        followers = [pool.submit(follower(number), daemon, writer, there) for number in range(FOLLOWERS)]
         clients = [pool.submit(listing, daemon, over, statuses) for _ in range(CLIENTS)]
         try:
-            queued = queue_jobs(daemon, statuses)
+            queued += queue_jobs(daemon, MEANWHILE, statuses)
+            for _ in range(FOLLOWERS):
+                assert there.acquire(timeout=60)
+            (gate / "open").touch()
             logs_followed = [each.result(90) for each in followers]
         finally:
+            (gate / "open").touch()
             over.set()
         for each in clients:
             each.result(60)
     assert memory_mib(daemon) - before < GROWTH_MIB
     assert set(statuses) <= {200, 201, 429, 503}, statuses
-    assert statuses[201] == QUEUED
+    assert statuses[201] == QUEUED + MEANWHILE
     assert finished(daemon, writer)["last_status"] == "succeeded"
     followed_all(daemon, writer, logs_followed)
     kept_their_order(daemon, writer, queued)
 
 
 def submitted(daemon: Daemon, cmd: str) -> RunReference:
-    made = look(daemon, lambda c: c.create_run("root", "crowded", "job", {"config": job(cmd)}))
+    made = look(
+        daemon,
+        lambda c: c.create_run("root", "crowded", "job", {"config": job(cmd, environment={"data_refs": ["gate"]})}),
+    )
     return RunReference("root", "crowded", "job", made["id"])
 
 
-def queue_jobs(daemon: Daemon, statuses: Counter[int]) -> list[int]:
+def queue_jobs(daemon: Daemon, count: int, statuses: Counter[int]) -> list[int]:
     """Their numbers, in the order in which they were taken."""
     line = Line(daemon)
     taken: list[int] = []
-    while len(taken) < QUEUED:
+    while len(taken) < count:
         status, body, again = line.ask("POST", f"{PATH}/jobs/", {"config": job("true")})
         statuses[status] += 1
         if status == 201:
@@ -110,31 +123,34 @@ def listing(daemon: Daemon, over: threading.Event, statuses: Counter[int]) -> No
     line.close()
 
 
-def follower(number: int) -> Callable[[Daemon, RunReference], tuple[str, bytes]]:
+def follower(number: int) -> Callable[[Daemon, RunReference, threading.Semaphore], tuple[str, bytes]]:
     return [by_http, by_old_websocket, by_http, by_new_websocket][number % 4]
 
 
-def by_http(daemon: Daemon, run: RunReference) -> tuple[str, bytes]:
+def by_http(daemon: Daemon, run: RunReference, there: threading.Semaphore) -> tuple[str, bytes]:
     line = Line(daemon)
+    there.release()  # whenever it comes, it gets all
     status, body, _ = line.ask("GET", f"{run.path}/logs/?follow=true")
     line.close()
     return "plain", body if status == 200 else f"answered {status}".encode()
 
 
-def by_old_websocket(daemon: Daemon, run: RunReference) -> tuple[str, bytes]:
-    return "plain", frames(daemon, f"/ws/v1/root/crowded/jobs/{run.id}/logs")
+def by_old_websocket(daemon: Daemon, run: RunReference, there: threading.Semaphore) -> tuple[str, bytes]:
+    return "plain", frames(daemon, f"/ws/v1/root/crowded/jobs/{run.id}/logs", there)
 
 
-def by_new_websocket(daemon: Daemon, run: RunReference) -> tuple[str, bytes]:
-    return "stamped", frames(daemon, f"{run.path}/logs/stream")
+def by_new_websocket(daemon: Daemon, run: RunReference, there: threading.Semaphore) -> tuple[str, bytes]:
+    return "stamped", frames(daemon, f"{run.path}/logs/stream", there)
 
 
-def frames(daemon: Daemon, path: str) -> bytes:
+def frames(daemon: Daemon, path: str, there: threading.Semaphore) -> bytes:
     """The lines of all frames."""
     url = f"ws{daemon.url.removeprefix('http')}{path}?token={daemon.token}"
     lines: list[str] = []
     with connect(url, proxy=None, open_timeout=60) as socket:
-        for frame in socket:
+        for number, frame in enumerate(socket):
+            if number == 0:
+                there.release()
             found = json.loads(frame)["log_lines"] or []
             lines += [found] if isinstance(found, str) else found
     return "".join(f"{line}\n" for line in lines).encode()
@@ -145,7 +161,11 @@ def followed_all(daemon: Daemon, run: RunReference, seen: list[tuple[str, bytes]
     path: Path = next((daemon.home / "logs").rglob(f"{uuid}.log"))
     assert path.read_text() == "".join(f"line {number}\n" for number in range(LINES))
     stored = {"plain": path.read_bytes(), "stamped": b"".join(logs.stamped(path))}
-    wrong = [f"follower {number} ({how})" for number, (how, data) in enumerate(seen) if data != stored[how]]
+    wrong = [
+        f"follower {number} ({how}): {sorted(set(data.splitlines()) ^ set(stored[how].splitlines()))}"
+        for number, (how, data) in enumerate(seen)
+        if data != stored[how]
+    ]
     assert not wrong
     assert len(seen) == FOLLOWERS
 
