@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from polylocal.api.guards import ABORT
 
 HEAD_S = 15.0  # a client has sent the head of a request by then
 MOST_HEAD = 64 * 1024  # bytes of it
@@ -62,6 +64,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         if self._deadline is None:
             self._expect_head()
 

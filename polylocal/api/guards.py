@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
 MOST_WORKING = 256  # requests that are being answered at a time
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
+ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
@@ -150,8 +151,13 @@ class Patience:
             await self._app(scope, receiving, sending)
         except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
             log.info("%s: let go: %s", scope["path"], error)
+            scope.get(ABORT, _nothing)()
         except ClientDisconnect:  # in the middle of a body: nobody is there to be told
             log.debug("%s: the client has left", scope["path"])
+
+
+def _nothing() -> None:
+    """A server that has no way to end a connection at once ends it when it can."""
 
 
 class Slow(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,13 @@ MIB = 1 << 20
 
 def image(number: int, size: int = MIB, *, names: bool = True, build: str | None = None) -> Image:
     uuid = build or f"build-{number}"
-    return Image(f"sha256:{number}", uuid, [f"p_1:{uuid}"] if names else [], size, "2026-01-01T00:00:00+00:00")
+    return Image(
+        f"sha256:{number}",
+        uuid,
+        [f"p_1:{uuid}"] if names else [],
+        {f"layer {number}": size},
+        "2026-01-01T00:00:00+00:00",
+    )
 
 
 _ONE = BuildUse(
@@ -125,6 +132,17 @@ def test_a_plan_keeps_its_promises(rough: list[tuple[int, int, str]], budget: in
     # nothing stays that is older than something that went for the budget
     went = [item.last_used for item in items if item.reason == OVER_BUDGET]
     assert not went or all(item.last_used >= max(went) for item in could_go)
+
+
+def test_a_layer_that_two_share_is_freed_with_the_second() -> None:
+    """What goes frees what it alone has; the budget counts a shared layer once."""
+    shared = {"shared": 10 * MIB}
+    first, second = (replace(image(n), layers={**shared, f"own {n}": MIB}) for n in (1, 2))
+    items = gc.images([first, second], uses(use(1, 1), use(2, 2)), 12 * MIB)
+    assert gone(items) == []
+    items = gc.images([first, second], uses(use(1, 1), use(2, 2)), 11 * MIB)
+    assert gone(items) == [first.id]
+    assert [item.size_bytes for item in items] == [MIB, MIB]
 
 
 def test_containers_go_for_a_reason_only() -> None:

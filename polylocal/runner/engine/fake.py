@@ -115,7 +115,7 @@ class FakeEngine:
 
     def image_id(self, name: str) -> str | None:
         self._answer()
-        return self.local.get(name)
+        return self.local.get(name) or (name if name in self.local.values() else None)
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
         self._answer()
