@@ -193,7 +193,8 @@ def _with_headers(send: Send) -> Send:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, status: int, why: str, headers: dict[str, str] | None = None
 ) -> None:
-    if scope["type"] == "websocket":
+    answers = scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {})
+    if not answers:
         await receive()
         await WebSocketClose(1008 if status == 403 else 1013, why[:120])(scope, receive, send)
         return
