@@ -5,6 +5,7 @@ The text has a fixed width, so comparing two as text compares the moments.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 
@@ -26,3 +27,9 @@ def parse(text: str) -> datetime:
 
 def seconds_between(earlier: str, later: str) -> float:
     return (parse(later) - parse(earlier)).total_seconds()
+
+
+def uptime_s() -> float:
+    """How long this machine has been up, sleep included where the system counts it."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)

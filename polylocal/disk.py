@@ -91,4 +91,6 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(handle, "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)

@@ -116,10 +116,13 @@ class LogWriter:
 
     def mark(self, text: str) -> None:
         """Say in the log of a run where and why it is not all that the run wrote."""
+        line = f"{MARK}{text}\n".encode()
         with _explained(self.path), self.path.open("rb") as file:
-            file.seek(max(0, self.size - 1))
-            begins_line = file.read(1) in (b"", b"\n")
-        self._write(("" if begins_line else "\n").encode() + f"{MARK}{text}\n".encode(), OWN, None, False)
+            file.seek(max(0, self.size - len(line)))
+            end = file.read()
+        if end == line:
+            return  # it was said, and nothing has come since
+        self._write((b"" if not end or end.endswith(b"\n") else b"\n") + line, OWN, None, False)
 
     def _write(self, data: bytes, stream: int, time_us: int | None, is_stored: bool) -> None:
         if not data:

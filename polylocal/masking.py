@@ -32,10 +32,15 @@ class Mask:
     def hide_text(self, text: str) -> str:
         return self.hide(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
-    def begun(self, data: bytes) -> int:
-        """How many bytes at the end of `data` may be the beginning of a value whose rest has not come yet."""
+    def certain(self, data: bytes) -> int:
+        """How many bytes of `data` can be judged: what comes after may be the beginning of a value, or of a longer one,
+        whose rest has not come yet."""
         room = min(len(data), self._longest - 1)
-        return next((n for n in range(room, 0, -1) if data[-n:] in self._beginnings), 0)
+        cut = len(data) - next((n for n in range(room, 0, -1) if data[-n:] in self._beginnings), 0)
+        for found in self._pattern.finditer(data) if self._pattern else ():
+            if found.start() < cut < found.end():
+                return found.start()
+        return cut
 
 
 class Masked:
@@ -48,15 +53,15 @@ class Masked:
     def __call__(self, data: bytes) -> bytes:
         if not self._mask:
             return data
-        hidden = self._mask.hide(self._held + data)
-        held = self._mask.begun(hidden)
-        self._held = hidden[len(hidden) - held :]
-        return hidden[: len(hidden) - held]
+        whole = self._held + data
+        cut = self._mask.certain(whole)
+        self._held = whole[cut:]
+        return self._mask.hide(whole[:cut])
 
     def rest(self) -> bytes:
         """What was held back, when nothing more comes."""
         held, self._held = self._held, b""
-        return held
+        return self._mask.hide(held)
 
 
 def _forms(value: str) -> Iterable[bytes]:

@@ -49,14 +49,13 @@ def render_unit(service: Service) -> str:
     return f"""\
 [Unit]
 Description=polylocal, the Polyaxon v0 API on this machine
-StartLimitIntervalSec=300
-StartLimitBurst=5
+StartLimitIntervalSec=0
 
 [Service]
 {environment}ExecStart={command}
 KillMode=process
 Restart=on-failure
-RestartSec=5
+RestartSec=30
 
 [Install]
 WantedBy=default.target

@@ -31,7 +31,7 @@ class Vault:
         """{variable: value}; `keys`: of these alone. Raises NotFound, with what to do."""
         try:
             found: dict[str, str] = json.loads(self._path(user, name).read_text())
-        except (FileNotFoundError, InvalidInput) as error:
+        except (FileNotFoundError, InvalidInput, ValueError) as error:  # ValueError: somebody wrote into it
             message = (
                 f"{user} has no secret `{name}`; make it with `polylocal secret set {name} VARIABLE --user {user}`."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -22,6 +22,7 @@ MOST_WORKING = 256  # requests that are being answered at a time
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
 _ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
+_PIECE = 64 * 1024  # bytes
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
@@ -144,8 +145,9 @@ class Patience:
 
         async def sending(message: Message) -> None:
             try:
-                async with asyncio.timeout(self._client_s):
-                    await send(message)
+                for piece in _pieces(message):
+                    async with asyncio.timeout(self._client_s):
+                        await send(piece)
             except TimeoutError as error:
                 raise Slow(f"the client took nothing for {self._client_s:g} s") from error
 
@@ -156,6 +158,21 @@ class Patience:
             scope.get(ABORT, _nothing)()
         except ClientDisconnect:  # in the middle of a body: nobody is there to be told
             log.debug("%s: the client has left", scope["path"])
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A long piece of a body in short ones: a client on a thin line takes each of them in time."""
+    body = message.get("body", b"") if message["type"] == "http.response.body" else b""
+    if len(body) <= _PIECE:
+        yield message
+        return
+    for start in range(0, len(body), _PIECE):
+        is_last = start + _PIECE >= len(body)
+        yield {
+            **message,
+            "body": body[start : start + _PIECE],
+            "more_body": message.get("more_body", False) or not is_last,
+        }
 
 
 def _nothing() -> None:

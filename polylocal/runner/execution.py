@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from polylocal import clock
 from polylocal.disk import is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
@@ -46,6 +47,7 @@ class Execution:
         self._stopping = threading.Event()
         self._engine_was_away = False
         self._must_check_log = False
+        self._was_unseen = False
         self._running_since: float | None = None  # on the clock that nobody sets
 
     def __call__(self) -> bool:
@@ -154,11 +156,14 @@ class Execution:
         """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
         tools = self._tools
         with tools.deaths.watch(container_id) as waiter, Follower(self.run, container_id, tools) as follower:
-            if is_fresh or self._is_to_start(self._look(container_id)):
+            self._was_unseen = False
+            found = None if is_fresh else self._look(container_id)
+            if found is None or self._is_to_start(found):
                 if self._stopping.is_set():
                     return None
                 self._start(container_id, follower)
             else:
+                self._was_unseen = found.is_finished
                 self._say_running(container_id)
             state = self._wait(container_id, waiter, follower)
             if state is None:
@@ -209,6 +214,8 @@ class Execution:
             state = self._look(container_id)
             if state.is_finished:
                 return state
+            if state.is_running:  # it has outlived what was in between; and the end of the stream was none
+                self._engine_was_away = follower.is_orderly = False
             if code is not None:
                 # the event comes a moment before the engine's own records; or it was of the attempt before
                 threading.Event().wait(0.005)
@@ -226,6 +233,8 @@ class Execution:
             deleted=run.deleted_at is not None,
             engine_was_away=self._engine_was_away,
             was_signalled=was_signalled,
+            was_unseen=self._was_unseen,
+            was_rebooted=self._was_unseen and self.seconds_running > clock.uptime_s(),
             time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
@@ -318,6 +327,7 @@ class Execution:
             log.info("run=%s %s: %s", run.label, end.status, end.message)
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
+                follower.is_orderly = True  # or else it would have been looked at before
                 self._patiently(follower.complete)
         shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:

@@ -72,7 +72,7 @@ class Follower:
 
     def complete(self) -> None:
         """After the container's end: fetch what the live stream missed. A cut looks like an end, so always look."""
-        if self._writer.is_full or (self._writer.size > SMALL and self._ends_alike()):
+        if self._writer.is_full or (self._writer.size > SMALL and self.is_orderly and self._ends_alike()):
             return
         catch_up = self._catch_up()
         try:
@@ -132,7 +132,7 @@ class Follower:
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _ends_alike(self) -> bool:
-        """Whether the engine's last lines are the last ones here too, stream by stream."""
+        """Whether the engine's last lines are the last ones here too, stream by stream, and only there."""
         tail: dict[int, bytes] = {}
         try:
             with self._engine.logs(self._container_id, follow=False, tail=TAIL_LINES) as stream:
@@ -144,6 +144,8 @@ class Follower:
         ours: dict[int, bytes] = {}
         for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
+        if any(end in ours.get(number, b"")[:-1] for number, end in tail.items()):
+            return False  # lines that come again and again: where in them it ends, their likeness does not say
         return bool(tail) and all(ours.get(number, b"").endswith(self._mask.hide(end)) for number, end in tail.items())
 
 

@@ -68,7 +68,7 @@ def _image(image: Image, use: BuildUse | None) -> Item:
     if use is None:
         return Item("image", name, image.id, image.size_bytes, image.created_at, "of no build that is known", goes=True)
     reason = f"of {use.label}"
-    if not image.names and use.image_id != image.id:
+    if not image.names and use.image_id != image.id and not use.is_open:
         return Item("image", name, image.id, image.size_bytes, use.last_used, f"left over from {use.label}", goes=True)
     if use.is_open:
         reason = f"{use.label} is under way, or a run that needs it"

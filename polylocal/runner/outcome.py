@@ -47,6 +47,8 @@ class Ending:
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
     was_signalled: bool = False  # the engine was told to send it a signal
+    was_unseen: bool = False  # it ended while no daemon was there to see how
+    was_rebooted: bool = False  # the machine was started anew since the run began
     memory_limit_mib: float | None = None
     time_limit_s: float | None = None  # set: it was stopped because of this limit
     disk_was_full: bool = False  # the home folder's disk, at the end of the run
@@ -55,19 +57,26 @@ class Ending:
     @property
     def is_lost(self) -> bool:
         """The engine took the container with it when it ended, or somebody ended it behind our back."""
-        wanted = self.stop_requested or self.deleted
-        return self.exit_code in KILLS and not wanted and (self.engine_was_away or self.was_signalled)
+        if self.exit_code not in KILLS or self.stop_requested or self.deleted:
+            return False
+        if self.engine_was_away or self.was_signalled or self.was_rebooted:
+            return True
+        # an engine that comes up kills what it finds; 255 and a limit of memory have reasons of their own
+        return self.was_unseen and self.exit_code != 255 and not self.memory_limit_mib
 
 
 TIME_LIMIT = "time-limit"
 GONE = "its container is gone"
 KILLS = (137, 143, 255)  # exit codes of what was killed
 KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
+REBOOTED = "the machine was started anew while it ran"
 KILLED = "its container was stopped through the engine, by its end or by somebody else"
 
 
 def loss(ending: Ending) -> str:
     """How a run was lost that `is_lost`."""
+    if ending.was_rebooted:
+        return REBOOTED
     return KILLED_WITH_ENGINE if ending.engine_was_away else KILLED
 
 
@@ -75,9 +84,9 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
-    if ending.time_limit_s is not None:
+    if ending.time_limit_s is not None and code:
         return timed_out(ending.time_limit_s, code)
-    if ending.stop_requested:
+    if ending.stop_requested and ending.time_limit_s is None:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})
     if code == 0:
         return Outcome(Status.SUCCEEDED, "Completed", {"exit_code": 0})

@@ -40,7 +40,7 @@ def make_container(run: Run, build: Run, specification: Specification, tools: To
 def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str) -> str:
     outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
     ownership.make_writable(outputs)
-    if run.cloning_strategy == "copy" and run.original_pk:
+    if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
         original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
         if original.is_dir():
             folders.copy_tree(original, outputs)

@@ -244,9 +244,13 @@ class Supervisor:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
         for removal in recovery.plan(found, runs, active, clock.now()):
-            self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
-            log.info("container %s removed: %s", removal.container_id[:12], removal.why)
-            tools.engine.remove(removal.container_id)
+            try:
+                self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
+                tools.engine.remove(removal.container_id)
+            except (StoreError, EngineError) as error:
+                log.warning("container %s stays for now: %s", removal.container_id[:12], error)
+            else:
+                log.info("container %s removed: %s", removal.container_id[:12], removal.why)
 
     def _complete_log(self, removal: recovery.Remove, runs: Mapping[str, Run]) -> None:
         """A daemon that died just after it told the end of a run may not have looked whether its log was whole."""

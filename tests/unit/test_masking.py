@@ -77,3 +77,18 @@ def test_however_it_is_torn(secret: str, around: list[str], cuts: list[int]) -> 
 
 def test_what_only_looked_like_a_beginning_comes_out() -> None:
     assert through(Mask(["secret-value"]), [b"a secret", b"-vault\n", b"secret-"]) == b"a secret-vault\nsecret-"
+
+
+def test_of_two_values_the_longer_is_hidden_however_it_is_torn() -> None:
+    """`password` is there as a whole before it is known that it goes on."""
+    whole = b"a password123 b password c"
+    for cut in range(len(whole)):
+        assert through(Mask(["password", "password123"]), [whole[:cut], whole[cut:]]) == (
+            b"a " + b"*" * 11 + b" b " + b"*" * 8 + b" c"
+        )
+
+
+def test_a_value_whose_end_may_begin_another_is_not_cut_apart() -> None:
+    mask = Mask(["secretvalue", "valuefoo12"])
+    assert through(mask, [b"x secretvalue", b" y"]) == b"x " + b"*" * 11 + b" y"
+    assert through(mask, [b"x secretvalue", b"foo12"]) == b"x " + b"*" * 11 + b"foo12"

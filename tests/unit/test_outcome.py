@@ -101,3 +101,30 @@ def test_a_failed_build_names_its_step(step: str, where: str) -> None:
 )
 def test_restarts(ending: Ending, restarts: int, most: int, again: bool) -> None:
     assert should_restart(ending, restarts, most) is again
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_lost"),
+    [
+        (Ending(137, was_unseen=True), True),  # an engine that comes up kills what it finds
+        (Ending(143, was_unseen=True), True),
+        (Ending(255, was_unseen=True), False),  # `sys.exit(-1)`
+        (Ending(1, was_unseen=True), False),
+        (Ending(137, was_unseen=True, memory_limit_mib=64), False),
+        (Ending(255, was_unseen=True, was_rebooted=True), True),
+        (Ending(137, was_unseen=True, was_rebooted=True, memory_limit_mib=64), True),
+        (Ending(137, was_signalled=True), True),
+        (Ending(137, was_signalled=True, stop_requested=True), False),
+        (Ending(137), False),
+    ],
+)
+def test_what_nobody_saw_end(ending: Ending, is_lost: bool) -> None:
+    assert ending.is_lost is is_lost
+    assert ((of(Kind.JOB, ending).details or {}).get("reason") == "engine-lost") is is_lost
+
+
+def test_a_program_that_comes_to_its_end_at_the_limit_has_succeeded() -> None:
+    ending = Ending(0, stop_requested=True, time_limit_s=5)
+    assert of(Kind.JOB, ending).status is SUCCEEDED
+    late = of(Kind.JOB, Ending(143, stop_requested=True, time_limit_s=5))
+    assert (late.status, (late.details or {})["reason"]) == (FAILED, "time-limit")

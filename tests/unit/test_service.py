@@ -27,8 +27,7 @@ PLAIN = Service(
 UNIT = """\
 [Unit]
 Description=polylocal, the Polyaxon v0 API on this machine
-StartLimitIntervalSec=300
-StartLimitBurst=5
+StartLimitIntervalSec=0
 
 [Service]
 Environment="DOCKER_HOST=unix:///run/user/1000/docker.sock"
@@ -36,7 +35,7 @@ Environment="POLYLOCAL_MAX_RUNS=3"
 ExecStart="/opt/polylocal/bin/python" "-m" "polylocal" "serve" "--background" "--home" "/home/ann/.polylocal"
 KillMode=process
 Restart=on-failure
-RestartSec=5
+RestartSec=30
 
 [Install]
 WantedBy=default.target

@@ -9,6 +9,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import re
 import socket
 import threading
 from collections import defaultdict
@@ -555,17 +556,20 @@ def _bind(mount: Mount) -> str:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """docker-py's, requests' and the socket's errors as ours: the one border where that happens."""
+    """docker-py's, requests' and the socket's errors as ours: the one border where that happens.
+
+    Theirs are not kept as causes: they carry URLs, and in the URL of a build are its arguments, with secrets in them.
+    """
     try:
         yield
     except ImageNotFound as error:
-        raise ImageMissing(_words(error)) from error
+        raise ImageMissing(_words(error)) from None
     except NotFound as error:
-        raise ContainerMissing(_words(error)) from error
+        raise ContainerMissing(_words(error)) from None
     except APIError as error:
-        raise EngineError(_words(error)) from error
+        raise EngineError(_words(error)) from None
     except _CUT as error:
-        raise EngineUnreachable(f"the engine does not answer: {error}") from error
+        raise EngineUnreachable(f"the engine does not answer: {_plain(error)}") from None
     except json.JSONDecodeError as error:
         raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
     except DockerException as error:  # the SDK itself refuses what was asked
@@ -573,4 +577,9 @@ def _translated() -> Iterator[None]:
 
 
 def _words(error: APIError) -> str:
-    return str(error.explanation or error)
+    return _plain(error.explanation or error)
+
+
+def _plain(error: object) -> str:
+    """Its text without what a URL in it asks for."""
+    return re.sub(r"\?[^\s\"']*", "", str(error)) if "://" in str(error) or "url:" in str(error) else str(error)
