@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,10 +157,11 @@ def disk(tmp_path: Path, engine_address: str) -> Iterator[Path]:
             sweep(engine_address, installation)
 
 
-def test_a_first_start_on_a_full_disk_says_so(disk: Path) -> None:
+@pytest.mark.parametrize("command", ["serve", "start"])
+def test_a_first_start_on_a_full_disk_says_so(disk: Path, command: str) -> None:
     ballast = fill(disk.parent)
-    said = complains(disk, "serve", "--port", "0")
-    assert "full" in said or "No space left" in said, said
+    said = complains(disk, command, "--port", "0")
+    assert re.search("full|no space left", said, re.IGNORECASE), said
     assert str(disk) in said
     ballast.unlink()
     again = start_daemon(disk, env={"POLYLOCAL_MIN_FREE_MIB": "4"})
