@@ -111,13 +111,15 @@ def first_user(users: Users, settings: Settings, home: Home) -> None:
     users.keep_token(admin, home.token.read_text().strip())
 
 
-def renew_token_file(users: Users, user: User, home: Home) -> bool:
-    """After a user's tokens were revoked: a new one where the token file had theirs. False: it has somebody else's."""
+def revoke(users: Users, user: User, home: Home) -> tuple[int, bool]:
+    """Make a user's tokens worthless. Returns how many, and whether the token file had one and has a new one."""
     token = home.token.read_text().strip() if home.token.exists() else ""
-    if not token or users.by_token(token):
-        return False
+    held = users.by_token(token) if token else None
+    count = users.revoke(user)
+    if held is None or held.user.id != user.id:
+        return count, False
     write_private(home.token, users.new_token(user) + "\n")
-    return True
+    return count, True
 
 
 class Grown:

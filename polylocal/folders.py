@@ -235,3 +235,26 @@ def _make_folder(entry: Entry, parent: int) -> None:
         os.fchmod(opened, stat.S_IMODE(entry.stat.st_mode) & 0o777 | 0o700)
     finally:
         os.close(opened)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all in it, also what its owner closed to himself; a missing one is fine. Raises OSError."""
+
+    def open_up(_: object, path: str, failure: tuple[type[BaseException], BaseException, object]) -> None:
+        if isinstance(failure[1], FileNotFoundError):
+            return
+        if not isinstance(failure[1], PermissionError):
+            raise failure[1]
+        parent = Path(path).parent
+        for closed in (parent, Path(path)):
+            if closed.is_dir() and not closed.is_symlink():
+                closed.chmod(0o700)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder, onerror=open_up)

@@ -21,6 +21,7 @@ CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one
 MOST_WORKING = 256  # requests that are being answered at a time
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
+_ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
@@ -89,7 +90,8 @@ class Admission:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        if self._working >= self._most_working or self._open >= self._most_open:
+        is_full = self._working >= self._most_working or self._open >= self._most_open
+        if is_full and not scope["path"].startswith(_ALWAYS):
             words = "Too much is asked for at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return
@@ -191,7 +193,8 @@ def _with_headers(send: Send) -> Send:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, status: int, why: str, headers: dict[str, str] | None = None
 ) -> None:
-    if scope["type"] == "websocket":
+    answers = scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {})
+    if not answers:
         await receive()
         await WebSocketClose(1008 if status == 403 else 1013, why[:120])(scope, receive, send)
         return

@@ -194,8 +194,7 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption
     store = _store(home)
     try:
         user = store.users.get(name)
-        count = store.users.revoke(user)
-        is_in_file = daemon.renew_token_file(store.users, user, home_folder(home))
+        count, is_in_file = daemon.revoke(store.users, user, home_folder(home))
     finally:
         store.close()
     show.out.print(f"{count} tokens of {name} are good no more")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from polylocal import logs
 from polylocal.disk import size_of
+from polylocal.folders import remove_tree
 from polylocal.runner import container, ownership
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def remove(run: Run, tools: Tools) -> None:
-    """Everything of a run that is done: container, image, log, files; then its row. Says what was freed."""
+    """Everything of a run that is done: container, image, log, files; then its row. Says what was freed.
+
+    Raises OSError where something can't be removed: the row stays, so that it is not forgotten.
+    """
     if run.container_id:
         tools.engine.remove(run.container_id)
     freed = sum(map(size_of, _paths(run, tools)))
@@ -30,12 +33,12 @@ def remove(run: Run, tools: Tools) -> None:
     for file in (path, logs.times_of(path)):
         file.unlink(missing_ok=True)
     if run.outputs and not tools.store.runs.shares_outputs(run):
-        shutil.rmtree(tools.outputs_path(run), ignore_errors=True)
+        remove_tree(tools.outputs_path(run))
         with suppress(OSError):  # the folder of a group goes with the last experiment in it
             tools.outputs_path(run).parent.rmdir()
     work = tools.home.work(run.uuid)
     for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
     tools.store.runs.remove(run)
     log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from polylocal import clock
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
+from polylocal.folders import remove_tree
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RECONCILE_S = 30.0
 SILENT_S = 60.0  # a look takes less
+REMOVE_AGAIN_S = 600.0  # what could not be removed is tried again
 RETRY_S = 2.0  # after nothing could be kept of a run, it is left alone this long
 _BATCH = 100
 
@@ -251,12 +252,20 @@ class Supervisor:
         if tools.link.info is None:
             return
         for run in tools.store.runs.deleted():
-            if run.pk not in self._in_hand():
-                remove(run, tools)
+            if run.pk not in self._in_hand() and not self._is_put_off(run):
+                self._remove(run)
         for project in tools.store.projects.to_remove():
-            shutil.rmtree(tools.home.code(project.uuid), ignore_errors=True)
+            remove_tree(tools.home.code(project.uuid))
             tools.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
+
+    def _remove(self, run: Run) -> None:
+        try:
+            remove(run, self._tools)
+        except OSError as error:
+            log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
+            with self._lock:
+                self._put_off[run.pk] = time.monotonic() + REMOVE_AGAIN_S
 
 
 def _is_server(run: Run) -> bool:
