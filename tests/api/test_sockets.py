@@ -116,16 +116,18 @@ def test_a_page_of_ours_does(at: Opener, address: Address) -> None:
 
 
 @pytest.mark.usefixtures("few_places")
-def test_no_more_follow_than_can_and_a_place_is_free_again(at: Opener, address: Address) -> None:
-    health = f"http://127.0.0.1:{address[1]}/healthz"
+def test_no_more_follow_than_can_and_a_place_is_free_again(at: Opener, address: Address, token: str) -> None:
+    def asked() -> httpx2.Response:
+        headers = {"Authorization": f"Token {token}"}
+        return httpx2.get(f"http://127.0.0.1:{address[1]}/api/v1/root/quick-start/jobs/1", headers=headers)
+
     sockets = [at() for _ in range(PLACES)]
-    answer = httpx2.get(health)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert (asked().status_code, asked().headers["retry-after"]) == (503, "2")
     with pytest.raises(InvalidStatus) as refused:
         at()
     assert refused.value.response.status_code == 503
     assert refused.value.response.headers["Retry-After"] == "2"
     sockets.pop().close()
-    eventually(lambda: httpx2.get(health).status_code == 200)
+    eventually(lambda: asked().status_code == 200)
     sockets.append(at())
     assert all(socket.ping().wait(5) for socket in sockets)

@@ -272,6 +272,22 @@ def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None
     assert [world.has(left), world.has(unknown)] == [False, False]
 
 
+@pytest.mark.xfail(reason="the engine labels an image when its build ends: what is left before that is nobody's")
+def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
+    mark = uuid.uuid4().hex
+    config = build(build_steps=[f"echo {mark} > /about", "echo begun; sleep 600"])
+    run = submit(world.daemon, config, "build")
+    eventually(lambda: log_has(world.daemon, run, b"begun\n"), 60)
+    look(world.daemon, lambda client: client.stop(run))
+    assert finished(world.daemon, run)["last_status"] == "stopped"
+    world.collect(0)
+    unnamed = world.raw.images.list(filters={"dangling": True})
+    left = [image for image in unnamed if any(mark in step["CreatedBy"] for step in image.history())]
+    for image in left:
+        world.raw.images.remove(image.id)
+    assert not left
+
+
 # -- leftovers ---------------------------------------------------------------------------------------------------
 
 
@@ -365,7 +381,8 @@ def test_a_removed_project_leaves_nothing(world: World, others: list[str], tmp_p
     assert image
     assert files_of(world, *uuids)
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
-    assert round(freed_mib(world.says("project", "rm", "passing", "--yes"))) == 6
+    # outputs, image and code; the code's history may hold it once more
+    assert 6 <= freed_mib(world.says("project", "rm", "passing", "--yes")) < 8
     eventually(lambda: not world.has(image))
     eventually(lambda: not files_of(world, *uuids))
     eventually(lambda: not (world.home / "outputs" / "root" / "passing").exists())
