@@ -9,6 +9,7 @@ import typer
 
 from polylocal import __version__
 from polylocal.cli import backup, daemon, groups, projects, runs, secrets, service, show, space
+from polylocal.disk import is_trouble
 from polylocal.errors import InvalidInput, PolylocalError
 
 app = typer.Typer(
@@ -81,6 +82,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left
         sys.exit(141)
+    except OSError as error:
+        if not is_trouble(error):
+            raise
+        where = error.filename or "the home folder"
+        _complain(f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home")
 
 
 def _complain(*lines: str) -> None:

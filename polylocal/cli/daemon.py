@@ -19,6 +19,7 @@ from polylocal import occupancy
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder
 from polylocal.cli.runs import stop_run
+from polylocal.disk import Disk
 from polylocal.errors import SetupError
 from polylocal.paths import Home
 
@@ -227,7 +228,8 @@ def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupan
             return found
         if process.poll() is not None:
             lines = folder.daemon_output.read_text(errors="replace").strip().splitlines()
-            raise SetupError(lines[-1].removeprefix("polylocal: ") if lines else "the daemon ended at once")
+            why = Disk(folder.root, 1).problem() or "the daemon ended at once"
+            raise SetupError(lines[-1].removeprefix("polylocal: ") if lines else why)
         time.sleep(0.02)
     raise SetupError(
         f"the daemon was not ready within {_READY_S:g} s; see {folder.daemon_log} and {folder.daemon_output}"

@@ -149,8 +149,7 @@ class Collector:
             build = tools.store.runs.by_uuid(use.uuid)
             if build:
                 tools.store.runs.record(build, is_valid=False)
-        for name in (item.name, item.id):
-            tools.engine.remove_image(name)
+        tools.engine.remove_image(item.name)
         return tools.engine.image_id(item.id) is None
 
 

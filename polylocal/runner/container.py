@@ -137,6 +137,11 @@ def image_name(run: Run) -> str:
     return f"{name}_{run.project_id}:{run.uuid}"
 
 
+def is_name_of(name: str, build_uuid: str) -> bool:
+    """Whether we gave an image this name; others may have given it further ones."""
+    return bool(build_uuid) and name.endswith(f":{build_uuid}")
+
+
 def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
 

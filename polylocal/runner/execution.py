@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -241,10 +241,7 @@ class Execution:
             return False
         finished_at = self._look(container_id).finished_at
         recorded = {"restarts": run.restarts + 1, "restarted_after": finished_at}
-        message = f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}"
-        self._move(Status.WARNING, message, recorded=recorded)
-        self._refresh()
-        return True
+        return self._record_restart(f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}", recorded)
 
     def _again_after_loss(self, container_id: str, how: str) -> bool:
         """Whether a run that the engine lost has another try: in a container of its own, since nobody knows what the
@@ -258,11 +255,22 @@ class Execution:
         if not again:
             return False
         recorded = {"restarts": run.restarts + 1, "container_id": None, "log_start": size}
-        self._move(Status.WARNING, f"{words}: restart {run.restarts + 1} of {allowed}", recorded=recorded)
-        self._refresh()
+        if not self._record_restart(f"{words}: restart {run.restarts + 1} of {allowed}", recorded):
+            return False
         self._engine_was_away = False
         with suppress(EngineError):  # what stays behind is found by its label and removed later
             self._patiently(lambda: self._tools.engine.remove(container_id))
+        return True
+
+    def _record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
+        """False: the run is done by now, by its own report, and has no further try."""
+        runs = self._tools.store.runs
+        if not self._move(Status.WARNING, message, recorded=recorded):
+            if is_done(runs.by_pk(self.run.pk).status):
+                return False
+            runs.record(self.run, **recorded)  # it is `warning` already: said once more
+            runs.note(self.run, message)
+        self._refresh()
         return True
 
     @property
@@ -271,7 +279,8 @@ class Execution:
 
     def _is_unwanted(self) -> bool:
         run = self._tools.store.runs.by_pk(self.run.pk)
-        return self._stopping.is_set() or run.stop_requested_at is not None or run.deleted_at is not None
+        wanted = run.stop_requested_at is None and run.deleted_at is None and not is_done(run.status)
+        return self._stopping.is_set() or not wanted
 
     def _hand_over_outputs(self, container_id: str | None) -> None:
         folders = [self._tools.outputs_path(self.run)]

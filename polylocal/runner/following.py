@@ -79,15 +79,15 @@ class Follower:
             with self._engine.logs(self._container_id, follow=False) as stream:
                 for frame in stream:
                     self._keep(frame, catch_up)
-            self._say_rest()
+            self._say_rest(catch_up)
         except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             self.mark("the engine gives no more of this log: what was written last may be missing here")
 
-    def _say_rest(self) -> None:
+    def _say_rest(self, catch_up: CatchUp) -> None:
         """What was held back as the beginning of a secret was none: nothing more comes."""
         for number, masked in self._masked.items():
-            self._writer.append(masked.rest(), number, is_stored=True)
+            self._writer.append(catch_up(number, masked.rest()), number, is_stored=True)
 
     def mark(self, text: str) -> int:
         """A line of polylocal's own in the log. Returns the size of the log behind it, in bytes."""
@@ -125,9 +125,10 @@ class Follower:
         return has_ended
 
     def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
-        data = catch_up(frame.stream, frame.data) if catch_up else frame.data
-        if self._mask:
+        data = frame.data
+        if self._mask:  # before what is there already is left out, which may end in the middle of a secret
             data = self._masked.setdefault(frame.stream, Masked(self._mask))(data)
+        data = catch_up(frame.stream, data) if catch_up else data
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _ends_alike(self) -> bool:

@@ -63,6 +63,8 @@ class _Room:
 
 def _image(image: Image, use: BuildUse | None) -> Item:
     name = image.names[0] if image.names else image.id
+    if image.has_other_names:
+        return Item("image", name, image.id, image.size_bytes, image.created_at, "somebody gave it a name of theirs")
     if use is None:
         return Item("image", name, image.id, image.size_bytes, image.created_at, "of no build that is known", goes=True)
     reason = f"of {use.label}"

@@ -54,12 +54,11 @@ def _remove_images(build: Run, tools: Tools) -> int:
     """By their label too: a build that was stopped or made twice may have left one without a name."""
     engine, freed = tools.engine, 0
     for image in engine.images(tools.installation):
-        if image.build == build.uuid:
-            freed += image.size_bytes
-            engine.remove_image(image.id)
-    for name in (container.image_name(build), build.image_id):  # the project may have had another name
-        if name:
+        if image.build != build.uuid:
+            continue
+        for name in image.names or [image.id]:  # the project may have had another name
             engine.remove_image(name)
+        freed += 0 if image.has_other_names else image.size_bytes
     return freed
 
 

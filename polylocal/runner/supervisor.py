@@ -76,6 +76,9 @@ class Supervisor:
         self._do(self._begin_new)
         self._do(self._remove_deleted)
         self._do(self._reconcile)
+        self._do(self._collect)
+
+    def _collect(self) -> None:
         if self.collector.is_due():
             threading.Thread(target=self._do, args=(self.collector.collect_by_itself,), name="gc", daemon=True).start()
 
@@ -126,7 +129,13 @@ class Supervisor:
         execution = Execution(run, self._tools)
         with self._lock:
             self._active[run.pk] = execution
-        threading.Thread(target=self._carry_out, args=(execution,), name=run.label, daemon=True).start()
+        try:
+            threading.Thread(target=self._carry_out, args=(execution,), name=run.label, daemon=True).start()
+        except RuntimeError as error:  # the machine gives no further thread
+            log.warning("run=%s: put off, %s", run.label, error)
+            with self._lock:
+                del self._active[run.pk]
+                self._put_off[run.pk] = time.monotonic() + RETRY_S
 
     def _carry_out(self, execution: Execution) -> None:
         is_over = False
@@ -161,7 +170,7 @@ class Supervisor:
             elif run.container_id is None or not run.is_managed:
                 message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[Kind(run.kind)]
                 self._tools.store.runs.transition(run, Status.STOPPED, message)
-            elif not self._is_put_off(run):
+            elif not self._is_put_off(run) and not self._has_ended(run):
                 self._begin(run)
 
     def _stop_overdue(self) -> None:

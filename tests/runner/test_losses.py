@@ -11,7 +11,7 @@ from polylocal import logs
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner.engine.fake import FakeContainer
 from polylocal.runner.execution import Execution
-from polylocal.statuses import Kind
+from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
 
 from .conftest import Rig, Supervise
@@ -311,3 +311,16 @@ def test_the_reason_of_what_can_never_fit(rig: Rig, supervise: Supervise) -> Non
 
 def test_a_success_has_an_exit_code_and_no_reason(rig: Rig) -> None:
     assert details(rig, rig.run(rig.submit("true"))) == {"exit_code": 0}
+
+
+@pytest.mark.parametrize("said", [Status.SUCCEEDED, Status.WARNING])
+def test_a_run_that_said_of_itself_how_it_is(rig: Rig, said: Status) -> None:
+    """Done by its own report, it has no further try; a warning of its own takes none away."""
+    run = rig.submit("echo begun; sleep 0.5", **restarting(5))
+    thread = begin(rig, run)
+    rig.store.runs.transition(run, said, "told by the program")
+    rig.engine.lose(rig.container(run).id)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (rig.again(run).status, rig.again(run).restarts) == ("succeeded", 0 if said is Status.SUCCEEDED else 1)
+    assert rig.log(run).count(b"polylocal: ") == 1

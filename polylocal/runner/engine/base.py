@@ -64,14 +64,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Image:
-    """An image that carries our label. `layers` are those on top of the one that it was built from, in bytes by id:
-    images of ours may share some."""
+    """An image that we made. `layers` are those on top of the one that it was built from, in bytes by id: images of
+    ours may share some."""
 
     id: str
     build: str  # the uuid of the build
-    names: Sequence[str]
+    names: Sequence[str]  # that we gave it
     layers: Mapping[str, int]
     created_at: str
+    has_other_names: bool = False  # somebody else wants it, too
 
     @property
     def size_bytes(self) -> int:
@@ -173,7 +174,7 @@ class Engine(Protocol):
         """Missing or still in use is fine."""
 
     def images(self, installation: str) -> Sequence[Image]:
-        """Every image of this installation."""
+        """Every image that this installation made; not those that others made from ours, which inherit the label."""
 
     def create(self, plan: ContainerPlan) -> str:
         """The id of a container made by this plan. A container of this name that carries the same run label is

@@ -34,7 +34,15 @@ from docker.utils import kwargs_from_env
 from polylocal import clock
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
-from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan, Mount
+from polylocal.runner.container import (
+    BUILD_LABEL,
+    HOME_LABEL,
+    IMAGE_LABEL,
+    RUN_LABEL,
+    ContainerPlan,
+    Mount,
+    is_name_of,
+)
 from polylocal.runner.engine import buildkit, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
@@ -56,6 +64,8 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
+# last words of the API's paths; anything else there is a name
+_VERBS = frozenset("archive attach create history json kill logs prune start stats stop tag wait".split())
 # what a lost connection looks like: docker-py lets requests', urllib3's and the socket's errors through
 _CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -196,28 +206,23 @@ class DockerEngine:
         with _translated():
             # not `df`, which would tell what is shared: it also measures every volume and container there is
             found = self._connected().images(filters={"label": f"{IMAGE_LABEL}={installation}"})
-        ours = [
-            Image(
-                id=image["Id"],
-                build=image["Labels"].get(BUILD_LABEL, ""),
-                names=[name for name in image.get("RepoTags") or [] if name != "<none>:<none>"],
-                layers=self._layers(image["Id"]),
-                created_at=clock.stamp(datetime.fromtimestamp(image["Created"], UTC)),
-            )
-            for image in found
-        ]
-        return [image for image in ours if image.layers]
+        return list(filter(None, map(self._as_ours, found)))
 
-    def _layers(self, image_id: str) -> dict[str, int]:
-        """The sizes of an image's layers down to the next image with a name; none: it is gone meanwhile."""
+    def _as_ours(self, image: dict[str, Any]) -> Image | None:
+        """None: it was made by others on top of ours, or it is gone meanwhile."""
         try:
             with _translated():
-                history = self._connected().history(image_id)
+                history = self._connected().history(image["Id"])
         except ImageMissing:
-            return {}
-        own = itertools.takewhile(lambda numbered: numbered[0] == 0 or not numbered[1].get("Tags"), enumerate(history))
-        # what BuildKit made has no ids: nobody knows whether it is shared
-        return {e["Id"] if e["Id"].startswith("sha256:") else f"{image_id} {n}": e["Size"] for n, e in own}
+            return None
+        build = image["Labels"].get(BUILD_LABEL, "")
+        names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
+        ours = [name for name in names if is_name_of(name, build)]
+        # the labels are the last that we put on an image: what was made from it has something else on top
+        if not ours and IMAGE_LABEL not in history[0]["CreatedBy"]:
+            return None
+        created_at = clock.stamp(datetime.fromtimestamp(image["Created"], UTC))
+        return Image(image["Id"], build, ours, _layers(image["Id"], history), created_at, len(names) > len(ours))
 
     # -- containers -----------------------------------------------------------------------------------------------
 
@@ -496,6 +501,13 @@ class _StreamClient(docker.APIClient):
         return self.response
 
 
+def _layers(image_id: str, history: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The sizes of an image's layers down to the next image with a name."""
+    own = itertools.takewhile(lambda numbered: numbered[0] == 0 or not numbered[1].get("Tags"), enumerate(history))
+    # what BuildKit made has no ids: nobody knows whether it is shared
+    return {e["Id"] if e["Id"].startswith("sha256:") else f"{image_id} {n}": e["Size"] for n, e in own}
+
+
 def _show_pull(events: Iterable[Any], on_line: OnLine) -> None:
     said = set[str]()
     for event in events:
@@ -520,7 +532,7 @@ def _call_of(request: requests.PreparedRequest) -> str:
     """What was asked for, without whom: `POST containers/start`."""
     parts = [part for part in urlsplit(request.url or "").path.split("/") if part]
     words = [part for part in parts if not part.startswith("v1.")]
-    named = words[:1] + (words[2:3] if words[:1] in (["containers"], ["images"], ["networks"]) else words[1:2])
+    named = words[:1] + [word for word in words[-1:] if len(words) > 1 and word in _VERBS]
     return f"{request.method} {'/'.join(named)}"
 
 
