@@ -131,3 +131,26 @@ def test_no_more_follow_than_can_and_a_place_is_free_again(at: Opener, address: 
     eventually(lambda: asked().status_code == 200)
     sockets.append(at())
     assert all(socket.ping().wait(5) for socket in sockets)
+
+
+@pytest.mark.usefixtures("few_places")
+def test_who_reads_a_log_that_says_nothing_leaves_a_place_too(
+    address: Address, services: Services, running: Run, token: str
+) -> None:
+    with closing(writer(services, running)) as log, ExitStack() as stack:
+        log.append(b"first\n", STDOUT, 1)
+        client = stack.enter_context(
+            httpx2.Client(base_url=f"http://127.0.0.1:{address[1]}", headers={"Authorization": f"Token {token}"})
+        )
+        followers = []
+        for _ in range(PLACES):
+            answer = client.send(client.build_request("GET", FOLLOW), stream=True)
+            stack.callback(answer.close)
+            pieces = answer.iter_raw()  # dropping it would end the answer
+            assert next(pieces) == b"first\n"
+            followers.append((answer, pieces))
+        refused = client.get("/api/v1/root/quick-start/jobs/1")
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "2"
+        followers.pop()[0].close()
+        eventually(lambda: client.get("/api/v1/root/quick-start/jobs/1").status_code == 200)
