@@ -93,7 +93,7 @@ def image(raw_engine: docker.DockerClient) -> Iterator[Callable[[str], str]]:
 
     def make(line: str) -> str:
         name = f"polylocal-test/owned:{uuid.uuid4().hex}"
-        raw_engine.images.build(fileobj=io.BytesIO(f"FROM {BUSYBOX}\n{line}\n".encode()), tag=name)
+        raw_engine.images.build(fileobj=io.BytesIO(f"FROM {BUSYBOX}\n{line}\n".encode()), tag=name, rm=True)
         made.append(name)
         return name
 
