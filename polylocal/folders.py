@@ -239,22 +239,23 @@ def _make_folder(entry: Entry, parent: int) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it, also what its owner closed to himself; a missing one is fine. Raises OSError."""
-
-    def open_up(_: object, path: str, failure: tuple[type[BaseException], BaseException, object]) -> None:
-        if isinstance(failure[1], FileNotFoundError):
-            return
-        if not isinstance(failure[1], PermissionError):
-            raise failure[1]
-        parent = Path(path).parent
-        for closed in (parent, Path(path)):
-            if closed.is_dir() and not closed.is_symlink():
-                closed.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink(missing_ok=True)
-
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder, onerror=open_up)
+        return
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        _open_up(folder)
+        shutil.rmtree(folder)
+
+
+def _open_up(folder: Path) -> None:
+    """To its owner, from the top: a folder is opened before it is looked into."""
+    folder.chmod(0o700)
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            inner = Path(parent, name)
+            if not inner.is_symlink():
+                inner.chmod(0o700)

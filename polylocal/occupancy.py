@@ -82,6 +82,10 @@ def take(home: Home) -> IO[str]:
 
 
 def announce(lock: IO[str], here: Running) -> None:
-    lock.truncate(0)
-    lock.write(json.dumps({"pid": here.pid, "url": here.url}))
-    lock.flush()
+    """Raises SetupError: there is no room even for that."""
+    try:
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": here.pid, "url": here.url}))
+        lock.flush()
+    except OSError as error:
+        raise SetupError(f"{lock.name} can't be written: {error.strerror}; make room there") from error

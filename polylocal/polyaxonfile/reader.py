@@ -60,7 +60,7 @@ def _read_text(text: str) -> tuple[object, Lines]:
         for load in (_load_json, _load_literal):
             try:
                 found = load(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 continue  # another notation, or none: YAML's error message is the best of the three
             _check_size(found)
             return found, _lines_or_none(text)

@@ -112,6 +112,6 @@ def _literal(text: str) -> Any:
         return text
     try:
         found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     return text if isinstance(found, int) and found.bit_length() > MAX_BITS else found

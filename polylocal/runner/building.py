@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,10 @@ from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
+
+AGAIN_S = 3.0  # an engine that ends is gone by then
+# failures that no line of a Dockerfile can bring about
+_OF_THE_ENGINE = re.compile(r"libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc", re.IGNORECASE)
 
 Patiently = Callable[..., Any]
 
@@ -71,10 +77,19 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
         def again() -> None:
             writer.line("polylocal: the engine went away in the middle of the build, building again")
 
+        text = dockerfile.with_label(text, container.IMAGE_LABEL, tools.installation)
         if secrets:
             text = dockerfile.with_secrets(text)
         arguments = dockerfile.secrets_argument(secrets)
-        result: BuildResult = patiently(lambda: _build(run, recipe, text, arguments, tools, writer, cancel), again)
+
+        def build() -> BuildResult:
+            return _build(run, recipe, text, arguments, tools, writer, cancel)
+
+        result: BuildResult = patiently(build, again)
+        if result.image_id is None and not cancel.called and _OF_THE_ENGINE.search(result.error):
+            again()  # as it ends it fails what it has in hand, and still answers
+            threading.Event().wait(AGAIN_S)
+            result = patiently(build, again)
         return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
 
 
@@ -132,7 +147,7 @@ def _build(
         request = BuildRequest(
             context=file,
             tag=container.image_name(run),
-            labels=container.image_labels(run, tools.installation),
+            labels=container.image_labels(run),
             nocache=bool(recipe.build.nocache),
             arguments=arguments,
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from polylocal import clock, logs
@@ -20,11 +20,12 @@ from polylocal.runner import gc, recovery
 from polylocal.runner.engine.base import Found
 from polylocal.runner.gc import Leftover
 from polylocal.runner.tools import Tools
-from polylocal.statuses import is_done
+from polylocal.statuses import Kind, is_done
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 600.0  # between two collections that nobody asked for
+STEPS_S = 86400.0  # for so long the next try of a build that failed begins with the steps that went well
 SOON_S = 30.0  # the same while the disk is full
 _HALF_MADE_S = 3600.0  # what is in the making has been finished by then
 _JUST_MADE_S = 60.0  # its row may be on the way
@@ -49,7 +50,7 @@ class Collector:
         budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
         tools = self._tools
         found = tools.engine.images(tools.installation)
-        images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30))
+        images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30), self._steps_before(asked))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
@@ -61,6 +62,12 @@ class Collector:
             freed = sum(item.size_bytes for item in gone) / 2**20
             log.info("collected %d things, %.0f MiB: %s", len(gone), freed, ", ".join(i.name for i in gone[:10]))
         return items
+
+    def _steps_before(self, asked: bool) -> str:
+        """What a build that is under way has made looks like what one has left: then none of it goes."""
+        if any(run.kind == Kind.BUILD for run in self._tools.store.runs.begun()):
+            return ""
+        return clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S))
 
     def is_due(self) -> bool:
         """Now and then; and every little while as long as the disk is full."""

@@ -146,8 +146,9 @@ def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
 
 
-def image_labels(build: Run, installation: str) -> dict[str, str]:
-    return {IMAGE_LABEL: installation, BUILD_LABEL: build.uuid}
+def image_labels(build: Run) -> dict[str, str]:
+    """Of the image that a build comes to; whose it is stands below it, on every step (`dockerfile.with_label`)."""
+    return {BUILD_LABEL: build.uuid}
 
 
 def outputs_path(run: Run) -> PurePosixPath:

@@ -49,6 +49,15 @@ def with_base_images(dockerfile: str, replaced: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def with_label(dockerfile: str, name: str, value: str) -> str:
+    """The same Dockerfile with a label on each image on its way: a build that comes to no end leaves some."""
+    lines = dockerfile.split("\n")
+    for number in reversed(list(_instructions(lines))):
+        if _FROM.match(lines[number]) and not lines[number].rstrip().endswith("\\"):
+            lines.insert(number + 1, f"LABEL {name}={value}")
+    return "\n".join(lines)
+
+
 def with_secrets(dockerfile: str) -> str:
     """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
     lines = dockerfile.split("\n")

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SETTLE_S = 1.0  # for a start that was asked for over a connection that is no more
 SIGNAL_S = 1.0  # for the event of a death that was seen already
 LOOK_S = 0.2  # after the end of its output a container is looked at this often until it has ended
 
@@ -47,7 +48,8 @@ class Execution:
         self._stopping = threading.Event()
         self._engine_was_away = False
         self._must_check_log = False
-        self._was_unseen = False
+        self._was_unseen = False  # its end
+        self._was_followed = True
         self._running_since: float | None = None  # on the clock that nobody sets
 
     def __call__(self) -> bool:
@@ -157,22 +159,31 @@ class Execution:
         tools = self._tools
         with tools.deaths.watch(container_id) as waiter, Follower(self.run, container_id, tools) as follower:
             self._was_unseen = False
-            found = None if is_fresh else self._look(container_id)
+            found = None if is_fresh else self._patiently(lambda: self._settled(container_id), self._note_trouble)
             if found is None or self._is_to_start(found):
                 if self._stopping.is_set():
                     return None
                 self._start(container_id, follower)
             else:
                 self._was_unseen = found.is_finished
+                self._was_followed = not found.is_finished
                 self._say_running(container_id)
             state = self._wait(container_id, waiter, follower)
             if state is None:
                 self._must_check_log = True  # it is told first: the engine is slow to answer just after a death
                 return self._ending(0, out_of_memory=False)
-            if state.exit_code in outcome.KILLS:
-                waiter.wait(SIGNAL_S)  # the event tells whether it was killed through the engine
+            if state.exit_code in outcome.KILLS and waiter.wait(SIGNAL_S) is None:
+                self._was_unseen = True  # the event would have told whether it was killed through the engine
             self._patiently(follower.complete)
         return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
+
+    def _settled(self, container_id: str) -> ContainerState:
+        """As it is when a start that somebody may have asked for has come to the engine: its answer was never seen."""
+        state = self._tools.engine.inspect(container_id)
+        if self._is_to_start(state):
+            threading.Event().wait(SETTLE_S)
+            state = self._tools.engine.inspect(container_id)
+        return state
 
     def _is_to_start(self, state: ContainerState) -> bool:
         restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
@@ -184,7 +195,7 @@ class Execution:
 
         def start() -> None:
             # where the answer to a start was lost, the program may have come to its end already: it must not run again
-            if not self._engine_was_away or self._is_to_start(tools.engine.inspect(container_id)):
+            if not self._engine_was_away or self._is_to_start(self._settled(container_id)):
                 tools.engine.start(container_id)
 
         self._patiently(start, self._note_trouble)
@@ -234,7 +245,7 @@ class Execution:
             engine_was_away=self._engine_was_away,
             was_signalled=was_signalled,
             was_unseen=self._was_unseen,
-            was_rebooted=self._was_unseen and self.seconds_running > clock.uptime_s(),
+            was_rebooted=self._was_unseen and not self._was_followed and self.seconds_running > clock.uptime_s(),
             time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,

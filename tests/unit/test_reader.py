@@ -133,3 +133,10 @@ def test_merging_keeps_every_key_and_prefers_what_lies_above(below: dict[str, An
     assert all(found[key] == value for key, value in above.items() if not isinstance(value, dict))
     assert merge(found, above) == found
     assert json.dumps([below, above]) == before
+
+
+@pytest.mark.parametrize("text", ["{{}}", "[{[]}]", "{{1: 2}: 3}"])
+def test_a_set_or_a_key_of_what_can_be_in_none_is_no_file(text: str) -> None:
+    """Python's notation can be written so that Python itself can't make it."""
+    with pytest.raises(InvalidPolyaxonfile):
+        read(text)

@@ -216,11 +216,12 @@ class DockerEngine:
                 history = self._connected().history(image["Id"])
         except ImageMissing:
             return None
-        build = image["Labels"].get(BUILD_LABEL, "")
+        build = image["Labels"].get(BUILD_LABEL, "")  # none: the steps of a build that came to no end
         names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
         ours = [name for name in names if is_name_of(name, build)]
-        # the labels are the last that we put on an image: what was made from it has something else on top
-        if not ours and IMAGE_LABEL not in history[0]["CreatedBy"]:
+        # a label is the last that we put on an image: what was made from it has something else on top
+        is_top = any(label in history[0]["CreatedBy"] for label in (BUILD_LABEL, IMAGE_LABEL))
+        if not ours and (names or (build and not is_top)):
             return None
         created_at = clock.stamp(datetime.fromtimestamp(image["Created"], UTC))
         return Image(image["Id"], build, ours, _layers(image["Id"], history), created_at, len(names) > len(ours))

@@ -8,6 +8,7 @@ nothing is started that was not created, no run has two containers.
 from __future__ import annotations
 
 import itertools
+import re
 import tarfile
 import threading
 import time
@@ -132,7 +133,8 @@ class FakeEngine:
         with tarfile.open(fileobj=request.context) as tar:
             member = tar.extractfile("Dockerfile")
             text = member.read().decode() if member else ""
-        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        owner = re.search(rf"^LABEL {re.escape(IMAGE_LABEL)}=(.*)$", text, re.MULTILINE)
+        lines = [line for line in text.splitlines() if line and not line.startswith(("#", "LABEL "))]
         for number, line in enumerate(lines, 1):
             step = f"Step {number}/{len(lines)} : {line}"
             on_line(step)
@@ -148,7 +150,7 @@ class FakeEngine:
             return BuildResult(None, "The build was stopped.", step)
         made = f"sha256:{next(self._numbers):064x}"
         self.local[request.tag] = made
-        installation, uuid = request.labels.get(IMAGE_LABEL, ""), request.labels.get(BUILD_LABEL, "")
+        installation, uuid = owner[1] if owner else "", request.labels.get(BUILD_LABEL, "")
         self._built[made] = (installation, Image(made, uuid, [request.tag], {made: IMAGE_BYTES}, clock.now()))
         return BuildResult(made)
 
