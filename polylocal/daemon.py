@@ -58,7 +58,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     engine = DockerEngine(address, use_buildkit=settings.builder == "buildkit", pull_timeout_s=settings.pull_timeout_s)
     link = EngineLink(engine, address)
     installation = store.installation()
-    deaths = Deaths(engine, installation, link.wait_until_back)
+    deaths = Deaths(engine, installation, link.listen_again)
 
     def engine_state() -> str | None:
         return None if link.info and not link.is_away else f"the engine at {address} to answer"

@@ -220,7 +220,7 @@ class Execution:
         while True:
             follower.follow(waiter)
             code = waiter.wait(LOOK_S)
-            if code == 0 and follower.is_orderly and not self._engine_was_away:
+            if code == 0 and follower.is_orderly and not self._engine_was_away and not self._tools.link.has_failed:
                 return None
             state = self._look(container_id)
             if state.is_finished:

@@ -66,7 +66,8 @@ def test_what_is_open_to_anyone(nobody: Caller) -> None:
     ("header", "detail"),
     [
         ("", "Authentication credentials were not provided."),
-        ("Bearer abc", "Authentication credentials were not provided."),
+        ("Digest abc", "Authentication credentials were not provided."),
+        ("Bearer abc", "Invalid token."),
         ("Basic cm9vdDpyb290", "Authentication credentials were not provided."),
         ("Token", "Invalid token header. No credentials provided."),
         ("token ", "Invalid token header. No credentials provided."),

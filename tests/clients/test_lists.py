@@ -45,7 +45,9 @@ def test_jobs_come_in_pages(person: Person, client: Client) -> None:
     person.begin_project("paged")
     for _ in range(21):
         client.create_run(person.name, "paged", "job", {"config": job("true")})
-    first, second = person.polyaxon("project", "jobs"), person.polyaxon("project", "jobs", "--page=2")
+    # in an order that stays while they run: they are listed by their last change otherwise
+    listed = ("project", "jobs", "-s", "-created_at")
+    first, second = person.polyaxon(*listed), person.polyaxon(*listed, "--page=2")
     assert facts(first)["next"] == "--page=2"
     assert facts(second)["previous"] == "--page=1"
     ids = [row["id"] for said in (first, second) for row in rows(said, "Jobs:")]

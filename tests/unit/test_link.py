@@ -79,3 +79,13 @@ def test_all_threads_come_back() -> None:
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
     assert not asked.is_away
+
+
+def test_a_connection_that_failed_once_is_not_forgotten() -> None:
+    """Where one was cut, another may have been cut unseen."""
+    link = EngineLink(FakeEngine(), "fake://", pause_s=0.01)
+    assert not link.has_failed
+    assert link.patiently(lambda: 1) == 1
+    assert not link.has_failed
+    link.listen_again()
+    assert link.has_failed

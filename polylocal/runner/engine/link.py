@@ -26,6 +26,7 @@ class EngineLink:
         self._asking = threading.Lock()  # one thread asks, the others find the answer
         self.info: EngineInfo | None = None  # None until it answered for the first time
         self.is_away = False
+        self.has_failed = False  # ever: then no connection's end is taken for that of what it carried
 
     def check(self) -> bool:
         """Ask once."""
@@ -48,12 +49,18 @@ class EngineLink:
             self.is_away = False
             log.info("the engine is back after %.0f s", time.monotonic() - gone_at)
 
+    def listen_again(self) -> None:
+        """The stream of events has ended: by itself it does so only with the engine. Returns when that answers."""
+        self.has_failed = True
+        self.wait_until_back()
+
     def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
         """Do one idempotent thing, however long the engine stays away."""
         while True:
             try:
                 return call()
             except EngineUnreachable as error:
+                self.has_failed = True
                 log.debug("the engine did not answer: %s", error)
                 on_trouble()
                 time.sleep(self._pause_s / 10)
