@@ -83,7 +83,7 @@ def test_all_threads_come_back() -> None:
 
 def test_a_connection_that_failed_once_is_not_forgotten() -> None:
     """Where one was cut, another may have been cut unseen."""
-    link = EngineLink(FakeEngine(), "fake://", pause_s=0.01)
+    link = EngineLink(Flaky(), "fake://", pause_s=0.01)  # type: ignore[arg-type]
     assert not link.has_failed
     assert link.patiently(lambda: 1) == 1
     assert not link.has_failed
