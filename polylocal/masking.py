@@ -29,9 +29,6 @@ class Mask:
     def hide(self, data: bytes) -> bytes:
         return self._pattern.sub(lambda found: b"*" * len(found[0]), data) if self._pattern else data
 
-    def hide_text(self, text: str) -> str:
-        return self.hide(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
-
     def certain(self, data: bytes) -> int:
         """How many bytes of `data` can be judged: what comes after may be the beginning of a value, or of a longer one,
         whose rest has not come yet."""

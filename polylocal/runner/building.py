@@ -24,8 +24,11 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 AGAIN_S = 3.0  # an engine that ends is gone by then
-# failures that no line of a Dockerfile can bring about
-_OF_THE_ENGINE = re.compile(r"libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc", re.IGNORECASE)
+# failures that no line of a Dockerfile can bring about; what a step says of itself is not among them
+_OF_THE_ENGINE = re.compile(
+    r"(?!.*returned a non-zero code).*(libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 Patiently = Callable[..., Any]
 
@@ -86,7 +89,7 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
             return _build(run, recipe, text, arguments, tools, writer, cancel)
 
         result: BuildResult = patiently(build, again)
-        if result.image_id is None and not cancel.called and _OF_THE_ENGINE.search(result.error):
+        if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
             again()  # as it ends it fails what it has in hand, and still answers
             threading.Event().wait(AGAIN_S)
             result = patiently(build, again)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from polylocal.polyaxonfile import Build
-from polylocal.runner.dockerfile import base_images, render, setup_file, with_base_images
+from polylocal.runner.dockerfile import base_images, render, setup_file, with_base_images, with_label, with_secrets
 
 LOCALE = "en_US.UTF-8"
 
@@ -238,3 +238,20 @@ def test_a_stage_with_the_name_of_its_image_is_not_replaced() -> None:
 
 def test_replacing_nothing_changes_no_byte() -> None:
     assert with_base_images(SEED_TEXT, {}) == SEED_TEXT
+
+
+def test_each_stage_has_the_label_and_nothing_else_changes() -> None:
+    text = "ARG v=1\nFROM a AS b\nRUN echo \\\n  FROM c\nFROM scratch\nCOPY --from=b / /\n"
+    labelled = with_label(text, "x.y", "1")
+    assert labelled == (
+        "ARG v=1\nFROM a AS b\nLABEL x.y=1\nRUN echo \\\n  FROM c\nFROM scratch\nLABEL x.y=1\nCOPY --from=b / /\n"
+    )
+    assert labelled.replace("LABEL x.y=1\n", "") == text
+
+
+def test_secrets_are_set_in_each_step_that_a_shell_reads() -> None:
+    text = 'FROM a\nRUN pip install x\nRUN ["pip"]\nRUN --network=none make\nENV RUN=1\n'
+    take = 'eval "$FTP_PROXY"; unset FTP_PROXY; '
+    assert with_secrets(text) == (
+        f'FROM a\nRUN {take}pip install x\nRUN ["pip"]\nRUN --network=none {take}make\nENV RUN=1\n'
+    )

@@ -1,0 +1,21 @@
+"""Which failures of a build are the engine's own, and worth another try."""
+
+from __future__ import annotations
+
+import pytest
+
+from polylocal.runner.building import _OF_THE_ENGINE
+
+
+@pytest.mark.parametrize(
+    ("error", "is_engines"),
+    [
+        ("failed to update the store state of sandbox: failed to update store for *libnetwork.sbState", True),
+        ("connection error: transport is closing: unknown", True),
+        ("The command '/bin/sh -c pip install grpcio' returned a non-zero code: 1", False),
+        ("The command '/bin/sh -c apt-get install\ncontainerd' returned a non-zero code: 100", False),
+        ("COPY failed: file not found in build context", False),
+    ],
+)
+def test_whose_failure_it_is(error: str, is_engines: bool) -> None:
+    assert bool(_OF_THE_ENGINE.match(error)) is is_engines
