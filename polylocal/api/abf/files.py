@@ -35,8 +35,8 @@ def stored(ask: Ask) -> Response:
     is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
     response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     response.headers["ETag"] = f'"{sha1}"'
-    kind, name = ("inline", found.file_name) if is_text else ("attachment", found.file_name)
-    response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(name))}"
+    kind = "inline" if is_text else "attachment"
+    response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(found.file_name))}"
     return response
 
 
@@ -78,7 +78,7 @@ def upload(ask: Ask) -> Response:
 def download(ask: Ask) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
     path = ask.word("path")
-    parts = [part for part in path.split("/") if part]
+    parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
     if any(part.startswith(".") or "\0" in part for part in parts):  # what is being written, and ways out
         raise NotFound
     if parts:
