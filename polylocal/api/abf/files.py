@@ -21,6 +21,7 @@ from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages.depot import GUARD
 from polylocal.store.rows import StoredFile
 
+_MOST_NAME = 255  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
 
 
@@ -79,7 +80,8 @@ def download(ask: Ask) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
     path = ask.word("path")
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
-    if any(part.startswith(".") or "\0" in part for part in parts):  # what is being written, and ways out
+    # what is being written, ways out, and names that no file has
+    if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
     if parts:
         platform = ask.store.platforms.named(parts[0])
