@@ -143,7 +143,11 @@ def main_log(made: BuildList) -> str:
 
 
 def test_a_build_leaves_its_packages_and_its_log(yard: Yard) -> None:
-    steps = ["echo building", yard.engine.leaves("a-1-py3-none-any.whl", wheel("a", "1")), yard.engine.leaves("notes.txt")]
+    steps = [
+        "echo building",
+        yard.engine.leaves("a-1-py3-none-any.whl", wheel("a", "1")),
+        yard.engine.leaves("notes.txt"),
+    ]
     made = yard.build(*steps)
     assert made.status == 0
     assert yard.rig.history(yard.ground.run(made)) == ["created", "scheduled", "running", "succeeded"]
@@ -292,9 +296,7 @@ def shelve(yard: Yard, folder: Path, *found: Any) -> None:
 
 def of_repository(yard: Yard, sub: str = "release") -> Path:
     downloads = yard.rig.settings.folders.downloads
-    return repositories.folder(
-        downloads, "cocos", "cocos", is_personal=False, arch="x86_64", name="main", sub=sub
-    )
+    return repositories.folder(downloads, "cocos", "cocos", is_personal=False, arch="x86_64", name="main", sub=sub)
 
 
 def test_repositories_and_containers_are_at_hand_as_they_were_at_the_beginning(yard: Yard) -> None:
@@ -432,7 +434,6 @@ def test_the_files_of_a_debian_source_belong_to_it(yard: Yard) -> None:
 
 
 def archive() -> bytes:
-
 
     return tarred({"hello-1.0/hello.c": b"int main;"})
 
@@ -573,7 +574,9 @@ def test_canceled_before_it_began(yard: Yard, supervise: Supervise) -> None:
 
 def test_canceled_while_it_runs(yard: Yard, supervise: Supervise) -> None:
     made = yard.queue("echo begun", yard.engine.leaves("a-1.whl", wheel("a", "1")), "sleep 60")
-    supervise(lambda: yard.ground.run(made).exit_code is None and yard.rig.store.runs.by_pk(made.run_pk).status == "running")
+    supervise(
+        lambda: yard.ground.run(made).exit_code is None and yard.rig.store.runs.by_pk(made.run_pk).status == "running"
+    )
     assert yard.ground.again(made).status == 3000
     assert yard.rig.store.build_lists.cancel(made)
     supervise(lambda: yard.ground.again(made).status == 5000)

@@ -334,7 +334,6 @@ def test_a_database_from_before_with_names_that_differ_by_case_can_be_opened(tmp
 
 def test_other_runs_know_nothing_of_package_builds(store: Store, root: User, project: Project) -> None:
 
-
     run = store.runs.insert(project, root, NewRun(Kind.JOB))
     assert store.runs.transition(run, Status.RUNNING)
     with pytest.raises(NotFound):

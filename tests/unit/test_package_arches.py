@@ -46,7 +46,9 @@ def test_without_a_word_it_is_this_machine(tmp_path: Path) -> None:
 
 
 def test_what_a_machine_was_taught_comes_after_its_own(tmp_path: Path) -> None:
-    binfmt = taught(tmp_path / "binfmt", qemu_aarch64="enabled\ninterpreter /usr/bin/qemu-aarch64\n", qemu_arm="enabled")
+    binfmt = taught(
+        tmp_path / "binfmt", qemu_aarch64="enabled\ninterpreter /usr/bin/qemu-aarch64\n", qemu_arm="enabled"
+    )
     assert arches.buildable("x86_64", binfmt) == ["x86_64", "aarch64", "armv7hl"]
     assert arches.buildable("arm64", binfmt) == ["aarch64", "armv7hl"]
 

@@ -87,7 +87,9 @@ def test_only_the_metadata_at_the_top_counts(read: Read) -> None:
 
 
 def test_a_debian_source_names_its_files(read: Read) -> None:
-    found = read("hello_1.0-1.dsc", dsc("hello", "3:1.0-1", "hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz").encode())
+    found = read(
+        "hello_1.0-1.dsc", dsc("hello", "3:1.0-1", "hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz").encode()
+    )
     parts = ["hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz"]
     assert found == Description("hello", "source", 3, "1.0", "1", parts=parts)
 
@@ -102,7 +104,9 @@ def test_a_signed_debian_source_is_read_like_any_other(read: Read) -> None:
 
 
 def test_a_debian_source_without_files(read: Read) -> None:
-    assert read("hello.dsc", b"Source: hello\nVersion: 1.0\n") == Description("hello", "source", None, "1.0", "", parts=[])
+    assert read("hello.dsc", b"Source: hello\nVersion: 1.0\n") == Description(
+        "hello", "source", None, "1.0", "", parts=[]
+    )
 
 
 # -- no packages -----------------------------------------------------------------------------------------------------

@@ -95,7 +95,9 @@ def test_the_code_is_heard_before_the_platform_and_that_before_the_default() -> 
     assert recipes.command(target("dnf"), code("x.spec")).startswith("rpmbuild")
 
 
-@pytest.mark.parametrize("said", [None, "", "# nothing", "---", "build:", "build: {}", "sources: {}", "other: [1]", "{}"])
+@pytest.mark.parametrize(
+    "said", [None, "", "# nothing", "---", "build:", "build: {}", "sources: {}", "other: [1]", "{}"]
+)
 def test_a_file_that_says_nothing_of_the_build_changes_nothing(said: str | None) -> None:
     assert recipes.command(target(command="make theirs"), code(said=said)) == "make theirs"
     assert recipes.sources(said) == {}

@@ -82,9 +82,7 @@ def links(path: Path) -> list[tuple[dict[str, str | None], str]]:
 
 def test_the_layout_is_that_of_the_documents() -> None:
     root = Path("/d")
-    main = repositories.folder(
-        root, "rosa", "rosa", is_personal=False, arch="x86_64", name="contrib", sub="updates"
-    )
+    main = repositories.folder(root, "rosa", "rosa", is_personal=False, arch="x86_64", name="contrib", sub="updates")
     assert main == Path("/d/rosa/repository/x86_64/contrib/updates")
     own = repositories.folder(root, "ann_personal", "rosa", is_personal=True, arch="SRPMS", name="main", sub="release")
     assert own == Path("/d/ann_personal/repository/rosa/SRPMS/main/release")
