@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from packages_support import Ground, dsc, package, sha1, stocked, tarred, wheel
 from support import eventually
 
+from polylocal.api.abf import making
 from polylocal.errors import EngineError
 from polylocal.packages import repositories
 from polylocal.packages.repositories import Shelf
@@ -240,9 +242,11 @@ def test_a_platform_with_a_network_gives_it_and_the_real_address(rig: Rig) -> No
     assert plan.env["FILE_STORE_ADDR"] == "http://api:1/api/v1/file_stores"
 
 
-def test_the_limits_are_those_of_the_run(yard: Yard) -> None:
-    yard.build(resources={"cpu": {"limits": 1.5}, "memory": {"limits": 256}})
+def test_the_limits_are_those_of_the_settings(yard: Yard) -> None:
+    bounded = yard.rig.settings.model_copy(update={"package_cpus": 1.5, "package_memory_mib": 256})
+    yard.build(resources=making._resources(bounded))
     assert yard.engine.plans[0].limits == Limits(cpus=1.5, memory_mib=256, pids=yard.rig.settings.pids_limit)
+    assert making._resources(yard.rig.settings) is None
 
 
 def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
@@ -632,10 +636,8 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
             break
         countdown = [number]
         engine: Any = Mortal(yard.engine, countdown, after)
-        try:
+        with suppress(crash_rules.Killed):
             PackageBuild(yard.ground.run(made), yard.rig.tools(engine, Mortal(yard.rig.store, countdown, after)))()
-        except crash_rules.Killed:
-            pass
 
 
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

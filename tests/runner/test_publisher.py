@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -455,5 +454,4 @@ def test_the_supervisor_publishes_what_waits(press: Press, supervise: Supervise)
     later = press.waiting(press.wheel("a", "2"))
     supervise(lambda: press.status(later) == [6000])
     assert lying(press.folder()) == {file("a", "2")}
-    publishing: Callable[[], bool] = lambda: not supervise._supervisors[0]._publishing.is_alive()
-    eventually(publishing)
+    eventually(lambda: not Publisher(press.rig.tools()).is_due())
