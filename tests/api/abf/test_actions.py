@@ -1,0 +1,251 @@
+"""Cancel, publish, create a container, reject: in which state each is legal, and what it leaves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from .conftest import Farm, Json, Person
+
+STATUSES = {
+    *(0, 1, 2, 3, 4, 6, 555, 666, 777, 2000, 2500, 2550, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000),
+    *(11000, 12000, 13000, 14000, 15000, 16000),
+}
+DONE = {
+    "cancel": "Build canceled",
+    "publish": "Build is queued for publishing",
+    "create_container": "Container is queued for creating",
+    "reject_publish": "Publishing rejected",
+}
+REFUSED = {
+    "cancel": "Errors during build cancelation!",
+    "publish": "Errors during build publishing!",
+    "create_container": "Errors during container creating!",
+    "reject_publish": "Rejecting publishing failed",
+}
+LEGAL = {
+    "cancel": {2000, 3000},
+    "publish": {0, 8000, 11000},
+    "create_container": {0, 11000},
+    "reject_publish": {0, 8000},
+}
+# the column that it changes, and into what
+AFTER = {
+    "cancel": ("status", 10000),
+    "publish": ("status", 7000),
+    "create_container": ("container_status", 7000),
+    "reject_publish": ("status", 9000),
+}
+ACTIONS = sorted(DONE)
+
+
+def check_done(farm: Farm, by: Person, build_list: int, action: str) -> None:
+    before = farm.row(build_list)
+    answer = by.put(f"build_lists/{build_list}/{action}.json")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"build_list": {"id": build_list, "message": DONE[action]}}
+    column, value = AFTER[action]
+    after = farm.row(build_list)
+    assert after[column] == value
+    changed = {name for name in after if after[name] != before[name]} - {"updated_at"}
+    assert changed <= {column, "publisher_id", "container_requested_at", "stop_requested_at"}
+
+
+def check_refused(farm: Farm, by: Person, build_list: int, action: str) -> None:
+    before = farm.row(build_list)
+    answer = by.put(f"build_lists/{build_list}/{action}.json")
+    assert answer.status_code == 422, answer.text
+    assert answer.json() == {"build_list": {"id": None, "message": REFUSED[action]}}
+    assert farm.row(build_list) == before
+
+
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [
+        *(("cancel", status) for status in sorted(STATUSES)),
+        *(("create_container", status) for status in sorted(STATUSES)),
+        *(("publish", status) for status in sorted(STATUSES - {6000})),  # of that one the rights decide
+    ],
+)
+def test_every_action_in_every_status(action: str, status: int, farm: Farm) -> None:
+    """By the owner of the project, into a repository without QA."""
+    build_list = farm.new(status=status)
+    check = check_done if status in LEGAL[action] else check_refused
+    check(farm, farm.ivan, build_list, action)
+
+
+@pytest.mark.parametrize("status", sorted(STATUSES))
+def test_rejecting_in_every_status(status: int, farm: Farm) -> None:
+    """By an admin of the platform, in a repository with QA."""
+    build_list = farm.new(farm.for_lts(), status=status)
+    check = check_done if status in LEGAL["reject_publish"] else check_refused
+    check(farm, farm.olga, build_list, "reject_publish")
+
+
+@pytest.mark.parametrize("status", sorted(STATUSES))
+def test_nothing_is_rejected_without_qa(status: int, farm: Farm) -> None:
+    check_refused(farm, farm.root, farm.new(status=status), "reject_publish")
+
+
+@pytest.mark.parametrize("status", sorted(STATUSES))
+def test_publishing_by_an_admin_in_every_status(status: int, farm: Farm) -> None:
+    """An admin may publish once more what is published."""
+    build_list = farm.new(farm.for_lts(), status=status)
+    check = check_done if status in LEGAL["publish"] | {6000} else check_refused
+    check(farm, farm.olga, build_list, "publish")
+
+
+@pytest.mark.parametrize("status", [0, 11000])
+@pytest.mark.parametrize("container", [4000, 6000, 7000, 8000])
+def test_a_container_in_every_status_of_its_own(container: int, status: int, farm: Farm) -> None:
+    build_list = farm.new(status=status, container_status=container)
+    check = check_done if container in (4000, 8000) else check_refused
+    check(farm, farm.ivan, build_list, "create_container")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_second_time_is_refused(action: str, farm: Farm) -> None:
+    build_list = farm.new(farm.for_lts(), status=min(LEGAL[action]))
+    check_done(farm, farm.root, build_list, action)
+    check_refused(farm, farm.root, build_list, action)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_was_refused_can_be_done_later(action: str, farm: Farm) -> None:
+    build_list = farm.new(farm.for_lts(), status=666)
+    check_refused(farm, farm.root, build_list, action)
+    farm.set(build_list, status=min(LEGAL[action]))
+    check_done(farm, farm.root, build_list, action)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_others_are_left_alone(action: str, farm: Farm) -> None:
+    build_list, other = (farm.new(farm.for_lts(), status=min(LEGAL[action])) for _ in range(2))
+    before = farm.row(other)
+    check_done(farm, farm.root, build_list, action)
+    assert farm.row(other) == before
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_is_a_change(action: str, farm: Farm) -> None:
+    first = farm.new(farm.for_lts(), status=min(LEGAL[action]))
+    farm.new()
+    earlier = farm.show(first)["updated_at"]
+    check_done(farm, farm.root, first, action)
+    assert earlier <= farm.show(first)["updated_at"] <= time.time()
+    newest = farm.root.get("build_lists.json?filter[ownership]=everything").json()["build_lists"][0]
+    assert newest["id"] == first
+
+
+def test_a_rejected_one_keeps_its_container(farm: Farm) -> None:
+    build_list = farm.new(farm.for_lts(), status=0, container_status=6000)
+    path = farm.show(build_list)["container_path"]
+    check_done(farm, farm.olga, build_list, "reject_publish")
+    assert farm.show(build_list)["container_status"] == 6000
+    assert farm.show(build_list)["container_path"] == path
+
+
+# -- publishing needs more than a status ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 8000, 11000, 6000])
+def test_a_project_that_left_the_repository_is_not_published(status: int, farm: Farm) -> None:
+    build_list = farm.new(status=status)
+    place = f"repositories/{farm.ids.rosa}"
+    farm.root.changed("DELETE", f"{place}/remove_project.json", {"project_id": farm.ids.evil_tools})
+    check_refused(farm, farm.root, build_list, "publish")
+    farm.root.changed("PUT", f"{place}/add_project.json", {"project_id": farm.ids.evil_tools})
+    check_done(farm, farm.root, build_list, "publish")
+
+
+def test_a_main_platform_publishes_after_what_was_used(farm: Farm) -> None:
+    used = farm.new(status=0, container_status=6000)
+    build_list = farm.new(farm.body(extra_build_lists=[used]), status=0)
+    check_refused(farm, farm.ivan, build_list, "publish")
+    farm.set(used, status=6000)
+    check_done(farm, farm.ivan, build_list, "publish")
+
+
+def test_a_locked_repository_takes_requests(farm: Farm) -> None:
+    """They wait."""
+    build_list = farm.new(status=0)
+    farm.root.changed("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
+    check_done(farm, farm.ivan, build_list, "publish")
+
+
+# -- who may --------------------------------------------------------------------------------------------------------
+
+PEOPLE = ("root", "ivan", "olga", "petr")
+WHERE = {"without QA": "body", "with QA": "for_lts", "personal": "for_personal"}
+FORBIDDEN: Json = {"message": "Access violation to this page!"}
+
+
+@pytest.mark.parametrize(
+    ("action", "where", "status", "allowed"),
+    [
+        ("cancel", "without QA", 2000, {"root", "ivan"}),
+        ("cancel", "with QA", 3000, {"root", "ivan"}),
+        ("cancel", "personal", 2000, {"root", "ivan"}),
+        ("publish", "without QA", 0, {"root", "ivan"}),
+        ("publish", "without QA", 11000, {"root", "ivan"}),
+        ("publish", "without QA", 6000, {"root"}),
+        ("publish", "with QA", 0, {"root", "olga"}),
+        ("publish", "with QA", 8000, {"root", "olga"}),
+        ("publish", "with QA", 6000, {"root", "olga"}),
+        ("publish", "personal", 0, {"root", "ivan"}),
+        ("publish", "personal", 6000, {"root", "ivan"}),
+        ("create_container", "without QA", 0, {"root", "ivan"}),
+        ("create_container", "with QA", 0, {"root", "ivan", "olga"}),
+        ("create_container", "personal", 11000, {"root", "ivan"}),
+        ("reject_publish", "with QA", 0, {"root", "olga"}),
+        ("reject_publish", "with QA", 8000, {"root", "olga"}),
+    ],
+)
+def test_who_may(action: str, where: str, status: int, allowed: set[str], farm: Farm) -> None:
+    body = getattr(farm, WHERE[where])
+    for name in PEOPLE:
+        build_list = farm.new(body(), status=status)
+        if name in allowed:
+            check_done(farm, farm.person(name), build_list, action)
+            continue
+        before = farm.row(build_list)
+        answer = farm.person(name).put(f"build_lists/{build_list}/{action}.json")
+        assert (name, answer.status_code, answer.json()) == (name, 403, FORBIDDEN)
+        assert farm.row(build_list) == before
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_who_has_no_right_is_not_told_the_state(action: str, farm: Farm) -> None:
+    build_list = farm.new(farm.for_lts(), status=5000)
+    answer = farm.petr.put(f"build_lists/{build_list}/{action}.json")
+    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+    answer = farm.root.put(f"build_lists/{build_list}/{action}.json")
+    assert (answer.status_code, answer.json()["build_list"]["message"]) == (422, REFUSED[action])
+
+
+def test_who_made_one_may_not_change_it_without_the_project(farm: Farm) -> None:
+    """To have built it while one was an admin gives no right to it."""
+    users = farm.store.users
+    users.update(users.get("petr"), is_superuser=True)
+    build_list = farm.new(by=farm.petr)
+    users.update(users.get("petr"), is_superuser=False)
+    assert farm.petr.put(f"build_lists/{build_list}/cancel.json").status_code == 403
+    assert farm.row(build_list)["status"] == 2000
+
+
+def test_qa_turned_on_takes_the_right_to_publish_and_gives_the_one_to_reject(farm: Farm) -> None:
+    build_list = farm.new(status=0)
+    check_refused(farm, farm.root, build_list, "reject_publish")
+    qa = {"repository": {"publish_without_qa": False}}
+    farm.root.changed("PUT", f"repositories/{farm.ids.rosa}.json", qa)
+    assert farm.ivan.put(f"build_lists/{build_list}/publish.json").status_code == 403
+    assert farm.ivan.put(f"build_lists/{build_list}/reject_publish.json").status_code == 403
+    check_done(farm, farm.root, build_list, "reject_publish")
+
+
+def test_the_owner_of_a_personal_repository_is_its_admin(farm: Farm) -> None:
+    qa = {"repository": {"publish_without_qa": False}}
+    farm.ivan.changed("PUT", f"repositories/{farm.ids.personal}.json", qa)
+    check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "reject_publish")
+    check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "publish")
