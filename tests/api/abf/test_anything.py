@@ -20,7 +20,8 @@ from polylocal.settings import load
 from polylocal.store import Store
 
 from ..conftest import InProcess
-from .conftest import Farm, Made, people
+from .conftest import Made
+from .farm import Farm, people
 
 TIMES = max(1, settings.default.max_examples // 200)  # more with `--hypothesis-profile=long`
 BOUNDED = settings(

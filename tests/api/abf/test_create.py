@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import CODE, FORBIDDEN, Farm, Json
+from .farm import CODE, FORBIDDEN, Farm, Json
 
 
 def test_the_answer(farm: Farm) -> None:

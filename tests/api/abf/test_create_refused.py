@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Farm
+from .farm import Farm
 
 INTRODUCTION = "BuildList has not been created. "
 UNKNOWN = 10**6

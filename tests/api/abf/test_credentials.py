@@ -8,7 +8,7 @@ from support import job
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 
-from .conftest import FORBIDDEN, NO_CREDENTIALS, NOT_FOUND, PASSWORD, WRONG_CREDENTIALS, Farm, Person, basic
+from .farm import FORBIDDEN, NO_CREDENTIALS, NOT_FOUND, PASSWORD, WRONG_CREDENTIALS, Farm, Person, basic
 
 
 def signed_in(farm: Farm, headers: dict[str, str], query: str = "") -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from .conftest import NO_CREDENTIALS, Farm, Person
+from .farm import NO_CREDENTIALS, Farm, Person
 
 CONTENT = b"int main() {}\n" + bytes(range(256))
 SHA1 = hashlib.sha1(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from .conftest import PASSWORD, Farm, Json, basic
+from .farm import PASSWORD, Farm, Json, basic
 
 Git = Callable[..., subprocess.CompletedProcess[str]]
 WITH_NOBODYS_SETTINGS = {

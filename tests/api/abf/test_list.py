@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from .conftest import FORBIDDEN, NOT_FOUND, Farm, Json, Person
+from .farm import FORBIDDEN, NOT_FOUND, Farm, Json, Person
 
 GLOBAL = "build_lists.json"
 

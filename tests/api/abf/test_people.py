@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from .conftest import NOT_FOUND, Farm, Json
+from .farm import NOT_FOUND, Farm, Json
 
 FIELDS = """
     id name email uname language own_projects_count professional_experience site company location build_priority

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import FORBIDDEN, NOT_FOUND, Farm, Json
+from .farm import FORBIDDEN, NOT_FOUND, Farm, Json
 
 BLOCK = ["id", "name", "platform_type", "url", "visibility"]
 FIELDS = """

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from .conftest import CODE, FORBIDDEN, NOT_FOUND, Farm, Json
+from .farm import CODE, FORBIDDEN, NOT_FOUND, Farm, Json
 
 FIELDS = """
     id name fullname visibility url git_url ssh_url maintainer description ancestry has_issues has_wiki default_branch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import FORBIDDEN, NOT_FOUND, Farm, Json
+from .farm import FORBIDDEN, NOT_FOUND, Farm, Json
 
 FIELDS = "id name url description publish_without_qa created_at updated_at platform".split()
 

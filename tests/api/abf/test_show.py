@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import CODE, FORBIDDEN, Farm, Json
+from .farm import CODE, FORBIDDEN, Farm, Json
 
 FIELDS = """
     id name status container_status container_path new_core package_version project build_for_platform

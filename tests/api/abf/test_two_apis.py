@@ -6,7 +6,7 @@ import pytest
 
 from polylocal.errors import InvalidInput
 
-from .conftest import NOT_FOUND, Farm, Person, basic
+from .farm import NOT_FOUND, Farm, Person, basic
 
 WORDS = "build_lists platforms repositories arches users user search file_stores upload downloads projects".split()
 
@@ -109,13 +109,6 @@ def test_a_deleted_one_of_the_other_api_takes_its_builds_with_it(farm: Farm, oth
     assert other.delete("ivan/evil_tools/").status_code == 204
     assert farm.ivan.get(f"build_lists/{build_list}.json").status_code == 404
     assert farm.ivan.get("build_lists.json").json()["build_lists"] == []
-
-
-def test_a_name_and_a_password_open_the_build_lists_only(farm: Farm) -> None:
-    """The other API knows tokens."""
-    headers = basic("ivan", farm.ids.tokens["ivan"])
-    assert farm.nobody.get("user.json", headers=headers).status_code == 200
-    assert farm.nobody.get("ivan/evil_tools/", headers=headers).status_code in (200, 401)
 
 
 def test_somebody_new_can_build_at_once(farm: Farm) -> None:
