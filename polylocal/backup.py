@@ -27,7 +27,7 @@ from polylocal.store import snapshots
 
 FORMAT = 1
 MANIFEST = "polylocal-backup.json"
-PRIVATE_FOLDERS = ("secrets", "logs", "code", "contexts")  # polylocal's own: there is no link in them
+PRIVATE_FOLDERS = ("secrets", "logs", "code", "contexts", "files")  # polylocal's own: there is no link in them
 PEOPLES_FOLDERS = ("notebooks", "outputs")  # links in here are as good as the files of those who made them
 _COMPRESSION = 3
 _CHUNK = 1 << 16
@@ -168,6 +168,7 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
     for path in _subfolders(home.root / "code"):
         if (path / "HEAD").exists():  # the rest are uploads on their way
             archive.repository(path, f"code/{path.name}")
+    archive.tree(home.files, "files")  # what is published is made of them again
     for uuid in under_way:
         archive.tree(home.context(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):

@@ -7,6 +7,8 @@ code/<project uuid>/                    one git repository a project
 secrets/<user>/<name>                   values that runs and builds get by name
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
 notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
+files/<sha1>                            packages and logs of package builds, and what people upload for them
+downloads/<platform>/…                  repositories and containers of packages, as package managers read them
 """
 
 from __future__ import annotations
@@ -78,6 +80,14 @@ class Home:
     def server_token(self, run_uuid: str) -> Path:
         """What the server in a notebook's container wants to be told; the proxy tells it."""
         return self.context(run_uuid) / ".servertoken"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
 
     def work(self, run_uuid: str) -> Path:
         return self.root / "notebooks" / run_uuid

@@ -10,7 +10,8 @@ import tarfile
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -45,6 +46,13 @@ class Committed:
     left_out: list[str]
 
 
+@dataclass(frozen=True)
+class Ref:
+    name: str  # without refs/heads/ or refs/tags/
+    is_tag: bool
+    commit: str
+
+
 class Repository:
     """The code under `path`; need not exist before the first upload. Thread-safe."""
 
@@ -54,6 +62,26 @@ class Repository:
     @property
     def exists(self) -> bool:
         return (self.path / "HEAD").exists()
+
+    def create(self) -> None:
+        """An empty repository, where there is none. Idempotent."""
+        with _locks[self.path]:
+            self._folder()
+            self._create()
+
+    @contextmanager
+    def changed_by_git(self) -> Iterator[None]:
+        """While git itself takes in what somebody pushes: nobody uploads meanwhile."""
+        with _locks[self.path]:
+            yield
+
+    def refs(self) -> list[Ref]:
+        """Branches and tags, by name."""
+        if not self.exists:
+            return []
+        form = "%(objecttype) %(objectname) %(*objectname) %(refname)"
+        listed = self._git("for-each-ref", f"--format={form}", "refs/heads", "refs/tags")
+        return [_ref(line) for line in listed.splitlines()]
 
     def upload(self, archive: BinaryIO, author: str, limits: Limits | None = None) -> str:
         """Make an uploaded tar the newest commit, and return its 40 hex digits.
@@ -128,7 +156,7 @@ class Repository:
         # the person's own git set-up counts here: it knows their proxies and certificates, and, if wanted, credentials
         mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
         if not with_keys:
-            mine = {name: value for name, value in mine.items() if _LEADS(name)} | _ENVIRONMENT
+            mine = {name: value for name, value in mine.items() if _LEADS(name)} | ENVIRONMENT
         environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
         environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
         arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
@@ -166,6 +194,9 @@ class Repository:
     def files(self, commit: str, folder: str = "") -> set[str]:
         """Names of files at the top of the code, or of a folder in it. Raises NotFound: there is no such folder."""
         return set(self.modes(commit, folder))
+
+    def has_folder(self, commit: str, folder: str) -> bool:
+        return self._run("cat-file", "-t", f"{commit}:{folder}", check=False).stdout.strip() == b"tree"
 
     def modes(self, commit: str, folder: str = "") -> dict[str, str]:
         """The same with git's mode of each file: 100644, 100755, or 120000 for a link."""
@@ -254,7 +285,7 @@ class Repository:
             done = subprocess.run(
                 ["git", "-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", *arguments],
                 env={
-                    **_ENVIRONMENT,
+                    **ENVIRONMENT,
                     "PATH": os.environ.get("PATH", os.defpath),
                     "GIT_DIR": str(self.path),
                     **(env or {}),
@@ -278,7 +309,7 @@ _REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").mat
 _LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
 
 # nobody's own git settings (signing, hooks, line ends) reach in here
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
@@ -297,6 +328,11 @@ def _reason(words: bytes) -> str:
     lines = words.decode(errors="replace").strip().splitlines()
     fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
     return fatal[0] if fatal else lines[-1] if lines else "it has no commit"
+
+
+def _ref(line: str) -> Ref:
+    kind, sha, of_tag, name = line.split(" ", 3)
+    return Ref(name.split("/", 2)[2], name.startswith("refs/tags/"), of_tag if kind == "tag" else sha)
 
 
 def _repositories(folder: Path) -> list[str]:

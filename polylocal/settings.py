@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     time_limit_s: Annotated[float, Field(gt=0)] | None = Field(
         None, description="seconds that a build, a job or an experiment may run; empty: as long as it wants"
     )
+    package_cpus: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="cores that a package build may use; empty: all"
+    )
+    package_memory_mib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="MiB of memory that a package build may use; empty: all"
+    )
     max_log_mib: Annotated[int, Field(ge=1)] = Field(
         4096, description="MiB of a run's log that are kept; a line in the log says where it was cut"
     )

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     GROUP = "group"
     NOTEBOOK = "notebook"
     TENSORBOARD = "tensorboard"
+    PACKAGE = "package"
 
     @property
     def plural(self) -> str:
@@ -28,6 +29,9 @@ class Kind(StrEnum):
     def is_server(self) -> bool:
         """Runs until it is stopped, and is looked at in a browser meanwhile."""
         return self in (Kind.NOTEBOOK, Kind.TENSORBOARD)
+
+
+POLYAXON_KINDS = tuple(kind for kind in Kind if kind is not Kind.PACKAGE)  # those that the Polyaxon API knows
 
 
 class Status(StrEnum):

@@ -111,8 +111,10 @@ def sweep(address: str, installation: str) -> None:
         engine.remove(found.id)
     engine.close()
     client = docker.DockerClient(base_url=address)
-    for image in client.images.list(filters={"label": f"{IMAGE_LABEL}={installation}"}):
-        client.images.remove(image.id, force=True)
+    # the low-level list: `images.list` asks for each again, and one that goes meanwhile is an error
+    for image in client.api.images(filters={"label": f"{IMAGE_LABEL}={installation}"}):
+        with suppress(docker.errors.ImageNotFound):
+            client.api.remove_image(image["Id"], force=True)
     client.close()
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import math
 import platform
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -20,14 +18,16 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polylocal.api import (
+    abf,
     access,
     bookmarks,
     ci,
     experiments,
     groups,
+    incoming,
     logs,
     machine,
     monitoring,
@@ -52,7 +52,6 @@ from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, St
 log = logging.getLogger(__name__)
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # which of them a path takes is said by the table
-MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
 
 # fixed words before names: the first match wins
 ENDPOINTS: list[Endpoint] = [
@@ -105,6 +104,7 @@ def build(services: Services) -> Starlette:
             Middleware(Admission),
             Middleware(Patience),
             Middleware(TidyPaths),
+            Middleware(ByTongue, abf=abf.application(services)),
         ],
         exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
     )
@@ -145,6 +145,18 @@ class TidyPaths:
         await self._app(scope, receive, send)
 
 
+class ByTongue:
+    """Two APIs on one port: paths of ABF's go to its own application, with its own ways of saying what is wrong."""
+
+    def __init__(self, app: ASGIApp, abf: ASGIApp) -> None:
+        self._app = app
+        self._abf = abf
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_abf = scope["type"] == "http" and abf.serves(scope["path"], scope["polylocal.path"])
+        await (self._abf if is_abf else self._app)(scope, receive, send)
+
+
 class FromContainers:
     """The same application for requests that come over the engine's network: run tokens only."""
 
@@ -172,63 +184,13 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
         else:
             if endpoint.access is not Access.ANYONE:
                 await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-            async with _body(request, endpoint, services) as data:
+            limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
+            async with incoming.body(request, limit) as data:
                 call.data = data
                 result = await run_in_threadpool(endpoint.handler, call)
         return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
 
     return answer
-
-
-@asynccontextmanager
-async def _body(request: Request, endpoint: Endpoint, services: Services) -> AsyncIterator[object]:
-    """JSON, a form, or nothing: `{}`. The files of a form are closed at the end."""
-    limited = _limited(request, services.settings.max_upload_mib * 2**20 if endpoint.is_upload else MAX_BODY)
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media not in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        yield _json(await limited.body())
-        return
-    async with limited.form() as form:
-        yield {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
-
-
-def _limited(request: Request, limit: int) -> Request:
-    """The same request, refused as soon as more than `limit` bytes of a body are announced or come."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length[:20]) > limit:
-        raise HTTPException(413, f"The body has {length[:20]} bytes, more than the {limit} that are taken here.")
-    seen = 0
-
-    async def receive() -> Message:
-        nonlocal seen
-        message = await request.receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise HTTPException(413, f"The body has more than the {limit} bytes that are taken here.")
-        return message
-
-    return Request(request.scope, receive)
-
-
-def _json(raw: bytes) -> object:
-    if not raw.strip():
-        return {}
-    try:
-        data = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
-        if b"\\u" in raw:
-            json.dumps(data, ensure_ascii=False).encode()  # halves of characters can't be kept
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"JSON parse error - {error}") from error
-    return data
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    return number if math.isfinite(number) else _refuse(word)
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number that can be kept")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

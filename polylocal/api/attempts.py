@@ -5,10 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from ipaddress import ip_address
 
 MOST = 10  # wrong ones
 WITHIN_S = 300.0
 _NAMES = 10_000  # kept at a time
+
+
+def where(address: str) -> str:
+    """Of this machine's own addresses anybody here can take any: they count as one."""
+    try:
+        return "here" if ip_address(address).is_loopback else address
+    except ValueError:
+        return address
 
 
 class Attempts:

@@ -11,7 +11,7 @@ from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.paging import envelope, window
 from polylocal.api.resources import Json
 from polylocal.api.resources.projects import project_item
-from polylocal.statuses import Kind
+from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.queries import Page
 from polylocal.store.rows import Project, User
 
@@ -65,7 +65,7 @@ def _gone(project: Project) -> Json:
 def _lists(word: str, about: str, projects: Callable[[Call], Json], of_runs: Any) -> list[Endpoint]:
     path = f"/api/v1/{word}/{{user}}"
     found = [Endpoint("GET", f"{path}/projects", projects, f"{about} projects", Access.USER, answer=Json, many=True)]
-    for kind in Kind:
+    for kind in POLYAXON_KINDS:
         handler = partial(of_runs, kind)
         about_them = f"{about} {kind.plural}"
         found.append(Endpoint("GET", f"{path}/{kind.plural}", handler, about_them, Access.USER, answer=Json, many=True))

@@ -19,7 +19,7 @@ from polylocal.api import bodies
 from polylocal.api.resources.platform import TokenItem
 from polylocal.api.services import Services
 from polylocal.errors import InvalidInput, NotAllowed
-from polylocal.statuses import Kind
+from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.users import Credentials
 
@@ -82,7 +82,7 @@ class Endpoint:
     def kind(self) -> Kind | None:
         """The kind of run that the path is about."""
         word = self.path.partition("/{project}/")[2].partition("/")[0]
-        return next((kind for kind in Kind if kind.plural == word), None)
+        return next((kind for kind in POLYAXON_KINDS if kind.plural == word), None)
 
 
 class Call:

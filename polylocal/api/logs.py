@@ -16,7 +16,7 @@ from watchfiles import awatch
 from polylocal import logs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, file_as_it_is, refuse
 from polylocal.errors import NotFound
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
 
@@ -187,7 +187,7 @@ _QUERY = (
 
 ENDPOINTS = [
     endpoint
-    for kind in Kind
+    for kind in POLYAXON_KINDS
     if kind is not Kind.GROUP
     for path in [f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}/logs"]
     for endpoint in (

@@ -12,7 +12,7 @@ from polylocal.api.paging import envelope, window
 from polylocal.api.resources import Json
 from polylocal.api.resources.groups import ChartViewItem, chart_view_item
 from polylocal.api.resources.platform import ActivityItem, SearchItem, activity_item, search_item
-from polylocal.statuses import Kind
+from polylocal.statuses import POLYAXON_KINDS, Kind
 
 _PAGE = 300_000  # clients ask for all of them at once
 
@@ -109,7 +109,7 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
 
 
 ENDPOINTS = [
-    *(endpoint for kind in Kind for endpoint in _of_searches(kind)),
+    *(endpoint for kind in POLYAXON_KINDS for endpoint in _of_searches(kind)),
     *(endpoint for kind in (Kind.EXPERIMENT, Kind.GROUP) for endpoint in _of_charts(kind)),
     Endpoint("GET", "/api/v1/activitylogs", activity, "What was done", Access.USER, answer=ActivityItem, many=True),
     Endpoint(

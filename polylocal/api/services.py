@@ -13,6 +13,7 @@ from polylocal.disk import Disk, Item
 from polylocal.errors import StoreError
 from polylocal.machine import Machine, Usage, look
 from polylocal.monitoring import Monitor
+from polylocal.packages.depot import Depot
 from polylocal.paths import Home
 from polylocal.repos import Repository
 from polylocal.settings import Settings
@@ -48,6 +49,10 @@ class Services:
     @cached_property
     def vault(self) -> Vault:
         return Vault(self.home.secrets)
+
+    @cached_property
+    def depot(self) -> Depot:
+        return Depot(self.home.files)
 
     def check_room(self) -> None:
         """Before something new begins. Raises StoreError: the disk is full."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -11,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
+from polylocal.api.attempts import where
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.resources.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
@@ -25,7 +25,7 @@ def login(call: Call) -> Response:
     """By name and password; with `login` a browser is let in as well."""
     body = call.body(bodies.Login)
     attempts, client = call.services.attempts, call.request.client
-    who = f"{body.username} {_where(client.host if client else '')}"
+    who = f"{body.username} {where(client.host if client else '')}"
     if wait_s := attempts.wait_s(who):
         words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
         raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
@@ -124,14 +124,6 @@ def _check_origin(request: HTTPConnection) -> None:
 def give_session(answer: Response, users: Users, user: User) -> None:
     answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
     answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
-
-
-def _where(address: str) -> str:
-    """Of this machine's own addresses anybody here can take any: they count as one."""
-    try:
-        return "here" if ip_address(address).is_loopback else address
-    except ValueError:
-        return address
 
 
 def _own_page(path: str) -> str:

@@ -26,7 +26,7 @@ from polylocal.cli.context import (
 )
 from polylocal.client import Client, Json, RunReference
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
-from polylocal.statuses import DONE, Kind, is_done
+from polylocal.statuses import DONE, POLYAXON_KINDS, Kind, is_done
 
 WARN_UPLOAD_MIB = 100
 _NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
@@ -343,8 +343,9 @@ def _kind(path: Path, text: str) -> Kind:
     try:
         data, _ = read(text)
         word = data.get("kind")
-        if word not in set(Kind):
-            raise InvalidPolyaxonfile([f"kind: `{word}` is not a kind that runs here; the kinds are {', '.join(Kind)}"])
+        if not isinstance(word, str) or word not in set(POLYAXON_KINDS):
+            kinds = ", ".join(POLYAXON_KINDS)
+            raise InvalidPolyaxonfile([f"kind: `{word}` is not a kind that runs here; the kinds are {kinds}"])
         parse(text, Kind(word))
     except InvalidPolyaxonfile as error:
         raise InvalidInput([f"{path.name}, {problem}" for problem in error.problems]) from error

@@ -34,6 +34,7 @@ MODELS: dict[Kind, type[File]] = {
     Kind.NOTEBOOK: NotebookFile,
     Kind.TENSORBOARD: TensorboardFile,
     Kind.BUILD: BuildFile,
+    Kind.PACKAGE: JobFile,  # what is run in which image, as it was found out when the build list was made
 }
 # sections that stand in every kind of file; the rest of a flat build file belongs to its build
 _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "build"}

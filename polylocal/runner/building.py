@@ -118,23 +118,34 @@ def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter
     """The Dockerfile to build, its base images being here, and a sentence if one of them can't be had."""
     replaced = {}
     for image in dockerfile.base_images(recipe.text):
-        if tools.engine.image_id(image):
-            continue
-        fallback = tools.settings.image_fallbacks.get(image)
-        try:
-            writer.line(f"Pulling {image}")
-            tools.engine.pull(image, writer.line, cancel)
-        except (EngineError, EngineUnreachable) as error:
-            if cancel.called:
-                return "", "The build was stopped."
-            tools.link.wait_until_back()
-            if not fallback or not tools.engine.image_id(fallback):
-                return "", f"{image} is not on this machine and could not be pulled: {error}"
-            message = f"{image} could not be pulled ({error}); using the local {fallback} instead"
-            writer.line(message)
-            tools.store.runs.note(run, message, {"image": image, "used": fallback})
-            replaced[image] = fallback
+        found, problem = fetch_image(run, image, tools, writer.line, cancel)
+        if problem:
+            return "", problem
+        if found != image:
+            replaced[image] = found
     return dockerfile.with_base_images(recipe.text, replaced), ""
+
+
+def fetch_image(run: Run, image: str, tools: Tools, say: Callable[[str], None], cancel: Cancel) -> tuple[str, str]:
+    """An image that is here, or is pulled, or else what stands for it by the settings; and a sentence if none can be
+    had. `say` takes lines for the run's log."""
+    if tools.engine.image_id(image):
+        return image, ""
+    fallback = tools.settings.image_fallbacks.get(image)
+    try:
+        say(f"Pulling {image}")
+        tools.engine.pull(image, say, cancel)
+    except (EngineError, EngineUnreachable) as error:
+        if cancel.called:
+            return "", "The build was stopped."
+        tools.link.wait_until_back()
+        if not fallback or not tools.engine.image_id(fallback):
+            return "", f"{image} is not on this machine and could not be pulled: {error}"
+        message = f"{image} could not be pulled ({error}); using the local {fallback} instead"
+        say(message)
+        tools.store.runs.note(run, message, {"image": image, "used": fallback})
+        return fallback, ""
+    return image, ""
 
 
 def _build(

@@ -61,6 +61,7 @@ class ContainerPlan:
     user: str | None = None  # None: the image's own
     port: int | None = None  # published on loopback, at any free port there
     new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
+    platform: str | None = None  # as `linux/arm64`; None: the machine's own
 
 
 @dataclass(frozen=True)

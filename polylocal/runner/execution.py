@@ -73,6 +73,11 @@ class Execution:
         return True
 
     @property
+    def time_limit_s(self) -> float | None:
+        """How long it may run; None: as long as it wants."""
+        return None if Kind(self.run.kind).is_server else self._tools.settings.time_limit_s
+
+    @property
     def seconds_running(self) -> float:
         since = self._running_since
         return 0.0 if since is None else time.monotonic() - since
@@ -113,8 +118,10 @@ class Execution:
                     return
                 again = True
             except EngineError as error:
-                self._finish(outcome.not_started(str(error)))
-                return
+                if not self._again_after_no_start(str(error)):
+                    self._finish(outcome.not_started(str(error)))
+                    return
+                again = True
             is_fresh = not self.run.container_id
             if again:
                 container_id = self.run.container_id or self._create()
@@ -132,18 +139,8 @@ class Execution:
             self._finish(self._stopped())
             return None
         tools, run = self._tools, self.run
-        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
-        if build is None:
-            self._finish(outcome.not_started("its build is gone"))
-            return None
-        try:
-            container_id = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
-        except ImageMissing:
-            log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
-            tools.store.runs.detach_build(run, build)
-            return None
-        except (EngineError, NotFound) as error:
-            self._finish(outcome.not_started(str(error)))
+        container_id = self._make()
+        if container_id is None:
             return None
         recorded = {"container_id": container_id, "node": tools.settings.node}
         if not self._move(Status.SCHEDULED, recorded=recorded):
@@ -153,6 +150,24 @@ class Execution:
             self._finish(self._stopped())
             return None
         return container_id
+
+    def _make(self) -> str | None:
+        """The container itself, by the engine. None: the run ended here, or waits for something."""
+        tools, run = self._tools, self.run
+        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
+        if build is None:
+            self._finish(outcome.not_started("its build is gone"))
+            return None
+        try:
+            made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+        except ImageMissing:
+            log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
+            tools.store.runs.detach_build(run, build)
+            return None
+        except (EngineError, NotFound) as error:
+            self._finish(outcome.not_started(str(error)))
+            return None
+        return made
 
     def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
         """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
@@ -246,7 +261,7 @@ class Execution:
             was_signalled=was_signalled,
             was_unseen=self._was_unseen,
             was_rebooted=self._was_unseen and not self._was_followed and self.seconds_running > clock.uptime_s(),
-            time_limit_s=(self._tools.settings.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
+            time_limit_s=(self.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
             last_line=last_line(self._tools.log_path(run)) if exit_code else "",
@@ -266,7 +281,7 @@ class Execution:
     def _again_after_loss(self, container_id: str, how: str) -> bool:
         """Whether a run that the engine lost has another try: in a container of its own, since nobody knows what the
         engine still has of the one before. The log says where its output begins."""
-        run, allowed = self.run, self._max_restarts
+        run, allowed = self.run, self._max_losses
         again = not self._is_unwanted() and run.restarts < allowed
         words = f"engine-lost: {how}"
         with Follower(run, container_id, self._tools) as follower:
@@ -281,6 +296,10 @@ class Execution:
         with suppress(EngineError):  # what stays behind is found by its label and removed later
             self._patiently(lambda: self._tools.engine.remove(container_id))
         return True
+
+    def _again_after_no_start(self, words: str) -> bool:
+        """Whether a container that the engine would not start is tried once more. It would say the same again."""
+        return False
 
     def _record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
         """False: the run is done by now, by its own report, and has no further try."""
@@ -297,17 +316,26 @@ class Execution:
     def _max_restarts(self) -> int:
         return self._specification().environment.max_restarts or 0
 
+    @property
+    def _max_losses(self) -> int:
+        """How often a run begins again that the engine lost."""
+        return self._max_restarts
+
     def _is_unwanted(self) -> bool:
         run = self._tools.store.runs.by_pk(self.run.pk)
         wanted = run.stop_requested_at is None and run.deleted_at is None and not is_done(run.status)
         return self._stopping.is_set() or not wanted
 
     def _hand_over_outputs(self, container_id: str | None) -> None:
+        for folder in self._handed_out():
+            self._hand_over(container_id, folder)
+
+    def _handed_out(self) -> list[Path]:
+        """Folders that the container may write to."""
         folders = [self._tools.outputs_path(self.run)]
         if self.run.kind == Kind.NOTEBOOK:
             folders.append(self._tools.home.work(self.run.uuid))
-        for folder in folders:
-            self._hand_over(container_id, folder)
+        return folders
 
     def _hand_over(self, container_id: str | None, folder: Path) -> None:
         """By the image of the container; where that is gone, by the one that it was made from."""
@@ -334,7 +362,7 @@ class Execution:
         tools, run = self._tools, self.run
         if run.kind == Kind.NOTEBOOK:
             workspace.put_away(run, tools)
-        if self._move(end.status, end.message, details=end.details, recorded=recorded):
+        if self._end(end, recorded):
             log.info("run=%s %s: %s", run.label, end.status, end.message)
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
@@ -344,6 +372,10 @@ class Execution:
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))
+
+    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
+        """The final status. False: the run had one already."""
+        return self._move(end.status, end.message, details=end.details, recorded=recorded)
 
     def _give_up(self, end: Outcome) -> bool:
         """`_finish` where nothing is certain any more. False: even that can't be kept."""
@@ -362,7 +394,7 @@ class Execution:
     def _stopped(self) -> Outcome:
         run, kind = self._tools.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
         if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
-            return outcome.timed_out(self._tools.settings.time_limit_s or 0.0)
+            return outcome.timed_out(self.time_limit_s or 0.0)
         return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[kind])
 
     def _kill(self) -> None:

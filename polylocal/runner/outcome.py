@@ -19,6 +19,7 @@ STOPPED = {
     Kind.GROUP: "User stopped experiment group",
     Kind.NOTEBOOK: "Notebook was stopped",
     Kind.TENSORBOARD: "Tensorboard was stopped",
+    Kind.PACKAGE: "Package build was stopped.",
 }
 DELETED = {
     Kind.BUILD: "Build is scheduled for deletion.",
@@ -27,6 +28,7 @@ DELETED = {
     Kind.GROUP: "Group is scheduled for deletion.",
     Kind.NOTEBOOK: "Notebook is scheduled for deletion.",
     Kind.TENSORBOARD: "Tensorboard is scheduled for deletion.",
+    Kind.PACKAGE: "Package build is scheduled for deletion.",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from polylocal import logs
 from polylocal.disk import size_of
 from polylocal.folders import remove_tree
-from polylocal.runner import container, ownership
+from polylocal.runner import container, ownership, packages
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -40,6 +40,8 @@ def remove(run: Run, tools: Tools) -> None:
     for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
         remove_tree(folder)
     tools.store.runs.remove(run)
+    if run.kind == Kind.PACKAGE:
+        packages.forget(run, tools)
     log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
 
 

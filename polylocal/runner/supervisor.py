@@ -19,6 +19,8 @@ from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
+from polylocal.runner.packages import PackageBuild
+from polylocal.runner.publisher import Publisher
 from polylocal.runner.removal import remove
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
@@ -44,6 +46,8 @@ class Supervisor:
         self._active: dict[int, Execution] = {}
         self._lock = threading.Lock()
         self._groups = Groups(tools, self.wake)
+        self._publisher = Publisher(tools)
+        self._publishing: threading.Thread | None = None
         self._reconcile_at = 0.0
         self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
@@ -75,6 +79,7 @@ class Supervisor:
         self._do(self._stop_wanted)
         self._do(self._stop_overdue)
         self._do(self._begin_new)
+        self._do(self._publish)
         self._do(self._remove_deleted)
         self._do(self._reconcile)
         self._do(self._collect)
@@ -82,6 +87,13 @@ class Supervisor:
     def _collect(self) -> None:
         if self.collector.is_due():
             threading.Thread(target=self._do, args=(self.collector.collect_by_itself,), name="gc", daemon=True).start()
+
+    def _publish(self) -> None:
+        """One publication at a time, whatever the repository: two could not be told apart by who reads them."""
+        if (self._publishing is None or not self._publishing.is_alive()) and self._publisher.is_due():
+            work = threading.Thread(target=self._do, args=(self._publisher.work,), name="publisher", daemon=True)
+            work.start()
+            self._publishing = work
 
     def _do(self, step: Callable[[], None]) -> None:
         name = step.__name__.strip("_").replace("_", " ")
@@ -127,7 +139,7 @@ class Supervisor:
         return is_done(self._tools.store.runs.by_pk(run.pk).status)
 
     def _begin(self, run: Run) -> None:
-        execution = Execution(run, self._tools)
+        execution = (PackageBuild if run.kind == Kind.PACKAGE else Execution)(run, self._tools)
         with self._lock:
             self._active[run.pk] = execution
         try:
@@ -176,11 +188,9 @@ class Supervisor:
 
     def _stop_overdue(self) -> None:
         """Time is counted on a clock that nobody sets: one that jumps ends no run."""
-        limit_s = self._tools.settings.time_limit_s
-        if limit_s is None:
-            return
         for execution in self._in_hand().values():
-            if execution.seconds_running > limit_s and not _is_server(execution.run):
+            limit_s = execution.time_limit_s
+            if limit_s is not None and execution.seconds_running > limit_s:
                 self._tools.store.runs.request_stop(execution.run, outcome.TIME_LIMIT)
 
     def _resolve_builds(self) -> None:

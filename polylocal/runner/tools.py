@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from polylocal.disk import Disk
+from polylocal.packages.depot import Depot
 from polylocal.paths import Home
 from polylocal.polyaxonfile import Specification
 from polylocal.repos import Repository
@@ -48,6 +49,10 @@ class Tools:
         for name, keys in specification.secrets.items():
             found |= self.vault.read(run.user, name, keys)
         return found
+
+    @cached_property
+    def depot(self) -> Depot:
+        return Depot(self.home.files)
 
     @property
     def home(self) -> Home:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from polylocal.store.activities import Activities
 from polylocal.store.bookmarks import Bookmarks
+from polylocal.store.build_lists import BuildLists
 from polylocal.store.database import Database
 from polylocal.store.groups import Groups
 from polylocal.store.holdings import Holdings
 from polylocal.store.metrics import Metrics
+from polylocal.store.platforms import Platforms
 from polylocal.store.projects import Projects
 from polylocal.store.runs import NewRun, Runs
 from polylocal.store.searches import ChartViews, Searches
@@ -38,6 +40,8 @@ class Store:
         self.searches = Searches(self.database)
         self.chart_views = ChartViews(self.database)
         self.activities = Activities(self.database)
+        self.platforms = Platforms(self.database)
+        self.build_lists = BuildLists(self.database, self._hint)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""

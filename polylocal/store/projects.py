@@ -10,12 +10,13 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Database
+from polylocal.store.platforms import forget_published
 from polylocal.store.queries import OPEN, VISIBLE, Page, by_dates
 from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
 
 SELECT = "select p.*, u.username as user from projects p join users u on u.id = p.user_id"
 _VISIBLE = "p.deleted_at is null and p.archived_at is null"
-_COLUMNS = {"name", "description", "readme", "tags", "is_public"}
+_COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", "default_branch"}
 
 
 class Projects:
@@ -56,6 +57,16 @@ class Projects:
                 f"{SELECT} {where} order by p.updated_at desc, p.id desc limit ? offset ?", (username, limit, offset)
             ).fetchall()
         return count, [row_of(Project, row) for row in rows]
+
+    def readable(self, user: User, page: Page, *, owned: bool = False, name_like: str | None = None) -> list[Project]:
+        """Those that a user may read, oldest first; `owned`: only their own; `name_like`: a part of the name."""
+        where, values = f"{_VISIBLE} and (p.user_id = ? or (not ? and (? or p.is_public)))", [user.id, owned]
+        values.append(user.is_superuser)
+        condition = "instr(casefold(p.name), casefold(?))" if name_like else "?"
+        query = f"{SELECT} where {where} and {condition} order by p.id limit ? offset ?"
+        with self._database.read() as db:
+            rows = db.execute(query, (*values, name_like or 1, page.limit, page.offset))
+            return [row_of(Project, row) for row in rows]
 
     def archives(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of a user's archived projects, the last archived first."""
@@ -127,6 +138,7 @@ class Projects:
         with self._database.write() as db:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
+            forget_published(db, "r.project_id = ?", (project.id,))
 
     def uuids(self) -> set[str]:
         """Of all projects, deleted ones too that are not removed yet."""

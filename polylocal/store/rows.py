@@ -43,6 +43,8 @@ class Project:
     ci: Json | None
     ci_created_at: str | None
     ci_updated_at: str | None
+    is_package: bool
+    default_branch: str
 
     @property
     def unique_name(self) -> str:
@@ -219,12 +221,148 @@ class CodeReference:
     created_at: str
 
 
+@dataclass(frozen=True)
+class Arch:
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What packages are built for, and what repositories belong to."""
+
+    id: int
+    name: str
+    owner_id: int
+    owner: str
+    platform_type: str
+    description: str | None
+    distrib_type: str | None
+    is_open: bool
+    released: bool
+    default_branch: str | None
+    build_image: str | None
+    build_command: str | None
+    build_network: bool
+    time_living: int  # seconds
+    created_at: str
+    updated_at: str
+
+    @property
+    def is_main(self) -> bool:
+        return self.platform_type == "main"
+
+    @property
+    def subfolder(self) -> str:
+        """Where publications go: a released platform stays as it is, and has its updates beside it."""
+        return "updates" if self.released else "release"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A place that packages are published to."""
+
+    id: int
+    platform_id: int
+    platform_name: str
+    name: str
+    description: str | None
+    publish_without_qa: bool
+    is_locked: bool
+    is_stale: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class BuildList:
+    """What ABF knows of a run of kind `package`. `id` is the run's."""
+
+    run_pk: int
+    id: int
+    uuid: str
+    project_id: int
+    user_id: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    priority: int
+    status: int
+    container_status: int
+    save_to_repository_id: int
+    build_for_platform_id: int
+    arch_id: int
+    update_type: str
+    project_version: str
+    commit_hash: str
+    auto_publish_status: str
+    auto_create_container: bool
+    use_save_to_repository: bool
+    include_repos: list[int]
+    extra_repositories: list[int]
+    extra_build_lists: list[int]
+    extra_params: Json
+    include_testing_subrepository: bool
+    use_cached_chroot: bool
+    use_extra_tests: bool
+    save_buildroot: bool
+    external_nodes: str | None
+    last_published_commit_hash: str | None
+    package_version: str | None
+    publisher_id: int | None
+    published_at: str | None
+    published_into: str | None
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class PackageRow:
+    id: int
+    run_pk: int
+    sha1: str
+    file_name: str
+    name: str
+    type: str
+    epoch: int | None
+    version: str
+    release: str
+    size: int  # bytes
+    dependent_packages: list[str]
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A file of a build that is no package: a log, mostly."""
+
+    id: int
+    run_pk: int
+    sha1: str
+    file_name: str
+    size: int  # bytes
+    created_at: str
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    sha1: str
+    file_name: str
+    size: int  # bytes
+    user_id: int | None
+    is_uploaded: bool
+    created_at: str
+
+
 _JSON = frozenset(
     {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values"}
     | {"ci", "query", "meta", "charts"}
+    | {"include_repos", "extra_repositories", "extra_build_lists", "extra_params", "dependent_packages"}
 )
 _BOOL = frozenset(
-    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"} | {"is_held", "keeps_changes"}
+    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"}
+    | {"is_held", "keeps_changes", "is_package", "is_open", "released", "build_network", "publish_without_qa"}
+    | {"is_locked", "is_stale", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
+    | {"use_cached_chroot", "use_extra_tests", "save_buildroot", "is_uploaded"}
 )
 
 
@@ -276,7 +414,26 @@ def unique_name(project: str, kind: str, run_id: int) -> str:
     return f"{project}.{run_id}" if kind in ("experiment", "group") else f"{project}.{kind}s.{run_id}"
 
 
-Row = TypeVar("Row", User, Project, Run, BuildUse, StatusRow, CodeReference, MetricRow, Search, Activity, ChartView)
+Row = TypeVar(
+    "Row",
+    User,
+    Project,
+    Run,
+    BuildUse,
+    StatusRow,
+    CodeReference,
+    MetricRow,
+    Search,
+    Activity,
+    ChartView,
+    Arch,
+    Platform,
+    Repository,
+    BuildList,
+    PackageRow,
+    ResultRow,
+    StoredFile,
+)
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:

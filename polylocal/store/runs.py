@@ -13,14 +13,14 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
-from polylocal.store import queries
+from polylocal.store import package_status, queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
-_WORK = "r.kind not in ('group', 'build')"  # runs that need an image; groups only make others
+_WORK = "r.kind not in ('group', 'build', 'package')"  # runs that need an image made; groups only make others
 # a group with its experiments; these and experiments by themselves with their tensorboards
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
@@ -360,7 +360,8 @@ class Runs:
         return self._many(
             f"{SELECT} where r.pk in ({found}) and r.is_managed"
             " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null and not r.is_held"
-            f" and (case r.kind when 'build' then r.status in {_NOT_BEGUN} else b.status = 'succeeded' end)"
+            f" and (case r.kind when 'build' then r.status in {_NOT_BEGUN} when 'package' then 1"
+            " else b.status = 'succeeded' end)"
             " order by r.priority desc, r.pk limit ?",
             (limit,),
         )
@@ -467,8 +468,9 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
 
 
 def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
-    """The folder of a new run; an experiment's lies in that of its group. A group itself keeps nothing."""
-    if new.kind is Kind.GROUP:
+    """The folder of a new run; an experiment's lies in that of its group. A group itself keeps nothing; what
+    packages are built of is kept elsewhere."""
+    if new.kind in (Kind.GROUP, Kind.PACKAGE):
         return None
     is_member = new.group is not None and new.kind is Kind.EXPERIMENT
     inside = f"groups/{new.group.id}" if is_member and new.group else new.kind.plural
@@ -519,13 +521,16 @@ def move(
         sets.append("finished_at = :updated_at")
     sources = ", ".join(f"'{source}'" for source in sorted(TRANSITIONS[to]))
     moved = db.execute(
-        f"update runs set {', '.join(sets)} where pk = :pk and status in ({sources})", {**values, "pk": pk}
-    ).rowcount
+        f"update runs set {', '.join(sets)} where pk = :pk and status in ({sources}) returning kind",
+        {**values, "pk": pk},
+    ).fetchall()
     if not moved:
         return False
     _record_status(db, pk, to, now, message, details, traceback)
     if is_done(to):
         db.execute("delete from tokens where run_pk = ?", (pk,))  # a run's token dies with the run
+    if moved[0]["kind"] == Kind.PACKAGE:
+        package_status.follow(db, pk)
     return True
 
 

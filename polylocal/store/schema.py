@@ -365,6 +365,143 @@ def reliability(db: Database) -> None:
     _run_script(db, _RELIABILITY)
 
 
+_PACKAGES = """
+-- package builds, as the ABF API knows them: a build list is a run of kind `package` and what stands here beside it
+alter table projects add column is_package integer not null default 1 check (is_package in (0, 1));
+alter table projects add column default_branch text not null default 'master';
+create unique index users_email on users (lower(email)) where email is not null;
+
+create table arches (id integer primary key, name text not null unique) strict;
+
+create table platforms (
+    id integer primary key autoincrement,
+    name text not null unique collate nocase,
+    owner_id integer not null references users on delete cascade,
+    platform_type text not null check (platform_type in ('main', 'personal')),
+    description text,
+    distrib_type text check (distrib_type in ('deb', 'dnf', 'mdv', 'rhel', 'pypi')),    -- null: a personal one
+    is_open integer not null default 1 check (is_open in (0, 1)),
+    released integer not null default 0 check (released in (0, 1)),
+    default_branch text,
+    build_image text,
+    build_command text,
+    build_network integer not null default 0 check (build_network in (0, 1)),
+    time_living integer not null default 43200 check (time_living between 600 and 360000),  -- seconds
+    created_at text not null,
+    updated_at text not null
+) strict;
+
+create table repositories (
+    id integer primary key autoincrement,
+    platform_id integer not null references platforms on delete cascade,
+    name text not null collate nocase,
+    description text,
+    publish_without_qa integer not null default 1 check (publish_without_qa in (0, 1)),
+    is_locked integer not null default 0 check (is_locked in (0, 1)),
+    is_stale integer not null default 0 check (is_stale in (0, 1)),     -- what lies there is to be written anew
+    created_at text not null,
+    updated_at text not null,
+    unique (platform_id, name)
+) strict;
+
+create table repository_projects (
+    repository_id integer not null references repositories on delete cascade,
+    project_id integer not null references projects on delete cascade,
+    primary key (repository_id, project_id)
+) strict, without rowid;
+create index repository_projects_project on repository_projects (project_id);
+
+-- everybody has a platform of their own, from the moment they are known
+create trigger users_have_a_platform after insert on users begin
+    insert into platforms (name, owner_id, platform_type, description, created_at, updated_at)
+        values (new.username || '_personal', new.id, 'personal', new.username, new.created_at, new.created_at);
+    insert into repositories (platform_id, name, description, created_at, updated_at)
+        select id, 'main', 'main', created_at, updated_at from platforms where name = new.username || '_personal';
+end;
+insert into platforms (name, owner_id, platform_type, description, created_at, updated_at)
+    select username || '_personal', id, 'personal', username, created_at, created_at from users;
+insert into repositories (platform_id, name, description, created_at, updated_at)
+    select id, 'main', 'main', created_at, updated_at from platforms;
+
+create table build_lists (
+    run_pk integer primary key references runs on delete cascade,
+    status integer not null,
+    container_status integer not null default 4000,
+    save_to_repository_id integer not null references repositories,
+    build_for_platform_id integer not null references platforms,
+    arch_id integer not null references arches,
+    update_type text not null,
+    project_version text not null,
+    commit_hash text not null,
+    auto_publish_status text not null check (auto_publish_status in ('default', 'none', 'testing')),
+    auto_create_container integer not null check (auto_create_container in (0, 1)),
+    use_save_to_repository integer not null check (use_save_to_repository in (0, 1)),
+    include_repos text not null,                -- JSON list of ids, as the three below
+    extra_repositories text not null,
+    extra_build_lists text not null,
+    extra_params text not null,                 -- JSON object
+    include_testing_subrepository integer not null default 0 check (include_testing_subrepository in (0, 1)),
+    use_cached_chroot integer not null default 0 check (use_cached_chroot in (0, 1)),
+    use_extra_tests integer not null default 1 check (use_extra_tests in (0, 1)),
+    save_buildroot integer not null default 0 check (save_buildroot in (0, 1)),
+    external_nodes text,
+    last_published_commit_hash text,
+    package_version text,
+    publisher_id integer references users on delete set null,
+    published_at text,
+    published_into text check (published_into in ('release', 'updates')),    -- where its packages lie now
+    updated_at text not null
+) strict;
+create index build_lists_status on build_lists (status);
+create index build_lists_container on build_lists (run_pk) where container_status = 7000;
+create index build_lists_updated on build_lists (updated_at desc, run_pk desc);
+create index build_lists_published on build_lists (save_to_repository_id, build_for_platform_id, arch_id)
+    where published_into is not null;
+
+create table stored_files (
+    sha1 text primary key,
+    file_name text not null,
+    size integer not null,                      -- bytes
+    user_id integer references users on delete set null,
+    is_uploaded integer not null check (is_uploaded in (0, 1)),     -- a person keeps it, not a build
+    created_at text not null
+) strict, without rowid;
+
+create table packages (
+    id integer primary key autoincrement,
+    run_pk integer not null references build_lists on delete cascade,
+    sha1 text not null references stored_files,
+    file_name text not null,
+    name text not null,
+    type text not null check (type in ('source', 'binary')),
+    epoch integer,
+    version text not null,
+    release text not null,
+    size integer not null,
+    dependent_packages text not null default '[]',      -- JSON
+    updated_at text not null
+) strict;
+create index packages_run on packages (run_pk, id);
+create index packages_sha1 on packages (sha1);
+
+create table results (
+    id integer primary key autoincrement,
+    run_pk integer not null references build_lists on delete cascade,
+    sha1 text not null references stored_files,
+    file_name text not null,
+    size integer not null,
+    created_at text not null
+) strict;
+create index results_run on results (run_pk, id);
+create index results_sha1 on results (sha1);
+"""
+
+
+@migrations(name="0006_packages")
+def packages(db: Database) -> None:
+    _run_script(db, _PACKAGES)
+
+
 def _run_script(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
     statement = ""

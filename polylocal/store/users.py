@@ -17,13 +17,16 @@ from argon2.exceptions import VerificationError
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Database
+from polylocal.store.queries import Page
 from polylocal.store.rows import User, row_of
 
 _USERNAME = re.compile(r"[-a-zA-Z0-9_]{1,156}")
+_EMAIL = re.compile(r"[^\s@:]{1,64}@[^\s@:]{1,190}")
 # first words of paths under /api/v1: the pages of a user of that name could not be reached
 RESERVED = frozenset(
-    "activitylogs archives bookmarks catalogs cluster experiments historylogs log_handler nodes openapi options"
-    " projects searches superusers users versions".split()
+    "activitylogs archives arches bookmarks build_lists catalogs cluster downloads experiments file_stores"
+    " historylogs log_handler nodes openapi options platforms projects repositories search searches superusers upload"
+    " user users versions".split()
 )
 SESSION_S = 30 * 86400  # a browser is let in for so long
 _hasher = PasswordHasher()
@@ -42,7 +45,9 @@ class Users:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, username: str, *, is_superuser: bool = False, password: str | None = None) -> User:
+    def add(
+        self, username: str, *, is_superuser: bool = False, password: str | None = None, email: str | None = None
+    ) -> User:
         """Make a user. Raises InvalidInput for a name that is taken or that the clients could not read back."""
         if not _USERNAME.fullmatch(username):
             raise InvalidInput(
@@ -52,14 +57,20 @@ class Users:
             raise InvalidInput({"username": [f"`{username}` is a word of the API's own paths."]})
         if password is not None and len(password) < 8:
             raise InvalidInput({"password": ["A password has at least 8 characters."]})
+        if email is not None and not _EMAIL.fullmatch(email):
+            raise InvalidInput({"email": [f"`{email}` is no address of the form name@host."]})
         hashed = _hasher.hash(password) if password is not None else None
         try:
             with self._database.write() as db:
                 db.execute(
-                    "insert into users (username, password, is_superuser, created_at) values (?, ?, ?, ?)",
-                    (username, hashed, is_superuser, clock.now()),
+                    "insert into users (username, email, password, is_superuser, created_at) values (?, ?, ?, ?, ?)",
+                    (username, email, hashed, is_superuser, clock.now()),
                 )
         except sqlite3.IntegrityError as error:
+            if "users_email" in str(error):
+                raise InvalidInput({"email": [f"A user with the address `{email}` already exists."]}) from error
+            if "platforms" in str(error):
+                raise InvalidInput({"username": [f"There is a platform `{username}_personal` already."]}) from error
             raise InvalidInput({"username": [f"A user with name `{username}` already exists."]}) from error
         return self.get(username)
 
@@ -69,6 +80,26 @@ class Users:
         if row is None:
             raise NotFound
         return row_of(User, row)
+
+    def by_id(self, user_id: int) -> User:
+        with self._database.read() as db:
+            row = db.execute("select * from users where id = ?", (user_id,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(User, row)
+
+    def known_as(self, name: str) -> User | None:
+        """By name or address, whatever the case of their letters; the exact name first."""
+        query = "select * from users where lower(username) = lower(?1) or lower(email) = lower(?1)"
+        with self._database.read() as db:
+            row = db.execute(f"{query} order by username = ?1 desc, id limit 1", (name,)).fetchone()
+        return row_of(User, row) if row else None
+
+    def like(self, word: str, page: Page) -> list[User]:
+        """Active users with this in their names, whatever the case of its letters; oldest first."""
+        query = "select * from users where is_active and instr(lower(username), lower(?)) order by id limit ? offset ?"
+        with self._database.read() as db:
+            return [row_of(User, row) for row in db.execute(query, (word, page.limit, page.offset))]
 
     def all(self) -> list[User]:
         with self._database.read() as db:
@@ -148,6 +179,9 @@ class Users:
         """Raises InvalidInput: projects of theirs, or runs in others' projects, are still there."""
         held = (
             "select (select count(*) from projects where user_id = ?1) + (select count(*) from runs where user_id = ?1)"
+            " + (select count(*) from platforms where owner_id = ?1 and platform_type = 'main')"
+            " + (select count(*) from build_lists join repositories t on t.id = save_to_repository_id"
+            " join platforms p on p.id = t.platform_id where p.owner_id = ?1)"
         )
         with self._database.write() as db:
             if db.execute(held, (user.id,)).fetchone()[0]:

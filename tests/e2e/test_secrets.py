@@ -12,6 +12,7 @@ from support import BUSYBOX, Daemon, eventually
 
 from polylocal.client import Client, RunReference
 from polylocal.errors import InvalidInput
+from polylocal.runner.container import BUILD_LABEL
 from polylocal.statuses import is_done
 from polylocal.vault import Vault
 
@@ -72,7 +73,8 @@ def test_logs_hide_them_and_nothing_else(done: dict[str, Any]) -> None:
 
 
 def test_no_image_holds_them(done: dict[str, Any], raw_engine: docker.DockerClient) -> None:
-    image = next(i for i in raw_engine.images.list() if any(tag.endswith(done["build"]["uuid"]) for tag in i.tags))
+    label = f"{BUILD_LABEL}={done['build']['uuid']}"
+    (image,) = raw_engine.images.list(filters={"label": label})
     saved = b"".join(image.save())
     for said in (TOKEN.encode(), b"AgEIcHlwaS5vcmcCJ"):
         assert said not in saved

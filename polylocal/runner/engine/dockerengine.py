@@ -412,6 +412,7 @@ class DockerEngine:
             labels=dict(plan.labels),
             environment=dict(plan.env),
             user=plan.user,
+            platform=plan.platform,
             ports=[plan.port] if is_published else None,
             host_config=host_config,
         )

@@ -1,0 +1,267 @@
+"""Build lists: the eight calls of the document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from polylocal import clock
+from polylocal.api.abf import making, shapes
+from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused
+from polylocal.api.endpoint import file_as_it_is
+from polylocal.errors import NotFound
+from polylocal.packages import repositories
+from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.store.build_lists import Where
+from polylocal.store.rows import BuildList, Platform, Project, Repository
+
+_SUBJECT = "build_list"
+
+
+def show(ask: Ask) -> Json:
+    found, project = _readable(ask)
+    return {_SUBJECT: _shown(ask, found, project)}
+
+
+def create(ask: Ask) -> Json | Response:
+    return making.create(ask)
+
+
+def cancel(ask: Ask) -> Json | Response:
+    found, project = _found(ask)
+    ask.need(ask.may_write(project))
+    if not ask.store.build_lists.cancel(found):
+        return refused(_SUBJECT, "Errors during build cancelation!")
+    return done(_SUBJECT, found.id, "Build canceled")
+
+
+def publish(ask: Ask) -> Json | Response:
+    found, project = _found(ask)
+    saved_to, platform = _saved_to(ask, found)
+    is_again = found.status == BuildStatus.PUBLISHED
+    is_manager = ask.may_manage(platform)
+    needs_manager = is_again or not saved_to.publish_without_qa
+    ask.need(is_manager if needs_manager else ask.may_write(project))
+    can_be = ask.store.platforms.has_project(saved_to, found.project_id) and _may_follow(ask, found, platform)
+    if not can_be or not ask.store.build_lists.publish(found, ask.user, again=is_manager):
+        return refused(_SUBJECT, "Errors during build publishing!")
+    return done(_SUBJECT, found.id, "Build is queued for publishing")
+
+
+def _may_follow(ask: Ask, found: BuildList, platform: Platform) -> bool:
+    """What it was built with must be published before it, where it goes to a main platform."""
+    if not platform.is_main:
+        return True
+    others = ask.store.build_lists.by_ids(found.extra_build_lists)
+    is_whole = len(others) == len(found.extra_build_lists)
+    return is_whole and all(other.status == BuildStatus.PUBLISHED for other in others)
+
+
+def create_container(ask: Ask) -> Json | Response:
+    found, project = _found(ask)
+    _, platform = _saved_to(ask, found)
+    ask.need(ask.may_write(project) or ask.may_manage(platform))
+    if not ask.store.build_lists.ask_for_container(found):
+        return refused(_SUBJECT, "Errors during container creating!")
+    return done(_SUBJECT, found.id, "Container is queued for creating")
+
+
+def reject_publish(ask: Ask) -> Json | Response:
+    found, _ = _found(ask)
+    saved_to, platform = _saved_to(ask, found)
+    ask.need(ask.may_manage(platform))
+    if saved_to.publish_without_qa or not ask.store.build_lists.reject(found, ask.user):
+        return refused(_SUBJECT, "Rejecting publishing failed")
+    return done(_SUBJECT, found.id, "Publishing rejected")
+
+
+def index(ask: Ask) -> Json:
+    return _listed(ask, None, "owned")
+
+
+def index_of_project(ask: Ask) -> Json:
+    project = ask.project(ask.id())
+    ask.need(ask.may_read(project))
+    return _listed(ask, project, "everything")
+
+
+def log(ask: Ask) -> Response:
+    """What the build has written so far."""
+    found, _ = _readable(ask)
+    path = ask.services.home.log("package", found.uuid)
+    if not path.exists():
+        raise NotFound
+    return file_as_it_is(path, "text/plain; charset=utf-8")
+
+
+def _found(ask: Ask) -> tuple[BuildList, Project]:
+    found = ask.store.build_lists.get(ask.id())
+    return found, ask.store.projects.by_id(found.project_id)
+
+
+def _readable(ask: Ask) -> tuple[BuildList, Project]:
+    found, project = _found(ask)
+    ask.need(ask.may_read(project) or found.user_id == ask.user.id)
+    return found, project
+
+
+def _saved_to(ask: Ask, found: BuildList) -> tuple[Repository, Platform]:
+    repository = ask.store.platforms.repository(found.save_to_repository_id)
+    return repository, ask.store.platforms.get(repository.platform_id)
+
+
+# -- one of them -----------------------------------------------------------------------------------------------------
+
+
+def _shown(ask: Ask, found: BuildList, project: Project) -> Json:
+    store, users = ask.store.platforms, ask.store.users
+    wanted = {*found.include_repos, *found.extra_repositories, found.save_to_repository_id}
+    known = {repository.id: repository for repository in store.repositories_by_id(wanted)}
+    platforms = {number: store.get(number) for number in {found.platform_id for found in known.values()}}
+    save_to = known[found.save_to_repository_id]
+    arch = store.arch(found.arch_id)
+    others = ask.store.build_lists.by_ids(found.extra_build_lists)
+    around = shapes.Around(
+        base=ask.base,
+        project=project,
+        owner=users.by_id(project.user_id),
+        user=users.by_id(found.user_id),
+        publisher=users.by_id(found.publisher_id) if found.publisher_id else None,
+        build_for=store.get(found.build_for_platform_id),
+        save_to=save_to,
+        arch=arch,
+        platforms=platforms,
+        include_repos=[known[number] for number in found.include_repos if number in known],
+        extra_repositories=[known[number] for number in found.extra_repositories if number in known],
+        extra_build_lists=[_other(ask, other) for other in others],
+        packages=ask.store.build_lists.packages([found.run_pk]),
+        results=ask.store.build_lists.results(found),
+        container_path=_container_path(ask, found, save_to, arch.name),
+    )
+    return shapes.build_list(found, around)
+
+
+def _other(ask: Ask, other: BuildList) -> Json:
+    save_to = ask.store.platforms.repository(other.save_to_repository_id)
+    path = _container_path(ask, other, save_to, ask.store.platforms.arch(other.arch_id).name)
+    about = {"id": other.id, "status": other.status, "container_path": path}
+    return {**about, "url": shapes.build_list_url(other.id)}
+
+
+def _container_path(ask: Ask, found: BuildList, save_to: Repository, arch: str) -> str:
+    if found.container_status != ContainerStatus.PUBLISHED:
+        return ""
+    downloads = ask.services.home.downloads
+    path = repositories.container(downloads, save_to.platform_name, found.id, arch=arch, name=save_to.name)
+    return f"{ask.base}/downloads/{path.relative_to(downloads).as_posix()}/"
+
+
+# -- many of them ----------------------------------------------------------------------------------------------------
+
+
+def _listed(ask: Ask, project: Project | None, ownership: str) -> Json:
+    filters = ask.filters()
+    where = _where(ask, filters, project, ownership)
+    found = ask.store.build_lists.page(where, ask.page) if where else []
+    names = {number: ask.store.projects.by_id(number).name for number in {item.project_id for item in found}}
+    asked = urlencode([(f"filter[{name}]", value) for name, value in filters.items()])
+    return {
+        "build_lists": [shapes.build_list_row(item, names[item.project_id]) for item in found],
+        "url": "/api/v1/build_lists.json" + (f"?{asked}" if asked else ""),
+    }
+
+
+def _where(ask: Ask, filters: dict[str, str], project: Project | None, ownership: str) -> Where | None:
+    """None: nothing can be found by this."""
+    user = ask.user
+    conditions = ["(? or j.is_public or j.user_id = ? or r.user_id = ?)", "j.archived_at is null"]
+    values: list[Any] = [user.is_superuser, user.id, user.id]
+    if project:
+        conditions.append("r.project_id = ?")
+        values.append(project.id)
+    if "id" in filters:  # alone: nothing else counts then
+        number = integer(filters["id"])
+        return None if number is None else Where([*conditions, "r.id = ?"], [*values, number])
+    if _is_of_nothing_here(filters):
+        return None
+    owner = _OWNERSHIP.get(filters.get("ownership") or ownership)
+    if owner:
+        conditions.append(owner)
+        values += [user.id] * owner.count("?")
+    for name, column in _EQUAL.items():
+        if name in filters:
+            number = integer(filters[name])
+            if number is None:
+                return None
+            conditions.append(f"{column} = ?")
+            values.append(number)
+    for name, (condition, read) in _COMPARED.items():
+        if name in filters and (value := read(filters[name])) is not None:
+            conditions.append(condition)
+            values.append(value)
+    return Where(conditions, values)
+
+
+def _is_of_nothing_here(filters: dict[str, str]) -> bool:
+    """Recurrent and mass builds, and those of the old core: there are none."""
+    return (
+        boolean(filters.get("is_circle"), False)
+        or filters.get("mass_build_id", "-1") != "-1"
+        or not boolean(filters.get("new_core"), True)
+    )
+
+
+def _moment(said: str, *, is_end: bool = False) -> str | None:
+    """Unix seconds, the whole second; or a day, `dd/mm/yyyy`, from its first to its last moment. None: neither."""
+    number = integer(said)
+    try:
+        if number is not None and str(number) == said.strip():
+            start, length = datetime.fromtimestamp(number, UTC), timedelta(seconds=1)
+        else:
+            start, length = datetime.strptime(said.strip(), "%d/%m/%Y").replace(tzinfo=UTC), timedelta(days=1)
+        return clock.stamp(start + length - timedelta(microseconds=1) if is_end else start)
+    except (ValueError, OverflowError, OSError):  # beyond it there is no date
+        return None
+
+
+_OWNERSHIP = {"owned": "r.user_id = ?", "related": "(r.user_id = ? or j.user_id = ?)"}
+_EQUAL = {
+    "status": "l.status",
+    "arch_id": "l.arch_id",
+    "save_to_platform_id": "s.id",
+    "platform_id": "s.id",
+    "build_for_platform_id": "l.build_for_platform_id",
+    "save_to_repository_id": "l.save_to_repository_id",
+}
+_COMPARED: dict[str, tuple[str, Callable[[str], str | None]]] = {
+    "project_name": ("instr(casefold(j.name), casefold(?))", str),
+    "project_version": ("l.project_version = ?", str),
+    "updated_at_start": ("l.updated_at >= ?", _moment),
+    "updated_at_end": ("l.updated_at <= ?", partial(_moment, is_end=True)),
+}
+_ONE = "/api/v1/build_lists/{id:id}"
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/build_lists", index, "List build lists", "anybody: what they may read"),
+    Endpoint("POST", "/api/v1/build_lists", create, "Create a build list", "writers of the project"),
+    Endpoint("GET", _ONE, show, "Get a build list", "readers of the project, and who made it"),
+    Endpoint("PUT", f"{_ONE}/cancel", cancel, "Cancel it", "writers of the project"),
+    Endpoint(
+        "PUT", f"{_ONE}/publish", publish, "Publish it", "writers of the project; with QA, admins of the platform"
+    ),
+    Endpoint(
+        "PUT",
+        f"{_ONE}/create_container",
+        create_container,
+        "Make a container of it",
+        "writers of the project, admins of the platform",
+    ),
+    Endpoint("PUT", f"{_ONE}/reject_publish", reject_publish, "Reject it", "admins of the platform"),
+    Endpoint("GET", "/api/v1/projects/{id:id}/build_lists", index_of_project, "Of a project", "readers of the project"),
+    Endpoint("GET", "/build_lists/{id:id}/log", log, "What the build has written so far", "as for the build list"),
+]

@@ -1,0 +1,146 @@
+"""Files: those of the file store by their sha1, and the folders that package managers install from."""
+
+from __future__ import annotations
+
+import html
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import anyio
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from polylocal.api.abf import shapes
+from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
+from polylocal.api.endpoint import file_as_it_is
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.packages.depot import GUARD
+from polylocal.store.rows import StoredFile
+
+_TEXTS = (".log", ".txt", ".list", ".md5sum")
+
+
+def stored(ask: Ask) -> Response:
+    """By its sha1, with `.log` behind it or without. What builds of hidden projects made is for those who read them."""
+    sha1 = ask.word("sha1").removesuffix(".log")
+    found = ask.store.build_lists.file(sha1)
+    path = ask.services.depot.path(sha1)
+    if path is None:
+        raise NotFound
+    _check_reader(ask, found)
+    is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
+    response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
+    response.headers["ETag"] = f'"{sha1}"'
+    kind, name = ("inline", found.file_name) if is_text else ("attachment", found.file_name)
+    response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(name))}"
+    return response
+
+
+def _check_reader(ask: Ask, found: StoredFile) -> None:
+    projects = [ask.store.projects.by_id(number) for number in ask.store.build_lists.projects_with(found.sha1)]
+    if not projects or any(project.is_public for project in projects):
+        return
+    if ask.somebody is None:
+        raise NotAuthenticated
+    if not any(ask.may_read(project) for project in projects):
+        raise NotAllowed
+
+
+def find(ask: Ask) -> list[Json]:
+    sha1 = (ask.query("hash") or "").lower()
+    try:
+        found = ask.store.build_lists.file(sha1)
+        _check_reader(ask, found)
+        user = ask.store.users.by_id(found.user_id) if found.user_id else None
+    except (NotFound, NotAllowed):
+        return []
+    return [shapes.stored_file(found, user)]
+
+
+def upload(ask: Ask) -> Response:
+    part = ask.value("file_store[file]")
+    if not isinstance(part, UploadFile):
+        return refused("file_store", "File has not been stored", "File can't be blank")
+    ask.services.check_room()
+    with GUARD:
+        kept = ask.services.depot.keep(part.file)
+        ask.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, ask.user)
+    return answer({"sha1_hash": kept.sha1}, 201)
+
+
+# -- downloads -------------------------------------------------------------------------------------------------------
+
+
+def download(ask: Ask) -> Response:
+    """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
+    path = ask.word("path")
+    parts = [part for part in path.split("/") if part]
+    if any(part.startswith(".") or "\0" in part for part in parts):  # what is being written, and ways out
+        raise NotFound
+    if parts:
+        platform = ask.store.platforms.named(parts[0])
+        if not platform.is_open and ask.somebody is None:
+            raise NotAuthenticated
+        if not platform.is_open:
+            ask.need(ask.may_see(platform))
+    root = ask.services.home.downloads
+    target = root.joinpath(*parts)
+    if target.is_dir():
+        return _folder(ask, target, root, parts)
+    return anyio.from_thread.run(_file, ask.request, root, "/".join(parts))
+
+
+async def _file(request: Request, root: Path, path: str) -> Response:
+    try:
+        return await StaticFiles(directory=root, follow_symlink=True, check_dir=False).get_response(path, request.scope)
+    except HTTPException as error:
+        raise NotFound from error
+
+
+def _folder(ask: Ask, target: Path, root: Path, parts: list[str]) -> Response:
+    """As it is, if it has a page of its own; else a list of what is in it."""
+    asked: str = ask.request.scope["polylocal.path"]
+    if not asked.endswith("/"):  # links in the page are relative to it
+        return RedirectResponse(f"{ask.request.scope.get('root_path', '')}{quote(asked)}/", 301)
+    if (target / "index.html").is_file():
+        return anyio.from_thread.run(_file, ask.request, root, "/".join([*parts, "index.html"]))
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in target.iterdir() if entry.name[0] != ".")
+    if not parts:
+        names = [name for name in names if _is_open(ask, name.rstrip("/"))]
+    title = html.escape("/".join(["downloads", *parts]))
+    links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
+    return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
+
+
+def _is_open(ask: Ask, platform: str) -> bool:
+    try:
+        return ask.store.platforms.named(platform).is_open
+    except NotFound:
+        return False
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/file_stores", find, "Whether a file is there: `hash=`", "anybody"),
+    Endpoint(
+        "GET",
+        "/api/v1/file_stores/{sha1}",
+        stored,
+        "A file",
+        "everybody; of a hidden project: its readers",
+        is_anonymous=True,
+    ),
+    Endpoint("POST", "/api/v1/upload", upload, "Keep a file: the part `file_store[file]`", "anybody", is_upload=True),
+    Endpoint(
+        "GET",
+        "/downloads/{path:path}",
+        download,
+        "Repositories and containers",
+        "everybody; of a hidden platform: who sees it",
+        is_anonymous=True,
+    ),
+    Endpoint("GET", "/downloads", download, "The platforms", "everybody", is_anonymous=True),
+]

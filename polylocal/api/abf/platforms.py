@@ -1,0 +1,258 @@
+"""Platforms and repositories: what is built for, and where it goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.responses import Response
+
+from polylocal.api.abf import shapes
+from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.packages import arches, recipes
+from polylocal.packages.statuses import TIME_LIVING_S
+from polylocal.store.queries import Page
+from polylocal.store.rows import Platform, Project, Repository, User
+
+_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # it is the name of a folder
+_NOT_A_FOLDER = ("container", "repository")
+_TYPES = tuple(recipes.IMAGES)
+_MOST = 10_000
+
+
+def all_arches(ask: Ask) -> Json:
+    """Those that this machine can build for."""
+    return {"architectures": [shapes.arch(arch) for arch in ask.store.platforms.arches(arches.buildable())]}
+
+
+# -- platforms -------------------------------------------------------------------------------------------------------
+
+
+def index(ask: Ask) -> Json:
+    wanted = ask.query("type")
+    kind = wanted if wanted in ("main", "personal") else None
+    found = ask.store.platforms.page(ask.user, ask.page, platform_type=kind)
+    asked = f"?type={kind}" if kind else ""
+    return {
+        "platforms": [shapes.platform_block(platform) for platform in found],
+        "url": f"/api/v1/platforms.json{asked}",
+    }
+
+
+def for_build(ask: Ask) -> Json:
+    found = ask.store.platforms.page(ask.user, Page(_MOST, 0), platform_type="main")
+    shown = [shapes.platform_for_build(platform, *_around(ask, platform)) for platform in found]
+    return {"platforms": shown, "url": "/api/v1/platforms/platforms_for_build.json"}
+
+
+def _around(ask: Ask, platform: Platform) -> tuple[User, list[Repository]]:
+    return ask.store.users.by_id(platform.owner_id), ask.store.platforms.repositories([platform.id])
+
+
+def show(ask: Ask) -> Json:
+    platform = _platform(ask)
+    return {"platform": shapes.platform_detail(platform, *_around(ask, platform))}
+
+
+def _platform(ask: Ask) -> Platform:
+    platform = ask.store.platforms.get(ask.id())
+    ask.need(ask.may_see(platform))
+    return platform
+
+
+def create(ask: Ask) -> Json | Response:
+    ask.need(ask.user.is_superuser)
+    said = ask.said("platform")
+    values, problems = _values_of_platform(said)
+    name = text(said.get("name"))
+    if name is None:
+        problems.insert(0, "Name can't be blank")
+    elif not _is_name(name) or name.lower().endswith("_personal"):
+        problems.insert(0, "Name is invalid")
+    if said.get("distrib_type") not in _TYPES:
+        problems.append("Distrib type is not included in the list")
+    owner = _owner(ask, said, problems)
+    if problems or owner is None:
+        return refused("platform", "Platform has not been created", *problems)
+    kind = said["distrib_type"]
+    image = values.pop("build_image", None) or recipes.IMAGES[kind]
+    given = {**values, "name": name, "distrib_type": kind, "build_image": image}
+    try:
+        made = ask.store.platforms.create(owner, given)
+    except InvalidInput as error:
+        return refused("platform", "Platform has not been created", *error.messages)
+    return done("platform", made.id, "Platform has been created successfully")
+
+
+def _owner(ask: Ask, said: Json, problems: list[str]) -> User | None:
+    number = integer(said.get("owner_id"))
+    try:
+        return ask.user if number is None else ask.store.users.by_id(number)
+    except NotFound:
+        problems.append("Owner can't be blank")
+        return None
+
+
+def update(ask: Ask) -> Json | Response:
+    platform = ask.store.platforms.get(ask.id())
+    ask.need(ask.may_manage(platform))
+    said = ask.said("platform")
+    values, problems = _values_of_platform(said)
+    owner = _owner(ask, said, problems)
+    if problems or owner is None:
+        return refused("platform", "Platform has not been updated", *problems)
+    if platform.is_main and integer(said.get("owner_id")) is not None:
+        values["owner_id"] = owner.id
+    if not platform.is_main:
+        values.pop("released", None)
+    ask.store.platforms.update(platform, values)
+    return done("platform", platform.id, "Platform has been updated successfully")
+
+
+def _values_of_platform(said: Json) -> tuple[dict[str, Any], list[str]]:
+    """What a caller may say of a platform, as far as it was said; and what is wrong with it."""
+    values: dict[str, Any] = {}
+    problems = []
+    for name in ("description", "default_branch", "build_image", "build_command"):
+        if name in said:
+            values[name] = text(said[name])
+    for name in ("released", "build_network"):
+        if said.get(name) is not None:
+            values[name] = boolean(said[name], False)
+    if said.get("visibility") is not None:
+        if said["visibility"] not in ("open", "hidden"):
+            problems.append("Visibility is not included in the list")
+        values["is_open"] = said["visibility"] == "open"
+    if said.get("time_living") is not None:
+        seconds, (least, most) = integer(said["time_living"]), TIME_LIVING_S
+        if seconds is None or not least <= seconds <= most:
+            problems.append(f"Time living must be a number of seconds from {least} to {most}")
+        values["time_living"] = seconds
+    return values, problems
+
+
+def _is_name(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and name.lower() not in _NOT_A_FOLDER
+
+
+# -- repositories ----------------------------------------------------------------------------------------------------
+
+
+def show_repository(ask: Ask) -> Json:
+    repository, platform = _repository(ask)
+    ask.need(ask.may_see(platform))
+    return {"repository": shapes.repository_detail(repository)}
+
+
+def _repository(ask: Ask) -> tuple[Repository, Platform]:
+    repository = ask.store.platforms.repository(ask.id())
+    return repository, ask.store.platforms.get(repository.platform_id)
+
+
+def _managed(ask: Ask) -> Repository:
+    repository, platform = _repository(ask)
+    ask.need(ask.may_manage(platform))
+    return repository
+
+
+def create_repository(ask: Ask) -> Json | Response:
+    said = ask.said("repository")
+    try:
+        platform = ask.store.platforms.get(integer(said.get("platform_id")) or 0)
+    except NotFound:
+        return refused("repository", "Repository has not been created", "Platform can't be blank")
+    ask.need(ask.may_manage(platform))
+    name = text(said.get("name"))
+    if name is None or not _is_name(name):
+        problem = "Name can't be blank" if name is None else "Name is invalid"
+        return refused("repository", "Repository has not been created", problem)
+    try:
+        made = ask.store.platforms.add_repository(platform, {"name": name, **_values_of_repository(said)})
+    except InvalidInput as error:
+        return refused("repository", "Repository has not been created", *error.messages)
+    return done("repository", made.id, "Repository has been created successfully")
+
+
+def update_repository(ask: Ask) -> Json:
+    repository = _managed(ask)
+    ask.store.platforms.update_repository(repository, _values_of_repository(ask.said("repository")))
+    return done("repository", repository.id, "Repository has been updated successfully")
+
+
+def _values_of_repository(said: Json) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if "description" in said:
+        values["description"] = text(said["description"])
+    if said.get("publish_without_qa") is not None:
+        values["publish_without_qa"] = boolean(said["publish_without_qa"], True)
+    return values
+
+
+def add_project(ask: Ask) -> Json | Response:
+    repository, project = _managed(ask), _named_project(ask)
+    try:
+        ask.store.platforms.add_project(repository, project)
+    except InvalidInput as error:
+        return refused("repository", f"Project '{project.id}' has not been added to repository", *error.messages)
+    return done("repository", repository.id, f"Project '{project.id}' has been added to repository successfully")
+
+
+def remove_project(ask: Ask) -> Json:
+    repository, project = _managed(ask), _named_project(ask)
+    ask.store.platforms.remove_project(repository, project)
+    return done("repository", repository.id, f"Project '{project.id}' has been removed from repository successfully")
+
+
+def _named_project(ask: Ask) -> Project:
+    number = ask.value("project_id")
+    project = ask.project(integer(ask.query("project_id") if number is None else number))
+    ask.need(ask.may_read(project))
+    return project
+
+
+def projects_of(ask: Ask) -> Json:
+    repository, platform = _repository(ask)
+    ask.need(ask.may_see(platform))
+    found = (ask.store.projects.by_id(number) for number in ask.store.platforms.projects_of(repository, ask.page))
+    blocks = [
+        shapes.project_block(project, ask.store.users.by_id(project.user_id), ask.base)
+        for project in found
+        if ask.may_read(project)
+    ]
+    return {"projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
+
+
+def lock(ask: Ask) -> Json:
+    """What is published into it waits, until it is unlocked."""
+    repository = _managed(ask)
+    ask.store.platforms.update_repository(repository, {"is_locked": True})
+    return done("repository", repository.id, "'.repo.lock' file has been added successfully")
+
+
+def unlock(ask: Ask) -> Json:
+    repository = _managed(ask)
+    ask.store.platforms.update_repository(repository, {"is_locked": False})
+    ask.store.build_lists.hint()
+    return done("repository", repository.id, "'.repo.lock' file has been removed successfully")
+
+
+_PLATFORM = "/api/v1/platforms/{id:id}"
+_REPOSITORY = "/api/v1/repositories/{id:id}"
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/arches", all_arches, "Architectures that can be built for", "anybody"),
+    Endpoint("GET", "/api/v1/platforms/platforms_for_build", for_build, "Platforms that one may build for", "anybody"),
+    Endpoint("GET", "/api/v1/platforms", index, "List platforms; `type=main` or `personal`", "anybody"),
+    Endpoint("POST", "/api/v1/platforms", create, "Create a main platform", "admins"),
+    Endpoint("GET", _PLATFORM, show, "Get a platform", "anybody; a hidden one: its owner"),
+    Endpoint("PUT", _PLATFORM, update, "Change a platform", "its owner"),
+    Endpoint("POST", "/api/v1/repositories", create_repository, "Create a repository", "the platform's owner"),
+    Endpoint("GET", _REPOSITORY, show_repository, "Get a repository", "who sees its platform"),
+    Endpoint("PUT", _REPOSITORY, update_repository, "Change a repository", "the platform's owner"),
+    Endpoint("GET", f"{_REPOSITORY}/projects", projects_of, "Its projects", "who sees its platform"),
+    Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Let a project publish there", "the platform's owner"),
+    Endpoint("DELETE", f"{_REPOSITORY}/remove_project", remove_project, "No more", "the platform's owner"),
+    Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", lock, "Hold what is published", "the platform's owner"),
+    Endpoint("DELETE", f"{_REPOSITORY}/remove_repo_lock_file", unlock, "Go on", "the platform's owner"),
+]

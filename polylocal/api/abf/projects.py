@@ -1,0 +1,161 @@
+"""Projects as ABF knows them: made, shown, changed, destroyed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.responses import Response
+
+from polylocal.api.abf import shapes
+from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.polyaxonfile.models import MAX_NAME, SLUG
+from polylocal.store.rows import Project, User
+
+_SUBJECT = "project"
+_VISIBILITIES = ("open", "hidden")
+_MOST = 10_000
+
+
+def show(ask: Ask) -> Json:
+    project = ask.project(ask.id())
+    ask.need(ask.may_read(project))
+    platforms = ask.store.platforms
+    owner = ask.store.users.by_id(project.user_id)
+    statistics = ask.store.build_lists.figures(project)
+    return {_SUBJECT: shapes.project_detail(project, owner, ask.base, platforms.holding(project), statistics)}
+
+
+def get_id(ask: Ask) -> Json:
+    """By owner and name, whatever the case of their letters."""
+    owner = ask.store.users.known_as(ask.query("owner") or "")
+    if owner is None:
+        raise NotFound
+    name = (ask.query("name") or "").casefold()
+    found = [project for project in _of(ask, owner) if project.name.casefold() == name]
+    if not found:
+        raise NotFound
+    ask.need(ask.may_read(found[0]))
+    return {_SUBJECT: {**shapes.project_block(found[0], owner, ask.base), "owner": shapes.member(owner)}}
+
+
+def _of(ask: Ask, owner: User) -> list[Project]:
+    _, found = ask.store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
+    return found
+
+
+def index(ask: Ask) -> Json:
+    """One's own, and for admins everybody's."""
+    found = ask.store.projects.readable(ask.user, ask.page, owned=not ask.user.is_superuser)
+    return {"projects": [_block(ask, project) for project in found], "url": "/api/v1/projects.json"}
+
+
+def _block(ask: Ask, project: Project) -> Json:
+    return shapes.project_block(project, ask.store.users.by_id(project.user_id), ask.base)
+
+
+def create(ask: Ask) -> Json | Response:
+    said = ask.said(_SUBJECT)
+    owner, problems = _owner(ask, said), _problems(said, is_new=True)
+    if owner is None:
+        problems.append("Owner can't be blank")
+    if problems or owner is None:
+        return refused(_SUBJECT, "Project has not been created", *problems)
+    ask.services.check_room()
+    try:
+        project = ask.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
+    except InvalidInput:
+        return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
+    ask.services.repository(project).create()
+    platforms = ask.store.platforms
+    personal = platforms.named(f"{owner.username}_personal")
+    platforms.add_project(platforms.repositories([personal.id])[0], project)
+    ask.store.activities.add(ask.user, "created", project)
+    return done(_SUBJECT, project.id, "Project has been created successfully")
+
+
+def _owner(ask: Ask, said: Json) -> User | None:
+    """Oneself; for admins anybody. Raises NotAllowed."""
+    number = integer(said.get("owner_id"))
+    if number is None:
+        return ask.user
+    if number != ask.user.id and not ask.user.is_superuser:
+        raise NotAllowed
+    try:
+        return ask.store.users.by_id(number)
+    except NotFound:
+        return None
+
+
+def _problems(said: Json, *, is_new: bool) -> list[str]:
+    problems = []
+    name = text(said.get("name"))
+    if is_new and name is None:
+        problems.append("Name can't be blank")
+    elif is_new and name and (not re.fullmatch(SLUG, name) or len(name) > MAX_NAME):
+        problems.append("Name is invalid")
+    if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
+        problems.append("Visibility is not included in the list")
+    if said.get("owner_type") not in (None, "", "User"):
+        problems.append("Owner type is not included in the list")
+    return problems
+
+
+def _values(said: Json) -> dict[str, Any]:
+    """What a caller may say of a project, as far as it was said."""
+    values: dict[str, Any] = {}
+    if "description" in said:
+        values["description"] = text(said["description"])
+    if text(said.get("visibility")):
+        values["is_public"] = said["visibility"] == "open"
+    if said.get("is_package") is not None:
+        values["is_package"] = boolean(said["is_package"], True)
+    if text(said.get("default_branch")):
+        values["default_branch"] = text(said["default_branch"])
+    return values
+
+
+def update(ask: Ask) -> Json | Response:
+    project = ask.project(ask.id())
+    ask.need(ask.may_write(project))
+    said = ask.said(_SUBJECT)
+    if problems := _problems(said, is_new=False):
+        return refused(_SUBJECT, "Project has not been updated", *problems)
+    ask.store.projects.update(project, _values(said))
+    ask.store.activities.add(ask.user, "updated", project)
+    return done(_SUBJECT, project.id, "Project has been updated successfully")
+
+
+def destroy(ask: Ask) -> Json:
+    """With all that was built and run in it."""
+    project = ask.project(ask.id())
+    ask.need(ask.may_write(project))
+    ask.store.activities.add(ask.user, "deleted", project)
+    ask.store.projects.delete(project)
+    return done(_SUBJECT, project.id, "Project has been destroyed successfully")
+
+
+def refs(ask: Ask) -> Json:
+    project = ask.project(ask.id())
+    ask.need(ask.may_read(project))
+    found = ask.services.repository(project).refs()
+    listed = [
+        {"ref": ref.name, "object": {"type": "tag" if ref.is_tag else "commit", "sha": ref.commit}} for ref in found
+    ]
+    return {"refs_list": listed, "url": f"/api/v1/projects/{project.id}/refs_list.json"}
+
+
+_ONE = "/api/v1/projects/{id:id}"
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/v1/projects/get_id", get_id, "Find a project by its owner and name", "its readers"),
+    Endpoint("GET", "/api/v1/projects", index, "One's own projects", "anybody"),
+    Endpoint(
+        "POST", "/api/v1/projects", create, "Create a project, with a git repository", "anybody; for others: admins"
+    ),
+    Endpoint("GET", _ONE, show, "Get a project", "its readers"),
+    Endpoint("PUT", _ONE, update, "Change a project", "its owner"),
+    Endpoint("DELETE", _ONE, destroy, "Destroy a project and all that is in it", "its owner"),
+    Endpoint("GET", f"{_ONE}/refs_list", refs, "Its branches and tags", "its readers"),
+]

@@ -1,0 +1,146 @@
+"""The table of the ABF API and the application that answers it; which paths are its own."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from polylocal.api import incoming
+from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
+from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
+from polylocal.api.access import BRIDGE
+from polylocal.api.services import Services
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError, StoreError
+from polylocal.store.rows import User
+
+log = logging.getLogger(__name__)
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_OWN = frozenset("build_lists platforms repositories arches user search file_stores upload".split())
+_SHARED = frozenset({"projects", "users"})  # the Polyaxon API has such paths as well, without `.json`
+
+ENDPOINTS: list[Endpoint] = [
+    *build_lists.ENDPOINTS,
+    *projects.ENDPOINTS,
+    *platforms.ENDPOINTS,
+    *people.ENDPOINTS,
+    *files.ENDPOINTS,
+]
+
+
+def serves(path: str, asked: str) -> bool:
+    """Whether a path is this API's. `asked` is as the client sent it, `path` without what does not matter in it."""
+    parts = path.split("/")[1:]
+    if parts[:2] == ["api", "v1"] and len(parts) > 2:
+        word = parts[2]
+        if word in _SHARED:
+            return asked.rstrip("/").endswith(".json") or (word == "projects" and len(parts) > 3)
+        return word in _OWN
+    if parts[0] == "downloads":
+        return True
+    if parts[0] == "build_lists":
+        return len(parts) == 3 and parts[2] == "log"
+    return len(parts) > 2 and parts[1].endswith(".git")
+
+
+def application(services: Services) -> Starlette:
+    doorman = Doorman(services)
+    by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for endpoint in ENDPOINTS:
+        by_path[endpoint.path][endpoint.method] = endpoint
+    routes = [
+        Route(path, _answering(methods, services, doorman), methods=_METHODS) for path, methods in by_path.items()
+    ]
+    routes.append(Route("/{owner}/{project}.git/{path:path}", _git(services, doorman), methods=["GET", "POST"]))
+    handlers = {PolylocalError: _failed, TooManyTries: _too_many, HTTPException: _http_failed, Exception: _broken}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
+
+
+def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doorman) -> Any:
+    async def answered(request: Request) -> Response:
+        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            raise NotFound
+        ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
+        # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
+        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
+        async with incoming.body(request, limit) as data:
+            ask.data = data
+            result = await run_in_threadpool(endpoint.handler, ask)
+        return tagged(request, result if isinstance(result, Response) else answer(result))
+
+    return answered
+
+
+def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
+    async def answered(request: Request) -> Response:
+        user = await run_in_threadpool(doorman.who, request)
+        ask = Ask(request, services, user)
+        _ = ask.user  # before a body is taken
+        try:
+            body = await git.spooled(request, git.limit(services))
+        except ValueError as error:
+            raise HTTPException(413, str(error)) from error
+        return await run_in_threadpool(git.serve, ask, body)
+
+    return answered
+
+
+def _who(request: Request, doorman: Doorman, endpoint: Endpoint) -> User | None:
+    user = doorman.who(request)
+    if user is None and not endpoint.is_anonymous:
+        raise NotAuthenticated(wire.NO_CREDENTIALS)
+    if user is None and request.scope.get(BRIDGE) and not endpoint.is_anonymous:
+        raise NotAuthenticated(wire.NO_CREDENTIALS)
+    return user
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, NotAuthenticated):
+        words = str(error) if error.args else wire.NO_CREDENTIALS
+        return unauthorized(words if words == wire.NO_CREDENTIALS else wire.WRONG_CREDENTIALS)
+    if isinstance(error, NotAllowed):
+        return answer({"message": wire.NO_RIGHT}, 403)
+    if isinstance(error, NotFound):
+        return _not_found()
+    if isinstance(error, StoreError):
+        log.error("%s %s: %s", request.method, request.url.path, error)
+        return answer({"message": str(error)}, 503, {"Retry-After": "5"})
+    status = error.http_status if isinstance(error, PolylocalError) else 500
+    if status < 500:
+        return answer({"message": str(error)}, status)
+    return await _broken(request, error)
+
+
+async def _too_many(request: Request, error: Exception) -> Response:
+    wait_s = error.wait_s if isinstance(error, TooManyTries) else 1
+    return answer({"error": str(error)}, 429, {"Retry-After": str(wait_s)})
+
+
+async def _http_failed(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code in (404, 405):
+        return _not_found()
+    return answer({"message": error.detail}, error.status_code, error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A bug of ours: the details are in the daemon's log, not in the answer."""
+    log.error("%s %s: bug", request.method, request.url.path, exc_info=error)
+    return answer({"status": 500, "message": wire.BROKEN}, 500)
+
+
+def _not_found() -> Response:
+    return answer({"status": 404, "message": wire.NOT_FOUND}, 404)

@@ -1,0 +1,59 @@
+"""The file store: every file under the sha1 of its content, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 1 << 20
+# held from where a file is kept until a row speaks of it, and while files go that no row speaks of
+GUARD = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Stored:
+    sha1: str
+    size: int  # bytes
+
+
+class Depot:
+    """Thread-safe: a file appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, content: BinaryIO) -> Stored:
+        """Idempotent. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha1(usedforsecurity=False), 0
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                while chunk := content.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)  # package managers in builds read it as whatever user they are
+                os.fsync(file.fileno())
+            sha1 = digest.hexdigest()
+            Path(name).rename(self.folder / sha1)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return Stored(sha1, size)
+
+    def path(self, sha1: str) -> Path | None:
+        """None: there is no such file."""
+        path = self.folder / sha1
+        return path if _SHA1.fullmatch(sha1) and path.is_file() else None
+
+    def forget(self, sha1: str) -> None:
+        (self.folder / sha1).unlink(missing_ok=True)

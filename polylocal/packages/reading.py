@@ -1,0 +1,141 @@
+"""A file → what package it is, by the tools of its own kind."""
+
+from __future__ import annotations
+
+import email
+import re
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+
+from polylocal.packages import tools
+from polylocal.packages.tools import ToolError
+
+_MAX_TEXT = 1 << 22  # bytes of a description of a package
+_DEB_SOURCE = re.compile(r"\.(tar\.[a-z0-9]+|diff\.gz|asc)$")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a package says of itself. `epoch` None: it names none. `parts`: files that belong to a source package."""
+
+    name: str
+    type: str  # source, binary
+    epoch: int | None
+    version: str
+    release: str
+    parts: Sequence[str] = ()
+
+
+def is_package(file_name: str) -> bool:
+    """Whether a file of this name is taken for a package, where nobody says which are."""
+    return file_name.endswith((".deb", ".udeb", ".rpm", ".whl", ".dsc", ".tar.gz"))
+
+
+def read(path: Path, file_name: str) -> Description | None:
+    """None: it is no package. Raises ToolError: it is a broken one."""
+    if file_name.endswith((".deb", ".udeb")):
+        return _deb(path)
+    if file_name.endswith(".rpm"):
+        return _rpm(path)
+    if file_name.endswith(".whl"):
+        return _wheel(path, file_name)
+    if file_name.endswith(".dsc"):
+        return _dsc(path, file_name)
+    return _sdist(path, file_name) if file_name.endswith(".tar.gz") else None
+
+
+def split_version(text: str) -> tuple[int | None, str, str]:
+    """A Debian version → epoch, version, release."""
+    epoch, colon, rest = text.partition(":")
+    if not colon or not epoch.isdigit():
+        epoch, rest = "", text
+    version, dash, release = rest.rpartition("-")
+    return (int(epoch) if epoch else None), (version if dash else rest), (release if dash else "")
+
+
+def requires_python(path: Path) -> str | None:
+    """Which versions of Python a wheel or a source distribution is for."""
+    try:
+        found = _metadata(path)["Requires-Python"]
+    except ToolError:
+        return None
+    return str(found) if found else None
+
+
+def _deb(path: Path) -> Description:
+    said = tools.run(["dpkg-deb", "-f", str(path), "Package", "Version"], path.parent).decode(errors="replace")
+    fields = email.message_from_string(said)
+    return Description(_needed(fields, "Package", path), "binary", *split_version(_needed(fields, "Version", path)))
+
+
+def _rpm(path: Path) -> Description:
+    try:
+        import createrepo_c
+    except ImportError as error:
+        raise ToolError("rpm packages need the Python package createrepo-c, which is not installed here") from error
+    try:
+        found = createrepo_c.package_from_rpm(str(path), createrepo_c.SHA256, path.name, path.name)
+    except createrepo_c.CreaterepoCError as error:
+        raise ToolError(f"{path.name} is no rpm package that can be read: {error}") from error
+    kind = "source" if found.arch in ("src", "nosrc") else "binary"
+    epoch = int(found.epoch) if (found.epoch or "0").isdigit() else 0
+    return Description(found.name, kind, epoch or None, found.version, found.release)
+
+
+def _wheel(path: Path, file_name: str) -> Description:
+    fields = _metadata(path, file_name)
+    return Description(_needed(fields, "Name", path), "binary", None, _needed(fields, "Version", path), "")
+
+
+def _sdist(path: Path, file_name: str) -> Description | None:
+    """A tar.gz without PKG-INFO is some other archive."""
+    try:
+        fields = _metadata(path, file_name)
+    except LookupError:
+        return None
+    return Description(_needed(fields, "Name", path), "source", None, _needed(fields, "Version", path), "")
+
+
+def _dsc(path: Path, file_name: str) -> Description:
+    try:
+        text = path.read_bytes()[:_MAX_TEXT].decode("utf-8", "replace")
+    except OSError as error:
+        raise ToolError(f"{file_name} can't be read: {error}") from error
+    if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
+        text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
+    fields = email.message_from_string(text)
+    parts = [line.split()[-1] for line in str(fields["Files"] or "").splitlines() if line.strip()]
+    version = split_version(_needed(fields, "Version", path))
+    return Description(_needed(fields, "Source", path), "source", *version, parts=parts)
+
+
+def _metadata(path: Path, file_name: str = "") -> Message:
+    """The core metadata of a Python distribution. Raises ToolError; LookupError: a tar that has none."""
+    name = file_name or path.name
+    try:
+        if name.endswith(".whl"):
+            with zipfile.ZipFile(path) as archive:
+                inside = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")]
+                if not inside:
+                    raise ToolError(f"{name} is no wheel: it has no METADATA")
+                with archive.open(inside[0]) as file:
+                    return email.message_from_bytes(file.read(_MAX_TEXT))
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
+                    opened = tar.extractfile(member)
+                    return email.message_from_bytes(opened.read(_MAX_TEXT) if opened else b"")
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ToolError(f"{name} can't be read: {error}") from error
+    raise LookupError(name)
+
+
+def _needed(fields: Message, name: str, path: Path) -> str:
+    found = str(fields[name] or "").strip()
+    if not found:
+        raise ToolError(f"{path.name} does not say its {name}")
+    return found

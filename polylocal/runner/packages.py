@@ -1,0 +1,382 @@
+"""A package build: a run whose container works on a commit, with others' packages at hand, and leaves packages."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from polylocal.errors import EngineError, NotFound
+from polylocal.folders import Entry, remove_tree, walk
+from polylocal.logs import LogWriter
+from polylocal.packages import arches, reading, recipes, repositories, versions
+from polylocal.packages.depot import GUARD
+from polylocal.packages.tools import ToolError
+from polylocal.runner import container, outcome, ownership
+from polylocal.runner.building import fetch_image
+from polylocal.runner.container import SH, ContainerPlan, Mount
+from polylocal.runner.execution import Execution
+from polylocal.runner.following import Follower
+from polylocal.runner.outcome import Outcome
+from polylocal.runner.tools import Tools
+from polylocal.statuses import Status
+from polylocal.store.build_lists import Harvest, NewFile, NewPackage
+from polylocal.store.rows import BuildList, Platform, Repository, Run
+
+log = logging.getLogger(__name__)
+
+HOME = PurePosixPath("/home/vagrant")  # where ABF's own workers build
+PROJECT, RESULTS, MEDIA = HOME / "project", HOME / "results", HOME / "media"
+MEDIA_LIST = HOME / "container/media.list"
+DATA = "container_data.json"  # by it a build says itself which of its results are packages
+KEEPS_PACKAGES = (0, 5)  # exit codes: all is well; the packages are there, and their tests failed
+_MAX_DATA = 1 << 24
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A repository that a build may install from."""
+
+    name: str
+    folder: Path
+
+
+class PackageBuild(Execution):
+    """As `Execution`: called on the run's thread."""
+
+    @property
+    def time_limit_s(self) -> float | None:
+        lists, platforms = self._tools.store.build_lists, self._tools.store.platforms
+        return float(platforms.get(lists.of_run(self.run.pk).build_for_platform_id).time_living)
+
+    @property
+    def _max_losses(self) -> int:
+        return 1  # a worker's trouble is nobody's fault: once more, as ABF does
+
+    def _again_after_no_start(self, words: str) -> bool:
+        run = self.run
+        if self._is_unwanted() or run.restarts >= self._max_losses:
+            return False
+        self._say(f"its container could not be started: {words}; once more")
+        recorded = {"restarts": run.restarts + 1, "container_id": None}
+        if not self._record_restart(f"Could not start: {words}: once more", recorded):
+            return False
+        self._cleared(run.container_id)
+        return True
+
+    def _cleared(self, container_id: str | None) -> None:
+        if container_id:
+            try:
+                self._tools.engine.remove(container_id)
+            except EngineError as error:
+                log.warning("run=%s: a container stays for now: %s", self.run.label, error)
+
+    # -- the container --------------------------------------------------------------------------------------------
+
+    def _make(self) -> str | None:
+        tools, run = self._tools, self.run
+        specification = self._specification()
+        image, problem = self._patiently(
+            lambda: fetch_image(run, specification.build.image or "", tools, self._say, self._cancel)
+        )
+        if self._stopping.is_set():
+            self._finish(self._stopped())
+            return None
+        if problem:
+            self._say(problem)
+            self._finish(outcome.not_started(problem))
+            return None
+        build_list = tools.store.build_lists.of_run(run.pk)
+        try:
+            made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, image)))
+        except (EngineError, NotFound) as error:
+            if self._again_after_no_start(str(error)):
+                self._refresh()
+                return self._make()
+            self._finish(outcome.not_started(str(error)))
+            return None
+        return made
+
+    def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
+        tools, run, specification = self._tools, self.run, self._specification()
+        platforms = tools.store.platforms
+        platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
+        work = self._work
+        self._check_out(build_list, work)
+        media = self._media(build_list, platform, arch.name, work / "media")
+        mounts = [
+            Mount(work / "project", PROJECT),
+            Mount(work / "results", RESULTS),
+            *(Mount(medium.folder, MEDIA / medium.name, read_only=True) for medium in media),
+            *_lists(platform, media, work),
+        ]
+        return ContainerPlan(
+            name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
+            image=image,
+            command=[SH, "-c", f"cd {PROJECT} && {{\n{specification.command}\n}}"],
+            labels=container.labels(run, tools.installation),
+            env=self._environment(build_list, platform, arch.name, media),
+            mounts=mounts,
+            limits=replace(container.limits(specification.environment.resources), pids=tools.settings.pids_limit),
+            network=tools.settings.network if platform.build_network else "none",
+            new_privileges=tools.settings.new_privileges,
+            platform=arches.engine_platform(arch.name),
+        )
+
+    @property
+    def _work(self) -> Path:
+        """One folder for each attempt: what was made in it by another user may not be ours to remove yet."""
+        return self._tools.home.context(self.run.uuid) / f"build-{self.run.restarts}"
+
+    def _check_out(self, build_list: BuildList, work: Path) -> None:
+        """The code without its history, and the files of the file store that its `.abf.yml` names."""
+        remove_tree(work)
+        work.mkdir(parents=True)
+        repository, project = self._tools.repository(self.run), work / "project"
+        repository.checkout(build_list.commit_hash, project)
+        for name, sha1 in recipes.sources(_abf_file(project)).items():
+            stored = self._tools.depot.path(sha1)
+            if stored is None:
+                self._say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
+                continue
+            target = project / name
+            target.unlink(missing_ok=True)
+            shutil.copyfile(stored, target)
+        for path in project.rglob("*"):
+            if not path.is_symlink():  # whatever user the image runs as works on it
+                path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+        ownership.make_writable(project)
+        ownership.make_writable(work / "results")
+
+    def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
+        """As they are now: another publication meanwhile changes nothing for this build."""
+        store, downloads = self._tools.store.platforms, self._tools.home.downloads
+        wanted = list(dict.fromkeys([*build_list.include_repos, *build_list.extra_repositories]))
+        if build_list.use_save_to_repository and build_list.save_to_repository_id not in wanted:
+            wanted.append(build_list.save_to_repository_id)
+        found: list[Medium] = []
+        for repository in store.repositories_by_id(wanted):
+            for sub in ("release", "updates"):
+                folder = _folder(downloads, store.get(repository.platform_id), platform, repository, arch, sub)
+                found.append(Medium(f"{repository.platform_name}_{repository.name}_{sub}", folder))
+        for other in self._tools.store.build_lists.by_ids(build_list.extra_build_lists):
+            saved_to = store.repository(other.save_to_repository_id)
+            folder = repositories.container(downloads, saved_to.platform_name, other.id, arch=arch, name=saved_to.name)
+            found.append(Medium(f"container_{other.id}", folder))
+        return [_snapshot(medium, below) for medium in found if medium.folder.is_dir()]
+
+    def _environment(self, build_list: BuildList, platform: Platform, arch: str, media: list[Medium]) -> dict[str, str]:
+        run, tools = self.run, self._tools
+        api = tools.api_url() if platform.build_network else f"http://127.0.0.1:{tools.settings.port}"
+        user = tools.store.users.get(run.user)
+        extra = {f"EXTRA_{name.upper()}": str(value) for name, value in build_list.extra_params.items()}
+        pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / medium.name) for medium in media)} if media else {}
+        return {
+            **extra,
+            "PACKAGE": run.project_name,
+            "GIT_PROJECT_ADDRESS": f"{api}/{run.owner}/{run.project_name}.git",
+            "COMMIT_HASH": build_list.commit_hash,
+            "PROJECT_VERSION": build_list.project_version,
+            "USE_EXTRA_TESTS": str(build_list.use_extra_tests).lower(),
+            "SAVE_BUILDROOT": str(build_list.save_buildroot).lower(),
+            "PLATFORM_NAME": platform.name,
+            "PLATFORM_ARCH": arch,
+            "FILE_STORE_ADDR": f"{api}/api/v1/file_stores",
+            "UNAME": user.username,
+            "EMAIL": user.email or f"{user.username}@polylocal",
+            "BUILD_LIST_ID": str(build_list.id),
+            "RESULTS_PATH": str(RESULTS),
+            **(pypi if platform.distrib_type == "pypi" else {}),
+        }
+
+    def _handed_out(self) -> list[Path]:
+        return [self._tools.home.context(self.run.uuid)]
+
+    def _image(self) -> str:
+        return self._specification().build.image or ""
+
+    def _say(self, text: str) -> None:
+        with LogWriter(
+            self._tools.log_path(self.run), self._tools.log_grew, max_mib=self._tools.settings.max_log_mib
+        ) as writer:
+            writer.mark(text)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
+        """What it left is kept before its end is told: whoever hears of it finds its packages."""
+        run, tools = self.run, self._tools
+        if run.container_id and self._must_check_log:
+            with Follower(run, run.container_id, tools) as follower:
+                follower.is_orderly = True
+                self._patiently(follower.complete)
+        lists = tools.store.build_lists
+        platform = tools.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
+        with GUARD:
+            end, harvest = self._harvest(end, recorded.get("exit_code"))
+            return lists.conclude(
+                run,
+                end.status,
+                end.message,
+                details=end.details,
+                recorded=recorded,
+                harvest=harvest,
+                is_newer=lambda mine, published, equal: versions.is_newer(
+                    platform.distrib_type, mine, published, equal
+                ),
+            )
+
+    def _harvest(self, end: Outcome, exit_code: object) -> tuple[Outcome, Harvest]:
+        results = self._work / "results"
+        found = {entry.path: entry for entry in walk(results)} if results.is_dir() else {}
+        files = {path: self._kept(entry) for path, entry in found.items() if entry.is_file}
+        packages: list[NewPackage] = []
+        if exit_code in KEEPS_PACKAGES:
+            try:
+                packages = _packages(files, self._tools, results / DATA)
+            except ToolError as error:
+                self._say(str(error))
+                end = Outcome(Status.FAILED, str(error), {"reason": "program", "exit_code": exit_code})
+        taken = {package.sha1 for package in packages}
+        others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
+        return end, Harvest(packages, [*self._main_log(), *others])
+
+    def _kept(self, entry: Entry) -> NewFile:
+        # opened by its path: the folders that the walk had open are closed by now, and the container is dead
+        with (self._work / "results" / entry.path).open("rb") as file:
+            stored = self._tools.depot.keep(file)
+        return NewFile(stored.sha1, entry.name, stored.size)
+
+    def _main_log(self) -> list[NewFile]:
+        path = self._tools.log_path(self.run)
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            stored = self._tools.depot.keep(file)
+        return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
+
+
+def _abf_file(project: Path) -> str | None:
+    path = project / recipes.FILE
+    return path.read_text("utf-8", "replace") if path.is_file() and not path.is_symlink() else None
+
+
+def _folder(
+    downloads: Path, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
+) -> Path:
+    return repositories.folder(
+        downloads,
+        saved_to.name,
+        build_for.name,
+        is_personal=not saved_to.is_main,
+        arch=arch,
+        name=repository.name,
+        sub=sub,
+    )
+
+
+def _snapshot(medium: Medium, below: Path) -> Medium:
+    target = below / medium.name
+    target.mkdir(parents=True)
+    source = medium.folder.resolve()
+    for entry in walk(source):
+        if entry.is_folder:
+            (target / entry.path).mkdir()
+        elif entry.is_file:
+            _linked(source / entry.path, target / entry.path)
+    return Medium(medium.name, target)
+
+
+def _linked(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
+    """What says to the tools in the image where to install from."""
+    names = [medium.name for medium in media]
+    texts = {MEDIA_LIST: "".join(f"{name} file://{MEDIA / name}\n" for name in names)}
+    if platform.distrib_type == "deb":
+        lines = "".join(f"deb [trusted=yes] file:{MEDIA / name} ./\n" for name in names)
+        texts[PurePosixPath("/etc/apt/sources.list.d/abf.list")] = lines
+    elif platform.distrib_type != "pypi":
+        sections = (f"[{name}]\nname={name}\nbaseurl=file://{MEDIA / name}\ngpgcheck=0\nenabled=1\n" for name in names)
+        texts[PurePosixPath("/etc/yum.repos.d/abf.repo")] = "\n".join(sections)
+    mounts = []
+    for target, text in texts.items():
+        path = work / target.name
+        path.write_text(text)
+        path.chmod(0o644)
+        mounts.append(Mount(path, target, read_only=True))
+    return mounts
+
+
+def _packages(files: Mapping[str, NewFile], tools: Tools, data: Path) -> list[NewPackage]:
+    """By what the build says itself, or else by the names of its results. Raises ToolError."""
+    if DATA in files:
+        return _told(files, data)
+    packages: dict[str, NewPackage] = {}
+    parts: dict[str, reading.Description] = {}
+    for path, file in sorted(files.items()):
+        if not reading.is_package(file.file_name):
+            continue
+        found = reading.read(tools.depot.folder / file.sha1, file.file_name)
+        if found is not None:
+            packages[path] = _package(file, found)
+            parts |= {str(Path(path).with_name(name)): found for name in found.parts}
+    for path, found in parts.items():  # a Debian source is several files: they belong to one package
+        if path in files:
+            packages[path] = _package(files[path], found)
+    return list(packages.values())
+
+
+def _package(file: NewFile, found: reading.Description) -> NewPackage:
+    about = (found.name, found.type, found.epoch, found.version, found.release)
+    return NewPackage(file.sha1, file.file_name, *about, file.size)
+
+
+def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
+    try:
+        with data.open("rb") as file:
+            entries = json.load(io.BytesIO(file.read(_MAX_DATA)))
+        if not isinstance(entries, list):
+            raise ValueError("it must be a list")
+        return [_one_told(entry, files) for entry in entries if isinstance(entry, dict) and entry.get("name")]
+    except (ValueError, RecursionError) as error:
+        raise ToolError(f"{DATA}: {error}") from error
+
+
+def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewPackage:
+    name = str(entry.get("fullname") or "")
+    file = next((file for path, file in files.items() if name in (path, file.file_name)), None)
+    if file is None:
+        raise ValueError(f"`{name}` is not among the results")
+    kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
+    epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
+    return NewPackage(
+        file.sha1,
+        file.file_name,
+        str(entry["name"]),
+        kind,
+        int(str(epoch)) if epoch not in (None, "") else None,
+        str(entry.get("version") or ""),
+        str(entry.get("release") or ""),
+        file.size,
+        [str(item) for item in dependents] if isinstance(dependents, list) else [],
+    )
+
+
+def forget(run: Run, tools: Tools) -> None:
+    """What a deleted build leaves in the file store and among the downloads."""
+    for folder in tools.home.downloads.glob(f"*/container/{run.id}"):
+        remove_tree(folder)
+    with GUARD:
+        for sha1 in tools.store.build_lists.forget_files():
+            tools.depot.forget(sha1)

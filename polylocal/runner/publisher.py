@@ -1,0 +1,243 @@
+"""Puts what was built where package managers find it: into repositories, and into containers of single builds."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from polylocal.disk import is_trouble
+from polylocal.packages import repositories
+from polylocal.packages.depot import GUARD
+from polylocal.packages.repositories import SOURCES, Shelf
+from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.packages.tools import ToolError
+from polylocal.runner.tools import Tools
+from polylocal.store.build_lists import NewFile
+from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int, int]  # project, platform that is built for, architecture
+SUBFOLDERS = ("release", "updates")
+
+
+class Publisher:
+    """Every step can be the last of this process: what it leaves waiting is simply done again."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._lists = tools.store.build_lists
+        self._platforms = tools.store.platforms
+        self._has_looked = False
+
+    def is_due(self) -> bool:
+        if not self._has_looked:
+            self._look_for_lost()
+            self._has_looked = True
+        return bool(self._lists.to_contain() or self._lists.to_publish() or self._lists.stale_repositories())
+
+    def work(self) -> None:
+        for build_list in self._lists.to_contain():
+            self._contain(build_list)
+        waiting = sorted(self._lists.to_publish(), key=lambda found: found.save_to_repository_id)
+        for repository_id, found in groupby(waiting, key=lambda found: found.save_to_repository_id):
+            self._publish(self._platforms.repository(repository_id), list(found))
+        for repository_id in self._lists.stale_repositories():
+            self._refresh(self._platforms.repository(repository_id))
+
+    def _look_for_lost(self) -> None:
+        """Folders can be made again from the file store: a backup has none of them."""
+        for repository_id in self._lists.published_repositories():
+            repository = self._platforms.repository(repository_id)
+            saved_to = self._platforms.get(repository.platform_id)
+            if not all(
+                self._lies_there(repository, saved_to, _key(found)[1:], found.published_into or "")
+                for found in self._lists.published(repository_id)
+            ):
+                self._lists.set_stale(repository_id)
+        for build_list in self._lists.contained():
+            path = self._container(build_list)
+            if not path.is_symlink():
+                self._lists.contain_again(build_list)
+
+    # -- repositories ---------------------------------------------------------------------------------------------
+
+    def _publish(self, repository: Repository, waiting: Sequence[BuildList]) -> None:
+        """All that waits, together; if that goes wrong one by one, so that one that is broken fails alone."""
+        ready = [build_list for build_list in waiting if self._is_ready(repository, build_list)]
+        if not ready:
+            return
+        saved_to = self._platforms.get(repository.platform_id)
+        try:
+            repositories.write(self._shelves(repository, saved_to, ready))
+        except (ToolError, OSError) as error:
+            if self._is_full(error):
+                return
+            if len(ready) > 1:
+                for build_list in ready:
+                    self._publish(repository, [build_list])
+                return
+            self._fail(ready[0], BuildStatus.PUBLISH_FAILED, str(error))
+            return
+        for build_list in ready:
+            self._lists.set_published(build_list, saved_to.subfolder, self._package_version(saved_to, build_list))
+            log.info("build list %s published into %s/%s", build_list.id, saved_to.name, repository.name)
+
+    def _is_ready(self, repository: Repository, build_list: BuildList) -> bool:
+        if not self._platforms.has_project(repository, build_list.project_id):
+            where = f"{repository.platform_name}/{repository.name}"
+            self._fail(build_list, BuildStatus.PUBLISH_FAILED, f"the project is not in the repository {where} any more")
+            return False
+        if gone := self._missing(self._lists.packages([build_list.run_pk])):
+            self._fail(build_list, BuildStatus.PACKAGES_FAIL, f"the file store has lost {gone}")
+            return False
+        return True
+
+    def _missing(self, packages: Iterable[PackageRow]) -> str:
+        lost = [package.file_name for package in packages if self._tools.depot.path(package.sha1) is None]
+        return ", ".join(lost)
+
+    def _shelves(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
+        """What the folders that change are to hold: what lies there, less what is replaced, and what comes."""
+        sub = saved_to.subfolder
+        replaced = {_key(build_list) for build_list in ready}
+        stays = [
+            found
+            for found in self._lists.published(repository.id)
+            if found.published_into == sub and _key(found) not in replaced
+        ]
+        changed = {(build_list.build_for_platform_id, build_list.arch_id) for build_list in ready}
+        return self._laid_out(repository, saved_to, sub, [*stays, *ready], changed)
+
+    def _laid_out(
+        self,
+        repository: Repository,
+        saved_to: Platform,
+        sub: str,
+        held: Sequence[BuildList],
+        changed: Iterable[tuple[int, int]],
+    ) -> list[Shelf]:
+        packages: dict[int, list[PackageRow]] = {}
+        for package in self._lists.packages(build_list.run_pk for build_list in held):
+            packages.setdefault(package.run_pk, []).append(package)
+        shelves: dict[Path, Shelf] = {}
+        for build_for_id, arch_id in changed:
+            build_for = self._platforms.get(build_for_id)
+            here = [found for found in held if found.build_for_platform_id == build_for_id]
+            binary = [p for found in here if found.arch_id == arch_id for p in packages.get(found.run_pk, ())]
+            source = [p for found in here for p in packages.get(found.run_pk, ())]
+            for arch, kind, found in (
+                (self._platforms.arch(arch_id).name, "binary", binary),
+                (SOURCES, "source", source),
+            ):
+                path = repositories.folder(
+                    self._tools.home.downloads,
+                    saved_to.name,
+                    build_for.name,
+                    is_personal=not saved_to.is_main,
+                    arch=arch,
+                    name=repository.name,
+                    sub=sub,
+                )
+                shelves[path] = Shelf(path, self._files(found, kind), build_for.distrib_type)
+        return list(shelves.values())
+
+    def _files(self, packages: Iterable[PackageRow], kind: str) -> dict[str, Path]:
+        folder = self._tools.depot.folder
+        return {package.file_name: folder / package.sha1 for package in packages if package.type == kind}
+
+    def _refresh(self, repository: Repository) -> None:
+        """A project has left it: what is published there is written anew."""
+        saved_to = self._platforms.get(repository.platform_id)
+        published = self._lists.published(repository.id)
+        for sub in SUBFOLDERS:
+            held = [found for found in published if found.published_into == sub]
+            needed = {_key(found)[1:] for found in held}
+            changed = [
+                key
+                for key in self._lists.ever_published(repository.id)
+                if key in needed or self._lies_there(repository, saved_to, key, sub)
+            ]
+            try:
+                repositories.write(self._laid_out(repository, saved_to, sub, held, changed))
+            except (ToolError, OSError) as error:
+                log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
+                return
+        self._lists.set_fresh(repository.id)
+
+    def _lies_there(self, repository: Repository, saved_to: Platform, key: tuple[int, int], sub: str) -> bool:
+        return repositories.folder(
+            self._tools.home.downloads,
+            saved_to.name,
+            self._platforms.get(key[0]).name,
+            is_personal=not saved_to.is_main,
+            arch=self._platforms.arch(key[1]).name,
+            name=repository.name,
+            sub=sub,
+        ).is_symlink()
+
+    def _package_version(self, saved_to: Platform, build_list: BuildList) -> str | None:
+        """Of its source package; of any other where it made none."""
+        packages = sorted(self._lists.packages([build_list.run_pk]), key=lambda package: package.type != "source")
+        if not packages:
+            return None
+        first = packages[0]
+        return f"{saved_to.name}-{first.version}" + (f"-{first.release}" if first.release else "")
+
+    # -- containers -----------------------------------------------------------------------------------------------
+
+    def _contain(self, build_list: BuildList) -> None:
+        packages = self._lists.packages([build_list.run_pk])
+        build_for = self._platforms.get(build_list.build_for_platform_id)
+        try:
+            if gone := self._missing(packages):
+                raise ToolError(f"the file store has lost {gone}")
+            shelves = []
+            for below, kind in ((None, "binary"), (SOURCES, "source")):
+                path = self._container(build_list, below)
+                shelves.append(Shelf(path, self._files(packages, kind), build_for.distrib_type))
+            repositories.write(shelves)
+        except (ToolError, OSError) as error:
+            if self._is_full(error):
+                return
+            log.warning("build list %s: no container: %s", build_list.id, error)
+            with GUARD:
+                self._lists.set_container(build_list, ContainerStatus.FAILED, [self._log(build_list, str(error))])
+            return
+        self._lists.set_container(build_list, ContainerStatus.PUBLISHED)
+
+    def _container(self, build_list: BuildList, below: str | None = None) -> Path:
+        """`below`: the folder of sources instead of that of the architecture."""
+        repository = self._platforms.repository(build_list.save_to_repository_id)
+        return repositories.container(
+            self._tools.home.downloads,
+            repository.platform_name,
+            build_list.id,
+            arch=below or self._platforms.arch(build_list.arch_id).name,
+            name=repository.name,
+        )
+
+    # -- what goes wrong ------------------------------------------------------------------------------------------
+
+    def _is_full(self, error: Exception) -> bool:
+        """A disk without room fails nothing: what waits goes on waiting."""
+        if isinstance(error, OSError) and is_trouble(error):
+            log.warning("publishing is put off: %s", error)
+            return True
+        return False
+
+    def _fail(self, build_list: BuildList, to: BuildStatus, words: str) -> None:
+        log.warning("build list %s could not be published: %s", build_list.id, words)
+        with GUARD:
+            self._lists.set_failed(build_list, to, [self._log(build_list, words)])
+
+    def _log(self, build_list: BuildList, words: str) -> NewFile:
+        stored = self._tools.depot.keep(io.BytesIO(f"{words}\n".encode()))
+        return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
+
+
+def _key(build_list: BuildList) -> Key:
+    return build_list.project_id, build_list.build_for_platform_id, build_list.arch_id

@@ -1,0 +1,436 @@
+"""Build lists: package builds as ABF knows them, with their packages, results and the files that are kept of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polylocal import clock
+from polylocal.errors import NotFound
+from polylocal.packages import statuses
+from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.statuses import Status
+from polylocal.store import package_status
+from polylocal.store.database import Database
+from polylocal.store.queries import Page
+from polylocal.store.rows import BuildList, PackageRow, Project, ResultRow, Run, StoredFile, User, row_of, rows_of
+from polylocal.store.runs import NewRun, insert, move
+
+_SELECT = """
+select l.*, r.id, r.uuid, r.project_id, r.user_id, r.created_at, r.started_at, r.finished_at, r.priority
+from build_lists l join runs r on r.pk = l.run_pk join projects j on j.id = r.project_id
+"""
+_VISIBLE = "r.deleted_at is null and j.deleted_at is null"
+_JSON = ("include_repos", "extra_repositories", "extra_build_lists", "extra_params")
+_SAME_KEY = (
+    "r.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
+    " and l.build_for_platform_id = :build_for_platform_id and l.arch_id = :arch_id"
+)
+Version = tuple[int | None, str, str]  # epoch, version, release
+
+
+@dataclass(frozen=True)
+class Where:
+    """Conditions over l (build_lists), r (its run), j (the project) and s (the platform that it is saved to)."""
+
+    conditions: Sequence[str] = ()
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class NewPackage:
+    sha1: str
+    file_name: str
+    name: str
+    type: str
+    epoch: int | None
+    version: str
+    release: str
+    size: int
+    dependent_packages: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NewFile:
+    sha1: str
+    file_name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What a build came to: its packages, and the other files that it left."""
+
+    packages: Sequence[NewPackage] = ()
+    results: Sequence[NewFile] = ()
+
+
+class BuildLists:
+    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
+        self._database = database
+        self._hint = hint
+
+    # -- made and found -------------------------------------------------------------------------------------------
+
+    def create(self, project: Project, user: User, run: NewRun, values: Mapping[str, Any]) -> BuildList:
+        """The run and its build list in one transaction: from here on it waits for its turn."""
+        row = {name: json.dumps(value) if name in _JSON else value for name, value in values.items()}
+        with self._database.write() as db:
+            pk = insert(db, project, user, run)
+            row |= {"run_pk": pk, "status": int(BuildStatus.WAITING), "updated_at": clock.now()}
+            row["last_published_commit_hash"] = _last_published_commit(db, {**row, "project_id": project.id})
+            columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
+            db.execute(f"insert into build_lists ({columns}) values ({marks})", row)
+            package_status.move(db, pk, BuildStatus.PENDING)
+        self._hint(pk)
+        return self.of_run(pk)
+
+    def get(self, build_list_id: int) -> BuildList:
+        return self._one(f"{_SELECT} where r.kind = 'package' and r.id = ? and {_VISIBLE}", (build_list_id,))
+
+    def of_run(self, run_pk: int) -> BuildList:
+        """Also finds what is deleted and not yet removed."""
+        return self._one(f"{_SELECT} where l.run_pk = ?", (run_pk,))
+
+    def by_ids(self, ids: Iterable[int]) -> list[BuildList]:
+        wanted = list(ids)
+        marks = ", ".join("?" * len(wanted))
+        return self._many(
+            f"{_SELECT} where r.kind = 'package' and r.id in ({marks}) and {_VISIBLE} order by r.id", wanted
+        )
+
+    def page(self, where: Where, page: Page) -> list[BuildList]:
+        """The last changed first."""
+        conditions = " and ".join([_VISIBLE, *where.conditions])
+        joins = (
+            "join repositories t on t.id = l.save_to_repository_id join platforms s on s.id = t.platform_id"
+            " join users o on o.id = j.user_id"
+        )
+        query = f"{_SELECT} {joins} where {conditions} order by l.updated_at desc, l.run_pk desc limit ? offset ?"
+        return self._many(query, (*where.values, page.limit, page.offset))
+
+    def packages(self, run_pks: Iterable[int]) -> list[PackageRow]:
+        pks = json.dumps(list(run_pks))
+        query = "select * from packages where run_pk in (select value from json_each(?)) order by id"
+        with self._database.read() as db:
+            return rows_of(PackageRow, db.execute(query, (pks,)))
+
+    def results(self, build_list: BuildList) -> list[ResultRow]:
+        with self._database.read() as db:
+            return rows_of(
+                ResultRow, db.execute("select * from results where run_pk = ? order by id", (build_list.run_pk,))
+            )
+
+    def figures(self, project: Project) -> list[tuple[int, int, float]]:
+        """Of a project's builds that came to packages: arch id, how many, average seconds."""
+        query = (
+            "select l.arch_id, count(*), avg((julianday(r.finished_at) - julianday(r.started_at)) * 86400)"
+            " from build_lists l join runs r on r.pk = l.run_pk"
+            " where r.project_id = ? and r.status = 'succeeded' group by l.arch_id order by l.arch_id"
+        )
+        with self._database.read() as db:
+            return [(row[0], row[1], row[2] or 0.0) for row in db.execute(query, (project.id,))]
+
+    # -- what people ask for --------------------------------------------------------------------------------------
+
+    def cancel(self, build_list: BuildList) -> bool:
+        """False: it is too late for that, or too early."""
+        with self._database.write() as db:
+            moved = package_status.move(db, build_list.run_pk, BuildStatus.CANCELING)
+            if moved:
+                db.execute(
+                    "update runs set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ?",
+                    (clock.now(), build_list.run_pk),
+                )
+        self._hint(build_list.run_pk)
+        return moved
+
+    def publish(self, build_list: BuildList, user: User, *, again: bool) -> bool:
+        """Have it published; `again`: also what is published already. False: not from where it is."""
+        among = statuses.PUBLISHABLE | ({BuildStatus.PUBLISHED} if again else frozenset())
+        return self._move(build_list, BuildStatus.PUBLISHING, among, user)
+
+    def reject(self, build_list: BuildList, user: User) -> bool:
+        return self._move(build_list, BuildStatus.REJECTED, statuses.REJECTABLE, user)
+
+    def hint(self) -> None:
+        """Something has changed that builds wait for."""
+        self._hint(0)
+
+    def ask_for_container(self, build_list: BuildList) -> bool:
+        with self._database.write() as db:
+            moved = _ask_for_container(db, build_list.run_pk)
+        self._hint(build_list.run_pk)
+        return moved
+
+    def _move(self, build_list: BuildList, to: BuildStatus, among: frozenset[BuildStatus], user: User) -> bool:
+        with self._database.write() as db:
+            moved = package_status.move(db, build_list.run_pk, to, among)
+            if moved:
+                db.execute("update build_lists set publisher_id = ? where run_pk = ?", (user.id, build_list.run_pk))
+        self._hint(build_list.run_pk)
+        return moved
+
+    # -- what the runner does -------------------------------------------------------------------------------------
+
+    def conclude(
+        self,
+        run: Run,
+        to: Status,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None,
+        recorded: Mapping[str, Any],
+        harvest: Harvest,
+        is_newer: Callable[[Version, Version, bool], bool],
+    ) -> bool:
+        """The end of a build: its status, what it left, and what follows by itself, in one transaction.
+
+        `is_newer(version, published, equal_is_enough)` compares source packages. False: the run had moved on.
+        """
+        with self._database.write() as db:
+            if not move(db, run.pk, to, message, details, None, recorded):
+                return False
+            _keep(db, run, harvest)
+            build_list = row_of(BuildList, db.execute(f"{_SELECT} where l.run_pk = ?", (run.pk,)).fetchone())
+            if build_list.status in statuses.CONTAINABLE and build_list.auto_create_container:
+                _ask_for_container(db, run.pk)
+            if build_list.status == BuildStatus.COMPLETE and _goes_on_by_itself(db, build_list, is_newer):
+                package_status.move(db, run.pk, BuildStatus.PUBLISHING, statuses.PUBLISHABLE)
+        self._hint(run.pk)
+        return True
+
+    def to_publish(self) -> list[BuildList]:
+        """What waits to be published into a repository that nobody has locked, oldest first."""
+        return self._many(
+            f"{_SELECT} join repositories t on t.id = l.save_to_repository_id"
+            f" where l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE} order by l.run_pk"
+        )
+
+    def to_contain(self) -> list[BuildList]:
+        """What waits for its container."""
+        return self._many(
+            f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHING)} and {_VISIBLE} order by l.run_pk"
+        )
+
+    def published(self, repository_id: int) -> list[BuildList]:
+        """Whose packages lie in a repository now, in the order of their publication."""
+        return self._many(
+            f"{_SELECT} where l.save_to_repository_id = ? and l.published_into is not null and {_VISIBLE}"
+            " order by l.published_at, l.run_pk",
+            (repository_id,),
+        )
+
+    def ever_published(self, repository_id: int) -> list[tuple[int, int]]:
+        """For which platforms and architectures anything was: what lies there may be written anew."""
+        query = (
+            "select distinct build_for_platform_id, arch_id from build_lists"
+            " where save_to_repository_id = ? and published_at is not null"
+        )
+        with self._database.read() as db:
+            return [(row[0], row[1]) for row in db.execute(query, (repository_id,))]
+
+    def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
+        """It lies in its repository, and those of the same project that lay there before lie there no more."""
+        with self._database.write() as db:
+            if not package_status.move(db, build_list.run_pk, BuildStatus.PUBLISHED):
+                return False
+            key = {name: getattr(build_list, name) for name in _KEY}
+            among = f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+            db.execute(
+                f"update build_lists set published_into = null where published_into = :into and run_pk in ({among})",
+                {**key, "into": into},
+            )
+            db.execute(
+                "update build_lists set published_into = ?, published_at = ?, package_version = ? where run_pk = ?",
+                (into, clock.now(), package_version, build_list.run_pk),
+            )
+        self._hint(build_list.run_pk)
+        return True
+
+    def set_failed(self, build_list: BuildList, to: BuildStatus, files: Sequence[NewFile]) -> None:
+        """It could not be published; `files` say why."""
+        with self._database.write() as db:
+            if package_status.move(db, build_list.run_pk, to):
+                _keep_results(db, build_list.run_pk, files)
+        self._hint(build_list.run_pk)
+
+    def set_container(self, build_list: BuildList, to: ContainerStatus, files: Sequence[NewFile] = ()) -> None:
+        with self._database.write() as db:
+            db.execute(
+                "update build_lists set container_status = ?, updated_at = ? where run_pk = ? and container_status = ?",
+                (int(to), clock.now(), build_list.run_pk, int(ContainerStatus.PUBLISHING)),
+            )
+            _keep_results(db, build_list.run_pk, files)
+        self._hint(build_list.run_pk)
+
+    def published_repositories(self) -> list[int]:
+        """Repositories that packages are to lie in."""
+        query = "select distinct save_to_repository_id from build_lists where published_into is not null"
+        with self._database.read() as db:
+            return [row[0] for row in db.execute(query)]
+
+    def contained(self) -> list[BuildList]:
+        """Those that have a container."""
+        return self._many(f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHED)} and {_VISIBLE}")
+
+    def contain_again(self, build_list: BuildList) -> None:
+        """Its container is lost, and is to be made again."""
+        with self._database.write() as db:
+            db.execute(
+                "update build_lists set container_status = ? where run_pk = ?",
+                (int(ContainerStatus.PUBLISHING), build_list.run_pk),
+            )
+
+    def set_stale(self, repository_id: int) -> None:
+        with self._database.write() as db:
+            db.execute("update repositories set is_stale = 1 where id = ?", (repository_id,))
+
+    def stale_repositories(self) -> list[int]:
+        """Those whose content is to be written anew, and that nobody has locked."""
+        with self._database.read() as db:
+            return [row["id"] for row in db.execute("select id from repositories where is_stale and not is_locked")]
+
+    def set_fresh(self, repository_id: int) -> None:
+        with self._database.write() as db:
+            db.execute("update repositories set is_stale = 0 where id = ?", (repository_id,))
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def keep_file(self, sha1: str, file_name: str, size: int, user: User) -> None:
+        """A file that a person uploads. Idempotent."""
+        with self._database.write() as db:
+            _store(db, NewFile(sha1, file_name, size), user.id, is_uploaded=True)
+
+    def file(self, sha1: str) -> StoredFile:
+        with self._database.read() as db:
+            row = db.execute("select * from stored_files where sha1 = ?", (sha1,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(StoredFile, row)
+
+    def projects_with(self, sha1: str) -> list[int]:
+        """Whose builds have this file."""
+        held = "select run_pk from packages where sha1 = ?1 union select run_pk from results where sha1 = ?1"
+        query = f"select distinct project_id from runs where pk in ({held})"
+        with self._database.read() as db:
+            return [row["project_id"] for row in db.execute(query, (sha1,))]
+
+    def forget_files(self) -> list[str]:
+        """Files that no build has any more and nobody uploaded: their rows go. Returns their sha1."""
+        unused = (
+            "not is_uploaded and not exists (select 1 from packages p where p.sha1 = stored_files.sha1)"
+            " and not exists (select 1 from results e where e.sha1 = stored_files.sha1)"
+        )
+        with self._database.write() as db:
+            return [row["sha1"] for row in db.execute(f"delete from stored_files where {unused} returning sha1")]
+
+    def _one(self, query: str, values: Sequence[Any]) -> BuildList:
+        found = self._many(query, values)
+        if not found:
+            raise NotFound
+        return found[0]
+
+    def _many(self, query: str, values: Sequence[Any] = ()) -> list[BuildList]:
+        with self._database.read() as db:
+            return rows_of(BuildList, db.execute(query, tuple(values)))
+
+
+_KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
+
+
+def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> str | None:
+    query = (
+        f"select l.commit_hash from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+        f" and l.status = {int(BuildStatus.PUBLISHED)} order by l.published_at desc, l.run_pk desc limit 1"
+    )
+    row = db.execute(query, {name: key[name] for name in _KEY}).fetchone()
+    return row["commit_hash"] if row else None
+
+
+def _ask_for_container(db: sqlite3.Connection, run_pk: int) -> bool:
+    asked = db.execute(
+        "update build_lists set container_status = ?, updated_at = ? where run_pk = ?"
+        f" and status in {statuses.listed(statuses.CONTAINABLE)}"
+        f" and container_status in {statuses.listed(statuses.CONTAINER_REQUESTS)}",
+        (int(ContainerStatus.PUBLISHING), clock.now(), run_pk),
+    )
+    return asked.rowcount > 0
+
+
+def _goes_on_by_itself(
+    db: sqlite3.Connection, build_list: BuildList, is_newer: Callable[[Version, Version, bool], bool]
+) -> bool:
+    """Whether auto-publish fires: it is wanted, allowed, and there is something new."""
+    saved_to = db.execute(
+        "select t.publish_without_qa, p.released, p.platform_type, exists (select 1 from repository_projects h"
+        " where h.repository_id = t.id and h.project_id = ?) as has_project"
+        " from repositories t join platforms p on p.id = t.platform_id where t.id = ?",
+        (build_list.project_id, build_list.save_to_repository_id),
+    ).fetchone()
+    if build_list.auto_publish_status != "default" or not saved_to["publish_without_qa"] or not saved_to["has_project"]:
+        return False
+    if saved_to["platform_type"] == "main" and not _all_published(db, build_list.extra_build_lists):
+        return False
+    key = {name: getattr(build_list, name) for name in _KEY}
+    last = db.execute(
+        f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+        " and l.published_into is not null order by l.published_at desc, l.run_pk desc limit 1",
+        key,
+    ).fetchone()
+    if last is None:
+        return True
+    mine, published = _source_version(db, build_list.run_pk), _source_version(db, last["run_pk"])
+    return mine is not None and (published is None or is_newer(mine, published, not saved_to["released"]))
+
+
+def _all_published(db: sqlite3.Connection, ids: Sequence[int]) -> bool:
+    query = (
+        "select count(*) from build_lists l join runs r on r.pk = l.run_pk where r.kind = 'package'"
+        f" and r.id in (select value from json_each(?)) and l.status = {int(BuildStatus.PUBLISHED)}"
+    )
+    found: int = db.execute(query, (json.dumps(list(ids)),)).fetchone()[0]
+    return found == len(set(ids))
+
+
+def _source_version(db: sqlite3.Connection, run_pk: int) -> Version | None:
+    """Of the source package; of any other where a build made none."""
+    row = db.execute(
+        "select epoch, version, release from packages where run_pk = ? order by type = 'source' desc, id limit 1",
+        (run_pk,),
+    ).fetchone()
+    return (row["epoch"], row["version"], row["release"]) if row else None
+
+
+def _keep(db: sqlite3.Connection, run: Run, harvest: Harvest) -> None:
+    now = clock.now()
+    for package in harvest.packages:
+        _store(db, NewFile(package.sha1, package.file_name, package.size), run.user_id)
+        db.execute(
+            "insert into packages (run_pk, sha1, file_name, name, type, epoch, version, release, size,"
+            " dependent_packages, updated_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (run.pk, package.sha1, package.file_name, package.name, package.type, package.epoch, package.version)
+            + (package.release, package.size, json.dumps(list(package.dependent_packages)), now),
+        )
+    _keep_results(db, run.pk, harvest.results)
+
+
+def _keep_results(db: sqlite3.Connection, run_pk: int, files: Sequence[NewFile]) -> None:
+    for file in files:
+        user = db.execute("select user_id from runs where pk = ?", (run_pk,)).fetchone()
+        _store(db, file, user["user_id"])
+        db.execute(
+            "insert into results (run_pk, sha1, file_name, size, created_at) values (?, ?, ?, ?, ?)",
+            (run_pk, file.sha1, file.file_name, file.size, clock.now()),
+        )
+
+
+def _store(db: sqlite3.Connection, file: NewFile, user_id: int | None, *, is_uploaded: bool = False) -> None:
+    db.execute(
+        "insert into stored_files (sha1, file_name, size, user_id, is_uploaded, created_at) values (?, ?, ?, ?, ?, ?)"
+        " on conflict do update set is_uploaded = max(is_uploaded, excluded.is_uploaded)",
+        (file.sha1, file.file_name, file.size, user_id, is_uploaded, clock.now()),
+    )

@@ -1,0 +1,39 @@
+"""The status of a build list moves here, and nowhere else."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from polylocal import clock
+from polylocal.packages import statuses
+from polylocal.packages.statuses import BuildStatus
+
+
+def move(db: sqlite3.Connection, run_pk: int, to: BuildStatus, among: frozenset[BuildStatus] | None = None) -> bool:
+    """Move a build list, if it is where one may come from; `among`: from these alone. In the caller's transaction."""
+    sources = statuses.sources(to) if among is None else among
+    moved = db.execute(
+        f"update build_lists set status = ?, updated_at = max(updated_at, ?)"
+        f" where run_pk = ? and status in {statuses.listed(sources)}",
+        (int(to), clock.now(), run_pk),
+    )
+    return moved.rowcount > 0
+
+
+def follow(db: sqlite3.Connection, run_pk: int) -> None:
+    """The run has moved: what that means for its build list."""
+    row = db.execute(
+        "select r.status, r.exit_code, r.stop_reason, l.status as build_status from runs r"
+        " join build_lists l on l.run_pk = r.pk where r.pk = ?",
+        (run_pk,),
+    ).fetchone()
+    if row is None:
+        return
+    to = statuses.of_run(
+        row["status"],
+        row["exit_code"],
+        is_canceled=row["build_status"] == BuildStatus.CANCELING,
+        was_overdue=row["stop_reason"] is not None,
+    )
+    if to != row["build_status"]:
+        move(db, run_pk, to)

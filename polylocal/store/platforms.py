@@ -1,0 +1,216 @@
+"""Platforms, the repositories in them, and which projects may publish there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from polylocal import clock
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.store.database import Database
+from polylocal.store.queries import Page
+from polylocal.store.rows import Arch, Platform, Project, Repository, User, row_of, rows_of
+
+_PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.id = p.owner_id"
+_REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
+_SEEN = "(? or p.is_open or p.owner_id = ?)"
+_PLATFORM_COLUMNS = frozenset(
+    "name owner_id description distrib_type is_open released default_branch build_image build_command build_network"
+    " time_living".split()
+)
+_REPOSITORY_COLUMNS = frozenset({"name", "description", "publish_without_qa", "is_locked"})
+
+
+class Platforms:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- platforms ------------------------------------------------------------------------------------------------
+
+    def create(self, owner: User, values: Mapping[str, Any]) -> Platform:
+        """A main platform. Raises InvalidInput for a name that is taken."""
+        now = clock.now()
+        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
+        row |= {"owner_id": owner.id, "platform_type": "main", "created_at": now, "updated_at": now}
+        return self.get(self._insert("platforms", row, "Name has already been taken"))
+
+    def get(self, platform_id: int) -> Platform:
+        with self._database.read() as db:
+            row = db.execute(f"{_PLATFORM} where p.id = ?", (platform_id,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(Platform, row)
+
+    def named(self, name: str) -> Platform:
+        with self._database.read() as db:
+            row = db.execute(f"{_PLATFORM} where p.name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(Platform, row)
+
+    def page(
+        self, user: User, page: Page, *, platform_type: str | None = None, name_like: str | None = None
+    ) -> list[Platform]:
+        """Those that a user may see, oldest first; `name_like` is a part of the name, whatever its case."""
+        where = _SEEN
+        values: list[Any] = [user.is_superuser, user.id]
+        if platform_type:
+            where, values = f"{where} and p.platform_type = ?", [*values, platform_type]
+        if name_like:
+            where, values = f"{where} and instr(casefold(p.name), casefold(?))", [*values, name_like]
+        query = f"{_PLATFORM} where {where} order by p.id limit ? offset ?"
+        with self._database.read() as db:
+            return rows_of(Platform, db.execute(query, (*values, page.limit, page.offset)))
+
+    def update(self, platform: Platform, values: Mapping[str, Any]) -> Platform:
+        """Released once, released for good: from then on its repositories have QA. Raises InvalidInput."""
+        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
+        if platform.released:
+            row.pop("released", None)
+        self._update("platforms", platform.id, row, "Name has already been taken")
+        if row.get("released"):
+            with self._database.write() as db:
+                db.execute("update repositories set publish_without_qa = 0 where platform_id = ?", (platform.id,))
+        return self.get(platform.id)
+
+    # -- repositories ---------------------------------------------------------------------------------------------
+
+    def add_repository(self, platform: Platform, values: Mapping[str, Any]) -> Repository:
+        now = clock.now()
+        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
+        row |= {"platform_id": platform.id, "created_at": now, "updated_at": now}
+        if platform.released:
+            row["publish_without_qa"] = False
+        return self.repository(self._insert("repositories", row, "Name has already been taken"))
+
+    def repository(self, repository_id: int) -> Repository:
+        with self._database.read() as db:
+            row = db.execute(f"{_REPOSITORY} where t.id = ?", (repository_id,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(Repository, row)
+
+    def repositories(self, platforms: Iterable[int]) -> list[Repository]:
+        """Of these platforms, oldest first."""
+        return self._repositories("t.platform_id", platforms)
+
+    def repositories_by_id(self, ids: Iterable[int]) -> list[Repository]:
+        return self._repositories("t.id", ids)
+
+    def _repositories(self, column: str, ids: Iterable[int]) -> list[Repository]:
+        marks, values = _marks(ids)
+        with self._database.read() as db:
+            return rows_of(Repository, db.execute(f"{_REPOSITORY} where {column} in ({marks}) order by t.id", values))
+
+    def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
+        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
+        if self.get(repository.platform_id).released:
+            row.pop("publish_without_qa", None)
+        self._update("repositories", repository.id, row, "Name has already been taken")
+        return self.repository(repository.id)
+
+    # -- projects in repositories ---------------------------------------------------------------------------------
+
+    def holding(self, project: Project) -> list[Repository]:
+        """The repositories that a project is in."""
+        query = (
+            f"{_REPOSITORY} join repository_projects h on h.repository_id = t.id where h.project_id = ? order by t.id"
+        )
+        with self._database.read() as db:
+            return rows_of(Repository, db.execute(query, (project.id,)))
+
+    def add_project(self, repository: Repository, project: Project) -> None:
+        """Idempotent. Raises InvalidInput: another repository of the same platform has it."""
+        elsewhere = (
+            "select t.name from repository_projects h join repositories t on t.id = h.repository_id"
+            " where h.project_id = ? and t.platform_id = ? and t.id <> ?"
+        )
+        with self._database.write() as db:
+            found = db.execute(elsewhere, (project.id, repository.platform_id, repository.id)).fetchone()
+            if found:
+                raise InvalidInput([f"error: the repository `{found['name']}` of this platform has the project"])
+            db.execute("insert or ignore into repository_projects values (?, ?)", (repository.id, project.id))
+
+    def remove_project(self, repository: Repository, project: Project) -> None:
+        """Idempotent. What was published of it goes from the repository, as soon as nobody has locked that."""
+        with self._database.write() as db:
+            db.execute(
+                "delete from repository_projects where repository_id = ? and project_id = ?",
+                (repository.id, project.id),
+            )
+            forget_published(db, "save_to_repository_id = ? and r.project_id = ?", (repository.id, project.id))
+
+    def projects_of(self, repository: Repository, page: Page) -> list[int]:
+        query = (
+            "select project_id from repository_projects where repository_id = ? order by project_id limit ? offset ?"
+        )
+        with self._database.read() as db:
+            return [row["project_id"] for row in db.execute(query, (repository.id, page.limit, page.offset))]
+
+    def has_project(self, repository: Repository, project_id: int) -> bool:
+        query = "select 1 from repository_projects where repository_id = ? and project_id = ?"
+        with self._database.read() as db:
+            return db.execute(query, (repository.id, project_id)).fetchone() is not None
+
+    # -- architectures --------------------------------------------------------------------------------------------
+
+    def arches(self, names: Iterable[str]) -> list[Arch]:
+        """These architectures, each with the number that it has had since it was first named."""
+        wanted = list(names)
+        marks = ", ".join("?" * len(wanted))
+        query = f"select * from arches where name in ({marks}) order by id"
+        with self._database.read() as db:
+            found = rows_of(Arch, db.execute(query, wanted))
+        if len(found) == len(set(wanted)):
+            return found
+        with self._database.write() as db:
+            db.executemany("insert or ignore into arches (name) values (?)", [(name,) for name in wanted])
+            return rows_of(Arch, db.execute(query, wanted))
+
+    def arch(self, arch_id: int) -> Arch:
+        with self._database.read() as db:
+            row = db.execute("select * from arches where id = ?", (arch_id,)).fetchone()
+        if row is None:
+            raise NotFound
+        return row_of(Arch, row)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _insert(self, table: str, row: Mapping[str, Any], taken: str) -> int:
+        columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
+        try:
+            with self._database.write() as db:
+                found: int = db.execute(
+                    f"insert into {table} ({columns}) values ({marks}) returning id", dict(row)
+                ).fetchone()[0]
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput([taken]) from error
+        return found
+
+    def _update(self, table: str, row_id: int, row: Mapping[str, Any], taken: str) -> None:
+        sets = "".join(f"{column} = :{column}, " for column in row)
+        try:
+            with self._database.write() as db:
+                db.execute(
+                    f"update {table} set {sets} updated_at = :now where id = :id",
+                    {**row, "now": clock.now(), "id": row_id},
+                )
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput([taken]) from error
+
+
+def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:
+    """What these build lists have published is to leave its repository. In the caller's transaction."""
+    among = f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {condition}"
+    db.execute(
+        "update repositories set is_stale = 1 where id in (select save_to_repository_id from build_lists"
+        f" where published_into is not null and run_pk in ({among}))",
+        values,
+    )
+    db.execute(f"update build_lists set published_into = null where run_pk in ({among})", values)
+
+
+def _marks(ids: Iterable[int]) -> tuple[str, list[int]]:
+    values = list(ids)
+    return ", ".join("?" * len(values)), values
