@@ -88,9 +88,26 @@ def _furnish(services: Services, known: Mapping[str, Person], tokens: Mapping[st
     )
 
 
+def copy(made: Made, home: Path) -> None:
+    """Without git's examples of hooks, which are most of the files."""
+    shutil.copytree(made.home, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sample"))
+
+
+@pytest.fixture(scope="module")
+def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """One farm for all rows of a table: each makes what it needs, and leaves the rest as it is."""
+    home = tmp_path_factory.mktemp("shared")
+    copy(farm_at_rest, home)
+    ids = farm_at_rest.ids
+    services = Services(load(home=home), Store(load(home=home).folders.database))
+    with InProcess(build(services)) as http:
+        yield Farm(services, services.store, ids, **people(http, ids.people, ids.tokens))
+    services.store.close()
+
+
 @pytest.fixture
 def store(settings: Settings, farm_at_rest: Made) -> Iterator[Store]:
-    shutil.copytree(farm_at_rest.home, settings.home, dirs_exist_ok=True)
+    copy(farm_at_rest, settings.home)
     made = Store(settings.folders.database)
     yield made
     made.close()

@@ -68,73 +68,73 @@ def check_refused(farm: Farm, by: Person, build_list: int, action: str) -> None:
         *(("publish", status) for status in sorted(STATUSES - {6000})),  # of that one the rights decide
     ],
 )
-def test_every_action_in_every_status(action: str, status: int, farm: Farm) -> None:
+def test_every_action_in_every_status(action: str, status: int, shared: Farm) -> None:
     """By the owner of the project, into a repository without QA."""
-    build_list = farm.new(status=status)
+    build_list = shared.new(status=status)
     check = check_done if status in LEGAL[action] else check_refused
-    check(farm, farm.ivan, build_list, action)
+    check(shared, shared.ivan, build_list, action)
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_rejecting_in_every_status(status: int, farm: Farm) -> None:
+def test_rejecting_in_every_status(status: int, shared: Farm) -> None:
     """By an admin of the platform, in a repository with QA."""
-    build_list = farm.new(farm.for_lts(), status=status)
+    build_list = shared.new(shared.for_lts(), status=status)
     check = check_done if status in LEGAL["reject_publish"] else check_refused
-    check(farm, farm.olga, build_list, "reject_publish")
+    check(shared, shared.olga, build_list, "reject_publish")
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_nothing_is_rejected_without_qa(status: int, farm: Farm) -> None:
-    check_refused(farm, farm.root, farm.new(status=status), "reject_publish")
+def test_nothing_is_rejected_without_qa(status: int, shared: Farm) -> None:
+    check_refused(shared, shared.root, shared.new(status=status), "reject_publish")
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_publishing_by_an_admin_in_every_status(status: int, farm: Farm) -> None:
+def test_publishing_by_an_admin_in_every_status(status: int, shared: Farm) -> None:
     """An admin may publish once more what is published."""
-    build_list = farm.new(farm.for_lts(), status=status)
+    build_list = shared.new(shared.for_lts(), status=status)
     check = check_done if status in LEGAL["publish"] | {6000} else check_refused
-    check(farm, farm.olga, build_list, "publish")
+    check(shared, shared.olga, build_list, "publish")
 
 
 @pytest.mark.parametrize("status", [0, 11000])
 @pytest.mark.parametrize("container", [4000, 6000, 7000, 8000])
-def test_a_container_in_every_status_of_its_own(container: int, status: int, farm: Farm) -> None:
-    build_list = farm.new(status=status, container_status=container)
+def test_a_container_in_every_status_of_its_own(container: int, status: int, shared: Farm) -> None:
+    build_list = shared.new(status=status, container_status=container)
     check = check_done if container in (4000, 8000) else check_refused
-    check(farm, farm.ivan, build_list, "create_container")
+    check(shared, shared.ivan, build_list, "create_container")
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_second_time_is_refused(action: str, farm: Farm) -> None:
-    build_list = farm.new(farm.for_lts(), status=min(LEGAL[action]))
-    check_done(farm, farm.root, build_list, action)
-    check_refused(farm, farm.root, build_list, action)
+def test_a_second_time_is_refused(action: str, shared: Farm) -> None:
+    build_list = shared.new(shared.for_lts(), status=min(LEGAL[action]))
+    check_done(shared, shared.root, build_list, action)
+    check_refused(shared, shared.root, build_list, action)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_was_refused_can_be_done_later(action: str, farm: Farm) -> None:
-    build_list = farm.new(farm.for_lts(), status=666)
-    check_refused(farm, farm.root, build_list, action)
-    farm.set(build_list, status=min(LEGAL[action]))
-    check_done(farm, farm.root, build_list, action)
+def test_what_was_refused_can_be_done_later(action: str, shared: Farm) -> None:
+    build_list = shared.new(shared.for_lts(), status=666)
+    check_refused(shared, shared.root, build_list, action)
+    shared.set(build_list, status=min(LEGAL[action]))
+    check_done(shared, shared.root, build_list, action)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_others_are_left_alone(action: str, farm: Farm) -> None:
-    build_list, other = (farm.new(farm.for_lts(), status=min(LEGAL[action])) for _ in range(2))
-    before = farm.row(other)
-    check_done(farm, farm.root, build_list, action)
-    assert farm.row(other) == before
+def test_others_are_left_alone(action: str, shared: Farm) -> None:
+    build_list, other = (shared.new(shared.for_lts(), status=min(LEGAL[action])) for _ in range(2))
+    before = shared.row(other)
+    check_done(shared, shared.root, build_list, action)
+    assert shared.row(other) == before
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_action_is_a_change(action: str, farm: Farm) -> None:
-    first = farm.new(farm.for_lts(), status=min(LEGAL[action]))
-    farm.new()
-    earlier = farm.show(first)["updated_at"]
-    check_done(farm, farm.root, first, action)
-    assert earlier <= farm.show(first)["updated_at"] <= time.time()
-    newest = farm.root.get("build_lists.json?filter[ownership]=everything").json()["build_lists"][0]
+def test_an_action_is_a_change(action: str, shared: Farm) -> None:
+    first = shared.new(shared.for_lts(), status=min(LEGAL[action]))
+    shared.new()
+    earlier = shared.show(first)["updated_at"]
+    check_done(shared, shared.root, first, action)
+    assert earlier <= shared.show(first)["updated_at"] <= time.time()
+    newest = shared.root.get("build_lists.json?filter[ownership]=everything").json()["build_lists"][0]
     assert newest["id"] == first
 
 

@@ -59,23 +59,23 @@ def test_the_errors_byte_for_byte(farm: Farm) -> None:
         "search/nosuch.json",
     ],
 )
-def test_what_is_not_there(path: str, farm: Farm) -> None:
-    answer = farm.root.get(path)
+def test_what_is_not_there(path: str, shared: Farm) -> None:
+    answer = shared.root.get(path)
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
 @pytest.mark.parametrize("action", ["cancel", "publish", "create_container", "reject_publish"])
-def test_an_action_on_what_is_not_there(action: str, farm: Farm) -> None:
+def test_an_action_on_what_is_not_there(action: str, shared: Farm) -> None:
     for build_list in ("999", "nosuch", str(2**63)):
-        answer = farm.root.put(f"build_lists/{build_list}/{action}.json")
+        answer = shared.root.put(f"build_lists/{build_list}/{action}.json")
         assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
-def test_actions_are_puts(farm: Farm) -> None:
-    build_list = farm.new()
+def test_actions_are_puts(shared: Farm) -> None:
+    build_list = shared.new()
     for method in ("GET", "POST", "DELETE", "PATCH"):
-        assert farm.ivan(method, f"build_lists/{build_list}/cancel.json").status_code in (404, 405)
-    assert farm.row(build_list)["status"] == 2000
+        assert shared.ivan(method, f"build_lists/{build_list}/cancel.json").status_code in (404, 405)
+    assert shared.row(build_list)["status"] == 2000
 
 
 def test_a_build_list_is_never_destroyed(farm: Farm) -> None:
@@ -88,8 +88,8 @@ def test_a_build_list_is_never_destroyed(farm: Farm) -> None:
     assert farm.show(build_list)["status"] == 2000
 
 
-def test_what_is_well_is_json_too(farm: Farm) -> None:
-    for answer in (farm.ivan.get("build_lists.json"), farm.ivan.post("build_lists.json", farm.body())):
+def test_what_is_well_is_json_too(shared: Farm) -> None:
+    for answer in (shared.ivan.get("build_lists.json"), shared.ivan.post("build_lists.json", shared.body())):
         assert answer.status_code == 200
         assert answer.headers["content-type"].replace(" ", "").lower() == JSON.replace(" ", "")
 
@@ -126,11 +126,11 @@ def test_pages_have_20_and_at_most_100(farm: Farm) -> None:
 @pytest.mark.parametrize(
     "query", ["page=x", "per_page=x", "page=-1", f"page={2**63}", f"per_page={'9' * 400}", "page=²"]
 )
-def test_pages_that_make_no_sense(query: str, farm: Farm) -> None:
-    farm.new()
-    answer = farm.ivan.get(f"build_lists.json?{query}")
+def test_pages_that_make_no_sense(query: str, shared: Farm) -> None:
+    shared.new()
+    answer = shared.ivan.get(f"build_lists.json?{query}")
     assert answer.status_code == 200
-    assert len(answer.json()["build_lists"]) <= 1
+    assert sorted(answer.json()) == ["build_lists", "url"]
 
 
 @pytest.mark.parametrize(
@@ -156,27 +156,27 @@ def test_other_lists_have_pages_too(path: str, word: str, farm: Farm) -> None:
 # -- how values are written -----------------------------------------------------------------------------------------
 
 
-def test_ids_and_booleans_as_texts(farm: Farm) -> None:
-    values: Json = {name: str(value) for name, value in farm.for_personal()["build_list"].items()}
-    values |= {"include_repos": [str(farm.ids.rosa)], "auto_publish": "false", "use_save_to_repository": "false"}
+def test_ids_and_booleans_as_texts(shared: Farm) -> None:
+    values: Json = {name: str(value) for name, value in shared.for_personal()["build_list"].items()}
+    values |= {"include_repos": [str(shared.ids.rosa)], "auto_publish": "false", "use_save_to_repository": "false"}
     values |= {"use_extra_tests": "true", "save_buildroot": "1", "use_cached_chroot": "0"}
-    made = farm.show(farm.new({"build_list": values}))
-    assert made["project"]["id"] == farm.ids.evil_tools
-    assert [item["id"] for item in made["include_repos"]] == [farm.ids.rosa]
+    made = shared.show(shared.new({"build_list": values}))
+    assert made["project"]["id"] == shared.ids.evil_tools
+    assert [item["id"] for item in made["include_repos"]] == [shared.ids.rosa]
     assert (made["auto_publish"], made["use_save_to_repository"]) == (False, False)
     assert (made["use_extra_tests"], made["save_buildroot"], made["use_cached_chroot"]) == (True, True, False)
 
 
-def test_unknown_keys_are_dropped(farm: Farm) -> None:
-    body = farm.body(nosuch=1, id=77, status=6000, user_id=farm.ids.people["root"], priority=1000)
-    made = farm.show(farm.new({**body, "nothing": 1}))
+def test_unknown_keys_are_dropped(shared: Farm) -> None:
+    body = shared.body(nosuch=1, id=77, status=6000, user_id=shared.ids.people["root"], priority=1000)
+    made = shared.show(shared.new({**body, "nothing": 1}))
     assert (made["status"], made["user"]["uname"], made["priority"]) == (2000, "ivan", 50)
     assert made["id"] != 77
 
 
 @pytest.mark.parametrize("body", [None, {}, {"nothing": 1}, [], "text", 1])
-def test_an_action_needs_no_body_and_minds_none(body: object, farm: Farm) -> None:
-    answer = farm.ivan.put(f"build_lists/{farm.new()}/cancel.json", body)
+def test_an_action_needs_no_body_and_minds_none(body: object, shared: Farm) -> None:
+    answer = shared.ivan.put(f"build_lists/{shared.new()}/cancel.json", body)
     assert (answer.status_code, answer.json()["build_list"]["message"]) == (200, "Build canceled")
 
 

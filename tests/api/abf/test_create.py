@@ -7,17 +7,17 @@ import pytest
 from .farm import CODE, FORBIDDEN, Farm, Json
 
 
-def test_the_answer(farm: Farm) -> None:
-    answer = farm.ivan.post("build_lists.json", farm.body())
+def test_the_answer(shared: Farm) -> None:
+    answer = shared.ivan.post("build_lists.json", shared.body())
     number = answer.json()["build_list"]["id"]
     assert isinstance(number, int)
     assert answer.status_code == 200
     assert answer.json() == {"build_list": {"id": number, "message": "BuildList has been created successfully"}}
-    assert farm.show(number)["status"] == 2000
+    assert shared.show(number)["status"] == 2000
 
 
-def test_each_has_a_number_of_its_own(farm: Farm) -> None:
-    numbers = [farm.new(), farm.new(farm.of_secret_tools()), farm.new(farm.for_lts())]
+def test_each_has_a_number_of_its_own(shared: Farm) -> None:
+    numbers = [shared.new(), shared.new(shared.of_secret_tools()), shared.new(shared.for_lts())]
     assert len(set(numbers)) == 3
     assert numbers == sorted(numbers)
 
@@ -30,10 +30,10 @@ def test_without_a_commit_the_newest_of_the_branch_is_taken(empty: object, farm:
 
 
 @pytest.mark.parametrize("empty", [None, "", ...])
-def test_without_a_version_the_commit_is_the_version(empty: object, farm: Farm) -> None:
-    farm.put_code(farm.ids.evil_tools, {**CODE, "a": "1"})
-    made = farm.show(farm.new(farm.body(project_version=empty)))
-    assert (made["commit_hash"], made["project_version"]) == (farm.ids.commit, farm.ids.commit)
+def test_without_a_version_the_commit_is_the_version(empty: object, shared: Farm) -> None:
+    shared.put_code(shared.ids.evil_tools, {**CODE, "a": "1"})
+    made = shared.show(shared.new(shared.body(project_version=empty)))
+    assert (made["commit_hash"], made["project_version"]) == (shared.ids.commit, shared.ids.commit)
 
 
 def test_an_older_commit(farm: Farm) -> None:
@@ -46,21 +46,21 @@ def test_a_short_commit_is_kept_whole(farm: Farm) -> None:
     assert made["commit_hash"] == farm.ids.commit
 
 
-def test_repositories_are_counted_once(farm: Farm) -> None:
-    ids = farm.ids
-    made = farm.show(farm.new(farm.body(include_repos=[ids.contrib, ids.rosa, ids.contrib, str(ids.rosa)])))
+def test_repositories_are_counted_once(shared: Farm) -> None:
+    ids = shared.ids
+    made = shared.show(shared.new(shared.body(include_repos=[ids.contrib, ids.rosa, ids.contrib, str(ids.rosa)])))
     assert sorted(item["id"] for item in made["include_repos"]) == sorted([ids.rosa, ids.contrib])
 
 
-def test_a_single_repository_needs_no_list(farm: Farm) -> None:
-    for alone in (farm.ids.rosa, str(farm.ids.rosa)):
-        made = farm.show(farm.new(farm.body(include_repos=alone)))
-        assert [item["id"] for item in made["include_repos"]] == [farm.ids.rosa]
+def test_a_single_repository_needs_no_list(shared: Farm) -> None:
+    for alone in (shared.ids.rosa, str(shared.ids.rosa)):
+        made = shared.show(shared.new(shared.body(include_repos=alone)))
+        assert [item["id"] for item in made["include_repos"]] == [shared.ids.rosa]
 
 
 @pytest.mark.parametrize("kind", ["security", "bugfix", "enhancement", "recommended", "newpackage"])
-def test_types_of_updates(kind: str, farm: Farm) -> None:
-    assert farm.show(farm.new(farm.body(update_type=kind)))["update_type"] == kind
+def test_types_of_updates(kind: str, shared: Farm) -> None:
+    assert shared.show(shared.new(shared.body(update_type=kind)))["update_type"] == kind
 
 
 # -- publishing by itself -------------------------------------------------------------------------------------------
@@ -79,43 +79,43 @@ def test_types_of_updates(kind: str, farm: Farm) -> None:
         ({"auto_publish": "false"}, "none", False),
     ],
 )
-def test_publishing_by_itself_is_one_setting_of_two_names(said: Json, status: str, is_on: bool, farm: Farm) -> None:
-    made = farm.show(farm.new(farm.body(**{"auto_publish": ..., **said})))
+def test_publishing_by_itself_is_one_setting_of_two_names(said: Json, status: str, is_on: bool, shared: Farm) -> None:
+    made = shared.show(shared.new(shared.body(**{"auto_publish": ..., **said})))
     assert (made["auto_publish_status"], made["auto_publish"]) == (status, is_on)
 
 
-def test_publishing_into_testing(farm: Farm) -> None:
+def test_publishing_into_testing(shared: Farm) -> None:
     assert (
-        farm.show(farm.new(farm.body(auto_publish=..., auto_publish_status="testing")))["auto_publish_status"]
+        shared.show(shared.new(shared.body(auto_publish=..., auto_publish_status="testing")))["auto_publish_status"]
         == "testing"
     )
 
 
 @pytest.mark.parametrize("said", [{"auto_publish": True}, {"auto_publish_status": "default"}])
-def test_nothing_publishes_by_itself_into_a_repository_with_qa(said: Json, farm: Farm) -> None:
-    made = farm.show(farm.new(farm.for_lts(**{"auto_publish": ..., **said})))
+def test_nothing_publishes_by_itself_into_a_repository_with_qa(said: Json, shared: Farm) -> None:
+    made = shared.show(shared.new(shared.for_lts(**{"auto_publish": ..., **said})))
     assert (made["auto_publish_status"], made["auto_publish"]) == ("none", False)
 
 
-def test_a_container_by_itself_is_for_what_is_not_published(farm: Farm) -> None:
+def test_a_container_by_itself_is_for_what_is_not_published(shared: Farm) -> None:
     wanted = {"auto_create_container": True}
-    assert farm.show(farm.new(farm.body(auto_publish=False, **wanted)))["auto_create_container"] is True
-    assert farm.show(farm.new(farm.for_lts(auto_publish=True, **wanted)))["auto_create_container"] is True
-    assert farm.show(farm.new(farm.body(auto_publish=True, **wanted)))["auto_create_container"] is False
-    assert farm.show(farm.new(farm.body(auto_publish=..., **wanted)))["auto_create_container"] is False
+    assert shared.show(shared.new(shared.body(auto_publish=False, **wanted)))["auto_create_container"] is True
+    assert shared.show(shared.new(shared.for_lts(auto_publish=True, **wanted)))["auto_create_container"] is True
+    assert shared.show(shared.new(shared.body(auto_publish=True, **wanted)))["auto_create_container"] is False
+    assert shared.show(shared.new(shared.body(auto_publish=..., **wanted)))["auto_create_container"] is False
 
 
 # -- what is connected ----------------------------------------------------------------------------------------------
 
 
-def test_a_main_platform_always_uses_its_repository(farm: Farm) -> None:
+def test_a_main_platform_always_uses_its_repository(shared: Farm) -> None:
     for said in (False, "false", True, ...):
-        assert farm.show(farm.new(farm.body(use_save_to_repository=said)))["use_save_to_repository"] is True
+        assert shared.show(shared.new(shared.body(use_save_to_repository=said)))["use_save_to_repository"] is True
 
 
 @pytest.mark.parametrize(("said", "kept"), [(False, False), ("false", False), (True, True), (..., True)])
-def test_a_personal_platform_need_not_use_its_repository(said: object, kept: bool, farm: Farm) -> None:
-    made = farm.show(farm.new(farm.for_personal(use_save_to_repository=said)))
+def test_a_personal_platform_need_not_use_its_repository(said: object, kept: bool, shared: Farm) -> None:
+    made = shared.show(shared.new(shared.for_personal(use_save_to_repository=said)))
     assert made["use_save_to_repository"] is kept
 
 
@@ -135,10 +135,10 @@ def test_further_repositories_that_are_not_there_or_hidden_vanish(farm: Farm) ->
 
 
 @pytest.mark.parametrize("status", [0, 11000, 6000])
-def test_other_builds_are_used_if_their_container_is_published(status: int, farm: Farm) -> None:
-    used = farm.new(status=status, container_status=6000)
-    others = [farm.new(status=0, container_status=other) for other in (4000, 7000, 8000)]
-    made = farm.show(farm.new(farm.body(extra_build_lists=[*others, used, used, 999])))
+def test_other_builds_are_used_if_their_container_is_published(status: int, shared: Farm) -> None:
+    used = shared.new(status=status, container_status=6000)
+    others = [shared.new(status=0, container_status=other) for other in (4000, 7000, 8000)]
+    made = shared.show(shared.new(shared.body(extra_build_lists=[*others, used, used, 999])))
     assert [item["id"] for item in made["extra_build_lists"]] == [used]
 
 
@@ -149,15 +149,15 @@ def test_a_main_platform_uses_builds_of_its_own(farm: Farm) -> None:
     assert sorted(item["id"] for item in made["extra_build_lists"]) == sorted(elsewhere)
 
 
-def test_further_parameters_are_kept(farm: Farm) -> None:
+def test_further_parameters_are_kept(shared: Farm) -> None:
     wanted = {"build_src_rpm": "-a", "build_rpm": "-b"}
-    assert farm.show(farm.new(farm.body(extra_params=wanted)))["extra_params"] == wanted
+    assert shared.show(shared.new(shared.body(extra_params=wanted)))["extra_params"] == wanted
 
 
 @pytest.mark.parametrize("name", ["use_cached_chroot", "use_extra_tests", "save_buildroot"])
-def test_switches_are_kept(name: str, farm: Farm) -> None:
+def test_switches_are_kept(name: str, shared: Farm) -> None:
     for value in (True, False):
-        assert farm.show(farm.new(farm.body(**{name: value})))[name] is value
+        assert shared.show(shared.new(shared.body(**{name: value})))[name] is value
 
 
 # -- who may --------------------------------------------------------------------------------------------------------

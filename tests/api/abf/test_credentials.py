@@ -24,26 +24,26 @@ def test_a_name_or_an_email_with_a_password(name: str, farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("name", ["ivan", "ivan@example.org", "IVAN@example.org"])
-def test_a_name_or_an_email_with_a_token(name: str, farm: Farm) -> None:
-    assert signed_in(farm, basic(name, farm.ids.tokens["ivan"])) == "ivan"
+def test_a_name_or_an_email_with_a_token(name: str, shared: Farm) -> None:
+    assert signed_in(shared, basic(name, shared.ids.tokens["ivan"])) == "ivan"
 
 
-def test_a_token_as_the_name_with_an_empty_secret(farm: Farm) -> None:
-    assert signed_in(farm, basic(farm.ids.tokens["ivan"], "")) == "ivan"
+def test_a_token_as_the_name_with_an_empty_secret(shared: Farm) -> None:
+    assert signed_in(shared, basic(shared.ids.tokens["ivan"], "")) == "ivan"
 
 
-def test_a_token_in_the_query(farm: Farm) -> None:
-    assert signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}") == "ivan"
+def test_a_token_in_the_query(shared: Farm) -> None:
+    assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
 
 
-def test_a_token_in_a_header_of_the_other_api(farm: Farm) -> None:
-    assert signed_in(farm, {"Authorization": f"Token {farm.ids.tokens['ivan']}"}) == "ivan"
+def test_a_token_in_a_header_of_the_other_api(shared: Farm) -> None:
+    assert signed_in(shared, {"Authorization": f"Token {shared.ids.tokens['ivan']}"}) == "ivan"
 
 
 @pytest.mark.parametrize("scheme", ["basic", "BASIC"])
-def test_the_scheme_is_written_as_one_likes(scheme: str, farm: Farm) -> None:
-    words = basic("ivan", farm.ids.tokens["ivan"])["Authorization"]
-    assert signed_in(farm, {"Authorization": words.replace("Basic", scheme)}) == "ivan"
+def test_the_scheme_is_written_as_one_likes(scheme: str, shared: Farm) -> None:
+    words = basic("ivan", shared.ids.tokens["ivan"])["Authorization"]
+    assert signed_in(shared, {"Authorization": words.replace("Basic", scheme)}) == "ivan"
 
 
 def test_a_password_with_a_colon_and_other_letters(farm: Farm) -> None:
@@ -87,9 +87,9 @@ def test_a_change_with_a_token_in_the_query(farm: Farm) -> None:
         ("POST", "upload"),
     ],
 )
-def test_nobody_gets_anything(method: str, path: str, farm: Farm) -> None:
-    farm.new()
-    answer = farm.nobody(method, path)
+def test_nobody_gets_anything(method: str, path: str, shared: Farm) -> None:
+    shared.new()
+    answer = shared.nobody(method, path)
     assert (answer.status_code, answer.json()) == (401, NO_CREDENTIALS)
     assert answer.headers["www-authenticate"].startswith("Basic")
 
@@ -118,21 +118,24 @@ def test_a_wrong_token_in_the_query(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("words", ["Basic", "Basic ", "Basic %%%", "Basic aXZhbg==", "Basic /w==", "Bearer x", "x"])
-def test_credentials_that_cannot_be_read(words: str, farm: Farm) -> None:
-    answer = farm.nobody.get("user.json", headers={"Authorization": words})
+def test_credentials_that_cannot_be_read(words: str, shared: Farm) -> None:
+    answer = shared.nobody.get("user.json", headers={"Authorization": words})
     assert answer.status_code == 401
     assert answer.json() in (NO_CREDENTIALS, WRONG_CREDENTIALS)
 
 
-def test_the_token_of_somebody_else_with_a_name(farm: Farm) -> None:
-    answer = farm.nobody.get("user.json", headers=basic("petr", farm.ids.tokens["ivan"]))
+def test_the_token_of_somebody_else_with_a_name(shared: Farm) -> None:
+    answer = shared.nobody.get("user.json", headers=basic("petr", shared.ids.tokens["ivan"]))
     assert (answer.status_code, answer.json()) == (401, WRONG_CREDENTIALS)
 
 
 def test_somebody_who_was_shut_out(farm: Farm) -> None:
-    farm.store.users.update(farm.store.users.get("ivan"), is_active=False)
-    for headers in (basic("ivan", PASSWORD), basic("ivan", farm.ids.tokens["ivan"])):
-        assert farm.nobody.get("user.json", headers=headers).status_code == 401
+    """Also if they were let in a moment ago."""
+    token = farm.ids.tokens["ivan"]
+    known = [basic("ivan", PASSWORD), basic("ivan", token), basic(token, ""), {"Authorization": f"Token {token}"}]
+    for is_active, expected in ((True, 200), (False, 401), (True, 200)):
+        farm.store.users.update(farm.store.users.get("ivan"), is_active=is_active)
+        assert [farm.nobody.get("user.json", headers=headers).status_code for headers in known] == [expected] * 4
 
 
 def test_the_token_of_a_run_opens_nothing(farm: Farm) -> None:

@@ -33,26 +33,26 @@ def filled(path: str, farm: Farm, build_list: int) -> str:
 
 
 @pytest.mark.parametrize("path", READ)
-def test_what_was_not_changed_is_not_sent_again(path: str, farm: Farm) -> None:
-    path = filled(path, farm, farm.new())
-    first, second = farm.ivan.get(path), farm.ivan.get(path)
+def test_what_was_not_changed_is_not_sent_again(path: str, shared: Farm) -> None:
+    path = filled(path, shared, shared.new())
+    first, second = shared.ivan.get(path), shared.ivan.get(path)
     assert (first.status_code, second.status_code) == (200, 200)
     tag = first.headers["etag"]
     assert tag.strip('W/"')
     assert second.headers["etag"] == tag
-    known = farm.ivan.get(path, headers={"If-None-Match": tag})
+    known = shared.ivan.get(path, headers={"If-None-Match": tag})
     assert (known.status_code, known.content) == (304, b"")
-    other = farm.ivan.get(path, headers={"If-None-Match": '"other"'})
+    other = shared.ivan.get(path, headers={"If-None-Match": '"other"'})
     assert (other.status_code, other.json()) == (200, first.json())
 
 
 @pytest.mark.parametrize("path", [path for path in READ if path not in ("projects.json", "users/ivan.json")])
-def test_a_suffix_changes_nothing(path: str, farm: Farm) -> None:
+def test_a_suffix_changes_nothing(path: str, shared: Farm) -> None:
     """But where the bare words are of the other API."""
-    path = filled(path, farm, farm.new())
-    answer = farm.ivan.get(path.replace(".json", "", 1))
+    path = filled(path, shared, shared.new())
+    answer = shared.ivan.get(path.replace(".json", "", 1))
     assert answer.status_code == 200
-    assert answer.json() == farm.ivan.get(path).json()
+    assert answer.json() == shared.ivan.get(path).json()
 
 
 def test_what_was_changed_has_another_tag(farm: Farm) -> None:

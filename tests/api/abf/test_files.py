@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from ..conftest import on_loopback
 from .farm import NO_CREDENTIALS, Farm, Person
 
 CONTENT = b"int main() {}\n" + bytes(range(256))
@@ -39,9 +41,9 @@ def test_who_has_a_file(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?hash=", "?hash=nosuch", "?hash=%00", f"?hash={'0' * 40}", "?hash=../../token"])
-def test_files_that_nobody_has(query: str, farm: Farm) -> None:
-    upload(farm.ivan)
-    answer = farm.ivan.get(f"file_stores.json{query}")
+def test_files_that_nobody_has(query: str, shared: Farm) -> None:
+    upload(shared.ivan)
+    answer = shared.ivan.get(f"file_stores.json{query}")
     assert (answer.status_code, answer.json()) == (200, [])
 
 
@@ -90,35 +92,42 @@ def test_uploads_of_nothing(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("name", ["build.log", "notes.txt"])
-def test_a_log_is_read_in_the_browser(name: str, farm: Farm) -> None:
+def test_a_log_is_read_in_the_browser(name: str, shared: Farm) -> None:
     """Also with a suffix behind the sha1, and what the client adds to it."""
-    digest = upload(farm.ivan, b"hello\n", name).json()["sha1_hash"]
+    digest = upload(shared.ivan, b"hello\n", name).json()["sha1_hash"]
     for path in (digest, f"{digest}.log", f"{digest}.log?show=True"):
-        found = farm.nobody.get(f"file_stores/{path}")
+        found = shared.nobody.get(f"file_stores/{path}")
         assert (found.status_code, found.content) == (200, b"hello\n")
         assert found.headers["content-type"].startswith("text/plain")
         assert not found.headers.get("content-disposition", "").startswith("attachment")
 
 
 @pytest.mark.parametrize("name", ["x.html", "x.svg", "x.js", "x.xhtml"])
-def test_a_page_is_not_shown_as_one(name: str, farm: Farm) -> None:
+def test_a_page_is_not_shown_as_one(name: str, shared: Farm) -> None:
     """Anybody with an account could put a script on this site."""
-    digest = upload(farm.ivan, b"<script>alert(1)</script>", name).json()["sha1_hash"]
+    digest = upload(shared.ivan, b"<script>alert(1)</script>", name).json()["sha1_hash"]
     for path in (digest, f"{digest}.log"):
-        found = farm.nobody.get(f"file_stores/{path}")
+        found = shared.nobody.get(f"file_stores/{path}")
         assert found.headers["content-type"].partition(";")[0] in ("application/octet-stream", "text/plain")
         assert found.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["0" * 40, "nosuch", "0" * 39, "..%2f..%2ftoken", "%00", SHA1.upper() + "x"])
-def test_files_that_are_not_there(path: str, farm: Farm) -> None:
-    upload(farm.ivan)
-    for person in (farm.nobody, farm.root):
+def test_files_that_are_not_there(path: str, shared: Farm) -> None:
+    upload(shared.ivan)
+    for person in (shared.nobody, shared.root):
         assert person.get(f"file_stores/{path}").status_code == 404
         assert person.get(f"file_stores/{path}.log").status_code == 404
 
 
 # -- downloads ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(shared: Farm) -> Iterator[str]:
+    """The shared farm on a real socket."""
+    with on_loopback(shared.services) as url:
+        yield url
 
 
 def download(person: Person, path: str) -> httpx2.Response:
@@ -148,6 +157,19 @@ def test_a_part_of_a_package(farm: Farm) -> None:
     assert found.status_code == (206 if found.content == b"age" else 200)
 
 
+def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
+    """For people: package managers have their own files. Nothing of what is hidden, and names are no markup."""
+    for name in ("evil_1.0_all.deb", "<b>.deb"):
+        publish(farm, f"rosa2012/repository/{farm.ids.arch_name}/main/release/{name}")
+    publish(farm, "rosa_lts/repository/x.deb")
+    farm.root.changed("PUT", f"platforms/{farm.ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
+    top = download(farm.nobody, "")
+    assert "rosa_lts" not in top.text
+    folder = download(farm.nobody, f"rosa2012/repository/{farm.ids.arch_name}/main/release/")
+    assert "evil_1.0_all.deb" in folder.text
+    assert "<b>" not in folder.text
+
+
 def test_a_hidden_platform_needs_credentials(farm: Farm) -> None:
     path = f"rosa_lts/repository/{farm.ids.arch_name}/main/release/evil_1.0_all.deb"
     publish(farm, path)
@@ -164,7 +186,6 @@ def test_a_hidden_platform_needs_credentials(farm: Farm) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "",
         "nosuch",
         "nosuch/repository/x86_64/main/release/x.deb",
         "rosa2012",
@@ -176,8 +197,8 @@ def test_a_hidden_platform_needs_credentials(farm: Farm) -> None:
         "%ff",
     ],
 )
-def test_downloads_that_are_not_there(path: str, farm: Farm) -> None:
-    assert download(farm.nobody, path).status_code == 404
+def test_downloads_that_are_not_there(path: str, shared: Farm) -> None:
+    assert download(shared.nobody, path).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -195,18 +216,16 @@ def test_downloads_that_are_not_there(path: str, farm: Farm) -> None:
         "rosa2012//etc/passwd",
         "%2fetc%2fpasswd",
         "rosa2012/%2fetc%2fpasswd",
-        "rosa2012/repository/link",
         "../polylocal.db",
     ],
 )
-def test_paths_that_reach_out(path: str, farm: Farm, live: str) -> None:
+def test_paths_that_reach_out(path: str, shared: Farm, address: str) -> None:
     """As they are, on a socket: a client's library would tidy them up."""
-    home = farm.services.home.root
+    home = shared.services.home.root
     for folder in (home, home.parent):
         (folder / "secret").write_text("root:x:0:0")
-    publish(farm, "rosa2012/repository/file")
-    (home / "downloads/rosa2012/repository/link").symlink_to(home / "secret")
-    connection = http.client.HTTPConnection(urlsplit(live).netloc, timeout=10)
+    publish(shared, "rosa2012/repository/file")
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     connection.request("GET", f"/downloads/{path}")
     answer = connection.getresponse()
     body = answer.read()

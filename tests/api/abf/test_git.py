@@ -159,16 +159,16 @@ SERVICE = "/ivan/evil_tools.git/info/refs?service="
 
 
 @pytest.mark.parametrize("service", ["git-upload-pack", "git-receive-pack"])
-def test_git_is_asked_for_credentials(service: str, farm: Farm) -> None:
-    answer = farm.nobody.http.get(f"{SERVICE}{service}")
+def test_git_is_asked_for_credentials(service: str, shared: Farm) -> None:
+    answer = shared.nobody.http.get(f"{SERVICE}{service}")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Basic")
 
 
-def test_a_push_is_refused_at_each_step(farm: Farm) -> None:
+def test_a_push_is_refused_at_each_step(shared: Farm) -> None:
     """Whoever leaves out the first one gets no further."""
-    headers = basic("petr", farm.ids.tokens["petr"])
-    http = farm.nobody.http
+    headers = basic("petr", shared.ids.tokens["petr"])
+    http = shared.nobody.http
     assert http.get(f"{SERVICE}git-receive-pack", headers=headers).status_code == 403
     content = {"Content-Type": "application/x-git-receive-pack-request"}
     for sent, expected in ((headers, 403), ({}, 401)):
@@ -190,18 +190,18 @@ def test_a_push_is_refused_at_each_step(farm: Farm) -> None:
         "/ivan/%00.git/info/refs?service=git-upload-pack",
     ],
 )
-def test_nothing_else_of_a_repository_is_served(path: str, farm: Farm) -> None:
-    answer = farm.nobody.http.get(path, headers=farm.ivan.headers)
+def test_nothing_else_of_a_repository_is_served(path: str, shared: Farm) -> None:
+    answer = shared.nobody.http.get(path, headers=shared.ivan.headers)
     assert answer.status_code in (400, 403, 404)
 
 
 @pytest.mark.parametrize("headers", [{"Content-Encoding": "gzip"}, {"Git-Protocol": "version=2"}, {}])
-def test_bytes_that_are_no_request_of_git(headers: Json, farm: Farm) -> None:
+def test_bytes_that_are_no_request_of_git(headers: Json, shared: Farm) -> None:
     for service in ("git-upload-pack", "git-receive-pack"):
-        answer = farm.nobody.http.post(
+        answer = shared.nobody.http.post(
             f"/ivan/evil_tools.git/{service}",
-            headers={**farm.ivan.headers, **headers, "Content-Type": f"application/x-{service}-request"},
+            headers={**shared.ivan.headers, **headers, "Content-Type": f"application/x-{service}-request"},
             content=b"nonsense",
         )
         assert answer.status_code < 500
-    assert refs(farm, farm.ids.evil_tools) == {"master": farm.ids.commit}
+    assert refs(shared, shared.ids.evil_tools) == {"master": shared.ids.commit}

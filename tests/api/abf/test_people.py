@@ -6,12 +6,20 @@ import platform
 
 import pytest
 
+from polylocal.errors import InvalidInput
+
 from .farm import NOT_FOUND, Farm, Json
 
 FIELDS = """
     id name email uname language own_projects_count professional_experience site company location build_priority
     created_at updated_at avatar_url url html_url
 """.split()
+
+
+@pytest.fixture
+def farm(shared: Farm) -> Farm:
+    """Nothing is changed here."""
+    return shared
 
 
 def user(farm: Farm, path: str) -> Json:
@@ -47,6 +55,12 @@ def test_others_by_number_and_by_name(farm: Farm) -> None:
 def test_people_who_are_not_there(who: str, farm: Farm) -> None:
     answer = farm.ivan.get(f"users/{who}.json")
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
+
+
+@pytest.mark.parametrize("email", ["ivan@example.org", "IVAN@example.ORG"])
+def test_an_address_is_one_persons(email: str, farm: Farm) -> None:
+    with pytest.raises(InvalidInput):
+        farm.store.users.add("eve", email=email)
 
 
 def test_architectures_are_those_that_this_machine_executes(farm: Farm) -> None:

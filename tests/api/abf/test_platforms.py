@@ -31,11 +31,11 @@ def names(farm: Farm, path: str, by: str = "ivan") -> list[str]:
     return sorted(item["name"] for item in answer.json()["platforms"])
 
 
-def test_every_field(farm: Farm) -> None:
-    number = farm.ids.rosa_platform
-    found = show(farm, number, "ivan")
+def test_every_field(shared: Farm) -> None:
+    number = shared.ids.rosa_platform
+    found = show(shared, number, "ivan")
     assert set(FIELDS) <= set(found)
-    assert set(found) - set(FIELDS) <= {"build_image", "build_command", "build_network"}
+    assert set(found) - set(FIELDS) <= {"build_image", "build_command", "build_network", "time_living"}
     assert {name: found[name] for name in BLOCK} == {
         "id": number,
         "name": "rosa2012",
@@ -49,14 +49,14 @@ def test_every_field(farm: Farm) -> None:
     assert isinstance(found["created_at"], int)
     assert isinstance(found["updated_at"], int)
     assert sorted(item["name"] for item in found["repositories"]) == ["contrib", "main"]
-    main = next(item for item in found["repositories"] if item["id"] == farm.ids.rosa)
-    assert main == {"id": farm.ids.rosa, "name": "main", "url": f"/api/v1/repositories/{farm.ids.rosa}.json"}
+    main = next(item for item in found["repositories"] if item["id"] == shared.ids.rosa)
+    assert main == {"id": shared.ids.rosa, "name": "main", "url": f"/api/v1/repositories/{shared.ids.rosa}.json"}
 
 
-def test_a_personal_one(farm: Farm) -> None:
-    found = show(farm, farm.ids.personal_platform, "ivan")
+def test_a_personal_one(shared: Farm) -> None:
+    found = show(shared, shared.ids.personal_platform, "ivan")
     assert (found["name"], found["platform_type"], found["owner"]["uname"]) == ("ivan_personal", "personal", "ivan")
-    assert [(item["id"], item["name"]) for item in found["repositories"]] == [(farm.ids.personal, "main")]
+    assert [(item["id"], item["name"]) for item in found["repositories"]] == [(shared.ids.personal, "main")]
 
 
 def test_everybody_has_a_personal_one_from_the_beginning(farm: Farm) -> None:
@@ -65,19 +65,19 @@ def test_everybody_has_a_personal_one_from_the_beginning(farm: Farm) -> None:
     assert personal == [f"{name}_personal" for name in ("eve", "ivan", "olga", "petr", "root")]
 
 
-def test_platforms_to_build_for(farm: Farm) -> None:
-    answer = farm.ivan.get("platforms/platforms_for_build.json").json()
-    assert names(farm, "platforms/platforms_for_build.json") == ["rosa2012", "rosa_lts"]
+def test_platforms_to_build_for(shared: Farm) -> None:
+    answer = shared.ivan.get("platforms/platforms_for_build.json").json()
+    assert names(shared, "platforms/platforms_for_build.json") == ["rosa2012", "rosa_lts"]
     rosa = next(item for item in answer["platforms"] if item["name"] == "rosa2012")
     assert set(BLOCK) | {"owner", "repositories"} <= set(rosa)
-    assert {item["id"] for item in rosa["repositories"]} == {farm.ids.rosa, farm.ids.contrib}
+    assert {item["id"] for item in rosa["repositories"]} == {shared.ids.rosa, shared.ids.contrib}
     assert rosa["owner"]["uname"] == "root"
 
 
-def test_platforms_by_type(farm: Farm) -> None:
-    assert names(farm, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
-    assert "ivan_personal" in names(farm, "platforms.json?type=personal")
-    everything = names(farm, "platforms.json")
+def test_platforms_by_type(shared: Farm) -> None:
+    assert names(shared, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
+    assert "ivan_personal" in names(shared, "platforms.json?type=personal")
+    everything = names(shared, "platforms.json")
     assert {"rosa2012", "rosa_lts", "ivan_personal"} <= set(everything)
 
 
@@ -107,12 +107,12 @@ def test_admins_make_them(farm: Farm) -> None:
     assert (found["name"], found["platform_type"], found["owner"]["uname"]) == ("new", "main", "root")
 
 
-def test_nobody_else_makes_them(farm: Farm) -> None:
-    for person in (farm.ivan, farm.olga, farm.petr):
+def test_nobody_else_makes_them(shared: Farm) -> None:
+    for person in (shared.ivan, shared.olga, shared.petr):
         for body in ({"platform": NEW}, {"platform": {}}):
             answer = person.post("platforms.json", body)
             assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
-    assert names(farm, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
+    assert names(shared, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
 
 
 @pytest.mark.parametrize("kind", ["deb", "dnf", "mdv", "rhel", "pypi"])
@@ -137,12 +137,12 @@ def test_kinds_of_packages(kind: str, farm: Farm) -> None:
         {"owner_id": 999},
     ],
 )
-def test_platforms_that_are_refused(changes: Json, farm: Farm) -> None:
-    answer = farm.root.post("platforms.json", {"platform": {**NEW, **changes}})
+def test_platforms_that_are_refused(changes: Json, shared: Farm) -> None:
+    answer = shared.root.post("platforms.json", {"platform": {**NEW, **changes}})
     assert answer.status_code == 422, answer.text
     assert answer.json()["platform"]["id"] is None
     assert isinstance(answer.json()["platform"]["message"], str)
-    assert names(farm, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
+    assert names(shared, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
 
 
 # -- changed --------------------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ def test_who_may_change_one(farm: Farm) -> None:
     assert show(farm, farm.ids.lts_platform)["description"] == "hers"
 
 
-def test_one_that_is_not_there(farm: Farm) -> None:
-    answer = farm.root.put("platforms/999.json", {"platform": {"description": "x"}})
+def test_one_that_is_not_there(shared: Farm) -> None:
+    answer = shared.root.put("platforms/999.json", {"platform": {"description": "x"}})
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 

@@ -21,9 +21,9 @@ def show(farm: Farm, number: int, by: str = "ivan") -> Json:
     return found
 
 
-def test_every_field(farm: Farm) -> None:
-    number = farm.ids.evil_tools
-    found = show(farm, number)
+def test_every_field(shared: Farm) -> None:
+    number = shared.ids.evil_tools
+    found = show(shared, number)
     assert sorted(found) == sorted(FIELDS)
     assert (found["id"], found["name"], found["fullname"]) == (number, "evil_tools", "ivan/evil_tools")
     assert (found["visibility"], found["is_package"], found["default_branch"]) == ("open", True, "master")
@@ -38,28 +38,28 @@ def test_every_field(farm: Farm) -> None:
     assert isinstance(found["project_statistics"], list)
 
 
-def test_the_repositories_of_one(farm: Farm) -> None:
-    found = show(farm, farm.ids.evil_tools)["repositories"]
-    assert sorted(item["id"] for item in found) == sorted([farm.ids.personal, farm.ids.rosa, farm.ids.lts])
-    of_rosa = next(item for item in found if item["id"] == farm.ids.rosa)
-    assert (of_rosa["name"], of_rosa["url"]) == ("main", f"/api/v1/repositories/{farm.ids.rosa}.json")
-    assert (of_rosa["platform"]["id"], of_rosa["platform"]["name"]) == (farm.ids.rosa_platform, "rosa2012")
+def test_the_repositories_of_one(shared: Farm) -> None:
+    found = show(shared, shared.ids.evil_tools)["repositories"]
+    assert sorted(item["id"] for item in found) == sorted([shared.ids.personal, shared.ids.rosa, shared.ids.lts])
+    of_rosa = next(item for item in found if item["id"] == shared.ids.rosa)
+    assert (of_rosa["name"], of_rosa["url"]) == ("main", f"/api/v1/repositories/{shared.ids.rosa}.json")
+    assert (of_rosa["platform"]["id"], of_rosa["platform"]["name"]) == (shared.ids.rosa_platform, "rosa2012")
 
 
-def test_a_hidden_one_is_shown_to_its_owner_and_to_admins(farm: Farm) -> None:
-    number = farm.ids.secret_tools
-    assert show(farm, number)["visibility"] == show(farm, number, "root")["visibility"] == "hidden"
+def test_a_hidden_one_is_shown_to_its_owner_and_to_admins(shared: Farm) -> None:
+    number = shared.ids.secret_tools
+    assert show(shared, number)["visibility"] == show(shared, number, "root")["visibility"] == "hidden"
     for path in (f"projects/{number}.json", f"projects/{number}/refs_list.json"):
-        answer = farm.petr.get(path)
+        answer = shared.petr.get(path)
         assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
 
 
 @pytest.mark.parametrize(("owner", "name"), [("ivan", "evil_tools"), ("IVAN", "Evil_Tools")])
-def test_found_by_names(owner: str, name: str, farm: Farm) -> None:
-    answer = farm.petr.get(f"projects/get_id.json?owner={owner}&name={name}")
+def test_found_by_names(owner: str, name: str, shared: Farm) -> None:
+    answer = shared.petr.get(f"projects/get_id.json?owner={owner}&name={name}")
     assert answer.status_code == 200
     found = answer.json()["project"]
-    assert (found["id"], found["fullname"]) == (farm.ids.evil_tools, "ivan/evil_tools")
+    assert (found["id"], found["fullname"]) == (shared.ids.evil_tools, "ivan/evil_tools")
     assert found["owner"]["uname"] == "ivan"
     assert found["git_url"].endswith("/ivan/evil_tools.git")
 
@@ -67,18 +67,18 @@ def test_found_by_names(owner: str, name: str, farm: Farm) -> None:
 @pytest.mark.parametrize(
     "query", ["owner=ivan&name=nosuch", "owner=petr&name=evil_tools", "owner=ivan", "", "name=%00"]
 )
-def test_not_found_by_names(query: str, farm: Farm) -> None:
-    answer = farm.ivan.get(f"projects/get_id.json?{query}")
+def test_not_found_by_names(query: str, shared: Farm) -> None:
+    answer = shared.ivan.get(f"projects/get_id.json?{query}")
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
-def test_a_hidden_one_is_not_found_by_others(farm: Farm) -> None:
-    assert farm.petr.get("projects/get_id.json?owner=ivan&name=secret_tools").status_code in (403, 404)
+def test_a_hidden_one_is_not_found_by_others(shared: Farm) -> None:
+    assert shared.petr.get("projects/get_id.json?owner=ivan&name=secret_tools").status_code in (403, 404)
 
 
-def test_all_that_one_may_see(farm: Farm) -> None:
+def test_all_that_one_may_see(shared: Farm) -> None:
     def names(by: str) -> list[str]:
-        answer = farm.person(by).get("projects.json").json()
+        answer = shared.person(by).get("projects.json").json()
         assert answer["url"].startswith("/api/v1/projects.json")
         return sorted(item["fullname"] for item in answer["projects"])
 
@@ -113,22 +113,22 @@ def test_an_admin_makes_one_for_somebody(farm: Farm) -> None:
     assert found["repositories"][0]["platform"]["name"] == "petr_personal"
 
 
-def test_nobody_else_makes_one_for_somebody(farm: Farm) -> None:
-    body = {"project": {"name": "new", "owner_id": farm.petr.id, "owner_type": "User"}}
-    answer = farm.ivan.post("projects.json", body)
+def test_nobody_else_makes_one_for_somebody(shared: Farm) -> None:
+    body = {"project": {"name": "new", "owner_id": shared.petr.id, "owner_type": "User"}}
+    answer = shared.ivan.post("projects.json", body)
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
 
 
-@pytest.mark.parametrize("name", [..., None, "", "a b", "a/b", "..", ".", "-x", "a\0b", "evil_tools", "x" * 500])
-def test_names_that_are_refused(name: object, farm: Farm) -> None:
-    values = {"name": name, "owner_id": farm.ivan.id, "owner_type": "User", "visibility": "open"}
+@pytest.mark.parametrize("name", [..., None, "", "a b", "a/b", "..", ".", "a\0b", "evil_tools", "x" * 500])
+def test_names_that_are_refused(name: object, shared: Farm) -> None:
+    values = {"name": name, "owner_id": shared.ivan.id, "owner_type": "User", "visibility": "open"}
     body = {"project": {key: value for key, value in values.items() if value is not ...}}
-    answer = farm.ivan.post("projects.json", body)
+    answer = shared.ivan.post("projects.json", body)
     assert answer.status_code == 422, answer.text
     assert list(answer.json()) == ["project"]
     assert answer.json()["project"]["id"] is None
     assert isinstance(answer.json()["project"]["message"], str)
-    assert len(farm.ivan.get("projects.json").json()["projects"]) == 2
+    assert len(shared.ivan.get("projects.json").json()["projects"]) == 2
 
 
 # -- changed and deleted --------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
 import pytest
 
-from .farm import FORBIDDEN, Farm
+from .farm import FORBIDDEN, Farm, Person
 from .test_actions import ACTIONS, REFUSED, check_done, check_refused
 
 PEOPLE = ("root", "ivan", "olga", "petr")
@@ -32,25 +35,25 @@ WHERE = {"without QA": "body", "with QA": "for_lts", "personal": "for_personal"}
         ("reject_publish", "with QA", 8000, {"root", "olga"}),
     ],
 )
-def test_who_may(action: str, where: str, status: int, allowed: set[str], farm: Farm) -> None:
-    body = getattr(farm, WHERE[where])
+def test_who_may(action: str, where: str, status: int, allowed: set[str], shared: Farm) -> None:
+    body = getattr(shared, WHERE[where])
     for name in PEOPLE:
-        build_list = farm.new(body(), status=status)
+        build_list = shared.new(body(), status=status)
         if name in allowed:
-            check_done(farm, farm.person(name), build_list, action)
+            check_done(shared, shared.person(name), build_list, action)
             continue
-        before = farm.row(build_list)
-        answer = farm.person(name).put(f"build_lists/{build_list}/{action}.json")
+        before = shared.row(build_list)
+        answer = shared.person(name).put(f"build_lists/{build_list}/{action}.json")
         assert (name, answer.status_code, answer.json()) == (name, 403, FORBIDDEN)
-        assert farm.row(build_list) == before
+        assert shared.row(build_list) == before
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_who_has_no_right_is_not_told_the_state(action: str, farm: Farm) -> None:
-    build_list = farm.new(farm.for_lts(), status=5000)
-    answer = farm.petr.put(f"build_lists/{build_list}/{action}.json")
+def test_who_has_no_right_is_not_told_the_state(action: str, shared: Farm) -> None:
+    build_list = shared.new(shared.for_lts(), status=5000)
+    answer = shared.petr.put(f"build_lists/{build_list}/{action}.json")
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
-    answer = farm.root.put(f"build_lists/{build_list}/{action}.json")
+    answer = shared.root.put(f"build_lists/{build_list}/{action}.json")
     assert (answer.status_code, answer.json()["build_list"]["message"]) == (422, REFUSED[action])
 
 
@@ -79,3 +82,15 @@ def test_the_owner_of_a_personal_repository_is_its_admin(farm: Farm) -> None:
     farm.ivan.changed("PUT", f"repositories/{farm.ids.personal}.json", qa)
     check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "reject_publish")
     check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "publish")
+
+
+def test_many_at_once_publish_it_once(farm: Farm, live: str) -> None:
+    build_list = farm.new(status=0)
+
+    def ask(_: int) -> int:
+        with httpx2.Client(base_url=live, timeout=30.0, trust_env=False) as client:
+            return Person(client, farm.ivan.headers).put(f"build_lists/{build_list}/publish.json").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(ask, range(8))) == [200] + [422] * 7
+    assert farm.row(build_list)["status"] == 7000

@@ -18,9 +18,9 @@ def other(farm: Farm) -> Person:
 
 
 @pytest.mark.parametrize("name", [*WORDS, *(word.upper() for word in WORDS)])
-def test_the_words_of_paths_are_no_names_of_people(name: str, farm: Farm) -> None:
+def test_the_words_of_paths_are_no_names_of_people(name: str, shared: Farm) -> None:
     with pytest.raises(InvalidInput):
-        farm.store.users.add(name)
+        shared.store.users.add(name)
 
 
 def test_names_that_only_look_like_the_words_of_paths(farm: Farm) -> None:
@@ -74,22 +74,22 @@ def test_unknown_words_under_each(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".json", "/"])
-def test_paths_with_and_without_their_suffix(suffix: str, farm: Farm) -> None:
-    build_list = farm.new()
+def test_paths_with_and_without_their_suffix(suffix: str, shared: Farm) -> None:
+    build_list = shared.new()
     for path in (
         "build_lists",
         f"build_lists/{build_list}",
         "arches",
         "user",
         "platforms",
-        f"projects/{farm.ids.evil_tools}",
-        f"projects/{farm.ids.evil_tools}/build_lists",
+        f"projects/{shared.ids.evil_tools}",
+        f"projects/{shared.ids.evil_tools}/build_lists",
         "search",
     ):
-        assert farm.ivan.get(f"{path}{suffix}").status_code == 200, path
+        assert shared.ivan.get(f"{path}{suffix}").status_code == 200, path
     query = "?owner=ivan&name=evil_tools"
-    assert farm.ivan.get(f"projects/get_id{suffix}{query}").json()["project"]["id"] == farm.ids.evil_tools
-    assert farm.ivan.put(f"build_lists/{build_list}/cancel{suffix}").status_code == 200
+    assert shared.ivan.get(f"projects/get_id{suffix}{query}").json()["project"]["id"] == shared.ids.evil_tools
+    assert shared.ivan.put(f"build_lists/{build_list}/cancel{suffix}").status_code == 200
 
 
 def test_a_project_is_one_in_both(farm: Farm, other: Person) -> None:
