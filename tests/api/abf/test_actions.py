@@ -49,7 +49,7 @@ def check_done(farm: Farm, by: Person, build_list: int, action: str) -> None:
     after = farm.row(build_list)
     assert after[column] == value
     changed = {name for name in after if after[name] != before[name]} - {"updated_at"}
-    assert changed <= {column, "publisher_id", "container_requested_at", "stop_requested_at"}
+    assert changed <= {column, "publisher_id"}
 
 
 def check_refused(farm: Farm, by: Person, build_list: int, action: str) -> None:
@@ -60,6 +60,18 @@ def check_refused(farm: Farm, by: Person, build_list: int, action: str) -> None:
     assert farm.row(build_list) == before
 
 
+@pytest.fixture(scope="module")
+def in_rosa(shared: Farm) -> int:
+    """A build list for a repository without QA."""
+    return shared.new()
+
+
+@pytest.fixture(scope="module")
+def in_lts(shared: Farm) -> int:
+    """One for a repository with QA."""
+    return shared.new(shared.for_lts())
+
+
 @pytest.mark.parametrize(
     ("action", "status"),
     [
@@ -68,40 +80,41 @@ def check_refused(farm: Farm, by: Person, build_list: int, action: str) -> None:
         *(("publish", status) for status in sorted(STATUSES - {6000})),  # of that one the rights decide
     ],
 )
-def test_every_action_in_every_status(action: str, status: int, shared: Farm) -> None:
+def test_every_action_in_every_status(action: str, status: int, shared: Farm, in_rosa: int) -> None:
     """By the owner of the project, into a repository without QA."""
-    build_list = shared.new(status=status)
+    shared.set(in_rosa, status=status, container_status=4000)
     check = check_done if status in LEGAL[action] else check_refused
-    check(shared, shared.ivan, build_list, action)
+    check(shared, shared.ivan, in_rosa, action)
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_rejecting_in_every_status(status: int, shared: Farm) -> None:
+def test_rejecting_in_every_status(status: int, shared: Farm, in_lts: int) -> None:
     """By an admin of the platform, in a repository with QA."""
-    build_list = shared.new(shared.for_lts(), status=status)
+    shared.set(in_lts, status=status)
     check = check_done if status in LEGAL["reject_publish"] else check_refused
-    check(shared, shared.olga, build_list, "reject_publish")
+    check(shared, shared.olga, in_lts, "reject_publish")
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_nothing_is_rejected_without_qa(status: int, shared: Farm) -> None:
-    check_refused(shared, shared.root, shared.new(status=status), "reject_publish")
+def test_nothing_is_rejected_without_qa(status: int, shared: Farm, in_rosa: int) -> None:
+    shared.set(in_rosa, status=status)
+    check_refused(shared, shared.root, in_rosa, "reject_publish")
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
-def test_publishing_by_an_admin_in_every_status(status: int, shared: Farm) -> None:
+def test_publishing_by_an_admin_in_every_status(status: int, shared: Farm, in_lts: int) -> None:
     """An admin may publish once more what is published."""
-    build_list = shared.new(shared.for_lts(), status=status)
+    shared.set(in_lts, status=status)
     check = check_done if status in LEGAL["publish"] | {6000} else check_refused
-    check(shared, shared.olga, build_list, "publish")
+    check(shared, shared.olga, in_lts, "publish")
 
 
 @pytest.mark.parametrize("status", [0, 11000])
 @pytest.mark.parametrize("container", [4000, 6000, 7000, 8000])
-def test_a_container_in_every_status_of_its_own(container: int, status: int, shared: Farm) -> None:
-    build_list = shared.new(status=status, container_status=container)
+def test_a_container_in_every_status_of_its_own(container: int, status: int, shared: Farm, in_rosa: int) -> None:
+    shared.set(in_rosa, status=status, container_status=container)
     check = check_done if container in (4000, 8000) else check_refused
-    check(shared, shared.ivan, build_list, "create_container")
+    check(shared, shared.ivan, in_rosa, "create_container")
 
 
 @pytest.mark.parametrize("action", ACTIONS)

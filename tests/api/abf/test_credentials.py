@@ -18,7 +18,7 @@ def signed_in(farm: Farm, headers: dict[str, str], query: str = "") -> str:
     return found
 
 
-@pytest.mark.parametrize("name", ["ivan", "ivan@example.org", "Ivan@Example.ORG", "IVAN@EXAMPLE.ORG"])
+@pytest.mark.parametrize("name", ["ivan", "IVAN@example.ORG"])
 def test_a_name_or_an_email_with_a_password(name: str, farm: Farm) -> None:
     assert signed_in(farm, basic(name, PASSWORD)) == "ivan"
 
