@@ -163,6 +163,13 @@ class Farm:
         with self.store.database.read() as db:
             return dict(db.execute(query, (build_list,)).fetchone())
 
+    def foreign_arch(self) -> int:
+        """An architecture that was known once and that this machine does not execute."""
+        with self.store.database.write() as db:
+            db.execute("insert into arches (name) values ('pdp11') on conflict do nothing")
+            found: int = db.execute("select id from arches where name = 'pdp11'").fetchone()[0]
+        return found
+
     def count(self) -> int:
         with self.store.database.read() as db:
             found: int = db.execute("select count(*) from build_lists").fetchone()[0]

@@ -180,6 +180,12 @@ def test_a_main_platform_publishes_after_what_was_used(farm: Farm) -> None:
     check_done(farm, farm.ivan, build_list, "publish")
 
 
+def test_a_personal_platform_publishes_what_it_has(farm: Farm) -> None:
+    used = farm.new(status=0, container_status=6000)
+    build_list = farm.new(farm.for_personal(extra_build_lists=[used]), status=0)
+    check_done(farm, farm.ivan, build_list, "publish")
+
+
 def test_a_locked_repository_takes_requests(farm: Farm) -> None:
     """They wait."""
     build_list = farm.new(status=0)

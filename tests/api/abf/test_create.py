@@ -149,6 +149,22 @@ def test_a_main_platform_uses_builds_of_its_own(farm: Farm) -> None:
     assert sorted(item["id"] for item in made["extra_build_lists"]) == sorted(elsewhere)
 
 
+def test_builds_of_another_architecture_are_not_used(farm: Farm) -> None:
+    used = farm.new(status=0, container_status=6000, arch_id=farm.foreign_arch())
+    for body in (farm.body(extra_build_lists=[used]), farm.for_personal(extra_build_lists=[used])):
+        assert farm.show(farm.new(body))["extra_build_lists"] == []
+
+
+def test_builds_that_one_cannot_see_are_not_used(farm: Farm) -> None:
+    used = farm.new(farm.of_secret_tools(), status=0, container_status=6000)
+    number = farm.petr.made("projects.json", "project", name="tools", visibility="open", is_package=True)
+    commit = farm.put_code(number, CODE)
+    repository = farm.petr.get(f"projects/{number}.json").json()["project"]["repositories"][0]["id"]
+    places = {"project_id": number, "commit_hash": commit, "save_to_repository_id": repository}
+    made = farm.new(farm.body(**places, extra_build_lists=[used]), by=farm.petr)
+    assert farm.show(made)["extra_build_lists"] == []
+
+
 def test_further_parameters_are_kept(shared: Farm) -> None:
     wanted = {"build_src_rpm": "-a", "build_rpm": "-b"}
     assert shared.show(shared.new(shared.body(extra_params=wanted)))["extra_params"] == wanted

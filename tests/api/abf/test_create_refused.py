@@ -72,6 +72,13 @@ def test_what_has_to_be_there(field: str, text: str, others: tuple[str, ...], va
         assert said == text
 
 
+def test_an_architecture_that_this_machine_does_not_execute(farm: Farm) -> None:
+    """It would wait for ever."""
+    number = farm.foreign_arch()
+    assert refused(farm, arch_id=number) == ARCH
+    assert number not in [arch["id"] for arch in farm.ivan.get("arches.json").json()["architectures"]]
+
+
 @pytest.mark.parametrize("value", [..., None, [], "", [None], ["nosuch"], [UNKNOWN]])
 def test_repositories_to_be_included(value: object, farm: Farm) -> None:
     said = refused(farm, include_repos=value)

@@ -87,10 +87,12 @@ def test_by_status(path: str, farm: Farm) -> None:
 
 
 def test_by_architecture(farm: Farm) -> None:
-    build_list = farm.new()
+    foreign = farm.foreign_arch()
+    build_list, other = farm.new(), farm.new(arch_id=foreign)
     assert ids(farm.ivan, arch_id=farm.ids.arch) == [build_list]
-    assert ids(farm.ivan, arch_id=farm.ids.arch + 100) == []
-    assert ids(farm.ivan, arch_id="") == [build_list]
+    assert ids(farm.ivan, arch_id=foreign) == [other]
+    assert ids(farm.ivan, arch_id=foreign + 100) == []
+    assert ids(farm.ivan, arch_id="") == [other, build_list]
 
 
 @pytest.mark.parametrize(
