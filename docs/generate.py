@@ -10,8 +10,9 @@ import typer
 from typer.cli import get_docs_for_click
 
 from polylocal import cli
+from polylocal.api import abf, proxy, streams
 from polylocal.api import app as api
-from polylocal.api import proxy, streams
+from polylocal.packages import statuses as packages
 from polylocal.polyaxonfile import GroupFile, HPTuning, Matrix
 from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, ExperimentFile, Header, JobFile
 from polylocal.settings import Settings
@@ -66,6 +67,29 @@ def transitions() -> str:
     for target, sources in TRANSITIONS.items():
         words = "anything else that is not done" if sources >= set(Status) - DONE - {target} else ""
         rows.append(f"| {target} | {words or ', '.join(s for s in Status if s in sources) or 'nothing yet'} |")
+    return "\n".join(rows)
+
+
+def build_statuses() -> str:
+    """The codes of a build list."""
+    rows = ["| `status` | |", "|---|---|"]
+    rows += [f"| {int(code)} | {words} |" for code, words in sorted(packages.WORDS.items())]
+    return "\n".join(rows)
+
+
+def build_transitions() -> str:
+    rows = ["| from | by | to |", "|---|---|---|"]
+    for step in packages.TRANSITIONS:
+        rows.append(f"| {', '.join(str(int(s)) for s in step.sources)} | {step.by} | {int(step.target)} |")
+    return "\n".join(rows)
+
+
+def abf_routes() -> str:
+    rows = ["| method | path | | who |", "|---|---|---|---|"]
+    for endpoint in abf.ENDPOINTS:
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", endpoint.path)
+        shown = f"`{path}.json`" if path.startswith("/api/") else f"`{path}`"
+        rows.append(f"| {endpoint.method} | {shown} | {endpoint.about} | {endpoint.right} |")
     return "\n".join(rows)
 
 

@@ -55,50 +55,50 @@ class Client:
     # -- users and projects ---------------------------------------------------------------------------------------
 
     def whoami(self) -> Json:
-        return self._json("GET", "/api/v1/users/")
+        return self.json("GET", "/api/v1/users/")
 
     def projects(self, owner: str) -> list[Json]:
         return list(self._pages(f"/api/v1/{owner}/"))
 
     def project(self, owner: str, name: str) -> Json:
-        return self._json("GET", f"/api/v1/{owner}/{name}/")
+        return self.json("GET", f"/api/v1/{owner}/{name}/")
 
     def create_project(self, values: Json) -> Json:
-        return self._json("POST", "/api/v1/projects/", json=values)
+        return self.json("POST", "/api/v1/projects/", json=values)
 
     def update_project(self, owner: str, name: str, values: Json) -> Json:
-        return self._json("PATCH", f"/api/v1/{owner}/{name}/", json=values)
+        return self.json("PATCH", f"/api/v1/{owner}/{name}/", json=values)
 
     def delete_project(self, owner: str, name: str) -> None:
-        self._call("DELETE", f"/api/v1/{owner}/{name}/")
+        self.call("DELETE", f"/api/v1/{owner}/{name}/")
 
     def upload(self, owner: str, name: str, archive: BinaryIO) -> None:
         files = {"repo": ("repo.tar.gz", archive, "application/gzip")}
-        self._call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)
+        self.call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def create_run(self, owner: str, project: str, kind: str, body: Json) -> Json:
         """A new run; of a notebook or a tensorboard the one that is there, if one is under way."""
         where = f"{kind}/start" if kind in ("notebook", "tensorboard") else f"{kind}s"
-        return self._json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
+        return self.json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
 
     def group_results(self, group: RunReference, metric: str | None, minimize: bool) -> Json:
         wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
-        return self._json("GET", f"{group.path}/results/", params=wanted)
+        return self.json("GET", f"{group.path}/results/", params=wanted)
 
     def group_table(self, group: RunReference, metric: str | None, minimize: bool) -> str:
         """The same as CSV."""
         wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
-        return self._call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
+        return self.call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
 
     def find(self, kind: str, run_id: int) -> Json:
         """A run by kind and number, with where it is and what it waits for."""
-        return self._json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
+        return self.json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
 
     def runs(self, *, kind: str | None, is_open: bool, limit: int) -> list[Json]:
         parameters = {"limit": str(limit), "open": str(is_open).lower(), **({"kind": kind} if kind else {})}
-        results: list[Json] = self._json("GET", "/polylocal/v1/runs", params=parameters)["results"]
+        results: list[Json] = self.json("GET", "/polylocal/v1/runs", params=parameters)["results"]
         return results
 
     def project_runs(
@@ -106,38 +106,38 @@ class Client:
     ) -> list[Json]:
         given = (("query", query), ("sort", sort), ("limit", str(limit)))
         parameters = {name: value for name, value in given if value}
-        results: list[Json] = self._json("GET", f"/api/v1/{owner}/{project}/{kind}s/", params=parameters)["results"]
+        results: list[Json] = self.json("GET", f"/api/v1/{owner}/{project}/{kind}s/", params=parameters)["results"]
         return results
 
     def run(self, run: RunReference) -> Json:
-        return self._json("GET", f"{run.path}/")
+        return self.json("GET", f"{run.path}/")
 
     def statuses(self, run: RunReference) -> list[Json]:
         return list(self._pages(f"{run.path}/statuses/"))
 
     def stop(self, run: RunReference) -> None:
-        self._call("POST", f"{run.path}/stop/")
+        self.call("POST", f"{run.path}/stop/")
 
     def delete(self, run: RunReference) -> None:
-        self._call("DELETE", f"{run.path}/")
+        self.call("DELETE", f"{run.path}/")
 
     def disk_of_run(self, run: RunReference) -> Json:
         """What it takes, in bytes."""
-        return self._json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
+        return self.json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
 
     def disk_of_project(self, owner: str, name: str) -> Json:
-        return self._json("GET", f"/polylocal/v1/disk/{owner}/{name}")
+        return self.json("GET", f"/polylocal/v1/disk/{owner}/{name}")
 
     def look(self, budget_gib: float | None) -> Json:
         """What takes room, and what of it `collect` would remove."""
         parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
-        return self._json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
+        return self.json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
 
     def collect(self, budget_gib: float | None) -> Json:
-        return self._json("POST", "/polylocal/v1/gc", json={"budget_gib": budget_gib}, timeout=_SLOW_S)
+        return self.json("POST", "/polylocal/v1/gc", json={"budget_gib": budget_gib}, timeout=_SLOW_S)
 
     def clone(self, run: RunReference, how: str, body: Json) -> Json:
-        return self._json("POST", f"{run.path}/{how}/", json=body)
+        return self.json("POST", f"{run.path}/{how}/", json=body)
 
     @contextmanager
     def logs(self, run: RunReference, *, follow: bool = False, timestamps: bool = False) -> Iterator[Iterator[bytes]]:
@@ -168,21 +168,23 @@ class Client:
     def _pages(self, path: str) -> Iterator[Json]:
         offset = 0
         while True:
-            page = self._json("GET", path, params={"offset": str(offset)})
+            page = self.json("GET", path, params={"offset": str(offset)})
             yield from page["results"]
             offset += len(page["results"])
             if not page["next"] or not page["results"]:
                 return
 
-    def _json(self, method: str, path: str, **more: Any) -> Json:
-        response = self._call(method, path, **more)
+    def json(self, method: str, path: str, **more: Any) -> Json:
+        """The answer of one call, which is JSON."""
+        response = self.call(method, path, **more)
         try:
             found: Json = response.json()
         except ValueError as error:
             raise SetupError(f"what answers at {self.url} is no polylocal daemon: it sends no JSON") from error
         return found
 
-    def _call(self, method: str, path: str, **more: Any) -> httpx2.Response:
+    def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """One call; `more` is for httpx2."""
         with _translated(self.url):
             response = self._http.request(method, path, **more)
         if not response.is_success:
@@ -223,6 +225,12 @@ def _raise(response: httpx2.Response) -> None:
         body = response.text
     if response.status_code == 400 and isinstance(body, dict | list) and "detail" not in body:
         raise InvalidInput(body)
-    words = body.get("detail") if isinstance(body, dict) else body
+    words = _words(body) if isinstance(body, dict) else body
     kind = _ERRORS.get(response.status_code, PolylocalError)
     raise kind(str(words or f"the daemon answered {response.status_code}"))
+
+
+def _words(body: Json) -> str | None:
+    """The server's own, in the form of either API."""
+    inner = next((value for value in body.values() if isinstance(value, dict)), {})
+    return body.get("detail") or body.get("message") or body.get("error") or inner.get("message")

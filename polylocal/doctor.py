@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from polylocal import occupancy
 from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.packages import tools
 from polylocal.runner.engine import buildkit, probe
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.dockerengine import DockerEngine
@@ -43,7 +44,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Every finding; takes seconds at most, also when an engine hangs."""
     report = probe.probe(settings.engine, timeout_s=2.0)
-    findings = [_home(settings), _git(), _port(settings), _engine(report)]
+    findings = [_home(settings), _git(), _package_tools(), _port(settings), _engine(report)]
     if report.found:
         url = report.found.url
         findings += _within(_EACH_S, lambda: list(_of_engine(DockerEngine(url), settings)), url)
@@ -96,6 +97,13 @@ def _git() -> Finding:
     except (OSError, subprocess.SubprocessError):
         return Finding("git", "problem", "not installed; uploaded code is kept with it", "Install git.")
     return Finding("git", "ok", version.strip().removeprefix("git version "))
+
+
+def _package_tools() -> Finding:
+    missing = tools.missing()
+    if missing:
+        return Finding("package tools", "note", f"{', '.join(missing)} not installed: no .deb can be published", "")
+    return Finding("package tools", "ok", "what .deb repositories are made with is here")
 
 
 def _port(settings: Settings) -> Finding:

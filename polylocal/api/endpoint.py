@@ -171,8 +171,8 @@ def file_as_it_is(path: Path, media: str) -> Response:
 
 
 def opened_file(file: BinaryIO, name: str, media: str) -> Response:
-    """The same of a file that is open already; it is closed when it was sent."""
-    size = os.fstat(file.fileno()).st_size
+    """The same of a file that is open already, from where it stands; it is closed when it was sent."""
+    size = max(0, os.fstat(file.fileno()).st_size - file.tell())
     plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
     shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
     headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {shown}"}

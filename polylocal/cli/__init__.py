@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal import __version__
-from polylocal.cli import backup, daemon, groups, projects, runs, secrets, service, show, space
+from polylocal.cli import backup, daemon, groups, packages, projects, runs, secrets, service, show, space
 from polylocal.disk import is_trouble
 from polylocal.errors import InvalidInput, PolylocalError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_DAEMON, _RUNS, _PROJECTS = "The daemon", "Runs", "Projects and people"
+_DAEMON, _RUNS, _PACKAGES, _PROJECTS = "The daemon", "Runs", "Packages", "Projects and people"
 
 
 def _version(wanted: bool) -> None:
@@ -58,6 +58,7 @@ app.command("copy", rich_help_panel=_RUNS)(runs.copy)
 app.command("rm", rich_help_panel=_RUNS)(runs.remove)
 app.command("outputs", rich_help_panel=_RUNS)(runs.outputs)
 app.add_typer(groups.app, name="group", rich_help_panel=_RUNS)
+app.add_typer(packages.app, name="package", rich_help_panel=_PACKAGES)
 app.add_typer(projects.app, name="project", rich_help_panel=_PROJECTS)
 app.command("upload", rich_help_panel=_PROJECTS)(projects.upload)
 app.command("token", rich_help_panel=_PROJECTS)(daemon.token)

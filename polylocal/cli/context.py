@@ -68,6 +68,8 @@ def run_of(api: Client, text: str) -> RunReference:
     if not short:
         raise InvalidInput([f"`{text}` names no run; say `3` or `job/3` for a job, `build/2` for a build"])
     kind = short["kind"] or "job"
+    if kind == "package":
+        raise InvalidInput([f"package builds have commands of their own: `polylocal package show {short['id']}`"])
     try:
         found = api.find(kind, int(short["id"]))
     except NotFound as error:

@@ -150,13 +150,14 @@ def add_user(
     name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
     admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
     password_stdin: Annotated[bool, typer.Option(help="Read a password from standard input.")] = False,
+    email: Annotated[str | None, typer.Option(help="Their address; it lets them in as the name does.")] = None,
     home: HomeOption = None,
 ) -> None:
     """Add a user and print the token that is theirs."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
     store = _store(home)
     try:
-        made = store.users.add(name, is_superuser=admin, password=password)
+        made = store.users.add(name, is_superuser=admin, password=password, email=email)
         sys.stdout.write(store.users.new_token(made) + "\n")
     finally:
         store.close()

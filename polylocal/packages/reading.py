@@ -15,7 +15,18 @@ from polylocal.packages import tools
 from polylocal.packages.tools import ToolError
 
 _MAX_TEXT = 1 << 22  # bytes of a description of a package
-_DEB_SOURCE = re.compile(r"\.(tar\.[a-z0-9]+|diff\.gz|asc)$")
+_MOST = 255  # characters of a name, a version, a file name
+_MOST_EPOCH = 2**31
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
+# what metadata is written to, in a repository of any kind
+_TAKEN = frozenset(
+    "Packages Packages.gz Sources Sources.gz Release Release.gpg InRelease index.html repodata simple".split()
+)
+_PYTHON = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")  # PEP 508
+
+
+class _NoMetadata(Exception):
+    """A tar that is no source distribution."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,33 @@ def is_package(file_name: str) -> bool:
     return file_name.endswith((".deb", ".udeb", ".rpm", ".whl", ".dsc", ".tar.gz"))
 
 
+def check_name(file_name: str) -> None:
+    """Whether a file of this name can be published. Raises ToolError: it would stand where an index is, or break it."""
+    if file_name in _TAKEN or len(file_name) > _MOST or not _FILE.fullmatch(file_name):
+        raise ToolError(f"a package can't be published under the file name {file_name!r}")
+
+
 def read(path: Path, file_name: str) -> Description | None:
-    """None: it is no package. Raises ToolError: it is a broken one."""
+    """None: it is no package. Raises ToolError: it is a broken one, or says of itself what no package can."""
+    try:
+        found = _read(path, file_name)
+    except ToolError:
+        raise
+    except Exception as error:  # of whatever kind: somebody made this file to be read wrongly, or a disk did
+        raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
+    if found:
+        check(found, file_name)
+    return found
+
+
+def check(found: Description, file_name: str) -> None:
+    """Raises ToolError."""
+    for word in (found.name, found.version, found.release):
+        if len(word) > _MOST or not word.isprintable():
+            raise ToolError(f"{file_name} says of itself what is no name and no version: {word[:40]!r}")
+
+
+def _read(path: Path, file_name: str) -> Description | None:
     if file_name.endswith((".deb", ".udeb")):
         return _deb(path)
     if file_name.endswith(".rpm"):
@@ -51,18 +87,17 @@ def read(path: Path, file_name: str) -> Description | None:
 def split_version(text: str) -> tuple[int | None, str, str]:
     """A Debian version → epoch, version, release."""
     epoch, colon, rest = text.partition(":")
-    if not colon or not epoch.isdigit():
+    if not colon or not (epoch.isascii() and epoch.isdigit()):
         epoch, rest = "", text
+    elif len(epoch) > 10 or int(epoch) >= _MOST_EPOCH:
+        raise ToolError(f"no version has an epoch like {epoch[:20]}")
     version, dash, release = rest.rpartition("-")
     return (int(epoch) if epoch else None), (version if dash else rest), (release if dash else "")
 
 
 def requires_python(path: Path) -> str | None:
     """Which versions of Python a wheel or a source distribution is for."""
-    try:
-        found = _metadata(path)["Requires-Python"]
-    except ToolError:
-        return None
+    found = _metadata(path)["Requires-Python"]
     return str(found) if found else None
 
 
@@ -77,10 +112,7 @@ def _rpm(path: Path) -> Description:
         import createrepo_c
     except ImportError as error:
         raise ToolError("rpm packages need the Python package createrepo-c, which is not installed here") from error
-    try:
-        found = createrepo_c.package_from_rpm(str(path), createrepo_c.SHA256, path.name, path.name)
-    except createrepo_c.CreaterepoCError as error:
-        raise ToolError(f"{path.name} is no rpm package that can be read: {error}") from error
+    found = createrepo_c.package_from_rpm(str(path), createrepo_c.SHA256, path.name, path.name)
     kind = "source" if found.arch in ("src", "nosrc") else "binary"
     epoch = int(found.epoch) if (found.epoch or "0").isdigit() else 0
     return Description(found.name, kind, epoch or None, found.version, found.release)
@@ -88,50 +120,52 @@ def _rpm(path: Path) -> Description:
 
 def _wheel(path: Path, file_name: str) -> Description:
     fields = _metadata(path, file_name)
-    return Description(_needed(fields, "Name", path), "binary", None, _needed(fields, "Version", path), "")
+    return Description(_python_name(fields, path), "binary", None, _needed(fields, "Version", path), "")
 
 
 def _sdist(path: Path, file_name: str) -> Description | None:
     """A tar.gz without PKG-INFO is some other archive."""
     try:
         fields = _metadata(path, file_name)
-    except LookupError:
+    except _NoMetadata:
         return None
-    return Description(_needed(fields, "Name", path), "source", None, _needed(fields, "Version", path), "")
+    return Description(_python_name(fields, path), "source", None, _needed(fields, "Version", path), "")
 
 
 def _dsc(path: Path, file_name: str) -> Description:
-    try:
-        text = path.read_bytes()[:_MAX_TEXT].decode("utf-8", "replace")
-    except OSError as error:
-        raise ToolError(f"{file_name} can't be read: {error}") from error
+    text = path.read_bytes()[:_MAX_TEXT].decode("utf-8", "replace")
     if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
         text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
     fields = email.message_from_string(text)
-    parts = [line.split()[-1] for line in str(fields["Files"] or "").splitlines() if line.strip()]
+    named = [line.split()[-1] for line in str(fields["Files"] or "").splitlines() if line.strip()]
+    parts = [name for name in named if _FILE.fullmatch(name)]
     version = split_version(_needed(fields, "Version", path))
     return Description(_needed(fields, "Source", path), "source", *version, parts=parts)
 
 
 def _metadata(path: Path, file_name: str = "") -> Message:
-    """The core metadata of a Python distribution. Raises ToolError; LookupError: a tar that has none."""
+    """The core metadata of a Python distribution. Raises whatever the archive brings about; _NoMetadata."""
     name = file_name or path.name
-    try:
-        if name.endswith(".whl"):
-            with zipfile.ZipFile(path) as archive:
-                inside = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")]
-                if not inside:
-                    raise ToolError(f"{name} is no wheel: it has no METADATA")
-                with archive.open(inside[0]) as file:
-                    return email.message_from_bytes(file.read(_MAX_TEXT))
-        with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
-                    opened = tar.extractfile(member)
-                    return email.message_from_bytes(opened.read(_MAX_TEXT) if opened else b"")
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ToolError(f"{name} can't be read: {error}") from error
-    raise LookupError(name)
+    if name.endswith(".whl"):
+        with zipfile.ZipFile(path) as archive:
+            inside = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")]
+            if not inside:
+                raise ToolError(f"{name} is no wheel: it has no METADATA")
+            with archive.open(inside[0]) as file:
+                return email.message_from_bytes(file.read(_MAX_TEXT))
+    with tarfile.open(path, "r:gz") as tar:
+        for member in tar:
+            if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
+                opened = tar.extractfile(member)
+                return email.message_from_bytes(opened.read(_MAX_TEXT) if opened else b"")
+    raise _NoMetadata(name)
+
+
+def _python_name(fields: Message, path: Path) -> str:
+    name = _needed(fields, "Name", path)
+    if not _PYTHON.fullmatch(name):
+        raise ToolError(f"{path.name}: {name[:40]!r} is no name of a Python package")
+    return name
 
 
 def _needed(fields: Message, name: str, path: Path) -> str:

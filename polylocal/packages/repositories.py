@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from polylocal.folders import remove_tree
+from polylocal.folders import remove_tree, walk
 from polylocal.packages import reading, tools
 from polylocal.packages.tools import ToolError
 
 SOURCES = "SRPMS"  # the folder of sources, beside those of architectures
+_TURNING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,28 @@ def write(shelves: Sequence[Shelf]) -> None:
     try:
         for shelf in shelves:
             made.append((shelf, _staged(shelf)))
-        _swap(made)
+        with _TURNING:
+            _swap(made)
     except BaseException:
         for _, new in made:
             with suppress(OSError):
                 remove_tree(new)
         raise
-    for shelf, _ in made:
-        _sweep(shelf.path)
+    with _TURNING:
+        for shelf, _ in made:
+            _sweep(shelf.path)
+
+
+def snapshot(path: Path, target: Path) -> None:
+    """Links to all that lies in a repository's folder now, in a new folder. Raises OSError."""
+    target.mkdir(parents=True)
+    with _TURNING:  # what is turned away from is removed
+        source = path.resolve()
+        for entry in walk(source):
+            if entry.is_folder:
+                (target / entry.path).mkdir()
+            elif entry.is_file:
+                _link(source / entry.path, target / entry.path)
 
 
 def _swap(made: Sequence[tuple[Shelf, Path]]) -> None:
@@ -93,6 +109,7 @@ def _staged(shelf: Shelf) -> Path:
     new.mkdir()
     try:
         for name, source in shelf.files.items():
+            reading.check_name(name)
             _link(source, new / name)
         _METADATA.get(shelf.kind or "", _rpm)(new, shelf.path)
         new.chmod(0o755)
@@ -105,9 +122,7 @@ def _staged(shelf: Shelf) -> Path:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
+    except OSError:  # a file system without links, or one that has no more of them
         shutil.copyfile(source, target)
 
 
@@ -151,13 +166,12 @@ def _pypi(new: Path, old: Path) -> None:
     """The simple index (PEP 503): `pip install --index-url http://…/release/simple/`"""
     by_project: dict[str, list[Path]] = {}
     for path in sorted(new.iterdir()):
-        with suppress(LookupError):  # an archive that is no distribution
-            found = reading.read(path, path.name)
-            if found:
-                by_project.setdefault(_normalised(found.name), []).append(path)
+        found = reading.read(path, path.name)
+        if found:  # or else it is an archive that is no distribution
+            by_project.setdefault(_normalised(found.name), []).append(path)
     simple = new / "simple"
     simple.mkdir()
-    names = "".join(f'<a href="{name}/">{name}</a><br>\n' for name in sorted(by_project))
+    names = "".join(f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in sorted(by_project))
     (simple / "index.html").write_text(_page("Simple index", names))
     for name, paths in by_project.items():
         (simple / name).mkdir()
@@ -173,7 +187,7 @@ def _anchor(path: Path) -> str:
 
 
 def _page(title: str, body: str) -> str:
-    return f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{body}</body></html>\n"
+    return f"<!DOCTYPE html>\n<html><head><title>{html.escape(title)}</title></head><body>\n{body}</body></html>\n"
 
 
 def _normalised(name: str) -> str:

@@ -23,6 +23,11 @@ class ToolError(PolylocalError):
     """A program is missing, or did not like what it was given; the message has its own words."""
 
 
+def missing() -> list[str]:
+    """Debian packages with the programs that are not on this machine."""
+    return sorted({package for program, package in _OF_PACKAGE.items() if shutil.which(program) is None})
+
+
 def run(command: Sequence[str], folder: Path) -> bytes:
     """What a program prints. Raises ToolError."""
     program = shutil.which(command[0])

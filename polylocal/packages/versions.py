@@ -14,9 +14,10 @@ def is_newer(kind: str | None, mine: Version, published: Version, equal_is_enoug
     texts = [mine[1], published[1]] if kind == "pypi" else [_text(mine), _text(published)]
     try:
         left, right = (compared(text) for text in texts)
-    except InvalidVersion:
+        # not `==`: 1.01 and 1.1 are the same to dpkg, neither is greater, and their texts differ
+        return bool(left > right or (equal_is_enough and not right > left))
+    except (InvalidVersion, ValueError, TypeError):
         return equal_is_enough or texts[0] != texts[1]
-    return bool(left > right or (equal_is_enough and left == right))
 
 
 def _text(version: Version) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from polylocal.disk import is_trouble
 from polylocal.errors import EngineError, NotFound
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
@@ -34,6 +35,7 @@ HOME = PurePosixPath("/home/vagrant")  # where ABF's own workers build
 PROJECT, RESULTS, MEDIA = HOME / "project", HOME / "results", HOME / "media"
 MEDIA_LIST = HOME / "container/media.list"
 DATA = "container_data.json"  # by it a build says itself which of its results are packages
+UNREADABLE = "results"  # the reason of a build whose packages can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: all is well; the packages are there, and their tests failed
 _MAX_DATA = 1 << 24
 
@@ -118,7 +120,7 @@ class PackageBuild(Execution):
         return ContainerPlan(
             name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
             image=image,
-            command=[SH, "-c", f"cd {PROJECT} && {{\n{specification.command}\n}}"],
+            command=[SH, "-c", f"cd {PROJECT} && {{\n{_command(run)}\n}}"],
             labels=container.labels(run, tools.installation),
             env=self._environment(build_list, platform, arch.name, media),
             mounts=mounts,
@@ -168,7 +170,10 @@ class PackageBuild(Execution):
             saved_to = store.repository(other.save_to_repository_id)
             folder = repositories.container(downloads, saved_to.platform_name, other.id, arch=arch, name=saved_to.name)
             found.append(Medium(f"container_{other.id}", folder))
-        return [_snapshot(medium, below) for medium in found if medium.folder.is_dir()]
+        there = [medium for medium in found if medium.folder.is_dir()]
+        for medium in there:
+            repositories.snapshot(medium.folder, below / medium.name)
+        return [replace(medium, folder=below / medium.name) for medium in there]
 
     def _environment(self, build_list: BuildList, platform: Platform, arch: str, media: list[Medium]) -> dict[str, str]:
         run, tools = self.run, self._tools
@@ -218,7 +223,9 @@ class PackageBuild(Execution):
         lists = tools.store.build_lists
         platform = tools.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
         with GUARD:
-            end, harvest = self._harvest(end, recorded.get("exit_code"))
+            end, harvest = self._harvested(end, recorded.get("exit_code"))
+            if end.details and end.details.get("reason") == UNREADABLE:
+                recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
             return lists.conclude(
                 run,
                 end.status,
@@ -231,6 +238,21 @@ class PackageBuild(Execution):
                 ),
             )
 
+    def _harvested(self, end: Outcome, exit_code: object) -> tuple[Outcome, Harvest]:
+        """Results can't keep a build from its end: what goes wrong with them is how it ended."""
+        try:
+            return self._harvest(end, exit_code)
+        except (ToolError, OSError) as error:
+            if isinstance(error, OSError) and is_trouble(error):
+                raise
+            words = f"its results can't be kept: {error}"
+        except Exception as error:
+            log.exception("run=%s: its results can't be kept", self.run.label)
+            words = f"its results can't be kept: {type(error).__name__}: {error}"
+        self._say(words)
+        details = {"reason": UNREADABLE, "exit_code": exit_code}
+        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log())
+
     def _harvest(self, end: Outcome, exit_code: object) -> tuple[Outcome, Harvest]:
         results = self._work / "results"
         found = {entry.path: entry for entry in walk(results)} if results.is_dir() else {}
@@ -241,7 +263,7 @@ class PackageBuild(Execution):
                 packages = _packages(files, self._tools, results / DATA)
             except ToolError as error:
                 self._say(str(error))
-                end = Outcome(Status.FAILED, str(error), {"reason": "program", "exit_code": exit_code})
+                end = Outcome(Status.FAILED, str(error), {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
         return end, Harvest(packages, [*self._main_log(), *others])
@@ -250,7 +272,7 @@ class PackageBuild(Execution):
         # opened by its path: the folders that the walk had open are closed by now, and the container is dead
         with (self._work / "results" / entry.path).open("rb") as file:
             stored = self._tools.depot.keep(file)
-        return NewFile(stored.sha1, entry.name, stored.size)
+        return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
     def _main_log(self) -> list[NewFile]:
         path = self._tools.log_path(self.run)
@@ -259,6 +281,11 @@ class PackageBuild(Execution):
         with path.open("rb") as file:
             stored = self._tools.depot.keep(file)
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
+
+
+def _command(run: Run) -> str:
+    """As it was written: a polyaxonfile's own would be put on one line."""
+    return str((run.config or {})["run"]["cmd"])
 
 
 def _abf_file(project: Path) -> str | None:
@@ -278,25 +305,6 @@ def _folder(
         name=repository.name,
         sub=sub,
     )
-
-
-def _snapshot(medium: Medium, below: Path) -> Medium:
-    target = below / medium.name
-    target.mkdir(parents=True)
-    source = medium.folder.resolve()
-    for entry in walk(source):
-        if entry.is_folder:
-            (target / entry.path).mkdir()
-        elif entry.is_file:
-            _linked(source / entry.path, target / entry.path)
-    return Medium(medium.name, target)
-
-
-def _linked(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
 
 
 def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
@@ -338,6 +346,7 @@ def _packages(files: Mapping[str, NewFile], tools: Tools, data: Path) -> list[Ne
 
 
 def _package(file: NewFile, found: reading.Description) -> NewPackage:
+    reading.check_name(file.file_name)
     about = (found.name, found.type, found.epoch, found.version, found.release)
     return NewPackage(file.sha1, file.file_name, *about, file.size)
 
@@ -360,17 +369,17 @@ def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewP
         raise ValueError(f"`{name}` is not among the results")
     kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
-    return NewPackage(
-        file.sha1,
-        file.file_name,
+    version = f"{epoch}:" if epoch not in (None, "") else ""
+    said = reading.Description(
         str(entry["name"]),
         kind,
-        int(str(epoch)) if epoch not in (None, "") else None,
+        reading.split_version(f"{version}0")[0],
         str(entry.get("version") or ""),
         str(entry.get("release") or ""),
-        file.size,
-        [str(item) for item in dependents] if isinstance(dependents, list) else [],
     )
+    reading.check(said, file.file_name)
+    made = _package(file, said)
+    return replace(made, dependent_packages=list(map(str, dependents)) if isinstance(dependents, list) else [])
 
 
 def forget(run: Run, tools: Tools) -> None:

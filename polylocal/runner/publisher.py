@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -53,10 +53,8 @@ class Publisher:
         for repository_id in self._lists.published_repositories():
             repository = self._platforms.repository(repository_id)
             saved_to = self._platforms.get(repository.platform_id)
-            if not all(
-                self._lies_there(repository, saved_to, _key(found)[1:], found.published_into or "")
-                for found in self._lists.published(repository_id)
-            ):
+            published = self._lists.published(repository_id)
+            if not all(self._lies_there(repository, saved_to, found) for found in published):
                 self._lists.set_stale(repository_id)
         for build_list in self._lists.contained():
             path = self._container(build_list)
@@ -67,6 +65,8 @@ class Publisher:
 
     def _publish(self, repository: Repository, waiting: Sequence[BuildList]) -> None:
         """All that waits, together; if that goes wrong one by one, so that one that is broken fails alone."""
+        if self._platforms.repository(repository.id).is_locked:  # since the queue was looked at
+            return
         ready = [build_list for build_list in waiting if self._is_ready(repository, build_list)]
         if not ready:
             return
@@ -83,15 +83,22 @@ class Publisher:
             self._fail(ready[0], BuildStatus.PUBLISH_FAILED, str(error))
             return
         for build_list in ready:
-            self._lists.set_published(build_list, saved_to.subfolder, self._package_version(saved_to, build_list))
-            log.info("build list %s published into %s/%s", build_list.id, saved_to.name, repository.name)
+            version = self._package_version(saved_to, build_list)
+            if self._lists.set_published(build_list, saved_to.subfolder, version):
+                log.info("build list %s published into %s/%s", build_list.id, saved_to.name, repository.name)
+            else:
+                self._fail(build_list, BuildStatus.PUBLISH_FAILED, "the project has left the repository meanwhile")
 
     def _is_ready(self, repository: Repository, build_list: BuildList) -> bool:
         if not self._platforms.has_project(repository, build_list.project_id):
             where = f"{repository.platform_name}/{repository.name}"
             self._fail(build_list, BuildStatus.PUBLISH_FAILED, f"the project is not in the repository {where} any more")
             return False
-        if gone := self._missing(self._lists.packages([build_list.run_pk])):
+        packages = self._lists.packages([build_list.run_pk])
+        if not packages:
+            self._fail(build_list, BuildStatus.PUBLISH_FAILED, "the build has no packages")
+            return False
+        if gone := self._missing(packages):
             self._fail(build_list, BuildStatus.PACKAGES_FAIL, f"the file store has lost {gone}")
             return False
         return True
@@ -109,8 +116,9 @@ class Publisher:
             for found in self._lists.published(repository.id)
             if found.published_into == sub and _key(found) not in replaced
         ]
+        last = {_key(build_list): build_list for build_list in ready}  # of two builds of one project the later one
         changed = {(build_list.build_for_platform_id, build_list.arch_id) for build_list in ready}
-        return self._laid_out(repository, saved_to, sub, [*stays, *ready], changed)
+        return self._laid_out(repository, saved_to, sub, [*stays, *last.values()], changed)
 
     def _laid_out(
         self,
@@ -150,33 +158,41 @@ class Publisher:
         return {package.file_name: folder / package.sha1 for package in packages if package.type == kind}
 
     def _refresh(self, repository: Repository) -> None:
-        """A project has left it: what is published there is written anew."""
+        """A project has left it: what is published there is written anew, from what there is now."""
         saved_to = self._platforms.get(repository.platform_id)
         published = self._lists.published(repository.id)
         for sub in SUBFOLDERS:
             held = [found for found in published if found.published_into == sub]
-            needed = {_key(found)[1:] for found in held}
-            changed = [
-                key
-                for key in self._lists.ever_published(repository.id)
-                if key in needed or self._lies_there(repository, saved_to, key, sub)
+            shelves = self._laid_out(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
+            known = {shelf.path for shelf in shelves}
+            shelves += [
+                Shelf(path, {}, kind) for path, kind in self._lying(repository, saved_to, sub) if path not in known
             ]
             try:
-                repositories.write(self._laid_out(repository, saved_to, sub, held, changed))
+                repositories.write(shelves)
             except (ToolError, OSError) as error:
                 log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
                 return
-        self._lists.set_fresh(repository.id)
+        self._lists.set_fresh(repository)
 
-    def _lies_there(self, repository: Repository, saved_to: Platform, key: tuple[int, int], sub: str) -> bool:
+    def _lying(self, repository: Repository, saved_to: Platform, sub: str) -> Iterator[tuple[Path, str | None]]:
+        """The folders of a repository that lie there, whoever has published into them; and of which kind they are."""
+        root = self._tools.home.downloads / saved_to.name / "repository"
+        pattern = f"*/{repository.name}/{sub}" if saved_to.is_main else f"*/*/{repository.name}/{sub}"
+        for path in root.glob(pattern):
+            if path.is_symlink():
+                built_for = saved_to if saved_to.is_main else self._platforms.named(path.relative_to(root).parts[0])
+                yield path, built_for.distrib_type
+
+    def _lies_there(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
         return repositories.folder(
             self._tools.home.downloads,
             saved_to.name,
-            self._platforms.get(key[0]).name,
+            self._platforms.get(found.build_for_platform_id).name,
             is_personal=not saved_to.is_main,
-            arch=self._platforms.arch(key[1]).name,
+            arch=self._platforms.arch(found.arch_id).name,
             name=repository.name,
-            sub=sub,
+            sub=found.published_into or "",
         ).is_symlink()
 
     def _package_version(self, saved_to: Platform, build_list: BuildList) -> str | None:

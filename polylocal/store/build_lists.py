@@ -16,7 +16,18 @@ from polylocal.statuses import Status
 from polylocal.store import package_status
 from polylocal.store.database import Database
 from polylocal.store.queries import Page
-from polylocal.store.rows import BuildList, PackageRow, Project, ResultRow, Run, StoredFile, User, row_of, rows_of
+from polylocal.store.rows import (
+    BuildList,
+    PackageRow,
+    Project,
+    Repository,
+    ResultRow,
+    Run,
+    StoredFile,
+    User,
+    row_of,
+    rows_of,
+)
 from polylocal.store.runs import NewRun, insert, move
 
 _SELECT = """
@@ -96,11 +107,9 @@ class BuildLists:
         return self._one(f"{_SELECT} where l.run_pk = ?", (run_pk,))
 
     def by_ids(self, ids: Iterable[int]) -> list[BuildList]:
-        wanted = list(ids)
-        marks = ", ".join("?" * len(wanted))
-        return self._many(
-            f"{_SELECT} where r.kind = 'package' and r.id in ({marks}) and {_VISIBLE} order by r.id", wanted
-        )
+        wanted = "r.id in (select value from json_each(?))"
+        query = f"{_SELECT} where r.kind = 'package' and {wanted} and {_VISIBLE} order by r.id"
+        return self._many(query, (json.dumps(list(ids)),))
 
     def page(self, where: Where, page: Page) -> list[BuildList]:
         """The last changed first."""
@@ -207,7 +216,8 @@ class BuildLists:
         """What waits to be published into a repository that nobody has locked, oldest first."""
         return self._many(
             f"{_SELECT} join repositories t on t.id = l.save_to_repository_id"
-            f" where l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE} order by l.run_pk"
+            f" where l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE}"
+            " order by l.updated_at, l.run_pk"
         )
 
     def to_contain(self) -> list[BuildList]:
@@ -224,18 +234,15 @@ class BuildLists:
             (repository_id,),
         )
 
-    def ever_published(self, repository_id: int) -> list[tuple[int, int]]:
-        """For which platforms and architectures anything was: what lies there may be written anew."""
-        query = (
-            "select distinct build_for_platform_id, arch_id from build_lists"
-            " where save_to_repository_id = ? and published_at is not null"
-        )
-        with self._database.read() as db:
-            return [(row[0], row[1]) for row in db.execute(query, (repository_id,))]
-
     def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
-        """It lies in its repository, and those of the same project that lay there before lie there no more."""
+        """It lies in its repository, and those of the same project that lay there before lie there no more.
+
+        False: it may not lie there any more; then it has failed, and the repository is to be written anew.
+        """
         with self._database.write() as db:
+            if not _may_lie(db, build_list):
+                db.execute(_STALE, (build_list.save_to_repository_id,))
+                return False
             if not package_status.move(db, build_list.run_pk, BuildStatus.PUBLISHED):
                 return False
             key = {name: getattr(build_list, name) for name in _KEY}
@@ -287,16 +294,18 @@ class BuildLists:
 
     def set_stale(self, repository_id: int) -> None:
         with self._database.write() as db:
-            db.execute("update repositories set is_stale = 1 where id = ?", (repository_id,))
+            db.execute(_STALE, (repository_id,))
 
     def stale_repositories(self) -> list[int]:
         """Those whose content is to be written anew, and that nobody has locked."""
         with self._database.read() as db:
-            return [row["id"] for row in db.execute("select id from repositories where is_stale and not is_locked")]
+            return [row["id"] for row in db.execute("select id from repositories where stale and not is_locked")]
 
-    def set_fresh(self, repository_id: int) -> None:
+    def set_fresh(self, repository: Repository) -> None:
+        """It was written anew; a reason that came up since it was looked at stays."""
         with self._database.write() as db:
-            db.execute("update repositories set is_stale = 0 where id = ?", (repository_id,))
+            fresh = "update repositories set stale = 0 where id = ? and stale = ?"
+            db.execute(fresh, (repository.id, repository.stale))
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -339,6 +348,7 @@ class BuildLists:
             return rows_of(BuildList, db.execute(query, tuple(values)))
 
 
+_STALE = "update repositories set stale = stale + 1 where id = ?"
 _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
 
 
@@ -349,6 +359,15 @@ def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> st
     )
     row = db.execute(query, {name: key[name] for name in _KEY}).fetchone()
     return row["commit_hash"] if row else None
+
+
+def _may_lie(db: sqlite3.Connection, build_list: BuildList) -> bool:
+    """Whether the project is still there, and in the repository."""
+    query = (
+        "select 1 from repository_projects h join projects p on p.id = h.project_id"
+        " where h.repository_id = ? and h.project_id = ? and p.deleted_at is null"
+    )
+    return db.execute(query, (build_list.save_to_repository_id, build_list.project_id)).fetchone() is not None
 
 
 def _ask_for_container(db: sqlite3.Connection, run_pk: int) -> bool:
@@ -375,6 +394,9 @@ def _goes_on_by_itself(
         return False
     if saved_to["platform_type"] == "main" and not _all_published(db, build_list.extra_build_lists):
         return False
+    mine = _source_version(db, build_list.run_pk)
+    if mine is None:
+        return False  # there is nothing to publish
     key = {name: getattr(build_list, name) for name in _KEY}
     last = db.execute(
         f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
@@ -383,8 +405,8 @@ def _goes_on_by_itself(
     ).fetchone()
     if last is None:
         return True
-    mine, published = _source_version(db, build_list.run_pk), _source_version(db, last["run_pk"])
-    return mine is not None and (published is None or is_newer(mine, published, not saved_to["released"]))
+    published = _source_version(db, last["run_pk"])
+    return published is None or is_newer(mine, published, not saved_to["released"])
 
 
 def _all_published(db: sqlite3.Connection, ids: Sequence[int]) -> bool:

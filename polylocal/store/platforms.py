@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from polylocal.store.rows import Arch, Platform, Project, Repository, User, row_
 _PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.id = p.owner_id"
 _REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
 _SEEN = "(? or p.is_open or p.owner_id = ?)"
+_TAKEN = "Name has already been taken"
 _PLATFORM_COLUMNS = frozenset(
     "name owner_id description distrib_type is_open released default_branch build_image build_command build_network"
     " time_living".split()
@@ -33,7 +35,12 @@ class Platforms:
         now = clock.now()
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
         row |= {"owner_id": owner.id, "platform_type": "main", "created_at": now, "updated_at": now}
-        return self.get(self._insert("platforms", row, "Name has already been taken"))
+        with self._database.write() as db:
+            same = "select 1 from platforms where lower(name) = lower(?)"  # their folders may not be told apart
+            if db.execute(same, (row.get("name"),)).fetchone():
+                raise InvalidInput([_TAKEN])
+            made = _insert(db, "platforms", row)
+        return self.get(made)
 
     def get(self, platform_id: int) -> Platform:
         with self._database.read() as db:
@@ -68,9 +75,9 @@ class Platforms:
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
         if platform.released:
             row.pop("released", None)
-        self._update("platforms", platform.id, row, "Name has already been taken")
-        if row.get("released"):
-            with self._database.write() as db:
+        with self._database.write() as db:
+            _update(db, "platforms", platform.id, row)
+            if row.get("released"):
                 db.execute("update repositories set publish_without_qa = 0 where platform_id = ?", (platform.id,))
         return self.get(platform.id)
 
@@ -82,7 +89,12 @@ class Platforms:
         row |= {"platform_id": platform.id, "created_at": now, "updated_at": now}
         if platform.released:
             row["publish_without_qa"] = False
-        return self.repository(self._insert("repositories", row, "Name has already been taken"))
+        try:
+            with self._database.write() as db:
+                made = _insert(db, "repositories", row)
+        except sqlite3.IntegrityError as error:
+            raise InvalidInput([_TAKEN]) from error
+        return self.repository(made)
 
     def repository(self, repository_id: int) -> Repository:
         with self._database.read() as db:
@@ -99,15 +111,21 @@ class Platforms:
         return self._repositories("t.id", ids)
 
     def _repositories(self, column: str, ids: Iterable[int]) -> list[Repository]:
-        marks, values = _marks(ids)
+        wanted = json.dumps(list(ids))
         with self._database.read() as db:
-            return rows_of(Repository, db.execute(f"{_REPOSITORY} where {column} in ({marks}) order by t.id", values))
+            return rows_of(
+                Repository,
+                db.execute(
+                    f"{_REPOSITORY} where {column} in (select value from json_each(?)) order by t.id", (wanted,)
+                ),
+            )
 
     def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
         if self.get(repository.platform_id).released:
             row.pop("publish_without_qa", None)
-        self._update("repositories", repository.id, row, "Name has already been taken")
+        with self._database.write() as db:
+            _update(db, "repositories", repository.id, row)
         return self.repository(repository.id)
 
     # -- projects in repositories ---------------------------------------------------------------------------------
@@ -175,42 +193,26 @@ class Platforms:
             raise NotFound
         return row_of(Arch, row)
 
-    # -- helpers --------------------------------------------------------------------------------------------------
 
-    def _insert(self, table: str, row: Mapping[str, Any], taken: str) -> int:
-        columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
-        try:
-            with self._database.write() as db:
-                found: int = db.execute(
-                    f"insert into {table} ({columns}) values ({marks}) returning id", dict(row)
-                ).fetchone()[0]
-        except sqlite3.IntegrityError as error:
-            raise InvalidInput([taken]) from error
-        return found
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
+    columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
+    made = db.execute(f"insert into {table} ({columns}) values ({marks}) returning id", dict(row))
+    found: int = made.fetchone()[0]
+    return found
 
-    def _update(self, table: str, row_id: int, row: Mapping[str, Any], taken: str) -> None:
-        sets = "".join(f"{column} = :{column}, " for column in row)
-        try:
-            with self._database.write() as db:
-                db.execute(
-                    f"update {table} set {sets} updated_at = :now where id = :id",
-                    {**row, "now": clock.now(), "id": row_id},
-                )
-        except sqlite3.IntegrityError as error:
-            raise InvalidInput([taken]) from error
+
+def _update(db: sqlite3.Connection, table: str, row_id: int, row: Mapping[str, Any]) -> None:
+    sets = "".join(f"{column} = :{column}, " for column in row)
+    values = {**row, "now": clock.now(), "id": row_id}
+    db.execute(f"update {table} set {sets} updated_at = :now where id = :id", values)
 
 
 def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:
     """What these build lists have published is to leave its repository. In the caller's transaction."""
     among = f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {condition}"
     db.execute(
-        "update repositories set is_stale = 1 where id in (select save_to_repository_id from build_lists"
+        "update repositories set stale = stale + 1 where id in (select save_to_repository_id from build_lists"
         f" where published_into is not null and run_pk in ({among}))",
         values,
     )
     db.execute(f"update build_lists set published_into = null where run_pk in ({among})", values)
-
-
-def _marks(ids: Iterable[int]) -> tuple[str, list[int]]:
-    values = list(ids)
-    return ", ".join("?" * len(values)), values

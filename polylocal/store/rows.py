@@ -269,7 +269,7 @@ class Repository:
     description: str | None
     publish_without_qa: bool
     is_locked: bool
-    is_stale: bool
+    stale: int
     created_at: str
     updated_at: str
 
@@ -361,7 +361,7 @@ _JSON = frozenset(
 _BOOL = frozenset(
     {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"}
     | {"is_held", "keeps_changes", "is_package", "is_open", "released", "build_network", "publish_without_qa"}
-    | {"is_locked", "is_stale", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
+    | {"is_locked", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
     | {"use_cached_chroot", "use_extra_tests", "save_buildroot", "is_uploaded"}
 )
 

@@ -375,7 +375,7 @@ create table arches (id integer primary key, name text not null unique) strict;
 
 create table platforms (
     id integer primary key autoincrement,
-    name text not null unique collate nocase,
+    name text not null unique,
     owner_id integer not null references users on delete cascade,
     platform_type text not null check (platform_type in ('main', 'personal')),
     description text,
@@ -398,7 +398,7 @@ create table repositories (
     description text,
     publish_without_qa integer not null default 1 check (publish_without_qa in (0, 1)),
     is_locked integer not null default 0 check (is_locked in (0, 1)),
-    is_stale integer not null default 0 check (is_stale in (0, 1)),     -- what lies there is to be written anew
+    stale integer not null default 0,           -- how often there was a reason to write anew what lies there
     created_at text not null,
     updated_at text not null,
     unique (platform_id, name)

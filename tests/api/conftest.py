@@ -27,7 +27,7 @@ from polylocal.api.endpoint import Endpoint
 from polylocal.api.services import Services
 from polylocal.machine import Gpu, Machine
 from polylocal.settings import Settings, load
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
@@ -249,7 +249,7 @@ def restore(caller: Caller) -> None:
         seen = "deleted_at is null and archived_at is null"
         has_project = db.execute(f"select 1 from projects where {seen} and name = 'quick-start'").fetchone()
         alive = db.execute(f"select count(*) from runs where id = 1 and {seen}").fetchone()[0]
-        if has_project and alive == len(Kind):
+        if has_project and alive == len(POLYAXON_KINDS):
             return
         for table in ("runs", "projects", "sequences", "searches", "chart_views"):
             db.execute(f"delete from {table}")
@@ -341,7 +341,7 @@ FILES: dict[Kind, Json] = {
 def one_of_each(store: Store, project: Project, user: User) -> dict[Kind, Run]:
     """A run of each kind, straight in the store; the experiment and the group have a chart view, each kind a search."""
     made = {}
-    for kind in Kind:
+    for kind in POLYAXON_KINDS:
         values = {"group_type": "study", "concurrency": 2, "search_algorithm": "grid"} if kind is Kind.GROUP else {}
         new = NewRun(kind, content="{}", config=FILES[kind], values=values)
         made[kind] = store.runs.insert(project, user, new)
@@ -357,7 +357,7 @@ def plain(path: str, number: int = 1) -> str:
     values["cid"] = str(2 * number - 1 if "/experiments/" in path else 2 * number)
     word = path.rpartition("/{sid")[0].rpartition("/")[2]
     place = next((place for place, kind in enumerate(Kind, 1) if kind.plural == word), 1)
-    values["sid"] = str(len(Kind) * (number - 1) + place)
+    values["sid"] = str(len(POLYAXON_KINDS) * (number - 1) + place)
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values[found[1]], path)
 
 

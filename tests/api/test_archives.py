@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from polylocal.api.services import Services
-from polylocal.statuses import Kind, Status, is_done
+from polylocal.statuses import POLYAXON_KINDS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
 from .conftest import FILES, Caller, Json, P, one_of_each, put_code, write
 
-each_kind = pytest.mark.parametrize("kind", list(Kind))
+each_kind = pytest.mark.parametrize("kind", list(POLYAXON_KINDS))
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_an_archived_project(api: Caller, services: Services, project: Project) 
     assert api.get(P).status_code == 404
     assert api.get("/api/v1/root/").json()["results"] == []
     assert api.get("/api/v1/root/projects/names").json()["results"] == []
-    for kind in Kind:
+    for kind in POLYAXON_KINDS:
         assert api.get(f"{P}/{kind.plural}/1/").status_code == 404
         assert [item["id"] for item in archived(api, kind.plural)] == [1]
     assert api.get("/polylocal/v1/runs").json()["results"] == []
@@ -163,7 +163,7 @@ def test_an_archived_project(api: Caller, services: Services, project: Project) 
     after = api.get(P).json()
     assert after == {**before, "updated_at": after["updated_at"]}
     assert archived(api, "projects") == []
-    for kind in Kind:
+    for kind in POLYAXON_KINDS:
         assert api.get(f"{P}/{kind.plural}/").json()["count"] == 1
         assert archived(api, kind.plural) == []
     assert api.get(f"{P}/repo/download/").status_code == 200
@@ -246,7 +246,7 @@ def test_an_admin_sees_everybodys(api: Caller, as_ann: Caller) -> None:
 
 
 @pytest.mark.usefixtures("things")
-@pytest.mark.parametrize("path", [P, *(f"{P}/{kind.plural}/1" for kind in Kind)])
+@pytest.mark.parametrize("path", [P, *(f"{P}/{kind.plural}/1" for kind in POLYAXON_KINDS)])
 def test_who_may_archive_and_restore(path: str, api: Caller, as_ann: Caller, as_job: Caller) -> None:
     for caller in (as_ann, as_job):
         assert caller.post(f"{path}/archive/").status_code == 403

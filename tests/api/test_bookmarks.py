@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.statuses import Kind
+from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
 
 from .conftest import Caller, P, one_of_each
 
-WORDS = ["projects", *(kind.plural for kind in Kind)]
+WORDS = ["projects", *(kind.plural for kind in POLYAXON_KINDS)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from polylocal.api.services import Services
-from polylocal.statuses import Kind
+from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project
 
 from .conftest import FILES, Caller, Json, P, tar_of
@@ -27,7 +27,7 @@ def sync(api: Caller, files: dict[str, str], **options: Any) -> tuple[int, bytes
 
 
 def count(api: Caller) -> dict[str, int]:
-    counted = {kind.plural: api.get(f"{P}/{kind.plural}/").json()["count"] for kind in Kind}
+    counted = {kind.plural: api.get(f"{P}/{kind.plural}/").json()["count"] for kind in POLYAXON_KINDS}
     return {word: number for word, number in counted.items() if number}
 
 

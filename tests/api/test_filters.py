@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, User
 
@@ -21,7 +21,7 @@ OWN = {
     Kind.NOTEBOOK: {"backend"},
 }
 VALUES = {"id": "1", "concurrency": "2", "independent": "true", "metric.x": ">0.5"}
-each_kind = pytest.mark.parametrize("kind", list(Kind))
+each_kind = pytest.mark.parametrize("kind", list(POLYAXON_KINDS))
 
 
 def value_of(field: str) -> str:
@@ -32,7 +32,7 @@ def value_of(field: str) -> str:
 def runs(store: Store, project: Project, root: User) -> None:
     """Two of each kind; the second of each belongs to the first group or shows the first experiment, has a name and
     runs."""
-    for kind in (Kind.GROUP, *(kind for kind in Kind if kind is not Kind.GROUP)):
+    for kind in (Kind.GROUP, *(kind for kind in POLYAXON_KINDS if kind is not Kind.GROUP)):
         store.runs.insert(project, root, NewRun(kind, values=about_first(kind)))
         group = store.runs.find(Kind.GROUP, 1) if kind in (Kind.EXPERIMENT, Kind.TENSORBOARD) else None
         values = {"name": "second", "description": "100% sure", "tags": ["a", "b"], "backend": "lab"}

@@ -14,7 +14,7 @@ from polylocal.api import experiments, machine
 from polylocal.api.app import ENDPOINTS
 from polylocal.api.endpoint import Access, Endpoint
 from polylocal.api.services import Services
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
 
@@ -143,7 +143,7 @@ BODIES: dict[str, Json] = {
     "/selections/{id:id}": {"experiment_ids": [1]},
     "/chartviews": {"charts": [], "name": "loss"},
     "/chartviews/{cid:id}": {"charts": [], "name": "accuracy"},
-    **{f"/searches/{{user}}/{{project}}/{kind.plural}": {"query": {"sort": "-created_at"}} for kind in Kind},
+    **{f"/searches/{{user}}/{{project}}/{kind.plural}": {"query": {"sort": "-created_at"}} for kind in POLYAXON_KINDS},
     "/ci": {"config": {}},
 }
 # told apart by tests of their own: what a run alone may ask, what is never done, what answers in more than one way

@@ -102,7 +102,7 @@ def test_a_backup_under_load_and_a_daemon_on_it(start, swept: list[str], tmp_pat
         ann = Client(back.url, token)
         assert ann.whoami()["username"] == "ann"
         ann.close()
-        code = look(back, lambda client: client._call("GET", "/api/v1/root/crash/repo/download").content)
+        code = look(back, lambda client: client.call("GET", "/api/v1/root/crash/repo/download").content)
         with tarfile.open(fileobj=io.BytesIO(code)) as tar:
             assert any(name.endswith("train.py") for name in tar.getnames())
         # the run that was under way belongs to the other daemon: it is lost here, and goes on there

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from polylocal import clock
 from polylocal.api.abf import making, shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused
-from polylocal.api.endpoint import file_as_it_is
+from polylocal.api.endpoint import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
@@ -91,12 +91,19 @@ def index_of_project(ask: Ask) -> Json:
 
 
 def log(ask: Ask) -> Response:
-    """What the build has written so far."""
+    """What the build has written so far; from `offset` bytes on."""
     found, _ = _readable(ask)
     path = ask.services.home.log("package", found.uuid)
-    if not path.exists():
-        raise NotFound
-    return file_as_it_is(path, "text/plain; charset=utf-8")
+    offset = integer(ask.query("offset")) or 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound from error
+    file.seek(max(0, offset))
+    response = opened_file(file, f"{found.id}.log", "text/plain; charset=utf-8")
+    response.headers["Content-Disposition"] = "inline"
+    response.headers["ETag"] = f'"{found.uuid}-{response.headers["Content-Length"]}-{offset}"'
+    return response
 
 
 def _found(ask: Ask) -> tuple[BuildList, Project]:

@@ -21,6 +21,7 @@ from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages.depot import GUARD
 from polylocal.store.rows import StoredFile
 
+_MOST_NAME = 255  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
 
 
@@ -35,8 +36,8 @@ def stored(ask: Ask) -> Response:
     is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
     response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     response.headers["ETag"] = f'"{sha1}"'
-    kind, name = ("inline", found.file_name) if is_text else ("attachment", found.file_name)
-    response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(name))}"
+    kind = "inline" if is_text else "attachment"
+    response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(found.file_name))}"
     return response
 
 
@@ -78,8 +79,9 @@ def upload(ask: Ask) -> Response:
 def download(ask: Ask) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
     path = ask.word("path")
-    parts = [part for part in path.split("/") if part]
-    if any(part.startswith(".") or "\0" in part for part in parts):  # what is being written, and ways out
+    parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
+    # what is being written, ways out, and names that no file has
+    if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
     if parts:
         platform = ask.store.platforms.named(parts[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import tempfile
@@ -56,12 +57,16 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
             stack.enter_context(repository.changed_by_git())
             ask.services.check_room()
         process = _started(ask, repository, path, body)
-        status, headers = _head(process)
+        try:
+            status, headers = _head(process)
+        except BaseException:
+            _end(process)
+            raise
+        rest = _rest(process)
         if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
-            content = process.stdout.read() if process.stdout else b""
-            process.wait()
-            return Response(content, status, headers)
-        return StreamingResponse(_rest(process), status, headers)
+            return Response(b"".join(rest), status, headers)
+        begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
+        return StreamingResponse(itertools.chain([begun], rest), status, headers)
 
 
 def _check_push(ask: Ask, project: Project) -> None:
@@ -117,10 +122,15 @@ def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         while process.stdout and (chunk := process.stdout.read1(_CHUNK)):  # type: ignore[attr-defined]
             yield chunk
     finally:
-        process.kill()  # nobody reads any more, or it has ended
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It has ended, or nobody reads any more."""
+    if process.stdout:
+        process.stdout.close()
+    process.kill()
+    process.wait()
 
 
 def limit(services: Services) -> int:

@@ -1,4 +1,7 @@
-"""The table of the ABF API and the application that answers it; which paths are its own."""
+"""The table of the ABF API and the application that answers it; which paths are its own.
+
+The Polyaxon API has paths of `projects` and `users` as well: the suffix tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _OWN = frozenset("build_lists platforms repositories arches user search file_stores upload".split())
-_SHARED = frozenset({"projects", "users"})  # the Polyaxon API has such paths as well, without `.json`
 
 ENDPOINTS: list[Endpoint] = [
     *build_lists.ENDPOINTS,
@@ -42,8 +44,10 @@ def serves(path: str, asked: str) -> bool:
     parts = path.split("/")[1:]
     if parts[:2] == ["api", "v1"] and len(parts) > 2:
         word = parts[2]
-        if word in _SHARED:
-            return asked.rstrip("/").endswith(".json") or (word == "projects" and len(parts) > 3)
+        if word == "users":
+            return len(parts) == 4 and asked.rstrip("/").endswith(".json")
+        if word == "projects":
+            return len(parts) > 3 or asked.rstrip("/").endswith(".json")
         return word in _OWN
     if parts[0] == "downloads":
         return True

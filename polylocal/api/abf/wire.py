@@ -193,8 +193,9 @@ def tagged(request: Request, response: Response) -> Response:
     if not 200 <= response.status_code < 300:
         return response
     if "etag" not in response.headers:
-        content = getattr(response, "body", b"")
-        response.headers["ETag"] = f'"{hashlib.sha256(bytes(content)).hexdigest()[:40]}"'
+        content = getattr(response, "body", None)  # none: it comes piece by piece, and nobody knows it yet
+        tag = secrets.token_hex(20) if content is None else hashlib.sha256(bytes(content)).hexdigest()[:40]
+        response.headers["ETag"] = f'"{tag}"'
     if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
         return Response(status_code=304, headers={"ETag": response.headers["etag"]})
     return response
@@ -254,11 +255,12 @@ class Doorman:
 
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
         attempts = self._services.attempts
-        who = f"{name} {where(request.client.host if request.client else '')}"
+        known_as = user.username if user else name.lower()  # however its letters are written
+        who = f"{known_as} {where(request.client.host if request.client else '')}"
         if wait_s := attempts.wait_s(who):
             raise TooManyTries(wait_s)
         digest = self._digest(user, secret)
-        if user and self._is_known(digest):
+        if user and user.is_active and self._is_known(digest):
             return user
         found = self._services.store.users.check_password(user.username if user else name, secret)
         if found is None:
