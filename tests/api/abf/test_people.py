@@ -51,7 +51,7 @@ def test_others_by_number_and_by_name(farm: Farm) -> None:
     assert (by_name["id"], by_name["uname"]) == (farm.olga.id, "olga")
 
 
-@pytest.mark.parametrize("who", ["nosuch", "999", "0", "-1", str(2**63), "%00", "ol%25", "..%2f"])
+@pytest.mark.parametrize("who", ["nosuch", "999", "0", "-1", str(2**63), "%00", "ol%25"])
 def test_people_who_are_not_there(who: str, farm: Farm) -> None:
     answer = farm.ivan.get(f"users/{who}.json")
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
