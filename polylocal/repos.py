@@ -63,11 +63,22 @@ class Repository:
     def exists(self) -> bool:
         return (self.path / "HEAD").exists()
 
-    def create(self) -> None:
-        """An empty repository, where there is none. Idempotent."""
+    def create(self, branch: str = BRANCH) -> None:
+        """An empty repository whose first branch is `branch`, where there is none. Idempotent."""
         with _locks[self.path]:
-            self._folder()
-            self._create()
+            if not self.exists:
+                self._folder()
+                self._create()
+                self._point_to(branch)
+
+    def set_head(self, branch: str) -> None:
+        """Which branch one gets who clones it."""
+        with _locks[self.path]:
+            if self.exists:
+                self._point_to(branch)
+
+    def _point_to(self, branch: str) -> None:
+        self._git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     @contextmanager
     def changed_by_git(self) -> Iterator[None]:

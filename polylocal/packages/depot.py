@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
+_NEW = ".new-"
 # held from where a file is kept until a row speaks of it, and while files go that no row speaks of
 GUARD = threading.RLock()
 
@@ -33,7 +34,7 @@ class Depot:
         """Idempotent. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha1(usedforsecurity=False), 0
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=_NEW)
         try:
             with os.fdopen(handle, "wb") as file:
                 while chunk := content.read(_CHUNK):
@@ -54,6 +55,18 @@ class Depot:
         """None: there is no such file."""
         path = self.folder / sha1
         return path if _SHA1.fullmatch(sha1) and path.is_file() else None
+
+    def names(self) -> list[str]:
+        """The sha1 of every file."""
+        try:
+            return [name for name in os.listdir(self.folder) if _SHA1.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+
+    def sweep(self) -> None:
+        """Remove what was being written when a process ended. Only while nobody writes."""
+        for path in self.folder.glob(f"{_NEW}*"):
+            path.unlink(missing_ok=True)
 
     def forget(self, sha1: str) -> None:
         (self.folder / sha1).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -141,8 +141,10 @@ class PackageBuild(Execution):
         work.mkdir(parents=True)
         repository, project = self._tools.repository(self.run), work / "project"
         repository.checkout(build_list.commit_hash, project)
+        user = self._tools.store.users.by_id(build_list.user_id)
         for name, sha1 in recipes.sources(_abf_file(project)).items():
-            stored = self._tools.depot.path(sha1)
+            is_theirs = self._tools.store.build_lists.may_have(sha1, user)
+            stored = self._tools.depot.path(sha1) if is_theirs else None
             if stored is None:
                 self._say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
                 continue
@@ -382,10 +384,18 @@ def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewP
     return replace(made, dependent_packages=list(map(str, dependents)) if isinstance(dependents, list) else [])
 
 
-def forget(run: Run, tools: Tools) -> None:
-    """What a deleted build leaves in the file store and among the downloads."""
+def remove_container(run: Run, tools: Tools) -> None:
+    """What a deleted build leaves among the downloads."""
     for folder in tools.home.downloads.glob(f"*/container/{run.id}"):
         remove_tree(folder)
+
+
+def forget_files(tools: Tools, among: Iterable[str] | None = None) -> None:
+    """Files that no build has any more; None: whatever was left over by a process that ended in between."""
     with GUARD:
-        for sha1 in tools.store.build_lists.forget_files():
+        for sha1 in tools.store.build_lists.forget_files(among):
             tools.depot.forget(sha1)
+        if among is None:
+            tools.depot.sweep()
+            for sha1 in tools.store.build_lists.unknown_files(tools.depot.names()):
+                tools.depot.forget(sha1)

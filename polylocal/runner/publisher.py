@@ -9,11 +9,13 @@ from itertools import groupby
 from pathlib import Path
 
 from polylocal.disk import is_trouble
+from polylocal.errors import StoreError
 from polylocal.packages import repositories
 from polylocal.packages.depot import GUARD
 from polylocal.packages.repositories import SOURCES, Shelf
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.packages.tools import ToolError
+from polylocal.runner.packages import forget_files
 from polylocal.runner.tools import Tools
 from polylocal.store.build_lists import NewFile
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
@@ -49,7 +51,8 @@ class Publisher:
             self._refresh(self._platforms.repository(repository_id))
 
     def _look_for_lost(self) -> None:
-        """Folders can be made again from the file store: a backup has none of them."""
+        """Folders can be made again from the file store: a backup has none of them. Files that nobody has go."""
+        forget_files(self._tools)
         for repository_id in self._lists.published_repositories():
             repository = self._platforms.repository(repository_id)
             saved_to = self._platforms.get(repository.platform_id)
@@ -73,7 +76,9 @@ class Publisher:
         saved_to = self._platforms.get(repository.platform_id)
         try:
             repositories.write(self._shelves(repository, saved_to, ready))
-        except (ToolError, OSError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # of whatever kind: those behind it must not wait for it
             if self._is_full(error):
                 return
             if len(ready) > 1:

@@ -39,9 +39,12 @@ def remove(run: Run, tools: Tools) -> None:
     work = tools.home.work(run.uuid)
     for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
         remove_tree(folder)
-    tools.store.runs.remove(run)
+    files = tools.store.build_lists.files_of(run)
     if run.kind == Kind.PACKAGE:
-        packages.forget(run, tools)
+        packages.remove_container(run, tools)
+    tools.store.runs.remove(run)
+    if files:
+        packages.forget_files(tools, files)
     log.info("run=%s removed, %.1f MiB freed", run.label, freed / 2**20)
 
 

@@ -31,13 +31,13 @@ from polylocal.store.rows import (
 from polylocal.store.runs import NewRun, insert, move
 
 _SELECT = """
-select l.*, r.id, r.uuid, r.project_id, r.user_id, r.created_at, r.started_at, r.finished_at, r.priority
-from build_lists l join runs r on r.pk = l.run_pk join projects j on j.id = r.project_id
+select l.*, r.id, r.uuid, r.user_id, r.created_at, r.started_at, r.finished_at, r.priority
+from build_lists l join runs r on r.pk = l.run_pk join projects j on j.id = l.project_id
 """
 _VISIBLE = "r.deleted_at is null and j.deleted_at is null"
 _JSON = ("include_repos", "extra_repositories", "extra_build_lists", "extra_params")
 _SAME_KEY = (
-    "r.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
+    "l.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
     " and l.build_for_platform_id = :build_for_platform_id and l.arch_id = :arch_id"
 )
 Version = tuple[int | None, str, str]  # epoch, version, release
@@ -91,8 +91,13 @@ class BuildLists:
         row = {name: json.dumps(value) if name in _JSON else value for name, value in values.items()}
         with self._database.write() as db:
             pk = insert(db, project, user, run)
-            row |= {"run_pk": pk, "status": int(BuildStatus.WAITING), "updated_at": clock.now()}
-            row["last_published_commit_hash"] = _last_published_commit(db, {**row, "project_id": project.id})
+            row |= {
+                "run_pk": pk,
+                "project_id": project.id,
+                "status": int(BuildStatus.WAITING),
+                "updated_at": clock.now(),
+            }
+            row["last_published_commit_hash"] = _last_published_commit(db, row)
             columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
             db.execute(f"insert into build_lists ({columns}) values ({marks})", row)
             package_status.move(db, pk, BuildStatus.PENDING)
@@ -138,7 +143,7 @@ class BuildLists:
         query = (
             "select l.arch_id, count(*), avg((julianday(r.finished_at) - julianday(r.started_at)) * 86400)"
             " from build_lists l join runs r on r.pk = l.run_pk"
-            " where r.project_id = ? and r.status = 'succeeded' group by l.arch_id order by l.arch_id"
+            " where l.project_id = ? and r.status = 'succeeded' group by l.arch_id order by l.arch_id"
         )
         with self._database.read() as db:
             return [(row[0], row[1], row[2] or 0.0) for row in db.execute(query, (project.id,))]
@@ -246,7 +251,7 @@ class BuildLists:
             if not package_status.move(db, build_list.run_pk, BuildStatus.PUBLISHED):
                 return False
             key = {name: getattr(build_list, name) for name in _KEY}
-            among = f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+            among = f"select l.run_pk from build_lists l where {_SAME_KEY}"
             db.execute(
                 f"update build_lists set published_into = null where published_into = :into and run_pk in ({among})",
                 {**key, "into": into},
@@ -321,21 +326,41 @@ class BuildLists:
             raise NotFound
         return row_of(StoredFile, row)
 
-    def projects_with(self, sha1: str) -> list[int]:
-        """Whose builds have this file."""
-        held = "select run_pk from packages where sha1 = ?1 union select run_pk from results where sha1 = ?1"
-        query = f"select distinct project_id from runs where pk in ({held})"
+    def may_have(self, sha1: str, user: User | None) -> bool:
+        """Whether a file is somebody's to read: one that was uploaded, or made by a project that they may read."""
+        held = "select run_pk from packages where sha1 = :sha1 union select run_pk from results where sha1 = :sha1"
+        query = (
+            "select exists (select 1 from stored_files where sha1 = :sha1 and is_uploaded)"
+            f" or exists (select 1 from build_lists l join projects p on p.id = l.project_id where l.run_pk in ({held})"
+            " and p.deleted_at is null and (p.is_public or p.user_id = :user or :all))"
+        )
+        values = {"sha1": sha1, "user": user.id if user else None, "all": bool(user and user.is_superuser)}
         with self._database.read() as db:
-            return [row["project_id"] for row in db.execute(query, (sha1,))]
+            return bool(db.execute(query, values).fetchone()[0])
 
-    def forget_files(self) -> list[str]:
-        """Files that no build has any more and nobody uploaded: their rows go. Returns their sha1."""
+    def files_of(self, run: Run) -> list[str]:
+        """The sha1 of all that a build has."""
+        query = "select sha1 from packages where run_pk = ?1 union select sha1 from results where run_pk = ?1"
+        with self._database.read() as db:
+            return [row["sha1"] for row in db.execute(query, (run.pk,))]
+
+    def forget_files(self, among: Iterable[str] | None = None) -> list[str]:
+        """Files that no build has any more and nobody uploaded: their rows go. Returns their sha1; None: of all."""
         unused = (
             "not is_uploaded and not exists (select 1 from packages p where p.sha1 = stored_files.sha1)"
             " and not exists (select 1 from results e where e.sha1 = stored_files.sha1)"
         )
+        wanted = "" if among is None else " and sha1 in (select value from json_each(:among))"
+        values = {"among": json.dumps(list(among or ()))}
         with self._database.write() as db:
-            return [row["sha1"] for row in db.execute(f"delete from stored_files where {unused} returning sha1")]
+            gone = db.execute(f"delete from stored_files where {unused}{wanted} returning sha1", values)
+            return [row["sha1"] for row in gone]
+
+    def unknown_files(self, names: Iterable[str]) -> list[str]:
+        """Of these sha1, those that no row speaks of."""
+        query = "select value from json_each(?) where value not in (select sha1 from stored_files)"
+        with self._database.read() as db:
+            return [row["value"] for row in db.execute(query, (json.dumps(list(names)),))]
 
     def _one(self, query: str, values: Sequence[Any]) -> BuildList:
         found = self._many(query, values)
@@ -354,7 +379,7 @@ _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id
 
 def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> str | None:
     query = (
-        f"select l.commit_hash from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+        f"select l.commit_hash from build_lists l where {_SAME_KEY}"
         f" and l.status = {int(BuildStatus.PUBLISHED)} order by l.published_at desc, l.run_pk desc limit 1"
     )
     row = db.execute(query, {name: key[name] for name in _KEY}).fetchone()
@@ -399,7 +424,7 @@ def _goes_on_by_itself(
         return False  # there is nothing to publish
     key = {name: getattr(build_list, name) for name in _KEY}
     last = db.execute(
-        f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
+        f"select l.run_pk from build_lists l where {_SAME_KEY}"
         " and l.published_into is not null order by l.published_at desc, l.run_pk desc limit 1",
         key,
     ).fetchone()

@@ -157,7 +157,7 @@ class Platforms:
                 "delete from repository_projects where repository_id = ? and project_id = ?",
                 (repository.id, project.id),
             )
-            forget_published(db, "save_to_repository_id = ? and r.project_id = ?", (repository.id, project.id))
+            forget_published(db, "save_to_repository_id = ? and project_id = ?", (repository.id, project.id))
 
     def projects_of(self, repository: Repository, page: Page) -> list[int]:
         query = (
@@ -209,10 +209,7 @@ def _update(db: sqlite3.Connection, table: str, row_id: int, row: Mapping[str, A
 
 def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:
     """What these build lists have published is to leave its repository. In the caller's transaction."""
-    among = f"select l.run_pk from build_lists l join runs r on r.pk = l.run_pk where {condition}"
-    db.execute(
-        "update repositories set stale = stale + 1 where id in (select save_to_repository_id from build_lists"
-        f" where published_into is not null and run_pk in ({among}))",
-        values,
-    )
-    db.execute(f"update build_lists set published_into = null where run_pk in ({among})", values)
+    lying = f"build_lists where published_into is not null and {condition}"
+    stale = f"update repositories set stale = stale + 1 where id in (select save_to_repository_id from {lying})"
+    db.execute(stale, values)
+    db.execute(f"update build_lists set published_into = null where run_pk in (select run_pk from {lying})", values)

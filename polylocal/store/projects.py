@@ -138,7 +138,7 @@ class Projects:
         with self._database.write() as db:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
-            forget_published(db, "r.project_id = ?", (project.id,))
+            forget_published(db, "project_id = ?", (project.id,))
 
     def uuids(self) -> set[str]:
         """Of all projects, deleted ones too that are not removed yet."""

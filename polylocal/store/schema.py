@@ -425,6 +425,7 @@ insert into repositories (platform_id, name, description, created_at, updated_at
 
 create table build_lists (
     run_pk integer primary key references runs on delete cascade,
+    project_id integer not null references projects,
     status integer not null,
     container_status integer not null default 4000,
     save_to_repository_id integer not null references repositories,
@@ -452,7 +453,9 @@ create table build_lists (
     published_into text check (published_into in ('release', 'updates')),    -- where its packages lie now
     updated_at text not null
 ) strict;
-create index build_lists_status on build_lists (status);
+create index build_lists_status on build_lists (status, updated_at desc, run_pk desc);
+create index build_lists_key on build_lists
+    (project_id, save_to_repository_id, build_for_platform_id, arch_id, published_at desc, run_pk desc);
 create index build_lists_container on build_lists (run_pk) where container_status = 7000;
 create index build_lists_updated on build_lists (updated_at desc, run_pk desc);
 create index build_lists_published on build_lists (save_to_repository_id, build_for_platform_id, arch_id)

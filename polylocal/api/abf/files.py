@@ -19,7 +19,6 @@ from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
 from polylocal.api.endpoint import file_as_it_is
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages.depot import GUARD
-from polylocal.store.rows import StoredFile
 
 _MOST_NAME = 255  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
@@ -32,7 +31,10 @@ def stored(ask: Ask) -> Response:
     path = ask.services.depot.path(sha1)
     if path is None:
         raise NotFound
-    _check_reader(ask, found)
+    if not ask.store.build_lists.may_have(sha1, ask.somebody):
+        if ask.somebody is None:
+            raise NotAuthenticated
+        raise NotAllowed
     is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
     response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     response.headers["ETag"] = f'"{sha1}"'
@@ -41,24 +43,15 @@ def stored(ask: Ask) -> Response:
     return response
 
 
-def _check_reader(ask: Ask, found: StoredFile) -> None:
-    projects = [ask.store.projects.by_id(number) for number in ask.store.build_lists.projects_with(found.sha1)]
-    if not projects or any(project.is_public for project in projects):
-        return
-    if ask.somebody is None:
-        raise NotAuthenticated
-    if not any(ask.may_read(project) for project in projects):
-        raise NotAllowed
-
-
 def find(ask: Ask) -> list[Json]:
     sha1 = (ask.query("hash") or "").lower()
     try:
         found = ask.store.build_lists.file(sha1)
-        _check_reader(ask, found)
-        user = ask.store.users.by_id(found.user_id) if found.user_id else None
-    except (NotFound, NotAllowed):
+    except NotFound:
         return []
+    if not ask.store.build_lists.may_have(sha1, ask.user):
+        return []
+    user = ask.store.users.by_id(found.user_id) if found.user_id else None
     return [shapes.stored_file(found, user)]
 
 
@@ -78,6 +71,12 @@ def upload(ask: Ask) -> Response:
 
 def download(ask: Ask) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
+    response = _downloaded(ask)
+    response.headers["Content-Security-Policy"] = "sandbox"  # whatever a package calls itself, it is no page of ours
+    return response
+
+
+def _downloaded(ask: Ask) -> Response:
     path = ask.word("path")
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
     # what is being written, ways out, and names that no file has

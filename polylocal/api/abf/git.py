@@ -52,7 +52,7 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
         if is_push:
             _check_push(ask, project)
         repository = ask.services.repository(project)
-        repository.create()
+        repository.create(project.default_branch)
         if path == "git-receive-pack":
             stack.enter_context(repository.changed_by_git())
             ask.services.check_room()

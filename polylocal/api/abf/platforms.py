@@ -191,6 +191,7 @@ def _values_of_repository(said: Json) -> dict[str, Any]:
 
 def add_project(ask: Ask) -> Json | Response:
     repository, project = _managed(ask), _named_project(ask)
+    ask.need(ask.may_read(project))
     try:
         ask.store.platforms.add_project(repository, project)
     except InvalidInput as error:
@@ -206,9 +207,7 @@ def remove_project(ask: Ask) -> Json:
 
 def _named_project(ask: Ask) -> Project:
     number = ask.value("project_id")
-    project = ask.project(integer(ask.query("project_id") if number is None else number))
-    ask.need(ask.may_read(project))
-    return project
+    return ask.project(integer(ask.query("project_id") if number is None else number))
 
 
 def projects_of(ask: Ask) -> Json:

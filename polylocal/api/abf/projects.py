@@ -16,6 +16,7 @@ from polylocal.store.rows import Project, User
 _SUBJECT = "project"
 _VISIBILITIES = ("open", "hidden")
 _MOST = 10_000
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,99}")
 
 
 def show(ask: Ask) -> Json:
@@ -67,7 +68,7 @@ def create(ask: Ask) -> Json | Response:
         project = ask.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
     except InvalidInput:
         return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
-    ask.services.repository(project).create()
+    ask.services.repository(project).create(project.default_branch)
     platforms = ask.store.platforms
     personal = platforms.named(f"{owner.username}_personal")
     platforms.add_project(platforms.repositories([personal.id])[0], project)
@@ -97,6 +98,9 @@ def _problems(said: Json, *, is_new: bool) -> list[str]:
         problems.append("Name is invalid")
     if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")
+    branch = text(said.get("default_branch"))
+    if branch and (not _BRANCH.fullmatch(branch) or ".." in branch or branch.endswith((".lock", "/", "."))):
+        problems.append("Default branch is invalid")
     if said.get("owner_type") not in (None, "", "User"):
         problems.append("Owner type is not included in the list")
     return problems
@@ -122,7 +126,9 @@ def update(ask: Ask) -> Json | Response:
     said = ask.said(_SUBJECT)
     if problems := _problems(said, is_new=False):
         return refused(_SUBJECT, "Project has not been updated", *problems)
-    ask.store.projects.update(project, _values(said))
+    changed = ask.store.projects.update(project, _values(said))
+    if changed.default_branch != project.default_branch:
+        ask.services.repository(project).set_head(changed.default_branch)
     ask.store.activities.add(ask.user, "updated", project)
     return done(_SUBJECT, project.id, "Project has been updated successfully")
 

@@ -271,6 +271,6 @@ def _package(package: PackageRow, files: str) -> Json:
 
 def _duration(found: BuildList) -> int | None:
     """Seconds from its start to what it came to."""
-    if not found.started_at or not found.finished_at:
+    if not found.started_at or not found.finished_at or found.started_at == found.created_at:  # it never began
         return None
     return round(max(0.0, clock.seconds_between(found.started_at, found.finished_at)))
