@@ -123,6 +123,18 @@ def test_the_first_push_into_an_empty_project(farm: Farm, git: Git, url: Callabl
     assert farm.ivan.get(f"projects/{number}.json").json()["project"]["default_branch"] == "master"
 
 
+def test_a_project_that_begins_with_another_branch(farm: Farm, git: Git, url: Callable[..., str]) -> None:
+    values = {"name": "modern", "default_branch": "main", "is_package": True}
+    number = farm.ivan.made("projects.json", "project", **values)
+    done(git("init", "-b", "main", "work"))
+    newest = commit(git, "work")
+    done(git("push", url("modern"), "main", folder="work"))
+    done(git("clone", url("modern"), "clone"))
+    assert done(git("branch", "--show-current", folder="clone")) == "main"
+    personal = {"project_id": number, "project_version": "main", "commit_hash": None}
+    assert farm.show(farm.new(farm.for_personal(**personal)))["commit_hash"] == newest
+
+
 def test_who_may_read_may_not_push(farm: Farm, git: Git, url: Callable[..., str]) -> None:
     done(git("clone", url(name="petr"), "clone"))
     commit(git, "clone")

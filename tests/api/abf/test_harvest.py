@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+
+import pytest
 
 from ..conftest import write
 from .farm import Farm
@@ -75,12 +78,35 @@ def test_the_log_while_it_is_written(farm: Farm) -> None:
     build_list = farm.new(farm.of_secret_tools(), status=3000)
     http, path = farm.nobody.http, farm.show(build_list)["build_log_url"]
     assert http.get(path, headers=farm.ivan.headers).status_code in (200, 404)
-    with farm.store.database.read() as db:
-        query = "select uuid from runs where pk = ?"
-        uuid = db.execute(query, (farm.row(build_list)["run_pk"],)).fetchone()["uuid"]
-    write(farm.services.home.log("package", uuid), "checking out\n")
+    write(log_of(farm, build_list), "checking out\n")
     found = http.get(path, headers=farm.ivan.headers)
     assert (found.status_code, found.text) == (200, "checking out\n")
     assert found.headers["content-type"].startswith("text/plain")
     assert http.get(path, headers=farm.petr.headers).status_code == 403
     assert http.get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("offset", "rest"),
+    [
+        ("0", "checking out\n"),
+        ("9", "out\n"),
+        ("13", ""),
+        ("1000", ""),
+        ("", "checking out\n"),
+        ("-5", "checking out\n"),
+        (str(2**63 - 1), ""),
+    ],
+)
+def test_the_rest_of_a_log(offset: str, rest: str, farm: Farm) -> None:
+    build_list = farm.new(status=3000)
+    write(log_of(farm, build_list), "checking out\n")
+    path = f"{farm.show(build_list)['build_log_url']}?offset={offset}"
+    found = farm.nobody.http.get(path, headers=farm.ivan.headers)
+    assert (found.status_code, found.text) == (200, rest)
+
+
+def log_of(farm: Farm, build_list: int) -> Path:
+    with farm.store.database.read() as db:
+        row = db.execute("select uuid from runs where pk = ?", (farm.row(build_list)["run_pk"],)).fetchone()
+    return farm.services.home.log("package", row["uuid"])

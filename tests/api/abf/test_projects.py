@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from .farm import CODE, FORBIDDEN, NOT_FOUND, Farm, Json
+from .farm import FORBIDDEN, NOT_FOUND, Farm, Json
 
 FIELDS = """
     id name fullname visibility url git_url ssh_url maintainer description ancestry has_issues has_wiki default_branch
@@ -178,36 +176,3 @@ def test_a_deleted_ones_builds_are_gone(farm: Farm) -> None:
     farm.ivan.changed("DELETE", f"projects/{farm.ids.evil_tools}.json")
     assert farm.ivan.get(f"build_lists/{build_list}.json").status_code == 404
     assert [item["id"] for item in farm.ivan.get("build_lists.json").json()["build_lists"]] == [other]
-
-
-# -- branches and tags ----------------------------------------------------------------------------------------------
-
-
-def refs(farm: Farm, number: int) -> list[Json]:
-    answer = farm.ivan.get(f"projects/{number}/refs_list.json")
-    assert answer.status_code == 200
-    assert answer.json()["url"] == f"/api/v1/projects/{number}/refs_list.json"
-    found: list[Json] = answer.json()["refs_list"]
-    return found
-
-
-def test_a_branch(farm: Farm) -> None:
-    number = farm.ids.evil_tools
-    assert refs(farm, number) == [{"ref": "master", "object": {"type": "commit", "sha": farm.ids.commit}}]
-    newest = farm.put_code(number, {**CODE, "a": "1"})
-    assert refs(farm, number)[0]["object"]["sha"] == newest
-
-
-def test_a_tag(farm: Farm) -> None:
-    number = farm.ids.evil_tools
-    path = farm.services.repository(farm.store.projects.by_id(number)).path
-    subprocess.run(["git", "-C", str(path), "tag", "v1", farm.ids.commit], check=True)
-    found = {item["ref"]: item["object"] for item in refs(farm, number)}
-    assert sorted(found) == ["master", "v1"]
-    assert found["v1"] == {"type": "tag", "sha": farm.ids.commit}
-    made = farm.show(farm.new(farm.body(project_version="v1", commit_hash=None)))
-    assert (made["commit_hash"], made["project_version"]) == (farm.ids.commit, "v1")
-
-
-def test_a_project_without_code_has_none(farm: Farm) -> None:
-    assert refs(farm, make(farm, name="empty")) == []
