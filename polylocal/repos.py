@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.unpacking import Limits, unpack
@@ -27,6 +27,8 @@ _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working
 _HASH = re.compile(r"[0-9a-f]{40}")
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
+# what git itself has packed leads nowhere else; Python before 3.11.4 knows no filter
+_FILTER: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -143,7 +145,7 @@ class Repository:
                 self.archive(commit, file)
                 file.seek(0)
                 with tarfile.open(fileobj=file) as tar:
-                    tar.extractall(new, filter="tar")
+                    tar.extractall(new, **_FILTER)
         new.rename(folder)
 
     def fetch(self, url: str, protocols: str, *, with_keys: bool = True) -> str:
@@ -217,6 +219,13 @@ class Repository:
         entries = (entry.partition(b"\t") for entry in found.stdout.split(b"\0") if entry)
         split = ((*about.decode().split(), os.fsdecode(name)) for about, _, name in entries)
         return {name: mode for mode, kind, _, name in split if kind == "blob"}
+
+    def size(self, commit: str, path: str) -> int:
+        """Bytes of one file. Raises NotFound."""
+        found = self._run("cat-file", "-s", f"{commit}:{path}", check=False)
+        if found.returncode:
+            raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
+        return int(found.stdout)
 
     def read(self, commit: str, path: str) -> bytes:
         """The content of one file. Raises NotFound."""

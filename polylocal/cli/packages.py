@@ -165,6 +165,7 @@ def build(
         build_for = api.platform(platform or save_to["platform"]["name"])
         if build_for["platform_type"] != "main":
             raise InvalidInput(["--for: name the platform to build for; `polylocal package platform ls` lists them"])
+        arch_id = _arch(api, arch)
         found = _project(api, owner, named, may_make=ref is None)
         if ref is None:
             upload_folder(client, owner, named, folder.absolute(), quiet=json)
@@ -178,7 +179,7 @@ def build(
                 "update_type": update_type,
                 "save_to_repository_id": save_to["id"],
                 "build_for_platform_id": build_for["id"],
-                "arch_id": _arch(api, arch),
+                "arch_id": arch_id,
                 "include_repos": [item["id"] for item in build_for["repositories"]],
                 "auto_publish_status": "default" if publish_it else "none",
                 "auto_create_container": container,
@@ -197,9 +198,9 @@ def build(
 def _project(api: PackagesClient, owner: str, name: str, *, may_make: bool) -> Json:
     try:
         return api.project(owner, name)
-    except NotFound:
+    except NotFound as error:
         if not may_make:
-            raise
+            raise NotFound(f"there is no project `{owner}/{name}`") from error
     api.create_project(name)
     return api.project(owner, name)
 

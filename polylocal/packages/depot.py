@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ from typing import BinaryIO
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 _NEW = ".new-"
-# held from where a file is kept until a row speaks of it, and while files go that no row speaks of
+_WRITTEN_S = 3600.0  # nobody waits so long between two pieces
+# held from where a file is committed until a row speaks of it, and while files go that no row speaks of
 GUARD = threading.RLock()
 
 
@@ -22,6 +24,13 @@ GUARD = threading.RLock()
 class Stored:
     sha1: str
     size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Staged:
+    sha1: str
+    size: int  # bytes
+    path: Path
 
 
 class Depot:
@@ -32,6 +41,15 @@ class Depot:
 
     def keep(self, content: BinaryIO) -> Stored:
         """Idempotent. Raises OSError."""
+        return self.commit(self.stage(content))
+
+    def commit(self, staged: Staged) -> Stored:
+        """From here on it is there."""
+        staged.path.rename(self.folder / staged.sha1)
+        return Stored(staged.sha1, staged.size)
+
+    def stage(self, content: BinaryIO) -> Staged:
+        """A file on its way in: it takes as long as it takes, and nobody waits. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha1(usedforsecurity=False), 0
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=_NEW)
@@ -44,12 +62,10 @@ class Depot:
                 file.flush()
                 os.fchmod(file.fileno(), 0o644)  # package managers in builds read it as whatever user they are
                 os.fsync(file.fileno())
-            sha1 = digest.hexdigest()
-            Path(name).rename(self.folder / sha1)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        return Stored(sha1, size)
+        return Staged(digest.hexdigest(), size, Path(name))
 
     def path(self, sha1: str) -> Path | None:
         """None: there is no such file."""
@@ -64,9 +80,10 @@ class Depot:
             return []
 
     def sweep(self) -> None:
-        """Remove what was being written when a process ended. Only while nobody writes."""
+        """Remove what was being written when a process ended."""
         for path in self.folder.glob(f"{_NEW}*"):
-            path.unlink(missing_ok=True)
+            if time.time() - path.stat().st_mtime > _WRITTEN_S:
+                path.unlink(missing_ok=True)
 
     def forget(self, sha1: str) -> None:
         (self.folder / sha1).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 FILE = ".abf.yml"
+MOST_BYTES = 1 << 18  # of that file
 IMAGES = {  # where a platform names none
     "deb": "debian:12",
     "dnf": "fedora:41",
@@ -45,6 +46,8 @@ class Code:
 
 def command(target: Target, code: Code) -> str:
     """A shell line. What can't be built is a line that says so and fails."""
+    if code.said is not None and len(code.said) > MOST_BYTES:
+        return _complaint(f"{FILE} has more than {MOST_BYTES} bytes")
     try:
         said = _said(code.said)
     except ValueError as error:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from polylocal.disk import is_trouble
@@ -16,7 +17,7 @@ from polylocal.errors import EngineError, NotFound
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
 from polylocal.packages import arches, reading, recipes, repositories, versions
-from polylocal.packages.depot import GUARD
+from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
 from polylocal.runner import container, outcome, ownership
 from polylocal.runner.building import fetch_image
@@ -166,8 +167,10 @@ class PackageBuild(Execution):
         found: list[Medium] = []
         for repository in store.repositories_by_id(wanted):
             for sub in ("release", "updates"):
-                folder = _folder(downloads, store.get(repository.platform_id), platform, repository, arch, sub)
-                found.append(Medium(f"{repository.platform_name}_{repository.name}_{sub}", folder))
+                folder = folder_of(self._tools, store.get(repository.platform_id), platform, repository, arch, sub)
+                name = f"{repository.platform_name}_{repository.name}_{sub}"
+                is_taken = any(medium.name == name for medium in found)  # `a_b` and `c`, `a` and `b_c`
+                found.append(Medium(f"{name}_{repository.id}" if is_taken else name, folder))
         for other in self._tools.store.build_lists.by_ids(build_list.extra_build_lists):
             saved_to = store.repository(other.save_to_repository_id)
             folder = repositories.container(downloads, saved_to.platform_name, other.id, arch=arch, name=saved_to.name)
@@ -224,26 +227,31 @@ class PackageBuild(Execution):
                 self._patiently(follower.complete)
         lists = tools.store.build_lists
         platform = tools.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
-        with GUARD:
-            end, harvest = self._harvested(end, recorded.get("exit_code"))
+        staged: dict[str, Staged] = {}  # by where they lie among the results
+        try:
+            end, harvest = self._harvested(end, recorded.get("exit_code"), staged)
             if end.details and end.details.get("reason") == UNREADABLE:
                 recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
-            return lists.conclude(
-                run,
-                end.status,
-                end.message,
-                details=end.details,
-                recorded=recorded,
-                harvest=harvest,
-                is_newer=lambda mine, published, equal: versions.is_newer(
-                    platform.distrib_type, mine, published, equal
-                ),
-            )
+            with GUARD:
+                for file in staged.values():
+                    tools.depot.commit(file)
+                return lists.conclude(
+                    run,
+                    end.status,
+                    end.message,
+                    details=end.details,
+                    recorded=recorded,
+                    harvest=harvest,
+                    is_newer=partial(versions.is_newer, platform.distrib_type),
+                )
+        finally:
+            for file in staged.values():
+                file.path.unlink(missing_ok=True)
 
-    def _harvested(self, end: Outcome, exit_code: object) -> tuple[Outcome, Harvest]:
+    def _harvested(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
         """Results can't keep a build from its end: what goes wrong with them is how it ended."""
         try:
-            return self._harvest(end, exit_code)
+            return self._harvest(end, exit_code, staged)
         except (ToolError, OSError) as error:
             if isinstance(error, OSError) and is_trouble(error):
                 raise
@@ -253,35 +261,35 @@ class PackageBuild(Execution):
             words = f"its results can't be kept: {type(error).__name__}: {error}"
         self._say(words)
         details = {"reason": UNREADABLE, "exit_code": exit_code}
-        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log())
+        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(staged))
 
-    def _harvest(self, end: Outcome, exit_code: object) -> tuple[Outcome, Harvest]:
+    def _harvest(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
         results = self._work / "results"
         found = {entry.path: entry for entry in walk(results)} if results.is_dir() else {}
-        files = {path: self._kept(entry) for path, entry in found.items() if entry.is_file}
+        files = {path: self._kept(entry, staged) for path, entry in found.items() if entry.is_file}
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
-                packages = _packages(files, self._tools, results / DATA)
+                packages = _packages(files, staged, results / DATA)
             except ToolError as error:
                 self._say(str(error))
                 end = Outcome(Status.FAILED, str(error), {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
-        return end, Harvest(packages, [*self._main_log(), *others])
+        return end, Harvest(packages, [*self._main_log(staged), *others])
 
-    def _kept(self, entry: Entry) -> NewFile:
+    def _kept(self, entry: Entry, staged: dict[str, Staged]) -> NewFile:
         # opened by its path: the folders that the walk had open are closed by now, and the container is dead
         with (self._work / "results" / entry.path).open("rb") as file:
-            stored = self._tools.depot.keep(file)
+            stored = staged[entry.path] = self._tools.depot.stage(file)
         return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
-    def _main_log(self) -> list[NewFile]:
+    def _main_log(self, staged: dict[str, Staged]) -> list[NewFile]:
         path = self._tools.log_path(self.run)
         if not path.exists():
             return []
         with path.open("rb") as file:
-            stored = self._tools.depot.keep(file)
+            stored = staged[""] = self._tools.depot.stage(file)
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
 
 
@@ -292,14 +300,16 @@ def _command(run: Run) -> str:
 
 def _abf_file(project: Path) -> str | None:
     path = project / recipes.FILE
-    return path.read_text("utf-8", "replace") if path.is_file() and not path.is_symlink() else None
+    is_there = path.is_file() and not path.is_symlink() and path.stat().st_size <= recipes.MOST_BYTES
+    return path.read_text("utf-8", "replace") if is_there else None
 
 
-def _folder(
-    downloads: Path, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
+def folder_of(
+    tools: Tools, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
 ) -> Path:
+    """Where the packages of a repository lie, for one platform and architecture."""
     return repositories.folder(
-        downloads,
+        tools.home.downloads,
         saved_to.name,
         build_for.name,
         is_personal=not saved_to.is_main,
@@ -328,7 +338,7 @@ def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
     return mounts
 
 
-def _packages(files: Mapping[str, NewFile], tools: Tools, data: Path) -> list[NewPackage]:
+def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged], data: Path) -> list[NewPackage]:
     """By what the build says itself, or else by the names of its results. Raises ToolError."""
     if DATA in files:
         return _told(files, data)
@@ -337,7 +347,7 @@ def _packages(files: Mapping[str, NewFile], tools: Tools, data: Path) -> list[Ne
     for path, file in sorted(files.items()):
         if not reading.is_package(file.file_name):
             continue
-        found = reading.read(tools.depot.folder / file.sha1, file.file_name)
+        found = reading.read(staged[path].path, file.file_name)
         if found is not None:
             packages[path] = _package(file, found)
             parts |= {str(Path(path).with_name(name)): found for name in found.parts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from polylocal.packages.depot import GUARD
 from polylocal.packages.repositories import SOURCES, Shelf
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.packages.tools import ToolError
-from polylocal.runner.packages import forget_files
+from polylocal.runner.packages import folder_of, forget_files
 from polylocal.runner.tools import Tools
 from polylocal.store.build_lists import NewFile
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
@@ -23,6 +24,7 @@ from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int, int]  # project, platform that is built for, architecture
+AGAIN_S = 15.0  # what could not be done for reasons that pass is tried again
 SUBFOLDERS = ("release", "updates")
 
 
@@ -34,8 +36,11 @@ class Publisher:
         self._lists = tools.store.build_lists
         self._platforms = tools.store.platforms
         self._has_looked = False
+        self._not_before = 0.0
 
     def is_due(self) -> bool:
+        if time.monotonic() < self._not_before:
+            return False
         if not self._has_looked:
             self._look_for_lost()
             self._has_looked = True
@@ -146,15 +151,7 @@ class Publisher:
                 (self._platforms.arch(arch_id).name, "binary", binary),
                 (SOURCES, "source", source),
             ):
-                path = repositories.folder(
-                    self._tools.home.downloads,
-                    saved_to.name,
-                    build_for.name,
-                    is_personal=not saved_to.is_main,
-                    arch=arch,
-                    name=repository.name,
-                    sub=sub,
-                )
+                path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
                 shelves[path] = Shelf(path, self._files(found, kind), build_for.distrib_type)
         return list(shelves.values())
 
@@ -177,6 +174,7 @@ class Publisher:
                 repositories.write(shelves)
             except (ToolError, OSError) as error:
                 log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
+                self._put_off()
                 return
         self._lists.set_fresh(repository)
 
@@ -190,15 +188,9 @@ class Publisher:
                 yield path, built_for.distrib_type
 
     def _lies_there(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
-        return repositories.folder(
-            self._tools.home.downloads,
-            saved_to.name,
-            self._platforms.get(found.build_for_platform_id).name,
-            is_personal=not saved_to.is_main,
-            arch=self._platforms.arch(found.arch_id).name,
-            name=repository.name,
-            sub=found.published_into or "",
-        ).is_symlink()
+        build_for, arch = self._platforms.get(found.build_for_platform_id), self._platforms.arch(found.arch_id).name
+        sub = found.published_into or ""
+        return folder_of(self._tools, saved_to, build_for, repository, arch, sub).is_symlink()
 
     def _package_version(self, saved_to: Platform, build_list: BuildList) -> str | None:
         """Of its source package; of any other where it made none."""
@@ -245,10 +237,14 @@ class Publisher:
 
     def _is_full(self, error: Exception) -> bool:
         """A disk without room fails nothing: what waits goes on waiting."""
-        if isinstance(error, OSError) and is_trouble(error):
+        if (isinstance(error, OSError) and is_trouble(error)) or "no space left on device" in str(error).lower():
             log.warning("publishing is put off: %s", error)
+            self._put_off()
             return True
         return False
+
+    def _put_off(self) -> None:
+        self._not_before = time.monotonic() + AGAIN_S
 
     def _fail(self, build_list: BuildList, to: BuildStatus, words: str) -> None:
         log.warning("build list %s could not be published: %s", build_list.id, words)

@@ -60,8 +60,9 @@ def upload(ask: Ask) -> Response:
     if not isinstance(part, UploadFile):
         return refused("file_store", "File has not been stored", "File can't be blank")
     ask.services.check_room()
+    staged = ask.services.depot.stage(part.file)
     with GUARD:
-        kept = ask.services.depot.keep(part.file)
+        kept = ask.services.depot.commit(staged)
         ask.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, ask.user)
     return answer({"sha1_hash": kept.sha1}, 201)
 
@@ -106,7 +107,7 @@ def _folder(ask: Ask, target: Path, root: Path, parts: list[str]) -> Response:
     """As it is, if it has a page of its own; else a list of what is in it."""
     asked: str = ask.request.scope["polylocal.path"]
     if not asked.endswith("/"):  # links in the page are relative to it
-        return RedirectResponse(f"{ask.request.scope.get('root_path', '')}{quote(asked)}/", 301)
+        return RedirectResponse(f"{quote(ask.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
     if (target / "index.html").is_file():
         return anyio.from_thread.run(_file, ask.request, root, "/".join([*parts, "index.html"]))
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in target.iterdir() if entry.name[0] != ".")

@@ -28,14 +28,17 @@ async def spooled(request: Request, limit: int) -> IO[bytes]:
     """The body of a request in a file. Raises ValueError: it is larger than `limit` bytes."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  closed by who reads it
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            file.close()
-            raise ValueError(f"The body has more than the {limit} bytes that are taken here.")
-        file.write(chunk)
-    file.flush()
-    file.seek(0)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise ValueError(f"The body has more than the {limit} bytes that are taken here.")
+            file.write(chunk)
+        file.flush()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

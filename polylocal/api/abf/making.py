@@ -197,7 +197,15 @@ def _extra_params(value: object) -> dict[str, str]:
 def _config(build_for: Platform, code: Code, commit: str, settings: Settings) -> Json:
     """What is run in which image: found out once, so that a build that is begun again is the same build."""
     files = code.files(commit)
-    said = code.read(commit, recipes.FILE).decode("utf-8", "replace") if recipes.FILE in files else None
+    said = None
+    if recipes.FILE in files:
+        size = code.size(commit, recipes.FILE)
+        # one that is too long is not read, and its length alone says so
+        said = (
+            "#" * (recipes.MOST_BYTES + 1)
+            if size > recipes.MOST_BYTES
+            else code.read(commit, recipes.FILE).decode("utf-8", "replace")
+        )
     target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
     command = recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said))
     config: Json = {

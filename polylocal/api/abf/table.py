@@ -13,14 +13,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from polylocal.api import incoming
 from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
-from polylocal.api.access import BRIDGE
 from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError, StoreError
 from polylocal.store.rows import User
@@ -65,7 +64,13 @@ def application(services: Services) -> Starlette:
         Route(path, _answering(methods, services, doorman), methods=_METHODS) for path, methods in by_path.items()
     ]
     routes.append(Route("/{owner}/{project}.git/{path:path}", _git(services, doorman), methods=["GET", "POST"]))
-    handlers = {PolylocalError: _failed, TooManyTries: _too_many, HTTPException: _http_failed, Exception: _broken}
+    handlers = {
+        PolylocalError: _failed,
+        TooManyTries: _too_many,
+        HTTPException: _http_failed,
+        ClientDisconnect: _gone,
+        Exception: _broken,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
@@ -105,8 +110,6 @@ def _who(request: Request, doorman: Doorman, endpoint: Endpoint) -> User | None:
     user = doorman.who(request)
     if user is None and not endpoint.is_anonymous:
         raise NotAuthenticated(wire.NO_CREDENTIALS)
-    if user is None and request.scope.get(BRIDGE) and not endpoint.is_anonymous:
-        raise NotAuthenticated(wire.NO_CREDENTIALS)
     return user
 
 
@@ -138,6 +141,11 @@ async def _http_failed(request: Request, error: Exception) -> Response:
     if error.status_code in (404, 405):
         return _not_found()
     return answer({"message": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client has left in the middle of what it sent: nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

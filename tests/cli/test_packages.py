@@ -1,0 +1,176 @@
+"""`polylocal package` against the API; nothing builds here, so what a builder would do is written into the rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.statuses import Status
+from polylocal.store import Store
+from polylocal.store.build_lists import Harvest, NewPackage
+
+from .conftest import Cli
+
+
+@pytest.fixture
+def code(tmp_path: Path, daemon: str, polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The code of a package, and a platform to build it for."""
+    found = tmp_path / "hello"
+    (found / "debian").mkdir(parents=True)
+    monkeypatch.chdir(found)
+    (found / "debian" / "control").write_text("Source: hello\n")
+    assert polylocal("package", "platform", "create", "bookworm", "--type", "deb").code == 0
+    return found
+
+
+@pytest.fixture
+def built(code: Path, polylocal: Cli) -> int:
+    """A build list that waits for its turn."""
+    done = polylocal("package", "build", str(code), "--to", "bookworm/main", "--detach", "--json")
+    assert done.code == 0, done.err
+    number: int = json.loads(done.out)["id"]
+    return number
+
+
+def put(store: Store, number: int, status: BuildStatus, container: ContainerStatus = ContainerStatus.WAITING) -> None:
+    """To where a builder would have brought it."""
+    run_pk = store.build_lists.get(number).run_pk
+    with store.database.write() as db:
+        values = (int(status), int(container), run_pk)
+        db.execute("update build_lists set status = ?, container_status = ? where run_pk = ?", values)
+
+
+def end(store: Store, number: int) -> None:
+    """With one package, to rest."""
+    run = store.runs.by_pk(store.build_lists.get(number).run_pk)
+    package = NewPackage("a" * 40, "hello_1.0-2_all.deb", "hello", "binary", 1, "1.0", "2", 10)
+    harvest = Harvest([package])
+    store.build_lists.conclude(
+        run,
+        Status.SUCCEEDED,
+        "Completed",
+        details=None,
+        recorded={},
+        harvest=harvest,
+        is_newer=lambda mine, published, equal: True,
+    )
+
+
+def test_platforms_and_their_repositories(code: Path, polylocal: Cli) -> None:
+    assert polylocal("package", "repository", "create", "bookworm/contrib", "--qa").code == 0
+    said = polylocal("package", "platform", "ls").out
+    assert "bookworm" in said
+    assert "main, contrib" in said
+    listed = json.loads(polylocal("package", "platform", "ls", "--json").out)
+    assert [item["name"] for item in listed] == ["bookworm"]
+
+
+def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: Cli, store: Store) -> None:
+    done = polylocal("package", "build", str(code), "--to", "bookworm", "--no-publish", "--detach")
+    assert done.code == 0, done.err
+    assert "Uploaded 1 files" in done.err
+    assert "root/hello" in done.out
+    assert "build pending" in done.out
+    found = store.build_lists.get(1)
+    assert found.auto_publish_status == "none"
+    assert len(found.commit_hash) == 40
+
+
+def test_a_ref_is_built_without_an_upload(built: int, polylocal: Cli, store: Store) -> None:
+    commit = store.build_lists.get(built).commit_hash
+    done = polylocal(
+        "package", "build", "--project", "hello", "--to", "bookworm/main", "--ref", commit[:12], "-d", "--json"
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["commit_hash"] == commit
+    assert done.err == ""
+
+
+def test_what_is_built_into_ones_own_repository(code: Path, polylocal: Cli) -> None:
+    done = polylocal("package", "build", str(code), "--for", "bookworm", "-d", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["save_to_repository"]["platform"]["name"] == "root_personal"
+
+
+def test_one_of_them_and_all_of_them(built: int, polylocal: Cli, store: Store) -> None:
+    end(store, built)
+    said = polylocal("package", "show", str(built)).out
+    assert "hello 1:1.0-2 (binary)" in said
+    assert "build is being published" in said
+    assert "bookworm/main" in said
+    assert "hello" in polylocal("package", "ls").out
+    assert json.loads(polylocal("package", "ls", "--status", "666", "--json").out) == []
+    assert polylocal("package", "ls", "--project", "nothing").out.strip() == "No build lists yet."
+
+
+def test_what_it_has_written(built: int, polylocal: Cli, store: Store, services: object) -> None:
+    assert polylocal("package", "logs", str(built)).out == ""
+    path = services.log(store.runs.by_pk(store.build_lists.get(built).run_pk))  # type: ignore[attr-defined]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"making hello\n")
+    put(store, built, BuildStatus.COMPLETE)
+    assert polylocal("package", "logs", str(built)).out == "making hello\n"
+    assert polylocal("package", "logs", str(built), "--follow").out == "making hello\n"
+
+
+def test_a_build_is_cancelled_once(built: int, polylocal: Cli, store: Store) -> None:
+    assert polylocal("package", "cancel", str(built)).out == f"{built}: Build canceled\n"
+    assert store.build_lists.get(built).status == BuildStatus.CANCELING
+    again = polylocal("package", "cancel", str(built))
+    assert again.code == 1
+    assert "Errors during build cancelation!" in again.err
+
+
+def test_what_was_built_is_published_contained_and_rejected(built: int, polylocal: Cli, store: Store) -> None:
+    put(store, built, BuildStatus.COMPLETE)
+    assert "Container is queued for creating" in polylocal("package", "container", str(built)).out
+    assert "Rejecting publishing failed" in polylocal("package", "reject", str(built)).err
+    assert "Build is queued for publishing" in polylocal("package", "publish", str(built)).out
+    assert store.build_lists.get(built).status == BuildStatus.PUBLISHING
+
+
+def test_a_repository_is_locked_and_left(built: int, polylocal: Cli, store: Store) -> None:
+    number = store.build_lists.get(built).save_to_repository_id
+    assert polylocal("package", "repository", "lock", "bookworm/main").code == 0
+    assert store.platforms.repository(number).is_locked
+    assert polylocal("package", "repository", "unlock", "bookworm/main").code == 0
+    assert not store.platforms.repository(number).is_locked
+    project = store.projects.get("root", "hello")
+    assert polylocal("package", "repository", "remove", "bookworm/main", "hello").code == 0
+    assert not store.platforms.has_project(store.platforms.repository(number), project.id)
+    assert polylocal("package", "repository", "add", "bookworm/main", "hello").code == 0
+    assert store.platforms.has_project(store.platforms.repository(number), project.id)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", "999"], "Resource not found"),
+        (["build", ".", "--to", "nowhere/main", "-d"], "there is no platform `nowhere`"),
+        (["build", ".", "--to", "bookworm/nothing", "-d"], "has no repository `nothing`"),
+        (["build", ".", "-d"], "name the platform to build for"),
+        (
+            ["build", ".", "--to", "bookworm", "--ref", "master", "-p", "unknown", "-d"],
+            "there is no project `root/unknown`",
+        ),
+        (["build", ".", "--to", "bookworm", "--arch", "vax", "-d"], "this machine builds for"),
+        (["platform", "create", "bookworm", "--type", "deb"], "Name has already been taken"),
+        (["platform", "create", "odd/name", "--type", "deb"], "Name is invalid"),
+        (["platform", "create", "other", "--type", "zip"], "Distrib type is not included in the list"),
+        (["repository", "create", "bookworm"], "names no repository"),
+    ],
+)
+def test_what_is_wrong_is_said(code: Path, polylocal: Cli, words: list[str], said: str) -> None:
+    done = polylocal("package", *words)
+    assert done.code == 1
+    assert said in done.err
+
+
+def test_a_package_build_is_no_run_of_the_other_commands(built: int, polylocal: Cli) -> None:
+    assert f"package/{built}" in polylocal("ls").out
+    done = polylocal("show", f"package/{built}")
+    assert done.code == 1
+    assert f"polylocal package show {built}" in done.err
