@@ -1,0 +1,124 @@
+"""A small build farm: people, platforms, repositories and projects with code, made once and copied for each test."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from polylocal.api.app import build
+from polylocal.api.services import Services
+from polylocal.settings import Settings, load
+from polylocal.store import Store
+from polylocal.store.rows import User
+
+from ..conftest import InProcess, tar_of
+from .farm import CODE, PASSWORD, PEOPLE, Farm, Ids, Person, people
+
+
+@dataclass(frozen=True)
+class Made:
+    home: Path
+    ids: Ids
+
+
+@pytest.fixture(scope="session")
+def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The home folder of a farm, to be copied: making one takes longer than most tests."""
+    home = tmp_path_factory.mktemp("farm")
+    store = Store(load(home=home).folders.database)
+    services = Services(load(home=home), store)
+    users = {
+        name: store.users.add(
+            name, is_superuser=name == "root", password=PASSWORD, email=f"{name.capitalize()}@example.org"
+        )
+        for name in PEOPLE
+    }
+    tokens = {name: store.users.new_token(user) for name, user in users.items()}
+    with InProcess(build(services)) as http:
+        ids = _furnish(services, people(http, {name: user.id for name, user in users.items()}, tokens), tokens)
+    store.close()
+    return Made(home, ids)
+
+
+def _furnish(services: Services, known: Mapping[str, Person], tokens: Mapping[str, str]) -> Ids:
+    root, ivan, olga = known["root"], known["ivan"], known["olga"]
+    arches = root.get("arches.json").json()["architectures"]
+    kind = {"description": "d", "distrib_type": "deb", "build_image": "polylocal/busybox:test", "visibility": "open"}
+    rosa_platform = root.made("platforms.json", "platform", name="rosa2012", **kind)
+    lts_platform = root.made("platforms.json", "platform", name="rosa_lts", owner_id=olga.id, **kind)
+    rosa = root.made("repositories.json", "repository", platform_id=rosa_platform, name="main", description="d")
+    contrib = root.made("repositories.json", "repository", platform_id=rosa_platform, name="contrib", description="d")
+    lts = root.made(
+        "repositories.json",
+        "repository",
+        **{"platform_id": lts_platform, "name": "main", "description": "d", "publish_without_qa": False},
+    )
+    own = {"owner_id": ivan.id, "owner_type": "User", "is_package": True, "description": "d"}
+    evil_tools = ivan.made("projects.json", "project", name="evil_tools", visibility="open", **own)
+    secret_tools = ivan.made("projects.json", "project", name="secret_tools", visibility="hidden", **own)
+    for repository in (rosa, lts):
+        root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": evil_tools})
+    mine = ivan.get(f"projects/{secret_tools}.json").json()["project"]["repositories"]
+    commits = [
+        services.repository(services.store.projects.by_id(project)).upload(io.BytesIO(tar_of(CODE)), "ivan")
+        for project in (evil_tools, secret_tools)
+    ]
+    return Ids(
+        people={name: person.id for name, person in known.items()},
+        tokens=tokens,
+        arch=arches[0]["id"],
+        arch_name=arches[0]["name"],
+        evil_tools=evil_tools,
+        commit=commits[0],
+        secret_tools=secret_tools,
+        secret_commit=commits[1],
+        rosa_platform=rosa_platform,
+        rosa=rosa,
+        contrib=contrib,
+        lts_platform=lts_platform,
+        lts=lts,
+        personal_platform=mine[0]["platform"]["id"],
+        personal=mine[0]["id"],
+    )
+
+
+def copy(made: Made, home: Path) -> None:
+    """Without git's examples of hooks, which are most of the files."""
+    shutil.copytree(made.home, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sample"))
+
+
+@pytest.fixture(scope="module")
+def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """One farm for all rows of a table: each makes what it needs, and leaves the rest as it is."""
+    home = tmp_path_factory.mktemp("shared")
+    copy(farm_at_rest, home)
+    ids = farm_at_rest.ids
+    services = Services(load(home=home), Store(load(home=home).folders.database))
+    with InProcess(build(services)) as http:
+        yield Farm(services, services.store, ids, **people(http, ids.people, ids.tokens))
+    services.store.close()
+
+
+@pytest.fixture
+def store(settings: Settings, farm_at_rest: Made) -> Iterator[Store]:
+    copy(farm_at_rest, settings.home)
+    made = Store(settings.folders.database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def root(store: Store) -> User:
+    return store.users.get("root")
+
+
+@pytest.fixture
+def farm(services: Services, store: Store, http: TestClient, farm_at_rest: Made) -> Farm:
+    ids = farm_at_rest.ids
+    return Farm(services, store, ids, **people(http, ids.people, ids.tokens))

@@ -1,0 +1,78 @@
+"""Branches and tags of a project, and the branch that it begins with."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from .farm import CODE, Farm, Json
+
+
+def refs(farm: Farm, number: int) -> list[Json]:
+    answer = farm.ivan.get(f"projects/{number}/refs_list.json")
+    assert answer.status_code == 200
+    assert answer.json()["url"] == f"/api/v1/projects/{number}/refs_list.json"
+    found: list[Json] = answer.json()["refs_list"]
+    return found
+
+
+def test_a_branch(farm: Farm) -> None:
+    number = farm.ids.evil_tools
+    assert refs(farm, number) == [{"ref": "master", "object": {"type": "commit", "sha": farm.ids.commit}}]
+    newest = farm.put_code(number, {**CODE, "a": "1"})
+    assert refs(farm, number)[0]["object"]["sha"] == newest
+
+
+def test_a_tag(farm: Farm) -> None:
+    number = farm.ids.evil_tools
+    path = farm.services.repository(farm.store.projects.by_id(number)).path
+    subprocess.run(["git", "-C", str(path), "tag", "v1", farm.ids.commit], check=True)
+    found = {item["ref"]: item["object"] for item in refs(farm, number)}
+    assert sorted(found) == ["master", "v1"]
+    assert found["v1"] == {"type": "tag", "sha": farm.ids.commit}
+    made = farm.show(farm.new(farm.body(project_version="v1", commit_hash=None)))
+    assert (made["commit_hash"], made["project_version"]) == (farm.ids.commit, "v1")
+
+
+def test_a_project_without_code_has_none(farm: Farm) -> None:
+    assert refs(farm, farm.ivan.made("projects.json", "project", name="empty")) == []
+
+
+# -- the first one -------------------------------------------------------------------------------------------------
+
+BRANCHES = (
+    *("main", "a/b", "-x", "a..b", "x.lock", "a/x.lock/b", "a//b", "/a", "a/", "a/.b", ".a", "a b", "a\0b", "a."),
+    *("HEAD", "@", "a@{b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "ü", "x" * 300),
+)
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_branches_that_a_project_may_begin_with(branch: str, farm: Farm) -> None:
+    """Whatever is taken in, git can work with."""
+    made = farm.ivan.post("projects.json", {"project": {"name": "new", "default_branch": branch}})
+    changed = farm.ivan.put(f"projects/{farm.ids.evil_tools}.json", {"project": {"default_branch": branch}})
+    assert made.status_code == changed.status_code
+    assert made.status_code in (200, 422)
+    expected = branch if made.status_code == 200 else "master"
+    assert default(farm, farm.ids.evil_tools) == expected
+    if made.status_code == 200:
+        number = made.json()["project"]["id"]
+        assert refs(farm, number) == []
+        newest = farm.put_code(number, CODE)
+        assert newest in [item["object"]["sha"] for item in refs(farm, number)]
+    assert refs(farm, farm.ids.evil_tools)[0]["object"]["sha"] == farm.ids.commit
+    assert farm.show(farm.new())["commit_hash"] == farm.ids.commit
+
+
+def test_the_branch_of_a_project_without_code(farm: Farm) -> None:
+    other = {"Authorization": f"Token {farm.ids.tokens['ivan']}"}
+    made = farm.nobody.post("projects/", {"name": "learning"}, headers=other)
+    number = made.json()["id"]
+    farm.ivan.changed("PUT", f"projects/{number}.json", {"project": {"default_branch": "main"}})
+    assert default(farm, number) == "main"
+
+
+def default(farm: Farm, number: int) -> str:
+    found: str = farm.ivan.get(f"projects/{number}.json").json()["project"]["default_branch"]
+    return found

@@ -1,0 +1,165 @@
+"""Who is asking: a name or an e-mail with a password or a token, or a token alone."""
+
+from __future__ import annotations
+
+import pytest
+from support import job
+
+from polylocal.statuses import Kind
+from polylocal.store import NewRun
+
+from .farm import FORBIDDEN, NO_CREDENTIALS, NOT_FOUND, PASSWORD, WRONG_CREDENTIALS, Farm, Person, basic
+
+
+def signed_in(farm: Farm, headers: dict[str, str], query: str = "") -> str:
+    answer = farm.nobody.get(f"user.json{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: str = answer.json()["user"]["uname"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["ivan", "IVAN@example.ORG"])
+def test_a_name_or_an_email_with_a_password(name: str, farm: Farm) -> None:
+    assert signed_in(farm, basic(name, PASSWORD)) == "ivan"
+
+
+@pytest.mark.parametrize("name", ["ivan", "ivan@example.org", "IVAN@example.org"])
+def test_a_name_or_an_email_with_a_token(name: str, shared: Farm) -> None:
+    assert signed_in(shared, basic(name, shared.ids.tokens["ivan"])) == "ivan"
+
+
+def test_a_token_as_the_name_with_an_empty_secret(shared: Farm) -> None:
+    assert signed_in(shared, basic(shared.ids.tokens["ivan"], "")) == "ivan"
+
+
+def test_a_token_in_the_query(shared: Farm) -> None:
+    assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
+
+
+def test_a_token_in_a_header_of_the_other_api(shared: Farm) -> None:
+    assert signed_in(shared, {"Authorization": f"Token {shared.ids.tokens['ivan']}"}) == "ivan"
+
+
+@pytest.mark.parametrize("scheme", ["basic", "BASIC"])
+def test_the_scheme_is_written_as_one_likes(scheme: str, shared: Farm) -> None:
+    words = basic("ivan", shared.ids.tokens["ivan"])["Authorization"]
+    assert signed_in(shared, {"Authorization": words.replace("Basic", scheme)}) == "ivan"
+
+
+def test_a_password_with_a_colon_and_other_letters(farm: Farm) -> None:
+    farm.store.users.add("eve", password="a:b:пароль", email="eve@example.org")
+    assert signed_in(farm, basic("eve", "a:b:пароль")) == "eve"
+
+
+def test_a_change_with_a_token_in_the_query(farm: Farm) -> None:
+    answer = farm.nobody.post(f"build_lists.json?authentication_token={farm.ids.tokens['ivan']}", farm.body())
+    assert answer.status_code == 200
+    assert farm.show(answer.json()["build_list"]["id"])["user"]["uname"] == "ivan"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "build_lists.json"),
+        ("GET", "build_lists/1.json"),
+        ("GET", "build_lists/99.json"),
+        ("POST", "build_lists.json"),
+        ("PUT", "build_lists/1/cancel.json"),
+        ("PUT", "build_lists/1/publish.json"),
+        ("PUT", "build_lists/1/create_container.json"),
+        ("PUT", "build_lists/1/reject_publish.json"),
+        ("GET", "user.json"),
+        ("GET", "users/ivan.json"),
+        ("GET", "arches.json"),
+        ("GET", "projects.json"),
+        ("GET", "projects/1.json"),
+        ("GET", "projects/1/build_lists.json"),
+        ("GET", "projects/get_id.json?owner=ivan&name=evil_tools"),
+        ("POST", "projects.json"),
+        ("GET", "platforms.json"),
+        ("GET", "platforms/platforms_for_build.json"),
+        ("POST", "platforms.json"),
+        ("GET", "repositories/1.json"),
+        ("POST", "repositories.json"),
+        ("PUT", "repositories/1/add_project.json"),
+        ("DELETE", "repositories/1/remove_project.json"),
+        ("GET", "search.json?query=x"),
+        ("POST", "upload"),
+    ],
+)
+def test_nobody_gets_anything(method: str, path: str, shared: Farm) -> None:
+    shared.new()
+    answer = shared.nobody(method, path)
+    assert (answer.status_code, answer.json()) == (401, NO_CREDENTIALS)
+    assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+WRONG = {
+    "wrong password": basic("ivan", "wrong password"),
+    "wrong password of an email": basic("ivan@example.org", "wrong password"),
+    "unknown name": basic("nosuch", PASSWORD),
+    "empty secret": basic("ivan", ""),
+    "wrong token": basic("0" * 40, ""),
+    "nothing at all": basic("", ""),
+    "wrong token in the other api's header": {"Authorization": f"Token {'0' * 40}"},
+    "zero byte": basic("iv\0an", "pass\0word"),
+}
+
+
+@pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG.keys())
+def test_wrong_credentials(headers: dict[str, str], farm: Farm) -> None:
+    answer = farm.nobody.get("build_lists.json", headers=headers)
+    assert (answer.status_code, answer.json()) == (401, WRONG_CREDENTIALS)
+
+
+def test_a_wrong_token_in_the_query(farm: Farm) -> None:
+    answer = farm.nobody.get(f"user.json?authentication_token={'0' * 40}")
+    assert (answer.status_code, answer.json()) == (401, WRONG_CREDENTIALS)
+
+
+@pytest.mark.parametrize("words", ["Basic", "Basic ", "Basic %%%", "Basic aXZhbg==", "Basic /w==", "Bearer x", "x"])
+def test_credentials_that_cannot_be_read(words: str, shared: Farm) -> None:
+    answer = shared.nobody.get("user.json", headers={"Authorization": words})
+    assert answer.status_code == 401
+    assert answer.json() in (NO_CREDENTIALS, WRONG_CREDENTIALS)
+
+
+def test_the_token_of_somebody_else_with_a_name(shared: Farm) -> None:
+    answer = shared.nobody.get("user.json", headers=basic("petr", shared.ids.tokens["ivan"]))
+    assert (answer.status_code, answer.json()) == (401, WRONG_CREDENTIALS)
+
+
+def test_somebody_who_was_shut_out(farm: Farm) -> None:
+    """Also if they were let in a moment ago."""
+    token = farm.ids.tokens["ivan"]
+    known = [basic("ivan", PASSWORD), basic("ivan", token), basic(token, ""), {"Authorization": f"Token {token}"}]
+    for is_active, expected in ((True, 200), (False, 401), (True, 200)):
+        farm.store.users.update(farm.store.users.get("ivan"), is_active=is_active)
+        assert [farm.nobody.get("user.json", headers=headers).status_code for headers in known] == [expected] * 4
+
+
+def test_the_token_of_a_run_opens_nothing(farm: Farm) -> None:
+    """A container of somebody's job is not that person."""
+    store, owner = farm.store, farm.store.users.get("ivan")
+    project = store.projects.create(owner, {"name": "learning"})
+    run = store.runs.insert(project, owner, NewRun(Kind.JOB, content=None, config=job(), values={}))
+    token = store.users.new_token(owner, run.pk)
+    build_list = farm.new()
+    for headers in (basic("ivan", token), basic(token, ""), {"Authorization": f"Token {token}"}):
+        caller = Person(farm.nobody.http, headers)
+        assert caller.get("user.json").status_code in (401, 403)
+        assert caller.put(f"build_lists/{build_list}/cancel.json").status_code in (401, 403)
+        assert caller.post("build_lists.json", farm.body()).status_code in (401, 403)
+    assert farm.row(build_list)["status"] == 2000
+
+
+def test_who_is_asked_first_what_is_there_next_what_one_may_then(farm: Farm) -> None:
+    hidden = farm.new(farm.of_secret_tools(), status=666)
+    for build_list, person, expected in (
+        (999, farm.nobody, (401, NO_CREDENTIALS)),
+        (999, farm.petr, (404, NOT_FOUND)),
+        (hidden, farm.petr, (403, FORBIDDEN)),
+    ):
+        answer = person.put(f"build_lists/{build_list}/cancel.json")
+        assert (answer.status_code, answer.json()) == expected
+    assert farm.ivan.put(f"build_lists/{hidden}/cancel.json").status_code == 422
