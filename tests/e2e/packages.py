@@ -59,9 +59,17 @@ class Abf:
     """One daemon, asked as its first user. `work`: a folder for what is pushed."""
 
     def __init__(self, daemon: Daemon, work: Path) -> None:
-        self.daemon = daemon
         self.work = work
+        self._connect(daemon)
+
+    def _connect(self, daemon: Daemon) -> None:
+        self.daemon = daemon
         self._http = httpx2.Client(base_url=daemon.url, auth=("root", daemon.token), timeout=30)
+
+    def turn_to(self, daemon: Daemon) -> None:
+        """The one that came after it."""
+        self.close()
+        self._connect(daemon)
 
     def close(self) -> None:
         self._http.close()

@@ -248,6 +248,7 @@ def test_a_failed_publication_changes_nothing_and_can_be_tried_again(abf: Abf, t
     source = ready_made(abf, tmp_path, target, "tool", "1.0")
     abf.built(source, target, 6000, auto_publish=True)
     before = content(abf.disk(target))
+    assert {"Packages", "tool_1.0_all.deb"} <= set(before)
     new_version(abf, tmp_path, source, "tool", "1.1")
     sources = abf.disk(target, "SRPMS").parent
     aside = sources.rename(sources.with_name("aside"))
