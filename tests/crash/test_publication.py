@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,14 +15,12 @@ from typing import Any
 import docker
 import pytest
 from e2e.packages import READY_MADE, Abf, Source, Target, asking, content, deb, recipe
-from support import Daemon, eventually
+from support import Daemon, eventually, start_daemon, sweep
 
 from polylocal.statuses import Kind
 from polylocal.store import Store
 
 pytestmark = pytest.mark.engine
-
-Starter = Callable[..., Daemon]
 
 # goes on when there is a file, and leaves its package then
 GATED = recipe(
@@ -52,10 +51,10 @@ class Gate:
         return any((self.folder / "waiting").iterdir())
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    folder = tmp_path / "tools"
-    (folder / "waiting").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    folder = tmp_path_factory.mktemp("tools")
+    (folder / "waiting").mkdir()
     tool = folder / "apt-ftparchive"
     tool.write_text(
         "#!/bin/sh\n"
@@ -67,20 +66,46 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
         f'exec {shutil.which("apt-ftparchive")} "$@"\n'
     )
     tool.chmod(0o755)
-    made = Gate(folder)
+    return Gate(folder)
+
+
+@dataclass
+class Home:
+    """Where one daemon comes after the other: all tests share it, since a start takes longer than most of them."""
+
+    path: Path
+    gate: Gate
+    daemon: Daemon | None = None
+
+    def running(self) -> Daemon:
+        """That which runs there, or the next one."""
+        if self.daemon is None or self.daemon.process.poll() is not None:
+            self.daemon = start_daemon(self.path, env={"PATH": self.gate.path})
+        return self.daemon
+
+
+@pytest.fixture(scope="module")
+def home(engine_address: str, gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    made = Home(tmp_path_factory.mktemp("daemon") / "home", gate)
     yield made
-    made.open()
+    if made.daemon:
+        made.daemon.kill()
+        store = Store(made.path / "polylocal.db")
+        installation = store.installation()
+        store.close()
+        sweep(engine_address, installation)
 
 
 @pytest.fixture
-def abf(start: Starter, gate: Gate, tmp_path: Path) -> Iterator[Abf]:
-    with asking(start(PATH=gate.path), tmp_path / "work") as made:
+def abf(home: Home, gate: Gate, tmp_path: Path) -> Iterator[Abf]:
+    with asking(home.running(), tmp_path / "work") as made:
         yield made
+    gate.open()
 
 
-def again(abf: Abf, start: Starter, gate: Gate) -> None:
+def again(abf: Abf, home: Home) -> None:
     """The next daemon."""
-    abf.turn_to(start(PATH=gate.path))
+    abf.turn_to(home.running())
 
 
 def published(abf: Abf, target: Target) -> Source:
@@ -119,7 +144,7 @@ def staged(folder: Path) -> set[str]:
 # -- publishing ------------------------------------------------------------------------------------------------------
 
 
-def test_killed_while_it_publishes(abf: Abf, start: Starter, gate: Gate):
+def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
     """The new packages are staged, the sources not yet: what is read is as it was, until the next daemon is done."""
     target = abf.target("deb")
     source = published(abf, target)
@@ -137,14 +162,14 @@ def test_killed_while_it_publishes(abf: Abf, start: Starter, gate: Gate):
     assert len(staged(packages)) == len(staged(sources)) == 1
 
     gate.open()
-    again(abf, start, gate)
+    again(abf, home)
     assert abf.ended(build)["status"] == 6000
     assert check_whole(packages) == {"tool 1.1"}
     assert "Version: 1.1\n" in abf.index(target)
     eventually(lambda: not staged(packages) and not staged(sources))
 
 
-def test_killed_while_it_makes_a_container(abf: Abf, start: Starter, gate: Gate):
+def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
     target = abf.target("deb")
     source = abf.source(target)
     abf.push(source, {**READY_MADE, **deb(abf.work, "tool", "1.0")})
@@ -158,14 +183,14 @@ def test_killed_while_it_makes_a_container(abf: Abf, start: Starter, gate: Gate)
     assert not folder.exists()
 
     gate.open()
-    again(abf, start, gate)
+    again(abf, home)
     eventually(lambda: abf.show(build)["container_status"] == 6000, 60)
     assert check_whole(folder) == {"tool 1.0"}
     eventually(lambda: not staged(folder))
     assert abf.status(build) == 0
 
 
-def test_killed_while_a_project_leaves_its_repository(abf: Abf, start: Starter, gate: Gate):
+def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate: Gate):
     target = abf.target("deb")
     source = published(abf, target)
     gate.shut("/repository/")
@@ -176,12 +201,12 @@ def test_killed_while_a_project_leaves_its_repository(abf: Abf, start: Starter, 
     assert check_whole(abf.disk(target)) == {"tool 1.0"}
 
     gate.open()
-    again(abf, start, gate)
+    again(abf, home)
     eventually(lambda: check_whole(abf.disk(target)) == set(), 60)
     eventually(lambda: not staged(abf.disk(target)))
 
 
-def test_downloads_that_are_lost_come_back(abf: Abf, start: Starter, gate: Gate):
+def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
     """They are made of the file store: a backup need not have them."""
     target = abf.target("deb")
     source = published(abf, target)
@@ -189,7 +214,7 @@ def test_downloads_that_are_lost_come_back(abf: Abf, start: Starter, gate: Gate)
     package = abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content
     abf.daemon.kill()
     shutil.rmtree(abf.daemon.home / "downloads")
-    again(abf, start, gate)
+    again(abf, home)
     eventually(lambda: abf.index(target), 60)
     assert check_whole(abf.disk(target)) == {"tool 1.0"}
     assert abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content == package
@@ -207,8 +232,21 @@ def begun(abf: Abf, target: Target) -> tuple[int, Path]:
     abf.push(source, {**GATED, **deb(abf.work, "tool", "1.0")})
     build = abf.build(source, target, auto_publish=True)
     eventually(lambda: "begun\n" in abf.log(build), 60)
-    [folder] = (abf.daemon.home / "contexts").iterdir()
-    return build, folder
+    return build, abf.daemon.home / "contexts" / uuid(abf, build)
+
+
+@contextmanager
+def opened(abf: Abf) -> Iterator[Store]:
+    store = Store(abf.daemon.home / "polylocal.db")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def uuid(abf: Abf, build: int) -> str:
+    with opened(abf) as store:
+        return store.runs.find(Kind.PACKAGE, build).uuid
 
 
 def containers(engine: docker.DockerClient, folder: Path, *, running: bool = False) -> list[Any]:
@@ -217,9 +255,7 @@ def containers(engine: docker.DockerClient, folder: Path, *, running: bool = Fal
 
 
 @pytest.mark.parametrize("ends_alone", [False, True])
-def test_a_build_goes_on_while_no_daemon_runs(
-    abf: Abf, start: Starter, gate: Gate, raw_engine: docker.DockerClient, ends_alone: bool
-):
+def test_a_build_goes_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient, ends_alone: bool):
     target = abf.target("deb")
     build, folder = begun(abf, target)
     go = folder / "build-0/results/go"
@@ -227,7 +263,7 @@ def test_a_build_goes_on_while_no_daemon_runs(
     if ends_alone:
         go.touch()
         containers(raw_engine, folder)[0].wait(timeout=60)
-    again(abf, start, gate)
+    again(abf, home)
     if not ends_alone:
         assert abf.status(build) == 3000
         go.touch()
@@ -262,12 +298,9 @@ def test_a_build_whose_container_was_killed_is_begun_once_more(abf: Abf, raw_eng
 
 
 def history(abf: Abf, build: int) -> list[str]:
-    store = Store(abf.daemon.home / "polylocal.db")
-    try:
+    with opened(abf) as store:
         run = store.runs.find(Kind.PACKAGE, build)
         return [entry.status for entry in store.runs.statuses(run, limit=100, offset=0)[1]]
-    finally:
-        store.close()
 
 
 def test_a_build_whose_container_is_killed_twice_has_failed(abf: Abf, raw_engine: docker.DockerClient):
