@@ -65,8 +65,7 @@ class Publisher:
             if not all(self._lies_there(repository, saved_to, found) for found in published):
                 self._lists.set_stale(repository_id)
         for build_list in self._lists.contained():
-            path = self._container(build_list)
-            if not path.is_symlink():
+            if not all(self._container(build_list, below).is_symlink() for below in (None, SOURCES)):
                 self._lists.contain_again(build_list)
 
     # -- repositories ---------------------------------------------------------------------------------------------
@@ -152,12 +151,21 @@ class Publisher:
                 (SOURCES, "source", source),
             ):
                 path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
-                shelves[path] = Shelf(path, self._files(found, kind), build_for.distrib_type)
+                shelves[path] = Shelf(path, self._files(found, kind, path), build_for.distrib_type)
         return list(shelves.values())
 
-    def _files(self, packages: Iterable[PackageRow], kind: str) -> dict[str, Path]:
-        folder = self._tools.depot.folder
-        return {package.file_name: folder / package.sha1 for package in packages if package.type == kind}
+    def _files(self, packages: Iterable[PackageRow], kind: str, lying: Path) -> dict[str, Path]:
+        """What the file store has lost may still lie where it was published; if not, it holds nobody else back."""
+        found = {}
+        for package in packages:
+            if package.type != kind:
+                continue
+            path = self._tools.depot.path(package.sha1) or lying.resolve() / package.file_name
+            if path.is_file():
+                found[package.file_name] = path
+            else:
+                log.warning("the file store has lost %s, it is left out of %s", package.file_name, lying)
+        return found
 
     def _refresh(self, repository: Repository) -> None:
         """A project has left it: what is published there is written anew, from what there is now."""
@@ -190,7 +198,10 @@ class Publisher:
     def _lies_there(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
         build_for, arch = self._platforms.get(found.build_for_platform_id), self._platforms.arch(found.arch_id).name
         sub = found.published_into or ""
-        return folder_of(self._tools, saved_to, build_for, repository, arch, sub).is_symlink()
+        return all(
+            folder_of(self._tools, saved_to, build_for, repository, below, sub).is_symlink()
+            for below in (arch, SOURCES)
+        )
 
     def _package_version(self, saved_to: Platform, build_list: BuildList) -> str | None:
         """Of its source package; of any other where it made none."""
@@ -211,7 +222,7 @@ class Publisher:
             shelves = []
             for below, kind in ((None, "binary"), (SOURCES, "source")):
                 path = self._container(build_list, below)
-                shelves.append(Shelf(path, self._files(packages, kind), build_for.distrib_type))
+                shelves.append(Shelf(path, self._files(packages, kind, path), build_for.distrib_type))
             repositories.write(shelves)
         except (ToolError, OSError) as error:
             if self._is_full(error):

@@ -272,11 +272,12 @@ class BuildLists:
 
     def set_container(self, build_list: BuildList, to: ContainerStatus, files: Sequence[NewFile] = ()) -> None:
         with self._database.write() as db:
-            db.execute(
+            moved = db.execute(
                 "update build_lists set container_status = ?, updated_at = ? where run_pk = ? and container_status = ?",
                 (int(to), clock.now(), build_list.run_pk, int(ContainerStatus.PUBLISHING)),
             )
-            _keep_results(db, build_list.run_pk, files)
+            if moved.rowcount:
+                _keep_results(db, build_list.run_pk, files)
         self._hint(build_list.run_pk)
 
     def published_repositories(self) -> list[int]:

@@ -71,13 +71,12 @@ class Platforms:
             return rows_of(Platform, db.execute(query, (*values, page.limit, page.offset)))
 
     def update(self, platform: Platform, values: Mapping[str, Any]) -> Platform:
-        """Released once, released for good: from then on its repositories have QA. Raises InvalidInput."""
-        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
-        if platform.released:
-            row.pop("released", None)
+        """Released once, released for good: from then on its repositories have QA. Its name stays: folders have it."""
+        row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS - {"name", "released"}}
         with self._database.write() as db:
             _update(db, "platforms", platform.id, row)
-            if row.get("released"):
+            if values.get("released"):
+                db.execute("update platforms set released = 1 where id = ?", (platform.id,))
                 db.execute("update repositories set publish_without_qa = 0 where platform_id = ?", (platform.id,))
         return self.get(platform.id)
 
@@ -87,7 +86,7 @@ class Platforms:
         now = clock.now()
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
         row |= {"platform_id": platform.id, "created_at": now, "updated_at": now}
-        if platform.released:
+        if self.get(platform.id).released:
             row["publish_without_qa"] = False
         try:
             with self._database.write() as db:
@@ -121,11 +120,12 @@ class Platforms:
             )
 
     def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
-        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
-        if self.get(repository.platform_id).released:
-            row.pop("publish_without_qa", None)
+        """Its name stays: folders have it."""
+        row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS - {"name"}}
         with self._database.write() as db:
             _update(db, "repositories", repository.id, row)
+            released = "platform_id in (select id from platforms where released)"
+            db.execute(f"update repositories set publish_without_qa = 0 where id = ? and {released}", (repository.id,))
         return self.repository(repository.id)
 
     # -- projects in repositories ---------------------------------------------------------------------------------

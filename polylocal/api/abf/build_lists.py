@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -99,7 +100,7 @@ def log(ask: Ask) -> Response:
         file = path.open("rb")
     except FileNotFoundError as error:
         raise NotFound from error
-    file.seek(max(0, offset))
+    file.seek(min(max(0, offset), os.fstat(file.fileno()).st_size))
     response = opened_file(file, f"{found.id}.log", "text/plain; charset=utf-8")
     response.headers["Content-Disposition"] = "inline"
     response.headers["ETag"] = f'"{found.uuid}-{response.headers["Content-Length"]}-{offset}"'

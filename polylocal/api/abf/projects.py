@@ -16,7 +16,7 @@ from polylocal.store.rows import Project, User
 _SUBJECT = "project"
 _VISIBILITIES = ("open", "hidden")
 _MOST = 10_000
-_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,99}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def show(ask: Ask) -> Json:
@@ -99,11 +99,15 @@ def _problems(said: Json, *, is_new: bool) -> list[str]:
     if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")
     branch = text(said.get("default_branch"))
-    if branch and (not _BRANCH.fullmatch(branch) or ".." in branch or branch.endswith((".lock", "/", "."))):
+    if branch and not (len(branch) <= 100 and all(map(_is_part_of_a_branch, branch.split("/")))):
         problems.append("Default branch is invalid")
     if said.get("owner_type") not in (None, "", "User"):
         problems.append("Owner type is not included in the list")
     return problems
+
+
+def _is_part_of_a_branch(part: str) -> bool:
+    return bool(_PART.fullmatch(part)) and ".." not in part and not part.endswith((".lock", "."))
 
 
 def _values(said: Json) -> dict[str, Any]:

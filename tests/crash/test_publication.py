@@ -1,0 +1,320 @@
+"""kill -9 while packages are built and published: repositories are whole, before and after."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from e2e.packages import READY_MADE, Abf, Source, Target, asking, content, deb, recipe
+from support import Daemon, eventually, start_daemon, sweep
+
+from polylocal.statuses import Kind
+from polylocal.store import Store
+
+pytestmark = pytest.mark.engine
+
+# goes on when there is a file, and leaves its package then
+GATED = recipe(
+    'echo begun; until [ -e "$RESULTS_PATH/go" ]; do sleep 0.1; done; rm "$RESULTS_PATH/go";'
+    ' cp *.deb "$RESULTS_PATH"; echo done'
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A tool of the daemon's that waits, in folders of some kind, for as long as the gate is shut."""
+
+    folder: Path
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}:{os.environ['PATH']}"
+
+    def shut(self, where: str) -> None:
+        (self.folder / "shut").write_text(where)
+
+    def open(self) -> None:
+        """Those that waited go on, though nobody may be left to read what they say."""
+        (self.folder / "shut").unlink(missing_ok=True)
+        eventually(lambda: not self.has_waiting())
+
+    def has_waiting(self) -> bool:
+        return any((self.folder / "waiting").iterdir())
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    folder = tmp_path_factory.mktemp("tools")
+    (folder / "waiting").mkdir()
+    tool = folder / "apt-ftparchive"
+    tool.write_text(
+        "#!/bin/sh\n"
+        f'if [ -e {folder}/shut ] && echo "$PWD" | grep -q -F -f {folder}/shut; then\n'
+        f"  touch {folder}/waiting/$$\n"
+        f"  while [ -e {folder}/shut ]; do sleep 0.05; done\n"
+        f"  rm {folder}/waiting/$$\n"
+        "fi\n"
+        f'exec {shutil.which("apt-ftparchive")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    return Gate(folder)
+
+
+@dataclass
+class Home:
+    """Where one daemon comes after the other: all tests share it, since a start takes longer than most of them."""
+
+    path: Path
+    gate: Gate
+    daemon: Daemon | None = None
+
+    def running(self) -> Daemon:
+        """That which runs there, or the next one."""
+        if self.daemon is None or self.daemon.process.poll() is not None:
+            self.daemon = start_daemon(self.path, env={"PATH": self.gate.path})
+        return self.daemon
+
+
+@pytest.fixture(scope="module")
+def home(engine_address: str, gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    made = Home(tmp_path_factory.mktemp("daemon") / "home", gate)
+    yield made
+    if made.daemon:
+        made.daemon.kill()
+        store = Store(made.path / "polylocal.db")
+        installation = store.installation()
+        store.close()
+        sweep(engine_address, installation)
+
+
+@pytest.fixture
+def abf(home: Home, gate: Gate, tmp_path: Path) -> Iterator[Abf]:
+    with asking(home.running(), tmp_path / "work") as made:
+        yield made
+    gate.open()
+
+
+def again(abf: Abf, home: Home) -> None:
+    """The next daemon."""
+    abf.turn_to(home.running())
+
+
+def published(abf: Abf, target: Target) -> Source:
+    """A project of which 1.0 is in the repository."""
+    source = abf.source(target)
+    abf.push(source, {**READY_MADE, **deb(abf.work, "tool", "1.0")})
+    abf.built(source, target, 6000, auto_publish=True)
+    return source
+
+
+def check_whole(folder: Path) -> set[str]:
+    """What the metadata says of a flat repository is so; the packages that it names, with their versions."""
+    listed = (folder / "Release").read_text().partition("\nSHA256:\n")[2].splitlines()
+    sums = {line.split()[2]: line.split()[:2] for line in takewhile(lambda line: line[0] == " ", listed)}
+    assert {"Packages", "Packages.gz"} <= set(sums)
+    for name, (digest, size) in sums.items():
+        file = (folder / name).read_bytes()
+        assert (hashlib.sha256(file).hexdigest(), str(len(file))) == (digest, size), name
+    names = set()
+    for paragraph in (folder / "Packages").read_text().strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+        if fields:
+            file = (folder / fields["Filename"]).read_bytes()
+            assert hashlib.sha256(file).hexdigest() == fields["SHA256"]
+            names.add(f"{fields['Package']} {fields['Version']}")
+    assert len(names) == len(list(folder.glob("*.deb")))
+    return names
+
+
+def staged(folder: Path) -> set[str]:
+    """What lies beside a folder of a repository and is not it."""
+    mine = {folder.name, folder.readlink().name} if folder.is_symlink() else set()
+    return {path.name for path in folder.parent.iterdir()} - mine
+
+
+# -- publishing ------------------------------------------------------------------------------------------------------
+
+
+def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
+    """The new packages are staged, the sources not yet: what is read is as it was, until the next daemon is done."""
+    target = abf.target("deb")
+    source = published(abf, target)
+    packages, sources = abf.disk(target), abf.disk(target, "SRPMS")
+    before = content(packages), content(sources)
+    gate.shut("/SRPMS/")
+    (source.folder / "tool_1.0_all.deb").unlink()
+    abf.push(source, deb(abf.work, "tool", "1.1"))
+    build = abf.build(source, target, auto_publish=True)
+    eventually(gate.has_waiting, 60)
+    assert abf.status(build) == 7000
+    abf.daemon.kill()
+    assert (content(packages), content(sources)) == before
+    assert check_whole(packages) == {"tool 1.0"}
+    assert len(staged(packages)) == len(staged(sources)) == 1
+
+    gate.open()
+    again(abf, home)
+    assert abf.ended(build)["status"] == 6000
+    assert check_whole(packages) == {"tool 1.1"}
+    assert "Version: 1.1\n" in abf.index(target)
+    eventually(lambda: not staged(packages) and not staged(sources))
+
+
+def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
+    target = abf.target("deb")
+    source = abf.source(target)
+    abf.push(source, {**READY_MADE, **deb(abf.work, "tool", "1.0")})
+    build = abf.built(source, target)["id"]
+    gate.shut("/container/")
+    abf.do(build, "create_container")
+    eventually(gate.has_waiting, 60)
+    abf.daemon.kill()
+    [unfinished] = (abf.daemon.home / "downloads" / target.platform / "container").rglob("tool_1.0_all.deb")
+    folder = unfinished.parent.with_name("release")
+    assert not folder.exists()
+
+    gate.open()
+    again(abf, home)
+    eventually(lambda: abf.show(build)["container_status"] == 6000, 60)
+    assert check_whole(folder) == {"tool 1.0"}
+    eventually(lambda: not staged(folder))
+    assert abf.status(build) == 0
+
+
+def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate: Gate):
+    target = abf.target("deb")
+    source = published(abf, target)
+    gate.shut("/repository/")
+    leaving = {"project_id": source.project_id}
+    abf.call("DELETE", f"repositories/{target.repository_id}/remove_project", leaving)
+    eventually(gate.has_waiting, 60)
+    abf.daemon.kill()
+    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+
+    gate.open()
+    again(abf, home)
+    eventually(lambda: check_whole(abf.disk(target)) == set(), 60)
+    eventually(lambda: not staged(abf.disk(target)))
+
+
+def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
+    """They are made of the file store: a backup need not have them."""
+    target = abf.target("deb")
+    source = published(abf, target)
+    contained = abf.contained(abf.built(source, target)["id"])
+    package = abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content
+    abf.daemon.kill()
+    shutil.rmtree(abf.daemon.home / "downloads")
+    again(abf, home)
+    eventually(lambda: abf.index(target), 60)
+    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    assert abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content == package
+    eventually(lambda: abf.show(contained["id"])["container_status"] == 6000, 60)
+    path = abf.show(contained["id"])["container_path"]
+    assert abf.fetch(f"{path}tool_1.0_all.deb").content == package
+
+
+# -- building --------------------------------------------------------------------------------------------------------
+
+
+def begun(abf: Abf, target: Target) -> tuple[int, Path]:
+    """A build that waits for its gate; its folder."""
+    source = abf.source(target)
+    abf.push(source, {**GATED, **deb(abf.work, "tool", "1.0")})
+    build = abf.build(source, target, auto_publish=True)
+    eventually(lambda: "begun\n" in abf.log(build), 60)
+    return build, abf.daemon.home / "contexts" / uuid(abf, build)
+
+
+@contextmanager
+def opened(abf: Abf) -> Iterator[Store]:
+    store = Store(abf.daemon.home / "polylocal.db")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def uuid(abf: Abf, build: int) -> str:
+    with opened(abf) as store:
+        return store.runs.find(Kind.PACKAGE, build).uuid
+
+
+def containers(engine: docker.DockerClient, folder: Path, *, running: bool = False) -> list[Any]:
+    label = f"polylocal.run={Kind.PACKAGE}/{folder.name}"
+    return engine.containers.list(all=not running, ignore_removed=True, filters={"label": label})
+
+
+@pytest.mark.parametrize("ends_alone", [False, True])
+def test_a_build_goes_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient, ends_alone: bool):
+    target = abf.target("deb")
+    build, folder = begun(abf, target)
+    go = folder / "build-0/results/go"
+    abf.daemon.kill()
+    if ends_alone:
+        go.touch()
+        containers(raw_engine, folder)[0].wait(timeout=60)
+    again(abf, home)
+    if not ends_alone:
+        assert abf.status(build) == 3000
+        go.touch()
+    found = abf.ended(build)
+    assert found["status"] == 6000, abf.log(build)
+    assert abf.log(build) == "begun\ndone\n"
+    assert [package["name"] for package in found["packages"]] == ["tool"]
+    assert len(found["logs"]) == 1
+    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    eventually(lambda: not containers(raw_engine, folder))
+
+
+def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> None:
+    """Its container, by somebody else; until the next one is at the same place."""
+    [container] = containers(engine, folder, running=True)
+    container.kill()
+    eventually(lambda: abf.log(build).count("begun\n") == 2, 60)
+
+
+def test_a_build_whose_container_was_killed_is_begun_once_more(abf: Abf, raw_engine: docker.DockerClient):
+    target = abf.target("deb")
+    build, folder = begun(abf, target)
+    killed(abf, raw_engine, build, folder)
+    assert abf.status(build) == 3000
+    (folder / "build-1/results/go").touch()
+    found = abf.ended(build)
+    assert found["status"] == 6000, abf.log(build)
+    assert [package["name"] for package in found["packages"]] == ["tool"]
+    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    # pending again between its two beginnings
+    assert history(abf, build) == ["created", "scheduled", "running", "warning", "scheduled", "running", "succeeded"]
+
+
+def history(abf: Abf, build: int) -> list[str]:
+    with opened(abf) as store:
+        run = store.runs.find(Kind.PACKAGE, build)
+        return [entry.status for entry in store.runs.statuses(run, limit=100, offset=0)[1]]
+
+
+def test_a_build_whose_container_is_killed_twice_has_failed(abf: Abf, raw_engine: docker.DockerClient):
+    target = abf.target("deb")
+    build, folder = begun(abf, target)
+    killed(abf, raw_engine, build, folder)
+    [second] = containers(raw_engine, folder, running=True)
+    second.kill()
+    found = abf.ended(build)
+    assert found["status"] == 666
+    assert found["packages"] == []
+    log = abf.log(build)
+    assert log.count("begun\n") == 2
+    assert abf.result(build, f"abfworker::rpm-worker-{build}.log") == log
+    assert log.splitlines()[-1].startswith("polylocal: engine-lost: ")
+    eventually(lambda: not containers(raw_engine, folder))
+    abf.do(build, "publish", status=422)

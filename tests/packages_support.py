@@ -1,0 +1,178 @@
+"""What tests of package builds share: small packages of each kind, and a platform to build them for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from polylocal.packages.depot import Depot
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun, Store
+from polylocal.store.build_lists import Harvest, NewFile, NewPackage, Version
+from polylocal.store.rows import Arch, BuildList, Platform, Project, Repository, Run, User
+
+COMMIT = "a" * 40
+
+
+def sha1(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+
+def metadata(**fields: str) -> bytes:
+    """`Requires_Python="x"` → `Requires-Python: x`"""
+    return "".join(f"{name.replace('_', '-')}: {value}\n" for name, value in fields.items()).encode()
+
+
+def wheel(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
+    folder = f"{name}-{version}.dist-info"
+    return zipped({f"{folder}/METADATA": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
+
+
+def sdist(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
+    folder = f"{name}-{version}"
+    return tarred({f"{folder}/PKG-INFO": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
+
+
+def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return made.getvalue()
+
+
+def tarred(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+@cache
+def deb(name: str = "hello", version: str = "1.0-1") -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        (tree / "DEBIAN").mkdir(parents=True)
+        tree.chmod(0o755)
+        control = metadata(
+            Package=name, Version=version, Architecture="all", Maintainer="A <a@b.c>", Description="a test"
+        )
+        (tree / "DEBIAN" / "control").write_bytes(control)
+        made = Path(folder) / "made.deb"
+        command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(made)]
+        subprocess.run(command, check=True, capture_output=True)
+        return made.read_bytes()
+
+
+def dsc(name: str = "hello", version: str = "1.0-1", *parts: str) -> str:
+    files = "".join(f" {'0' * 32} 1 {part}\n" for part in parts)
+    return f"Format: 3.0 (quilt)\nSource: {name}\nVersion: {version}\nFiles:\n{files}"
+
+
+@dataclass
+class Ground:
+    """A platform, a repository with a project in it, and an architecture: all that a build list names."""
+
+    store: Store
+    user: User
+    project: Project
+    platform: Platform  # that is built for, and saved to
+    repository: Repository
+    arch: Arch
+    image: str = "base"
+    numbers: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, store: Store, user: User, project: Project, kind: str = "pypi", **values: Any) -> Ground:
+        platform = store.platforms.create(user, {"name": "cocos", "distrib_type": kind, **values})
+        repository = store.platforms.add_repository(platform, {"name": "main"})
+        store.platforms.add_project(repository, project)
+        return cls(store, user, project, platform, repository, store.platforms.arches(["x86_64"])[0])
+
+    def queue(self, cmd: str = "true", *, project: Project | None = None, **values: Any) -> BuildList:
+        """A build list as the API makes one: waiting for its turn."""
+        project = project or self.project
+        row = {
+            "save_to_repository_id": self.repository.id,
+            "build_for_platform_id": self.platform.id,
+            "arch_id": self.arch.id,
+            "update_type": "bugfix",
+            "project_version": "master",
+            "commit_hash": COMMIT,
+            "auto_publish_status": "none",
+            "auto_create_container": False,
+            "use_save_to_repository": True,
+            "include_repos": [self.repository.id],
+            "extra_repositories": [],
+            "extra_build_lists": [],
+            "extra_params": {},
+            **values,
+        }
+        resources = row.pop("resources", None)
+        config = {"version": 1, "kind": "job", "build": {"image": self.image}, "run": {"cmd": cmd}}
+        config |= {"environment": {"resources": resources}} if resources else {}
+        reference = self.store.projects.reference_code(project, {"commit": row["commit_hash"]})
+        run = NewRun(Kind.PACKAGE, config=config, resources=resources, code_id=reference.id)
+        return self.store.build_lists.create(project, self.user, run, row)
+
+    def run(self, build_list: BuildList) -> Run:
+        return self.store.runs.by_pk(build_list.run_pk)
+
+    def again(self, build_list: BuildList) -> BuildList:
+        return self.store.build_lists.of_run(build_list.run_pk)
+
+    def end(
+        self, build_list: BuildList, exit_code: int = 0, *packages: NewPackage, results: tuple[NewFile, ...] = ()
+    ) -> BuildList:
+        """Have a build come to its end with this."""
+        run = self.run(build_list)
+        self.store.runs.transition(run, Status.RUNNING)
+        ended = self.store.build_lists.conclude(
+            run,
+            Status.FAILED if exit_code else Status.SUCCEEDED,
+            "ended",
+            details=None,
+            recorded={"exit_code": exit_code},
+            harvest=Harvest(packages, results),
+            is_newer=by_text,
+        )
+        assert ended
+        return self.again(build_list)
+
+    def published(self, build_list: BuildList, into: str = "release") -> BuildList:
+        """Say of a complete build that it lies in its repository."""
+        lists = self.store.build_lists
+        if self.again(build_list).status != 7000:
+            assert lists.publish(build_list, self.user, again=True)
+        assert lists.set_published(build_list, into, None)
+        return self.again(build_list)
+
+
+def by_text(mine: Version, published: Version, equal_is_enough: bool) -> bool:
+    """An order of versions that is simple to see through."""
+    return mine[1] > published[1] or (equal_is_enough and mine[1] == published[1])
+
+
+def package(name: str = "hello", version: str = "1.0", content: bytes | None = None, **more: Any) -> NewPackage:
+    content = content if content is not None else f"{name} {version}".encode()
+    values = {"file_name": f"{name}-{version}.whl", "type": "binary", "epoch": None, "release": "", **more}
+    return NewPackage(sha1=sha1(content), name=name, version=version, size=len(content), **values)
+
+
+def stocked(depot: Depot, name: str, version: str, **fields: str) -> NewPackage:
+    """A wheel that lies in a depot."""
+    content = wheel(name, version, **fields)
+    depot.keep(io.BytesIO(content))
+    return package(name, version, content, file_name=f"{name}-{version}-py3-none-any.whl")

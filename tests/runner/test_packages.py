@@ -1,0 +1,676 @@
+"""A package build on the fake engine: what its container gets, what it leaves, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from packages_support import Ground, dsc, package, sha1, stocked, tarred, wheel
+from support import eventually
+
+from polylocal.api.abf import making
+from polylocal.errors import EngineError
+from polylocal.packages import repositories
+from polylocal.packages.repositories import Shelf
+from polylocal.runner import execution
+from polylocal.runner.container import ContainerPlan, Limits
+from polylocal.runner.engine.fake import FakeContainer, FakeEngine
+from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild, forget
+from polylocal.store import Store
+from polylocal.store.rows import BuildList
+
+from . import test_crash_rules as crash_rules
+from .conftest import Rig, Supervise
+
+Product = Callable[[ContainerPlan], None]
+APT = PurePosixPath("/etc/apt/sources.list.d/abf.list")
+YUM = PurePosixPath("/etc/yum.repos.d/abf.repo")
+
+
+def host(plan: ContainerPlan, target: PurePosixPath) -> Path:
+    """Where something of a container lies on this machine."""
+    return next(mount.source for mount in plan.mounts if mount.target == target)
+
+
+class Workshop(FakeEngine):
+    """Its programs leave files too: `make NAME` does what `products` says of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: dict[str, Product] = {}
+        self.plans: list[ContainerPlan] = []
+        self.refusals: list[str] = []  # said to the next who want a container made
+
+    def create(self, plan: ContainerPlan) -> str:
+        if self.refusals:
+            raise EngineError(self.refusals.pop(0))
+        self.plans.append(plan)
+        return super().create(plan)
+
+    def leaves(self, name: str, content: bytes | str = b"x") -> str:
+        """A command that leaves a file among the results."""
+
+        def leave(plan: ContainerPlan) -> None:
+            path = host(plan, RESULTS) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+        return self.does(leave)
+
+    def does(self, product: Product) -> str:
+        name = f"product{len(self.products)}"
+        self.products[name] = product
+        return f"make {name}"
+
+    def _step(self, container: FakeContainer, word: str) -> int | None:
+        word = word.removeprefix(f"cd {PROJECT} && {{").removesuffix("}").strip()
+        if word.startswith("make "):
+            self.products[word.removeprefix("make ")](container.plan)
+            return None
+        return super()._step(container, word)
+
+
+class Yard:
+    """A rig with a platform to build for."""
+
+    def __init__(self, rig: Rig, kind: str = "pypi", **values: Any) -> None:
+        self.rig = rig
+        self.engine = rig.engine = Workshop()
+        self.commit = rig.upload({"setup.py": "x", "folder/inner.txt": "y"})
+        self.ground = Ground.of(rig.store, rig.user, rig.project, kind, **values)
+
+    def queue(self, *steps: str, **values: Any) -> BuildList:
+        return self.ground.queue("; ".join(steps) or "true", **{"commit_hash": self.commit, **values})
+
+    def build(self, *steps: str, **values: Any) -> BuildList:
+        return self.go(self.queue(*steps, **values))
+
+    def go(self, made: BuildList) -> BuildList:
+        assert PackageBuild(self.ground.run(made), self.rig.tools())()
+        return self.ground.again(made)
+
+    def in_thread(self, made: BuildList) -> tuple[PackageBuild, threading.Thread]:
+        build = PackageBuild(self.ground.run(made), self.rig.tools())
+        thread = threading.Thread(target=build)
+        thread.start()
+        return build, thread
+
+    def packages(self, made: BuildList) -> list[tuple[str, str, str]]:
+        found = self.rig.store.build_lists.packages([made.run_pk])
+        return [(package.file_name, package.type, package.version) for package in found]
+
+    def results(self, made: BuildList) -> list[str]:
+        return [result.file_name for result in self.rig.store.build_lists.results(made)]
+
+    def kept(self, made: BuildList, name: str) -> bytes:
+        lists = self.rig.store.build_lists
+        files = {file.file_name: file.sha1 for file in (*lists.results(made), *lists.packages([made.run_pk]))}
+        path = self.rig.tools().depot.path(files[name])
+        assert path
+        return path.read_bytes()
+
+    def log(self, made: BuildList) -> str:
+        return self.rig.log(self.ground.run(made)).decode()
+
+    def message(self, made: BuildList) -> str:
+        return self.rig.message(self.ground.run(made)) or ""
+
+    def work(self, made: BuildList) -> Path:
+        return self.rig.settings.folders.context(made.uuid)
+
+
+@pytest.fixture
+def yard(rig: Rig) -> Yard:
+    return Yard(rig)
+
+
+def main_log(made: BuildList) -> str:
+    return f"abfworker::rpm-worker-{made.id}.log"
+
+
+# -- how it goes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_build_leaves_its_packages_and_its_log(yard: Yard) -> None:
+    steps = [
+        "echo building",
+        yard.engine.leaves("a-1-py3-none-any.whl", wheel("a", "1")),
+        yard.engine.leaves("notes.txt"),
+    ]
+    made = yard.build(*steps)
+    assert made.status == 0
+    assert yard.rig.history(yard.ground.run(made)) == ["created", "scheduled", "running", "succeeded"]
+    assert yard.packages(made) == [("a-1-py3-none-any.whl", "binary", "1")]
+    assert yard.results(made) == [main_log(made), "notes.txt"]
+    assert yard.kept(made, main_log(made)) == b"building\n"
+    assert yard.kept(made, "a-1-py3-none-any.whl") == wheel("a", "1")
+    assert not yard.engine.made
+    assert not yard.work(made).exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "keeps"),
+    [(0, 0, True), (5, 11000, True), (6, 15000, False), (1, 666, False), (127, 666, False), (255, 666, False)],
+)
+def test_the_exit_code_is_the_outcome(yard: Yard, code: int, status: int, keeps: bool) -> None:
+    made = yard.build("echo said", yard.engine.leaves("a-1.whl", wheel("a", "1")), f"exit {code}")
+    assert made.status == status
+    assert yard.ground.run(made).exit_code == code
+    assert bool(yard.packages(made)) is keeps
+    assert yard.results(made) == [main_log(made), *([] if keeps else ["a-1.whl"])]
+
+
+def test_a_broken_package_fails_its_build_and_is_named(yard: Yard) -> None:
+    made = yard.build(yard.engine.leaves("a-1.whl", b"no wheel"))
+    assert made.status == 666
+    assert "a-1.whl" in yard.message(made)
+    assert "a-1.whl" in yard.log(made)
+    assert yard.packages(made) == []
+    assert yard.results(made) == [main_log(made), "a-1.whl"]
+
+
+def test_the_same_results_are_kept_once(yard: Yard) -> None:
+    first, second = (yard.build(yard.engine.leaves("a-1.whl", wheel("a", "1"))) for _ in range(2))
+    assert yard.packages(first) == yard.packages(second)
+    held = [path.name for path in yard.rig.settings.folders.files.iterdir()]
+    assert sha1(wheel("a", "1")) in held
+    assert len(held) == 2  # and the log, which is empty both times
+
+
+# -- the container ---------------------------------------------------------------------------------------------------
+
+
+def test_the_container_gets_what_the_documents_promise(yard: Yard) -> None:
+    made = yard.build("true", extra_params={"mock": "x", "B_2": 3}, use_extra_tests=False, save_buildroot=True)
+    plan = yard.engine.plans[0]
+    assert plan.name == f"plx-package-{made.uuid}"
+    assert plan.image == "base"
+    assert plan.command == ["/bin/sh", "-c", "cd /home/vagrant/project && {\ntrue\n}"]
+    assert plan.labels == {"polylocal.home": "home", "polylocal.run": f"package/{made.uuid}"}
+    assert plan.network == "none"
+    assert not plan.new_privileges
+    assert dict(plan.env) == {
+        "PACKAGE": "quick-start",
+        "GIT_PROJECT_ADDRESS": f"http://127.0.0.1:{yard.rig.settings.port}/root/quick-start.git",
+        "COMMIT_HASH": yard.commit,
+        "PROJECT_VERSION": "master",
+        "USE_EXTRA_TESTS": "false",
+        "SAVE_BUILDROOT": "true",
+        "PLATFORM_NAME": "cocos",
+        "PLATFORM_ARCH": "x86_64",
+        "FILE_STORE_ADDR": f"http://127.0.0.1:{yard.rig.settings.port}/api/v1/file_stores",
+        "UNAME": "root",
+        "EMAIL": "root@polylocal",
+        "BUILD_LIST_ID": str(made.id),
+        "RESULTS_PATH": "/home/vagrant/results",
+        "EXTRA_MOCK": "x",
+        "EXTRA_B_2": "3",
+    }
+    assert plan.limits == Limits(pids=yard.rig.settings.pids_limit)
+    assert {(mount.target, mount.read_only) for mount in plan.mounts} == {
+        (PROJECT, False),
+        (RESULTS, False),
+        (MEDIA_LIST, True),
+    }
+
+
+def test_no_extra_variable_takes_the_place_of_another(yard: Yard) -> None:
+    yard.build(extra_params={"PACKAGE": "x"})
+    assert yard.engine.plans[0].env["PACKAGE"] == "quick-start"
+    assert yard.engine.plans[0].env["EXTRA_PACKAGE"] == "x"
+
+
+def test_a_platform_with_a_network_gives_it_and_the_real_address(rig: Rig) -> None:
+    yard = Yard(rig, build_network=True)
+    yard.build()
+    plan = yard.engine.plans[0]
+    assert plan.network == rig.settings.network
+    assert plan.env["GIT_PROJECT_ADDRESS"] == "http://api:1/root/quick-start.git"
+    assert plan.env["FILE_STORE_ADDR"] == "http://api:1/api/v1/file_stores"
+
+
+def test_the_limits_are_those_of_the_settings(yard: Yard) -> None:
+    bounded = yard.rig.settings.model_copy(update={"package_cpus": 1.5, "package_memory_mib": 256})
+    yard.build(resources=making._resources(bounded))
+    assert yard.engine.plans[0].limits == Limits(cpus=1.5, memory_mib=256, pids=yard.rig.settings.pids_limit)
+    assert making._resources(yard.rig.settings) is None
+
+
+def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
+    arch = yard.rig.store.platforms.arches(["s390x"])[0]
+    yard.build(arch_id=arch.id)
+    assert yard.engine.plans[0].platform == "linux/s390x"
+    assert yard.engine.plans[0].env["PLATFORM_ARCH"] == "s390x"
+
+
+def test_the_code_is_there_without_its_history_and_may_be_changed(yard: Yard) -> None:
+    seen: dict[str, int] = {}
+
+    def look(plan: ContainerPlan) -> None:
+        top = host(plan, PROJECT)
+        for path in (top, *top.rglob("*"), host(plan, RESULTS)):
+            seen[path.name] = stat.S_IMODE(path.stat().st_mode)
+
+    assert yard.build(yard.engine.does(look)).status == 0
+    assert set(seen) == {"project", "setup.py", "folder", "inner.txt", "results"}
+    assert {name for name, mode in seen.items() if mode & 0o666 != 0o666} == set()
+    assert {name for name in ("project", "folder", "results") if seen[name] & 0o777 != 0o777} == set()
+
+
+def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
+    content = b"a source that git has not"
+    yard.rig.tools().depot.keep(io.BytesIO(content))
+    said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
+    commit = yard.rig.upload({".abf.yml": said, "setup.py": "of git"})
+    seen: dict[str, bytes] = {}
+
+    def look(plan: ContainerPlan) -> None:
+        seen.update({path.name: path.read_bytes() for path in host(plan, PROJECT).iterdir()})
+        (host(plan, PROJECT) / "big.tar.xz").write_bytes(b"changed by the build")
+
+    made = yard.build(yard.engine.does(look), commit_hash=commit)
+    assert made.status == 0
+    assert seen == {".abf.yml": said.encode(), "setup.py": content, "big.tar.xz": content}
+    assert f"the file store has no file {'f' * 40}: lost.tar.xz is left out" in yard.log(made)
+    path = yard.rig.tools().depot.path(sha1(content))
+    assert path
+    assert path.read_bytes() == content
+
+
+# -- what it may install from ----------------------------------------------------------------------------------------
+
+
+def shelve(yard: Yard, folder: Path, *found: Any) -> None:
+    files = {item.file_name: yard.rig.tools().depot.folder / item.sha1 for item in found}
+    repositories.write([Shelf(folder, files, "pypi")])
+
+
+def of_repository(yard: Yard, sub: str = "release") -> Path:
+    downloads = yard.rig.settings.folders.downloads
+    return repositories.folder(downloads, "cocos", "cocos", is_personal=False, arch="x86_64", name="main", sub=sub)
+
+
+def test_repositories_and_containers_are_at_hand_as_they_were_at_the_beginning(yard: Yard) -> None:
+    depot, downloads = yard.rig.tools().depot, yard.rig.settings.folders.downloads
+    shelve(yard, of_repository(yard), stocked(depot, "a", "1"))
+    shelve(yard, of_repository(yard, "updates"), stocked(depot, "a", "2"))
+    other = yard.build()
+    alone = repositories.container(downloads, "cocos", other.id, arch="x86_64", name="main")
+    shelve(yard, alone, stocked(depot, "b", "1"))
+    seen: dict[str, list[str]] = {}
+    texts: list[str] = []
+
+    def look(plan: ContainerPlan) -> None:
+        shelve(yard, of_repository(yard))  # somebody publishes meanwhile
+        for mount in plan.mounts:
+            if mount.target.parent.name == "media":
+                assert mount.read_only
+                seen[mount.target.name] = sorted(path.name for path in mount.source.glob("*.whl"))
+        texts.append(host(plan, MEDIA_LIST).read_text())
+
+    assert yard.build(yard.engine.does(look), extra_build_lists=[other.id]).status == 0
+    media = {
+        "cocos_main_release": ["a-1-py3-none-any.whl"],
+        "cocos_main_updates": ["a-2-py3-none-any.whl"],
+        f"container_{other.id}": ["b-1-py3-none-any.whl"],
+    }
+    assert seen == media
+    assert texts == ["".join(f"{name} file:///home/vagrant/media/{name}\n" for name in media)]
+    paths = " ".join(f"/home/vagrant/media/{name}" for name in media)
+    assert yard.engine.plans[-1].env["PIP_FIND_LINKS"] == paths
+
+
+@pytest.mark.parametrize("kind", ["deb", "dnf", "mdv", "rhel"])
+def test_package_managers_are_told_where_to_install_from(rig: Rig, kind: str) -> None:
+    yard, texts = Yard(rig, kind), {}
+    shelve(yard, of_repository(yard))
+
+    def look(plan: ContainerPlan) -> None:
+        texts.update({mount.target: mount.source.read_text() for mount in plan.mounts if mount.source.is_file()})
+
+    assert yard.build(yard.engine.does(look)).status == 0
+    path = "/home/vagrant/media/cocos_main_release"
+    section = f"[cocos_main_release]\nname=cocos_main_release\nbaseurl=file://{path}\ngpgcheck=0\nenabled=1\n"
+    told = {APT: f"deb [trusted=yes] file:{path} ./\n"} if kind == "deb" else {YUM: section}
+    assert texts == {MEDIA_LIST: f"cocos_main_release file://{path}\n", **told}
+    assert "PIP_FIND_LINKS" not in yard.engine.plans[0].env
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_the_repository_that_it_goes_to_is_at_hand_if_that_is_wanted(yard: Yard, is_used: bool) -> None:
+    platforms = yard.rig.store.platforms
+    own = platforms.repositories([platforms.named("root_personal").id])[0]
+    folder = repositories.folder(
+        yard.rig.settings.folders.downloads,
+        "root_personal",
+        "cocos",
+        is_personal=True,
+        arch="x86_64",
+        name="main",
+        sub="release",
+    )
+    shelve(yard, folder)
+    yard.build(save_to_repository_id=own.id, use_save_to_repository=is_used)
+    names = {mount.target.name for mount in yard.engine.plans[0].mounts}
+    assert ("root_personal_main_release" in names) is is_used
+
+
+# -- what it leaves --------------------------------------------------------------------------------------------------
+
+
+def told(*entries: Any) -> str:
+    return json.dumps(list(entries))
+
+
+def test_what_a_build_says_itself_counts(yard: Yard) -> None:
+    entries = told(
+        {"fullname": "a.deb", "name": "a", "epoch": "2", "version": "1.0", "release": 3, "dependent_packages": ["x"]},
+        {"fullname": "src/b.src.rpm", "name": "b", "epoch": None, "version": "2"},
+        {"fullname": "c.txt"},
+        "no entry",
+    )
+    made = yard.build(
+        yard.engine.leaves("a.deb", b"never looked into"),
+        yard.engine.leaves("src/b.src.rpm", b"nor this"),
+        yard.engine.leaves("c.txt", b"c"),
+        yard.engine.leaves("d-1.whl", wheel("d", "1")),
+        yard.engine.leaves("container_data.json", entries),
+    )
+    assert made.status == 0
+    found = yard.rig.store.build_lists.packages([made.run_pk])
+    assert [(p.file_name, p.name, p.type, p.epoch, p.version, p.release) for p in found] == [
+        ("a.deb", "a", "binary", 2, "1.0", "3"),
+        ("b.src.rpm", "b", "source", None, "2", ""),
+    ]
+    assert found[0].dependent_packages == ["x"]
+    assert sorted(yard.results(made)[1:]) == ["c.txt", "d-1.whl"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "container_data.json: "),
+        ("{}", "it must be a list"),
+        ("[" * 100_000, "container_data.json: "),
+        (told({"name": "x", "fullname": "gone.deb"}), "`gone.deb` is not among the results"),
+        (told({"name": "x", "fullname": "../../etc/passwd"}), "is not among the results"),
+        (told({"name": "x", "fullname": "a.txt", "epoch": "many"}), "container_data.json: "),
+        (told({"name": "x", "fullname": "a.txt", "epoch": 10**30}), "container_data.json: "),
+        (told({"name": "\ud800", "fullname": "a.txt"}), "container_data.json: "),
+    ],
+)
+def test_what_a_build_says_wrongly_of_itself_fails_it_and_is_told(yard: Yard, text: str, why: str) -> None:
+    made = yard.build(yard.engine.leaves("a.txt", b"x"), yard.engine.leaves("container_data.json", text))
+    assert made.status == 666
+    assert yard.packages(made) == []
+    assert why in yard.message(made)
+    assert why in yard.log(made)
+
+
+def test_the_files_of_a_debian_source_belong_to_it(yard: Yard) -> None:
+    text = dsc("hello", "1.0-1", "hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz", "not-there.asc")
+    made = yard.build(
+        yard.engine.leaves("hello_1.0-1.dsc", text),
+        yard.engine.leaves("hello_1.0.orig.tar.gz", archive()),
+        yard.engine.leaves("hello_1.0-1.debian.tar.xz", b"y"),
+        yard.engine.leaves("hello.changes", b"z"),
+    )
+    assert made.status == 0
+    assert {name for name, kind, version in yard.packages(made) if (kind, version) == ("source", "1.0")} == {
+        "hello_1.0-1.dsc",
+        "hello_1.0.orig.tar.gz",
+        "hello_1.0-1.debian.tar.xz",
+    }
+    assert yard.results(made) == [main_log(made), "hello.changes"]
+
+
+def archive() -> bytes:
+
+    return tarred({"hello-1.0/hello.c": b"int main;"})
+
+
+def test_links_and_pipes_among_the_results_lead_nowhere(yard: Yard, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.whl"
+    secret.write_bytes(wheel("secret", "1"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "hidden.txt").write_text("hidden")
+
+    def leave(plan: ContainerPlan) -> None:
+        results = host(plan, RESULTS)
+        (results / "a-1.whl").symlink_to(secret)
+        (results / "container_data.json").symlink_to(secret)
+        (results / "there").symlink_to(folder)
+        (results / "round").symlink_to(".")
+        (results / "nowhere").symlink_to("/nosuch")
+        os.mkfifo(results / "pipe.log")
+        (results / "deep" / "er").mkdir(parents=True)
+        (results / "deep" / "er" / "b-1.whl").write_bytes(wheel("b", "1"))
+        (results / "empty").mkdir()
+
+    made = yard.build(yard.engine.does(leave))
+    assert made.status == 0
+    assert yard.packages(made) == [("b-1.whl", "binary", "1")]
+    assert yard.results(made) == [main_log(made)]
+    assert not yard.work(made).exists()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.log", b"\xff\xfe", b"new\nline.log"])
+def test_a_result_may_have_any_name(yard: Yard, name: bytes) -> None:
+    def leave(plan: ContainerPlan) -> None:
+        (host(plan, RESULTS) / os.fsdecode(name)).write_bytes(b"x")
+
+    made = yard.build(yard.engine.does(leave))
+    assert made.status == 0
+    assert len(yard.results(made)) == 2
+
+
+def test_what_a_deleted_build_left_is_forgotten(yard: Yard) -> None:
+    rig = yard.rig
+    first = yard.build(yard.engine.leaves("a-1.whl", wheel("a", "1")), yard.engine.leaves("own.txt", b"own"))
+    second = yard.build(yard.engine.leaves("a-1.whl", wheel("a", "1")))
+    for made in (first, second):
+        alone = repositories.container(rig.settings.folders.downloads, "cocos", made.id, arch="x86_64", name="main")
+        shelve(yard, alone)
+    run = yard.ground.run(first)
+    rig.store.runs.remove(run)
+    forget(run, rig.tools())
+    depot, downloads = rig.tools().depot, rig.settings.folders.downloads
+    assert depot.path(sha1(b"own")) is None
+    assert depot.path(sha1(wheel("a", "1")))
+    assert [path.name for path in downloads.glob("*/container/*")] == [str(second.id)]
+
+
+# -- trouble ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_container_has_one_more_try_and_no_third(yard: Yard) -> None:
+    made = yard.queue("echo begun", "sleep 60")
+    _, thread = yard.in_thread(made)
+    first = eventually(lambda: next(iter(yard.engine.made), None))
+    eventually(lambda: yard.ground.again(made).status == 3000)
+    yard.engine.lose(first)
+    second = eventually(lambda: next((key for key in yard.engine.made if key != first), None))
+    eventually(lambda: yard.ground.run(made).status == "running")
+    assert yard.ground.again(made).status == 3000
+    assert yard.ground.run(made).restarts == 1
+    yard.engine.lose(second)
+    thread.join(10)
+    found = yard.ground.again(made)
+    assert found.status == 666
+    assert yard.message(made).startswith("engine-lost")
+    names = [plan.name for plan in yard.engine.plans]
+    assert names == [f"plx-package-{made.uuid}", f"plx-package-{made.uuid}-1"]
+    assert yard.results(made) == [main_log(made)]
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_container_that_can_not_be_made_has_one_more_try(yard: Yard, refusals: int) -> None:
+    yard.engine.refusals = ["no room for it"] * refusals
+    made = yard.build("echo built")
+    assert made.status == (0 if refusals == 1 else 666)
+    assert "its container could not be started: no room for it; once more" in yard.log(made)
+    assert yard.ground.run(made).restarts == 1
+    assert (yard.message(made) == "Could not start: no room for it") is (refusals == 2)
+    assert not yard.engine.made
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_container_that_can_not_be_started_has_one_more_try(
+    yard: Yard, refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, start = [refusals], yard.engine.start
+
+    def refuse(container_id: str) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise EngineError("no such runtime")
+        start(container_id)
+
+    monkeypatch.setattr(yard.engine, "start", refuse)
+    made = yard.build("echo built")
+    assert made.status == (0 if refusals == 1 else 666)
+    assert yard.rig.history(yard.ground.run(made)).count("warning") == 1
+    assert not yard.engine.made
+
+
+def test_a_command_that_fails_has_no_further_try(yard: Yard) -> None:
+    made = yard.build("echo tried", "exit 1")
+    assert made.status == 666
+    assert yard.log(made).count("tried") == 1
+    assert len(yard.engine.plans) == 1
+
+
+def test_an_image_that_can_not_be_had_is_said(yard: Yard) -> None:
+    yard.ground.image = "nosuch"
+    made = yard.build()
+    assert made.status == 666
+    assert "nosuch is not on this machine and could not be pulled" in yard.message(made)
+    assert "nosuch is not on this machine" in yard.kept(made, main_log(made)).decode()
+
+
+def test_an_image_that_can_be_had_is_pulled(yard: Yard) -> None:
+    yard.engine.remote.add("far")
+    yard.ground.image = "far"
+    assert yard.build().status == 0
+
+
+def test_canceled_before_it_began(yard: Yard, supervise: Supervise) -> None:
+    made = yard.queue("echo never")
+    assert yard.rig.store.build_lists.cancel(made)
+    assert yard.ground.again(made).status == 10000
+    supervise(lambda: yard.ground.again(made).status == 5000)
+    assert yard.engine.plans == []
+
+
+def test_canceled_while_it_runs(yard: Yard, supervise: Supervise) -> None:
+    made = yard.queue("echo begun", yard.engine.leaves("a-1.whl", wheel("a", "1")), "sleep 60")
+    supervise(
+        lambda: yard.ground.run(made).exit_code is None and yard.rig.store.runs.by_pk(made.run_pk).status == "running"
+    )
+    assert yard.ground.again(made).status == 3000
+    assert yard.rig.store.build_lists.cancel(made)
+    supervise(lambda: yard.ground.again(made).status == 5000)
+    supervise(lambda: not yard.engine.made)
+    assert yard.packages(made) == []
+    assert yard.results(made)[0] == main_log(made)
+    assert not yard.rig.store.build_lists.cancel(made)
+
+
+def test_canceled_and_yet_complete_is_canceled(yard: Yard) -> None:
+    made = yard.queue(yard.engine.does(lambda plan: cancel(yard, made)))
+    assert yard.go(made).status == 5000
+
+
+def cancel(yard: Yard, made: BuildList) -> None:
+    assert yard.rig.store.build_lists.cancel(made)
+
+
+def test_what_takes_too_long_is_canceled(rig: Rig, supervise: Supervise) -> None:
+    yard = Yard(rig, time_living=600)
+    made = yard.queue("sleep 60")
+    supervise(lambda: yard.ground.run(made).status == "running")
+    running = supervise._supervisors[0]._in_hand()[made.run_pk]
+    assert running.time_limit_s == 600
+    eventually(lambda: running._running_since is not None)
+    running._running_since = time.monotonic() - 601
+    supervise(lambda: yard.ground.again(made).status == 5000)
+    assert "Stopped after 600 s" in yard.message(made)
+    assert yard.results(made) == [main_log(made)]
+
+
+def test_builds_of_packages_take_their_turn_in_the_queue(yard: Yard, supervise: Supervise) -> None:
+    made = [yard.queue(yard.engine.leaves("a-1.whl", wheel("a", "1"))) for _ in range(3)]
+    supervise(lambda: all(yard.ground.again(found).status == 0 for found in made), max_runs=1)
+    assert [plan.env["BUILD_LIST_ID"] for plan in yard.engine.plans] == ["1", "2", "3"]
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------------------------
+
+
+class Mortal(crash_rules.Mortal):
+    """Knows the parts of the store that package builds use."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("runs", "users", "projects", "groups", "build_lists", "platforms"):
+            return Mortal(getattr(self._target, name), self._countdown, self._after)
+        return super().__getattr__(name)
+
+
+def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> None:
+    for number, after in [*deaths, (10**9, False)]:
+        if yard.ground.run(made).finished_at:
+            break
+        countdown = [number]
+        engine: Any = Mortal(yard.engine, countdown, after)
+        with suppress(crash_rules.Killed):
+            PackageBuild(yard.ground.run(made), yard.rig.tools(engine, Mortal(yard.rig.store, countdown, after)))()
+
+
+@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    code=st.sampled_from([0, 5, 1]),
+    refusals=st.integers(0, 1),
+    deaths=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=4),
+)
+def test_a_package_build_survives_its_daemon(code: int, refusals: int, deaths: list[tuple[int, bool]]) -> None:
+    execution.LOOK_S = 0.02
+    with tempfile.TemporaryDirectory() as folder:
+        yard = Yard(crash_rules.fresh_rig(folder))
+        yard.engine.refusals = ["not now"] * refusals
+        steps = ["echo said", yard.engine.leaves("a-1.whl", wheel("a", "1")), f"exit {code}"]
+        made = yard.queue(*steps, auto_create_container=True)
+        until_done(yard, made, deaths)
+        found = yard.ground.again(made)
+        assert found.status == {0: 0, 5: 11000, 1: 666}[code]
+        assert found.container_status == (4000 if code == 1 else 7000)
+        assert yard.packages(made) == ([] if code == 1 else [("a-1.whl", "binary", "1")])
+        assert yard.results(made) == [main_log(made), *(["a-1.whl"] if code == 1 else [])]
+        assert yard.log(made).count("said") == 1
+        assert yard.rig.history(yard.ground.run(made)).count("created") == 1
+        assert not [c for c in yard.engine.made.values() if c.status == "running"]
+        yard.rig.store.close()
+
+
+def test_the_store_of_a_build_is_whole(store: Store) -> None:
+    """Whoever deletes a build deletes its rows."""
+    user = store.users.add("root")
+    ground = Ground.of(store, user, store.projects.create(user, {"name": "p"}))
+    made = ground.end(ground.queue(), 0, package())
+    store.runs.remove(ground.run(made))
+    with store.database.read() as db:
+        counts = [db.execute(f"select count(*) from {table}").fetchone()[0] for table in ("build_lists", "packages")]
+    assert counts == [0, 0]

@@ -1,0 +1,457 @@
+"""What is published lies where package managers find it, whole, and again if it is lost."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packages_support import Ground, deb, package, sha1, stocked
+from support import eventually
+
+from polylocal.packages import repositories
+from polylocal.packages.depot import Depot
+from polylocal.runner.publisher import Publisher
+from polylocal.store.build_lists import NewPackage
+from polylocal.store.rows import BuildList, Project
+
+from .conftest import Rig, Supervise
+
+
+class Press:
+    """A ground whose builds leave packages that lie in the file store."""
+
+    def __init__(self, rig: Rig, kind: str = "pypi", **values: Any) -> None:
+        self.rig = rig
+        self.ground = Ground.of(rig.store, rig.user, rig.project, kind, **values)
+        self.lists = rig.store.build_lists
+
+    @property
+    def depot(self) -> Depot:
+        return self.rig.tools().depot
+
+    def project(self, name: str) -> Project:
+        made = self.rig.store.projects.create(self.rig.user, {"name": name})
+        self.rig.store.platforms.add_project(self.ground.repository, made)
+        return made
+
+    def complete(self, *packages: NewPackage, **values: Any) -> BuildList:
+        return self.ground.end(self.ground.queue(**values), 0, *packages)
+
+    def waiting(self, *packages: NewPackage, **values: Any) -> BuildList:
+        """A build that somebody wants published."""
+        made = self.complete(*packages, **values)
+        assert self.lists.publish(made, self.rig.user, again=False)
+        return self.ground.again(made)
+
+    def wheel(self, name: str, version: str = "1") -> NewPackage:
+        return stocked(self.depot, name, version)
+
+    def publish(self) -> None:
+        """By a daemon that lives for this one look."""
+        publisher = Publisher(self.rig.tools())
+        if publisher.is_due():
+            publisher.work()
+
+    def status(self, *found: BuildList) -> list[int]:
+        return [self.ground.again(build_list).status for build_list in found]
+
+    def folder(self, arch: str = "x86_64", sub: str = "release") -> Path:
+        downloads = self.rig.settings.folders.downloads
+        name = self.ground.repository.name
+        return repositories.folder(downloads, "cocos", "cocos", is_personal=False, arch=arch, name=name, sub=sub)
+
+    def container(self, made: BuildList, arch: str = "x86_64") -> Path:
+        return repositories.container(self.rig.settings.folders.downloads, "cocos", made.id, arch=arch, name="main")
+
+    def results(self, made: BuildList) -> list[tuple[str, str]]:
+        """Their names and what they say."""
+        found = []
+        for result in self.lists.results(made):
+            path = self.depot.path(result.sha1)
+            found.append((result.file_name, path.read_text() if path else ""))
+        return found
+
+
+@pytest.fixture
+def press(rig: Rig) -> Press:
+    return Press(rig)
+
+
+def lying(folder: Path) -> set[str]:
+    """The packages in a folder, without what is made beside them."""
+    return {path.name for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".deb", ".dsc", ".xz")} - {
+        "Packages.gz",
+        "Sources.gz",
+    }
+
+
+def file(name: str, version: str = "1") -> str:
+    return f"{name}-{version}-py3-none-any.whl"
+
+
+# -- into repositories -----------------------------------------------------------------------------------------------
+
+
+def test_a_build_is_published(press: Press) -> None:
+    source = press.wheel("src")
+    made = press.waiting(press.wheel("a"), as_source(source, "2.0", "3"))
+    press.publish()
+    found = press.ground.again(made)
+    assert (found.status, found.published_into) == (6000, "release")
+    assert found.package_version == "cocos-2.0-3"
+    assert lying(press.folder()) == {file("a")}
+    assert lying(press.folder("SRPMS")) == {file("src")}
+    assert (press.folder() / "simple" / "a" / "index.html").is_file()
+    assert not Publisher(press.rig.tools()).is_due()
+
+
+def as_source(found: NewPackage, version: str, release: str) -> NewPackage:
+
+    return replace(found, type="source", version=version, release=release)
+
+
+def test_debian_packages_are_published_for_apt(rig: Rig) -> None:
+    press = Press(rig, "deb")
+    content = deb("hello", "1.0-1")
+    path = press.depot.folder / sha1(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    made = press.waiting(package("hello", "1.0", content, file_name="hello_1.0-1_all.deb", release="1"))
+    press.publish()
+    assert press.ground.again(made).package_version == "cocos-1.0-1"
+    assert lying(press.folder()) == {"hello_1.0-1_all.deb"}
+    assert "Package: hello\n" in (press.folder() / "Packages").read_text()
+    assert lying(press.folder("SRPMS")) == set()
+
+
+def test_a_build_without_packages_is_published_too(press: Press) -> None:
+    made = press.waiting()
+    press.publish()
+    found = press.ground.again(made)
+    assert (found.status, found.package_version) == (6000, None)
+    assert lying(press.folder()) == set()
+
+
+def test_all_that_waits_is_published_together(press: Press) -> None:
+    made = [press.waiting(press.wheel(name), project=press.project(name)) for name in ("a", "b", "c")]
+    press.publish()
+    assert press.status(*made) == [6000] * 3
+    assert lying(press.folder()) == {file("a"), file("b"), file("c")}
+
+
+def test_the_next_version_takes_the_place_of_the_one_before(press: Press) -> None:
+    other = press.waiting(press.wheel("other"), project=press.project("other"))
+    first = press.waiting(press.wheel("a", "1"), press.wheel("dropped"))
+    press.publish()
+    second = press.waiting(press.wheel("a", "2"))
+    press.publish()
+    assert press.status(other, first, second) == [6000] * 3
+    assert lying(press.folder()) == {file("a", "2"), file("other")}
+
+
+def test_of_two_that_wait_for_the_same_place_the_later_has_it(press: Press) -> None:
+    first, second = (press.waiting(press.wheel("a", version)) for version in ("1", "2"))
+    press.publish()
+    assert press.status(first, second) == [6000, 6000]
+    assert [found.id for found in press.lists.published(press.ground.repository.id)] == [second.id]
+    assert lying(press.folder()) == {file("a", "2")}
+
+
+def test_architectures_have_folders_of_their_own_and_share_their_sources(press: Press) -> None:
+    arch = press.rig.store.platforms.arches(["aarch64"])[0]
+    press.waiting(press.wheel("a"), as_source(press.wheel("src1"), "1", ""))
+    press.waiting(press.wheel("b"), as_source(press.wheel("src2"), "1", ""), arch_id=arch.id)
+    press.publish()
+    assert lying(press.folder()) == {file("a")}
+    assert lying(press.folder("aarch64")) == {file("b")}
+    assert lying(press.folder("SRPMS")) == {file("src1"), file("src2")}
+
+
+def test_a_personal_platform_has_a_folder_for_each_that_is_built_for(press: Press) -> None:
+    platforms = press.rig.store.platforms
+    own = platforms.repositories([platforms.named("root_personal").id])[0]
+    platforms.add_project(own, press.rig.project)
+    made = press.waiting(press.wheel("a"), save_to_repository_id=own.id)
+    press.publish()
+    assert press.status(made) == [6000]
+    root = press.rig.settings.folders.downloads / "root_personal" / "repository" / "cocos"
+    assert lying(root / "x86_64" / "main" / "release") == {file("a")}
+
+
+def test_a_released_platform_gets_updates_and_keeps_its_release(press: Press) -> None:
+    first = press.waiting(press.wheel("a", "1"))
+    press.publish()
+    before = press.folder().readlink()
+    press.rig.store.platforms.update(press.ground.platform, {"released": True})
+    second = press.waiting(press.wheel("a", "2"))
+    press.publish()
+    assert press.status(first, second) == [6000, 6000]
+    assert press.ground.again(second).published_into == "updates"
+    assert press.folder().readlink() == before
+    assert lying(press.folder()) == {file("a", "1")}
+    assert lying(press.folder(sub="updates")) == {file("a", "2")}
+    press.waiting(press.wheel("a", "3"))
+    press.publish()
+    assert lying(press.folder(sub="updates")) == {file("a", "3")}
+    assert press.folder().readlink() == before
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def broken(press: Press, name: str) -> NewPackage:
+    """Lies in the file store, and is no wheel."""
+    path = press.depot.folder / sha1(f"{name} 1".encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(f"{name} 1".encode())
+    return package(name, "1", file_name=file(name))
+
+
+def test_one_that_is_broken_fails_alone(press: Press) -> None:
+    good = press.waiting(press.wheel("a"), project=press.project("a"))
+    bad = press.waiting(broken(press, "b"), project=press.project("b"))
+    late = press.waiting(press.wheel("c"), project=press.project("c"))
+    press.publish()
+    assert press.status(good, bad, late) == [6000, 8000, 6000]
+    assert lying(press.folder()) == {file("a"), file("c")}
+    [(name, words)] = press.results(bad)
+    assert name == f"abfworker::publish-worker-{bad.id}.log"
+    assert file("b") in words
+    assert press.ground.again(bad).published_into is None
+
+
+def test_what_failed_may_be_published_again(press: Press) -> None:
+    made = press.waiting(broken(press, "a"))
+    press.publish()
+    assert press.status(made) == [8000]
+    (press.depot.folder / sha1(b"a 1")).write_bytes((press.depot.folder / press.wheel("a").sha1).read_bytes())
+    assert press.lists.publish(made, press.rig.user, again=False)
+    press.publish()
+    assert press.status(made) == [6000]
+    assert lying(press.folder()) == {file("a")}
+
+
+def test_a_failure_leaves_the_version_before_where_it_was(press: Press) -> None:
+    first = press.waiting(press.wheel("a", "1"))
+    press.publish()
+    before = press.folder().readlink()
+    second = press.waiting(broken(press, "a"))
+    press.publish()
+    assert press.status(first, second) == [6000, 8000]
+    assert press.folder().readlink() == before
+    assert [found.id for found in press.lists.published(press.ground.repository.id)] == [first.id]
+
+
+def test_what_lost_its_files_is_told_apart(press: Press) -> None:
+    lost = press.wheel("lost")
+    made, good = press.waiting(lost, project=press.project("lost")), press.waiting(press.wheel("a"))
+    press.depot.forget(lost.sha1)
+    press.publish()
+    assert press.status(made, good) == [777, 6000]
+    assert press.results(made)[0][1] == f"the file store has lost {file('lost')}\n"
+    assert lying(press.folder()) == {file("a")}
+
+
+def test_what_is_published_already_and_lost_holds_nobody_else_back(press: Press) -> None:
+    lost = press.wheel("lost")
+    press.waiting(lost, project=press.project("lost"))
+    press.publish()
+    press.depot.forget(lost.sha1)
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made) == [6000]
+    assert file("a") in lying(press.folder())
+
+
+def test_a_project_that_left_meanwhile_is_not_published(press: Press) -> None:
+    made = press.waiting(press.wheel("a"))
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    press.publish()
+    assert press.status(made) == [8000]
+    assert press.results(made)[0][1] == "the project is not in the repository cocos/main any more\n"
+    assert not press.folder().exists()
+
+
+def test_a_locked_repository_is_left_alone(press: Press) -> None:
+    platforms = press.rig.store.platforms
+    other = platforms.add_repository(press.ground.platform, {"name": "contrib"})
+    free = press.rig.store.projects.create(press.rig.user, {"name": "free"})
+    platforms.add_project(other, free)
+    locked = platforms.update_repository(press.ground.repository, {"is_locked": True})
+    held = press.waiting(press.wheel("a"))
+    goes = press.waiting(press.wheel("b"), project=free, save_to_repository_id=other.id)
+    press.publish()
+    assert press.status(held, goes) == [7000, 6000]
+    assert not press.folder().exists()
+    platforms.update_repository(locked, {"is_locked": False})
+    press.publish()
+    assert press.status(held) == [6000]
+
+
+def test_a_full_disk_fails_nothing(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = press.waiting(press.wheel("a"))
+    contained = press.complete(press.wheel("b"))
+    assert press.lists.ask_for_container(contained)
+
+    def full(shelves: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repositories, "write", full)
+        press.publish()
+    assert press.status(made) == [7000]
+    assert press.ground.again(contained).container_status == 7000
+    press.publish()
+    assert press.status(made) == [6000]
+    assert press.ground.again(contained).container_status == 6000
+
+
+# -- again and again -------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("survives", [0, 1, 2])
+def test_a_crash_before_it_could_be_told_does_it_again(
+    press: Press, monkeypatch: pytest.MonkeyPatch, survives: int
+) -> None:
+    made = [press.waiting(press.wheel(name), project=press.project(name)) for name in ("a", "b", "c")]
+    real, told = press.lists.set_published, []
+
+    def die(build_list: BuildList, into: str, package_version: str | None) -> bool:
+        if len(told) == survives:
+            raise Killed
+        told.append(build_list.id)
+        return real(build_list, into, package_version)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(press.lists, "set_published", die)
+        with pytest.raises(Killed):
+            press.publish()
+    assert press.status(*made) == [6000] * survives + [7000] * (3 - survives)
+    assert lying(press.folder()) == {file("a"), file("b"), file("c")}
+    press.publish()
+    assert press.status(*made) == [6000] * 3
+    assert lying(press.folder()) == {file("a"), file("b"), file("c")}
+    assert len(list(press.folder().parent.iterdir())) == 2
+
+
+def test_a_project_that_leaves_takes_its_packages_along(press: Press) -> None:
+    other = press.project("other")
+    press.waiting(press.wheel("a"), as_source(press.wheel("src"), "1", ""))
+    press.waiting(press.wheel("b"), project=other)
+    press.publish()
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    press.publish()
+    assert lying(press.folder()) == {file("b")}
+    assert lying(press.folder("SRPMS")) == set()
+    assert not Publisher(press.rig.tools()).is_due()
+
+
+def test_the_last_project_that_leaves_leaves_empty_folders(press: Press) -> None:
+    press.waiting(press.wheel("a"))
+    press.publish()
+    press.rig.store.projects.delete(press.rig.project)
+    press.publish()
+    assert lying(press.folder()) == set()
+    assert (press.folder() / "simple" / "index.html").is_file()
+    assert not press.rig.store.build_lists.stale_repositories()
+
+
+def test_lost_folders_are_made_again_by_the_next_daemon(press: Press) -> None:
+    press.waiting(press.wheel("a"))
+    contained = press.complete(press.wheel("b"))
+    assert press.lists.ask_for_container(contained)
+    press.publish()
+    press.rig.store.platforms.update(press.ground.platform, {"released": True})
+    press.waiting(press.wheel("a", "2"))
+    press.publish()
+    shutil.rmtree(press.rig.settings.folders.downloads)
+    press.publish()
+    assert lying(press.folder()) == {file("a")}
+    assert lying(press.folder(sub="updates")) == {file("a", "2")}
+    assert press.ground.again(contained).container_status == 6000
+    assert lying(press.container(contained)) == {file("b")}
+    assert not Publisher(press.rig.tools()).is_due()
+
+
+def test_lost_sources_are_made_again_too(press: Press) -> None:
+    press.waiting(press.wheel("a"), as_source(press.wheel("src"), "1", ""))
+    press.publish()
+    shutil.rmtree(press.folder("SRPMS").parent)
+    press.publish()
+    assert lying(press.folder("SRPMS")) == {file("src")}
+
+
+def test_what_is_there_is_left_as_it_is(press: Press) -> None:
+    press.waiting(press.wheel("a"))
+    press.publish()
+    before = press.folder().readlink()
+    press.publish()
+    assert press.folder().readlink() == before
+
+
+# -- containers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_container_holds_the_packages_of_one_build(press: Press) -> None:
+    made = press.complete(press.wheel("a"), as_source(press.wheel("src"), "1", ""))
+    assert press.lists.ask_for_container(made)
+    press.publish()
+    found = press.ground.again(made)
+    assert (found.status, found.container_status) == (0, 6000)
+    assert lying(press.container(made)) == {file("a")}
+    assert lying(press.container(made, "SRPMS")) == {file("src")}
+    assert not press.folder().exists()
+
+
+def test_a_container_stays_when_its_build_is_published_or_rejected(press: Press) -> None:
+    for act in (publish_it, reject_it):
+        made = press.complete(press.wheel(act.__name__))
+        assert press.lists.ask_for_container(made)
+        press.publish()
+        act(press, made)
+        press.publish()
+        assert press.ground.again(made).container_status == 6000
+        assert lying(press.container(made)) == {file(act.__name__)}
+
+
+def publish_it(press: Press, made: BuildList) -> None:
+    assert press.lists.publish(made, press.rig.user, again=False)
+
+
+def reject_it(press: Press, made: BuildList) -> None:
+    assert press.lists.reject(made, press.rig.user)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_container_that_can_not_be_made_says_why(press: Press, is_lost: bool) -> None:
+    found = broken(press, "a")
+    if is_lost:
+        press.depot.forget(found.sha1)
+    made = press.complete(found)
+    good = press.complete(press.wheel("b"))
+    assert press.lists.ask_for_container(made)
+    assert press.lists.ask_for_container(good)
+    press.publish()
+    assert (press.ground.again(made).status, press.ground.again(made).container_status) == (0, 8000)
+    assert file("a") in press.results(made)[0][1]
+    assert press.ground.again(good).container_status == 6000
+    assert not press.container(made).exists()
+
+
+# -- by the supervisor -----------------------------------------------------------------------------------------------
+
+
+def test_the_supervisor_publishes_what_waits(press: Press, supervise: Supervise) -> None:
+    made = press.waiting(press.wheel("a"))
+    supervise(lambda: press.status(made) == [6000])
+    later = press.waiting(press.wheel("a", "2"))
+    supervise(lambda: press.status(later) == [6000])
+    assert lying(press.folder()) == {file("a", "2")}
+    eventually(lambda: not Publisher(press.rig.tools()).is_due())

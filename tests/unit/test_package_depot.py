@@ -1,0 +1,107 @@
+"""The file store: whole files under the sha1 of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polylocal.packages.depot import Depot, Stored
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    return Depot(tmp_path / "files")
+
+
+def test_a_file_lies_under_its_sha1_and_others_may_read_it(depot: Depot) -> None:
+    kept = depot.keep(io.BytesIO(b"hello\n"))
+    assert kept == Stored("f572d396fae9206628714fb2ce00f72e94f2258f", 6)
+    path = depot.path(kept.sha1)
+    assert path == depot.folder / kept.sha1
+    assert path
+    assert path.read_bytes() == b"hello\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_same_content_is_kept_once(depot: Depot) -> None:
+    assert depot.keep(io.BytesIO(b"x")) == depot.keep(io.BytesIO(b"x"))
+    assert len(list(depot.folder.iterdir())) == 1
+
+
+def test_an_empty_file_is_a_file(depot: Depot) -> None:
+    assert depot.keep(io.BytesIO()) == Stored(hashlib.sha1(b"", usedforsecurity=False).hexdigest(), 0)
+
+
+class Broken(io.BytesIO):
+    """Gives something, and then no more."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(b"x" * (1 << 21))
+        self.error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 1 << 20:
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), KeyboardInterrupt()])
+def test_what_breaks_off_leaves_nothing(depot: Depot, error: BaseException) -> None:
+    depot.keep(io.BytesIO(b"before"))
+    before = sorted(depot.folder.iterdir())
+    with pytest.raises(type(error)):
+        depot.keep(Broken(error))
+    assert sorted(depot.folder.iterdir()) == before
+
+
+ODD = ["", ".", "..", "../files", "x" * 40, "A" * 40, "a" * 39, "a" * 41, "a" * 40 + "\n", "/etc/passwd", "\0"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_that_are_no_sha1_find_nothing(depot: Depot, name: str) -> None:
+    depot.keep(io.BytesIO(b"x"))
+    assert depot.path(name) is None
+
+
+def test_what_merely_lies_in_the_folder_is_not_found(depot: Depot) -> None:
+    depot.folder.mkdir()
+    (depot.folder / "notes").write_text("x")
+    (depot.folder / ("a" * 40)).mkdir()
+    assert depot.path("notes") is None
+    assert depot.path("a" * 40) is None
+    assert depot.path("b" * 40) is None
+
+
+def test_a_file_is_forgotten_once_and_for_all(depot: Depot) -> None:
+    kept = depot.keep(io.BytesIO(b"x"))
+    depot.forget(kept.sha1)
+    depot.forget(kept.sha1)
+    assert depot.path(kept.sha1) is None
+
+
+def test_many_at_once_come_to_one_file(depot: Depot) -> None:
+    content, found = b"y" * (3 << 20), []
+    threads = [threading.Thread(target=lambda: found.append(depot.keep(io.BytesIO(content)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert [path.name for path in depot.folder.iterdir()] == [found[0].sha1]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.binary(max_size=50), max_size=6))
+def test_the_depot_holds_what_was_kept(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
+    depot = Depot(tmp_path_factory.mktemp("depot"))
+    for content in contents:
+        depot.keep(io.BytesIO(content))
+    held = {path.name: path.read_bytes() for path in depot.folder.iterdir()}
+    assert held == {hashlib.sha1(content, usedforsecurity=False).hexdigest(): content for content in contents}

@@ -1,0 +1,324 @@
+"""Files → what packages they are, told by real files of each kind and by broken ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
+
+from polylocal.packages import reading, tools
+from polylocal.packages.reading import Description
+from polylocal.packages.tools import ToolError
+
+Read = Callable[[str, bytes], Description | None]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """As the file store does it: the file itself has another name than the package."""
+
+    def found(name: str, content: bytes) -> Description | None:
+        path = tmp_path / ("a" * 40)
+        path.write_bytes(content)
+        return reading.read(path, name)
+
+    return found
+
+
+# -- good ones -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "parts"),
+    [
+        ("1.0-1", (None, "1.0", "1")),
+        ("2:1.0-1", (2, "1.0", "1")),
+        ("1.0", (None, "1.0", "")),
+        ("1:1.0~rc1-0ubuntu1-2", (1, "1.0~rc1-0ubuntu1", "2")),
+    ],
+)
+def test_a_deb(read: Read, version: str, parts: tuple[int | None, str, str]) -> None:
+    assert read("hello.deb", deb("hello", version)) == Description("hello", "binary", *parts)
+
+
+def test_an_installer_deb(read: Read) -> None:
+    assert read("hello.udeb", deb()) == Description("hello", "binary", None, "1.0", "1")
+
+
+def test_a_wheel(read: Read) -> None:
+    found = read("Hello_World-1.0-py3-none-any.whl", wheel("Hello_World", "1.0rc1"))
+    assert found == Description("Hello_World", "binary", None, "1.0rc1", "")
+
+
+def test_a_compressed_wheel(read: Read) -> None:
+    content = zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1")}, zipfile.ZIP_DEFLATED)
+    assert read("x-1-py3-none-any.whl", content) == Description("x", "binary", None, "1", "")
+
+
+def test_a_source_distribution(read: Read) -> None:
+    assert read("hello-1.0.tar.gz", sdist("hello", "1.0")) == Description("hello", "source", None, "1.0", "")
+
+
+def test_only_the_metadata_at_the_top_counts(read: Read) -> None:
+    files = {
+        "a/b-1.dist-info/METADATA": metadata(Name="vendored", Version="9"),
+        "METADATA": metadata(Name="no", Version="9"),
+        "real-1.dist-info/METADATA": metadata(Name="real", Version="1"),
+    }
+    found = read("real.whl", zipped(files))
+    assert found
+    assert (found.name, found.version) == ("real", "1")
+    inner = {
+        "r-1/r.egg-info/PKG-INFO": metadata(Name="no", Version="9"),
+        "r-1/PKG-INFO": metadata(Name="r", Version="1"),
+    }
+    found = read("r-1.tar.gz", tarred(inner))
+    assert found
+    assert (found.name, found.version) == ("r", "1")
+
+
+def test_a_debian_source_names_its_files(read: Read) -> None:
+    found = read(
+        "hello_1.0-1.dsc", dsc("hello", "3:1.0-1", "hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz").encode()
+    )
+    parts = ["hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz"]
+    assert found == Description("hello", "source", 3, "1.0", "1", parts=parts)
+
+
+def test_a_signed_debian_source_is_read_like_any_other(read: Read) -> None:
+    text = dsc("hello", "1.0-1", "hello_1.0.tar.xz")
+    signed = (
+        f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{text}\n"
+        "-----BEGIN PGP SIGNATURE-----\n\niQEz\n-----END PGP SIGNATURE-----\n"
+    )
+    assert read("hello.dsc", signed.encode()) == read("hello.dsc", text.encode())
+
+
+def test_a_debian_source_without_files(read: Read) -> None:
+    assert read("hello.dsc", b"Source: hello\nVersion: 1.0\n") == Description(
+        "hello", "source", None, "1.0", "", parts=[]
+    )
+
+
+# -- no packages -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["build.log", "hello.deb.txt", "a.tar.xz", "a.tar", "whl", "", "x.buildinfo"])
+def test_other_files_are_no_packages(read: Read, name: str) -> None:
+    assert not reading.is_package(name)
+    assert read(name, deb()) is None
+
+
+@pytest.mark.parametrize("name", ["a.deb", "a.udeb", "a.rpm", "a.src.rpm", "a.whl", "a.dsc", "a.tar.gz"])
+def test_files_that_are_taken_for_packages(name: str) -> None:
+    assert reading.is_package(name)
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"hello-1.0/setup.py": b"x"}, {"PKG-INFO": b"Name: x\nVersion: 1\n"}, {"a/b/PKG-INFO": b"Name: x"}]
+)
+def test_an_archive_without_metadata_is_some_other_archive(read: Read, files: dict[str, bytes]) -> None:
+    assert read("hello-1.0.tar.gz", tarred(files)) is None
+
+
+def test_a_folder_or_a_link_in_the_place_of_the_metadata_is_none(read: Read) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        folder = tarfile.TarInfo("a/PKG-INFO")
+        folder.type = tarfile.DIRTYPE
+        link = tarfile.TarInfo("b/PKG-INFO")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(folder)
+        archive.addfile(link)
+    assert read("a.tar.gz", made.getvalue()) is None
+
+
+# -- broken ones -----------------------------------------------------------------------------------------------------
+
+
+def damaged(content: bytes, at: float) -> bytes:
+    place = int(len(content) * at)
+    return content[:place] + bytes(byte ^ 0xFF for byte in content[place : place + 20]) + content[place + 20 :]
+
+
+def unflated() -> bytes:
+    """A compressed wheel whose metadata can't be inflated."""
+    content = zipped({"x-1.dist-info/METADATA": metadata(Name="x" * 500, Version="1")}, zipfile.ZIP_DEFLATED)
+    start = content.index(b"METADATA") + len(b"METADATA")
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
+
+
+def ungzipped() -> bytes:
+    """A source distribution that is cut off by bytes that are no compressed data."""
+    whole = gzip.compress(gzip.decompress(sdist("hello", "1.0", Summary="".join(map(chr, range(33, 120))) * 40)))
+    return whole[:60] + b"\xff" * 30 + whole[90:]
+
+
+def with_bad_name() -> bytes:
+    """A zip whose directory says that a name is UTF-8, which it is not."""
+    content = zipped({"xé-1.dist-info/METADATA": metadata(Name="x", Version="1")})
+    return content.replace("é".encode(), b"\xff\xfe")
+
+
+def pax(**headers: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a/PKG-INFO")
+        member.pax_headers = headers
+        archive.addfile(member)
+    return made.getvalue()
+
+
+BROKEN = {
+    "text.deb": b"no package",
+    "empty.deb": b"",
+    "cut.deb": deb()[:200],
+    "ar-without-members.deb": b"!<arch>\n",
+    "text.whl": b"no package",
+    "empty.whl": b"",
+    "cut.whl": wheel()[:-30],
+    "without-metadata.whl": zipped({"hello.py": b"x"}),
+    "without-files.whl": zipped({}),
+    "without-name.whl": zipped({"x.dist-info/METADATA": b"Version: 1\n"}),
+    "without-version.whl": zipped({"x.dist-info/METADATA": b"Name: x\n"}),
+    "with-blank-version.whl": zipped({"x.dist-info/METADATA": b"Name: x\nVersion:   \n"}),
+    "binary-metadata.whl": zipped({"x.dist-info/METADATA": bytes(range(256))}),
+    "unflated.whl": unflated(),
+    "bad-name.whl": with_bad_name(),
+    "text.tar.gz": b"no package",
+    "empty.tar.gz": b"",
+    "cut.tar.gz": sdist()[:40],
+    "ungzipped.tar.gz": ungzipped(),
+    "odd-size.tar.gz": pax(size="many"),
+    "without-name.tar.gz": tarred({"x/PKG-INFO": b"Version: 1\n"}),
+    "without-version.tar.gz": tarred({"x/PKG-INFO": b"Name: x\n"}),
+    "empty.dsc": b"",
+    "text.dsc": b"no package",
+    "without-version.dsc": b"Source: x\n",
+    "without-source.dsc": b"Version: 1\n",
+    "binary.dsc": bytes(range(256)),
+    "odd-epoch.dsc": "Source: x\nVersion: ²:1.0-1\n".encode(),
+    "huge-epoch.dsc": b"Source: x\nVersion: " + b"9" * 5000 + b":1.0-1\n",
+    "only-signed.dsc": b"-----BEGIN PGP SIGNED MESSAGE-----\n",
+    "text.rpm": b"no package",
+    "empty.rpm": b"",
+    # a lead as every rpm has it, and nothing behind it
+    "cut.rpm": struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, b"hello-1.0-1", 1, 5),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_package_is_said_to_be_broken(read: Read, name: str) -> None:
+    with pytest.raises(ToolError) as caught:
+        read(name, BROKEN[name])
+    assert str(caught.value).strip()
+
+
+@pytest.mark.parametrize("name", ["gone.deb", "gone.rpm", "gone.whl", "gone.tar.gz", "gone.dsc"])
+def test_a_file_that_is_gone_is_a_broken_package(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ToolError):
+        reading.read(tmp_path / "nosuch", name)
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(["x-1.whl", "x-1.tar.gz", "x.dsc"]),
+    compressed=st.booleans(),
+    at=st.floats(0, 1, exclude_max=True),
+    cut=st.booleans(),
+)
+def test_damage_anywhere_is_no_other_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, compressed: bool, at: float, cut: bool
+) -> None:
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    whole = {
+        "x-1.whl": zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1", Summary="y" * 300)}, method),
+        "x-1.tar.gz": sdist("x", "1", Summary="".join(map(chr, range(33, 120)))),
+        "x.dsc": dsc("x", "1:1-1", "a.tar.gz", "b.tar.gz").encode(),
+    }[name]
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(whole[: int(len(whole) * at)] if cut else damaged(whole, at))
+    try:
+        found = reading.read(path, name)
+    except ToolError:
+        return
+    assert found is None or (found.name and found.version)
+
+
+# -- versions and what a distribution needs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1.0", (None, "1.0", "")),
+        ("1.0-1", (None, "1.0", "1")),
+        ("1.0-1-2", (None, "1.0-1", "2")),
+        ("0:1.0-1", (0, "1.0", "1")),
+        ("12:1.0", (12, "1.0", "")),
+        ("a:1.0", (None, "a:1.0", "")),
+        (":1.0", (None, ":1.0", "")),
+        ("1:2:3-4", (1, "2:3", "4")),
+        ("", (None, "", "")),
+        ("-", (None, "", "")),
+    ],
+)
+def test_the_parts_of_a_debian_version(text: str, parts: tuple[int | None, str, str]) -> None:
+    assert reading.split_version(text) == parts
+
+
+@given(st.text(max_size=30))
+def test_no_version_is_too_odd_to_be_split(text: str) -> None:
+    epoch, version, release = reading.split_version(text)
+    assert epoch is None or epoch >= 0
+    assert version in text
+    assert release in text
+
+
+def test_what_a_distribution_needs_of_python(tmp_path: Path) -> None:
+    for name, content in {
+        "a.whl": wheel(Requires_Python=">=3.8,<4"),
+        "a.tar.gz": sdist(Requires_Python=">=3.8,<4"),
+        "b.whl": wheel(),
+        "c.whl": b"broken",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    said = {path.name: reading.requires_python(path) for path in tmp_path.iterdir()}
+    assert said == {"a.whl": ">=3.8,<4", "a.tar.gz": ">=3.8,<4", "b.whl": None, "c.whl": None}
+
+
+# -- the tools -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_tool_is_named_with_the_package_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match=r"`dpkg-scanpackages` is not on this machine: install dpkg-dev"):
+        tools.run(["dpkg-scanpackages"], tmp_path)
+    with pytest.raises(ToolError, match=r"`nosuch` is not on this machine: install nosuch"):
+        tools.run(["nosuch"], tmp_path)
+
+
+def test_a_tool_that_fails_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"^sh failed: too bad$"):
+        tools.run(["sh", "-c", "echo too bad >&2; exit 3"], tmp_path)
+    with pytest.raises(ToolError, match=r"^sh failed: exit code 3$"):
+        tools.run(["sh", "-c", "exit 3"], tmp_path)
+
+
+def test_a_tool_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "TIMEOUT_S", 0.05)
+    with pytest.raises(ToolError, match=r"sleep did not end within 0.05 s"):
+        tools.run(["sleep", "60"], tmp_path)
+
+
+def test_a_tool_gets_its_folder_and_no_input(tmp_path: Path) -> None:
+    assert tools.run(["sh", "-c", "pwd; cat"], tmp_path).decode() == f"{tmp_path}\n"

@@ -1,0 +1,357 @@
+"""Folders that package managers install from: exact, whole or not at all, and never changed under a reader."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packages_support import deb, dsc, metadata, sdist, wheel, zipped
+
+from polylocal.folders import remove_tree
+from polylocal.packages import repositories
+from polylocal.packages.depot import Depot
+from polylocal.packages.repositories import Shelf, ToolError, write
+
+Keep = Callable[[bytes], Path]
+SIMPLE = {"simple"}  # what is made beside the files
+FLAT = {"Packages", "Packages.gz", "Release"}
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Keep:
+    return keeper(tmp_path / "files")
+
+
+def keeper(folder: Path) -> Keep:
+    depot = Depot(folder)
+    return lambda content: folder / depot.keep(io.BytesIO(content)).sha1
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "downloads" / "cocos" / "repository" / "x86_64" / "main" / "release"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def around(place: Path) -> set[str]:
+    """What lies beside: the link itself, and the one folder that it leads to."""
+    return names(place.parent)
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[dict[str, str | None], str]] = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = tag == "a"
+        if self._open:
+            self.found.append((dict(attrs), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.found[-1] = (self.found[-1][0], self.found[-1][1] + data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
+
+
+def links(path: Path) -> list[tuple[dict[str, str | None], str]]:
+    parser = Links()
+    parser.feed(path.read_text())
+    return parser.found
+
+
+# -- where they lie --------------------------------------------------------------------------------------------------
+
+
+def test_the_layout_is_that_of_the_documents() -> None:
+    root = Path("/d")
+    main = repositories.folder(root, "rosa", "rosa", is_personal=False, arch="x86_64", name="contrib", sub="updates")
+    assert main == Path("/d/rosa/repository/x86_64/contrib/updates")
+    own = repositories.folder(root, "ann_personal", "rosa", is_personal=True, arch="SRPMS", name="main", sub="release")
+    assert own == Path("/d/ann_personal/repository/rosa/SRPMS/main/release")
+    alone = repositories.container(root, "rosa", 17, arch="i586", name="main")
+    assert alone == Path("/d/rosa/container/17/i586/main/release")
+
+
+# -- Debian ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
+    files = {"hello_1.0-1_all.deb": keep(deb("hello", "1.0-1")), "more_2.0_all.deb": keep(deb("more", "2.0"))}
+    write([Shelf(place, files, "deb")])
+    assert names(place) == {*files, *FLAT}
+    text = (place / "Packages").read_text()
+    stanzas = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.strip().split("\n\n")]
+    assert [(s["Package"], s["Version"], s["Filename"]) for s in stanzas] == [
+        ("hello", "1.0-1", "./hello_1.0-1_all.deb"),
+        ("more", "2.0", "./more_2.0_all.deb"),
+    ]
+    for stanza in stanzas:
+        content = (place / stanza["Filename"]).read_bytes()
+        assert stanza["SHA256"] == hashlib.sha256(content).hexdigest()
+    assert gzip.decompress((place / "Packages.gz").read_bytes()).decode() == text
+    release = (place / "Release").read_text()
+    assert "Label: polylocal" in release
+    for name in ("Packages", "Packages.gz"):
+        content = (place / name).read_bytes()
+        assert re.search(rf"^ {hashlib.sha256(content).hexdigest()} +{len(content)} {re.escape(name)}$", release, re.M)
+
+
+def test_an_empty_repository_is_one(place: Path) -> None:
+    write([Shelf(place, {}, "deb")])
+    assert names(place) == FLAT
+    assert (place / "Packages").read_bytes() == b""
+
+
+def test_two_versions_of_a_package_may_lie_side_by_side(keep: Keep, place: Path) -> None:
+    files = {f"hello_{version}_all.deb": keep(deb("hello", version)) for version in ("1.0-1", "2.0-1")}
+    write([Shelf(place, files, "deb")])
+    assert (place / "Packages").read_text().count("Package: hello\n") == 2
+
+
+def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
+    tar = b"not looked into"
+    md5 = hashlib.md5(tar, usedforsecurity=False).hexdigest()
+    text = dsc("hello", "1.0", "hello_1.0.tar.xz").replace(f"{'0' * 32} 1", f"{md5} {len(tar)}")
+    text = text.replace("Version:", "Binary: hello\nMaintainer: A <a@b.c>\nArchitecture: all\nVersion:")
+    files = {"hello_1.0.dsc": keep(text.encode()), "hello_1.0.tar.xz": keep(tar)}
+    write([Shelf(place, files, "deb")])
+    assert names(place) == {*files, *FLAT, "Sources", "Sources.gz"}
+    sources = (place / "Sources").read_text()
+    assert "Package: hello\n" in sources
+    assert f" {md5} {len(tar)} hello_1.0.tar.xz" in sources
+
+
+def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
+    write([Shelf(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
+    before = os.readlink(place)
+    with pytest.raises(ToolError, match="dpkg-scanpackages"):
+        write([Shelf(place, {"a.deb": keep(b"no package")}, "deb")])
+    assert os.readlink(place) == before
+    assert around(place) == {"release", before}
+
+
+# -- Python ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
+    contents = {
+        "Hello_World-1.0-py3-none-any.whl": wheel("Hello_World", "1.0", Requires_Python=">=3.8, <4 & more"),
+        "hello.world-1.0.tar.gz": sdist("hello.world", "1.0"),
+        "other-2+local-py3-none-any.whl": wheel("other", "2+local"),
+        "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar without metadata is no distribution
+    }
+    write([Shelf(place, {name: keep(content) for name, content in contents.items()}, "pypi")])
+    assert names(place) == {*contents, *SIMPLE}
+    assert links(place / "simple" / "index.html") == [
+        ({"href": "hello-world/"}, "hello-world"),
+        ({"href": "other/"}, "other"),
+    ]
+    assert names(place / "simple") == {"index.html", "hello-world", "other"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    first, second = "Hello_World-1.0-py3-none-any.whl", "hello.world-1.0.tar.gz"
+    assert links(place / "simple" / "hello-world" / "index.html") == [
+        (
+            {"href": f"../../{first}#sha256={digests[first]}", "data-requires-python": ">=3.8, <4 & more"},
+            first,
+        ),
+        ({"href": f"../../{second}#sha256={digests[second]}"}, second),
+    ]
+    third = "other-2+local-py3-none-any.whl"
+    (attributes, shown) = links(place / "simple" / "other" / "index.html")[0]
+    assert attributes == {"href": f"../../other-2%2Blocal-py3-none-any.whl#sha256={digests[third]}"}
+    assert shown == third
+
+
+@pytest.mark.parametrize(
+    ("name", "normalised"),
+    [("Hello", "hello"), ("a_b", "a-b"), ("a.b", "a-b"), ("a-_.b", "a-b"), ("A__B--c", "a-b-c"), ("x1", "x1")],
+)
+def test_names_are_normalised(keep: Keep, place: Path, name: str, normalised: str) -> None:
+    write([Shelf(place, {"x.whl": keep(wheel(name, "1"))}, "pypi")])
+    assert names(place / "simple") == {"index.html", normalised}
+
+
+@pytest.mark.parametrize("name", ['"><script>', "<b>x</b>", "a&b", "a?b#c"])
+def test_the_name_of_a_distribution_is_no_markup(keep: Keep, place: Path, name: str) -> None:
+    with suppress(ToolError, OSError):  # to refuse it is as good
+        write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
+    if place.exists():
+        found = links(place / "simple" / "index.html")
+        assert [shown for _, shown in found] == [name.lower()]
+        assert [str(attributes["href"]) for attributes, _ in found] == [f"{quote(name.lower(), safe='')}/"]
+        for page in place.resolve().rglob("index.html"):
+            assert "<script>" not in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "../x", "simple/../../x", ""])
+def test_the_name_of_a_distribution_leads_nowhere_else(keep: Keep, place: Path, tmp_path: Path, name: str) -> None:
+    with suppress(ToolError, OSError):
+        write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
+    assert all(path.parent.parent.name == "simple" or path.parent.name == "simple" for path in pages(tmp_path))
+
+
+def test_the_name_of_a_distribution_is_no_path_from_the_root(keep: Keep, place: Path) -> None:
+    outside = Path(f"/tmp/outside{os.getpid()}")  # only letters and digits: a name is normalised
+    try:
+        with suppress(ToolError, OSError):
+            write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(str(outside)))}, "pypi")])
+        assert not outside.exists()
+    finally:
+        remove_tree(outside)
+
+
+def pages(folder: Path) -> list[Path]:
+    return list(folder.rglob("index.html"))
+
+
+def wheel_named(name: str) -> bytes:
+    return zipped({"x-1.dist-info/METADATA": metadata(Metadata_Version="2.1", Name=name, Version="1")})
+
+
+def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
+    with pytest.raises(ToolError, match=r"x\.whl"):
+        write([Shelf(place, {"x.whl": keep(b"no wheel")}, "pypi")])
+    assert not place.exists()
+    assert names(place.parent) == set()
+
+
+# -- in one step -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_a_link_to_a_folder_that_others_may_read(keep: Keep, place: Path) -> None:
+    write([Shelf(place, {"a.whl": keep(wheel("a"))}, "pypi")])
+    assert place.is_symlink()
+    assert around(place) == {"release", os.readlink(place)}
+    assert place.stat().st_mode & 0o777 == 0o755
+
+
+def test_files_are_links_into_the_depot(keep: Keep, place: Path) -> None:
+    file = keep(wheel("a"))
+    write([Shelf(place, {"a.whl": file}, "pypi")])
+    assert (place / "a.whl").samefile(file)
+
+
+def test_an_old_version_is_replaced_and_swept(keep: Keep, place: Path) -> None:
+    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+    first = os.readlink(place)
+    write([Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")])
+    assert os.readlink(place) != first
+    assert names(place) == {"a-2.whl", *SIMPLE}
+    assert around(place) == {"release", os.readlink(place)}
+
+
+def test_who_has_the_old_folder_open_reads_on(keep: Keep, place: Path) -> None:
+    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+    with (place / "a-1.whl").open("rb") as file, (place / "simple" / "a" / "index.html").open() as page:
+        write([Shelf(place, {}, "pypi")])
+        assert file.read() == wheel("a", "1")
+        assert "a-1.whl" in page.read()
+    assert names(place) == SIMPLE
+
+
+def test_what_a_crash_left_is_swept_by_the_next(keep: Keep, place: Path) -> None:
+    place.parent.mkdir(parents=True)
+    (place.parent / ".release.0123456789ab").mkdir()
+    (place.parent / ".release.0123456789ab" / "half").write_text("x")
+    (place.parent / ".release.link").symlink_to(".release.0123456789ab")
+    (place.parent / ".updates.0123456789ab").mkdir()
+    (place.parent / "updates").symlink_to(".updates.0123456789ab")
+    write([Shelf(place, {"a.whl": keep(wheel("a"))}, "pypi")])
+    assert around(place) == {"release", os.readlink(place), "updates", ".updates.0123456789ab"}
+
+
+def test_all_folders_or_none(keep: Keep, place: Path) -> None:
+    second = place.parent.parent / "other" / "release"
+    write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi"), Shelf(second, {}, "pypi")])
+    before = {folder: (os.readlink(folder), around(folder)) for folder in (place, second)}
+    lost = keep(wheel("b", "1"))
+    lost.unlink()
+    new = Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
+    with pytest.raises(FileNotFoundError):
+        write([new, Shelf(second, {"b-1.whl": lost}, "pypi")])
+    assert {folder: (os.readlink(folder), around(folder)) for folder in (place, second)} == before
+    assert names(place) == {"a-1.whl", *SIMPLE}
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: Path, was_there: bool) -> None:
+    if was_there:
+        write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
+    before = os.readlink(place) if was_there else None
+    in_the_way = place.parent.parent / "other" / "release"
+    (in_the_way / "something").mkdir(parents=True)  # a folder where the link is to be
+    new = Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
+    with pytest.raises(OSError, match="director"):
+        write([new, Shelf(in_the_way, {}, "pypi")])
+    assert around(place) == ({"release", before} if was_there else set())
+    assert not was_there or names(place) == {"a-1.whl", *SIMPLE}
+    assert (in_the_way / "something").is_dir()
+    assert not [name for name in names(in_the_way.parent) if not name.endswith("link") and name.startswith(".")]
+
+
+# what a build says of itself names its files too: one may have the name of an index
+@pytest.mark.parametrize(("kind", "name"), [("deb", "Packages"), ("deb", "Release"), ("deb", "Packages.gz")])
+def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
+    keep: Keep, place: Path, kind: str, name: str
+) -> None:
+    file = keep(b"the content of a package")
+    try:
+        write([Shelf(place, {name: file}, kind)])
+    except (ToolError, OSError):
+        assert not place.exists()
+    assert file.read_bytes() == b"the content of a package"
+
+
+def test_a_depot_on_another_disk_is_copied_from(place: Path, tmp_path: Path) -> None:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has one file system only")
+    other = shm / f"polylocal-test-{os.getpid()}"
+    try:
+        other.write_bytes(wheel("a"))
+        write([Shelf(place, {"a.whl": other}, "pypi")])
+        assert (place / "a.whl").read_bytes() == wheel("a")
+    finally:
+        other.unlink(missing_ok=True)
+
+
+WHEELS = {f"{name}-{version}.whl": wheel(name, version) for name in ("a", "b", "c") for version in ("1", "2")}
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sets(st.sampled_from(sorted(WHEELS))), min_size=1, max_size=5))
+def test_any_sequence_of_publications_ends_in_exactly_what_is_wanted(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[set[str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    keep, place = keeper(folder / "files"), folder / "downloads" / "release"
+    for wanted in steps:
+        write([Shelf(place, {name: keep(WHEELS[name]) for name in wanted}, "pypi")])
+    assert content(place) == {name: WHEELS[name] for name in steps[-1]}
+    projects = {name.partition("-")[0] for name in steps[-1]}
+    assert names(place / "simple") == {"index.html", *projects}
+    listed = {shown for project in projects for _, shown in links(place / "simple" / project / "index.html")}
+    assert listed == steps[-1]
+    assert around(place) == {"release", os.readlink(place)}
+
+
+def content(place: Path) -> Mapping[str, bytes]:
+    return {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
