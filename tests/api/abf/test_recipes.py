@@ -35,10 +35,10 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-def test_a_file_of_the_project_about_its_build(recipe: str, farm: Farm) -> None:
-    commit = farm.put_code(farm.ids.evil_tools, {".abf.yml": recipe})
-    made = farm.new(farm.body(commit_hash=commit))
-    assert farm.show(made)["status"] == 2000
+def test_a_file_of_the_project_about_its_build(recipe: str, shared: Farm) -> None:
+    commit = shared.put_code(shared.ids.evil_tools, {".abf.yml": recipe})
+    made = shared.new(shared.body(commit_hash=commit))
+    assert shared.show(made)["status"] == 2000
 
 
 def test_a_bomb_of_merges(farm: Farm) -> None:
@@ -52,26 +52,25 @@ def test_a_bomb_of_merges(farm: Farm) -> None:
     assert time.monotonic() - before < 10  # seconds; it takes one at most where nothing is copied
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"debian": "a file"},
-        {".abf.yml/x": "a folder"},
-        {"a.spec": "", "b.spec": ""},
-        {"debian/control": "", "a.spec": ""},
-        {"setup.py": ""},
-        {"pyproject.toml": "["},
-        {"a": ""},
-    ],
-    ids=lambda files: " ".join(files),
-)
+SHAPES: list[dict[str, str]] = [
+    {"debian": "a file"},
+    {".abf.yml/x": "a folder"},
+    {"a.spec": "", "b.spec": ""},
+    {"debian/control": "", "a.spec": ""},
+    {"setup.py": ""},
+    {"pyproject.toml": "["},
+    {"a": ""},
+]
+
+
 @pytest.mark.parametrize("kind", ["deb", "dnf", "pypi"])
-def test_code_of_any_shape(kind: str, files: dict[str, str], farm: Farm) -> None:
+def test_code_of_any_shape(kind: str, farm: Farm) -> None:
     ids = farm.ids
     values = {"description": "d", "distrib_type": kind, "build_image": "polylocal/busybox:test"}
     platform = farm.root.made("platforms.json", "platform", name="other", **values)
     repository = farm.root.made("repositories.json", "repository", platform_id=platform, name="main", description="d")
     farm.root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": ids.evil_tools})
-    commit = farm.put_code(ids.evil_tools, files)
     places = {"save_to_repository_id": repository, "build_for_platform_id": platform, "include_repos": [repository]}
-    assert farm.show(farm.new(farm.body(commit_hash=commit, **places)))["commit_hash"] == commit
+    for files in SHAPES:
+        commit = farm.put_code(ids.evil_tools, files)
+        assert farm.show(farm.new(farm.body(commit_hash=commit, **places)))["commit_hash"] == commit
