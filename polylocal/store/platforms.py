@@ -160,8 +160,11 @@ class Platforms:
             forget_published(db, "save_to_repository_id = ? and project_id = ?", (repository.id, project.id))
 
     def projects_of(self, repository: Repository, page: Page) -> list[int]:
+        """Ids, in their order."""
         query = (
-            "select project_id from repository_projects where repository_id = ? order by project_id limit ? offset ?"
+            "select h.project_id from repository_projects h join projects p on p.id = h.project_id"
+            " where h.repository_id = ? and p.deleted_at is null and p.archived_at is null"
+            " order by h.project_id limit ? offset ?"
         )
         with self._database.read() as db:
             return [row["project_id"] for row in db.execute(query, (repository.id, page.limit, page.offset))]

@@ -222,6 +222,20 @@ def test_no_container_comes_by_itself_of_what_was_canceled(ground: Ground) -> No
     assert (found.status, found.container_status) == (5000, 4000)
 
 
+@pytest.mark.parametrize(("code", "is_allowed"), [(0, True), (5, True), (1, False), (6, False)])
+def test_what_has_packages_may_be_published(ground: Ground, code: int, is_allowed: bool) -> None:
+    made = ground.end(ground.queue(), code)
+    assert ground.store.build_lists.publish(made, ground.user, again=True) is is_allowed
+    assert ground.again(made).publisher_id == (ground.user.id if is_allowed else None)
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (137, 5000), (5, 5000)])
+def test_what_took_too_long_is_canceled_unless_it_was_done(ground: Ground, code: int, status: int) -> None:
+    made = ground.queue()
+    ground.store.runs.request_stop(ground.run(made), "time-limit")
+    assert ground.end(made, code).status == status
+
+
 # -- auto-publish ----------------------------------------------------------------------------------------------------
 
 

@@ -153,7 +153,7 @@ def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
 
 def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
     contents = {
-        "Hello_World-1.0-py3-none-any.whl": wheel("Hello_World", "1.0", Requires_Python=">=3.8, <4 & more"),
+        "Hello_World-1.0-py3-none-any.whl": wheel("Hello_World", "1.0", Requires_Python='>=3.8, <4 & "more"'),
         "hello.world-1.0.tar.gz": sdist("hello.world", "1.0"),
         "other-2+local-py3-none-any.whl": wheel("other", "2+local"),
         "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar without metadata is no distribution
@@ -169,7 +169,7 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
     first, second = "Hello_World-1.0-py3-none-any.whl", "hello.world-1.0.tar.gz"
     assert links(place / "simple" / "hello-world" / "index.html") == [
         (
-            {"href": f"../../{first}#sha256={digests[first]}", "data-requires-python": ">=3.8, <4 & more"},
+            {"href": f"../../{first}#sha256={digests[first]}", "data-requires-python": '>=3.8, <4 & "more"'},
             first,
         ),
         ({"href": f"../../{second}#sha256={digests[second]}"}, second),
