@@ -15,7 +15,7 @@ from .farm import PEOPLE, Farm
 
 TIMES = max(1, settings.default.max_examples // 200)  # more with `--hypothesis-profile=long`
 BOUNDED = settings(
-    max_examples=200 * TIMES,
+    max_examples=150 * TIMES,
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,

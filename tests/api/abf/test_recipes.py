@@ -1,0 +1,76 @@
+"""What the code says of its own build: whatever stands there, the build list is made, and fails later if it has to."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from .farm import Farm
+
+# each line is ten times as long as the one before
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+RECIPES = {
+    "empty": "",
+    "no YAML": "[",
+    "another YAML": "- a\n- b\n",
+    "a word": "build",
+    "a number for a section": "build: 1\n",
+    "a list for a command": "build: {command: [make, install]}\n",
+    "a number for a command": "build: {command: 7}\n",
+    "an empty command": "build: {command: ''}\n",
+    "no section": "sources: {}\n",
+    "sources of the wrong shape": "sources: [a, b]\n",
+    "a sha1 that is none": "sources: {a.tar.gz: 1}\n",
+    "a name that reaches out": "sources: {../../a: '0000000000000000000000000000000000000000'}\n",
+    "a tag of Python": "build: !!python/object/apply:os.system [true]\n",
+    "a bomb": BOMB,
+    "a date": "build: {command: 2020-01-01}\n",
+    "zero bytes": "\0\0",
+    "long": "#" * 2**21,
+    "deep": "[" * 1000,
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_a_file_of_the_project_about_its_build(recipe: str, shared: Farm) -> None:
+    commit = shared.put_code(shared.ids.evil_tools, {".abf.yml": recipe})
+    made = shared.new(shared.body(commit_hash=commit))
+    assert shared.show(made)["status"] == 2000
+
+
+def test_a_bomb_of_merges(farm: Farm) -> None:
+    """Each line copies the one before ten times: nothing that is read in may hold up everybody else."""
+    names = zip("abcdefg", "bcdefgh", strict=True)
+    lines = [f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 10)}]}}" for old, new in names]
+    bomb = "\n".join(["a: &a {x: y}", *lines])
+    commit = farm.put_code(farm.ids.evil_tools, {".abf.yml": bomb})
+    before = time.monotonic()
+    farm.new(farm.body(commit_hash=commit))
+    assert time.monotonic() - before < 10  # seconds; it takes one at most where nothing is copied
+
+
+SHAPES: list[dict[str, str]] = [
+    {"debian": "a file"},
+    {".abf.yml/x": "a folder"},
+    {"a.spec": "", "b.spec": ""},
+    {"debian/control": "", "a.spec": ""},
+    {"setup.py": ""},
+    {"pyproject.toml": "["},
+    {"a": ""},
+]
+
+
+@pytest.mark.parametrize("kind", ["deb", "dnf", "pypi"])
+def test_code_of_any_shape(kind: str, farm: Farm) -> None:
+    ids = farm.ids
+    values = {"description": "d", "distrib_type": kind, "build_image": "polylocal/busybox:test"}
+    platform = farm.root.made("platforms.json", "platform", name="other", **values)
+    repository = farm.root.made("repositories.json", "repository", platform_id=platform, name="main", description="d")
+    farm.root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": ids.evil_tools})
+    places = {"save_to_repository_id": repository, "build_for_platform_id": platform, "include_repos": [repository]}
+    for files in SHAPES:
+        commit = farm.put_code(ids.evil_tools, files)
+        assert farm.show(farm.new(farm.body(commit_hash=commit, **places)))["commit_hash"] == commit
