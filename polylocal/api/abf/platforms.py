@@ -35,7 +35,7 @@ def index(ask: Ask) -> Json:
     found = ask.store.platforms.page(ask.user, ask.page, platform_type=kind)
     asked = f"?type={kind}" if kind else ""
     return {
-        "platforms": [shapes.platform_block(platform) for platform in found],
+        "platforms": [shapes.platform_for_build(platform, *_around(ask, platform)) for platform in found],
         "url": f"/api/v1/platforms.json{asked}",
     }
 
@@ -219,7 +219,8 @@ def projects_of(ask: Ask) -> Json:
         for project in found
         if ask.may_read(project)
     ]
-    return {"projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
+    held = {**shapes.repository_name(repository), "projects": blocks}  # where clients look for them
+    return {"repository": held, "projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
 
 
 def lock(ask: Ask) -> Json:

@@ -154,3 +154,14 @@ def test_locking_and_unlocking(farm: Farm) -> None:
             answer = person.changed(method, f"{path}/{action}.json", {"nothing": 1})
             assert answer["repository"]["id"] == farm.ids.lts
             assert isinstance(answer["repository"]["message"], str)
+
+
+def test_what_the_console_client_reads_of_lists(farm: Farm) -> None:
+    """It looks for repositories in each platform, and for projects in each repository."""
+    named = {item["id"]: item for item in farm.root.get("platforms.json").json()["platforms"]}
+    repositories = [found["id"] for item in named.values() for found in item["repositories"]]
+    assert farm.ids.rosa in repositories
+    held = farm.root.get(f"repositories/{farm.ids.rosa}/projects.json").json()
+    assert held["repository"]["id"] == farm.ids.rosa
+    assert held["repository"]["projects"] == held["projects"]
+    assert held["projects"]
