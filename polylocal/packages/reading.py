@@ -61,6 +61,8 @@ def read(path: Path, file_name: str) -> Description | None:
     except Exception as error:  # of whatever kind: somebody made this file to be read wrongly, or a disk did
         raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
     if found:
+        if not found.name or not found.version or ":" in found.version:
+            raise ToolError(f"{file_name} says of itself what is no version: {found.version[:40]!r}")
         check(found, file_name)
     return found
 
@@ -87,12 +89,14 @@ def _read(path: Path, file_name: str) -> Description | None:
 def split_version(text: str) -> tuple[int | None, str, str]:
     """A Debian version → epoch, version, release."""
     epoch, colon, rest = text.partition(":")
-    if not colon or not (epoch.isascii() and epoch.isdigit()):
+    if not colon or not is_epoch(epoch):
         epoch, rest = "", text
-    elif len(epoch) > 10 or int(epoch) >= _MOST_EPOCH:
-        raise ToolError(f"no version has an epoch like {epoch[:20]}")
     version, dash, release = rest.rpartition("-")
     return (int(epoch) if epoch else None), (version if dash else rest), (release if dash else "")
+
+
+def is_epoch(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST_EPOCH
 
 
 def requires_python(path: Path) -> str | None:

@@ -370,7 +370,7 @@ def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
         if not isinstance(entries, list):
             raise ValueError("it must be a list")
         return [_one_told(entry, files) for entry in entries if isinstance(entry, dict) and entry.get("name")]
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, ToolError) as error:
         raise ToolError(f"{DATA}: {error}") from error
 
 
@@ -381,11 +381,13 @@ def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewP
         raise ValueError(f"`{name}` is not among the results")
     kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
-    version = f"{epoch}:" if epoch not in (None, "") else ""
+    number = "" if epoch is None else str(epoch)
+    if number and not reading.is_epoch(number):
+        raise ValueError(f"`{number[:20]}` is no epoch")
     said = reading.Description(
         str(entry["name"]),
         kind,
-        reading.split_version(f"{version}0")[0],
+        int(number) if number else None,
         str(entry.get("version") or ""),
         str(entry.get("release") or ""),
     )

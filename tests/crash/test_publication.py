@@ -111,7 +111,7 @@ def again(abf: Abf, home: Home) -> None:
 def published(abf: Abf, target: Target) -> Source:
     """A project of which 1.0 is in the repository."""
     source = abf.source(target)
-    abf.push(source, {**READY_MADE, **deb(abf.work, "tool", "1.0")})
+    abf.push(source, {**READY_MADE, **deb("tool", "1.0")})
     abf.built(source, target, 6000, auto_publish=True)
     return source
 
@@ -152,7 +152,7 @@ def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
     before = content(packages), content(sources)
     gate.shut("/SRPMS/")
     (source.folder / "tool_1.0_all.deb").unlink()
-    abf.push(source, deb(abf.work, "tool", "1.1"))
+    abf.push(source, deb("tool", "1.1"))
     build = abf.build(source, target, auto_publish=True)
     eventually(gate.has_waiting, 60)
     assert abf.status(build) == 7000
@@ -172,7 +172,7 @@ def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
 def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
     target = abf.target("deb")
     source = abf.source(target)
-    abf.push(source, {**READY_MADE, **deb(abf.work, "tool", "1.0")})
+    abf.push(source, {**READY_MADE, **deb("tool", "1.0")})
     build = abf.built(source, target)["id"]
     gate.shut("/container/")
     abf.do(build, "create_container")
@@ -229,7 +229,7 @@ def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
 def begun(abf: Abf, target: Target) -> tuple[int, Path]:
     """A build that waits for its gate; its folder."""
     source = abf.source(target)
-    abf.push(source, {**GATED, **deb(abf.work, "tool", "1.0")})
+    abf.push(source, {**GATED, **deb("tool", "1.0")})
     build = abf.build(source, target, auto_publish=True)
     eventually(lambda: "begun\n" in abf.log(build), 60)
     return build, abf.daemon.home / "contexts" / uuid(abf, build)
@@ -254,26 +254,25 @@ def containers(engine: docker.DockerClient, folder: Path, *, running: bool = Fal
     return engine.containers.list(all=not running, ignore_removed=True, filters={"label": label})
 
 
-@pytest.mark.parametrize("ends_alone", [False, True])
-def test_a_build_goes_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient, ends_alone: bool):
-    target = abf.target("deb")
-    build, folder = begun(abf, target)
-    go = folder / "build-0/results/go"
+def test_builds_go_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient):
+    """One comes to its end before the next daemon comes, the other after that."""
+    targets = abf.target("deb"), abf.target("deb")
+    (early, early_folder), (late, late_folder) = (begun(abf, target) for target in targets)
     abf.daemon.kill()
-    if ends_alone:
-        go.touch()
-        containers(raw_engine, folder)[0].wait(timeout=60)
+    (early_folder / "build-0/results/go").touch()
+    containers(raw_engine, early_folder)[0].wait(timeout=60)
     again(abf, home)
-    if not ends_alone:
-        assert abf.status(build) == 3000
-        go.touch()
-    found = abf.ended(build)
-    assert found["status"] == 6000, abf.log(build)
-    assert abf.log(build) == "begun\ndone\n"
-    assert [package["name"] for package in found["packages"]] == ["tool"]
-    assert len(found["logs"]) == 1
-    assert check_whole(abf.disk(target)) == {"tool 1.0"}
-    eventually(lambda: not containers(raw_engine, folder))
+    assert abf.ended(early)["status"] == 6000, abf.log(early)
+    assert abf.status(late) == 3000
+    (late_folder / "build-0/results/go").touch()
+    for build, folder, target in zip((early, late), (early_folder, late_folder), targets, strict=True):
+        found = abf.ended(build)
+        assert found["status"] == 6000, abf.log(build)
+        assert abf.log(build) == "begun\ndone\n"
+        assert [package["name"] for package in found["packages"]] == ["tool"]
+        assert [file["file_name"] for file in found["logs"]] == [f"abfworker::rpm-worker-{build}.log"]
+        assert check_whole(abf.disk(target)) == {"tool 1.0"}
+        eventually(lambda folder=folder: not containers(raw_engine, folder))
 
 
 def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> None:

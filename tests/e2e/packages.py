@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -235,22 +236,22 @@ def recipe(command: str, sources: Mapping[str, str] | None = None) -> dict[str, 
 READY_MADE = recipe('cp *.deb "$RESULTS_PATH"')  # a second instead of three: the code is the package
 
 
-def deb(work: Path, name: str, version: str) -> dict[str, str | bytes]:
+def deb(name: str, version: str) -> dict[str, str | bytes]:
     """A package that says its version, made on this machine: file name → content."""
-    root = work / f"{name}-{version}"
-    control = {"Package": name, "Version": version, "Architecture": "all", "Maintainer": "Test <test@example.com>"}
-    (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN/control").write_text(
-        "".join(f"{key}: {value}\n" for key, value in control.items()) + "Description: made by a test\n"
-    )
-    (root / "usr/bin").mkdir(parents=True)
-    program = root / f"usr/bin/{name}"
-    program.write_text(f"#!/bin/sh\necho {name} {version}\n")
-    program.chmod(0o755)
-    made = work / f"{name}_{version}_all.deb"
-    command = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(root), str(made)]
-    subprocess.run(command, check=True, capture_output=True)
-    return {made.name: made.read_bytes()}
+    with tempfile.TemporaryDirectory() as work:
+        root, made = Path(work, "root"), Path(work, f"{name}_{version}_all.deb")
+        (root / "DEBIAN").mkdir(parents=True)
+        (root / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\n"
+            "Maintainer: Test <test@example.com>\nDescription: made by a test\n"
+        )
+        program = root / f"usr/bin/{name}"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho {name} {version}\n")
+        program.chmod(0o755)
+        command = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(root), str(made)]
+        subprocess.run(command, check=True, capture_output=True)
+        return {made.name: made.read_bytes()}
 
 
 def content(folder: Path) -> dict[str, bytes]:

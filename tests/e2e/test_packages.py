@@ -36,17 +36,17 @@ def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ab
         yield made
 
 
-def ready_made(abf: Abf, tmp_path: Path, target: Target, name: str, version: str = "1.0") -> Source:
+def ready_made(abf: Abf, target: Target, name: str, version: str = "1.0") -> Source:
     """A project whose code is a package."""
     source = abf.source(target)
-    abf.push(source, {**READY_MADE, **deb(tmp_path, name, version)})
+    abf.push(source, {**READY_MADE, **deb(name, version)})
     return source
 
 
-def new_version(abf: Abf, tmp_path: Path, source: Source, name: str, version: str) -> str:
+def new_version(abf: Abf, source: Source, name: str, version: str) -> str:
     for old in source.folder.glob("*.deb"):
         old.unlink()
-    return abf.push(source, deb(tmp_path, name, version))
+    return abf.push(source, deb(name, version))
 
 
 # -- what is built can be installed ----------------------------------------------------------------------------------
@@ -118,14 +118,14 @@ def primary(abf: Abf, folder: str, into: Path) -> list[createrepo_c.Package]:
 # -- what is published, and when -------------------------------------------------------------------------------------
 
 
-def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf, tmp_path: Path):
+def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf):
     target = abf.target("deb")
-    source = ready_made(abf, tmp_path, target, "tool", "1.0")
+    source = ready_made(abf, target, "tool", "1.0")
     first = abf.built(source, target, 6000, auto_publish=True)
     assert "Version: 1.0\n" in abf.index(target)
     published = abf.show(first["id"])["commit_hash"]
 
-    new_version(abf, tmp_path, source, "tool", "1.1")
+    new_version(abf, source, "tool", "1.1")
     second = abf.built(source, target, 6000, auto_publish=True)
     assert second["last_published_commit_hash"] == published
     assert versions(abf, target) == ["1.1"]
@@ -133,7 +133,7 @@ def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf, tmp_path: Pat
     assert abf.fetch(f"{target.folder()}/tool_1.1_all.deb").status_code == 200
     assert abf.status(first["id"]) == 6000
 
-    new_version(abf, tmp_path, source, "tool", "0.9")
+    new_version(abf, source, "tool", "0.9")
     third = abf.built(source, target, 0, auto_publish=True)
     assert versions(abf, target) == ["1.1"]
     assert abf.publish(third["id"])["status"] == 6000
@@ -145,18 +145,18 @@ def versions(abf: Abf, target: Target) -> list[str]:
     return [line.split()[1] for line in abf.index(target).splitlines() if line.startswith("Version:")]
 
 
-def test_projects_lie_beside_each_other_in_one_repository(abf: Abf, tmp_path: Path):
+def test_projects_lie_beside_each_other_in_one_repository(abf: Abf):
     target = abf.target("deb")
-    sources = [ready_made(abf, tmp_path, target, name) for name in ("one", "two")]
+    sources = [ready_made(abf, target, name) for name in ("one", "two")]
     builds = [abf.build(source, target, auto_publish=True) for source in sources]
     assert [abf.ended(build)["status"] for build in builds] == [6000, 6000]
     assert {"one_1.0_all.deb", "two_1.0_all.deb"} <= abf.served(target.folder())
     assert versions(abf, target) == ["1.0", "1.0"]
 
 
-def test_a_personal_repository_has_a_folder_for_each_platform_that_is_built_for(abf: Abf, tmp_path: Path):
+def test_a_personal_repository_has_a_folder_for_each_platform_that_is_built_for(abf: Abf):
     target = abf.target("deb")
-    source = ready_made(abf, tmp_path, target, "mine")
+    source = ready_made(abf, target, "mine")
     mine = abf.personal_repository()
     abf.built(source, target, 6000, auto_publish=True, save_to_repository_id=mine)
     folder = f"root_personal/repository/{target.platform}/{ARCH}/main/release"
@@ -165,10 +165,10 @@ def test_a_personal_repository_has_a_folder_for_each_platform_that_is_built_for(
     assert abf.served(target.folder()) == set()
 
 
-def test_a_locked_repository_waits_for_its_key(abf: Abf, tmp_path: Path):
+def test_a_locked_repository_waits_for_its_key(abf: Abf):
     locked, other = abf.target("deb"), abf.target("deb")
     abf.call("PUT", f"repositories/{locked.repository_id}/add_repo_lock_file")
-    source, elsewhere = (ready_made(abf, tmp_path / name, to, name) for name, to in (("a", locked), ("b", other)))
+    source, elsewhere = (ready_made(abf, to, name) for name, to in (("a", locked), ("b", other)))
     waiting = abf.build(source, locked, auto_publish=True)
     eventually(lambda: abf.status(waiting) == 7000, 60)
     # publications come in turn: that one of a later build has been, and this one has not, means that it waits
@@ -180,9 +180,9 @@ def test_a_locked_repository_waits_for_its_key(abf: Abf, tmp_path: Path):
     assert "a_1.0_all.deb" in abf.served(locked.folder())
 
 
-def test_a_project_that_left_the_repository_is_not_published_there(abf: Abf, tmp_path: Path):
+def test_a_project_that_left_the_repository_is_not_published_there(abf: Abf):
     target = abf.target("deb")
-    source = ready_made(abf, tmp_path, target, "gone")
+    source = ready_made(abf, target, "gone")
     abf.call("PUT", f"repositories/{target.repository_id}/add_repo_lock_file")
     waiting = abf.build(source, target, auto_publish=True)
     eventually(lambda: abf.status(waiting) == 7000, 60)
@@ -199,9 +199,9 @@ def leave(abf: Abf, source: Source, target: Target) -> None:
     abf.call("DELETE", f"repositories/{target.repository_id}/remove_project", {"project_id": source.project_id})
 
 
-def test_the_packages_of_a_project_leave_with_it(abf: Abf, tmp_path: Path):
+def test_the_packages_of_a_project_leave_with_it(abf: Abf):
     target = abf.target("deb")
-    stays, leaves = (ready_made(abf, tmp_path, target, name) for name in ("stays", "leaves"))
+    stays, leaves = (ready_made(abf, target, name) for name in ("stays", "leaves"))
     builds = [abf.built(source, target, 6000, auto_publish=True)["id"] for source in (stays, leaves)]
     assert "Package: leaves\n" in abf.index(target)
     leave(abf, leaves, target)
@@ -211,9 +211,9 @@ def test_the_packages_of_a_project_leave_with_it(abf: Abf, tmp_path: Path):
     assert [abf.status(build) for build in builds] == [6000, 6000]
 
 
-def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: Abf, tmp_path: Path):
+def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: Abf):
     target = abf.target("deb", has_qa=True)
-    source = ready_made(abf, tmp_path, target, "checked")
+    source = ready_made(abf, target, "checked")
     found = abf.built(source, target, 0, auto_publish=True)
     assert found["auto_publish"] is False
     abf.do(found["id"], "reject_publish")
@@ -229,9 +229,9 @@ def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: 
 # -- publications that go wrong --------------------------------------------------------------------------------------
 
 
-def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf, tmp_path: Path):
+def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf):
     target = abf.target("deb")
-    source = ready_made(abf, tmp_path, target, "lost")
+    source = ready_made(abf, target, "lost")
     found = abf.built(source, target)
     [package] = found["packages"]
     (abf.daemon.home / "files" / package["url"].rpartition("/")[2]).unlink()
@@ -242,14 +242,14 @@ def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf, tmp_pa
     abf.do(found["id"], "publish", status=422)
 
 
-def test_a_failed_publication_changes_nothing_and_can_be_tried_again(abf: Abf, tmp_path: Path):
+def test_a_failed_publication_changes_nothing_and_can_be_tried_again(abf: Abf):
     """The folder of the sources can't be written: that of the packages must stay as it was as well."""
     target = abf.target("deb")
-    source = ready_made(abf, tmp_path, target, "tool", "1.0")
+    source = ready_made(abf, target, "tool", "1.0")
     abf.built(source, target, 6000, auto_publish=True)
     before = content(abf.disk(target))
     assert {"Packages", "tool_1.0_all.deb"} <= set(before)
-    new_version(abf, tmp_path, source, "tool", "1.1")
+    new_version(abf, source, "tool", "1.1")
     sources = abf.disk(target, "SRPMS").parent
     aside = sources.rename(sources.with_name("aside"))
     sources.write_text("in the way")
@@ -268,17 +268,17 @@ def beside(folder: Path) -> set[str]:
     return {path.name for path in folder.parent.iterdir()}
 
 
-def test_a_broken_package_fails_alone(abf: Abf, tmp_path: Path):
+def test_a_broken_package_fails_alone(abf: Abf):
     """What the tool says of it is in a log; what was published, and what is published with it, is whole."""
     target = abf.target("deb")
-    good = ready_made(abf, tmp_path, target, "good", "1.0")
+    good = ready_made(abf, target, "good", "1.0")
     abf.built(good, target, 6000, auto_publish=True)
     before = abf.index(target)
     broken = abf.source(target)
     told = json.dumps([{"fullname": "broken.deb", "name": "broken", "version": "1"}])
     command = f"echo no archive > $RESULTS_PATH/broken.deb; echo '{told}' > $RESULTS_PATH/container_data.json"
     abf.push(broken, recipe(command))
-    new_version(abf, tmp_path, good, "good", "1.1")
+    new_version(abf, good, "good", "1.1")
     # both wait for the same publication
     abf.call("PUT", f"repositories/{target.repository_id}/add_repo_lock_file")
     builds = [abf.build(source, target, auto_publish=True) for source in (good, broken)]
@@ -294,13 +294,14 @@ def test_a_broken_package_fails_alone(abf: Abf, tmp_path: Path):
 # -- what a build finds ----------------------------------------------------------------------------------------------
 
 
-def test_a_build_installs_from_the_container_of_another_and_from_repositories(abf: Abf, tmp_path: Path):
+def test_a_build_installs_from_the_container_of_another_and_from_repositories(abf: Abf):
     target = abf.target("deb", BUILDER)
-    published = ready_made(abf, tmp_path, target, "published")
-    abf.built(published, target, 6000, auto_publish=True)
+    published = ready_made(abf, target, "published")
     hello = abf.source(target, example="deb")
     abf.push(hello)
-    found = abf.built(hello, target)
+    builds = abf.build(published, target, auto_publish=True), abf.build(hello, target)
+    there, found = (abf.ended(build) for build in builds)
+    assert (there["status"], found["status"]) == (6000, 0)
     assert (found["container_status"], found["container_path"]) == (4000, "")
     contained = abf.contained(found["id"])
     path = contained["container_path"]
@@ -317,17 +318,16 @@ def test_a_build_installs_from_the_container_of_another_and_from_repositories(ab
         ' && cp ../container/media.list "$RESULTS_PATH/media.log"'
     )
     abf.push(user, recipe(command))
-    using = abf.built(user, target, extra_build_lists=[found["id"]])
+    builds = abf.build(user, target, extra_build_lists=[found["id"]]), abf.build(user, target)
+    using, without = (abf.ended(build) for build in builds)
+    assert (using["status"], without["status"]) == (0, 666)
     assert [(other["id"], other["container_path"]) for other in using["extra_build_lists"]] == [(found["id"], path)]
     assert abf.result(using["id"], "said.log") == "Hello from a Debian package that polylocal built.\npublished 1.0\n"
     media = [line.split()[0] for line in abf.result(using["id"], "media.log").splitlines()]
     assert media == [f"{target.platform}_main_release", f"container_{found['id']}"]
-    # for a main platform that one comes first
-    abf.do(using["id"], "publish", status=422)
-
-    without = abf.ended(abf.build(user, target))
-    assert without["status"] == 666
     assert "Unable to locate package hello-polylocal" in abf.log(without["id"])
+    # in a main platform that one comes first
+    abf.do(using["id"], "publish", status=422)
 
 
 def test_a_build_has_a_network_only_where_its_platform_has_one(abf: Abf):
@@ -373,12 +373,12 @@ def test_a_command_may_have_several_lines(abf: Abf):
 # -- what a build comes to -------------------------------------------------------------------------------------------
 
 
-def test_exit_codes(abf: Abf, tmp_path: Path):
+def test_exit_codes(abf: Abf):
     target = abf.target("deb")
     source = abf.source(target)
     leave_things = 'cp *.deb "$RESULTS_PATH"; echo tried > "$RESULTS_PATH/tests.log"'
     line = f"echo about to end; {leave_things}; exit $EXTRA_CODE"
-    abf.push(source, {**recipe(line), **deb(tmp_path, "coded", "1.0")})
+    abf.push(source, {**recipe(line), **deb("coded", "1.0")})
     expected = {0: (0, 1), 5: (11000, 1), 6: (15000, 0), 3: (666, 0)}
     builds = {code: abf.build(source, target, extra_params={"code": code}) for code in expected}
     found = {code: abf.ended(build) for code, build in builds.items()}
@@ -406,14 +406,14 @@ def test_nothing_to_build(abf: Abf):
     assert abf.log(found["id"]) == "nothing can be built: there is no folder `debian` in the code\n"
 
 
-def test_a_build_says_itself_what_is_a_package(abf: Abf, tmp_path: Path):
+def test_a_build_says_itself_what_is_a_package(abf: Abf):
     target = abf.target("deb")
     source = abf.source(target)
     told = [
         {"fullname": "told_1.0_all.deb", "name": "told", "epoch": "2", "version": "1.0", "release": "3"},
         {"fullname": "told_1.0_all.deb"},
     ]
-    files = {"container_data.json": json.dumps(told), **deb(tmp_path, "told", "1.0"), **deb(tmp_path, "kept", "1.0")}
+    files = {"container_data.json": json.dumps(told), **deb("told", "1.0"), **deb("kept", "1.0")}
     abf.push(source, {**recipe('cp *.deb *.json "$RESULTS_PATH"'), **files})
     found = abf.built(source, target, 6000, auto_publish=True)
     [package] = found["packages"]
@@ -442,13 +442,14 @@ def test_a_canceled_build_is_canceling_and_then_canceled(abf: Abf):
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_destroyed_project_leaves_nothing(abf: Abf, tmp_path: Path):
+def test_a_destroyed_project_leaves_nothing(abf: Abf):
     target = abf.target("deb")
-    stays, goes = (ready_made(abf, tmp_path, target, name) for name in ("stays", "goes"))
+    stays, goes = (ready_made(abf, target, name) for name in ("stays", "goes"))
     abf.push(goes, recipe('echo log of what goes; cp *.deb "$RESULTS_PATH"'))  # no other build has this log
     abf.built(stays, target, 6000, auto_publish=True)
     contained = abf.contained(abf.built(goes, target)["id"])
-    published = abf.built(goes, target, 6000, auto_publish=True)
+    published = abf.publish(contained["id"])
+    assert published["status"] == 6000
     container = abf.daemon.home / "downloads" / target.platform / "container" / str(contained["id"])
     kept = [*published["packages"], *published["logs"]]
     files = [abf.daemon.home / "files" / entry["url"].rpartition("/")[2] for entry in kept]

@@ -28,7 +28,8 @@ from polylocal.packages.repositories import Shelf
 from polylocal.runner import execution
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
-from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild, forget
+from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild
+from polylocal.runner.removal import remove
 from polylocal.store import Store
 from polylocal.store.rows import BuildList
 
@@ -272,7 +273,8 @@ def test_the_code_is_there_without_its_history_and_may_be_changed(yard: Yard) ->
 
 def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     content = b"a source that git has not"
-    yard.rig.tools().depot.keep(io.BytesIO(content))
+    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
     commit = yard.rig.upload({".abf.yml": said, "setup.py": "of git"})
     seen: dict[str, bytes] = {}
@@ -486,8 +488,8 @@ def test_what_a_deleted_build_left_is_forgotten(yard: Yard) -> None:
         alone = repositories.container(rig.settings.folders.downloads, "cocos", made.id, arch="x86_64", name="main")
         shelve(yard, alone)
     run = yard.ground.run(first)
-    rig.store.runs.remove(run)
-    forget(run, rig.tools())
+    rig.store.runs.delete(run)
+    remove(rig.store.runs.by_pk(run.pk), rig.tools())
     depot, downloads = rig.tools().depot, rig.settings.folders.downloads
     assert depot.path(sha1(b"own")) is None
     assert depot.path(sha1(wheel("a", "1")))

@@ -127,12 +127,13 @@ def test_debian_packages_are_published_for_apt(rig: Rig) -> None:
     assert lying(press.folder("SRPMS")) == set()
 
 
-def test_a_build_without_packages_is_published_too(press: Press) -> None:
+def test_a_build_without_packages_takes_nothing_away(press: Press) -> None:
+    press.waiting(press.wheel("a"))
+    press.publish()
     made = press.waiting()
     press.publish()
-    found = press.ground.again(made)
-    assert (found.status, found.package_version) == (6000, None)
-    assert lying(press.folder()) == set()
+    assert press.status(made) == [8000]
+    assert lying(press.folder()) == {file("a")}
 
 
 def test_all_that_waits_is_published_together(press: Press) -> None:

@@ -36,7 +36,7 @@ def test_everybody_has_a_platform_with_a_repository(store: Store) -> None:
 
 
 def test_a_user_whose_platform_would_have_a_taken_name_is_not_made(store: Store, root: User) -> None:
-    store.platforms.create(root, {"name": "Ann_Personal", "distrib_type": "deb"})
+    store.platforms.create(root, {"name": "ann_personal", "distrib_type": "deb"})
     with pytest.raises(InvalidInput, match="`ann_personal`"):
         store.users.add("ann")
     assert store.users.known_as("ann") is None
@@ -99,7 +99,7 @@ def test_a_platform_is_as_it_was_made(store: Store, root: User) -> None:
     assert {name: getattr(made, name) for name in values} == values
     assert made.is_main
     assert made.id != 77
-    assert store.platforms.get(made.id) == store.platforms.named("COCOS") == made
+    assert store.platforms.get(made.id) == store.platforms.named("cocos") == made
 
 
 def test_a_platform_has_defaults(store: Store, root: User) -> None:
@@ -114,9 +114,7 @@ def test_names_are_unique_whatever_their_case(store: Store, root: User, name: st
     other = store.platforms.create(root, {"name": "other", "distrib_type": "deb"})
     with pytest.raises(InvalidInput, match="Name has already been taken"):
         store.platforms.create(root, {"name": name, "distrib_type": "deb"})
-    with pytest.raises(InvalidInput, match="Name has already been taken"):
-        store.platforms.update(other, {"name": name})
-    assert store.platforms.get(other.id).name == "other"
+    assert store.platforms.update(other, {"name": name}).name == "other"  # folders have it: it stays
 
 
 def test_names_of_repositories_are_unique_in_their_platform(store: Store, root: User) -> None:
@@ -126,8 +124,10 @@ def test_names_of_repositories_are_unique_in_their_platform(store: Store, root: 
     contrib = store.platforms.add_repository(first, {"name": "contrib"})
     with pytest.raises(InvalidInput, match="Name has already been taken"):
         store.platforms.add_repository(first, {"name": "Main"})
-    with pytest.raises(InvalidInput, match="Name has already been taken"):
-        store.platforms.update_repository(contrib, {"name": "MAIN"})
+    assert (
+        store.platforms.update_repository(contrib, {"name": "further"}).name == "contrib"
+    )  # folders have it: it stays
+    contrib = store.platforms.repository(contrib.id)
     found = store.platforms.repositories([first.id, second.id])
     assert [(r.platform_name, r.name) for r in found] == [("a", "main"), ("b", "main"), ("a", "contrib")]
     assert store.platforms.repositories_by_id([contrib.id, 999]) == [contrib]
@@ -228,7 +228,9 @@ def test_a_project_that_leaves_takes_what_it_published_along(store: Store, root:
     assert store.build_lists.stale_repositories() == [ground.repository.id]
     assert [found.id for found in store.build_lists.published(ground.repository.id)] == [theirs.id]
     assert (ground.again(mine).status, ground.again(mine).published_into) == (6000, None)
-    store.build_lists.set_fresh(ground.repository.id)
+    store.build_lists.set_fresh(ground.repository)  # as it was before the project left
+    assert store.build_lists.stale_repositories() == [ground.repository.id]
+    store.build_lists.set_fresh(store.platforms.repository(ground.repository.id))
     assert store.build_lists.stale_repositories() == []
 
 
@@ -261,7 +263,7 @@ def test_a_deleted_project_leaves_its_repositories(store: Store, root: User, pro
     assert [found.id for found in store.projects.to_remove()] == [project.id]
     store.projects.remove(project)
     assert store.platforms.projects_of(ground.repository, ALL) == []
-    assert store.platforms.repository(ground.repository.id).is_stale
+    assert store.platforms.repository(ground.repository.id).stale == 1
 
 
 # -- architectures ---------------------------------------------------------------------------------------------------

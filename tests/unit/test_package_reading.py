@@ -289,11 +289,10 @@ def test_what_a_distribution_needs_of_python(tmp_path: Path) -> None:
         "a.whl": wheel(Requires_Python=">=3.8,<4"),
         "a.tar.gz": sdist(Requires_Python=">=3.8,<4"),
         "b.whl": wheel(),
-        "c.whl": b"broken",
     }.items():
         (tmp_path / name).write_bytes(content)
     said = {path.name: reading.requires_python(path) for path in tmp_path.iterdir()}
-    assert said == {"a.whl": ">=3.8,<4", "a.tar.gz": ">=3.8,<4", "b.whl": None, "c.whl": None}
+    assert said == {"a.whl": ">=3.8,<4", "a.tar.gz": ">=3.8,<4", "b.whl": None}
 
 
 # -- the tools -------------------------------------------------------------------------------------------------------
