@@ -139,9 +139,15 @@ def test_adding_and_removing_what_is_not_there(project: object, shared: Farm) ->
 
 
 def test_hidden_projects_of_one_are_not_seen_by_others(farm: Farm) -> None:
+    """Nor do they make pages shorter."""
     farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": farm.ids.secret_tools})
     assert projects(farm, farm.ids.contrib, "ivan") == ["ivan/secret_tools"]
     assert projects(farm, farm.ids.contrib, "petr") == []
+    number = farm.ivan.made("projects.json", "project", name="tools", visibility="open")
+    farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": number})
+    path = f"repositories/{farm.ids.contrib}/projects.json?per_page=1"
+    assert [item["id"] for item in farm.petr.get(path).json()["projects"]] == [number]
+    assert farm.petr.get(f"{path}&page=2").json()["projects"] == []
 
 
 # -- the lock -------------------------------------------------------------------------------------------------------
