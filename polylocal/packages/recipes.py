@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
+from polylocal.errors import InvalidPolyaxonfile
+from polylocal.polyaxonfile import reader
 
 FILE = ".abf.yml"
 MOST_BYTES = 1 << 18  # of that file
@@ -66,9 +67,10 @@ def sources(text: str | None) -> Mapping[str, str]:
 
 def _said(text: str | None) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(text or "")
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{FILE} is no YAML: {' '.join(str(error).split())}") from error
+        found = reader.load(text or "")
+    except InvalidPolyaxonfile as error:
+        words = error.problems[0].replace("The polyaxonfile", "it")
+        raise ValueError(f"{FILE} is no YAML: {' '.join(words.split())}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):

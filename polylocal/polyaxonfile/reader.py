@@ -48,6 +48,15 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
     return merged, lines if len(parts) == 1 else {}
 
 
+def load(text: str) -> object:
+    """A text in YAML as plain data, within the bounds that a polyaxonfile has. Raises InvalidPolyaxonfile."""
+    if len(text) > MAX_TEXT:
+        raise InvalidPolyaxonfile([f"The polyaxonfile has {len(text)} characters, more than {MAX_TEXT}."])
+    found, _ = _read_yaml(text)
+    _check_size(found)
+    return found
+
+
 def line_of(path: Path, lines: Lines) -> int | None:
     """The line of a path, or of the nearest part of it that stands in the text."""
     while path and path not in lines:
@@ -64,6 +73,10 @@ def _read_text(text: str) -> tuple[object, Lines]:
                 continue  # another notation, or none: YAML's error message is the best of the three
             _check_size(found)
             return found, _lines_or_none(text)
+    return _read_yaml(text)
+
+
+def _read_yaml(text: str) -> tuple[object, Lines]:
     try:
         return _load_yaml(text)
     except yaml.MarkedYAMLError as error:

@@ -159,15 +159,16 @@ class Platforms:
             )
             forget_published(db, "save_to_repository_id = ? and project_id = ?", (repository.id, project.id))
 
-    def projects_of(self, repository: Repository, page: Page) -> list[int]:
-        """Ids, in their order."""
+    def projects_of(self, repository: Repository, user: User, page: Page) -> list[int]:
+        """Ids of those that a user may read, in their order."""
         query = (
             "select h.project_id from repository_projects h join projects p on p.id = h.project_id"
             " where h.repository_id = ? and p.deleted_at is null and p.archived_at is null"
-            " order by h.project_id limit ? offset ?"
+            " and (? or p.is_public or p.user_id = ?) order by h.project_id limit ? offset ?"
         )
+        values = (repository.id, user.is_superuser, user.id, page.limit, page.offset)
         with self._database.read() as db:
-            return [row["project_id"] for row in db.execute(query, (repository.id, page.limit, page.offset))]
+            return [row["project_id"] for row in db.execute(query, values)]
 
     def has_project(self, repository: Repository, project_id: int) -> bool:
         query = "select 1 from repository_projects where repository_id = ? and project_id = ?"

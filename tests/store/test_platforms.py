@@ -199,11 +199,11 @@ def test_a_project_is_added_and_removed_as_often_as_one_likes(store: Store, root
     store.platforms.add_project(repository, project)
     assert store.platforms.holding(project) == [repository]
     assert store.platforms.has_project(repository, project.id)
-    assert store.platforms.projects_of(repository, ALL) == [project.id]
+    assert store.platforms.projects_of(repository, root, ALL) == [project.id]
     for _ in range(2):
         store.platforms.remove_project(repository, project)
         assert not store.platforms.has_project(repository, project.id)
-        assert store.platforms.projects_of(repository, ALL) == []
+        assert store.platforms.projects_of(repository, root, ALL) == []
 
 
 def test_a_second_repository_of_the_same_platform_is_refused(store: Store, root: User, project: Project) -> None:
@@ -262,7 +262,7 @@ def test_a_deleted_project_leaves_its_repositories(store: Store, root: User, pro
     store.runs.remove(ground.run(made))
     assert [found.id for found in store.projects.to_remove()] == [project.id]
     store.projects.remove(project)
-    assert store.platforms.projects_of(ground.repository, ALL) == []
+    assert store.platforms.projects_of(ground.repository, root, ALL) == []
     assert store.platforms.repository(ground.repository.id).stale == 1
 
 

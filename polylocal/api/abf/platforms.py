@@ -213,12 +213,9 @@ def _named_project(ask: Ask) -> Project:
 def projects_of(ask: Ask) -> Json:
     repository, platform = _repository(ask)
     ask.need(ask.may_see(platform))
-    found = (ask.store.projects.by_id(number) for number in ask.store.platforms.projects_of(repository, ask.page))
-    blocks = [
-        shapes.project_block(project, ask.store.users.by_id(project.user_id), ask.base)
-        for project in found
-        if ask.may_read(project)
-    ]
+    numbers = ask.store.platforms.projects_of(repository, ask.user, ask.page)
+    found = [ask.store.projects.by_id(number) for number in numbers]
+    blocks = [shapes.project_block(item, ask.store.users.by_id(item.user_id), ask.base) for item in found]
     held = {**shapes.repository_name(repository), "projects": blocks}  # where clients look for them
     return {"repository": held, "projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
 
