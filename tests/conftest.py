@@ -22,6 +22,20 @@ hypothesis_settings.register_profile("long", max_examples=20_000, deadline=None,
 hypothesis_settings.load_profile("moderate")
 
 
+# folders whose files take minutes: first, so that the processes that share the tests come to their end together
+_LONG = ("crash", "clients", "e2e", "ui")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files before short ones; within a file nothing changes."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return _LONG.index(folder) if folder in _LONG else len(_LONG)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the person who runs the tests reaches them; the engine's address and its images do."""

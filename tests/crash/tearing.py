@@ -54,11 +54,15 @@ class TearingProxy:
             return
 
         async def end() -> None:
+            self._refuses = True
             self._server.close()
+            await asyncio.sleep(0)  # what was taken in already is begun
             self._cut(1.0)
-            for pipe in self._pipes:
-                pipe.cancel()
-            await asyncio.gather(*self._pipes, return_exceptions=True)
+            if self._pipes:  # not cancelled at once: one that is just connecting would leave its connection to nobody
+                _, late = await asyncio.wait(self._pipes, timeout=5)
+                for pipe in late:
+                    pipe.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
             await asyncio.sleep(0.05)  # transports close in the loop's next rounds
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)

@@ -189,3 +189,12 @@ def supervise(rig: Rig) -> Iterator[Supervise]:
 def records(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.INFO)
     return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[None]:
+    """An engine in memory does at once what it is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LOOK_S", "SETTLE_S", "SIGNAL_S"):
+            patch.setattr(execution, name, 0.02)
+        yield

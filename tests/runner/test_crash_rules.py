@@ -9,16 +9,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polylocal.runner import execution
 from polylocal.runner.engine.fake import FakeEngine
 from polylocal.runner.execution import Execution
 from polylocal.settings import load
 from polylocal.store import Store
 
 from .conftest import Rig
+
+pytestmark = pytest.mark.usefixtures("hasty")
 
 COMMANDS = ["true", "exit 3", "echo a; echo b >&2; sleep 0.02; printf c", "echo x; sleep 0.05; echo y; exit 1"]
 
@@ -86,7 +88,6 @@ def until_done(rig: Rig, pk: int, deaths: list[tuple[int, bool]]) -> int:
     deaths=st.lists(st.tuples(st.integers(1, 45), st.booleans()), max_size=4),
 )
 def test_a_job_survives_its_daemon(command: str, max_restarts: int, deaths: list[tuple[int, bool]]) -> None:
-    execution.LOOK_S = 0.02
     with tempfile.TemporaryDirectory() as folder:
         rig = fresh_rig(folder)
         undisturbed = rig.run(rig.submit(command, environment={"max_restarts": max_restarts}))

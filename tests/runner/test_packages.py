@@ -25,7 +25,6 @@ from polylocal.api.abf import making
 from polylocal.errors import EngineError
 from polylocal.packages import repositories
 from polylocal.packages.repositories import Shelf
-from polylocal.runner import execution
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild
@@ -642,6 +641,7 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
             PackageBuild(yard.ground.run(made), yard.rig.tools(engine, Mortal(yard.rig.store, countdown, after)))()
 
 
+@pytest.mark.usefixtures("hasty")
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     code=st.sampled_from([0, 5, 1]),
@@ -649,7 +649,6 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
     deaths=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=4),
 )
 def test_a_package_build_survives_its_daemon(code: int, refusals: int, deaths: list[tuple[int, bool]]) -> None:
-    execution.LOOK_S = 0.02
     with tempfile.TemporaryDirectory() as folder:
         yard = Yard(crash_rules.fresh_rig(folder))
         yard.engine.refusals = ["not now"] * refusals
