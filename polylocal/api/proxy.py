@@ -55,6 +55,7 @@ _ABOUT_US = frozenset({"authorization", "cookie", "host"})
 _OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
 _OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
 _PATIENCE_S = 120  # after its build and start a program may take so long until it listens
+_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
 _STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
 
 
@@ -146,7 +147,9 @@ class Proxy:
         url = f"http://127.0.0.1:{run.port}{self._inner_path(request, scope, run)}"
         headers = [*_passed_on(request), ("host", request.headers.get("host", "localhost")), *self._key(run)]
         try:
-            answer = await self._asked(request, url, headers)
+            answer = await self._asked(
+                request, url, headers, _PARTS_TRIES if _is_part(request) and _is_young(run) else 2
+            )
         except httpx2.RequestError as error:
             # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
             if request.method in _WITHOUT_EFFECT and _is_young(run):
@@ -164,8 +167,8 @@ class Proxy:
         ]
         return passed
 
-    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]]) -> httpx2.Response:
-        """What the program answers. Raises httpx2.RequestError: it does not."""
+    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
+        """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
         import httpx2
 
         if self._client is None:
@@ -176,13 +179,16 @@ class Proxy:
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         body = request.stream() if has_body else None
         sent = self._client.build_request(request.method, url, headers=headers, content=body)
-        try:
-            return await self._client.send(sent, stream=True)
-        except httpx2.RequestError:
-            if request.method not in _WITHOUT_EFFECT or has_body:
-                raise
-        # a connection that was kept may have been closed at the other end just now
-        return await self._client.send(sent, stream=True)
+        left = tries if request.method in _WITHOUT_EFFECT and not has_body else 1
+        while True:
+            left -= 1
+            try:
+                return await self._client.send(sent, stream=True)
+            except httpx2.RequestError:
+                if left == 0:
+                    raise
+            # at first at once: a connection that was kept may have been closed at the other end just now
+            await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
 
     # -- websockets -----------------------------------------------------------------------------------------------
 
@@ -313,6 +319,11 @@ def _prefix(request: HTTPConnection, scope: Endpoint) -> str:
     values: Mapping[str, Any] = request.path_params
     path = scope.path.replace("{id:id}", "{id}")
     return path.format(**values)
+
+
+def _is_part(request: Request) -> bool:
+    """Whether a browser needs it for a page that it has: that page would be broken for good without it."""
+    return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")
 
 
 def _is_young(run: Run) -> bool:

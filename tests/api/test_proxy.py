@@ -620,6 +620,27 @@ def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store
         thread.join()
 
 
+def test_what_a_page_consists_of_is_waited_for(browser: httpx2.Client, start: Start) -> None:
+    """A browser that has the page asks for its parts once, and shows a broken page for good without one of them."""
+    with socket.socket() as slow:
+        slow.bind(("127.0.0.1", 0))
+        slow.listen(8)
+
+        def come_up() -> None:
+            for _ in range(3):
+                slow.accept()[0].close()
+            with slow.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\na {}\n")
+
+        thread = threading.Thread(target=come_up)
+        thread.start()
+        start(NOTEBOOK, Program(port=slow.getsockname()[1]))
+        answer = browser.get(f"{NOTEBOOK}/theme.css", headers={"Sec-Fetch-Dest": "style"})
+        assert (answer.status_code, answer.text) == (200, "a {}\n")
+        thread.join()
+
+
 # -- websockets -----------------------------------------------------------------------------------------------------
 
 Talk = Callable[..., ClientConnection]
