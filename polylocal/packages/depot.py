@@ -8,6 +8,7 @@ import re
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -82,8 +83,9 @@ class Depot:
     def sweep(self) -> None:
         """Remove what was being written when a process ended."""
         for path in self.folder.glob(f"{_NEW}*"):
-            if time.time() - path.stat().st_mtime > _WRITTEN_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it has come to its place meanwhile
+                if time.time() - path.stat().st_mtime > _WRITTEN_S:
+                    path.unlink()
 
     def forget(self, sha1: str) -> None:
         (self.folder / sha1).unlink(missing_ok=True)

@@ -47,12 +47,10 @@ class Code:
 
 def command(target: Target, code: Code) -> str:
     """A shell line. What can't be built is a line that says so and fails."""
-    if code.said is not None and len(code.said) > MOST_BYTES:
-        return _complaint(f"{FILE} has more than {MOST_BYTES} bytes")
     try:
         said = _said(code.said)
     except ValueError as error:
-        return _complaint(str(error))
+        return complaint(str(error))
     own = (said.get("build") or {}).get("command")
     return own or target.command or _default(target, code)
 
@@ -91,18 +89,18 @@ def _is_source(item: tuple[object, object]) -> bool:
 
 def _default(target: Target, code: Code) -> str:
     if target.kind == "deb":
-        return _DEB if code.has_debian else _complaint("there is no folder `debian` in the code")
+        return _DEB if code.has_debian else complaint("there is no folder `debian` in the code")
     if target.kind == "pypi":
         if not {"pyproject.toml", "setup.py"} & set(code.files):
-            return _complaint("there is neither pyproject.toml nor setup.py in the code")
+            return complaint("there is neither pyproject.toml nor setup.py in the code")
         # without a network nothing can be installed to build with: what the image has is used
         return _PYPI.format(isolated="" if target.has_network else " --no-build-isolation")
     specs = [name for name in code.files if name.endswith(".spec")]
     if len(specs) != 1:
-        return _complaint(f"there must be exactly one .spec file at the top of the code, not {len(specs)}")
+        return complaint(f"there must be exactly one .spec file at the top of the code, not {len(specs)}")
     return _RPM + shlex.quote(specs[0])
 
 
-def _complaint(why: str) -> str:
+def complaint(why: str) -> str:
     """A line that says what is wrong, where builds say such things, and fails."""
     return f"printf '%s\\n' {shlex.quote(f'nothing can be built: {why}')} >&2; exit 1"

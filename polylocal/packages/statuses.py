@@ -12,7 +12,6 @@ from enum import IntEnum
 
 from polylocal.statuses import NOT_DONE, STARTS, Status
 
-DEFAULT_TIME_LIVING_S = 43200
 TIME_LIVING_S = (600, 360_000)
 
 
@@ -99,7 +98,6 @@ TRANSITIONS = (
 )
 PUBLISHABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.TESTS_FAILED})
 REJECTABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED})
-CANCELABLE = frozenset({_B.PENDING, _B.STARTED})
 CONTAINABLE = frozenset({_B.COMPLETE, _B.TESTS_FAILED})
 CONTAINER_REQUESTS = frozenset({ContainerStatus.WAITING, ContainerStatus.FAILED})
 

@@ -22,6 +22,14 @@ def make_writable(folder: Path) -> None:
     folder.chmod(0o777)
 
 
+def open_to_all(folder: Path) -> None:
+    """The same of a folder with all that is in it: whatever user the image runs as works on it."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+    make_writable(folder)
+
+
 def foreign(folder: Path, uid: int) -> Iterator[Path]:
     """What in a folder (itself included) does not belong to `uid`; links are not followed."""
     if folder.lstat().st_uid != uid:

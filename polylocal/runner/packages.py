@@ -150,12 +150,12 @@ class PackageBuild(Execution):
                 self._say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
                 continue
             target = project / name
+            if target.is_dir() and not target.is_symlink():
+                self._say(f"{recipes.FILE}: {name} is a folder of the code: the file {sha1} is left out")
+                continue
             target.unlink(missing_ok=True)
             shutil.copyfile(stored, target)
-        for path in project.rglob("*"):
-            if not path.is_symlink():  # whatever user the image runs as works on it
-                path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
-        ownership.make_writable(project)
+        ownership.open_to_all(project)
         ownership.make_writable(work / "results")
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
@@ -265,12 +265,12 @@ class PackageBuild(Execution):
 
     def _harvest(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
         results = self._work / "results"
-        found = {entry.path: entry for entry in walk(results)} if results.is_dir() else {}
-        files = {path: self._kept(entry, staged) for path, entry in found.items() if entry.is_file}
+        found = walk(results) if results.is_dir() else ()
+        files = {entry.path: self._kept(entry, staged) for entry in found if entry.is_file}
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
-                packages = _packages(files, staged, results / DATA)
+                packages = _packages(files, staged)
             except ToolError as error:
                 self._say(str(error))
                 end = Outcome(Status.FAILED, str(error), {"reason": UNREADABLE, "exit_code": exit_code})
@@ -279,8 +279,7 @@ class PackageBuild(Execution):
         return end, Harvest(packages, [*self._main_log(staged), *others])
 
     def _kept(self, entry: Entry, staged: dict[str, Staged]) -> NewFile:
-        # opened by its path: the folders that the walk had open are closed by now, and the container is dead
-        with (self._work / "results" / entry.path).open("rb") as file:
+        with entry.open() as file:  # never over a link, even if a program should still be at work
             stored = staged[entry.path] = self._tools.depot.stage(file)
         return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
@@ -338,10 +337,10 @@ def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
     return mounts
 
 
-def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged], data: Path) -> list[NewPackage]:
+def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged]) -> list[NewPackage]:
     """By what the build says itself, or else by the names of its results. Raises ToolError."""
     if DATA in files:
-        return _told(files, data)
+        return _told(files, staged[DATA].path)
     packages: dict[str, NewPackage] = {}
     parts: dict[str, reading.Description] = {}
     for path, file in sorted(files.items()):

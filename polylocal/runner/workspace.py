@@ -20,10 +20,7 @@ def prepare(run: Run, tools: Tools) -> Path:
     folder = tools.home.work(run.uuid)
     if not folder.exists():
         tools.repository(run).checkout(run.commit, folder)
-    for path in folder.rglob("*"):
-        if not path.is_symlink():  # whatever user the image runs as works on it
-            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
-    ownership.make_writable(folder)
+    ownership.open_to_all(folder)
     return folder
 
 

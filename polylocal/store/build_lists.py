@@ -12,6 +12,7 @@ from polylocal import clock
 from polylocal.errors import NotFound
 from polylocal.packages import statuses
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.packages.versions import Version
 from polylocal.statuses import Status
 from polylocal.store import package_status
 from polylocal.store.database import Database
@@ -40,7 +41,6 @@ _SAME_KEY = (
     "l.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
     " and l.build_for_platform_id = :build_for_platform_id and l.arch_id = :arch_id"
 )
-Version = tuple[int | None, str, str]  # epoch, version, release
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ class BuildLists:
     def page(self, where: Where, page: Page) -> list[BuildList]:
         """The last changed first."""
         conditions = " and ".join([_VISIBLE, *where.conditions])
-        joins = (
-            "join repositories t on t.id = l.save_to_repository_id join platforms s on s.id = t.platform_id"
-            " join users o on o.id = j.user_id"
-        )
+        joins = "join repositories t on t.id = l.save_to_repository_id join platforms s on s.id = t.platform_id"
         query = f"{_SELECT} {joins} where {conditions} order by l.updated_at desc, l.run_pk desc limit ? offset ?"
         return self._many(query, (*where.values, page.limit, page.offset))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.packages.statuses import BuildStatus
 from polylocal.store.database import Database
 from polylocal.store.queries import Page
 from polylocal.store.rows import Arch, Platform, Project, Repository, User, row_of, rows_of
@@ -212,8 +213,12 @@ def _update(db: sqlite3.Connection, table: str, row_id: int, row: Mapping[str, A
 
 
 def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:
-    """What these build lists have published is to leave its repository. In the caller's transaction."""
-    lying = f"build_lists where published_into is not null and {condition}"
+    """What these build lists have published is to leave its repository. In the caller's transaction.
+
+    What is being published counts: a process that ended may have written it, and not have told so.
+    """
+    lies = f"(published_into is not null or status = {int(BuildStatus.PUBLISHING)})"
+    lying = f"build_lists where {lies} and {condition}"
     stale = f"update repositories set stale = stale + 1 where id in (select save_to_repository_id from {lying})"
     db.execute(stale, values)
     db.execute(f"update build_lists set published_into = null where run_pk in (select run_pk from {lying})", values)

@@ -275,17 +275,19 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     kept = yard.rig.tools().depot.keep(io.BytesIO(content))
     yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
-    commit = yard.rig.upload({".abf.yml": said, "setup.py": "of git"})
+    said += f"  docs: {sha1(content)}\n"
+    commit = yard.rig.upload({".abf.yml": said, "setup.py": "of git", "docs/index": "of git"})
     seen: dict[str, bytes] = {}
 
     def look(plan: ContainerPlan) -> None:
-        seen.update({path.name: path.read_bytes() for path in host(plan, PROJECT).iterdir()})
+        seen.update({path.name: path.read_bytes() for path in host(plan, PROJECT).iterdir() if path.is_file()})
         (host(plan, PROJECT) / "big.tar.xz").write_bytes(b"changed by the build")
 
     made = yard.build(yard.engine.does(look), commit_hash=commit)
     assert made.status == 0
     assert seen == {".abf.yml": said.encode(), "setup.py": content, "big.tar.xz": content}
     assert f"the file store has no file {'f' * 40}: lost.tar.xz is left out" in yard.log(made)
+    assert "docs is a folder of the code" in yard.log(made)
     path = yard.rig.tools().depot.path(sha1(content))
     assert path
     assert path.read_bytes() == content

@@ -342,6 +342,30 @@ def test_a_crash_before_it_could_be_told_does_it_again(
     assert len(list(press.folder().parent.iterdir())) == 2
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_project_that_leaves_after_such_a_crash_leaves_nothing(
+    press: Press, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    def die(*about: object) -> bool:
+        raise Killed
+
+    other = press.waiting(press.wheel("b"), project=press.project("other"))
+    press.publish()
+    press.waiting(press.wheel("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(press.lists, "set_published", die)
+        with pytest.raises(Killed):
+            press.publish()
+    assert lying(press.folder()) == {file("a"), file("b")}
+    if is_deleted:
+        press.rig.store.projects.delete(press.rig.project)
+    else:
+        press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    press.publish()
+    assert press.status(other) == [6000]
+    assert lying(press.folder()) == {file("b")}
+
+
 def test_a_project_that_leaves_takes_its_packages_along(press: Press) -> None:
     other = press.project("other")
     press.waiting(press.wheel("a"), as_source(press.wheel("src"), "1", ""))

@@ -71,12 +71,11 @@ def test_only_codes_that_the_client_knows_are_there() -> None:
 
 
 def test_what_may_be_asked_for_and_when() -> None:
-    assert {2000, 3000} == statuses.CANCELABLE
+    assert {2000, 3000} == statuses.sources(BuildStatus.CANCELING)
     assert {0, 8000, 11000} == statuses.PUBLISHABLE
     assert {0, 8000} == statuses.REJECTABLE
     assert {0, 11000} == statuses.CONTAINABLE
     assert {4000, 8000} == statuses.CONTAINER_REQUESTS
-    assert statuses.DEFAULT_TIME_LIVING_S == 43200
     assert statuses.TIME_LIVING_S == (600, 360_000)
 
 

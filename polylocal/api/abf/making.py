@@ -43,17 +43,11 @@ def create(ask: Ask) -> Json | Response:
     wanted = _wanted(ask, said)
     _check_rights(ask, wanted)
     _check(ask, wanted, said)
-    if wanted.problems:
+    project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
+    platform, commit = wanted.platform, wanted.commit
+    if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
         return refused(_SUBJECT, "BuildList has not been created", *wanted.problems)
-    project, arch, build_for, save_to, platform = (
-        _there(wanted.project),
-        _there(wanted.arch),
-        _there(wanted.build_for),
-        _there(wanted.save_to),
-        _there(wanted.platform),
-    )
     ask.services.check_room()
-    commit = wanted.commit or ""
     auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
     values = {
         "save_to_repository_id": save_to.id,
@@ -80,12 +74,6 @@ def create(ask: Ask) -> Json | Response:
     run = NewRun(Kind.PACKAGE, config=config, resources=_resources(ask.services.settings), code_id=reference.id)
     made = ask.store.build_lists.create(project, ask.user, run, values)
     return done(_SUBJECT, made.id, "BuildList has been created successfully")
-
-
-def _there(found: Any) -> Any:
-    if found is None:
-        raise RuntimeError("a build list without all that it needs was not refused")
-    return found
 
 
 def _wanted(ask: Ask, said: Json) -> _Wanted:
@@ -196,18 +184,7 @@ def _extra_params(value: object) -> dict[str, str]:
 
 def _config(build_for: Platform, code: Code, commit: str, settings: Settings) -> Json:
     """What is run in which image: found out once, so that a build that is begun again is the same build."""
-    files = code.files(commit)
-    said = None
-    if recipes.FILE in files:
-        size = code.size(commit, recipes.FILE)
-        # one that is too long is not read, and its length alone says so
-        said = (
-            "#" * (recipes.MOST_BYTES + 1)
-            if size > recipes.MOST_BYTES
-            else code.read(commit, recipes.FILE).decode("utf-8", "replace")
-        )
-    target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
-    command = recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said))
+    command = _command(build_for, code, commit)
     config: Json = {
         "run": {"cmd": command},
         "build": {"image": build_for.build_image or recipes.IMAGES[build_for.distrib_type or "dnf"]},
@@ -216,6 +193,17 @@ def _config(build_for: Platform, code: Code, commit: str, settings: Settings) ->
     }
     resources = _resources(settings)
     return {**config, "environment": {"resources": resources}} if resources else config
+
+
+def _command(build_for: Platform, code: Code, commit: str) -> str:
+    files = code.files(commit)
+    said = None
+    if recipes.FILE in files:
+        if code.size(commit, recipes.FILE) > recipes.MOST_BYTES:
+            return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
+        said = code.read(commit, recipes.FILE).decode("utf-8", "replace")
+    target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
+    return recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said))
 
 
 def _resources(settings: Settings) -> Json | None:
