@@ -45,16 +45,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def _past_themes(page: Page) -> None:
-    """JupyterLab asks about a theme that did not come, which on a very busy machine happens at times: a person goes on
-    without it, and it says why in the test's output."""
-    dialog = page.locator(".jp-Dialog", has_text="Error Loading Theme")
-
-    def go_on() -> None:
-        print(f"without its theme: {dialog.first.inner_text()!r}")
-        dialog.locator("button.jp-mod-accept").first.click()
-
-    page.add_locator_handler(dialog, go_on)
+def _tell(page: Page) -> None:
+    """What did not come stands in the output of a test that fails: the page itself only says that something did not."""
+    page.on("requestfailed", lambda asked: print(f"{page.url}: {asked.method} {asked.url}: {asked.failure}"))
 
 
 @pytest.fixture
@@ -66,7 +59,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
         context = browser.new_context(viewport={"width": 1200, "height": 900})
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
-        context.on("page", _past_themes)
+        context.on("page", _tell)
         return context.new_page()
 
     yield visit
