@@ -111,7 +111,7 @@ def test_conditions_are_all_to_hold(ground: Ground) -> None:
 
     assert listed("l.status = ?", values=(0,)) == {first.id, second.id}
     assert listed("l.status = ?", "j.name = ?", values=(0, "other")) == {second.id}
-    assert listed("s.name = ?", "o.username = 'root'", values=("cocos",)) == {first.id, second.id, third.id}
+    assert listed("s.name = ?", "j.user_id = r.user_id", values=("cocos",)) == {first.id, second.id, third.id}
     assert listed("r.user_id <> ?", values=(ground.user.id,)) == set()
     assert listed("t.id = ?", "l.arch_id = ?", values=(ground.repository.id, ground.arch.id)) == {1, 2, 3}
 

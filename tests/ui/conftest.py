@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ProxySettings, expect, sync_playwright
 from support import start_daemon, sweep
 
 from polylocal.store import Store
+from ui import quiet
 from ui.site import Site, Visitor
 
 PATIENCE_MS = 120_000  # for a slow machine: whoever waits goes on as soon as the page is there
@@ -32,15 +35,20 @@ def site(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Without one these tests fail; scripts/ensure-browser makes one where it may."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = os.environ.get("POLYLOCAL_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.fail("tests of pages need a browser: scripts/ensure-browser finds or installs one")
+    launcher = tmp_path_factory.mktemp("browser") / "chromium"
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join((sys.executable, quiet.__file__, found))} "$@"\n')
+    launcher.chmod(0o755)
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        # Playwright leaves loopback addresses out of a proxy, unless told so
+        proxy: ProxySettings = {"server": quiet.PROXY_URL, "bypass": "<-loopback>"}
+        browser = playwright.chromium.launch(executable_path=launcher, args=CHROMIUM_FLAGS, proxy=proxy)
         yield browser
         browser.close()
 
