@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
 
 def now() -> str:
@@ -27,6 +29,15 @@ def parse(text: str) -> datetime:
 
 def seconds_between(earlier: str, later: str) -> float:
     return (parse(later) - parse(earlier)).total_seconds()
+
+
+@cache
+def boot_id() -> str | None:
+    """Another one after each start of this machine; None where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
+    except OSError:
+        return None
 
 
 def uptime_s() -> float:

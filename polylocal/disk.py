@@ -14,6 +14,8 @@ from pathlib import Path
 _LOOK_S = 1.0  # a look is good for this long
 # what a disk says that has no room, or that can't be written any more: nobody's fault in here, and it may pass
 _TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_LEAST_FILES = 1000  # that can still be made
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,14 @@ class Disk:
     def _look(self) -> str | None:
         try:
             free_mib = self.free_mib()
+            files = os.statvfs(self._folder)
         except OSError as error:
             return f"The disk of {self._folder} can't be looked at: {error.strerror or error}."
+        if files.f_files and files.f_favail < _LEAST_FILES:  # some file systems do not count them
+            return (
+                f"The disk of {self._folder} has room for {files.f_favail} more files, and nothing new begins below"
+                f" {_LEAST_FILES}. `polylocal gc` makes room."
+            )
         if free_mib >= self._min_free_mib:
             return None
         return (
@@ -66,6 +74,11 @@ class Disk:
 def is_trouble(error: OSError) -> bool:
     """Whether an error is the disk's own, and not that of what was asked."""
     return error.errno in _TROUBLE
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether this process, or the machine, has no descriptor or no memory left: that passes as well."""
+    return error.errno in _NONE_LEFT
 
 
 def size_of(path: Path) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 MAX_DEPTH = 500  # folders in each other that are walked
 MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
 MAX_PATH = 4096
+MAX_STEPS = 20_000  # folders opened on the way to one file: a `..` goes there from the top
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
 _FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
 _IS_LINK = (errno.ELOOP, errno.EMLINK)  # the second is FreeBSD's
@@ -70,11 +71,14 @@ def open_inside(folder: Path, path: str) -> int:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     tops = {str(folder), os.path.realpath(folder)}
     here: list[str] = []  # plain folders all of them
-    ahead, links = path.split("/")[::-1], 0
+    ahead, links, steps = path.split("/")[::-1], 0, MAX_STEPS
     at = os.open(folder, _READ | os.O_DIRECTORY)
     try:
         while ahead:
             part = ahead.pop()
+            steps -= len(here) if part == ".." else 1
+            if steps < 0:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             if part == ".." and not here:
                 raise LeadsOut(path)
             if part == "..":

@@ -6,38 +6,42 @@ The length stays, so that positions in a log mean the same as in what the engine
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Iterable
-from urllib.parse import quote
+import json
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 LEAST_HIDDEN = 8  # characters: a shorter value is a word that others use too, and is not hidden
 
 
+Span = tuple[int, int]  # from, and up to but not including
+
+
 class Mask:
-    """Hides values line by line, also as base64 or in a URL; shorter ones than `LEAST_HIDDEN` are left alone."""
+    """Hides values line by line, also as base64, in a URL or in JSON; what is shorter than `LEAST_HIDDEN` stays."""
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value) if len(form) >= LEAST_HIDDEN}
-        parts = sorted(forms, key=len, reverse=True)  # the longest first: no rest of one stays
-        self._pattern = re.compile(b"|".join(map(re.escape, parts))) if parts else None
-        self._beginnings = {part[:length] for part in parts for length in range(1, len(part))}
-        self._longest = len(parts[0]) if parts else 0
+        self._forms = sorted(forms, key=len, reverse=True)
 
     def __bool__(self) -> bool:
-        return self._pattern is not None
+        return bool(self._forms)
 
     def hide(self, data: bytes) -> bytes:
-        return self._pattern.sub(lambda found: b"*" * len(found[0]), data) if self._pattern else data
+        return painted(data, self.spans(data))
 
-    def certain(self, data: bytes) -> int:
-        """How many bytes of `data` can be judged: what comes after may be the beginning of a value, or of a longer one,
-        whose rest has not come yet."""
-        room = min(len(data), self._longest - 1)
-        cut = len(data) - next((n for n in range(room, 0, -1) if data[-n:] in self._beginnings), 0)
-        for found in self._pattern.finditer(data) if self._pattern else ():
-            if found.start() < cut < found.end():
-                return found.start()
-        return cut
+    def spans(self, data: bytes) -> list[Span]:
+        """Where values stand, in order; those that share bytes are one."""
+        found = sorted((at, at + len(form)) for form in self._forms for at in _places(form, data))
+        joined: list[Span] = []
+        for start, end in found:
+            if joined and start < joined[-1][1]:
+                start, end = joined[-1][0], max(end, joined.pop()[1])
+            joined.append((start, end))
+        return joined
+
+    def open_from(self, data: bytes) -> int:
+        """Where in `data` the beginning of a value may stand whose rest has not come yet; its length if nowhere."""
+        return len(data) - max((_begun(form, data) for form in self._forms), default=0)
 
 
 class Masked:
@@ -46,25 +50,80 @@ class Masked:
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._held = b""
+        self._hidden = 0  # so many bytes at the begin of what is held belong to a value that was seen whole
 
     def __call__(self, data: bytes) -> bytes:
         if not self._mask:
             return data
         whole = self._held + data
-        cut = self._mask.certain(whole)
+        spans = [(0, self._hidden), *self._mask.spans(whole)]
+        cut = self._mask.open_from(whole)
         self._held = whole[cut:]
-        return self._mask.hide(whole[:cut])
+        self._hidden = max(0, *(end - cut for start, end in spans if start < cut or start == 0))
+        return painted(whole, spans)[:cut]
 
     def rest(self) -> bytes:
         """What was held back, when nothing more comes."""
-        held, self._held = self._held, b""
-        return self._mask.hide(held)
+        held = painted(self._held, [(0, self._hidden), *self._mask.spans(self._held)])
+        self._held, self._hidden = b"", 0
+        return held
 
 
-def _forms(value: str) -> Iterable[bytes]:
-    whole = value.strip().encode()
-    yield from (line.strip() for line in whole.splitlines())
-    yield base64.b64encode(value.encode()).rstrip(b"=")
-    yield base64.b64encode(whole).rstrip(b"=")
-    if b"\n" not in whole:
-        yield quote(whole, safe="").encode()
+def painted(data: bytes, spans: Iterable[Span]) -> bytes:
+    """The same with an asterisk for each byte within the spans."""
+    hidden = bytearray(data)
+    for start, end in spans:
+        hidden[start:end] = b"*" * (end - start)
+    return bytes(hidden)
+
+
+def _places(form: bytes, data: bytes) -> Iterator[int]:
+    """Everywhere that it stands, also where it overlaps itself."""
+    at = data.find(form)
+    while at >= 0:
+        yield at
+        at = data.find(form, at + 1)
+
+
+def _begun(form: bytes, data: bytes) -> int:
+    """How many bytes at the end of `data` are the beginning of `form`, and not all of it: the most that can be."""
+    tail = data[-(len(form) - 1) :]
+    at = tail.find(form[:1])
+    while at >= 0:
+        if form.startswith(tail[at:]):
+            return len(tail) - at
+        at = tail.find(form[:1], at + 1)
+    return 0
+
+
+def _forms(value: str) -> Iterator[bytes]:
+    """How programs write a value: as it is, line by line, and in what goes over a line."""
+    whole = value.strip()
+    yield from (line.strip().encode() for line in whole.splitlines())
+    for text in {value, whole}:
+        yield from _in_base64(text.encode())
+        yield json.dumps(text)[1:-1].encode()
+        yield json.dumps(text, ensure_ascii=False)[1:-1].encode()
+    if "\n" not in whole:
+        for quoted in (quote(whole, safe=""), quote(whole), quote_plus(whole)):
+            yield quoted.encode()
+            yield _with_small_digits(quoted).encode()
+
+
+def _in_base64(raw: bytes) -> Iterator[bytes]:
+    """Also behind one or two bytes of something else, as in `user:value`: what of it is the value's alone."""
+    for before in range(3):
+        first = (0, 2, 3)[before]
+        digits = base64.b64encode(b"\0" * before + raw).rstrip(b"=")
+        inside = digits[first : len(digits) - (1 if (before + len(raw)) % 3 else 0)]
+        for form in (inside, digits) if before == 0 else (inside,):
+            yield form
+            yield form.translate(_URL_SAFE)
+
+
+def _with_small_digits(quoted: str) -> str:
+    first, *others = quoted.split("%")
+    return "%".join([first, *(other[:2].lower() + other[2:] for other in others)])
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from polylocal.client import Client, Json
 from polylocal.errors import NotFound
 
 _BASE = "/api/v1"
+_PAGE = 100
+_NO_BUILD_LIST = "there is no build list {}; `polylocal package ls --all` lists what there is"
 
 
 class PackagesClient:
@@ -24,12 +29,19 @@ class PackagesClient:
 
     def platform(self, name: str) -> Json:
         """With the personal ones. Raises NotFound."""
-        found = self._get("search", type="platforms", query=name, per_page="100")["results"]["platforms"]
-        number = next((item["id"] for item in found if item["name"].lower() == name.lower()), None)
-        if number is None:
-            raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists what there is")
-        shown: Json = self._get(f"platforms/{number}")["platform"]
-        return shown
+        for item in self._named_like(name):
+            if item["name"].lower() == name.lower():
+                shown: Json = self._get(f"platforms/{item['id']}")["platform"]
+                return shown
+        raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists what there is")
+
+    def _named_like(self, name: str) -> Iterator[Json]:
+        for page in count(1):
+            asked = {"type": "platforms", "query": name, "per_page": str(_PAGE), "page": str(page)}
+            found: list[Json] = self._get("search", **asked)["results"]["platforms"]
+            yield from found
+            if len(found) < _PAGE:
+                return
 
     def create_platform(self, values: Json) -> Json:
         return self._made("POST", "platforms", platform=values)
@@ -66,7 +78,8 @@ class PackagesClient:
 
     def project(self, owner: str, name: str) -> Json:
         """Raises NotFound."""
-        found = self._get("projects/get_id", owner=owner, name=name)["project"]
+        with _said(f"there is no project `{owner}/{name}`"):
+            found = self._get("projects/get_id", owner=owner, name=name)["project"]
         shown: Json = self._get(f"projects/{found['id']}")["project"]
         return shown
 
@@ -83,12 +96,14 @@ class PackagesClient:
         return self._list("build_lists", "build_lists", per_page=str(limit), **asked)
 
     def build_list(self, number: int) -> Json:
-        shown: Json = self._get(f"build_lists/{number}")["build_list"]
+        with _said(_NO_BUILD_LIST.format(number)):
+            shown: Json = self._get(f"build_lists/{number}")["build_list"]
         return shown
 
     def act(self, number: int, action: str) -> str:
         """cancel, publish, create_container, reject_publish. Returns the server's words."""
-        said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
+        with _said(_NO_BUILD_LIST.format(number)):
+            said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
         return said
 
     def log(self, number: int, offset: int = 0) -> bytes:
@@ -114,3 +129,12 @@ class PackagesClient:
 
     def _send(self, method: str, path: str, **body: Any) -> Json:
         return self._client.json(method, f"{_BASE}/{path}.json", json=body)
+
+
+@contextmanager
+def _said(words: str) -> Iterator[None]:
+    """The server only says that something is not there; these words say what."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(words) from error

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import threading
 from collections import defaultdict
@@ -14,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.unpacking import Limits, unpack
+from polylocal.unpacking import Limits, unpack, unpack_code
 
 BRANCH = "master"
 FETCH_S = 600  # seconds that fetching someone else's repository may take
@@ -25,10 +24,9 @@ FETCH_S = 600  # seconds that fetching someone else's repository may take
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 _HASH = re.compile(r"[0-9a-f]{40}")
+_MOST_NAME = 4096  # characters of what names a commit
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
-# what git itself has packed leads nowhere else; Python before 3.11.4 knows no filter
-_FILTER: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -93,8 +91,9 @@ class Repository:
         if not self.exists:
             return []
         form = "%(objecttype) %(objectname) %(*objectname) %(refname)"
-        listed = self._git("for-each-ref", f"--format={form}", "refs/heads", "refs/tags")
-        return [_ref(line) for line in listed.splitlines()]
+        listed = self._run("for-each-ref", f"--format={form}", "refs/heads", "refs/tags").stdout
+        # names are bytes to git, and may hold what Unicode calls the end of a line
+        return [_ref(line) for line in listed.decode("utf-8", "replace").split("\n") if line]
 
     def upload(self, archive: BinaryIO, author: str, limits: Limits | None = None) -> str:
         """Make an uploaded tar the newest commit, and return its 40 hex digits.
@@ -144,8 +143,7 @@ class Repository:
             with tempfile.TemporaryFile() as file:
                 self.archive(commit, file)
                 file.seek(0)
-                with tarfile.open(fileobj=file) as tar:
-                    tar.extractall(new, **_FILTER)
+                unpack_code(file, new)
         new.rename(folder)
 
     def fetch(self, url: str, protocols: str, *, with_keys: bool = True) -> str:
@@ -171,7 +169,7 @@ class Repository:
         if not with_keys:
             mine = {name: value for name, value in mine.items() if _LEADS(name)} | ENVIRONMENT
         environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
-        environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": _SSH if with_keys else _SSH_WITHOUT_KEYS}
         arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
         try:
             done = subprocess.run(
@@ -188,7 +186,7 @@ class Repository:
 
     def resolve(self, treeish: str) -> str | None:
         """The commit that a branch, tag or (short) hash names; None if there is none."""
-        if not self.exists or treeish.startswith("-") or "\0" in treeish:
+        if not self.exists or treeish.startswith("-") or "\0" in treeish or len(treeish) > _MOST_NAME:
             return None
         if treeish in ("HEAD", BRANCH) and (newest := self._newest()):
             return newest
@@ -324,6 +322,12 @@ class Repository:
 
 # which of git's variables say how to reach others, not where this repository is
 _REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
+
+_SSH = "ssh -o BatchMode=yes"
+# ssh looks for keys in the home of who runs it, whatever HOME says
+_SSH_WITHOUT_KEYS = (
+    f"{_SSH} -F /dev/null -o PubkeyAuthentication=no -o HostbasedAuthentication=no -o GSSAPIAuthentication=no"
+)
 
 # which variables say how to get out of this machine, and nothing of who one is
 _LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match

@@ -11,6 +11,7 @@ from pathlib import Path
 from polylocal.disk import write_private
 from polylocal.errors import InvalidInput, NotFound
 
+MOST = 64 * 1024  # characters of a value: a variable holds no more than twice that
 _NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -48,6 +49,8 @@ class Vault:
                 raise InvalidInput([f"`{key}` can't be the name of a variable: letters, digits and underscores."])
             if not value or "\0" in value:
                 raise InvalidInput([f"The value of `{key}` is empty, or holds a zero byte."])
+            if len(value) > MOST:
+                raise InvalidInput([f"The value of `{key}` has more than {MOST} characters."])
         path = self._path(user, name)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -111,10 +111,21 @@ def sweep(address: str, installation: str) -> None:
         engine.remove(found.id)
     engine.close()
     client = docker.DockerClient(base_url=address)
-    # the low-level list: `images.list` asks for each again, and one that goes meanwhile is an error
-    for image in client.api.images(filters={"label": f"{IMAGE_LABEL}={installation}"}):
-        with suppress(docker.errors.ImageNotFound):
-            client.api.remove_image(image["Id"], force=True)
+
+    def is_swept() -> bool:
+        # the low-level list: `images.list` asks for each again, and one that goes meanwhile is an error
+        for image in client.api.images(filters={"label": f"{IMAGE_LABEL}={installation}"}):
+            try:
+                client.api.remove_image(image["Id"], force=True)
+            except docker.errors.ImageNotFound:
+                continue
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                return False  # a step of a build that was cut off runs in it, and ends in a moment
+        return True
+
+    eventually(is_swept, 60)
     client.close()
 
 

@@ -184,7 +184,9 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
         else:
             if endpoint.access is not Access.ANYONE:
                 await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-            limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
+            limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
+            if endpoint.is_upload:
+                limit = services.settings.max_upload_mib * 2**20
             async with incoming.body(request, limit) as data:
                 call.data = data
                 result = await run_in_threadpool(endpoint.handler, call)

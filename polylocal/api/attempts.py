@@ -5,10 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
+
+from starlette.exceptions import HTTPException
 
 MOST = 10  # wrong ones
 WITHIN_S = 300.0
+MOST_AT_ONCE = 8  # each takes a thread, and its share of a core, for a moment
 _NAMES = 10_000  # kept at a time
 
 
@@ -28,6 +33,18 @@ class Attempts:
         self._within_s = within_s
         self._wrong: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """For a password that is looked at. Raises HTTPException 503: waiting would hold a thread that others need."""
+        if not self._places.acquire(blocking=False):
+            words = "Too many are logging in at once; try again in a moment."
+            raise HTTPException(503, words, {"Retry-After": "1"})
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def wait_s(self, who: str) -> float:
         """Seconds until the next try is looked at; 0: now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG, Tags
 
@@ -21,8 +21,13 @@ cluster event login logout team doc static status job plugin tensorboard pipelin
 _RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a project of this name would stand where a word of the API's paths does."""
+    return name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED
+
+
 def _not_reserved(name: str | None) -> str | None:
-    if name is not None and (name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED):
+    if name is not None and is_reserved(name):
         raise ValueError("The name is a reserved word or already taken.")
     return name
 
@@ -31,7 +36,7 @@ def _json_object(value: object) -> object:
     """Form bodies carry everything as text."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            return parsed(value)
         except ValueError:
             return value
     return value
@@ -154,7 +159,7 @@ class Ci(Body):
 
 
 class ExternalRepo(Body):
-    git_url: Annotated[str, Field(min_length=1, max_length=2000)]
+    git_url: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]+$")]
     is_public: bool | None = None
 
 
@@ -233,8 +238,8 @@ class NewCodeReference(Body):
 
 
 class Login(Body):
-    username: Annotated[str, Field(min_length=1)]
-    password: Annotated[str, Field(min_length=1)]
+    username: Annotated[str, Field(min_length=1, max_length=256)]
+    password: Annotated[str, Field(min_length=1, max_length=4096)]
     login: bool | None = None
 
 

@@ -18,8 +18,10 @@ from starlette.websockets import WebSocketClose
 log = logging.getLogger(__name__)
 
 CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
+LEAST_RATE = 1024.0  # bytes a second, after that, of a body as a whole
 MOST_WORKING = 256  # requests that are being answered at a time
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
+PASSED_ON = "polylocal.passed-on"  # in the scope: what says that somebody else works on it, and may take their time
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
 _ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
 _PIECE = 64 * 1024  # bytes
@@ -84,37 +86,66 @@ class Admission:
         self._app = app
         self._most_working = most_working
         self._most_open = most_open
-        self._working = 0  # not answered yet
+        self.working = 0  # not answered yet
         self._open = 0  # all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        is_full = self._working >= self._most_working or self._open >= self._most_open
+        is_full = self.working >= self._most_working or self._open >= self._most_open
         if is_full and not scope["path"].startswith(_ALWAYS):
             words = "Too much is asked for at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return
-        is_working = True
-
-        def answered() -> None:
-            nonlocal is_working
-            if is_working:
-                is_working = False
-                self._working -= 1
-
-        async def sending(message: Message) -> None:
-            answered()  # it has begun: what follows may take as long as the run
-            await send(message)
-
-        self._working += 1
+        place = _Place(self, awaits_body=scope["type"] == "http" and _has_body(scope))
+        scope[PASSED_ON] = place.leave
         self._open += 1
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, place.receiving(receive), place.sending(send))
         finally:
-            answered()
+            place.leave()
             self._open -= 1
+
+
+class _Place:
+    """Of one request among those at work: from when its body is here, which may never come, until its answer begins, or
+    somebody else works on it."""
+
+    def __init__(self, admission: Admission, *, awaits_body: bool) -> None:
+        self._admission = admission
+        self._awaits_body = awaits_body
+        self._is_taken = False
+        if not awaits_body:
+            self._take()
+
+    def _take(self) -> None:
+        self._is_taken = True
+        self._admission.working += 1
+
+    def leave(self) -> None:
+        """For good. Idempotent."""
+        self._awaits_body = False
+        if self._is_taken:
+            self._is_taken = False
+            self._admission.working -= 1
+
+    def receiving(self, receive: Receive) -> Receive:
+        async def received() -> Message:
+            message = await receive()
+            if self._awaits_body and not message.get("more_body", False):
+                self._awaits_body = False
+                self._take()
+            return message
+
+        return received
+
+    def sending(self, send: Send) -> Send:
+        async def sent(message: Message) -> None:
+            self.leave()  # what follows may take as long as the run
+            await send(message)
+
+        return sent
 
 
 class Patience:
@@ -129,17 +160,21 @@ class Patience:
             await self._app(scope, receive, send)
             return
         has_body = scope["type"] == "http"
+        left_s = self._client_s  # for the whole body: more with each byte of it
+        clock = asyncio.get_running_loop().time
 
         async def receiving() -> Message:
-            nonlocal has_body
+            nonlocal has_body, left_s
             if not has_body:
                 return await receive()  # a follower waits for its client to go, as long as that takes
+            began = clock()
             try:
-                async with asyncio.timeout(self._client_s):
+                async with asyncio.timeout(min(self._client_s, left_s)):
                     message = await receive()
             except TimeoutError as error:
                 words = f"The rest of the body did not come within {self._client_s:g} s."
                 raise HTTPException(408, words, {"Connection": "close"}) from error
+            left_s += len(message.get("body", b"")) / LEAST_RATE - (clock() - began)
             has_body = message.get("more_body", False)
             return message
 
@@ -173,6 +208,11 @@ def _pieces(message: Message) -> Iterator[Message]:
             "body": body[start : start + _PIECE],
             "more_body": message.get("more_body", False) or not is_last,
         }
+
+
+def _has_body(scope: Scope) -> bool:
+    named = {name.lower(): value for name, value in scope["headers"]}
+    return b"transfer-encoding" in named or named.get(b"content-length", b"0").strip(b" 0") != b""
 
 
 def _nothing() -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,6 +25,7 @@ from polylocal import clock
 from polylocal.api import access, pages, users
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.guards import PASSED_ON
 from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.statuses import Kind, Status, is_done
@@ -56,6 +57,7 @@ _OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-ver
 _OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
 _PATIENCE_S = 120  # after its build and start a program may take so long until it listens
 _PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
+_MOST_MESSAGE = 64 * 2**20  # bytes of one that a program sends: a page of plots
 _STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
 
 
@@ -114,6 +116,8 @@ class Proxy:
             return None
         found = access.by_token(request, self._services.store.users, request.query_params["token"])
         answer = RedirectResponse(self._with_query(request, _path(request)), 303)
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            return answer  # a page of others may lead here, but does not say as whom
         users.give_session(answer, self._services.store.users, found.user)
         return answer
 
@@ -183,12 +187,33 @@ class Proxy:
         while True:
             left -= 1
             try:
-                return await self._client.send(sent, stream=True)
+                return await self._unless_left(request, self._client.send(sent, stream=True), is_alone=not has_body)
             except httpx2.RequestError:
                 if left == 0:
                     raise
             # at first at once: a connection that was kept may have been closed at the other end just now
             await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
+
+    async def _unless_left(
+        self, request: Request, sending: Coroutine[Any, Any, httpx2.Response], *, is_alone: bool
+    ) -> httpx2.Response:
+        """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
+
+        `is_alone`: nobody else reads what the client sends, and so could see that it leaves.
+        """
+        request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
+        if not is_alone:
+            return await sending
+        asked = asyncio.ensure_future(sending)
+        left = asyncio.ensure_future(_has_left(request))
+        try:
+            await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise ClientDisconnect
+            return asked.result()
+        finally:
+            for task in (asked, left):
+                task.cancel()
 
     # -- websockets -----------------------------------------------------------------------------------------------
 
@@ -220,7 +245,7 @@ class Proxy:
                 origin=f"http://127.0.0.1:{run.port}",  # type: ignore[arg-type]
                 subprotocols=wanted,
                 additional_headers=[*kept, *self._key(run)],
-                max_size=None,
+                max_size=_MOST_MESSAGE,
                 open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
                 ping_interval=None,  # the browser's end says when it is gone
                 compression=None,
@@ -250,6 +275,15 @@ class Proxy:
         with suppress(FileNotFoundError):  # it has just ended
             return [("authorization", f"token {self._services.home.server_token(run.uuid).read_text()}")]
         return []
+
+
+async def _has_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _nothing() -> None:
+    """Behind no admission there are no places to give back."""
 
 
 async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
@@ -290,8 +324,9 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
 
 def _is_our_cookie(name: bytes, value: bytes) -> bool:
     """A program must not log anybody in or out of polylocal."""
-    ours = (f"{users.SESSION}=".encode(), f"{users.USER_COOKIE}=".encode())
-    return name.lower() == b"set-cookie" and value.lstrip().startswith(ours)
+    # browsers leave out blanks, and where nothing stands before the `=` they send what stands behind it
+    named = value.partition(b";")[0].lstrip(b"= \t").partition(b"=")[0].strip()
+    return name.lower() == b"set-cookie" and named in (users.SESSION.encode(), users.USER_COOKIE.encode())
 
 
 def _code(code: int | None) -> int:

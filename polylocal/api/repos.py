@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from datetime import UTC, datetime
 
-from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, opened_file, refuse
+from polylocal.api.incoming import parsed
 from polylocal.api.resources.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.repos import without_secrets
@@ -85,7 +83,7 @@ def _check_notebook(call: Call) -> None:
 def _wants_ci(data: object) -> bool:
     text = data.get("json") if isinstance(data, dict) else None
     try:
-        options = json.loads(str(text or "{}"))
+        options = parsed(str(text or "{}"))
     except ValueError:
         return False
     return isinstance(options, dict) and bool(options.get("sync"))
@@ -98,11 +96,14 @@ def download(call: Call) -> Response:
     commit = repository.resolve(wanted or "HEAD")
     if commit is None:
         raise NotFound(f"The project has no commit `{wanted}`." if wanted else "No code was uploaded to this project.")
-    handle, path = tempfile.mkstemp(suffix=".tar.gz")
-    with os.fdopen(handle, "wb") as file:
+    file = tempfile.TemporaryFile()  # noqa: SIM115  closed when it was sent; without a name, so nothing is ever left
+    try:
         repository.archive(commit, file, gzip=True)
-    name = f"{project.name}-{wanted or 'master'}.tar.gz"
-    return FileResponse(path, media_type="application/gzip", filename=name, background=BackgroundTask(os.unlink, path))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return opened_file(file, f"{project.name}-{wanted or 'master'}.tar.gz", "application/gzip")
 
 
 def show(call: Call) -> RepoItem:

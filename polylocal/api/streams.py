@@ -30,6 +30,7 @@ from polylocal.store.rows import Run
 SAMPLE_S = 2.0  # between two frames of resources
 FIRST_SAMPLE_S = 0.5  # between the two samples that the first frame needs
 _LINES_A_FRAME = 1000
+_MOST_LINE = 1 << 20  # bytes
 _STARTED = (Status.RUNNING, Status.WARNING)
 
 Json = dict[str, Any]
@@ -94,14 +95,20 @@ async def _send_statuses(client: Follower, changes: Changes) -> str:
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
-    """Whole lines; the last one may lack its end."""
-    rest = b""
+    """Whole lines; one of more than `_MOST_LINE` bytes comes in pieces, and the last one may lack its end."""
+    pieces: list[bytes] = []  # of a line whose end has not come
+    size = 0
     async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        if whole:
-            yield [line.decode(errors="replace").rstrip("\r") for line in whole]
-    if rest:
-        yield [rest.decode(errors="replace")]
+        first, newline, others = chunk.partition(b"\n")
+        pieces.append(first)
+        size += len(first)
+        if not newline and size < _MOST_LINE:
+            continue
+        *whole, rest = [b"".join(pieces), *others.split(b"\n")] if newline else [b"".join(pieces), b""]
+        pieces, size = [rest], len(rest)
+        yield [line.decode(errors="replace").rstrip("\r") for line in whole]
+    if size:
+        yield [b"".join(pieces).decode(errors="replace")]
 
 
 async def _send_lines(client: Follower, lines: list[str]) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
+from polylocal.api.access import BRIDGE
 from polylocal.api.attempts import where
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.resources.platform import TokenItem, UserItem, user_item
@@ -23,13 +24,16 @@ USER_COOKIE = "user"  # who one is, for pages; older dashboards read it
 
 def login(call: Call) -> Response:
     """By name and password; with `login` a browser is let in as well."""
+    if call.request.scope.get(BRIDGE):
+        raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
     attempts, client = call.services.attempts, call.request.client
     who = f"{body.username} {where(client.host if client else '')}"
     if wait_s := attempts.wait_s(who):
         words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
         raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
-    user = call.store.users.check_password(body.username, body.password)
+    with attempts.place():
+        user = call.store.users.check_password(body.username, body.password)
     if user is None:
         attempts.was_wrong(who)
         raise InvalidInput({"non_field_errors": ["Unable to log in with provided credentials."]})

@@ -16,7 +16,7 @@ from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connect
 from polylocal.cli.runs import upload_folder
 from polylocal.client import Client, Json
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages.statuses import CONTAINER_WORDS, WORDS, BuildStatus, ContainerStatus
+from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus
 from polylocal.packages_client import PackagesClient
 
 app = typer.Typer(help="Build packages and publish them into repositories of your own.", no_args_is_help=True)
@@ -148,9 +148,7 @@ def build(
         str | None, typer.Option(help="Build this branch, tag or commit of the project; nothing is uploaded then.")
     ] = None,
     arch: Annotated[str | None, typer.Option(help="Default: this machine's.")] = None,
-    update_type: Annotated[
-        str, typer.Option(help="security, bugfix, enhancement, recommended or newpackage.")
-    ] = "bugfix",
+    update_type: Annotated[str, typer.Option(help=f"{', '.join(UPDATE_TYPES[:-1])} or {UPDATE_TYPES[-1]}.")] = "bugfix",
     publish_it: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish it if it can be built.")] = True,
     container: Annotated[bool, typer.Option(help="Without --publish: make a container of it.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
@@ -160,13 +158,16 @@ def build(
     """Build a package: upload a folder, build it, publish it. The exit code says whether all of that went well."""
     with _client(home) as (client, api):
         owner, named = project_of(client, project, folder)
-        own = f"{client.whoami()['username']}_personal/main"
+        if update_type not in UPDATE_TYPES:
+            raise InvalidInput([f"--update-type: must be one of {', '.join(UPDATE_TYPES)}, not `{update_type}`"])
+        me = client.whoami()["username"]
+        own = f"{me}_personal/main"
         save_to = api.repository(into or own)
         build_for = api.platform(platform or save_to["platform"]["name"])
         if build_for["platform_type"] != "main":
             raise InvalidInput(["--for: name the platform to build for; `polylocal package platform ls` lists them"])
         arch_id = _arch(api, arch)
-        found = _project(api, owner, named, may_make=ref is None)
+        found = _project(api, owner, named, may_make=ref is None and owner == me)
         if ref is None:
             upload_folder(client, owner, named, folder.absolute(), quiet=json)
         if save_to["id"] not in [item["id"] for item in found["repositories"]]:
@@ -186,21 +187,21 @@ def build(
             }
         )
         if detach:
-            _report(api.build_list(number), client.url, json)
+            _report(api, api.build_list(number), client.url, json)
             return
         if not json:
             show.say(f"Build list {number} of {owner}/{named} for {build_for['name']}", "dim")
         ended = _follow(api, number, quiet=json)
-        _report(ended, client.url, json)
+        _report(api, ended, client.url, json)
     raise typer.Exit(0 if ended["status"] in _GOOD else 1)
 
 
 def _project(api: PackagesClient, owner: str, name: str, *, may_make: bool) -> Json:
     try:
         return api.project(owner, name)
-    except NotFound as error:
+    except NotFound:
         if not may_make:
-            raise NotFound(f"there is no project `{owner}/{name}`") from error
+            raise
     api.create_project(name)
     return api.project(owner, name)
 
@@ -263,7 +264,7 @@ def ls(
 def show_one(number: NumberArgument, home: HomeOption = None, json: JsonOption = False) -> None:
     """Show one build list."""
     with _client(home) as (client, api):
-        _report(api.build_list(number), client.url, json)
+        _report(api, api.build_list(number), client.url, json)
 
 
 @app.command()
@@ -315,7 +316,7 @@ def _status(code: int) -> Text:
     return Text(words, style=_COLOURS.get(BuildStatus(code), "yellow" if code in _BUSY else "red" if code else ""))
 
 
-def _report(found: Json, url: str, json: bool) -> None:
+def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
     if json:
         show.as_json(found)
         return
@@ -334,7 +335,7 @@ def _report(found: Json, url: str, json: bool) -> None:
             *(("package", package) for package in packages),
             ("container", CONTAINER_WORDS[container] if container != ContainerStatus.WAITING else None),
             ("at", found["container_path"]),
-            ("repository", _served(found, url) if found["status"] == BuildStatus.PUBLISHED else None),
+            ("repository", _served(api, found, url) if found["status"] == BuildStatus.PUBLISHED else None),
             *(("file", f"{item['file_name']}  {item['url']}") for item in found["logs"]),
         ]
     )
@@ -346,9 +347,10 @@ def _version(package: Json) -> str:
     return f"{epoch}{package['version']}{release}"
 
 
-def _served(found: Json, url: str) -> str:
+def _served(api: PackagesClient, found: Json, url: str) -> str:
     """Where package managers find it; a released platform has its updates beside `release`."""
     save_to = found["save_to_repository"]
+    sub = "updates" if api.platform(save_to["platform"]["name"])["released"] else "release"
     top = f"{url}/downloads/{save_to['platform']['name']}/repository"
     middle = "" if save_to["platform"]["platform_type"] == "main" else f"/{found['build_for_platform']['name']}"
-    return f"{top}{middle}/{found['arch']['name']}/{save_to['name']}/release/"
+    return f"{top}{middle}/{found['arch']['name']}/{save_to['name']}/{sub}/"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import tempfile
 import threading
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +15,7 @@ from typing import BinaryIO
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 _NEW = ".new-"
-_WRITTEN_S = 3600.0  # nobody waits so long between two pieces
+_OURS = f"{_NEW}{secrets.token_hex(4)}-"  # what is written by this process
 # held from where a file is committed until a row speaks of it, and while files go that no row speaks of
 GUARD = threading.RLock()
 
@@ -53,7 +52,7 @@ class Depot:
         """A file on its way in: it takes as long as it takes, and nobody waits. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha1(usedforsecurity=False), 0
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=_NEW)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=_OURS)
         try:
             with os.fdopen(handle, "wb") as file:
                 while chunk := content.read(_CHUNK):
@@ -81,11 +80,10 @@ class Depot:
             return []
 
     def sweep(self) -> None:
-        """Remove what was being written when a process ended."""
+        """Remove what was being written when a process before this one ended."""
         for path in self.folder.glob(f"{_NEW}*"):
-            with suppress(FileNotFoundError):  # it has come to its place meanwhile
-                if time.time() - path.stat().st_mtime > _WRITTEN_S:
-                    path.unlink()
+            if not path.name.startswith(_OURS):
+                path.unlink(missing_ok=True)
 
     def forget(self, sha1: str) -> None:
         (self.folder / sha1).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from polylocal.packages.tools import ToolError
 _MAX_TEXT = 1 << 22  # bytes of a description of a package
 _MOST = 255  # characters of a name, a version, a file name
 _MOST_EPOCH = 2**31
+_MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of an archive that is looked through; bytes
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
 # what metadata is written to, in a repository of any kind
 _TAKEN = frozenset(
@@ -31,7 +32,8 @@ class _NoMetadata(Exception):
 
 @dataclass(frozen=True)
 class Description:
-    """What a package says of itself. `epoch` None: it names none. `parts`: files that belong to a source package."""
+    """What a package says of itself. `epoch` None: it names none. `parts`: files that belong to a source package.
+    `requires_python`: of a distribution of Python's."""
 
     name: str
     type: str  # source, binary
@@ -39,6 +41,7 @@ class Description:
     version: str
     release: str
     parts: Sequence[str] = ()
+    requires_python: str | None = None
 
 
 def is_package(file_name: str) -> bool:
@@ -69,6 +72,8 @@ def read(path: Path, file_name: str) -> Description | None:
 
 def check(found: Description, file_name: str) -> None:
     """Raises ToolError."""
+    if not _FILE.fullmatch(found.name):  # it stands in paths of indexes
+        raise ToolError(f"{file_name} says of itself what is no name of a package: {found.name[:40]!r}")
     for word in (found.name, found.version, found.release):
         if len(word) > _MOST or not word.isprintable():
             raise ToolError(f"{file_name} says of itself what is no name and no version: {word[:40]!r}")
@@ -99,12 +104,6 @@ def is_epoch(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST_EPOCH
 
 
-def requires_python(path: Path) -> str | None:
-    """Which versions of Python a wheel or a source distribution is for."""
-    found = _metadata(path)["Requires-Python"]
-    return str(found) if found else None
-
-
 def _deb(path: Path) -> Description:
     said = tools.run(["dpkg-deb", "-f", str(path), "Package", "Version"], path.parent).decode(errors="replace")
     fields = email.message_from_string(said)
@@ -124,7 +123,7 @@ def _rpm(path: Path) -> Description:
 
 def _wheel(path: Path, file_name: str) -> Description:
     fields = _metadata(path, file_name)
-    return Description(_python_name(fields, path), "binary", None, _needed(fields, "Version", path), "")
+    return _python(fields, "binary", path)
 
 
 def _sdist(path: Path, file_name: str) -> Description | None:
@@ -133,11 +132,12 @@ def _sdist(path: Path, file_name: str) -> Description | None:
         fields = _metadata(path, file_name)
     except _NoMetadata:
         return None
-    return Description(_python_name(fields, path), "source", None, _needed(fields, "Version", path), "")
+    return _python(fields, "source", path)
 
 
 def _dsc(path: Path, file_name: str) -> Description:
-    text = path.read_bytes()[:_MAX_TEXT].decode("utf-8", "replace")
+    with path.open("rb") as file:
+        text = file.read(_MAX_TEXT).decode("utf-8", "replace")
     if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
         text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
     fields = email.message_from_string(text)
@@ -158,18 +158,21 @@ def _metadata(path: Path, file_name: str = "") -> Message:
             with archive.open(inside[0]) as file:
                 return email.message_from_bytes(file.read(_MAX_TEXT))
     with tarfile.open(path, "r:gz") as tar:
-        for member in tar:
+        for number, member in enumerate(tar):
+            if number >= _MOST_MEMBERS or member.offset_data + member.size > _MOST_UNPACKED:
+                raise ToolError(f"{name} holds more than is looked through for its PKG-INFO")
             if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
                 opened = tar.extractfile(member)
                 return email.message_from_bytes(opened.read(_MAX_TEXT) if opened else b"")
     raise _NoMetadata(name)
 
 
-def _python_name(fields: Message, path: Path) -> str:
+def _python(fields: Message, kind: str, path: Path) -> Description:
     name = _needed(fields, "Name", path)
     if not _PYTHON.fullmatch(name):
         raise ToolError(f"{path.name}: {name[:40]!r} is no name of a Python package")
-    return name
+    python = str(fields["Requires-Python"] or "").strip() or None
+    return Description(name, kind, None, _needed(fields, "Version", path), "", requires_python=python)
 
 
 def _needed(fields: Message, name: str, path: Path) -> str:

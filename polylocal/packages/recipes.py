@@ -10,6 +10,8 @@ from typing import Any
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import reader
 
+_MOST_NAME = 255  # bytes that a file system takes
+
 FILE = ".abf.yml"
 MOST_BYTES = 1 << 18  # of that file
 IMAGES = {  # where a platform names none
@@ -84,6 +86,7 @@ def _said(text: str | None) -> dict[str, Any]:
 def _is_source(item: tuple[object, object]) -> bool:
     name, sha1 = item
     is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name not in ("", ".", "..")
+    is_name = is_name and len(str(name).encode("utf-8", "surrogateescape")) <= _MOST_NAME
     return is_name and isinstance(sha1, str) and len(sha1) == 40 and all(c in "0123456789abcdef" for c in sha1)
 
 

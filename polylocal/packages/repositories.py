@@ -26,6 +26,7 @@ from polylocal.packages import reading, tools
 from polylocal.packages.tools import ToolError
 
 SOURCES = "SRPMS"  # the folder of sources, beside those of architectures
+_DISTRIBUTIONS = (".whl", ".tar.gz")  # what pip installs; others may lie beside them
 _TURNING = threading.Lock()
 
 
@@ -77,6 +78,7 @@ def snapshot(path: Path, target: Path) -> None:
                 (target / entry.path).mkdir()
             elif entry.is_file:
                 _link(source / entry.path, target / entry.path)
+    _let_read(target)
 
 
 def _swap(made: Sequence[tuple[Shelf, Path]]) -> None:
@@ -112,11 +114,19 @@ def _staged(shelf: Shelf) -> Path:
             reading.check_name(name)
             _link(source, new / name)
         _METADATA.get(shelf.kind or "", _rpm)(new, shelf.path)
-        new.chmod(0o755)
+        _let_read(new)
     except BaseException:
         remove_tree(new)
         raise
     return new
+
+
+def _let_read(folder: Path) -> None:
+    """Package managers in builds read it as whatever user they are, whatever the daemon's umask is."""
+    for parent, _, names in os.walk(folder):
+        os.chmod(parent, 0o755)
+        for name in names:
+            os.chmod(Path(parent, name), 0o644)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -164,24 +174,23 @@ def _rpm(new: Path, old: Path) -> None:
 
 def _pypi(new: Path, old: Path) -> None:
     """The simple index (PEP 503): `pip install --index-url http://…/release/simple/`"""
-    by_project: dict[str, list[Path]] = {}
+    by_project: dict[str, list[str]] = {}
     for path in sorted(new.iterdir()):
-        found = reading.read(path, path.name)
+        found = reading.read(path, path.name) if path.name.endswith(_DISTRIBUTIONS) else None
         if found:  # or else it is an archive that is no distribution
-            by_project.setdefault(_normalised(found.name), []).append(path)
+            by_project.setdefault(_normalised(found.name), []).append(_anchor(path, found.requires_python))
     simple = new / "simple"
     simple.mkdir()
     names = "".join(f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in sorted(by_project))
     (simple / "index.html").write_text(_page("Simple index", names))
-    for name, paths in by_project.items():
+    for name, anchors in by_project.items():
         (simple / name).mkdir()
-        (simple / name / "index.html").write_text(_page(f"Links for {name}", "".join(map(_anchor, paths))))
+        (simple / name / "index.html").write_text(_page(f"Links for {name}", "".join(anchors)))
 
 
-def _anchor(path: Path) -> str:
+def _anchor(path: Path, python: str | None) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    python = reading.requires_python(path)
     needs = f' data-requires-python="{html.escape(python)}"' if python else ""
     return f'<a href="../../{quote(path.name)}#sha256={digest}"{needs}>{html.escape(path.name)}</a><br>\n'
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from polylocal.statuses import NOT_DONE, STARTS, Status
 
+UPDATE_TYPES = ("security", "bugfix", "enhancement", "recommended", "newpackage")
 TIME_LIVING_S = (600, 360_000)
 
 

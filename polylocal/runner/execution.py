@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import clock
-from polylocal.disk import is_trouble
+from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, provision, workspace
@@ -64,13 +64,16 @@ class Execution:
             log.warning("run=%s: put off, %s", run.label, error)
             return False
         except Exception as error:  # a bug or a broken host: the run must not hang for ever because of it
-            if isinstance(error, OSError) and is_trouble(error) and self._tools.disk.problem():
+            if isinstance(error, OSError) and self._may_pass(error):
                 log.warning("run=%s: put off, %s", run.label, error)
                 return False
             log.exception("run=%s: could not be carried on", run.label)
             reason = str(error) if isinstance(error, PolylocalError | OSError) else f"{type(error).__name__}: {error}"
             return self._give_up(outcome.host_failed(reason))
         return True
+
+    def _may_pass(self, error: OSError) -> bool:
+        return is_shortage(error) or (is_trouble(error) and self._tools.disk.problem() is not None)
 
     @property
     def time_limit_s(self) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from polylocal.disk import is_trouble
+from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import EngineError, NotFound
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
@@ -253,7 +253,7 @@ class PackageBuild(Execution):
         try:
             return self._harvest(end, exit_code, staged)
         except (ToolError, OSError) as error:
-            if isinstance(error, OSError) and is_trouble(error):
+            if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
             words = f"its results can't be kept: {error}"
         except Exception as error:
@@ -353,7 +353,17 @@ def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged]) -> lis
     for path, found in parts.items():  # a Debian source is several files: they belong to one package
         if path in files:
             packages[path] = _package(files[path], found)
-    return list(packages.values())
+    return _told_apart(packages.values())
+
+
+def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
+    """They will lie in one folder. Raises ToolError."""
+    found: dict[tuple[str, str], NewPackage] = {}
+    for package in packages:
+        other = found.setdefault((package.type, package.file_name), package)
+        if other.sha1 != package.sha1:
+            raise ToolError(f"the build has left two different files of the name {package.file_name}")
+    return list(found.values())
 
 
 def _package(file: NewFile, found: reading.Description) -> NewPackage:
@@ -368,7 +378,9 @@ def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
             entries = json.load(io.BytesIO(file.read(_MAX_DATA)))
         if not isinstance(entries, list):
             raise ValueError("it must be a list")
-        return [_one_told(entry, files) for entry in entries if isinstance(entry, dict) and entry.get("name")]
+        return _told_apart(
+            _one_told(entry, files) for entry in entries if isinstance(entry, dict) and entry.get("name")
+        )
     except (ValueError, RecursionError, ToolError) as error:
         raise ToolError(f"{DATA}: {error}") from error
 

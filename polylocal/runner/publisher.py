@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -137,6 +137,7 @@ class Publisher:
         held: Sequence[BuildList],
         changed: Iterable[tuple[int, int]],
     ) -> list[Shelf]:
+        projects = {build_list.run_pk: build_list.project_id for build_list in held}
         packages: dict[int, list[PackageRow]] = {}
         for package in self._lists.packages(build_list.run_pk for build_list in held):
             packages.setdefault(package.run_pk, []).append(package)
@@ -151,7 +152,9 @@ class Publisher:
                 (SOURCES, "source", source),
             ):
                 path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
-                shelves[path] = Shelf(path, self._files(found, kind, path), build_for.distrib_type)
+                files = self._files(found, kind, path)
+                _check_owners(files, found, projects)
+                shelves[path] = Shelf(path, files, build_for.distrib_type)
         return list(shelves.values())
 
     def _files(self, packages: Iterable[PackageRow], kind: str, lying: Path) -> dict[str, Path]:
@@ -180,7 +183,9 @@ class Publisher:
             ]
             try:
                 repositories.write(shelves)
-            except (ToolError, OSError) as error:
+            except StoreError:
+                raise
+            except Exception as error:  # of whatever kind: other repositories must not wait for it
                 log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
                 self._put_off()
                 return
@@ -224,7 +229,9 @@ class Publisher:
                 path = self._container(build_list, below)
                 shelves.append(Shelf(path, self._files(packages, kind, path), build_for.distrib_type))
             repositories.write(shelves)
-        except (ToolError, OSError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # of whatever kind: those behind it must not wait for it
             if self._is_full(error):
                 return
             log.warning("build list %s: no container: %s", build_list.id, error)
@@ -265,6 +272,20 @@ class Publisher:
     def _log(self, build_list: BuildList, words: str) -> NewFile:
         stored = self._tools.depot.keep(io.BytesIO(f"{words}\n".encode()))
         return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
+
+
+def _check_owners(files: Mapping[str, Path], packages: Iterable[PackageRow], projects: Mapping[int, int]) -> None:
+    """Of one project a later build's file takes the place of an earlier one's; of two it would just be gone.
+
+    Raises ToolError.
+    """
+    owners: dict[str, PackageRow] = {}
+    for package in packages:
+        if package.file_name not in files:
+            continue
+        other = owners.setdefault(package.file_name, package)
+        if other.sha1 != package.sha1 and projects[other.run_pk] != projects[package.run_pk]:
+            raise ToolError(f"another project has published another {package.file_name} in this repository")
 
 
 def _key(build_list: BuildList) -> Key:

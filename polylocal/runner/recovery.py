@@ -24,7 +24,8 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
     """What to remove of the containers with our label.
 
     `runs` are the rows by uuid; `active` the uuids of runs that a thread has in hand: their containers are theirs.
-    A container without a row, or of a run that is done and need not be kept any longer, goes.
+    A container without a row, or of a run that is done and need not be kept any longer, goes. What carries no run is a
+    helper of ours: it goes once it is not at work any more.
     """
     removals = []
     for container in found:
@@ -32,6 +33,8 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
         if uuid in active:
             continue
         run = runs.get(uuid)
+        if not container.run and container.status == "running":
+            continue
         if run is None:
             removals.append(Remove(container.id, uuid, "no run knows it"))
         elif is_done(run.status) and not _is_kept(run, now):

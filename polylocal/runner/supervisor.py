@@ -31,6 +31,7 @@ from polylocal.store.runs import build_key
 log = logging.getLogger(__name__)
 
 RECONCILE_S = 30.0
+MOMENT_S = 1.0
 SILENT_S = 60.0  # a look takes less
 REMOVE_AGAIN_S = 600.0  # what could not be removed is tried again
 RETRY_S = 2.0  # after nothing could be kept of a run, it is left alone this long
@@ -48,6 +49,7 @@ class Supervisor:
         self._groups = Groups(tools, self.wake)
         self._publisher = Publisher(tools)
         self._publishing: threading.Thread | None = None
+        self._aside: dict[str, threading.Thread] = {}  # what goes on beside the looks, by the name of the step
         self._reconcile_at = 0.0
         self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
@@ -80,8 +82,8 @@ class Supervisor:
         self._do(self._stop_overdue)
         self._do(self._begin_new)
         self._do(self._publish)
-        self._do(self._remove_deleted)
-        self._do(self._reconcile)
+        self._beside(self._remove_deleted)
+        self._beside(self._reconcile)
         self._do(self._collect)
 
     def _collect(self) -> None:
@@ -94,6 +96,16 @@ class Supervisor:
             work = threading.Thread(target=self._do, args=(self._publisher.work,), name="publisher", daemon=True)
             work.start()
             self._publishing = work
+
+    def _beside(self, step: Callable[[], None]) -> None:
+        """A step that an engine or a large log can hold up for long: runs do not wait for it. Nearly always it is over
+        within the moment that is waited for it."""
+        going = self._aside.get(step.__name__)
+        if going is None or not going.is_alive():
+            going = threading.Thread(target=self._do, args=(step,), name=step.__name__.strip("_"), daemon=True)
+            going.start()
+            self._aside[step.__name__] = going
+            going.join(MOMENT_S)
 
     def _do(self, step: Callable[[], None]) -> None:
         name = step.__name__.strip("_").replace("_", " ")
@@ -264,9 +276,12 @@ class Supervisor:
                 log.info("container %s removed: %s", removal.container_id[:12], removal.why)
 
     def _complete_log(self, removal: recovery.Remove, runs: Mapping[str, Run]) -> None:
-        """A daemon that died just after it told the end of a run may not have looked whether its log was whole."""
+        """A daemon that died just after it told the end of a run may not have looked whether its log was whole.
+
+        Only of the container that it ended in: one that was lost before has its part of the log, and a mark behind it.
+        """
         run = runs.get(removal.run)
-        if run and not run.deleted_at:
+        if run and not run.deleted_at and run.container_id == removal.container_id:
             with Follower(run, removal.container_id, self._tools) as follower:
                 follower.complete()
 
@@ -288,7 +303,7 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         try:
             remove(run, self._tools)
-        except OSError as error:
+        except (OSError, EngineError, EngineUnreachable) as error:
             log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
             with self._lock:
                 self._put_off[run.pk] = time.monotonic() + REMOVE_AGAIN_S

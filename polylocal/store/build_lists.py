@@ -16,6 +16,7 @@ from polylocal.packages.versions import Version
 from polylocal.statuses import Status
 from polylocal.store import package_status
 from polylocal.store.database import Database
+from polylocal.store.platforms import forget_published
 from polylocal.store.queries import Page
 from polylocal.store.rows import (
     BuildList,
@@ -162,10 +163,19 @@ class BuildLists:
     def publish(self, build_list: BuildList, user: User, *, again: bool) -> bool:
         """Have it published; `again`: also what is published already. False: not from where it is."""
         among = statuses.PUBLISHABLE | ({BuildStatus.PUBLISHED} if again else frozenset())
-        return self._move(build_list, BuildStatus.PUBLISHING, among, user)
+        with self._database.write() as db:
+            moved = _move(db, build_list, BuildStatus.PUBLISHING, among, user)
+        self._hint(build_list.run_pk)
+        return moved
 
     def reject(self, build_list: BuildList, user: User) -> bool:
-        return self._move(build_list, BuildStatus.REJECTED, statuses.REJECTABLE, user)
+        """What an earlier publication of it has left in the repository goes from there."""
+        with self._database.write() as db:
+            moved = _move(db, build_list, BuildStatus.REJECTED, statuses.REJECTABLE, user)
+            if moved:
+                forget_published(db, "run_pk = ?", (build_list.run_pk,))
+        self._hint(build_list.run_pk)
+        return moved
 
     def hint(self) -> None:
         """Something has changed that builds wait for."""
@@ -174,14 +184,6 @@ class BuildLists:
     def ask_for_container(self, build_list: BuildList) -> bool:
         with self._database.write() as db:
             moved = _ask_for_container(db, build_list.run_pk)
-        self._hint(build_list.run_pk)
-        return moved
-
-    def _move(self, build_list: BuildList, to: BuildStatus, among: frozenset[BuildStatus], user: User) -> bool:
-        with self._database.write() as db:
-            moved = package_status.move(db, build_list.run_pk, to, among)
-            if moved:
-                db.execute("update build_lists set publisher_id = ? where run_pk = ?", (user.id, build_list.run_pk))
         self._hint(build_list.run_pk)
         return moved
 
@@ -373,6 +375,15 @@ class BuildLists:
 
 _STALE = "update repositories set stale = stale + 1 where id = ?"
 _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
+
+
+def _move(
+    db: sqlite3.Connection, build_list: BuildList, to: BuildStatus, among: frozenset[BuildStatus], user: User
+) -> bool:
+    moved = package_status.move(db, build_list.run_pk, to, among)
+    if moved:
+        db.execute("update build_lists set publisher_id = ? where run_pk = ?", (user.id, build_list.run_pk))
+    return moved
 
 
 def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> str | None:

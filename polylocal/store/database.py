@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database as Migrated
-
 from polylocal.errors import StoreError
-from polylocal.store.schema import migrations
 
+SCHEMA_VERSION = 7  # how many migrations there are: what a database that has them all says in `user_version`
 BUSY_TIMEOUT_MS = 10_000
 _PRAGMAS = (
     "pragma journal_mode = wal",
@@ -32,10 +30,17 @@ class Database:
         self.path = path
         with _translated(path):
             self._writer = self._connect()
-            migrations.apply(Migrated(self._writer))
+            self._migrate()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
+
+    def _migrate(self) -> None:
+        if self._writer.execute("pragma user_version").fetchone()[0] < SCHEMA_VERSION:
+            # only now: sqlite-utils imports numpy where it is there, a good part of what a start takes
+            from polylocal.store import schema
+
+            schema.apply(self._writer)
 
     @contextmanager
     def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[sqlite3.Connection]:

@@ -206,11 +206,25 @@ class Runs:
             return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
     def seconds_since_running(self, run: Run) -> float:
-        """How long ago its history first said that it runs; 0 where it never did, or the clock was set back."""
-        query = "select min(created_at) from statuses where run_pk = ? and status = 'running'"
-        with self._database.read() as db:
-            since: str | None = db.execute(query, (run.pk,)).fetchone()[0]
-        return max(0.0, clock.seconds_between(since, clock.now())) if since else 0.0
+        """How long ago its history first said that it runs; 0 where it never did.
+
+        On the machine's own clock, which nobody sets, from the first time that this is asked; by the times in the
+        history only where the machine was started anew since, or does not say.
+        """
+        query = (
+            "select boot_id, running_at_s, (select min(created_at) from statuses where run_pk = pk"
+            " and status = 'running') as since from runs where pk = ?"
+        )
+        boot = clock.boot_id()
+        with self._database.write() as db:
+            row = db.execute(query, (run.pk,)).fetchone()
+            if boot and row["boot_id"] == boot:
+                return clock.uptime_s() - float(row["running_at_s"])
+            passed = max(0.0, clock.seconds_between(row["since"], clock.now())) if row["since"] else 0.0
+            if boot and row["since"]:
+                values = (boot, clock.uptime_s() - passed, run.pk)
+                db.execute("update runs set boot_id = ?, running_at_s = ? where pk = ?", values)
+        return passed
 
     def status_entry(self, run: Run, uuid: str) -> StatusRow:
         with self._database.read() as db:
@@ -435,6 +449,8 @@ class Runs:
 def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
     """A run and its first status, in the caller's transaction. Returns its pk."""
     now = clock.now()
+    if db.execute("select 1 from projects where id = ? and deleted_at is null", (project.id,)).fetchone() is None:
+        raise NotFound  # deleted since it was looked up: nobody would ever remove the run
     if new.build_pk is not None:
         _check_build(db, new.build_pk)
     run_id = _next_id(db, new.kind)

@@ -505,6 +505,24 @@ def packages(db: Database) -> None:
     _run_script(db, _PACKAGES)
 
 
+_CLOCKS = """
+alter table runs add column boot_id text;           -- of the machine's start that `running_at_s` counts from
+alter table runs add column running_at_s real;      -- when it first ran, on a clock that nobody sets
+"""
+
+
+@migrations(name="0007_clocks")
+def clocks(db: Database) -> None:
+    _run_script(db, _CLOCKS)
+
+
+def apply(connection: sqlite3.Connection) -> None:
+    """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
+    database = Database(connection)
+    migrations.apply(database)
+    connection.execute(f"pragma user_version = {len(migrations.applied(database))}")
+
+
 def _run_script(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
     statement = ""

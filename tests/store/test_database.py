@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from polylocal.errors import StoreError
 from polylocal.store import Store
-from polylocal.store.database import Database
+from polylocal.store.database import SCHEMA_VERSION, Database
 
 
 @pytest.fixture
@@ -58,6 +60,28 @@ def test_migrations_run_once(tmp_path: Path) -> None:
         seen.append(schema(path))
     assert seen[0] == seen[1] == seen[2]
     assert any(row[1] == "runs" for row in seen[0])
+
+
+def test_a_database_says_that_it_has_every_migration(database: Database) -> None:
+    """Where SCHEMA_VERSION is left behind, databases that are there already do not get what is new."""
+    with database.read() as db:
+        assert db.execute("pragma user_version").fetchone()[0] == SCHEMA_VERSION
+        assert db.execute("select count(*) from _sqlite_migrations").fetchone()[0] == SCHEMA_VERSION
+
+
+def test_a_start_asks_for_migrations_only_where_they_are_missing(tmp_path: Path) -> None:
+    """What sqlite-utils brings along takes longer to import than the rest of a start takes to run."""
+    path = tmp_path / "polylocal.db"
+    Database(path).close()
+    script = (
+        "import sys; from pathlib import Path; from polylocal.store import Store;"
+        " Store(Path(sys.argv[1])).close(); print('sqlite_utils' in sys.modules)"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", script, str(at)], capture_output=True, text=True, check=True).stdout
+        for at in (path, tmp_path / "new.db")
+    ]
+    assert told == ["False\n", "True\n"]
 
 
 def test_an_exception_rolls_back(database: Database) -> None:

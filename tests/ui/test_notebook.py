@@ -45,7 +45,10 @@ def run_cell(page: Page, source: str, output: str) -> None:
             return False
         return True
 
-    eventually(is_run, 120)
+    try:
+        eventually(is_run, 120)
+    except AssertionError as error:
+        raise AssertionError(f"{source!r} was not run; the page says:\n{page.locator('body').inner_text()}") from error
 
 
 def save(page: Page) -> None:

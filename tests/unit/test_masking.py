@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from urllib.parse import quote
+import json
+import tracemalloc
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -26,13 +28,60 @@ def test_a_value_is_hidden_and_its_length_stays() -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [SECRET, base64.b64encode(SECRET.encode()).decode(), quote(SECRET, safe=""), f"https://me:{SECRET}@host/"],
+    [
+        SECRET,
+        base64.b64encode(SECRET.encode()).decode(),
+        base64.urlsafe_b64encode(SECRET.encode()).decode(),
+        quote(SECRET, safe=""),
+        quote(SECRET),
+        quote_plus(SECRET),
+        quote(SECRET, safe="").replace("%2F", "%2f").replace("%3D", "%3d").replace("%2B", "%2b"),
+        f"https://me:{SECRET}@host/",
+    ],
 )
 def test_every_form_of_it_is_hidden(form: str) -> None:
     hidden = Mask([SECRET]).hide(form.encode())
     assert SECRET.encode() not in hidden
     assert b"********" in hidden
     assert len(hidden) == len(form)
+
+
+@pytest.mark.parametrize("user", ["", "a", "me", "bob", "somebody"])
+@pytest.mark.parametrize("behind", ["", "x", "yz", ":abc"])
+def test_base64_of_more_than_the_value(user: str, behind: str) -> None:
+    """As in `Authorization: Basic`: all digits but those that the neighbours have a part in."""
+    whole = f"{user}:{SECRET}{behind}".encode()
+    hidden = Mask([SECRET]).hide(base64.b64encode(whole))
+    assert hidden.count(b"*") >= len(SECRET) * 8 // 6 - 2
+
+
+def test_a_value_in_json_is_hidden() -> None:
+    value = 'say "ä\\b"'
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        assert Mask([value]).hide(text.encode()) == b'"' + b"*" * (len(text.encode()) - 2) + b'"'
+
+
+def test_values_that_overlap_are_hidden_together() -> None:
+    mask = Mask(["abcdefgh", "efghijkl"])
+    whole = b"-abcdefghijkl-"
+    for cut in range(len(whole)):
+        assert through(mask, [whole[:cut], whole[cut:]]) == b"-" + b"*" * 12 + b"-"
+
+
+def test_a_value_that_begins_again_in_itself_is_held_back_no_longer_than_it_is() -> None:
+    masked, pieces = Masked(Mask(["a" * 8])), 1000
+    shown = b"".join(masked(b"a" * 5) for _ in range(pieces))
+    assert len(shown) >= 5 * pieces - 8
+    assert shown + masked.rest() == b"*" * 5 * pieces
+
+
+def test_long_values_take_no_memory() -> None:
+    value = "".join(chr(33 + (n * 7919) % 90) for n in range(64 * 1024))
+    tracemalloc.start()
+    masked = Masked(Mask([value]))
+    assert b"".join([masked(value.encode()[:40_000]), masked(value.encode()[40_000:]), masked.rest()]) == b"*" * len(value)
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
 
 
 def test_each_line_of_a_value_of_several_is_hidden() -> None:
@@ -70,8 +119,7 @@ def test_however_it_is_torn(secret: str, around: list[str], cuts: list[int]) -> 
     assert len(kept) == len(whole)
     assert secret.encode() not in kept
     assert all(ours in (theirs, ord("*")) for ours, theirs in zip(kept, whole, strict=True))
-    if secret not in whole.decode().replace(secret, "", 1) and whole.count(secret.encode()) == 1:
-        assert kept.count(b"*") >= len(secret)
+    assert kept == mask.hide(whole)
 
 
 def test_what_only_looked_like_a_beginning_comes_out() -> None:
@@ -90,4 +138,4 @@ def test_of_two_values_the_longer_is_hidden_however_it_is_torn() -> None:
 def test_a_value_whose_end_may_begin_another_is_not_cut_apart() -> None:
     mask = Mask(["secretvalue", "valuefoo12"])
     assert through(mask, [b"x secretvalue", b" y"]) == b"x " + b"*" * 11 + b" y"
-    assert through(mask, [b"x secretvalue", b"foo12"]) == b"x " + b"*" * 11 + b"foo12"
+    assert through(mask, [b"x secretvalue", b"foo12"]) == b"x " + b"*" * 16

@@ -109,7 +109,7 @@ def log(ask: Ask) -> Response:
 
 def _found(ask: Ask) -> tuple[BuildList, Project]:
     found = ask.store.build_lists.get(ask.id())
-    return found, ask.store.projects.by_id(found.project_id)
+    return found, ask.project(found.project_id)
 
 
 def _readable(ask: Ask) -> tuple[BuildList, Project]:

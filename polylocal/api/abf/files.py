@@ -20,7 +20,7 @@ from polylocal.api.endpoint import file_as_it_is
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages.depot import GUARD
 
-_MOST_NAME = 255  # bytes
+_MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
 
 
@@ -78,7 +78,9 @@ def download(ask: Ask) -> Response:
 
 
 def _downloaded(ask: Ask) -> Response:
-    path = ask.word("path")
+    path = ask.request.path_params.get("path", "")
+    if len(os.fsencode(path)) > _MOST_PATH:
+        raise NotFound
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
     # what is being written, ways out, and names that no file has
     if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):

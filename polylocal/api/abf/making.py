@@ -11,7 +11,7 @@ from starlette.responses import Response
 from polylocal.api.abf.wire import Ask, Json, boolean, done, integer, integers, refused, text
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.packages import arches, recipes
-from polylocal.packages.statuses import ContainerStatus
+from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
 from polylocal.repos import Repository as Code
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
@@ -19,7 +19,6 @@ from polylocal.store import NewRun
 from polylocal.store.rows import Arch, Platform, Project, Repository
 
 _SUBJECT = "build_list"
-_UPDATE_TYPES = ("security", "bugfix", "enhancement", "recommended", "newpackage")
 _AUTO_PUBLISH = ("default", "none", "testing")
 
 
@@ -117,7 +116,7 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
     _resolve(ask, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
-    if said.get("update_type") not in _UPDATE_TYPES:
+    if said.get("update_type") not in UPDATE_TYPES:
         problems.append("Update type is not included in the list")
     build_for, platform = wanted.build_for, wanted.platform
     if build_for and platform and platform.is_main and platform.id != build_for.id:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
 from polylocal.store.rows import Project, User
@@ -33,12 +34,13 @@ def get_id(ask: Ask) -> Json:
     owner = ask.store.users.known_as(ask.query("owner") or "")
     if owner is None:
         raise NotFound
-    name = (ask.query("name") or "").casefold()
-    found = [project for project in _of(ask, owner) if project.name.casefold() == name]
+    name = ask.query("name") or ""
+    found = [project for project in _of(ask, owner) if project.name.casefold() == name.casefold()]
     if not found:
         raise NotFound
-    ask.need(ask.may_read(found[0]))
-    return {_SUBJECT: {**shapes.project_block(found[0], owner, ask.base), "owner": shapes.member(owner)}}
+    project = next((project for project in found if project.name == name), found[0])
+    ask.need(ask.may_read(project))
+    return {_SUBJECT: {**shapes.project_block(project, owner, ask.base), "owner": shapes.member(owner)}}
 
 
 def _of(ask: Ask, owner: User) -> list[Project]:
@@ -94,7 +96,7 @@ def _problems(said: Json, *, is_new: bool) -> list[str]:
     name = text(said.get("name"))
     if is_new and name is None:
         problems.append("Name can't be blank")
-    elif is_new and name and (not re.fullmatch(SLUG, name) or len(name) > MAX_NAME):
+    elif is_new and name and (not re.fullmatch(SLUG, name) or len(name) > MAX_NAME or is_reserved(name)):
         problems.append("Name is invalid")
     if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")

@@ -256,13 +256,14 @@ class Doorman:
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
         attempts = self._services.attempts
         known_as = user.username if user else name.lower()  # however its letters are written
-        who = f"{known_as} {where(request.client.host if request.client else '')}"
+        who = f"{known_as[:256]} {where(request.client.host if request.client else '')}"
         if wait_s := attempts.wait_s(who):
             raise TooManyTries(wait_s)
         digest = self._digest(user, secret)
         if user and user.is_active and self._is_known(digest):
             return user
-        found = self._services.store.users.check_password(user.username if user else name, secret)
+        with attempts.place():
+            found = self._services.store.users.check_password(user.username if user else name, secret)
         if found is None:
             attempts.was_wrong(who)
             raise NotAuthenticated(WRONG_CREDENTIALS)

@@ -63,6 +63,7 @@ from polylocal.runner.engine.frames import Demultiplexer, joined, timed
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
+HELPER_S = 600.0  # that handing over a large folder may take
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
 # last words of the API's paths; anything else there is a name
@@ -269,7 +270,9 @@ class DockerEngine:
         params = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow), "tail": tail or "all"}
         with _translated():
             # docker-py's logs() hides the stream of each piece, and ends without a word when the link is cut
-            response = client.get(url, params=params, stream=True, timeout=(CALL_TIMEOUT_S, None))
+            response = client.get(
+                url, params=params, stream=True, timeout=(CALL_TIMEOUT_S, None if follow else CALL_TIMEOUT_S)
+            )
             try:
                 response.raise_for_status()
             except requests.exceptions.HTTPError as error:
@@ -344,8 +347,10 @@ class DockerEngine:
         container_id = self.create(plan)
         try:
             self.start(container_id)
-            with _translated():
-                return int(self._connected().wait(container_id)["StatusCode"])
+            with _translated(), self._new_client(HELPER_S) as client:
+                return int(client.wait(container_id)["StatusCode"])
+        except EngineUnreachable as error:  # if it is the engine that is silent, the next call says so
+            raise EngineError(f"it has not come to its end within {HELPER_S:.0f} s") from error
         finally:
             self.remove(container_id)
 
