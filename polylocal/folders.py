@@ -19,7 +19,7 @@ from pathlib import Path
 MAX_DEPTH = 500  # folders in each other that are walked
 MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
 MAX_PATH = 4096
-MAX_STEPS = 20_000  # folders opened on the way to one file: a `..` goes there from the top
+MAX_STEPS = 100_000  # folders opened on the way to one file: a `..` goes there from the top
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
 _FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
 _IS_LINK = (errno.ELOOP, errno.EMLINK)  # the second is FreeBSD's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +54,17 @@ def settings(tmp_path: Path) -> Settings:
     return load(home=home)
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which nothing is: making one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("new") / "polylocal.db"
+    Store(path).close()
+    return path
+
+
 @pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
+def store(settings: Settings, new_database: Path) -> Iterator[Store]:
+    shutil.copy(new_database, settings.folders.database)
     made = Store(settings.folders.database)
     yield made
     made.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from polylocal.disk import is_trouble
 from polylocal.errors import StoreError
+from polylocal.folders import remove_tree
 from polylocal.packages import repositories
 from polylocal.packages.depot import GUARD
 from polylocal.packages.repositories import SOURCES, Shelf
@@ -67,6 +68,10 @@ class Publisher:
         for build_list in self._lists.contained():
             if not all(self._container(build_list, below).is_symlink() for below in (None, SOURCES)):
                 self._lists.contain_again(build_list)
+        lying = {folder.name: folder for folder in self._tools.home.downloads.glob("*/container/*")}
+        known = {str(found.id) for found in self._lists.by_ids(int(name) for name in lying if name.isdecimal())}
+        for name in lying.keys() - known:  # of builds that were deleted while somebody made them
+            remove_tree(lying[name])
 
     # -- repositories ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import socket
 import tarfile
 import threading
@@ -112,22 +111,6 @@ _make_document = api_module.openapi.document
 @cache
 def _document() -> Json:
     return _make_document(api_module.ENDPOINTS)
-
-
-@pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database in which nothing is: making one takes longer than most tests."""
-    path = tmp_path_factory.mktemp("new") / "polylocal.db"
-    Store(path).close()
-    return path
-
-
-@pytest.fixture
-def store(settings: Settings, new_database: Path) -> Iterator[Store]:
-    shutil.copy(new_database, settings.folders.database)
-    made = Store(settings.folders.database)
-    yield made
-    made.close()
 
 
 @pytest.fixture

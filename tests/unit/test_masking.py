@@ -79,7 +79,9 @@ def test_long_values_take_no_memory() -> None:
     value = "".join(chr(33 + (n * 7919) % 90) for n in range(64 * 1024))
     tracemalloc.start()
     masked = Masked(Mask([value]))
-    assert b"".join([masked(value.encode()[:40_000]), masked(value.encode()[40_000:]), masked.rest()]) == b"*" * len(value)
+    assert b"".join([masked(value.encode()[:40_000]), masked(value.encode()[40_000:]), masked.rest()]) == b"*" * len(
+        value
+    )
     assert tracemalloc.get_traced_memory()[1] < 32 << 20
     tracemalloc.stop()
 
