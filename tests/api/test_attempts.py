@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.testclient import TestClient
 
-from polylocal.api.attempts import MOST, WITHIN_S, Attempts
+from polylocal.api.attempts import MOST, MOST_AT_ONCE, WITHIN_S, Attempts
+from polylocal.api.services import Services
 from polylocal.store import Store
 
 from .conftest import Caller
@@ -70,3 +75,62 @@ def test_no_more_names_are_kept_than_have_room(monkeypatch: pytest.MonkeyPatch) 
     for name in "abcd":
         attempts.was_wrong(name)
     assert [name for name in "abcd" if attempts.wait_s(name)] == ["b", "c", "d"]
+
+
+# -- many at once ----------------------------------------------------------------------------------------------------
+
+
+def test_so_many_passwords_are_looked_at_and_no_more() -> None:
+    """Each place is free again however it was left."""
+    attempts = Attempts()
+    for _ in range(2):
+        with ExitStack() as stack:
+            for _ in range(MOST_AT_ONCE):
+                stack.enter_context(attempts.place())
+            with pytest.raises(HTTPException) as refused, attempts.place():
+                pytest.fail("it was looked at")
+            assert refused.value.status_code == 503
+    for _ in range(MOST_AT_ONCE + 1):
+        with pytest.raises(ZeroDivisionError), attempts.place():
+            _ = 1 / 0
+
+
+@pytest.mark.usefixtures("passwords")
+def test_who_comes_while_many_log_in_is_told_to_come_again(nobody: Caller, services: Services) -> None:
+    with ExitStack() as stack:
+        for _ in range(MOST_AT_ONCE):
+            stack.enter_context(services.attempts.place())
+        for _ in range(MOST + 1):  # which is no wrong password
+            answer = tried(nobody, "ann", "right horse")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "try again in a moment" in answer.json()["detail"]
+    assert tried(nobody, "ann", "right horse").status_code == 200
+
+
+# -- who may not even try --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("passwords")
+def test_containers_try_no_passwords(serving: Callable[..., TestClient], services: Services, nobody: Caller) -> None:
+    inside = Caller(serving(bridge=True))
+    for name, password in (("ann", "right horse"), ("ann", "wrong"), ("nobody", "wrong")):
+        answer = tried(inside, name, password)
+        assert answer.status_code == 401
+        assert "no passwords" in answer.json()["detail"]
+        assert "set-cookie" not in answer.headers
+    assert services.attempts._wrong == {}
+    assert tried(nobody, "ann", "right horse").status_code == 200
+
+
+@pytest.mark.parametrize(("name", "password"), [("x" * 257, "wrong"), ("ann", "x" * 4097)])
+def test_what_is_too_long_to_be_a_name_or_a_password_is_kept_nowhere(
+    name: str, password: str, nobody: Caller, services: Services
+) -> None:
+    answer = tried(nobody, name, password)
+    assert (answer.status_code, len(answer.json())) == (400, 1)
+    assert "non_field_errors" not in answer.json()
+    assert services.attempts._wrong == {}
+    assert tried(nobody, "x" * 256, "x" * 4096).json() == {
+        "non_field_errors": ["Unable to log in with provided credentials."]
+    }
+    assert len(services.attempts._wrong) == 1

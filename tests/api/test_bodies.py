@@ -10,6 +10,7 @@ import pytest
 import yaml
 from support import job
 
+from polylocal.api import incoming
 from polylocal.api.services import Services
 from polylocal.settings import load
 from polylocal.store.rows import Project, Run
@@ -313,6 +314,102 @@ def test_a_form_that_does_not_say_how_large_it_is(api: Caller) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = api("POST", "/api/v1/projects/", content=in_pieces(b"name=one&x=", TOO_MUCH), headers=headers)
     assert answer.status_code in (400, 413)
+
+
+LOGIN, SESSION = "/api/v1/users/token/", "/polylocal/v1/session"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize("path", [LOGIN, SESSION])
+def test_of_somebody_unknown_little_is_read(path: str, nobody: Caller) -> None:
+    for headers in ({}, FORM):
+        whole = b"x=" + b"a" * incoming.MAX_ANONYMOUS
+        assert nobody("POST", path, content=whole, headers=headers).status_code == 413
+        assert nobody("POST", path, content=in_pieces(b"x=", 2**20), headers=headers).status_code in (400, 413)
+    whole = json.dumps({"username": "root", "password": "x"}).encode()
+    answer = nobody("POST", LOGIN, content=whole.ljust(incoming.MAX_ANONYMOUS))
+    assert answer.json() == {"non_field_errors": ["Unable to log in with provided credentials."]}
+
+
+def test_of_a_user_more_is_read(api: Caller) -> None:
+    readme = "x" * (2 * incoming.MAX_ANONYMOUS)
+    assert api.post("/api/v1/projects/", {"name": "long", "readme": readme}).status_code == 201
+
+
+# -- letters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "latin-1", "cp1252", "utf-8-sig", "no-such", '"utf-16"', "x" * 5000])
+@pytest.mark.parametrize("media", ["application/json", "application/x-www-form-urlencoded"])
+def test_bodies_are_read_as_utf_8_only(media: str, charset: str, api: Caller) -> None:
+    body = b'{"name": "one"}' if media.endswith("json") else b"name=one"
+    answer = api("POST", "/api/v1/projects/", content=body, headers={"Content-Type": f"{media}; charset={charset}"})
+    assert answer.status_code == 400
+    assert "Bodies are read as UTF-8" in answer.json()["detail"]
+    assert len(answer.json()["detail"]) < 200
+    assert api.get("/api/v1/root/").json()["count"] == 1
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", '"utf-8"', "US-ASCII"])
+def test_names_of_utf_8(charset: str, api: Caller) -> None:
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    body = json.dumps({"name": "one", "description": "ü✓"}, ensure_ascii=charset.startswith("US")).encode()
+    answer = api("POST", "/api/v1/projects/", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["description"]) == (201, "ü✓")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "one", "description": "\xed\xa0\x80"}',
+        b'{"name": "one", "description": "\xff"}',
+        '{"name": "one"}'.encode("utf-16"),
+        '{"name": "one"}'.encode("utf-16-le"),
+        '{"name": "one"}'.encode("utf-32"),
+    ],
+    ids=["half a character", "no character", "UTF-16", "UTF-16 without a mark", "UTF-32"],
+)
+def test_json_of_other_letters(body: bytes, api: Caller) -> None:
+    answer = api("POST", "/api/v1/projects/", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("JSON parse error - ")
+    assert api.get("/api/v1/root/").json()["count"] == 1
+
+
+def test_json_may_begin_with_its_mark(api: Caller) -> None:
+    assert api("POST", "/api/v1/projects/", content='{"name": "one"}'.encode("utf-8-sig")).status_code == 201
+
+
+# -- JSON in a form -------------------------------------------------------------------------------------------------
+
+UNKEPT = {
+    "NaN": '{"a": NaN}',
+    "infinity": '{"a": [Infinity]}',
+    "a large number": '{"a": -1e999}',
+    "half a character": '{"a": "\\ud800"}',
+    "brackets": "[" * 100_000,
+    "braces": '{"a":' * 50_000,
+}
+
+
+@pytest.mark.parametrize("what", UNKEPT)
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("jobs", "run_env"), ("jobs", "data_refs"), ("builds", "params"), ("experiments", "declarations")],
+)
+def test_a_form_says_no_more_than_json_does(kind: str, field: str, what: str, api: Caller) -> None:
+    answer = api("POST", f"{P}/{kind}/", data={"is_managed": "false", field: UNKEPT[what]})
+    assert (answer.status_code, list(answer.json())) == (400, [field])
+    assert api.get(f"{P}/{kind}/").json()["count"] == 0
+
+
+@pytest.mark.parametrize("what", UNKEPT)
+def test_the_details_of_a_status_in_a_form(what: str, api: Caller, a_job: Run) -> None:
+    answer = api("POST", f"{P}/jobs/1/statuses/", data={"status": "scheduled", "details": UNKEPT[what]})
+    assert (answer.status_code, list(answer.json())) == (400, ["details"])
+    assert api.get(f"{P}/jobs/1/statuses/").json()["count"] == 1
+    good = {"status": "scheduled", "details": '{"a": [1.5]}'}
+    assert api("POST", f"{P}/jobs/1/statuses/", data=good).json()["details"] == {"a": [1.5]}
 
 
 # -- what is ignored ------------------------------------------------------------------------------------------------

@@ -213,6 +213,18 @@ def test_what_is_no_url(body: object, api: Caller) -> None:
     assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
 
 
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\0", "\x1b", "\x7f"])
+@pytest.mark.parametrize("form", ["{url}{character}", "{character}{url}", "file://{character}"])
+def test_a_url_of_one_line(
+    form: str, character: str, elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+) -> None:
+    """What it says goes into a log and to a terminal."""
+    answer = api.post(EXTERNAL, {"git_url": form.format(url=elsewhere.url, character=character)})
+    assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
+    assert not services.repository(project).path.exists()
+    assert api.get(f"{P}/").json()["has_code"] is False
+
+
 # -- who may fetch what ---------------------------------------------------------------------------------------------
 
 ANNS = "/api/v1/ann/mine"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import anyio.to_thread
 import httpx2
 import pytest
 import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from support import eventually
 
@@ -223,10 +226,174 @@ def test_a_place_is_free_again_after_a_bug() -> None:
     with suppress(RuntimeError), TestClient(guard, raise_server_exceptions=False) as client:
         for _ in range(3):
             assert client.get("/").status_code == 500
-    assert (guard._working, guard._open) == (0, 0)
+    assert (guard.working, guard._open) == (0, 0)
+
+
+# -- many bodies -------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """An application that takes a body as it comes, and answers when it is let."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.inside = 0
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+        if scope["type"] == "lifespan":
+            await alive(receive, send)
+            return
+        await Request(scope, receive).body()
+        self.inside += 1
+        await anyio.to_thread.run_sync(self.go.wait)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def alive(receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+HALF = {
+    "of a known length": (b"Content-Length: 6\r\n\r\nabc", b"def"),
+    "of an unknown length": (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"3\r\ndef\r\n0\r\n\r\n"),
+    "of which nothing came": (b"Content-Length: 6\r\n\r\n", b"abcdef"),
+}
+
+
+@pytest.mark.parametrize("form", HALF)
+def test_a_body_that_has_not_come_takes_no_place(services: Services, form: str) -> None:
+    """Whoever sends halves keeps nobody else from an answer; one whose body is whole counts."""
+    first, rest = HALF[form]
+    reader = Reader()
+    guard = guards.Admission(reader, most_working=2)
+    with on_socket(services, guard) as address, ExitStack() as stack:
+        stack.callback(reader.go.set)
+        halves = [stack.enter_context(connected(address)) for _ in range(5)]
+        for peer in halves:
+            peer.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n" + first)
+        eventually(lambda: guard._open == 5)
+        assert guard.working == 0
+        for peer in halves[:2]:
+            peer.sendall(rest)
+        eventually(lambda: reader.inside == 2)
+        assert guard.working == 2
+        with connected(address) as late:
+            late.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert received(late).startswith(b"HTTP/1.1 503")
+        reader.go.set()
+        assert [received(peer)[:12] for peer in halves[:2]] == [b"HTTP/1.1 200"] * 2
+        eventually(lambda: (guard.working, guard._open) == (0, 3))
+        for peer in halves[2:]:
+            peer.sendall(rest)
+            assert received(peer).startswith(b"HTTP/1.1 200")
+    assert (guard.working, guard._open) == (0, 0)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}])
+def test_a_request_without_a_body_has_its_place_at_once(headers: dict[str, str]) -> None:
+    """Also where the application never looks for a body."""
+    held = Held()
+    guard = guards.Admission(held, most_working=2)
+    client = TestClient(guard, headers=headers)
+    with asked(client, 2) as codes:
+        eventually(lambda: held.inside == 2)
+        assert guard.working == 2
+        assert client.get("/").status_code == 503
+        held.go.set()
+    assert codes == [200, 200]
+
+
+def test_what_somebody_else_works_on_gives_its_place_back() -> None:
+    held = Held()
+
+    async def passing(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+        scope[guards.PASSED_ON]()
+        scope[guards.PASSED_ON]()  # once is enough
+        await held(scope, receive, send)
+
+    guard = guards.Admission(passing, most_working=1)
+    with asked(TestClient(guard), 3) as codes:
+        eventually(lambda: held.inside == 3)
+        assert (guard.working, guard._open) == (0, 3)
+        held.go.set()
+    assert codes == [200, 200, 200]
+    assert (guard.working, guard._open) == (0, 0)
 
 
 # -- slow --------------------------------------------------------------------------------------------------------
+
+
+class Skipping(asyncio.SelectorEventLoop):
+    """Its clock goes on by what is waited for, and nobody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        look = self._selector.select  # type: ignore[attr-defined]
+
+        def skip(timeout: float | None = None) -> object:
+            self.seconds += timeout or 0.0
+            return look(0)
+
+        self._selector.select = skip  # type: ignore[attr-defined]
+
+    def time(self) -> float:
+        return self.seconds
+
+
+def sent_in(pieces: int, size: int, every_s: float) -> tuple[int, float]:
+    """A body of so many pieces, one after the other, before a patience of 10 s: what is answered, and when."""
+    come = 0
+
+    async def piece() -> dict[str, object]:
+        nonlocal come
+        await asyncio.sleep(every_s)
+        come += 1
+        return {"type": "http.request", "body": b"x" * size, "more_body": come < pieces}
+
+    async def read(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
+        assert len(await Request(scope, receive).body()) == pieces * size
+
+    async def whole() -> tuple[int, float]:
+        status = 200
+        try:
+            scope = {"type": "http", "headers": []}
+            await guards.Patience(read, client_s=10.0)(scope, piece, nothing)
+        except HTTPException as error:
+            status = error.status_code
+        return status, asyncio.get_running_loop().time()
+
+    async def nothing(message: object) -> None:
+        raise AssertionError("nothing is answered here")
+
+    with asyncio.Runner(loop_factory=Skipping) as runner:
+        return runner.run(whole())
+
+
+@pytest.mark.parametrize(("size", "every_s"), [(1, 1.0), (1, 9.0), (100, 0.25), (0, 1.0)])
+def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece comes in time, and all of them together would take hours."""
+    monkeypatch.setattr(guards, "LEAST_RATE", 1000.0)
+    status, after_s = sent_in(100_000, size, every_s)
+    assert status == 408
+    assert 10.0 <= after_s < 20.0
+
+
+@pytest.mark.parametrize(("size", "every_s"), [(1000, 1.0), (9000, 9.0), (300, 0.25)])
+def test_a_slow_body_that_goes_on_gets_through(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes as a whole."""
+    monkeypatch.setattr(guards, "LEAST_RATE", 1000.0)
+    status, after_s = sent_in(1000, size, every_s)
+    assert (status, after_s) == (200, pytest.approx(1000 * every_s))
+
+
+def test_what_came_fast_may_rest_no_longer_than_anything_else() -> None:
+    """Bytes that are ahead of their time buy no longer silence."""
+    assert sent_in(2, 1 << 20, 10.5) == (408, pytest.approx(10.0))
 
 
 class Address(tuple[str, int]):
@@ -353,10 +520,7 @@ def test_a_client_that_reads_nothing_is_let_go(services: Services) -> None:
 
     async def endless(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
         if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
+            await alive(receive, send)
             return
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})

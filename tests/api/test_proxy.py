@@ -21,6 +21,7 @@ from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from polylocal.api import guards, proxy
 from polylocal.api.services import Services
 from polylocal.api.users import SESSION, USER_COOKIE
 from polylocal.errors import NotFound
@@ -34,6 +35,11 @@ from .conftest import FILES, Caller, P, emptied, on_loopback, write
 NOTEBOOK, TENSORBOARD = "/notebook/root/quick-start", "/tensorboard/root/quick-start"
 SCOPES = {"": None, "/experiments/1": Kind.EXPERIMENT, "/groups/1": Kind.GROUP}
 KEY = "jupyters-own-token"
+# as browsers read them, each but the last three is one of ours
+POSING = [
+    *(b"polylocal_session=x", b"polylocal_session =x", b"=polylocal_session=x", b"user=x; Path=/", b"user\t=x"),
+    *(b"users=1", b"_xsrf=user=x", b"mine=1; Path=/; x=polylocal_session=x"),
+]
 PAGES = [NOTEBOOK, *(f"{TENSORBOARD}{scope}" for scope in SCOPES)]
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -66,6 +72,7 @@ class Program:
         answers: dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]] = {
             "moved": (302, [(b"location", b"/elsewhere?a=b")], b""),
             "cookies": (200, [(b"set-cookie", b"_xsrf=2|a; Path=/"), (b"set-cookie", b"other=1")], b""),
+            "posing": (200, [(b"set-cookie", cookie) for cookie in POSING], b""),
             "teapot": (418, [(b"x-own", b"1")], b"short and stout"),
             "none": (204, [], b""),
             "packed": (200, [(b"content-encoding", b"gzip"), (b"content-type", b"x/y")], b"\x1f\x8bas it is"),
@@ -165,7 +172,7 @@ Start = Callable[..., Run]
 def start(store: Store, root: User, project: Project, services: Services) -> Start:
     """start(page, program) → the run behind a page, straight in the store."""
 
-    def made(page: str, program: Program | None, status: Status | None = Status.RUNNING) -> Run:
+    def made(page: str, program: Program | Silent | None, status: Status | None = Status.RUNNING) -> Run:
         kind = Kind.NOTEBOOK if page.startswith("/notebook") else Kind.TENSORBOARD
         about = SCOPES[page.removeprefix(TENSORBOARD)] if kind is Kind.TENSORBOARD else None
         shown = thing(about) if about else None
@@ -232,6 +239,21 @@ def test_a_token_in_the_query_becomes_a_cookie(
     assert "httponly" in answer.headers["set-cookie"].lower()
     assert stranger.get(answer.headers["location"]).status_code == 200
     assert str(api.token) not in json.dumps(program.asked, default=str)
+
+
+@each_page
+def test_a_page_of_others_leads_here_as_nobody(
+    page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller
+) -> None:
+    """Else it could have one work as whom it wants, who then reads along."""
+    start(page, program)
+    path = f"{page}/tree?a=b&token={api.token}"
+    answer = stranger.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree?a=b")
+    assert "set-cookie" not in answer.headers
+    assert stranger.get(answer.headers["location"]).status_code == 401
+    for site in ("none", "same-origin", "same-site"):
+        assert "set-cookie" in stranger.get(path, headers={"Sec-Fetch-Site": site}).headers
 
 
 @each_page
@@ -528,6 +550,14 @@ def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
     assert answer.headers.get_list("set-cookie") == ["_xsrf=2|a; Path=/", "other=1"]
 
 
+def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run) -> None:
+    """However it writes the names of our cookies."""
+    session = browser.cookies[SESSION]
+    answer = browser.get(f"{NOTEBOOK}/posing")
+    assert answer.headers.get_list("set-cookie") == [cookie.decode() for cookie in POSING[-3:]]
+    assert (browser.cookies[SESSION], browser.cookies[USER_COOKIE]) == (session, "root")
+
+
 def test_what_is_packed_stays_packed(live: str, browser: httpx2.Client, notebook: Run) -> None:
     status, headers, content = raw(live, f"{NOTEBOOK}/packed", browser.cookies[SESSION])
     assert (status, headers["content-encoding"], content) == (200, "gzip", b"\x1f\x8bas it is")
@@ -554,6 +584,63 @@ def test_many_at_once(browser: httpx2.Client, notebook: Run, program: Program) -
             assert next(answer.iter_raw()) == b"one"
         assert browser.get(f"{NOTEBOOK}/x").status_code == 200
         program.go_on.set()
+
+
+class Silent:
+    """A program that takes connections and never answers."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        listener.settimeout(30)
+
+    def asked(self) -> socket.socket:
+        """The next connection, when its request is here."""
+        peer = self._listener.accept()[0]
+        peer.settimeout(30)
+        found = b""
+        while b"\r\n\r\n" not in found:
+            found += peer.recv(65536)
+        return peer
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield Silent(listener)
+
+
+def begun(live: str, session: str) -> socket.socket:
+    """A request for a page, on a connection of its own."""
+    place = urlsplit(live)
+    peer = socket.create_connection((str(place.hostname), place.port), 30)
+    head = f"GET {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {SESSION}={session}\r\n\r\n"
+    peer.sendall(head.encode())
+    return peer
+
+
+def test_a_program_that_never_answers_takes_no_place_of_others(
+    services: Services, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (1, guards.MOST_OPEN))
+    start(NOTEBOOK, silent)
+    with on_loopback(services) as url, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(begun(url, browser.cookies[SESSION]))
+            stack.enter_context(silent.asked())
+        assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
+
+
+def test_a_program_is_told_that_nobody_waits_any_more(
+    live: str, silent: Silent, start: Start, browser: httpx2.Client
+) -> None:
+    start(NOTEBOOK, silent)
+    client = begun(live, browser.cookies[SESSION])
+    with silent.asked() as asked:
+        client.close()
+        assert asked.recv(1) == b""
 
 
 # -- when there is nothing behind it --------------------------------------------------------------------------------
@@ -735,6 +822,17 @@ def test_no_secret_reaches_the_program_by_a_websocket(
         text = json.dumps(asked, default=str)
         assert session not in text
         assert str(api.token) not in text
+
+
+def test_a_message_that_is_too_large_ends_it(talk: Talk, notebook: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would lie in memory as a whole, as often as somebody asks for it."""
+    monkeypatch.setattr(proxy, "_MOST_MESSAGE", 10_000)
+    client = talk(f"{NOTEBOOK}/ws")
+    client.send("x" * 10_000)
+    assert len(client.recv(timeout=60)) == 10_000
+    client.send("x" * 10_001)
+    with pytest.raises(ConnectionClosed):
+        client.recv(timeout=60)
 
 
 def refused(talk: Talk, path: str, **more: Any) -> int:

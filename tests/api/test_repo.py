@@ -11,6 +11,7 @@ import pytest
 from support import job
 
 from polylocal.api.services import Services
+from polylocal.errors import PolylocalError
 from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import Project
@@ -53,6 +54,12 @@ def test_a_large_upload(api: Caller) -> None:
 @pytest.mark.parametrize("flags", ['{"sync": false}', '{"async": false}', '{"delay": true}', "nonsense", "[]"])
 def test_flags_of_the_clients_change_nothing(flags: str, api: Caller) -> None:
     assert send(api, tar_of(FILES), json=flags) == {"status": 200, "body": b""}
+
+
+@pytest.mark.parametrize("flags", ["[" * 100_000, '{"sync":' * 100_000, '{"sync": NaN}', '{"sync": "\\ud800"}'])
+def test_flags_that_nobody_means_keep_no_code_out(flags: str, api: Caller) -> None:
+    assert send(api, tar_of(FILES), json=flags) == {"status": 200, "body": b""}
+    assert api.get(f"{P}/").json()["has_code"] is True
 
 
 def test_an_upload_that_asks_for_the_ci_of_a_project_without_one(api: Caller) -> None:
@@ -199,6 +206,24 @@ def test_a_download_leaves_nothing_behind(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     put_code(services, project, FILES)
     assert api.get(f"{P}/repo/download/").status_code == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_a_download_that_fails_leaves_nothing_behind_either(
+    api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    folder = settings.home / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    put_code(services, project, FILES)
+    repository = services.repository(project)
+    for path in [*repository.path.glob("objects/??/*"), *repository.path.glob("objects/pack/*")]:
+        path.write_bytes(b"broken")
+    commit = repository.resolve("HEAD")
+    assert commit  # it is there to be found, and can't be read
+    with pytest.raises(PolylocalError), (settings.home / "packed").open("wb") as file:
+        repository.archive(commit, file, gzip=True)
+    assert api.get(f"{P}/repo/download/").status_code >= 500
     assert list(folder.iterdir()) == []
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 from support import eventually
@@ -232,6 +235,52 @@ def test_many_lines_come_whole_and_in_order(
         store.runs.transition(run, Status.SUCCEEDED)
         found = [line.rpartition(" ")[2] for frame in frames(socket) for line in lines_of(frame)]
     assert found == [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
+def test_a_line_that_never_ends_comes_in_pieces(
+    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+) -> None:
+    """A program that writes no end of a line takes no memory for it; what follows comes as ever."""
+    run = make(Kind.JOB, Status.RUNNING)
+    endless = "".join(f"{number:08}" for number in range(3 * 2**17 + 1000))  # somewhat more than 3 MiB
+    write(services.log(run), f"{endless}\nnext\n")
+    with http.websocket_connect(path, headers=header) as socket:
+        socket.receive_json()
+        store.runs.transition(run, Status.SUCCEEDED)
+        found = [line.rpartition(" -- ")[2] for frame in frames(socket) for line in lines_of(frame)]
+    assert found.pop() == "next"
+    assert len(found) > 1
+    assert max(map(len, found)) <= streams._MOST_LINE + (1 << 20)  # and what was read at once
+    assert "".join(found) == endless
+
+
+def lines_in(*chunks: bytes) -> list[str]:
+    async def come() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async def lines() -> list[str]:
+        return [line async for batch in streams._lines(come()) for line in batch]
+
+    return asyncio.run(lines())
+
+
+@given(st.lists(st.text("ab\n", max_size=20), max_size=20))
+def test_lines_come_whole_however_they_are_read(texts: list[str]) -> None:
+    whole = "".join(texts)
+    expected = whole.removesuffix("\n").split("\n") if whole else []
+    assert lines_in(*(text.encode() for text in texts)) == expected
+
+
+@given(st.lists(st.text("ab\n", min_size=1, max_size=6), max_size=20))
+def test_of_long_lines_nothing_is_lost_and_nothing_kept_for_long(texts: list[str]) -> None:
+    """A piece ends with the first chunk that makes it as long as a line may be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "_MOST_LINE", 8)
+        found = lines_in(*(text.encode() for text in texts))
+    assert "".join(found) == "".join(texts).replace("\n", "")
+    assert all(len(line) < 8 + 6 for line in found)
 
 
 def test_a_build_has_something_to_say_before_it_runs(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from support import eventually
 
-from polylocal import logs
+from polylocal import clock, logs
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner.engine.fake import FakeContainer
 from polylocal.runner.execution import Execution
@@ -264,6 +265,33 @@ def test_time_goes_on_while_no_daemon_runs(limited: Rig, supervise: Supervise, m
     monkeypatch.setattr(type(limited.store.runs), "seconds_since_running", lambda self, run: 1000.0)
     supervise(lambda: limited.again(run).finished_at, within_s=5)
     assert details(limited, run)["reason"] == "time-limit"
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_clock_that_is_set_ends_no_run_that_the_next_daemon_takes_up(
+    rig: Rig, supervise: Supervise, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The first daemon has noted on the machine's own clock since when it runs."""
+    rig.settings = rig.settings.model_copy(update={"time_limit_s": 3600.0})
+    run = rig.submit("echo begun; sleep 60")
+    first = Execution(rig.built(run), rig.tools())
+    thread = threading.Thread(target=first, daemon=True)
+    thread.start()
+    eventually(lambda: has_said(rig, run, b"begun\n") and first.seconds_running)
+    told = clock.now
+    monkeypatch.setattr(clock, "now", lambda: clock.stamp(clock.parse(told()) + timedelta(hours=hours)))
+    supervise(lambda: supervise._supervisors and supervise._supervisors[0]._in_hand())
+    [second] = supervise._supervisors[0]._in_hand().values()
+    supervise(lambda: second.seconds_running)
+    for _ in range(3):
+        supervise._supervisors[0].once()
+    assert second.seconds_running < 3600
+    assert (rig.again(run).status, rig.again(run).stop_requested_at) == ("running", None)
+    rig.store.runs.request_stop(run)
+    first.stop()
+    supervise(lambda: rig.again(run).finished_at)
+    thread.join(10)
+    assert rig.again(run).status == "stopped"
 
 
 def test_a_short_run_ends_well_within_the_limit(limited: Rig, supervise: Supervise) -> None:

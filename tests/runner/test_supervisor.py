@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 
 import pytest
 from support import eventually
 
+from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.runner import supervisor as supervisor_module
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Status
 
@@ -156,6 +161,166 @@ def test_containers_that_nothing_waits_for_are_removed(rig):
     assert orphan not in rig.engine.made
     assert foreign in rig.engine.made
     assert rig.again(run).status == "created"
+
+
+def _left_behind(rig, run, cmd, name):
+    """A container of a run that came to its end while nobody looked."""
+    from polylocal.runner.container import ContainerPlan, labels
+
+    container_id = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], labels(run, "home")))
+    rig.engine.start(container_id)
+    rig.engine.wait(container_id)
+    return container_id
+
+
+def test_the_log_of_a_container_that_was_lost_is_not_completed_behind_its_successors(rig):
+    """It has its part of the log, and a mark behind it; the engine may find it again at any time."""
+    run = rig.run(rig.submit("echo second"))
+    before = rig.log(run)
+    lost = _left_behind(rig, run, "echo first; echo more of the first", "lost")
+    assert rig.again(run).container_id != lost
+    Supervisor(rig.tools())._reconcile()
+    assert lost not in rig.engine.made
+    assert rig.log(run) == before == b"second\n"
+
+
+def test_the_log_of_the_container_that_a_run_ended_in_is_completed_before_it_goes(rig):
+    run = rig.built(rig.submit("true"))
+    last = _left_behind(rig, run, "echo one; echo two", "last")
+    rig.store.runs.transition(run, Status.RUNNING, recorded={"container_id": last})
+    rig.store.runs.transition(run, Status.SUCCEEDED)
+    rig.log_path(run).parent.mkdir(parents=True, exist_ok=True)
+    rig.log_path(run).write_bytes(b"one\n")
+    Supervisor(rig.tools())._reconcile()
+    assert last not in rig.engine.made
+    assert rig.log(run) == b"one\ntwo\n"
+
+
+def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
+    from polylocal.runner.container import ContainerPlan
+
+    def helper(name, cmd):
+        made = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], {"polylocal.home": "home"}))
+        rig.engine.start(made)
+        return made
+
+    working, left = helper("plx-chown-1", "sleep 60"), helper("plx-chown-2", "true")
+    rig.engine.wait(left)
+    Supervisor(rig.tools())._reconcile()
+    assert list(rig.engine.made) == [working]
+    rig.engine.stop(working, 0)
+
+
+# -- what takes long, or fails, beside the queue ---------------------------------------------------------------------
+
+
+def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
+    """An engine may take minutes to delete what is large."""
+    gone = rig.submit("true")
+    supervise(lambda: all_done(rig, [gone]))
+    hanging, go, removed = threading.Event(), threading.Event(), []
+
+    def hang(run, tools):
+        hanging.set()
+        go.wait(60)
+        removed.append(run.pk)
+
+    monkeypatch.setattr(supervisor_module, "remove", hang)
+    monkeypatch.setattr(supervisor_module, "MOMENT_S", 0.0)
+    try:
+        rig.store.runs.delete(gone)
+        supervise(hanging.is_set)
+        later = [rig.submit(f"echo {n}") for n in range(3)]
+        supervise(lambda: all_done(rig, later))
+        assert [rig.again(run).status for run in later] == ["succeeded"] * 3
+        assert removed == []
+    finally:
+        go.set()
+    aside = supervise._supervisors[-1]._aside
+    eventually(lambda: not any(thread.is_alive() for thread in aside.values()))
+    assert removed[0] == gone.pk
+    monkeypatch.undo()
+    supervise(lambda: rig.store.runs.by_uuid(gone.uuid) is None)
+
+
+def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
+    gone = rig.submit("true")
+    supervise(lambda: all_done(rig, [gone]))
+    go, begun = threading.Event(), []
+
+    def hang(run, tools):
+        begun.append(threading.get_ident())
+        go.wait(60)
+
+    monkeypatch.setattr(supervisor_module, "remove", hang)
+    monkeypatch.setattr(supervisor_module, "MOMENT_S", 0.0)
+    try:
+        rig.store.runs.delete(gone)
+        supervise(lambda: begun)
+        for _ in range(5):
+            supervise(lambda: True)
+        assert len(begun) == 1
+    finally:
+        go.set()
+    aside = supervise._supervisors[-1]._aside
+    eventually(lambda: not any(thread.is_alive() for thread in aside.values()))
+
+
+@pytest.mark.parametrize("error", [EngineError("it is in use"), EngineUnreachable("no answer"), OSError("busy")])
+def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, monkeypatch, error):
+    runs = [rig.submit(f"echo {n}") for n in range(3)]
+    supervise(lambda: all_done(rig, runs))
+    stuck = _left_behind(rig, runs[0], "true", "stuck")
+    rig.store.runs.record(runs[0], container_id=stuck)
+    remove, refused = rig.engine.remove, []
+
+    def refuse(container_id):
+        if container_id == stuck and not refused:
+            refused.append(container_id)
+            raise error
+        remove(container_id)
+
+    monkeypatch.setattr(rig.engine, "remove", refuse)
+    for run in runs:
+        rig.store.runs.delete(run)
+    supervisor = Supervisor(rig.tools())
+    supervisor._remove_deleted()
+    assert [rig.store.runs.by_uuid(run.uuid) is None for run in runs] == [False, True, True]
+    supervisor._remove_deleted()
+    assert rig.store.runs.by_uuid(runs[0].uuid), "it was not put off"
+    supervisor._put_off.clear()  # as after REMOVE_AGAIN_S
+    supervisor._remove_deleted()
+    assert rig.store.runs.by_uuid(runs[0].uuid) is None
+    assert stuck not in rig.engine.made
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_this_process_runs_out_of_puts_a_run_off(rig, supervise, monkeypatch, code):
+    """No descriptor is left for a moment: that is no fault of the run."""
+    monkeypatch.setattr(supervisor_module, "RETRY_S", 0.05)
+    create, refused = rig.engine.create, []
+
+    def refuse(plan):
+        if len(refused) < 3:
+            refused.append(plan.name)
+            raise OSError(code, os.strerror(code))
+        return create(plan)
+
+    monkeypatch.setattr(rig.engine, "create", refuse)
+    run = rig.submit("true")
+    supervise(lambda: all_done(rig, [run]))
+    assert (rig.again(run).status, len(refused)) == ("succeeded", 3)
+    assert "failed" not in rig.history(run)
+
+
+def test_any_other_error_of_the_system_fails_the_run(rig, supervise, monkeypatch):
+    def refuse(plan):
+        raise OSError(errno.EACCES, "words")
+
+    monkeypatch.setattr(rig.engine, "create", refuse)
+    run = rig.submit("true")
+    supervise(lambda: all_done(rig, [run]))
+    assert rig.again(run).status == "failed"
 
 
 def test_a_restart_takes_up_what_was_begun(rig):

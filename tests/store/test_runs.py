@@ -3,11 +3,16 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.settings import Settings
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -332,3 +337,94 @@ def test_the_key_of_a_build_is_its_project_its_config_and_its_commit() -> None:
     assert key == build_key(1, {"b": {"y": 2, "x": 1}, "a": 1}, "c")
     others = [build_key(2, {}, "c"), build_key(1, {"a": 2}, "c"), build_key(1, {}, None), build_key(1, {}, "c")]
     assert len({key, *others}) == 5
+
+
+# -- how long it runs ------------------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """The clock that people set, and the one of the machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = datetime(2018, 8, 23, 12, tzinfo=UTC)
+        self.up_s = 1000.0
+        self.boot: str | None = "first"
+        monkeypatch.setattr(clock, "now", lambda: clock.stamp(self.now))
+        monkeypatch.setattr(clock, "uptime_s", lambda: self.up_s)
+        monkeypatch.setattr(clock, "boot_id", lambda: self.boot)
+
+    def go_on(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.up_s += seconds
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+@contextmanager
+def next_daemon(settings: Settings) -> Iterator[Store]:
+    """What the daemon after this one opens."""
+    made = Store(settings.folders.database)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=5), timedelta(days=-400)])
+def test_a_clock_that_is_set_ends_no_run(
+    store: Store, settings: Settings, make: Make, clocks: Clocks, jump: timedelta
+) -> None:
+    """Neither for this daemon nor for the next one."""
+    run = make()
+    store.runs.transition(run, Status.RUNNING)
+    clocks.go_on(2.5)
+    assert store.runs.seconds_since_running(run) == 2.5
+    clocks.now += jump
+    clocks.go_on(10)
+    assert store.runs.seconds_since_running(run) == 12.5
+    with next_daemon(settings) as other:
+        clocks.go_on(10)
+        assert other.runs.seconds_since_running(run) == 22.5
+
+
+def test_after_a_start_of_the_machine_the_history_says_how_long(
+    store: Store, settings: Settings, make: Make, clocks: Clocks
+) -> None:
+    """And from then on its clock again."""
+    run = make()
+    store.runs.transition(run, Status.RUNNING)
+    assert store.runs.seconds_since_running(run) == 0.0
+    clocks.now += timedelta(hours=1)
+    clocks.up_s, clocks.boot = 50.0, "second"
+    with next_daemon(settings) as other:
+        assert other.runs.seconds_since_running(run) == 3600.0
+        clocks.now += timedelta(hours=7)
+        clocks.up_s += 5
+        assert other.runs.seconds_since_running(run) == 3605.0
+
+
+def test_a_machine_that_does_not_say_when_it_was_started_has_the_history_only(
+    store: Store, make: Make, clocks: Clocks
+) -> None:
+    clocks.boot = None
+    run = make()
+    store.runs.transition(run, Status.RUNNING)
+    assert store.runs.seconds_since_running(run) == 0.0
+    clocks.now += timedelta(hours=1)
+    assert store.runs.seconds_since_running(run) == 3600.0
+    clocks.now -= timedelta(hours=2)
+    assert store.runs.seconds_since_running(run) == 0.0
+
+
+def test_what_never_ran_runs_for_no_time(store: Store, make: Make, clocks: Clocks) -> None:
+    """Also when it was asked for before."""
+    run = make()
+    assert store.runs.seconds_since_running(run) == 0.0
+    clocks.go_on(100)
+    store.runs.transition(run, Status.RUNNING)
+    assert store.runs.seconds_since_running(run) == 0.0
+    clocks.go_on(1)
+    assert store.runs.seconds_since_running(run) == 1.0

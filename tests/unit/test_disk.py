@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support import fill, small_disk
 
 from polylocal import disk
-from polylocal.disk import Disk, is_trouble, size_of
+from polylocal.disk import Disk, is_shortage, is_trouble, size_of
 
 
 @pytest.fixture
@@ -28,6 +31,51 @@ def test_nothing_begins_below_what_must_be_free_and_all_goes_on_above_it(small: 
     )
     ballast.unlink()
     assert looked_at.problem() is None
+
+
+@contextmanager
+def counting(folder: Path, files: int) -> Iterator[Path]:
+    """A file system with room for so many files; 0: it does not count them."""
+    folder.mkdir()
+    options = f"size=8m,nr_inodes={files},mode=755"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_without_room_for_files_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many bytes are free."""
+    monkeypatch.setattr(disk, "_LOOK_S", 0.0)
+    with counting(tmp_path / "few", 1010) as folder:
+        looked_at = Disk(folder, 4)
+        assert looked_at.problem() is None
+        made = [folder / str(number) for number in range(20)]
+        for path in made:
+            path.touch()
+        left = os.statvfs(folder).f_favail
+        assert left < 1000
+        assert looked_at.problem() == (
+            f"The disk of {folder} has room for {left} more files, and nothing new begins below 1000."
+            " `polylocal gc` makes room."
+        )
+        for path in made:
+            path.unlink()
+        assert looked_at.problem() is None
+
+
+def test_a_disk_that_counts_no_files_has_room_for_them(tmp_path: Path) -> None:
+    with counting(tmp_path / "uncounted", 0) as folder:
+        found = os.statvfs(folder)
+        assert (found.f_files, found.f_favail) == (0, 0)
+        assert Disk(folder, 4).problem() is None
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_a_process_runs_out_of_is_a_shortage_that_passes(code: int) -> None:
+    assert is_shortage(OSError(code, "words"))
+    assert not is_shortage(OSError(errno.EACCES, "words"))
 
 
 def test_a_disk_with_just_enough_is_not_full(small: Path) -> None:

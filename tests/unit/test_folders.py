@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.folders import LeadsOut, copy_tree, open_inside, walk
+from polylocal.folders import MAX_STEPS, LeadsOut, copy_tree, open_inside, walk
 
 
 @pytest.fixture
@@ -48,6 +49,38 @@ def test_paths_that_lead_out(source: Path, path: str) -> None:
 def test_paths_that_cannot_be_opened(source: Path, path: str) -> None:
     with pytest.raises(OSError, match=r"\[Errno"):
         open_inside(source, path)
+
+
+def zigzag(top: Path, depth: int, turns: int) -> Path:
+    """In a folder `depth` below the top a link that goes up one and down again so many times, to a file there."""
+    deep = top.joinpath(*["d"] * depth)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("here")
+    (deep / "link").symlink_to("../d/" * turns + "file")
+    return deep / "link"
+
+
+def test_a_way_of_too_many_steps_is_given_up(tmp_path: Path) -> None:
+    """Each `..` is gone from the top: a few links of them would keep a thread for minutes."""
+    for turns in (2, 50):
+        path = zigzag(tmp_path / str(turns), 100, turns).relative_to(tmp_path)
+        assert read(tmp_path, str(path)) == b"here"
+    turns = MAX_STEPS // 100 + 1
+    path = zigzag(tmp_path / "far", 100, turns).relative_to(tmp_path)
+    with pytest.raises(OSError, match=rf"\[Errno {errno.ELOOP}\]"):
+        open_inside(tmp_path, str(path))
+
+
+def test_a_chain_of_such_links_is_given_up_too(tmp_path: Path) -> None:
+    """None of them is too long by itself."""
+    link = zigzag(tmp_path, 100, 50)
+    for n in range(3):
+        assert read(tmp_path, str(link.relative_to(tmp_path))) == b"here"
+        following = link.with_name(f"link{n}")
+        following.symlink_to("../d/" * 50 + link.name)
+        link = following
+    with pytest.raises(OSError, match=rf"\[Errno {errno.ELOOP}\]"):
+        open_inside(tmp_path, str(link.relative_to(tmp_path)))
 
 
 def test_no_descriptor_is_left_open(source: Path) -> None:

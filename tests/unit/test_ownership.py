@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import BUSYBOX
 
 from polylocal.errors import EngineError
 from polylocal.runner.container import HOME_LABEL, ContainerPlan
+from polylocal.runner.engine import dockerengine
+from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.runner.ownership import foreign, make_writable, reclaim
 
 ME = os.getuid()
@@ -96,3 +100,27 @@ def test_what_could_not_be_handed_over_is_said(
 
 def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
     assert reclaimed(tmp_path / "gone", ME, Helper()) is None
+
+
+@pytest.mark.engine
+@pytest.mark.xfail(strict=True, reason="docker-py's wait() has a time limit of its own: none, unless it is told one")
+def test_a_helper_that_does_not_come_to_its_end_is_given_up(
+    engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: it is removed, and the engine goes on as before."""
+    monkeypatch.setattr(dockerengine, "HELPER_S", 1.0)
+    installation = f"test-{uuid.uuid4().hex[:8]}"
+    swept.append(installation)
+
+    def helper(cmd: str) -> ContainerPlan:
+        name = f"plx-helper-{uuid.uuid4().hex[:8]}"
+        return ContainerPlan(name, BUSYBOX, ["/bin/sh", "-c", cmd], {HOME_LABEL: installation}, network="none")
+
+    engine = DockerEngine(engine_address)
+    try:
+        with pytest.raises(EngineError, match="it has not come to its end within 1 s"):
+            engine.run_helper(helper("sleep 30"))
+        assert engine.containers(installation) == []
+        assert engine.run_helper(helper("exit 3")) == 3
+    finally:
+        engine.close()

@@ -54,6 +54,17 @@ def test_a_done_container_is_kept_for_its_ttl(values: dict[str, Any], kept: bool
     assert (plan([CONTAINER], {"abc": done}, set(), NOW) == []) is kept
 
 
+@pytest.mark.parametrize(("status", "goes"), [("running", False), ("exited", True), ("dead", True)])
+def test_a_helper_at_work_is_let_be(status: str, goes: bool) -> None:
+    """It carries no run; one that its daemon left behind has come to its end."""
+    removals = [Remove("h1", "", "no run knows it")] if goes else []
+    assert plan([Found("h1", "", status)], {"abc": run()}, set(), NOW) == removals
+
+
+def test_a_container_of_a_run_that_nobody_knows_goes_even_while_it_works() -> None:
+    assert plan([Found("c1", "job/abc", "running")], {}, set(), NOW) == [Remove("c1", "abc", "no run knows it")]
+
+
 def test_each_container_is_judged_by_itself() -> None:
     found = [CONTAINER, Found("c2", "build/def", "running"), Found("c3", "", "exited")]
     runs = {"abc": run(), "def": run(kind="build", id=2, uuid="def", status="stopped")}

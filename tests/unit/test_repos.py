@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -606,6 +607,35 @@ def test_addresses_that_would_run_programs_are_refused(
     with pytest.raises(InvalidInput, match="could not be fetched"):
         repository.fetch(form.format(trace), protocols)
     assert not trace.exists()
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a program `ssh` before all others was asked for, word by word; it reaches nobody."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> '{asked}'\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return asked
+
+
+@pytest.mark.parametrize("url", ["ssh://git@example.org/code.git", "git@example.org:code.git"])
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_the_keys_of_the_owner_open_nothing_for_others(
+    repository: Repository, ssh: Path, url: str, with_keys: bool
+) -> None:
+    """ssh finds them by itself, wherever HOME leads; its settings may name more of them, or an agent."""
+    with pytest.raises(InvalidInput, match="could not be fetched"):
+        repository.fetch(url, "http:https:ssh:git", with_keys=with_keys)
+    words = ssh.read_text().splitlines()
+    options = [word for flag, word in pairwise(words) if flag == "-o"]
+    assert "BatchMode=yes" in options
+    assert "git@example.org" in words
+    ways = {"PubkeyAuthentication=no", "HostbasedAuthentication=no", "GSSAPIAuthentication=no"}
+    assert ways & set(options) == (set() if with_keys else ways)
+    assert (("-F", "/dev/null") in pairwise(words)) is not with_keys
 
 
 def test_the_refusal_is_gits_own_reason(repository: Repository, tmp_path: Path) -> None:

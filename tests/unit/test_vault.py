@@ -62,6 +62,15 @@ def test_what_can_be_no_variable_is_refused(vault: Vault, values: dict[str, str]
         vault.write("ann", "pip", values)
 
 
+def test_a_value_has_room_for_a_variable_and_no_more(vault: Vault) -> None:
+    """The kernel takes no variable beyond 128 KiB: the container would not start."""
+    longest = "ü" * (64 * 1024)
+    vault.write("ann", "pip", {"A": longest})
+    with pytest.raises(InvalidInput, match="The value of `B` has more than 65536 characters"):
+        vault.write("ann", "pip", {"A": "x", "B": f"{longest}x"})
+    assert vault.read("ann", "pip") == {"A": longest}
+
+
 def test_removed_and_forgotten(vault: Vault) -> None:
     vault.write("ann", "pip", {"A": "1"})
     vault.write("ann", "npm", {"A": "1"})
