@@ -15,6 +15,7 @@ from polylocal.api.guards import ABORT
 
 HEAD_S = 15.0  # a client has sent the head of a request by then
 MOST_HEAD = 64 * 1024  # bytes of it
+MOST_CONNECTIONS = 8192
 _KEEP_S = 75  # a client that was quiet for so long connects anew
 _MOST_MESSAGE = 16 * 2**20  # bytes of one websocket message: a notebook's cell may be long
 _FILES = 65_536  # open files and connections
@@ -48,6 +49,9 @@ class PatientHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:  # each is a descriptor, and runs need some too
+            transport.abort()
+            return
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -135,7 +135,7 @@ class _Unpacking:
         if member.islnk():
             self._link(member, parent, name)
         elif member.issym():
-            if name.lower() == ".gitmodules":
+            if not self._is_code and name.lower() == ".gitmodules":
                 raise _Refused(f"{shown} is a link, and git takes no link of this name. Pack the file itself.")
             if not self._is_code and (member.linkname.startswith("/") or not member.linkname):
                 raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no path inside the archive.")

@@ -181,39 +181,21 @@ class Proxy:
             many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
             self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        body = request.stream() if has_body else None
+        is_read = asyncio.Event()
+        body = _read(request, is_read) if has_body else None
+        if not has_body:
+            is_read.set()
         sent = self._client.build_request(request.method, url, headers=headers, content=body)
         left = tries if request.method in _WITHOUT_EFFECT and not has_body else 1
         while True:
             left -= 1
             try:
-                return await self._unless_left(request, self._client.send(sent, stream=True), is_alone=not has_body)
+                return await _unless_left(request, is_read, self._client.send(sent, stream=True))
             except httpx2.RequestError:
                 if left == 0:
                     raise
             # at first at once: a connection that was kept may have been closed at the other end just now
             await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
-
-    async def _unless_left(
-        self, request: Request, sending: Coroutine[Any, Any, httpx2.Response], *, is_alone: bool
-    ) -> httpx2.Response:
-        """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
-
-        `is_alone`: nobody else reads what the client sends, and so could see that it leaves.
-        """
-        request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
-        if not is_alone:
-            return await sending
-        asked = asyncio.ensure_future(sending)
-        left = asyncio.ensure_future(_has_left(request))
-        try:
-            await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                raise ClientDisconnect
-            return asked.result()
-        finally:
-            for task in (asked, left):
-                task.cancel()
 
     # -- websockets -----------------------------------------------------------------------------------------------
 
@@ -277,9 +259,36 @@ class Proxy:
         return []
 
 
-async def _has_left(request: Request) -> None:
+async def _unless_left(
+    request: Request, is_read: asyncio.Event, sending: Coroutine[Any, Any, httpx2.Response]
+) -> httpx2.Response:
+    """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
+
+    `is_read`: the body has come, and nobody else looks any more whether the client is there.
+    """
+    request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
+    asked = asyncio.ensure_future(sending)
+    left = asyncio.ensure_future(_has_left(request, is_read))
+    try:
+        await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise ClientDisconnect
+        return asked.result()
+    finally:
+        for task in (asked, left):
+            task.cancel()
+
+
+async def _has_left(request: Request, is_read: asyncio.Event) -> None:
+    await is_read.wait()
     while (await request.receive())["type"] != "http.disconnect":
         continue
+
+
+async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        yield chunk
+    is_read.set()
 
 
 def _nothing() -> None:
@@ -311,7 +320,8 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
         with suppress(ConnectionClosedError):  # how it was closed is told on
             async for message in other:
                 await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        await socket.close(_code(other.close_code), other.close_reason or "")
+        ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
+        await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
 
     tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -99,16 +99,30 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
     pieces: list[bytes] = []  # of a line whose end has not come
     size = 0
     async for chunk in chunks:
-        first, newline, others = chunk.partition(b"\n")
+        first, *others = chunk.split(b"\n")
         pieces.append(first)
         size += len(first)
-        if not newline and size < _MOST_LINE:
+        if not others and size <= _MOST_LINE:
             continue
-        *whole, rest = [b"".join(pieces), *others.split(b"\n")] if newline else [b"".join(pieces), b""]
-        pieces, size = [rest], len(rest)
-        yield [line.decode(errors="replace").rstrip("\r") for line in whole]
+        *whole, rest = (_cut(line) for line in (b"".join(pieces), *others))
+        done = [piece for *cut, end in whole for piece in (*cut, end.rstrip(b"\r"))] + rest[:-1]
+        pieces, size = [rest[-1]], len(rest[-1])
+        if done:
+            yield [piece.decode(errors="replace") for piece in done]
     if size:
         yield [b"".join(pieces).decode(errors="replace")]
+
+
+def _cut(line: bytes) -> list[bytes]:
+    """In pieces of at most `_MOST_LINE` bytes, no character cut apart; the last one is empty only where the line is."""
+    pieces = []
+    while len(line) > _MOST_LINE:
+        end = _MOST_LINE
+        while end > _MOST_LINE - 4 and line[end] & 0xC0 == 0x80:  # not the first byte of a character
+            end -= 1
+        pieces.append(line[:end])
+        line = line[end:]
+    return [*pieces, line]
 
 
 async def _send_lines(client: Follower, lines: list[str]) -> None:

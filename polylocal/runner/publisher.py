@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Publisher:
         self._platforms = tools.store.platforms
         self._has_looked = False
         self._not_before = 0.0
+        self._later: dict[int, float] = {}  # repositories that could not be written anew: until when they wait
 
     def is_due(self) -> bool:
         if time.monotonic() < self._not_before:
@@ -45,7 +46,7 @@ class Publisher:
         if not self._has_looked:
             self._look_for_lost()
             self._has_looked = True
-        return bool(self._lists.to_contain() or self._lists.to_publish() or self._lists.stale_repositories())
+        return bool(self._lists.to_contain() or self._lists.to_publish() or self._stale())
 
     def work(self) -> None:
         for build_list in self._lists.to_contain():
@@ -53,8 +54,12 @@ class Publisher:
         waiting = sorted(self._lists.to_publish(), key=lambda found: found.save_to_repository_id)
         for repository_id, found in groupby(waiting, key=lambda found: found.save_to_repository_id):
             self._publish(self._platforms.repository(repository_id), list(found))
-        for repository_id in self._lists.stale_repositories():
+        for repository_id in self._stale():
             self._refresh(self._platforms.repository(repository_id))
+
+    def _stale(self) -> list[int]:
+        now = time.monotonic()
+        return [number for number in self._lists.stale_repositories() if now >= self._later.get(number, 0.0)]
 
     def _look_for_lost(self) -> None:
         """Folders can be made again from the file store: a backup has none of them. Files that nobody has go."""
@@ -132,7 +137,8 @@ class Publisher:
         ]
         last = {_key(build_list): build_list for build_list in ready}  # of two builds of one project the later one
         changed = {(build_list.build_for_platform_id, build_list.arch_id) for build_list in ready}
-        return self._laid_out(repository, saved_to, sub, [*stays, *last.values()], changed)
+        new = {build_list.run_pk for build_list in last.values()}
+        return self._laid_out(repository, saved_to, sub, [*stays, *last.values()], changed, new)
 
     def _laid_out(
         self,
@@ -141,7 +147,9 @@ class Publisher:
         sub: str,
         held: Sequence[BuildList],
         changed: Iterable[tuple[int, int]],
+        new: Collection[int] = (),
     ) -> list[Shelf]:
+        """`new`: builds, by their pk, that come to those that lie there already. Raises ToolError."""
         projects = {build_list.run_pk: build_list.project_id for build_list in held}
         packages: dict[int, list[PackageRow]] = {}
         for package in self._lists.packages(build_list.run_pk for build_list in held):
@@ -158,7 +166,7 @@ class Publisher:
             ):
                 path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
                 files = self._files(found, kind, path)
-                _check_owners(files, found, projects)
+                _check_owners([package for package in found if package.type == kind], projects, new)
                 shelves[path] = Shelf(path, files, build_for.distrib_type)
         return list(shelves.values())
 
@@ -181,18 +189,18 @@ class Publisher:
         published = self._lists.published(repository.id)
         for sub in SUBFOLDERS:
             held = [found for found in published if found.published_into == sub]
-            shelves = self._laid_out(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
-            known = {shelf.path for shelf in shelves}
-            shelves += [
-                Shelf(path, {}, kind) for path, kind in self._lying(repository, saved_to, sub) if path not in known
-            ]
             try:
+                shelves = self._laid_out(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
+                known = {shelf.path for shelf in shelves}
+                shelves += [
+                    Shelf(path, {}, kind) for path, kind in self._lying(repository, saved_to, sub) if path not in known
+                ]
                 repositories.write(shelves)
             except StoreError:
                 raise
             except Exception as error:  # of whatever kind: other repositories must not wait for it
                 log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
-                self._put_off()
+                self._later[repository.id] = time.monotonic() + AGAIN_S
                 return
         self._lists.set_fresh(repository)
 
@@ -279,17 +287,17 @@ class Publisher:
         return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
 
 
-def _check_owners(files: Mapping[str, Path], packages: Iterable[PackageRow], projects: Mapping[int, int]) -> None:
+def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], new: Collection[int]) -> None:
     """Of one project a later build's file takes the place of an earlier one's; of two it would just be gone.
 
-    Raises ToolError.
+    `projects`: by the pk of their builds. Raises ToolError where one of the two is of a build in `new`.
     """
     owners: dict[str, PackageRow] = {}
     for package in packages:
-        if package.file_name not in files:
-            continue
         other = owners.setdefault(package.file_name, package)
-        if other.sha1 != package.sha1 and projects[other.run_pk] != projects[package.run_pk]:
+        if other.sha1 == package.sha1 or projects[other.run_pk] == projects[package.run_pk]:
+            continue
+        if other.run_pk in new or package.run_pk in new:
             raise ToolError(f"another project has published another {package.file_name} in this repository")
 
 

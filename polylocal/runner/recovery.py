@@ -10,6 +10,8 @@ from polylocal.runner.engine.base import Found
 from polylocal.statuses import is_done
 from polylocal.store.rows import Run
 
+_STARTED_S = 600.0  # a helper is started right after it was made
+
 
 @dataclass(frozen=True)
 class Remove:
@@ -25,7 +27,7 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
 
     `runs` are the rows by uuid; `active` the uuids of runs that a thread has in hand: their containers are theirs.
     A container without a row, or of a run that is done and need not be kept any longer, goes. What carries no run is a
-    helper of ours: it goes once it is not at work any more.
+    helper of ours: it goes once it has done its work, or if nobody has started it for long.
     """
     removals = []
     for container in found:
@@ -33,13 +35,19 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
         if uuid in active:
             continue
         run = runs.get(uuid)
-        if not container.run and container.status == "running":
+        if not container.run and not _is_left_over(container, now):
             continue
         if run is None:
             removals.append(Remove(container.id, uuid, "no run knows it"))
         elif is_done(run.status) and not _is_kept(run, now):
             removals.append(Remove(container.id, uuid, f"{run.label} is {run.status}"))
     return removals
+
+
+def _is_left_over(helper: Found, now: str) -> bool:
+    if helper.status == "created":
+        return clock.parse(now).timestamp() - helper.created_at > _STARTED_S
+    return helper.status in ("exited", "dead")
 
 
 def _is_kept(run: Run, now: str) -> bool:

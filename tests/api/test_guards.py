@@ -454,6 +454,18 @@ def test_a_head_that_does_not_come_closes_the_connection(services: Services, sen
         assert received(peer) == b""
 
 
+def test_who_connects_when_too_many_are_is_let_go(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection is a descriptor, asked over or not."""
+    monkeypatch.setattr(serving, "MOST_CONNECTIONS", 2)
+    with on_socket(services) as address, connected(address) as first, connected(address) as second:
+        for peer in (first, second):  # by their answers both are known to the server
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert peer.recv(12) == b"HTTP/1.1 200"
+        with connected(address) as third, suppress(ConnectionError):
+            third.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert third.recv(12) == b""
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_head_that_comes_drop_by_drop_closes_it_too(services: Services) -> None:
     with on_socket(services) as address, connected(address) as peer:

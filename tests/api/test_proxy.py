@@ -612,12 +612,12 @@ def silent() -> Iterator[Silent]:
         yield Silent(listener)
 
 
-def begun(live: str, session: str) -> socket.socket:
+def begun(live: str, session: str, method: str = "GET", body: str = "") -> socket.socket:
     """A request for a page, on a connection of its own."""
     place = urlsplit(live)
     peer = socket.create_connection((str(place.hostname), place.port), 30)
-    head = f"GET {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {SESSION}={session}\r\n\r\n"
-    peer.sendall(head.encode())
+    head = f"{method} {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {SESSION}={session}\r\n"
+    peer.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return peer
 
 
@@ -633,11 +633,12 @@ def test_a_program_that_never_answers_takes_no_place_of_others(
         assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
 
 
+@pytest.mark.parametrize(("method", "body"), [("GET", ""), ("POST", "{}")])
 def test_a_program_is_told_that_nobody_waits_any_more(
-    live: str, silent: Silent, start: Start, browser: httpx2.Client
+    live: str, silent: Silent, start: Start, browser: httpx2.Client, method: str, body: str
 ) -> None:
     start(NOTEBOOK, silent)
-    client = begun(live, browser.cookies[SESSION])
+    client = begun(live, browser.cookies[SESSION], method, body)
     with silent.asked() as asked:
         client.close()
         assert asked.recv(1) == b""

@@ -251,7 +251,7 @@ def test_a_line_that_never_ends_comes_in_pieces(
         found = [line.rpartition(" -- ")[2] for frame in frames(socket) for line in lines_of(frame)]
     assert found.pop() == "next"
     assert len(found) > 1
-    assert max(map(len, found)) <= streams._MOST_LINE + (1 << 20)  # and what was read at once
+    assert max(map(len, found)) <= streams._MOST_LINE
     assert "".join(found) == endless
 
 
@@ -273,14 +273,23 @@ def test_lines_come_whole_however_they_are_read(texts: list[str]) -> None:
     assert lines_in(*(text.encode() for text in texts)) == expected
 
 
-@given(st.lists(st.text("ab\n", min_size=1, max_size=6), max_size=20))
-def test_of_long_lines_nothing_is_lost_and_nothing_kept_for_long(texts: list[str]) -> None:
-    """A piece ends with the first chunk that makes it as long as a line may be."""
+@given(st.lists(st.text("aü€🎈\n", max_size=12), max_size=20), st.integers(1, 7))
+def test_long_lines_come_in_pieces_and_none_of_them_is_lost(texts: list[str], step: int) -> None:
+    """However they are read: no character is cut apart, no line is made that was none."""
+    whole = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "_MOST_LINE", 8)
-        found = lines_in(*(text.encode() for text in texts))
-    assert "".join(found) == "".join(texts).replace("\n", "")
-    assert all(len(line) < 8 + 6 for line in found)
+        found = lines_in(*(whole[at : at + step] for at in range(0, len(whole), step)))
+    assert all(len(line.encode()) <= 8 for line in found)
+    lines = whole.decode().removesuffix("\n").split("\n") if whole else []
+    left = iter(found)
+    for line in lines:
+        piece = next(left)
+        while piece != line:
+            assert line.startswith(piece)
+            assert piece
+            line, piece = line[len(piece) :], next(left)
+    assert list(left) == []
 
 
 def test_a_build_has_something_to_say_before_it_runs(

@@ -103,7 +103,6 @@ def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.xfail(strict=True, reason="docker-py's wait() has a time limit of its own: none, unless it is told one")
 def test_a_helper_that_does_not_come_to_its_end_is_given_up(
     engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

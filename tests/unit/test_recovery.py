@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from polylocal import clock
 from polylocal.runner.engine.base import Found
 from polylocal.runner.recovery import Remove, plan
 from polylocal.store.rows import Run
@@ -54,11 +55,17 @@ def test_a_done_container_is_kept_for_its_ttl(values: dict[str, Any], kept: bool
     assert (plan([CONTAINER], {"abc": done}, set(), NOW) == []) is kept
 
 
-@pytest.mark.parametrize(("status", "goes"), [("running", False), ("exited", True), ("dead", True)])
+@pytest.mark.parametrize(("status", "goes"), [("running", False), ("paused", False), ("exited", True), ("dead", True)])
 def test_a_helper_at_work_is_let_be(status: str, goes: bool) -> None:
     """It carries no run; one that its daemon left behind has come to its end."""
     removals = [Remove("h1", "", "no run knows it")] if goes else []
     assert plan([Found("h1", "", status)], {"abc": run()}, set(), NOW) == removals
+
+
+@pytest.mark.parametrize(("seconds", "goes"), [(1, False), (3600, True)])
+def test_a_helper_is_given_time_to_be_started(seconds: float, goes: bool) -> None:
+    made = Found("h1", "", "created", clock.parse(NOW).timestamp() - seconds)
+    assert bool(plan([made], {}, set(), NOW)) is goes
 
 
 def test_a_container_of_a_run_that_nobody_knows_goes_even_while_it_works() -> None:

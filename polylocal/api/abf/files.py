@@ -93,6 +93,8 @@ def _downloaded(ask: Ask) -> Response:
             ask.need(ask.may_see(platform))
     root = ask.services.home.downloads
     target = root.joinpath(*parts)
+    if not parts:
+        root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
     if target.is_dir():
         return _folder(ask, target, root, parts)
     return anyio.from_thread.run(_file, ask.request, root, "/".join(parts))

@@ -19,6 +19,7 @@ from polylocal.store import NewRun
 from polylocal.store.rows import Arch, Platform, Project, Repository
 
 _SUBJECT = "build_list"
+_MOST_VERSION = 255
 _AUTO_PUBLISH = ("default", "none", "testing")
 
 
@@ -134,6 +135,9 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
 def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None) -> None:
     if commit is None and version is None:
         wanted.problems.append("Version can't be blank")
+        return
+    if len(version or "") > _MOST_VERSION:  # it becomes a variable of the container
+        wanted.problems.append(f"Version is too long (maximum is {_MOST_VERSION} characters)")
         return
     if wanted.project is None:
         return

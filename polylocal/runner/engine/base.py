@@ -58,8 +58,9 @@ class Found:
     """A container that carries our label."""
 
     id: str
-    run: str  # the value of the run label: `<kind>/<uuid>`
+    run: str  # the value of the run label: `<kind>/<uuid>`; "" for a helper
     status: str
+    created_at: float = 0.0  # seconds since 1970
 
 
 @dataclass(frozen=True)

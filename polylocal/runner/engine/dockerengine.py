@@ -328,7 +328,10 @@ class DockerEngine:
     def containers(self, installation: str) -> Sequence[Found]:
         with _translated():
             found = self._connected().containers(all=True, filters={"label": f"{HOME_LABEL}={installation}"})
-        return [Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"]) for item in found]
+        return [
+            Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"], float(item["Created"]))
+            for item in found
+        ]
 
     def events(self, installation: str) -> Iterator[Died]:
         filters = {"type": "container", "event": ["die", "kill"], "label": f"{HOME_LABEL}={installation}"}
@@ -347,8 +350,8 @@ class DockerEngine:
         container_id = self.create(plan)
         try:
             self.start(container_id)
-            with _translated(), self._new_client(HELPER_S) as client:
-                return int(client.wait(container_id)["StatusCode"])
+            with _translated():  # docker-py takes no time limit for this call from its client
+                return int(self._connected().wait(container_id, timeout=HELPER_S)["StatusCode"])
         except EngineUnreachable as error:  # if it is the engine that is silent, the next call says so
             raise EngineError(f"it has not come to its end within {HELPER_S:.0f} s") from error
         finally:
