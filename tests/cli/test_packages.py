@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from polylocal.packages.arches import own
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import Status
 from polylocal.store import Store
@@ -145,10 +146,17 @@ def test_a_repository_is_locked_and_left(built: int, polylocal: Cli, store: Stor
     assert store.platforms.has_project(store.platforms.repository(number), project.id)
 
 
+NO_BUILD_LIST = "there is no build list 99; `polylocal package ls --all` lists what there is"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["show", "999"], "Resource not found"),
+        *(([action, "99"], NO_BUILD_LIST) for action in ("show", "logs", "cancel", "publish", "reject", "container")),
+        (["logs", "99", "--follow"], NO_BUILD_LIST),
+        (["repository", "add", "bookworm/main", "nothere"], "there is no project `root/nothere`"),
+        (["repository", "remove", "bookworm/main", "nothere"], "there is no project `root/nothere`"),
+        (["repository", "lock", "nowhere/main"], "there is no platform `nowhere`"),
         (["build", ".", "--to", "nowhere/main", "-d"], "there is no platform `nowhere`"),
         (["build", ".", "--to", "bookworm/nothing", "-d"], "has no repository `nothing`"),
         (["build", ".", "-d"], "name the platform to build for"),
@@ -167,6 +175,55 @@ def test_what_is_wrong_is_said(code: Path, polylocal: Cli, words: list[str], sai
     done = polylocal("package", *words)
     assert done.code == 1
     assert said in done.err
+
+
+@pytest.mark.parametrize("is_user", [False, True])
+def test_no_project_is_made_for_somebody_else(code: Path, polylocal: Cli, store: Store, is_user: bool) -> None:
+    """Nor one of that name for oneself."""
+    if is_user:
+        store.users.add("other")
+    done = polylocal("package", "build", str(code), "--project", "other/thing", "--to", "bookworm", "-d")
+    assert (done.code, done.out) == (1, "")
+    assert "there is no project `other/thing`" in done.err
+    assert "Uploaded" not in done.err
+    assert projects(store) == []
+
+
+def test_a_wrong_type_of_update_is_told_before_anything_is_made(code: Path, polylocal: Cli, store: Store) -> None:
+    done = polylocal("package", "build", str(code), "--to", "bookworm", "--update-type", "feature", "-d")
+    assert (done.code, done.out) == (1, "")
+    allowed = "security, bugfix, enhancement, recommended, newpackage"
+    assert f"--update-type: must be one of {allowed}, not `feature`" in done.err
+    assert "Uploaded" not in done.err
+    assert projects(store) == []
+
+
+def projects(store: Store) -> list[str]:
+    with store.database.read() as db:
+        return [row["name"] for row in db.execute("select name from projects")]
+
+
+def test_a_released_platform_has_its_updates_beside_its_release(built: int, polylocal: Cli, store: Store) -> None:
+    platform = store.platforms.named("bookworm")
+    for is_released, sub in ((False, "release"), (True, "updates")):
+        if is_released:
+            store.platforms.update(platform, {"released": True})
+        put(store, built, BuildStatus.PUBLISHED)
+        shown = polylocal("package", "show", str(built)).out
+        assert f"/downloads/bookworm/repository/{own()}/main/{sub}/" in shown
+
+
+def test_a_platform_is_found_among_many_whose_names_hold_its_own(code: Path, polylocal: Cli, store: Store) -> None:
+    """The server shows a hundred at a time, the oldest first."""
+    root = store.users.get("root")
+    for number in range(205):
+        store.platforms.create(root, {"name": f"sid{number}", "distrib_type": "deb"})
+    store.platforms.create(root, {"name": "sid", "distrib_type": "deb"})
+    made = polylocal("package", "repository", "create", "sid/main")
+    assert (made.code, made.err) == (0, "")
+    found = store.platforms.repositories([store.platforms.named("sid").id])
+    assert [repository.name for repository in found] == ["main"]
+    assert "there is no platform `si`" in polylocal("package", "repository", "create", "si/main").err
 
 
 def test_a_package_build_is_no_run_of_the_other_commands(built: int, polylocal: Cli) -> None:

@@ -413,6 +413,10 @@ def test_what_a_build_says_itself_counts(yard: Yard) -> None:
         (told({"name": "x", "fullname": "a.txt", "epoch": "many"}), "container_data.json: "),
         (told({"name": "x", "fullname": "a.txt", "epoch": 10**30}), "container_data.json: "),
         (told({"name": "\ud800", "fullname": "a.txt"}), "container_data.json: "),
+        *(
+            (told({"name": name, "fullname": "a.txt", "version": "1"}), "what is no name of a package")
+            for name in ("/tmp/x", "../x", "a/b", "a b", ".x", "..", "<b>", " x")
+        ),
     ],
 )
 def test_what_a_build_says_wrongly_of_itself_fails_it_and_is_told(yard: Yard, text: str, why: str) -> None:
@@ -421,6 +425,46 @@ def test_what_a_build_says_wrongly_of_itself_fails_it_and_is_told(yard: Yard, te
     assert yard.packages(made) == []
     assert why in yard.message(made)
     assert why in yard.log(made)
+
+
+def test_a_source_that_has_no_name_of_a_package_fails_its_build(yard: Yard, tmp_path: Path) -> None:
+    made = yard.build(yard.engine.leaves("x_1.dsc", dsc(str(tmp_path / "outside"), "1")))
+    assert made.status == 666
+    assert "x_1.dsc says of itself what is no name of a package" in yard.message(made)
+    assert yard.packages(made) == []
+
+
+@pytest.mark.parametrize("are_told", [False, True])
+def test_two_different_files_of_one_name_fail_their_build(yard: Yard, are_told: bool) -> None:
+    """They would lie in one folder, and only one of them would be there."""
+    entries = [{"name": "a", "version": "1", "fullname": f"{folder}/a-1.whl"} for folder in ("one", "two")]
+    steps = [yard.engine.leaves(f"{folder}/a-1.whl", wheel("a", "1", Summary=folder)) for folder in ("one", "two")]
+    made = yard.build(*steps, *([yard.engine.leaves("container_data.json", told(*entries))] if are_told else []))
+    assert made.status == 666
+    assert "the build has left two different files of the name a-1.whl" in yard.message(made)
+    assert "two different files of the name a-1.whl" in yard.log(made)
+    assert yard.packages(made) == []
+    assert yard.results(made) == [main_log(made), "a-1.whl", "a-1.whl"]
+
+
+@pytest.mark.parametrize("are_told", [False, True])
+def test_the_same_file_twice_is_one_package(yard: Yard, are_told: bool) -> None:
+    entries = [{"name": "a", "version": "1", "fullname": f"{folder}/a-1.whl"} for folder in ("one", "two")]
+    steps = [yard.engine.leaves(f"{folder}/a-1.whl", wheel("a", "1")) for folder in ("one", "two")]
+    made = yard.build(*steps, *([yard.engine.leaves("container_data.json", told(*entries))] if are_told else []))
+    assert made.status == 0
+    assert yard.packages(made) == [("a-1.whl", "binary", "1")]
+
+
+def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> None:
+    """No file system takes it: it is left out, and the recipe that was made of the same file says so."""
+    said = f"sources:\n  {'x' * 256}: {sha1(b'')}\n"
+    kept = yard.rig.tools().depot.keep(io.BytesIO(b""))
+    yard.rig.store.build_lists.keep_file(kept.sha1, "empty", kept.size, yard.ground.user)
+    commit = yard.rig.upload({".abf.yml": said, "setup.py": "x"})
+    made = yard.build(commit_hash=commit)
+    assert (made.status, yard.ground.run(made).restarts) == (0, 0)
+    assert len(yard.engine.plans) == 1
 
 
 def test_the_files_of_a_debian_source_belong_to_it(yard: Yard) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 from packages_support import Ground, deb, package, sha1, stocked
 from support import eventually
 
+from polylocal.errors import StoreError
 from polylocal.packages import repositories
 from polylocal.packages.depot import Depot
+from polylocal.packages.repositories import Shelf
 from polylocal.runner.publisher import Publisher
 from polylocal.store.build_lists import NewPackage
 from polylocal.store.rows import BuildList, Project
@@ -308,6 +312,176 @@ def test_a_full_disk_fails_nothing(press: Press, monkeypatch: pytest.MonkeyPatch
     press.publish()
     assert press.status(made) == [6000]
     assert press.ground.again(contained).container_status == 6000
+
+
+FOREIGN = {"x_1_all.deb": "binary", "x-1.x86_64.rpm": "binary", "x-1.src.rpm": "source", "x_1.dsc": "source"}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_package_of_another_kind_stops_nobody(press: Press, name: str) -> None:
+    """It lies there for who wants it; pip is not told of it."""
+    odd = press.project("odd")
+    made = press.waiting(stray(press, name), project=odd, auto_create_container=True)
+    other = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made, other) == [6000, 6000]
+    assert press.ground.again(made).container_status == 6000
+    below = "x86_64" if FOREIGN[name] == "binary" else "SRPMS"
+    for folder in (press.folder(below), press.container(made, below)):
+        assert (folder / name).is_file()
+        assert "x" not in {path.name for path in (folder / "simple").iterdir()}
+    assert lying(press.folder()) >= {file("a")}
+
+
+def stray(press: Press, name: str, content: bytes = b"of another kind") -> NewPackage:
+    """Lies in the file store under whatever name."""
+    press.depot.keep(io.BytesIO(content))
+    return package("x", "1", content, file_name=name, type=FOREIGN.get(name, "binary"))
+
+
+class Odd(Exception):
+    """Nobody has thought of it."""
+
+
+@pytest.fixture
+def odd_ones(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """What comes of writing a folder that is to hold a file of some name; None: any."""
+    found: dict[str, Exception] = {}
+    real = repositories.write
+
+    def write(shelves: Sequence[Shelf]) -> None:
+        for name, error in found.items():
+            if any(name in shelf.files for shelf in shelves):
+                raise error
+        real(shelves)
+
+    monkeypatch.setattr(repositories, "write", write)
+    return found
+
+
+def test_whatever_goes_wrong_with_a_container_goes_wrong_with_it_alone(
+    press: Press, odd_ones: dict[str, Exception]
+) -> None:
+    odd_ones[file("bad")] = Odd("odd words")
+    bad, good = press.complete(press.wheel("bad")), press.complete(press.wheel("good"))
+    waits = press.waiting(press.wheel("a"))
+    for made in (bad, good):
+        assert press.lists.ask_for_container(made)
+    press.publish()
+    assert [press.ground.again(made).container_status for made in (bad, good)] == [8000, 6000]
+    assert press.results(bad)[0][1] == "odd words\n"
+    assert press.status(waits) == [6000]
+
+
+def test_whatever_goes_wrong_with_writing_anew_stops_no_other_repository(
+    press: Press, odd_ones: dict[str, Exception]
+) -> None:
+    platforms, leaving = press.rig.store.platforms, press.project("leaving")
+    press.waiting(press.wheel("bad"))
+    press.waiting(press.wheel("gone"), project=leaving)
+    second = platforms.add_repository(press.ground.platform, {"name": "second"})
+    other = press.rig.store.projects.create(press.rig.user, {"name": "other"})
+    platforms.add_project(second, other)
+    press.waiting(press.wheel("kept"), project=other, save_to_repository_id=second.id)
+    press.publish()
+    shutil.rmtree(press.rig.settings.folders.downloads)
+    platforms.remove_project(press.ground.repository, leaving)
+    odd_ones[file("bad")] = Odd("odd words")
+    press.publish()
+    assert press.lists.stale_repositories() == [press.ground.repository.id]
+    assert file("kept") in {path.name for path in press.rig.settings.folders.downloads.rglob("*.whl")}
+    odd_ones.clear()
+    press.publish()
+    assert press.lists.stale_repositories() == []
+    assert lying(press.folder()) == {file("bad")}
+
+
+def test_a_store_that_can_not_be_asked_is_no_fault_of_a_package(press: Press, odd_ones: dict[str, Exception]) -> None:
+    """Nothing is told of it: as soon as the store answers, all is done."""
+    odd_ones[file("a")] = StoreError("locked")
+    contained = press.complete(press.wheel("a"))
+    assert press.lists.ask_for_container(contained)
+    with pytest.raises(StoreError, match="locked"):
+        press.publish()
+    assert (press.ground.again(contained).container_status, press.results(contained)) == (7000, [])
+    odd_ones.clear()
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    shutil.rmtree(press.folder().parent)
+    odd_ones[file("a")] = StoreError("locked")
+    with pytest.raises(StoreError, match="locked"):
+        press.publish()
+    assert press.lists.stale_repositories() == [press.ground.repository.id]
+    odd_ones.clear()
+    press.publish()
+    assert press.status(made) == [6000]
+    assert lying(press.folder()) == {file("a")}
+
+
+# -- of two projects -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("are_together", [False, True])
+def test_of_two_projects_files_of_one_name_the_first_stays(press: Press, are_together: bool) -> None:
+    """The other would be gone, and nobody told."""
+    mine = press.waiting(stray(press, "x-1.rpm", b"mine"))
+    if not are_together:
+        press.publish()
+    theirs = press.waiting(stray(press, "x-1.rpm", b"theirs"), project=press.project("other"))
+    third = press.waiting(press.wheel("c"), project=press.project("third"))
+    press.publish()
+    assert press.status(mine, theirs, third) == [6000, 8000, 6000]
+    assert (press.folder() / "x-1.rpm").read_bytes() == b"mine"
+    words = "another project has published another x-1.rpm in this repository\n"
+    assert press.results(theirs) == [(f"abfworker::publish-worker-{theirs.id}.log", words)]
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    assert press.lists.publish(theirs, press.rig.user, again=False)
+    press.publish()
+    assert press.status(theirs) == [6000]
+    assert (press.folder() / "x-1.rpm").read_bytes() == b"theirs"
+
+
+def test_the_same_file_of_two_projects_is_no_matter(press: Press) -> None:
+    made = [press.waiting(press.wheel("a"), project=press.project(name)) for name in ("first", "second")]
+    press.publish()
+    assert press.status(*made) == [6000, 6000]
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.store.projects.get("root", "first"))
+    press.publish()
+    assert lying(press.folder()) == {file("a")}
+
+
+def test_sources_of_one_project_take_each_others_place_whatever_they_are_built_for(press: Press) -> None:
+    """Two builds of one commit pack it twice, and differ in their times."""
+    arch = press.rig.store.platforms.arches(["aarch64"])[0]
+    first = press.waiting(stray(press, "x-1.src.rpm", b"first"))
+    press.publish()
+    second = press.waiting(stray(press, "x-1.src.rpm", b"second"), arch_id=arch.id)
+    press.publish()
+    assert press.status(first, second) == [6000, 6000]
+    assert (press.folder("SRPMS") / "x-1.src.rpm").read_bytes() == b"second"
+
+
+# -- taken back ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_rejected_leaves_the_repository_that_it_lies_in(press: Press) -> None:
+    """From an earlier time, when nobody minded."""
+    press.waiting(press.wheel("b"), project=press.project("other"))
+    mine = press.wheel("a")
+    made = press.waiting(mine, as_source(press.wheel("src"), "1", ""))
+    press.publish()
+    (press.depot.folder / mine.sha1).unlink()
+    (press.depot.folder / mine.sha1).write_bytes(b"spoilt since")
+    assert press.lists.publish(made, press.rig.user, again=True)
+    press.publish()
+    assert press.status(made) == [8000]
+    assert lying(press.folder()) == {file("a"), file("b")}
+    assert press.lists.reject(made, press.rig.user)
+    press.publish()
+    assert (press.ground.again(made).status, press.ground.again(made).published_into) == (9000, None)
+    assert lying(press.folder()) == {file("b")}
+    assert lying(press.folder("SRPMS")) == set()
+    assert not Publisher(press.rig.tools()).is_due()
 
 
 # -- again and again -------------------------------------------------------------------------------------------------

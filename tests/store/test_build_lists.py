@@ -16,9 +16,9 @@ from packages_support import Ground, by_text, package, sha1
 
 from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.statuses import Status, can_move, is_done
-from polylocal.store import Store
-from polylocal.store.build_lists import Harvest, NewFile, Where
+from polylocal.statuses import Kind, Status, can_move, is_done
+from polylocal.store import NewRun, Store
+from polylocal.store.build_lists import BuildLists, Harvest, NewFile, Where
 from polylocal.store.queries import Page
 from polylocal.store.rows import BuildList, Project, User
 
@@ -68,6 +68,27 @@ def test_a_build_list_that_names_what_is_not_there_is_not_made(ground: Ground) -
         ground.queue(save_to_repository_id=999)
     assert ground.store.build_lists.page(Where(), ALL) == []
     assert ground.queue().id == 1  # nor is a run left of it
+
+
+def test_nothing_is_made_in_a_project_that_was_deleted_meanwhile(ground: Ground) -> None:
+    """Since it was looked up; nobody would ever remove what is made in it now. Neither by this API nor by the other."""
+    store, hints = ground.store, list[int]()
+    store.projects.delete(ground.project)
+    new = NewRun(Kind.JOB, "", {"version": 1, "kind": "job"}, {})
+    with pytest.raises(NotFound):
+        store.runs.insert(ground.project, ground.user, new)
+    lists = BuildLists(store.database, hints.append)
+    row: dict[str, Any] = {"save_to_repository_id": ground.repository.id, "build_for_platform_id": ground.platform.id}
+    row |= {"arch_id": ground.arch.id, "update_type": "bugfix", "project_version": "x", "commit_hash": "a" * 40}
+    with pytest.raises(NotFound):
+        lists.create(ground.project, ground.user, NewRun(Kind.PACKAGE, config={}), row)
+    assert hints == []
+    with store.database.read() as db:
+        counts = [db.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES]
+    assert counts == [0] * len(TABLES)
+
+
+TABLES = ("runs", "build_lists", "statuses")
 
 
 @pytest.mark.parametrize("number", [0, 2, 10**12])
@@ -379,6 +400,30 @@ def test_updates_leave_the_release_where_it_is(ground: Ground) -> None:
     third = ground.published(publishing(ground), "updates")
     found = ground.store.build_lists.published(ground.repository.id)
     assert [(x.id, x.published_into) for x in found] == [(first.id, "release"), (third.id, "updates")]
+
+
+def test_what_is_rejected_lies_in_no_repository(ground: Ground) -> None:
+    """Not even what it had published before its last try failed."""
+    lists = ground.store.build_lists
+    made = ground.published(publishing(ground))
+    assert lists.publish(made, ground.user, again=True)
+    lists.set_failed(made, BuildStatus.PUBLISH_FAILED, [])
+    assert lists.published(ground.repository.id) == [ground.again(made)]
+    assert lists.stale_repositories() == []
+    assert lists.reject(made, ground.user)
+    assert (ground.again(made).status, ground.again(made).published_into) == (9000, None)
+    assert lists.published(ground.repository.id) == []
+    assert lists.stale_repositories() == [ground.repository.id]
+
+
+def test_what_is_rejected_and_was_never_published_leaves_nothing_to_write(ground: Ground) -> None:
+    lists = ground.store.build_lists
+    other = ground.published(publishing(ground))
+    assert not lists.reject(other, ground.user)
+    made = ground.end(ground.queue())
+    assert lists.reject(made, ground.user)
+    assert lists.published(ground.repository.id) == [other]
+    assert lists.stale_repositories() == []
 
 
 @pytest.mark.parametrize("to", [BuildStatus.PUBLISH_FAILED, BuildStatus.PACKAGES_FAIL])

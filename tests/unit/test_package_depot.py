@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +87,46 @@ def test_a_file_is_forgotten_once_and_for_all(depot: Depot) -> None:
     depot.forget(kept.sha1)
     depot.forget(kept.sha1)
     assert depot.path(kept.sha1) is None
+
+
+def test_what_another_process_was_writing_is_swept_however_young(depot: Depot) -> None:
+    """A daemon that begins is the only one: who wrote that is gone."""
+    kept = depot.keep(io.BytesIO(b"x"))
+    left = subprocess.run(
+        [sys.executable, "-c", STAGES, str(depot.folder)], capture_output=True, text=True, check=True
+    ).stdout
+    (depot.folder / ".new-abcdefgh").write_bytes(b"of a version before")
+    staged = depot.stage(io.BytesIO(b"on its way"))
+    assert (depot.folder / left).exists()
+    depot.sweep()
+    assert {path.name for path in depot.folder.iterdir()} == {kept.sha1, staged.path.name}
+    assert depot.path(depot.commit(staged).sha1)
+
+
+# stages a file, and ends
+STAGES = """
+import io, sys
+from pathlib import Path
+from polylocal.packages.depot import Depot
+print(Depot(Path(sys.argv[1])).stage(io.BytesIO(b"half")).path.name, end="")
+"""
+
+
+@pytest.mark.parametrize("age_s", [0, 10**6])
+def test_nothing_is_swept_that_this_process_is_writing(depot: Depot, age_s: int) -> None:
+    """However long it takes, and whichever depot of the same folder writes it."""
+
+    class Halfway(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            found = super().read(size)
+            if not found:  # all is written, and nothing in its place yet
+                [path] = depot.folder.glob(".new-*")
+                os.utime(path, (time.time() - age_s,) * 2)
+                Depot(depot.folder).sweep()
+            return found
+
+    kept = depot.keep(Halfway(b"slow"))
+    assert [path.name for path in depot.folder.iterdir()] == [kept.sha1]
 
 
 def test_many_at_once_come_to_one_file(depot: Depot) -> None:

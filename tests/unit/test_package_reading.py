@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +256,73 @@ def test_damage_anywhere_is_no_other_error(
     assert found is None or (found.name and found.version)
 
 
+# -- names -----------------------------------------------------------------------------------------------------------
+
+NO_NAMES = ["/tmp/x", "a/b", "../x", "..", ".", ".hidden", "a b", " a", "-x", "a\nb", "a\\b", "a\0b", "<b>", "é", ""]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name_of_a_package_is_refused(name: str) -> None:
+    """It stands in paths of indexes."""
+    with pytest.raises(ToolError, match="x.deb says of itself what is no name of a package"):
+        reading.check(Description(name, "binary", None, "1", ""), "x.deb")
+
+
+@pytest.mark.parametrize("name", ["a", "libstdc++6", "Hello_World", "hello.world", "python3-x", "7zip", "a~b", "g++"])
+def test_what_is_a_name_of_a_package_is_taken(name: str) -> None:
+    reading.check(Description(name, "binary", None, "1", ""), "x.deb")
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "a/b", "../x", "..", ".hidden", "a b", "é"])
+@pytest.mark.parametrize("file_name", ["x.dsc", "x.whl", "x.tar.gz"])
+def test_a_package_that_has_no_name_of_one_is_broken(read: Read, file_name: str, name: str) -> None:
+    said = metadata(Name=name, Version="1")
+    content = {
+        "x.dsc": dsc(name).encode(),
+        "x.whl": zipped({"x-1.dist-info/METADATA": said}),
+        "x.tar.gz": tarred({"x-1/PKG-INFO": said}),
+    }[file_name]
+    with pytest.raises(ToolError, match="is no name of a|what is no name of a package"):
+        read(file_name, content)
+
+
+# -- large ones ------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_huge_debian_source_only_the_beginning_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    path.write_text(dsc("hello", "1.0-1", "hello_1.0.tar.xz") + "\n")
+    os.truncate(path, 300 << 20)  # it takes no room
+    tracemalloc.start()
+    try:
+        found = reading.read(path, "hello.dsc")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == Description("hello", "source", None, "1.0", "1", parts=["hello_1.0.tar.xz"])
+    assert most < 64 << 20
+
+
+def test_an_archive_of_many_files_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_MOST_MEMBERS", 10)
+    last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
+    found = read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(9)}, **last}))
+    assert found == Description("x", "source", None, "1", "")
+    for behind in (last, {"x-1/other": b""}):
+        with pytest.raises(ToolError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
+            read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(10)}, **behind}))
+
+
+def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_MOST_UNPACKED", 1 << 20)
+    last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
+    found = read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 19), **last}))
+    assert found == Description("x", "source", None, "1", "")
+    for behind in (last, {}):
+        with pytest.raises(ToolError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
+            read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 20), **behind}))
+
+
 # -- versions and what a distribution needs --------------------------------------------------------------------------
 
 
@@ -291,7 +360,8 @@ def test_what_a_distribution_needs_of_python(tmp_path: Path) -> None:
         "b.whl": wheel(),
     }.items():
         (tmp_path / name).write_bytes(content)
-    said = {path.name: reading.requires_python(path) for path in tmp_path.iterdir()}
+    found = {path.name: reading.read(path, path.name) for path in tmp_path.iterdir()}
+    said = {name: description and description.requires_python for name, description in found.items()}
     assert said == {"a.whl": ">=3.8,<4", "a.tar.gz": ">=3.8,<4", "b.whl": None}
 
 

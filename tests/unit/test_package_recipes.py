@@ -135,6 +135,8 @@ WRONG = {
     f"sources: {{'': {SHA1}}}": "`sources` must map plain file names",
     f'sources: {{"a\\0b": {SHA1}}}': "`sources` must map plain file names",
     f"sources: {{17: {SHA1}}}": "`sources` must map plain file names",
+    f"sources: {{{'x' * 256}: {SHA1}}}": "`sources` must map plain file names",
+    f"sources: {{{'é' * 128}: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{null: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{a: {SHA1[1:]}}}": "`sources` must map plain file names",
     f"sources: {{a: {SHA1}0}}": "`sources` must map plain file names",
@@ -159,6 +161,11 @@ def test_what_is_wrong_in_it_is_said_where_the_build_would_run(said: str) -> Non
 def test_files_of_the_store_are_named_by_plain_names() -> None:
     said = f"sources:\n  hello-1.0.tar.gz: {SHA1}\n  ..hidden: {'f' * 40}\n  a b: '{'0' * 40}'\n"
     assert recipes.sources(said) == {"hello-1.0.tar.gz": SHA1, "..hidden": "f" * 40, "a b": "0" * 40}
+
+
+def test_a_name_may_be_as_long_as_a_file_system_takes() -> None:
+    for name in ("x" * 255, "é" * 127 + "x"):
+        assert recipes.sources(f"sources: {{{name}: {SHA1}}}") == {name: SHA1}
 
 
 # a sha1 of digits alone is a number to YAML, and ABF's own tool writes it without quotes

@@ -186,3 +186,36 @@ def test_a_body_of_the_wrong_shape(content: bytes, farm: Farm) -> None:
     answer = farm.ivan("POST", "build_lists.json", content=content, headers=headers)
     assert answer.status_code in (400, 422)
     assert farm.count() == 0
+
+
+NEW = '{"project": {"name": "new", "description": "%s"}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        NEW.encode() % b"\xed\xa0\x80",  # half of a character
+        (NEW % "\\ud800").encode(),
+        (NEW % "\\ud800").encode("utf-16"),
+        (NEW % "x").encode("utf-16"),
+        (NEW % "x").encode("utf-16-le"),
+        (NEW % "\ud800").encode("utf-16-be", "surrogatepass"),
+        (NEW % "x").encode("utf-32"),
+    ],
+)
+def test_what_is_no_utf_8_is_refused(content: bytes, farm: Farm) -> None:
+    """Halves of characters can't be kept: whatever they were written in, they would break what shows them."""
+    for person in (farm.ivan, farm.root):
+        answer = person("POST", "projects.json", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, answer.text
+        assert "JSON parse error" in answer.json()["message"]
+    assert farm.ivan.get("projects/get_id.json?owner=ivan&name=new").status_code == 404
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_body(farm: Farm) -> None:
+    """Some editors write one in front of UTF-8."""
+    content = (NEW % "ü").encode("utf-8-sig")
+    answer = farm.ivan("POST", "projects.json", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    found = farm.ivan.get(f"projects/{answer.json()['project']['id']}.json").json()["project"]
+    assert found["description"] == "ü"

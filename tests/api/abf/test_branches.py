@@ -35,6 +35,19 @@ def test_a_tag(farm: Farm) -> None:
     assert (made["commit_hash"], made["project_version"]) == (farm.ids.commit, "v1")
 
 
+def test_branches_that_others_have_named(farm: Farm) -> None:
+    """To git a name is bytes; some of them are no text, or what Unicode calls the end of a line."""
+    number = farm.ids.evil_tools
+    path = farm.services.repository(farm.store.projects.by_id(number)).path
+    names = [b"caf\xe9", b"\xff\xfe", "a\u2028b".encode(), "a\u2029b\x85c".encode()]
+    with (path / "packed-refs").open("ab") as packed:
+        packed.writelines(farm.ids.commit.encode() + b" refs/heads/" + name + b"\n" for name in names)
+    expected = ["master", *(name.decode("utf-8", "replace") for name in names)]
+    found = refs(farm, number)
+    assert sorted(item["ref"] for item in found) == sorted(expected)
+    assert {(item["object"]["type"], item["object"]["sha"]) for item in found} == {("commit", farm.ids.commit)}
+
+
 def test_a_project_without_code_has_none(farm: Farm) -> None:
     assert refs(farm, farm.ivan.made("projects.json", "project", name="empty")) == []
 

@@ -123,6 +123,13 @@ def test_a_commit_that_is_not_in_the_project(commit: str, farm: Farm) -> None:
     assert refused(farm, commit_hash=commit) == COMMIT.format(commit)
 
 
+@pytest.mark.parametrize("named", ["x" * 200_000, "f" * 200_000, "é" * 100_000], ids=lambda named: named[:1])
+def test_a_commit_and_a_version_of_any_length(named: str, farm: Farm) -> None:
+    """A program takes no argument that is as long."""
+    assert refused(farm, commit_hash=named) == COMMIT.format(named)
+    assert refused(farm, commit_hash=None, project_version=named) == COMMIT.format(named)
+
+
 def test_a_commit_of_another_project(farm: Farm) -> None:
     other = farm.put_code(farm.ids.secret_tools, {"a": "1"})
     assert refused(farm, commit_hash=other) == COMMIT.format(other)

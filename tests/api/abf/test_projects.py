@@ -62,6 +62,15 @@ def test_found_by_names(owner: str, name: str, shared: Farm) -> None:
     assert found["git_url"].endswith("/ivan/evil_tools.git")
 
 
+def test_of_names_that_differ_in_case_alone_the_exact_one_is_found(farm: Farm) -> None:
+    """Whichever was made first."""
+    made = {name: make(farm, name=name) for name in ("Evil_Tools", "EVIL_TOOLS")} | {"evil_tools": farm.ids.evil_tools}
+    found = {name: farm.petr.get(f"projects/get_id.json?owner=ivan&name={name}").json()["project"] for name in made}
+    assert {name: block["id"] for name, block in found.items()} == made
+    other = farm.petr.get("projects/get_id.json?owner=ivan&name=eVIL_tools").json()["project"]
+    assert other["id"] in made.values()
+
+
 @pytest.mark.parametrize(
     "query", ["owner=ivan&name=nosuch", "owner=petr&name=evil_tools", "owner=ivan", "", "name=%00"]
 )
@@ -126,6 +135,15 @@ def test_names_that_are_refused(name: object, shared: Farm) -> None:
     assert list(answer.json()) == ["project"]
     assert answer.json()["project"]["id"] is None
     assert isinstance(answer.json()["project"]["message"], str)
+    assert len(shared.ivan.get("projects.json").json()["projects"]) == 2
+
+
+@pytest.mark.parametrize("name", ["dashboard", "admin", "experiments", "experiment", "logs", "Admin", "LOGS"])
+def test_words_of_the_other_apis_paths_are_no_names(name: str, shared: Farm) -> None:
+    """A project of such a name would stand where a page or a list of its owner is."""
+    answer = shared.ivan.post("projects.json", {"project": {"name": name, "visibility": "open"}})
+    assert answer.status_code == 422
+    assert answer.json() == {"project": {"id": None, "message": "Project has not been created. Name is invalid"}}
     assert len(shared.ivan.get("projects.json").json()["projects"]) == 2
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from polylocal.errors import InvalidInput
+from polylocal.store.rows import Project
 
 from .farm import NOT_FOUND, Farm, Person, basic
 
@@ -109,6 +113,51 @@ def test_a_deleted_one_of_the_other_api_takes_its_builds_with_it(farm: Farm, oth
     assert other.delete("ivan/evil_tools/").status_code == 204
     assert farm.ivan.get(f"build_lists/{build_list}.json").status_code == 404
     assert farm.ivan.get("build_lists.json").json()["build_lists"] == []
+
+
+def test_nothing_is_begun_in_a_project_that_is_deleted_meanwhile(
+    farm: Farm, other: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody else, after it was looked up and before the run was made."""
+
+    def deleting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def make(project: Project, *more: Any) -> Any:
+            farm.store.projects.delete(project)
+            return real(project, *more)
+
+        return make
+
+    other.post("projects/", {"name": "learning"})
+    config = {"version": 1, "kind": "job", "build": {"image": "busybox"}, "run": {"cmd": "true"}}
+    with monkeypatch.context() as patched:
+        patched.setattr(farm.store.runs, "insert", deleting(farm.store.runs.insert))
+        patched.setattr(farm.store.build_lists, "create", deleting(farm.store.build_lists.create))
+        job = other.post("ivan/learning/jobs/", {"config": config})
+        build_list = farm.ivan.post("build_lists.json", farm.body())
+    assert (job.status_code, list(job.json())) == (404, ["detail"])
+    assert (build_list.status_code, build_list.json()) == (404, NOT_FOUND)
+    with farm.store.database.read() as db:
+        assert db.execute("select count(*) from runs").fetchone()[0] == 0
+    assert farm.count() == 0
+
+
+def test_what_an_archived_project_has_built_is_out_of_sight(farm: Farm, other: Person) -> None:
+    """As the project is, until it is brought back."""
+    made = farm.new(farm.for_lts(), status=0)
+    before = farm.row(made)
+    assert other.post("ivan/evil_tools/archive").status_code in (200, 204)
+    for person in (farm.ivan, farm.olga, farm.root):
+        answers = [person.get(f"build_lists/{made}.json")]
+        answers += [
+            person.put(f"build_lists/{made}/{action}.json")
+            for action in ("cancel", "publish", "create_container", "reject_publish")
+        ]
+        assert [(answer.status_code, answer.json()) for answer in answers] == [(404, NOT_FOUND)] * 5
+        log = person.http.get(f"/build_lists/{made}/log", headers=person.headers)
+        assert log.status_code == 404
+    assert farm.row(made) == before
+    assert other.post("ivan/evil_tools/restore").status_code in (200, 204)
+    assert farm.show(made)["status"] == 0
 
 
 def test_somebody_new_can_build_at_once(farm: Farm) -> None:
