@@ -441,6 +441,26 @@ def test_of_two_projects_files_of_one_name_the_first_stays(press: Press, are_tog
     assert (press.folder() / "x-1.rpm").read_bytes() == b"theirs"
 
 
+def test_two_that_lie_there_already_stop_no_third(press: Press) -> None:
+    """From a time when nobody refused them: the one that came last has the name."""
+    press.ground.published(press.complete(stray(press, "x-1.rpm", b"mine")))
+    press.ground.published(press.complete(stray(press, "x-1.rpm", b"theirs"), project=press.project("other")))
+    press.rig.store.build_lists.set_stale(press.ground.repository.id)
+    third = press.waiting(press.wheel("c"), project=press.project("third"))
+    press.publish()
+    assert press.status(third) == [6000]
+    assert (press.folder() / "x-1.rpm").read_bytes() == b"theirs"
+    assert press.rig.store.build_lists.stale_repositories() == []
+
+
+def test_sources_and_others_of_one_name_lie_in_folders_of_their_own(press: Press) -> None:
+    binary = stray(press, "y-1.rpm", b"binary")
+    mine = press.waiting(binary)
+    theirs = press.waiting(as_source(stray(press, "y-1.rpm", b"source"), "1", ""), project=press.project("other"))
+    press.publish()
+    assert press.status(mine, theirs) == [6000, 6000]
+
+
 def test_the_same_file_of_two_projects_is_no_matter(press: Press) -> None:
     made = [press.waiting(press.wheel("a"), project=press.project(name)) for name in ("first", "second")]
     press.publish()

@@ -127,7 +127,9 @@ def test_a_commit_that_is_not_in_the_project(commit: str, farm: Farm) -> None:
 def test_a_commit_and_a_version_of_any_length(named: str, farm: Farm) -> None:
     """A program takes no argument that is as long."""
     assert refused(farm, commit_hash=named) == COMMIT.format(named)
-    assert refused(farm, commit_hash=None, project_version=named) == COMMIT.format(named)
+    for commit in (None, farm.ids.commit):
+        said = refused(farm, commit_hash=commit, project_version=named)
+        assert said == "Version is too long (maximum is 255 characters)"
 
 
 def test_a_commit_of_another_project(farm: Farm) -> None:

@@ -216,6 +216,11 @@ def test_downloads_that_are_not_there(path: str, shared: Farm) -> None:
     assert download(shared.nobody, path).status_code == 404
 
 
+def test_before_anything_was_published_there_is_nothing(farm: Farm) -> None:
+    found = farm.nobody.http.get("/downloads", follow_redirects=True)
+    assert (found.status_code, LINKS.findall(found.text)) == (200, [])
+
+
 @pytest.mark.parametrize(
     "path",
     [
