@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -185,7 +186,11 @@ class Held:
 def asked(client: TestClient, times: int) -> Iterator[list[int]]:
     """So many requests at a time; their answers, at the end."""
     codes: list[int] = []
-    threads = [threading.Thread(target=lambda: codes.append(client.get("/").status_code)) for _ in range(times)]
+
+    def ask() -> None:
+        codes.append(client.get("/").status_code)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(times)]
     for thread in threads:
         thread.start()
     yield codes
@@ -345,18 +350,17 @@ class Skipping(asyncio.SelectorEventLoop):
         return self.seconds
 
 
-def sent_in(pieces: int, size: int, every_s: float) -> tuple[int, float]:
-    """A body of so many pieces, one after the other, before a patience of 10 s: what is answered, and when."""
-    come = 0
+def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
+    """A body of pieces, each of a size and after some seconds, before a patience of 10 s: the answer, and when."""
+    come = deque(pieces)
 
     async def piece() -> dict[str, object]:
-        nonlocal come
-        await asyncio.sleep(every_s)
-        come += 1
-        return {"type": "http.request", "body": b"x" * size, "more_body": come < pieces}
+        size, after_s = come.popleft()
+        await asyncio.sleep(after_s)
+        return {"type": "http.request", "body": b"x" * size, "more_body": bool(come)}
 
     async def read(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
-        assert len(await Request(scope, receive).body()) == pieces * size
+        assert len(await Request(scope, receive).body()) == sum(size for size, _ in pieces)
 
     async def whole() -> tuple[int, float]:
         status = 200
@@ -378,7 +382,7 @@ def sent_in(pieces: int, size: int, every_s: float) -> tuple[int, float]:
 def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece comes in time, and all of them together would take hours."""
     monkeypatch.setattr(guards, "LEAST_RATE", 1000.0)
-    status, after_s = sent_in(100_000, size, every_s)
+    status, after_s = sent(*[(size, every_s)] * 100_000)
     assert status == 408
     assert 10.0 <= after_s < 20.0
 
@@ -387,13 +391,13 @@ def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pyt
 def test_a_slow_body_that_goes_on_gets_through(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes as a whole."""
     monkeypatch.setattr(guards, "LEAST_RATE", 1000.0)
-    status, after_s = sent_in(1000, size, every_s)
+    status, after_s = sent(*[(size, every_s)] * 1000)
     assert (status, after_s) == (200, pytest.approx(1000 * every_s))
 
 
 def test_what_came_fast_may_rest_no_longer_than_anything_else() -> None:
     """Bytes that are ahead of their time buy no longer silence."""
-    assert sent_in(2, 1 << 20, 10.5) == (408, pytest.approx(10.0))
+    assert sent((1 << 20, 1.0), (1, 10.5)) == (408, pytest.approx(11.0))
 
 
 class Address(tuple[str, int]):

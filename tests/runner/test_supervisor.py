@@ -222,7 +222,8 @@ def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
 
     def hang(run, tools):
         hanging.set()
-        go.wait(60)
+        if not removed:
+            go.wait(15)
         removed.append(run.pk)
 
     monkeypatch.setattr(supervisor_module, "remove", hang)
@@ -250,7 +251,7 @@ def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
 
     def hang(run, tools):
         begun.append(threading.get_ident())
-        go.wait(60)
+        go.wait(15)
 
     monkeypatch.setattr(supervisor_module, "remove", hang)
     monkeypatch.setattr(supervisor_module, "MOMENT_S", 0.0)
