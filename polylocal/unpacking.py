@@ -1,4 +1,4 @@
-"""An uploaded tar → plain files, folders and links in a new folder; everything else in it is refused.
+"""A tar, uploaded or packed by git → plain files, folders and links in a new folder; everything else is refused.
 
 Python's `tarfile` reads the headers, nothing else of it is used: its extraction follows links, and believes sizes. What
 is read is counted after decompression, whatever the headers say.

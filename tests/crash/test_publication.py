@@ -200,9 +200,11 @@ def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate
     abf.daemon.kill()
     assert check_whole(abf.disk(target)) == {"tool 1.0"}
 
+    before = abf.disk(target).readlink()
     gate.open()
     again(abf, home)
-    eventually(lambda: check_whole(abf.disk(target)) == set(), 60)
+    eventually(lambda: abf.disk(target).readlink() != before, 60)
+    assert check_whole(abf.disk(target)) == set()
     eventually(lambda: not staged(abf.disk(target)))
 
 
