@@ -104,6 +104,11 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, pre
         raise
 
 
+def all_in(folder: Path) -> list[Path]:
+    """All files and folders below it. Unlike a glob, this minds none that goes meanwhile."""
+    return [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
 def sweep(address: str, installation: str) -> None:
     """Remove every container and image of an installation; what is being removed already is left alone."""
     engine = DockerEngine(address)

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import httpx2
 from docker.errors import DockerException
 from requests.exceptions import RequestException
+from support import all_in
 
 from polylocal import occupancy
 from polylocal.client import Client, RunReference
@@ -478,14 +479,16 @@ class World:
     def _left(self) -> list[str]:
         home = self.daemon.home.root
         kept = ("logs", "outputs", "contexts", "notebooks", "code")
-        files = [str(path.relative_to(home)) for name in kept for path in (home / name).rglob("*") if path.is_file()]
-        folders = [str(path.relative_to(home)) for path in (home / "outputs").glob("*/*/*/*")]
+        found = [path for name in kept for path in all_in(home / name)]
+        files = [str(path.relative_to(home)) for path in found if path.is_file()]
+        of_runs = (path.relative_to(home) for path in found if path.is_dir())
+        folders = [str(path) for path in of_runs if path.parts[0] == "outputs" and len(path.parts) == 5]
         with self.engine.client() as client:
             label = f"{IMAGE_LABEL}={self._installation()}"
             # the low-level call: images.list() asks for each again, and one that goes meanwhile is an error
-            found = client.api.images(filters={"label": label})
+            images_found = client.api.images(filters={"label": label})
             # steps without a build are kept for the next try, and collected a day later
-            built = [image for image in found if BUILD_LABEL in image["Labels"]]
+            built = [image for image in images_found if BUILD_LABEL in image["Labels"]]
             images = [f"{image['RepoTags'] or image['Id']} of build {image['Labels'][BUILD_LABEL]}" for image in built]
         return files + folders + images + [container.name for container in self.containers()]
 

@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import httpx2
 import pytest
-from support import BUSYBOX, build, eventually, job, start_daemon, sweep
+from support import BUSYBOX, all_in, build, eventually, job, start_daemon, sweep
 
 from polylocal.client import RunReference
 from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL
@@ -338,7 +338,7 @@ def test_leftovers_go_and_what_is_of_runs_stays(world: World) -> None:
 
 
 def files_of(world: World, *uuids: str) -> list[Path]:
-    return [path for path in world.home.rglob("*") if any(each in path.name for each in uuids)]
+    return [path for path in all_in(world.home) if any(each in path.name for each in uuids)]
 
 
 def freed_mib(said: str) -> float:

@@ -335,7 +335,7 @@ def test_a_build_has_a_network_only_where_its_platform_has_one(abf: Abf):
     sha1 = abf.upload("given.txt", b"reached\n")
     open_one, closed = abf.target("deb", build_network=True), abf.target("deb")
     command = (
-        'echo "$FILE_STORE_ADDR" > "$RESULTS_PATH/address.log"; '
+        'exec 2>&1; echo "$FILE_STORE_ADDR" > "$RESULTS_PATH/address.log"; '  # the order of two streams is nobody's
         'wget -q -O - "${EXTRA_ADDRESS:-$FILE_STORE_ADDR}/$EXTRA_SHA1" || { echo out of reach; exit 3; }'
     )
     source = abf.source(open_one, closed)
