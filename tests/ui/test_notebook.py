@@ -143,9 +143,9 @@ def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Vi
     page.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb?token={site.token}")
     run_cell(page, "kept = 6 * 7\nprint('set')", "set")
     save(page)
-    site.restart()
     again = page.context.new_page()
-    page.close()
+    page.close()  # with its connections: it would begin a kernel of its own when it finds its own gone
+    site.restart()
     again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
     expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")
     run_cell(again, "print(kept)", "42")
