@@ -70,7 +70,8 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
 
     bridge = Bridge(engine, settings, port, store)
     grown = Grown()
-    supervisor = Supervisor(Tools(settings, store, engine, link, deaths, installation, bridge.url, grown))
+    tools = Tools(settings, store, engine, link, deaths, installation, bridge.url, bridge.reaches_containers, grown)
+    supervisor = Supervisor(tools)
     services = Services(
         settings,
         store,
@@ -170,6 +171,13 @@ class Bridge:
         threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="bridge", daemon=True).start()
         log.info("listening on http://%s:%s for runs", gateway, port)
         return f"http://{gateway}:{port}"
+
+    def reaches_containers(self) -> bool:
+        """Whether this machine has an address on the network of runs, and so reaches the containers there."""
+        if self._settings.network in ("host", "none"):
+            return False
+        gateway = self._engine.gateway(self._settings.network)
+        return gateway is not None and serving.is_of_this_machine(gateway)
 
     def _bind(self, gateway: str) -> socket.socket | None:
         last = int(self._store.recall("bridge_port") or 0)

@@ -110,6 +110,16 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+def is_of_this_machine(address: str) -> bool:
+    """Whether an interface of this machine has this IPv4 address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def allow_many_files() -> None:
     """As many open files as this process may have: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -32,6 +33,7 @@ from polylocal.api import (
     machine,
     monitoring,
     openapi,
+    origins,
     outputs,
     projects,
     proxy,
@@ -103,6 +105,7 @@ def build(services: Services) -> Starlette:
             Middleware(OwnPages, hosts=_hosts(services), friends=services.settings.allowed_hosts),
             Middleware(Admission),
             Middleware(Patience),
+            Middleware(ByOrigin, pages=pages.at_own_origin),
             Middleware(TidyPaths),
             Middleware(ByTongue, abf=abf.application(services)),
         ],
@@ -143,6 +146,22 @@ class TidyPaths:
             path = path.removesuffix(".json") if path.startswith("/api/") else path  # no name has a dot in it
             scope = {**scope, "polylocal.path": scope["path"], "path": path}
         await self._app(scope, receive, send)
+
+
+class ByOrigin:
+    """Sends what is asked of the own origin of a notebook or tensorboard to its pages: the API is not served there."""
+
+    def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
+        self._app = app
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_asked = scope["type"] in ("http", "websocket")
+        server = origins.server_of(Headers(scope=scope).get("host")) if is_asked else None
+        if server is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._pages({**scope, proxy.SERVER: server}, receive, send)
 
 
 class ByTongue:

@@ -252,6 +252,12 @@ class NewSession(Body):
     next: str = ""
 
 
+class OneOrigin(Body):
+    """The page that is to be shown on the API's own origin."""
+
+    next: str = ""
+
+
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 

@@ -28,7 +28,15 @@ _PIECE = 64 * 1024  # bytes
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
-_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
+# of every answer that says nothing else: data is no page, whatever a browser takes it for
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox allow-downloads",
+    ),
+]
 
 
 class OwnPages:

@@ -1,72 +1,78 @@
-"""The pages of notebooks and tensorboards: what their containers serve on loopback, behind the token.
+"""Who may open the page of a notebook or tensorboard, and at which address it is shown.
 
-A browser gets in by a token, once: in the query, or typed into a small form. From then on a cookie stands for it, which
-opens these pages and nothing of the API. The containers never see it.
+A page is a program of whoever wrote the code, so a browser is sent on from the documented path to the server's own
+origin (`origins`), with a one-time code that becomes a cookie of that host alone. Programs with a token in their header
+are answered at the documented path. Where a browser can't reach such an origin, the page is shown at the documented
+path, on the API's own origin.
 """
 
 from __future__ import annotations
 
-import asyncio
 import html
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote_plus
 
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from polylocal import clock
-from polylocal.api import access, pages, users
+from polylocal.api import access, origins, pages, sessions
 from polylocal.api.access import BRIDGE
+from polylocal.api.codes import OneTimeCodes
 from polylocal.api.endpoint import Access, Call, Endpoint
-from polylocal.api.guards import PASSED_ON
+from polylocal.api.forwarding import Forwarder, Target, starting
 from polylocal.api.services import Services
-from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
-
-if TYPE_CHECKING:
-    import httpx2
-    from websockets.asyncio.client import ClientConnection
+from polylocal.store.users import Credentials
 
 log = logging.getLogger(__name__)
 
+SERVER = "polylocal.server"  # in the scope of requests to an own origin: the kind and the uuid of the server
 _NOTEBOOK = "/notebook/{user}/{project}"
 _TENSORBOARD = "/tensorboard/{user}/{project}"
 # who may open a page; a notebook carries out what one types into it
-SCOPES = [
-    Endpoint("GET", _NOTEBOOK, lambda call: None, "The notebook of a project", Access.WRITE),
-    Endpoint("GET", f"{_TENSORBOARD}/experiments/{{id:id}}", lambda call: None, "The tensorboard of an experiment"),
-    Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: None, "The tensorboard of a group"),
-    Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project"),
-]
-_WITHOUT_EFFECT = ("GET", "HEAD")
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-# what belongs to one connection, and is not passed on to another
-_OF_THE_LINK = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+_OF_NOTEBOOK = Endpoint("GET", _NOTEBOOK, lambda call: None, "The notebook of a project", Access.WRITE)
+_OF_EXPERIMENT = Endpoint(
+    "GET", f"{_TENSORBOARD}/experiments/{{id:id}}", lambda call: None, "The tensorboard of an experiment"
 )
-_ABOUT_US = frozenset({"authorization", "cookie", "host"})
-_OF_THE_HANDSHAKE = frozenset({"origin", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"})
-_OF_THE_HANDSHAKE |= {"sec-websocket-protocol"}
-_PATIENCE_S = 120  # after its build and start a program may take so long until it listens
-_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
-_MOST_MESSAGE = 64 * 2**20  # bytes of one that a program sends: a page of plots
-_STARTING_S = 1  # seconds after which the page of one that is starting is asked for again
+_OF_GROUP = Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: None, "The tensorboard of a group")
+_OF_PROJECT = Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project")
+SCOPES = [_OF_NOTEBOOK, _OF_EXPERIMENT, _OF_GROUP, _OF_PROJECT]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_ENTER = "/polylocal/v1/enter"  # of an own origin: takes the one-time code
+_LOST_S = 3.0  # a browser that comes again after so long, its code unused, did not get to the own origin
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a one-time code permits: to open one server, with a session, beginning with one path."""
+
+    session: str
+    run_pk: int
+    path: str
 
 
 class Proxy:
-    """Belongs to one event loop; opens its connections when they are first needed."""
+    """The pages of all servers: at their documented paths, and at their own origins."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._client: httpx2.AsyncClient | None = None
+        self._users = services.store.users
+        self._codes = OneTimeCodes[_Entry]()
+        self._forwarder = Forwarder(services.home)
+
+    async def close(self) -> None:
+        await self._forwarder.close()
+
+    # -- the documented paths -------------------------------------------------------------------------------------
 
     def routes(self) -> list[BaseRoute]:
         found: list[BaseRoute] = []
@@ -76,312 +82,263 @@ class Proxy:
                 found.append(WebSocketRoute(path, self._bridging(scope)))
         return found
 
-    async def close(self) -> None:
-        if self._client:
-            await self._client.aclose()
-
-    # -- requests -------------------------------------------------------------------------------------------------
-
     def _answering(self, scope: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             if request.scope.get(BRIDGE):
                 raise NotFound
-            let_in = await run_in_threadpool(self._let_in, request)
-            if let_in:
-                return let_in
-            try:
-                run = await run_in_threadpool(self._find, request, scope)
-            except NotAuthenticated:
-                return pages.page(401, "Log in", pages.form(_path(request)))
-            except NotAllowed as error:
-                return pages.page(403, "Not allowed", html.escape(str(error)))
-            except NotFound:
-                return pages.page(404, "Not found", "There is no such project, or no such experiment or group in it.")
-            if run is None or is_done(run.status):
-                return pages.page(404, "Not running", _how_to_start(scope))
-            if run.status != Status.RUNNING or not run.port:
-                return _starting(f"{run.unique_name} is {run.status}")
-            if not _path(request).startswith(_prefix(request, scope) + "/"):
-                return RedirectResponse(_prefix(request, scope) + "/", 307)
-            return await self._pass_on(request, scope, run)
+            found = await run_in_threadpool(self._at_path, request, scope)
+            return await self._forwarder.forward(request, found) if isinstance(found, Target) else found
 
         return answer
 
+    def _bridging(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
+        async def bridge(socket: WebSocket) -> None:
+            await self._bridge(socket, lambda: self._socket_at_path(socket, scope))
+
+        return bridge
+
+    def _at_path(self, request: Request, scope: Endpoint) -> Response | Target:
+        """A page of ours, a way on, or the program that answers at this path."""
+        if let_in := self._let_in(request):
+            return let_in
+        try:
+            credentials, session = self._visitor(request)
+            run = self._server(request, scope, credentials)
+        except NotAuthenticated:
+            return pages.page(401, "Log in", self._notice(request) + pages.form(_path(request)))
+        except NotAllowed as error:
+            return pages.page(403, "Not allowed", html.escape(str(error)))
+        except NotFound:
+            return pages.page(404, "Not found", "There is no such project, or no such experiment or group in it.")
+        if run is None or is_done(run.status):
+            return pages.page(404, "Not running", _how_to_start(scope))
+        if run.status != Status.RUNNING or not run.port:
+            return starting(f"{run.unique_name} is {run.status}")
+        if session is not None and not self._is_shown_here(request, run):
+            return self._sent_on(request, run, session)
+        return self._here(request, run)
+
+    def _socket_at_path(self, socket: WebSocket, scope: Endpoint) -> Target | None:
+        credentials, session = self._visitor(socket)
+        run = self._server(socket, scope, credentials)
+        if run is None or run.status != Status.RUNNING or not run.port:
+            return None
+        if session is not None and not self._is_shown_here(socket, run):
+            return None
+        return Target(run, self._inner_path(socket, run), _prefix(run))
+
     def _let_in(self, request: Request) -> Response | None:
-        """A token of ours in the query becomes a cookie, and goes from the address that the browser shows and keeps.
+        """A token of ours in the query becomes a session, and goes from the address that the browser shows and keeps.
 
         None: there is none. Jupyter's pages have one of Jupyter's own there.
         """
         if request.method != "GET" or not self._is_ours(request.query_params.get("token")):
             return None
-        found = access.by_token(request, self._services.store.users, request.query_params["token"])
+        found = access.by_token(request, self._users, request.query_params["token"])
         answer = RedirectResponse(self._with_query(request, _path(request)), 303)
-        if request.headers.get("sec-fetch-site") == "cross-site":
-            return answer  # a page of others may lead here, but does not say as whom
-        users.give_session(answer, self._services.store.users, found.user)
+        if sessions.is_typed_or_own(request):  # a page of others may lead here, but does not say as whom
+            sessions.give_session(answer, self._users, found.user)
         return answer
+
+    def _visitor(self, request: HTTPConnection) -> tuple[Credentials, str | None]:
+        """Who asks, and the session that says so; None: a program, by a token in its header. Raises NotAuthenticated.
+
+        A header without a token of ours does not count beside a session: Jupyter's pages send one of Jupyter's.
+        """
+        try:
+            return access.authenticate(request, self._users), None
+        except NotAuthenticated:
+            found = sessions.of_session(request, self._users)
+            if found is None:
+                raise
+            return found, request.cookies[sessions.SESSION]
+
+    def _server(self, request: HTTPConnection, scope: Endpoint, credentials: Credentials) -> Run | None:
+        """The notebook or the tensorboard of the path. Raises NotAllowed, NotFound."""
+        call = self._checked(request, scope, credentials)
+        kind = Kind.NOTEBOOK if scope is _OF_NOTEBOOK else Kind.TENSORBOARD
+        experiment = call.run if scope.kind is Kind.EXPERIMENT else None
+        group = call.run if scope.kind is Kind.GROUP else None
+        return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
+
+    def _checked(self, request: HTTPConnection, scope: Endpoint, credentials: Credentials) -> Call:
+        call = Call(request, scope, self._services)
+        call.credentials = credentials
+        if call.run_pk is not None:
+            raise NotAllowed
+        access.check(call)
+        return call
+
+    def _here(self, request: Request, run: Run) -> Response | Target:
+        if not _path(request).startswith(_prefix(run)):
+            return RedirectResponse(_prefix(run), 307)  # links on the page are relative to it
+        return Target(run, self._inner_path(request, run), _prefix(run))
+
+    # -- the way to the own origin --------------------------------------------------------------------------------
+
+    def _is_shown_here(self, request: HTTPConnection, run: Run) -> bool:
+        """Whether a browser is shown this page on the API's origin: it can't reach another, or a person chose so."""
+        return sessions.ONE_ORIGIN in request.cookies or self._own_origin(request, run) is None
+
+    def _own_origin(self, request: HTTPConnection, run: Run) -> str | None:
+        return origins.own_origin(run, request.headers.get("host"), self._services.settings.host)
+
+    def _sent_on(self, request: Request, run: Run, session: str) -> Response:
+        """To the server's own origin, with a one-time code; a page that explains, if the browser never arrived."""
+        mode = request.headers.get("sec-fetch-mode", "navigate")
+        if request.method not in ("GET", "HEAD") or mode != "navigate":
+            return pages.page(403, "Not allowed", "This page has an address of its own: reload it.")
+        about = (session, run.pk)
+        is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
+        entry = _Entry(session, run.pk, self._with_query(request, _own_path(_path(request), run)))
+        code = self._codes.issue(entry, owner=session, about=about)
+        origin = self._own_origin(request, run)
+        address = f"{origin}{_ENTER}?code={code}"
+        if is_lost:
+            return pages.page(200, "Open the page", pages.other_way(str(origin), address, _path(request)))
+        answer = RedirectResponse(address, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+        return answer
+
+    def _notice(self, request: Request) -> str:
+        """What a visitor should know where pages share the API's origin. HTML."""
+        host = request.headers.get("host")
+        is_shared = not origins.is_reachable(host, self._services.settings.host)
+        return pages.ONE_ORIGIN_NOTICE if is_shared else ""
+
+    # -- own origins ----------------------------------------------------------------------------------------------
+
+    async def at_own_origin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application: everything that is asked of a server's own origin."""
+        if scope["type"] == "websocket":
+            socket = WebSocket(scope, receive, send)
+            await self._bridge(socket, lambda: self._socket_at_origin(socket))
+            return
+        request = Request(scope, receive, send)
+        try:
+            found = await run_in_threadpool(self._at_origin, request)
+        except PolylocalError as error:
+            log.error("%s %s: %s", request.method, request.url.path, error)
+            found = pages.page(error.http_status, "Try again", html.escape(str(error)))
+        answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
+        await answer(scope, receive, send)
+
+    def _at_origin(self, request: Request) -> Response | Target:
+        path, run = _path(request), self._named(request)
+        if request.scope.get(BRIDGE) or run is None:
+            return pages.page(404, "Not found", "There is no such notebook or tensorboard.")
+        if path == _ENTER:
+            return self._entered(request, run)
+        try:
+            self._check_at_origin(request, run)
+        except NotAuthenticated:
+            return pages.page(401, "Log in", pages.way_in(self._documented(request, run)))
+        except (NotAllowed, NotFound):
+            return pages.page(403, "Not allowed", "You may not open this page.")
+        if is_done(run.status):
+            return pages.page(404, "Not running", "This server has ended.")
+        if run.status != Status.RUNNING or not run.port:
+            return starting(f"{run.unique_name} is {run.status}")
+        if path.startswith("/polylocal/"):
+            return pages.page(404, "Not found", "There is no such page.")
+        if (own := _own_path(path, run)) != path and run.kind == Kind.NOTEBOOK:
+            return RedirectResponse(own, 307)
+        return Target(run, self._inner_path(request, run))
+
+    def _socket_at_origin(self, socket: WebSocket) -> Target | None:
+        run = self._named(socket)
+        if run is None:
+            return None
+        self._check_at_origin(socket, run)
+        is_up = run.status == Status.RUNNING and run.port
+        return Target(run, self._inner_path(socket, run)) if is_up else None
+
+    def _named(self, request: HTTPConnection) -> Run | None:
+        kind, uuid = request.scope[SERVER]
+        found = self._services.store.runs.by_uuid(uuid)
+        return found if found and found.kind == kind else None
+
+    def _check_at_origin(self, request: HTTPConnection, run: Run) -> None:
+        """Raises NotAuthenticated, NotAllowed, NotFound."""
+        scope, about = _scope_of(run)
+        request.scope["path_params"] = {"user": run.owner, "project": run.project_name, **about}
+        self._checked(request, scope, sessions.of_page(request, self._users, run))
+
+    def _entered(self, request: Request, run: Run) -> Response:
+        """The one-time code becomes the cookie of this origin."""
+        entry = self._codes.redeem(request.query_params.get("code", "")) if request.method == "GET" else None
+        refused = pages.page(403, "Open the page again", pages.way_in(self._documented(request, run)))
+        if entry is None or entry.run_pk != run.pk:
+            return refused
+        answer = RedirectResponse(entry.path, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+        return answer if sessions.give_page(answer, self._users, entry.session, run) else refused
+
+    def _documented(self, request: HTTPConnection, run: Run) -> str:
+        """The URL where a browser with a session is sent on from."""
+        host = self._services.settings.host
+        _, port = origins.split(request.headers.get("host", ""))
+        name = "[::1]" if host in ("::", "::1") else "localhost" if host == "localhost" else "127.0.0.1"
+        return f"http://{name}{port}{_prefix(run)}"
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    async def _bridge(self, socket: WebSocket, look: Callable[[], Target | None]) -> None:
+        try:
+            target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(look)
+        except (NotAuthenticated, NotAllowed, NotFound):
+            target = None
+        if target is None:
+            await socket.close(1008)  # before it was accepted: the browser is told 403
+        else:
+            await self._forwarder.join(socket, target)
+
+    def _inner_path(self, request: HTTPConnection, run: Run) -> str:
+        """Jupyter knows the path that it is seen under; TensorBoard thinks that it is at the top."""
+        path = _path(request)
+        return self._with_query(request, _own_path(path, run) if run.kind == Kind.TENSORBOARD else path)
 
     def _is_ours(self, token: str | None) -> bool:
         """Whether it lets a person in: it goes no further than here."""
-        found = self._services.store.users.by_token(token) if token else None
+        found = self._users.by_token(token) if token else None
         return found is not None and found.run_pk is None and found.user.is_active
 
     def _with_query(self, request: HTTPConnection, path: str) -> str:
         """With the query as it came, but for a token of ours."""
         query = request.scope.get("query_string", b"").decode("ascii", "replace")
-        if self._is_ours(request.query_params.get("token")):
-            query = "&".join(part for part in query.split("&") if part.partition("=")[0] != "token")
+        if any(self._is_ours(token) for token in request.query_params.getlist("token")):
+            query = "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token")
         return path + (f"?{query}" if query else "")
-
-    def _find(self, request: HTTPConnection, scope: Endpoint) -> Run | None:
-        """The notebook or the tensorboard of the path. Raises NotAuthenticated, NotAllowed, NotFound."""
-        call = Call(request, scope, self._services)
-        call.credentials = users.of_browser(request, self._services.store.users)
-        if call.run_pk is not None:
-            raise NotAllowed
-        access.check(call)
-        kind = Kind.NOTEBOOK if scope.path == _NOTEBOOK else Kind.TENSORBOARD
-        experiment = call.run if scope.kind is Kind.EXPERIMENT else None
-        group = call.run if scope.kind is Kind.GROUP else None
-        return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
-
-    async def _pass_on(self, request: Request, scope: Endpoint, run: Run) -> Response:
-        import httpx2
-
-        url = f"http://127.0.0.1:{run.port}{self._inner_path(request, scope, run)}"
-        headers = [*_passed_on(request), ("host", request.headers.get("host", "localhost")), *self._key(run)]
-        try:
-            answer = await self._asked(
-                request, url, headers, _PARTS_TRIES if _is_part(request) and _is_young(run) else 2
-            )
-        except httpx2.RequestError as error:
-            # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
-            if request.method in _WITHOUT_EFFECT and _is_young(run):
-                return _starting(f"{run.unique_name} is starting")
-            log.info("run=%s: its page did not answer: %r", run.label, error)
-            text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
-            return pages.page(502, "No answer", text)
-        # closed in any case, also when the browser goes before the first byte
-        close = BackgroundTask(answer.aclose)
-        passed = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
-        passed.raw_headers = [
-            (name.lower(), value)
-            for name, value in answer.headers.raw
-            if name.lower().decode() not in _OF_THE_LINK and not _is_our_cookie(name, value)
-        ]
-        return passed
-
-    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
-        """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
-        import httpx2
-
-        if self._client is None:
-            # no time limit on reading: kernels think, and event streams are quiet
-            times = httpx2.Timeout(None, connect=5.0)
-            many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
-        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        is_read = asyncio.Event()
-        body = _read(request, is_read) if has_body else None
-        if not has_body:
-            is_read.set()
-        sent = self._client.build_request(request.method, url, headers=headers, content=body)
-        left = tries if request.method in _WITHOUT_EFFECT and not has_body else 1
-        while True:
-            left -= 1
-            try:
-                return await _unless_left(request, is_read, self._client.send(sent, stream=True))
-            except httpx2.RequestError:
-                if left == 0:
-                    raise
-            # at first at once: a connection that was kept may have been closed at the other end just now
-            await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
-
-    # -- websockets -----------------------------------------------------------------------------------------------
-
-    def _bridging(self, scope: Endpoint) -> Callable[[WebSocket], Awaitable[None]]:
-        async def bridge(socket: WebSocket) -> None:
-            try:
-                if socket.scope.get(BRIDGE):
-                    raise NotFound
-                run = await run_in_threadpool(self._find, socket, scope)
-            except (NotAuthenticated, NotAllowed, NotFound):
-                run = None
-            if run is None or run.status != Status.RUNNING or not run.port:
-                await socket.close(1008)  # before it was accepted: the browser is told 403
-                return
-            await self._join(socket, scope, run)
-
-        return bridge
-
-    async def _join(self, socket: WebSocket, scope: Endpoint, run: Run) -> None:
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import WebSocketException
-
-        wanted: Any = list(socket.scope.get("subprotocols") or []) or None
-        kept = [(k, v) for k, v in _passed_on(socket) if k not in _OF_THE_HANDSHAKE]
-        try:
-            other = await connect(
-                f"ws://127.0.0.1:{run.port}{self._inner_path(socket, scope, run)}",
-                # as seen by the program this is its own page: it compares the two
-                origin=f"http://127.0.0.1:{run.port}",  # type: ignore[arg-type]
-                subprotocols=wanted,
-                additional_headers=[*kept, *self._key(run)],
-                max_size=_MOST_MESSAGE,
-                open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
-                ping_interval=None,  # the browser's end says when it is gone
-                compression=None,
-                proxy=None,
-            )
-        except (OSError, WebSocketException) as error:
-            log.info("run=%s: its websocket did not open: %r", run.label, error)
-            await socket.close(1011)
-            return
-        async with other:
-            await socket.accept(other.subprotocol)
-            await _both_ways(socket, other)
-
-    # -- helpers --------------------------------------------------------------------------------------------------
-
-    def _inner_path(self, request: HTTPConnection, scope: Endpoint, run: Run) -> str:
-        """Jupyter knows the path that it is seen under; TensorBoard thinks that it is at the top."""
-        path = _path(request)
-        if run.kind == Kind.TENSORBOARD:
-            path = path.removeprefix(_prefix(request, scope)) or "/"
-        return self._with_query(request, path)
-
-    def _key(self, run: Run) -> list[tuple[str, str]]:
-        """What Jupyter wants to be told, by whoever has been let in here."""
-        if run.kind != Kind.NOTEBOOK:
-            return []
-        with suppress(FileNotFoundError):  # it has just ended
-            return [("authorization", f"token {self._services.home.server_token(run.uuid).read_text()}")]
-        return []
-
-
-async def _unless_left(
-    request: Request, is_read: asyncio.Event, sending: Coroutine[Any, Any, httpx2.Response]
-) -> httpx2.Response:
-    """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
-
-    `is_read`: the body has come, and nobody else looks any more whether the client is there.
-    """
-    request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
-    asked = asyncio.ensure_future(sending)
-    left = asyncio.ensure_future(_has_left(request, is_read))
-    try:
-        await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            raise ClientDisconnect
-        return asked.result()
-    finally:
-        for task in (asked, left):
-            task.cancel()
-
-
-async def _has_left(request: Request, is_read: asyncio.Event) -> None:
-    await is_read.wait()
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
-
-
-async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        yield chunk
-    is_read.set()
-
-
-def _nothing() -> None:
-    """Behind no admission there are no places to give back."""
-
-
-async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer.aiter_raw():
-            yield chunk
-    finally:
-        await answer.aclose()
-
-
-async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
-    """Until one of the two closes; then the other one is closed alike."""
-    from websockets.exceptions import ConnectionClosedError
-
-    async def out() -> None:
-        while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                await other.close(_code(message.get("code")), message.get("reason") or "")
-                return
-            text = message.get("text")
-            await other.send(text if text is not None else message["bytes"])
-
-    async def back() -> None:
-        with suppress(ConnectionClosedError):  # how it was closed is told on
-            async for message in other:
-                await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
-        await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
-
-    tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
-            log.debug("a websocket ended: %r", result)
-
-
-def _is_our_cookie(name: bytes, value: bytes) -> bool:
-    """A program must not log anybody in or out of polylocal."""
-    # browsers leave out blanks, and where nothing stands before the `=` they send what stands behind it
-    named = value.partition(b";")[0].lstrip(b"= \t").partition(b"=")[0].strip()
-    return name.lower() == b"set-cookie" and named in (users.SESSION.encode(), users.USER_COOKIE.encode())
-
-
-def _code(code: int | None) -> int:
-    """A close code that may be sent: some only say that none was."""
-    return code if code and code not in (1005, 1006, 1015) else 1000
-
-
-def _passed_on(request: HTTPConnection) -> list[tuple[str, str]]:
-    """The headers that are for the program: not the connection's own, and nothing that says who the person is."""
-    dropped = _OF_THE_LINK | _ABOUT_US
-    kept = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
-    ours = (f"{users.SESSION}=", f"{users.USER_COOKIE}=")
-    cookies = [part.strip() for part in request.headers.get("cookie", "").split(";")]
-    others = [part for part in cookies if part and not part.startswith(ours)]
-    return [*kept, ("cookie", "; ".join(others))] if others else kept
 
 
 def _path(request: HTTPConnection) -> str:
     """As it was asked for, quoted, last slash and all; but one slash at its begin: two would name a host."""
     raw: bytes = request.scope.get("raw_path") or quote(request.url.path).encode()
-    return "/" + raw.decode("ascii", "replace").partition("?")[0].lstrip("/")
+    return "/" + raw.decode("ascii", "replace").partition("?")[0].lstrip("/\\")
 
 
-def _prefix(request: HTTPConnection, scope: Endpoint) -> str:
-    values: Mapping[str, Any] = request.path_params
+def _scope_of(run: Run) -> tuple[Endpoint, dict[str, Any]]:
+    """What the page of a server is about, and the number of its experiment or group."""
+    if run.kind == Kind.NOTEBOOK:
+        return _OF_NOTEBOOK, {}
+    if run.experiment_id:
+        return _OF_EXPERIMENT, {"id": run.experiment_id}
+    return (_OF_GROUP, {"id": run.group_id}) if run.group_id else (_OF_PROJECT, {})
+
+
+def _prefix(run: Run) -> str:
+    """The documented path of a server's page, with its last slash."""
+    scope, about = _scope_of(run)
     path = scope.path.replace("{id:id}", "{id}")
-    return path.format(**values)
+    return path.format(user=run.owner, project=run.project_name, **about) + "/"
 
 
-def _is_part(request: Request) -> bool:
-    """Whether a browser needs it for a page that it has: that page would be broken for good without it."""
-    return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")
-
-
-def _is_young(run: Run) -> bool:
-    return run.started_at is not None and clock.seconds_between(run.started_at, clock.now()) < _PATIENCE_S
+def _own_path(path: str, run: Run) -> str:
+    """Where a path of the API's origin lies at the server's own: Jupyter keeps its path, TensorBoard is at the top."""
+    prefix = _prefix(run)
+    if run.kind == Kind.NOTEBOOK:
+        return prefix if path in ("/", prefix.rstrip("/")) else path
+    return "/" + path.removeprefix(prefix.rstrip("/")).lstrip("/") if f"{path}/".startswith(prefix) else path
 
 
 def _how_to_start(scope: Endpoint) -> str:
-    what = "notebook" if scope.path == _NOTEBOOK else "tensorboard"
+    what = "notebook" if scope is _OF_NOTEBOOK else "tensorboard"
     return f"No {what} is running here. Start one with <code>polyaxon {what} start</code>, then reload this page."
-
-
-def _starting(what: str) -> Response:
-    text = f"{html.escape(what)}. This page looks again every second."
-    answer = pages.page(503, "Starting", text)
-    answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
-    return answer

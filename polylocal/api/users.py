@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from urllib.parse import urlsplit
+import re
 
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
@@ -14,12 +13,9 @@ from polylocal.api.access import BRIDGE
 from polylocal.api.attempts import where
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.resources.platform import TokenItem, UserItem, user_item
+from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_session
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
 from polylocal.store.rows import User
-from polylocal.store.users import Credentials, Users
-
-SESSION = "polylocal_session"
-USER_COOKIE = "user"  # who one is, for pages; older dashboards read it
 
 
 def login(call: Call) -> Response:
@@ -66,14 +62,30 @@ def refresh_session(call: Call) -> Response:
     return answer
 
 
+def log_out_by_get(call: Call) -> Response:
+    """The documented way, for programs. An image on any page makes a browser ask for this, too, so a token is needed.
+
+    Without a session there is nothing to change, and nothing is asked for.
+    """
+    if not {SESSION, "authorization"} & {*call.request.cookies, *call.request.headers}:
+        return empty()
+    access.authenticate(call.request, call.store.users)
+    return logout(call)
+
+
 def logout(call: Call) -> Response:
-    """Ends the browser's session. A token stays good: it may be in a script."""
-    session = call.request.cookies.get(SESSION)
-    if session:
-        call.store.users.end_session(session)
+    """End the browser's session, and those of the pages that it opened. A token stays good: it may be in a script."""
     answer = empty()
-    for name in (SESSION, USER_COOKIE, "token"):
-        answer.delete_cookie(name)
+    end_session(call.request, answer, call.store.users)
+    return answer
+
+
+def share_origin(call: Call) -> Response:
+    """Open the page of one server on the API's origin, in a browser that does not get to the server's own."""
+    path = _own_page(call.body(bodies.OneOrigin).next)
+    answer = RedirectResponse(path, 303)
+    if match := _PAGE_PATH.match(path):
+        answer.set_cookie(ONE_ORIGIN, "1", httponly=True, samesite="lax", path=match[0])
     return answer
 
 
@@ -103,31 +115,7 @@ def revoke(call: Call) -> Response:
     return empty()
 
 
-def of_browser(request: HTTPConnection, users: Users) -> Credentials:
-    """By the cookie of a page of ours, or else by the header. Raises NotAuthenticated, NotAllowed.
-
-    The cookie first: Jupyter's pages send a header of their own with all that they ask for.
-    """
-    session = request.cookies.get(SESSION)
-    found = users.by_token(session, is_session=True) if session else None
-    if found is None:
-        return access.authenticate(request, users)
-    if not found.user.is_active:
-        raise NotAuthenticated("User inactive or deleted.")
-    _check_origin(request)
-    return found
-
-
-def _check_origin(request: HTTPConnection) -> None:
-    """A browser sends our cookie with what other pages ask for, too; it says which page that is."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise NotAllowed("This was asked for by a page of another site.")
-
-
-def give_session(answer: Response, users: Users, user: User) -> None:
-    answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
-    answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
+_PAGE_PATH = re.compile(r"/(notebook|tensorboard)/[^/]+/[^/?]+(/(experiments|groups)/[0-9]+)?/")
 
 
 def _own_page(path: str) -> str:
@@ -142,7 +130,8 @@ def _named(call: Call) -> User:
 ENDPOINTS = [
     Endpoint("POST", "/api/v1/users/token", login, "Log in by password", Access.ANYONE, bodies.Login, TokenItem),
     Endpoint("GET", "/api/v1/users", whoami, "Who one is", Access.USER, answer=UserItem),
-    Endpoint("GET", "/api/v1/users/logout", logout, "End the browser's session", Access.ANYONE),
+    Endpoint("GET", "/api/v1/users/logout", log_out_by_get, "The same, by a program with a token", Access.ANYONE),
+    Endpoint("POST", "/api/v1/users/logout", logout, "End the browser's session", Access.ANYONE),
     Endpoint("POST", "/api/v1/users/session/refresh", refresh_session, "Let a browser in", Access.USER),
     Endpoint("POST", "/api/v1/users/activate/{username}", activate, "Let a user in", Access.ADMIN),
     Endpoint("DELETE", "/api/v1/users/delete/{username}", delete, "Delete a user", Access.ADMIN, status=204),
@@ -157,5 +146,14 @@ ENDPOINTS = [
         bodies.NewSession,
         status=303,
         refusal="text/html",
+    ),
+    Endpoint(
+        "POST",
+        "/polylocal/v1/session/one-origin",
+        share_origin,
+        "Open a page on the API's own origin",
+        Access.ANYONE,
+        bodies.OneOrigin,
+        status=303,
     ),
 ]

@@ -59,7 +59,8 @@ class ContainerPlan:
     limits: Limits = Limits()
     network: str = "bridge"
     user: str | None = None  # None: the image's own
-    port: int | None = None  # published on loopback, at any free port there
+    port: int | None = None  # that a server listens on
+    publishes_port: bool = True  # on loopback, at any free port there; else only the container's own address has it
     new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
     platform: str | None = None  # as `linux/arm64`; None: the machine's own
 
@@ -84,6 +85,7 @@ class Surroundings:
     secrets: Mapping[str, str] = field(default_factory=dict)
     pids_limit: int | None = None
     new_privileges: bool = False
+    publishes_port: bool = True  # this machine does not reach the addresses of containers
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
@@ -104,6 +106,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         limits=replace(limits(specification.environment.resources), pids=around.pids_limit),
         network=around.network,
         port=servers.PORTS[kind] if is_server else None,
+        publishes_port=around.publishes_port,
         new_privileges=around.new_privileges,
     )
 

@@ -19,7 +19,7 @@ from polylocal import clock
 from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership, provision, workspace
+from polylocal.runner import container, outcome, ownership, provision, servers, workspace
 from polylocal.runner.building import make_image
 from polylocal.runner.engine.base import Cancel, ContainerState
 from polylocal.runner.engine.events import Waiter
@@ -222,7 +222,7 @@ class Execution:
             self._kill()  # the request came while the container was starting, when there was nothing to stop
 
     def _say_running(self, container_id: str) -> None:
-        recorded = {"port": self._look(container_id).port} if Kind(self.run.kind).is_server else {}
+        recorded = _place(Kind(self.run.kind), self._look(container_id)) if Kind(self.run.kind).is_server else {}
         if not self._move(Status.RUNNING, recorded=recorded) and recorded:
             self._tools.store.runs.record(self.run, **recorded)
         self._refresh()
@@ -432,3 +432,10 @@ class Execution:
 
     def _patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
         return self._tools.link.patiently(call, on_trouble)
+
+
+def _place(kind: Kind, state: ContainerState) -> dict[str, Any]:
+    """Where the daemon reaches a server: at a port that the engine published on loopback, or at the container itself."""
+    if state.port is not None:
+        return {"port": state.port, "address": None}
+    return {"port": servers.PORTS[kind], "address": state.address}

@@ -31,6 +31,7 @@ class Tools:
     deaths: Deaths
     installation: str
     api_url: Callable[[], str]  # the API's address as seen from inside a container
+    reaches_containers: Callable[[], bool] = lambda: False  # whether this machine reaches their own addresses
     log_grew: Callable[[Path], None] = lambda path: None  # a hint for those who follow a log
     uid: int = field(default_factory=os.getuid)  # who owns outputs afterwards
     gid: int = field(default_factory=os.getgid)

@@ -117,7 +117,8 @@ class Run:
     iteration: int
     suggested: int
     is_held: bool
-    port: int | None
+    port: int | None  # of a server, where the daemon reaches it: at `address`, or on loopback
+    address: str | None
     keeps_changes: bool
     archived_at: str | None
     log_start: int

@@ -32,7 +32,7 @@ _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
     {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
-    | {"is_valid", "outputs", "code_id", "port", "keeps_changes", "iteration", "suggested", "log_start"}
+    | {"is_valid", "outputs", "code_id", "port", "address", "keeps_changes", "iteration", "suggested", "log_start"}
 )
 _JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})
 

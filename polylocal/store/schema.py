@@ -516,6 +516,25 @@ def clocks(db: Database) -> None:
     _run_script(db, _CLOCKS)
 
 
+_PAGES = """
+alter table runs add column address text;           -- of a server's container on its network; null: it is on loopback
+
+create table page_sessions (                        -- cookies of the own origins of notebooks and tensorboards
+    hash text primary key,
+    session text not null references tokens (hash) on delete cascade,  -- the browser's session that it came from
+    run_pk integer not null references runs on delete cascade,
+    created_at text not null
+) strict;
+create index page_sessions_session on page_sessions (session);
+create index page_sessions_run on page_sessions (run_pk);
+"""
+
+
+@migrations(name="0012_pages")
+def pages(db: Database) -> None:
+    _run_script(db, _PAGES)
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

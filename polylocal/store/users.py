@@ -155,8 +155,36 @@ class Users:
             self._store_token(db, token, user.id, None, is_session=True)
         return token
 
+    def new_page_session(self, session: str, run_pk: int) -> str | None:
+        """What the cookie of a server's own origin holds: it opens this one server, as long as the session lasts.
+
+        `session` is what the browser's own cookie holds. None: that session has ended.
+        """
+        token = secrets.token_hex(20)
+        try:
+            with self._database.write() as db:
+                db.execute(
+                    "insert into page_sessions (hash, session, run_pk, created_at) values (?, ?, ?, ?)",
+                    (hash_of(token), hash_of(session), run_pk, clock.now()),
+                )
+        except sqlite3.IntegrityError:
+            return None
+        return token
+
+    def by_page_session(self, token: str, run_pk: int) -> Credentials | None:
+        """Who has this cookie of a server's own origin; None: nobody, or it is another server's."""
+        query = (
+            "select u.*, t.created_at as made_at from page_sessions s join tokens t on t.hash = s.session"
+            " join users u on u.id = t.user_id where s.hash = ? and s.run_pk = ? and t.is_session"
+        )
+        with self._database.read() as db:
+            row = db.execute(query, (hash_of(token), run_pk)).fetchone()
+        if row is None or clock.seconds_between(row["made_at"], clock.now()) > SESSION_S:
+            return None
+        return Credentials(row_of(User, row), None)
+
     def end_session(self, token: str) -> None:
-        """Idempotent."""
+        """The browser's session, with those of the pages that it opened. Idempotent."""
         with self._database.write() as db:
             db.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from polylocal.api import guards, proxy
+from polylocal.api import forwarding, guards
 from polylocal.api.services import Services
-from polylocal.api.users import SESSION, USER_COOKIE
+from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
 from polylocal.errors import NotFound
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status
@@ -31,97 +28,16 @@ from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
 from .conftest import FILES, Caller, P, emptied, on_loopback, write
+from .program import POSING, Program, running
 
 NOTEBOOK, TENSORBOARD = "/notebook/root/quick-start", "/tensorboard/root/quick-start"
 SCOPES = {"": None, "/experiments/1": Kind.EXPERIMENT, "/groups/1": Kind.GROUP}
 KEY = "jupyters-own-token"
-# as browsers read them, each but the last three is one of ours
-POSING = [
-    *(b"polylocal_session=x", b"polylocal_session =x", b"=polylocal_session=x", b"user=x; Path=/", b"user\t=x"),
-    *(b"users=1", b"_xsrf=user=x", b"mine=1; Path=/; x=polylocal_session=x"),
-]
 PAGES = [NOTEBOOK, *(f"{TENSORBOARD}{scope}" for scope in SCOPES)]
 each_page = pytest.mark.parametrize("page", PAGES)
 
 
 # -- the program behind the page ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Program:
-    """An ASGI application that tells what it was asked, on a port of its own."""
-
-    port: int = 0
-    go_on: threading.Event = field(default_factory=threading.Event)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [[name.decode(), value.decode("latin-1")] for name, value in scope["headers"]]
-        raw = scope["raw_path"].decode()
-        told = {"path": raw, "query": scope["query_string"].decode(), "headers": headers}
-        self.asked.append(told)
-        await (self._answer if scope["type"] == "http" else self._talk)(scope, told, receive, send)
-
-    async def _answer(self, scope: Any, told: dict[str, Any], receive: Any, send: Any) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        told |= {"method": scope["method"], "body": body}
-        word = told["path"].rstrip("/").rpartition("/")[2]
-        answers: dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]] = {
-            "moved": (302, [(b"location", b"/elsewhere?a=b")], b""),
-            "cookies": (200, [(b"set-cookie", b"_xsrf=2|a; Path=/"), (b"set-cookie", b"other=1")], b""),
-            "posing": (200, [(b"set-cookie", cookie) for cookie in POSING], b""),
-            "teapot": (418, [(b"x-own", b"1")], b"short and stout"),
-            "none": (204, [], b""),
-            "packed": (200, [(b"content-encoding", b"gzip"), (b"content-type", b"x/y")], b"\x1f\x8bas it is"),
-        }
-        shown = {**told, "body": body.decode("latin-1")}
-        status, more_headers, content = answers.get(word, (200, [], json.dumps(shown).encode()))
-        if word != "none":
-            more_headers = [*more_headers, (b"content-length", str(len(content)).encode())] if word != "stream" else []
-        await send({"type": "http.response.start", "status": status, "headers": more_headers})
-        if word == "stream":
-            await send({"type": "http.response.body", "body": b"one", "more_body": True})
-            while not self.go_on.is_set():
-                await asyncio.sleep(0.01)
-            content = b"two"
-        await send({"type": "http.response.body", "body": content})
-
-    async def _talk(self, scope: Any, told: dict[str, Any], receive: Any, send: Any) -> None:
-        await receive()
-        wanted = scope["subprotocols"]
-        if told["path"].endswith("refused"):
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        await send({"type": "websocket.accept", "subprotocol": wanted[-1] if wanted else None})
-        while (message := await receive())["type"] == "websocket.receive":
-            if message.get("text", "") and message["text"].startswith("close "):
-                await send({"type": "websocket.close", "code": int(message["text"].split()[1]), "reason": "bye"})
-                return
-            await send({**message, "type": "websocket.send"})
-        told["closed"] = message["code"]
-
-
-@contextmanager
-def running(program: Program) -> Iterator[Program]:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(64)
-    config = uvicorn.Config(program, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    eventually(lambda: server.started)
-    program.port = listener.getsockname()[1]
-    try:
-        yield program
-    finally:
-        program.go_on.set()
-        server.should_exit = True
-        thread.join()
-        listener.close()
 
 
 @pytest.fixture(scope="module")
@@ -196,10 +112,11 @@ def start(store: Store, root: User, project: Project, services: Services) -> Sta
 
 @pytest.fixture
 def browser(live: str, store: Store, root: User) -> Iterator[httpx2.Client]:
-    """Somebody who is let in: root, with the cookie of a session."""
+    """Root with a session, who chose to see pages on the API's own origin."""
     with httpx2.Client(base_url=live, timeout=60.0, follow_redirects=False) as client:
         client.cookies.set(SESSION, store.users.new_session(root))
         client.cookies.set(USER_COOKIE, "root")
+        client.cookies.set(ONE_ORIGIN, "1")
         yield client
 
 
@@ -207,6 +124,16 @@ def browser(live: str, store: Store, root: User) -> Iterator[httpx2.Client]:
 def stranger(live: str) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=live, timeout=60.0, follow_redirects=False) as client:
         yield client
+
+
+def cookies(session: str) -> str:
+    """Of a browser that shows pages on the API's own origin."""
+    return f"{SESSION}={session}; {ONE_ORIGIN}=1"
+
+
+def is_sent_on(answer: httpx2.Response) -> bool:
+    """To the own origin of a server."""
+    return answer.status_code == 303 and ".localhost:" in answer.headers["location"]
 
 
 def headers_of(asked: dict[str, Any]) -> dict[str, str]:
@@ -237,7 +164,7 @@ def test_a_token_in_the_query_becomes_a_cookie(
     assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree?a=b&c=d%20e")
     assert api.token not in answer.headers["set-cookie"]
     assert "httponly" in answer.headers["set-cookie"].lower()
-    assert stranger.get(answer.headers["location"]).status_code == 200
+    assert is_sent_on(stranger.get(answer.headers["location"]))
     assert str(api.token) not in json.dumps(program.asked, default=str)
 
 
@@ -252,8 +179,9 @@ def test_a_page_of_others_leads_here_as_nobody(
     assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree?a=b")
     assert "set-cookie" not in answer.headers
     assert stranger.get(answer.headers["location"]).status_code == 401
-    for site in ("none", "same-origin", "same-site"):
-        assert "set-cookie" in stranger.get(path, headers={"Sec-Fetch-Site": site}).headers
+    for site, is_let_in in (("none", True), ("same-origin", True), ("same-site", False)):  # the same site, another port
+        answer = stranger.get(path, headers={"Sec-Fetch-Site": site})
+        assert ("set-cookie" in answer.headers) is is_let_in
 
 
 @each_page
@@ -261,7 +189,7 @@ def test_the_form_lets_in(page: str, stranger: httpx2.Client, program: Program, 
     start(page, program)
     answer = stranger.post("/polylocal/v1/session", data={"token": api.token, "next": f"{page}/tree"})
     assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree")
-    assert stranger.get(f"{page}/tree").status_code == 200
+    assert is_sent_on(stranger.get(f"{page}/tree"))
 
 
 def test_the_form_of_a_path_is_no_way_to_put_a_page_into_it(stranger: httpx2.Client, project: Project) -> None:
@@ -324,6 +252,7 @@ def test_who_sees_what(
     for page in PAGES:
         start(page, program)
     stranger.cookies.set(SESSION, store.users.new_session(ann))
+    stranger.cookies.set(ONE_ORIGIN, "1")
     assert {page: stranger.get(f"{page}/").status_code for page in PAGES} == {
         p: 403 if p == NOTEBOOK else 200 for p in PAGES
     }
@@ -433,7 +362,8 @@ def test_cookies_reach_the_program_as_they_are(
 ) -> None:
     start(NOTEBOOK, program)
     session = browser.cookies[SESSION]
-    for line in (f"{SESSION}={session}; {cookie}", f"{cookie}; {SESSION}={session}; user=root"):
+    ours = f"{cookies(session)}; user=root"
+    for line in (f"{ours}; {cookie}", f"{cookie}; {ours}"):
         browser.cookies.clear()
         assert browser.get(f"{NOTEBOOK}/", headers={"Cookie": line}).status_code == 200
         assert headers_of(program.asked[-1])["cookie"] == cookie
@@ -478,7 +408,7 @@ def raw(live: str, path: str, session: str | None = None) -> tuple[int, dict[str
     place = urlsplit(live)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
     try:
-        connection.request("GET", path, headers={"Cookie": f"{SESSION}={session}"} if session else {})
+        connection.request("GET", path, headers={"Cookie": cookies(session)} if session else {})
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
@@ -547,14 +477,16 @@ def test_redirects_come_back(browser: httpx2.Client, notebook: Run, program: Pro
 
 def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
     answer = browser.get(f"{NOTEBOOK}/cookies")
-    assert answer.headers.get_list("set-cookie") == ["_xsrf=2|a; Path=/", "other=1"]
+    path = f" Path={NOTEBOOK}/"  # this page's alone, where it shares an origin with others
+    assert answer.headers.get_list("set-cookie") == [f"_xsrf=2|a;{path}", f"other=1;{path}"]
 
 
 def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run) -> None:
     """However it writes the names of our cookies."""
     session = browser.cookies[SESSION]
     answer = browser.get(f"{NOTEBOOK}/posing")
-    assert answer.headers.get_list("set-cookie") == [cookie.decode() for cookie in POSING[-3:]]
+    kept = [cookie.decode().partition(";")[0] for cookie in POSING[-3:]]
+    assert [cookie.partition(";")[0] for cookie in answer.headers.get_list("set-cookie")] == kept
     assert (browser.cookies[SESSION], browser.cookies[USER_COOKIE]) == (session, "root")
 
 
@@ -579,6 +511,7 @@ def test_many_at_once(browser: httpx2.Client, notebook: Run, program: Program) -
         limits = httpx2.Limits(max_connections=None)
         many = stack.enter_context(httpx2.Client(base_url=browser.base_url, timeout=60.0, limits=limits))
         many.cookies.set(SESSION, session)
+        many.cookies.set(ONE_ORIGIN, "1")
         for _ in range(30):
             answer = stack.enter_context(many.stream("GET", f"{NOTEBOOK}/stream"))
             assert next(answer.iter_raw()) == b"one"
@@ -616,7 +549,7 @@ def begun(live: str, session: str, method: str = "GET", body: str = "") -> socke
     """A request for a page, on a connection of its own."""
     place = urlsplit(live)
     peer = socket.create_connection((str(place.hostname), place.port), 30)
-    head = f"{method} {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {SESSION}={session}\r\n"
+    head = f"{method} {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
     peer.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return peer
 
@@ -742,9 +675,7 @@ def talk(live: str, store: Store, root: User) -> Iterator[Talk]:
     """talk(path, …) → a websocket with the cookie of a session."""
     with ExitStack() as stack:
 
-        def open_(
-            path: str, cookie: str = f"{SESSION}={store.users.new_session(root)}", **more: Any
-        ) -> ClientConnection:
+        def open_(path: str, cookie: str = cookies(store.users.new_session(root)), **more: Any) -> ClientConnection:
             headers = {**({"Cookie": cookie} if cookie else {}), **more.pop("headers", {})}
             place = live.replace("http", "ws", 1) + path
             return stack.enter_context(
@@ -817,7 +748,7 @@ def test_no_secret_reaches_the_program_by_a_websocket(
         start(page, program)
         session = store.users.new_session(root)
         headers = {"Authorization": f"Token {api.token}", "X-Own": "1"}
-        talk(f"{page}/ws?token={api.token}&a=b", cookie=f"_xsrf=2|a; {SESSION}={session}; user=root", headers=headers)
+        talk(f"{page}/ws?token={api.token}&a=b", cookie=f"_xsrf=2|a; {cookies(session)}; user=root", headers=headers)
         asked = program.asked[-1]
         assert asked["query"] == "a=b"
         found = headers_of(asked)
@@ -830,7 +761,7 @@ def test_no_secret_reaches_the_program_by_a_websocket(
 
 def test_a_message_that_is_too_large_ends_it(talk: Talk, notebook: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would lie in memory as a whole, as often as somebody asks for it."""
-    monkeypatch.setattr(proxy, "_MOST_MESSAGE", 10_000)
+    monkeypatch.setattr(forwarding, "_MOST_MESSAGE", 10_000)
     client = talk(f"{NOTEBOOK}/ws")
     client.send("x" * 10_000)
     assert len(client.recv(timeout=60)) == 10_000
@@ -860,13 +791,13 @@ def test_who_may_not_talk(
     run = start(page, program)
     path = f"{page}/ws"
     assert refused(talk, path, cookie="") == 403
-    assert refused(talk, path, cookie=f"{SESSION}=nosuch") == 403
-    assert refused(talk, path, cookie=f"{SESSION}={api.token}") == 403
+    assert refused(talk, path, cookie=cookies("nosuch")) == 403
+    assert refused(talk, path, cookie=cookies(str(api.token))) == 403
     assert refused(talk, path, cookie="", headers={"Authorization": f"Token {token_of(run)}"}) == 403
     for origin in ("https://example.org", "null"):
         assert refused(talk, path, origin=origin) == 403
     api.patch(P, {"is_public": False})
-    assert refused(talk, path, cookie=f"{SESSION}={store.users.new_session(ann)}") == 403
+    assert refused(talk, path, cookie=cookies(store.users.new_session(ann))) == 403
     assert program.asked == []
 
 

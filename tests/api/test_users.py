@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from support import job
 
-from polylocal.api.users import SESSION
+from polylocal.api.sessions import SESSION
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -74,12 +74,34 @@ def test_logging_out(eve: User, http: TestClient, nobody: Caller, store: Store) 
     token = log_in(nobody, login=True).json()["token"]  # type: ignore[attr-defined]
     session = http.cookies[SESSION]
     assert store.users.by_token(session, is_session=True)
-    answer = http.get("/api/v1/users/logout/")
+    answer = http.get("/api/v1/users/logout/", headers={"Authorization": f"Token {token}"})
     assert (answer.status_code, answer.content) == (200, b"")
     assert SESSION not in http.cookies
     assert "user" not in http.cookies
     assert store.users.by_token(session, is_session=True) is None
     assert Caller(http, token).get("/api/v1/users/").status_code == 200  # it may be in a script
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site", "same-origin"])
+def test_an_image_on_some_page_logs_nobody_out(
+    eve: User, http: TestClient, nobody: Caller, store: Store, site: str
+) -> None:
+    log_in(nobody, login=True)
+    session = http.cookies[SESSION]
+    for method in ("GET", "HEAD"):
+        answer = http.request(method, "/api/v1/users/logout/", headers={"Sec-Fetch-Site": site})
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    assert store.users.by_token(session, is_session=True)
+
+
+def test_a_page_of_ours_logs_out(eve: User, http: TestClient, nobody: Caller, store: Store) -> None:
+    log_in(nobody, login=True)
+    session = http.cookies[SESSION]
+    elsewhere = http.post("/api/v1/users/logout/", headers={"Origin": "http://127.0.0.1:1"})
+    assert (elsewhere.status_code, http.cookies.get(SESSION)) == (403, session)
+    assert http.post("/api/v1/users/logout/", headers={"Origin": "http://127.0.0.1"}).status_code == 200
+    assert SESSION not in http.cookies
+    assert store.users.by_token(session, is_session=True) is None
 
 
 def test_logging_out_without_having_been_in(nobody: Caller) -> None:

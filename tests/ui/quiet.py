@@ -28,6 +28,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1  # bits/ioctls.h, ne
 _NO_AUTHENTICATION = b"\x05\x00"
 _CONNECTED, _REFUSED, _UNREACHABLE = (bytes((5, code, 0, 1, 0, 0, 0, 0, 0, 0)) for code in (0, 5, 4))
 _LOOPBACK = (b"\x7f\0\0\1", b"127.0.0.1", b"localhost")  # Chromium sends addresses as names
+_BELOW_LOOPBACK = b".localhost"
 _CHUNK = 65536
 
 
@@ -72,7 +73,7 @@ async def _relay(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) 
         ConnectionError, asyncio.IncompleteReadError
     ):  # of either side: the other one is told below
         host, port = await _wanted(asking, answering)
-        if host not in _LOOPBACK:
+        if host not in _LOOPBACK and not host.endswith(_BELOW_LOOPBACK):
             answering.write(_UNREACHABLE)
         else:
             await _connect(port, asking, answering)

@@ -74,13 +74,18 @@ class Site:
         """Make a project with code, and return its path."""
         self.call("POST", "projects/", json={"name": name, **values})
         if files:
-            with tempfile.TemporaryDirectory() as folder:
-                for path, text in files.items():
-                    Path(folder, path).write_text(text)
-                archive = io.BytesIO()
-                packing.pack(Path(folder), archive)
-            self.call("PUT", f"root/{name}/repo/upload/", files={"repo": ("repo.tar.gz", archive.getvalue())})
+            self.call("PUT", f"root/{name}/repo/upload/", files={"repo": ("repo.tar.gz", self.archive(files))})
         return f"root/{name}"
+
+    @staticmethod
+    def archive(files: dict[str, str]) -> bytes:
+        """Code as it is uploaded."""
+        with tempfile.TemporaryDirectory() as folder:
+            for path, text in files.items():
+                Path(folder, path).write_text(text)
+            archive = io.BytesIO()
+            packing.pack(Path(folder), archive)
+        return archive.getvalue()
 
     def code(self, project: str) -> dict[str, str]:
         """The files of the newest commit."""

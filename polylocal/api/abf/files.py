@@ -72,12 +72,6 @@ def upload(ask: Ask) -> Response:
 
 def download(ask: Ask) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
-    response = _downloaded(ask)
-    response.headers["Content-Security-Policy"] = "sandbox"  # whatever a package calls itself, it is no page of ours
-    return response
-
-
-def _downloaded(ask: Ask) -> Response:
     path = ask.request.path_params.get("path", "")
     if len(os.fsencode(path)) > _MOST_PATH:
         raise NotFound

@@ -395,7 +395,7 @@ class DockerEngine:
         client = self._connected()
         limits = plan.limits
         memory = int(limits.memory_mib * 2**20) if limits.memory_mib else None
-        is_published = plan.port is not None and plan.network != "host"
+        is_published = plan.port is not None and plan.publishes_port and plan.network != "host"
         host_config = client.create_host_config(
             init=init,
             binds=[_bind(mount) for mount in plan.mounts],

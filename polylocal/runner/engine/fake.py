@@ -369,7 +369,8 @@ class _FakeStream:
 
 
 def _port(container: FakeContainer) -> int | None:
-    return 40_000 + int(container.id[-3:], 16) if container.plan.port and container.status == "running" else None
+    is_published = container.plan.port and container.plan.publishes_port and container.status == "running"
+    return 40_000 + int(container.id[-3:], 16) if is_published else None
 
 
 def _address(container: FakeContainer) -> str | None:

@@ -1,0 +1,244 @@
+"""Forwards requests and websockets to the program in the container of a notebook or tensorboard."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from polylocal import clock
+from polylocal.api import forwarded, pages, sessions
+from polylocal.api.guards import PASSED_ON
+from polylocal.paths import Home
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+if TYPE_CHECKING:
+    import httpx2
+    from websockets.asyncio.client import ClientConnection
+
+log = logging.getLogger(__name__)
+
+_WITHOUT_EFFECT = ("GET", "HEAD")
+_PATIENCE_S = 120  # after its build and start a program may take so long until it listens
+_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
+_MOST_MESSAGE = 64 * 2**20  # bytes of one that a program sends: a page of plots
+_STARTING_S = 1  # seconds after which the page of a starting program is asked for again
+
+
+@dataclass(frozen=True)
+class Target:
+    """The program of a run. `path` is what it is asked for, with the query; `prefix` is where its page begins: `/` at
+    an origin of its own."""
+
+    run: Run
+    path: str
+    prefix: str = "/"
+
+    @property
+    def place(self) -> str:
+        return f"{self.run.address or '127.0.0.1'}:{self.run.port}"
+
+
+class Forwarder:
+    """Belongs to one event loop; opens its connections when they are first needed."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._client: httpx2.AsyncClient | None = None
+
+    async def close(self) -> None:
+        if self._client:
+            await self._client.aclose()
+
+    async def forward(self, request: Request, target: Target) -> Response:
+        """The program's answer; a page of ours that says why there is none."""
+        import httpx2
+
+        run = target.run
+        url = f"http://{target.place}{target.path}"
+        passed = forwarded.of_request(request.headers.items(), sessions.OURS)
+        headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._key(run)]
+        try:
+            answer = await self._asked(
+                request, url, headers, _PARTS_TRIES if _is_part(request) and _is_young(run) else 2
+            )
+        except httpx2.RequestError as error:
+            # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
+            if request.method in _WITHOUT_EFFECT and _is_young(run):
+                return starting(f"{run.unique_name} is starting")
+            log.info("run=%s: its page did not answer: %r", run.label, error)
+            text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
+            return pages.page(502, "No answer", text)
+        # closed in any case, also when the browser goes before the first byte
+        close = BackgroundTask(answer.aclose)
+        shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
+        shown.raw_headers = forwarded.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
+        return shown
+
+    async def join(self, socket: WebSocket, target: Target) -> None:
+        """Open a websocket to the program, and pass messages on until one of the two ends closes."""
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        run = target.run
+        wanted: Any = list(socket.scope.get("subprotocols") or []) or None
+        passed = forwarded.of_request(socket.headers.items(), sessions.OURS)
+        kept = [(name, value) for name, value in passed if name != "origin"]
+        try:
+            other = await connect(
+                f"ws://{target.place}{target.path}",
+                # as seen by the program this is its own page: it compares the two
+                origin=f"http://{target.place}",  # type: ignore[arg-type]
+                subprotocols=wanted,
+                additional_headers=[*kept, *self._key(run)],
+                max_size=_MOST_MESSAGE,
+                open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
+                ping_interval=None,  # the browser's end says when it is gone
+                compression=None,
+                proxy=None,
+            )
+        except (OSError, WebSocketException) as error:
+            log.info("run=%s: its websocket did not open: %r", run.label, error)
+            await socket.close(1011)
+            return
+        async with other:
+            await socket.accept(other.subprotocol)
+            await _both_ways(socket, other)
+
+    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
+        """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
+        import httpx2
+
+        if self._client is None:
+            # no time limit on reading: kernels think, and event streams are quiet
+            times = httpx2.Timeout(None, connect=5.0)
+            many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
+        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+        is_read = asyncio.Event()
+        body = _read(request, is_read) if has_body else None
+        if not has_body:
+            is_read.set()
+        sent = self._client.build_request(request.method, url, headers=headers, content=body)
+        left = tries if request.method in _WITHOUT_EFFECT and not has_body else 1
+        while True:
+            left -= 1
+            try:
+                return await _unless_left(request, is_read, self._client.send(sent, stream=True))
+            except httpx2.RequestError:
+                if left == 0:
+                    raise
+            # at first at once: a connection that was kept may have been closed at the other end just now
+            await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
+
+    def _key(self, run: Run) -> list[tuple[str, str]]:
+        """Jupyter's own token, for whoever has been let in here."""
+        if run.kind != Kind.NOTEBOOK:
+            return []
+        with suppress(FileNotFoundError):  # it has just ended
+            return [("authorization", f"token {self._home.server_token(run.uuid).read_text()}")]
+        return []
+
+
+def starting(what: str) -> Response:
+    """The page of a program that does not answer yet. It looks again by itself."""
+    answer = pages.page(503, "Starting", f"{html.escape(what)}. This page looks again every second.")
+    answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
+    return answer
+
+
+async def _unless_left(
+    request: Request, is_read: asyncio.Event, sending: Coroutine[Any, Any, httpx2.Response]
+) -> httpx2.Response:
+    """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
+
+    `is_read`: the body has come, and nobody else looks any more whether the client is there.
+    """
+    request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
+    asked = asyncio.ensure_future(sending)
+    left = asyncio.ensure_future(_has_left(request, is_read))
+    try:
+        await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise ClientDisconnect
+        return asked.result()
+    finally:
+        for task in (asked, left):
+            task.cancel()
+
+
+async def _has_left(request: Request, is_read: asyncio.Event) -> None:
+    await is_read.wait()
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        yield chunk
+    is_read.set()
+
+
+def _nothing() -> None:
+    """Behind no admission there are no places to give back."""
+
+
+async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
+    """Until one of the two closes; then the other one is closed alike."""
+    from websockets.exceptions import ConnectionClosedError
+
+    async def out() -> None:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                await other.close(_code(message.get("code")), message.get("reason") or "")
+                return
+            text = message.get("text")
+            await other.send(text if text is not None else message["bytes"])
+
+    async def back() -> None:
+        with suppress(ConnectionClosedError):  # how it was closed is told on
+            async for message in other:
+                await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
+        ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
+        await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
+
+    tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
+            log.debug("a websocket ended: %r", result)
+
+
+def _code(code: int | None) -> int:
+    """A close code that may be sent: some only say that none was."""
+    return code if code and code not in (1005, 1006, 1015) else 1000
+
+
+def _is_part(request: Request) -> bool:
+    """Whether a browser needs it for a page that it has: that page would be broken for good without it."""
+    return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")
+
+
+def _is_young(run: Run) -> bool:
+    return run.started_at is not None and clock.seconds_between(run.started_at, clock.now()) < _PATIENCE_S

@@ -1,0 +1,88 @@
+"""Sessions of browsers: the cookies that stand for a person.
+
+The session's cookie belongs to the host of the API and opens pages, never the API. The cookie of a page belongs to the
+own origin of one notebook or tensorboard and opens that server alone; it ends with the session that it came from.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from polylocal.api import access
+from polylocal.errors import NotAllowed, NotAuthenticated
+from polylocal.store.rows import Run, User
+from polylocal.store.users import SESSION_S, Credentials, Users
+
+SESSION = "polylocal_session"
+USER_COOKIE = "user"  # the user's name, for pages; older dashboards read it
+PAGE = "polylocal_page"
+ONE_ORIGIN = "polylocal_one_origin"  # the person chose to open this page on the host of the API
+_OLD_TOKEN = "token"  # of older dashboards
+OURS = frozenset({SESSION, USER_COOKIE, PAGE, ONE_ORIGIN, _OLD_TOKEN})  # no program sees them or sets them
+
+
+def give_session(answer: Response, users: Users, user: User) -> None:
+    """Let a browser in as this user."""
+    answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
+    answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
+
+
+def end_session(request: HTTPConnection, answer: Response, users: Users) -> None:
+    """Log a browser out, also of the pages that it opened. Idempotent."""
+    if session := request.cookies.get(SESSION):
+        users.end_session(session)
+    for name in (SESSION, USER_COOKIE, _OLD_TOKEN):
+        answer.delete_cookie(name)
+
+
+def give_page(answer: Response, users: Users, session: str, run: Run) -> bool:
+    """Let a browser in at a server's own origin. False: the session has ended meanwhile."""
+    made = users.new_page_session(session, run.pk)
+    if made is None:
+        return False
+    answer.set_cookie(PAGE, made, max_age=SESSION_S, httponly=True, samesite="lax", path="/")
+    return True
+
+
+def of_session(request: HTTPConnection, users: Users) -> Credentials | None:
+    """Who has the session of this request's cookie; None: nobody. Raises NotAuthenticated, NotAllowed."""
+    session = request.cookies.get(SESSION)
+    found = users.by_token(session, is_session=True) if session else None
+    return _checked(request, found)
+
+
+def of_page(request: HTTPConnection, users: Users, run: Run) -> Credentials:
+    """Who looks at a server's own origin: by its cookie, or else by the header that programs send.
+
+    The cookie first: Jupyter's pages send a header of their own. Raises NotAuthenticated, NotAllowed.
+    """
+    page = request.cookies.get(PAGE)
+    found = _checked(request, users.by_page_session(page, run.pk) if page else None)
+    return found or access.authenticate(request, users)
+
+
+def is_typed_or_own(request: HTTPConnection) -> bool:
+    """Whether a person, a page of this very origin or a program asked for this; not a page of another site or port.
+
+    Browsers say it in `Sec-Fetch-Site` (Fetch Metadata); programs and old browsers say nothing.
+    """
+    return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _checked(request: HTTPConnection, found: Credentials | None) -> Credentials | None:
+    if found is None:
+        return None
+    if not found.user.is_active:
+        raise NotAuthenticated("User inactive or deleted.")
+    _check_origin(request)
+    return found
+
+
+def _check_origin(request: HTTPConnection) -> None:
+    """A browser sends a cookie with the requests of other pages, too; it names the page in `Origin`."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise NotAllowed("This was asked for by a page of another site.")
