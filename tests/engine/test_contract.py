@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import tarfile
 import tempfile
 import threading
@@ -277,6 +278,22 @@ def test_two_containers_with_the_same_port_get_different_ones(bench):
     ids = [bench.started("sleep 60", port=8888) for _ in range(2)]
     ports = [eventually(lambda i=i: bench.engine.inspect(i).port) for i in ids]
     assert ports[0] != ports[1]
+
+
+def test_each_running_container_has_an_address_of_its_own_on_its_network(bench):
+    ids = [bench.engine.create(bench.plan("sleep 60")) for _ in range(2)]
+    assert bench.engine.inspect(ids[0]).address is None
+    for container_id in ids:
+        bench.engine.start(container_id)
+    first, second = (ipaddress.IPv4Address(bench.engine.inspect(i).address) for i in ids)
+    assert first != second
+    bench.engine.stop(ids[0], 0)
+    assert ended(bench, ids[0]).address is None
+
+
+@pytest.mark.parametrize("network", ["host", "none"])
+def test_a_container_without_a_network_of_its_own_has_no_address(bench, network):
+    assert bench.engine.inspect(bench.started("sleep 60", network=network)).address is None
 
 
 def test_build_streams_lines_and_gives_the_image(bench):

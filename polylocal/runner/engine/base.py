@@ -43,6 +43,7 @@ class ContainerState:
     finished_at: str
     image_id: str
     port: int | None = None  # on loopback, where the plan's port is published while it runs
+    address: str | None = None  # its own IPv4 address on its network while it runs; None on `host` and `none`
 
     @property
     def is_running(self) -> bool:

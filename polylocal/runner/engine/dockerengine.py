@@ -293,6 +293,7 @@ class DockerEngine:
             finished_at="" if state["FinishedAt"].startswith("0001") else state["FinishedAt"],
             image_id=found["Image"],
             port=_published(found["NetworkSettings"].get("Ports") or {}),
+            address=_address(found["NetworkSettings"].get("Networks") or {}),
         )
 
     def usage(self, container_id: str) -> Usage | None:
@@ -558,6 +559,11 @@ def _gateway_of(pool: dict[str, str]) -> str | None:
 def _published(ports: dict[str, list[dict[str, str]] | None]) -> int | None:
     bound = next((bindings[0] for bindings in ports.values() if bindings), None)
     return int(bound["HostPort"]) if bound else None
+
+
+def _address(networks: dict[str, dict[str, Any] | None]) -> str | None:
+    """The container's IPv4 address. The engine's `NetworkSettings.IPAddress` knows the default bridge only."""
+    return next((network["IPAddress"] for network in networks.values() if network and network.get("IPAddress")), None)
 
 
 def _bind(mount: Mount) -> str:

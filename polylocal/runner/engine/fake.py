@@ -222,6 +222,7 @@ class FakeEngine:
                 finished_at=f"finish {container.finishes}" if container.finishes else "",
                 image_id=container.image_id,
                 port=_port(container),
+                address=_address(container),
             )
 
     def usage(self, container_id: str) -> Usage | None:
@@ -369,6 +370,14 @@ class _FakeStream:
 
 def _port(container: FakeContainer) -> int | None:
     return 40_000 + int(container.id[-3:], 16) if container.plan.port and container.status == "running" else None
+
+
+def _address(container: FakeContainer) -> str | None:
+    """One of loopback's many addresses, so that a test can listen there."""
+    if container.status != "running" or container.plan.network in ("host", "none"):
+        return None
+    number = int(container.id, 16)
+    return f"127.1.{number >> 8 & 255}.{number & 255}"
 
 
 def _tail(frames: list[Frame], lines: int) -> list[Frame]:
