@@ -128,6 +128,7 @@ class PackageBuild(Execution):
             limits=replace(container.limits(specification.environment.resources), pids=tools.settings.pids_limit),
             network=tools.settings.network if platform.build_network else "none",
             new_privileges=tools.settings.new_privileges,
+            cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some
             platform=arches.engine_platform(arch.name),
         )
 
