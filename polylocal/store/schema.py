@@ -516,6 +516,18 @@ def clocks(db: Database) -> None:
     _run_script(db, _CLOCKS)
 
 
+_SECRETS_OWNERS = """
+-- whose secrets the run's `secret_refs` name; null: that user is gone, and nobody's are used
+alter table runs add column secrets_user_id integer references users on delete set null;
+update runs set secrets_user_id = user_id;
+"""
+
+
+@migrations(name="0008_secrets_owners")
+def secrets_owners(db: Database) -> None:
+    _run_script(db, _SECRETS_OWNERS)
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)
