@@ -19,10 +19,11 @@ from polylocal import occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.disk import write_private
-from polylocal.errors import SetupError
+from polylocal.errors import EngineError, SetupError
 from polylocal.machine import Machine, look
 from polylocal.paths import Home
 from polylocal.runner.engine import probe
+from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.runner.engine.events import Deaths
 from polylocal.runner.engine.link import EngineLink
@@ -68,7 +69,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         name = f"{about.name} {about.version}" if about else None
         return look(settings.node, name, about.api_version if about else None)
 
-    bridge = Bridge(engine, settings, port, store)
+    bridge = Bridge(engine, settings, port, store, installation)
     grown = Grown()
     tools = Tools(settings, store, engine, link, deaths, installation, bridge.url, bridge.reaches_containers, grown)
     supervisor = Supervisor(tools)
@@ -91,7 +92,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     supervisor.start()
     # runs that are taken up have the address of the daemon before this one: it is opened without being asked for,
     # and before anybody is told that the daemon is there
-    opener = threading.Thread(target=link.patiently, args=(bridge.url,), name="bridge-opener", daemon=True)
+    opener = threading.Thread(target=link.patiently, args=(bridge.open,), name="bridge-opener", daemon=True)
     opener.start()
     opener.join(BRIDGE_S if report.found else 0)
     occupancy.announce(lock, occupancy.Running(os.getpid(), url))
@@ -141,29 +142,47 @@ class Bridge:
     the engine's name for the host leads to loopback.
     """
 
-    def __init__(self, engine: DockerEngine, settings: Settings, port: int, store: Store) -> None:
+    def __init__(self, engine: Engine, settings: Settings, port: int, store: Store, installation: str) -> None:
         self.app: Starlette | None = None  # made after what it shows
         self._store = store
         self._engine = engine
         self._settings = settings
         self._port = port
+        self._installation = installation
         self._lock = threading.Lock()
-        self._url: str | None = None
+        self._urls: dict[str, str] = {}  # by the gateway that is listened on
+
+    def open(self) -> None:
+        """Listen where the runs that are there expect it, and where new ones will. Raises EngineUnreachable."""
+        networks = {self._settings.network}
+        # an earlier daemon may have started runs on another network: its gateway is the address that they know
+        networks |= {found.network for found in self._engine.containers(self._installation) if found.run}
+        for network in sorted(networks - {"", "none"}):
+            try:
+                self._at(network)
+            except EngineError as error:
+                log.warning("runs on the network %s can't reach the API: %s", network, error)
 
     def url(self) -> str:
-        """Opens the listener at the first call. Raises EngineUnreachable."""
-        with self._lock:
-            if self._url is None:
-                self._url = self._open()
-            return self._url
+        """The API's address for a new container. Raises EngineUnreachable, EngineError."""
+        return self._at(self._settings.network)
 
-    def _open(self) -> str:
-        if self._settings.network == "host":
+    def _at(self, network: str) -> str:
+        if network == "host":
             return f"http://127.0.0.1:{self._port}"
-        gateway = self._engine.gateway(self._settings.network)
-        listener = self._bind(gateway) if gateway and self._settings.host != "0.0.0.0" else None
+        # asked each time: a network that somebody removed is made again, maybe with other addresses
+        gateway = self._engine.gateway("bridge" if network == "default" else network)
+        with self._lock:
+            if not gateway or self._settings.host == "0.0.0.0":
+                return f"http://host.docker.internal:{self._port}"
+            if gateway not in self._urls and (url := self._listen(gateway)):
+                self._urls[gateway] = url
+            return self._urls.get(gateway, f"http://host.docker.internal:{self._port}")
+
+    def _listen(self, gateway: str) -> str | None:
+        listener = self._bind(gateway)
         if listener is None:
-            return f"http://host.docker.internal:{self._port}"
+            return None
         if self.app is None:
             raise RuntimeError("there is no application yet that could be opened")
         port = listener.getsockname()[1]
@@ -174,17 +193,16 @@ class Bridge:
 
     def reaches_containers(self) -> bool:
         """Whether this machine has an address on the network of runs, and so reaches the containers there."""
-        if self._settings.network in ("host", "none"):
-            return False
-        gateway = self._engine.gateway(self._settings.network)
-        return gateway is not None and serving.is_of_this_machine(gateway)
+        return serving.reaches(self._engine, self._settings.network)
 
     def _bind(self, gateway: str) -> socket.socket | None:
-        last = int(self._store.recall("bridge_port") or 0)
+        """At the port of the daemon before, which running containers know, if it is free."""
+        name = f"bridge_port {gateway}"
+        last = int(self._store.recall(name) or self._store.recall("bridge_port") or 0)
         for port in (last or self._port, self._port, 0):
             try:
                 listener = serving.bound(gateway, port)
-                self._store.remember("bridge_port", str(listener.getsockname()[1]))
+                self._store.remember(name, str(listener.getsockname()[1]))
                 return listener
             except OSError as error:
                 log.debug("%s:%s: %s", gateway, port, error)

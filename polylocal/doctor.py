@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from polylocal import occupancy
-from polylocal.errors import EngineError, EngineUnreachable
+from polylocal import occupancy, serving
+from polylocal.api import origins
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
 from polylocal.packages import tools
 from polylocal.runner.engine import buildkit, probe
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.dockerengine import DockerEngine
-from polylocal.settings import Settings
+from polylocal.settings import OWN_NETWORK, Settings
 
 BASE_IMAGE = "python:3.11-slim"
 OLDEST_API = (1, 40)  # Docker Engine 19.03: host-gateway and device requests need it, in parts newer
@@ -135,7 +136,8 @@ def _of_engine(engine: DockerEngine, settings: Settings) -> Iterator[Finding]:
         yield _disk(info)
         yield _base_image(engine, settings)
         yield _clock(engine)
-        yield _network(engine, settings)
+        yield _network(engine, settings, info)
+        yield _pages(engine, settings, info)
     finally:
         engine.close()
 
@@ -186,8 +188,71 @@ def _clock(engine: DockerEngine) -> Finding:
     return Finding("clock", "ok", f"the engine's clock agrees within {skew_s:.1f} s")
 
 
-def _network(engine: DockerEngine, settings: Settings) -> Finding:
-    gateway = engine.gateway(settings.network) if settings.network != "host" else "127.0.0.1"
-    if gateway is None:
-        return Finding("network", "note", f"{settings.network} has no gateway: runs reach the API by the host's name")
-    return Finding("network", "ok", f"{settings.network}, runs reach the API on {gateway}")
+def _network(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+    if settings.network != OWN_NETWORK:
+        return _other_network(engine, settings)
+    if info.name == "Podman":
+        return Finding("network", "note", f"Podman's own; {_OPEN}")
+    try:
+        is_there = engine.own_network()
+    except EngineError as error:
+        return Finding("network", "problem", str(error), f"Type: docker network rm {OWN_NETWORK}")
+    if is_there and _filters_bridges(info) is False:
+        problem = f"{OWN_NETWORK} is there, but the kernel does not filter between containers: {_OPEN}"
+        return Finding("network", "problem", problem, f"Type: sysctl -w {_BRIDGE_FILTER.replace('/', '.')}=1")
+    reached = f"runs reach the API on {engine.gateway(OWN_NETWORK)}" if is_there else "it is made by the first start"
+    return Finding("network", "ok", f"{OWN_NETWORK}, on which runs can't reach each other; {reached}")
+
+
+def _pages(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+    """What keeps the pages of notebooks and tensorboards from each other and from the API's session."""
+    lost = []
+    if not origins.is_reachable("127.0.0.1", settings.host):
+        lost.append(f"the daemon listens on {settings.host} only: all pages share one origin, and can use each other")
+    if info.is_rootless or info.is_desktop or not _reaches_containers(engine, settings, info):
+        lost.append(
+            "this machine does not reach the addresses of containers: their ports are published on 127.0.0.1, and a"
+            " browser sends them the session's cookie"
+        )
+    if lost:
+        return Finding("pages", "note", "; ".join(lost), "Open only pages of people whom you trust.")
+    return Finding("pages", "ok", "each notebook and tensorboard has an origin of its own below localhost")
+
+
+def _reaches_containers(engine: DockerEngine, settings: Settings, info: EngineInfo) -> bool:
+    network = settings.network
+    if network == OWN_NETWORK and info.name != "Podman" and not engine.own_network():
+        network = "bridge"  # the first start makes the other one alike
+    try:
+        return serving.reaches(engine, network)
+    except ContainerMissing:
+        return False
+
+
+_OPEN = "runs can reach each other, and whatever listens in one is open to the others"
+_BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
+
+
+def _other_network(engine: DockerEngine, settings: Settings) -> Finding:
+    hint = f"Take the line `network` out of {settings.folders.settings}, unless you need it."
+    if settings.network == "host":
+        return Finding("network", "note", f"host: runs share all ports of this machine; {_OPEN}", hint)
+    try:
+        gateway = engine.gateway(settings.network)
+    except ContainerMissing:
+        return Finding("network", "problem", f"the engine has no network {settings.network}", hint)
+    reached = (
+        f"runs reach the API on {gateway}" if gateway else "it has no gateway: runs reach the API by the host's name"
+    )
+    return Finding("network", "note", f"{settings.network}, {reached}; {_OPEN}", hint)
+
+
+def _filters_bridges(info: EngineInfo) -> bool | None:
+    """Whether traffic between two containers of one bridge meets the engine's rules; None: it can't be seen here."""
+    if info.is_desktop or info.is_rootless or not info.address.startswith("unix://"):
+        return None
+    setting = Path("/proc/sys") / _BRIDGE_FILTER
+    try:
+        return setting.read_text().strip() == "1"
+    except OSError:
+        return None  # a kernel without the module, or another system

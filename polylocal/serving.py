@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from polylocal.api.guards import ABORT
+from polylocal.runner.engine.base import Engine
 
 HEAD_S = 15.0  # a client has sent the head of a request by then
 MOST_HEAD = 64 * 1024  # bytes of it
@@ -110,8 +111,18 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def is_of_this_machine(address: str) -> bool:
-    """Whether an interface of this machine has this IPv4 address."""
+def reaches(engine: Engine, network: str) -> bool:
+    """Whether this machine has an address on a network of the engine, and so reaches the containers there.
+
+    It has none where the engine runs in a virtual machine or in a user's own network namespace. Raises EngineError,
+    EngineUnreachable.
+    """
+    gateway = engine.gateway(network) if network not in ("host", "none") else None
+    return gateway is not None and _is_of_this_machine(gateway)
+
+
+def _is_of_this_machine(address: str) -> bool:
+    """Whether an interface has this IPv4 address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
         try:
             tried.bind((address, 0))

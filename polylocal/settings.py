@@ -14,6 +14,8 @@ from pydantic_settings.exceptions import SettingsError
 from polylocal.errors import SetupError
 from polylocal.paths import DEFAULT_HOME, Home
 
+OWN_NETWORK = "polylocal"  # on the engine; made by polylocal, and the default of `network`
+
 
 class Settings(BaseSettings):
     """What can be set, with its unit in its name and its default."""
@@ -55,7 +57,10 @@ class Settings(BaseSettings):
     tensorboard_image: str = Field(
         "tensorflow/tensorflow:2.16.1", description="image of a tensorboard that is started without a polyaxonfile"
     )
-    network: str = Field("bridge", description="the engine's network that runs join")
+    network: Annotated[str, Field(min_length=1)] = Field(
+        OWN_NETWORK,
+        description="the engine's network that runs join; on the default one they can't reach each other",
+    )
     node: str = Field(default_factory=platform.node, description="name of this machine in `node_scheduled`")
     time_limit_s: Annotated[float, Field(gt=0)] | None = Field(
         None, description="seconds that a build, a job or an experiment may run; empty: as long as it wants"

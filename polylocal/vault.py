@@ -13,6 +13,7 @@ from polylocal.errors import InvalidInput, NotFound
 
 MOST = 64 * 1024  # characters of a value: a variable holds no more than twice that
 _NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
+_IDENTITY = ".user"  # in a user's folder: whose it is, since names are given again; no name of a secret begins so
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -28,8 +29,18 @@ class Vault:
         except FileNotFoundError:
             return []
 
-    def read(self, user: str, name: str, keys: Iterable[str] | None = None) -> dict[str, str]:
-        """{variable: value}; `keys`: of these alone. Raises NotFound, with what to do."""
+    def read(
+        self, user: str, name: str, keys: Iterable[str] | None = None, *, identity: str | None = None
+    ) -> dict[str, str]:
+        """{variable: value}; `keys`: of these alone. Raises NotFound, with what to do.
+
+        `identity`: of the user as the database knows them. Secrets of an earlier user of that name are not read.
+        """
+        if identity and not self._claimed(user, identity):
+            raise NotFound(
+                f"The secrets in {self._folder / user} are those of an earlier user named {user}: make them anew with"
+                f" `polylocal secret set {name} VARIABLE --user {user}`, which removes the earlier ones."
+            )
         try:
             found: dict[str, str] = json.loads(self._path(user, name).read_text())
         except (FileNotFoundError, InvalidInput, ValueError) as error:  # ValueError: somebody wrote into it
@@ -42,8 +53,11 @@ class Vault:
             raise NotFound(f"The secret `{name}` of {user} has no `{missing[0]}`; it has {', '.join(sorted(found))}.")
         return found if keys is None else {key: found[key] for key in keys}
 
-    def write(self, user: str, name: str, values: Mapping[str, str]) -> None:
-        """As a whole or not at all. Raises InvalidInput for a name that can't stand in a file or a variable."""
+    def write(self, user: str, name: str, values: Mapping[str, str], *, identity: str | None = None) -> None:
+        """As a whole or not at all. Raises InvalidInput for a name that can't stand in a file or a variable.
+
+        `identity`: as for `read`; the secrets of an earlier user of that name are removed.
+        """
         for key, value in values.items():
             if not _KEY.fullmatch(key):
                 raise InvalidInput([f"`{key}` can't be the name of a variable: letters, digits and underscores."])
@@ -52,8 +66,12 @@ class Vault:
             if len(value) > MOST:
                 raise InvalidInput([f"The value of `{key}` has more than {MOST} characters."])
         path = self._path(user, name)
+        if identity and not self._claimed(user, identity):
+            shutil.rmtree(self._folder / user)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
+        if identity:
+            self._claimed(user, identity)
         write_private(path, json.dumps(dict(values)))
 
     def remove(self, user: str, name: str) -> None:
@@ -64,6 +82,16 @@ class Vault:
     def forget(self, user: str) -> None:
         """All of a user's."""
         shutil.rmtree(self._folder / user, ignore_errors=True)
+
+    def _claimed(self, user: str, identity: str) -> bool:
+        """Whether the folder is this user's. One that is nobody's yet, as every folder was once, becomes theirs."""
+        marker = self._folder / user / _IDENTITY
+        try:
+            return marker.read_text().strip() == identity
+        except FileNotFoundError:
+            if marker.parent.is_dir():
+                write_private(marker, identity + "\n")
+            return True
 
     def _path(self, user: str, name: str) -> Path:
         if not _NAME.fullmatch(name):

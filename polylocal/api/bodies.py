@@ -194,6 +194,7 @@ class Cloning(Body):
     tags: Tags | None = None
     ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    secrets: Literal["mine"] | None = None  # the caller's own instead of those of the original's owner
 
     @property
     def source(self) -> dict[str, Any] | str | None:

@@ -74,7 +74,8 @@ def trigger(call: Call) -> Run | None:
     kind = _kind(text)
     if kind is None:
         return None
-    run = make(call, kind, bodies.NewRunBody(content=text))
+    # the code is the project's owner's, whoever brings it in
+    run = make(call, kind, bodies.NewRunBody(content=text), secrets_user_id=project.user_id)
     call.note("created", run)
     return run
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from polylocal.api import bodies
+from polylocal.api import bodies, secrets_owner
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
 from polylocal.polyaxonfile import ExperimentFile, GroupFile, Specification, merge, of_member, parse, read
@@ -20,11 +20,18 @@ _INTRO = "Received non valid {kind} specification config."
 
 
 def make(
-    call: Call, kind: Kind, body: bodies.NewRunBody, *, of: Run | None = None, more: Mapping[str, Any] | None = None
+    call: Call,
+    kind: Kind,
+    body: bodies.NewRunBody,
+    *,
+    of: Run | None = None,
+    more: Mapping[str, Any] | None = None,
+    secrets_user_id: int | None = None,
 ) -> Run:
     """A new run of a project. Raises InvalidInput.
 
-    `of`: the experiment or the group that a tensorboard shows; `more`: columns that no body says.
+    `of`: the experiment or the group that a tensorboard shows; `more`: columns that no body says;
+    `secrets_user_id`: whose secrets the polyaxonfile names, where it is not the caller's own.
     """
     call.services.check_room()
     values = {name: getattr(body, name) for name in _ABOUT if getattr(body, name) is not None} | dict(more or {})
@@ -47,7 +54,8 @@ def make(
     specification = _parse(body.source, kind, body.source_field, params)
     if kind is Kind.GROUP:
         _check_members(specification, body.source_field)
-    _check_environment(call, specification, body.source_field)
+    secrets_user_id = secrets_user_id or call.user.id
+    _check_environment(call, specification, body.source_field, secrets_user_id)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
         kind,
@@ -61,6 +69,7 @@ def make(
         original=original,
         group=group,
         message=_warning(specification),
+        secrets_user_id=secrets_user_id,
     )
     return call.store.runs.insert(call.project, call.user, new)
 
@@ -72,7 +81,8 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     if original.config is None:
         raise refuse(f"The {kind} has no polyaxonfile to run again.")
     specification = _changed(original, kind, body)
-    _check_environment(call, specification, "content")
+    secrets_user_id = secrets_owner.of_clone(call.user, original, specification, wants_own=body.secrets == "mine")
+    _check_environment(call, specification, "content", secrets_user_id)
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -89,7 +99,8 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
         group=call.store.runs.by_pk(original.group_pk) if original.group_pk and kind is Kind.EXPERIMENT else None,
         cloning_strategy=strategy,
         outputs=original.outputs if strategy == "resume" else None,
-        message=_warning(specification),
+        message=_first_words(call, specification, secrets_user_id),
+        secrets_user_id=secrets_user_id,
     )
     return call.store.runs.insert(call.project, call.user, new)
 
@@ -143,7 +154,7 @@ def _check_members(group: Specification, field: str) -> None:
         raise InvalidInput({field: [f"In its experiments: {problem}" for problem in error.problems]}) from error
 
 
-def _check_environment(call: Call, specification: Specification, field: str) -> None:
+def _check_environment(call: Call, specification: Specification, field: str, secrets_user_id: int) -> None:
     """What the run names outside of itself must be there: data folders, secrets, outputs of other runs."""
     known = call.services.settings.data
     unknown = [name for name in specification.environment.data_names if name not in known]
@@ -151,9 +162,10 @@ def _check_environment(call: Call, specification: Specification, field: str) -> 
         names = ", ".join(sorted(known)) or "none"
         message = f"environment.data_refs: no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
         raise InvalidInput({field: [message]})
+    owner = call.user if secrets_user_id == call.user.id else call.store.users.by_id(secrets_user_id)
     for name, keys in specification.secrets.items():
         try:
-            call.services.vault.read(call.user.username, name, keys)
+            call.services.vault.read(owner.username, name, keys, identity=owner.identity)
         except NotFound as error:
             raise InvalidInput({field: [f"environment.secret_refs: {error}"]}) from error
     for kind, wanted in specification.environment.references.items():
@@ -212,6 +224,14 @@ def _values_of(specification: Specification) -> dict[str, Any]:
     if isinstance(file, ExperimentFile):
         about |= {"params": specification.params or None, "framework": file.framework}
     return {name: value for name, value in about.items() if value is not None}
+
+
+def _first_words(call: Call, specification: Specification, secrets_user_id: int) -> str | None:
+    """The message of a clone's first status."""
+    words = [_warning(specification)]
+    if secrets_user_id != call.user.id and secrets_owner.names_secrets(specification):
+        words.append(f"With the secrets of {call.store.users.by_id(secrets_user_id).username}")
+    return "; ".join(filter(None, words)) or None
 
 
 def _warning(specification: Specification) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, results
+from polylocal.api import bodies, results, secrets_owner
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.making import clone, make
 from polylocal.api.paging import LIMIT, envelope, window
@@ -199,10 +199,20 @@ def code_reference(call: Call) -> CodeReferenceItem:
 
 
 def add_code_reference(call: Call) -> CodeReferenceItem:
+    _check_code_is_theirs(call)
     given = {name: value for name, value in call.body(bodies.NewCodeReference).given().items() if value is not None}
     reference = call.store.projects.reference_code(call.project, given)
     call.store.runs.record(call.run, code_id=reference.id)
     return code_reference_item(reference, call.project)
+
+
+def _check_code_is_theirs(call: Call) -> None:
+    """Code gets the secrets that its run names: nobody changes it under a run that names another user's."""
+    run, is_own_report = call.run, call.run_pk == call.run.pk
+    if run.is_managed and run.config and not is_own_report and not call.user.is_superuser:
+        specification = of_config(Kind(run.kind), run.content or "", run.config)
+        if secrets_owner.names_secrets(specification) and run.secrets_user_id != call.user.id:
+            raise NotAllowed(f"{run.label} names secrets of another user: its code is theirs to change.")
 
 
 def _kind(call: Call) -> Kind:

@@ -40,6 +40,9 @@ ChangesOption = Annotated[
     typer.Option("--file", "-f", help="A polyaxonfile to lay over the original's."),
 ]
 UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
+SecretsOption = Annotated[
+    bool, typer.Option("--my-secrets", help="Use your own secrets, not those of the user who wrote the polyaxonfile.")
+]
 LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build and the run as they go.")]
 
 
@@ -189,33 +192,36 @@ def restart(
     file: ChangesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
+    my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again, with outputs of its own."""
-    _clone("restart", run, file, upload, logs, home, json)
+    _clone("restart", run, file, upload, logs, my_secrets, home, json)
 
 
 def resume(
     run: RunArgument,
     file: ChangesOption = None,
     logs: LogsOption = False,
+    my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again in the outputs of the original."""
-    _clone("resume", run, file, False, logs, home, json)
+    _clone("resume", run, file, False, logs, my_secrets, home, json)
 
 
 def copy(
     run: RunArgument,
     file: ChangesOption = None,
     logs: LogsOption = False,
+    my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again with a copy of the outputs."""
-    _clone("copy", run, file, False, logs, home, json)
+    _clone("copy", run, file, False, logs, my_secrets, home, json)
 
 
 def remove(
@@ -373,7 +379,16 @@ def _follow(api: Client, run: RunReference) -> int:
     return following.exit_code(found)
 
 
-def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home: Path | None, json: bool) -> None:
+def _clone(
+    how: str,
+    run: str,
+    file: Path | None,
+    upload: bool,
+    logs: bool,
+    my_secrets: bool,
+    home: Path | None,
+    json: bool,
+) -> None:
     with connected(home) as api:
         original = run_of(api, run)
         if original.kind in ("group", "build") or Kind(original.kind).is_server:
@@ -384,6 +399,8 @@ def _clone(how: str, run: str, file: Path | None, upload: bool, logs: bool, home
         if upload:
             upload_folder(api, original.owner, original.project, (file.absolute().parent if file else Path.cwd()), json)
             body["update_code"] = True
+        if my_secrets:
+            body["secrets"] = "mine"
         made = api.clone(original, how, body)
         found = reference(made)
         _report(made, found, json, following_it=logs)

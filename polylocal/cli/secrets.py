@@ -9,8 +9,9 @@ import typer
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, home_folder
-from polylocal.errors import InvalidInput
+from polylocal.errors import InvalidInput, NotFound
 from polylocal.masking import LEAST_HIDDEN
+from polylocal.paths import Home
 from polylocal.vault import Vault
 
 app = typer.Typer(help="Keep values that runs and builds get by name only.", no_args_is_help=True)
@@ -31,7 +32,8 @@ def set_values(
         said = wrong[0].partition("=")[0]
         raise InvalidInput([f"name `{said}` alone: what stands in a command is kept in the shell's history"])
     values = dict(zip(variables, _values(variables), strict=True))
-    Vault(home_folder(home).secrets).write(user, name, values)
+    folder = home_folder(home)
+    Vault(folder.secrets).write(user, name, values, identity=_identity(folder, user))
     show.out.print(f"Secret {name} of {user} holds {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
         show.say(f"{', '.join(short)}: shorter than {LEAST_HIDDEN} characters, and not hidden in logs", "yellow")
@@ -54,6 +56,21 @@ def remove(name: NameArgument, user: UserOption = "root", home: HomeOption = Non
     """Forget a secret. Runs that have begun keep what they got."""
     Vault(home_folder(home).secrets).remove(user, name)
     show.out.print(f"Secret {name} of {user} is gone")
+
+
+def _identity(folder: Home, user: str) -> str | None:
+    """Of the user; None before there is one: then the secrets become those of whoever gets that name first."""
+    from polylocal.store import Store
+
+    if not folder.database.exists():
+        return None
+    store = Store(folder.database)
+    try:
+        return store.users.get(user).identity
+    except NotFound:
+        return None
+    finally:
+        store.close()
 
 
 def _values(variables: list[str]) -> list[str]:

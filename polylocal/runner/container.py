@@ -25,6 +25,11 @@ CONTEXT = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
 DATA = PurePosixPath("/plx-data")
 
+# Of the capabilities that engines give by default: raw packets are how a program reads its neighbours' traffic, device
+# nodes and file capabilities outlive the container on the host's disk, and nothing that trains needs to give away its
+# own. What stays is what package managers, su, ssh and init programs use.
+DROPPED = ("MKNOD", "NET_RAW", "SETFCAP", "SETPCAP")
+
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 _TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
 Labels = Mapping[str, str]
@@ -62,6 +67,8 @@ class ContainerPlan:
     port: int | None = None  # that a server listens on
     publishes_port: bool = True  # on loopback, at any free port there; else only the container's own address has it
     new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
+    cap_drop: Sequence[str] = DROPPED  # Linux capabilities, without CAP_
+    cap_add: Sequence[str] = ()
     platform: str | None = None  # as `linux/arm64`; None: the machine's own
 
 

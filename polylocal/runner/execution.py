@@ -435,7 +435,7 @@ class Execution:
 
 
 def _place(kind: Kind, state: ContainerState) -> dict[str, Any]:
-    """Where the daemon reaches a server: at a port that the engine published on loopback, or at the container itself."""
+    """Where the daemon reaches a server: at a port published on loopback, or at the container's own address."""
     if state.port is not None:
         return {"port": state.port, "address": None}
     return {"port": servers.PORTS[kind], "address": state.address}

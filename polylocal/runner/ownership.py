@@ -76,6 +76,8 @@ def _by_container(folder: Path, uid: int, gid: int, engine: Engine, image: str, 
         mounts=[Mount(folder, _TARGET)],
         network="none",
         user="0",
+        cap_drop=("ALL",),
+        cap_add=("CHOWN", "DAC_OVERRIDE"),  # for files of any user, below folders that only their owner may enter
     )
     try:
         code = engine.run_helper(plan)

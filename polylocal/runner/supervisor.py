@@ -211,13 +211,21 @@ class Supervisor:
             try:
                 specification = _specification(run)
                 config = specification.build_config()
-                of_config(Kind.BUILD, "", config).build  # noqa: B018  a build that only named another one has no recipe
+                recipe = of_config(Kind.BUILD, "", config)
+                recipe.build  # noqa: B018  a build that only named another one has no recipe
             except ValueError as error:
                 problem = f"Could not start build process: {error}"
                 self._tools.store.runs.transition(run, Status.FAILED, problem, details={"reason": "build"})
                 continue
             key = build_key(run.project_id, config, run.commit)
-            build = NewRun(Kind.BUILD, json.dumps(config), config, code_id=run.code_id, build_key=key)
+            build = NewRun(
+                Kind.BUILD,
+                json.dumps(config),
+                config,
+                code_id=run.code_id,
+                build_key=key,
+                secrets_user_id=run.secrets_user_id if recipe.secrets else None,
+            )
             self._tools.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
 
     def _fill_capacity(self, machine: EngineInfo | None) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from polylocal.disk import Disk
+from polylocal.errors import NotFound
 from polylocal.packages.depot import Depot
 from polylocal.paths import Home
 from polylocal.polyaxonfile import Specification
@@ -45,10 +46,15 @@ class Tools:
         return Vault(self.home.secrets)
 
     def secrets(self, run: Run, specification: Specification) -> dict[str, str]:
-        """The variables that a run gets by naming secrets of its user. Raises NotFound."""
+        """The variables that a run gets by naming secrets. Raises NotFound."""
+        if not specification.secrets:
+            return {}
+        if run.secrets_user_id is None:
+            raise NotFound(f"environment.secret_refs: the user whose secrets {run.label} names is gone.")
+        owner = self.store.users.by_id(run.secrets_user_id)
         found: dict[str, str] = {}
         for name, keys in specification.secrets.items():
-            found |= self.vault.read(run.user, name, keys)
+            found |= self.vault.read(owner.username, name, keys, identity=owner.identity)
         return found
 
     @cached_property

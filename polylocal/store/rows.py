@@ -22,6 +22,11 @@ class User:
     is_active: bool
     created_at: str
 
+    @property
+    def identity(self) -> str:
+        """Tells this user from one who had the name before: ids are given again, names are, too."""
+        return f"{self.id} {self.created_at}"
+
 
 @dataclass(frozen=True)
 class Project:
@@ -123,6 +128,7 @@ class Run:
     archived_at: str | None
     log_start: int
     stop_reason: str | None
+    secrets_user_id: int | None = None  # whose secrets it names; None: that user is gone
 
     @property
     def project(self) -> str:

@@ -54,6 +54,7 @@ class NewRun:
     group: Run | None = None  # of an experiment or a tensorboard
     outputs: str | None = None  # None: a folder of its own
     message: str | None = None  # of the first status
+    secrets_user_id: int | None = None  # whose secrets it names; None: its own user's
 
 
 class Runs:
@@ -335,6 +336,7 @@ class Runs:
     def attach_build(self, run: Run, build: NewRun, *, anew: bool) -> Run | None:
         """Give a run its build: the newest good one with the key of `build`, the one under way, or `build` itself.
 
+        `build.secrets_user_id` is set where the build takes secrets: one that took another user's is not used.
         All in one transaction: ten runs at once share one build. `anew` always makes a new one. A run whose build
         is still to be made becomes `building`. Returns the build; None: the run needs none any more.
         """
@@ -343,7 +345,7 @@ class Runs:
                 f"select 1 from runs r where pk = ? and build_pk is null and {OPEN}", (run.pk,)
             ).fetchone():
                 return None  # stopped or deleted meanwhile, or given its build already
-            found = None if anew else _reusable_build(db, build.build_key)
+            found = None if anew else _reusable_build(db, build)
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
             if not found or found["status"] != Status.SUCCEEDED:
@@ -462,6 +464,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
         "uuid": uuids.uuid4().hex,
         "project_id": project.id,
         "user_id": user.id,
+        "secrets_user_id": new.secrets_user_id or user.id,
         "name": _free_name(db, project, new),
         "content": new.content,
         "config": to_json(new.config),
@@ -586,12 +589,13 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
     return pks
 
 
-def _reusable_build(db: sqlite3.Connection, build_key: str | None) -> sqlite3.Row | None:
+def _reusable_build(db: sqlite3.Connection, build: NewRun) -> sqlite3.Row | None:
     found: sqlite3.Row | None = db.execute(
-        "select pk, status from runs where build_key = ? and is_valid and deleted_at is null"
+        "select pk, status from runs where build_key = ?1 and is_valid and deleted_at is null"
+        " and (?2 is null or secrets_user_id = ?2)"
         " and status not in ('failed', 'upstream_failed', 'stopped', 'skipped') and stop_requested_at is null"
         " order by pk desc limit 1",
-        (build_key,),
+        (build.build_key, build.secrets_user_id),
     ).fetchone()
     return found
 
@@ -606,7 +610,8 @@ def _insert_build_for(db: sqlite3.Connection, run: Run, build: NewRun) -> int:
     )
     user = row_of(User, db.execute("select * from users where id = ?", (run.user_id,)).fetchone())
     pk = insert(db, project, user, build)
-    db.execute("update runs set priority = ? where pk = ?", (run.priority, pk))
+    values = (run.priority, run.secrets_user_id, pk)
+    db.execute("update runs set priority = ?, secrets_user_id = ? where pk = ?", values)
     return pk
 
 

@@ -516,6 +516,18 @@ def clocks(db: Database) -> None:
     _run_script(db, _CLOCKS)
 
 
+_SECRETS_OWNERS = """
+-- whose secrets the run's `secret_refs` name; null: that user is gone, and nobody's are used
+alter table runs add column secrets_user_id integer references users on delete set null;
+update runs set secrets_user_id = user_id;
+"""
+
+
+@migrations(name="0008_secrets_owners")
+def secrets_owners(db: Database) -> None:
+    _run_script(db, _SECRETS_OWNERS)
+
+
 _PAGES = """
 alter table runs add column address text;           -- of a server's container on its network; null: it is on loopback
 
@@ -530,7 +542,7 @@ create index page_sessions_run on page_sessions (run_pk);
 """
 
 
-@migrations(name="0012_pages")
+@migrations(name="0009_pages")
 def pages(db: Database) -> None:
     _run_script(db, _PAGES)
 

@@ -62,7 +62,7 @@ def detach(path: Path, installation: str | None = None) -> str:
     with _opened(path) as db:
         db.execute("begin immediate")
         db.execute("insert or replace into facts values ('installation', ?)", (made,))
-        db.execute("delete from facts where name = 'bridge_port'")
+        db.execute("delete from facts where name like 'bridge_port%'")
         db.execute("update runs set container_id = ? where container_id is not null", (_NO_CONTAINER,))
         db.execute("commit")
     return made

@@ -293,6 +293,25 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     assert path.read_bytes() == content
 
 
+def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code names them: an admin who has it built lends nobody their rights."""
+    content = b"a file of a hidden project"
+    kept, store = yard.rig.tools().depot.keep(io.BytesIO(content)), yard.rig.store
+    ann = store.users.add("ann")
+    with store.projects._database.write() as db:
+        db.execute("update projects set user_id = ?", (ann.id,))
+    monkeypatch.setattr(store.build_lists, "may_have", lambda found, user: user.is_superuser)
+    commit = yard.rig.upload({".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "setup.py": "x"})
+    seen: list[str] = []
+    look = yard.engine.does(lambda plan: seen.extend(path.name for path in host(plan, PROJECT).iterdir()))
+    made = yard.build(look, commit_hash=commit)
+    assert "setup.py" in seen
+    assert "big.tar.xz" not in seen
+    assert f"the file store has no file {kept.sha1}: big.tar.xz is left out" in yard.log(made)
+
+
 # -- what it may install from ----------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database as SqliteDatabase
 
 from polylocal.errors import StoreError
+from polylocal.statuses import Kind
 from polylocal.store import Store
+from polylocal.store import schema as schema_module
 from polylocal.store.database import SCHEMA_VERSION, Database
 
 
@@ -221,3 +224,25 @@ def _write_and_raise(database: Database, error: BaseException) -> None:
     with database.write() as db:
         db.execute("insert into facts values ('a', 'x')")
         raise error
+
+
+def test_runs_of_the_version_before_name_the_secrets_of_their_own_user(tmp_path: Path) -> None:
+    path = tmp_path / "polylocal.db"
+    connection = sqlite3.connect(path)
+    tables = SqliteDatabase(connection)
+    names = [found.name for found in schema_module.migrations.pending(tables)]
+    schema_module.migrations.apply(tables, stop_before=next(n for n in names if n.endswith("_secrets_owners")))
+    connection.execute("insert into users (id, username, created_at) values (7, 'ann', 'then')")
+    connection.execute(
+        "insert into projects (id, uuid, user_id, name, created_at, updated_at)"
+        " values (1, 'p', 7, 'old', 'then', 'then')"
+    )
+    connection.execute(
+        "insert into runs (kind, id, uuid, project_id, user_id, status, created_at, updated_at)"
+        " values ('job', 1, 'r', 1, 7, 'succeeded', 'then', 'then')"
+    )
+    connection.commit()
+    connection.close()
+    store = Store(path)
+    assert store.runs.find(Kind.JOB, 1).secrets_user_id == 7
+    store.close()

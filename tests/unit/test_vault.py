@@ -81,3 +81,34 @@ def test_removed_and_forgotten(vault: Vault) -> None:
     vault.forget("ann")
     vault.forget("ann")
     assert vault.names("ann") == []
+
+
+# -- names are given again ---------------------------------------------------------------------------------------
+
+
+def test_secrets_of_an_earlier_user_of_that_name_are_not_read(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"}, identity="2 yesterday")
+    assert vault.read("ann", "pip", identity="2 yesterday") == {"A": "1"}
+    with pytest.raises(NotFound, match="an earlier user named ann.*polylocal secret set pip VARIABLE --user ann"):
+        vault.read("ann", "pip", identity="2 today")
+
+
+def test_who_has_the_name_now_begins_anew(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"}, identity="2 yesterday")
+    vault.write("ann", "aws", {"B": "2"}, identity="2 today")
+    assert vault.names("ann") == ["aws"]
+    assert vault.read("ann", "aws", identity="2 today") == {"B": "2"}
+
+
+def test_secrets_of_the_version_before_belong_to_who_has_the_name(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"})
+    assert vault.read("ann", "pip", identity="2 yesterday") == {"A": "1"}
+    with pytest.raises(NotFound, match="earlier user"):
+        vault.read("ann", "pip", identity="3 today")
+
+
+def test_the_mark_is_no_secret(vault: Vault) -> None:
+    vault.write("ann", "pip", {"A": "1"}, identity="2 yesterday")
+    assert vault.names("ann") == ["pip"]
+    with pytest.raises(NotFound):
+        vault.read("ann", ".user")

@@ -62,6 +62,7 @@ class Found:
     run: str  # the value of the run label: `<kind>/<uuid>`; "" for a helper
     status: str
     created_at: float = 0.0  # seconds since 1970
+    network: str = ""  # name or id of the network that it was made for
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,9 @@ class BuildResult:
 
 
 class Engine(Protocol):
+    """The network `settings.OWN_NETWORK` needs no making by callers: the engine makes it when a container or its
+    gateway is asked for. Containers on it can't reach each other."""
+
     @property
     def is_local(self) -> bool:
         """Reached without a network: a connection to it is cut only by the engine's own end."""
@@ -214,7 +218,9 @@ class Engine(Protocol):
         """Run a small container to its end, remove it, return its exit code."""
 
     def gateway(self, network: str) -> str | None:
-        """The host's address on this network, where containers can reach it; None if there is none."""
+        """The host's address on this network, where containers can reach it; None if there is none.
+
+        ContainerMissing: no such network. EngineError: polylocal's own can't be had."""
 
     def close(self) -> None:
         """Idempotent; open streams end."""

@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,7 +45,7 @@ from polylocal.runner.container import (
     Mount,
     is_name_of,
 )
-from polylocal.runner.engine import buildkit, stats
+from polylocal.runner.engine import buildkit, networks, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
@@ -59,6 +60,7 @@ from polylocal.runner.engine.base import (
 )
 from polylocal.runner.engine.buildlog import BuildLog
 from polylocal.runner.engine.frames import Demultiplexer, joined, timed
+from polylocal.settings import OWN_NETWORK
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker
 HELPER_S = 600.0  # that handing over a large folder may take
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
+_LOOKS, _LOOK_S = 10, 0.1  # for a network that another daemon makes
 # last words of the API's paths; anything else there is a name
 _VERBS = frozenset("archive attach create history json kill logs prune start stats stop tag wait".split())
 # what a lost connection looks like: docker-py lets requests', urllib3's and the socket's errors through
@@ -126,9 +129,39 @@ class DockerEngine:
 
     def gateway(self, network: str) -> str | None:
         with _translated():
-            found = self._connected().inspect_network(network)
+            found = self._connected().inspect_network(self._network(network))
         pools = (found.get("IPAM") or {}).get("Config") or []
         return next(filter(None, map(_gateway_of, pools)), None) if found["Driver"] == "bridge" else None
+
+    def own_network(self) -> bool:
+        """Whether polylocal's network is there; makes nothing. EngineError: there is one that is not to be used."""
+        with _translated():
+            return networks.ours(self._connected().networks(names=[OWN_NETWORK])) is not None
+
+    def _network(self, name: str) -> str:
+        """What the engine calls the network: polylocal's own is made if it is not there."""
+        if name != OWN_NETWORK:
+            return name
+        if self._known().name == "Podman":
+            return "bridge"  # its networks have no switch that keeps their containers apart
+        client = self._connected()
+        found = networks.ours(client.networks(names=[OWN_NETWORK]))
+        return found["Id"] if found else self._make_network(client)
+
+    def _make_network(self, client: docker.APIClient) -> str:
+        default: dict[str, Any] = {}
+        with suppress(NotFound):  # an engine may have none
+            default = client.inspect_network("bridge")
+        try:
+            made: str = client.create_network(**networks.arguments(default))["Id"]
+        except APIError as error:
+            for _ in range(_LOOKS):  # another daemon makes it at this moment
+                if found := networks.ours(client.networks(names=[OWN_NETWORK])):
+                    return str(found["Id"])
+                time.sleep(_LOOK_S)
+            raise EngineError(networks.refusal(_words(error))) from None
+        log.info("made the network %s, on which runs can't reach each other", OWN_NETWORK)
+        return made
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -330,7 +363,13 @@ class DockerEngine:
         with _translated():
             found = self._connected().containers(all=True, filters={"label": f"{HOME_LABEL}={installation}"})
         return [
-            Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"], float(item["Created"]))
+            Found(
+                id=item["Id"],
+                run=item["Labels"].get(RUN_LABEL, ""),
+                status=item["State"],
+                created_at=float(item["Created"]),
+                network=(item.get("HostConfig") or {}).get("NetworkMode", ""),
+            )
             for item in found
         ]
 
@@ -399,7 +438,9 @@ class DockerEngine:
         host_config = client.create_host_config(
             init=init,
             binds=[_bind(mount) for mount in plan.mounts],
-            network_mode=plan.network,
+            network_mode=self._network(plan.network),
+            cap_drop=list(plan.cap_drop),
+            cap_add=list(plan.cap_add) or None,
             extra_hosts={"host.docker.internal": "host-gateway"} if plan.network != "host" else None,
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             mem_limit=memory,

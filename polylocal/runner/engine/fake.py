@@ -252,7 +252,7 @@ class FakeEngine:
         self._answer()
         with self._lock:
             ours = [c for c in self.made.values() if c.plan.labels.get(HOME_LABEL) == installation]
-            return [Found(c.id, c.plan.labels.get(RUN_LABEL, ""), c.status) for c in ours]
+            return [Found(c.id, c.plan.labels.get(RUN_LABEL, ""), c.status, network=c.plan.network) for c in ours]
 
     def events(self, installation: str) -> Iterator[Died]:
         self._answer()

@@ -1,0 +1,134 @@
+"""Where the daemon listens for containers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from support import eventually
+
+from polylocal.daemon import Bridge
+from polylocal.errors import ContainerMissing, EngineError
+from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.runner.engine.fake import FakeEngine
+from polylocal.settings import OWN_NETWORK, load
+from polylocal.store import Store
+
+GATEWAYS = {"bridge": "127.77.0.1", OWN_NETWORK: "127.77.1.1"}
+
+
+class Engine(FakeEngine):
+    """With networks whose gateways are addresses of loopback."""
+
+    broken = ""
+
+    def gateway(self, network: str) -> str | None:
+        if network == self.broken:
+            raise EngineError(f"the network {network} is broken")
+        if network not in GATEWAYS:
+            raise ContainerMissing(f"network {network} not found")
+        return GATEWAYS[network]
+
+    def has_run_on(self, network: str) -> None:
+        labels = {HOME_LABEL: "home", RUN_LABEL: f"job/{network}"}
+        self.create(ContainerPlan(f"plx-job-{network}", "base", ["/bin/sh", "-c", "sleep 60"], labels, network=network))
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "polylocal.db")
+    yield store
+    store.close()
+
+
+def bridge(engine: Engine, store: Store, tmp_path: Path, **settings: str) -> Bridge:
+    made = Bridge(engine, load(home=tmp_path, **settings), 8000, store, "home")
+
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("the API")
+
+    made.app = Starlette(routes=[Route("/", answer)])
+    return made
+
+
+def answer(url: str) -> str:
+    try:
+        return httpx2.get(url, timeout=5.0).text
+    except httpx2.HTTPError:
+        return ""
+
+
+def test_runs_reach_the_api_on_the_gateway_of_the_own_network(engine: Engine, store: Store, tmp_path: Path) -> None:
+    url = bridge(engine, store, tmp_path).url()
+    assert url.startswith(f"http://{GATEWAYS[OWN_NETWORK]}:")
+    assert eventually(lambda: answer(url)) == "the API"
+
+
+def test_runs_that_an_earlier_daemon_started_on_another_network_still_reach_it(
+    engine: Engine, store: Store, tmp_path: Path
+) -> None:
+    engine.has_run_on("bridge")
+    opened = bridge(engine, store, tmp_path)
+    opened.open()
+    assert {url.rpartition(":")[0] for url in opened._urls.values()} == {
+        f"http://{address}" for address in GATEWAYS.values()
+    }
+    for url in opened._urls.values():
+        assert eventually(lambda url=url: answer(url)) == "the API"
+
+
+def test_each_gateway_keeps_its_port_from_one_daemon_to_the_next(engine: Engine, store: Store, tmp_path: Path) -> None:
+    store.remember("bridge_port", "18731")  # as a daemon left it that knew one network only
+    engine.has_run_on("bridge")
+    opened = bridge(engine, store, tmp_path)
+    opened.open()
+    assert answer(f"http://{GATEWAYS['bridge']}:18731") == "the API"
+    assert store.recall(f"bridge_port {GATEWAYS['bridge']}") == "18731"
+
+
+def test_without_such_runs_nothing_else_is_listened_on(engine: Engine, store: Store, tmp_path: Path) -> None:
+    opened = bridge(engine, store, tmp_path)
+    opened.open()
+    assert list(opened._urls) == [GATEWAYS[OWN_NETWORK]]
+
+
+def test_a_network_that_is_gone_or_broken_holds_up_no_other(
+    engine: Engine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.has_run_on("gone")
+    engine.has_run_on("bridge")
+    engine.broken = OWN_NETWORK
+    opened = bridge(engine, store, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        opened.open()
+    assert list(opened._urls) == [GATEWAYS["bridge"]]
+    assert "the network gone can't reach the API" in caplog.text
+    with pytest.raises(EngineError, match="broken"):
+        opened.url()
+
+
+def test_a_gateway_that_changed_is_listened_on_as_well(
+    engine: Engine, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = bridge(engine, store, tmp_path)
+    first = opened.url()
+    monkeypatch.setitem(GATEWAYS, OWN_NETWORK, "127.77.2.1")
+    second = opened.url()
+    assert first != second
+    assert eventually(lambda: answer(second)) == "the API"
+
+
+def test_runs_on_the_hosts_network_use_loopback(engine: Engine, store: Store, tmp_path: Path) -> None:
+    assert bridge(engine, store, tmp_path, network="host").url() == "http://127.0.0.1:8000"

@@ -1,0 +1,70 @@
+"""The network that runs join, as the engine describes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from polylocal.errors import EngineError
+from polylocal.runner.engine import networks
+from polylocal.settings import OWN_NETWORK
+
+
+def network(created: str = "2026-01-01T00:00:00Z", **changed: Any) -> dict[str, Any]:
+    made = networks.arguments({})
+    return {
+        "Name": OWN_NETWORK,
+        "Id": f"id-{created}",
+        "Created": created,
+        "Driver": made["driver"],
+        "Options": made["options"],
+        "Labels": made["labels"],
+        "EnableIPv6": made["enable_ipv6"],
+        **changed,
+    }
+
+
+def test_what_is_made_is_taken_for_ours() -> None:
+    assert networks.ours([network()]) == network()
+
+
+def test_names_that_only_contain_ours_do_not_count() -> None:
+    assert networks.ours([network(Name="polylocal_default", Labels={})]) is None
+
+
+def test_of_two_the_older_one_is_taken_by_everybody() -> None:
+    older, younger = network("2026-01-01T00:00:00Z"), network("2026-01-02T00:00:00Z")
+    assert networks.ours([younger, older]) == networks.ours([older, younger]) == older
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"Labels": None}, "did not make"),
+        ({"Labels": {"other": "x"}}, "did not make"),
+        ({"Driver": "overlay"}, "driver overlay"),
+        ({"Options": {}}, "reach each other"),
+        ({"Options": None}, "reach each other"),
+        ({"EnableIPv6": True}, "IPv6"),
+    ],
+)
+def test_what_does_not_isolate_is_refused_with_what_to_do(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError, match=f"{words}.*docker network rm.*setting `network`"):
+        networks.ours([network(), network(**changed)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "all predefined address pools have been fully subnetted",
+    ],
+)
+def test_an_engine_without_free_addresses_is_told_in_plain_words(words: str) -> None:
+    assert "docker network prune" in networks.refusal(words)
+    assert "setting `network`" in networks.refusal(words)
+
+
+def test_any_other_refusal_has_the_engines_words() -> None:
+    assert "no iptables here" in networks.refusal("no iptables here")
