@@ -70,13 +70,15 @@ class OwnPages:
         if host is not None and not self._is_ours(host):
             name = _name_of(host)
             return f"`{name:.100}` is no name of this machine; allow it by the setting allowed_hosts, if it is one."
+        if scope["type"] == "http" and scope["method"] in _SAFE:
+            return None
         origin = headers.get("origin")
-        if origin is None or (scope["type"] == "http" and scope["method"] in _SAFE):
-            return None
-        netloc = _netloc(origin)
-        if netloc and (netloc == host or _name_of(netloc) in self._friends):
-            return None
-        return "This was asked for by a page of another site."
+        if origin is None:  # a browser that leaves it out still says how far away its page is
+            is_own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        else:
+            netloc = _netloc(origin)
+            is_own = bool(netloc) and (netloc == host or _name_of(netloc) in self._friends)
+        return None if is_own else "This was asked for by a page of another site."
 
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host)

@@ -28,6 +28,7 @@ RESERVED = frozenset(
     " historylogs log_handler nodes openapi options platforms projects repositories search searches superusers upload"
     " user users versions".split()
 )
+_MOST_PAGES = 20  # cookies of one server that one session keeps: a browser opened it anew
 SESSION_S = 30 * 86400  # a browser is let in for so long
 _hasher = PasswordHasher()
 _verifying = threading.BoundedSemaphore(4)  # each takes 64 MiB for a moment
@@ -163,9 +164,17 @@ class Users:
         token = secrets.token_hex(20)
         try:
             with self._database.write() as db:
+                about = (hash_of(session), run_pk)
                 db.execute(
                     "insert into page_sessions (hash, session, run_pk, created_at) values (?, ?, ?, ?)",
-                    (hash_of(token), hash_of(session), run_pk, clock.now()),
+                    (hash_of(token), *about, clock.now()),
+                )
+                newest = (
+                    "select rowid from page_sessions where session = ?1 and run_pk = ?2 order by rowid desc limit ?3"
+                )
+                db.execute(
+                    f"delete from page_sessions where session = ?1 and run_pk = ?2 and rowid not in ({newest})",
+                    (*about, _MOST_PAGES),
                 )
         except sqlite3.IntegrityError:
             return None

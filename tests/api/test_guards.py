@@ -119,6 +119,14 @@ def test_pages_of_others_change_nothing(api: Caller, method: str, origin: str) -
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+def test_a_page_without_an_origin_says_how_far_away_it_is(api: Caller, site: str, status: int) -> None:
+    assert api.patch(P, {"description": "x"}, headers={"Sec-Fetch-Site": site}).status_code == status
+
+
+@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_our_own_pages_may(api: Caller, scheme: str) -> None:
     own = {"Origin": f"{scheme}://127.0.0.1:8000", "Host": "127.0.0.1:8000"}

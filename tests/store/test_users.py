@@ -202,3 +202,25 @@ def test_who_has_projects_or_runs_is_not_deleted(store: Store, root: User, proje
     for user in (owner, helper):
         store.users.delete(user)
     assert [user.username for user in store.users.all()] == ["root"]
+
+
+def test_the_pages_that_one_session_opened_are_counted(store: Store, root: User, project: Project) -> None:
+    run = store.runs.insert(project, root, NewRun(Kind.NOTEBOOK, config={}))
+    session = store.users.new_session(root)
+    first, *others = (store.users.new_page_session(session, run.pk) for _ in range(21))
+    assert store.users.by_page_session(str(first), run.pk) is None
+    assert all(store.users.by_page_session(str(other), run.pk) for other in others)
+
+
+def test_a_page_ends_with_its_session(store: Store, root: User, project: Project) -> None:
+    run = store.runs.insert(project, root, NewRun(Kind.NOTEBOOK, config={}))
+    session = store.users.new_session(root)
+    page = store.users.new_page_session(session, run.pk)
+    assert page
+    found = store.users.by_page_session(page, run.pk)
+    assert found
+    assert (found.user.username, found.run_pk) == ("root", None)
+    assert store.users.by_page_session(page, run.pk + 1) is None
+    store.users.end_session(session)
+    assert store.users.by_page_session(page, run.pk) is None
+    assert store.users.new_page_session(session, run.pk) is None
