@@ -78,7 +78,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         scheduler_state=supervisor.state,
         look=supervisor.collector.look,
         collect=supervisor.collector.collect,
-        image_sizes=lambda: [(image.build, image.size_bytes) for image in engine.images(installation)],
+        image_sizes=lambda: image_sizes(engine, installation, store),
         usage=engine.usage,
         machine=machine,
     )
@@ -98,6 +98,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     log.info("listening on %s", url)
     serving.server(app).run(sockets=[listener])
     log.info("ended; running containers go on and are taken up by the next start")
+
+
+def image_sizes(engine: DockerEngine, installation: str, store: Store) -> list[tuple[str, int]]:
+    """Builds by their uuid, and the bytes of their images."""
+    found = engine.images(installation, store.built_images.ledger())
+    return [(image.build, image.size_bytes) for image in found if image.is_proven]
 
 
 def first_user(users: Users, settings: Settings, home: Home) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from polylocal.polyaxonfile import Resources, Specification
+from polylocal.polyaxonfile import Resources, Specification, is_reserved_label
 from polylocal.runner import servers
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -98,7 +98,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
         image=image,
         command=[shell, "-c", line],
-        labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
+        labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=_mounts(run, around),
         limits=replace(limits(specification.environment.resources), pids=around.pids_limit),
@@ -145,6 +145,11 @@ def is_name_of(name: str, build_uuid: str) -> bool:
 
 def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
+
+
+def own_labels(given: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a polyaxonfile; an older version also took those that say whose a thing is."""
+    return {name: value for name, value in given.items() if not is_reserved_label(name)}
 
 
 def image_labels(build: Run) -> dict[str, str]:

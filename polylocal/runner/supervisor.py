@@ -21,7 +21,7 @@ from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
 from polylocal.runner.packages import PackageBuild
 from polylocal.runner.publisher import Publisher
-from polylocal.runner.removal import remove
+from polylocal.runner.removal import StillInUse, remove
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -303,6 +303,10 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         try:
             remove(run, self._tools)
+        except StillInUse as error:
+            log.info("run=%s: removed a while later: %s", run.label, error)
+            with self._lock:
+                self._put_off[run.pk] = time.monotonic() + RECONCILE_S
         except (OSError, EngineError, EngineUnreachable) as error:
             log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
             with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import build, job
 
-from polylocal.polyaxonfile import Resources, parse
+from polylocal.polyaxonfile import Resources, of_config, parse
 from polylocal.runner.container import (
     HOME_LABEL,
     RUN_LABEL,
@@ -83,9 +83,11 @@ def test_labels_of_the_polyaxonfile_are_added() -> None:
     assert planned(environment={"labels": {"team": "a", "n": 1}}).labels.items() >= {"team": "a", "n": "1"}.items()
 
 
-@pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL])
-def test_labels_of_the_polyaxonfile_never_replace_ours(label: str) -> None:
-    assert planned(environment={"labels": {label: "someone"}}).labels[label] != "someone"
+@pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL, "polylocal.image", "polylocal.build"])
+def test_labels_of_a_stored_polyaxonfile_never_replace_ours(label: str) -> None:
+    """An older version accepted them."""
+    stored = of_config(Kind.JOB, "", job("echo hi", environment={"labels": {label: "someone", "team": "a"}}))
+    assert plan(run(), stored, "an:image", "/bin/bash", AROUND).labels == {**planned().labels, "team": "a"}
 
 
 @pytest.mark.parametrize(
