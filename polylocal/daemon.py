@@ -15,7 +15,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from polylocal import occupancy, serving
+from polylocal import leftovers, occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.disk import write_private
@@ -45,6 +45,9 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     home = settings.folders
     _make_home(home)
     lock = occupancy.take(home)
+    left = leftovers.set_aside(home)
+    # beside the start: large trees take their time
+    threading.Thread(target=leftovers.remove, args=(left,), name="leftovers", daemon=True).start()
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     url = f"http://{_reachable(host)}:{port}"

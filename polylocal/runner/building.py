@@ -204,7 +204,8 @@ def _build(
     cancel: Cancel,
     on_image: Callable[[str], None],
 ) -> BuildResult:
-    with context(text, tools.repository(run), run.commit, recipe.folder) as file:
+    scratch = tools.home.scratch
+    with context(text, tools.repository(run), run.commit, recipe.folder, scratch=scratch) as file:
         request = BuildRequest(
             context=file,
             tag=container.image_name(run),

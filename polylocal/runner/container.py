@@ -143,6 +143,16 @@ def is_name_of(name: str, build_uuid: str) -> bool:
     return bool(build_uuid) and name.endswith(f":{build_uuid}")
 
 
+def is_our_name(name: str, run: str) -> bool:
+    """Whether we give containers this name. `run` is the run label, "" of a helper.
+
+    A container inherits the labels of its image, which anybody can write; the name is its own.
+    """
+    kind, _, uuid = run.partition("/")
+    own = rf"plx-{re.escape(kind)}-{re.escape(uuid)}(-\d+)?" if run else r"plx-[\w-]+"
+    return re.fullmatch(own, name) is not None
+
+
 def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
 

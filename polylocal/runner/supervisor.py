@@ -51,6 +51,7 @@ class Supervisor:
         self._publishing: threading.Thread | None = None
         self._aside: dict[str, threading.Thread] = {}  # what goes on beside the looks, by the name of the step
         self._reconcile_at = 0.0
+        self._started_at = clock.now()
         self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
         self._put_off: dict[int, float] = {}  # until when
@@ -266,7 +267,7 @@ class Supervisor:
             if run:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
-        for removal in recovery.plan(found, runs, active, clock.now()):
+        for removal in recovery.plan(found, runs, active, clock.now(), self._started_at):
             try:
                 self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
                 tools.engine.remove(removal.container_id)

@@ -18,6 +18,7 @@ from polylocal.runner.container import (
     Mount,
     Surroundings,
     image_name,
+    is_our_name,
     info,
     limits,
     plan,
@@ -148,3 +149,20 @@ def test_every_name_of_a_project_gives_an_image_name_that_an_engine_takes(name: 
     repository, _, tag = image_name(run(project_name=name)).partition(":")
     assert re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", repository), repository
     assert tag == UUID
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "expected"),
+    [
+        ("plx-job-5a3f", "job/5a3f", True),
+        ("plx-job-5a3f-2", "job/5a3f", True),
+        ("plx-job-5a3f", "job/5a3e", False),
+        ("plx-job-5a3fx", "job/5a3f", False),
+        ("brave_hopper", "job/5a3f", False),
+        ("plx-chown-0123", "", True),
+        ("brave_hopper", "", False),
+    ],
+)
+def test_a_container_is_ours_by_its_name(name: str, of: str, expected: bool) -> None:
+    """Its labels may be those of its image."""
+    assert is_our_name(name, of) is expected

@@ -44,6 +44,7 @@ from polylocal.runner.container import (
     ContainerPlan,
     Mount,
     is_name_of,
+    is_our_name,
 )
 from polylocal.runner.engine import buildkit, stats
 from polylocal.runner.engine.base import (
@@ -393,6 +394,7 @@ class DockerEngine:
         return [
             Found(item["Id"], item["Labels"].get(RUN_LABEL, ""), item["State"], float(item["Created"]))
             for item in found
+            if any(is_our_name(name.strip("/"), item["Labels"].get(RUN_LABEL, "")) for name in item["Names"] or ())
         ]
 
     def build_containers(self, ledger: Ledger) -> Sequence[str]:
@@ -490,7 +492,7 @@ class DockerEngine:
             entrypoint=list(plan.command),
             command=[],
             name=plan.name,
-            labels=dict(plan.labels),
+            labels={RUN_LABEL: "", **plan.labels},  # those of the image would count otherwise
             environment=dict(plan.env),
             user=plan.user,
             platform=plan.platform,
@@ -503,7 +505,7 @@ class DockerEngine:
     def _adopt(self, plan: ContainerPlan, conflict: APIError) -> str:
         found = self._connected().inspect_container(plan.name)
         carried = found["Config"]["Labels"] or {}
-        if any(carried.get(label) != plan.labels.get(label) for label in (HOME_LABEL, RUN_LABEL)):
+        if any(carried.get(label, "") != plan.labels.get(label, "") for label in (HOME_LABEL, RUN_LABEL)):
             raise EngineError(f"a container named {plan.name} is there and is not ours") from conflict
         if found["State"]["Status"] == "removing":
             raise EngineUnreachable(f"a container named {plan.name} is being removed") from conflict
