@@ -16,7 +16,7 @@ select digits, projects from built_images where digits in (select value from jso
 union
 select substr(replace(r.image_id, 'sha256:', ''), 1, 12), json_array(p.uuid)
 from runs r join projects p on p.id = r.project_id
-where r.kind = 'build' and r.image_id in (select value from json_each(:ids))
+where r.image_id is not null and r.image_id in (select value from json_each(:ids)) and r.kind = 'build'
     and not exists (select 1 from built_images i where i.build_uuid = r.uuid and i.is_whole)
 """
 _READABLE = """

@@ -526,6 +526,7 @@ create table built_images (                     -- also the steps on the way to 
     primary key (digits, build_uuid)
 ) strict, without rowid;
 create index built_images_build on built_images (build_uuid) where is_whole;
+create index runs_image on runs (image_id) where image_id is not null;
 """
 
 

@@ -155,6 +155,8 @@ class DockerEngine:
         return found
 
     def image(self, name: str) -> LocalImage | None:
+        if not references.is_name(name):
+            return None
         wanted = references.familiar(name)
         try:
             with _translated():
