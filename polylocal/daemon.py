@@ -15,7 +15,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from polylocal import occupancy, serving
+from polylocal import leftovers, occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.disk import write_private
@@ -46,6 +46,9 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     home = settings.folders
     _make_home(home)
     lock = occupancy.take(home)
+    left = leftovers.set_aside(home)
+    # beside the start: large trees take their time
+    threading.Thread(target=leftovers.remove, args=(left,), name="leftovers", daemon=True).start()
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     url = f"http://{_reachable(host)}:{port}"
@@ -80,7 +83,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         scheduler_state=supervisor.state,
         look=supervisor.collector.look,
         collect=supervisor.collector.collect,
-        image_sizes=lambda: [(image.build, image.size_bytes) for image in engine.images(installation)],
+        image_sizes=lambda: image_sizes(engine, installation, store),
         usage=engine.usage,
         machine=machine,
     )
@@ -100,6 +103,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     log.info("listening on %s", url)
     serving.server(app).run(sockets=[listener])
     log.info("ended; running containers go on and are taken up by the next start")
+
+
+def image_sizes(engine: DockerEngine, installation: str, store: Store) -> list[tuple[str, int]]:
+    """Builds by their uuid, and the bytes of their images."""
+    found = engine.images(installation, store.built_images.ledger())
+    return [(image.build, image.size_bytes) for image in found if image.is_proven]
 
 
 def first_user(users: Users, settings: Settings, home: Home) -> None:

@@ -8,6 +8,7 @@ secrets/<user>/<name>                   values that runs and builds get by name
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
 notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
 files/<sha1>                            packages and logs of package builds, and what people upload for them
+scratch/                                build contexts, for as long as their builds take
 downloads/<platform>/…                  repositories and containers of packages, as package managers read them
 """
 
@@ -80,6 +81,11 @@ class Home:
     def server_token(self, run_uuid: str) -> Path:
         """What the server in a notebook's container wants to be told; the proxy tells it."""
         return self.context(run_uuid) / ".servertoken"
+
+    @property
+    def scratch(self) -> Path:
+        """What is needed for a moment only; each start of a daemon empties it."""
+        return self.root / "scratch"
 
     @property
     def files(self) -> Path:

@@ -204,9 +204,12 @@ def _build(call: Call, kind: Kind, build_job: int | None, specification: Specifi
 
 def _find_build(call: Call, project: Project, wanted: int | str) -> Run:
     try:
-        return call.store.runs.named(project, Kind.BUILD, str(wanted))
+        found = call.store.runs.named(project, Kind.BUILD, str(wanted))
     except NotFound as error:
         raise refuse(f"There is no build `{wanted}` in this project.") from error
+    if not call.store.built_images.may_use(call.user, found):
+        raise refuse(f"The image of build `{wanted}` holds the code of a project that you may not read.")
+    return found
 
 
 def _values_of(specification: Specification) -> dict[str, Any]:

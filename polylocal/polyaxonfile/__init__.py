@@ -2,7 +2,7 @@
 
 from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
 from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
-from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources
+from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_image_id, is_reserved_label
 from polylocal.polyaxonfile.reader import merge, read
 from polylocal.polyaxonfile.specification import Specification, of_config, of_member, parse
 
@@ -18,6 +18,8 @@ __all__ = [
     "Resources",
     "SearchMetric",
     "Specification",
+    "is_image_id",
+    "is_reserved_label",
     "merge",
     "of_config",
     "of_member",

@@ -11,6 +11,7 @@ from polylocal.statuses import Kind
 
 SLUG = r"^[-a-zA-Z0-9_]+$"
 MAX_NAME = 128
+_IMAGE_ID = re.compile(r"sha256:.*|[0-9a-f]{64}", re.DOTALL)
 
 Scalar = str | int | float | bool | None
 Value = Scalar | list[Any] | dict[str, Any]
@@ -36,6 +37,16 @@ def image_name(image: str) -> str:
     if not image or not parts[0] or not port_ok or any(c.isspace() for c in image):
         raise ValueError(f"Invalid docker image `{image}`")
     return image
+
+
+def is_image_id(image: str) -> bool:
+    """Whether a reference can only be the id of an image. A short prefix of one may also be a name."""
+    return _IMAGE_ID.fullmatch(image) is not None
+
+
+def is_reserved_label(name: str) -> bool:
+    """Whether a label is one of those by which polylocal finds what it made."""
+    return name.strip().casefold().startswith("polylocal.")
 
 
 Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(_tags)]

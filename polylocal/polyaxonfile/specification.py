@@ -23,6 +23,8 @@ from polylocal.polyaxonfile.models import (
     JobFile,
     NotebookFile,
     TensorboardFile,
+    is_image_id,
+    is_reserved_label,
 )
 from polylocal.statuses import Kind
 
@@ -126,6 +128,7 @@ def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -
     rendered = _of_a_member(shaped, problems) if kind is Kind.GROUP else _rendered(shaped, problems)
     try:
         file = MODELS[kind].model_validate(rendered)
+        problems += _reserved(file)
     except ValidationError as error:
         problems += _problems(error, kind)
     if problems:
@@ -203,6 +206,19 @@ def _variables(data: dict[str, Any], problems: templating.Problems) -> dict[str,
         value = given.get(name, port.get("default"))
         variables[name] = (f"--{name}" if value else "") if port.get("is_flag") else value
     return variables
+
+
+def _reserved(file: File) -> templating.Problems:
+    """Names that are polylocal's own. Stored runs of an older version may have them."""
+    problems: templating.Problems = []
+    sections = ((("environment",), file.environment), (("build", "environment"), file.build.environment))
+    for path, environment in sections:
+        for name in environment.labels or {} if environment else {}:
+            if is_reserved_label(name):
+                problems.append(((*path, "labels", name), "Labels that begin with `polylocal.` are polylocal's own."))
+    if file.build.image and is_image_id(file.build.image):
+        problems.append((("build", "image"), f"`{file.build.image}` is the id of an image; write the image's name."))
+    return problems
 
 
 def _is_port(port: object) -> bool:

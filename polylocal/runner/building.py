@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from polylocal.errors import EngineError, EngineUnreachable, NotFound
+from polylocal.errors import NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
-from polylocal.polyaxonfile import Build, of_config
-from polylocal.runner import container, dockerfile
+from polylocal.polyaxonfile import Build, is_image_id, of_config
+from polylocal.runner import container, dockerfile, images
 from polylocal.runner.context import context
+from polylocal.runner.dockerfile import Base, Reference
 from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel
+from polylocal.runner.images import Chosen
+from polylocal.runner.instructions import Unreadable
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
@@ -31,6 +34,15 @@ _OF_THE_ENGINE = re.compile(
 )
 
 Patiently = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The Dockerfile with its images, and the projects whose code is in them; or why it can't be built."""
+
+    text: str = ""
+    projects: frozenset[str] = frozenset()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,9 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
             store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
         else:
             found = patiently(lambda: tools.engine.image_id(tag))
-            if found:  # it was made, and the daemon ended before it could say so
+            if found and tools.store.built_images.knows(run, found):
+                # it was made, and the daemon ended before it could say so
+                tools.store.built_images.complete(run, found)
                 return BuildResult(found)
             writer.line("polylocal: the daemon was restarted, building again")
         store.transition(run, Status.BUILDING, "Preparing the build context")
@@ -69,31 +83,51 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
             writer.line(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
-        text, problem = patiently(lambda: _with_base_images(run, recipe, tools, writer, cancel))
+        chosen = patiently(lambda: _with_images(run, recipe, tools, writer, cancel))
         if cancel.called:
             return None
-        if problem:
-            writer.line(problem)
-            return BuildResult(None, problem)
+        if chosen.problem:
+            writer.line(chosen.problem)
+            return BuildResult(None, chosen.problem)
         store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
-
-        def again() -> None:
-            writer.line("polylocal: the engine went away in the middle of the build, building again")
-
-        text = dockerfile.with_label(text, container.IMAGE_LABEL, tools.installation)
-        if secrets:
-            text = dockerfile.with_secrets(text)
-        arguments = dockerfile.secrets_argument(secrets)
-
-        def build() -> BuildResult:
-            return _build(run, recipe, text, arguments, tools, writer, cancel)
-
-        result: BuildResult = patiently(build, again)
-        if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
-            again()  # as it ends it fails what it has in hand, and still answers
-            threading.Event().wait(AGAIN_S)
-            result = patiently(build, again)
+        result = _made(run, recipe, chosen, secrets, tools, writer, cancel, patiently)
         return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
+
+
+def _made(
+    run: Run,
+    recipe: _Recipe,
+    chosen: _Images,
+    secrets: Mapping[str, str],
+    tools: Tools,
+    writer: LogWriter,
+    cancel: Cancel,
+    patiently: Patiently,
+) -> BuildResult:
+    """By the engine, once more if it ends meanwhile."""
+
+    def again() -> None:
+        writer.line("polylocal: the engine went away in the middle of the build, building again")
+
+    def note(image_id: str) -> None:
+        tools.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
+
+    text = dockerfile.with_label(chosen.text, container.IMAGE_LABEL, tools.installation)
+    if secrets:
+        text = dockerfile.with_secrets(text)
+    arguments = dockerfile.secrets_argument(secrets)
+
+    def build() -> BuildResult:
+        return _build(run, recipe, text, arguments, tools, writer, cancel, note)
+
+    result: BuildResult = patiently(build, again)
+    if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
+        again()  # as it ends it fails what it has in hand, and still answers
+        threading.Event().wait(AGAIN_S)
+        result = patiently(build, again)
+    if result.image_id:
+        tools.store.built_images.add(run, result.image_id, is_whole=True, sources=chosen.projects)
+    return result
 
 
 def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
@@ -108,44 +142,56 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     if build.dockerfile:
         if not run.commit:
             raise NotFound(f"`dockerfile: {build.dockerfile}` needs uploaded code, and this project has none")
-        return _Recipe(build, repository.read(run.commit, posixpath.normpath(build.dockerfile)).decode(), folder)
+        content = repository.read(run.commit, posixpath.normpath(build.dockerfile))
+        try:
+            return _Recipe(build, content.decode(), folder)
+        except UnicodeDecodeError as error:
+            raise NotFound(f"`dockerfile: {build.dockerfile}` is no text in UTF-8: {error.reason}") from error
     files = repository.files(run.commit, folder) if run.commit else set()
     text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
     return _Recipe(build, text, folder)
 
 
-def _with_base_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter, cancel: Cancel) -> tuple[str, str]:
-    """The Dockerfile to build, its base images being here, and a sentence if one of them can't be had."""
-    replaced = {}
-    for image in dockerfile.base_images(recipe.text):
-        found, problem = fetch_image(run, image, tools, writer.line, cancel)
-        if problem:
-            return "", problem
-        if found != image:
-            replaced[image] = found
-    return dockerfile.with_base_images(recipe.text, replaced), ""
-
-
-def fetch_image(run: Run, image: str, tools: Tools, say: Callable[[str], None], cancel: Cancel) -> tuple[str, str]:
-    """An image that is here, or is pulled, or else what stands for it by the settings; and a sentence if none can be
-    had. `say` takes lines for the run's log."""
-    if tools.engine.image_id(image):
-        return image, ""
-    fallback = tools.settings.image_fallbacks.get(image)
+def _with_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter, cancel: Cancel) -> _Images:
+    """The Dockerfile to build, all its images being here."""
+    user, found = tools.store.users.get(run.user), dict[str, Chosen]()
+    is_buildkit = tools.engine.builder().startswith("buildkit")
+    arguments = dockerfile.platform_arguments(tools.engine.platform()) if is_buildkit else {}
     try:
-        say(f"Pulling {image}")
-        tools.engine.pull(image, say, cancel)
-    except (EngineError, EngineUnreachable) as error:
-        if cancel.called:
-            return "", "The build was stopped."
-        tools.link.wait_until_back()
-        if not fallback or not tools.engine.image_id(fallback):
-            return "", f"{image} is not on this machine and could not be pulled: {error}"
-        message = f"{image} could not be pulled ({error}); using the local {fallback} instead"
-        say(message)
-        tools.store.runs.note(run, message, {"image": image, "used": fallback})
-        return fallback, ""
-    return image, ""
+        if not user.is_superuser and (frontends := dockerfile.foreign_frontends(recipe.text)):
+            return _Images(problem=f"Only an admin may build with the frontend {frontends[0]}.")
+        wanted = dockerfile.references(recipe.text, arguments)
+        for reference in wanted:  # grows by the triggers of base images
+            chosen = _chosen(reference, run, found, tools, writer, cancel)
+            if chosen.problem:
+                return _Images(problem=chosen.problem)
+            if reference.is_base and chosen.image:
+                wanted += dockerfile.triggers(chosen.image.triggers, reference)
+        if not user.is_superuser and (problem := _downloads(recipe.text, arguments, found)):
+            return _Images(problem=problem)
+        replaced = {name: chosen.name for name, chosen in found.items()}
+        text = dockerfile.with_base_images(recipe.text, replaced, arguments)
+    except Unreadable as error:
+        return _Images(problem=f"The Dockerfile can't be built: {error}.")
+    return _Images(text, frozenset().union(*(chosen.projects for chosen in found.values())))
+
+
+def _chosen(
+    reference: Reference, run: Run, found: dict[str, Chosen], tools: Tools, writer: LogWriter, cancel: Cancel
+) -> Chosen:
+    """The image of one reference; that of a trigger is used by a later build, and looked at then."""
+    name = reference.image
+    if reference.is_trigger:
+        return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
+    if name not in found:
+        found[name] = images.choose(run, name, tools, writer.line, cancel)
+    return found[name]
+
+
+def _downloads(text: str, arguments: Mapping[str, str], found: Mapping[str, Chosen]) -> str:
+    """A sentence if ADD fetches something from where only an admin may have the engine connect to."""
+    bases = {name: Base(chosen.image.env, chosen.image.triggers) for name, chosen in found.items() if chosen.image}
+    return images.unreachable("What ADD names", dockerfile.downloads(text, arguments, bases))
 
 
 def _build(
@@ -156,13 +202,16 @@ def _build(
     tools: Tools,
     writer: LogWriter,
     cancel: Cancel,
+    on_image: Callable[[str], None],
 ) -> BuildResult:
-    with context(text, tools.repository(run), run.commit, recipe.folder) as file:
+    scratch = tools.home.scratch
+    with context(text, tools.repository(run), run.commit, recipe.folder, scratch=scratch) as file:
         request = BuildRequest(
             context=file,
             tag=container.image_name(run),
             labels=container.image_labels(run),
             nocache=bool(recipe.build.nocache),
             arguments=arguments,
+            on_image=on_image,
         )
         return tools.engine.build(request, writer.line, cancel)

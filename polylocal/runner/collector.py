@@ -41,6 +41,7 @@ class Collector:
         self._in_hand = in_hand
         self._lock = threading.Lock()
         self._next_at = time.monotonic() + SOON_S
+        self._started_at = clock.now()
 
     def look(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
         """Everything that takes room, and what of it would go. `budget_gib` None: the one that is set.
@@ -49,14 +50,16 @@ class Collector:
         """
         budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
         tools = self._tools
-        found = tools.engine.images(tools.installation)
+        found = tools.engine.images(tools.installation, tools.store.built_images.ledger())
         images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30), self._steps_before(asked))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
         """Remove what goes. Returns everything as `look` does; what could not be removed does not go."""
         with self._lock:
+            self._forget_images()
             items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
+            self._remove_build_containers()
         gone = [item for item in items if item.goes]
         if gone:
             freed = sum(item.size_bytes for item in gone) / 2**20
@@ -64,10 +67,29 @@ class Collector:
         return items
 
     def _steps_before(self, asked: bool) -> str:
-        """What a build that is under way has made looks like what one has left: then none of it goes."""
-        if any(run.kind == Kind.BUILD for run in self._tools.store.runs.begun()):
+        """What a build that is under way has made looks like what one has left: then none of it goes.
+
+        What a daemon before this one left goes in any case.
+        """
+        if self._is_building():
             return ""
-        return clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S))
+        return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S)))
+
+    def _is_building(self) -> bool:
+        return any(run.kind == Kind.BUILD for run in self._tools.store.runs.begun())
+
+    def _forget_images(self) -> None:
+        """Drop the notes of images that are gone."""
+        moment = clock.now()  # first: what is noted from here on may not be listed yet
+        self._tools.store.built_images.forget(self._tools.engine.image_ids(), moment)
+
+    def _remove_build_containers(self) -> None:
+        """Containers of steps, left by an engine that ended in the middle of a build."""
+        engine = self._tools.engine
+        found = engine.build_containers(self._tools.store.built_images.ledger())
+        for container_id in () if self._is_building() else found:  # looked at first: a build may begin meanwhile
+            engine.remove(container_id)
+            log.info("container %s removed: left over from a build", container_id[:12])
 
     def is_due(self) -> bool:
         """Now and then; and every little while as long as the disk is full."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from polylocal.polyaxonfile import Resources, Specification
+from polylocal.polyaxonfile import Resources, Specification, is_reserved_label
 from polylocal.runner import servers
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -107,7 +107,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
         image=image,
         command=[shell, "-c", line],
-        labels=dict(specification.environment.labels or {}) | labels(run, around.installation),
+        labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=_mounts(run, around),
         limits=replace(limits(specification.environment.resources), pids=around.pids_limit),
@@ -153,8 +153,23 @@ def is_name_of(name: str, build_uuid: str) -> bool:
     return bool(build_uuid) and name.endswith(f":{build_uuid}")
 
 
+def is_our_name(name: str, run: str) -> bool:
+    """Whether we give containers this name. `run` is the run label, "" of a helper.
+
+    A container inherits the labels of its image, which anybody can write; the name is its own.
+    """
+    kind, _, uuid = run.partition("/")
+    own = rf"plx-{re.escape(kind)}-{re.escape(uuid)}(-\d+)?" if run else r"plx-[\w-]+"
+    return re.fullmatch(own, name) is not None
+
+
 def labels(run: Run, installation: str) -> dict[str, str]:
     return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
+
+
+def own_labels(given: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a polyaxonfile; an older version also took those that say whose a thing is."""
+    return {name: value for name, value in given.items() if not is_reserved_label(name)}
 
 
 def image_labels(build: Run) -> dict[str, str]:

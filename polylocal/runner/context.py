@@ -14,18 +14,24 @@ from polylocal.runner.dockerfile import setup_file
 
 
 @contextmanager
-def context(dockerfile: str, repository: Repository, commit: str | None, folder: str = "") -> Iterator[BinaryIO]:
+def context(
+    dockerfile: str, repository: Repository, commit: str | None, folder: str = "", *, scratch: Path | None = None
+) -> Iterator[BinaryIO]:
     """The build context as a file at its start; without a commit `build/` is empty.
 
+    `scratch`: the folder for what is needed meanwhile; None: the system's.
     git writes the tar: at thousands of files that is what is fast, and the same commit gives the same members.
     """
-    with tempfile.TemporaryDirectory(prefix="polylocal-context-") as scratch, tempfile.TemporaryFile() as file:
-        path = Path(scratch) / "Dockerfile"
+    if scratch:
+        scratch.mkdir(parents=True, exist_ok=True)
+    made = tempfile.TemporaryDirectory(prefix="polylocal-context-", dir=scratch)
+    with made as name, tempfile.TemporaryFile(dir=scratch) as file:
+        path = Path(name) / "Dockerfile"
         path.write_text(dockerfile)
         if commit is None:
             _empty(file, path)
         else:
-            extras = [Extra("", path), *_executable_setup(repository, commit, folder, Path(scratch))]
+            extras = [Extra("", path), *_executable_setup(repository, commit, folder, Path(name))]
             repository.archive(commit, file, prefix="build/", folder=folder, extras=extras)
         file.seek(0)
         yield file

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from polylocal.polyaxonfile import Build
+from polylocal.runner import instructions
+from polylocal.runner.instructions import Instruction, Reading, Unreadable
+from polylocal.runner.references import familiar
 
 # looked for at the root of the code; the first that is there is copied in before the build steps
 REQUIREMENTS = ("polyaxon_requirements.txt", "requirements.txt")
 CONDA = ("polyaxon_conda_env.yaml", "polyaxon_conda_env.yml", "conda_env.yaml", "conda_env.yml")
 SETUP = ("polyaxon_setup.sh", "setup.sh")
 
-_TAKES_HERE = re.compile(r"\s*(RUN|COPY|ADD)\b", re.IGNORECASE)
-_HERE = re.compile(r"<<-?[\"']?(\w+)[\"']?")
+_URL = re.compile(r"\w[\w+.-]*://(?P<authority>[^/?#]*)|(?P<host>[\w.-]+@[^:/]+):")
+_UNKNOWN = "\0"  # in place of a value that can't be read
+_Variables = ChainMap[str, str]  # those of ENV before those of ARG
+_NONE: Mapping[str, str] = MappingProxyType({})
+_DOCKERS_OWN = re.compile(r"docker/dockerfile(-upstream)?[:@].*")
 _RUN = re.compile(r"^(?P<head>\s*RUN\s+(?:--\S+\s+)*)(?P<command>.*)$", re.IGNORECASE)
 _CARRIER = "FTP_PROXY"
 TAKE_SECRETS = f'eval "${_CARRIER}"; unset {_CARRIER}; '
-_FROM = re.compile(r"^(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>.*)$", re.IGNORECASE)
 
 
 def render(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str = "", user: str = "") -> str:
@@ -35,37 +45,115 @@ def setup_file(files: Collection[str]) -> str | None:
     return _first(SETUP, files)
 
 
-def base_images(dockerfile: str) -> list[str]:
-    """The images that a Dockerfile starts from, stages and `scratch` and those given by ARG left out."""
-    return list(dict.fromkeys(match["image"] for _, match in _starts(dockerfile.split("\n"))))
+@dataclass(frozen=True)
+class Reference:
+    """An image that a Dockerfile names. `line` counts from 1; `stages` are the names of the stages before it.
+
+    `is_trigger`: it is named behind ONBUILD, and used by a later build only.
+    """
+
+    line: int
+    image: str
+    is_base: bool
+    is_trigger: bool = False
+    stages: frozenset[str] = frozenset()
 
 
-def with_base_images(dockerfile: str, replaced: Mapping[str, str]) -> str:
-    """The same Dockerfile starting from other images."""
+@dataclass(frozen=True)
+class Base:
+    """What an image hands on to those that start from it: its variables and its ONBUILD triggers."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    triggers: Sequence[str] = ()
+
+
+def references(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[Reference]:
+    """Every image that a build takes anything from; stages and `scratch` left out.
+
+    `arguments` are those that the builder is given, or sets itself. Raises Unreadable.
+    """
+    first, *others = [
+        [reference for _, reference in _references(reading, arguments)] for reading in instructions.read(dockerfile)
+    ]
+    for other in others:
+        if other != first:
+            differing = min((*(set(first) ^ set(other)), *first, *other), key=lambda reference: reference.line)
+            raise Unreadable(f"the part from line {differing.line} on reads differently by different builders")
+    return first
+
+
+def triggers(lines: Iterable[str], base: Reference) -> list[Reference]:
+    """The images that the ONBUILD triggers of a base image name. Raises Unreadable."""
+    found = []
+    for line in lines:
+        instruction = instructions.one(line)
+        found += [
+            Reference(base.line, image, is_base=False, stages=base.stages)
+            for image in _named(instruction, base.stages, base.line)
+        ]
+    return found
+
+
+def base_images(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[str]:
+    """The images that a Dockerfile starts from, stages and `scratch` left out."""
+    return list(dict.fromkeys(found.image for found in references(dockerfile, arguments) if found.is_base))
+
+
+def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Mapping[str, str] = _NONE) -> str:
+    """The same Dockerfile with other images, and each base image named as such, not by variables: the builder reads
+    the name that was looked at. Raises Unreadable."""
     lines = dockerfile.split("\n")
-    for number, match in _starts(lines):
-        image = replaced.get(match["image"], match["image"])
-        lines[number] = f"{match['head']}{image}{match['tail']}"
+    found = _references(instructions.read(dockerfile)[0], arguments)
+    for instruction, both in itertools.groupby(found, key=lambda each: each[0]):
+        renamed = instruction
+        for _, reference in both:
+            image = replaced.get(reference.image, reference.image)
+            renamed = renamed if reference.is_trigger else _renamed(renamed, reference, image)
+        text = renamed.text
+        if text != instruction.text:
+            end = "\r" if lines[instruction.last].endswith("\r") else ""
+            count = instruction.last - instruction.first  # the lines behind it keep their numbers
+            lines[instruction.first : instruction.last + 1] = [text + end, *[""] * count]
     return "\n".join(lines)
 
 
 def with_label(dockerfile: str, name: str, value: str) -> str:
     """The same Dockerfile with a label on each image on its way: a build that comes to no end leaves some."""
     lines = dockerfile.split("\n")
-    for number in reversed(list(_instructions(lines))):
-        if _FROM.match(lines[number]) and not lines[number].rstrip().endswith("\\"):
-            lines.insert(number + 1, f"LABEL {name}={value}")
+    for instruction in reversed(instructions.read(dockerfile)[0].instructions):
+        if instruction.keyword == "from":
+            lines.insert(instruction.last + 1, f"LABEL {name}={value}")
     return "\n".join(lines)
 
 
 def with_secrets(dockerfile: str) -> str:
     """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
     lines = dockerfile.split("\n")
-    for number in _instructions(lines):
-        match = _RUN.match(lines[number])
+    for instruction in instructions.read(dockerfile)[0].instructions:
+        match = _RUN.match(lines[instruction.first])
         if match and not match["command"].startswith(("[", "<<")):
-            lines[number] = f"{match['head']}{TAKE_SECRETS}{match['command']}"
+            lines[instruction.first] = f"{match['head']}{TAKE_SECRETS}{match['command']}"
     return "\n".join(lines)
+
+
+def downloads(dockerfile: str, arguments: Mapping[str, str], bases: Mapping[str, Base]) -> list[str]:
+    """The hosts that the builder itself fetches files from, for ADD. Raises Unreadable for one that can't be known."""
+    found = dict.fromkeys(
+        host for reading in instructions.read(dockerfile) for host in _downloads(reading, arguments, bases)
+    )
+    return list(found)
+
+
+def platform_arguments(platform: str) -> dict[str, str]:
+    """The arguments that BuildKit sets by itself, on a machine of this platform: `os/architecture[/variant]`."""
+    system, architecture, variant = (*platform.split("/"), "", "")[:3]
+    about = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
+    return {f"{kind}{name}": value for kind in ("BUILD", "TARGET") for name, value in about.items()}
+
+
+def foreign_frontends(dockerfile: str) -> list[str]:
+    """The frontends that it asks BuildKit for and that are not Docker's own: those read what they like."""
+    return [name for name in instructions.syntaxes(dockerfile) if not _DOCKERS_OWN.fullmatch(familiar(name))]
 
 
 def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
@@ -78,34 +166,113 @@ def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
     return {_CARRIER: text} if values else {}
 
 
-def _starts(lines: Sequence[str]) -> Iterator[tuple[int, re.Match[str]]]:
-    """The FROM lines that name an image; not those that name an earlier stage, `scratch` or an ARG."""
-    stages: set[str] = set()
-    for number in _instructions(lines):
-        match = _FROM.match(lines[number])
-        if not match:
-            continue
-        image, words = match["image"], match["tail"].split()
-        if image.lower() not in stages and image != "scratch" and "$" not in image:
-            yield number, match
-        if len(words) >= 2 and words[0].lower() == "as":
-            stages.add(words[1].lower())
+def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tuple[Instruction, Reference]]:
+    values, stages, is_global = dict(arguments), frozenset[str](), True
+    for instruction in reading.instructions:
+        line = instruction.first + 1
+        if instruction.keyword == "arg" and is_global:
+            for name, default in instructions.assignments(instruction.rest, reading.escape):
+                if name not in arguments and default is not None:
+                    values[name] = instructions.expand(default, values, reading.escape)
+        elif instruction.keyword == "from":
+            is_global = False
+            raw, *behind = instruction.words or [""]
+            image = instructions.expand(raw, values, reading.escape)
+            if image and image != "scratch" and image.lower() not in stages:
+                yield instruction, Reference(line, image, is_base=True, stages=stages)
+            if len(behind) >= 2 and behind[0].lower() == "as":
+                stages |= {behind[1].lower()}
+        else:
+            named = instruction.trigger or instruction
+            for image in _named(named, stages, line):
+                is_trigger = instruction.trigger is not None
+                yield instruction, Reference(line, image, is_base=False, is_trigger=is_trigger, stages=stages)
 
 
-def _instructions(lines: Sequence[str]) -> Iterator[int]:
-    """The lines that begin an instruction: not comments, continued lines, or the inside of here-documents."""
-    is_continued, here = False, list[str]()
-    for number, line in enumerate(lines):
-        if here:
-            if line.strip() == here[0]:
-                here.pop(0)
+def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
+    """The images in the flags of an instruction."""
+    for flag in instruction.flags:
+        name, _, value = flag.partition("=")
+        if name == "--mount":
+            value = _mounted(value, line)
+        elif name != "--from":
             continue
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue  # also between continued lines
-        if not is_continued:
-            yield number
-        is_continued = line.rstrip().endswith("\\")
-        here = _HERE.findall(line) if _TAKES_HERE.match(line) else []
+        if "$" in value:
+            raise Unreadable(f"line {line}: `{value}` needs a stage of its own: `FROM {value} AS name`, then `name`")
+        if value and not re.fullmatch(r"[0-9]+", value) and value != "scratch" and value.lower() not in stages:
+            yield value
+
+
+def _mounted(value: str, line: int) -> str:
+    """What a mount is from; "" for none."""
+    try:
+        fields = next(csv.reader([value]), [])
+    except csv.Error as error:
+        raise Unreadable(f"line {line}: `--mount={value}` can't be read: {error}") from error
+    found = [field.partition("=")[2] for field in fields if field.partition("=")[0].strip().lower() == "from"]
+    return found[-1] if found else ""
+
+
+def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[str, Base]) -> Iterator[str]:
+    outside: _Variables = ChainMap({}, dict(arguments))
+    values, stages, is_global = outside, dict[str, _Variables](), True
+    for instruction in reading.instructions:
+        if instruction.keyword != "from":
+            _assign(instruction, outside if is_global else values, reading.escape, outside)
+            yield from _fetched(instruction.trigger or instruction, values, reading.escape)
+            continue
+        is_global = False
+        raw, *behind = instruction.words or [""]
+        image = instructions.expand(raw, outside, reading.escape)
+        earlier, base = stages.get(image.lower()), bases.get(image, Base())
+        values = ChainMap(dict(earlier.maps[0] if earlier is not None else base.env), dict(arguments))
+        for line in base.triggers if earlier is None else ():
+            trigger = instructions.one(line)
+            _assign(trigger, values, reading.escape, outside)
+            yield from _fetched(trigger, values, reading.escape)
+        if len(behind) >= 2 and behind[0].lower() == "as":
+            stages[behind[1].lower()] = values
+
+
+def _assign(instruction: Instruction, values: _Variables, escape: str, outside: Mapping[str, str]) -> None:
+    """What an ARG or ENV sets. A variable of ENV hides an argument of its name."""
+    if instruction.keyword not in ("arg", "env"):
+        return
+    found = instructions.assignments(instruction.rest, escape)
+    if instruction.keyword == "env" and found and found[0][1] is None:  # the older form: `ENV name value`
+        found = [(found[0][0], instruction.rest.partition(found[0][0])[2].strip())]
+    for name, value in found:
+        if instruction.keyword == "arg" and value is None:
+            value = outside.get(name)
+        try:
+            expanded = instructions.expand(value or "", values, escape)
+        except Unreadable:
+            expanded = _UNKNOWN
+        values.maps[instruction.keyword == "arg"][name] = expanded
+
+
+def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -> Iterator[str]:
+    """The hosts of an ADD."""
+    for source in instructions.sources(instruction) if instruction.keyword == "add" else ():
+        word = instructions.expand(source, values, escape)
+        match = _URL.match(word)
+        if _UNKNOWN in word[: match.end() if match else None]:
+            raise Unreadable(f"line {instruction.first + 1}: write the address of `ADD {source}` without variables")
+        if match:
+            yield (match["authority"] or match["host"]).rpartition("@")[2]
+
+
+def _renamed(instruction: Instruction, reference: Reference, image: str) -> Instruction:
+    """An instruction with the image under this name."""
+    if reference.is_base:
+        raw = instruction.words[0]
+        return replace(instruction, text=f"{instruction.before_rest}{image}{instruction.rest[len(raw) :]}")
+    if image == reference.image:
+        return instruction
+    plain = re.compile(rf"(?<=from=){re.escape(reference.image)}(?=[\s,]|$)")
+    if not plain.search(instruction.text):
+        raise Unreadable(f"line {reference.line}: write the image as `from={reference.image}`, without quotes")
+    return replace(instruction, text=plain.sub(lambda match: image, instruction.text))
 
 
 def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str) -> Iterator[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from polylocal.disk import Item
 from polylocal.runner.engine.base import Found, Image
 from polylocal.store.rows import BuildUse
 
+UNPROVEN = "has the labels of this home, but no build of it made this image; `docker rmi` removes it"
 OVER_BUDGET = "least recently used, and the images are over the budget"
 
 
@@ -33,13 +34,13 @@ def images(
 
     `steps_before`: steps of builds that came to no end go if they are older; the next try begins with younger ones.
     """
-    room = _Room(found)
+    room = _Room([image for image in found if image.is_proven])
     items = sorted(
         ((_image(image, uses.get(image.build), steps_before), image) for image in found),
         key=lambda both: both[0].last_used,
     )
     for item, image in items:
-        if item.goes:
+        if item.goes and image.is_proven:
             room.without(image)
     judged = []
     for item, image in items:
@@ -53,7 +54,7 @@ def images(
 class _Room:
     """What images take together: a layer that several have is there once."""
 
-    def __init__(self, found: Iterable[Image]) -> None:
+    def __init__(self, found: Collection[Image]) -> None:
         self._users = Counter(layer for image in found for layer in image.layers)
         self._all = dict(self._users)
         self.taken = sum({layer: size for image in found for layer, size in image.layers.items()}.values())
@@ -64,11 +65,13 @@ class _Room:
 
     def alone(self, image: Image) -> int:
         """Bytes that nobody shares."""
-        return sum(size for layer, size in image.layers.items() if self._all[layer] == 1)
+        return sum(size for layer, size in image.layers.items() if self._all.get(layer, 1) == 1)
 
 
 def _image(image: Image, use: BuildUse | None, steps_before: str) -> Item:
     name = image.names[0] if image.names else image.id
+    if not image.is_proven:
+        return Item("image", name, image.id, image.size_bytes, image.created_at, UNPROVEN)
     if image.has_other_names:
         return Item("image", name, image.id, image.size_bytes, image.created_at, "somebody gave it a name of theirs")
     if not image.build:

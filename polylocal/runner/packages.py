@@ -19,8 +19,7 @@ from polylocal.logs import LogWriter
 from polylocal.packages import arches, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
-from polylocal.runner import container, outcome, ownership
-from polylocal.runner.building import fetch_image
+from polylocal.runner import container, images, outcome, ownership
 from polylocal.runner.container import SH, ContainerPlan, Mount
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
@@ -84,19 +83,19 @@ class PackageBuild(Execution):
     def _make(self) -> str | None:
         tools, run = self._tools, self.run
         specification = self._specification()
-        image, problem = self._patiently(
-            lambda: fetch_image(run, specification.build.image or "", tools, self._say, self._cancel)
+        chosen = self._patiently(
+            lambda: images.choose(run, specification.build.image or "", tools, self._say, self._cancel)
         )
         if self._stopping.is_set():
             self._finish(self._stopped())
             return None
-        if problem:
-            self._say(problem)
-            self._finish(outcome.not_started(problem))
+        if chosen.problem:
+            self._say(chosen.problem)
+            self._finish(outcome.not_started(chosen.problem))
             return None
         build_list = tools.store.build_lists.of_run(run.pk)
         try:
-            made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, image)))
+            made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, chosen.name)))
         except (EngineError, NotFound) as error:
             if self._again_after_no_start(str(error)):
                 self._refresh()

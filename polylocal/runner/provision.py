@@ -20,8 +20,11 @@ from polylocal.store.rows import Run
 def make_container(run: Run, build: Run, specification: Specification, tools: Tools) -> str:
     """The container with the shell that its image has; made once, found again afterwards. Which shell that is, the
     first run finds out for the rest: the init program starts in any case, so the engine itself would not notice that
-    bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone.
+    bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone, or may not
+    be used for its user.
     """
+    if not tools.store.built_images.may_use(tools.store.users.get(run.user), build):
+        raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
 
     def made(shell: str) -> str:
         return _make(run, build, specification, tools, shell)

@@ -22,12 +22,15 @@ class Remove:
     why: str
 
 
-def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], now: str) -> list[Remove]:
+def plan(
+    found: Iterable[Found], runs: dict[str, Run], active: Collection[str], now: str, started_at: str = ""
+) -> list[Remove]:
     """What to remove of the containers with our label.
 
     `runs` are the rows by uuid; `active` the uuids of runs that a thread has in hand: their containers are theirs.
     A container without a row, or of a run that is done and need not be kept any longer, goes. What carries no run is a
-    helper of ours: it goes once it has done its work, or if nobody has started it for long.
+    helper of ours: it goes once it has done its work, or if nobody has started it for long, or if it was made by a
+    daemon before this one, which started at `started_at`.
     """
     removals = []
     for container in found:
@@ -35,7 +38,7 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
         if uuid in active:
             continue
         run = runs.get(uuid)
-        if not container.run and not _is_left_over(container, now):
+        if not container.run and not _is_left_over(container, now, started_at):
             continue
         if run is None:
             removals.append(Remove(container.id, uuid, "no run knows it"))
@@ -44,8 +47,10 @@ def plan(found: Iterable[Found], runs: dict[str, Run], active: Collection[str], 
     return removals
 
 
-def _is_left_over(helper: Found, now: str) -> bool:
+def _is_left_over(helper: Found, now: str, started_at: str) -> bool:
     if helper.status == "created":
+        if started_at and helper.created_at and helper.created_at < clock.parse(started_at).timestamp() - 1:
+            return True  # the engine says whole seconds
         return clock.parse(now).timestamp() - helper.created_at > _STARTED_S
     return helper.status in ("exited", "dead")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from polylocal import logs
 from polylocal.disk import size_of
+from polylocal.errors import EngineError
 from polylocal.folders import remove_tree
 from polylocal.runner import container, ownership, packages
 from polylocal.runner.tools import Tools
@@ -17,10 +18,14 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 
+class StillInUse(EngineError):
+    """It can be removed when its last container is gone."""
+
+
 def remove(run: Run, tools: Tools) -> None:
     """Everything of a run that is done: container, image, log, files; then its row. Says what was freed.
 
-    Raises OSError where something can't be removed: the row stays, so that it is not forgotten.
+    Raises OSError or StillInUse where something can't be removed: the row stays, so that it is not forgotten.
     """
     if run.container_id:
         tools.engine.remove(run.container_id)
@@ -56,13 +61,17 @@ def _paths(run: Run, tools: Tools) -> list[Path]:
 
 
 def _remove_images(build: Run, tools: Tools) -> int:
-    """By their label too: a build that was stopped or made twice may have left one without a name."""
+    """All that the build made: one that was stopped or made twice may have left some without a name.
+
+    Raises StillInUse: a container is made of one, and nothing would know of it without the row.
+    """
     engine, freed = tools.engine, 0
-    for image in engine.images(tools.installation):
-        if image.build != build.uuid:
+    for image in engine.images(tools.installation, tools.store.built_images.ledger()):
+        if image.build != build.uuid or not image.is_proven:
             continue
         for name in image.names or [image.id]:  # the project may have had another name
-            engine.remove_image(name)
+            if not engine.remove_image(name):
+                raise StillInUse(f"a container uses the image {name}")
         freed += 0 if image.has_other_names else image.size_bytes
     return freed
 

@@ -21,7 +21,7 @@ from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
 from polylocal.runner.packages import PackageBuild
 from polylocal.runner.publisher import Publisher
-from polylocal.runner.removal import remove
+from polylocal.runner.removal import StillInUse, remove
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -51,6 +51,7 @@ class Supervisor:
         self._publishing: threading.Thread | None = None
         self._aside: dict[str, threading.Thread] = {}  # what goes on beside the looks, by the name of the step
         self._reconcile_at = 0.0
+        self._started_at = clock.now()
         self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
         self._put_off: dict[int, float] = {}  # until when
@@ -274,7 +275,7 @@ class Supervisor:
             if run:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
-        for removal in recovery.plan(found, runs, active, clock.now()):
+        for removal in recovery.plan(found, runs, active, clock.now(), self._started_at):
             try:
                 self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
                 tools.engine.remove(removal.container_id)
@@ -311,6 +312,10 @@ class Supervisor:
     def _remove(self, run: Run) -> None:
         try:
             remove(run, self._tools)
+        except StillInUse as error:
+            log.info("run=%s: removed a while later: %s", run.label, error)
+            with self._lock:
+                self._put_off[run.pk] = time.monotonic() + RECONCILE_S
         except (OSError, EngineError, EngineUnreachable) as error:
             log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
             with self._lock:

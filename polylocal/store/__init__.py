@@ -9,6 +9,7 @@ from pathlib import Path
 from polylocal.store.activities import Activities
 from polylocal.store.bookmarks import Bookmarks
 from polylocal.store.build_lists import BuildLists
+from polylocal.store.built_images import BuiltImages
 from polylocal.store.database import Database
 from polylocal.store.groups import Groups
 from polylocal.store.holdings import Holdings
@@ -35,6 +36,7 @@ class Store:
         self.runs = Runs(self.database, self._hint)
         self.groups = Groups(self.database, self._hint)
         self.holdings = Holdings(self.database)
+        self.built_images = BuiltImages(self.database)
         self.metrics = Metrics(self.database, self._hint)
         self.bookmarks = Bookmarks(self.database)
         self.searches = Searches(self.database)

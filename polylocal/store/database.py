@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polylocal.errors import StoreError
 
-SCHEMA_VERSION = 9  # how many migrations there are: what a database that has them all says in `user_version`
+SCHEMA_VERSION = 10  # how many migrations there are: what a database that has them all says in `user_version`
 BUSY_TIMEOUT_MS = 10_000
 _PRAGMAS = (
     "pragma journal_mode = wal",

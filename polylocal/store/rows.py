@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -185,6 +185,42 @@ class Figures:
     waiting_since: str | None  # when the first of them was made
     runs_with_build: int
     builds_used: int
+
+
+def digits(image_id: str) -> str:
+    """The part of an image's id that builders print."""
+    return image_id.removeprefix("sha256:")[:12]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Which images the builds of this home made: by the first digits of their ids, the uuids of the builds."""
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[str, str] = field(default_factory=dict)  # what an image was made over
+    builds: Collection[str] = ()  # the uuids of those that have no image yet, or it was not noted any more
+
+    def maker(self, image_id: str, names: Collection[str], ancestors: Iterable[str]) -> str | None:
+        """The uuid of the build that made an image; None: none of ours did.
+
+        An image without a name that lies right over a step is a step that was not noted any more. Over the image of a
+        build anybody may put something, since it has a name.
+        """
+        key = digits(image_id)
+        if known := self.images.get(key) or self.steps.get(key):
+            return known
+        for name in names:
+            if (uuid := name.rpartition(":")[2]) in self.builds:
+                return uuid
+        for ancestor in () if names else map(digits, ancestors):
+            if ancestor in self.images:
+                return None
+            if ancestor in self.steps:
+                return self.steps[ancestor]
+        return None
+
+
+NOTHING_BUILT = Ledger()
 
 
 @dataclass(frozen=True)

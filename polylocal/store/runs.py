@@ -13,7 +13,7 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
-from polylocal.store import package_status, queries
+from polylocal.store import built_images, package_status, queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
@@ -346,6 +346,8 @@ class Runs:
             ).fetchone():
                 return None  # stopped or deleted meanwhile, or given its build already
             found = None if anew else _reusable_build(db, build)
+            if found and not built_images.may_share(db, run.user_id, found["uuid"]):
+                found = None  # it is made from an image that this user may not have
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
             if not found or found["status"] != Status.SUCCEEDED:
@@ -417,9 +419,11 @@ class Runs:
         return self._many(f"{SELECT} where {OPEN} and {wanted} order by r.pk")
 
     def deleted(self) -> list[Run]:
-        """Deleted runs that are done: what they hold can go."""
-        gone = "r.deleted_at is not null"
-        return self._many(f"{SELECT} where {gone} and not ({OPEN}) order by r.deleted_at, r.pk limit 100")
+        """Deleted runs that are done: what they hold can go. Builds come after the runs that need their images."""
+        gone = f"r.deleted_at is not null and not ({OPEN})"
+        needed = f"""r.kind = 'build' and exists (select 1 from runs u where u.build_pk = r.pk and u.kind <> 'build'
+            and (u.deleted_at is not null or {OPEN.replace("r.", "u.")}))"""
+        return self._many(f"{SELECT} where {gone} and not ({needed}) order by r.deleted_at, r.pk limit 100")
 
     def ahead_of(self, run: Run) -> int:
         """How many open runs will be taken before this one."""
@@ -591,7 +595,7 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
 
 def _reusable_build(db: sqlite3.Connection, build: NewRun) -> sqlite3.Row | None:
     found: sqlite3.Row | None = db.execute(
-        "select pk, status from runs where build_key = ?1 and is_valid and deleted_at is null"
+        "select pk, uuid, status from runs where build_key = ?1 and is_valid and deleted_at is null"
         " and (?2 is null or secrets_user_id = ?2)"
         " and status not in ('failed', 'upstream_failed', 'stopped', 'skipped') and stop_requested_at is null"
         " order by pk desc limit 1",

@@ -547,6 +547,25 @@ def pages(db: Database) -> None:
     _run_script(db, _PAGES)
 
 
+_BUILT_IMAGES = """
+create table built_images (                     -- also the steps on the way to one; gone when the engine has it no more
+    digits text not null,                       -- the first 12 of its id, all that builders print of a step
+    build_uuid text not null,                   -- the build may be gone
+    is_whole integer not null check (is_whole in (0, 1)),       -- what the build came to, no step
+    projects text not null,                     -- JSON: uuids of the projects whose code is in it
+    created_at text not null,
+    primary key (digits, build_uuid)
+) strict, without rowid;
+create index built_images_build on built_images (build_uuid) where is_whole;
+create index runs_image on runs (image_id) where image_id is not null;
+"""
+
+
+@migrations(name="0010_built_images")
+def built_images(db: Database) -> None:
+    _run_script(db, _BUILT_IMAGES)
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

@@ -92,9 +92,9 @@ class World:
         method = "POST" if word == "bookmark" else "DELETE"
         httpx2.request(method, f"{self.daemon.url}{run.path}/{word}/", headers=headers).raise_for_status()
 
-    def labelled(self, **labels: str) -> str:
+    def labelled(self, base: str = BUSYBOX, **labels: str) -> str:
         """An image without a name that somebody made; its id."""
-        text = f"FROM {BUSYBOX}\nRUN echo {uuid.uuid4().hex} > /about\n"
+        text = f"FROM {base}\nRUN echo {uuid.uuid4().hex} > /about\n"
         image, _ = self.raw.images.build(fileobj=io.BytesIO(text.encode()), labels=labels, rm=True)
         found: str = image.id
         return found
@@ -236,6 +236,7 @@ def test_the_least_recently_used_go_until_the_rest_fits(world: World) -> None:
     run = submit(world.daemon, {**job(), "build": config["build"]})
     assert finished(world.daemon, run)["last_status"] == "succeeded"
     assert world.build_of(run) == first
+    eventually(lambda: not containers_of(world.raw, run, world.daemon))
     ids = [world.image(each) for each in (second, third, first)]
     budget = 7 / 1024
     before = world.look(budget)
@@ -272,14 +273,23 @@ def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None
     eventually(lambda: log_has(world.daemon, run, b"begun"), 60)
     look(world.daemon, lambda client: client.stop(run))
     assert finished(world.daemon, run)["last_status"] == "stopped"
-    # as an engine leaves it that had the end of the build in hand already
-    left = world.labelled(**{IMAGE_LABEL: world.installation, BUILD_LABEL: world.uuid(run)})
-    unknown = world.labelled(**{IMAGE_LABEL: world.installation, BUILD_LABEL: uuid.uuid4().hex})
-    before = {item["id"]: item for item in world.look()}
-    assert "left over from root.crash.builds." in before[left]["reason"]
-    assert before[unknown]["reason"] == "of no build that is known"
-    assert {left, unknown} <= set(goes(world.collect()))
-    assert [world.has(left), world.has(unknown)] == [False, False]
+    # as an engine leaves it that had the end of the build in hand already: made over a step of the build
+    step = next(item["id"] for item in world.look() if item["reason"].startswith("steps of a build"))
+    left = world.labelled(step, **{BUILD_LABEL: world.uuid(run)})
+    # as somebody makes them who copies our labels
+    forged = [
+        world.labelled(**{IMAGE_LABEL: world.installation, BUILD_LABEL: number})
+        for number in (world.uuid(run), uuid.uuid4().hex)
+    ]
+    try:
+        before = {item["id"]: item for item in world.look()}
+        assert "left over from root.crash.builds." in before[left]["reason"]
+        assert {before[image]["goes"] for image in forged} == {False}
+        assert set(goes(world.collect())) & {left, *forged} == {left}
+        assert [world.has(image) for image in (left, *forged)] == [False, True, True]
+    finally:
+        for image in forged:
+            world.raw.images.remove(image, force=True)
 
 
 def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from polylocal.errors import EngineError
 from polylocal.runner.collector import Collector
 from polylocal.runner.engine.base import Image
+from polylocal.runner.removal import remove
 from polylocal.store.rows import Run
 
 from .conftest import Rig
@@ -84,11 +86,30 @@ def test_images_of_others_are_not_even_seen(rig: Rig) -> None:
     assert "theirs" in rig.engine.local
 
 
-def test_an_image_of_no_build_goes_at_any_budget(rig: Rig) -> None:
-    rig.engine.local["ours"] = "sha256:ours"
-    rig.engine._built["sha256:ours"] = ("home", Image("sha256:ours", "no such build", ["ours"], {"l": 1}, ""))
-    assert [item.goes for item in collector(rig).collect()] == [True]
-    assert "ours" not in rig.engine.local
+def test_an_image_that_has_our_labels_alone_is_shown_and_stays(rig: Rig) -> None:
+    """Anybody can write labels, and what is made from an image of ours inherits them."""
+    build = a_build(rig, "true 1")
+    for number, uuid in enumerate(("no such build", build.uuid)):
+        made = f"sha256:forged-{number}"
+        rig.engine.local[f"theirs:{number}"] = made
+        rig.engine._built[made] = ("home", Image(made, uuid, [f"theirs:{number}"], {"l": 1}, ""))
+    items = {item.id: item for item in collector(rig).collect(0.0)}
+    assert [items[f"sha256:forged-{number}"].goes for number in range(2)] == [False, False]
+    assert "no build of it made this image" in items["sha256:forged-0"].reason
+    rig.store.runs.delete(build)
+    remove(rig.store.runs.by_pk(build.pk), rig.tools())
+    assert {"theirs:0", "theirs:1"} <= set(rig.engine.local)
+    assert build.image_id not in rig.engine.local.values()
+
+
+def test_an_image_that_has_lost_our_labels_is_counted_and_goes(rig: Rig) -> None:
+    """A Dockerfile of a user's own may set them to what it likes."""
+    build = a_build(rig, "true 1")
+    made = build.image_id or ""
+    rig.engine._built[made] = ("x", dataclasses.replace(rig.engine._built[made][1], build="y"))
+    assert [(item.id, item.goes) for item in collector(rig).look() if item.kind == "image"] == [(made, False)]
+    assert [item.id for item in collector(rig).collect(0.0) if item.goes] == [made]
+    assert made not in rig.engine.local.values()
 
 
 def test_leftovers_of_runs_that_are_done_go_by_themselves(rig: Rig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import build, job
 
-from polylocal.polyaxonfile import Resources, parse
+from polylocal.polyaxonfile import Resources, of_config, parse
 from polylocal.runner.container import (
     HOME_LABEL,
     RUN_LABEL,
@@ -19,6 +19,7 @@ from polylocal.runner.container import (
     Surroundings,
     image_name,
     info,
+    is_our_name,
     limits,
     plan,
     token_file,
@@ -83,9 +84,11 @@ def test_labels_of_the_polyaxonfile_are_added() -> None:
     assert planned(environment={"labels": {"team": "a", "n": 1}}).labels.items() >= {"team": "a", "n": "1"}.items()
 
 
-@pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL])
-def test_labels_of_the_polyaxonfile_never_replace_ours(label: str) -> None:
-    assert planned(environment={"labels": {label: "someone"}}).labels[label] != "someone"
+@pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL, "polylocal.image", "polylocal.build"])
+def test_labels_of_a_stored_polyaxonfile_never_replace_ours(label: str) -> None:
+    """An older version accepted them."""
+    stored = of_config(Kind.JOB, "", job("echo hi", environment={"labels": {label: "someone", "team": "a"}}))
+    assert plan(run(), stored, "an:image", "/bin/bash", AROUND).labels == {**planned().labels, "team": "a"}
 
 
 @pytest.mark.parametrize(
@@ -146,3 +149,20 @@ def test_every_name_of_a_project_gives_an_image_name_that_an_engine_takes(name: 
     repository, _, tag = image_name(run(project_name=name)).partition(":")
     assert re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", repository), repository
     assert tag == UUID
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "expected"),
+    [
+        ("plx-job-5a3f", "job/5a3f", True),
+        ("plx-job-5a3f-2", "job/5a3f", True),
+        ("plx-job-5a3f", "job/5a3e", False),
+        ("plx-job-5a3fx", "job/5a3f", False),
+        ("brave_hopper", "job/5a3f", False),
+        ("plx-chown-0123", "", True),
+        ("brave_hopper", "", False),
+    ],
+)
+def test_a_container_is_ours_by_its_name(name: str, of: str, expected: bool) -> None:
+    """Its labels may be those of its image."""
+    assert is_our_name(name, of) is expected

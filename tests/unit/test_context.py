@@ -102,3 +102,12 @@ def test_the_file_is_at_its_start_and_uncompressed(repository: Repository) -> No
     with context(TEXT, repository, commit_of(repository, {"a": b"1"})) as file:
         assert file.tell() == 0
         assert file.read()[257:262] == b"ustar"
+
+
+def test_what_is_needed_meanwhile_lies_in_the_folder_that_is_said(repository: Repository, tmp_path: Path) -> None:
+    scratch = tmp_path / "home" / "scratch"
+    commit = commit_of(repository, {"setup.sh": b"x"})
+    with context(TEXT, repository, commit, scratch=scratch):
+        (folder,) = scratch.iterdir()
+        assert sorted(path.name for path in folder.iterdir()) == ["Dockerfile", "setup.sh"]
+    assert list(scratch.iterdir()) == []

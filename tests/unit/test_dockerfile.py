@@ -198,7 +198,7 @@ def test_the_setup_file_is_found_by_its_name() -> None:
         ("FROM a\nFROM a\n", ["a"]),
         ("FROM --platform=linux/amd64 a:1 AS x\n", ["a:1"]),
         ("FROM --platform=$BUILDPLATFORM a:1\n", ["a:1"]),
-        ("ARG TAG=3\nFROM python:${TAG}\n", []),
+        ("ARG TAG=3\nFROM python:${TAG}\n", ["python:3"]),
         ("ARG BASE\nFROM $BASE\nFROM b\n", ["b"]),
         ("  FROM\ta@sha256:0123\r\n", ["a@sha256:0123"]),
         ("# FROM a\nFROM b\n", ["b"]),

@@ -76,3 +76,9 @@ def test_each_container_is_judged_by_itself() -> None:
     found = [CONTAINER, Found("c2", "build/def", "running"), Found("c3", "", "exited")]
     runs = {"abc": run(), "def": run(kind="build", id=2, uuid="def", status="stopped")}
     assert [removal.container_id for removal in plan(found, runs, set(), NOW)] == ["c2", "c3"]
+
+
+def test_a_helper_of_a_daemon_before_this_one_goes_at_once() -> None:
+    made = Found("h1", "", "created", clock.parse(NOW).timestamp() - 30)
+    assert plan([made], {}, set(), NOW, A_MINUTE_AGO) == []
+    assert plan([made], {}, set(), NOW, NOW) == [Remove("h1", "", "no run knows it")]

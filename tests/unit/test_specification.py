@@ -14,6 +14,7 @@ from support import build, inputs, job
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import Specification, of_config, parse
+from polylocal.polyaxonfile.specification import MODELS
 from polylocal.statuses import Kind
 
 
@@ -319,3 +320,31 @@ def test_the_config_of_a_parsed_file_parses_to_the_same_config(source: dict[str,
     if found and not any("{" in text for text in json.dumps(found.config["build"]).split('"')[3::2]):
         assert parse(found.config, Kind.JOB).config == found.config
         assert parse(json.dumps(found.config), Kind.JOB).config == found.config
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+@pytest.mark.parametrize("label", ["polylocal.home", "polylocal.x", " Polylocal.run "])
+def test_labels_of_polylocals_own_are_refused_for_every_kind(kind: Kind, label: str) -> None:
+    about = {"run": {"cmd": "true"}} if kind in (Kind.JOB, Kind.EXPERIMENT, Kind.GROUP, Kind.PACKAGE) else {}
+    about |= {"hptuning": {"matrix": {"x": {"values": [1]}}}} if kind is Kind.GROUP else {}
+    named = "job" if kind is Kind.PACKAGE else str(kind)
+    file = {"version": 1, "kind": named, "build": {"image": "a"}, **about}
+    wanted = Kind.JOB if kind is Kind.PACKAGE else kind
+    parse(file, wanted)
+    with pytest.raises(InvalidPolyaxonfile, match=r"environment\.labels\..*polylocal's own"):
+        parse({**file, "environment": {"labels": {label: "a", "team": "b"}}}, wanted)
+    inside = {**file, "build": {"image": "a", "environment": {"labels": {label: "a"}}}}
+    with pytest.raises(InvalidPolyaxonfile, match=r"build\.environment\.labels\."):
+        parse(inside, wanted)
+    assert of_config(kind, "", {**inside, "environment": {"labels": {label: "a"}}}).build.image == "a"
+
+
+@pytest.mark.parametrize("image", ["sha256:bf4", "ab" * 32, f"sha256:{'ab' * 32}"])
+def test_an_id_of_an_image_is_no_image(image: str) -> None:
+    with pytest.raises(InvalidPolyaxonfile, match=r"build\.image: `.*` is the id of an image; write the image's name"):
+        parse({"version": 1, "kind": "build", "build": {"image": image}}, Kind.BUILD)
+
+
+@pytest.mark.parametrize("image", ["bf4", "cafe", "python@sha256:" + "ab" * 32])
+def test_a_name_that_looks_like_the_start_of_an_id_is_a_name(image: str) -> None:
+    assert parse({"version": 1, "kind": "build", "build": {"image": image}}, Kind.BUILD).build.image == image

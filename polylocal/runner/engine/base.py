@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol, Self
 
 from polylocal.machine import Usage
 from polylocal.runner.container import ContainerPlan, Labels
+from polylocal.store.rows import NOTHING_BUILT, Ledger
 
 OnLine = Callable[[str], None]
 
@@ -76,10 +77,25 @@ class Image:
     layers: Mapping[str, int]
     created_at: str
     has_other_names: bool = False  # somebody else wants it, too
+    is_proven: bool = True  # the rows say that it is ours; without that its labels alone do, which anybody can write
 
     @property
     def size_bytes(self) -> int:
         return sum(self.layers.values())
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """An image of the engine, whoever made it. `made_by` is the newest line of its history, `ancestors` the ids of the
+    images that it was made from, as far as the engine knows them."""
+
+    id: str
+    names: Sequence[str]  # with their tags or digests
+    labels: Labels = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    triggers: Sequence[str] = ()  # what ONBUILD left: instructions for the next build
+    ancestors: Sequence[str] = ()
+    made_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,7 @@ class BuildRequest:
     labels: Labels
     nocache: bool = False
     arguments: Mapping[str, str] = field(default_factory=dict)
+    on_image: Callable[[str], None] = lambda image_id: None  # each image on the way; the id may be a prefix
 
 
 @dataclass(frozen=True)
@@ -164,11 +181,18 @@ class Engine(Protocol):
     def builder(self) -> str:
         """The name of what builds, for the record: `classic (Docker 20.10)`, `buildkit (…)`."""
 
+    def platform(self) -> str:
+        """What it builds for, as `linux/amd64`."""
+
     def image_id(self, name: str) -> str | None:
         """The id of a local image; None if it is not here."""
 
-    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
-        """Fetch one image. At once for several callers of the same name. EngineError: not to be had, or cancelled."""
+    def image(self, name: str) -> LocalImage | None:
+        """The local image that has this name; None if there is none. An id, or the start of one, is no name."""
+
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
+        """Fetch one image. At once for several callers of the same name, and if it is here, unless `anew`.
+        EngineError: not to be had, or cancelled."""
 
     def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
         """Build and tag an image; each line of output as it comes. A cancelled build is a failed one.
@@ -176,11 +200,19 @@ class Engine(Protocol):
         EngineUnreachable: the link was cut before the end, and nothing is known.
         """
 
-    def remove_image(self, name: str) -> None:
-        """Missing or still in use is fine."""
+    def remove_image(self, name: str) -> bool:
+        """Missing or still in use is fine. False: a container is made of it, and it stays for that."""
 
-    def images(self, installation: str) -> Sequence[Image]:
-        """Every image that this installation made; not those that others made from ours, which inherit the label."""
+    def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
+        """Every image that this installation made by the ledger, and those that only carry its label; not those that
+        others made from ours, which inherit the label."""
+
+    def image_ids(self) -> Sequence[str]:
+        """Every image that there is, also those that others are made of."""
+
+    def build_containers(self, ledger: Ledger) -> Sequence[str]:
+        """Ids of containers that do not run and were made of a step of a build: an engine that ended in the middle of
+        it left them."""
 
     def create(self, plan: ContainerPlan) -> str:
         """The id of a container made by this plan. A container of this name that carries the same run label is

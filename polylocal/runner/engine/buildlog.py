@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from polylocal.runner.engine.base import BuildResult, OnLine
 
 _STEP = re.compile(r"Step \d+/\d+ : .*")
+_FROM = re.compile(r"Step \d+/\d+ : FROM\b", re.IGNORECASE)
+_MADE = re.compile(r" ---> ([0-9a-f]{12})")
 
 
 class BuildLog:
-    def __init__(self, on_line: OnLine) -> None:
+    def __init__(self, on_line: OnLine, on_image: Callable[[str], None] = lambda image_id: None) -> None:
         self._on_line = on_line
+        self._on_image = on_image
         self._unfinished = ""
         self._image_id: str | None = None
         self._error = ""
@@ -29,6 +32,7 @@ class BuildLog:
                 self._error = str(event["error"]).strip()
             elif "ID" in (event.get("aux") or {}):
                 self._image_id = event["aux"]["ID"]  # several with several stages: the last is the image
+                self._made(event["aux"]["ID"])
             elif "status" in event:
                 self._progress(event)
         if self._unfinished:
@@ -56,9 +60,15 @@ class BuildLog:
         line = line.rstrip("\r")
         if _STEP.fullmatch(line):
             self._step = line
+        elif found := _MADE.fullmatch(line):
+            self._made(found[1])
         elif line.startswith("Successfully built "):  # the one line that every engine ends with
             self._is_built = True
         self._on_line(line)
+
+    def _made(self, image_id: str) -> None:
+        if not _FROM.match(self._step):  # which names an image that was there
+            self._on_image(image_id)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))

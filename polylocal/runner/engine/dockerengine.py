@@ -36,6 +36,7 @@ from docker.utils import kwargs_from_env
 from polylocal import clock
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
+from polylocal.runner import references
 from polylocal.runner.container import (
     BUILD_LABEL,
     HOME_LABEL,
@@ -44,6 +45,7 @@ from polylocal.runner.container import (
     ContainerPlan,
     Mount,
     is_name_of,
+    is_our_name,
 )
 from polylocal.runner.engine import buildkit, networks, stats
 from polylocal.runner.engine.base import (
@@ -56,11 +58,13 @@ from polylocal.runner.engine.base import (
     Found,
     Frame,
     Image,
+    LocalImage,
     OnLine,
 )
 from polylocal.runner.engine.buildlog import BuildLog
 from polylocal.runner.engine.frames import Demultiplexer, joined, timed
 from polylocal.settings import OWN_NETWORK
+from polylocal.store.rows import NOTHING_BUILT, Ledger, digits
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +174,11 @@ class DockerEngine:
 
     # -- images ---------------------------------------------------------------------------------------------------
 
+    def platform(self) -> str:
+        with _translated():
+            version = self._connected().version()
+        return f"{version['Os']}/{version['Arch']}"
+
     def image_id(self, name: str) -> str | None:
         try:
             with _translated():
@@ -178,9 +187,37 @@ class DockerEngine:
             return None
         return found
 
-    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
+    def image(self, name: str) -> LocalImage | None:
+        if not references.is_name(name):
+            return None
+        wanted = references.familiar(name)
+        try:
+            with _translated():
+                found = self._connected().inspect_image(name)
+                names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
+                if wanted not in map(references.familiar, map(_without_local_host(wanted), names)):
+                    return None  # the engine takes the start of an id for a name
+                history = self._connected().history(found["Id"])
+        except ImageMissing:
+            return None
+        except EngineError as error:
+            if "invalid reference" not in str(error):
+                raise
+            return None
+        config = found.get("Config") or {}
+        return LocalImage(
+            id=found["Id"],
+            names=names,
+            labels=config.get("Labels") or {},
+            env=dict(text.split("=", 1) for text in config.get("Env") or [] if "=" in text),
+            triggers=config.get("OnBuild") or [],
+            ancestors=_ancestors(history),
+            made_by=_line(history[0]) if history else "",
+        )
+
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
         with self._pulls[name]:
-            if self.image_id(name):
+            if not anew and self.image(name):
                 return
             repository, tag = _repository_and_tag(name)
             with _translated(), self._new_client(self._pull_timeout_s, _StreamClient) as client:
@@ -198,7 +235,7 @@ class DockerEngine:
         if self._buildkit:
             result = self._buildkit.build(request, on_line, cancel)
             return BuildResult(self.image_id(request.tag)) if result.image_id is not None else result
-        lines = BuildLog(on_line)
+        lines = BuildLog(on_line, request.on_image)
         with _translated(), self._new_client(CALL_TIMEOUT_S, _StreamClient) as client:
             try:
                 self._build_classic(client, request, lines, cancel)
@@ -233,32 +270,60 @@ class DockerEngine:
         if not cancel.called:
             lines.read(stream)
 
-    def remove_image(self, name: str) -> None:
-        with suppress(ImageMissing, EngineError), _translated():
-            self._connected().remove_image(name)
+    def remove_image(self, name: str) -> bool:
+        try:
+            with _translated():
+                self._connected().remove_image(name)
+        except ImageMissing:
+            return True
+        except EngineError as error:  # a conflict: another image, a name of somebody's, or a container needs it
+            return "container" not in str(error)
+        return True
 
-    def images(self, installation: str) -> Sequence[Image]:
+    def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
         with _translated():
             # not `df`, which would tell what is shared: it also measures every volume and container there is
-            found = self._connected().images(filters={"label": f"{IMAGE_LABEL}={installation}"})
-        return list(filter(None, map(self._as_ours, found)))
+            found = self._connected().images()
+        return [ours for image in found if (ours := self._as_ours(image, installation, ledger))]
 
-    def _as_ours(self, image: dict[str, Any]) -> Image | None:
-        """None: it was made by others on top of ours, or it is gone meanwhile."""
+    def image_ids(self) -> Sequence[str]:
+        with _translated():
+            return [image["Id"] for image in self._connected().images(all=True)]
+
+    def _as_ours(self, image: dict[str, Any], installation: str, ledger: Ledger) -> Image | None:
+        """None: it was made by others, maybe on top of ours, or it is gone meanwhile."""
+        names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
+        labels = image.get("Labels") or {}
+        is_labelled = labels.get(IMAGE_LABEL) == installation or labels.get(BUILD_LABEL) in ledger.builds
+        is_known = digits(image["Id"]) in ledger.images or digits(image["Id"]) in ledger.steps
+        if not (is_labelled or is_known or (ledger.steps and not names)):
+            return None
         try:
             with _translated():
                 history = self._connected().history(image["Id"])
         except ImageMissing:
             return None
-        build = image["Labels"].get(BUILD_LABEL, "")  # none: the steps of a build that came to no end
-        names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
+        # whatever a Dockerfile sets later: the label that stands below each step is in the history
+        is_labelled |= any(f"LABEL {IMAGE_LABEL}={installation}" in _line(entry) for entry in history)
+        maker = ledger.maker(image["Id"], names, _ancestors(history))
+        if digits(image["Id"]) not in ledger.images and not is_labelled:
+            return None  # the output of a step can look like the builder's own lines
+        build = maker or labels.get(BUILD_LABEL, "")
         ours = [name for name in names if is_name_of(name, build)]
-        # a label is the last that we put on an image: what was made from it has something else on top
-        is_top = any(label in history[0]["CreatedBy"] for label in (BUILD_LABEL, IMAGE_LABEL))
-        if not ours and (names or (build and not is_top)):
+        if maker is None and not ours and (names or (build and not _is_labelled_last(history))):
             return None
+        if digits(image["Id"]) not in ledger.images and not ours and labels.get(BUILD_LABEL) != build:
+            build = ""  # a step
         created_at = clock.stamp(datetime.fromtimestamp(image["Created"], UTC))
-        return Image(image["Id"], build, ours, _layers(image["Id"], history), created_at, len(names) > len(ours))
+        return Image(
+            id=image["Id"],
+            build=build,
+            names=ours,
+            layers=_layers(image["Id"], history),
+            created_at=created_at,
+            has_other_names=len(names) > len(ours),
+            is_proven=maker is not None,
+        )
 
     # -- containers -----------------------------------------------------------------------------------------------
 
@@ -371,6 +436,18 @@ class DockerEngine:
                 network=(item.get("HostConfig") or {}).get("NetworkMode", ""),
             )
             for item in found
+            if any(is_our_name(name.strip("/"), item["Labels"].get(RUN_LABEL, "")) for name in item["Names"] or ())
+        ]
+
+    def build_containers(self, ledger: Ledger) -> Sequence[str]:
+        with _translated():
+            found = self._connected().containers(all=True)
+        return [
+            item["Id"]
+            for item in found
+            if item["State"] in ("created", "exited", "dead")
+            and digits(item["ImageID"]) in ledger.steps
+            and HOME_LABEL not in (item["Labels"] or {})
         ]
 
     def events(self, installation: str) -> Iterator[Died]:
@@ -459,7 +536,7 @@ class DockerEngine:
             entrypoint=list(plan.command),
             command=[],
             name=plan.name,
-            labels=dict(plan.labels),
+            labels={RUN_LABEL: "", **plan.labels},  # those of the image would count otherwise
             environment=dict(plan.env),
             user=plan.user,
             platform=plan.platform,
@@ -472,7 +549,7 @@ class DockerEngine:
     def _adopt(self, plan: ContainerPlan, conflict: APIError) -> str:
         found = self._connected().inspect_container(plan.name)
         carried = found["Config"]["Labels"] or {}
-        if any(carried.get(label) != plan.labels.get(label) for label in (HOME_LABEL, RUN_LABEL)):
+        if any(carried.get(label, "") != plan.labels.get(label, "") for label in (HOME_LABEL, RUN_LABEL)):
             raise EngineError(f"a container named {plan.name} is there and is not ours") from conflict
         if found["State"]["Status"] == "removing":
             raise EngineUnreachable(f"a container named {plan.name} is being removed") from conflict
@@ -559,6 +636,26 @@ def _layers(image_id: str, history: Sequence[dict[str, Any]]) -> dict[str, int]:
     own = itertools.takewhile(lambda numbered: numbered[0] == 0 or not numbered[1].get("Tags"), enumerate(history))
     # what BuildKit made has no ids: nobody knows whether it is shared
     return {e["Id"] if e["Id"].startswith("sha256:") else f"{image_id} {n}": e["Size"] for n, e in own}
+
+
+def _ancestors(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Ids of the images below; those of pulled ones, and what BuildKit made, have none."""
+    return [entry["Id"] for entry in history[1:] if entry["Id"].startswith("sha256:")]
+
+
+def _is_labelled_last(history: Sequence[dict[str, Any]]) -> bool:
+    """A label is the last that we put on an image: what was made from it has something else on top."""
+    return any(label in _line(history[0]) for label in (BUILD_LABEL, IMAGE_LABEL))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """The instruction that made a layer."""
+    return entry["CreatedBy"] or ""
+
+
+def _without_local_host(wanted: str) -> Callable[[str], str]:
+    """Podman lists what it built under `localhost/`, and finds it without."""
+    return lambda name: name if wanted.startswith("localhost/") else name.removeprefix("localhost/")
 
 
 def _show_pull(events: Iterable[Any], on_line: OnLine) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Self
 
@@ -32,8 +32,10 @@ from polylocal.runner.engine.base import (
     Found,
     Frame,
     Image,
+    LocalImage,
     OnLine,
 )
+from polylocal.store.rows import NOTHING_BUILT, Ledger
 
 KILLED, TERMINATED = 137, 143
 IMAGE_BYTES = 1 << 20  # of each image that it builds
@@ -61,6 +63,8 @@ class FakeEngine:
     def __init__(self, images: Sequence[str] = ("base",), shells: Sequence[str] = ("/bin/bash", "/bin/sh")) -> None:
         self.local = {name: f"sha256:{name}" for name in images}
         self._built: dict[str, tuple[str, Image]] = {}  # by id: whose, and what
+        self.labels: dict[str, dict[str, str]] = {}  # of images, by id
+        self.triggers: dict[str, list[str]] = {}  # what ONBUILD left in images, by id
         self.remote: set[str] = set()  # what a pull finds
         self.shells = set(shells)
         self.made: dict[str, FakeContainer] = {}
@@ -114,13 +118,27 @@ class FakeEngine:
     def builder(self) -> str:
         return "classic (Fake 1.0)"
 
+    def platform(self) -> str:
+        return "linux/amd64"
+
     def image_id(self, name: str) -> str | None:
         self._answer()
         return self.local.get(name) or (name if name in self.local.values() else None)
 
-    def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
+    def image(self, name: str) -> LocalImage | None:
         self._answer()
-        if name in self.local:
+        found = self.local.get(name)
+        if found is None:
+            return None
+        names = [tag for tag, image_id in self.local.items() if image_id == found]
+        made = self._built.get(found)
+        labels = {IMAGE_LABEL: made[0], BUILD_LABEL: made[1].build} if made else self.labels.get(found, {})
+        made_by = f"LABEL {BUILD_LABEL}={made[1].build}" if made else ""
+        return LocalImage(found, names, labels, triggers=self.triggers.get(found, []), made_by=made_by)
+
+    def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
+        self._answer()
+        if name in self.local and not anew:
             return
         if name not in self.remote:
             raise EngineError(f"pull access denied for {name}")
@@ -148,21 +166,40 @@ class FakeEngine:
                 return BuildResult(None, error, step)
         if cancel.called:
             return BuildResult(None, "The build was stopped.", step)
-        made = f"sha256:{next(self._numbers):064x}"
+        made = f"sha256:{next(self._numbers):012x}{'0' * 52}"
+        request.on_image(made)
         self.local[request.tag] = made
         installation, uuid = owner[1] if owner else "", request.labels.get(BUILD_LABEL, "")
         self._built[made] = (installation, Image(made, uuid, [request.tag], {made: IMAGE_BYTES}, clock.now()))
         return BuildResult(made)
 
-    def remove_image(self, name: str) -> None:
+    def remove_image(self, name: str) -> bool:
         self._answer()
-        for tag in [tag for tag, image_id in self.local.items() if name in (tag, image_id)]:
+        image_id = self.local.get(name, name)
+        if any(container.image_id == image_id for container in self.made.values()):
+            return False
+        for tag in [tag for tag, known in self.local.items() if name in (tag, known)]:
             del self.local[tag]
+        return True
 
-    def images(self, installation: str) -> Sequence[Image]:
+    def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
         self._answer()
         here = set(self.local.values())
-        return [image for of, image in self._built.values() if of == installation and image.id in here]
+        found = []
+        for of, image in self._built.values():
+            maker = ledger.maker(image.id, image.names, ())
+            if image.id in here and (maker or of == installation):
+                build = maker or image.build
+                found.append(replace(image, build=build, is_proven=maker is not None))
+        return found
+
+    def image_ids(self) -> Sequence[str]:
+        self._answer()
+        return list(self.local.values())
+
+    def build_containers(self, ledger: Ledger) -> Sequence[str]:
+        self._answer()
+        return []
 
     def create(self, plan: ContainerPlan) -> str:
         self._answer()

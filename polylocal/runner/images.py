@@ -1,0 +1,127 @@
+"""Which image a run may use: the one place where a name that a user wrote becomes an image of the engine.
+
+The engine is shared, also by other home folders, and takes ids and the start of an id for a name. An image that a build
+made holds the code of its project. So a name is looked up among the engine's names only, and an image of a build is
+used only for a user who may read every project whose code is in it. Such an image is treated as if it were not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from polylocal import addresses
+from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.polyaxonfile import is_image_id
+from polylocal.runner import references
+from polylocal.runner.container import BUILD_LABEL, IMAGE_LABEL
+from polylocal.runner.engine.base import Cancel, LocalImage
+from polylocal.runner.tools import Tools
+from polylocal.store.rows import Run, User, digits
+
+Say = Callable[[str], None]
+
+STOPPED = "The build was stopped."
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An image to use; `projects`: uuids of those whose code is in it. `problem`: why there is none."""
+
+    name: str = ""
+    image: LocalImage | None = None
+    projects: frozenset[str] = frozenset()
+    problem: str = ""
+
+
+def choose(run: Run, name: str, tools: Tools, say: Say, cancel: Cancel) -> Chosen:
+    """The image of this name, which is pulled if it is not here, or else what stands for it by the settings.
+
+    `say` takes lines for the run's log.
+    """
+    user = tools.store.users.get(run.user)
+    if problem := refusal(name):
+        return Chosen(problem=problem)
+    found = tools.engine.image(name)
+    if found and (projects := usable(found, user, tools)) is not None:
+        return Chosen(name, found, projects)
+    if references.build_of(name):
+        return Chosen(problem=_not_here(name))
+    registry = references.registry(name)
+    if not user.is_superuser and registry != references.HUB and (problem := unreachable(name, [registry])):
+        return Chosen(problem=problem)
+    try:
+        say(f"Pulling {name}")
+        tools.engine.pull(name, say, cancel, anew=found is not None)
+    except (EngineError, EngineUnreachable) as error:
+        if cancel.called:
+            return Chosen(problem=STOPPED)
+        tools.link.wait_until_back()
+        return _fallback(run, name, error, user, tools, say)
+    return _here(name, user, tools)
+
+
+def refusal(name: str) -> str:
+    """What is wrong with a name, whatever the engine has."""
+    if is_image_id(name):
+        return f"{name} is the id of an image; write the image's name."
+    return "" if references.is_name(name) else f"{name!r} is no name of an image."
+
+
+def usable(image: LocalImage, user: User, tools: Tools) -> frozenset[str] | None:
+    """The projects whose code is in an image; None: the user may not read all of them."""
+    built = tools.store.built_images
+    known = built.contents([image.id, *image.ancestors])
+    own = known.pop(digits(image.id), None)
+    if own is None:
+        return frozenset() if _is_of_others(image) else None
+    found = set[str]()
+    for contents in (own, *known.values()):
+        projects = next((each for each in contents if built.may_read(user, each)), None)
+        if projects is None:
+            return None
+        found |= projects
+    return frozenset(found)
+
+
+def _is_of_others(image: LocalImage) -> bool:
+    """Not made by a build: nothing of polylocal's in it, or something that somebody else made over one and named."""
+    build = image.labels.get(BUILD_LABEL)
+    if not build:  # a step on the way has the other label alone
+        return not image.labels.get(IMAGE_LABEL)
+    is_ours = any(f"LABEL {label}=" in image.made_by for label in (BUILD_LABEL, IMAGE_LABEL))
+    return not is_ours and not any(references.build_of(name) == build for name in image.names)
+
+
+def _here(name: str, user: User, tools: Tools) -> Chosen:
+    found = tools.engine.image(name)
+    projects = usable(found, user, tools) if found else None
+    return Chosen(problem=_not_here(name)) if projects is None else Chosen(name, found, projects)
+
+
+def _fallback(run: Run, name: str, error: Exception, user: User, tools: Tools, say: Say) -> Chosen:
+    fallback = tools.settings.image_fallbacks.get(name)
+    chosen = _here(fallback, user, tools) if fallback and not refusal(fallback) else Chosen()
+    if not chosen.image:
+        return Chosen(problem=f"{name} is not on this machine and could not be pulled: {error}")
+    message = f"{name} could not be pulled ({error}); using the local {fallback} instead"
+    say(message)
+    tools.store.runs.note(run, message, {"image": name, "used": fallback})
+    return chosen
+
+
+def _not_here(name: str) -> str:
+    return f"{name} is not on this machine, or it may not be used here."
+
+
+def unreachable(what: str, hosts: Collection[str]) -> str:
+    """A sentence if one of these hosts is none that everybody may have the engine connect to: it has the reach of this
+    machine."""
+    for host in hosts:
+        port = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", host)
+        try:
+            addresses.check(port[1] if port else host, by_proxy=True)
+        except (addresses.LocalAddress, addresses.UnknownHost) as error:
+            return f"{what} can't be fetched: {error}"
+    return ""

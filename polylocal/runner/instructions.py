@@ -1,0 +1,377 @@
+"""Reads a Dockerfile into its instructions, as the builders' own parser does. Pure.
+
+The parser is moby/buildkit's `frontend/dockerfile/parser` and `frontend/dockerfile/shell`. Its versions differ in two
+points: older ones know no here-documents, and let a doubled escape character continue a line. Where a text could be
+read in several ways, `read` gives the readings that a builder could accept, so that nothing hides in one of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+# what Go's unicode.IsSpace takes for a space; Python's own list has more
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_BETWEEN = re.compile(r"[\t\v\f\r ]+")
+_KEYWORDS = frozenset(
+    "add arg cmd copy entrypoint env expose from healthcheck label maintainer onbuild run shell stopsignal user"
+    " volume workdir".split()
+)
+_WITH_DOCUMENTS = frozenset(("add", "copy", "run"))
+_DOCUMENT = re.compile(r"\d*<<(-?)([^<]*)")
+_DELIMITER = re.compile(r"[\w.+-]+")
+_DIRECTIVE = re.compile(r"#[\t\v\f\r ]*([a-zA-Z][a-zA-Z0-9]*)[\t\v\f\r ]*=[\t\v\f\r ]*(.+)")
+_JSON_SYNTAX = re.compile(r'"syntax"\s*:\s*"([^"]*)"', re.IGNORECASE)
+_SIMPLE_NAME = re.compile(r"[A-Za-z_]\w*|[0-9]+|[@*#?$!0-]", re.ASCII)
+
+
+class Unreadable(ValueError):
+    """The text can't be read in one way only. The message is a sentence that names the line."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`text` is the whole instruction on one line; it stands on the lines `first` to `last`, counted from 0."""
+
+    first: int
+    last: int
+    text: str
+    body_end: int  # the last line of its here-documents; `last` without any
+
+    @property
+    def keyword(self) -> str:
+        return _lower(_head(self.text)[0])
+
+    @property
+    def flags(self) -> list[str]:
+        """`--name=value`, quotes and escapes taken away."""
+        return split_flags(_head(self.text)[1])[0]
+
+    @property
+    def rest(self) -> str:
+        """What stands behind the flags."""
+        return split_flags(_head(self.text)[1])[1].strip(_SPACES)
+
+    @property
+    def before_rest(self) -> str:
+        """The text up to `rest`."""
+        text = self.text.rstrip(_SPACES)
+        return text[: len(text) - len(self.rest)]
+
+    @property
+    def words(self) -> list[str]:
+        """`rest`, split at spaces."""
+        return [word for word in _BETWEEN.split(self.rest) if word]
+
+    @property
+    def trigger(self) -> Instruction | None:
+        """The instruction behind ONBUILD."""
+        if self.keyword != "onbuild":
+            return None
+        return Instruction(self.first, self.last, _head(self.text)[1].strip(_SPACES), self.body_end)
+
+
+@dataclass(frozen=True)
+class Reading:
+    instructions: Sequence[Instruction]
+    escape: str
+
+    @property
+    def is_possible(self) -> bool:
+        return all(each.keyword in _KEYWORDS for each in self.instructions)
+
+
+def read(text: str) -> list[Reading]:
+    """The possible readings; the first is that of the builders of today. Raises Unreadable."""
+    lines = text.removeprefix("\ufeff").split("\n")
+    readings = [
+        Reading(list(_instructions(lines, escape, documents, doubled)), escape)
+        for escape, documents, doubled in itertools.product(_escapes(lines), (True, False), (True, False))
+    ]
+    possible = [reading for reading in readings if reading.is_possible]
+    found: list[Reading] = []
+    for reading in possible or readings[:1]:
+        if reading not in found:
+            found.append(reading)
+    return found
+
+
+def one(line: str) -> Instruction:
+    """A single instruction, as the trigger of an image is kept."""
+    return Instruction(0, 0, line, 0)
+
+
+def syntaxes(text: str) -> list[str]:
+    """The images of frontends that the text asks for: `# syntax=`, and the other forms that BuildKit knows."""
+    found: list[str] = []
+    for line in text.removeprefix("\ufeff").split("\n"):
+        plain = line.strip(_SPACES)
+        if plain.startswith("{"):
+            return [*found, *_JSON_SYNTAX.findall(text)]
+        if plain.startswith("//"):
+            plain = f"#{plain[2:]}"
+        if plain and not plain.startswith("#"):
+            break
+        if (match := _DIRECTIVE.fullmatch(plain)) and match[1].lower() == "syntax":
+            found.append(match[2].strip(_SPACES))
+    return found
+
+
+def expand(word: str, values: Mapping[str, str], escape: str = "\\") -> str:
+    """A word with its variables put in and its quotes taken away. Raises Unreadable for a substitution that only some
+    builders know."""
+    out, index, quote = "", 0, ""
+    while index < len(word):
+        char = word[index]
+        if quote == "'":
+            quote, index = ("", index + 1) if char == "'" else (quote, index + 1)
+            out += "" if char == "'" else char
+        elif char == escape and index + 1 < len(word):
+            following = word[index + 1]
+            out += following if not quote or following in ('"', "$", escape) else char + following
+            index += 2
+        elif char == '"' or (char == "'" and not quote):
+            quote = "" if quote else char
+            index += 1
+        elif char == "$":
+            value, index = _variable(word, index, values, escape)
+            out += value
+        else:
+            out += char
+            index += 1
+    if quote:
+        raise Unreadable(f"`{word}` has a quote without an end")
+    return out
+
+
+def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
+    """`NAME=value` and `NAME` of an ARG or ENV, values as they are written."""
+    found = []
+    for word in _words(rest, escape):
+        name, equals, value = word.partition("=")
+        found.append((name, value if equals else None))
+    return found
+
+
+def sources(instruction: Instruction) -> list[str]:
+    """The words of an ADD or COPY that name what is taken in."""
+    words: list[str] = json.loads(instruction.rest) if _is_list(instruction.rest) else instruction.words
+    return words[:-1]
+
+
+def split_flags(line: str) -> tuple[list[str], str]:
+    """The builder's flags at the start, and what follows: `extractBuilderFlags` of the parser."""
+    flags: list[str] = []
+    index = 0
+    while index < len(line):
+        if line[index] in _SPACES:
+            index += 1
+            continue
+        if not line.startswith("--", index):
+            return flags, line[index:]
+        word, index = _flag(line, index)
+        if word == "--":
+            return flags, line[index:]
+        flags.append(word)
+    return flags, ""
+
+
+# -- lines -------------------------------------------------------------------------------------------------------
+
+
+def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> Iterator[Instruction]:
+    number = 0
+    while number < len(lines):
+        first = number
+        line, goes_on = _continued(_without_comment(_line(lines[number]).lstrip(_SPACES)), escape, doubled)
+        number += 1
+        if not goes_on and not line:
+            continue
+        while goes_on and number < len(lines):
+            following = _line(lines[number])
+            number += 1
+            if following.lstrip(_SPACES).startswith("#") or not following.strip(_SPACES):
+                continue
+            more, goes_on = _continued(following, escape, doubled)
+            line += more
+        last = number - 1
+        if not line.strip(_SPACES):
+            continue
+        if documents:
+            for delimiter, is_indented in _documents(line, first):
+                number = _after_document(lines, number, delimiter, is_indented)
+        yield Instruction(first, last, line, number - 1)
+
+
+def _line(line: str) -> str:
+    return line.removesuffix("\r")
+
+
+def _without_comment(line: str) -> str:
+    return "" if line.startswith("#") else line
+
+
+def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
+    """The line without its last escape character, and whether it had one. `doubled`: two of them are none."""
+    bare = line.rstrip(" \t")
+    if not bare.endswith(escape) or (doubled and bare.endswith(escape * 2)):
+        return line, False
+    return bare[:-1], True
+
+
+def _documents(line: str, number: int) -> list[tuple[str, bool]]:
+    """Delimiters of the here-documents that an instruction begins, and whether tabs before them are left out."""
+    keyword, rest = _head(line)
+    if _lower(keyword) == "onbuild":
+        keyword, rest = _head(rest.strip(_SPACES))
+    if _lower(keyword) not in _WITH_DOCUMENTS or _is_list(split_flags(rest)[1].strip(_SPACES)):
+        return []
+    found = []
+    for word in _words(line, "\\") if "<<" in line else ():
+        match = _DOCUMENT.fullmatch(word)
+        if not match or not match[2]:
+            continue
+        delimiter = match[2]
+        if len(delimiter) > 2 and delimiter[0] == delimiter[-1] and delimiter[0] in "\"'":
+            delimiter = delimiter[1:-1]
+        if not _DELIMITER.fullmatch(delimiter):
+            raise Unreadable(f"line {number + 1}: a here-document needs a plain word as its end, not `{match[2]}`")
+        found.append((delimiter, bool(match[1])))
+    return found
+
+
+def _after_document(lines: Sequence[str], number: int, delimiter: str, is_indented: bool) -> int:
+    while number < len(lines):
+        line = _line(lines[number])
+        number += 1
+        if (line.lstrip("\t") if is_indented else line) == delimiter:
+            break
+    return number
+
+
+def _escapes(lines: Sequence[str]) -> list[str]:
+    """The escape character; both where it depends on the builder."""
+    for number, line in enumerate(lines):
+        plain = _line(line).lstrip(_SPACES)
+        if not plain.startswith("#"):
+            break
+        match = _DIRECTIVE.fullmatch(plain)
+        if not match:
+            break
+        if match[1].lower() == "escape":
+            wanted = match[2][:1]
+            return [wanted] if wanted == "\\" or number == 0 else [wanted, "\\"]
+    return ["\\"]
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def _lower(word: str) -> str:
+    """As Go has it: two letters that are not ASCII become ASCII ones."""
+    return word.translate({0x130: "i", 0x212A: "k"}).lower()
+
+
+def _head(text: str) -> tuple[str, str]:
+    """The keyword and the rest."""
+    parts = _BETWEEN.split(text.strip(_SPACES), maxsplit=1)
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def _is_list(text: str) -> bool:
+    try:
+        found = json.loads(text) if text.startswith("[") else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and all(isinstance(word, str) for word in found)
+
+
+def _flag(line: str, index: int) -> tuple[str, int]:
+    word, quote = "", ""
+    while index < len(line):
+        char = line[index]
+        if not quote and char in _SPACES:
+            break
+        index += 1
+        if char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+        elif char == "\\":
+            word += line[index : index + 1]
+            index += 1
+        else:
+            word += char
+    return word, index
+
+
+def _words(text: str, escape: str) -> list[str]:
+    """Split at spaces that no quote holds; quotes and escapes stay. None at all if a quote has no end."""
+    words, word, quote, index = [], "", "", 0
+    while index < len(text):
+        char = text[index]
+        if char == escape and quote != "'":
+            word += text[index : index + 2]
+            index += 2
+            continue
+        index += 1
+        if not quote and char in _SPACES:
+            if word:
+                words.append(word)
+            word = ""
+            continue
+        if char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+        word += char
+    return [] if quote else [*words, *([word] if word else [])]
+
+
+def _variable(word: str, index: int, values: Mapping[str, str], escape: str) -> tuple[str, int]:
+    """What `$…` at `index` stands for, and where it ends."""
+    if not word.startswith("${", index):
+        match = _SIMPLE_NAME.match(word, index + 1)
+        return (values.get(match[0], ""), match.end()) if match else ("$", index + 1)
+    end = _closing(word, index + 2, escape)
+    inner = word[index + 2 : end]
+    match = _SIMPLE_NAME.match(inner)
+    if not match:
+        raise Unreadable(f"`{word}` has a substitution that can't be read")
+    value, modifier = values.get(match[0]), inner[match.end() :]
+    if not modifier:
+        return value or "", end + 1
+    is_strict = modifier[0] == ":"
+    operator, default = modifier[is_strict : is_strict + 1], modifier[is_strict + 1 :]
+    if operator not in ("-", "+", "?"):
+        raise Unreadable(f"`{word}` has a substitution that not every builder knows; use `:-` or `:+`")
+    is_set = bool(value) if is_strict else value is not None
+    if operator == "+":
+        return expand(default, values, escape) if is_set else "", end + 1
+    if operator == "-" and not is_set:
+        return expand(default, values, escape), end + 1
+    return value or "", end + 1
+
+
+def _closing(word: str, index: int, escape: str) -> int:
+    depth, quote = 1, ""
+    while index < len(word):
+        char = word[index]
+        if char == escape and quote != "'":
+            index += 2
+            continue
+        if char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+        elif not quote and word.startswith("${", index):
+            depth += 1
+        elif not quote and char == "}":
+            depth -= 1
+            if not depth:
+                return index
+        index += 1
+    raise Unreadable(f"`{word}` has a substitution without an end")

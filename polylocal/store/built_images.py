@@ -1,0 +1,111 @@
+"""Which images the builds of this home made, and the code of which projects is in them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable
+
+from polylocal import clock
+from polylocal.store.database import Database
+from polylocal.store.rows import Ledger, Run, User, digits
+
+# of each image: a set of projects whose code it has. Builds that an older version made have no row of their own here
+_CONTENTS = """
+select digits, projects from built_images where digits in (select value from json_each(:keys))
+union
+select substr(replace(r.image_id, 'sha256:', ''), 1, 12), json_array(p.uuid)
+from runs r join projects p on p.id = r.project_id
+where r.image_id is not null and r.image_id in (select value from json_each(:ids)) and r.kind = 'build'
+    and not exists (select 1 from built_images i where i.build_uuid = r.uuid and i.is_whole)
+"""
+_READABLE = """
+select p.uuid from projects p where p.uuid in (select value from json_each(?)) and p.deleted_at is null
+    and (p.user_id = ? or (p.is_public and p.archived_at is null))
+"""
+
+
+class BuiltImages:
+    """Rows outlive the build that they tell of: they go when the engine has the image no more."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, build: Run, image_id: str, *, is_whole: bool, sources: Iterable[str] = ()) -> None:
+        """Note an image of a build before anything is made of it.
+
+        `image_id` may be the start of one; `is_whole`: it is what the build comes to, not a step on the way;
+        `sources`: uuids of the projects whose images it is made from.
+        """
+        projects = json.dumps(sorted({build.project_uuid, *sources}))
+        with self._database.write() as db:
+            db.execute(
+                "insert into built_images (digits, build_uuid, is_whole, projects, created_at) values (?, ?, ?, ?, ?)"
+                " on conflict do update set is_whole = max(is_whole, excluded.is_whole), projects = excluded.projects",
+                (digits(image_id), build.uuid, is_whole, projects, clock.now()),
+            )
+
+    def complete(self, build: Run, image_id: str) -> None:
+        """A step of a build is what it came to."""
+        with self._database.write() as db:
+            values = (digits(image_id), build.uuid)
+            db.execute("update built_images set is_whole = 1 where digits = ? and build_uuid = ?", values)
+
+    def knows(self, build: Run, image_id: str) -> bool:
+        query = "select 1 from built_images where digits = ? and build_uuid = ?"
+        with self._database.read() as db:
+            return db.execute(query, (digits(image_id), build.uuid)).fetchone() is not None
+
+    def ledger(self) -> Ledger:
+        with self._database.read() as db:
+            noted = db.execute("select digits, build_uuid, is_whole from built_images").fetchall()
+            builds = db.execute("select uuid, image_id from runs where kind = 'build'").fetchall()
+        images = {row["digits"]: row["build_uuid"] for row in noted if row["is_whole"]}
+        images |= {digits(row["image_id"]): row["uuid"] for row in builds if row["image_id"]}
+        steps = {row["digits"]: row["build_uuid"] for row in noted if not row["is_whole"]}
+        return Ledger(images, steps, {row["uuid"] for row in builds if not row["image_id"]})
+
+    def contents(self, image_ids: Collection[str]) -> dict[str, list[set[str]]]:
+        """By the first digits of each id that is ours: sets of project uuids. Who may read one set may have it."""
+        keys = {"keys": json.dumps([digits(each) for each in image_ids]), "ids": json.dumps(list(image_ids))}
+        found: dict[str, list[set[str]]] = {}
+        with self._database.read() as db:
+            for key, projects in db.execute(_CONTENTS, keys):
+                found.setdefault(key, []).append(set(json.loads(projects)))
+        return found
+
+    def may_use(self, user: User, build: Run) -> bool:
+        """Whether the image of a build may be used for a user now."""
+        contents = self.contents([build.image_id]).get(digits(build.image_id), []) if build.image_id else []
+        return not contents or any(self.may_read(user, projects) for projects in contents)
+
+    def may_read(self, user: User, projects: Collection[str]) -> bool:
+        """Whether a user may read all of these projects as they are now. An admin may read also what is gone."""
+        if user.is_superuser:
+            return True
+        with self._database.read() as db:
+            return can_read(db, user.id, projects)
+
+    def forget(self, here: Collection[str], noted_before: str) -> None:
+        """Drop the rows of images that are gone; `here` are the ids of all that the engine has. Rows that were made
+        later than `noted_before` may speak of an image that was not listed yet."""
+        left = json.dumps([digits(each) for each in here])
+        with self._database.write() as db:
+            db.execute(
+                "delete from built_images where digits not in (select value from json_each(?)) and created_at < ?",
+                (left, noted_before),
+            )
+
+
+def may_share(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:
+    """Whether a user may be given the image of a build that is made or under way, in the caller's transaction."""
+    if db.execute("select is_superuser from users where id = ?", (user_id,)).fetchone()["is_superuser"]:
+        return True
+    noted = db.execute("select projects from built_images where build_uuid = ? and is_whole", (build_uuid,)).fetchall()
+    return not noted or any(can_read(db, user_id, set(json.loads(row["projects"]))) for row in noted)
+
+
+def can_read(db: sqlite3.Connection, user_id: int, projects: Collection[str]) -> bool:
+    """`may_read` of somebody who is no admin, in the caller's transaction."""
+    readable = db.execute(_READABLE, (json.dumps(sorted(projects)), user_id)).fetchall()
+    return {row["uuid"] for row in readable} == set(projects)
