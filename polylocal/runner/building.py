@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polylocal import visible
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
@@ -61,24 +62,24 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
             found = patiently(lambda: tools.engine.image_id(tag))
             if found:  # it was made, and the daemon ended before it could say so
                 return BuildResult(found)
-            writer.line("polylocal: the daemon was restarted, building again")
+            writer.say("polylocal: the daemon was restarted, building again")
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, tools)
         except NotFound as error:
-            writer.line(str(error))
+            writer.say(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
         text, problem = patiently(lambda: _with_base_images(run, recipe, tools, writer, cancel))
         if cancel.called:
             return None
         if problem:
-            writer.line(problem)
+            writer.say(problem)
             return BuildResult(None, problem)
         store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
 
         def again() -> None:
-            writer.line("polylocal: the engine went away in the middle of the build, building again")
+            writer.say("polylocal: the engine went away in the middle of the build, building again")
 
         text = dockerfile.with_label(text, container.IMAGE_LABEL, tools.installation)
         if secrets:
@@ -133,7 +134,7 @@ def fetch_image(run: Run, image: str, tools: Tools, say: Callable[[str], None], 
         return image, ""
     fallback = tools.settings.image_fallbacks.get(image)
     try:
-        say(f"Pulling {image}")
+        say(visible.one_line(f"Pulling {image}"))
         tools.engine.pull(image, say, cancel)
     except (EngineError, EngineUnreachable) as error:
         if cancel.called:
@@ -142,7 +143,7 @@ def fetch_image(run: Run, image: str, tools: Tools, say: Callable[[str], None], 
         if not fallback or not tools.engine.image_id(fallback):
             return "", f"{image} is not on this machine and could not be pulled: {error}"
         message = f"{image} could not be pulled ({error}); using the local {fallback} instead"
-        say(message)
+        say(visible.message(message))
         tools.store.runs.note(run, message, {"image": image, "used": fallback})
         return fallback, ""
     return image, ""
