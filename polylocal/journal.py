@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from pythonjsonlogger.json import JsonFormatter
 
-from polylocal import clock
+from polylocal import clock, visible
 from polylocal.settings import Settings
 
 _NOISY = ("uvicorn", "urllib3", "docker", "watchfiles", "httpx2")
@@ -45,8 +45,22 @@ def _file(path: Path, size: int, files: int) -> logging.Handler:
 
 def _screen() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     return handler
+
+
+class _Plain(logging.Formatter):
+    """An event as text. Messages name what others have named: nothing in them steers a terminal or looks like a line
+    of its own, and tracebacks are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible.one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "    " + visible.message(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return "    " + visible.message(super().formatStack(stack_info))
 
 
 _NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
@@ -62,8 +76,8 @@ class _Line(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.__dict__["time"] = clock.stamp(datetime.fromtimestamp(record.created, UTC))
-        # a name of a file may hold bytes that are no text
-        return super().format(record).encode("utf-8", "backslashreplace").decode()
+        # a name of a file may hold bytes that are no text, and somebody may look at this file on a terminal
+        return visible.in_json(super().format(record))
 
 
 class _Private(RotatingFileHandler):

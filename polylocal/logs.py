@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from polylocal import visible
 from polylocal.errors import StoreError
 
 STDOUT, STDERR = 1, 2
@@ -114,9 +115,13 @@ class LogWriter:
         """A line about the making of an image, in the log of a build."""
         self.append(self._hide(text.rstrip("\n").encode()) + b"\n")
 
+    def say(self, text: str) -> None:
+        """A sentence of polylocal's own there. It may name what others have named: nothing in it steers a terminal."""
+        self.line(visible.message(text))
+
     def mark(self, text: str) -> None:
         """Say in the log of a run where and why it is not all that the run wrote."""
-        line = f"{MARK}{text}\n".encode()
+        line = f"{MARK}{visible.one_line(text)}\n".encode()
         with _explained(self.path), self.path.open("rb") as file:
             file.seek(max(0, self.size - len(line)))
             end = file.read()

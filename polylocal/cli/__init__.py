@@ -25,7 +25,7 @@ _DAEMON, _RUNS, _PACKAGES, _PROJECTS = "The daemon", "Runs", "Packages", "Projec
 
 def _version(wanted: bool) -> None:
     if wanted:
-        show.out.print(f"polylocal {__version__}")
+        show.line(f"polylocal {__version__}")
         raise typer.Exit
 
 
@@ -68,8 +68,17 @@ app.add_typer(secrets.app, name="secret", rich_help_panel=_PROJECTS)
 
 def main() -> None:
     """The program `polylocal`: an error is one line that says what to do."""
+    with show.guarded():
+        _main()
+
+
+def _main() -> None:
     try:
-        app()
+        code = app(standalone_mode=False)  # what it raises is shown below, as everything is
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        show.say("Aborted.", "red")
+        sys.exit(1)
     except InvalidInput as error:
         messages = error.messages
         lines = (
@@ -85,12 +94,19 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         if not is_trouble(error):
-            raise
+            show.bug()
+            sys.exit(1)
         where = error.filename or "the home folder"
         _complain(f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home")
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own; from which module they are imported depends on its version
+            show.wrong_usage(error)
+            sys.exit(getattr(error, "exit_code", 2))
+        show.bug()
+        sys.exit(1)
 
 
 def _complain(*lines: str) -> None:
     for line in lines:
-        show.say(f"polylocal: {line}", "red")
+        show.complain(f"polylocal: {line}")
     sys.exit(1)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.text import Text
 
 from polylocal import occupancy
 from polylocal.cli import show
@@ -69,7 +68,7 @@ def start(
     read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
     folder = read.folders
     if found := occupancy.running(folder):
-        show.out.print(f"polylocal runs already, on {found.url} (process {found.pid})")
+        show.line(f"polylocal runs already, on {found.url} (process {found.pid})")
         return
     given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
@@ -83,8 +82,8 @@ def start(
             start_new_session=True,
         )
     here = _wait_until_ready(folder, process)
-    show.out.print(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})", soft_wrap=True)
-    show.out.print("End it with: polylocal stop")
+    show.line(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})")
+    show.line("End it with: polylocal stop")
 
 
 def stop(
@@ -100,9 +99,9 @@ def stop(
         return
     found = occupancy.stop(home_folder(home))
     if found:
-        show.out.print("The daemon has ended; its runs go on, and the next start takes them up")
+        show.line("The daemon has ended; its runs go on, and the next start takes them up")
     else:
-        show.out.print(f"No daemon works on {home_folder(home).root}", soft_wrap=True)
+        show.line(f"No daemon works on {home_folder(home).root}")
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
@@ -112,9 +111,9 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     if json:
         show.as_json({"running": bool(found), "pid": found and found.pid, "url": found and found.url})
     elif found:
-        show.out.print(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})", soft_wrap=True)
+        show.line(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})")
     else:
-        show.out.print(f"No daemon works on {folder.root}; start one with `polylocal start`", soft_wrap=True)
+        show.line(f"No daemon works on {folder.root}; start one with `polylocal start`")
     if not found:
         raise typer.Exit(3)
 
@@ -124,7 +123,7 @@ def token(home: HomeOption = None) -> None:
     path = home_folder(home).token
     if not path.exists():
         raise SetupError(f"there is no token in {path.parent} yet; the first `polylocal start` makes one")
-    sys.stdout.write(path.read_text())
+    show.page(path.read_text())
 
 
 def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOption = False) -> None:
@@ -137,10 +136,11 @@ def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOptio
         show.as_json([finding.as_dict() for finding in findings])
     else:
         for finding in findings:
-            mark = Text({"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state], style=_COLOUR[finding.state])
-            show.out.print(mark.append(f"  {finding.subject}: {finding.message}", style="default"), soft_wrap=True)
+            mark = {"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state]
+            words = show.text(f"  {finding.subject}: {finding.message}", "default")
+            show.line(show.joined(show.text(mark, _COLOUR[finding.state]), words))
             if finding.fix:
-                show.out.print(f"      {finding.fix}", soft_wrap=True)
+                show.line(f"      {finding.fix}")
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 
@@ -158,7 +158,7 @@ def add_user(
     store = _store(home)
     try:
         made = store.users.add(name, is_superuser=admin, password=password, email=email)
-        sys.stdout.write(store.users.new_token(made) + "\n")
+        show.line(store.users.new_token(made))
     finally:
         store.close()
 
@@ -183,7 +183,7 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
     """Print a further token of a user; those before it stay good."""
     store = _store(home)
     try:
-        sys.stdout.write(store.users.new_token(store.users.get(name)) + "\n")
+        show.line(store.users.new_token(store.users.get(name)))
     finally:
         store.close()
 
@@ -199,9 +199,9 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption
         count, is_in_file = daemon.revoke(store.users, user, home_folder(home))
     finally:
         store.close()
-    show.out.print(f"{count} tokens of {name} are good no more")
+    show.line(f"{count} tokens of {name} are good no more")
     if is_in_file:
-        show.out.print(f"A new one is in {home_folder(home).token}", soft_wrap=True)
+        show.line(f"A new one is in {home_folder(home).token}")
 
 
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-
-from rich.text import Text
 
 from polylocal.cli import groups, show
 from polylocal.client import Client, Json, RunReference
@@ -30,10 +27,10 @@ def follow(api: Client, run: RunReference) -> Json:
 
 def summary(api: Client, run: RunReference, found: Json) -> None:
     """The end of a run: history with durations, and where its outputs lie."""
-    show.out.print()
+    show.line()
     show.history(api.statuses(run))
     if found.get("outputs_path"):
-        show.out.print(Text(f"Outputs: {found['outputs_path']}", style="bold"))
+        show.line(f"Outputs: {found['outputs_path']}", "bold")
 
 
 def exit_code(found: Json) -> int:
@@ -74,7 +71,7 @@ def _follow_build(api: Client, build: RunReference, found: Json) -> None:
     show.say(f"{build}: building the image", "bold")
     _copy_log(api, build)
     after = api.run(build)
-    show.say(Text(f"{build}: ").append_text(show.status(after["last_status"])))
+    show.say(show.joined(f"{build}: ", show.status(after["last_status"])))
 
 
 def _copy_log(api: Client, run: RunReference) -> None:
@@ -82,9 +79,7 @@ def _copy_log(api: Client, run: RunReference) -> None:
     last = b"\n"
     with api.logs(run, follow=True) as chunks:
         for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            show.log_bytes(chunk)
             last = chunk[-1:] or last
     if last != b"\n":
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        show.log_bytes(b"\n")

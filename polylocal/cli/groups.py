@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Group as Lines
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, connected, run_of
@@ -45,16 +40,19 @@ def results(
         if found_at.kind != "group":
             raise InvalidInput([f"{found_at} is no group"])
         if csv:
-            sys.stdout.write(api.group_table(found_at, metric, minimize))
+            show.as_csv(api.group_table(found_at, metric, minimize))
             return
         found = api.group_results(found_at, metric, minimize)
     if json:
         show.as_json(found)
         return
-    show.out.print(_table(found["results"], found["metric"]) if found["results"] else "No experiments yet.")
+    if found["results"]:
+        show.put(_table(found["results"], found["metric"]))
+    else:
+        show.line("No experiments yet.")
     if found["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
-        show.out.print(Text(f"How far each param decides {found['metric']}: {shares}", style="dim"))
+        show.line(f"How far each param decides {found['metric']}: {shares}", "dim")
 
 
 def follow(api: Client, group: RunReference) -> Json:
@@ -63,13 +61,13 @@ def follow(api: Client, group: RunReference) -> Json:
 
 
 def _live(api: Client, group: RunReference) -> Json:
-    with Live(console=show.err, refresh_per_second=4) as screen:
+    with show.live() as screen:
         while True:
             found = api.run(group)  # asked first: what ended before is in the table
             results = api.group_results(group, None, False)
             over = is_done(found["last_status"])
             rows = results["results"] if over else _of_interest(results["results"])
-            screen.update(Lines(_table(rows, results["metric"]), _summary(found, results["results"])))
+            screen.update(show.stacked(_table(rows, results["metric"]), _summary(found, results["results"])))
             if over:
                 return found
             time.sleep(PAUSE_S)
@@ -82,8 +80,8 @@ def _line_by_line(api: Client, group: RunReference) -> Json:
         for item in sorted(api.group_results(group, None, False)["results"], key=lambda row: int(row["id"])):
             if is_done(item["status"]) and item["id"] not in told:
                 told.add(item["id"])
-                line = Text(f"experiment/{item['id']} ").append_text(show.status(item["status"]))
-                show.say(line.append(f"  {_told(item['params'])}  {_told(item['metrics'])}".rstrip()))
+                words = f"  {_told(item['params'])}  {_told(item['metrics'])}".rstrip()
+                show.say(show.joined(f"experiment/{item['id']} ", show.status(item["status"]), words))
         if is_done(found["last_status"]):
             return found
         time.sleep(PAUSE_S)
@@ -96,7 +94,7 @@ def _of_interest(rows: Sequence[Json]) -> list[Json]:
     return [*running, *done][:_SHOWN]
 
 
-def _summary(found: Json, rows: Sequence[Json]) -> Text:
+def _summary(found: Json, rows: Sequence[Json]) -> show.Words:
     words = ("succeeded", "failed", "stopped", "running", "pending")
     counts = [f"{found[f'num_{word}_experiments']} {word}" for word in words if found[f"num_{word}_experiments"]]
     best = found["best_experiment"]
@@ -105,7 +103,7 @@ def _summary(found: Json, rows: Sequence[Json]) -> Text:
         parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({_told(best['params'])})")
     if left := _left(found, rows):
         parts.append(f"about {left} left")
-    return Text(" · ".join(parts), style="bold")
+    return show.text(" · ".join(parts), "bold")
 
 
 def _left(found: Json, rows: Sequence[Json]) -> str:
@@ -119,18 +117,16 @@ def _left(found: Json, rows: Sequence[Json]) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60:02} s"
 
 
-def _table(rows: Sequence[Json], metric: str | None) -> Table:
+def _table(rows: Sequence[Json], metric: str | None) -> show.Grid:
     params = list(dict.fromkeys(name for row in rows for name in row["params"]))
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     metrics.sort(key=lambda name: name != metric)  # the one that counts comes first
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("EXPERIMENT", "STATUS", "TOOK", *params, *metrics):
-        made.add_column(column, no_wrap=True)
+    shown: list[list[show.Cell]] = []
     for row in rows:
         took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
         values = [*(row["params"].get(name) for name in params), *(row["metrics"].get(name) for name in metrics)]
-        made.add_row(f"experiment/{row['id']}", show.status(row["status"]), took, *map(_value, values))
-    return made
+        shown.append([f"experiment/{row['id']}", show.status(row["status"]), took, *map(_value, values)])
+    return show.grid(["EXPERIMENT", "STATUS", "TOOK", *params, *metrics], shown)
 
 
 def _told(values: Mapping[str, object]) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
@@ -60,7 +59,7 @@ def create_platform(
     with _client(home) as (_, api):
         made = api.create_platform({key: value for key, value in values.items() if value is not None})
         api.create_repository({"platform_id": made["id"], "name": "main"})
-    show.out.print(f"Platform {name} made, with the repository {name}/main")
+    show.line(f"Platform {name} made, with the repository {name}/main")
 
 
 @platforms.command("ls")
@@ -71,7 +70,7 @@ def list_platforms(home: HomeOption = None, json: JsonOption = False) -> None:
     if json:
         show.as_json(found)
         return
-    rows: list[list[str | Text | None]] = [
+    rows: list[list[show.Cell]] = [
         [item["name"], item["owner"]["uname"], ", ".join(found["name"] for found in item["repositories"])]
         for item in found
     ]
@@ -94,7 +93,7 @@ def create_repository(
     with _client(home) as (_, api):
         found = api.platform(platform)
         api.create_repository({"platform_id": found["id"], "name": own, "publish_without_qa": not qa})
-    show.out.print(f"Repository {platform}/{own} made")
+    show.line(f"Repository {platform}/{own} made")
 
 
 @repositories.command("add")
@@ -103,7 +102,7 @@ def add_project(name: RepositoryArgument, project: ProjectArgument, home: HomeOp
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.add_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    show.out.print(f"{owner}/{named} may publish into {name}")
+    show.line(f"{owner}/{named} may publish into {name}")
 
 
 @repositories.command("remove")
@@ -112,7 +111,7 @@ def remove_project(name: RepositoryArgument, project: ProjectArgument, home: Hom
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.remove_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    show.out.print(f"{owner}/{named} is not in {name} any more")
+    show.line(f"{owner}/{named} is not in {name} any more")
 
 
 @repositories.command()
@@ -120,7 +119,7 @@ def lock(name: RepositoryArgument, home: HomeOption = None) -> None:
     """Hold whatever is to be published there."""
     with _client(home) as (_, api):
         api.lock(api.repository(name)["id"])
-    show.out.print(f"{name} is locked: what is published waits")
+    show.line(f"{name} is locked: what is published waits")
 
 
 @repositories.command()
@@ -128,7 +127,7 @@ def unlock(name: RepositoryArgument, home: HomeOption = None) -> None:
     """Go on."""
     with _client(home) as (_, api):
         api.unlock(api.repository(name)["id"])
-    show.out.print(f"{name} is unlocked")
+    show.line(f"{name} is unlocked")
 
 
 # -- build lists -----------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
         if not quiet:
             written = api.log(number, offset)
             offset += len(written)
-            typer.echo(written, nl=False)
+            show.log_bytes(written)
         if found["status"] not in (*_BUSY, BuildStatus.PUBLISHING) or _is_held(found):
             return found
         time.sleep(_LOOK_S)
@@ -256,7 +255,7 @@ def ls(
     if json:
         show.as_json(found)
         return
-    rows: list[list[str | Text | None]] = [[str(item["id"]), item["name"], _status(item["status"])] for item in found]
+    rows: list[list[show.Cell]] = [[str(item["id"]), item["name"], _status(item["status"])] for item in found]
     show.table(["BUILD LIST", "PROJECT", "STATUS"], rows, empty="No build lists yet.")
 
 
@@ -273,13 +272,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it is done.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """What a build has written."""
+    """What a build has written, byte for byte: also bytes that steer the terminal."""
     with _client(home) as (_, api):
         api.build_list(number)  # whether there is one
         if follow:
             _follow(api, number)
         else:
-            typer.echo(api.log(number), nl=False)
+            show.log_bytes(api.log(number))
 
 
 @app.command()
@@ -308,12 +307,12 @@ def make_container(number: NumberArgument, home: HomeOption = None) -> None:
 
 def _act(number: int, action: str, home: Path | None) -> None:
     with _client(home) as (_, api):
-        show.out.print(f"{number}: {api.act(number, action)}")
+        show.line(f"{number}: {api.act(number, action)}")
 
 
-def _status(code: int) -> Text:
+def _status(code: int) -> show.Cell:
     words = WORDS[BuildStatus(code)]
-    return Text(words, style=_COLOURS.get(BuildStatus(code), "yellow" if code in _BUSY else "red" if code else ""))
+    return show.text(words, style=_COLOURS.get(BuildStatus(code), "yellow" if code in _BUSY else "red" if code else ""))
 
 
 def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:

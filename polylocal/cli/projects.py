@@ -35,7 +35,7 @@ def create(
     if json:
         show.as_json(made)
     else:
-        show.out.print(f"Project {made['user']}/{made['name']} made")
+        show.line(f"Project {made['user']}/{made['name']} made")
 
 
 @app.command("ls")
@@ -67,7 +67,7 @@ def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption =
     show.fields(
         [
             ("project", f"{found['user']}/{found['name']}"),
-            ("description", found["description"]),
+            ("description", show.text(found["description"] or "", has_lines=True)),
             ("tags", ", ".join(found["tags"] or [])),
             ("public", "yes" if found["is_public"] else "no"),
             ("code", "uploaded" if found["has_code"] else "none yet"),
@@ -97,7 +97,7 @@ def update(
     with connected(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         changed = api.update_project(owner, named, {k: v for k, v in values.items() if v is not None})
-    show.out.print(f"Project {changed['user']}/{changed['name']} changed")
+    show.line(f"Project {changed['user']}/{changed['name']} changed")
 
 
 @app.command("rm")
@@ -110,10 +110,10 @@ def remove(
     with connected(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         if not yes:
-            typer.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
+            show.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
         frees = api.disk_of_project(owner, named)["size_bytes"]
         api.delete_project(owner, named)
-    show.out.print(f"Project {owner}/{named} deleted, which frees {show.size(frees)}")
+    show.line(f"Project {owner}/{named} deleted, which frees {show.size(frees)}")
 
 
 def upload(

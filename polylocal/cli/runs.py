@@ -135,7 +135,7 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
         [
             ("run", found["unique_name"]),
             ("name", found["name"]),
-            ("description", found["description"]),
+            ("description", show.text(found["description"] or "", has_lines=True)),
             ("tags", ", ".join(found["tags"] or [])),
             ("status", show.status(found["last_status"])),
             ("message", more["message"]),
@@ -152,9 +152,9 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("experiments", _experiments(found)),
             ("best", _best(found)),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
-            ("command", _command(found)),
+            ("command", show.text(_command(found), has_lines=True)),
             ("outputs", found.get("outputs_path")),
-            ("dockerfile", (found.get("dockerfile") or "").strip()),
+            ("dockerfile", show.text((found.get("dockerfile") or "").strip(), has_lines=True)),
             *(("warning", warning) for warning in found["warnings"]),
         ]
     )
@@ -166,15 +166,17 @@ def logs(
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="The time before each line.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Print the log of a run, byte for byte."""
+    """Print the log of a run, byte for byte.
+
+    That includes bytes that steer the terminal, as colours do. In all else that polylocal prints they are written out.
+    """
     with connected(home) as api:
         found = run_of(api, run)
         if found.kind == Kind.GROUP:
             raise InvalidInput([f"{found} has no log of its own, its experiments have: polylocal show {found}"])
         with api.logs(found, follow=follow, timestamps=timestamps) as chunks:
             for chunk in chunks:
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
+                show.log_bytes(chunk)
 
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -234,7 +236,7 @@ def remove(
             found = run_of(api, text)
             frees = api.disk_of_run(found)["size_bytes"]
             api.delete(found)
-            show.out.print(f"{found} deleted, which frees {show.size(frees)}")
+            show.line(f"{found} deleted, which frees {show.size(frees)}")
 
 
 def outputs(
@@ -249,13 +251,13 @@ def outputs(
         if folder is None:
             raise InvalidInput([f"{found} keeps no outputs"])
         if to is None:
-            show.out.print(folder, soft_wrap=True)
+            show.line(folder)
             return
         try:
             n_bytes = api.download_outputs(found, to)
         except OSError as error:
             raise InvalidInput([f"{to} can't be written: {error.strerror}"]) from error
-    show.out.print(f"{to}: {show.size(n_bytes)}")
+    show.line(f"{to}: {show.size(n_bytes)}")
 
 
 def _experiments(found: Json) -> str | None:
@@ -283,7 +285,7 @@ def _command(found: Json) -> str:
 def stop_run(api: Client, text: str) -> None:
     found = run_of(api, text)
     api.stop(found)
-    show.out.print(f"{found} is being stopped")
+    show.line(f"{found} is being stopped")
 
 
 def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bool = False) -> None:
@@ -293,14 +295,14 @@ def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bo
     if not folder.is_dir():
         raise InvalidInput([f"there is no folder {folder}"])
     with tempfile.TemporaryFile() as archive:
-        with show.err.status("Packing the code …"):
+        with show.working("Packing the code …"):
             count, n_bytes = packing.pack(folder, archive)
         packed = archive.tell()
         if packed > WARN_UPLOAD_MIB * 2**20:
             hint = f"{show.size(packed)} is much for code; name what need not go in {packing.IGNORE_FILE}"
             show.say(hint, "yellow")
         archive.seek(0)
-        with show.err.status(f"Uploading {show.size(packed)} …"):
+        with show.working(f"Uploading {show.size(packed)} …"):
             api.upload(owner, project, archive)
     if not quiet:
         show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
@@ -329,7 +331,7 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
         api.project(owner, name)
     except NotFound:
         wanted = create or (
-            sys.stdin.isatty() and typer.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
+            sys.stdin.isatty() and show.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
         )
         if not wanted:
             raise SetupError(f"there is no project {owner}/{name}; add --create to make it") from None
@@ -373,7 +375,8 @@ def _follow(api: Client, run: RunReference) -> int:
     try:
         found = following.follow(api, run)
     except KeyboardInterrupt:
-        show.say(f"\n{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
+        show.say("")
+        show.say(f"{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
         return 130
     following.summary(api, run, found)
     return following.exit_code(found)
@@ -432,7 +435,7 @@ def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> No
             shown = threading.Thread(target=_follow, args=(api, run), daemon=True)
             shown.start()
         except InvalidInput as error:  # saved in the middle of a change: the next one mends it
-            show.say(f"polylocal: {error}", "red")
+            show.complain(f"polylocal: {error}")
         try:
             changed = next(watch(folder, watch_filter=matters, stop_event=leave), None)
         except KeyboardInterrupt:

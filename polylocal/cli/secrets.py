@@ -34,7 +34,7 @@ def set_values(
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
     Vault(folder.secrets).write(user, name, values, identity=_identity(folder, user))
-    show.out.print(f"Secret {name} of {user} holds {', '.join(values)}")
+    show.line(f"Secret {name} of {user} holds {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
         show.say(f"{', '.join(short)}: shorter than {LEAST_HIDDEN} characters, and not hidden in logs", "yellow")
 
@@ -55,7 +55,7 @@ def list_secrets(user: UserOption = "root", home: HomeOption = None, json: JsonO
 def remove(name: NameArgument, user: UserOption = "root", home: HomeOption = None) -> None:
     """Forget a secret. Runs that have begun keep what they got."""
     Vault(home_folder(home).secrets).remove(user, name)
-    show.out.print(f"Secret {name} of {user} is gone")
+    show.line(f"Secret {name} of {user} is gone")
 
 
 def _identity(folder: Home, user: str) -> str | None:
@@ -75,7 +75,7 @@ def _identity(folder: Home, user: str) -> str | None:
 
 def _values(variables: list[str]) -> list[str]:
     if sys.stdin.isatty():
-        return [typer.prompt(variable, hide_input=True) for variable in variables]
+        return [show.ask_hidden(variable) for variable in variables]
     text = sys.stdin.read()
     if len(variables) == 1:
         return [text.removesuffix("\n")]  # it may have several lines

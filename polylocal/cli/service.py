@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +32,7 @@ def install(
     folder = home_folder(home)
     wanted = service.Service(folder, environment=service.kept(os.environ))
     if only_print:
-        sys.stdout.write(found.render(wanted))
+        show.page(found.render(wanted))
         return
     here = occupancy.running(folder)
     if here and found.would_start_another():
@@ -56,13 +55,13 @@ def status() -> None:
     """Say whether the service is installed, and whether it runs."""
     from polylocal import service
 
-    show.out.print(service.manager(os.environ).status(), soft_wrap=True)
+    show.line(service.manager(os.environ).status())
 
 
 def _tell(done: service.Done) -> None:
     for line in done.lines:
-        show.out.print(line, soft_wrap=True)
+        show.line(line)
     if done.to_type:
-        show.out.print("Now type:")
+        show.line("Now type:")
         for line in done.to_type:
-            show.out.print(f"  {line}", soft_wrap=True)
+            show.line(f"  {line}")

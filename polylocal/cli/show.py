@@ -1,21 +1,53 @@
-"""How things look on a screen: tables and colours for people, JSON for programs."""
+"""How things look on a screen: tables and colours for people, JSON for programs.
+
+All that commands print goes through here, since names, messages and error texts are those of others: what would steer
+a terminal is written out (`polylocal.visible`), markup, emoji codes and links in them mean nothing.
+`tests/cli/test_hostile_texts.py` holds the commands to it.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
 
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+from polylocal import visible
+
+
+class Screen(Console):
+    """A console on which no text steers the terminal, whatever it was made from. Styles are the console's own."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(visible.lines(segment.text), segment.style)
+
+
+out = Screen()
+err = Screen(stderr=True)
 
 Json = dict[str, Any]
+Words = Text
+Grid = Table
+Cell = str | Text | None
 
 COLOURS = {
     "succeeded": "green",
@@ -29,61 +61,202 @@ COLOURS = {
 }
 
 
+# -- texts -----------------------------------------------------------------------------------------------------------
+
+
+def text(value: str, style: str = "", *, has_lines: bool = False) -> Text:
+    """A text of anybody's. `has_lines`: its line ends are shown as such."""
+    return Text(visible.lines(value) if has_lines else visible.one_line(value), style=style)
+
+
+def joined(*parts: str | Text, style: str = "") -> Text:
+    made = Text(style=style)
+    for part in parts:
+        made.append_text(part if isinstance(part, Text) else text(part))
+    return made
+
+
+# -- printed ---------------------------------------------------------------------------------------------------------
+
+
+def line(value: str | Text = "", style: str = "") -> None:
+    """A line of what a command puts out. Never wrapped: long paths stay whole."""
+    out.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
+
+
+def say(value: str | Text, style: str = "") -> None:
+    """A line for people, beside what a command puts out."""
+    err.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """An error. Its further lines are indented."""
+    err.print(Text(visible.message(message), style="red"), soft_wrap=True)
+
+
+def page(value: str) -> None:
+    """A text of several lines, as it is but for what steers a terminal: for programs, too."""
+    _write(visible.lines(value))
+
+
 def as_json(value: object) -> None:
-    """Unstyled and unwrapped, whatever the terminal."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    """Unstyled and unwrapped, whatever the terminal. JSON escapes all that is not ASCII, but for one character."""
+    _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
-def say(text: str | Text, style: str = "") -> None:
-    """A line for people, beside what a command puts out. Never wrapped: long paths stay whole."""
-    err.print(Text(text, style=style) if isinstance(text, str) else text, soft_wrap=True)
+def as_csv(table: str) -> None:
+    """A table for other programs. Each record stays one line."""
+    made = io.StringIO()
+    records = csv.reader(io.StringIO(table, newline=""))
+    csv.writer(made, lineterminator="\n").writerows([visible.one_line(cell) for cell in record] for record in records)
+    _write(made.getvalue())
+
+
+def log_bytes(data: bytes) -> None:
+    """What a run wrote, byte for byte: the one thing that is never changed."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def confirm(question: str, *, default: bool | None = None, abort: bool = False) -> bool:
+    return typer.confirm(visible.one_line(question), default=default, abort=abort)
+
+
+def ask_hidden(name: str) -> str:
+    answer: str = typer.prompt(visible.one_line(name), hide_input=True)
+    return answer
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Says that something goes on for as long as the block lasts; on a terminal only."""
+    return err.status(text(what))
+
+
+def live() -> Live:
+    return Live(console=err, refresh_per_second=4)
+
+
+def stacked(*parts: RenderableType) -> Group:
+    return Group(*parts)
+
+
+def put(renderable: RenderableType) -> None:
+    """A table of `grid`."""
+    out.print(renderable)
+
+
+def _write(value: str) -> None:
+    sys.stdout.write(value)
+
+
+# -- the program as a whole ------------------------------------------------------------------------------------------
+
+
+class _Guarded:
+    """A stream on which others' texts do no harm either where something else than this module writes them: a library,
+    a warning, a thread that dies. What rich makes of them is looked at before, and goes to the stream itself."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
+
+    def write(self, value: str) -> int:
+        self.rich_proxied_file.write(visible.stream(value))
+        return len(value)
+
+    def writelines(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.write(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """The standard streams, for as long as the program runs."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Guarded(before[0]), _Guarded(before[1])
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def wrong_usage(error: Any) -> None:
+    """What typer says of a command line that it can't read: names of files come into it by the shell's `*`."""
+    from typer import rich_utils
+
+    words = visible.message(error.format_message())
+    error.format_message = lambda: words
+    rich_utils.rich_format_error(error)
+
+
+def bug() -> None:
+    """The traceback of the exception that is handled, indented: its message may have lines that look like ours."""
+    sys.stderr.write(visible.message(traceback.format_exc().rstrip("\n")) + "\n")
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def status(word: str) -> Text:
-    return Text(word, style=COLOURS.get(word, ""))
+    return text(word, style=COLOURS.get(word, ""))
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str | Text | None]], *, empty: str, one_line: bool = False
-) -> None:
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    """A table whose cells are never folded."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(text(column), no_wrap=True)
+    for row in rows:
+        made.add_row(*map(_cell, row))
+    return made
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, one_line: bool = False) -> None:
     """Columns that are empty in every row are left out; `one_line`: the last one is cut rather than folded."""
     if not rows:
-        out.print(empty)
+        line(empty)
         return
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number in shown:
         is_last = number == len(columns) - 1
-        made.add_column(columns[number], no_wrap=one_line or not is_last, overflow="fold")
+        made.add_column(text(columns[number]), no_wrap=one_line or not is_last, overflow="fold")
+    rows = [[_cell(cell) for cell in row] for row in rows]
     room = _room_of_the_last(columns, rows, shown) if one_line else None
     for row in rows:
-        cells = [cell if isinstance(cell, Text) else Text(cell or "") for cell in (row[number] for number in shown)]
+        cells = [_cell(row[number]) for number in shown]
         if room is not None:
             cells[-1].truncate(room, overflow="ellipsis")
         made.add_row(*cells)
     out.print(made)
 
 
-def _room_of_the_last(columns: Sequence[str], rows: Sequence[Sequence[str | Text | None]], shown: Sequence[int]) -> int:
+def _cell(value: Cell) -> Text:
+    return value.copy() if isinstance(value, Text) else text(value or "")
+
+
+def _room_of_the_last(columns: Sequence[str], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> int:
     """What the others leave of the screen: rich would take from every column what the last one lacks."""
     widths = [max(len(columns[n]), *(len(row[n] or "") for row in rows)) for n in shown[:-1]]
     return max(10, out.width - sum(widths) - 2 * len(widths))
 
 
-def fields(pairs: Sequence[tuple[str, str | Text | None]]) -> None:
+def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
     """Name and value, one pair a line; what has no value is left out."""
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in pairs:
         if value:
-            made.add_row(name, value if isinstance(value, Text) else Text(value))
+            made.add_row(text(name), _cell(value))
     out.print(made)
 
 
 def history(statuses: Sequence[Json]) -> None:
     """The status history with how long each lasted."""
-    rows: list[list[str | Text | None]] = []
+    rows: list[list[Cell]] = []
     for entry, following in zip(statuses, [*statuses[1:], None], strict=True):
         lasted = duration(entry["created_at"], following["created_at"]) if following else ""
         rows.append([status(entry["status"]), local_time(entry["created_at"]), lasted, entry["message"]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, connected
@@ -30,7 +29,7 @@ def gc(
         return
     logs = [item for item in found["results"] if item["kind"] == "log" and not item["goes"]]
     listed = [item for item in found["results"] if every or item not in logs]
-    rows: list[list[str | Text | None]] = [
+    rows: list[list[show.Cell]] = [
         [
             ("would go" if dry_run else "removed") if item["goes"] else "stays",
             item["kind"],
@@ -44,6 +43,6 @@ def gc(
     show.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
     if logs and not every:
         taken = show.size(sum(item["size_bytes"] for item in logs))
-        show.out.print(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
+        show.line(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
     verb = "would be freed" if dry_run else "freed"
-    show.out.print(f"{show.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")
+    show.line(f"{show.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")

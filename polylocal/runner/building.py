@@ -75,19 +75,19 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
                 # it was made, and the daemon ended before it could say so
                 tools.store.built_images.complete(run, found)
                 return BuildResult(found)
-            writer.line("polylocal: the daemon was restarted, building again")
+            writer.say("polylocal: the daemon was restarted, building again")
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, tools)
         except NotFound as error:
-            writer.line(str(error))
+            writer.say(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
         chosen = patiently(lambda: _with_images(run, recipe, tools, writer, cancel))
         if cancel.called:
             return None
         if chosen.problem:
-            writer.line(chosen.problem)
+            writer.say(chosen.problem)
             return BuildResult(None, chosen.problem)
         store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
         result = _made(run, recipe, chosen, secrets, tools, writer, cancel, patiently)
@@ -107,7 +107,7 @@ def _made(
     """By the engine, once more if it ends meanwhile."""
 
     def again() -> None:
-        writer.line("polylocal: the engine went away in the middle of the build, building again")
+        writer.say("polylocal: the engine went away in the middle of the build, building again")
 
     def note(image_id: str) -> None:
         tools.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)

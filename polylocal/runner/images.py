@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from polylocal import addresses
+from polylocal import addresses, visible
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.polyaxonfile import is_image_id
 from polylocal.runner import references
@@ -52,7 +52,7 @@ def choose(run: Run, name: str, tools: Tools, say: Say, cancel: Cancel) -> Chose
     if not user.is_superuser and registry != references.HUB and (problem := unreachable(name, [registry])):
         return Chosen(problem=problem)
     try:
-        say(f"Pulling {name}")
+        say(visible.one_line(f"Pulling {name}"))
         tools.engine.pull(name, say, cancel, anew=found is not None)
     except (EngineError, EngineUnreachable) as error:
         if cancel.called:
@@ -106,7 +106,7 @@ def _fallback(run: Run, name: str, error: Exception, user: User, tools: Tools, s
     if not chosen.image:
         return Chosen(problem=f"{name} is not on this machine and could not be pulled: {error}")
     message = f"{name} could not be pulled ({error}); using the local {fallback} instead"
-    say(message)
+    say(visible.message(message))
     tools.store.runs.note(run, message, {"image": name, "used": fallback})
     return chosen
 

@@ -145,3 +145,22 @@ def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys
     messages = [json.loads(line)["message"] for line in settings.folders.daemon_log.read_text().splitlines()]
     assert messages == ["before", "after"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_others_named_steers_no_terminal(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither on the screen nor when somebody looks at the file."""
+    journal.configure(settings)
+    name = "\x1b]52;c;x\x07\x9b31m\x7f\u202e\n2026-01-01 INFO forged"
+    try:
+        raise ValueError(name)
+    except ValueError:
+        log.exception("run=job/1: %s", name)
+    text = settings.folders.daemon_log.read_text()
+    (found,) = lines(settings)
+    assert found["message"] == f"run=job/1: {name}"
+    screen = capsys.readouterr().err
+    for shown in (text, screen):
+        assert not set(shown) & set("\x1b\x07\x9b\x7f\u202e")
+    assert text.count("\n") == 1
+    assert not [line for line in screen.splitlines()[1:] if not line.startswith("    ")]
+    assert r"\x1b]52;c;x\x07\x9b31m\x7f\u202e" in screen

@@ -372,3 +372,18 @@ def test_memory_stays_flat_for_a_long_log(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 20 << 20
+
+
+def test_sentences_of_our_own_steer_no_terminal_and_look_like_no_line_of_the_run(tmp_path: Path) -> None:
+    """They name images, files and what the engine says; the run's own bytes beside them stay as they are."""
+    path = tmp_path / "run.log"
+    with LogWriter(path) as writer:
+        writer.append(b"\x1b[31mred\n")
+        writer.line("Step 1/2 : \x1b[1mof a build\x1b[0m")
+        writer.say("there is no image \x1b]52;c;x\x07\nfaked")
+        writer.mark("file \x9b31m\u202e\nfaked is left out")
+    assert path.read_bytes() == (
+        b"\x1b[31mred\nStep 1/2 : \x1b[1mof a build\x1b[0m\n"
+        b"there is no image \\x1b]52;c;x\\x07\n    faked\n"
+        b"polylocal: file \\x9b31m\\u202e\\nfaked is left out\n"
+    )

@@ -347,3 +347,7 @@ class TestScript:
 def _run(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", module.__file__, *arguments]
     return subprocess.run(command, env={"HOME": str(home), **environ}, capture_output=True, text=True, timeout=20)
+
+
+def test_what_the_script_prints_steers_no_terminal() -> None:
+    assert module._spelled("Docker \x1b]52;c;x\x07\n\u202e\udc9b é") == r"Docker \x1b]52;c;x\x07\n\u202e\udc9b é"

@@ -74,10 +74,10 @@ class Report:
 def main(argv: Sequence[str]) -> int:
     report = probe(argv[0] if argv else None)
     if report.found:
-        print(f"engine: {_describe(report.found)}", file=sys.stderr)
-        print(report.found.url)
+        print(_spelled(f"engine: {_describe(report.found)}"), file=sys.stderr)
+        print(_spelled(report.found.url))
     else:
-        print(report.problem, file=sys.stderr)
+        print(_spelled(report.problem), file=sys.stderr)
     return report.exit_code
 
 
@@ -251,6 +251,11 @@ def _user() -> str:
 
 def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
+
+
+def _spelled(text: str) -> str:
+    """What `polylocal.visible` does: the engine's words and settings of others steer no terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _describe(attempt: Attempt) -> str:

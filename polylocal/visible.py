@@ -1,0 +1,76 @@
+"""Texts of others as they may be shown: what would steer a terminal, or show other words than there are, is spelled.
+
+Names, messages and error texts come from other users, from programs in containers and from the engine. A terminal obeys
+some of their characters. None is left out, since a reader must see that something is there: ESC becomes `\\x1b`. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+# of the invisible "format" characters, those that scripts need within words: joiners, and signs that enclose digits
+_NEEDED = frozenset(
+    "\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+)
+# controls (C0, DEL, C1), surrogates without a partner, separators of lines and paragraphs, formats (bidi, zero-width)
+_HIDDEN = frozenset(("Cc", "Cs", "Zl", "Zp", "Cf"))
+_SPELLED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_TAB = 8
+
+
+def one_line(text: str) -> str:
+    """For a cell, a name, a sentence: line ends and tabs are written out as well, or they would forge another row."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_spelled, text))
+
+
+def lines(text: str) -> str:
+    """For a text of several lines: its line ends stay, its tabs become spaces."""
+    return "\n".join(map(one_line, text.replace("\r\n", "\n").expandtabs(_TAB).split("\n")))
+
+
+def stream(text: str) -> str:
+    """For what is written in pieces, by whomever: as `lines`, with tabs, which the shells' completion is made of."""
+    return "\t".join(lines(part) for part in text.split("\t"))
+
+
+def message(text: str) -> str:
+    """For an error: further lines are indented, so that none looks like one of ours."""
+    return lines(text).replace("\n", "\n    ")
+
+
+def in_json(text: str) -> str:
+    """JSON in which characters outside of ASCII are as they are: the same value, without what steers a terminal.
+
+    JSON itself escapes controls below 0x20 within strings; those that are left are its own line ends.
+    """
+    return text if text.isascii() and "\x7f" not in text else _BEYOND.sub(_escaped, text)
+
+
+_BEYOND = re.compile(r"[\x7f-\x9f\xad\u0600-\U0010ffff]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if not _is_hidden(character):
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+@lru_cache(4096)
+def _spelled(character: str) -> str:
+    if character in _SPELLED:
+        return _SPELLED[character]
+    if not _is_hidden(character):
+        return character
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+@lru_cache(4096)
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN and character not in _NEEDED
