@@ -1,0 +1,277 @@
+"""Network addresses: whether a host name or an address leads to this machine or only to its own network segment.
+
+A connection that the daemon opens for a user reaches services that trust this machine: its loopback, the containers of
+other users, the metadata service of a cloud. `check` resolves a host once and refuses such addresses; callers connect
+to the addresses that it returns, so that a second look-up can give no other answer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+import re
+import socket
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from polylocal.errors import InvalidInput
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[[str], list[str]]
+
+_MOST_NAME = 253  # characters of a host name (RFC 1035)
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+# `inet_aton` also takes fewer than four parts, octal and hexadecimal ones
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
+_LOCAL_NAMES = frozenset(
+    {
+        "localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "ip6-loopback",
+        "host.docker.internal",
+        "gateway.docker.internal",
+        "host.containers.internal",
+    }
+)
+_NEVER = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # "this host on this network"; Linux connects 0.0.0.0 to loopback
+            "240.0.0.0/4",  # reserved, and the broadcast address
+            "100.100.100.200/32",  # metadata services of clouds that are not link-local
+            "192.0.0.192/32",
+            "168.63.129.16/32",
+            "fd00:ec2::254/128",
+            "fd20:ce::254/128",
+        ),
+    )
+)
+# IPv6 networks whose addresses hold an IPv4 address, and how many bits stand behind it
+_HOLDS_V4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
+    (ipaddress.IPv6Network(network), shift)
+    for network, shift in (
+        ("::/96", 0),  # IPv4-compatible
+        ("::ffff:0:0/96", 0),  # IPv4-mapped
+        ("::ffff:0:0:0/96", 0),  # IPv4-translated (SIIT)
+        ("64:ff9b::/96", 0),  # NAT64
+        ("64:ff9b:1::/48", 0),  # NAT64 with a local prefix
+        ("2002::/16", 80),  # 6to4
+    )
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host that may be connected to.
+
+    `name` is in its one ASCII spelling: lower case, IDNA, without a dot at its end; IPv6 addresses without brackets.
+    `addresses` are those to connect to, in the resolver's order; empty only if the name is left to a proxy.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+
+    @property
+    def in_url(self) -> str:
+        """The name as it stands in a URL."""
+        return f"[{self.name}]" if ":" in self.name else self.name
+
+
+class LocalAddress(InvalidInput):
+    """A host that leads to this machine or to its network segment only."""
+
+
+class UnknownHost(InvalidInput):
+    """No host name, or one without an address."""
+
+
+def check(host: str, *, by_proxy: bool = False, resolve: Resolve | None = None) -> Host:
+    """Resolve a host and check all its addresses. Raises LocalAddress and UnknownHost, both with a whole sentence.
+
+    `host` is a name or an address in any spelling, also in brackets, without a port. `by_proxy`: a proxy opens the
+    connection and knows names that are unknown here; then `addresses` may be empty.
+    """
+    name = normalized(host)
+    literal = parsed(name)
+    if literal is not None:
+        if is_local(literal):
+            raise _refused(host, str(literal))
+        return Host(str(literal), (str(literal),))
+    if _is_local_name(name):
+        raise _refused(host, "this machine")
+    try:
+        found = list(dict.fromkeys((resolve or _resolve)(name)))
+    except (OSError, UnicodeError) as error:
+        if by_proxy:
+            return Host(name, ())
+        raise UnknownHost([f"The host `{_shown(host)}` is unknown: {error}."]) from error
+    for address in found:
+        known = parsed(address)
+        if known is None or is_local(known):
+            raise _refused(host, address)
+    if not found and not by_proxy:
+        raise UnknownHost([f"The host `{_shown(host)}` has no address."])
+    return Host(name, tuple(found))
+
+
+def normalized(host: str) -> str:
+    """The one spelling of a host. Raises UnknownHost for what is no host name and no address."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    # full-width digits and other dots mean the ASCII ones, as IDNA reads them
+    name = unicodedata.normalize("NFKC", bare).replace("\u3002", ".").lower()
+    name = name[:-1] if name.endswith(".") else name
+    if ":" in name:
+        try:
+            address = ipaddress.IPv6Address(name)
+        except ValueError as error:
+            raise _no_host(host) from error
+        return str(address)
+    if not name.isascii():
+        try:
+            name = name.encode("idna").decode("ascii")
+        except UnicodeError as error:
+            raise _no_host(host) from error
+    if len(name) > _MOST_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise _no_host(host)
+    return name
+
+
+def parsed(host: str) -> Address | None:
+    """The address that a host is, in any spelling that `getaddrinfo` takes without a look-up; None for a name."""
+    bare = host.strip("[]").partition("%")[0]
+    try:
+        return ipaddress.ip_address(bare)
+    except ValueError:
+        if not _NUMERIC.fullmatch(bare):
+            return None
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(bare))
+    except OSError:
+        return None
+
+
+def is_local(address: Address, networks: Iterable[Network] | None = None) -> bool:
+    """Whether an address leads to this machine, to a container on it, or nowhere beyond its network segment.
+
+    `networks`: those of the engine's bridges; None: as the system has them now.
+    """
+    bridges = tuple(bridge_networks() if networks is None else networks)
+    return any(_is_local(form, bridges) for form in _forms(address))
+
+
+def bridge_networks(system: Path = Path("/")) -> list[Network]:
+    """Networks of the bridges of this machine that lead to no other machine: the engine's, with its containers.
+
+    A bridge with a network card in it is a way to the LAN and is left out.
+    """
+    devices = system / "sys/class/net"
+    bridges = {folder.parent.name for folder in devices.glob("*/bridge")}
+    inner = {name for name in bridges if not any(devices.glob(f"{name}/brif/*/device"))}
+    return [network for device, network in _routes(system / "proc/net") if device in inner and network.prefixlen]
+
+
+def _is_local(address: Address, bridges: Iterable[Network]) -> bool:
+    if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+        return True
+    networks = (*_NEVER, *bridges)
+    return any(address.version == network.version and address in network for network in networks) or _is_own(address)
+
+
+def _forms(address: Address) -> Iterator[Address]:
+    """An address, and each IPv4 address that a gateway or the system may take it for."""
+    if isinstance(address, ipaddress.IPv4Address):
+        yield address
+        return
+    address = ipaddress.IPv6Address(int(address))  # without a zone
+    yield address
+    for network, shift in _HOLDS_V4:
+        if address in network:
+            yield ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
+    if address.teredo:
+        yield address.teredo[1]
+    if int(address) >> 32 & 0xFDFFFFFF == 0x5EFE:  # ISATAP, with both forms of its interface identifier
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _is_own(address: Address) -> bool:
+    """Whether an interface of this machine has the address: only such a one can be bound, or is its own way out."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))  # of a datagram socket: nothing is sent
+            own = str(probe.getsockname()[0])
+    except OSError:  # there is no way to it
+        own = ""
+    return own == str(address) or _can_bind(family, str(address))
+
+
+def _can_bind(family: int, address: str) -> bool:
+    if _binds_anything(family):
+        return False
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache
+def _binds_anything(family: int) -> bool:
+    """Whether the system lets programs bind addresses that it has not (`ip_nonlocal_bind`)."""
+    nobodys = "198.51.100.77" if family == socket.AF_INET else "2001:db8::77"  # for documentation only
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((nobodys, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _routes(folder: Path) -> Iterator[tuple[str, Network]]:
+    """(device, network) of each route of Linux; nothing elsewhere."""
+    for line in _lines(folder / "route")[1:]:
+        device, destination, *_, mask = line.split()[:8]
+        network, bits = (int.from_bytes(bytes.fromhex(word), "little") for word in (destination, mask))
+        yield device, ipaddress.IPv4Network((network, bits.bit_count()))
+    for line in _lines(folder / "ipv6_route"):
+        words = line.split()
+        yield words[-1], ipaddress.IPv6Network((int(words[0], 16), int(words[1], 16)))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # not Linux, or without IPv6
+        return []
+
+
+def _is_local_name(name: str) -> bool:
+    own = platform.node().lower().rstrip(".")
+    return name in _LOCAL_NAMES or name.endswith(".localhost") or name == own
+
+
+def _resolve(name: str) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+
+
+def _refused(host: str, leads_to: str) -> LocalAddress:
+    shown = _shown(host)
+    where = "" if leads_to == shown else f" ({leads_to})"
+    return LocalAddress(
+        [f"`{shown}`{where} is this machine or its own network segment. Only an admin may connect to that."]
+    )
+
+
+def _no_host(host: str) -> UnknownHost:
+    return UnknownHost([f"`{_shown(host)}` is no host name and no address."])
+
+
+def _shown(host: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in host[:100])
