@@ -146,7 +146,7 @@ _NOTEBOOK = (
     "The Project `{name}` is currently running a Notebook. You must stop it before uploading a new version of the code."
 )
 _REPO = "/api/v1/{user}/{project}/repo"
-_COMMIT = (Query("commit", "a commit instead of the newest"),)
+_COMMIT = (Query("commit", "a commit instead of the newest: a hash (at least 7 digits), a branch, a tag, or HEAD"),)
 
 ENDPOINTS = [
     Endpoint("PUT", f"{_REPO}/upload", upload, "Upload the code of a project", Access.WRITE, is_upload=True),

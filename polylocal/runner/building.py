@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polylocal.cancelling import Cancel
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
 from polylocal.polyaxonfile import Build, of_config
 from polylocal.runner import container, dockerfile
 from polylocal.runner.context import context
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel
+from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run

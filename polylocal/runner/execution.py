@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import clock
+from polylocal.cancelling import Cancel
 from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
-from polylocal.runner.engine.base import Cancel, ContainerState
+from polylocal.runner.engine.base import ContainerState
 from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
 from polylocal.runner.outcome import Ending, Outcome

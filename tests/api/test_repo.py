@@ -193,6 +193,21 @@ def test_a_download_of_what_is_not_there(commit: str, api: Caller, services: Ser
     assert (answer.status_code, answer.json()) == (404, {"detail": f"The project has no commit `{commit}`."})
 
 
+@pytest.mark.parametrize(
+    "commit",
+    [":/((x{1,9}){1,9}){1,9}", "HEAD^{/((x{1,9}){1,9}){1,9}}", "HEAD~1", "HEAD^", "@{-1}", "master^{tree}", "@"],
+)
+def test_revision_syntax_names_no_download(
+    commit: str, api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git is not even asked: some of it takes all memory of the machine."""
+    put_code(services, project, {"new.py": "1"})
+    put_code(services, project, {"new.py": "2"})
+    monkeypatch.setattr("polylocal.gitrun.start", None)
+    answer = api.get(f"{P}/repo/download/", params={"commit": commit})
+    assert answer.status_code == 404
+
+
 def test_a_commit_with_a_zero_byte(api: Caller, services: Services, project: Project) -> None:
     put_code(services, project, {"new.py": "1"})
     assert api.get(f"{P}/repo/download/?commit=a%00b").status_code in (400, 404)

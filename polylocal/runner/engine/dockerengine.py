@@ -33,6 +33,7 @@ from docker.types import CancellableStream, DeviceRequest
 from docker.utils import kwargs_from_env
 
 from polylocal import clock
+from polylocal.cancelling import Cancel
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
 from polylocal.runner.container import (
@@ -48,7 +49,6 @@ from polylocal.runner.engine import buildkit, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
-    Cancel,
     ContainerState,
     Died,
     EngineInfo,
