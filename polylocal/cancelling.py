@@ -9,11 +9,13 @@ from contextvars import ContextVar
 
 from polylocal.errors import PolylocalError
 
+_TURN_S = 0.2
+
 
 class Cancelled(PolylocalError):
     """The operation was ended from outside: its run was stopped, or its HTTP client has left."""
 
-    http_status = 503
+    http_status = 499  # nobody is there to read it
 
 
 class Cancel:
@@ -51,6 +53,19 @@ class Cancel:
         self._called.set()
         if action := self._action:
             action()
+
+
+@contextmanager
+def holding(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None]:
+    """Hold a lock for a block. Raises Cancelled: `cancel`, or this thread's, was called before there was a turn."""
+    cancel = cancel or current() or Cancel()
+    while not lock.acquire(timeout=_TURN_S):
+        if cancel.called:
+            raise Cancelled("It was ended while it waited for another one.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _current: ContextVar[Cancel | None] = ContextVar("cancel", default=None)

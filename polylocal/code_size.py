@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polylocal import gitrun
+from polylocal import gitrun, processes
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.unpacking import Limits
 
@@ -42,15 +42,18 @@ _known: OrderedDict[tuple[str, Limits], Size | InvalidInput] = OrderedDict()
 _lock = threading.Lock()
 
 
-def check(git_dir: Path, root: str, limits: Limits) -> Size:
-    """The size of what is below a tree. Raises InvalidInput, naming the limit that it is beyond; NotFound."""
+def check(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None = None) -> Size:
+    """The size of what is below a tree. Raises InvalidInput, naming the limit that it is beyond; NotFound.
+
+    `env`: git's variables, where objects do not lie in the repository alone.
+    """
     key = (root, limits)
     with _lock:
         found = _known.get(key)
     if found is None:
         try:
-            found = _measured(git_dir, root, limits)
-        except gitrun.TimedOut:
+            found = _measured(git_dir, root, limits, env)
+        except processes.TimedOut:
             raise  # another time it may be faster
         except InvalidInput as error:
             found = error
@@ -63,9 +66,9 @@ def check(git_dir: Path, root: str, limits: Limits) -> Size:
     return found
 
 
-def _measured(git_dir: Path, root: str, limits: Limits) -> Size:
-    trees = _trees(git_dir, root, limits)
-    sizes = _blob_sizes(git_dir, {blob for tree in trees.values() for blob in tree.blobs})
+def _measured(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> Size:
+    trees = _trees(git_dir, root, limits, env)
+    sizes = _blob_sizes(git_dir, {blob for tree in trees.values() for blob in tree.blobs}, env)
     totals: dict[str, Size] = {}
     for name in _inner_first(trees, root):
         tree = trees[name]
@@ -96,17 +99,17 @@ def _too_many(limits: Limits) -> InvalidInput:
     )
 
 
-def _trees(git_dir: Path, root: str, limits: Limits) -> dict[str, _Tree]:
+def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> dict[str, _Tree]:
     """All trees below one, by their hash; read level by level. Each entry is a file at least once."""
-    most = gitrun.Limits(output=(1 << 20) + limits.max_upload_files * _NAME)
+    most = processes.Limits(output=(1 << 20) + limits.max_upload_files * _NAME)
     trees: dict[str, _Tree] = {}
     level, entries = [root], 0
     for _ in range(MAX_PATH // 2 + 1):  # a folder takes two bytes of a path
         try:
             done = gitrun.run(
-                "cat-file", "--batch", "--buffer", git_dir=git_dir, stdin=gitrun.lines_of(level), limits=most
+                "cat-file", "--batch", "--buffer", git_dir=git_dir, env=env, stdin=gitrun.lines_of(level), limits=most
             )
-        except gitrun.TooMuchOutput as error:
+        except processes.TooMuchOutput as error:
             raise _too_many(limits) from error
         for name, content in _objects(done.stdout, level):
             trees[name] = tree = _read(content, limits.max_upload_files - entries)
@@ -166,7 +169,7 @@ def _inner_first(trees: dict[str, _Tree], root: str) -> Iterator[str]:
         ahead.extend((inner, False) for inner, _ in trees[name].folders if inner not in done)
 
 
-def _blob_sizes(git_dir: Path, blobs: set[str]) -> dict[str, int]:
+def _blob_sizes(git_dir: Path, blobs: set[str], env: Mapping[str, str] | None) -> dict[str, int]:
     if not blobs:
         return {}
     names = sorted(blobs)
@@ -175,8 +178,9 @@ def _blob_sizes(git_dir: Path, blobs: set[str]) -> dict[str, int]:
         "--batch-check=%(objectsize)",
         "--buffer",
         git_dir=git_dir,
+        env=env,
         stdin=gitrun.lines_of(names),
-        limits=gitrun.Limits(output=len(names) * 64 + 1024),
+        limits=processes.Limits(output=len(names) * 64 + 1024),
     )
     said = done.stdout.split(b"\n")
     if len(said) <= len(names) or not all(size.isdigit() for size in said[: len(names)]):

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urljoin
 
-import httpx2
-
 from polylocal import addresses, gitrun
 from polylocal.errors import InvalidInput
 
@@ -40,7 +38,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ASKED = "/info/refs"
 _SERVICE = "service=git-upload-pack"
 _PROXY = re.compile(r"(http|https|all|no|ftp)_proxy$", re.IGNORECASE)
-_PINS_SINCE = (2, 37)  # git's `http.curloptResolve`
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ async def _followed(parts: _Parts) -> Way:
                 way = _http_way(following)
             if await _redirect(following) is not None:
                 raise InvalidInput([f"it redirects more than {MAX_REDIRECTS} times"])
-    except (TimeoutError, OSError, httpx2.HTTPError, httpx2.InvalidURL, ImportError, ValueError):
+    except (TimeoutError, _Unanswered):
         return way  # git asks the same, and has the words for what is wrong
     return way
 
@@ -150,7 +147,7 @@ def _http_way(parts: _Parts) -> Way:
     proxy = _proxy(parts)
     host = addresses.check(parts.host, by_proxy=proxy is not None)
     config = {"http.followRedirects": "false"}
-    if host.addresses and gitrun.version() >= _PINS_SINCE:
+    if host.addresses and gitrun.version() >= gitrun.PINS_SINCE:
         found = ",".join(f"[{address}]" if ":" in address else address for address in host.addresses)
         config["http.curloptResolve"] = f"{host.name}:{parts.real_port}:{found}"
     environment = {"http_proxy": proxy, "https_proxy": proxy} if proxy else {}
@@ -167,8 +164,14 @@ def _proxy(parts: _Parts) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
+class _Unanswered(Exception):
+    """A server does not say whether it redirects."""
+
+
 async def _redirect(parts: _Parts) -> str | None:
-    """Where a server sends git on to; None: it answers itself."""
+    """Where a server sends git on to; None: it answers itself. Raises _Unanswered."""
+    import httpx2  # takes longer than most of a start, and few need it
+
     proxy = _proxy(parts)
     host = addresses.check(parts.host, by_proxy=proxy is not None)
     sign = "&" if "?" in parts.path else "?"
@@ -184,17 +187,20 @@ async def _redirect(parts: _Parts) -> str | None:
     auth = httpx2.BasicAuth(unquote(user), unquote(password)) if parts.user else None
     # through a proxy the name is the proxy's business; else the connection goes to the address that was checked
     to = host.in_url if proxy else addresses.Host(host.addresses[0], ()).in_url
-    async with (
-        httpx2.AsyncClient(trust_env=False, proxy=proxy, verify=_certificates(), follow_redirects=False) as client,
-        client.stream(
-            "GET",
-            f"{parts.scheme}://{to}{port}{path}",
-            headers=headers,
-            auth=auth,
-            extensions={"sni_hostname": host.name},
-        ) as answer,
-    ):
-        return answer.headers.get("location") if answer.status_code in _REDIRECTS else None
+    try:
+        async with (
+            httpx2.AsyncClient(trust_env=False, proxy=proxy, verify=_certificates(), follow_redirects=False) as client,
+            client.stream(
+                "GET",
+                f"{parts.scheme}://{to}{port}{path}",
+                headers=headers,
+                auth=auth,
+                extensions={"sni_hostname": host.name},
+            ) as answer,
+        ):
+            return answer.headers.get("location") if answer.status_code in _REDIRECTS else None
+    except (OSError, ValueError, ImportError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise _Unanswered from error
 
 
 def _redirected(parts: _Parts, location: str) -> _Parts:

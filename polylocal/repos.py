@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from polylocal import code_size, gitrun, remotes, revisions
+from polylocal import code_size, gitrun, processes, remotes, revisions
+from polylocal.cancelling import holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.gitrun import QUICK, Done
+from polylocal.processes import QUICK, Done
 from polylocal.unpacking import Limits, unpack, unpack_code
 
 BRANCH = "master"
@@ -69,7 +70,7 @@ class Repository:
 
     def create(self, branch: str = BRANCH) -> None:
         """An empty repository whose first branch is `branch`, where there is none. Idempotent."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             if not self.exists:
                 self._folder()
                 self._create()
@@ -77,7 +78,7 @@ class Repository:
 
     def set_head(self, branch: str) -> None:
         """Which branch one gets who clones it."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             if self.exists:
                 self._point_to(branch)
 
@@ -89,7 +90,7 @@ class Repository:
     @contextmanager
     def changed_by_git(self) -> Iterator[None]:
         """While git itself takes in what somebody pushes: nobody uploads meanwhile."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             yield
 
     def refs(self) -> list[Ref]:
@@ -107,7 +108,7 @@ class Repository:
         An archive that changes nothing makes no commit: the one that is there is returned, so builds are re-used.
         Raises InvalidInput for what is not a tar, for one that reaches out of its folder, and for one beyond `limits`.
         """
-        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
+        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
             tree = Path(folder) / "tree"
             tree.mkdir()
             unpack(archive, tree, limits)
@@ -123,7 +124,7 @@ class Repository:
         Raises InvalidInput: others changed the same lines meanwhile, and nothing is committed.
         """
         base = self._object(base) if base else None
-        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
+        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
             self._create()
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
             self._git("read-tree", *([base] if base else ["--empty"]), env=index)
@@ -174,7 +175,7 @@ class Repository:
         `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
         runs the daemon. Raises InvalidInput with git's own words; then nothing here has changed.
         """
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             self._folder()
             is_new = not self.exists
             self._create()
@@ -201,9 +202,9 @@ class Repository:
                 env=environment,
                 config=way.config,
                 cwd=self.path,
-                limits=gitrun.Limits(seconds=FETCH_S, file_bytes=self._limits.size),
+                limits=processes.Limits(seconds=FETCH_S, file_bytes=self._limits.size),
             )
-        except gitrun.TimedOut as error:
+        except processes.TimedOut as error:
             raise InvalidInput([f"`{shown}` could not be fetched within {FETCH_S} seconds."]) from error
         except InvalidInput as error:
             why = "; ".join(error.messages)
@@ -285,10 +286,10 @@ class Repository:
 
     def read(self, commit: str, path: str, most: int = MAX_FILE) -> bytes:
         """The content of one file. Raises NotFound; InvalidInput: it has more than `most` bytes."""
-        limits = gitrun.Limits(output=most)
+        limits = processes.Limits(output=most)
         try:
             found = self._run("cat-file", "blob", self._path(commit, path), check=False, limits=limits)
-        except gitrun.TooMuchOutput as error:
+        except processes.TooMuchOutput as error:
             raise InvalidInput([f"`{path}` has more than {most >> 20} MiB, too much to be read."]) from error
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
@@ -390,7 +391,7 @@ class Repository:
         stdin: bytes = b"",
         stdout: IO[bytes] | None = None,
         check: bool = True,
-        limits: gitrun.Limits = gitrun.DEFAULT,
+        limits: processes.Limits = processes.DEFAULT,
     ) -> Done:
         done = gitrun.run(
             *arguments,

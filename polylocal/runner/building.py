@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from polylocal.cancelling import Cancel
-from polylocal.errors import EngineError, EngineUnreachable, NotFound
+from polylocal.cancelling import Cancel, Cancelled, cancelled_by
+from polylocal.errors import EngineError, EngineUnreachable, InvalidInput, NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
 from polylocal.polyaxonfile import Build, of_config
 from polylocal.runner import container, dockerfile
-from polylocal.runner.context import context
+from polylocal.runner.context import Stoppable, context
 from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
@@ -42,7 +42,15 @@ class _Recipe:
 
 
 def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    """From row to image. None: it was stopped before the engine had anything to do with it."""
+    """From row to image. None: it was stopped, at whatever step."""
+    try:
+        with cancelled_by(cancel):
+            return _make_image(run, tools, cancel, patiently)
+    except Cancelled:
+        return None
+
+
+def _make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
     store, tag = tools.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
     specification = of_config(Kind.BUILD, run.content or "", run.config or {})
@@ -66,7 +74,7 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, tools)
-        except NotFound as error:
+        except (NotFound, InvalidInput) as error:
             writer.line(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
@@ -89,12 +97,21 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
         def build() -> BuildResult:
             return _build(run, recipe, text, arguments, tools, writer, cancel)
 
-        result: BuildResult = patiently(build, again)
-        if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
-            again()  # as it ends it fails what it has in hand, and still answers
-            threading.Event().wait(AGAIN_S)
-            result = patiently(build, again)
+        result = _built(build, again, cancel, patiently)
         return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
+
+
+def _built(
+    build: Callable[[], BuildResult], again: Callable[[], None], cancel: Cancel, patiently: Patiently
+) -> BuildResult:
+    """What the engine makes of it; once more, if the engine itself has failed. Raises Cancelled."""
+    result: BuildResult = patiently(build, again)
+    if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
+        again()  # as it ends it fails what it has in hand, and still answers
+        if cancel.wait(AGAIN_S):
+            raise Cancelled("The build was stopped.")
+        result = patiently(build, again)
+    return result
 
 
 def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
@@ -109,7 +126,11 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     if build.dockerfile:
         if not run.commit:
             raise NotFound(f"`dockerfile: {build.dockerfile}` needs uploaded code, and this project has none")
-        return _Recipe(build, repository.read(run.commit, posixpath.normpath(build.dockerfile)).decode(), folder)
+        path = posixpath.normpath(build.dockerfile)
+        try:
+            return _Recipe(build, repository.read(run.commit, path).decode(), folder)
+        except UnicodeDecodeError as error:
+            raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
     files = repository.files(run.commit, folder) if run.commit else set()
     text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
     return _Recipe(build, text, folder)
@@ -158,9 +179,14 @@ def _build(
     writer: LogWriter,
     cancel: Cancel,
 ) -> BuildResult:
-    with context(text, tools.repository(run), run.commit, recipe.folder) as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(context(text, tools.repository(run), run.commit, recipe.folder))
+        except (NotFound, InvalidInput) as error:
+            writer.line(str(error))
+            return BuildResult(None, str(error))
         request = BuildRequest(
-            context=file,
+            context=cast(BinaryIO, Stoppable(file, cancel)),
             tag=container.image_name(run),
             labels=container.image_labels(run),
             nocache=bool(recipe.build.nocache),

@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import clock
-from polylocal.cancelling import Cancel
+from polylocal.cancelling import Cancel, Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble
-from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
+from polylocal.errors import (
+    ContainerMissing,
+    EngineError,
+    ImageMissing,
+    InvalidInput,
+    NotFound,
+    PolylocalError,
+    StoreError,
+)
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
@@ -163,12 +171,16 @@ class Execution:
             self._finish(outcome.not_started("its build is gone"))
             return None
         try:
-            made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+            with cancelled_by(self._cancel):
+                made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+        except Cancelled:
+            self._finish(self._stopped())
+            return None
         except ImageMissing:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             tools.store.runs.detach_build(run, build)
             return None
-        except (EngineError, NotFound) as error:
+        except (EngineError, NotFound, InvalidInput) as error:
             self._finish(outcome.not_started(str(error)))
             return None
         return made

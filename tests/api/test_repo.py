@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -281,3 +283,31 @@ def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
         assert list(answer.json()) == ["repo"]
         assert setting in answer.json()["repo"][0]
     assert services.repository(project).resolve("HEAD") == before
+
+
+def nested(services: Services, project: Project, width: int = 10, depth: int = 10) -> str:
+    """A commit of few objects that is width**depth files, as if it had been pushed or fetched before."""
+    put_code(services, project, {"a": "1"})
+    git = ["git", "--git-dir", str(services.repository(project).path), "-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def run(*arguments: str, text: str = "") -> str:
+        return subprocess.run([*git, *arguments], input=text, capture_output=True, check=True, text=True).stdout.strip()
+
+    at, kind = run("hash-object", "-w", "--stdin", text="x"), "100644 blob"
+    for _ in range(depth):
+        at, kind = run("mktree", text="".join(f"{kind} {at}\t{n}\n" for n in range(width))), "040000 tree"
+    made = run("commit-tree", at, "-m", "nested")
+    run("update-ref", "refs/heads/master", made)
+    return made
+
+
+def test_code_beyond_the_limits_is_not_downloaded(api: Caller, services: Services, project: Project) -> None:
+    """Few objects that are ten thousand million files: each answer comes at once, and names the limit."""
+    nested(services, project)
+    began = time.monotonic()
+    for _ in range(40):
+        answer = api.get(f"{P}/repo/download/")
+        assert answer.status_code == 400
+        assert "100000 files and folders (max_upload_files)" in answer.json()[0]
+    assert time.monotonic() - began < 20  # one of them took hours
+    assert api.get("/healthz").status_code == 200

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import eventually
 
-from polylocal import gitrun
+from polylocal import gitrun, processes
 from polylocal.cancelling import Cancel, Cancelled, cancelled_by
 from polylocal.errors import InvalidInput
 
@@ -65,17 +65,17 @@ def test_the_answer_of_git(bare: Path) -> None:
 
 def test_ends_what_takes_too_long_with_its_children(bare: Path, fake: Fake, tmp_path: Path) -> None:
     fake(f"sleep 600 & echo $! > {tmp_path}/child; wait")
-    with pytest.raises(gitrun.TimedOut, match=r"git fetch took longer than 0\.5 seconds"):
-        gitrun.run("fetch", git_dir=bare, limits=gitrun.Limits(seconds=0.5))
+    with pytest.raises(processes.TimedOut, match=r"git fetch took longer than 0\.5 seconds"):
+        gitrun.run("fetch", git_dir=bare, limits=processes.Limits(seconds=0.5))
     child = child_of(tmp_path / "child")
     eventually(lambda: not is_alive(child))
 
 
 def test_ends_what_ignores_the_request_to_end(bare: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gitrun, "_GRACE_S", 0.2)
+    monkeypatch.setattr(processes, "_GRACE_S", 0.2)
     fake("trap '' TERM; while :; do sleep 0.05; done")
-    with pytest.raises(gitrun.TimedOut):
-        gitrun.run("fetch", git_dir=bare, limits=gitrun.Limits(seconds=0.3))
+    with pytest.raises(processes.TimedOut):
+        gitrun.run("fetch", git_dir=bare, limits=processes.Limits(seconds=0.3))
 
 
 def test_ends_git_when_the_operation_is_cancelled(bare: Path, fake: Fake, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_ends_git_when_the_operation_is_cancelled(bare: Path, fake: Fake, tmp_pa
 
 def test_bounds_what_is_read_into_memory(bare: Path, fake: Fake) -> None:
     fake("yes")
-    with pytest.raises(gitrun.TooMuchOutput):
-        gitrun.run("ls-tree", git_dir=bare, limits=gitrun.Limits(output=1 << 20))
+    with pytest.raises(processes.TooMuchOutput):
+        gitrun.run("ls-tree", git_dir=bare, limits=processes.Limits(output=1 << 20))
     fake("yes >&2 & sleep 0.2; kill $!; echo done")
     done = gitrun.run("ls-tree", git_dir=bare)
     assert done.stdout == b"done\n"
@@ -114,10 +114,10 @@ def test_bounds_what_is_read_into_memory(bare: Path, fake: Fake) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no limit of address space")
 def test_bounds_memory_and_file_sizes_of_git_and_its_children(bare: Path, fake: Fake, tmp_path: Path) -> None:
     fake(f"sh -c 'ulimit -v; ulimit -f; ulimit -t' > {tmp_path}/limits")
-    gitrun.run("gc", git_dir=bare, limits=gitrun.Limits(seconds=9.0, memory_mib=300, file_bytes=1 << 20))
+    gitrun.run("gc", git_dir=bare, limits=processes.Limits(seconds=9.0, memory_mib=300, file_bytes=1 << 20))
     assert (tmp_path / "limits").read_text().split() == [str(300 << 10), str((1 << 20) // 512), "10"]
     fake(f"head -c 3000000 /dev/zero > {tmp_path}/large")
-    done = gitrun.run("gc", git_dir=bare, limits=gitrun.Limits(file_bytes=1 << 20))
+    done = gitrun.run("gc", git_dir=bare, limits=processes.Limits(file_bytes=1 << 20))
     assert done.returncode == 128 + signal.SIGXFSZ or done.outgrew
     assert (tmp_path / "large").stat().st_size <= 1 << 20
 
@@ -125,7 +125,7 @@ def test_bounds_memory_and_file_sizes_of_git_and_its_children(bare: Path, fake: 
 def test_tells_when_a_file_outgrew_its_limit(bare: Path, tmp_path: Path) -> None:
     with (tmp_path / "big").open("wb") as file:
         file.write(os.urandom(3 << 20))
-    limits = gitrun.Limits(file_bytes=1 << 20)
+    limits = processes.Limits(file_bytes=1 << 20)
     done = gitrun.run("hash-object", "-w", "--", str(tmp_path / "big"), git_dir=bare, limits=limits)
     assert done.returncode != 0
     assert done.outgrew

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import IO
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from polylocal import gitrun
+from polylocal import gitrun, processes, receiving
 from polylocal.api.abf.wire import Ask
+from polylocal.api.places import stream
 from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.repos import Repository
@@ -25,7 +25,7 @@ from polylocal.store.rows import Project
 _SERVICES = frozenset({"git-upload-pack", "git-receive-pack"})
 _PATHS = frozenset({"info/refs", *_SERVICES})
 _CHUNK = 1 << 16
-_LIMITS = gitrun.Limits(seconds=3600.0)  # a clone over a thin line takes its time
+_LIMITS = processes.Limits(seconds=3600.0)  # a clone over a thin line takes its time
 _PROTOCOL = re.compile(r"version=[0-2]")
 _PACKED = frozenset({"gzip", "x-gzip"})
 
@@ -67,13 +67,19 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
             stack.enter_context(repository.changed_by_git())
             ask.services.check_room()
         process = _started(ask, repository, path, body)
-        with gitrun.ending(process, goes_on=True):
+        with processes.ending(process, goes_on=True):
             status, headers = _head(process)
             rest = _rest(process)
             if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
                 return Response(b"".join(rest), status, headers)
             begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
-        return StreamingResponse(itertools.chain([begun], rest), status, headers)
+        return StreamingResponse(stream(_all(begun, rest), of_program=True), status, headers)
+
+
+def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    with closing(rest):  # type: ignore[type-var]  # a generator
+        yield begun
+        yield from rest
 
 
 def _check_push(ask: Ask, project: Project) -> None:
@@ -87,6 +93,7 @@ def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> su
     protocol, content_type = headers.get("git-protocol", ""), headers.get("content-type", "")
     environment = {
         **gitrun.ENVIRONMENT,
+        **receiving.environment(ask.services.code_limits),
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_PROJECT_ROOT": str(repository.path.parent),
         "GIT_HTTP_EXPORT_ALL": "1",
@@ -106,7 +113,7 @@ def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> su
     return gitrun.start(
         "http-backend",
         env=environment,
-        config={"receive.maxInputSize": str(most)},
+        config={"receive.maxInputSize": str(most), "core.hooksPath": str(receiving.prepared(repository.path))},
         stdin=body.fileno(),
         stderr=subprocess.DEVNULL,
         limits=_LIMITS,
@@ -134,7 +141,7 @@ def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             if time.monotonic() > until:
                 return
     finally:
-        gitrun.end(process)
+        processes.end(process)
 
 
 def limit(services: Services) -> int:

@@ -33,7 +33,7 @@ from docker.types import CancellableStream, DeviceRequest
 from docker.utils import kwargs_from_env
 
 from polylocal import clock
-from polylocal.cancelling import Cancel
+from polylocal.cancelling import Cancel, holding
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
 from polylocal.runner.container import (
@@ -146,7 +146,7 @@ class DockerEngine:
         return found
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel) -> None:
-        with self._pulls[name]:
+        with holding(self._pulls[name], cancel):
             if self.image_id(name):
                 return
             repository, tag = _repository_and_tag(name)
