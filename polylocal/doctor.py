@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from polylocal import occupancy, serving
+from polylocal import gitrun, occupancy, serving
 from polylocal.api import origins
-from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
 from polylocal.packages import tools
 from polylocal.runner.engine import buildkit, probe
 from polylocal.runner.engine.base import EngineInfo
@@ -92,12 +92,14 @@ def _is_writable(folder: Path) -> bool:
 
 def _git() -> Finding:
     try:
-        version = subprocess.run(
-            ["git", "--version"], capture_output=True, text=True, check=True, timeout=_EACH_S
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+        version = gitrun.version()
+    except (SetupError, OSError, subprocess.SubprocessError):
         return Finding("git", "problem", "not installed; uploaded code is kept with it", "Install git.")
-    return Finding("git", "ok", version.strip().removeprefix("git version "))
+    shown = ".".join(map(str, version))
+    if version < gitrun.PINS_SINCE:
+        words = f"{shown}: it can't pin addresses, so a name that changes its address may lead a fetch to this machine"
+        return Finding("git", "note", words, "Install git 2.37 or newer.")
+    return Finding("git", "ok", shown)
 
 
 def _package_tools() -> Finding:

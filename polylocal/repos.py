@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections import defaultdict
@@ -15,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from polylocal import code_size, gitrun, processes, remotes, revisions
+from polylocal.cancelling import holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
+from polylocal.processes import QUICK, Done
 from polylocal.unpacking import Limits, unpack, unpack_code
 
 BRANCH = "master"
 FETCH_S = 600  # seconds that fetching someone else's repository may take
+MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a polyaxonfile, a script
 
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
-_HASH = re.compile(r"[0-9a-f]{40}")
-_MOST_NAME = 4096  # characters of what names a commit
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -54,10 +55,14 @@ class Ref:
 
 
 class Repository:
-    """The code under `path`; need not exist before the first upload. Thread-safe."""
+    """The code under `path`; need not exist before the first upload. Thread-safe.
 
-    def __init__(self, path: Path) -> None:
+    `limits`: what a commit may come to that is unpacked, archived or fetched, whatever way it came in.
+    """
+
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
         self.path = path
+        self._limits = limits or Limits()
 
     @property
     def exists(self) -> bool:
@@ -65,7 +70,7 @@ class Repository:
 
     def create(self, branch: str = BRANCH) -> None:
         """An empty repository whose first branch is `branch`, where there is none. Idempotent."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             if not self.exists:
                 self._folder()
                 self._create()
@@ -73,17 +78,19 @@ class Repository:
 
     def set_head(self, branch: str) -> None:
         """Which branch one gets who clones it."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             if self.exists:
                 self._point_to(branch)
 
     def _point_to(self, branch: str) -> None:
+        if not revisions.is_ref(branch):
+            raise InvalidInput([f"`{branch[:100]}` is no name of a branch."])
         self._git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     @contextmanager
     def changed_by_git(self) -> Iterator[None]:
         """While git itself takes in what somebody pushes: nobody uploads meanwhile."""
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             yield
 
     def refs(self) -> list[Ref]:
@@ -101,7 +108,7 @@ class Repository:
         An archive that changes nothing makes no commit: the one that is there is returned, so builds are re-used.
         Raises InvalidInput for what is not a tar, for one that reaches out of its folder, and for one beyond `limits`.
         """
-        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
+        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
             tree = Path(folder) / "tree"
             tree.mkdir()
             unpack(archive, tree, limits)
@@ -116,23 +123,39 @@ class Repository:
         What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside.
         Raises InvalidInput: others changed the same lines meanwhile, and nothing is committed.
         """
-        with _locks[self.path], tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
+        base = self._object(base) if base else None
+        with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
             self._create()
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
             self._git("read-tree", *([base] if base else ["--empty"]), env=index)
             inside = _repositories(folder)
             kept_out = [f":(exclude,literal){name}" for name in inside]
             kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
+            self._check_changes(folder, kept_out, index)
             self._git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
             listed = self._run("ls-files", "--others", "-z", env=index, cwd=folder).stdout
             others = (os.fsdecode(name) for name in listed.split(b"\0") if name)
             tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
             left_out = list(dict.fromkeys([*inside, *tops]))
             tree_id = self._git("write-tree", env=index)
-            before = self._git("rev-parse", f"{base}^{{tree}}") if base else _EMPTY_TREE
+            before = self._tree(base) if base else _EMPTY_TREE
             if tree_id == before:
                 return Committed(None, left_out)
+            code_size.check(self.path, tree_id, self._limits)
             return Committed(self._commit(self._on_newest(tree_id, base, author), author), left_out)
+
+    def _check_changes(self, folder: Path, kept_out: Sequence[str], index: Mapping[str, str]) -> None:
+        """Before git reads the files: a program may leave some that are larger than any disk. Raises InvalidInput."""
+        which = ("--others", "--modified", "--exclude-standard")
+        listed = self._run("ls-files", "-z", *which, "--", ".", *kept_out, env=index, cwd=folder).stdout
+        names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
+        size = sum(_size_of(folder / name) for name in names)
+        if size > self._limits.size:
+            raise InvalidInput(
+                [f"The changed files are larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)."]
+            )
+        if len(names) > self._limits.max_upload_files:
+            raise InvalidInput([f"More than {self._limits.max_upload_files} files were changed (max_upload_files)."])
 
     def checkout(self, commit: str | None, folder: Path) -> None:
         """Put the code into a new folder; nothing but the folder without a commit. A half-made one is made anew."""
@@ -152,7 +175,7 @@ class Repository:
         `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
         runs the daemon. Raises InvalidInput with git's own words; then nothing here has changed.
         """
-        with _locks[self.path]:
+        with holding(_locks[self.path]):
             self._folder()
             is_new = not self.exists
             self._create()
@@ -164,35 +187,70 @@ class Repository:
                 raise
 
     def _fetched(self, url: str, protocols: str, with_keys: bool) -> str:
-        # the person's own git set-up counts here: it knows their proxies and certificates, and, if wanted, credentials
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
-        if not with_keys:
-            mine = {name: value for name, value in mine.items() if _LEADS(name)} | ENVIRONMENT
-        environment = {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols, "LC_ALL": "C.UTF-8"}
-        environment |= {"GIT_DIR": str(self.path), "GIT_SSH_COMMAND": _SSH if with_keys else _SSH_WITHOUT_KEYS}
-        arguments = ["git", "fetch", "--quiet", "--force", "--no-tags", "--", url, f"+HEAD:refs/heads/{BRANCH}"]
+        shown = without_secrets(url)
         try:
-            done = subprocess.run(
-                arguments, env=environment, capture_output=True, check=False, timeout=FETCH_S, cwd=self.path
+            way = remotes.Way(url, protocols) if with_keys else remotes.checked(url)
+            allowed = set(protocols.split(":")) & set(way.protocols.split(":"))
+            environment = _environment(with_keys) | dict(way.environment)
+            environment |= {"GIT_DIR": str(self.path), "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed))}
+            before = self._head()
+            done = gitrun.run(
+                *("fetch", "--quiet", "--force", "--no-tags", "--no-recurse-submodules"),
+                *("--end-of-options", way.url, f"+HEAD:refs/heads/{BRANCH}"),
+                git_dir=self.path,
+                base={},
+                env=environment,
+                config=way.config,
+                cwd=self.path,
+                limits=processes.Limits(seconds=FETCH_S, file_bytes=self._limits.size),
             )
-        except subprocess.TimeoutExpired as error:
-            shown = without_secrets(url)
+        except processes.TimedOut as error:
             raise InvalidInput([f"`{shown}` could not be fetched within {FETCH_S} seconds."]) from error
-        head = self.resolve(BRANCH)
+        except InvalidInput as error:
+            why = "; ".join(error.messages)
+            raise InvalidInput([f"`{shown}` could not be fetched: {why.replace(url, shown)}"]) from error
+        head = self._head()
         if done.returncode or head is None:
-            why = _reason(done.stderr).replace(url, without_secrets(url))
-            raise InvalidInput([f"`{without_secrets(url)}` could not be fetched: {why}"])
+            why = _reason(done.stderr).replace(url, shown).replace(way.url, shown)
+            if done.outgrew:
+                why = f"it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)"
+            raise InvalidInput([f"`{shown}` could not be fetched: {why}"])
+        try:
+            self._check_size(head)
+        except (InvalidInput, NotFound) as error:
+            self._put_back(before)
+            raise InvalidInput([f"`{shown}` was not taken: {error}"]) from error
         return head
 
-    def resolve(self, treeish: str) -> str | None:
-        """The commit that a branch, tag or (short) hash names; None if there is none."""
-        if not self.exists or treeish.startswith("-") or "\0" in treeish or len(treeish) > _MOST_NAME:
+    def _put_back(self, commit: str | None) -> None:
+        """The newest commit is what it was before."""
+        name = f"refs/heads/{BRANCH}"
+        self._git("update-ref", name, commit) if commit else self._git("update-ref", "-d", name)
+
+    def resolve(self, name: str) -> str | None:
+        """The commit that a caller names by a branch, a tag, HEAD or a hash (at least 7 digits of it); None: no such.
+
+        Where several are meant git's order holds: the whole hash, a tag, a branch, the first digits of a hash.
+        """
+        candidates = revisions.candidates(name)
+        if not self.exists or not candidates:
             return None
-        if treeish in ("HEAD", BRANCH) and (newest := self._newest()):
+        if name == "HEAD" and (newest := self._newest()):
             return newest
-        done = self._run("rev-parse", "--verify", "--quiet", f"{treeish}^{{commit}}", check=False)
-        found = done.stdout.decode().strip()
-        return found if _HASH.fullmatch(found) else None  # a range or an exclusion is no one commit
+        return self._first_commit(candidates)
+
+    def _head(self) -> str | None:
+        """The newest commit."""
+        if not self.exists:
+            return None
+        return self._newest() or self._first_commit([f"refs/heads/{BRANCH}"])
+
+    def _first_commit(self, names: Sequence[str]) -> str | None:
+        lines = gitrun.lines_of([f"{name}^{{commit}}" for name in names])
+        form = "--batch-check=%(objectname) %(objecttype)"
+        said = self._run("cat-file", form, stdin=lines, limits=QUICK).stdout.decode(errors="replace").split("\n")
+        found = (line.removesuffix(" commit") for line in said if line.endswith(" commit"))
+        return next((sha for sha in found if revisions.is_commit(sha)), None)
 
     def _newest(self) -> str | None:
         """The head of the branch, read without git: every new run asks for it."""
@@ -200,18 +258,19 @@ class Repository:
             found = (self.path / "refs" / "heads" / BRANCH).read_text().strip()
         except OSError:
             return None  # packed away, or there is none: git knows
-        return found if _HASH.fullmatch(found) else None
+        return found if revisions.is_commit(found) else None
 
     def files(self, commit: str, folder: str = "") -> set[str]:
         """Names of files at the top of the code, or of a folder in it. Raises NotFound: there is no such folder."""
         return set(self.modes(commit, folder))
 
     def has_folder(self, commit: str, folder: str) -> bool:
-        return self._run("cat-file", "-t", f"{commit}:{folder}", check=False).stdout.strip() == b"tree"
+        said = self._run("cat-file", "-t", self._path(commit, folder), check=False, limits=QUICK)
+        return said.stdout.strip() == b"tree"
 
     def modes(self, commit: str, folder: str = "") -> dict[str, str]:
         """The same with git's mode of each file: 100644, 100755, or 120000 for a link."""
-        found = self._run("ls-tree", "-z", f"{commit}:{folder}", check=False)
+        found = self._run("ls-tree", "-z", self._path(commit, folder), check=False)
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no folder `{folder}`")
         entries = (entry.partition(b"\t") for entry in found.stdout.split(b"\0") if entry)
@@ -220,14 +279,18 @@ class Repository:
 
     def size(self, commit: str, path: str) -> int:
         """Bytes of one file. Raises NotFound."""
-        found = self._run("cat-file", "-s", f"{commit}:{path}", check=False)
+        found = self._run("cat-file", "-s", self._path(commit, path), check=False, limits=QUICK)
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
         return int(found.stdout)
 
-    def read(self, commit: str, path: str) -> bytes:
-        """The content of one file. Raises NotFound."""
-        found = self._run("cat-file", "blob", f"{commit}:{path}", check=False)
+    def read(self, commit: str, path: str, most: int = MAX_FILE) -> bytes:
+        """The content of one file. Raises NotFound; InvalidInput: it has more than `most` bytes."""
+        limits = processes.Limits(output=most)
+        try:
+            found = self._run("cat-file", "blob", self._path(commit, path), check=False, limits=limits)
+        except processes.TooMuchOutput as error:
+            raise InvalidInput([f"`{path}` has more than {most >> 20} MiB, too much to be read."]) from error
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
         return found.stdout
@@ -242,20 +305,49 @@ class Repository:
         extras: Sequence[Extra] = (),
         gzip: bool = False,
     ) -> None:
-        """Write the code, or a folder of it, as a tar to a real file; `extras` come after it."""
+        """Write the code, or a folder of it, as a tar to a real file; `extras` come after it.
+
+        Raises NotFound: there is no such folder; InvalidInput: it is beyond the limits of what code may come to.
+        """
+        self._check_size(commit, folder)
         arguments = ["archive", f"--format={'tar.gz' if gzip else 'tar'}"]
         for extra in extras:
             arguments += [f"--prefix={extra.prefix}", f"--add-file={extra.path}"]
-        arguments += [f"--prefix={prefix}", f"{commit}:{folder}" if folder else commit]
+        arguments += [f"--prefix={prefix}", "--end-of-options", self._path(commit, folder) if folder else commit]
         to.flush()
         self._run(*arguments, stdout=to)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _check_size(self, commit: str, folder: str = "") -> None:
+        """Raises InvalidInput: unpacked it is larger than code may be; NotFound."""
+        code_size.check(self.path, self._tree(commit, folder), self._limits)
+
+    def _tree(self, commit: str, folder: str = "") -> str:
+        """The hash of a folder. Raises NotFound."""
+        path = f"{self._path(commit, folder)}^{{tree}}" if not folder else self._path(commit, folder)
+        said = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", path, check=False, limits=QUICK)
+        found = said.stdout.decode(errors="replace").split()
+        if said.returncode and said.words:  # what is only not there is no word to git
+            raise SetupError(f"git can't read the code at {commit[:12]}: {said.words}")
+        if said.returncode or not found or not revisions.is_commit(found[-1]):
+            where = f"folder `{folder}`" if folder else "such commit"
+            raise NotFound(f"the code at {commit[:12]} has no {where}")
+        return found[-1]
+
+    def _path(self, commit: str, path: str) -> str:
+        """A path in a commit, for git. Only whole hashes of commits get this far, whatever a row says."""
+        return f"{self._object(commit)}:{path}" if path else self._object(commit)
+
+    def _object(self, commit: str) -> str:
+        if not revisions.is_commit(commit):
+            raise NotFound(f"`{commit[:40]}` is no commit of the code")
+        return commit
+
     def _on_newest(self, tree_id: str, base: str | None, author: str) -> str:
         """A tree with the changes of this one since `base`, and with what others changed since then."""
-        head = self.resolve(BRANCH)
+        head = self._head()
         if head == base or head is None:
             return tree_id
         mine = self._git("commit-tree", tree_id, *(["-p", base] if base else []), "-m", "own", env=_identity(author))
@@ -268,8 +360,8 @@ class Repository:
 
     def _commit(self, tree_id: str, author: str) -> str:
         """Make a tree the newest commit; the one that is there, if it has this tree already."""
-        head = self.resolve(BRANCH)
-        if head and self._git("rev-parse", f"{head}^{{tree}}") == tree_id:
+        head = self._head()
+        if head and self._tree(head) == tree_id:
             return head
         parents = ["-p", head] if head else []
         commit = self._git("commit-tree", tree_id, *parents, "-m", "updated", env=_identity(author))
@@ -296,50 +388,40 @@ class Repository:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        stdout: IO[bytes] | int = subprocess.PIPE,
+        stdin: bytes = b"",
+        stdout: IO[bytes] | None = None,
         check: bool = True,
-    ) -> subprocess.CompletedProcess[bytes]:
-        try:
-            done = subprocess.run(
-                ["git", "-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", *arguments],
-                env={
-                    **ENVIRONMENT,
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "GIT_DIR": str(self.path),
-                    **(env or {}),
-                },
-                cwd=cwd or self.path.parent,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise SetupError("the program `git` is not installed; polylocal keeps uploaded code with it") from error
+        limits: processes.Limits = processes.DEFAULT,
+    ) -> Done:
+        done = gitrun.run(
+            *arguments,
+            git_dir=self.path,
+            env=env,
+            cwd=cwd or self.path.parent,
+            stdin=stdin,
+            stdout=stdout,
+            limits=limits,
+        )
         if check and done.returncode:
-            raise SetupError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+            raise SetupError(f"git {arguments[0]} failed: {done.words}")
         return done
 
 
 # which of git's variables say how to reach others, not where this repository is
 _REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
 
-_SSH = "ssh -o BatchMode=yes"
-# ssh looks for keys in the home of who runs it, whatever HOME says
-_SSH_WITHOUT_KEYS = (
-    f"{_SSH} -F /dev/null -o PubkeyAuthentication=no -o HostbasedAuthentication=no -o GSSAPIAuthentication=no"
-)
-
 # which variables say how to get out of this machine, and nothing of who one is
 _LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
 
-# nobody's own git settings (signing, hooks, line ends) reach in here
-ENVIRONMENT = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C.UTF-8",
-    "HOME": "/nonexistent",
-}
+
+def _environment(with_keys: bool) -> dict[str, str]:
+    """Of a git that asks others: the person's own set-up knows proxies and certificates and, if wanted, credentials."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
+    if not with_keys:
+        mine = {name: value for name, value in mine.items() if _LEADS(name)}
+        mine = remotes.without_proxies(mine) | gitrun.ENVIRONMENT
+    ssh = remotes.SSH if with_keys else remotes.SSH_WITHOUT_KEYS
+    return {**mine, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", "GIT_SSH_COMMAND": ssh}
 
 
 def without_secrets(url: str) -> str:
@@ -352,6 +434,13 @@ def _reason(words: bytes) -> str:
     lines = words.decode(errors="replace").strip().splitlines()
     fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
     return fatal[0] if fatal else lines[-1] if lines else "it has no commit"
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # deleted
+        return 0
 
 
 def _ref(line: str) -> Ref:

@@ -83,9 +83,11 @@ class Settings(BaseSettings):
     pids_limit: Annotated[int, Field(ge=16)] = Field(4096, description="processes and threads in one container")
     new_privileges: bool = Field(False, description="true: programs in containers may gain privileges, as sudo does")
     max_upload_mib: Annotated[int, Field(ge=1)] = Field(512, description="largest code upload, packed, in MiB")
-    max_unpacked_mib: Annotated[int, Field(ge=1)] = Field(4096, description="largest code upload, unpacked, in MiB")
+    max_unpacked_mib: Annotated[int, Field(ge=1)] = Field(
+        4096, description="most MiB that code may unpack to: uploaded, pushed, fetched, built or downloaded"
+    )
     max_upload_files: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="most files and folders in one code upload"
+        100_000, description="most files and folders of code, whatever way it comes in"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the daemon's own log")
     daemon_log_mib: Annotated[int, Field(ge=1)] = Field(10, description="largest file of that log, in MiB")

@@ -8,7 +8,7 @@ import platform
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -35,6 +35,7 @@ from polylocal.api import (
     openapi,
     origins,
     outputs,
+    places,
     projects,
     proxy,
     repos,
@@ -46,7 +47,7 @@ from polylocal.api import (
     users,
 )
 from polylocal.api.access import BRIDGE
-from polylocal.api.endpoint import Access, Call, Endpoint
+from polylocal.api.endpoint import Access, Call, Endpoint, Threads
 from polylocal.api.guards import Admission, OwnPages, Patience
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
@@ -198,7 +199,11 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
         if endpoint is None:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
-        if request.method in ("GET", "HEAD"):
+        if endpoint.threads is Threads.NONE:
+            result = endpoint.handler(call)
+        elif endpoint.threads is Threads.STATUS:
+            result = await places.status(partial(_looked_up, call))
+        elif request.method in ("GET", "HEAD") and not endpoint.is_long:
             result = await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
         else:
             if endpoint.access is not Access.ANYONE:
@@ -208,7 +213,11 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
                 limit = services.settings.max_upload_mib * 2**20
             async with incoming.body(request, limit) as data:
                 call.data = data
-                result = await run_in_threadpool(endpoint.handler, call)
+                work = partial(endpoint.handler, call)
+                if endpoint.is_long:
+                    result = await places.run(request, call.caller, work)
+                else:
+                    result = await run_in_threadpool(work)
         return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
 
     return answer

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from polylocal import revisions
 from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG, Tags
@@ -42,6 +43,7 @@ def _json_object(value: object) -> object:
     return value
 
 
+MAX_URL = 2000  # characters
 _MOST = 2**63 - 1  # what a column holds
 
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
@@ -159,7 +161,7 @@ class Ci(Body):
 
 
 class ExternalRepo(Body):
-    git_url: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    git_url: Annotated[str, Field(min_length=1, max_length=MAX_URL, pattern=r"^[^\x00-\x1f\x7f]+$")]
     is_public: bool | None = None
 
 
@@ -230,12 +232,33 @@ class NewMetric(Body):
     created_at: datetime | None = None
 
 
+def _hash(text: str | None) -> str | None:
+    if text and not revisions.is_foreign_hash(text):
+        raise ValueError("Not a commit: give its hash, 7 to 40 hexadecimal digits (64 of a SHA-256 repository).")
+    return text or None
+
+
+def _branch(text: str | None) -> str | None:
+    if text and not revisions.is_ref(text):
+        raise ValueError("Not a valid name of a branch.")
+    return text or None
+
+
+def _git_url(text: str | None) -> str | None:
+    if text and (text.startswith("-") or not text.isprintable() or len(text) > MAX_URL):
+        raise ValueError(f"Not a git URL: one line of at most {MAX_URL} characters that does not begin with `-`.")
+    return text or None
+
+
+Hash = Annotated[Text, AfterValidator(_hash)]
+
+
 class NewCodeReference(Body):
-    branch: Text = None
-    commit: Text = None
-    head: Text = None
+    branch: Annotated[Text, AfterValidator(_branch)] = None
+    commit: Hash = None
+    head: Hash = None
     is_dirty: bool | None = None
-    git_url: Text = None
+    git_url: Annotated[Text, AfterValidator(_git_url)] = None
 
 
 class Login(Body):

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
+from polylocal.api.places import stream
 from polylocal.api.resources.platform import TokenItem
 from polylocal.api.services import Services
 from polylocal.errors import InvalidInput, NotAllowed
@@ -53,6 +54,15 @@ class Access(StrEnum):
     ADMIN = "admins"
 
 
+class Threads(StrEnum):
+    """Where a handler runs."""
+
+    SHARED = "the web server's threads"
+    LONG = "threads of long operations"
+    STATUS = "threads of the daemon's own status"
+    NONE = "the event loop: it only answers"
+
+
 @dataclass(frozen=True)
 class Query:
     """A query parameter, for the record."""
@@ -76,7 +86,12 @@ class Endpoint:
     query: tuple[Query, ...] = ()
     is_upload: bool = False
     refusal: str = ""  # the media type of a 401 that is no JSON
+    threads: Threads = Threads.SHARED
     finds_archived: bool = False  # looks up what its path is about by itself
+
+    @property
+    def is_long(self) -> bool:
+        return self.is_upload or self.threads is Threads.LONG
 
     @property
     def kind(self) -> Kind | None:
@@ -101,6 +116,11 @@ class Call:
         if self.credentials is None:
             raise RuntimeError(f"{self.endpoint.path} is open to anyone and knows no user")
         return self.credentials.user
+
+    @property
+    def caller(self) -> str:
+        """Whose share of what is limited a request takes."""
+        return f"run {self.run_pk}" if self.run_pk is not None else f"user {self.user.id}"
 
     @property
     def run_pk(self) -> int | None:
@@ -176,7 +196,7 @@ def opened_file(file: BinaryIO, name: str, media: str) -> Response:
     plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
     shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
     headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {shown}"}
-    return StreamingResponse(_pieces(file, size), media_type=media, headers=headers)
+    return StreamingResponse(stream(_pieces(file, size)), media_type=media, headers=headers)
 
 
 def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from watchfiles import awatch
 
 from polylocal import logs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, file_as_it_is, refuse
+from polylocal.api.places import stream
 from polylocal.errors import NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
 from polylocal.store import Store
@@ -34,7 +35,7 @@ def show(call: Call) -> Response:
     if not path.exists():
         return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
     if call.flag("timestamps"):
-        return StreamingResponse(logs.stamped(path), media_type=_MEDIA)
+        return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA)
     return file_as_it_is(path, _MEDIA)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from polylocal import revisions
 from polylocal.api import bodies, secrets_owner
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
@@ -181,6 +182,8 @@ def _commit(call: Call, specification: Specification, field: str) -> str | None:
     """The commit that the run is built from: the one it names, or the newest; None without code."""
     build, repository = specification.build, call.services.repository(call.project)
     named = build.commit or build.branch or (build.ref if build.image and isinstance(build.ref, str) else None)
+    if named and not revisions.candidates(named):
+        raise InvalidInput({field: [f"build: `{named[:100]}` names no commit: give {revisions.SYNTAX}."]})
     commit = repository.resolve(named or "HEAD")
     if named and commit is None:
         raise InvalidInput({field: [f"build: the code of this project has no commit or branch `{named}`."]})

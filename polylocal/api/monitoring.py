@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, system
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
 from polylocal.api.resources import Json
 from polylocal.api.resources.platform import RoomItem, disk_item
 from polylocal.disk import Item, size_of
@@ -111,15 +111,50 @@ def _of_images(call: Call, builds: set[str]) -> int:
 _BUDGET = (Query("budget_gib", "GiB that images may take, instead of the setting"),)
 
 ENDPOINTS = [
-    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE),
-    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE),
-    Endpoint("GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json),
-    Endpoint("GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json),
+    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE, threads=Threads.NONE),
+    Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE, threads=Threads.NONE),
+    Endpoint(
+        "GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json, threads=Threads.STATUS
+    ),
+    Endpoint(
+        "GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json, threads=Threads.STATUS
+    ),
     Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=CONTENT_TYPE),
     Endpoint(
-        "GET", "/polylocal/v1/disk", room, "What takes room, and why", Access.ADMIN, answer=RoomItem, query=_BUDGET
+        "GET",
+        "/polylocal/v1/disk",
+        room,
+        "What takes room, and why",
+        Access.ADMIN,
+        answer=RoomItem,
+        query=_BUDGET,
+        threads=Threads.LONG,
     ),
-    Endpoint("POST", "/polylocal/v1/gc", collect, "Make room", Access.ADMIN, bodies.Collection, RoomItem),
-    Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:id}/disk", of_run, "What a run takes", Access.USER, answer=Json),
-    Endpoint("GET", "/polylocal/v1/disk/{user}/{project}", of_project, "What a project takes", answer=Json),
+    Endpoint(
+        "POST",
+        "/polylocal/v1/gc",
+        collect,
+        "Make room",
+        Access.ADMIN,
+        bodies.Collection,
+        RoomItem,
+        threads=Threads.LONG,
+    ),
+    Endpoint(
+        "GET",
+        "/polylocal/v1/runs/{kind}/{id:id}/disk",
+        of_run,
+        "What a run takes",
+        Access.USER,
+        answer=Json,
+        threads=Threads.LONG,
+    ),
+    Endpoint(
+        "GET",
+        "/polylocal/v1/disk/{user}/{project}",
+        of_project,
+        "What a project takes",
+        answer=Json,
+        threads=Threads.LONG,
+    ),
 ]

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from polylocal import folders
 from polylocal.api.endpoint import Call, Endpoint, Query, opened_file, refuse
+from polylocal.api.places import stream
 from polylocal.api.resources.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
@@ -30,7 +31,7 @@ def download(call: Call) -> Response:
         raise NotFound("The run has no outputs.")
     name = f"{call.run.unique_name.replace('.', '_')}.tar.gz"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_archive(folder), media_type="application/gzip", headers=headers)
+    return StreamingResponse(stream(_archive(folder), of_program=True), media_type="application/gzip", headers=headers)
 
 
 def tree(call: Call) -> TreeItem:

@@ -11,13 +11,12 @@ from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, opened_file, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, opened_file, refuse
 from polylocal.api.incoming import parsed
 from polylocal.api.resources.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.repos import without_secrets
 from polylocal.statuses import Kind, is_done
-from polylocal.unpacking import Limits
 
 
 def upload(call: Call) -> Response:
@@ -30,9 +29,7 @@ def upload(call: Call) -> Response:
         raise NotAllowed(_EXTERNAL.format(name=project.name))
     _check_notebook(call)
     call.services.check_room()
-    settings = call.services.settings
-    limits = Limits(settings.max_unpacked_mib, settings.max_upload_files)
-    call.services.repository(project).upload(part.file, call.user.username, limits)
+    call.services.repository(project).upload(part.file, call.user.username, call.services.code_limits)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
 
@@ -146,15 +143,29 @@ _NOTEBOOK = (
     "The Project `{name}` is currently running a Notebook. You must stop it before uploading a new version of the code."
 )
 _REPO = "/api/v1/{user}/{project}/repo"
-_COMMIT = (Query("commit", "a commit instead of the newest"),)
+_COMMIT = (Query("commit", "a commit instead of the newest: a hash (at least 7 digits), a branch, a tag, or HEAD"),)
 
 ENDPOINTS = [
     Endpoint("PUT", f"{_REPO}/upload", upload, "Upload the code of a project", Access.WRITE, is_upload=True),
     Endpoint(
-        "GET", f"{_REPO}/download", download, "Download the code of a project", media="application/gzip", query=_COMMIT
+        "GET",
+        f"{_REPO}/download",
+        download,
+        "Download the code of a project",
+        media="application/gzip",
+        query=_COMMIT,
+        threads=Threads.LONG,
     ),
-    Endpoint("POST", f"{_REPO}/external", external, "Use the code of a git URL", Access.WRITE, bodies.ExternalRepo),
-    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch what is new there", Access.WRITE),
+    Endpoint(
+        "POST",
+        f"{_REPO}/external",
+        external,
+        "Use the code of a git URL",
+        Access.WRITE,
+        bodies.ExternalRepo,
+        threads=Threads.LONG,
+    ),
+    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch what is new there", Access.WRITE, threads=Threads.LONG),
     Endpoint("GET", _REPO, show, "What is known of the code", answer=RepoItem),
     Endpoint("PATCH", _REPO, update, "Change who sees it", Access.WRITE, bodies.ChangedRepo, RepoItem),
     Endpoint("PUT", _REPO, update, "The same", Access.WRITE, bodies.ChangedRepo, RepoItem),

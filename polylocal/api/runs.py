@@ -33,7 +33,7 @@ from polylocal.api.resources.runs import (
     status_item,
 )
 from polylocal.api.resources.servers import server_detail, server_item, tensorboard_item
-from polylocal.errors import NotAllowed
+from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.polyaxonfile import of_config
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run, StatusRow
@@ -201,6 +201,11 @@ def code_reference(call: Call) -> CodeReferenceItem:
 def add_code_reference(call: Call) -> CodeReferenceItem:
     _check_code_is_theirs(call)
     given = {name: value for name, value in call.body(bodies.NewCodeReference).given().items() if value is not None}
+    run = call.run
+    if not given and run.code_id:  # clients outside of a git folder report nothing: that is no other code
+        return code_reference(call)
+    if run.is_managed and run.kind in (Kind.BUILD, Kind.NOTEBOOK) and "commit" in given:
+        given["commit"] = _own_commit(call, given["commit"])
     reference = call.store.projects.reference_code(call.project, given)
     call.store.runs.record(call.run, code_id=reference.id)
     return code_reference_item(reference, call.project)
@@ -213,6 +218,14 @@ def _check_code_is_theirs(call: Call) -> None:
         specification = of_config(Kind(run.kind), run.content or "", run.config)
         if secrets_owner.names_secrets(specification) and run.secrets_user_id != call.user.id:
             raise NotAllowed(f"{run.label} names secrets of another user: its code is theirs to change.")
+
+
+def _own_commit(call: Call, named: str) -> str:
+    """A commit of the project's code: polylocal itself checks it out for this run. Raises InvalidInput."""
+    found = call.services.repository(call.project).resolve(named)
+    if found is None:
+        raise InvalidInput({"commit": [f"The code of this project has no commit `{named}`."]})
+    return found
 
 
 def _kind(call: Call) -> Kind:

@@ -19,6 +19,7 @@ from polylocal.repos import Repository
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run
+from polylocal.unpacking import Limits
 from polylocal.vault import Vault
 
 
@@ -64,7 +65,12 @@ class Services:
         return self.settings.folders
 
     def repository(self, project: Project) -> Repository:
-        return Repository(self.home.code(project.uuid))
+        return Repository(self.home.code(project.uuid), self.code_limits)
+
+    @property
+    def code_limits(self) -> Limits:
+        """What code may come to, whatever way it comes in."""
+        return Limits(self.settings.max_unpacked_mib, self.settings.max_upload_files)
 
     def outputs(self, run: Run) -> Path | None:
         return self.home.root / run.outputs if run.outputs else None

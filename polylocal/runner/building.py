@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from polylocal.errors import NotFound
+from polylocal.cancelling import Cancel, Cancelled, cancelled_by
+from polylocal.errors import InvalidInput, NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
 from polylocal.polyaxonfile import Build, is_image_id, of_config
 from polylocal.runner import container, dockerfile, images
-from polylocal.runner.context import context
+from polylocal.runner.context import Stoppable, context
 from polylocal.runner.dockerfile import Base, Reference
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel
+from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.images import Chosen
 from polylocal.runner.instructions import Unreadable
 from polylocal.runner.tools import Tools
@@ -53,7 +54,15 @@ class _Recipe:
 
 
 def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    """From row to image. None: it was stopped before the engine had anything to do with it."""
+    """From row to image. None: it was stopped, at whatever step."""
+    try:
+        with cancelled_by(cancel):
+            return _make_image(run, tools, cancel, patiently)
+    except Cancelled:
+        return None
+
+
+def _make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
     store, tag = tools.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
     specification = of_config(Kind.BUILD, run.content or "", run.config or {})
@@ -79,7 +88,7 @@ def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> 
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
             recipe = _recipe(run, tools)
-        except NotFound as error:
+        except (NotFound, InvalidInput) as error:
             writer.say(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
@@ -104,7 +113,7 @@ def _made(
     cancel: Cancel,
     patiently: Patiently,
 ) -> BuildResult:
-    """By the engine, once more if it ends meanwhile."""
+    """By the engine, once more if it ends meanwhile. Raises Cancelled."""
 
     def again() -> None:
         writer.say("polylocal: the engine went away in the middle of the build, building again")
@@ -123,7 +132,8 @@ def _made(
     result: BuildResult = patiently(build, again)
     if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
         again()  # as it ends it fails what it has in hand, and still answers
-        threading.Event().wait(AGAIN_S)
+        if cancel.wait(AGAIN_S):
+            raise Cancelled("The build was stopped.")
         result = patiently(build, again)
     if result.image_id:
         tools.store.built_images.add(run, result.image_id, is_whole=True, sources=chosen.projects)
@@ -142,11 +152,11 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     if build.dockerfile:
         if not run.commit:
             raise NotFound(f"`dockerfile: {build.dockerfile}` needs uploaded code, and this project has none")
-        content = repository.read(run.commit, posixpath.normpath(build.dockerfile))
+        path = posixpath.normpath(build.dockerfile)
         try:
-            return _Recipe(build, content.decode(), folder)
+            return _Recipe(build, repository.read(run.commit, path).decode(), folder)
         except UnicodeDecodeError as error:
-            raise NotFound(f"`dockerfile: {build.dockerfile}` is no text in UTF-8: {error.reason}") from error
+            raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
     files = repository.files(run.commit, folder) if run.commit else set()
     text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
     return _Recipe(build, text, folder)
@@ -204,10 +214,16 @@ def _build(
     cancel: Cancel,
     on_image: Callable[[str], None],
 ) -> BuildResult:
-    scratch = tools.home.scratch
-    with context(text, tools.repository(run), run.commit, recipe.folder, scratch=scratch) as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(
+                context(text, tools.repository(run), run.commit, recipe.folder, scratch=tools.home.scratch)
+            )
+        except (NotFound, InvalidInput) as error:
+            writer.say(str(error))
+            return BuildResult(None, str(error))
         request = BuildRequest(
-            context=file,
+            context=cast(BinaryIO, Stoppable(file, cancel)),
             tag=container.image_name(run),
             labels=container.image_labels(run),
             nocache=bool(recipe.build.nocache),

@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from polylocal.cancelling import Cancel, Cancelled
 from polylocal.repos import Extra, Repository
 from polylocal.runner.dockerfile import setup_file
+
+_CHUNK = 1 << 18
 
 
 @contextmanager
@@ -35,6 +38,26 @@ def context(
             repository.archive(commit, file, prefix="build/", folder=folder, extras=extras)
         file.seek(0)
         yield file
+
+
+class Stoppable:
+    """A context whose reading ends with Cancelled when the build is stopped: sending a large one takes its time."""
+
+    def __init__(self, file: BinaryIO, cancel: Cancel) -> None:
+        self._file = file
+        self._cancel = cancel
+
+    def read(self, size: int = -1) -> bytes:
+        if self._cancel.called:
+            raise Cancelled("The build was stopped.")
+        return self._file.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(_CHUNK):
+            yield chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _empty(file: BinaryIO, dockerfile: Path) -> None:

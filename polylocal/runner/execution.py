@@ -16,12 +16,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import clock
+from polylocal.cancelling import Cancel, Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble
-from polylocal.errors import ContainerMissing, EngineError, ImageMissing, NotFound, PolylocalError, StoreError
+from polylocal.errors import (
+    ContainerMissing,
+    EngineError,
+    ImageMissing,
+    InvalidInput,
+    NotFound,
+    PolylocalError,
+    StoreError,
+)
 from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import container, outcome, ownership, provision, servers, workspace
 from polylocal.runner.building import make_image
-from polylocal.runner.engine.base import Cancel, ContainerState
+from polylocal.runner.engine.base import ContainerState
 from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
 from polylocal.runner.outcome import Ending, Outcome
@@ -162,12 +171,16 @@ class Execution:
             self._finish(outcome.not_started("its build is gone"))
             return None
         try:
-            made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+            with cancelled_by(self._cancel):
+                made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+        except Cancelled:
+            self._finish(self._stopped())
+            return None
         except ImageMissing:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
             tools.store.runs.detach_build(run, build)
             return None
-        except (EngineError, NotFound) as error:
+        except (EngineError, NotFound, InvalidInput) as error:
             self._finish(outcome.not_started(str(error)))
             return None
         return made

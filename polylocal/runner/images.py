@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from polylocal import addresses, visible
+from polylocal.cancelling import Cancel
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.polyaxonfile import is_image_id
 from polylocal.runner import references
 from polylocal.runner.container import BUILD_LABEL, IMAGE_LABEL
-from polylocal.runner.engine.base import Cancel, LocalImage
+from polylocal.runner.engine.base import LocalImage
 from polylocal.runner.tools import Tools
 from polylocal.store.rows import Run, User, digits
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from polylocal.cancelling import Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble
-from polylocal.errors import EngineError, NotFound
+from polylocal.errors import EngineError, InvalidInput, NotFound
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
 from polylocal.packages import arches, reading, recipes, repositories, versions
@@ -83,9 +84,13 @@ class PackageBuild(Execution):
     def _make(self) -> str | None:
         tools, run = self._tools, self.run
         specification = self._specification()
-        chosen = self._patiently(
-            lambda: images.choose(run, specification.build.image or "", tools, self._say, self._cancel)
-        )
+        name = specification.build.image or ""
+        try:
+            with cancelled_by(self._cancel):
+                chosen = self._patiently(lambda: images.choose(run, name, tools, self._say, self._cancel))
+        except Cancelled:
+            self._finish(self._stopped())
+            return None
         if self._stopping.is_set():
             self._finish(self._stopped())
             return None
@@ -95,7 +100,14 @@ class PackageBuild(Execution):
             return None
         build_list = tools.store.build_lists.of_run(run.pk)
         try:
-            made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, chosen.name)))
+            with cancelled_by(self._cancel):
+                made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, chosen.name)))
+        except Cancelled:
+            self._finish(self._stopped())
+            return None
+        except InvalidInput as error:  # another time it is the same
+            self._finish(outcome.not_started(str(error)))
+            return None
         except (EngineError, NotFound) as error:
             if self._again_after_no_start(str(error)):
                 self._refresh()

@@ -20,6 +20,7 @@ from polylocal.runner.engine.link import EngineLink
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Run
+from polylocal.unpacking import Limits
 from polylocal.vault import Vault
 
 
@@ -74,4 +75,5 @@ class Tools:
         return self.home.root / run.outputs
 
     def repository(self, run: Run) -> Repository:
-        return Repository(self.home.code(run.project_uuid))
+        limits = Limits(self.settings.max_unpacked_mib, self.settings.max_upload_files)
+        return Repository(self.home.code(run.project_uuid), limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -263,7 +264,24 @@ def test_no_program_is_started_for_anybody(url: str, api: Caller) -> None:
     assert api.get(P).json()["has_code"] is False
 
 
-def test_over_http(elsewhere: Elsewhere, as_owner: Caller, store: Store, services: Services) -> None:
+@pytest.fixture
+def other_machine(monkeypatch: pytest.MonkeyPatch) -> str:
+    """127.0.0.1 stands for another machine, and has this name; all other addresses are those of this one."""
+    name = "git.example.test"  # no resolver knows it
+
+    def resolve(asked: str) -> list[str]:
+        if asked != name:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("polylocal.addresses._resolve", resolve)
+    monkeypatch.setattr("polylocal.addresses.is_local", lambda address: str(address) != "127.0.0.1")
+    return name
+
+
+def test_over_http(
+    elsewhere: Elsewhere, as_owner: Caller, store: Store, services: Services, other_machine: str
+) -> None:
     with served(elsewhere.path.parent) as url:
         git_url = f"{url}/elsewhere.git"
         answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url})
@@ -277,6 +295,170 @@ def test_over_http(elsewhere: Elsewhere, as_owner: Caller, store: Store, service
     gone = as_owner.post(f"{ANNS}/repo/sync/")
     assert gone.status_code == 400
     assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["new.py"]
+
+
+@pytest.fixture
+def trap() -> Iterator[tuple[int, list[object]]]:
+    """A port of this machine, and who has connected to it."""
+    came: list[object] = []
+
+    class Trap(_Quiet):
+        def setup(self) -> None:
+            came.append(self.client_address)
+            super().setup()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trap)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server.server_address[1], came
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+LOCAL_URLS = [
+    *("http://127.0.0.1:{port}/x.git", "https://127.0.0.1:{port}/x.git", "http://localhost:{port}/x.git"),
+    *("http://127.1:{port}/x", "http://2130706433:{port}/x", "http://0x7f.1:{port}/x", "http://0177.0.0.1:{port}/x"),
+    *(
+        "http://0:{port}/x",
+        "http://[::1]:{port}/x",
+        "http://[::ffff:127.0.0.1]:{port}/x",
+        "http://a.localhost:{port}/x",
+    ),
+    *("http://LOCALHOST.:{port}/x", "http://user:word@127.0.0.1:{port}/x", "HTTP://127.0.0.1:{port}/x"),
+    *("http://example.org@127.0.0.1:{port}/x", "http://127.0.0.1:{port}#@example.org/x"),
+    *("http://127.0.0.1:{port}\\@example.org/x", "http://\uff11\uff12\uff17.0.0.1:{port}/x"),
+    *("git://127.0.0.1:{port}/x", "git://localhost:{port}/x", "ssh://127.0.0.1:{port}/x", "ssh://git@[::1]:{port}/x"),
+    *(
+        "git+ssh://127.0.0.1:{port}/x",
+        "git@127.0.0.1:x",
+        "localhost:x",
+        "[::1]:x",
+        "127.1:x",
+        "git@[127.0.0.1:{port}]:x",
+    ),
+    *("http://169.254.169.254/x", "git@169.254.169.254:x", "http://named.example.test:{port}/x"),
+]
+
+
+@pytest.mark.parametrize("form", LOCAL_URLS)
+def test_services_of_this_machine_are_not_for_everybody(
+    form: str, as_owner: Caller, trap: tuple[int, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, came = trap
+    known = {"named.example.test": ["127.0.0.1"], "example.org": ["198.51.100.1"]}
+    monkeypatch.setattr("polylocal.addresses._resolve", lambda name: known[name])
+    answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": form.format(port=port)})
+    assert answer.status_code == 400
+    assert came == []
+    assert as_owner.get(f"{ANNS}/").json()["has_code"] is False
+
+
+def test_the_refusal_says_what_and_who_may(as_owner: Caller, elsewhere: Elsewhere, api: Caller) -> None:
+    with served(elsewhere.path.parent) as url:
+        git_url = f"{url}/elsewhere.git"
+        answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url})
+        words = "`127.0.0.1` is this machine or its own network segment. Only an admin may connect to that."
+        assert answer.json() == [f"`{git_url}` could not be fetched: {words}"]
+        assert api.post(f"{ANNS}/repo/external/", {"git_url": git_url}).status_code == 201
+        assert as_owner.post(f"{ANNS}/repo/sync/").status_code == 400  # its owner does not fetch it again
+
+
+def test_what_was_checked_is_connected_to(
+    elsewhere: Elsewhere, as_owner: Caller, other_machine: str, store: Store, services: Services
+) -> None:
+    """The name is resolved once: whatever a resolver says afterwards, git goes to the address that was checked."""
+    with served(elsewhere.path.parent) as url:
+        git_url = url.replace("127.0.0.1", other_machine) + "/elsewhere.git"
+        assert as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url}).status_code == 201
+    assert head(services, store.projects.get("ann", "mine"))
+
+
+@contextmanager
+def redirecting(to: str) -> Iterator[str]:
+    """A server that sends everybody on; `{path}` in `to` is what was asked for."""
+
+    class Redirect(_Quiet):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", to.format(path=self.path))
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirect)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_redirect_to_another_repository_is_followed(
+    elsewhere: Elsewhere, as_owner: Caller, other_machine: str
+) -> None:
+    with (
+        served(elsewhere.path.parent) as url,
+        redirecting(f"{url}{{path}}") as first,
+        redirecting(f"{first}{{path}}") as second,
+    ):
+        answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": f"{second}/elsewhere.git"})
+    assert (answer.status_code, answer.content) == (201, b"")
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["http://127.0.0.2:{port}{path}", "//localhost:{port}{path}", "http://127.0.0.2:{port}/x", "file:///x{path}", "x"],
+)
+def test_a_redirect_to_this_machine_is_not(
+    form: str, as_owner: Caller, other_machine: str, trap: tuple[int, list[object]]
+) -> None:
+    port, came = trap
+    with redirecting(form.replace("{port}", str(port))) as first, redirecting(f"{first}{{path}}") as second:
+        for url in (first, second):
+            assert as_owner.post(f"{ANNS}/repo/external/", {"git_url": f"{url}/x.git"}).status_code == 400
+    assert came == []
+
+
+def test_redirects_without_an_end(as_owner: Caller, other_machine: str) -> None:
+    with redirecting("{path}") as url:
+        answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": f"{url}/x.git"})
+    assert answer.status_code == 400
+    assert "redirects more than 5 times" in answer.json()[0]
+
+
+def test_behind_a_proxy(
+    elsewhere: Elsewhere, as_owner: Caller, other_machine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Names that are unknown here are the proxy's to resolve; those that lead here are refused before it is asked."""
+    asked: list[str] = []
+
+    class Proxying(_Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.path = self.path.removeprefix("http://inside.example.test")
+            super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Proxying, directory=str(elsewhere.path.parent)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        for url in ("http://127.0.0.2/elsewhere.git", "http://localhost/elsewhere.git"):
+            assert as_owner.post(f"{ANNS}/repo/external/", {"git_url": url}).status_code == 400
+        assert asked == []
+        git_url = "http://inside.example.test/elsewhere.git"
+        answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url})
+        assert (answer.status_code, answer.content) == (201, b"")
+        assert all(path.startswith("http://inside.example.test/") for path in asked)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_others_and_runs_fetch_nothing(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -193,6 +195,21 @@ def test_a_download_of_what_is_not_there(commit: str, api: Caller, services: Ser
     assert (answer.status_code, answer.json()) == (404, {"detail": f"The project has no commit `{commit}`."})
 
 
+@pytest.mark.parametrize(
+    "commit",
+    [":/((x{1,9}){1,9}){1,9}", "HEAD^{/((x{1,9}){1,9}){1,9}}", "HEAD~1", "HEAD^", "@{-1}", "master^{tree}", "@"],
+)
+def test_revision_syntax_names_no_download(
+    commit: str, api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git is not even asked: some of it takes all memory of the machine."""
+    put_code(services, project, {"new.py": "1"})
+    put_code(services, project, {"new.py": "2"})
+    monkeypatch.setattr("polylocal.gitrun.start", None)
+    answer = api.get(f"{P}/repo/download/", params={"commit": commit})
+    assert answer.status_code == 404
+
+
 def test_a_commit_with_a_zero_byte(api: Caller, services: Services, project: Project) -> None:
     put_code(services, project, {"new.py": "1"})
     assert api.get(f"{P}/repo/download/?commit=a%00b").status_code in (400, 404)
@@ -266,3 +283,31 @@ def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
         assert list(answer.json()) == ["repo"]
         assert setting in answer.json()["repo"][0]
     assert services.repository(project).resolve("HEAD") == before
+
+
+def nested(services: Services, project: Project, width: int = 10, depth: int = 10) -> str:
+    """A commit of few objects that is width**depth files, as if it had been pushed or fetched before."""
+    put_code(services, project, {"a": "1"})
+    git = ["git", "--git-dir", str(services.repository(project).path), "-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def run(*arguments: str, text: str = "") -> str:
+        return subprocess.run([*git, *arguments], input=text, capture_output=True, check=True, text=True).stdout.strip()
+
+    at, kind = run("hash-object", "-w", "--stdin", text="x"), "100644 blob"
+    for _ in range(depth):
+        at, kind = run("mktree", text="".join(f"{kind} {at}\t{n}\n" for n in range(width))), "040000 tree"
+    made = run("commit-tree", at, "-m", "nested")
+    run("update-ref", "refs/heads/master", made)
+    return made
+
+
+def test_code_beyond_the_limits_is_not_downloaded(api: Caller, services: Services, project: Project) -> None:
+    """Few objects that are ten thousand million files: each answer comes at once, and names the limit."""
+    nested(services, project)
+    began = time.monotonic()
+    for _ in range(40):
+        answer = api.get(f"{P}/repo/download/")
+        assert answer.status_code == 400
+        assert "100000 files and folders (max_upload_files)" in answer.json()[0]
+    assert time.monotonic() - began < 20  # one of them took hours
+    assert api.get("/healthz").status_code == 200

@@ -373,6 +373,66 @@ def test_reported_code(api: Caller, a_job: Run) -> None:
     assert api("POST", f"{JOBS}/1/coderef/").status_code == 201  # outside of a git folder clients send nothing
 
 
+OPTIONS = ["--output=/tmp/x", "--index-output=/tmp/x", "-x", "--all"]
+NO_HASHES = [*OPTIONS, "HEAD", "master", "abc", "a" * 41, "a" * 63, "g" * 40, ":/x", "HEAD~1", "a" * 40 + "\n", "\0"]
+
+
+@pytest.mark.parametrize("field", ["commit", "head"])
+@pytest.mark.parametrize("value", NO_HASHES)
+def test_a_reported_commit_is_a_hash(field: str, value: str, api: Caller, a_job: Run) -> None:
+    answer = api.post(f"{JOBS}/1/coderef/", {field: value})
+    assert (answer.status_code, list(answer.json())) == (400, [field])
+    assert api.get(f"{JOBS}/1/coderef/").json()["commit"] is None
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        *({"branch": name} for name in (*OPTIONS, "a b", "a..b", "a~1", "a:b", "x.lock")),
+        *({"git_url": url} for url in (*OPTIONS, "https://x/\n", "https://x/\x1b]52;", "x" * 2001)),
+    ],
+)
+def test_a_reported_branch_and_url_are_such(report: dict[str, str], api: Caller, a_job: Run) -> None:
+    answer = api.post(f"{JOBS}/1/coderef/", report)
+    assert (answer.status_code, list(answer.json())) == (400, list(report))
+
+
+def test_a_report_of_a_repository_with_sha256_and_of_none(api: Caller, a_job: Run) -> None:
+    body = {"commit": "a" * 64, "head": "A" * 40, "branch": "HEAD", "git_url": "git@x:y.git"}
+    assert api.post(f"{JOBS}/1/coderef/", body).status_code == 201
+    assert api.get(f"{JOBS}/1/coderef/").json()["commit"] == "a" * 64
+    assert api.post(f"{JOBS}/1/coderef/", {"commit": "", "branch": ""}).status_code == 201
+    assert api.get(f"{JOBS}/1/coderef/").json()["commit"] == "a" * 64  # nothing said is no other code
+
+
+@pytest.mark.parametrize("kind", [Kind.BUILD, Kind.NOTEBOOK])
+def test_what_polylocal_checks_out_is_a_commit_of_the_project(
+    kind: Kind, api: Caller, store: Store, services: Services, project: Project, root: User
+) -> None:
+    """A build or a notebook with a report of its own: its code stays one of the project's commits."""
+    commit = put_code(services, project, {"a": "1"})
+    code = store.projects.reference_code(project, {"commit": commit})
+    run = store.runs.insert(project, root, NewRun(kind, config=build(), code_id=code.id))
+    path = f"{P}/{kind.plural}/{run.id}/coderef/"
+    for value in ("--output=x", "a" * 40, "master"):
+        assert api.post(path, {"commit": value}).status_code == 400
+        assert store.runs.by_pk(run.pk).commit == commit
+    assert api.post(path, {"commit": commit[:9]}).status_code == 201
+    assert store.runs.by_pk(run.pk).commit == commit
+
+
+@pytest.mark.parametrize("field", ["commit", "branch", "ref"])
+@pytest.mark.parametrize("value", [*OPTIONS, "HEAD~1", "HEAD^", ":/((x{1,9}){1,9}){1,9}", "a..b", "master:a", "@{-1}"])
+def test_revision_syntax_names_no_code_of_a_run(
+    field: str, value: str, api: Caller, services: Services, project: Project
+) -> None:
+    put_code(services, project, {"a": "1"})
+    put_code(services, project, {"a": "2"})
+    answer = api.post(JOBS, {"config": {**CONFIG, "build": {"image": "busybox", field: value}}})
+    assert (answer.status_code, list(answer.json())) == (400, ["config"])
+    assert "a hash (at least 7 of its digits), a branch, a tag, or HEAD" in answer.json()["config"][0]
+
+
 # -- builds ---------------------------------------------------------------------------------------------------------
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import pytest
 from support import eventually
 
+from polylocal.cancelling import Cancel
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel, Died, Frame
+from polylocal.runner.engine.base import BuildRequest, BuildResult, Died, Frame
 
 
 def build(bench, dockerfile: str, tag: str, on_line=lambda line: None, cancel: Cancel | None = None) -> BuildResult:

@@ -13,9 +13,10 @@ import docker
 import pytest
 from support import BUSYBOX
 
+from polylocal.cancelling import Cancel
 from polylocal.runner import dockerfile
 from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel
+from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.store.rows import Ledger, digits
 
 from .conftest import Bench

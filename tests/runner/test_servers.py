@@ -167,7 +167,8 @@ def test_changes_are_committed_at_the_end(rig, supervise, notebook):
     (folder / "lib/a.py").unlink()
     stop(rig, supervise, notebook)
     assert newest(rig) == {"train.py": "print(2)\n", "new.ipynb": "{}"}
-    assert rig.repository.resolve("master^") == notebook.commit
+    about = ["git", "--git-dir", str(rig.repository.path), "rev-parse", "master^"]
+    assert subprocess.run(about, check=True, capture_output=True, text=True).stdout.strip() == notebook.commit
     assert not folder.exists()
     commit = rig.repository.resolve("master")
     assert f"The notebook's changes are commit {commit[:12]} of the project's code" in rig.messages(notebook)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import IO
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from polylocal import gitrun, processes, receiving
 from polylocal.api.abf.wire import Ask
+from polylocal.api.places import stream
 from polylocal.api.services import Services
-from polylocal.errors import NotAllowed, NotFound, SetupError
-from polylocal.repos import ENVIRONMENT, Repository
+from polylocal.errors import NotAllowed, NotFound
+from polylocal.repos import Repository
 from polylocal.store.rows import Project
 
 _SERVICES = frozenset({"git-upload-pack", "git-receive-pack"})
 _PATHS = frozenset({"info/refs", *_SERVICES})
 _CHUNK = 1 << 16
+_LIMITS = processes.Limits(seconds=3600.0)  # a clone over a thin line takes its time
+_PROTOCOL = re.compile(r"version=[0-2]")
+_PACKED = frozenset({"gzip", "x-gzip"})
 
 
 async def spooled(request: Request, limit: int) -> IO[bytes]:
@@ -47,7 +53,8 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
     with ExitStack() as stack:
         stack.enter_context(body)
         path = ask.word("path")
-        if path not in _PATHS or ask.request.method not in ("GET", "POST"):
+        is_known = path in _PATHS and ask.query("service") in (None, *_SERVICES)
+        if not is_known or ask.request.method not in ("GET", "POST"):
             raise NotFound
         project = ask.store.projects.get(ask.word("owner"), ask.word("project"))
         ask.need(ask.may_read(project))
@@ -60,16 +67,19 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
             stack.enter_context(repository.changed_by_git())
             ask.services.check_room()
         process = _started(ask, repository, path, body)
-        try:
+        with processes.ending(process, goes_on=True):
             status, headers = _head(process)
-        except BaseException:
-            _end(process)
-            raise
-        rest = _rest(process)
-        if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
-            return Response(b"".join(rest), status, headers)
-        begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
-        return StreamingResponse(itertools.chain([begun], rest), status, headers)
+            rest = _rest(process)
+            if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
+                return Response(b"".join(rest), status, headers)
+            begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
+        return StreamingResponse(stream(_all(begun, rest), of_program=True), status, headers)
+
+
+def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    with closing(rest):  # type: ignore[type-var]  # a generator
+        yield begun
+        yield from rest
 
 
 def _check_push(ask: Ask, project: Project) -> None:
@@ -79,33 +89,35 @@ def _check_push(ask: Ask, project: Project) -> None:
 
 def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> subprocess.Popen[bytes]:
     headers = ask.request.headers
+    service, packed = ask.query("service"), headers.get("content-encoding", "")
+    protocol, content_type = headers.get("git-protocol", ""), headers.get("content-type", "")
     environment = {
-        **ENVIRONMENT,
+        **gitrun.ENVIRONMENT,
+        **receiving.environment(ask.services.code_limits),
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_PROJECT_ROOT": str(repository.path.parent),
         "GIT_HTTP_EXPORT_ALL": "1",
         "PATH_INFO": f"/{repository.path.name}/{path}",
-        "QUERY_STRING": ask.request.url.query,
+        "QUERY_STRING": f"service={service}" if service in _SERVICES else "",
         "REQUEST_METHOD": ask.request.method,
-        "CONTENT_TYPE": headers.get("content-type", ""),
-        "HTTP_CONTENT_ENCODING": headers.get("content-encoding", ""),
-        "GIT_PROTOCOL": headers.get("git-protocol", ""),
+        "CONTENT_TYPE": content_type if content_type == f"application/x-{path}-request" else "",
+        "HTTP_CONTENT_ENCODING": packed if packed in _PACKED else "",
+        "GIT_PROTOCOL": protocol if _PROTOCOL.fullmatch(protocol) else "",
         "REMOTE_USER": ask.user.username,
         "REMOTE_ADDR": ask.request.client.host if ask.request.client else "",
         "GIT_COMMITTER_NAME": ask.user.username,
         "GIT_COMMITTER_EMAIL": ask.user.email or f"{ask.user.username}@polylocal",
     }
     environment["CONTENT_LENGTH"] = str(os.fstat(body.fileno()).st_size)
-    try:
-        return subprocess.Popen(
-            ["git", "http-backend"],
-            env=environment,
-            stdin=body,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise SetupError("the program `git` is not installed; polylocal keeps code with it") from error
+    most = limit(ask.services)  # of what the pack is when it was unpacked once
+    return gitrun.start(
+        "http-backend",
+        env=environment,
+        config={"receive.maxInputSize": str(most), "core.hooksPath": str(receiving.prepared(repository.path))},
+        stdin=body.fileno(),
+        stderr=subprocess.DEVNULL,
+        limits=_LIMITS,
+    )
 
 
 def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
@@ -121,19 +133,15 @@ def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
 
 
 def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """The body. The process ends with it, or when nobody reads any more."""
+    until = time.monotonic() + _LIMITS.seconds
     try:
         while process.stdout and (chunk := process.stdout.read1(_CHUNK)):  # type: ignore[attr-defined]
             yield chunk
+            if time.monotonic() > until:
+                return
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """It has ended, or nobody reads any more."""
-    if process.stdout:
-        process.stdout.close()
-    process.kill()
-    process.wait()
+        processes.end(process)
 
 
 def limit(services: Services) -> int:

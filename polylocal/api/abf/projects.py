@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from polylocal import revisions
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.api.bodies import is_reserved
@@ -101,15 +102,17 @@ def _problems(said: Json, *, is_new: bool) -> list[str]:
     if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")
     branch = text(said.get("default_branch"))
-    if branch and not (len(branch) <= 100 and all(map(_is_part_of_a_branch, branch.split("/")))):
+    if branch and not (
+        len(branch) <= 100 and revisions.is_ref(branch) and all(map(_PART.fullmatch, branch.split("/")))
+    ):
         problems.append("Default branch is invalid")
     if said.get("owner_type") not in (None, "", "User"):
         problems.append("Owner type is not included in the list")
     return problems
 
 
-def _is_part_of_a_branch(part: str) -> bool:
-    return bool(_PART.fullmatch(part)) and ".." not in part and not part.endswith((".lock", "."))
+def _is_branch(name: str) -> bool:
+    return len(name) <= 100 and revisions.is_ref(name) and all(map(_PART.fullmatch, name.split("/")))
 
 
 def _values(said: Json) -> dict[str, Any]:

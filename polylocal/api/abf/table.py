@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from polylocal.api import incoming
+from polylocal.api import incoming, places
 from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
 from polylocal.api.services import Services
@@ -86,7 +87,11 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
         limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
         async with incoming.body(request, limit) as data:
             ask.data = data
-            result = await run_in_threadpool(endpoint.handler, ask)
+            work = partial(endpoint.handler, ask)
+            if endpoint.is_long:
+                result = await places.run(request, ask.caller, work)
+            else:
+                result = await run_in_threadpool(work)
         return tagged(request, result if isinstance(result, Response) else answer(result))
 
     return answered
@@ -101,7 +106,10 @@ def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
             body = await git.spooled(request, git.limit(services))
         except ValueError as error:
             raise HTTPException(413, str(error)) from error
-        return await run_in_threadpool(git.serve, ask, body)
+        try:
+            return await places.run(request, ask.caller, partial(git.serve, ask, body))
+        finally:
+            body.close()  # nobody has, if there was no place
 
     return answered
 

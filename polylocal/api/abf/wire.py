@@ -52,6 +52,10 @@ class Endpoint:
     is_anonymous: bool = False  # looks at credentials by itself
     is_upload: bool = False
 
+    @property
+    def is_long(self) -> bool:
+        return self.is_upload
+
 
 class Ask:
     """One request. `data` is the body: JSON or a form."""
@@ -72,6 +76,11 @@ class Ask:
     @property
     def somebody(self) -> User | None:
         return self._user
+
+    @property
+    def caller(self) -> str:
+        """Whose share of what is limited a request takes."""
+        return f"user {self._user.id}" if self._user else "nobody"
 
     @property
     def base(self) -> str:

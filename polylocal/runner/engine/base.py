@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, Self
 
+from polylocal.cancelling import Cancel
 from polylocal.machine import Usage
 from polylocal.runner.container import ContainerPlan, Labels
 from polylocal.store.rows import NOTHING_BUILT, Ledger
@@ -129,24 +130,6 @@ class Stream(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
-
-
-class Cancel:
-    """Lets another thread end a pull or a build. Once called it stays called."""
-
-    def __init__(self) -> None:
-        self.called = False
-        self._action: Callable[[], None] | None = None
-
-    def on_call(self, action: Callable[[], None]) -> None:
-        self._action = action
-        if self.called:
-            action()
-
-    def __call__(self) -> None:
-        self.called = True
-        if self._action:
-            self._action()
 
 
 @dataclass(frozen=True)

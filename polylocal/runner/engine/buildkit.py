@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Cancel, OnLine
+from polylocal.cancelling import Cancel
+from polylocal.runner.engine.base import BuildRequest, BuildResult, OnLine
 
 _STEP = re.compile(r"#\d+ (\[[^\]]*\d+/\d+\] .*)")
 _ERROR = re.compile(r"^ERROR: (.*)")

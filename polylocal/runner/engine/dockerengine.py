@@ -34,6 +34,7 @@ from docker.types import CancellableStream, DeviceRequest
 from docker.utils import kwargs_from_env
 
 from polylocal import clock
+from polylocal.cancelling import Cancel, holding
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
 from polylocal.runner import references
@@ -51,7 +52,6 @@ from polylocal.runner.engine import buildkit, networks, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
-    Cancel,
     ContainerState,
     Died,
     EngineInfo,
@@ -216,7 +216,7 @@ class DockerEngine:
         )
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
-        with self._pulls[name]:
+        with holding(self._pulls[name], cancel):
             if not anew and self.image(name):
                 return
             repository, tag = _repository_and_tag(name)

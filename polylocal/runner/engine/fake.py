@@ -19,13 +19,13 @@ from queue import SimpleQueue
 from typing import Self
 
 from polylocal import clock
+from polylocal.cancelling import Cancel
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
 from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
-    Cancel,
     ContainerState,
     Died,
     EngineInfo,

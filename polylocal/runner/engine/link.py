@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from polylocal.cancelling import Cancel, Cancelled, current
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner.engine.base import Engine, EngineInfo
 
@@ -26,6 +27,7 @@ class EngineLink:
         self._asking = threading.Lock()  # one thread asks, the others find the answer
         self.info: EngineInfo | None = None  # None until it answered for the first time
         self.is_away = False
+        self._away_since = 0.0
         self.has_failed = False  # ever: then no connection's end is taken for that of what it carried
 
     def check(self) -> bool:
@@ -37,17 +39,32 @@ class EngineLink:
         return True
 
     def wait_until_back(self) -> None:
-        """Returns when the engine answers; runs keep their state meanwhile."""
-        with self._asking:
-            if self.check():
-                return
-            self.is_away = True
-            gone_at = time.monotonic()
+        """Returns when the engine answers; runs keep their state meanwhile.
+
+        Raises Cancelled: the operation of this thread is not wanted any more.
+        """
+        cancel = current() or Cancel()
+        while not self._asking.acquire(timeout=max(self._pause_s, 0.05)):
+            _check(cancel)
+        try:
+            self._wait(cancel)
+        finally:
+            self._asking.release()
+
+    def _wait(self, cancel: Cancel) -> None:
+        answers = self.check()
+        if answers and not self.is_away:
+            return
+        if not self.is_away:
+            self._away_since = time.monotonic()
             log.warning("the engine at %s does not answer; runs keep their state until it is back", self._address)
-            while not self.check():
-                time.sleep(self._pause_s)
-            self.is_away = False
-            log.info("the engine is back after %.0f s", time.monotonic() - gone_at)
+        self.is_away = True
+        while not answers:
+            _check(cancel)
+            cancel.wait(self._pause_s)
+            answers = self.check()
+        self.is_away = False
+        log.info("the engine is back after %.0f s", time.monotonic() - self._away_since)
 
     def listen_again(self) -> None:
         """The stream of events has ended: by itself it does so only with the engine. Returns when that answers."""
@@ -55,7 +72,7 @@ class EngineLink:
         self.wait_until_back()
 
     def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
-        """Do one idempotent thing, however long the engine stays away."""
+        """Do one idempotent thing, however long the engine stays away. Raises Cancelled, as `wait_until_back`."""
         while True:
             try:
                 return call()
@@ -65,3 +82,8 @@ class EngineLink:
                 on_trouble()
                 time.sleep(self._pause_s / 10)
                 self.wait_until_back()
+
+
+def _check(cancel: Cancel) -> None:
+    if cancel.called:
+        raise Cancelled("It was stopped while the engine was away.")

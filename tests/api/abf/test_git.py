@@ -217,3 +217,47 @@ def test_bytes_that_are_no_request_of_git(headers: Json, shared: Farm) -> None:
         )
         assert answer.status_code < 500
     assert refs(shared, shared.ids.evil_tools) == {"master": shared.ids.commit}
+
+
+def nested(git: Git, folder: str, width: int = 10, depth: int = 10) -> str:
+    """A commit of few objects that is width**depth files."""
+    (Path(done(git("rev-parse", "--absolute-git-dir", folder=folder))) / "x").write_text("x")
+    at, kind = done(git("hash-object", "-w", ".git/x", folder=folder)), "100644 blob"
+    for _ in range(depth):
+        index = [f"{kind} {at}\t{number}" for number in range(width)]
+        (Path(done(git("rev-parse", "--absolute-git-dir", folder=folder))) / "tree").write_text("\n".join(index) + "\n")
+        command = "git mktree < .git/tree"
+        at, kind = done(git("-c", f"alias.made=!{command}", "made", folder=folder)), "040000 tree"
+    made = done(git("commit-tree", at, "-p", "HEAD", "-m", "nested", folder=folder))
+    done(git("update-ref", "refs/heads/nested", made, folder=folder))
+    return made
+
+
+def test_a_push_of_more_files_than_code_may_have_is_refused(
+    farm: Farm, git: Git, url: Callable[..., str], tmp_path: Path
+) -> None:
+    """48 KiB that are ten thousand million files; what was there stays, and more can be pushed."""
+    done(git("clone", url(), "clone"))
+    nested(git, "clone")
+    pushed = git("push", "origin", "nested", folder="clone")
+    assert pushed.returncode
+    assert "remote: The code holds more than 100000 files and folders (max_upload_files)" in pushed.stderr
+    assert refs(farm, farm.ids.evil_tools) == {"master": farm.ids.commit}
+    newest = commit(git, "clone")
+    done(git("push", "origin", "master", folder="clone"))
+    assert refs(farm, farm.ids.evil_tools) == {"master": newest}
+
+
+def test_headers_and_queries_of_a_client_are_no_settings_of_git(farm: Farm, live: str) -> None:
+    headers = basic("ivan", farm.ids.tokens["ivan"])
+    with httpx2.Client(base_url=live, headers=headers) as client:
+        plain = client.get(f"{SERVICE}git-upload-pack")
+        for odd in ({"Git-Protocol": "version=2:x=--upload-pack"}, {"Git-Protocol": "x" * 5000}):
+            assert client.get(f"{SERVICE}git-upload-pack", headers=odd).content == plain.content
+        assert client.get(f"{SERVICE}git-upload-pack&x=%0a--help").content == plain.content
+        assert client.get(f"{SERVICE}git-upload-pack&service=--help").status_code == 404
+        assert client.get(f"{SERVICE}--help").status_code == 404
+        assert b"version 2" in client.get(f"{SERVICE}git-upload-pack", headers={"Git-Protocol": "version=2"}).content
+        odd = {"Content-Type": "application/x-git-upload-pack-request; --x"}
+        path = "/ivan/evil_tools.git/git-upload-pack"
+        assert client.post(path, headers=odd, content=b"0000").status_code == 415

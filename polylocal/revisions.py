@@ -1,0 +1,59 @@
+"""Names of commits as callers may give them: a hash, a branch, a tag or HEAD. Pure.
+
+git's revision syntax (`HEAD~2`, `:/text`, `a..b`, `@{-1}`, `commit:path`) is not among them: some of it takes any time
+and memory.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_REF = 255  # bytes; a file system takes no longer name
+SYNTAX = "a hash (at least 7 of its digits), a branch, a tag, or HEAD"
+
+_HASH = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
+_OBJECT = re.compile(r"[0-9a-f]{40}")
+_NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)")
+
+
+def is_hash(text: str) -> bool:
+    """A commit's hash, or at least 7 digits of it."""
+    return _HASH.fullmatch(text) is not None
+
+
+def is_commit(text: str) -> bool:
+    """The whole hash of a commit here, as git writes it."""
+    return _OBJECT.fullmatch(text) is not None
+
+
+def is_foreign_hash(text: str) -> bool:
+    """A hash of somebody's own repository, which may be one with SHA-256."""
+    return is_hash(text) or _SHA256.fullmatch(text) is not None
+
+
+def is_ref(text: str) -> bool:
+    """A name that a branch or a tag may have, by the rules of `git check-ref-format --branch`."""
+    if not text or text == "@" or text[0] in "-./" or text[-1] in "./" or _NOT_IN_REF.search(text):
+        return False
+    try:
+        return len(text.encode()) <= MOST_REF
+    except UnicodeEncodeError:
+        return False
+
+
+def candidates(name: str) -> list[str]:
+    """Full names to look up for a name of a caller's, the first that is there counts: git's own order. Empty: no name.
+
+    A whole hash is the object, whatever branches there are; else a tag comes before a branch, and both before the first
+    digits of a hash.
+    """
+    if is_commit(name.lower()):
+        return [name.lower()]
+    if name == "HEAD":
+        return ["HEAD"]
+    if not is_ref(name):
+        return []
+    if name.startswith(("refs/heads/", "refs/tags/")):
+        return [name]
+    return [f"refs/tags/{name}", f"refs/heads/{name}", *([name.lower()] if is_hash(name) else [])]
