@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from polylocal.disk import write_private
@@ -90,7 +91,8 @@ class Vault:
             return marker.read_text().strip() == identity
         except FileNotFoundError:
             if marker.parent.is_dir():
-                write_private(marker, identity + "\n")
+                with suppress(OSError):  # a full disk: it is marked by one of the next looks
+                    write_private(marker, identity + "\n")
             return True
 
     def _path(self, user: str, name: str) -> Path:

@@ -175,11 +175,12 @@ class _Guarded:
 def guarded() -> Iterator[None]:
     """The standard streams, for as long as the program runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Guarded(before[0]), _Guarded(before[1])
+    sys.stdout, sys.stderr = guards = _Guarded(before[0]), _Guarded(before[1])
     try:
         yield
-    finally:
-        sys.stdout, sys.stderr = before
+    finally:  # unless typer has put something in their place, as it does when the reader of the output has left
+        sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
+        sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 
 
 def wrong_usage(error: Any) -> None:

@@ -160,7 +160,6 @@ class Groups:
             code_id=group.code_id,
             build_pk=group.build_pk,
             group=group,
-            secrets_user_id=group.secrets_user_id,
             original=origin,
             cloning_strategy=None if origin is None else "resume" if is_resumed else "restart",
             outputs=origin.outputs if origin and is_resumed else None,

@@ -140,7 +140,9 @@ class Groups:
             if claimed:
                 move(db, group.pk, Status.RUNNING, None, None, None, None)
             for experiment in experiments if claimed else ():
-                insert(db, project, user, experiment)
+                pk = insert(db, project, user, experiment)
+                # also where that user is gone: then it is nobody's, and not the group's own user's
+                db.execute("update runs set secrets_user_id = ? where pk = ?", (group.secrets_user_id, pk))
         self._hint(group.pk)
         return bool(claimed)
 

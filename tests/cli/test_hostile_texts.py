@@ -297,6 +297,17 @@ def test_what_a_library_or_a_dying_thread_writes(capsys: pytest.CaptureFixture[s
     assert printed.out.endswith("a\tb\n")
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "polylocal", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert done.returncode in (1, 141)
+    assert done.stderr == b""
+
+
 # -- nothing is printed past `show` ----------------------------------------------------------------------------------
 
 _MODULES = sorted(Path(cli.__file__).parent.glob("*.py"))

@@ -102,6 +102,14 @@ def test_the_experiments_of_a_group_name_what_the_group_names(rig: Rig, ann: Use
     assert {(member.user, member.secrets_user_id) for member in members} == {("root", ann.id)}
 
 
+def test_the_experiments_of_a_group_whose_owner_is_gone_are_nobodys(rig: Rig, ann: User) -> None:
+    matrix = {"hptuning": {"matrix": {"x": {"values": [1, 2]}}}}
+    group = submitted(rig, rig.user, secrets_of=ann, kind=Kind.GROUP, **matrix)
+    rig.store.users.delete(ann)
+    rig.tend(rig.again(group))
+    assert [member.secrets_user_id for member in rig.members(group)] == [None, None]
+
+
 def test_a_run_whose_owner_is_gone_fails_and_says_so(rig: Rig, ann: User) -> None:
     run = submitted(rig, rig.user, secrets_of=ann)
     rig.store.users.delete(ann)
