@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from polylocal import code_size, gitrun, processes, remotes, revisions
-from polylocal.cancelling import holding
+from polylocal.cancelling import Cancelled, holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.processes import QUICK, Done
 from polylocal.unpacking import Limits, unpack, unpack_code
 
 BRANCH = "master"
+_HALVES = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # of packs and objects, as git names them
+_LEFT_S = 3600.0  # after which a half of a pack is nobody's any more
 FETCH_S = 600  # seconds that fetching someone else's repository may take
 MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a polyaxonfile, a script
 
@@ -91,6 +95,7 @@ class Repository:
     def changed_by_git(self) -> Iterator[None]:
         """While git itself takes in what somebody pushes: nobody uploads meanwhile."""
         with holding(_locks[self.path]):
+            self._sweep(time.time() - _LEFT_S)
             yield
 
     def refs(self) -> list[Ref]:
@@ -179,11 +184,15 @@ class Repository:
             self._folder()
             is_new = not self.exists
             self._create()
+            began = time.time()
+            self._sweep(began - _LEFT_S)
             try:
                 return self._fetched(url, protocols, with_keys)
-            except InvalidInput:
+            except (InvalidInput, Cancelled):
                 if is_new:
                     self.remove()
+                else:
+                    self._sweep(since=began - 1)
                 raise
 
     def _fetched(self, url: str, protocols: str, with_keys: bool) -> str:
@@ -221,6 +230,14 @@ class Repository:
             self._put_back(before)
             raise InvalidInput([f"`{shown}` was not taken: {error}"]) from error
         return head
+
+    def _sweep(self, until: float = math.inf, since: float = 0.0) -> None:
+        """Remove halves of packs and objects last written between two times: git leaves them where it was ended."""
+        objects = self.path / "objects"
+        for path in (path for form in _HALVES for path in objects.glob(form)):
+            with suppress(OSError):  # it is gone by itself, or will be found the next time
+                if since <= path.stat().st_mtime <= until:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _put_back(self, commit: str | None) -> None:
         """The newest commit is what it was before."""

@@ -28,7 +28,6 @@ class Services:
     settings: Settings
     store: Store
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
-    fetching: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(4))  # repositories at a time
     attempts: Attempts = field(default_factory=Attempts)  # at passwords
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 

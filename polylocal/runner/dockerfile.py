@@ -167,26 +167,33 @@ def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tuple[Instruction, Reference]]:
-    values, stages, is_global = dict(arguments), frozenset[str](), True
+    values: _Variables = ChainMap({}, dict(arguments))
+    stages, triggers, is_global = dict[str, list[Instruction]](), list[Instruction](), True
     for instruction in reading.instructions:
         line = instruction.first + 1
-        if instruction.keyword == "arg" and is_global:
-            for name, default in instructions.assignments(instruction.rest, reading.escape):
-                if name not in arguments and default is not None:
-                    values[name] = instructions.expand(default, values, reading.escape)
-        elif instruction.keyword == "from":
+        if instruction.keyword == "from":
             is_global = False
             raw, *behind = instruction.words or [""]
             image = instructions.expand(raw, values, reading.escape)
+            if _UNKNOWN in image:
+                raise Unreadable(f"line {line}: `{raw}` needs a substitution that not every builder knows")
+            known = frozenset(stages)
             if image and image != "scratch" and image.lower() not in stages:
-                yield instruction, Reference(line, image, is_base=True, stages=stages)
+                yield instruction, Reference(line, image, is_base=True, stages=known)
+            for trigger in stages.get(image.lower(), ()):
+                for named in _named(trigger, known, line):
+                    yield trigger, Reference(trigger.first + 1, named, is_base=False, stages=known)
+            triggers = []
             if len(behind) >= 2 and behind[0].lower() == "as":
-                stages |= {behind[1].lower()}
-        else:
-            named = instruction.trigger or instruction
-            for image in _named(named, stages, line):
-                is_trigger = instruction.trigger is not None
-                yield instruction, Reference(line, image, is_base=False, is_trigger=is_trigger, stages=stages)
+                stages[behind[1].lower()] = triggers
+            continue
+        if is_global:
+            _assign(instruction, values, reading.escape, values)
+        if instruction.trigger:
+            triggers.append(instruction.trigger)
+        for named in _named(instruction.trigger or instruction, frozenset(stages), line):
+            is_trigger = instruction.trigger is not None
+            yield instruction, Reference(line, named, False, is_trigger, frozenset(stages))
 
 
 def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
@@ -215,23 +222,28 @@ def _mounted(value: str, line: int) -> str:
 
 def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[str, Base]) -> Iterator[str]:
     outside: _Variables = ChainMap({}, dict(arguments))
-    values, stages, is_global = outside, dict[str, _Variables](), True
+    values, stages, is_global = outside, dict[str, tuple[_Variables, list[Instruction]]](), True
+    triggers: list[Instruction] = []
     for instruction in reading.instructions:
         if instruction.keyword != "from":
             _assign(instruction, outside if is_global else values, reading.escape, outside)
+            if instruction.trigger:
+                triggers.append(instruction.trigger)
             yield from _fetched(instruction.trigger or instruction, values, reading.escape)
             continue
         is_global = False
         raw, *behind = instruction.words or [""]
         image = instructions.expand(raw, outside, reading.escape)
-        earlier, base = stages.get(image.lower()), bases.get(image, Base())
-        values = ChainMap(dict(earlier.maps[0] if earlier is not None else base.env), dict(arguments))
-        for line in base.triggers if earlier is None else ():
-            trigger = instructions.one(line)
+        base = bases.get(image, Base())
+        handed_on = ChainMap(dict(base.env), {}), [*map(instructions.one, base.triggers)]
+        variables, begun_by = stages.get(image.lower(), handed_on)
+        values = ChainMap(dict(variables.maps[0]), dict(arguments))
+        for trigger in begun_by:
             _assign(trigger, values, reading.escape, outside)
             yield from _fetched(trigger, values, reading.escape)
+        triggers = []
         if len(behind) >= 2 and behind[0].lower() == "as":
-            stages[behind[1].lower()] = values
+            stages[behind[1].lower()] = values, triggers
 
 
 def _assign(instruction: Instruction, values: _Variables, escape: str, outside: Mapping[str, str]) -> None:
@@ -241,14 +253,15 @@ def _assign(instruction: Instruction, values: _Variables, escape: str, outside: 
     found = instructions.assignments(instruction.rest, escape)
     if instruction.keyword == "env" and found and found[0][1] is None:  # the older form: `ENV name value`
         found = [(found[0][0], instruction.rest.partition(found[0][0])[2].strip())]
+    is_argument = instruction.keyword == "arg"
     for name, value in found:
-        if instruction.keyword == "arg" and value is None:
+        if is_argument and value is None:
             value = outside.get(name)
         try:
             expanded = instructions.expand(value or "", values, escape)
         except Unreadable:
             expanded = _UNKNOWN
-        values.maps[instruction.keyword == "arg"][name] = expanded
+        values.maps[is_argument][name] = expanded
 
 
 def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -> Iterator[str]:
@@ -270,9 +283,10 @@ def _renamed(instruction: Instruction, reference: Reference, image: str) -> Inst
     if image == reference.image:
         return instruction
     plain = re.compile(rf"(?<=from=){re.escape(reference.image)}(?=[\s,]|$)")
-    if not plain.search(instruction.text):
+    flags = instruction.before_rest
+    if not plain.search(flags):
         raise Unreadable(f"line {reference.line}: write the image as `from={reference.image}`, without quotes")
-    return replace(instruction, text=plain.sub(lambda match: image, instruction.text))
+    return replace(instruction, text=plain.sub(lambda match: image, flags) + instruction.rest)
 
 
 def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str) -> Iterator[str]:

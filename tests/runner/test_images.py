@@ -124,6 +124,7 @@ def test_a_name_that_somebody_gave_it_later_changes_nothing(world: World) -> Non
         "FROM base\nRUN <<CMD\nFROM {name}\nCMD\n",
         "\\\nFROM {name}\n",
         "FROM {name} AS base\nFROM base\n",
+        "FROM base AS a\nONBUILD COPY --from={name} / /x\nFROM a\n",
         "FROM base\nONBUILD RUN true\nFROM base\nADD --from={name} / /x\n",
     ],
 )
@@ -203,6 +204,7 @@ def test_only_an_admin_has_the_engine_connect_to_this_machine(world: World, imag
         "ENV H ftp://localhost/x\nARG H=a\nADD $H /x",
         "ADD http://user@127.0.0.1/x /x",
         "ADD git@localhost:a/b.git /x",
+        "FROM base AS a\nONBUILD ADD $U /x\nENV U=http://127.0.0.1/x\nFROM a",
         "ENV H=${Y#a}\nADD http://$H/x /x",
     ],
 )

@@ -166,6 +166,20 @@ def test_a_fetch_of_a_large_file_ends_at_the_limit(bare: Path, tmp_path: Path) -
         here.fetch(f"file://{bare}", "file")
 
 
+def test_halves_of_packs_do_not_stay(bare: Path, tmp_path: Path) -> None:
+    """git leaves them where it was ended: those of a fetch that failed go at once, others by the next one."""
+    here = Repository(tmp_path / "here" / "abc", Limits(max_unpacked_mib=1))
+    commit(bare, tree(bare, {"a": f"b:{blob(bare, b'1')}"}))
+    here.fetch(f"file://{bare}", "file")
+    commit(bare, tree(bare, {"a": f"b:{blob(bare, os.urandom(3 << 20))}"}))
+    old = here.path / "objects" / "pack" / "tmp_pack_old"
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    with pytest.raises(InvalidInput, match="max_unpacked_mib"):
+        here.fetch(f"file://{bare}", "file")
+    assert list((here.path / "objects").rglob("tmp_*")) == []
+
+
 def test_changes_of_a_notebook_beyond_a_limit_are_not_committed(tmp_path: Path) -> None:
     repository, folder = Repository(tmp_path / "code" / "abc", Limits(1, 20)), tmp_path / "work"
     folder.mkdir()

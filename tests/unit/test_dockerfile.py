@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from polylocal.polyaxonfile import Build
-from polylocal.runner.dockerfile import base_images, render, setup_file, with_base_images, with_label, with_secrets
+from polylocal.runner.dockerfile import (
+    base_images,
+    platform_arguments,
+    references,
+    render,
+    setup_file,
+    with_base_images,
+    with_label,
+    with_secrets,
+)
+from polylocal.runner.instructions import Unreadable
 
 LOCALE = "en_US.UTF-8"
 
@@ -203,6 +213,11 @@ def test_the_setup_file_is_found_by_its_name() -> None:
         ("  FROM\ta@sha256:0123\r\n", ["a@sha256:0123"]),
         ("# FROM a\nFROM b\n", ["b"]),
         ("FROMAGE a\n", []),
+        ("ARG X=${Y#v}\nFROM a\n", ["a"]),
+        ("ARG X\nFROM a$X\n", ["a"]),
+        ("ARG X=a\nARG X=b\nFROM $X\n", ["b"]),
+        ("FROM a\nARG X=c\nFROM ${X:-b}\n", ["a", "b"]),
+        ('FROM "a"\n', ["a"]),
         ("", []),
     ],
 )
@@ -255,3 +270,32 @@ def test_secrets_are_set_in_each_step_that_a_shell_reads() -> None:
     assert with_secrets(text) == (
         f'FROM a\nRUN {take}pip install x\nRUN ["pip"]\nRUN --network=none {take}make\nENV RUN=1\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("ARG X=a\nFROM \\\n  $X AS y\nRUN z\n", "FROM   local AS y\n\nRUN z\n"),
+        ("FROM b\nCOPY --chown=1 --from=a x y\n", "FROM b\nCOPY --chown=1 --from=local x y\n"),
+        (
+            "FROM b\nRUN --mount=type=bind,from=a,target=/a from=a\n",
+            "FROM b\nRUN --mount=type=bind,from=local,target=/a from=a\n",
+        ),
+    ],
+)
+def test_an_image_is_replaced_wherever_it_is_named(text: str, end: str) -> None:
+    assert with_base_images(text, {"a": "local"}).endswith(end)
+
+
+@pytest.mark.parametrize(
+    "text", ["ARG X=${Y#v}\nFROM $X\n", "FROM a\nCOPY --from=$X a b\n", "FROM a\nRUN <<CMD\nFROM b\nCMD\n"]
+)
+def test_what_builders_read_differently_is_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="line|substitution"):
+        references(text)
+
+
+def test_what_buildkit_sets_by_itself_is_put_in() -> None:
+    arguments = platform_arguments("linux/arm64/v8")
+    assert base_images("FROM a:$TARGETARCH-$BUILDVARIANT\n", arguments) == ["a:arm64-v8"]
+    assert base_images("FROM a:${TARGETARCH:-x}\n") == ["a:x"]
