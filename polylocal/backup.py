@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from polylocal import __version__, clock
 from polylocal.errors import SetupError, StoreError
-from polylocal.paths import Home
+from polylocal.paths import BY_NAME, Home
 from polylocal.store import snapshots
 
 FORMAT = 1
@@ -176,7 +176,7 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
         if not path.name.endswith(_HALF_MADE):
             archive.tree(path, f"notebooks/{path.name}", with_links=True)
     if with_outputs:
-        archive.tree(home.root / "outputs", "outputs", with_links=True)
+        archive.tree(home.root / "outputs", "outputs", with_links=True, leave_out=BY_NAME)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -204,9 +204,9 @@ class _Archive:
         member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
         self._add(member, _Exactly(io.BytesIO(data)))
 
-    def tree(self, top: Path, name: str, *, with_links: bool = False) -> None:
-        """A folder and all in it; nothing if it is not there."""
-        for path, inner in _walk(top, name, self._could_not_list):
+    def tree(self, top: Path, name: str, *, with_links: bool = False, leave_out: str = "") -> None:
+        """A folder and all in it but for `leave_out`, an entry at its top; nothing if it is not there."""
+        for path, inner in _walk(top, name, self._could_not_list, leave_out):
             self.entry(path, inner, with_links=with_links)
 
     def repository(self, top: Path, name: str) -> None:
@@ -303,7 +303,7 @@ class _Exactly:
         return data.ljust(size, b"\0")
 
 
-def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, str]]:
+def _walk(top: Path, name: str, on_error: Callable[[OSError], None], leave_out: str = "") -> Iterator[tuple[Path, str]]:
     """(path, name in the archive) of a folder and all below it: each folder before what is in it; sorted."""
     if not top.is_dir():
         return
@@ -311,7 +311,7 @@ def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator
         base = Path(parent)
         inner = name if base == top else f"{name}/{base.relative_to(top).as_posix()}"
         yield (base.resolve() if base == top else base), inner  # the topmost may lie on another disk
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if base != top or folder != leave_out)
         links = [folder for folder in folders if (base / folder).is_symlink()]
         for entry in sorted([*files, *links]):
             yield base / entry, f"{inner}/{entry}"

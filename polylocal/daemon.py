@@ -22,6 +22,8 @@ from polylocal.disk import write_private
 from polylocal.errors import SetupError
 from polylocal.machine import Machine, look
 from polylocal.paths import Home
+from polylocal.project_links import ProjectLinks
+from polylocal.relocation import relocate
 from polylocal.runner.engine import probe
 from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.runner.engine.events import Deaths
@@ -49,6 +51,10 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     host, port = listener.getsockname()[:2]
     url = f"http://{_reachable(host)}:{port}"
     store = Store(home.database)
+    relocate(home, store)
+    links = ProjectLinks(home, store)
+    links.refresh_all()
+    store.subscribe_to_projects(links.refresh)
     first_user(store.users, settings, home)
     _check_exposure(settings, home)
     serving.allow_many_files()

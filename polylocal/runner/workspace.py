@@ -59,10 +59,10 @@ def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
         experiment = tools.store.runs.by_pk(run.experiment_pk)
         folder, inside = tools.outputs_path(experiment), container.outputs_path(experiment)
     elif run.group_id:
-        folder = home.outputs(run.owner, run.project_name, "group", run.group_id)
+        folder = home.outputs(run.project_uuid, "group", run.group_id)
         inside = container.OUTPUTS / run.owner / run.project_name / "groups" / str(run.group_id)
     else:
-        folder = home.project_outputs(run.owner, run.project_name)
+        folder = home.project_outputs(run.project_uuid)
         inside = container.OUTPUTS / run.owner / run.project_name
     folder.mkdir(parents=True, exist_ok=True)
     return folder, inside

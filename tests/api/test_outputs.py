@@ -186,7 +186,7 @@ def test_a_resumed_run_shows_the_outputs_of_its_original(api: Caller, folder: Pa
 
 
 def test_where_outputs_lie(api: Caller, a_job: Run, services: Services) -> None:
-    expected = services.home.outputs("root", "quick-start", "job", 1)
+    expected = services.home.outputs(a_job.project_uuid, "job", 1)
     assert api.get(f"{P}/jobs/1").json()["outputs_path"] == str(expected)
 
 

@@ -393,9 +393,35 @@ def outputs(rig, run) -> Path:
 
 def test_a_tensorboard_of_a_project_shows_all_outputs_and_changes_none(rig, supervise):
     mounts, command, _ = shown(rig, supervise, None)
-    folder = rig.settings.home / "outputs/root/quick-start"
+    folder = rig.settings.home / f"outputs/{rig.project.uuid}"
     assert Mount(folder, PurePosixPath("/plx-outputs/root/quick-start"), read_only=True) in mounts
     assert "--logdir /plx-outputs/root/quick-start --host 0.0.0.0 --port 6006" in command
+
+
+def test_a_tensorboard_shows_its_own_project_when_the_name_was_given_away(rig, supervise):
+    """The renamed project shows all of its outputs; a new project of the old name shows none of them."""
+    renamed, name = rig.project, rig.project.name
+    before = rig.experiment("true")
+    rig.project = rig.store.projects.update(renamed, {"name": "hidden", "is_public": False})
+    since = rig.experiment("true")
+    mounts, _, _ = shown(rig, supervise, None)
+    mine = next(mount.source for mount in mounts if str(mount.target) == "/plx-outputs/root/hidden")
+    assert {outputs(rig, run).is_relative_to(mine) for run in (before, since)} == {True}
+    rig.project = rig.store.projects.create(rig.user, {"name": name})
+    mounts, _, _ = shown(rig, supervise, None)
+    others = next(mount.source for mount in mounts if str(mount.target) == f"/plx-outputs/root/{name}")
+    assert {outputs(rig, run).is_relative_to(others) for run in (before, since)} == {False}
+    assert not mine.is_relative_to(others)
+    assert not others.is_relative_to(mine)
+
+
+def test_a_project_that_is_removed_takes_its_outputs_along(rig, supervise):
+    run = rig.submit("true")
+    supervise(lambda: rig.again(run).finished_at)
+    (outputs(rig, run) / "model").write_text("x")
+    rig.store.projects.delete(rig.project)
+    supervise(lambda: rig.store.projects.uuids() == set())
+    assert not (rig.settings.folders.project_outputs(rig.project.uuid)).exists()
 
 
 def test_a_tensorboard_of_an_experiment_shows_its_outputs(rig, supervise):
@@ -410,7 +436,7 @@ def test_a_tensorboard_of_a_group_shows_the_outputs_of_its_experiments(rig, supe
     group = rig.group({"matrix": {"n": {"values": [1, 2]}}, "concurrency": 2}, "sleep 60")
     supervise(lambda: len(rig.members(group)) == 2, max_runs=4)
     mounts, command, _ = shown(rig, supervise, group)
-    folder = rig.settings.home / f"outputs/root/quick-start/groups/{group.id}"
+    folder = rig.settings.home / f"outputs/{rig.project.uuid}/groups/{group.id}"
     inside = f"/plx-outputs/root/quick-start/groups/{group.id}"
     assert Mount(folder, PurePosixPath(inside), read_only=True) in mounts
     assert all(outputs(rig, member).parent == folder for member in rig.members(group))
@@ -431,7 +457,7 @@ def test_a_tensorboard_of_a_group_has_a_folder_of_its_own(rig, supervise):
     supervise(lambda: rig.members(group))
     board = rig.server(Kind.TENSORBOARD, of=group)
     assert board.id == rig.members(group)[0].id
-    assert board.outputs == f"outputs/root/quick-start/tensorboards/{board.id}"
+    assert board.outputs == f"outputs/{rig.project.uuid}/tensorboards/{board.id}"
 
 
 def test_no_tensorboard_outlives_what_it_shows(rig, supervise):
