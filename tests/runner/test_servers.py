@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 
 import pytest
-from support import eventually
+from support import deep, eventually
 
+from polylocal.folders import remove_tree
 from polylocal.runner import workspace
 from polylocal.runner.container import Mount
 from polylocal.runner.execution import Execution
@@ -244,6 +246,55 @@ def test_a_repository_inside_keeps_the_folder_and_is_noted(rig, supervise, noteb
     assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: inner"
 
 
+def test_a_huge_file_of_holes_keeps_the_folder_and_is_noted(rig, supervise, notebook):
+    """`truncate` makes one in no time, and reading it would take hours."""
+    folder = work(rig, notebook)
+    (folder / "new.py").write_text("1")
+    with (folder / "huge.bin").open("wb") as file:
+        file.truncate(4 << 40)
+    stop(rig, supervise, notebook)
+    assert newest(rig) == {**CODE, "new.py": "1"}
+    assert (folder / "huge.bin").stat().st_size == 4 << 40
+    assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: huge.bin (more than 4096 MiB)"
+
+
+def test_a_file_of_the_code_that_became_huge_is_kept_as_it_was_in_the_code(rig, supervise, notebook):
+    folder = work(rig, notebook)
+    name = next(iter(CODE))
+    with (folder / name).open("ab") as file:
+        file.truncate(4 << 40)
+    (folder / "new.py").write_text("1")
+    stop(rig, supervise, notebook)
+    assert newest(rig) == {**CODE, "new.py": "1"}
+    assert f"{name} (more than 4096 MiB)" in kept_note(rig, notebook)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("max_upload_files", "more than 3 files"), ("max_unpacked_mib", "larger than 3 MiB")]
+)
+def test_more_than_code_may_have_keeps_the_folder_and_the_history_says_why(rig, supervise, notebook, setting, words):
+    folder, before = work(rig, notebook), newest(rig)
+    for n in range(9):
+        with (folder / f"{n}").open("wb") as file:
+            file.truncate(1 << 20)
+    rig.settings = rig.settings.model_copy(update={setting: 3})
+    workspace.put_away(rig.again(notebook), rig.tools())
+    assert newest(rig) == before
+    assert (folder / "8").exists()
+    assert any(words in (text or "") and str(folder) in (text or "") for text in rig.messages(notebook))
+
+
+def test_strange_things_in_a_folder_hold_up_no_end(rig, supervise, notebook):
+    folder = work(rig, notebook)
+    os.mkfifo(folder / "pipe")
+    (folder / "round").symlink_to(".")
+    deep(folder, 1200)
+    (folder / "new.py").write_text("1")
+    stop(rig, supervise, notebook)
+    assert newest(rig)["new.py"] == "1"
+    remove_tree(folder)
+
+
 def test_what_programs_make_anew_is_neither_committed_nor_kept(rig, supervise, notebook):
     folder = work(rig, notebook)
     for name in (".ipynb_checkpoints", "__pycache__", "lib/__pycache__"):
@@ -325,7 +376,7 @@ def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
 def test_a_crash_right_after_the_commit(rig, monkeypatch):
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
-        patch.setattr(workspace, "shutil", _dying_at_rmtree(0))
+        patch.setattr(workspace, "remove_tree", _dying_at_removal(0))
         with pytest.raises(Killed):
             Execution(run, rig.tools())()
     Execution(rig.again(run), rig.tools())()
@@ -338,7 +389,7 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     """Half a folder is no change that anybody made."""
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
-        patch.setattr(workspace, "shutil", _dying_at_rmtree(1))
+        patch.setattr(workspace, "remove_tree", _dying_at_removal(1))
         with pytest.raises(Killed):
             Execution(run, rig.tools())()
     Execution(rig.again(run), rig.tools())()
@@ -346,16 +397,14 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     assert newest(rig) == {**CODE, "new.py": "1"}
 
 
-def _dying_at_rmtree(files: int) -> SimpleNamespace:
-    """Stands in for `shutil`: this many files are removed, then the process is gone."""
+def _dying_at_removal(files: int) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        if folder.exists():
+            for path in sorted(path for path in folder.rglob("*") if path.is_file())[:files]:
+                path.unlink()
+            raise Killed
 
-    def remove(folder, *arguments, **more):
-        found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        for path in found[:files]:
-            path.unlink()
-        raise Killed
-
-    return SimpleNamespace(rmtree=remove)
+    return remove
 
 
 def test_a_crash_in_the_middle_of_the_checkout(rig, supervise):
