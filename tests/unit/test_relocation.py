@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from polylocal import relocation, restore
+from polylocal.daemon import settle_deleted_users
 from polylocal.errors import SetupError, StoreError
 from polylocal.paths import Home
 from polylocal.project_links import ProjectLinks
@@ -359,3 +360,13 @@ def test_nothing_is_opened_through_a_link_for_people(
     run: Run = store.runs.insert(project, root, NewRun(Kind.JOB, config={}))
     assert run.outputs == f"outputs/{project.uuid}/jobs/1"
     assert relocation.relocate(settings.folders, store) == 0
+
+
+def test_a_start_removes_what_a_deleted_user_left(settings: Any, store: Store, root: User) -> None:
+    home = settings.folders
+    for name in ("root_personal", "ann_personal", "main"):
+        (home.downloads / name).mkdir(parents=True)
+    (home.secrets / "ann.deleted").mkdir(parents=True)
+    settle_deleted_users(store, home)
+    assert sorted(path.name for path in home.downloads.iterdir()) == ["main", "root_personal"]
+    assert list(home.secrets.iterdir()) == []
