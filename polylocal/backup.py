@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from polylocal import __version__, clock
+from polylocal.archives import Archive, kind
 from polylocal.errors import SetupError, StoreError
-from polylocal.paths import Home
+from polylocal.folders import Entry, walk
+from polylocal.paths import BY_NAME, Home
+from polylocal.sparse import Content
 from polylocal.store import snapshots
 
 FORMAT = 1
@@ -30,7 +33,6 @@ MANIFEST = "polylocal-backup.json"
 PRIVATE_FOLDERS = ("secrets", "logs", "code", "contexts", "files")  # polylocal's own: there is no link in them
 PEOPLES_FOLDERS = ("notebooks", "outputs")  # links in here are as good as the files of those who made them
 _COMPRESSION = 3
-_CHUNK = 1 << 16
 _HALF_MADE = (".new", ".gone")  # workspaces on their way in or out
 
 Say = Callable[[str], None]
@@ -174,9 +176,9 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
             archive.tree(home.context(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):
         if not path.name.endswith(_HALF_MADE):
-            archive.tree(path, f"notebooks/{path.name}", with_links=True)
+            archive.peoples_tree(path, f"notebooks/{path.name}")
     if with_outputs:
-        archive.tree(home.root / "outputs", "outputs", with_links=True)
+        archive.peoples_tree(home.outputs_root, "outputs", leave_out=BY_NAME)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -187,10 +189,18 @@ class _Archive:
     """A tar.gz that is written while what goes into it may grow, shrink or vanish."""
 
     def __init__(self, file: BinaryIO, say: Say) -> None:
-        self.files = self.content = 0
         self._say = say
         self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_COMPRESSION)
         self._tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
+        self._archive = Archive(self._tar, say)
+
+    @property
+    def files(self) -> int:
+        return self._archive.files
+
+    @property
+    def content(self) -> int:
+        return self._archive.content
 
     def close(self) -> None:
         try:
@@ -202,12 +212,28 @@ class _Archive:
         member = tarfile.TarInfo(name)
         data = text.encode()
         member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
-        self._add(member, _Exactly(io.BytesIO(data)))
+        self._archive.write(member, Content(io.BytesIO(data), len(data)))
 
-    def tree(self, top: Path, name: str, *, with_links: bool = False) -> None:
-        """A folder and all in it; nothing if it is not there."""
+    def tree(self, top: Path, name: str) -> None:
+        """A folder of polylocal's own and all in it; nothing if it is not there."""
         for path, inner in _walk(top, name, self._could_not_list):
-            self.entry(path, inner, with_links=with_links)
+            self.entry(path, inner)
+
+    def peoples_tree(self, top: Path, name: str, leave_out: str = "") -> None:
+        """A folder that programs write into, links included, but for its entry `leave_out`."""
+        if not top.is_dir():
+            return
+        self.entry(top.resolve(), name)  # it may lie on another disk
+
+        def could_not_read(path: str, why: str) -> None:
+            self._say(f"{top / path} can't be read: {why}")
+
+        def is_wanted(entry: Entry) -> bool:
+            return not leave_out or entry.path != leave_out
+
+        for entry in walk(top, every_kind=True, enter=is_wanted, could_not_read=could_not_read):
+            if is_wanted(entry):
+                self._archive.add(entry, f"{name}/{entry.path}", top / entry.path)
 
     def repository(self, top: Path, name: str) -> None:
         """A bare repository that others upload to: what names objects before the objects that it names."""
@@ -234,23 +260,20 @@ class _Archive:
     def _of_git(self, path: Path, name: str) -> bool:
         return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would keep git out for ever
 
-    def entry(self, path: Path, name: str, *, with_links: bool = False) -> bool:
-        """One file, folder or link. False: it has vanished."""
+    def entry(self, path: Path, name: str) -> bool:
+        """One file or folder of polylocal's own. False: it has vanished."""
         try:
             about = path.lstat()
             if stat.S_ISREG(about.st_mode):
                 return self._file(path, name)
-            member = _member(name, about)
-            if stat.S_ISDIR(about.st_mode):
-                member.type = tarfile.DIRTYPE
-            elif stat.S_ISLNK(about.st_mode) and with_links:
-                member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
-            else:
-                self._say(f"{path} is {_kind(about.st_mode)}")
-                return True
         except FileNotFoundError:
             return False
-        self._add(member)
+        if not stat.S_ISDIR(about.st_mode):
+            self._say(f"{path} is {kind(about.st_mode)}")
+            return True
+        member = self._archive.member(name, about)
+        member.type = tarfile.DIRTYPE
+        self._archive.write(member)
         return True
 
     def _file(self, path: Path, name: str) -> bool:
@@ -262,48 +285,19 @@ class _Archive:
             self._say(f"{path} can't be read: {error.strerror}")
             return True
         with os.fdopen(handle, "rb") as file:
-            about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode):
-                self._say(f"{path} is {_kind(about.st_mode)}")
-                return True
-            member = _member(name, about)
-            member.size = about.st_size
-            self.files += 1
-            self.content += about.st_size
-            source = _Exactly(file)
-            self._add(member, source)
-        if source.lack:
-            self._say(f"{path} lacks {source.lack} bytes at its end, zeros stand for them: {source.why}")
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISREG(mode):
+                self._archive.add_file(file, name, path)
+            else:
+                self._say(f"{path} is {kind(mode)}")
         return True
-
-    def _add(self, member: tarfile.TarInfo, source: _Exactly | None = None) -> None:
-        self._tar.addfile(member, source)
-        self._tar.members = []  # type: ignore[attr-defined]  # it would remember every one
 
     def _could_not_list(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             self._say(f"{error.filename} can't be read: {error.strerror}")
 
 
-class _Exactly:
-    """A file with the size that it had when it was opened: of one that grows no more, one that shrinks is filled up."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.lack = 0
-        self.why = ""
-
-    def read(self, size: int = _CHUNK) -> bytes:
-        try:
-            data = self._file.read(size)
-        except OSError as error:
-            data, self.why = b"", error.strerror or str(error)
-        self.lack += size - len(data)
-        self.why = self.why or "it became shorter meanwhile"
-        return data.ljust(size, b"\0")
-
-
-def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, str]]:
+def _walk(top: Path, name: str, on_error: Callable[[OSError], None], leave_out: str = "") -> Iterator[tuple[Path, str]]:
     """(path, name in the archive) of a folder and all below it: each folder before what is in it; sorted."""
     if not top.is_dir():
         return
@@ -315,14 +309,3 @@ def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator
         links = [folder for folder in folders if (base / folder).is_symlink()]
         for entry in sorted([*files, *links]):
             yield base / entry, f"{inner}/{entry}"
-
-
-def _member(name: str, about: os.stat_result) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.mode, member.mtime = stat.S_IMODE(about.st_mode), int(about.st_mtime)
-    return member
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe", stat.S_IFLNK: "a link"}
-    return kinds.get(stat.S_IFMT(mode), "a device")

@@ -20,8 +20,11 @@ from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.disk import write_private
 from polylocal.errors import EngineError, SetupError
+from polylocal.folders import remove_tree
 from polylocal.machine import Machine, look
 from polylocal.paths import Home
+from polylocal.project_links import ProjectLinks
+from polylocal.relocation import relocate
 from polylocal.runner.engine import probe
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.dockerengine import DockerEngine
@@ -32,7 +35,8 @@ from polylocal.runner.tools import Tools
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import User
-from polylocal.store.users import Users
+from polylocal.store.users import Users, personal_platform
+from polylocal.vault import Vault
 
 log = logging.getLogger("polylocal.daemon")
 
@@ -53,7 +57,12 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     host, port = listener.getsockname()[:2]
     url = f"http://{_reachable(host)}:{port}"
     store = Store(home.database)
+    relocate(home, store)
+    links = ProjectLinks(home, store)
+    links.refresh_all()
+    store.subscribe_to_projects(links.refresh)
     first_user(store.users, settings, home)
+    settle_deleted_users(store, home)
     _check_exposure(settings, home)
     serving.allow_many_files()
     report = probe.probe(settings.engine)
@@ -120,6 +129,15 @@ def first_user(users: Users, settings: Settings, home: Home) -> None:
     if not home.token.exists() or not home.token.read_text().strip():
         write_private(home.token, users.new_token(admin) + "\n")
     users.keep_token(admin, home.token.read_text().strip())
+
+
+def settle_deleted_users(store: Store, home: Home) -> None:
+    """What a deleted user left is removed, where a process before this one did not come to it: their name is free."""
+    names = {user.username for user in store.users.all()}
+    Vault(home.secrets).settle(names)
+    for folder in home.downloads.glob(f"*{personal_platform('')}"):
+        if folder.name.removesuffix(personal_platform("")) not in names:
+            remove_tree(folder)
 
 
 def revoke(users: Users, user: User, home: Home) -> tuple[int, bool]:

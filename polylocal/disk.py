@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from polylocal.folders import walk
+
 _LOOK_S = 1.0  # a look is good for this long
 # what a disk says that has no room, or that can't be written any more: nobody's fault in here, and it may pass
 _TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
@@ -91,10 +93,14 @@ def size_of(path: Path) -> int:
 
 
 def _sizes(folder: Path) -> Iterable[int]:
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            with suppress(FileNotFoundError):  # a run may take its files away again
-                yield Path(parent, name).lstat().st_blocks * 512
+    counted: set[tuple[int, int]] = set()  # files that have several names
+    for entry in walk(folder):
+        about = entry.stat
+        if about.st_nlink > 1 and entry.is_file:
+            if (about.st_dev, about.st_ino) in counted:
+                continue
+            counted.add((about.st_dev, about.st_ino))
+        yield about.st_blocks * 512
 
 
 def write_private(path: Path, text: str) -> None:

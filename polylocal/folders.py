@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
-import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from polylocal import sparse
+
 MAX_DEPTH = 500  # folders in each other that are walked
 MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
 MAX_PATH = 4096
+MOST_SORTED = 100_000  # names of one folder
+MOST_OPEN = 50  # folders in each other that are open while a tree is removed
 MAX_STEPS = 100_000  # folders opened on the way to one file: a `..` goes there from the top
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
 _FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -144,35 +148,54 @@ def _check_plain(found: os.stat_result) -> None:
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
 
 
-def entries(descriptor: int) -> list[tuple[str, os.stat_result]]:
-    """What an open folder holds, by name; what vanishes meanwhile is left out."""
-    found = []
-    for name in sorted(os.listdir(descriptor)):
-        with suppress(FileNotFoundError):
-            found.append((name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)))
-    return found
+def entries(descriptor: int) -> Iterator[tuple[str, os.stat_result]]:
+    """What an open folder holds; what vanishes meanwhile is left out. By name, up to the MOST_SORTED first ones: of
+    millions of names no list is made."""
+    with os.scandir(descriptor) as scanned:
+        names = (entry.name for entry in scanned)
+        first = sorted(itertools.islice(names, MOST_SORTED))
+        for name in itertools.chain(first, names):
+            with suppress(FileNotFoundError):
+                yield name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
 
-def walk(folder: Path) -> Iterator[Entry]:
-    """Every folder, file and link below a folder, each folder before what it holds; other things are left out.
+def walk(
+    folder: Path,
+    *,
+    every_kind: bool = False,
+    enter: Callable[[Entry], bool] = lambda entry: True,
+    could_not_read: Callable[[str, str], None] = lambda path, why: None,
+) -> Iterator[Entry]:
+    """Every folder, file and link below a folder, each folder before what it holds.
 
-    What vanishes or can't be read meanwhile is left out, as is what lies more than MAX_DEPTH folders deep.
+    Other things are left out, unless `every_kind`. So is what vanishes meanwhile, and what can't be read, lies more
+    than MAX_DEPTH folders deep or has a path of more than MAX_PATH bytes: `could_not_read` is told the path and why.
+    Only folders that `enter` accepts are looked into.
     """
     ahead: list[tuple[str, ...]] = [()]
     while ahead:
         parts = ahead.pop()
         try:
             opened = _open_folder(folder, parts)
-        except OSError:
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            could_not_read("/".join(parts), error.strerror or str(error))
             continue
         try:
             folders = []
             for name, found in entries(opened):
                 entry = Entry("/".join([*parts, name]), name, opened, found)
-                if entry.is_folder or entry.is_file or stat.S_ISLNK(found.st_mode):
+                if len(os.fsencode(entry.path)) > MAX_PATH:
+                    could_not_read(entry.path, f"its path has more than {MAX_PATH} bytes")
+                    continue
+                if every_kind or entry.is_folder or entry.is_file or stat.S_ISLNK(found.st_mode):
                     yield entry
-                if entry.is_folder and len(parts) < MAX_DEPTH:
-                    folders.append((*parts, name))
+                if entry.is_folder and enter(entry):
+                    if len(parts) < MAX_DEPTH:
+                        folders.append((*parts, name))
+                    else:
+                        could_not_read(entry.path, f"it lies more than {MAX_DEPTH} folders deep")
             ahead += reversed(folders)
         finally:
             os.close(opened)
@@ -193,16 +216,42 @@ def _open_folder(folder: Path, parts: Sequence[str]) -> int:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy folders, files (modes and times too) and links (as links) into a folder that may hold something.
 
-    Neither side is left over a link, even if a container changes both meanwhile. What can't be read is left out;
-    OSError if the target can't be written.
+    Holes stay holes, and further names of one file further names of its copy. Neither side is left over a link, even if
+    a container changes both meanwhile. What can't be read is left out; OSError if the target can't be written.
     """
     target.mkdir(parents=True, exist_ok=True)
+    copies: dict[tuple[int, int], str] = {}  # of files that have several names
     for entry in walk(source):
         parent = _open_folder(target, tuple(entry.path.split("/")[:-1]))
         try:
+            if entry.is_file and entry.stat.st_nlink > 1:
+                number = (entry.stat.st_dev, entry.stat.st_ino)
+                if _link_copy(target, copies.get(number), entry, parent):
+                    continue
+                copies[number] = entry.path
             _copy(entry, parent)
         finally:
             os.close(parent)
+
+
+def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bool:
+    """Give the copy that was made of a file a further name. False: there is none, or it has no room for names."""
+    if first is None:
+        return False
+    *parts, name = first.split("/")
+    try:
+        there = _open_folder(target, parts)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=parent)
+            os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(there)
+    except OSError as error:
+        if error.errno in (errno.EMLINK, errno.ENOENT, errno.EPERM):
+            return False
+        raise
+    return True
 
 
 def _copy(entry: Entry, parent: int) -> None:
@@ -220,8 +269,7 @@ def _copy(entry: Entry, parent: int) -> None:
         os.symlink(target, entry.name, dir_fd=parent)
     elif content is not None:
         with content, open(os.open(entry.name, _NEW, 0o600, dir_fd=parent), "wb") as out:
-            shutil.copyfileobj(content, out, 1 << 20)
-            out.flush()
+            sparse.copy(content, out)
             os.fchmod(out.fileno(), stat.S_IMODE(entry.stat.st_mode) & 0o777)
             os.utime(out.fileno(), ns=(entry.stat.st_atime_ns, entry.stat.st_mtime_ns))
 
@@ -241,25 +289,86 @@ def _make_folder(entry: Entry, parent: int) -> None:
         os.close(opened)
 
 
+def set_mode(name: str, parent: int, mode: int) -> None:
+    """chmod of what lies in an open folder, never of what a link leads to. Raises OSError."""
+    if not _HANDLE:
+        os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
+        return
+    handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        _check_plain(os.fstat(handle))
+        os.chmod(f"/proc/self/fd/{handle}", mode)
+    finally:
+        os.close(handle)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it, also what its owner closed to himself; a missing one is fine. Raises OSError."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
+    try:
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode):
+            folder.unlink()
+            return
+        parent = os.open(folder.parent, _READ | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        _open_up(folder)
-        shutil.rmtree(folder)
+        with suppress(FileNotFoundError):
+            _remove_folder(folder.name, parent, 1)
+    finally:
+        os.close(parent)
 
 
-def _open_up(folder: Path) -> None:
-    """To its owner, from the top: a folder is opened before it is looked into."""
-    folder.chmod(0o700)
-    for parent, names, _ in os.walk(folder):
-        for name in names:
-            inner = Path(parent, name)
-            if not inner.is_symlink():
-                inner.chmod(0o700)
+def _remove_folder(name: str, parent: int, depth: int) -> None:
+    opened = _open_up(name, parent)
+    try:
+        if depth > MOST_OPEN:
+            _remove_below(opened)
+        else:
+            for inner in _remove_files(opened):
+                with suppress(FileNotFoundError):  # another one removes it too
+                    _remove_folder(inner, opened, depth + 1)
+    finally:
+        os.close(opened)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _remove_below(folder: int) -> None:
+    """Remove what is in a folder, however deep: one descriptor goes down, and up again by `..`."""
+    at = os.dup(folder)
+    above: list[tuple[os.stat_result, str, list[str]]] = []  # each folder on the way, and what is left to remove in it
+    try:
+        names = list(_remove_files(at))
+        while names or above:
+            if names:
+                name = names.pop()
+                above.append((os.fstat(at), name, names))
+                at = _instead(at, _open_up(name, at))
+                names = list(_remove_files(at))
+            else:
+                parent, name, names = above.pop()
+                at = _instead(at, os.open("..", _FOLDER, dir_fd=at))
+                if not os.path.samestat(parent, os.fstat(at)):
+                    raise OSError(errno.ESTALE, "a folder was moved while it was removed")
+                os.rmdir(name, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _remove_files(folder: int) -> Iterator[str]:
+    """Remove all but folders; the names of these."""
+    with os.scandir(folder) as scanned:
+        for entry in scanned:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+            else:
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=folder)
+
+
+def _open_up(name: str, parent: int) -> int:
+    """Open a folder whose entries are to be removed: its owner may have closed it."""
+    if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
+        with suppress(PermissionError):  # of another owner: then it depends on the mode
+            set_mode(name, parent, 0o700)
+    return os.open(name, _FOLDER, dir_fd=parent)

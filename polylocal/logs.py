@@ -24,6 +24,7 @@ from polylocal.errors import StoreError
 
 STDOUT, STDERR = 1, 2
 OWN = 3  # what polylocal itself has to say in a log: gaps and cuts. No part of what the run wrote
+LOST = 4  # the same, where lines are missing that were in the log before
 MARK = "polylocal: "  # each line of ours begins with it
 
 _RECORD = struct.Struct("<QqB")
@@ -66,8 +67,17 @@ class Position:
         return data[skipped:]
 
 
+class LogChanged(Exception):
+    """The log was changed by somebody else while it was written: shortened, removed or replaced, or its times were."""
+
+
 class LogWriter:
-    """Appends to one run's log. One thread at a time. An existing log is continued."""
+    """Appends to one run's log. One thread at a time. An existing log is continued.
+
+    Before each piece it sees whether the files are as it left them. If they are not, the log goes on with what is left
+    of it, and a line says how many lines are missing; with `may_reread` LogChanged is raised instead, and the caller
+    fetches the lines again after `reopen()`.
+    """
 
     def __init__(
         self,
@@ -76,6 +86,7 @@ class LogWriter:
         *,
         max_mib: int | None = None,
         hide: Callable[[bytes], bytes] = lambda line: line,
+        may_reread: bool = False,
     ) -> None:
         """`grew` is called after each piece: a hint for those who follow. `max_mib`: what is longer is cut, visibly.
         `hide`: what is not to be read in `line`s.
@@ -89,11 +100,18 @@ class LogWriter:
         self._hide = hide
         self._limit = sys.maxsize if max_mib is None else max_mib * 2**20
         self._last: Piece | None = None
-        with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._data = path.open("ab", buffering=0)
-            self._times = times_of(path).open("ab", buffering=0)
+        self._may_reread = may_reread
+        self._begun_at = self._lines = 0  # the size when it was opened, and the lines written since then
+        self._open()
+        self._begun_at = self.size
+
+    def _open(self) -> None:
+        with _explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._data = self.path.open("ab", buffering=0)
+            self._times = times_of(self.path).open("ab", buffering=0)
             self._drop_promises()
+        self._last = None
 
     @property
     def is_full(self) -> bool:
@@ -122,6 +140,7 @@ class LogWriter:
     def mark(self, text: str) -> None:
         """Say in the log of a run where and why it is not all that the run wrote."""
         line = f"{MARK}{visible.one_line(text)}\n".encode()
+        self._mend()
         with _explained(self.path), self.path.open("rb") as file:
             file.seek(max(0, self.size - len(line)))
             end = file.read()
@@ -129,16 +148,75 @@ class LogWriter:
             return  # it was said, and nothing has come since
         self._write((b"" if not end or end.endswith(b"\n") else b"\n") + line, OWN, None, False)
 
+    def has_changed(self) -> bool:
+        """Whether somebody else has shortened, removed or replaced the log or its times."""
+        with _explained(self.path):
+            return not (
+                _is_as_left(self._data, self.path, self.size)
+                and _is_as_left(self._times, times_of(self.path), self._times_size)
+            )
+
+    def reopen(self) -> int:
+        """Go on with what is left. Returns how many lines are missing, as far as they were written by this writer."""
+        was_replaced = not _is_same_file(self._data, self.path)
+        are_spoiled = not _is_as_left(self._times, times_of(self.path), self._times_size)
+        self.close()
+        if self._may_reread and (was_replaced or are_spoiled):  # they say nothing of the bytes any more
+            times_of(self.path).unlink(missing_ok=True)
+        self._open()
+        if was_replaced:
+            missing = self._lines
+        else:
+            left = sum(chunk.count(b"\n") for chunk in read(self.path, min(self._begun_at, self.size), self.size))
+            missing = max(0, self._lines - left)
+        self._begun_at, self._lines = self.size, 0
+        return missing
+
+    def rewind(self, size: int) -> None:
+        """Forget everything behind `size`: it is written again."""
+        with _explained(self.path):
+            os.ftruncate(self._data.fileno(), min(size, self.size))
+        self.close()
+        self._open()
+        if self.size and not has_times(self.path):  # whose those bytes were is not known
+            _write_all(self._times, _RECORD.pack(0, time.time_ns() // 1000, OWN))
+            self._times_size += _RECORD.size
+        self._begun_at, self._lines = self.size, 0
+
+    def say_lost(self, count: int, *, is_all: bool = True) -> None:
+        """Say that lines are missing which were in the log before; not `is_all`: and others that nobody counted."""
+        what = "one line is" if count == 1 else f"{count} lines are"
+        what = what if is_all else f"at least {what}" if count else "lines are"
+        text = f"{MARK}{what} missing here: the log was changed from outside\n"
+        self._write(self._new_line() + text.encode(), LOST, None, False)
+
+    def _new_line(self) -> bytes:
+        """What ends a line that has not come to its end."""
+        return b"" if not self.size or b"".join(read(self.path, self.size - 1)) == b"\n" else b"\n"
+
+    def _mend(self) -> None:
+        if not self.has_changed():
+            return
+        if self._may_reread:
+            raise LogChanged(str(self.path))
+        begun_at = self._begun_at
+        missing = self.reopen()
+        if missing or self.size < begun_at:
+            self.say_lost(missing, is_all=self.size >= begun_at)
+
     def _write(self, data: bytes, stream: int, time_us: int | None, is_stored: bool) -> None:
         if not data:
             return
+        self._mend()
         here = Piece(self.size, time.time_ns() // 1000 if time_us is None else time_us, stream, is_stored)
         with _explained(self.path):
             if not _continues(self._last, here):
                 self._last = here
                 _write_all(self._times, _RECORD.pack(here.offset, here.time_us, stream | (_STORED if is_stored else 0)))
+                self._times_size += _RECORD.size
             _write_all(self._data, data)
         self.size += len(data)
+        self._lines += data.count(b"\n")
         self._grew(self.path)
 
     def close(self) -> None:
@@ -162,7 +240,28 @@ class LogWriter:
                 if _RECORD.unpack(file.read(_RECORD.size))[0] < self.size:
                     break
                 records -= 1
-        os.ftruncate(self._times.fileno(), records * _RECORD.size)
+        self._times_size = records * _RECORD.size
+        os.ftruncate(self._times.fileno(), self._times_size)
+
+
+def _is_same_file(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_as_left(file: BinaryIO, path: Path, size: int) -> bool:
+    # after a write that found no room more may lie there than was counted
+    return _is_same_file(file, path) and os.fstat(file.fileno()).st_size >= size
+
+
+def has_times(path: Path) -> bool:
+    """Whether the times of a log can be those of its bytes: without them nobody knows which stream a line was on."""
+    if not _size(path):
+        return True
+    first = next(pieces(path), None)
+    return first is not None and first.offset == 0
 
 
 def _continues(last: Piece | None, here: Piece) -> bool:
@@ -234,21 +333,81 @@ def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 @dataclass
-class Stamped:
+class Tail:
+    """How far somebody who follows a log has read it, also where the log is shortened or replaced meanwhile.
+
+    What was read is then read over once more and left out, by its number of lines: it is written to the log again. It
+    is not where the log says that lines are missing: then reading goes on with that line.
+    """
+
+    path: Path
+    offset: int = 0
+    _lines: int = 0  # that were given
+    _rest: int = 0  # bytes that were given of a line that has no end yet
+    _left_lines: int = 0  # to leave out
+    _left_rest: int = 0
+    _number: tuple[int, int] | None = None  # of the file
+    _read_at_us: int = 0
+
+    def begin(self) -> None:
+        """Before each reading: see whether the log is still what it was."""
+        try:
+            about = self.path.stat()
+            number, size = (about.st_dev, about.st_ino), about.st_size
+        except FileNotFoundError:
+            number, size = None, 0
+        if size < self.offset or self._number not in (None, number):
+            self.offset, self._left_lines, self._left_rest = 0, self._lines, self._rest
+        self._number = number
+        if not (self._left_lines or self._left_rest):
+            self._read_at_us = time.time_ns() // 1000
+        elif (offset := self._lost_at()) is not None:
+            self.offset, self._left_lines, self._left_rest = offset, 0, 0
+
+    def _lost_at(self) -> int | None:
+        """Where the log says that lines are missing, if it has said so since the last reading."""
+        said = [piece for piece in pieces(self.path) if piece.stream == LOST and piece.time_us >= self._read_at_us]
+        return said[-1].offset if said else None
+
+    def take(self, data: bytes) -> bytes:
+        """What of the next bytes was not given before."""
+        self.offset += len(data)
+        if self._left_lines:
+            count = data.count(b"\n")
+            if count < self._left_lines:
+                self._left_lines -= count
+                return b""
+            at = -1
+            for _ in range(self._left_lines):
+                at = data.index(b"\n", at + 1)
+            self._left_lines, data = 0, data[at + 1 :]
+        skipped = min(self._left_rest, len(data))
+        self._left_rest -= skipped
+        data = data[skipped:]
+        if count := data.count(b"\n"):
+            self._lines += count
+            self._rest = len(data) - data.rindex(b"\n") - 1
+        else:
+            self._rest += len(data)
+        return data
+
+
+@dataclass
+class Stamped(Tail):
     """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, the form that later clients know.
 
     Each `read` gives what has come since the one before.
     """
 
-    path: Path
-    offset: int = 0
     _at_line_start: bool = True
 
     def read(self) -> Iterator[bytes]:
         made: list[bytes] = []
         size = 0
-        for piece, data in _by_piece(self.path, self.offset):
-            self.offset += len(data)
+        self.begin()
+        for piece, found in _by_piece(self.path, self.offset):
+            if not (data := self.take(found)):
+                continue
             made.append(self._with_stamps(data, _stamp(piece)))
             size += len(made[-1])
             if size > _CHUNK:  # in few large pieces: each is a way to a thread and back for who follows

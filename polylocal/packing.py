@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,13 @@ from typing import BinaryIO
 
 from pathspec import GitIgnoreSpec
 
+from polylocal import sparse
+from polylocal.archives import Archive
+from polylocal.errors import InvalidInput
+from polylocal.folders import Entry, walk
+
 IGNORE_FILE = ".polyaxonignore"
+MOST_HOLES = 1 << 30  # bytes in the holes of one file
 # where a folder has no ignore file of its own
 DEFAULT_IGNORE = """\
 .git
@@ -60,24 +65,34 @@ def _is_pattern(line: str) -> bool:
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:
     """What is uploaded, sorted: (path, name in the archive)."""
+    for entry in _entries(folder):
+        yield folder / entry.path, entry.path
+
+
+def _entries(folder: Path) -> Iterator[Entry]:
+    """Files and links; sockets and pipes have no content to upload."""
     ignored = Ignored(folder)
-    for parent, folders, names in os.walk(folder):
-        base = Path(parent).relative_to(folder)
-        folders[:] = sorted(name for name in folders if not ignored((base / name).as_posix(), True))
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in sorted([*names, *links]):
-            relative = (base / name).as_posix()
-            if not ignored(relative, False):
-                yield Path(parent, name), relative
+    for entry in walk(folder, enter=lambda inner: not ignored(inner.path, True)):
+        if not entry.is_folder and not ignored(entry.path, False):
+            yield entry
 
 
 def pack(folder: Path, to: BinaryIO) -> tuple[int, int]:
-    """Write the archive; returns the number of files and their bytes before packing."""
+    """Write the archive; returns the number of files and their bytes before packing.
+
+    Raises InvalidInput for a file that is mostly holes: what takes no room here would take its whole size there.
+    """
     count = size = 0
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
-        for path, name in files(folder):
-            if path.is_symlink() or path.is_file():  # sockets and pipes have no content to upload
-                tar.add(path, arcname=f"./{name}", recursive=False)
-                count += 1
-                size += path.lstat().st_size
+        archive = Archive(tar, _refuse, with_holes=False)
+        for entry in _entries(folder):
+            if sparse.holes(entry.stat) > MOST_HOLES:
+                _refuse(f"{entry.path} is a sparse file of {entry.stat.st_size} bytes")
+            archive.add(entry, f"./{entry.path}", entry.path)
+            count += 1
+            size += entry.stat.st_size
     return count, size
+
+
+def _refuse(line: str) -> None:
+    raise InvalidInput([f"{line}; name it in {IGNORE_FILE}"])

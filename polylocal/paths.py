@@ -2,7 +2,8 @@
 
 polylocal.db  polylocal.toml  token  daemon.log (+ .1, …)  daemon.out  daemon.lock
 logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
-outputs/<user>/<project>/<kind>s/<id>/  what the run kept
+outputs/<project uuid>/<kind>s/<id>/    the outputs of a run; of an experiment in a group: groups/<group id>/<id>/
+outputs/by-name/<user>/<project>        links to these for people; the daemon opens nothing through them
 code/<project uuid>/                    one git repository a project
 secrets/<user>/<name>                   values that runs and builds get by name
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_HOME = Path("~/.polylocal")
+BY_NAME = "by-name"  # no uuid, so no project's folder
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,19 @@ class Home:
     def log(self, kind: str, uuid: str) -> Path:
         return self.logs / f"{kind}s" / f"{uuid}.log"
 
-    def project_outputs(self, user: str, project: str) -> Path:
-        return self.root / "outputs" / user / project
+    @property
+    def outputs_root(self) -> Path:
+        return self.root / "outputs"
 
-    def outputs(self, user: str, project: str, kind: str, run_id: int) -> Path:
-        return self.project_outputs(user, project) / f"{kind}s" / str(run_id)
+    def project_outputs(self, project_uuid: str) -> Path:
+        return self.outputs_root / project_uuid
+
+    def outputs(self, project_uuid: str, kind: str, run_id: int) -> Path:
+        return self.project_outputs(project_uuid) / f"{kind}s" / str(run_id)
+
+    @property
+    def outputs_by_name(self) -> Path:
+        return self.outputs_root / BY_NAME
 
     def code(self, project_uuid: str) -> Path:
         return self.root / "code" / project_uuid

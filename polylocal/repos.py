@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import IO, BinaryIO
 from polylocal import code_size, gitrun, processes, remotes, revisions
 from polylocal.cancelling import Cancelled, holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
+from polylocal.folders import remove_tree, walk
 from polylocal.processes import QUICK, Done
 from polylocal.unpacking import Limits, unpack, unpack_code
 
@@ -30,6 +32,8 @@ MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a
 
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
+_CHUNK = 1 << 20
+_MOST_LARGE = 100  # files that are left out of a commit for their size
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -122,11 +126,12 @@ class Repository:
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
             return self._commit(self._git("write-tree", env=index), author)
 
-    def commit_folder(self, folder: Path, base: str | None, author: str) -> Committed:
+    def commit_folder(self, folder: Path, base: str | None, author: str, limits: Limits | None = None) -> Committed:
         """Put what was changed in a folder since `base` was checked out into it on top of the newest commit.
 
-        What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside.
-        Raises InvalidInput: others changed the same lines meanwhile, and nothing is committed.
+        What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside, and
+        single files beyond `limits`. Raises InvalidInput, and nothing is committed: others changed the same lines
+        meanwhile, or all files together are beyond `limits`.
         """
         base = self._object(base) if base else None
         with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
@@ -136,12 +141,14 @@ class Repository:
             inside = _repositories(folder)
             kept_out = [f":(exclude,literal){name}" for name in inside]
             kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
-            self._check_changes(folder, kept_out, index)
+            limits = limits or self._limits
+            large = self._too_large(folder, index, kept_out, limits)
+            kept_out += [f":(exclude,literal){name}" for name in large]
             self._git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
-            listed = self._run("ls-files", "--others", "-z", env=index, cwd=folder).stdout
-            others = (os.fsdecode(name) for name in listed.split(b"\0") if name)
+            others = self._listed("--others", env=index, cwd=folder)
             tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
-            left_out = list(dict.fromkeys([*inside, *tops]))
+            why = {name: f"{name} (more than {limits.max_unpacked_mib} MiB)" for name in large}
+            left_out = list(dict.fromkeys([*inside, *why.values(), *(top for top in tops if top not in why)]))
             tree_id = self._git("write-tree", env=index)
             before = self._tree(base) if base else _EMPTY_TREE
             if tree_id == before:
@@ -149,23 +156,44 @@ class Repository:
             code_size.check(self.path, tree_id, self._limits)
             return Committed(self._commit(self._on_newest(tree_id, base, author), author), left_out)
 
-    def _check_changes(self, folder: Path, kept_out: Sequence[str], index: Mapping[str, str]) -> None:
-        """Before git reads the files: a program may leave some that are larger than any disk. Raises InvalidInput."""
-        which = ("--others", "--modified", "--exclude-standard")
-        listed = self._run("ls-files", "-z", *which, "--", ".", *kept_out, env=index, cwd=folder).stdout
-        names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-        size = sum(_size_of(folder / name) for name in names)
-        if size > self._limits.size:
-            raise InvalidInput(
-                [f"The changed files are larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)."]
-            )
-        if len(names) > self._limits.max_upload_files:
-            raise InvalidInput([f"More than {self._limits.max_upload_files} files were changed (max_upload_files)."])
+    def _listed(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
+        """The names that `git ls-files` lists, by way of a file: a folder may hold millions."""
+        with tempfile.TemporaryFile() as file:
+            self._run("ls-files", "-z", *arguments, env=env, cwd=cwd, stdout=file)
+            file.seek(0)
+            rest = b""
+            while chunk := file.read(_CHUNK):
+                *names, rest = (rest + chunk).split(b"\0")
+                yield from map(os.fsdecode, names)
+
+    def _too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str], limits: Limits) -> list[str]:
+        """Files that are too large to be read for a commit, by their size and before anything is read.
+
+        Raises InvalidInput where there are too many of these, of all files, or too many bytes.
+        """
+        found: list[str] = []
+        count = size = 0
+        wanted = ("--cached", "--others", "--exclude-standard", "--", ".", *kept_out)
+        for name in self._listed(*wanted, env=env, cwd=folder):
+            try:
+                about = (folder / name).lstat()
+            except OSError:
+                continue  # removed, or nothing that git can reach either
+            count += 1
+            if stat.S_ISREG(about.st_mode) and about.st_size > limits.size:
+                found.append(name)
+            else:
+                size += about.st_size
+            if count > limits.max_upload_files or len(found) > _MOST_LARGE:
+                raise InvalidInput([f"It holds more than {limits.max_upload_files} files (max_upload_files)."])
+            if size > limits.size:
+                raise InvalidInput([f"Its files are larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib)."])
+        return found
 
     def checkout(self, commit: str | None, folder: Path) -> None:
         """Put the code into a new folder; nothing but the folder without a commit. A half-made one is made anew."""
         new = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
+        remove_tree(new)
         new.mkdir(parents=True)
         if commit:
             with tempfile.TemporaryFile() as file:
@@ -453,13 +481,6 @@ def _reason(words: bytes) -> str:
     return fatal[0] if fatal else lines[-1] if lines else "it has no commit"
 
 
-def _size_of(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:  # deleted
-        return 0
-
-
 def _ref(line: str) -> Ref:
     kind, sha, of_tag, name = line.split(" ", 3)
     return Ref(name.split("/", 2)[2], name.startswith("refs/tags/"), of_tag if kind == "tag" else sha)
@@ -468,11 +489,10 @@ def _ref(line: str) -> Ref:
 def _repositories(folder: Path) -> list[str]:
     """What git would not take in from a folder: other repositories, by the name of their folder; `.git` at the top."""
     found = [".git"] if (folder / ".git").exists() else []
-    for parent, folders, files in os.walk(folder):
-        if Path(parent) != folder and ".git" in (*folders, *files):
-            found.append(os.path.relpath(parent, folder))
-            folders.clear()
-        folders[:] = [name for name in folders if name != ".git"]
+    for entry in walk(folder, every_kind=True, enter=lambda inner: inner.name != ".git"):
+        parent = entry.path.rpartition("/")[0]
+        if entry.name == ".git" and parent and not any(parent.startswith(f"{outer}/") for outer in found):
+            found.append(parent)
     return found
 
 

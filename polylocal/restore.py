@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import io
 import json
 import os
 import shutil
+import stat
 import tarfile
 import time
 import zlib
@@ -176,10 +178,12 @@ class _Unpacked:
                 self._folders[name] = member
             elif member.issym():
                 path.symlink_to(member.linkname)
+            elif member.islnk():
+                self._link(path, member)
             else:
                 content = tar.extractfile(member)
-                assert content is not None
-                self._write(path, member, content)
+                assert isinstance(content, io.BufferedReader)
+                self._write(path, member, content.raw)  # unbuffered, it skips holes in a stream too
         except FileExistsError as error:
             raise self._damaged(member, "comes twice") from error
 
@@ -189,11 +193,20 @@ class _Unpacked:
             raise self._damaged(member, "leads out of the home folder")
         top, is_below = name.parts[0], len(name.parts) > 1
         known = (*PRIVATE_FOLDERS, *PEOPLES_FOLDERS) if is_below or member.isdir() else _FILES
-        if top not in known or not (member.isreg() or member.isdir() or member.issym()):
+        is_link = member.issym() or member.islnk()
+        if top not in known or not (member.isreg() or member.isdir() or is_link):
             raise self._damaged(member, "is nothing that a backup holds")
-        if member.issym() and top not in PEOPLES_FOLDERS:
+        if is_link and top not in PEOPLES_FOLDERS:
             raise self._damaged(member, "is a link where none belongs")
         return name
+
+    def _link(self, path: Path, member: tarfile.TarInfo) -> None:
+        """A further name of a file that came before; on the way to it there are only folders of our own making."""
+        target = PurePosixPath(member.linkname)
+        known = target.parent in self._folders and target.parts[0] in PEOPLES_FOLDERS
+        if not known or not stat.S_ISREG(_mode_of(self._root / target)):
+            raise self._damaged(member, "is nothing that a backup holds")
+        os.link(self._root / target, path, follow_symlinks=False)
 
     def _make_folder(self, name: PurePosixPath) -> None:
         if name in self._folders:
@@ -205,22 +218,41 @@ class _Unpacked:
             raise SetupError(f"{self._file} is damaged: {name} is a folder and something else as well") from error
         self._folders[name] = None
 
-    def _write(self, path: Path, member: tarfile.TarInfo, content: IO[bytes]) -> None:
+    def _write(self, path: Path, member: tarfile.TarInfo, content: io.RawIOBase) -> None:
+        extents: list[tuple[int, int]] = getattr(member, "sparse", None) or []
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as file:
-            while chunk := content.read(_CHUNK):
-                if chunk.count(0) == len(chunk):
-                    file.seek(len(chunk), os.SEEK_CUR)  # takes no room on the disk
-                else:
-                    file.write(chunk)
+            for start, length in extents or [(0, member.size)]:
+                if extents:
+                    content.seek(start)
+                    file.seek(start)
+                self.content += _copy(content, file, length)
             file.truncate(member.size)
             os.fchmod(handle, 0o600 if _is_private(member.name) else member.mode & 0o777)
         os.utime(path, (member.mtime, member.mtime))
         self.files += 1
-        self.content += member.size
 
     def _damaged(self, member: tarfile.TarInfo, why: str) -> SetupError:
         return SetupError(f"{self._file} was not made by polylocal, or is damaged: {member.name!r} {why}")
+
+
+def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
+    """Zeros take no room on the disk."""
+    left = length
+    while left and (chunk := content.read(min(_CHUNK, left))):
+        left -= len(chunk)
+        if chunk.count(0) == len(chunk):
+            file.seek(len(chunk), os.SEEK_CUR)
+        else:
+            file.write(chunk)
+    return length - left
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
 
 
 _FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)

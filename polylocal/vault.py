@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from polylocal.disk import write_private
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.folders import remove_tree
 
 MOST = 64 * 1024  # characters of a value: a variable holds no more than twice that
 _NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
 _IDENTITY = ".user"  # in a user's folder: whose it is, since names are given again; no name of a secret begins so
+_ASIDE = ".deleted"  # no user's name has a dot
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -68,7 +69,7 @@ class Vault:
                 raise InvalidInput([f"The value of `{key}` has more than {MOST} characters."])
         path = self._path(user, name)
         if identity and not self._claimed(user, identity):
-            shutil.rmtree(self._folder / user)
+            remove_tree(self._folder / user)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if identity:
@@ -80,9 +81,32 @@ class Vault:
         self.read(user, name)
         self._path(user, name).unlink()
 
-    def forget(self, user: str) -> None:
-        """All of a user's."""
-        shutil.rmtree(self._folder / user, ignore_errors=True)
+    @contextmanager
+    def forgetting(self, user: str) -> Iterator[None]:
+        """Remove all of a user's, who is deleted in the block; if that is refused, they stay.
+
+        They are put aside first: another user may have this name a moment later, and must not find them.
+        """
+        mine, aside = self._folder / user, self._folder / f"{user}{_ASIDE}"
+        remove_tree(aside)
+        with suppress(FileNotFoundError):
+            mine.rename(aside)
+        try:
+            yield
+        except BaseException:
+            with suppress(FileNotFoundError):
+                aside.rename(mine)
+            raise
+        remove_tree(aside)
+
+    def settle(self, users: Container[str]) -> None:
+        """At a start: finish what a process before this one began. `users`: those that there are."""
+        for aside in self._folder.glob(f"*{_ASIDE}"):
+            mine = self._folder / aside.name.removesuffix(_ASIDE)
+            if mine.name in users and not mine.exists():
+                aside.rename(mine)
+            else:
+                remove_tree(aside)
 
     def _claimed(self, user: str, identity: str) -> bool:
         """Whether the folder is this user's. One that is nobody's yet, as every folder was once, becomes theirs."""

@@ -104,6 +104,17 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, pre
         raise
 
 
+def deep(folder: Path, levels: int) -> None:
+    """Folders called `d` in each other: more than a path can name. Remove them with `remove_tree`."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+
+
 def all_in(folder: Path) -> list[Path]:
     """All files and folders below it. Unlike a glob, this minds none that goes meanwhile."""
     return [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]

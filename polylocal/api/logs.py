@@ -164,16 +164,14 @@ async def only_grew(wakeup: Wakeup) -> bool:
 
 
 @dataclass
-class Plain:
+class Plain(logs.Tail):
     """The bytes as they are."""
 
-    path: Path
-    offset: int = 0
-
     def read(self) -> Iterator[bytes]:
+        self.begin()
         for chunk in logs.read(self.path, self.offset):
-            self.offset += len(chunk)
-            yield chunk
+            if data := self.take(chunk):
+                yield data
 
 
 def _is_over(store: Store, run: Run) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import mimetypes
 import os
 import stat
@@ -18,9 +18,11 @@ from polylocal import folders
 from polylocal.api.endpoint import Call, Endpoint, Query, opened_file, refuse
 from polylocal.api.places import stream
 from polylocal.api.resources.runs import TreeItem
+from polylocal.archives import Archive
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
 
+MOST_LISTED = 100_000  # entries of one folder in one answer
 _CHUNK = 1 << 18
 
 
@@ -43,9 +45,11 @@ def tree(call: Call) -> TreeItem:
     try:
         if not stat.S_ISDIR(os.fstat(opened).st_mode):
             raise refuse(f"There is no folder `{path}` in the outputs.")
-        found = folders.entries(opened)
+        found = list(itertools.islice(folders.entries(opened), MOST_LISTED + 1))
     finally:
         os.close(opened)
+    if len(found) > MOST_LISTED:
+        raise refuse(f"The folder has more than {MOST_LISTED} entries: download the outputs to see them.")
     inside = {name for name, about in found if _is_folder(top, f"{path}/{name}", about)}
     return {
         "files": [(_shown(name), about.st_size) for name, about in found if name not in inside],
@@ -123,41 +127,9 @@ def _archive(folder: Path) -> Iterator[bytes]:
 
 def _write_archive(folder: Path, to: int) -> None:
     with suppress(BrokenPipeError), open(to, "wb") as pipe, tarfile.open(fileobj=pipe, mode="w|gz") as tar:
+        archive = Archive(tar, with_owners=True)
         for entry in folders.walk(folder):
-            _add(entry, tar)
-
-
-def _add(entry: folders.Entry, tar: tarfile.TarFile) -> None:
-    """What is opened is what goes in; a running program may take its files away again, or make others of them."""
-    if entry.is_file:
-        try:
-            content = entry.open()
-        except OSError:
-            return
-        with content:
-            info = tar.gettarinfo(arcname=entry.path, fileobj=content)
-            tar.addfile(info, _Whole(content))  # type: ignore[arg-type]  # has what tarfile calls
-        return
-    info = tarfile.TarInfo(entry.path)
-    info.mode, info.mtime = stat.S_IMODE(entry.stat.st_mode), entry.stat.st_mtime
-    info.uid, info.gid = entry.stat.st_uid, entry.stat.st_gid
-    info.type = tarfile.DIRTYPE
-    if not entry.is_folder:
-        try:
-            info.type, info.linkname = tarfile.SYMTYPE, entry.target or ""
-        except OSError:
-            return
-    tar.addfile(info)
-
-
-class _Whole:
-    """A file that may be cut short while it is packed: its size is said already, so zeros take the place."""
-
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-
-    def read(self, size: int) -> bytes:
-        return (self._file.read(size) or b"").ljust(size, b"\0")
+            archive.add(entry, entry.path, entry.path)
 
 
 _GZIP = "application/gzip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 
@@ -15,7 +16,11 @@ from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.resources.platform import TokenItem, UserItem, user_item
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_session
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
+from polylocal.folders import remove_tree
 from polylocal.store.rows import User
+from polylocal.store.users import personal_platform
+
+log = logging.getLogger(__name__)
 
 
 def login(call: Call) -> Response:
@@ -100,9 +105,19 @@ def activate(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     user = _named(call)
-    call.store.users.delete(user)
-    call.services.vault.forget(user.username)
+    with call.services.vault.forgetting(user.username):
+        call.store.users.delete(user)
+    _remove_published(call, user)
     return empty(204)
+
+
+def _remove_published(call: Call, user: User) -> None:
+    """Another user of this name has a personal platform of the same name, and must find nothing in it."""
+    folder = call.services.home.downloads / personal_platform(user.username)
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        log.warning("%s stays until the next start: %s", folder, error)
 
 
 def grant(call: Call) -> Response:

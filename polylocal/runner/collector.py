@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from polylocal import clock, logs
 from polylocal.disk import Item, size_of
 from polylocal.errors import EngineError
+from polylocal.folders import remove_tree
 from polylocal.runner import gc, recovery
 from polylocal.runner.engine.base import Found
 from polylocal.runner.gc import Leftover
@@ -194,7 +194,7 @@ def _age_s(path: Path) -> float:
 
 def _remove_path(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)
         logs.times_of(path).unlink(missing_ok=True)

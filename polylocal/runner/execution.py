@@ -201,6 +201,8 @@ class Execution:
                 self._say_running(container_id)
             state = self._wait(container_id, waiter, follower)
             if state is None:
+                if follower.has_changed():
+                    self._patiently(follower.complete)
                 self._must_check_log = True  # it is told first: the engine is slow to answer just after a death
                 return self._ending(0, out_of_memory=False)
             if state.exit_code in outcome.KILLS and waiter.wait(SIGNAL_S) is None:

@@ -11,7 +11,7 @@ from typing import Self
 
 from polylocal import logs
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
-from polylocal.logs import CatchUp, LogWriter
+from polylocal.logs import CatchUp, LogChanged, LogWriter
 from polylocal.masking import Mask, Masked
 from polylocal.polyaxonfile import of_config
 from polylocal.runner.engine.base import Frame, Stream
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DRAIN_S = 10.0  # how long the rest of the output may take after the container's death
 SMALL = 256 * 1024  # bytes: a log up to here is compared whole at the end, a longer one by its tail
 TAIL_LINES = 200
+_TRIES = 3  # to fetch a log that somebody changes meanwhile
 _SHOWN = 4096
 
 
@@ -35,7 +36,12 @@ class Follower:
         self._run = run
         self._container_id = container_id
         self._engine = tools.engine
-        self._writer = LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib)
+        self._store = tools.store
+        self._writer = LogWriter(
+            tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib, may_reread=True
+        )
+        self._missing = 0  # lines that somebody else removed, and that are to be fetched again
+        self._check_start()
         self._mask = mask_of(run, tools)
         self._masked: dict[int, Masked] = {}
         self._attached: Stream | None = None
@@ -60,29 +66,65 @@ class Follower:
         """Returns when the stream has ended, which says nothing about the run."""
         if self._attached:
             stream, self._attached = self._attached, None
-            self.is_orderly = self._drain(stream, waiter, None) and self._engine.is_local
-            return
-        if waiter.wait(0) is not None:
-            return  # the end is complete()'s to fetch
-        try:
-            stream = self._engine.logs(self._container_id, follow=True)
-        except (EngineUnreachable, EngineError):
-            return  # the caller looks at the container next, and sees why
-        self._drain(stream, waiter, self._catch_up())
+            try:
+                self.is_orderly = self._drain(stream, waiter, None) and self._engine.is_local
+                return
+            except LogChanged:
+                self._reopen()
+        while waiter.wait(0) is None:  # else the end is complete()'s to fetch
+            try:
+                stream = self._engine.logs(self._container_id, follow=True)
+            except (EngineUnreachable, EngineError):
+                return  # the caller looks at the container next, and sees why
+            try:
+                self._drain(stream, waiter, self._catch_up())
+                return
+            except LogChanged:
+                self._reopen()
 
     def complete(self) -> None:
         """After the container's end: fetch what the live stream missed. A cut looks like an end, so always look."""
-        if self._writer.is_full or (self._writer.size > SMALL and self.is_orderly and self._ends_alike()):
+        if self.has_changed():
+            self._reopen()
+        elif self._writer.is_full or (self._writer.size > SMALL and self.is_orderly and self._ends_alike()):
             return
-        catch_up = self._catch_up()
+        for _ in range(_TRIES):
+            try:
+                self._fetch_all()
+                return
+            except LogChanged:
+                self._reopen()
+
+    def _fetch_all(self) -> None:
         try:
             with self._engine.logs(self._container_id, follow=False) as stream:
+                catch_up = self._catch_up()
                 for frame in stream:
                     self._keep(frame, catch_up)
             self._say_rest(catch_up)
         except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
+            if self._missing:
+                self._writer.say_lost(self._missing)
             self.mark("the engine gives no more of this log: what was written last may be missing here")
+        self._missing = 0
+
+    def has_changed(self) -> bool:
+        """Whether somebody else has shortened, removed or replaced the log."""
+        return self._writer.has_changed()
+
+    def _reopen(self) -> None:
+        """The engine has all lines of the container still: they are fetched again, behind those that are left."""
+        log.warning("run=%s: its log was changed from outside, lines are fetched again", self._run.label)
+        self.is_orderly = False
+        self._missing += self._writer.reopen()
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """What was written before the present container is nowhere else: if it is gone, the log says so."""
+        if self._writer.size < self._run.log_start:
+            self._writer.say_lost(0, is_all=False)
+            self._run = self._store.runs.record(self._run, log_start=self._writer.size)
 
     def _say_rest(self, catch_up: CatchUp) -> None:
         """What was held back as the beginning of a secret was none: nothing more comes."""
@@ -91,11 +133,18 @@ class Follower:
 
     def mark(self, text: str) -> int:
         """A line of polylocal's own in the log. Returns the size of the log behind it, in bytes."""
-        self._writer.mark(text)
+        try:
+            self._writer.mark(text)
+        except LogChanged:
+            self._missing += self._writer.reopen()
+            self._check_start()
+            self._writer.mark(text)
         return self._writer.size
 
     def _catch_up(self) -> CatchUp:
         self._masked.clear()  # what was held back is not in the file: it comes again
+        if not logs.has_times(self._writer.path):  # then nobody knows which lines are there: all come again
+            self._writer.rewind(self._run.log_start)
         return CatchUp(logs.positions(self._writer.path, self._run.log_start))
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from polylocal.errors import EngineError
+from polylocal.folders import set_mode, walk
 from polylocal.runner.container import HOME_LABEL, ContainerPlan, Mount
 from polylocal.runner.engine.base import Engine
 
@@ -24,9 +28,11 @@ def make_writable(folder: Path) -> None:
 
 def open_to_all(folder: Path) -> None:
     """The same of a folder with all that is in it: whatever user the image runs as works on it."""
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+    for entry in walk(folder):
+        wanted = stat.S_IMODE(entry.stat.st_mode) & 0o777 | (0o777 if entry.is_folder else 0o666)
+        if entry.is_folder or entry.is_file:
+            with suppress(FileNotFoundError):
+                set_mode(entry.name, entry.parent, wanted)
     make_writable(folder)
 
 
@@ -34,11 +40,13 @@ def foreign(folder: Path, uid: int) -> Iterator[Path]:
     """What in a folder (itself included) does not belong to `uid`; links are not followed."""
     if folder.lstat().st_uid != uid:
         yield folder
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            if path.lstat().st_uid != uid:
-                yield path
+    for entry in walk(folder, every_kind=True, could_not_read=_refuse):
+        if entry.stat.st_uid != uid:
+            yield folder / entry.path
+
+
+def _refuse(path: str, why: str) -> None:
+    raise PermissionError(errno.EACCES, why, path)
 
 
 def has_foreign(folder: Path, uid: int) -> bool:
@@ -61,8 +69,11 @@ def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, instal
     if not has_foreign(folder, uid):
         return None
     if os.geteuid() == 0:
-        for path in list(foreign(folder, uid)):
-            os.chown(path, uid, gid, follow_symlinks=False)
+        os.chown(folder, uid, gid, follow_symlinks=False)
+        for entry in walk(folder, every_kind=True):
+            if entry.stat.st_uid != uid:
+                with suppress(FileNotFoundError):
+                    os.chown(entry.name, uid, gid, dir_fd=entry.parent, follow_symlinks=False)
         return None
     return _by_container(folder, uid, gid, engine, image, installation)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from polylocal import sparse
 from polylocal.cancelling import Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import EngineError, InvalidInput, NotFound
@@ -38,6 +39,8 @@ MEDIA_LIST = HOME / "container/media.list"
 DATA = "container_data.json"  # by it a build says itself which of its results are packages
 UNREADABLE = "results"  # the reason of a build whose packages can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: all is well; the packages are there, and their tests failed
+MOST_RESULTS = 100_000  # files
+MOST_HOLES = 1 << 30  # bytes in the holes of one of them
 _MAX_DATA = 1 << 24
 
 
@@ -247,7 +250,7 @@ class PackageBuild(Execution):
             if end.details and end.details.get("reason") == UNREADABLE:
                 recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
             with GUARD:
-                for file in staged.values():
+                for file in set(staged.values()):
                     tools.depot.commit(file)
                 return lists.conclude(
                     run,
@@ -280,7 +283,13 @@ class PackageBuild(Execution):
     def _harvest(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
         results = self._work / "results"
         found = walk(results) if results.is_dir() else ()
-        files = {entry.path: self._kept(entry, staged) for entry in found if entry.is_file}
+        copies: dict[tuple[int, int], Staged] = {}  # of files that have several names
+        files: dict[str, NewFile] = {}
+        for entry in found:
+            if entry.is_file:
+                files[entry.path] = self._kept(entry, staged, copies)
+            if len(files) > MOST_RESULTS:
+                raise ToolError(f"there are more than {MOST_RESULTS} of them")
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
@@ -292,9 +301,15 @@ class PackageBuild(Execution):
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
         return end, Harvest(packages, [*self._main_log(staged), *others])
 
-    def _kept(self, entry: Entry, staged: dict[str, Staged]) -> NewFile:
+    def _kept(self, entry: Entry, staged: dict[str, Staged], copies: dict[tuple[int, int], Staged]) -> NewFile:
         with entry.open() as file:  # never over a link, even if a program should still be at work
-            stored = staged[entry.path] = self._tools.depot.stage(file)
+            about = os.fstat(file.fileno())
+            if sparse.holes(about) > MOST_HOLES:
+                raise ToolError(f"{entry.path} is a sparse file of {about.st_size} bytes")
+            number = (about.st_dev, about.st_ino)
+            stored = staged[entry.path] = copies.get(number) or self._tools.depot.stage(file)
+            if about.st_nlink > 1:
+                copies[number] = stored
         return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
     def _main_log(self, staged: dict[str, Staged]) -> list[NewFile]:

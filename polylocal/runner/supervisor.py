@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
 from polylocal import clock
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
@@ -304,8 +303,10 @@ class Supervisor:
                 self._remove(run)
         for project in tools.store.projects.to_remove():
             remove_tree(tools.home.code(project.uuid))
-            with suppress(OSError):  # there is none, or a new project of this name has something in it
-                tools.home.project_outputs(project.user, project.name).rmdir()
+            try:
+                remove_tree(tools.home.project_outputs(project.uuid))
+            except OSError as error:
+                log.warning("project %s: some of its outputs stay: %s", project.unique_name, error)
             tools.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
 

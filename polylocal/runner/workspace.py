@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
 from pathlib import Path, PurePosixPath
 
 from polylocal.errors import PolylocalError
+from polylocal.folders import remove_tree
 from polylocal.runner import container, ownership
 from polylocal.runner.tools import Tools
 from polylocal.store.rows import Run
+from polylocal.unpacking import Limits
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ def put_away(run: Run, tools: Tools) -> None:
     """
     folder = tools.home.work(run.uuid)
     gone = folder.with_name(f"{folder.name}.gone")  # half a folder must never be taken for the code
-    shutil.rmtree(gone, ignore_errors=True)
+    _remove(gone)
     if not folder.exists():
         return
+    limits = Limits(tools.settings.max_unpacked_mib, tools.settings.max_upload_files)
     try:
         if tools.store.runs.by_pk(run.pk).keeps_changes:
-            done = tools.repository(run).commit_folder(folder, run.commit, run.user)
+            done = tools.repository(run).commit_folder(folder, run.commit, run.user, limits)
             if done.commit:
                 tools.store.runs.note(
                     run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"
@@ -46,10 +48,17 @@ def put_away(run: Run, tools: Tools) -> None:
                 tools.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
                 return
         folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)  # what can't be removed now goes with the run
+        _remove(gone)
     except (PolylocalError, OSError) as error:
         log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
         tools.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
+
+
+def _remove(folder: Path) -> None:
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        log.warning("%s stays until its run is removed: %s", folder, error)
 
 
 def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
@@ -59,10 +68,10 @@ def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
         experiment = tools.store.runs.by_pk(run.experiment_pk)
         folder, inside = tools.outputs_path(experiment), container.outputs_path(experiment)
     elif run.group_id:
-        folder = home.outputs(run.owner, run.project_name, "group", run.group_id)
+        folder = home.outputs(run.project_uuid, "group", run.group_id)
         inside = container.OUTPUTS / run.owner / run.project_name / "groups" / str(run.group_id)
     else:
-        folder = home.project_outputs(run.owner, run.project_name)
+        folder = home.project_outputs(run.project_uuid)
         inside = container.OUTPUTS / run.owner / run.project_name
     folder.mkdir(parents=True, exist_ok=True)
     return folder, inside

@@ -14,6 +14,7 @@ from polylocal.store.database import Database
 from polylocal.store.groups import Groups
 from polylocal.store.holdings import Holdings
 from polylocal.store.metrics import Metrics
+from polylocal.store.outputs import Outputs
 from polylocal.store.platforms import Platforms
 from polylocal.store.projects import Projects
 from polylocal.store.runs import NewRun, Runs
@@ -32,11 +33,13 @@ class Store:
         self.database = Database(path)
         self._listeners: list[Listener] = []
         self.users = Users(self.database)
-        self.projects = Projects(self.database)
+        self._project_listeners: list[Listener] = []
+        self.projects = Projects(self.database, self._project_changed)
         self.runs = Runs(self.database, self._hint)
         self.groups = Groups(self.database, self._hint)
         self.holdings = Holdings(self.database)
         self.built_images = BuiltImages(self.database)
+        self.outputs = Outputs(self.database)
         self.metrics = Metrics(self.database, self._hint)
         self.bookmarks = Bookmarks(self.database)
         self.searches = Searches(self.database)
@@ -49,6 +52,10 @@ class Store:
         """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def subscribe_to_projects(self, listener: Listener) -> None:
+        """Have `listener(project id)` called after a project was made, renamed or deleted, on the changing thread."""
+        self._project_listeners.append(listener)
 
     def installation(self) -> str:
         """The id of this home folder, 12 hex digits: it is in the label of everything that the daemon makes."""
@@ -73,3 +80,7 @@ class Store:
     def _hint(self, pk: int) -> None:
         for listener in list(self._listeners):
             listener(pk)
+
+    def _project_changed(self, project_id: int) -> None:
+        for listener in self._project_listeners:
+            listener(project_id)

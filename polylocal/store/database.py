@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polylocal.errors import StoreError
 
-SCHEMA_VERSION = 10  # how many migrations there are: what a database that has them all says in `user_version`
+SCHEMA_VERSION = 11  # how many migrations there are: what a database that has them all says in `user_version`
 BUSY_TIMEOUT_MS = 10_000
 _PRAGMAS = (
     "pragma journal_mode = wal",
@@ -36,7 +36,14 @@ class Database:
         self._closed = False
 
     def _migrate(self) -> None:
-        if self._writer.execute("pragma user_version").fetchone()[0] < SCHEMA_VERSION:
+        version = self._writer.execute("pragma user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            self._writer.close()
+            raise StoreError(
+                f"The database {self.path} was made by a newer polylocal (version {version} of its tables, this one"
+                f" knows {SCHEMA_VERSION}): update polylocal, or restore a backup of this version into another folder."
+            )
+        if version < SCHEMA_VERSION:
             # only now: sqlite-utils imports numpy where it is there, a good part of what a start takes
             from polylocal.store import schema
 

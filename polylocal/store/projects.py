@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from polylocal import clock
@@ -20,8 +20,10 @@ _COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", 
 
 
 class Projects:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, changed: Callable[[int], None] = lambda project_id: None) -> None:
+        """`changed` is called with the id of a project that was made, renamed or deleted."""
         self._database = database
+        self._changed = changed
 
     def create(self, user: User, values: Mapping[str, Any]) -> Project:
         """`values` may hold name (needed), description, readme, tags, is_public. A name of one's own is unique."""
@@ -34,6 +36,7 @@ class Projects:
                 project_id = _insert(db, "projects", row)
         except sqlite3.IntegrityError as error:
             raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
+        self._changed(project_id)
         return self.by_id(project_id)
 
     def get(self, username: str, name: str) -> Project:
@@ -88,6 +91,8 @@ class Projects:
                 )
         except sqlite3.IntegrityError as error:
             raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
+        if "name" in row:
+            self._changed(project.id)
         return self.by_id(project.id)
 
     def archive(self, project: Project) -> None:
@@ -139,6 +144,12 @@ class Projects:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
             forget_published(db, "project_id = ?", (project.id,))
+        self._changed(project.id)
+
+    def existing(self) -> list[Project]:
+        """All projects of all users, archived ones too."""
+        with self._database.read() as db:
+            return [row_of(Project, row) for row in db.execute(f"{SELECT} where p.deleted_at is null order by p.id")]
 
     def uuids(self) -> set[str]:
         """Of all projects, deleted ones too that are not removed yet."""

@@ -491,13 +491,15 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
 
 
 def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
-    """The folder of a new run; an experiment's lies in that of its group. A group itself keeps nothing; what
-    packages are built of is kept elsewhere."""
+    """The folder of a new run, under the uuid of its project: a name may belong to another project later.
+
+    An experiment's lies in that of its group. Groups and package builds have none.
+    """
     if new.kind in (Kind.GROUP, Kind.PACKAGE):
         return None
     is_member = new.group is not None and new.kind is Kind.EXPERIMENT
     inside = f"groups/{new.group.id}" if is_member and new.group else new.kind.plural
-    return f"outputs/{project.user}/{project.name}/{inside}/{run_id}"
+    return f"outputs/{project.uuid}/{inside}/{run_id}"
 
 
 def _check_build(db: sqlite3.Connection, pk: int) -> None:

@@ -566,6 +566,12 @@ def built_images(db: Database) -> None:
     _run_script(db, _BUILT_IMAGES)
 
 
+@migrations(name="0011_outputs_by_project")
+def outputs_by_project(db: Database) -> None:
+    """Changes no table: outputs lie under the uuids of projects, and `polylocal.relocation` moves those of older homes.
+    An older version would use names again; this entry tells it that the database is newer."""
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

@@ -71,7 +71,9 @@ class Users:
             if "users_email" in str(error):
                 raise InvalidInput({"email": [f"A user with the address `{email}` already exists."]}) from error
             if "platforms" in str(error):
-                raise InvalidInput({"username": [f"There is a platform `{username}_personal` already."]}) from error
+                raise InvalidInput(
+                    {"username": [f"There is a platform `{personal_platform(username)}` already."]}
+                ) from error
             raise InvalidInput({"username": [f"A user with name `{username}` already exists."]}) from error
         return self.get(username)
 
@@ -241,6 +243,11 @@ def _check_admins(db: sqlite3.Connection) -> None:
     """In the transaction that would take the last one away."""
     if not db.execute("select 1 from users where is_superuser and is_active").fetchone():
         raise InvalidInput(["This is the last active admin: somebody must stay who can let others in."])
+
+
+def personal_platform(username: str) -> str:
+    """The name of the platform that each user has; a trigger of the database makes it."""
+    return f"{username}_personal"
 
 
 def hash_of(token: str) -> str:

@@ -66,6 +66,29 @@ def test_the_archive(path: str, api: Caller) -> None:
     assert SECRET.encode() not in answer.content
 
 
+def test_an_archive_of_huge_holes_takes_no_time_and_keeps_no_setuid_bits(
+    api: Caller, folder: Path, tmp_path: Path
+) -> None:
+    with (folder / "huge").open("wb") as file:
+        file.seek(1 << 40)
+        file.write(b"word")
+        file.truncate(4 << 40)
+    (folder / "model.txt").chmod(0o6755)
+    (tmp_path / "a.tar.gz").write_bytes(api.get(OUTPUTS).content)
+    subprocess.run(["tar", "-xzf", "a.tar.gz"], cwd=tmp_path, check=True)
+    assert (tmp_path / "huge").stat().st_size == 4 << 40
+    assert (tmp_path / "huge").stat().st_blocks < 1000
+    with tarfile.open(tmp_path / "a.tar.gz") as tar:
+        assert tar.getmember("model.txt").mode == 0o755
+
+
+def test_a_folder_of_very_many_files_is_not_listed(api: Caller, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MOST_LISTED", 6)
+    answer = api.get(f"{OUTPUTS}/tree")
+    assert answer.status_code == 400
+    assert "more than 6 entries" in answer.text
+
+
 def test_an_archive_of_nothing(api: Caller, a_job: Run, services: Services) -> None:
     assert api.get(OUTPUTS).json() == {"detail": "The run has no outputs."}
     assert api.get(f"{OUTPUTS}/tree").status_code == 400
@@ -186,7 +209,7 @@ def test_a_resumed_run_shows_the_outputs_of_its_original(api: Caller, folder: Pa
 
 
 def test_where_outputs_lie(api: Caller, a_job: Run, services: Services) -> None:
-    expected = services.home.outputs("root", "quick-start", "job", 1)
+    expected = services.home.outputs(a_job.project_uuid, "job", 1)
     assert api.get(f"{P}/jobs/1").json()["outputs_path"] == str(expected)
 
 

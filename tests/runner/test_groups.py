@@ -134,7 +134,7 @@ def test_what_the_group_says_holds_for_its_experiments(rig):
     assert member.resources == {"memory": {"limits": 64}}
     assert (member.framework, member.tags, member.name, member.description) == ("tensorflow", ["a"], None, None)
     assert (member.group_id, member.unique_name) == (group.id, f"root.quick-start.{group.id}.{member.id}")
-    assert member.outputs == f"outputs/root/quick-start/groups/{group.id}/{member.id}"
+    assert member.outputs == f"outputs/{rig.project.uuid}/groups/{group.id}/{member.id}"
 
 
 def test_the_params_of_the_group_are_those_of_its_experiments_too(rig):
@@ -329,7 +329,7 @@ def test_deleting_a_group_removes_its_experiments_with_their_outputs(rig, superv
     group = rig.group(grid(3, concurrency=2), "echo x; sleep 60")
     supervise(lambda: statuses(rig, group).count("running") == 2, max_runs=4)
     members = rig.members(group)
-    folder = rig.settings.home / f"outputs/root/quick-start/groups/{group.id}"
+    folder = rig.settings.home / f"outputs/{rig.project.uuid}/groups/{group.id}"
     assert len(list(folder.iterdir())) == 2
     rig.store.runs.delete(group)
     assert rig.store.projects.counts(rig.project)["experiment"] == 0

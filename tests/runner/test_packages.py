@@ -24,6 +24,7 @@ from support import eventually
 from polylocal.api.abf import making
 from polylocal.errors import EngineError
 from polylocal.packages import repositories
+from polylocal.packages.depot import Depot
 from polylocal.packages.repositories import Shelf
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
@@ -506,6 +507,35 @@ def test_the_files_of_a_debian_source_belong_to_it(yard: Yard) -> None:
 def archive() -> bytes:
 
     return tarred({"hello-1.0/hello.c": b"int main;"})
+
+
+def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
+    """Its sha1 would take hours."""
+
+    def leave(plan: ContainerPlan) -> None:
+        with (host(plan, RESULTS) / "huge.log").open("wb") as file:
+            file.truncate(4 << 40)
+
+    made = yard.build(yard.engine.does(leave))
+    assert made.status != 0
+    assert yard.results(made) == [main_log(made)]
+    assert "huge.log is a sparse file of" in (yard.rig.message(yard.rig.store.runs.by_pk(made.run_pk)) or "")
+
+
+def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    stage = Depot.stage
+    monkeypatch.setattr(Depot, "stage", lambda self, content: read.append(content) or stage(self, content))
+
+    def leave(plan: ContainerPlan) -> None:
+        (host(plan, RESULTS) / "a.log").write_text("a")
+        for n in range(20):
+            os.link(host(plan, RESULTS) / "a.log", host(plan, RESULTS) / f"{n}.log")
+
+    made = yard.build(yard.engine.does(leave))
+    assert made.status == 0
+    assert len(yard.results(made)) == 22
+    assert len(read) == 2
 
 
 def test_links_and_pipes_among_the_results_lead_nowhere(yard: Yard, tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 
 import pytest
-from support import eventually
+from support import deep, eventually
 
+from polylocal.folders import remove_tree
 from polylocal.runner import workspace
 from polylocal.runner.container import Mount
 from polylocal.runner.execution import Execution
@@ -245,6 +247,55 @@ def test_a_repository_inside_keeps_the_folder_and_is_noted(rig, supervise, noteb
     assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: inner"
 
 
+def test_a_huge_file_of_holes_keeps_the_folder_and_is_noted(rig, supervise, notebook):
+    """`truncate` makes one in no time, and reading it would take hours."""
+    folder = work(rig, notebook)
+    (folder / "new.py").write_text("1")
+    with (folder / "huge.bin").open("wb") as file:
+        file.truncate(4 << 40)
+    stop(rig, supervise, notebook)
+    assert newest(rig) == {**CODE, "new.py": "1"}
+    assert (folder / "huge.bin").stat().st_size == 4 << 40
+    assert kept_note(rig, notebook) == f"Not committed, and kept in {folder}: huge.bin (more than 4096 MiB)"
+
+
+def test_a_file_of_the_code_that_became_huge_is_kept_as_it_was_in_the_code(rig, supervise, notebook):
+    folder = work(rig, notebook)
+    name = next(iter(CODE))
+    with (folder / name).open("ab") as file:
+        file.truncate(4 << 40)
+    (folder / "new.py").write_text("1")
+    stop(rig, supervise, notebook)
+    assert newest(rig) == {**CODE, "new.py": "1"}
+    assert f"{name} (more than 4096 MiB)" in kept_note(rig, notebook)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("max_upload_files", "more than 3 files"), ("max_unpacked_mib", "larger than 3 MiB")]
+)
+def test_more_than_code_may_have_keeps_the_folder_and_the_history_says_why(rig, supervise, notebook, setting, words):
+    folder, before = work(rig, notebook), newest(rig)
+    for n in range(9):
+        with (folder / f"{n}").open("wb") as file:
+            file.truncate(1 << 20)
+    rig.settings = rig.settings.model_copy(update={setting: 3})
+    workspace.put_away(rig.again(notebook), rig.tools())
+    assert newest(rig) == before
+    assert (folder / "8").exists()
+    assert any(words in (text or "") and str(folder) in (text or "") for text in rig.messages(notebook))
+
+
+def test_strange_things_in_a_folder_hold_up_no_end(rig, supervise, notebook):
+    folder = work(rig, notebook)
+    os.mkfifo(folder / "pipe")
+    (folder / "round").symlink_to(".")
+    deep(folder, 1200)
+    (folder / "new.py").write_text("1")
+    stop(rig, supervise, notebook)
+    assert newest(rig)["new.py"] == "1"
+    remove_tree(folder)
+
+
 def test_what_programs_make_anew_is_neither_committed_nor_kept(rig, supervise, notebook):
     folder = work(rig, notebook)
     for name in (".ipynb_checkpoints", "__pycache__", "lib/__pycache__"):
@@ -326,7 +377,7 @@ def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
 def test_a_crash_right_after_the_commit(rig, monkeypatch):
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
-        patch.setattr(workspace, "shutil", _dying_at_rmtree(0))
+        patch.setattr(workspace, "remove_tree", _dying_at_removal(0))
         with pytest.raises(Killed):
             Execution(run, rig.tools())()
     Execution(rig.again(run), rig.tools())()
@@ -339,7 +390,7 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     """Half a folder is no change that anybody made."""
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
-        patch.setattr(workspace, "shutil", _dying_at_rmtree(1))
+        patch.setattr(workspace, "remove_tree", _dying_at_removal(1))
         with pytest.raises(Killed):
             Execution(run, rig.tools())()
     Execution(rig.again(run), rig.tools())()
@@ -347,16 +398,14 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     assert newest(rig) == {**CODE, "new.py": "1"}
 
 
-def _dying_at_rmtree(files: int) -> SimpleNamespace:
-    """Stands in for `shutil`: this many files are removed, then the process is gone."""
+def _dying_at_removal(files: int) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        if folder.exists():
+            for path in sorted(path for path in folder.rglob("*") if path.is_file())[:files]:
+                path.unlink()
+            raise Killed
 
-    def remove(folder, *arguments, **more):
-        found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        for path in found[:files]:
-            path.unlink()
-        raise Killed
-
-    return SimpleNamespace(rmtree=remove)
+    return remove
 
 
 def test_a_crash_in_the_middle_of_the_checkout(rig, supervise):
@@ -394,9 +443,35 @@ def outputs(rig, run) -> Path:
 
 def test_a_tensorboard_of_a_project_shows_all_outputs_and_changes_none(rig, supervise):
     mounts, command, _ = shown(rig, supervise, None)
-    folder = rig.settings.home / "outputs/root/quick-start"
+    folder = rig.settings.home / f"outputs/{rig.project.uuid}"
     assert Mount(folder, PurePosixPath("/plx-outputs/root/quick-start"), read_only=True) in mounts
     assert "--logdir /plx-outputs/root/quick-start --host 0.0.0.0 --port 6006" in command
+
+
+def test_a_tensorboard_shows_its_own_project_when_the_name_was_given_away(rig, supervise):
+    """The renamed project shows all of its outputs; a new project of the old name shows none of them."""
+    renamed, name = rig.project, rig.project.name
+    before = rig.experiment("true")
+    rig.project = rig.store.projects.update(renamed, {"name": "hidden", "is_public": False})
+    since = rig.experiment("true")
+    mounts, _, _ = shown(rig, supervise, None)
+    mine = next(mount.source for mount in mounts if str(mount.target) == "/plx-outputs/root/hidden")
+    assert {outputs(rig, run).is_relative_to(mine) for run in (before, since)} == {True}
+    rig.project = rig.store.projects.create(rig.user, {"name": name})
+    mounts, _, _ = shown(rig, supervise, None)
+    others = next(mount.source for mount in mounts if str(mount.target) == f"/plx-outputs/root/{name}")
+    assert {outputs(rig, run).is_relative_to(others) for run in (before, since)} == {False}
+    assert not mine.is_relative_to(others)
+    assert not others.is_relative_to(mine)
+
+
+def test_a_project_that_is_removed_takes_its_outputs_along(rig, supervise):
+    run = rig.submit("true")
+    supervise(lambda: rig.again(run).finished_at)
+    (outputs(rig, run) / "model").write_text("x")
+    rig.store.projects.delete(rig.project)
+    supervise(lambda: rig.store.projects.uuids() == set())
+    assert not (rig.settings.folders.project_outputs(rig.project.uuid)).exists()
 
 
 def test_a_tensorboard_of_an_experiment_shows_its_outputs(rig, supervise):
@@ -411,7 +486,7 @@ def test_a_tensorboard_of_a_group_shows_the_outputs_of_its_experiments(rig, supe
     group = rig.group({"matrix": {"n": {"values": [1, 2]}}, "concurrency": 2}, "sleep 60")
     supervise(lambda: len(rig.members(group)) == 2, max_runs=4)
     mounts, command, _ = shown(rig, supervise, group)
-    folder = rig.settings.home / f"outputs/root/quick-start/groups/{group.id}"
+    folder = rig.settings.home / f"outputs/{rig.project.uuid}/groups/{group.id}"
     inside = f"/plx-outputs/root/quick-start/groups/{group.id}"
     assert Mount(folder, PurePosixPath(inside), read_only=True) in mounts
     assert all(outputs(rig, member).parent == folder for member in rig.members(group))
@@ -432,7 +507,7 @@ def test_a_tensorboard_of_a_group_has_a_folder_of_its_own(rig, supervise):
     supervise(lambda: rig.members(group))
     board = rig.server(Kind.TENSORBOARD, of=group)
     assert board.id == rig.members(group)[0].id
-    assert board.outputs == f"outputs/root/quick-start/tensorboards/{board.id}"
+    assert board.outputs == f"outputs/{rig.project.uuid}/tensorboards/{board.id}"
 
 
 def test_no_tensorboard_outlives_what_it_shows(rig, supervise):

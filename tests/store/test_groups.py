@@ -97,12 +97,12 @@ def test_a_suggestion_that_can_not_be_made_makes_none(store: Store, root: User, 
     assert again(store, group).suggested == 0
 
 
-def test_the_folder_of_an_experiment_lies_in_that_of_its_group(make: Make) -> None:
+def test_the_folder_of_an_experiment_lies_in_that_of_its_group(project: Project, make: Make) -> None:
     group = make()
     assert group.outputs is None
-    assert make(Kind.EXPERIMENT, group).outputs == "outputs/root/quick-start/groups/1/1"
-    assert make(Kind.EXPERIMENT).outputs == "outputs/root/quick-start/experiments/2"
-    assert make(Kind.TENSORBOARD, group).outputs == "outputs/root/quick-start/tensorboards/1"
+    assert make(Kind.EXPERIMENT, group).outputs == f"outputs/{project.uuid}/groups/1/1"
+    assert make(Kind.EXPERIMENT).outputs == f"outputs/{project.uuid}/experiments/2"
+    assert make(Kind.TENSORBOARD, group).outputs == f"outputs/{project.uuid}/tensorboards/1"
 
 
 def test_open_groups_are_those_that_the_runner_tends(store: Store, make: Make) -> None:

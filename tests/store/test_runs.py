@@ -44,11 +44,11 @@ def page(store: Store, project: Project, **values: Any) -> tuple[int, list[int]]
 # -- made --------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_run_is_created_and_has_a_history(store: Store, make: Make) -> None:
+def test_a_new_run_is_created_and_has_a_history(store: Store, project: Project, make: Make) -> None:
     run = make(description="d", tags=["b", "a"], ttl=5)
     assert (run.status, run.started_at, run.finished_at, run.tags, run.ttl) == ("created", None, None, ["b", "a"], 5)
     assert run.unique_name == "root.quick-start.jobs.1"
-    assert (len(run.uuid), run.outputs) == (32, "outputs/root/quick-start/jobs/1")
+    assert (len(run.uuid), run.outputs) == (32, f"outputs/{project.uuid}/jobs/1")
     assert history(store, run) == [("created", None)]
     assert store.runs.statuses(run, limit=1, offset=0)[1][0].created_at == run.created_at == run.updated_at
 

@@ -45,7 +45,7 @@ def home(settings: Settings, store: Store, project: Project, root: User) -> Home
     with LogWriter(made.log(run.kind, run.uuid)) as log:
         log.append(b"hello\n")
         log.append(b"\xff no newline", STDERR)
-    outputs = made.outputs("root", "quick-start", "job", 1)
+    outputs = made.outputs("a-project", "job", 1)
     outputs.mkdir(parents=True)
     (outputs / "model.bin").write_bytes(os.urandom(300_000))
     (outputs / "empty").mkdir()
@@ -125,7 +125,7 @@ def test_everything_comes_back(home: Home, store: Store, project: Project, tmp_p
 def test_modes(home: Home, tmp_path: Path) -> None:
     home.token.chmod(0o644)
     (home.root / "secrets" / "registry").chmod(0o644)
-    outputs = home.outputs("root", "quick-start", "job", 1)
+    outputs = home.outputs("a-project", "job", 1)
     (outputs / "run.sh").touch(0o755)
     (outputs / "run.sh").chmod(0o4755)
     (outputs / "empty").chmod(0o555)
@@ -133,7 +133,7 @@ def test_modes(home: Home, tmp_path: Path) -> None:
     assert mode(back.root) == 0o700
     for private in (back.token, back.database, back.settings, back.root / "secrets" / "registry"):
         assert mode(private) == 0o600
-    there = back.outputs("root", "quick-start", "job", 1)
+    there = back.outputs("a-project", "job", 1)
     assert (mode(there / "run.sh"), mode(there / "empty")) == (0o755, 0o555)
     assert int((there / "run.sh").stat().st_mtime) == int((outputs / "run.sh").stat().st_mtime)
 
@@ -163,7 +163,7 @@ def test_work_under_way_is_kept(home: Home, store: Store, tmp_path: Path) -> Non
 
 
 def test_strange_files_in_outputs(home: Home, tmp_path: Path) -> None:
-    outputs = home.outputs("root", "quick-start", "job", 1)
+    outputs = home.outputs("a-project", "job", 1)
     (outputs / "out").symlink_to("/etc/passwd")
     (outputs / "folder").symlink_to("/etc")
     (outputs / "nowhere").symlink_to("nowhere")
@@ -183,7 +183,7 @@ def test_strange_files_in_outputs(home: Home, tmp_path: Path) -> None:
     for name in ("pipe", "sock"):
         (outputs / name).unlink()
     assert content(back.root) == content(home.root)
-    there = back.outputs("root", "quick-start", "job", 1)
+    there = back.outputs("a-project", "job", 1)
     assert (there / "huge").stat().st_blocks * 512 < 1 << 20
 
 
@@ -219,7 +219,7 @@ def on_member(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> No
 
 
 def test_files_that_grow_shrink_and_vanish(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = home.outputs("root", "quick-start", "job", 1)
+    outputs = home.outputs("a-project", "job", 1)
     for name in ("grows", "shrinks", "vanishes"):
         (outputs / name).write_bytes(b"x" * 100)
 
@@ -234,7 +234,7 @@ def test_files_that_grow_shrink_and_vanish(home: Home, tmp_path: Path, monkeypat
     said: list[str] = []
     backup.make(home, tmp_path / "b.tar.gz", say=said.append)
     restore.restore(tmp_path / "b.tar.gz", Home(tmp_path / "back"))
-    there = Home(tmp_path / "back").outputs("root", "quick-start", "job", 1)
+    there = Home(tmp_path / "back").outputs("a-project", "job", 1)
     assert (there / "grows").read_bytes() == b"x" * 100
     assert (there / "shrinks").read_bytes() == b"x" * 10 + b"\0" * 90
     assert not (there / "vanishes").exists()

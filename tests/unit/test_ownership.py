@@ -81,7 +81,11 @@ def test_a_container_of_the_runs_own_image_hands_over(outputs: Path, monkeypatch
 def test_root_hands_over_itself(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[tuple[str, int, bool]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda p, uid, _, follow_symlinks: handed.append((p.name, uid, follow_symlinks)))
+
+    def chown(path: str | Path, uid: int, gid: int, *, dir_fd: int | None = None, follow_symlinks: bool) -> None:
+        handed.append((Path(path).name, uid, follow_symlinks))
+
+    monkeypatch.setattr(os, "chown", chown)
     engine = Helper()
     assert reclaimed(outputs, SOMEBODY, engine) is None
     assert sorted(handed) == [(name, SOMEBODY, False) for name in ("a", "link", "outputs", "sub")]

@@ -78,8 +78,10 @@ def test_removed_and_forgotten(vault: Vault) -> None:
     assert vault.names("ann") == ["npm"]
     with pytest.raises(NotFound):
         vault.remove("ann", "pip")
-    vault.forget("ann")
-    vault.forget("ann")
+    with vault.forgetting("ann"):
+        assert vault.names("ann") == []
+    with vault.forgetting("ann"):
+        assert vault.names("ann") == []
     assert vault.names("ann") == []
 
 
@@ -112,3 +114,28 @@ def test_the_mark_is_no_secret(vault: Vault) -> None:
     assert vault.names("ann") == ["pip"]
     with pytest.raises(NotFound):
         vault.read("ann", ".user")
+
+
+class Refused(Exception):
+    """Whatever keeps a user from being deleted."""
+
+
+@pytest.mark.parametrize(("users", "is_kept"), [({"ann"}, True), ({"bob"}, False)])
+def test_a_kill_while_a_user_is_deleted_is_settled_by_the_next_start(
+    tmp_path: Path, users: set[str], is_kept: bool
+) -> None:
+    """Whether the user is still there decides."""
+    vault = Vault(tmp_path / "secrets")
+    vault.write("ann", "aws", {"KEY": "of ann"})
+    (tmp_path / "secrets" / "ann").rename(tmp_path / "secrets" / "ann.deleted")
+    vault.settle(users)
+    assert vault.names("ann") == (["aws"] if is_kept else [])
+    assert not (tmp_path / "secrets" / "ann.deleted").exists()
+
+
+def test_a_user_who_is_not_deleted_after_all_keeps_them(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "secrets")
+    vault.write("ann", "aws", {"KEY": "of ann"})
+    with pytest.raises(Refused), vault.forgetting("ann"):
+        raise Refused
+    assert vault.read("ann", "aws") == {"KEY": "of ann"}

@@ -1,0 +1,80 @@
+"""Links for people: `outputs/by-name/<user>/<project>` leads to the outputs of the project that has this name now."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from polylocal.errors import NotFound
+from polylocal.paths import Home
+from polylocal.store import Store
+from polylocal.store.rows import Project
+
+log = logging.getLogger(__name__)
+
+
+class ProjectLinks:
+    """Thread-safe. A link that can't be made is a warning: nothing depends on it."""
+
+    def __init__(self, home: Home, store: Store) -> None:
+        self._folder = home.outputs_by_name
+        self._projects = store.projects
+        self._links: dict[int, Path] = {}  # by the id of the project
+        self._lock = threading.Lock()
+
+    def refresh_all(self) -> None:
+        """At a start: make what is missing, remove what is out of date."""
+        with self._lock:
+            for project in self._projects.existing():
+                self._keep(project)
+            wanted = set(self._links.values())
+            for path in self._found():
+                if path not in wanted:
+                    _unlink(path)
+
+    def refresh(self, project_id: int) -> None:
+        """After a project was made, renamed or deleted. The row is read here, so the last change counts."""
+        with self._lock:
+            try:
+                project = self._projects.by_id(project_id)
+            except NotFound:
+                project = None
+            old = self._links.pop(project_id, None)
+            if project and not project.deleted_at:
+                self._keep(project)
+            if old and old not in self._links.values():
+                _unlink(old)
+
+    def _keep(self, project: Project) -> None:
+        path = self._folder / project.user / project.name
+        target = f"../../{project.uuid}"
+        self._links[project.id] = path
+        try:
+            if path.is_symlink():
+                if os.readlink(path) == target:
+                    return
+                path.unlink()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(target)
+        except OSError as error:
+            log.warning("the link %s can't be made: %s", path, error.strerror or error)
+
+    def _found(self) -> Iterable[Path]:
+        with suppress(FileNotFoundError):
+            for user in self._folder.iterdir():
+                if user.is_dir() and not user.is_symlink():
+                    yield from [path for path in user.iterdir() if path.is_symlink()]
+
+
+def _unlink(path: Path) -> None:
+    """Only links are ours; a folder that holds something else stays."""
+    try:
+        if path.is_symlink():
+            path.unlink()
+        path.parent.rmdir()
+    except OSError as error:
+        log.debug("%s: %s", path, error)

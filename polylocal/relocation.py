@@ -1,0 +1,145 @@
+"""Moves the outputs of an older home folder: from the names of users and projects to the uuids of projects.
+
+Folders are renamed, never copied: containers that have one mounted keep it, and a start takes no longer for large
+outputs. Each folder is renamed first and its rows follow in one transaction. What to do follows from the rows and the
+disk alone, so a start that was interrupted at any step is continued by the next one.
+
+A container that is restarted has its folders mounted by their old paths. Where one is under way, a link stays at the
+old path until a start at which no run is under way. polylocal itself opens nothing through it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from polylocal.errors import SetupError
+from polylocal.paths import BY_NAME, Home
+from polylocal.store import Store
+
+log = logging.getLogger(__name__)
+
+_UUID = re.compile(r"[0-9a-f]{32}")
+# how far down two folders are merged: what lies in the folder of one run is never mixed
+_PROJECT, _GROUPS, _KIND, _RUN = 3, 2, 1, 0
+_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+# on another disk, a disk of its own, or with a mode that forbids it: it stays, and a link leads there
+_STAYS = (errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM)
+
+
+def relocate(home: Home, store: Store) -> int:
+    """Returns how many folders were moved: 0 in a home folder of this version. Raises SetupError."""
+    folders = store.outputs.folders_by_name()
+    for folder in folders:
+        try:
+            _relocate(home.root, folder, store)
+        except OSError as error:
+            raise SetupError(
+                f"the outputs in {home.root / folder} can't be moved to where this version keeps them:"
+                f" {error.strerror or error}; nothing is lost, start again when that is mended"
+            ) from error
+    if not store.outputs.with_containers():
+        _remove_links(home)
+    if folders:
+        log.info("outputs of %d projects moved from their names to their uuids", len(folders))
+    return len(folders)
+
+
+def _relocate(root: Path, folder: str, store: Store) -> None:
+    owners = store.outputs.paths_in(folder)
+    places = {path: f"outputs/{uuid}{path.removeprefix(folder)}" for path, uuid in owners.items()}
+    under_way = store.outputs.with_containers()
+    uuids = set(owners.values())
+    if len(uuids) == 1:
+        uuid = uuids.pop()
+        moved, levels = {folder: f"outputs/{uuid}"}, _PROJECT
+        mounted = {folder} if uuid in under_way.values() else set()  # a tensorboard has all of it
+    else:  # the name was given to another project: both kept outputs in one folder
+        moved, levels = places, _RUN
+        mounted = places.keys() & under_way.keys()
+    for old, new in moved.items():
+        _move(root / old, root / new, root, levels)
+    _remove_empty(root / folder, _PROJECT)
+    with suppress(OSError):  # other projects of the user are still in it
+        (root / folder).parent.rmdir()
+    for old in mounted:
+        _leave_link(root / old, root / moved[old])
+    store.outputs.move(places)
+
+
+def _leave_link(old: Path, new: Path) -> None:
+    if not os.path.lexists(old):
+        old.parent.mkdir(parents=True, exist_ok=True)
+        old.symlink_to(os.path.relpath(new, old.parent))
+
+
+def _remove_links(home: Home) -> None:
+    for path in home.outputs_root.glob("*/"):
+        if path.name == BY_NAME or _UUID.fullmatch(path.name) or path.is_symlink():
+            continue
+        depths = ("*", "*/*/*", "*/*/*/*")  # of a project, of a run, of an experiment in a group
+        links = [link for depth in depths for link in path.glob(depth) if link.is_symlink() and _is_ours(link)]
+        for link in links:
+            link.unlink()
+        if links:
+            _remove_empty(path, _PROJECT + 1)
+
+
+def _is_ours(link: Path) -> bool:
+    up, _, rest = os.readlink(link).rpartition("../")
+    return set(up) <= set("./") and _UUID.fullmatch(rest.partition("/")[0]) is not None
+
+
+def _move(source: Path, target: Path, root: Path, levels: int) -> None:
+    """Rename, or merge folders that have a run of the other side in common; `levels`: how far down to merge.
+
+    A missing source was moved before, or never made. A link on either side leads to the other.
+    """
+    if not os.path.lexists(source) or os.path.realpath(source) == os.path.realpath(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        _link(source, target, root)
+        return
+    try:
+        if os.path.lexists(target) and not target.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        source.rename(target)  # an empty folder in its place is replaced
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            _merge(source, target, root, levels)
+        elif error.errno in _STAYS and not os.path.lexists(target):
+            _link(source, target, root)
+        else:
+            raise
+
+
+def _merge(source: Path, target: Path, root: Path, levels: int) -> None:
+    if not levels or not source.is_dir() or not target.is_dir():
+        log.warning("%s is there already: %s stays where it is", target, source)
+        return
+    for inner in sorted(source.iterdir()):
+        is_kind = levels == _PROJECT and inner.name != "groups"
+        _move(inner, target / inner.name, root, _KIND if is_kind else levels - 1)
+
+
+def _link(source: Path, target: Path, root: Path) -> None:
+    """Relative inside of the home folder, which may be moved as a whole."""
+    real = Path(os.path.realpath(source))
+    is_inside = real.is_relative_to(os.path.realpath(root))
+    target.symlink_to(os.path.relpath(real, os.path.realpath(target.parent)) if is_inside else real)
+    log.warning("%s stays where it is, and %s leads there", source, target)
+
+
+def _remove_empty(folder: Path, levels: int) -> None:
+    """What a move left behind; a folder with anything in it stays."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for inner in folder.iterdir() if levels else ():
+        _remove_empty(inner, levels - 1)
+    with suppress(OSError):
+        folder.rmdir()
