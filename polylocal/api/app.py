@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from polylocal.api import (
     abf,
     access,
+    answers,
     bookmarks,
     ci,
     experiments,
@@ -45,7 +46,7 @@ from polylocal.api import (
 )
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
-from polylocal.api.guards import Admission, OwnPages, Patience
+from polylocal.api.guards import Admission, OwnPages, Patience, QueryLimit
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
@@ -101,6 +102,7 @@ def build(services: Services) -> Starlette:
         lifespan=lifespan,
         middleware=[
             Middleware(OwnPages, hosts=_hosts(services), friends=services.settings.allowed_hosts),
+            Middleware(QueryLimit),
             Middleware(Admission),
             Middleware(Patience),
             Middleware(TidyPaths),
@@ -167,10 +169,21 @@ class FromContainers:
         await self._app({**scope, BRIDGE: True}, receive, send)
 
 
-def _looked_up(call: Call) -> Any:
+def _looked_up(call: Call) -> Response:
     if call.endpoint.access is not Access.ANYONE:
         access.admit(call)
-    return call.endpoint.handler(call)
+    return _answered(call)
+
+
+def _changed(call: Call, read: incoming.Read) -> Response:
+    call.data = read()
+    return _answered(call)
+
+
+def _answered(call: Call) -> Response:
+    """In a thread, the JSON of the answer too: a long list takes a while."""
+    result = call.endpoint.handler(call)
+    return result if isinstance(result, Response) else answers.json_of(result, call.endpoint.status)
 
 
 def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
@@ -180,17 +193,14 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
         if request.method in ("GET", "HEAD"):
-            result = await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
-        else:
-            if endpoint.access is not Access.ANYONE:
-                await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-            limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
-            if endpoint.is_upload:
-                limit = services.settings.max_upload_mib * 2**20
-            async with incoming.body(request, limit) as data:
-                call.data = data
-                result = await run_in_threadpool(endpoint.handler, call)
-        return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
+            return await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
+        if endpoint.access is not Access.ANYONE:
+            await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
+        limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
+        if endpoint.is_upload:
+            limit = services.settings.max_upload_mib * 2**20
+        async with incoming.body(request, limit) as read:
+            return await run_in_threadpool(_changed, call, read)
 
     return answer
 

@@ -43,6 +43,7 @@ def _json_object(value: object) -> object:
 
 
 _MOST = 2**63 - 1  # what a column holds
+_SHOWN = 100  # characters of a value in the message about it
 
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
 Text = str | None
@@ -264,7 +265,7 @@ def read(model: type[AnyBody], data: object) -> AnyBody:
         return model.model_validate(dict(data))
     except ValidationError as error:
         messages = defaultdict[str, list[str]](list)
-        for item in error.errors():
+        for item in error.errors(include_url=False):
             field = str(item["loc"][0]) if item["loc"] else "non_field_errors"
             text = _message(item["type"], item["msg"], item.get("ctx") or {}, item["input"])
             if text not in messages[field]:
@@ -292,7 +293,7 @@ def _message(code: str, text: str, context: Mapping[str, Any], value: object) ->
     if code == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."
     if code == "literal_error":
-        return f'"{value}" is not a valid choice.'
+        return f'"{str(value)[:_SHOWN]}" is not a valid choice.'
     if code == "list_type":
         return f'Expected a list of items but got type "{type(value).__name__}".'
     return _MESSAGES.get(code, text.removeprefix("Value error, "))

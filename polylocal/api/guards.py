@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
 LEAST_RATE = 1024.0  # bytes a second, after that, of a body as a whole
 MOST_WORKING = 256  # requests that are being answered at a time
+MOST_PARAMETERS = 1000  # of a query string
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
 PASSED_ON = "polylocal.passed-on"  # in the scope: what says that somebody else works on it, and may take their time
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
@@ -77,6 +78,20 @@ class OwnPages:
         except ValueError:
             return name in self._names or name.endswith(".localhost")
         return True
+
+
+class QueryLimit:
+    """Refuses query strings with more parameters than anybody needs: reading them takes a while."""
+
+    def __init__(self, app: ASGIApp, most: int = MOST_PARAMETERS) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and scope.get("query_string", b"").count(b"&") >= self._most:
+            await _refuse(scope, receive, send, 400, f"The address has more than {self._most} parameters.")
+            return
+        await self._app(scope, receive, send)
 
 
 class Admission:

@@ -84,12 +84,17 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
         ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
         # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
         limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
-        async with incoming.body(request, limit) as data:
-            ask.data = data
-            result = await run_in_threadpool(endpoint.handler, ask)
-        return tagged(request, result if isinstance(result, Response) else answer(result))
+        async with incoming.body(request, limit) as read:
+            return await run_in_threadpool(_answered, endpoint, ask, read)
 
     return answered
+
+
+def _answered(endpoint: Endpoint, ask: Ask, read: incoming.Read) -> Response:
+    """In a thread, the JSON of both sides too."""
+    ask.data = read()
+    result = endpoint.handler(ask)
+    return tagged(ask.request, result if isinstance(result, Response) else answer(result))
 
 
 def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
