@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,9 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from polylocal import clock
 from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
-from polylocal.polyaxonfile.models import MAX_NAME, SLUG, Tags
+from polylocal.polyaxonfile.models import MAX_NAME, SLUG
+from polylocal.polyaxonfile.models import Tags as AnyTags
 
 # words that stand in URLs where a name would; the platform reserved these and their plurals
 _RESERVED_WORDS = """
@@ -19,6 +22,18 @@ user admin experiment experiment_group project api polyaxon dashboard index log 
 cluster event login logout team doc static status job plugin tensorboard pipeline task monitor setting
 """
 _RESERVED = frozenset(_RESERVED_WORDS.split())
+
+
+_MOST = 2**63 - 1  # what a column holds
+MAX_TAGS = 200
+MAX_PARAMS = 1000  # names: each is kept by itself, for filters
+MAX_WORD = 256  # characters
+MAX_TEXT = 256 * 1024
+MAX_README = 2 * 2**20
+MAX_JSON = 256 * 1024  # of an object, written as JSON
+MAX_MEASURED = 1000  # values of one entry of metrics
+MAX_IDS = 10_000  # experiments of a selection
+_SHOWN = 100  # characters of a value in the message about it
 
 
 def is_reserved(name: str) -> bool:
@@ -42,12 +57,36 @@ def _json_object(value: object) -> object:
     return value
 
 
-_MOST = 2**63 - 1  # what a column holds
-_SHOWN = 100  # characters of a value in the message about it
+def _not_many(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > MAX_PARAMS:
+        raise ValueError(f"Ensure this field has no more than {MAX_PARAMS} names.")
+    return value
+
+
+def _not_large(value: Any) -> Any:
+    if len(json.dumps(value)) > MAX_JSON:
+        raise ValueError(f"Ensure this field has no more than {MAX_JSON} characters as JSON.")
+    return value
+
+
+def _can_be_kept(moment: datetime) -> datetime:
+    clock.stamp(moment)
+    return moment
+
 
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
-Text = str | None
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)] | None
+Readme = Annotated[str, Field(max_length=MAX_README)] | None
+Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # what stands in a column that is searched
+Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
+Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_large)]
+Params = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), AfterValidator(_not_large)]
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
+Charts = Annotated[list[dict[str, Any]] | dict[str, Any], AfterValidator(_not_large)]
+MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 
 
 class Body(BaseModel):
@@ -65,7 +104,7 @@ class Nothing(Body):
 class NewProject(Body):
     name: Slug
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_public: bool | None = None
 
@@ -73,7 +112,7 @@ class NewProject(Body):
 class ChangedProject(Body):
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_public: bool | None = None
     merge: bool = False
@@ -86,19 +125,19 @@ class NewRunBody(Body):
     content: dict[str, Any] | str | None = None
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_managed: bool | None = None
     in_cluster: bool | None = None
-    backend: Text = None
+    backend: Word = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
     build_job: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
-    params: JsonObject | None = None
-    declarations: JsonObject | None = None
-    framework: Text = None
+    params: Params | None = None
+    declarations: Params | None = None
+    framework: Word = None
     original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     check_specification: bool | None = None
     experiment_group: Annotated[int, Field(ge=0, le=_MOST)] | None = None
@@ -119,14 +158,14 @@ class NewRunBody(Body):
 class NewGroup(NewRunBody):
     """Without a polyaxonfile: a selection of experiments that are there."""
 
-    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]] | None = None
+    experiment_ids: Ids | None = None
 
 
 class ChangedSelection(Body):
     """`operation` null: these experiments and no others."""
 
     operation: Literal["add", "remove"] | None = None
-    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]]
+    experiment_ids: Ids
 
 
 class StoppedGroup(Body):
@@ -144,14 +183,14 @@ class NewSearch(Body):
 
 
 class NewChartView(Body):
-    charts: list[dict[str, Any]] | dict[str, Any]
-    name: Text = None
+    charts: Charts
+    name: Word = None
     meta: JsonObject | None = None
 
 
 class ChangedChartView(Body):
-    charts: list[dict[str, Any]] | dict[str, Any] | None = None
-    name: Text = None
+    charts: Charts | None = None
+    name: Word = None
     meta: JsonObject | None = None
 
 
@@ -171,16 +210,16 @@ class ChangedRepo(Body):
 class ChangedRun(Body):
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
-    backend: Text = None
+    backend: Word = None
     dockerfile: Text = None
-    node_scheduled: Text = None
-    params: JsonObject | None = None
-    declarations: JsonObject | None = None
-    framework: Text = None
+    node_scheduled: Word = None
+    params: Params | None = None
+    declarations: Params | None = None
+    framework: Word = None
     merge: bool = False
 
 
@@ -226,16 +265,16 @@ class NewStatus(Body):
 class NewMetric(Body):
     """Measured values of one moment."""
 
-    values: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
-    created_at: datetime | None = None
+    values: Annotated[dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MAX_MEASURED)]
+    created_at: Moment | None = None
 
 
 class NewCodeReference(Body):
-    branch: Text = None
-    commit: Text = None
-    head: Text = None
+    branch: Word = None
+    commit: Word = None
+    head: Word = None
     is_dirty: bool | None = None
-    git_url: Text = None
+    git_url: Annotated[str, Field(max_length=2000)] | None = None
 
 
 class Login(Body):
@@ -249,7 +288,7 @@ class Collection(Body):
 
 
 class NewSession(Body):
-    token: str
+    token: Annotated[str, Field(max_length=MAX_WORD)]
     next: str = ""
 
 
@@ -296,4 +335,6 @@ def _message(code: str, text: str, context: Mapping[str, Any], value: object) ->
         return f'"{str(value)[:_SHOWN]}" is not a valid choice.'
     if code == "list_type":
         return f'Expected a list of items but got type "{type(value).__name__}".'
+    if code == "too_long":
+        return f"Ensure this field has no more than {context['max_length']} elements."
     return _MESSAGES.get(code, text.removeprefix("Value error, "))

@@ -122,6 +122,7 @@ class Run:
     archived_at: str | None
     log_start: int
     stop_reason: str | None
+    status_entries: int
 
     @property
     def project(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from sqlite_utils import Database
@@ -514,6 +515,34 @@ alter table runs add column running_at_s real;      -- when it first ran, on a c
 @migrations(name="0007_clocks")
 def clocks(db: Database) -> None:
     _run_script(db, _CLOCKS)
+
+
+_BOUNDS = """
+-- the last value of each metric stands in run_values alone: a small report does not write all of them anew
+drop trigger runs_measured;
+alter table runs add column metric_entries integer not null default 0;     -- reported since there is a bound
+alter table runs add column metric_values integer not null default 0;      -- in all of these
+alter table runs add column status_entries integer not null default 0;
+-- what is looked up when something is written, or must be found when something else is deleted
+drop index code_references_commit;
+create index code_references_known on code_references (project_id, "commit", branch, head);
+create index runs_code on runs (code_id) where code_id is not null;
+create index searches_owner on searches (user_id, project_id, kind, id);
+create index searches_project on searches (project_id);
+"""
+
+
+@migrations(name="0008_bounds")
+def bounds(db: Database) -> None:
+    _run_script(db, _BOUNDS)
+    upsert = "insert or replace into run_values (run_pk, space, name, number, text) values (?, 'metric', ?, ?, ?)"
+    kept = db.execute("select pk, last_metric from runs where last_metric is not null").fetchall()
+    db.execute("delete from run_values where space = 'metric'")
+    for pk, text in kept:  # SQLite's own reader of JSON keeps 15 digits of a number
+        numbers = json.loads(text)
+        rows = [(pk, name, float(number), json.dumps(float(number))) for name, number in numbers.items()]
+        db.conn.executemany(upsert, rows)
+    db.execute("update runs set last_metric = null where last_metric is not null")
 
 
 def apply(connection: sqlite3.Connection) -> None:

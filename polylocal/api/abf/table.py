@@ -83,7 +83,7 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
             raise NotFound
         ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
         # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
-        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
+        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else wire.MAX_BODY
         async with incoming.body(request, limit) as read:
             return await run_in_threadpool(_answered, endpoint, ask, read)
 

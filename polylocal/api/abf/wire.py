@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -36,6 +37,9 @@ NO_RIGHT = "Access violation to this page!"
 NOT_FOUND = "Error 404. Resource not found!"
 BROKEN = "Something went wrong. We've been notified about this issue and we'll take a look at it shortly."
 PER_PAGE, MOST_PER_PAGE = 20, 100
+MAX_BODY = 2**20  # bytes of a body that is not an upload
+MAX_TEXT = 64 * 1024  # characters
+MAX_NUMBERS = 1000  # of one list
 _MOST_ID = 2**63 - 1
 _REMEMBERED_S = 300.0
 
@@ -154,6 +158,8 @@ def integer(value: object) -> int | None:
 def integers(value: object) -> list[int]:
     """Without repetitions, in their order; a single one may stand for a list."""
     many = value if isinstance(value, list) else [] if value is None else [value]
+    if len(many) > MAX_NUMBERS:
+        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the {MAX_NUMBERS} that are taken.")
     return list(dict.fromkeys(number for item in many if (number := integer(item)) is not None))
 
 
@@ -169,7 +175,10 @@ def text(value: object) -> str | None:
     """A word or a number; None for anything else and for what is blank."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value).strip() or None
+    found = str(value).strip()
+    if len(found) > MAX_TEXT:
+        raise HTTPException(400, f"A text of {len(found)} characters is longer than the {MAX_TEXT} that are taken.")
+    return found or None
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
