@@ -29,6 +29,7 @@ from polylocal.api import (
     experiments,
     groups,
     incoming,
+    lasting,
     logs,
     machine,
     monitoring,
@@ -46,7 +47,7 @@ from polylocal.api import (
 )
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
-from polylocal.api.guards import Admission, OwnPages, Patience, QueryLimit
+from polylocal.api.guards import ALWAYS, Admission, OwnPages, Patience, QueryLimit
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
@@ -193,14 +194,20 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
         if request.method in ("GET", "HEAD"):
-            return await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
+            if endpoint.path in ALWAYS:
+                return await run_in_threadpool(_looked_up, call)
+            async with services.shares.work.of(request):  # nothing to wait for in between: one way to a thread
+                result = await run_in_threadpool(_looked_up, call)
+            return lasting.kept(call, result)
         if endpoint.access is not Access.ANYONE:
-            await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
+            async with services.shares.work.of(request):
+                await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
         limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
         if endpoint.is_upload:
             limit = services.settings.max_upload_mib * 2**20
-        async with incoming.body(request, limit) as read:
-            return await run_in_threadpool(_changed, call, read)
+        with services.shares.bodies.place(*call.holders):
+            async with incoming.body(request, limit) as read, services.shares.work.of(request):
+                return await run_in_threadpool(_changed, call, read)
 
     return answer
 

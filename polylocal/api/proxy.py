@@ -16,13 +16,14 @@ from urllib.parse import quote
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import clock
-from polylocal.api import access, pages, users
+from polylocal.api import access, lasting, pages, users
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.guards import PASSED_ON
@@ -47,6 +48,7 @@ SCOPES = [
     Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project"),
 ]
 _WITHOUT_EFFECT = ("GET", "HEAD")
+_CALL = "polylocal.call"  # in the scope: what was let in
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 # what belongs to one connection, and is not passed on to another
 _OF_THE_LINK = frozenset(
@@ -103,7 +105,10 @@ class Proxy:
                 return _starting(f"{run.unique_name} is {run.status}")
             if not _path(request).startswith(_prefix(request, scope) + "/"):
                 return RedirectResponse(_prefix(request, scope) + "/", 307)
-            return await self._pass_on(request, scope, run)
+            call = request.scope[_CALL]
+            with lasting.opened(call) as right:  # a program may take as long as it likes until it answers
+                passed = await self._pass_on(request, scope, run)
+            return await lasting.dropped(passed) if right.ended.is_set() else lasting.kept(call, passed)
 
         return answer
 
@@ -136,7 +141,9 @@ class Proxy:
     def _find(self, request: HTTPConnection, scope: Endpoint) -> Run | None:
         """The notebook or the tensorboard of the path. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._services)
+        call.identify = users.of_browser
         call.credentials = users.of_browser(request, self._services.store.users)
+        request.scope[_CALL] = call
         if call.run_pk is not None:
             raise NotAllowed
         access.check(call)
@@ -238,8 +245,12 @@ class Proxy:
             await socket.close(1011)
             return
         async with other:
-            await socket.accept(other.subprotocol)
-            await _both_ways(socket, other)
+            try:
+                with lasting.opened(socket.scope[_CALL]) as right:
+                    await socket.accept(other.subprotocol)
+                    await _both_ways(socket, other, right.ended)
+            except HTTPException:  # no place is left
+                await socket.close(1013)
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -303,8 +314,8 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
-async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
-    """Until one of the two closes; then the other one is closed alike."""
+async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
+    """Until one of the two closes, then the other one is closed alike; or until there is no right to it any more."""
     from websockets.exceptions import ConnectionClosedError
 
     async def out() -> None:
@@ -323,7 +334,11 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
         ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
         await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
 
-    tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
+    async def end() -> None:
+        await over.wait()
+        await socket.close(1008, lasting.OVER)
+
+    tasks = [asyncio.ensure_future(each) for each in (out(), back(), end())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

@@ -6,7 +6,6 @@ import tempfile
 from datetime import UTC, datetime
 
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from polylocal import clock
@@ -63,13 +62,9 @@ def _fetch(call: Call, git_url: str) -> None:
     mine = call.user.is_superuser
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
     call.services.check_room()
-    fetching = call.services.fetching
-    if not fetching.acquire(blocking=False):  # waiting would take the threads that answer everybody
-        raise HTTPException(503, "Other repositories are being fetched; try again in a moment.", {"Retry-After": "10"})
-    try:
+    # refused rather than queued: waiting would take the threads that answer everybody
+    with call.services.shares.fetches.place(*call.holders):
         call.services.repository(call.project).fetch(git_url, protocols, with_keys=mine)
-    finally:
-        fetching.release()
     call.store.projects.set_repository(call.project, git_url)
 
 

@@ -529,6 +529,24 @@ create index code_references_known on code_references (project_id, "commit", bra
 create index runs_code on runs (code_id) where code_id is not null;
 create index searches_owner on searches (user_id, project_id, kind, id);
 create index searches_project on searches (project_id);
+
+-- grows with every change that may end somebody's right to something: open streams are looked at again then
+create table rights_version (n integer not null) strict;
+insert into rights_version values (0);
+create trigger rights_of_users after update of is_active, is_superuser on users
+    when new.is_active is not old.is_active or new.is_superuser is not old.is_superuser begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_users after delete on users begin update rights_version set n = n + 1; end;
+create trigger rights_of_gone_tokens after delete on tokens begin update rights_version set n = n + 1; end;
+create trigger rights_of_projects after update of is_public, deleted_at, archived_at, user_id on projects begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_projects after delete on projects begin update rights_version set n = n + 1; end;
+create trigger rights_of_runs after update of deleted_at, archived_at, project_id on runs begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_runs after delete on runs begin update rights_version set n = n + 1; end;
 """
 
 

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from polylocal.api import access
 from polylocal.api.attempts import where
 from polylocal.api.services import Services
+from polylocal.api.shares import Holder
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.store import Store
 from polylocal.store.queries import Page
@@ -66,6 +67,13 @@ class Ask:
         self.store: Store = services.store
         self._user = user
         self.data: object = {}
+        self.relied_on: list[Project | Platform] = []  # what was allowed because of what these are
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Whose share of the daemon's places this takes."""
+        address = where(self.request.client.host if self.request.client else "")
+        return (("user", self._user.id),) if self._user else (("address", address),)
 
     @property
     def user(self) -> User:
@@ -123,16 +131,29 @@ class Ask:
         return found
 
     def may_read(self, project: Project) -> bool:
+        self.relied_on.append(project)
         return project.is_public or self.may_write(project)
 
     def may_write(self, project: Project) -> bool:
         return self.user.is_superuser or project.user_id == self.user.id
 
     def may_see(self, platform: Platform) -> bool:
+        self.relied_on.append(platform)
         return platform.is_open or self.may_manage(platform)
 
     def may_manage(self, platform: Platform) -> bool:
         return self.user.is_superuser or platform.owner_id == self.user.id
+
+    def check_again(self, user: User | None) -> None:
+        """Whether what was allowed would be so now. Raises NotAuthenticated, NotAllowed, NotFound."""
+        if (user.id if user else None) != (self._user.id if self._user else None):
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        again = Ask(self.request, self.services, user)
+        for thing in self.relied_on:
+            if isinstance(thing, Project):
+                again.need(again.may_read(again.project(thing.id)))
+            else:
+                again.need(again.may_see(self.store.platforms.get(thing.id)))
 
     def need(self, right: bool) -> None:
         if not right:
@@ -271,7 +292,7 @@ class Doorman:
         digest = self._digest(user, secret)
         if user and user.is_active and self._is_known(digest):
             return user
-        with attempts.place():
+        with self._services.shares.logins.place(("name", who)), attempts.place():
             found = self._services.store.users.check_password(user.username if user else name, secret)
         if found is None:
             attempts.was_wrong(who)
