@@ -45,8 +45,9 @@ def check(
     values = containers + text.count(",")
     if values <= max_values and containers <= min(max_containers, max_depth):
         return  # even if all of them stand outside of strings
-    depth = containers = values = 0
+    depth = containers = values = strings = 0
     for token in _tokens(text):
+        strings += token == '"'  # names and values; more than these have no commas between them
         values += token in ",[{"
         containers += token in "[{"
         depth += (token in "[{") - (token in "]}")
@@ -54,19 +55,18 @@ def check(
             raise TooLarge(f"more than {max_depth} brackets in each other")
         if containers > max_containers:
             raise TooLarge(f"more than {max_containers} lists and objects")
-        if values > max_values:
+        if values > max_values or strings > 2 * max_values + 1:
             raise TooLarge(f"more than {max_values} values")
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Brackets and commas outside of strings."""
+    """Brackets and commas outside of strings, and a quote for each string."""
     place = 0
     while found := _TOKEN.search(text, place):
         place = found.end()
         if found[0] == '"':
             place = _end_of_string(text, place)
-        else:
-            yield found[0]
+        yield found[0]
 
 
 def _end_of_string(text: str, place: int) -> int:

@@ -115,6 +115,7 @@ def reconcile(call: Call) -> Response:
     """What a client believes the status to be. Of a managed run the daemon knows better."""
     body = call.body(bodies.NewStatus)
     if not call.run.is_managed:
+        _check_history(call.run)
         call.store.runs.transition(call.run, Status(body.status), "Status was reconciled.")
     return empty()
 
@@ -180,12 +181,16 @@ def add_status(call: Call) -> Json:
     """A client reports. What a managed run may become is decided by the transition table."""
     body = call.body(bodies.NewStatus)
     run, status = call.run, Status(body.status)
-    if run.status_entries >= MAX_STATUSES:
-        raise refuse(f"The history of the {run.kind} has {run.status_entries} reported statuses, and takes no more.")
+    _check_history(run)
     moved = call.store.runs.transition(run, status, body.message, details=body.details, traceback=body.traceback)
     if not moved:
         raise refuse(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
     return _status(call.store.runs.newest_status(run), run)
+
+
+def _check_history(run: Run) -> None:
+    if run.status_entries >= MAX_STATUSES:
+        raise refuse(f"The history of the {run.kind} has {run.status_entries} reported statuses, and takes no more.")
 
 
 def status(call: Call) -> Json:

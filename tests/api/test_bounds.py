@@ -169,6 +169,7 @@ def test_statuses_that_a_run_reports_are_bounded(
     monkeypatch.setattr(runs, "MAX_STATUSES", 3)
     answer = api.post(f"{E}/statuses/", {"status": "warning"})
     assert (answer.status_code, "takes no more" in answer.text) == (400, True)
+    assert api.post(f"{E}/_reconcile/", {"status": "warning"}).status_code == 400
     for field in ("traceback", "message"):
         assert api.post(f"{E}/statuses/", {"status": "running", field: LONG}).status_code == 400
     assert api.post(f"{E}/statuses/", {"status": "running", "details": {"a": LONG}}).status_code == 400

@@ -54,8 +54,9 @@ def _counted(data: Any) -> tuple[int, int]:
         "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
         '{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1),
         "[" * 1_000_000,
+        "[" + "[]," * MAX_DEPTH + '""' * 1_000_000,
     ],
-    ids=["lists", "objects", "values", "nested lists", "nested objects", "no end"],
+    ids=["lists", "objects", "values", "nested lists", "nested objects", "no end", "strings"],
 )
 def test_more_than_is_read_is_refused_before_it_is_parsed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsontext.json, "loads", lambda *_, **__: pytest.fail("parsed"))

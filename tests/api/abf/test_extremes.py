@@ -11,9 +11,8 @@ from .farm import Farm
 
 DEEP = json.loads("[" * 90 + "]" * 90)
 VALUES: list[Any] = [
-    *(None, True, "", "\0", "\ud800", "1" * 4000, "x" * 70_000, "1e308", [], {}, DEEP, [[None]], {"a": DEEP}),
-    *(-1, 0, 2**63 - 1, 2**63, -(2**63), 2**64, 10**4000, 1.5, 1e308, -0.0, [2**64], [-1] * 2000, {"\0": 1}),
-    *({"a": "\ud800"}, {"a": 2**64}, {"a b": 1}, ["\0"], {str(n): n for n in range(2000)}),
+    *(None, True, "\0", "\ud800", "1" * 4000, "x" * 70_000, [], {}, DEEP, {"a": DEEP}, {"\0": 1}, {"a": 2**64}),
+    *(-1, 2**63 - 1, 2**63, -(2**63), 10**4000, 1.5, 1e308, [2**64], [-1] * 2000, ["\0"]),
 ]
 FIELDS = {
     "build_lists.json": (
@@ -58,7 +57,13 @@ def test_a_field_of_a_body(shared: Farm, path: str, subject: str, field: str) ->
         send(shared, "POST", path, {subject: {**good, field: value}})
         if subject in one and field != "name":
             send(shared, "PUT", f"{path.removesuffix('.json')}/{one[subject]}.json", {subject: {field: value}})
+
+
+@pytest.mark.parametrize(("path", "subject"), [(path, subject) for path, (subject, _) in FIELDS.items()])
+def test_what_stands_in_place_of_all_fields(shared: Farm, path: str, subject: str) -> None:
+    for value in VALUES:
         send(shared, "POST", path, {subject: value})
+        send(shared, "POST", path, value)
 
 
 @pytest.mark.parametrize("name", [*(f"filter[{name}]" for name in FILTERS), "page", "per_page", "query", "type"])
