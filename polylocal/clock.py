@@ -16,9 +16,13 @@ def now() -> str:
 
 
 def stamp(moment: datetime) -> str:
-    """`2018-08-23T00:30:18.674062+00:00`; a naive moment is read as UTC."""
+    """`2018-08-23T00:30:18.674062+00:00`; a naive moment is read as UTC. Raises ValueError: in UTC it is no date."""
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError as error:  # within its offset of the first or the last day that there is
+        raise ValueError(f"{moment.isoformat()} is not between the years 1 and 9999 in UTC") from error
+    return moment.isoformat(timespec="microseconds")
 
 
 def parse(text: str) -> datetime:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from starlette.requests import HTTPConnection
 
 from polylocal.api.endpoint import Access, Call
-from polylocal.errors import NotAllowed, NotAuthenticated
+from polylocal.api.shares import holders_of
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.store.rows import Project, Run
 from polylocal.store.users import Credentials, Users
 
 BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
@@ -18,6 +22,7 @@ def admit(call: Call) -> None:
     """Before anything of a body is looked at: who is it, may they, and is there what the path is about?"""
     call.credentials = authenticate(call.request, call.store.users)
     check(call)
+    call.services.shares.work.remember(call.request.headers["authorization"], holders_of(call.credentials))
 
 
 def check(call: Call) -> None:
@@ -30,6 +35,47 @@ def check(call: Call) -> None:
         raise NotAllowed  # a run's token is for its own project, whoever started it
     if "{project}" in endpoint.path and not endpoint.finds_archived:
         _ = call.run if "{id:id}" in endpoint.path and endpoint.kind else call.project
+
+
+def check_again(call: Call) -> None:
+    """Whether a call that was let in would be so now, about the same project and run, whatever they are called by now.
+
+    Raises NotAuthenticated, NotAllowed, NotFound.
+    """
+    identify = call.identify or authenticate
+    credentials = identify(call.request, call.store.users)
+    if call.credentials is None or _who(credentials) != _who(call.credentials):
+        raise NotAuthenticated("Invalid token.")
+    again = Call(call.request, call.endpoint, call.services)
+    again.credentials = credentials
+    if call.endpoint.access is Access.ADMIN and not credentials.user.is_superuser:
+        raise NotAllowed
+    if "{project}" in call.endpoint.path:
+        project = call.store.projects.by_id(call.project.id)
+        _check_visible(call, project)
+        again.check_right(project)
+        if "{id:id}" in call.endpoint.path and call.endpoint.kind:
+            _check_visible(call, call.store.runs.by_pk(call.run.pk))
+
+
+def key_of(call: Call) -> Hashable:
+    """The same for calls that `check_again` has the same answer for."""
+    about: tuple[object, ...] = ()
+    if "{project}" in call.endpoint.path:
+        has_run = "{id:id}" in call.endpoint.path and call.endpoint.kind
+        about = (call.project.id, call.run.pk if has_run else None)
+    request = call.request
+    shown = (request.headers.get("authorization"), request.headers.get("cookie"), request.query_params.get("token"))
+    return (shown, call.identify, call.endpoint.access, call.endpoint.method, about)
+
+
+def _who(credentials: Credentials) -> tuple[int, int | None]:
+    return credentials.user.id, credentials.run_pk
+
+
+def _check_visible(call: Call, thing: Project | Run) -> None:
+    if thing.deleted_at or (thing.archived_at and not call.endpoint.finds_archived):
+        raise NotFound
 
 
 def authenticate(request: HTTPConnection, users: Users) -> Credentials:

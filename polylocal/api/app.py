@@ -24,11 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from polylocal.api import (
     abf,
     access,
+    answers,
     bookmarks,
     ci,
     experiments,
     groups,
     incoming,
+    lasting,
     logs,
     machine,
     monitoring,
@@ -48,7 +50,7 @@ from polylocal.api import (
 )
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint, Threads
-from polylocal.api.guards import Admission, OwnPages, Patience
+from polylocal.api.guards import Admission, OwnPages, Patience, QueryLimit
 from polylocal.api.services import Services
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
@@ -104,6 +106,7 @@ def build(services: Services) -> Starlette:
         lifespan=lifespan,
         middleware=[
             Middleware(OwnPages, hosts=_hosts(services), friends=services.settings.allowed_hosts),
+            Middleware(QueryLimit),
             Middleware(Admission),
             Middleware(Patience),
             Middleware(ByOrigin, pages=pages.at_own_origin),
@@ -187,10 +190,21 @@ class FromContainers:
         await self._app({**scope, BRIDGE: True}, receive, send)
 
 
-def _looked_up(call: Call) -> Any:
+def _looked_up(call: Call) -> Response:
     if call.endpoint.access is not Access.ANYONE:
         access.admit(call)
-    return call.endpoint.handler(call)
+    return _answered(call)
+
+
+def _changed(call: Call, read: incoming.Read) -> Response:
+    call.data = read()
+    return _answered(call)
+
+
+def _answered(call: Call) -> Response:
+    """In a thread, the JSON of the answer too: a long list takes a while."""
+    result = call.endpoint.handler(call)
+    return result if isinstance(result, Response) else answers.json_of(result, call.endpoint.status)
 
 
 def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
@@ -200,25 +214,27 @@ def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         call = Call(request, endpoint, services)
         if endpoint.threads is Threads.NONE:
-            result = endpoint.handler(call)
-        elif endpoint.threads is Threads.STATUS:
-            result = await places.status(partial(_looked_up, call))
-        elif request.method in ("GET", "HEAD") and not endpoint.is_long:
-            result = await run_in_threadpool(_looked_up, call)  # nothing to wait for in between: one way to a thread
-        else:
-            if endpoint.access is not Access.ANYONE:
+            return _answered(call)
+        if endpoint.threads is Threads.STATUS:
+            return await places.status(partial(_looked_up, call))
+        work = services.shares.work
+        if request.method in ("GET", "HEAD") and not endpoint.is_long:
+            async with work.of(request):  # nothing to wait for in between: one way to a thread
+                return lasting.kept(call, await run_in_threadpool(_looked_up, call))
+        if endpoint.access is not Access.ANYONE:
+            async with work.of(request):
                 await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-            limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
-            if endpoint.is_upload:
-                limit = services.settings.max_upload_mib * 2**20
-            async with incoming.body(request, limit) as data:
-                call.data = data
-                work = partial(endpoint.handler, call)
+        limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
+        if endpoint.is_upload:
+            limit = services.settings.max_upload_mib * 2**20
+        with services.shares.bodies.place(*call.holders):
+            async with incoming.body(request, limit) as read:
                 if endpoint.is_long:
-                    result = await places.run(request, call.caller, work)
+                    result = await places.run(request, call.holders, partial(_changed, call, read))
                 else:
-                    result = await run_in_threadpool(work)
-        return result if isinstance(result, Response) else JSONResponse(result, status_code=endpoint.status)
+                    async with work.of(request):
+                        result = await run_in_threadpool(_changed, call, read)
+        return lasting.kept(call, result)
 
     return answer
 

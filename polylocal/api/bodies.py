@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,10 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from polylocal import revisions
+from polylocal import clock, revisions
 from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
-from polylocal.polyaxonfile.models import MAX_NAME, SLUG, Tags
+from polylocal.polyaxonfile.models import MAX_NAME, SLUG
+from polylocal.polyaxonfile.models import Tags as AnyTags
 
 # words that stand in URLs where a name would; the platform reserved these and their plurals
 _RESERVED_WORDS = """
@@ -20,6 +22,18 @@ user admin experiment experiment_group project api polyaxon dashboard index log 
 cluster event login logout team doc static status job plugin tensorboard pipeline task monitor setting
 """
 _RESERVED = frozenset(_RESERVED_WORDS.split())
+
+
+_MOST = 2**63 - 1  # what a column holds
+MAX_TAGS = 200
+MAX_PARAMS = 1000  # names: each is kept by itself, for filters
+MAX_WORD = 256  # characters
+MAX_TEXT = 256 * 1024
+MAX_README = 2 * 2**20
+MAX_JSON = 256 * 1024  # of an object, written as JSON
+MAX_MEASURED = 1000  # values of one entry of metrics
+MAX_IDS = 10_000  # experiments of a selection
+_SHOWN = 100  # characters of a value in the message about it
 
 
 def is_reserved(name: str) -> bool:
@@ -44,11 +58,38 @@ def _json_object(value: object) -> object:
 
 
 MAX_URL = 2000  # characters
-_MOST = 2**63 - 1  # what a column holds
+
+
+def _not_many(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > MAX_PARAMS:
+        raise ValueError(f"Ensure this field has no more than {MAX_PARAMS} names.")
+    return value
+
+
+def _not_large(value: Any) -> Any:
+    if len(json.dumps(value)) > MAX_JSON:
+        raise ValueError(f"Ensure this field has no more than {MAX_JSON} characters as JSON.")
+    return value
+
+
+def _can_be_kept(moment: datetime) -> datetime:
+    clock.stamp(moment)
+    return moment
+
 
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
-Text = str | None
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)] | None
+Readme = Annotated[str, Field(max_length=MAX_README)] | None
+Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # what stands in a column that is searched
+Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
+Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_large)]
+Params = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), AfterValidator(_not_large)]
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
+Charts = Annotated[list[dict[str, Any]] | dict[str, Any], AfterValidator(_not_large)]
+MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 
 
 class Body(BaseModel):
@@ -66,7 +107,7 @@ class Nothing(Body):
 class NewProject(Body):
     name: Slug
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_public: bool | None = None
 
@@ -74,7 +115,7 @@ class NewProject(Body):
 class ChangedProject(Body):
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_public: bool | None = None
     merge: bool = False
@@ -87,19 +128,19 @@ class NewRunBody(Body):
     content: dict[str, Any] | str | None = None
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     is_managed: bool | None = None
     in_cluster: bool | None = None
-    backend: Text = None
+    backend: Word = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
     build_job: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
-    params: JsonObject | None = None
-    declarations: JsonObject | None = None
-    framework: Text = None
+    params: Params | None = None
+    declarations: Params | None = None
+    framework: Word = None
     original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     check_specification: bool | None = None
     experiment_group: Annotated[int, Field(ge=0, le=_MOST)] | None = None
@@ -120,14 +161,14 @@ class NewRunBody(Body):
 class NewGroup(NewRunBody):
     """Without a polyaxonfile: a selection of experiments that are there."""
 
-    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]] | None = None
+    experiment_ids: Ids | None = None
 
 
 class ChangedSelection(Body):
     """`operation` null: these experiments and no others."""
 
     operation: Literal["add", "remove"] | None = None
-    experiment_ids: list[Annotated[int, Field(ge=0, le=_MOST)]]
+    experiment_ids: Ids
 
 
 class StoppedGroup(Body):
@@ -145,14 +186,14 @@ class NewSearch(Body):
 
 
 class NewChartView(Body):
-    charts: list[dict[str, Any]] | dict[str, Any]
-    name: Text = None
+    charts: Charts
+    name: Word = None
     meta: JsonObject | None = None
 
 
 class ChangedChartView(Body):
-    charts: list[dict[str, Any]] | dict[str, Any] | None = None
-    name: Text = None
+    charts: Charts | None = None
+    name: Word = None
     meta: JsonObject | None = None
 
 
@@ -172,16 +213,16 @@ class ChangedRepo(Body):
 class ChangedRun(Body):
     name: Slug | None = None
     description: Text = None
-    readme: Text = None
+    readme: Readme = None
     tags: Tags | None = None
     data_refs: JsonObject | None = None
     run_env: JsonObject | None = None
-    backend: Text = None
+    backend: Word = None
     dockerfile: Text = None
-    node_scheduled: Text = None
-    params: JsonObject | None = None
-    declarations: JsonObject | None = None
-    framework: Text = None
+    node_scheduled: Word = None
+    params: Params | None = None
+    declarations: Params | None = None
+    framework: Word = None
     merge: bool = False
 
 
@@ -228,8 +269,8 @@ class NewStatus(Body):
 class NewMetric(Body):
     """Measured values of one moment."""
 
-    values: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
-    created_at: datetime | None = None
+    values: Annotated[dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MAX_MEASURED)]
+    created_at: Moment | None = None
 
 
 def _hash(text: str | None) -> str | None:
@@ -272,7 +313,7 @@ class Collection(Body):
 
 
 class NewSession(Body):
-    token: str
+    token: Annotated[str, Field(max_length=MAX_WORD)]
     next: str = ""
 
 
@@ -294,7 +335,7 @@ def read(model: type[AnyBody], data: object) -> AnyBody:
         return model.model_validate(dict(data))
     except ValidationError as error:
         messages = defaultdict[str, list[str]](list)
-        for item in error.errors():
+        for item in error.errors(include_url=False):
             field = str(item["loc"][0]) if item["loc"] else "non_field_errors"
             text = _message(item["type"], item["msg"], item.get("ctx") or {}, item["input"])
             if text not in messages[field]:
@@ -322,7 +363,9 @@ def _message(code: str, text: str, context: Mapping[str, Any], value: object) ->
     if code == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."
     if code == "literal_error":
-        return f'"{value}" is not a valid choice.'
+        return f'"{str(value)[:_SHOWN]}" is not a valid choice.'
     if code == "list_type":
         return f'Expected a list of items but got type "{type(value).__name__}".'
+    if code == "too_long":
+        return f"Ensure this field has no more than {context['max_length']} elements."
     return _MESSAGES.get(code, text.removeprefix("Value error, "))

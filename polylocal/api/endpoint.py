@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -16,13 +16,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
+from polylocal.api.attempts import where
 from polylocal.api.places import stream
 from polylocal.api.resources.platform import TokenItem
 from polylocal.api.services import Services
+from polylocal.api.shares import Holder, holders_of
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project, Run, User
-from polylocal.store.users import Credentials
+from polylocal.store.users import Credentials, Users
 
 _CHUNK = 1 << 18
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
@@ -109,6 +111,7 @@ class Call:
         self.services = services
         self.store = services.store
         self.credentials: Credentials | None = None
+        self.identify: Callable[[HTTPConnection, Users], Credentials] | None = None  # None: by the header
         self.data: object = {}
 
     @property
@@ -118,14 +121,16 @@ class Call:
         return self.credentials.user
 
     @property
-    def caller(self) -> str:
-        """Whose share of what is limited a request takes."""
-        return f"run {self.run_pk}" if self.run_pk is not None else f"user {self.user.id}"
-
-    @property
     def run_pk(self) -> int | None:
         """Set when a run's own token is used."""
         return self.credentials.run_pk if self.credentials else None
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Whose share of the daemon's places this takes."""
+        if self.credentials is None:
+            return (("address", where(self.request.client.host if self.request.client else "")),)
+        return holders_of(self.credentials)
 
     def parameter(self, name: str) -> str:
         return cast(str, self.request.path_params[name])
@@ -154,13 +159,17 @@ class Call:
         projects = self.store.projects
         find = projects.archived if self.endpoint.finds_archived else projects.get
         found = find(self.parameter("user"), self.parameter("project"))
+        self.check_right(found)
+        return found
+
+    def check_right(self, found: Project) -> None:
+        """Raises NotAllowed."""
         is_mine = self.user.is_superuser or found.user_id == self.user.id
         reads_only = self.endpoint.access is Access.READ  # a bookmark is the reader's own: it changes nothing
         if not is_mine and not (found.is_public and reads_only):
             raise NotAllowed
         if self.run_pk is not None:
             self._check_run_token(found, reads_only)
-        return found
 
     @cached_property
     def run(self) -> Run:
@@ -196,7 +205,15 @@ def opened_file(file: BinaryIO, name: str, media: str) -> Response:
     plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
     shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
     headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {shown}"}
-    return StreamingResponse(stream(_pieces(file, size)), media_type=media, headers=headers)
+    return FileAnswer(stream(_pieces(file, size)), file, media, headers)
+
+
+class FileAnswer(StreamingResponse):
+    """What is sent of an open file."""
+
+    def __init__(self, content: AsyncIterator[bytes], file: BinaryIO, media: str, headers: dict[str, str]) -> None:
+        super().__init__(content, media_type=media, headers=headers)
+        self.file = file
 
 
 def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
+MAX_ENTRIES = 5000  # of one request
 METRICS_PAGE = 300_000  # clients ask for all of them at once
 
 
@@ -59,6 +60,8 @@ def add_metrics(call: Call) -> MetricItem | Response:
     if call.data in ({}, []):
         return empty(201)  # clients end with an empty body
     sent = call.data if isinstance(call.data, list) else [call.data]
+    if len(sent) > MAX_ENTRIES:
+        raise refuse(f"One request takes at most {MAX_ENTRIES} entries of metrics, this one has {len(sent)}.")
     checked = [bodies.read(bodies.NewMetric, item) for item in sent]
     entries = [(item.values, clock.stamp(item.created_at) if item.created_at else None) for item in checked]
     made = call.store.metrics.add(call.run, entries)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import clock
-from polylocal.api import forwarded, pages, sessions
+from polylocal.api import forwarded, lasting, pages, sessions
+from polylocal.api.endpoint import Call
 from polylocal.api.guards import PASSED_ON
 from polylocal.paths import Home
 from polylocal.statuses import Kind
@@ -38,9 +40,10 @@ _STARTING_S = 1  # seconds after which the page of a starting program is asked f
 @dataclass(frozen=True)
 class Target:
     """The program of a run. `path` is what it is asked for, with the query; `prefix` is where its page begins: `/` at
-    an origin of its own."""
+    an origin of its own. `call` is that of the reader who was let in."""
 
     run: Run
+    call: Call
     path: str
     prefix: str = "/"
 
@@ -61,7 +64,15 @@ class Forwarder:
             await self._client.aclose()
 
     async def forward(self, request: Request, target: Target) -> Response:
-        """The program's answer; a page of ours that says why there is none."""
+        """The program's answer, as long as its reader has a right to it; or a page that says why there is none.
+
+        Raises HTTPException 503: the reader's share of open streams is used up.
+        """
+        with lasting.opened(target.call) as right:  # a program may take as long as it likes until it answers
+            answer = await self._answer(request, target)
+        return await lasting.dropped(answer) if right.ended.is_set() else lasting.kept(target.call, answer)
+
+    async def _answer(self, request: Request, target: Target) -> Response:
         import httpx2
 
         run = target.run
@@ -112,8 +123,12 @@ class Forwarder:
             await socket.close(1011)
             return
         async with other:
-            await socket.accept(other.subprotocol)
-            await _both_ways(socket, other)
+            try:
+                with lasting.opened(target.call) as right:
+                    await socket.accept(other.subprotocol)
+                    await _both_ways(socket, other, right.ended)
+            except HTTPException:  # no place is left
+                await socket.close(1013)
 
     async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
         """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
@@ -201,8 +216,8 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
-async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
-    """Until one of the two closes; then the other one is closed alike."""
+async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
+    """Until one of the two closes, then the other one is closed alike; or until there is no right to it any more."""
     from websockets.exceptions import ConnectionClosedError
 
     async def out() -> None:
@@ -221,7 +236,11 @@ async def _both_ways(socket: WebSocket, other: ClientConnection) -> None:
         ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
         await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
 
-    tasks = [asyncio.ensure_future(out()), asyncio.ensure_future(back())]
+    async def end() -> None:
+        await over.wait()
+        await socket.close(1008, lasting.OVER)
+
+    tasks = [asyncio.ensure_future(each) for each in (out(), back(), end())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

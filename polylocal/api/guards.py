@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import threading
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
@@ -20,10 +21,11 @@ log = logging.getLogger(__name__)
 CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
 LEAST_RATE = 1024.0  # bytes a second, after that, of a body as a whole
 MOST_WORKING = 256  # requests that are being answered at a time
+MOST_PARAMETERS = 1000  # of a query string
 MOST_OPEN = 2000  # answers and websockets that are being followed at a time
 PASSED_ON = "polylocal.passed-on"  # in the scope: what says that somebody else works on it, and may take their time
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
-_ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
+ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
 _PIECE = 64 * 1024  # bytes
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
@@ -89,6 +91,20 @@ class OwnPages:
         return True
 
 
+class QueryLimit:
+    """Refuses query strings with more parameters than anybody needs: reading them takes a while."""
+
+    def __init__(self, app: ASGIApp, most: int = MOST_PARAMETERS) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and scope.get("query_string", b"").count(b"&") >= self._most:
+            await _refuse(scope, receive, send, 400, f"The address has more than {self._most} parameters.")
+            return
+        await self._app(scope, receive, send)
+
+
 class Admission:
     """Turns away what would be too much at a time, with a word when to come again, rather than to fall over."""
 
@@ -96,6 +112,7 @@ class Admission:
         self._app = app
         self._most_working = most_working
         self._most_open = most_open
+        self._lock = threading.Lock()  # there is an event loop for containers, too
         self.working = 0  # not answered yet
         self._open = 0  # all
 
@@ -104,18 +121,23 @@ class Admission:
             await self._app(scope, receive, send)
             return
         is_full = self.working >= self._most_working or self._open >= self._most_open
-        if is_full and not scope["path"].startswith(_ALWAYS):
+        if is_full and not scope["path"].startswith(ALWAYS):
             words = "Too much is asked for at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return
         place = _Place(self, awaits_body=scope["type"] == "http" and _has_body(scope))
         scope[PASSED_ON] = place.leave
-        self._open += 1
+        self.count(opened=1)
         try:
             await self._app(scope, place.receiving(receive), place.sending(send))
         finally:
             place.leave()
-            self._open -= 1
+            self.count(opened=-1)
+
+    def count(self, *, opened: int = 0, working: int = 0) -> None:
+        with self._lock:
+            self._open += opened
+            self.working += working
 
 
 class _Place:
@@ -131,14 +153,14 @@ class _Place:
 
     def _take(self) -> None:
         self._is_taken = True
-        self._admission.working += 1
+        self._admission.count(working=1)
 
     def leave(self) -> None:
         """For good. Idempotent."""
         self._awaits_body = False
         if self._is_taken:
             self._is_taken = False
-            self._admission.working -= 1
+            self._admission.count(working=-1)
 
     def receiving(self, receive: Receive) -> Receive:
         async def received() -> Message:

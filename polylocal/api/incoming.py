@@ -1,25 +1,43 @@
-"""Bodies as they come: JSON, forms, and never more of either than is taken."""
+"""Bodies of requests: JSON and forms, within bounds.
+
+The event loop takes the bytes in; everything that looks at them runs in a thread, since all other clients wait for the
+loop.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import AsyncIterator
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from email.message import Message
-from typing import Any, NoReturn
+from typing import Any
+from urllib.parse import parse_qsl
 
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message as Received
 
+from polylocal import jsontext
+
 MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
 MAX_ANONYMOUS = 64 * 1024  # of one whose sender nobody knows yet
+MAX_FIELDS = 1000  # of a form
+MAX_FIELD = 2**20  # bytes of one
+_PIECE = 256 * 1024  # bytes of a form that a thread reads at a time
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+Read = Callable[[], object]
 
 
 @asynccontextmanager
-async def body(request: Request, limit: int = MAX_BODY) -> AsyncIterator[object]:
-    """JSON, a form, or nothing: `{}`. The files of a form are closed at the end. Raises HTTPException: 400, 413."""
+async def body(request: Request, limit: int = MAX_BODY) -> AsyncIterator[Read]:
+    """The function that reads the body, for a thread to call: JSON, a form, or nothing: `{}`.
+
+    The files of a form are closed at the end. Both raise HTTPException: 400, 413.
+    """
     limited = _limited(request, limit)
     about = Message()
     about["content-type"] = request.headers.get("content-type", "")
@@ -27,11 +45,15 @@ async def body(request: Request, limit: int = MAX_BODY) -> AsyncIterator[object]
     charset = about.get_param("charset", "utf-8")
     if str(charset).lower() not in ("utf-8", "utf8", "us-ascii"):
         raise HTTPException(400, f"Bodies are read as UTF-8, not as {str(charset)[:40]!r}.")
-    if media not in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        yield _json(await limited.body())
+    if media == "multipart/form-data":
+        form = await _multipart(limited)
+        try:
+            yield lambda: _fields(form)
+        finally:
+            await form.close()
         return
-    async with limited.form() as form:
-        yield {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+    raw = await limited.body()
+    yield (lambda: _urlencoded(raw)) if media in _FORMS else (lambda: _json(raw))
 
 
 def _limited(request: Request, limit: int) -> Request:
@@ -61,21 +83,95 @@ def _json(raw: bytes) -> object:
         raise HTTPException(400, f"JSON parse error - {error}") from error
 
 
-def parsed(text: str) -> Any:
-    """What a JSON text says. Raises ValueError, also for what could not be kept: NaN, halves of characters."""
+parsed = jsontext.load
+
+
+# -- forms -----------------------------------------------------------------------------------------------------------
+
+
+def _urlencoded(raw: bytes) -> object:
+    if raw.count(b"&") >= MAX_FIELDS:
+        raise HTTPException(400, f"Too many fields. Maximum number of fields is {MAX_FIELDS}.")
+    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
+    if any(len(name) + len(value) > MAX_FIELD for name, value in pairs):
+        raise HTTPException(400, f"Field exceeded maximum size of {MAX_FIELD // 1024}KB.")
+    return _fields(FormData([*pairs]))
+
+
+def _fields(form: FormData) -> object:
+    return {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+
+
+async def _multipart(request: Request) -> FormData:
+    """Read in pieces, each by a thread. Raises HTTPException 400."""
+    parser = _MultiPart(request)
+    piece = bytearray()
     try:
-        data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        if "\\u" in text:
-            json.dumps(data, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("too many brackets in each other") from error
-    return data
+        parser.begin()
+        async for chunk in request.stream():
+            piece += chunk
+            if len(piece) >= _PIECE:
+                await run_in_threadpool(parser.take, bytes(piece))
+                piece.clear()
+        await run_in_threadpool(parser.take, bytes(piece))
+        return await run_in_threadpool(parser.end)
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from error
+    finally:
+        parser.close()
 
 
-def _finite(word: str) -> float:
-    number = float(word)
-    return number if math.isfinite(number) else _refuse(word)
+class _MultiPart(MultiPartParser):
+    """starlette's parser, driven from outside: its coroutine waits for the next piece of the body only."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.headers, self._pieces(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS)
+        self._work: Coroutine[Any, Any, FormData] = self.parse()
+
+    def begin(self) -> None:
+        self._work.send(None)
+
+    def take(self, piece: bytes) -> None:
+        if piece:
+            self._work.send(piece)
+
+    def end(self) -> FormData:
+        try:
+            self._work.send(b"")
+        except StopIteration as end:
+            form: FormData = end.value
+            whole = {id(value.file) for _, value in form.multi_items() if isinstance(value, UploadFile)}
+            for file in self._files_to_close_on_error:
+                if id(file) not in whole:  # the body ended in the middle of it
+                    file.close()
+            return form
+        raise RuntimeError("the parser of forms waits for more than the body has")
+
+    def close(self) -> None:
+        """Idempotent; the files of a body that was not read to its end are closed."""
+        self._work.close()
+
+    async def _pieces(self) -> Any:
+        while piece := await _next_piece():
+            yield piece
+
+    # files are written at once, since this is a thread already: starlette would go to another one
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            super().on_part_data(data, start, end)
+        else:
+            self._current_part.file.file.write(data[start:end])
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            super().on_part_end()
+        else:
+            part.file.file.seek(0)
+            self.items.append((part.field_name, part.file))
 
 
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number that can be kept")
+@types.coroutine
+def _next_piece() -> Generator[None, bytes, bytes]:
+    return (yield)

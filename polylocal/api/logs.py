@@ -21,6 +21,7 @@ from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
 
+MAX_LINES = 50_000  # of one request
 LOOK_S = 1.0  # without a word from anybody a follower looks this often
 _MEDIA = "text/plain; charset=utf-8"
 
@@ -54,6 +55,8 @@ def append(call: Call) -> Response:
         return empty()  # clients end with an empty body
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise refuse("Logs handler expects `data` to be a string or list of strings.")
+    if len(lines) > MAX_LINES:
+        raise refuse(f"One request takes at most {MAX_LINES} lines of a log, this one has {len(lines)}.")
     if call.run.is_managed and not is_done(call.run.status):
         raise refuse(f"The log of {call.run.unique_name} is written by its container.")
     with logs.LogWriter(call.services.log(call.run), max_mib=call.services.settings.max_log_mib) as writer:

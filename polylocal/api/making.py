@@ -57,6 +57,7 @@ def make(
         _check_members(specification, body.source_field)
     secrets_user_id = secrets_user_id or call.user.id
     _check_environment(call, specification, body.source_field, secrets_user_id)
+    _check_amounts(specification, body.source_field)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
         kind,
@@ -84,6 +85,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     specification = _changed(original, kind, body)
     secrets_user_id = secrets_owner.of_clone(call.user, original, specification, wants_own=body.secrets == "mine")
     _check_environment(call, specification, "content", secrets_user_id)
+    _check_amounts(specification, "content")
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -153,6 +155,14 @@ def _check_members(group: Specification, field: str) -> None:
         of_member(group, tuning.sample)
     except InvalidPolyaxonfile as error:
         raise InvalidInput({field: [f"In its experiments: {problem}" for problem in error.problems]}) from error
+
+
+def _check_amounts(specification: Specification, field: str) -> None:
+    """The bounds of a body hold for what a polyaxonfile says in its place."""
+    try:
+        bodies.read(bodies.ChangedRun, {"params": specification.params, "tags": specification.file.tags})
+    except InvalidInput as error:
+        raise InvalidInput({field: [str(error)]}) from error
 
 
 def _check_environment(call: Call, specification: Specification, field: str, secrets_user_id: int) -> None:

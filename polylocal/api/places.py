@@ -19,12 +19,16 @@ from anyio.lowlevel import RunVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from polylocal.api.shares import Holder
 from polylocal.cancelling import Cancel, Cancelled, cancelled_by
 
 T = TypeVar("T")
+Holders = tuple[Holder, ...]  # the user or the address first
 
 MOST = 8  # operations at a time
-MOST_OF_ONE = 4  # of them, of one caller
+MOST_OF_ONE = 4  # of them, of one user or address
+MOST_OF_RUN = 2  # of one run's token
+RESERVED = 2  # the last places, for holders that have none
 MOST_WAITING = 64
 MOST_WAITING_OF_ONE = 32
 STREAM_THREADS = 16  # that produce the pieces of answers
@@ -41,40 +45,42 @@ class Places:
         most_of_one: int = MOST_OF_ONE,
         most_waiting: int = MOST_WAITING,
         most_waiting_of_one: int = MOST_WAITING_OF_ONE,
+        reserved: int = RESERVED,
     ) -> None:
         self._most = most
         self._most_of_one = most_of_one
         self._most_waiting = most_waiting
         self._most_waiting_of_one = most_waiting_of_one
-        self._taken = Counter[str]()
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._reserved = reserved
+        self._taken = 0
+        self._held = Counter[Holder]()
+        self._waiting: list[tuple[Holders, asyncio.Future[None]]] = []
 
-    async def run(self, request: Request, caller: str, work: Callable[[], T]) -> T:
+    async def run(self, request: Request, holders: Holders, work: Callable[[], T]) -> T:
         """Do the work on a thread, when there is a place; it is cancelled when its client leaves.
 
         Raises HTTPException 503: too many wait already. Raises Cancelled: the client has left.
         """
-        async with _ended_by_client(request) as cancel, self._place(caller, cancel):
+        async with _ended_by_client(request) as cancel, self._place(holders, cancel):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     @asynccontextmanager
-    async def _place(self, caller: str, cancel: Cancel) -> AsyncIterator[None]:
-        await self._take(caller, cancel)
+    async def _place(self, holders: Holders, cancel: Cancel) -> AsyncIterator[None]:
+        await self._take(holders, cancel)
         try:
             yield
         finally:
-            self._taken[caller] -= 1
-            self._hand_out()
+            self._give_back(holders)
 
-    async def _take(self, caller: str, cancel: Cancel) -> None:
-        if self._has_place(caller):
-            self._taken[caller] += 1
+    async def _take(self, holders: Holders, cancel: Cancel) -> None:
+        if self._has_place(holders):
+            self._hold(holders)
             return
-        of_caller = sum(waiter == caller for waiter, _ in self._waiting)
-        if len(self._waiting) >= self._most_waiting or of_caller >= self._most_waiting_of_one:
+        of_one = sum(waiter[0] == holders[0] for waiter, _ in self._waiting)
+        if len(self._waiting) >= self._most_waiting or of_one >= self._most_waiting_of_one:
             raise HTTPException(503, _BUSY, {"Retry-After": "5"})
         turn = asyncio.get_running_loop().create_future()
-        entry = (caller, turn)
+        entry = (holders, turn)
         self._waiting.append(entry)
 
         def give_up() -> None:
@@ -88,21 +94,33 @@ class Places:
             if entry in self._waiting:
                 self._waiting.remove(entry)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:  # it came in the same moment
-                self._taken[caller] -= 1
-                self._hand_out()
+                self._give_back(holders)
             raise
+
+    def _hold(self, holders: Holders) -> None:
+        self._taken += 1
+        self._held.update(holders)
+
+    def _give_back(self, holders: Holders) -> None:
+        self._taken -= 1
+        self._held -= Counter(holders)
+        self._hand_out()
 
     def _hand_out(self) -> None:
         for entry in list(self._waiting):
-            caller, turn = entry
-            if self._has_place(caller):
+            holders, turn = entry
+            if self._has_place(holders):
                 self._waiting.remove(entry)
                 if not turn.done():
-                    self._taken[caller] += 1
+                    self._hold(holders)
                     turn.set_result(None)
 
-    def _has_place(self, caller: str) -> bool:
-        return self._taken[caller] < self._most_of_one and self._taken.total() < self._most
+    def _has_place(self, holders: Holders) -> bool:
+        free = self._most - self._taken
+        has_one = any(self._held[holder] for holder in holders)
+        return free > (self._reserved if has_one else 0) and all(
+            self._held[holder] < (MOST_OF_RUN if holder[0] == "run" else self._most_of_one) for holder in holders
+        )
 
     @cached_property
     def _limiter(self) -> anyio.CapacityLimiter:
@@ -113,14 +131,14 @@ _places: RunVar[Places] = RunVar("places")
 _limiters: RunVar[dict[str, anyio.CapacityLimiter]] = RunVar("limiters")
 
 
-async def run(request: Request, caller: str, work: Callable[[], T]) -> T:
+async def run(request: Request, holders: Holders, work: Callable[[], T]) -> T:
     """`Places.run`, of this event loop."""
     try:
         places = _places.get()
     except LookupError:
         places = Places()
         _places.set(places)
-    return await places.run(request, caller, work)
+    return await places.run(request, holders, work)
 
 
 async def status(work: Callable[[], T]) -> T:

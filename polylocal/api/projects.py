@@ -50,7 +50,8 @@ def update(call: Call) -> ProjectDetail:
     body = call.body(bodies.ChangedProject)
     values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
     if body.merge and body.tags is not None:
-        values["tags"] = list(dict.fromkeys([*(call.project.tags or []), *body.tags]))
+        tags = list(dict.fromkeys([*(call.project.tags or []), *body.tags]))
+        values["tags"] = bodies.read(bodies.ChangedProject, {"tags": tags}).tags
     if values.get("name", call.project.name) != call.project.name:
         _check_servers(call)
     changed = call.store.projects.update(call.project, values)

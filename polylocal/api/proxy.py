@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote_plus
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -31,9 +32,11 @@ from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
-from polylocal.store.users import Credentials
+from polylocal.store.users import Credentials, Users
 
 log = logging.getLogger(__name__)
+
+Identify = Callable[[HTTPConnection, Users], Credentials]
 
 SERVER = "polylocal.server"  # in the scope of requests to an own origin: the kind and the uuid of the server
 _NOTEBOOK = "/notebook/{user}/{project}"
@@ -102,8 +105,8 @@ class Proxy:
         if let_in := self._let_in(request):
             return let_in
         try:
-            credentials, session = self._visitor(request)
-            run = self._server(request, scope, credentials)
+            call = self._checked(request, scope, sessions.of_visitor)
+            run = self._server(call)
         except NotAuthenticated:
             return pages.page(401, "Log in", self._notice(request) + pages.form(_path(request)))
         except NotAllowed as error:
@@ -114,18 +117,19 @@ class Proxy:
             return pages.page(404, "Not running", _how_to_start(scope))
         if run.status != Status.RUNNING or not run.port:
             return starting(f"{run.unique_name} is {run.status}")
-        if session is not None and not self._is_shown_here(request, run):
-            return self._sent_on(request, run, session)
-        return self._here(request, run)
+        if not self._is_shown_here(request, run):
+            return self._sent_on(request, run, request.cookies[sessions.SESSION])
+        if not _path(request).startswith(_prefix(run)):
+            return RedirectResponse(_prefix(run), 307)  # links on the page are relative to it
+        return Target(run, call, self._inner_path(request, run), _prefix(run))
 
     def _socket_at_path(self, socket: WebSocket, scope: Endpoint) -> Target | None:
-        credentials, session = self._visitor(socket)
-        run = self._server(socket, scope, credentials)
-        if run is None or run.status != Status.RUNNING or not run.port:
+        call = self._checked(socket, scope, sessions.of_visitor)
+        run = self._server(call)
+        is_up = run is not None and run.status == Status.RUNNING and run.port
+        if run is None or not is_up or not self._is_shown_here(socket, run):
             return None
-        if session is not None and not self._is_shown_here(socket, run):
-            return None
-        return Target(run, self._inner_path(socket, run), _prefix(run))
+        return Target(run, call, self._inner_path(socket, run), _prefix(run))
 
     def _let_in(self, request: Request) -> Response | None:
         """A token of ours in the query becomes a session, and goes from the address that the browser shows and keeps.
@@ -140,45 +144,30 @@ class Proxy:
             sessions.give_session(answer, self._users, found.user)
         return answer
 
-    def _visitor(self, request: HTTPConnection) -> tuple[Credentials, str | None]:
-        """Who asks, and the session that says so; None: a program, by a token in its header. Raises NotAuthenticated.
-
-        A header without a token of ours does not count beside a session: Jupyter's pages send one of Jupyter's.
-        """
-        try:
-            return access.authenticate(request, self._users), None
-        except NotAuthenticated:
-            found = sessions.of_session(request, self._users)
-            if found is None:
-                raise
-            return found, request.cookies[sessions.SESSION]
-
-    def _server(self, request: HTTPConnection, scope: Endpoint, credentials: Credentials) -> Run | None:
-        """The notebook or the tensorboard of the path. Raises NotAllowed, NotFound."""
-        call = self._checked(request, scope, credentials)
-        kind = Kind.NOTEBOOK if scope is _OF_NOTEBOOK else Kind.TENSORBOARD
-        experiment = call.run if scope.kind is Kind.EXPERIMENT else None
-        group = call.run if scope.kind is Kind.GROUP else None
+    def _server(self, call: Call) -> Run | None:
+        """The notebook or the tensorboard of the path."""
+        kind = Kind.NOTEBOOK if call.endpoint is _OF_NOTEBOOK else Kind.TENSORBOARD
+        experiment = call.run if call.endpoint is _OF_EXPERIMENT else None
+        group = call.run if call.endpoint is _OF_GROUP else None
         return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
 
-    def _checked(self, request: HTTPConnection, scope: Endpoint, credentials: Credentials) -> Call:
+    def _checked(self, request: HTTPConnection, scope: Endpoint, identify: Identify) -> Call:
+        """The call of a reader who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._services)
-        call.credentials = credentials
+        call.identify = identify
+        call.credentials = identify(request, self._users)
         if call.run_pk is not None:
             raise NotAllowed
         access.check(call)
         return call
 
-    def _here(self, request: Request, run: Run) -> Response | Target:
-        if not _path(request).startswith(_prefix(run)):
-            return RedirectResponse(_prefix(run), 307)  # links on the page are relative to it
-        return Target(run, self._inner_path(request, run), _prefix(run))
-
     # -- the way to the own origin --------------------------------------------------------------------------------
 
     def _is_shown_here(self, request: HTTPConnection, run: Run) -> bool:
-        """Whether a browser is shown this page on the API's origin: it can't reach another, or a person chose so."""
-        return sessions.ONE_ORIGIN in request.cookies or self._own_origin(request, run) is None
+        """Whether a page is shown on the API's origin: to a program, to a browser that can't reach another origin, or
+        because a person chose so."""
+        is_chosen = sessions.ONE_ORIGIN in request.cookies or self._own_origin(request, run) is None
+        return is_chosen or sessions.has_token(request, self._users)
 
     def _own_origin(self, request: HTTPConnection, run: Run) -> str | None:
         return origins.own_origin(run, request.headers.get("host"), self._services.settings.host)
@@ -219,7 +208,10 @@ class Proxy:
         except PolylocalError as error:
             log.error("%s %s: %s", request.method, request.url.path, error)
             found = pages.page(error.http_status, "Try again", html.escape(str(error)))
-        answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
+        try:
+            answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
+        except HTTPException as error:  # all places are taken
+            answer = pages.page(error.status_code, "Try again", html.escape(error.detail))
         await answer(scope, receive, send)
 
     def _at_origin(self, request: Request) -> Response | Target:
@@ -229,7 +221,7 @@ class Proxy:
         if path == _ENTER:
             return self._entered(request, run)
         try:
-            self._check_at_origin(request, run)
+            call = self._check_at_origin(request, run)
         except NotAuthenticated:
             return pages.page(401, "Log in", pages.way_in(self._documented(request, run)))
         except (NotAllowed, NotFound):
@@ -242,26 +234,26 @@ class Proxy:
             return pages.page(404, "Not found", "There is no such page.")
         if (own := _own_path(path, run)) != path and run.kind == Kind.NOTEBOOK:
             return RedirectResponse(own, 307)
-        return Target(run, self._inner_path(request, run))
+        return Target(run, call, self._inner_path(request, run))
 
     def _socket_at_origin(self, socket: WebSocket) -> Target | None:
         run = self._named(socket)
         if run is None:
             return None
-        self._check_at_origin(socket, run)
+        call = self._check_at_origin(socket, run)
         is_up = run.status == Status.RUNNING and run.port
-        return Target(run, self._inner_path(socket, run)) if is_up else None
+        return Target(run, call, self._inner_path(socket, run)) if is_up else None
 
     def _named(self, request: HTTPConnection) -> Run | None:
         kind, uuid = request.scope[SERVER]
         found = self._services.store.runs.by_uuid(uuid)
         return found if found and found.kind == kind else None
 
-    def _check_at_origin(self, request: HTTPConnection, run: Run) -> None:
+    def _check_at_origin(self, request: HTTPConnection, run: Run) -> Call:
         """Raises NotAuthenticated, NotAllowed, NotFound."""
         scope, about = _scope_of(run)
         request.scope["path_params"] = {"user": run.owner, "project": run.project_name, **about}
-        self._checked(request, scope, sessions.of_page(request, self._users, run))
+        return self._checked(request, scope, sessions.OfPage(run.pk))
 
     def _entered(self, request: Request, run: Run) -> Response:
         """The one-time code becomes the cookie of this origin."""

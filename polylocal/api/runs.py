@@ -39,6 +39,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run, StatusRow
 
 _LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
+MAX_STATUSES = 10_000  # that are reported; how a run ends is kept in any case
 STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
 
 
@@ -75,10 +76,13 @@ def show(call: Call) -> Json:
 
 def update(call: Call) -> Json:
     body = call.body(bodies.ChangedRun)
-    values = {_COLUMNS.get(name, name): value for name, value in body.given().items()}
+    given = body.given()
     if body.merge:
-        values = {name: _merged(getattr(call.run, name, None), value) for name, value in values.items()}
-    changed = call.store.runs.update(call.run, values)
+        own = {name: getattr(call.run, _COLUMNS.get(name, name), None) for name in given}
+        given = bodies.read(
+            bodies.ChangedRun, {name: _merged(own[name], value) for name, value in given.items()}
+        ).given()
+    changed = call.store.runs.update(call.run, {_COLUMNS.get(name, name): value for name, value in given.items()})
     call.note("updated", changed)
     return detail(call, changed)
 
@@ -111,6 +115,7 @@ def reconcile(call: Call) -> Response:
     """What a client believes the status to be. Of a managed run the daemon knows better."""
     body = call.body(bodies.NewStatus)
     if not call.run.is_managed:
+        _check_history(call.run)
         call.store.runs.transition(call.run, Status(body.status), "Status was reconciled.")
     return empty()
 
@@ -176,11 +181,16 @@ def add_status(call: Call) -> Json:
     """A client reports. What a managed run may become is decided by the transition table."""
     body = call.body(bodies.NewStatus)
     run, status = call.run, Status(body.status)
+    _check_history(run)
     moved = call.store.runs.transition(run, status, body.message, details=body.details, traceback=body.traceback)
     if not moved:
         raise refuse(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
-    _, rows = call.store.runs.statuses(run, limit=1, offset=call.store.runs.statuses(run, limit=0, offset=0)[0] - 1)
-    return _status(rows[0], run)
+    return _status(call.store.runs.newest_status(run), run)
+
+
+def _check_history(run: Run) -> None:
+    if run.status_entries >= MAX_STATUSES:
+        raise refuse(f"The history of the {run.kind} has {run.status_entries} reported statuses, and takes no more.")
 
 
 def status(call: Call) -> Json:

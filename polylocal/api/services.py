@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from polylocal.api.attempts import Attempts
+from polylocal.api.rights import Rights
+from polylocal.api.shares import AllShares
 from polylocal.disk import Disk, Item
 from polylocal.errors import StoreError
 from polylocal.machine import Machine, Usage, look
@@ -28,6 +30,7 @@ class Services:
     settings: Settings
     store: Store
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
+    shares: AllShares = field(default_factory=AllShares)  # of all that is bounded, between users
     attempts: Attempts = field(default_factory=Attempts)  # at passwords
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 
@@ -37,6 +40,10 @@ class Services:
     image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # uuid of the build, bytes
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
+
+    @cached_property
+    def rights(self) -> Rights:
+        return Rights(self.store)
 
     @cached_property
     def disk(self) -> Disk:

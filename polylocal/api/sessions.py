@@ -6,6 +6,7 @@ own origin of one notebook or tensorboard and opens that server alone; it ends w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -54,14 +55,43 @@ def of_session(request: HTTPConnection, users: Users) -> Credentials | None:
     return _checked(request, found)
 
 
-def of_page(request: HTTPConnection, users: Users, run: Run) -> Credentials:
-    """Who looks at a server's own origin: by its cookie, or else by the header that programs send.
+def of_visitor(request: HTTPConnection, users: Users) -> Credentials:
+    """Who asks for a page at its documented path: a program, by its header, or else a browser, by its session.
+
+    A header without a token of ours does not count beside a session: Jupyter's pages send one of Jupyter's. Raises
+    NotAuthenticated, NotAllowed.
+    """
+    try:
+        return access.authenticate(request, users)
+    except NotAuthenticated:
+        found = of_session(request, users)
+        if found is None:
+            raise
+        return found
+
+
+def has_token(request: HTTPConnection, users: Users) -> bool:
+    """Whether a program asks, by a token of ours in its header."""
+    try:
+        access.authenticate(request, users)
+    except NotAuthenticated:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class OfPage:
+    """Who looks at the own origin of a server: by its cookie, or else by the header that programs send.
 
     The cookie first: Jupyter's pages send a header of their own. Raises NotAuthenticated, NotAllowed.
     """
-    page = request.cookies.get(PAGE)
-    found = _checked(request, users.by_page_session(page, run.pk) if page else None)
-    return found or access.authenticate(request, users)
+
+    run_pk: int
+
+    def __call__(self, request: HTTPConnection, users: Users) -> Credentials:
+        page = request.cookies.get(PAGE)
+        found = _checked(request, users.by_page_session(page, self.run_pk) if page else None)
+        return found or access.authenticate(request, users)
 
 
 def is_typed_or_own(request: HTTPConnection) -> bool:

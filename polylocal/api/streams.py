@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import logs
-from polylocal.api import access
+from polylocal.api import access, lasting
 from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.logs import Changes, Plain, follow, only_grew
 from polylocal.api.resources.streams import resources_frame
@@ -26,6 +28,7 @@ from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, No
 from polylocal.machine import Usage, gpus
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
+from polylocal.store.users import Credentials, Users
 
 SAMPLE_S = 2.0  # between two frames of resources
 FIRST_SAMPLE_S = 0.5  # between the two samples that the first frame needs
@@ -194,37 +197,49 @@ def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_o
             missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
             await client.refuse(missing if isinstance(error, NotFound) else str(error))
         else:
-            await _until_gone(socket, handler(client))
+            await _until_over(client, handler)
         with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
             await socket.close()
 
     return accept
 
 
+async def _until_over(client: Follower, handler: Handler) -> None:
+    """Until the work is done, the client goes, or the right to it ends."""
+    try:
+        with lasting.opened(client.call) as right:
+            await _until_gone(client.socket, handler(client), right.ended)
+            if right.ended.is_set():
+                await client.refuse(lasting.OVER)
+    except HTTPException as error:  # no place is left
+        await client.refuse(error.detail)
+
+
+def _identify(request: HTTPConnection, users: Users) -> Credentials:
+    token = request.query_params.get("token")
+    if token and "authorization" not in request.headers:
+        return access.by_token(request, users, token)
+    return access.authenticate(request, users)
+
+
 def _admit(call: Call) -> None:
-    token = call.request.query_params.get("token")
-    users = call.store.users
-    has_header = "authorization" in call.request.headers
-    call.credentials = (
-        access.by_token(call.request, users, token)
-        if token and not has_header
-        else access.authenticate(call.request, users)
-    )
+    call.identify = _identify
+    call.credentials = _identify(call.request, call.store.users)
     access.check(call)
     job_id = call.request.path_params.get("jid")
     if job_id is not None and job_id != call.run.id:
         raise NotFound
 
 
-async def _until_gone(socket: WebSocket, work: Awaitable[None]) -> None:
+async def _until_gone(socket: WebSocket, work: Awaitable[None], over: asyncio.Event) -> None:
     """Do the work, unless the client goes before it is done: a quiet log must not be followed for nobody."""
-    sending, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(socket))
+    tasks = [asyncio.ensure_future(each) for each in (work, _left(socket), over.wait())]
     try:
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:  # also when the daemon ends
-        for task in (sending, leaving):
+        for task in tasks:
             task.cancel()
-        results = await asyncio.gather(sending, leaving, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result

@@ -33,7 +33,7 @@ def login(call: Call) -> Response:
     if wait_s := attempts.wait_s(who):
         words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
         raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
-    with attempts.place():
+    with call.services.shares.logins.place(("name", who)), attempts.place():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
         attempts.was_wrong(who)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from polylocal import jsontext
 from polylocal.errors import InvalidPolyaxonfile
 
 # PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
@@ -22,7 +23,12 @@ MAX_DEPTH = 50
 MAX_BITS = 4096  # of a whole number: more digits than Python writes
 MAX_OTHER_KEYS = 1000
 
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+MAX_TOKENS = 3 * MAX_VALUES  # of a Python literal: a value comes with a comma or colon, and maybe brackets
+
+# what `repr` writes of plain data: Python's parser takes minutes for a megabyte of others, f-strings above all
+_VALUE = r"""(?P<value>[bu]?(?:''(?!')|""(?!")|'(?:[^'\\]|\\.)++'|"(?:[^"\\]|\\.)++")|(?:True|False|None)\b"""
+_VALUE += r"|[0-9][0-9a-zA-Z_.]*+(?:(?<=[eE])[-+][0-9]++)?|\.[0-9]++)"
+_LITERAL = re.compile(rf"(?:{_VALUE}|(?P<open>[\[{{(])|(?P<close>[\]}})])|(?P<between>[,:])|-)\s*+", re.DOTALL)
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
 
@@ -88,6 +94,7 @@ def _read_yaml(text: str) -> tuple[object, Lines]:
 
 
 def _load_json(text: str) -> object:
+    jsontext.check(text, MAX_VALUES, MAX_VALUES, MAX_DEPTH)  # raises a ValueError: the other readers have messages
     return json.loads(text, parse_constant=_refuse_constant)
 
 
@@ -96,12 +103,24 @@ def _refuse_constant(word: str) -> object:
 
 
 def _load_literal(text: str) -> object:
-    if _QUOTED.sub("", text).count(",") > MAX_VALUES:  # Python's parser takes a kilobyte for each
-        raise InvalidPolyaxonfile([_TOO_MANY])
+    _check_literal(text.strip())
     tree = ast.parse(text.strip(), mode="eval")
     keys = (key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys)
     _check_keys(sum(not (isinstance(key, ast.Constant) and isinstance(key.value, str)) for key in keys))
     return ast.literal_eval(tree)
+
+
+def _check_literal(text: str) -> None:
+    """Raises ValueError where a text is no literal, InvalidPolyaxonfile where it is a too long one."""
+    place, left, is_complete = 0, MAX_TOKENS, False  # complete: a comma, a colon or a bracket must follow
+    while place < len(text):
+        found = _LITERAL.match(text, place)
+        kind = found.lastgroup if found else None
+        if found is None or (is_complete and kind not in ("between", "close")):
+            raise ValueError("no literal of Python")
+        place, left, is_complete = found.end(), left - 1, kind in ("value", "close")
+        if left < 0:  # Python's parser takes a kilobyte for each
+            raise InvalidPolyaxonfile([_TOO_MANY])
 
 
 def _check_keys(other: int) -> None:

@@ -64,6 +64,11 @@ class Store:
             found: str = db.execute("select value from facts where name = 'installation'").fetchone()["value"]
         return found
 
+    def rights_version(self) -> int:
+        """Grows with every change that may end somebody's right to something, by whatever process."""
+        with self.database.read() as db:
+            return int(db.execute("select n from rights_version").fetchone()[0])
+
     def remember(self, name: str, value: str) -> None:
         """Keep a fact about this home folder."""
         with self.database.write() as db:

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 VIEWED = "viewed"
 KEPT = 100_000  # lines; the oldest go
+_CUT = 20  # of the oldest go with each line that comes
 AGAIN_S = 60.0  # a thing that is looked at all the time is noted this often
 _REMEMBERED = 10_000
 _PATIENCE_MS = 50  # a reader does not wait for longer to be noted
@@ -45,7 +46,6 @@ class Activities:
 
     def add(self, user: User, action: str, thing: Project | Run, *, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """One line. A view is kept once a thing: the last one."""
-        is_project = isinstance(thing, Project)
         project_id = thing.id if isinstance(thing, Project) else thing.project_id
         row = (user.id, action, _subject(thing), thing.id, thing.unique_name, project_id, clock.now())
         with self._database.write(patience_ms) as db:
@@ -55,8 +55,9 @@ class Activities:
                 " values (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-            if is_project:  # seldom enough: the log is cut along the way
-                db.execute("delete from activities where id <= (select max(id) from activities) - ?", (KEPT,))
+            # a few at a time: nobody waits for the removal of what another one did
+            oldest = "select id from activities where id <= (select max(id) from activities) - ? order by id limit ?"
+            db.execute(f"delete from activities where id in ({oldest})", (KEPT, _CUT))
 
     def page(self, project: Project | None, user: User, *, limit: int, offset: int) -> tuple[int, list[Activity]]:
         """What was done in a project (None: in all that the user may see), the newest first."""

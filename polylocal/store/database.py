@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from polylocal.errors import StoreError
+from polylocal.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION = 11  # how many migrations there are: what a database that has them all says in `user_version`
+SCHEMA_VERSION = 12  # how many migrations there are: what a database that has them all says in `user_version`
 BUSY_TIMEOUT_MS = 10_000
+_PART = 5000  # rows that are deleted in one transaction
 _PRAGMAS = (
     "pragma journal_mode = wal",
     "pragma synchronous = normal",
@@ -128,6 +130,15 @@ class Database:
             self._idle.append(connection)
 
 
+def delete_in_parts(database: Database, table: str, where: str, values: tuple[Any, ...]) -> None:
+    """All rows of a condition, each transaction a part: a cascade over a million rows would hold the writer."""
+    part = f"delete from {table} where rowid in (select rowid from {table} where {where} limit {_PART})"
+    while True:
+        with database.write() as db:
+            if db.execute(part, values).rowcount < _PART:
+                return
+
+
 def _casefold(value: str | None) -> str | None:
     return value.casefold() if isinstance(value, str) else None
 
@@ -139,6 +150,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
+    except (OverflowError, UnicodeEncodeError) as error:  # of a value, before SQLite has seen it
+        raise InvalidInput([f"A value can't be kept: {error}."]) from error
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} can't be used: {error}{_advice(error)}") from error
 

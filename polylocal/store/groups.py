@@ -67,7 +67,8 @@ class Groups:
         """The visible experiments of a group, the oldest first; those selected, of a selection."""
         among = queries.of_group(group)
         query = (
-            "select pk, id, iteration, status, params, last_metric, is_held, stop_requested_at, group_pk, started_at,"
+            f"select pk, id, iteration, status, params, {queries.LAST_METRIC} as last_metric, is_held,"
+            " stop_requested_at, group_pk, started_at,"
             " finished_at, container_id, is_managed"
             f" from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
         )

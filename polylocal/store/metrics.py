@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 
 from polylocal import clock
+from polylocal.errors import InvalidInput, NotFound
 from polylocal.store.database import Database
-from polylocal.store.queries import VISIBLE
+from polylocal.store.queries import MAX_METRIC_NAMES, VISIBLE
 from polylocal.store.rows import MetricRow, Run, row_of
 
+MAX_ENTRIES = 1_000_000  # of one run
+MAX_VALUES = 50_000_000  # in all its entries
+
 _SELECT = "select m.*, r.id as experiment from metrics m join runs r on r.pk = m.run_pk"
+
+_INSERT = 'insert into metrics (uuid, run_pk, created_at, "values") values (?, ?, ?, ?) returning id'
+_UPSERT = (
+    "insert into run_values (run_pk, space, name, number, text) values (?, 'metric', ?, ?, ?)"
+    " on conflict do update set number = excluded.number, text = excluded.text"
+)
+_COUNT = """
+update runs set updated_at = ?, metric_entries = metric_entries + ?, metric_values = metric_values + ? where pk = ?
+"""
 
 
 class Metrics:
@@ -20,24 +34,26 @@ class Metrics:
         self._hint = hint
 
     def add(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
-        """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones."""
+        """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones.
+
+        Takes time in proportion to what is added, whatever is there. Raises InvalidInput: more than one run may keep.
+        """
+        now = clock.now()
+        last: dict[str, float] = {}
+        for values, _ in entries:
+            last.update(values)
+        made = [(uuids.uuid4().hex, run.pk, moment or now, json.dumps(dict(values))) for values, moment in entries]
+        count = sum(len(values) for values, _ in entries)
         with self._database.write() as db:
-            row = db.execute("select last_metric from runs where pk = ?", (run.pk,)).fetchone()
-            last: dict[str, float] = json.loads(row["last_metric"] or "{}") if row else {}
-            pks = []
-            for values, created_at in entries:
-                last.update(values)
-                moment = created_at or clock.now()
-                insert = 'insert into metrics (uuid, run_pk, created_at, "values") values (?, ?, ?, ?) returning id'
-                found = db.execute(insert, (uuids.uuid4().hex, run.pk, moment, json.dumps(dict(values)))).fetchone()
-                pks.append(found["id"])
-            db.execute(
-                "update runs set last_metric = ?, updated_at = ? where pk = ?", (json.dumps(last), clock.now(), run.pk)
-            )
-            among = "m.id in (select value from json_each(?))"
-            rows = db.execute(f"{_SELECT} where {among} order by m.id", (json.dumps(pks),)).fetchall()
+            _check(db, run.pk, last, len(entries), count)
+            ids = [db.execute(_INSERT, row).fetchone()["id"] for row in made]
+            db.executemany(_UPSERT, [(run.pk, name, value, json.dumps(value)) for name, value in last.items()])
+            db.execute(_COUNT, (now, len(entries), count, run.pk))
         self._hint(run.pk)
-        return [row_of(MetricRow, row) for row in rows]
+        return [
+            MetricRow(id=number, uuid=uuid, created_at=moment, values=dict(values), experiment=run.id)
+            for number, (uuid, _, moment, _), (values, _) in zip(ids, made, entries, strict=True)
+        ]
 
     def page(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
         """Count and one page of an experiment's metrics, or of all experiments of a group; the oldest first."""
@@ -69,3 +85,20 @@ class Metrics:
             for row in db.execute(query, (group.pk, name)):
                 found.setdefault(row["run_pk"], []).append(float(row["value"]))
         return found
+
+
+def _check(db: sqlite3.Connection, pk: int, last: Mapping[str, float], entries: int, values: int) -> None:
+    row = db.execute("select metric_entries, metric_values from runs where pk = ?", (pk,)).fetchone()
+    if row is None:
+        raise NotFound  # removed since it was looked up
+    if row["metric_entries"] + entries > MAX_ENTRIES:
+        raise InvalidInput([f"An experiment keeps at most {MAX_ENTRIES} entries of metrics."])
+    if row["metric_values"] + values > MAX_VALUES:
+        raise InvalidInput([f"An experiment keeps at most {MAX_VALUES} values of metrics."])
+    known = "select 1 from run_values where run_pk = ? and space = 'metric' and name = ?"
+    fresh = sum(db.execute(known, (pk, name)).fetchone() is None for name in last)
+    if not fresh:
+        return
+    there = "select count(*) from (select 1 from run_values where run_pk = ? and space = 'metric' limit ?)"
+    if fresh + db.execute(there, (pk, MAX_METRIC_NAMES)).fetchone()[0] > MAX_METRIC_NAMES:
+        raise InvalidInput({"values": [f"An experiment has at most {MAX_METRIC_NAMES} names of metrics."]})

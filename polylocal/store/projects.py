@@ -9,7 +9,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.store.database import Database
+from polylocal.store.database import Database, delete_in_parts
 from polylocal.store.platforms import forget_published
 from polylocal.store.queries import OPEN, VISIBLE, Page, by_dates
 from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
@@ -163,6 +163,8 @@ class Projects:
             return [row_of(Project, row) for row in db.execute(query)]
 
     def remove(self, project: Project) -> None:
+        for table in ("activities", "searches", "code_references"):
+            delete_in_parts(self._database, table, "project_id = ?", (project.id,))
         with self._database.write() as db:
             db.execute("delete from bookmarks where subject = 'project' and object_id = ?", (project.id,))
             db.execute("delete from projects where id = ?", (project.id,))

@@ -26,6 +26,7 @@ class Where:
     values: tuple[Any, ...]
 
 
+MAX_METRIC_NAMES = 1000  # of one run
 # word for word as the indexes in the schema have it, order included: else they are not used
 OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
 VISIBLE = "r.deleted_at is null and r.archived_at is null"
@@ -50,8 +51,12 @@ _JOINS = {
     "e": "left join runs e on e.pk = r.experiment_pk",
     "c": "left join code_references c on c.id = r.code_id",
 }
+# each as the text of its number: SQLite's own JSON keeps 15 digits. More than the bound stand in `metrics` only
+LAST_METRIC = f"""(select '{{' || group_concat(json_quote(v.name) || ':' || v.text) || '}}' from
+    (select name, text from run_values where run_pk = r.pk and space = 'metric' limit {MAX_METRIC_NAMES}) v)"""
 SELECT = f"""
-select r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
+select {LAST_METRIC} as last_metric,
+    r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
     b.id as build_id, a.id as original_id, g.id as group_id, e.id as experiment_id, c."commit" as "commit"
 from runs r {" ".join(_JOINS.values())}
 """

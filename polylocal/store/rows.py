@@ -128,6 +128,7 @@ class Run:
     archived_at: str | None
     log_start: int
     stop_reason: str | None
+    status_entries: int
     secrets_user_id: int | None = None  # whose secrets it names; None: that user is gone
 
     @property

@@ -14,7 +14,7 @@ from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import built_images, package_status, queries
-from polylocal.store.database import Database
+from polylocal.store.database import Database, delete_in_parts
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
 
@@ -206,6 +206,13 @@ class Runs:
             count = db.execute("select count(*) from statuses where run_pk = ?", (run.pk,)).fetchone()[0]
             return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
+    def newest_status(self, run: Run) -> StatusRow:
+        with self._database.read() as db:
+            row = db.execute("select * from statuses where run_pk = ? order by id desc limit 1", (run.pk,)).fetchone()
+        if row is None:
+            raise NotFound  # removed meanwhile
+        return row_of(StatusRow, row)
+
     def seconds_since_running(self, run: Run) -> float:
         """How long ago its history first said that it runs; 0 where it never did.
 
@@ -312,6 +319,8 @@ class Runs:
 
     def remove(self, run: Run) -> None:
         """The row itself, when nothing else of the run is left."""
+        for table in ("metrics", "statuses"):
+            delete_in_parts(self._database, table, "run_pk = ?", (run.pk,))
         with self._database.write() as db:
             db.execute("delete from bookmarks where subject = ? and object_id = ?", (run.kind, run.pk))
             db.execute("delete from runs where pk = ?", (run.pk,))
@@ -538,7 +547,7 @@ def move(
     """`transition` of one row, in the caller's transaction."""
     now = _moment(db, pk)
     values: dict[str, Any] = {**(recorded or {}), "status": str(to), "updated_at": now}
-    sets = [f"{column} = :{column}" for column in values]
+    sets = [f"{column} = :{column}" for column in values] + ["status_entries = status_entries + 1"]
     if to in STARTS or is_done(to):
         values["started"] = now
         sets.append(f"started_at = coalesce(started_at, {':started' if to in STARTS else 'created_at'})")

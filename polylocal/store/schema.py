@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from sqlite_utils import Database
@@ -570,6 +571,52 @@ def built_images(db: Database) -> None:
 def outputs_by_project(db: Database) -> None:
     """Changes no table: outputs lie under the uuids of projects, and `polylocal.relocation` moves those of older homes.
     An older version would use names again; this entry tells it that the database is newer."""
+
+
+_BOUNDS = """
+-- the last value of each metric stands in run_values alone: a small report does not write all of them anew
+drop trigger runs_measured;
+alter table runs add column metric_entries integer not null default 0;     -- reported since there is a bound
+alter table runs add column metric_values integer not null default 0;      -- in all of these
+alter table runs add column status_entries integer not null default 0;
+-- what is looked up when something is written, or must be found when something else is deleted
+drop index code_references_commit;
+create index code_references_known on code_references (project_id, "commit", branch, head);
+create index runs_code on runs (code_id) where code_id is not null;
+create index searches_owner on searches (user_id, project_id, kind, id);
+create index searches_project on searches (project_id);
+
+-- grows with every change that may end somebody's right to something: open streams are looked at again then
+create table rights_version (n integer not null) strict;
+insert into rights_version values (0);
+create trigger rights_of_users after update of is_active, is_superuser on users
+    when new.is_active is not old.is_active or new.is_superuser is not old.is_superuser begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_users after delete on users begin update rights_version set n = n + 1; end;
+create trigger rights_of_gone_tokens after delete on tokens begin update rights_version set n = n + 1; end;
+create trigger rights_of_projects after update of is_public, deleted_at, archived_at, user_id on projects begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_projects after delete on projects begin update rights_version set n = n + 1; end;
+create trigger rights_of_runs after update of deleted_at, archived_at, project_id on runs begin
+    update rights_version set n = n + 1;
+end;
+create trigger rights_of_gone_runs after delete on runs begin update rights_version set n = n + 1; end;
+"""
+
+
+@migrations(name="0012_bounds")
+def bounds(db: Database) -> None:
+    _run_script(db, _BOUNDS)
+    upsert = "insert or replace into run_values (run_pk, space, name, number, text) values (?, 'metric', ?, ?, ?)"
+    kept = db.execute("select pk, last_metric from runs where last_metric is not null").fetchall()
+    db.execute("delete from run_values where space = 'metric'")
+    for pk, text in kept:  # SQLite's own reader of JSON keeps 15 digits of a number
+        numbers = json.loads(text)
+        rows = [(pk, name, float(number), json.dumps(float(number))) for name, number in numbers.items()]
+        db.conn.executemany(upsert, rows)
+    db.execute("update runs set last_metric = null where last_metric is not null")
 
 
 def apply(connection: sqlite3.Connection) -> None:

@@ -13,6 +13,9 @@ from polylocal.statuses import Kind
 from polylocal.store.database import Database
 from polylocal.store.rows import ChartView, Project, Run, Search, User, row_of, to_json
 
+MAX_SEARCHES = 500  # of one user, in one project and of one kind
+MAX_CHART_VIEWS = 200  # of one run
+
 
 class Searches:
     """Each person's own, per project and kind of run."""
@@ -43,6 +46,9 @@ class Searches:
         )
         try:
             with self._database.write() as db:
+                there = "select count(*) from searches where user_id = ? and project_id = ? and kind = ?"
+                if db.execute(there, row[:3]).fetchone()[0] >= MAX_SEARCHES:
+                    raise InvalidInput([f"You have {MAX_SEARCHES} searches of {kind.plural} here: delete one first."])
                 return row_of(Search, db.execute(insert, (*row, clock.now())).fetchone())
         except sqlite3.IntegrityError as error:
             raise InvalidInput({"name": [f"You have a search `{values.get('name')}` already."]}) from error
@@ -83,6 +89,9 @@ class ChartViews:
             " values (?, ?, ?, ?, ?, ?, ?) returning *"
         )
         with self._database.write() as db:
+            there = db.execute("select count(*) from chart_views where run_pk = ?", (run.pk,)).fetchone()[0]
+            if there >= MAX_CHART_VIEWS:
+                raise InvalidInput([f"The {run.kind} has {MAX_CHART_VIEWS} chart views: delete one first."])
             return row_of(ChartView, db.execute(insert, (*row, now, now)).fetchone())
 
     def update(self, run: Run, view_id: int, values: Mapping[str, Any]) -> ChartView:

@@ -18,8 +18,9 @@ from support import eventually
 
 from polylocal import gitrun
 from polylocal.api import places
-from polylocal.api.places import Places
+from polylocal.api.places import Holders, Places
 from polylocal.api.services import Services
+from polylocal.api.shares import Shares, Turns
 from polylocal.cancelling import Cancelled, current
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
@@ -101,8 +102,12 @@ def test_git_ends_with_its_client(held: Path, live: str, client: httpx2.Client) 
     assert client.get(f"{P}/repo/download").status_code == 200
 
 
-def test_health_needs_no_thread(live: str, client: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_needs_no_thread(
+    live: str, client: httpx2.Client, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All threads of the web server are taken by something that nobody has thought of."""
+    everything = Turns(Shares("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
+    object.__setattr__(services.shares, "work", everything)
     go, entered = threading.Event(), threading.Semaphore(0)
 
     def stuck(*arguments: object) -> None:
@@ -138,7 +143,10 @@ class Client:
         return {"type": "http.disconnect"}
 
 
-def many(places: Places, callers: list[str], work: Callable[[], object]) -> list[asyncio.Task[object]]:
+ANN, BOB, EVE = ((("user", number),) for number in (1, 2, 3))
+
+
+def many(places: Places, callers: list[Holders], work: Callable[[], object]) -> list[asyncio.Task[object]]:
     return [asyncio.create_task(places.run(Client().request, caller, work)) for caller in callers]
 
 
@@ -150,21 +158,67 @@ def test_one_caller_has_a_part_of_the_places() -> None:
             running.append(1)
             go.wait(30)
 
-        found = Places(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3)
-        tasks = many(found, ["a"] * 6, work)
+        found = Places(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3, reserved=0)
+        tasks = many(found, [ANN] * 6, work)
         await asyncio.sleep(0)
         while len(running) < 2:
             await asyncio.sleep(0.01)
         refused = [task for task in tasks if task.done()]
         assert len(refused) == 1
         assert isinstance(refused[0].exception(), HTTPException)
-        tasks += many(found, ["b"], work)
+        tasks += many(found, [BOB], work)
         while len(running) < 3:
             await asyncio.sleep(0.01)
         go.set()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert done.count(None) == 6
-        assert found._taken.total() == 0
+        assert found._taken == 0
+
+    asyncio.run(check())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():
+        await asyncio.sleep(0.01)
+
+
+def test_the_last_places_are_for_those_who_have_none() -> None:
+    async def check() -> None:
+        go, running = threading.Event(), list[int]()
+
+        def work() -> None:
+            running.append(1)
+            go.wait(30)
+
+        found = Places(most=5, most_of_one=3, reserved=2)
+        tasks = many(found, [ANN] * 4 + [BOB] * 4, work)
+        await until(lambda: len(running) >= 4)  # three of Ann's, and Bob's first
+        assert len(found._waiting) == 4
+        tasks += many(found, [EVE], work)
+        await until(lambda: len(running) >= 5)
+        go.set()
+        await asyncio.gather(*tasks)
+        assert (found._taken, found._held.total()) == (0, 0)
+
+    asyncio.run(check())
+
+
+def test_one_runs_token_has_a_smaller_part_than_its_user() -> None:
+    async def check() -> None:
+        go, running = threading.Event(), list[int]()
+
+        def work() -> None:
+            running.append(1)
+            go.wait(30)
+
+        found = Places()
+        tasks = many(found, [(*ANN, ("run", 7))] * 4, work)
+        await until(lambda: len(running) >= 2)
+        assert len(found._waiting) == 2
+        tasks += many(found, [ANN], work)
+        await until(lambda: len(running) >= 3)
+        go.set()
+        await asyncio.gather(*tasks)
 
     asyncio.run(check())
 
@@ -181,8 +235,8 @@ def test_who_leaves_waits_no_more_and_takes_no_place() -> None:
             seen.append(cancel.called)
 
         found, first, second = Places(most=1), Client(), Client()
-        running = asyncio.create_task(found.run(first.request, "a", work))
-        later = asyncio.create_task(found.run(second.request, "a", work))
+        running = asyncio.create_task(found.run(first.request, ANN, work))
+        later = asyncio.create_task(found.run(second.request, ANN, work))
         while not found._waiting:
             await asyncio.sleep(0)
         second.has_left.set()
@@ -191,7 +245,7 @@ def test_who_leaves_waits_no_more_and_takes_no_place() -> None:
         first.has_left.set()
         await running
         assert seen == [True]
-        assert found._taken.total() == 0
-        await found.run(Client().request, "b", lambda: None)
+        assert found._taken == 0
+        await found.run(Client().request, BOB, lambda: None)
 
     asyncio.run(check())

@@ -18,7 +18,7 @@ from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from polylocal.api import forwarding, guards
+from polylocal.api import forwarding, guards, rights
 from polylocal.api.services import Services
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
 from polylocal.errors import NotFound
@@ -815,3 +815,67 @@ def test_there_is_nobody_to_talk_to(talk: Talk, store: Store, start: Start, prog
     start(NOTEBOOK, None, None)
     assert refused(talk, f"{NOTEBOOK}/ws") in (403, 503)
     assert refused(talk, "/notebook/root/nosuch/ws") in (403, 404)
+
+
+# -- rights that end --------------------------------------------------------------------------------------------------
+
+ENDS: dict[str, Callable[[Store, User, str], object]] = {
+    "logged out": lambda store, root, session: store.users.end_session(session),
+    "deactivated": lambda store, root, session: _update(store, "update users set is_active = 0"),
+    "archived": lambda store, root, session: store.projects.archive(store.projects.get("root", "quick-start")),
+}
+
+
+def _update(store: Store, change: str) -> None:
+    with store.database.write() as db:
+        db.execute(change)
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("page", [NOTEBOOK, TENSORBOARD])
+def test_what_is_open_ends_with_the_right_to_it(
+    page: str,
+    end: str,
+    browser: httpx2.Client,
+    talk: Talk,
+    program: Program,
+    start: Start,
+    store: Store,
+    services: Services,
+    root: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rights, "LOOK_S", 0.05)
+    start(page, program)
+    session = browser.cookies[SESSION]
+    client = talk(f"{page}/ws", cookie=cookies(session))
+    client.send("hello")
+    assert client.recv(timeout=60) == "hello"
+    with browser.stream("GET", f"{page}/stream") as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) == b"one"
+        assert services.shares.streams.taken == 2
+        ENDS[end](store, root, session)
+        with pytest.raises(httpx2.HTTPError):
+            list(chunks)
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(timeout=60)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    eventually(lambda: services.shares.streams.taken == 0)
+
+
+def test_what_a_program_does_not_answer_holds_a_place_of_who_asked(
+    browser: httpx2.Client, start: Start, services: Services
+) -> None:
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        start(NOTEBOOK, silent := Silent(listener))
+        thread = threading.Thread(target=lambda: browser.get(f"{NOTEBOOK}/x"))
+        thread.start()
+        peer = stack.enter_context(silent.asked())
+        eventually(lambda: services.shares.streams.taken == 1)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        thread.join()
+        eventually(lambda: services.shares.streams.taken == 0)

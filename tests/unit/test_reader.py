@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support import inputs
 
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.polyaxonfile import reader
 from polylocal.polyaxonfile.reader import line_of, merge, read
 
 DATA = {"version": 1, "kind": "job", "build": {"image": "a"}, "run": {"cmd": ["x", "y"]}, "tags": None}
@@ -140,3 +141,29 @@ def test_a_set_or_a_key_of_what_can_be_in_none_is_no_file(text: str) -> None:
     """Python's notation can be written so that Python itself can't make it."""
     with pytest.raises(InvalidPolyaxonfile):
         read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[f'" + "{a}" * 300_000 + "']",
+        "['''a'1'''f'" + "{1}" * 300_000 + "']",
+        "[a" + "<b" * 400_000 + "]",
+        "[1" + "+1" * 400_000 + "]",
+        "[1" + "(1)" * 300_000 + "]",
+        "[[1][1:1" + ",1:1" * 200_000 + "]]",
+        "[" + "[]," * 300_000 + "[]]",
+    ],
+    ids=["f-string", "hidden f-string", "comparisons", "sums", "calls", "slices", "lists"],
+)
+def test_only_plain_and_short_literals_are_given_to_pythons_parser(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the interpreter's lock, for some texts of a megabyte for minutes."""
+    monkeypatch.setattr(reader, "ast", None)
+    with pytest.raises(InvalidPolyaxonfile):
+        read(text)
+
+
+@pytest.mark.parametrize("value", ["it's", "a \"b\" 'c'", "", "\\", "x'''y", 'x"""y', "f'{a}'", "ü\n"])
+def test_what_repr_writes_is_read(value: str) -> None:
+    data = {"run": {"cmd": value}, "n": [1, -2.5e-07, 1e22, True, None, ("a", -1)]}
+    assert read(repr(data))[0]["run"] == {"cmd": value}

@@ -15,10 +15,10 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from polylocal.api import incoming, places
+from polylocal.api import incoming, lasting, places
 from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
 from polylocal.api.services import Services
@@ -82,34 +82,65 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
         endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             raise NotFound
-        ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
+        async with services.shares.work.of(request):
+            ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
+        _remember(ask)
         # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
-        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else incoming.MAX_BODY
-        async with incoming.body(request, limit) as data:
-            ask.data = data
-            work = partial(endpoint.handler, ask)
-            if endpoint.is_long:
-                result = await places.run(request, ask.caller, work)
-            else:
-                result = await run_in_threadpool(work)
-        return tagged(request, result if isinstance(result, Response) else answer(result))
+        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else wire.MAX_BODY
+        with services.shares.bodies.place(*ask.holders):
+            async with incoming.body(request, limit) as read:
+                work = partial(_answered, endpoint, ask, read)
+                if endpoint.is_long:
+                    result = await places.run(request, ask.holders, work)
+                else:
+                    async with services.shares.work.of(request):
+                        result = await run_in_threadpool(work)
+        return _kept(ask, doorman, result)
 
     return answered
 
 
+def _remember(ask: Ask) -> None:
+    if ask.somebody is not None:
+        ask.services.shares.work.remember(ask.request.headers.get("authorization", ""), ask.holders)
+
+
+def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
+    """What comes piece by piece holds a place of its user's share, and ends when the right to it does."""
+    if not isinstance(result, StreamingResponse):
+        return result
+    things = tuple((type(thing), thing.id) for thing in ask.relied_on)
+    key = (ask.request.headers.get("authorization"), ask.request.query_params.get("authentication_token"), things)
+
+    def check() -> None:
+        ask.check_again(doorman.who(ask.request))
+
+    return lasting.Lasting(ask.services, result, ask.holders, check, key)
+
+
+def _answered(endpoint: Endpoint, ask: Ask, read: incoming.Read) -> Response:
+    """In a thread, the JSON of both sides too."""
+    ask.data = read()
+    result = endpoint.handler(ask)
+    return tagged(ask.request, result if isinstance(result, Response) else answer(result))
+
+
 def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
     async def answered(request: Request) -> Response:
-        user = await run_in_threadpool(doorman.who, request)
-        ask = Ask(request, services, user)
+        async with services.shares.work.of(request):
+            ask = Ask(request, services, await run_in_threadpool(doorman.who, request))
         _ = ask.user  # before a body is taken
-        try:
-            body = await git.spooled(request, git.limit(services))
-        except ValueError as error:
-            raise HTTPException(413, str(error)) from error
-        try:
-            return await places.run(request, ask.caller, partial(git.serve, ask, body))
-        finally:
-            body.close()  # nobody has, if there was no place
+        _remember(ask)
+        with services.shares.bodies.place(*ask.holders):
+            try:
+                body = await git.spooled(request, git.limit(services))
+            except ValueError as error:
+                raise HTTPException(413, str(error)) from error
+            try:
+                served = await places.run(request, ask.holders, partial(git.serve, ask, body))
+            finally:
+                body.close()  # nobody has, if there was no place
+        return _kept(ask, doorman, served)
 
     return answered
 

@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from polylocal.api import access
 from polylocal.api.attempts import where
 from polylocal.api.services import Services
+from polylocal.api.shares import Holder
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.store import Store
 from polylocal.store.queries import Page
@@ -36,6 +38,9 @@ NO_RIGHT = "Access violation to this page!"
 NOT_FOUND = "Error 404. Resource not found!"
 BROKEN = "Something went wrong. We've been notified about this issue and we'll take a look at it shortly."
 PER_PAGE, MOST_PER_PAGE = 20, 100
+MAX_BODY = 2**20  # bytes of a body that is not an upload
+MAX_TEXT = 64 * 1024  # characters
+MAX_NUMBERS = 1000  # of one list
 _MOST_ID = 2**63 - 1
 _REMEMBERED_S = 300.0
 
@@ -66,6 +71,13 @@ class Ask:
         self.store: Store = services.store
         self._user = user
         self.data: object = {}
+        self.relied_on: list[Project | Platform] = []  # what was allowed because of what these are
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Whose share of the daemon's places this takes."""
+        address = where(self.request.client.host if self.request.client else "")
+        return (("user", self._user.id),) if self._user else (("address", address),)
 
     @property
     def user(self) -> User:
@@ -76,11 +88,6 @@ class Ask:
     @property
     def somebody(self) -> User | None:
         return self._user
-
-    @property
-    def caller(self) -> str:
-        """Whose share of what is limited a request takes."""
-        return f"user {self._user.id}" if self._user else "nobody"
 
     @property
     def base(self) -> str:
@@ -128,16 +135,29 @@ class Ask:
         return found
 
     def may_read(self, project: Project) -> bool:
+        self.relied_on.append(project)
         return project.is_public or self.may_write(project)
 
     def may_write(self, project: Project) -> bool:
         return self.user.is_superuser or project.user_id == self.user.id
 
     def may_see(self, platform: Platform) -> bool:
+        self.relied_on.append(platform)
         return platform.is_open or self.may_manage(platform)
 
     def may_manage(self, platform: Platform) -> bool:
         return self.user.is_superuser or platform.owner_id == self.user.id
+
+    def check_again(self, user: User | None) -> None:
+        """Whether what was allowed would be so now. Raises NotAuthenticated, NotAllowed, NotFound."""
+        if (user.id if user else None) != (self._user.id if self._user else None):
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        again = Ask(self.request, self.services, user)
+        for thing in self.relied_on:
+            if isinstance(thing, Project):
+                again.need(again.may_read(again.project(thing.id)))
+            else:
+                again.need(again.may_see(self.store.platforms.get(thing.id)))
 
     def need(self, right: bool) -> None:
         if not right:
@@ -163,6 +183,8 @@ def integer(value: object) -> int | None:
 def integers(value: object) -> list[int]:
     """Without repetitions, in their order; a single one may stand for a list."""
     many = value if isinstance(value, list) else [] if value is None else [value]
+    if len(many) > MAX_NUMBERS:
+        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the {MAX_NUMBERS} that are taken.")
     return list(dict.fromkeys(number for item in many if (number := integer(item)) is not None))
 
 
@@ -178,7 +200,10 @@ def text(value: object) -> str | None:
     """A word or a number; None for anything else and for what is blank."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value).strip() or None
+    found = str(value).strip()
+    if len(found) > MAX_TEXT:
+        raise HTTPException(400, f"A text of {len(found)} characters is longer than the {MAX_TEXT} that are taken.")
+    return found or None
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
@@ -271,7 +296,7 @@ class Doorman:
         digest = self._digest(user, secret)
         if user and user.is_active and self._is_known(digest):
             return user
-        with attempts.place():
+        with self._services.shares.logins.place(("name", who)), attempts.place():
             found = self._services.store.users.check_password(user.username if user else name, secret)
         if found is None:
             attempts.was_wrong(who)

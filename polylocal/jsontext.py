@@ -1,0 +1,98 @@
+"""JSON from outside → data, within bounds. Pure.
+
+The JSON parser of the standard library keeps the interpreter's lock for a whole text, and lists and objects cost it
+most: the bounds are checked by a scan first, which lets other threads go on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+MAX_VALUES = 300_000
+MAX_CONTAINERS = 50_000  # lists and objects
+MAX_DEPTH = 100
+
+_TOKEN = re.compile(r'["\[\]{},]')
+_IN_STRING = re.compile(r'(?:[^"\\]{1,4096}+|\\.){0,64}+', re.DOTALL)  # a piece: a long string takes several
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class TooLarge(ValueError):
+    """Within the grammar, and more than is read."""
+
+
+def load(text: str) -> Any:
+    """What a text says. Raises ValueError, also for what could not be kept: NaN, halves of characters."""
+    check(text)
+    try:
+        data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise TooLarge("too many brackets in each other") from error
+    if _SURROGATE.search(text):
+        _check_characters(data)
+    return data
+
+
+def check(
+    text: str, max_values: int = MAX_VALUES, max_containers: int = MAX_CONTAINERS, max_depth: int = MAX_DEPTH
+) -> None:
+    """Raises TooLarge. Takes time in proportion to the text, and little where it has few brackets and commas."""
+    containers = text.count("[") + text.count("{")
+    values = containers + text.count(",")
+    if values <= max_values and containers <= min(max_containers, max_depth):
+        return  # even if all of them stand outside of strings
+    depth = containers = values = strings = 0
+    for token in _tokens(text):
+        strings += token == '"'  # names and values; more than these have no commas between them
+        values += token in ",[{"
+        containers += token in "[{"
+        depth += (token in "[{") - (token in "]}")
+        if depth > max_depth:
+            raise TooLarge(f"more than {max_depth} brackets in each other")
+        if containers > max_containers:
+            raise TooLarge(f"more than {max_containers} lists and objects")
+        if values > max_values or strings > 2 * max_values + 1:
+            raise TooLarge(f"more than {max_values} values")
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Brackets and commas outside of strings, and a quote for each string."""
+    place = 0
+    while found := _TOKEN.search(text, place):
+        place = found.end()
+        if found[0] == '"':
+            place = _end_of_string(text, place)
+        yield found[0]
+
+
+def _end_of_string(text: str, place: int) -> int:
+    while found := _IN_STRING.match(text, place):
+        if found.end() == place:
+            return place + 1  # the quote, or the end of the text
+        place = found.end()
+    return len(text)
+
+
+def _check_characters(data: object) -> None:
+    stack = [data]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += (*item.keys(), *item.values())
+        elif isinstance(item, list):
+            stack += item
+        elif isinstance(item, str) and not item.isascii():
+            item.encode()
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if math.isfinite(number) else _refuse(word)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number that can be kept")
