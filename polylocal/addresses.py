@@ -91,19 +91,20 @@ class UnknownHost(InvalidInput):
     """No host name, or one without an address."""
 
 
-def check(host: str, *, by_proxy: bool = False, resolve: Resolve | None = None) -> Host:
+def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, resolve: Resolve | None = None) -> Host:
     """Resolve a host and check all its addresses. Raises LocalAddress and UnknownHost, both with a whole sentence.
 
     `host` is a name or an address in any spelling, also in brackets, without a port. `by_proxy`: a proxy opens the
-    connection and knows names that are unknown here; then `addresses` may be empty.
+    connection and knows names that are unknown here; then `addresses` may be empty. `may_be_local`: an admin has
+    allowed this host, wherever it leads.
     """
     name = normalized(host)
     literal = parsed(name)
     if literal is not None:
-        if is_local(literal):
+        if not may_be_local and is_local(literal):
             raise _refused(host, str(literal))
         return Host(str(literal), (str(literal),))
-    if _is_local_name(name):
+    if not may_be_local and _is_local_name(name):
         raise _refused(host, "this machine")
     try:
         found = list(dict.fromkeys((resolve or _resolve)(name)))
@@ -113,7 +114,7 @@ def check(host: str, *, by_proxy: bool = False, resolve: Resolve | None = None) 
         raise UnknownHost([f"The host `{_shown(host)}` is unknown: {error}."]) from error
     for address in found:
         known = parsed(address)
-        if known is None or is_local(known):
+        if known is None or (not may_be_local and is_local(known)):
             raise _refused(host, address)
     if not found and not by_proxy:
         raise UnknownHost([f"The host `{_shown(host)}` has no address."])

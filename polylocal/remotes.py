@@ -12,8 +12,8 @@ import re
 import shlex
 import ssl
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urljoin
 
 from polylocal import addresses, gitrun
@@ -57,6 +57,12 @@ class _Parts:
     host: str
     port: int | None
     path: str
+    local_hosts: frozenset[str] = frozenset()
+
+    def checked(self, by_proxy: bool = False) -> addresses.Host:
+        name = addresses.normalized(self.host)
+        is_allowed = bool({name, f"{name}:{self.real_port}"} & self.local_hosts)
+        return addresses.check(self.host, by_proxy=by_proxy, may_be_local=is_allowed)
 
     @property
     def login(self) -> str:
@@ -71,8 +77,10 @@ class _Parts:
         return self.port or _PORTS[self.scheme]
 
 
-def checked(url: str) -> Way:
+def checked(url: str, local_hosts: Collection[str] = ()) -> Way:
     """The way to a URL for a user who is no admin. May ask the server for redirects.
+
+    `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
 
     Raises InvalidInput: it leads to this machine or a link-local address, it is unknown, or it is no URL. What is of
     another form than a URL of http, https, ssh or git, or `host:path`, gets a way that no protocol may be used on.
@@ -83,7 +91,7 @@ def checked(url: str) -> Way:
         port = int(found["port"]) if found["port"] else None
         if port is not None and not 0 < port < 1 << 16:
             raise InvalidInput([f"its port {port} is none"])
-        parts = _Parts(scheme, found["user"] or "", found["host"], port, found["path"] or "")
+        parts = _Parts(scheme, found["user"] or "", found["host"], port, found["path"] or "", frozenset(local_hosts))
         ways = {"ssh": _over_ssh, "git": _over_git}
         return ways.get(scheme, _over_http)(parts)
     if _SCHEME.match(url):
@@ -91,7 +99,7 @@ def checked(url: str) -> Way:
             raise InvalidInput(["it is no URL of the form scheme://user@host:port/path"])
         return Way(url, "")
     if found := _SCP.fullmatch(url):
-        host = addresses.check(found["host"])
+        host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).checked()
         login = f"{found['user']}@" if found["user"] else ""
         return Way(f"{login}{host.in_url}:{found['path']}", "ssh", environment=_ssh(host, None))
     return Way(url, "")
@@ -103,7 +111,7 @@ def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _over_ssh(parts: _Parts) -> Way:
-    host = addresses.check(parts.host)
+    host = parts.checked()
     return Way(parts.at(host.in_url), "ssh", environment=_ssh(host, parts.port))
 
 
@@ -115,7 +123,7 @@ def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
 
 
 def _over_git(parts: _Parts) -> Way:
-    host = addresses.check(parts.host)
+    host = parts.checked()
     address = addresses.Host(host.addresses[0], host.addresses)
     named = host.in_url if parts.port is None else f"{host.in_url}:{parts.port}"
     return Way(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
@@ -145,7 +153,7 @@ async def _followed(parts: _Parts) -> Way:
 
 def _http_way(parts: _Parts) -> Way:
     proxy = _proxy(parts)
-    host = addresses.check(parts.host, by_proxy=proxy is not None)
+    host = parts.checked(by_proxy=proxy is not None)
     config = {"http.followRedirects": "false"}
     if host.addresses and gitrun.version() >= gitrun.PINS_SINCE:
         found = ",".join(f"[{address}]" if ":" in address else address for address in host.addresses)
@@ -173,7 +181,7 @@ async def _redirect(parts: _Parts) -> str | None:
     import httpx2  # takes longer than most of a start, and few need it
 
     proxy = _proxy(parts)
-    host = addresses.check(parts.host, by_proxy=proxy is not None)
+    host = parts.checked(by_proxy=proxy is not None)
     sign = "&" if "?" in parts.path else "?"
     path = f"{parts.path}{_ASKED}{sign}{_SERVICE}"
     port = "" if parts.port is None else f":{parts.port}"
@@ -213,10 +221,10 @@ def _redirected(parts: _Parts, location: str) -> _Parts:
     if not found or scheme not in ("http", "https") or not mark:
         raise InvalidInput([f"it redirects to `{target[:200]}`, which is no repository"])
     port = int(found["port"]) if found["port"] else None
-    other = _Parts(scheme, found["user"] or "", found["host"], port, path)
+    other = _Parts(scheme, found["user"] or "", found["host"], port, path, parts.local_hosts)
     is_same = (other.scheme, other.host.lower(), other.real_port) == (parts.scheme, parts.host.lower(), parts.real_port)
     if is_same and not other.user:
-        return _Parts(other.scheme, parts.user, other.host, other.port, other.path)
+        return replace(other, user=parts.user)
     return other  # a name and a password are for the server that they were given for
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,7 @@ class Repository:
                 unpack_code(file, new)
         new.rename(folder)
 
-    def fetch(self, url: str, protocols: str, *, with_keys: bool = True) -> str:
+    def fetch(self, url: str, protocols: str, *, with_keys: bool = True, local_hosts: Collection[str] = ()) -> str:
         """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
 
         `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
@@ -215,7 +215,7 @@ class Repository:
             began = time.time()
             self._sweep(began - _LEFT_S)
             try:
-                return self._fetched(url, protocols, with_keys)
+                return self._fetched(url, protocols, with_keys, local_hosts)
             except (InvalidInput, Cancelled):
                 if is_new:
                     self.remove()
@@ -223,10 +223,10 @@ class Repository:
                     self._sweep(since=began - 1)
                 raise
 
-    def _fetched(self, url: str, protocols: str, with_keys: bool) -> str:
+    def _fetched(self, url: str, protocols: str, with_keys: bool, local_hosts: Collection[str]) -> str:
         shown = without_secrets(url)
         try:
-            way = remotes.Way(url, protocols) if with_keys else remotes.checked(url)
+            way = remotes.Way(url, protocols) if with_keys else remotes.checked(url, local_hosts)
             allowed = set(protocols.split(":")) & set(way.protocols.split(":"))
             environment = _environment(with_keys) | dict(way.environment)
             environment |= {"GIT_DIR": str(self.path), "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed))}

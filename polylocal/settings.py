@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] = Field(
         default_factory=list, description="further names of this machine that browsers and clients may use"
     )
+    local_git_hosts: list[str] = Field(
+        default_factory=list,
+        description="hosts (name or name:port) that users may fetch code from although they lead to this machine",
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="its port; 0 takes any free one")
     user: Annotated[str, Field(pattern=r"^[-\w]{1,156}$")] = Field(
         "root", description="name of the admin that the first start makes"

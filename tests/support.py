@@ -28,6 +28,7 @@ T = TypeVar("T")
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
 USUAL_INPUTS = 200  # that a test makes up if it does not say
 _LOOK_S = 0.01
+_LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # plain users of tests fetch from servers of the tests
 
 
 def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
@@ -87,7 +88,7 @@ def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, pre
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "POLYLOCAL_POLL_S": "0.5", **(env or {})},
+            env={**os.environ, "POLYLOCAL_POLL_S": "0.5", **_LOCAL_GIT, **(env or {})},
         )
 
     def ready() -> occupancy.Running | None:

@@ -59,7 +59,9 @@ def _fetch(call: Call, git_url: str) -> None:
     mine = call.user.is_superuser
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
     call.services.check_room()
-    call.services.repository(call.project).fetch(git_url, protocols, with_keys=mine)
+    call.services.repository(call.project).fetch(
+        git_url, protocols, with_keys=mine, local_hosts=call.services.settings.local_git_hosts
+    )
     call.store.projects.set_repository(call.project, git_url)
 
 

@@ -95,3 +95,12 @@ def test_a_password_goes_to_the_server_that_it_is_for() -> None:
     assert (same.path, same.user) == ("/b", "me:word")
     other = remotes._redirected(parts, "https://other.example.test/b/info/refs?service=git-upload-pack")
     assert (other.host, other.user) == ("other.example.test", "")
+
+
+def test_hosts_that_the_settings_allow_may_be_local() -> None:
+    allowed = ["127.0.0.1:3000", "near.example.test"]
+    assert remotes.checked("git://127.0.0.1:3000/a", allowed).url == "git://127.0.0.1:3000/a"
+    assert remotes.checked("near.example.test:a", allowed).protocols == "ssh"
+    for url in ("git://127.0.0.1:3001/a", "git://127.0.0.1/a", "git://localhost:3000/a", "ssh://[::1]:3000/a"):
+        with pytest.raises(InvalidInput, match="Only an admin"):
+            remotes.checked(url, allowed)

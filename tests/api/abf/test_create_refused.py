@@ -123,6 +123,13 @@ def test_a_commit_that_is_not_in_the_project(commit: str, farm: Farm) -> None:
     assert refused(farm, commit_hash=commit) == COMMIT.format(commit)
 
 
+@pytest.mark.parametrize("named", ["HEAD^0", "master^{commit}", "master~0", ":/", "HEAD^{/}", "@", "heads/master"])
+def test_revision_syntax_names_no_commit(named: str, farm: Farm) -> None:
+    """git would take each of these for the newest commit."""
+    assert refused(farm, commit_hash=named) == COMMIT.format(named)
+    assert refused(farm, commit_hash=None, project_version=named) == COMMIT.format(named)
+
+
 @pytest.mark.parametrize("named", ["x" * 200_000, "f" * 200_000, "é" * 100_000], ids=lambda named: named[:1])
 def test_a_commit_and_a_version_of_any_length(named: str, farm: Farm) -> None:
     """A program takes no argument that is as long."""
