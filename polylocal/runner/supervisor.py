@@ -298,9 +298,12 @@ class Supervisor:
         tools = self._tools
         if tools.link.info is None:
             return
-        while runs := self._removable():  # builds become so by the removal of their runs
-            for run in runs:
-                self._remove(run)
+        tried = set[int]()
+        while runs := [run for run in tools.store.runs.deleted() if run.pk not in tried]:
+            for run in runs:  # builds are among them only when their runs are removed
+                tried.add(run.pk)
+                if run.pk not in self._in_hand() and not self._is_put_off(run):
+                    self._remove(run)
         for project in tools.store.projects.to_remove():
             remove_tree(tools.home.code(project.uuid))
             try:
@@ -309,10 +312,6 @@ class Supervisor:
                 log.warning("project %s: some of its outputs stay: %s", project.unique_name, error)
             tools.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
-
-    def _removable(self) -> list[Run]:
-        found = self._tools.store.runs.deleted()
-        return [run for run in found if run.pk not in self._in_hand() and not self._is_put_off(run)]
 
     def _remove(self, run: Run) -> None:
         try:
