@@ -93,6 +93,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         look=supervisor.collector.look,
         collect=supervisor.collector.collect,
         image_sizes=lambda: image_sizes(engine, installation, store),
+        reaches_containers=bridge.reaches_containers,
         usage=engine.usage,
         machine=machine,
     )

@@ -29,7 +29,7 @@ from polylocal.api.codes import OneTimeCodes
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.forwarding import Forwarder, Target, starting
 from polylocal.api.services import Services
-from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError
+from polylocal.errors import EngineError, EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
 from polylocal.store.users import Credentials, Users
@@ -189,10 +189,14 @@ class Proxy:
         return answer
 
     def _notice(self, request: Request) -> str:
-        """What a visitor should know where pages share the API's origin. HTML."""
-        host = request.headers.get("host")
-        is_shared = not origins.is_reachable(host, self._services.settings.host)
-        return pages.ONE_ORIGIN_NOTICE if is_shared else ""
+        """What a visitor should know where pages are not kept apart from each other, or from the session. HTML."""
+        if not origins.is_reachable(request.headers.get("host"), self._services.settings.host):
+            return pages.ONE_ORIGIN_NOTICE
+        try:
+            is_published = not self._services.reaches_containers()
+        except (EngineError, EngineUnreachable):  # nothing runs now
+            return ""
+        return pages.PUBLISHED_NOTICE if is_published else ""
 
     # -- own origins ----------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ def external(call: Call) -> Response:
     if project.git_url is None and call.services.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
     _check_notebook(call)
-    _fetch(call, body.git_url)
+    _fetch(call, body.git_url, by_admin=call.user.is_superuser)
     return empty(200 if project.git_url else 201)
 
 
@@ -50,19 +50,20 @@ def sync(call: Call) -> Response:
     if not call.project.git_url:
         raise NotFound
     _check_notebook(call)
-    _fetch(call, call.project.git_url)
+    _fetch(call, call.project.git_url, by_admin=call.project.git_by_admin)
     return ci.answer(call)
 
 
-def _fetch(call: Call, git_url: str) -> None:
+def _fetch(call: Call, git_url: str, *, by_admin: bool) -> None:
+    """`by_admin`: an admin gave the URL. An admin who fetches what somebody else named does not open it for them."""
     # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
-    mine = call.user.is_superuser
+    mine = call.user.is_superuser and by_admin
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
     call.services.check_room()
     call.services.repository(call.project).fetch(
         git_url, protocols, with_keys=mine, local_hosts=call.services.settings.local_git_hosts
     )
-    call.store.projects.set_repository(call.project, git_url)
+    call.store.projects.set_repository(call.project, git_url, by_admin=by_admin)
 
 
 def _check_notebook(call: Call) -> None:

@@ -38,6 +38,7 @@ class Services:
     look: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # what takes room
     collect: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # and make some
     image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # uuid of the build, bytes
+    reaches_containers: Callable[[], bool] = lambda: True  # else their ports are published on loopback
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
 

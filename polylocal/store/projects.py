@@ -117,12 +117,15 @@ class Projects:
                 (project.id, project.archived_at),
             )
 
-    def set_repository(self, project: Project, git_url: str | None) -> Project:
-        """The project's code is that of `git_url` from now on, and was fetched just now; None: it is uploaded."""
+    def set_repository(self, project: Project, git_url: str | None, *, by_admin: bool = False) -> Project:
+        """The project's code is that of `git_url` from now on, and was fetched just now; None: it is uploaded.
+
+        `by_admin`: an admin gave the URL.
+        """
         with self._database.write() as db:
             db.execute(
-                "update projects set git_url = ?, git_synced_at = ? where id = ?",
-                (git_url, clock.now() if git_url else None, project.id),
+                "update projects set git_url = ?, git_synced_at = ?, git_by_admin = ? where id = ?",
+                (git_url, clock.now() if git_url else None, by_admin, project.id),
             )
         return self.by_id(project.id)
 

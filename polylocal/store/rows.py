@@ -50,6 +50,7 @@ class Project:
     ci_updated_at: str | None
     is_package: bool
     default_branch: str
+    git_by_admin: bool = False  # an admin gave `git_url`: it may be fetched with the machine owner's keys
 
     @property
     def unique_name(self) -> str:
@@ -404,7 +405,16 @@ _JSON = frozenset(
 )
 _BOOL = frozenset(
     {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"}
-    | {"is_held", "keeps_changes", "is_package", "is_open", "released", "build_network", "publish_without_qa"}
+    | {
+        "is_held",
+        "keeps_changes",
+        "is_package",
+        "git_by_admin",
+        "is_open",
+        "released",
+        "build_network",
+        "publish_without_qa",
+    }
     | {"is_locked", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
     | {"use_cached_chroot", "use_extra_tests", "save_buildroot", "is_uploaded"}
 )

@@ -619,6 +619,17 @@ def bounds(db: Database) -> None:
     db.execute("update runs set last_metric = null where last_metric is not null")
 
 
+_GIT_URLS = """
+alter table projects add column git_by_admin integer not null default 0;    -- an admin gave `git_url`
+update projects set git_by_admin = 1 where git_url is not null and user_id in (select id from users where is_superuser);
+"""
+
+
+@migrations(name="0013_git_urls")
+def git_urls(db: Database) -> None:
+    _run_script(db, _GIT_URLS)
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

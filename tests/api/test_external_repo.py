@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from polylocal.api.services import Services
+from polylocal.repos import Repository
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project
@@ -256,6 +257,27 @@ def test_an_admin_may_give_somebody_code_of_this_disk(elsewhere: Elsewhere, as_o
     assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
     assert as_owner.post(f"{ANNS}/repo/sync/").status_code in (400, 403)
     assert api.post(f"{ANNS}/repo/sync/").status_code == 200
+
+
+def test_an_admin_who_syncs_does_not_open_what_a_user_named(
+    as_owner: Caller, api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of the machine's owner, its disk and its own services are for URLs that an admin gave."""
+    fetched: list[tuple[str, bool, bool]] = []
+
+    def fetch(self: Repository, url: str, protocols: str, *, with_keys: bool, **more: object) -> str:
+        fetched.append((url, with_keys, "file" in protocols.split(":")))
+        return "0" * 40
+
+    monkeypatch.setattr(Repository, "fetch", fetch)
+    url, path = "ssh://git@example.org/private.git", f"{ANNS}/repo"
+    assert as_owner.post(f"{path}/external/", {"git_url": url}).status_code == 201
+    api.post(f"{path}/sync/")
+    assert fetched == [(url, False, False)] * 2
+    api.post(f"{path}/external/", {"git_url": url})  # an admin names it, too
+    api.post(f"{path}/sync/")
+    as_owner.post(f"{path}/sync/")
+    assert fetched[2:] == [(url, True, True), (url, True, True), (url, False, False)]
 
 
 @pytest.mark.parametrize("url", ["ext::sh -c 'touch /nosuch/x'", "fd::0", "--upload-pack=true"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
@@ -374,6 +375,15 @@ def test_a_browser_on_another_machine_sees_the_page_where_it_is(
     assert (form.status_code, "share one origin" in form.text) == (401, True)
     url, answer = browser.open(f"{NOTEBOOK}/?token={api.token}")
     assert (answer.status_code, urlsplit(url).netloc) == (200, host)
+
+
+def test_what_published_ports_cost_is_told(
+    serving: Callable[..., TestClient], services: Services, start: Callable[..., Run]
+) -> None:
+    start(NOTEBOOK)
+    published = serving(replace(services, reaches_containers=lambda: False))
+    assert "is sent your session" in published.get(f"{NOTEBOOK}/").text
+    assert "is sent your session" not in serving().get(f"{NOTEBOOK}/").text
 
 
 def test_on_this_machine_nothing_is_lost_and_nothing_is_told(
