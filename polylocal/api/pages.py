@@ -32,8 +32,8 @@ one of them can use the others as you. Open only pages of people whom you trust,
 runs on.</p>"""
 
 PUBLISHED_NOTICE = """<p>Here the ports of notebooks and tensorboards are published on 127.0.0.1, since this machine
-does not reach the addresses of containers: a program that leads your browser to such a port is sent your session. Open only
-pages of people whom you trust.</p>"""
+does not reach the addresses of containers: a program that leads your browser to such a port is sent your session.
+Open only pages of people whom you trust.</p>"""
 
 
 def page(status: int, title: str, text: str) -> Response:

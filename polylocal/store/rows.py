@@ -404,17 +404,8 @@ _JSON = frozenset(
     | {"include_repos", "extra_repositories", "extra_build_lists", "extra_params", "dependent_packages"}
 )
 _BOOL = frozenset(
-    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty"}
-    | {
-        "is_held",
-        "keeps_changes",
-        "is_package",
-        "git_by_admin",
-        "is_open",
-        "released",
-        "build_network",
-        "publish_without_qa",
-    }
+    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty", "git_by_admin"}
+    | {"is_held", "keeps_changes", "is_package", "is_open", "released", "build_network", "publish_without_qa"}
     | {"is_locked", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
     | {"use_cached_chroot", "use_extra_tests", "save_buildroot", "is_uploaded"}
 )
