@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from starlette.background import BackgroundTask
@@ -138,7 +139,9 @@ class Forwarder:
             # no time limit on reading: kernels think, and event streams are quiet
             times = httpx2.Timeout(None, connect=5.0)
             many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
+            self._client = httpx2.AsyncClient(
+                timeout=times, limits=many, verify=False, trust_env=False, cookies=_no_cookies()
+            )
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         is_read = asyncio.Event()
         body = _read(request, is_read) if has_body else None
@@ -202,6 +205,11 @@ async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes
     async for chunk in request.stream():
         yield chunk
     is_read.set()
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that stays empty: cookies are the browser's, and a jar would send those of one program to all others."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def _nothing() -> None:

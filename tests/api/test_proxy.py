@@ -481,6 +481,20 @@ def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
     assert answer.headers.get_list("set-cookie") == [f"_xsrf=2|a;{path}", f"other=1;{path}"]
 
 
+def test_cookies_of_one_program_reach_no_other_one(
+    live: str, start: Start, program: Program, store: Store, root: User
+) -> None:
+    """Nor another person's browser: the daemon keeps none."""
+    start(NOTEBOOK, program)
+    headers = {"Authorization": f"Token {store.users.new_token(root)}"}
+    with running(Program()) as other:
+        start(TENSORBOARD, other)
+        for path in (f"{NOTEBOOK}/cookies", f"{NOTEBOOK}/x", f"{TENSORBOARD}/x"):
+            assert httpx2.get(f"{live}{path}", headers=headers).status_code == 200
+    for asked in (program.asked[-1], other.asked[-1]):
+        assert "cookie" not in headers_of(asked)
+
+
 def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run) -> None:
     """However it writes the names of our cookies."""
     session = browser.cookies[SESSION]
