@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from starlette.requests import HTTPConnection
 
 from polylocal.api.endpoint import Access, Call
-from polylocal.api.shares import holders_of
+from polylocal.api.shares import credential_of, holders_of
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.store.rows import Project, Run
 from polylocal.store.users import Credentials, Users
+
+Identify = Callable[[HTTPConnection, Users], Credentials]
 
 BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
 _SCHEMES = ("token", "bearer", "ephemeraltoken", "internaltoken")  # Prometheus and others say Bearer
@@ -20,9 +22,15 @@ _OF_ANY_RUN = frozenset({"/api/v1/users"})
 
 def admit(call: Call) -> None:
     """Before anything of a body is looked at: who is it, may they, and is there what the path is about?"""
-    call.credentials = authenticate(call.request, call.store.users)
+    know(call)
     check(call)
-    call.services.shares.work.remember(call.request.headers["authorization"], holders_of(call.credentials))
+
+
+def know(call: Call, identify: Identify | None = None) -> None:
+    """Who is it? `identify` is asked where the header alone does not say it. Raises NotAuthenticated, NotAllowed."""
+    call.identify = identify
+    call.credentials = (identify or authenticate)(call.request, call.store.users)
+    call.services.shares.work.remember(credential_of(call.request), holders_of(call.credentials))
 
 
 def check(call: Call) -> None:

@@ -7,12 +7,13 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -592,6 +593,54 @@ def test_a_program_is_told_that_nobody_waits_any_more(
         while piece := asked.recv(64):
             rest += piece
         assert rest in (b"", body.encode())  # the body may come behind the head
+
+
+def handshake(url: str, session: str) -> socket.socket:
+    """Of a websocket, on a connection of its own."""
+    place = urlsplit(url)
+    peer = socket.create_connection((str(place.hostname), place.port), 30)
+    head = f"GET {NOTEBOOK}/ws HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    peer.sendall(f"{head}{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+    return peer
+
+
+def test_a_program_that_takes_no_websocket_takes_no_place_of_others(
+    services: Services, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The places are those of who asked, until they leave."""
+    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (1, guards.MOST_OPEN))
+    start(NOTEBOOK, silent)
+    with on_loopback(services) as url, ExitStack() as stack:
+        pairs = []
+        for _ in range(3):
+            client = stack.enter_context(handshake(url, browser.cookies[SESSION]))
+            pairs.append((client, stack.enter_context(silent.asked())))
+        assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
+        assert services.shares.streams.taken == 3
+        for client, program in pairs:
+            client.close()
+            assert program.recv(1) == b""
+        eventually(lambda: services.shares.streams.taken == 0)
+
+
+def test_pages_are_looked_up_in_the_share_of_their_user(
+    live: str, browser: httpx2.Client, notebook: Run, services: Services, root: User, talk: Talk
+) -> None:
+    cookie = cookies(browser.cookies[SESSION])
+
+    def page() -> int:
+        return httpx2.get(f"{live}{NOTEBOOK}/x", headers={"Cookie": cookie}).status_code
+
+    assert page() == 200  # it is known from now on whose session this is
+    with ExitStack() as stack:
+        with suppress(HTTPException):
+            while True:
+                stack.enter_context(services.shares.work._shares.place(("user", root.id)))
+        assert page() == 503
+        assert refused(talk, f"{NOTEBOOK}/ws", cookie=cookie) == 403
+        assert services.shares.streams.taken == 0
+    assert page() == 200
 
 
 # -- when there is nothing behind it --------------------------------------------------------------------------------

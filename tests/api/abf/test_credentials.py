@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
+
 import pytest
+from starlette.exceptions import HTTPException
 from support import job
 
 from polylocal.statuses import Kind
@@ -34,6 +37,21 @@ def test_a_token_as_the_name_with_an_empty_secret(shared: Farm) -> None:
 
 def test_a_token_in_the_query(shared: Farm) -> None:
     assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
+
+
+def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
+    """Requests without credentials take no part of the share of who was here with a token in the query."""
+    work = farm.services.shares.work
+    signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
+    with ExitStack() as stack:
+        with suppress(HTTPException):
+            while True:
+                stack.enter_context(work._shares.place(("user", farm.ids.people["ivan"])))
+        assert farm.nobody.get("platforms.json").status_code == 401
+        olga = farm.nobody.get(f"user.json?authentication_token={farm.ids.tokens['olga']}")
+        assert olga.json()["user"]["uname"] == "olga"
+        ivan = farm.nobody.get(f"user.json?authentication_token={farm.ids.tokens['ivan']}")
+        assert ivan.status_code == 503
 
 
 def test_a_token_in_a_header_of_the_other_api(shared: Farm) -> None:
