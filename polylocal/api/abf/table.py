@@ -114,7 +114,7 @@ def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
     key = (ask.request.headers.get("authorization"), ask.request.query_params.get("authentication_token"), things)
 
     def check() -> None:
-        ask.check_again(doorman.who(ask.request))
+        ask.check_again(doorman.again(ask.request, ask.somebody))
 
     return lasting.Lasting(ask.services, result, ask.holders, check, key)
 
