@@ -92,6 +92,9 @@ class Forwarder:
             log.info("run=%s: its page did not answer: %r", run.label, error)
             text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
             return pages.page(502, "No answer", text)
+        if answer.status_code < 200:  # it goes on in a language that nobody here speaks
+            await answer.aclose()
+            return pages.page(502, "No answer", f"{html.escape(run.unique_name)} gave no answer that can be shown.")
         # closed in any case, also when the browser goes before the first byte
         close = BackgroundTask(answer.aclose)
         shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)

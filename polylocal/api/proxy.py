@@ -175,6 +175,8 @@ class Proxy:
         mode = request.headers.get("sec-fetch-mode", "navigate")
         if request.method not in ("GET", "HEAD") or mode != "navigate":
             return pages.page(403, "Not allowed", "This page has an address of its own: reload it.")
+        if "prefetch" in request.headers.get("sec-purpose", ""):  # a browser that only guesses follows to no other host
+            return pages.page(503, "Not fetched in advance", "This page has an address of its own: open it.")
         about = (session, run.pk)
         is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
         entry = _Entry(session, run.pk, self._with_query(request, _own_path(_path(request), run)))

@@ -928,6 +928,21 @@ def test_what_is_open_ends_with_the_right_to_it(
     eventually(lambda: services.shares.streams.taken == 0)
 
 
+@pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: other\r\n"])
+def test_a_program_that_goes_on_in_another_language_is_not_shown(
+    upgrade: str, browser: httpx2.Client, start: Start, silent: Silent, services: Services
+) -> None:
+    start(NOTEBOOK, silent)
+    found: list[httpx2.Response] = []
+    thread = threading.Thread(target=lambda: found.append(browser.post(f"{NOTEBOOK}/x")))
+    thread.start()
+    with silent.asked() as peer:
+        peer.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nHTTP/1.1 200 OK\r\n\r\nx".encode())
+        thread.join()
+    assert found[0].status_code == 502
+    eventually(lambda: services.shares.streams.taken == 0)
+
+
 def test_what_a_program_does_not_answer_holds_a_place_of_who_asked(
     browser: httpx2.Client, start: Start, services: Services
 ) -> None:
