@@ -161,6 +161,9 @@ class AllShares:
     bodies: Shares = field(  # each may be 16 MiB in memory
         default_factory=lambda: Shares("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
     )
+    made: Shares = field(  # each has a process or a thread until its reader has all of it
+        default_factory=lambda: Shares("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
+    )
     logins: Shares = field(  # as `attempts.MOST_AT_ONCE`
         default_factory=lambda: Shares("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4)
     )
