@@ -73,8 +73,10 @@ def key_of(call: Call) -> Hashable:
         has_run = "{id:id}" in call.endpoint.path and call.endpoint.kind
         about = (call.project.id, call.run.pk if has_run else None)
     request = call.request
-    shown = (request.headers.get("authorization"), request.headers.get("cookie"), request.query_params.get("token"))
-    return (shown, call.identify, call.endpoint.access, call.endpoint.method, about)
+    shown = [request.headers.get("authorization")]
+    if call.identify:  # the header alone says it otherwise, whatever else stands beside it
+        shown += [request.headers.get("cookie"), request.query_params.get("token")]
+    return (*shown, call.identify, call.endpoint.access, call.endpoint.method, about)
 
 
 def _who(credentials: Credentials) -> tuple[int, int | None]:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 WHOLE_LOOK_S = 60.0  # without any change: sessions end by their age
-_LEAST_REST = 10  # times what the last look at all rights took: many streams cost a tenth of a core at most
+_LEAST_REST = 10  # times what the last look at all rights took: many streams cost a tenth of a core
+MOST_REST_S = 5.0  # whatever they cost: who opens many different streams must not keep reading by that
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class Rights:
                 if problem:  # a database that is busy now: asked again at the next look
                     log.warning("the rights of open streams could not be asked for: %s", problem)
                     continue
-                rest_s = _LEAST_REST * (time.monotonic() - began)
+                rest_s = min(MOST_REST_S, _LEAST_REST * (time.monotonic() - began))
                 seen, asked_at = version, began if is_whole else asked_at
         finally:
             del self._tasks[loop], self._watched[loop]

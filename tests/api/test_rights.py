@@ -280,3 +280,39 @@ def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store,
             assert failing.ended.is_set() is not isinstance(problem, StoreError)
 
     asyncio.run(scenario())
+
+
+def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks are further apart the longer they take, and never by more than some seconds."""
+    monkeypatch.setattr(rights, "_LEAST_REST", 1e9)
+    monkeypatch.setattr(rights, "MOST_REST_S", 0.1)
+    over = False
+
+    def check() -> None:
+        if over:
+            raise NotAllowed
+
+    async def scenario() -> None:
+        nonlocal over
+        watch = Rights(store)
+        with watch.watching(check, 1) as right:
+            await until(lambda: not right.is_new)
+            over = True
+            with store.database.write() as db:
+                db.execute("update rights_version set n = n + 1")
+            await asyncio.wait_for(right.ended.wait(), 20)
+
+    asyncio.run(scenario())
+
+
+def test_streams_of_one_token_are_asked_for_once_whatever_stands_beside_it(
+    live: str, store: Store, services: Services, ann: User, running: Run
+) -> None:
+    header = {"Authorization": f"Token {store.users.new_token(ann)}"}
+    with ExitStack() as stack, httpx2.Client(base_url=live, timeout=30) as client:
+        for number in range(4):
+            headers = {**header, "Cookie": f"x={number}"}
+            answer = stack.enter_context(client.stream("GET", f"{FOLLOW}&token={number}", headers=headers))
+            assert answer.status_code == 200
+        watched = [right.key for rights in services.rights._watched.values() for right in rights]
+        assert (len(watched), len(set(watched))) == (4, 1)
