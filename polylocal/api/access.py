@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from starlette.requests import HTTPConnection
 
 from polylocal.api.endpoint import Access, Call
-from polylocal.api.shares import holders_of
+from polylocal.api.shares import credential_of, holders_of
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.store.rows import Project, Run
 from polylocal.store.users import Credentials, Users
+
+Identify = Callable[[HTTPConnection, Users], Credentials]
 
 BRIDGE = "polylocal.bridge"  # set in the scope of requests that come from containers
 _SCHEMES = ("token", "bearer", "ephemeraltoken", "internaltoken")  # Prometheus and others say Bearer
@@ -20,9 +22,15 @@ _OF_ANY_RUN = frozenset({"/api/v1/users"})
 
 def admit(call: Call) -> None:
     """Before anything of a body is looked at: who is it, may they, and is there what the path is about?"""
-    call.credentials = authenticate(call.request, call.store.users)
+    know(call)
     check(call)
-    call.services.shares.work.remember(call.request.headers["authorization"], holders_of(call.credentials))
+
+
+def know(call: Call, identify: Identify | None = None) -> None:
+    """Who is it? `identify` is asked where the header alone does not say it. Raises NotAuthenticated, NotAllowed."""
+    call.identify = identify
+    call.credentials = (identify or authenticate)(call.request, call.store.users)
+    call.services.shares.work.remember(credential_of(call.request), holders_of(call.credentials))
 
 
 def check(call: Call) -> None:
@@ -65,8 +73,10 @@ def key_of(call: Call) -> Hashable:
         has_run = "{id:id}" in call.endpoint.path and call.endpoint.kind
         about = (call.project.id, call.run.pk if has_run else None)
     request = call.request
-    shown = (request.headers.get("authorization"), request.headers.get("cookie"), request.query_params.get("token"))
-    return (shown, call.identify, call.endpoint.access, call.endpoint.method, about)
+    shown = [request.headers.get("authorization")]
+    if call.identify:  # the header alone says it otherwise, whatever else stands beside it
+        shown += [request.headers.get("cookie"), request.query_params.get("token")]
+    return (*shown, call.identify, call.endpoint.access, call.endpoint.method, about)
 
 
 def _who(credentials: Credentials) -> tuple[int, int | None]:

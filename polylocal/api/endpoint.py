@@ -216,6 +216,19 @@ class FileAnswer(StreamingResponse):
         self.file = file
 
 
+class MadeAnswer(StreamingResponse):
+    """What a program or a thread of its own makes while it is sent: it is at work as long as its reader takes."""
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        media: str | None = None,
+    ) -> None:
+        super().__init__(stream(pieces, of_program=True), status, headers, media)
+
+
 def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:
     with file:
         while left > 0 and (chunk := file.read(min(left, _CHUNK))):

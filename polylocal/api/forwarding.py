@@ -8,11 +8,12 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _WITHOUT_EFFECT = ("GET", "HEAD")
 _PATIENCE_S = 120  # after its build and start a program may take so long until it listens
@@ -90,6 +92,9 @@ class Forwarder:
             log.info("run=%s: its page did not answer: %r", run.label, error)
             text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
             return pages.page(502, "No answer", text)
+        if answer.status_code < 200:  # it goes on in a language that nobody here speaks
+            await answer.aclose()
+            return pages.page(502, "No answer", f"{html.escape(run.unique_name)} gave no answer that can be shown.")
         # closed in any case, also when the browser goes before the first byte
         close = BackgroundTask(answer.aclose)
         shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
@@ -98,37 +103,44 @@ class Forwarder:
 
     async def join(self, socket: WebSocket, target: Target) -> None:
         """Open a websocket to the program, and pass messages on until one of the two ends closes."""
-        from websockets.asyncio.client import connect
         from websockets.exceptions import WebSocketException
 
-        run = target.run
+        _passed_on(socket)
+        await socket.receive()  # the handshake; until it is accepted, only that the browser left can come next
+        try:
+            with lasting.opened(target.call) as right:  # a program may take as long as it likes until it answers
+                opening = self._opened(socket, target)
+                async with await _before(opening, _socket_left(socket), right.ended.wait()) as other:
+                    await socket.accept(other.subprotocol)
+                    await _both_ways(socket, other, right.ended)
+        except (OSError, WebSocketException) as error:
+            log.info("run=%s: its websocket did not open: %r", target.run.label, error)
+            await socket.close(1011)
+        except HTTPException:  # no place is left
+            await socket.close(1013)
+        except ClientDisconnect:  # or there is no right to it any more
+            with suppress(WebSocketDisconnect, RuntimeError, OSError):
+                await socket.close(1008)
+
+    async def _opened(self, socket: WebSocket, target: Target) -> ClientConnection:
+        """The program's end of a websocket. Raises OSError, WebSocketException."""
+        from websockets.asyncio.client import connect
+
         wanted: Any = list(socket.scope.get("subprotocols") or []) or None
         passed = forwarded.of_request(socket.headers.items(), sessions.OURS)
         kept = [(name, value) for name, value in passed if name != "origin"]
-        try:
-            other = await connect(
-                f"ws://{target.place}{target.path}",
-                # as seen by the program this is its own page: it compares the two
-                origin=f"http://{target.place}",  # type: ignore[arg-type]
-                subprotocols=wanted,
-                additional_headers=[*kept, *self._key(run)],
-                max_size=_MOST_MESSAGE,
-                open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
-                ping_interval=None,  # the browser's end says when it is gone
-                compression=None,
-                proxy=None,
-            )
-        except (OSError, WebSocketException) as error:
-            log.info("run=%s: its websocket did not open: %r", run.label, error)
-            await socket.close(1011)
-            return
-        async with other:
-            try:
-                with lasting.opened(target.call) as right:
-                    await socket.accept(other.subprotocol)
-                    await _both_ways(socket, other, right.ended)
-            except HTTPException:  # no place is left
-                await socket.close(1013)
+        return await connect(
+            f"ws://{target.place}{target.path}",
+            # as seen by the program this is its own page: it compares the two
+            origin=f"http://{target.place}",  # type: ignore[arg-type]
+            subprotocols=wanted,
+            additional_headers=[*kept, *self._key(target.run)],
+            max_size=_MOST_MESSAGE,
+            open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
+            ping_interval=None,  # the browser's end says when it is gone
+            compression=None,
+            proxy=None,
+        )
 
     async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
         """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
@@ -138,7 +150,9 @@ class Forwarder:
             # no time limit on reading: kernels think, and event streams are quiet
             times = httpx2.Timeout(None, connect=5.0)
             many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-            self._client = httpx2.AsyncClient(timeout=times, limits=many, verify=False, trust_env=False)
+            self._client = httpx2.AsyncClient(
+                timeout=times, limits=many, verify=False, trust_env=False, cookies=_no_cookies()
+            )
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         is_read = asyncio.Event()
         body = _read(request, is_read) if has_body else None
@@ -149,7 +163,9 @@ class Forwarder:
         while True:
             left -= 1
             try:
-                return await _unless_left(request, is_read, self._client.send(sent, stream=True))
+                _passed_on(request)
+                # while somebody waits for it: it may never come
+                return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
             except httpx2.RequestError:
                 if left == 0:
                     raise
@@ -172,36 +188,45 @@ def starting(what: str) -> Response:
     return answer
 
 
-async def _unless_left(
-    request: Request, is_read: asyncio.Event, sending: Coroutine[Any, Any, httpx2.Response]
-) -> httpx2.Response:
-    """The program's answer, while somebody waits for it: it may never come. Raises ClientDisconnect.
-
-    `is_read`: the body has come, and nobody else looks any more whether the client is there.
-    """
-    request.scope.get(PASSED_ON, _nothing)()  # it is not this daemon that works
-    asked = asyncio.ensure_future(sending)
-    left = asyncio.ensure_future(_has_left(request, is_read))
+async def _before(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, object]) -> T:
+    """What the work gives. Raises ClientDisconnect: one of `ends` came first, and nobody waits for it any more."""
+    working, ending = asyncio.ensure_future(work), [asyncio.ensure_future(each) for each in ends]
     try:
-        await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
+        await asyncio.wait((working, *ending), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
             raise ClientDisconnect
-        return asked.result()
+        return working.result()
     finally:
-        for task in (asked, left):
+        for task in (working, *ending):
             task.cancel()
 
 
 async def _has_left(request: Request, is_read: asyncio.Event) -> None:
+    """`is_read`: the body has come, and nobody else looks any more whether the client is there."""
     await is_read.wait()
     while (await request.receive())["type"] != "http.disconnect":
         continue
+
+
+async def _socket_left(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        continue
+
+
+def _passed_on(request: HTTPConnection) -> None:
+    """It is not this daemon that works."""
+    request.scope.get(PASSED_ON, _nothing)()
 
 
 async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         yield chunk
     is_read.set()
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that stays empty: cookies are the browser's, and a jar would send those of one program to all others."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def _nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import threading
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ PASSED_ON = "polylocal.passed-on"  # in the scope: what says that somebody else 
 ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
 ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
 _PIECE = 64 * 1024  # bytes
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:@/\[\]]*)(:[0-9]{0,5})?")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # a name that always means this machine; pages of others can't have it. Containers know the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
@@ -84,6 +86,8 @@ class OwnPages:
 
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host)
+        if not _HOST.fullmatch(host):  # it becomes part of addresses that browsers are sent on to
+            return False
         try:
             ipaddress.ip_address(name)
         except ValueError:
@@ -121,7 +125,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         is_full = self.working >= self._most_working or self._open >= self._most_open
-        if is_full and not scope["path"].startswith(ALWAYS):
+        if is_full and scope["path"].rstrip("/") not in ALWAYS:
             words = "Too much is asked for at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return

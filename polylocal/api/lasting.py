@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from polylocal.api import access
-from polylocal.api.endpoint import Call, FileAnswer
+from polylocal.api.endpoint import Call, FileAnswer, MadeAnswer
 from polylocal.api.guards import ABORT
 from polylocal.api.rights import Right
 from polylocal.api.services import Services
@@ -81,6 +81,8 @@ class Lasting(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with ExitStack() as stack:
             try:
+                if isinstance(self._answer, MadeAnswer):
+                    stack.enter_context(self._services.shares.made.place(*self._holders))
                 right = stack.enter_context(_opened(self._services, self._holders, *self._right))
             except HTTPException as error:
                 await dropped(self._answer)

@@ -13,7 +13,8 @@ import re
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
-_OWN = re.compile(rf"({Kind.NOTEBOOK}|{Kind.TENSORBOARD})-([0-9a-f]{{32}})\.localhost\.?")
+# names below that of a server belong to it: its page can set cookies for them
+_OWN = re.compile(rf"(?:.*\.)?({Kind.NOTEBOOK}|{Kind.TENSORBOARD})-([0-9a-f]{{32}})\.localhost\.?")
 # addresses of the listener that a name below `localhost` leads to
 _REACHED = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})
 

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from polylocal import folders
-from polylocal.api.endpoint import Call, Endpoint, Query, opened_file, refuse
-from polylocal.api.places import stream
+from polylocal.api.endpoint import Call, Endpoint, MadeAnswer, Query, opened_file, refuse
 from polylocal.api.resources.runs import TreeItem
 from polylocal.archives import Archive
 from polylocal.errors import NotFound
@@ -33,7 +32,7 @@ def download(call: Call) -> Response:
         raise NotFound("The run has no outputs.")
     name = f"{call.run.unique_name.replace('.', '_')}.tar.gz"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(stream(_archive(folder), of_program=True), media_type="application/gzip", headers=headers)
+    return MadeAnswer(_archive(folder), headers=headers, media="application/gzip")
 
 
 def tree(call: Call) -> TreeItem:

@@ -31,7 +31,8 @@ MOST_OF_RUN = 2  # of one run's token
 RESERVED = 2  # the last places, for holders that have none
 MOST_WAITING = 64
 MOST_WAITING_OF_ONE = 32
-STREAM_THREADS = 16  # that produce the pieces of answers
+STREAM_THREADS = 16  # that read the pieces of answers
+PROGRAM_THREADS = 128  # that wait for pieces that programs make, as many as `AllShares.made` has places
 STATUS_THREADS = 2
 _BUSY = "Too many long operations are under way; try again in a moment."
 
@@ -151,7 +152,7 @@ async def stream(pieces: Iterator[bytes], *, of_program: bool = False) -> AsyncI
 
     `of_program`: a program or another thread makes them, which may take its time: files do not wait for it.
     """
-    limiter = _limiter("programs" if of_program else "files", STREAM_THREADS)
+    limiter = _limiter("programs", PROGRAM_THREADS) if of_program else _limiter("files", STREAM_THREADS)
     try:
         while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:
             yield piece

@@ -32,11 +32,8 @@ from polylocal.api.services import Services
 from polylocal.errors import EngineError, EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
-from polylocal.store.users import Credentials, Users
 
 log = logging.getLogger(__name__)
-
-Identify = Callable[[HTTPConnection, Users], Credentials]
 
 SERVER = "polylocal.server"  # in the scope of requests to an own origin: the kind and the uuid of the server
 _NOTEBOOK = "/notebook/{user}/{project}"
@@ -70,6 +67,7 @@ class Proxy:
         self._services = services
         self._users = services.store.users
         self._codes = OneTimeCodes[_Entry]()
+        self._turns = services.shares.work
         self._forwarder = Forwarder(services.home)
 
     async def close(self) -> None:
@@ -89,7 +87,8 @@ class Proxy:
         async def answer(request: Request) -> Response:
             if request.scope.get(BRIDGE):
                 raise NotFound
-            found = await run_in_threadpool(self._at_path, request, scope)
+            async with self._turns.of(request):
+                found = await run_in_threadpool(self._at_path, request, scope)
             return await self._forwarder.forward(request, found) if isinstance(found, Target) else found
 
         return answer
@@ -151,11 +150,10 @@ class Proxy:
         group = call.run if call.endpoint is _OF_GROUP else None
         return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
 
-    def _checked(self, request: HTTPConnection, scope: Endpoint, identify: Identify) -> Call:
+    def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
         """The call of a reader who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._services)
-        call.identify = identify
-        call.credentials = identify(request, self._users)
+        access.know(call, identify)
         if call.run_pk is not None:
             raise NotAllowed
         access.check(call)
@@ -177,6 +175,8 @@ class Proxy:
         mode = request.headers.get("sec-fetch-mode", "navigate")
         if request.method not in ("GET", "HEAD") or mode != "navigate":
             return pages.page(403, "Not allowed", "This page has an address of its own: reload it.")
+        if "prefetch" in request.headers.get("sec-purpose", ""):  # a browser that only guesses follows to no other host
+            return pages.page(503, "Not fetched in advance", "This page has an address of its own: open it.")
         about = (session, run.pk)
         is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
         entry = _Entry(session, run.pk, self._with_query(request, _own_path(_path(request), run)))
@@ -208,14 +208,15 @@ class Proxy:
             return
         request = Request(scope, receive, send)
         try:
-            found = await run_in_threadpool(self._at_origin, request)
+            async with self._turns.of(request):
+                found = await run_in_threadpool(self._at_origin, request)
+            answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
         except PolylocalError as error:
             log.error("%s %s: %s", request.method, request.url.path, error)
-            found = pages.page(error.http_status, "Try again", html.escape(str(error)))
-        try:
-            answer = await self._forwarder.forward(request, found) if isinstance(found, Target) else found
-        except HTTPException as error:  # all places are taken
+            answer = pages.page(error.http_status, "Try again", html.escape(str(error)))
+        except HTTPException as error:  # all places are taken, or a body did not come
             answer = pages.page(error.status_code, "Try again", html.escape(error.detail))
+            answer.headers.update(error.headers or {})
         await answer(scope, receive, send)
 
     def _at_origin(self, request: Request) -> Response | Target:
@@ -279,8 +280,9 @@ class Proxy:
 
     async def _bridge(self, socket: WebSocket, look: Callable[[], Target | None]) -> None:
         try:
-            target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(look)
-        except (NotAuthenticated, NotAllowed, NotFound):
+            async with self._turns.of(socket):
+                target = None if socket.scope.get(BRIDGE) else await run_in_threadpool(look)
+        except (NotAuthenticated, NotAllowed, NotFound, HTTPException):
             target = None
         if target is None:
             await socket.close(1008)  # before it was accepted: the browser is told 403

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 WHOLE_LOOK_S = 60.0  # without any change: sessions end by their age
-_LEAST_REST = 10  # times what the last look at all rights took: many streams cost a tenth of a core at most
+_LEAST_REST = 10  # times what the last look at all rights took: many streams cost a tenth of a core
+MOST_REST_S = 5.0  # whatever they cost: who opens many different streams must not keep reading by that
 
 
 @dataclass(eq=False)
@@ -66,32 +67,48 @@ class Rights:
                     version = await run_in_threadpool(self._store.rights_version)
                     is_whole = version != seen or time.monotonic() - asked_at > WHOLE_LOOK_S
                     began = time.monotonic()
-                    for right in await run_in_threadpool(_ended, [each for each in rights if is_whole or each.is_new]):
-                        right.ended.set()
-                except PolylocalError as error:  # a database that is busy now: asked again at the next look
-                    log.warning("the rights of open streams could not be asked for: %s", error)
+                    asked = [each for each in rights if is_whole or each.is_new]
+                    ended, problem = await run_in_threadpool(_ended, asked)
+                except PolylocalError as error:
+                    ended, problem = [], error
+                for right in ended:
+                    right.ended.set()
+                if problem:  # a database that is busy now: asked again at the next look
+                    log.warning("the rights of open streams could not be asked for: %s", problem)
                     continue
-                rest_s = _LEAST_REST * (time.monotonic() - began)
+                rest_s = min(MOST_REST_S, _LEAST_REST * (time.monotonic() - began))
                 seen, asked_at = version, began if is_whole else asked_at
         finally:
             del self._tasks[loop], self._watched[loop]
 
 
-def _ended(rights: list[Right]) -> list[Right]:
+def _ended(rights: list[Right]) -> tuple[list[Right], PolylocalError | None]:
+    """Those that have ended; and why others could not be asked for, if so."""
     answers: dict[Hashable, bool] = {}
-    found = []
+    found: list[Right] = []
+    problem = None
     for right in rights:
-        if right.key not in answers:
-            answers[right.key] = _has_ended(right)
+        try:
+            if right.key not in answers:
+                answers[right.key] = _has_ended(right)
+        except PolylocalError as error:
+            problem = error
+            continue
         if answers[right.key]:
             found.append(right)
         right.is_new = False
-    return found
+    return found, problem
 
 
 def _has_ended(right: Right) -> bool:
+    """Raises PolylocalError: nobody can say now."""
     try:
         right.check()
     except (NotAuthenticated, NotAllowed, NotFound):
+        return True
+    except PolylocalError:
+        raise
+    except Exception:  # a bug of ours must not leave this stream open, nor all others unwatched
+        log.exception("a right could not be asked for: its stream ends")
         return True
     return False

@@ -6,6 +6,7 @@ The last places are for those who hold few, so that whoever holds many never lea
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,6 +31,18 @@ def holders_of(credentials: Credentials) -> tuple[Holder, ...]:
     """A run's token counts for its run and for the user who started it, however many tokens these have."""
     user: Holder = ("user", credentials.user.id)
     return (user,) if credentials.run_pk is None else (user, ("run", credentials.run_pk))
+
+
+def credential_of(request: HTTPConnection) -> str:
+    """A digest of all by which a request says who asks: header, cookies, token in the query; empty: it says nothing."""
+    query = request.query_params
+    shown = (
+        *(request.headers.get(name, "") for name in ("authorization", "cookie")),
+        *(query.get(name, "") for name in ("token", "authentication_token")),
+    )
+    if not any(shown):
+        return ""
+    return hashlib.sha256("\0".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Shares:
@@ -108,25 +121,25 @@ class Turns:
         self._known: dict[str, tuple[Holder, ...]] = {}
         self._queues: dict[tuple[int, Holder], asyncio.Semaphore] = {}
 
-    def remember(self, header: str, holders: tuple[Holder, ...]) -> None:
-        """Whose credentials these are, once they were found to be right."""
-        if header not in self._known:
+    def remember(self, credential: str, holders: tuple[Holder, ...]) -> None:
+        """Whose credential this is, once it was found to be right. Who says nothing stays nobody."""
+        if credential and credential not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[header] = holders
+            self._known[credential] = holders
 
-    def holders(self, header: str, address: str) -> tuple[Holder, ...]:
-        return self._known.get(header) or (("address", address),)
+    def holders(self, credential: str, address: str) -> tuple[Holder, ...]:
+        return self._known.get(credential) or (("address", address),)
 
     def of(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
-        """A turn for a request. Raises HTTPException 503."""
+        """A turn for a request or for the handshake of a websocket. Raises HTTPException 503."""
         address = where(request.client.host if request.client else "")
-        return self.turn(request.headers.get("authorization", ""), address)
+        return self.turn(credential_of(request), address)
 
     @asynccontextmanager
-    async def turn(self, header: str, address: str) -> AsyncIterator[None]:
+    async def turn(self, credential: str, address: str) -> AsyncIterator[None]:
         """Raises HTTPException 503."""
-        holders = self.holders(header, address)
+        holders = self.holders(credential, address)
         with self._shares.place(*holders):
             key = (id(asyncio.get_running_loop()), holders[0])
             queue = self._queues.setdefault(key, asyncio.Semaphore(self._threads))
@@ -147,6 +160,9 @@ class AllShares:
     )
     bodies: Shares = field(  # each may be 16 MiB in memory
         default_factory=lambda: Shares("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
+    )
+    made: Shares = field(  # each has a process or a thread until its reader has all of it
+        default_factory=lambda: Shares("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
     )
     logins: Shares = field(  # as `attempts.MOST_AT_ONCE`
         default_factory=lambda: Shares("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4)

@@ -192,10 +192,13 @@ def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_o
         await socket.accept()
         client = Follower(Call(socket, endpoint, services), socket, is_old)
         try:
-            await run_in_threadpool(_admit, client.call)
+            async with services.shares.work.of(socket):
+                await run_in_threadpool(_admit, client.call)
         except (NotAuthenticated, NotAllowed, NotFound) as error:
             missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
             await client.refuse(missing if isinstance(error, NotFound) else str(error))
+        except HTTPException as error:  # this user's share is used up
+            await client.refuse(error.detail)
         else:
             await _until_over(client, handler)
         with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
@@ -223,8 +226,7 @@ def _identify(request: HTTPConnection, users: Users) -> Credentials:
 
 
 def _admit(call: Call) -> None:
-    call.identify = _identify
-    call.credentials = _identify(call.request, call.store.users)
+    access.know(call, _identify)
     access.check(call)
     job_id = call.request.path_params.get("jid")
     if job_id is not None and job_id != call.run.id:

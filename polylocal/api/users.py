@@ -88,9 +88,12 @@ def logout(call: Call) -> Response:
 def share_origin(call: Call) -> Response:
     """Open the page of one server on the API's origin, in a browser that does not get to the server's own."""
     path = _own_page(call.body(bodies.OneOrigin).next)
-    answer = RedirectResponse(path, 303)
-    if match := _PAGE_PATH.match(path):
-        answer.set_cookie(ONE_ORIGIN, "1", httponly=True, samesite="lax", path=match[0])
+    match = _PAGE_PATH.fullmatch(path)
+    if match is None:
+        return RedirectResponse(path, 303)
+    page = f"{match['page']}/"
+    answer = RedirectResponse(page + match["rest"], 303)
+    answer.set_cookie(ONE_ORIGIN, "1", httponly=True, samesite="lax", path=page)
     return answer
 
 
@@ -130,7 +133,11 @@ def revoke(call: Call) -> Response:
     return empty()
 
 
-_PAGE_PATH = re.compile(r"/(notebook|tensorboard)/[^/]+/[^/?]+(/(experiments|groups)/[0-9]+)?/")
+# a page of a server, and what is asked of it; the page becomes the path of a cookie, so it has letters of names only
+_PAGE_PATH = re.compile(
+    r"(?P<page>/(notebook|tensorboard)/[-.%\w]+/[-.%\w]+(/(experiments|groups)/[0-9]+)?)(/|(?=\?)|\Z)(?P<rest>.*)",
+    re.ASCII | re.DOTALL,
+)
 
 
 def _own_page(path: str) -> str:

@@ -67,6 +67,11 @@ def test_an_address_or_a_name_of_this_machine_is_let_in(nobody: Caller, host: st
         "127.0.0.1@evil.example",
         "[evil.example]:8000",
         "2130706433",
+        "127.0.0.1:80@evil.example",
+        "localhost:8000/evil.example",
+        "[::1]evil.example",
+        "[::1].evil.example:8000",
+        "x y.localhost",
         "",
     ],
 )

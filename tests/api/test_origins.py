@@ -416,13 +416,47 @@ def test_a_browser_that_does_not_know_the_name_is_offered_another_way(
     assert browser.ask(f"{NOTEBOOK}/tree", headers=navigation).status_code == 200
 
 
+@pytest.mark.parametrize("rest", ["", "?a=b", "/", "/tree?a=b"])
+def test_the_other_way_is_offered_for_each_way_to_write_a_page(
+    rest: str, browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, program: Program
+) -> None:
+    start(TENSORBOARD)
+    browser = browse()
+    browser.ask(f"{TENSORBOARD}/?token={api.token}")
+    chosen = browser.ask("/polylocal/v1/session/one-origin", "POST", data={"next": f"{TENSORBOARD}{rest}"})
+    assert f"Path={TENSORBOARD}/;" in chosen.headers["set-cookie"]
+    assert chosen.headers["location"] == f"{TENSORBOARD}/{rest.lstrip('/')}"
+
+
+@pytest.mark.parametrize("page", ["b\r\nX-Y: z", "b;Domain=x", "\N{CYRILLIC SMALL LETTER BE}", "b\0", "b\n"])
+@pytest.mark.parametrize("end", ["/", "/x", ""])
+def test_what_is_no_page_becomes_part_of_no_header(page: str, end: str, browse: Callable[[], Browser]) -> None:
+    form = {"next": f"/notebook/a/{page}{end}"}
+    answer = browse().ask("/polylocal/v1/session/one-origin", "POST", data=form)
+    assert (answer.status_code, "set-cookie" in answer.headers, "x-y" in answer.headers) == (303, False, False)
+
+
+def test_a_page_that_is_fetched_in_advance_is_no_lost_one(
+    browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Browsers fetch what a person may be about to open, and follow to no other host then."""
+    monkeypatch.setattr(proxy, "_LOST_S", 0.0)
+    start(NOTEBOOK)
+    browser = browse()
+    browser.ask(f"{NOTEBOOK}/tree?token={api.token}")
+    navigation = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}
+    guessed = browser.ask(f"{NOTEBOOK}/tree", headers={**navigation, "Sec-Purpose": "prefetch;prerender"})
+    assert guessed.status_code == 503  # which browsers do not show
+    assert browser.ask(f"{NOTEBOOK}/tree", headers=navigation).status_code == 303
+
+
 # -- names and headers ----------------------------------------------------------------------------------------------
 
 
 def test_names_of_own_origins(start: Callable[..., Run]) -> None:
     run = start(NOTEBOOK)
     name = host_name(run)
-    for host in (name, f"{name}:8000", f"{name.upper()}:1", f"{name}.:8000"):
+    for host in (name, f"{name}:8000", f"{name.upper()}:1", f"{name}.:8000", f"x.{name}", f"a.b.{name}:1"):
         assert server_of(host) == (Kind.NOTEBOOK, run.uuid)
     others = ("", "localhost", "127.0.0.1:8000", f"x{name}", f"{name}.evil.example", f"job-{run.uuid}.localhost")
     for host in (None, *others):

@@ -7,12 +7,13 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -481,6 +482,20 @@ def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
     assert answer.headers.get_list("set-cookie") == [f"_xsrf=2|a;{path}", f"other=1;{path}"]
 
 
+def test_cookies_of_one_program_reach_no_other_one(
+    live: str, start: Start, program: Program, store: Store, root: User
+) -> None:
+    """Nor another person's browser: the daemon keeps none."""
+    start(NOTEBOOK, program)
+    headers = {"Authorization": f"Token {store.users.new_token(root)}"}
+    with running(Program()) as other:
+        start(TENSORBOARD, other)
+        for path in (f"{NOTEBOOK}/cookies", f"{NOTEBOOK}/x", f"{TENSORBOARD}/x"):
+            assert httpx2.get(f"{live}{path}", headers=headers).status_code == 200
+    for asked in (program.asked[-1], other.asked[-1]):
+        assert "cookie" not in headers_of(asked)
+
+
 def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run) -> None:
     """However it writes the names of our cookies."""
     session = browser.cookies[SESSION]
@@ -578,6 +593,54 @@ def test_a_program_is_told_that_nobody_waits_any_more(
         while piece := asked.recv(64):
             rest += piece
         assert rest in (b"", body.encode())  # the body may come behind the head
+
+
+def handshake(url: str, session: str) -> socket.socket:
+    """Of a websocket, on a connection of its own."""
+    place = urlsplit(url)
+    peer = socket.create_connection((str(place.hostname), place.port), 30)
+    head = f"GET {NOTEBOOK}/ws HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    peer.sendall(f"{head}{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+    return peer
+
+
+def test_a_program_that_takes_no_websocket_takes_no_place_of_others(
+    services: Services, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The places are those of who asked, until they leave."""
+    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (1, guards.MOST_OPEN))
+    start(NOTEBOOK, silent)
+    with on_loopback(services) as url, ExitStack() as stack:
+        pairs = []
+        for _ in range(3):
+            client = stack.enter_context(handshake(url, browser.cookies[SESSION]))
+            pairs.append((client, stack.enter_context(silent.asked())))
+        assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
+        assert services.shares.streams.taken == 3
+        for client, program in pairs:
+            client.close()
+            assert program.recv(1) == b""
+        eventually(lambda: services.shares.streams.taken == 0)
+
+
+def test_pages_are_looked_up_in_the_share_of_their_user(
+    live: str, browser: httpx2.Client, notebook: Run, services: Services, root: User, talk: Talk
+) -> None:
+    cookie = cookies(browser.cookies[SESSION])
+
+    def page() -> int:
+        return httpx2.get(f"{live}{NOTEBOOK}/x", headers={"Cookie": cookie}).status_code
+
+    assert page() == 200  # it is known from now on whose session this is
+    with ExitStack() as stack:
+        with suppress(HTTPException):
+            while True:
+                stack.enter_context(services.shares.work._shares.place(("user", root.id)))
+        assert page() == 503
+        assert refused(talk, f"{NOTEBOOK}/ws", cookie=cookie) == 403
+        assert services.shares.streams.taken == 0
+    assert page() == 200
 
 
 # -- when there is nothing behind it --------------------------------------------------------------------------------
@@ -862,6 +925,21 @@ def test_what_is_open_ends_with_the_right_to_it(
         client.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
+    eventually(lambda: services.shares.streams.taken == 0)
+
+
+@pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: other\r\n"])
+def test_a_program_that_goes_on_in_another_language_is_not_shown(
+    upgrade: str, browser: httpx2.Client, start: Start, silent: Silent, services: Services
+) -> None:
+    start(NOTEBOOK, silent)
+    found: list[httpx2.Response] = []
+    thread = threading.Thread(target=lambda: found.append(browser.post(f"{NOTEBOOK}/x")))
+    thread.start()
+    with silent.asked() as peer:
+        peer.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nHTTP/1.1 200 OK\r\n\r\nx".encode())
+        thread.join()
+    assert found[0].status_code == 502
     eventually(lambda: services.shares.streams.taken == 0)
 
 

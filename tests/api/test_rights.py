@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.exceptions import HTTPException
 from support import eventually
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -17,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from polylocal.api import rights
 from polylocal.api.rights import Rights
 from polylocal.api.services import Services
-from polylocal.errors import NotAllowed
+from polylocal.errors import NotAllowed, StoreError
 from polylocal.logs import LogWriter
 from polylocal.statuses import Status
 from polylocal.store import Store
@@ -232,8 +233,6 @@ def test_the_watch_ends_with_the_last_stream_and_begins_again(store: Store) -> N
 
 
 def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from polylocal.errors import StoreError
-
     problems: list[Any] = [StoreError("busy"), StoreError("busy")]
     check = store.rights_version
 
@@ -251,3 +250,69 @@ def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(store, "rights_version", busy)
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("problem", [StoreError("busy"), RuntimeError("a bug"), HTTPException(503)])
+def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store, problem: Exception) -> None:
+    """A busy database is asked again; a bug ends its own stream, since nobody knows of a right to it."""
+    over = False
+
+    def fail() -> None:
+        raise problem
+
+    def refuse() -> None:
+        if over:
+            raise NotAllowed
+
+    async def scenario() -> None:
+        nonlocal over
+        watch = Rights(store)
+        with ExitStack() as stack:
+            lost = [stack.enter_context(watch.watching(refuse, key)) for key in range(3)]
+            failing = stack.enter_context(watch.watching(fail, 4))
+            lost += [stack.enter_context(watch.watching(refuse, key)) for key in range(5, 8)]
+            await until(lambda: not any(right.is_new for right in lost))
+            over = True
+            with store.database.write() as db:
+                db.execute("update rights_version set n = n + 1")
+            for right in lost:
+                await asyncio.wait_for(right.ended.wait(), 20)
+            assert failing.ended.is_set() is not isinstance(problem, StoreError)
+
+    asyncio.run(scenario())
+
+
+def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks are further apart the longer they take, and never by more than some seconds."""
+    monkeypatch.setattr(rights, "_LEAST_REST", 1e9)
+    monkeypatch.setattr(rights, "MOST_REST_S", 0.1)
+    over = False
+
+    def check() -> None:
+        if over:
+            raise NotAllowed
+
+    async def scenario() -> None:
+        nonlocal over
+        watch = Rights(store)
+        with watch.watching(check, 1) as right:
+            await until(lambda: not right.is_new)
+            over = True
+            with store.database.write() as db:
+                db.execute("update rights_version set n = n + 1")
+            await asyncio.wait_for(right.ended.wait(), 20)
+
+    asyncio.run(scenario())
+
+
+def test_streams_of_one_token_are_asked_for_once_whatever_stands_beside_it(
+    live: str, store: Store, services: Services, ann: User, running: Run
+) -> None:
+    header = {"Authorization": f"Token {store.users.new_token(ann)}"}
+    with ExitStack() as stack, httpx2.Client(base_url=live, timeout=30) as client:
+        for number in range(4):
+            headers = {**header, "Cookie": f"x={number}"}
+            answer = stack.enter_context(client.stream("GET", f"{FOLLOW}&token={number}", headers=headers))
+            assert answer.status_code == 200
+        watched = [right.key for rights in services.rights._watched.values() for right in rights]
+        assert (len(watched), len(set(watched))) == (4, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -20,11 +20,11 @@ from websockets.sync.client import connect
 from polylocal.api import app
 from polylocal.api.services import Services
 from polylocal.api.shares import AllShares, Shares, Turns
-from polylocal.statuses import Status
+from polylocal.statuses import Kind, Status
 from polylocal.store import Store
-from polylocal.store.rows import Run, User
+from polylocal.store.rows import Project, Run, User
 
-from .conftest import Caller, P, write
+from .conftest import Caller, P, one_of_each, write
 
 FOLLOW = f"{P}/jobs/1/logs/?follow=true"
 
@@ -224,6 +224,26 @@ def test_downloads_and_refused_ones_give_their_places_back(api: Caller, services
     with held(streams, 3, ("user", 1)):
         assert api.get(f"{P}/jobs/1/logs/").status_code == 503
     assert streams.taken == 0
+
+
+def test_one_user_has_a_part_of_what_programs_make(
+    api: Caller, as_ann: Caller, services: Services, store: Store, root: User, ann: User, project: Project
+) -> None:
+    """Archives and clones: each has a process or a thread for as long as its reader takes."""
+    run = one_of_each(store, project, root)[Kind.JOB]
+    write(services.home.root / str(run.outputs) / "model.txt", "weights")
+    archive, clone = f"{P}/jobs/1/outputs/download/", "/root/quick-start.git/info/refs?service=git-upload-pack"
+    with ExitStack() as stack:
+        with suppress(HTTPException):
+            while True:
+                stack.enter_context(services.shares.made.place(("user", root.id)))
+        for path in (archive, clone):
+            answer = api.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert as_ann.get(path).status_code == 200
+        assert api.get(f"{P}/jobs/1/").status_code == 200
+    assert api.get(archive).status_code == api.get(clone).status_code == 200
+    assert services.shares.made.taken == 0
 
 
 def test_places_are_given_back_by_whatever_ends_a_request(api: Caller, services: Services, running: Run) -> None:

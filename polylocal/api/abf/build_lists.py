@@ -114,7 +114,7 @@ def _found(ask: Ask) -> tuple[BuildList, Project]:
 
 def _readable(ask: Ask) -> tuple[BuildList, Project]:
     found, project = _found(ask)
-    ask.need(ask.may_read(project) or found.user_id == ask.user.id)
+    ask.need(found.user_id == ask.user.id or ask.may_read(project))  # one's own needs no right to the project
     return found, project
 
 

@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing
 from typing import IO
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from polylocal import gitrun, processes, receiving
 from polylocal.api.abf.wire import Ask
-from polylocal.api.places import stream
+from polylocal.api.endpoint import MadeAnswer
 from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.repos import Repository
@@ -73,7 +73,7 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
             if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
                 return Response(b"".join(rest), status, headers)
             begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
-        return StreamingResponse(stream(_all(begun, rest), of_program=True), status, headers)
+        return MadeAnswer(_all(begun, rest), status, headers)
 
 
 def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from polylocal.api import incoming, lasting, places
 from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
 from polylocal.api.services import Services
+from polylocal.api.shares import credential_of
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError, StoreError
 from polylocal.store.rows import User
 
@@ -102,7 +103,7 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
 
 def _remember(ask: Ask) -> None:
     if ask.somebody is not None:
-        ask.services.shares.work.remember(ask.request.headers.get("authorization", ""), ask.holders)
+        ask.services.shares.work.remember(credential_of(ask.request), ask.holders)
 
 
 def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
@@ -113,7 +114,7 @@ def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
     key = (ask.request.headers.get("authorization"), ask.request.query_params.get("authentication_token"), things)
 
     def check() -> None:
-        ask.check_again(doorman.who(ask.request))
+        ask.check_again(doorman.again(ask.request, ask.somebody))
 
     return lasting.Lasting(ask.services, result, ask.holders, check, key)
 

@@ -43,6 +43,7 @@ MAX_TEXT = 64 * 1024  # characters
 MAX_NUMBERS = 1000  # of one list
 _MOST_ID = 2**63 - 1
 _REMEMBERED_S = 300.0
+_BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were let in by one
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,18 @@ class Doorman:
             return self._by_token(request, token)
         return None
 
+    def again(self, request: Request, user: User | None) -> User | None:
+        """Who it is now that was `user` when the request came. Raises NotAuthenticated, NotFound.
+
+        A password is not computed again: it is right as long as it is the user's.
+        """
+        if user is None or not request.scope.get(_BY_PASSWORD):
+            return self.who(request)
+        found = self._services.store.users.by_id(user.id)
+        if not found.is_active or found.password != user.password:
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        return found
+
     def _by_secret(self, request: Request, name: str, secret: str) -> User:
         users = self._services.store.users
         if not secret:
@@ -294,6 +307,7 @@ class Doorman:
         if wait_s := attempts.wait_s(who):
             raise TooManyTries(wait_s)
         digest = self._digest(user, secret)
+        request.scope[_BY_PASSWORD] = True
         if user and user.is_active and self._is_known(digest):
             return user
         with self._services.shares.logins.place(("name", who)), attempts.place():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
+
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from support import job
 
+from polylocal.api.abf.wire import Doorman
+from polylocal.errors import NotAuthenticated
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 
@@ -34,6 +40,21 @@ def test_a_token_as_the_name_with_an_empty_secret(shared: Farm) -> None:
 
 def test_a_token_in_the_query(shared: Farm) -> None:
     assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
+
+
+def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
+    """Requests without credentials take no part of the share of who was here with a token in the query."""
+    work = farm.services.shares.work
+    signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
+    with ExitStack() as stack:
+        with suppress(HTTPException):
+            while True:
+                stack.enter_context(work._shares.place(("user", farm.ids.people["ivan"])))
+        assert farm.nobody.get("platforms.json").status_code == 401
+        olga = farm.nobody.get(f"user.json?authentication_token={farm.ids.tokens['olga']}")
+        assert olga.json()["user"]["uname"] == "olga"
+        ivan = farm.nobody.get(f"user.json?authentication_token={farm.ids.tokens['ivan']}")
+        assert ivan.status_code == 503
 
 
 def test_a_token_in_a_header_of_the_other_api(shared: Farm) -> None:
@@ -163,3 +184,33 @@ def test_who_is_asked_first_what_is_there_next_what_one_may_then(farm: Farm) -> 
         answer = person.put(f"build_lists/{build_list}/cancel.json")
         assert (answer.status_code, answer.json()) == expected
     assert farm.ivan.put(f"build_lists/{hidden}/cancel.json").status_code == 422
+
+
+def asked_by(name: str, secret: str) -> Request:
+    headers = [(b"authorization", basic(name, secret)["Authorization"].encode())]
+    about = {"type": "http", "method": "GET", "query_string": b"", "client": ("127.0.0.1", 1)}
+    return Request({**about, "headers": headers})
+
+
+def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Farm) -> None:
+    """Of an open stream it is asked whether its reader may still come in, also while further tries have to wait."""
+    request = asked_by("ivan", PASSWORD)
+    user = (doorman := Doorman(farm.services)).who(request)
+    assert user is not None
+    for _ in range(12):
+        farm.nobody.get("user.json", headers=basic("ivan", "wrong"))
+    assert farm.nobody.get("user.json", headers=basic("ivan", PASSWORD)).status_code == 429
+    assert doorman.again(request, user) == user
+    farm.store.users.update(user, is_active=False)
+    with pytest.raises(NotAuthenticated):
+        doorman.again(request, user)
+
+
+def test_a_token_is_asked_for_again(farm: Farm) -> None:
+    request = asked_by("ivan", farm.ids.tokens["ivan"])
+    user = (doorman := Doorman(farm.services)).who(request)
+    assert user is not None
+    assert doorman.again(request, user) == user
+    farm.store.users.revoke(user)
+    with pytest.raises(NotAuthenticated):
+        doorman.again(request, user)

@@ -6,6 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+from starlette.requests import Request
+
+from polylocal.api.abf import build_lists
+from polylocal.api.abf.wire import Ask
 
 from .farm import FORBIDDEN, Farm, Person
 from .test_actions import ACTIONS, REFUSED, check_done, check_refused
@@ -94,3 +98,13 @@ def test_many_at_once_publish_it_once(farm: Farm, live: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(ask, range(8))) == [200] + [422] * 7
     assert farm.row(build_list)["status"] == 7000
+
+
+def test_the_log_of_ones_own_build_needs_no_right_to_the_project_while_it_is_read(farm: Farm) -> None:
+    made = farm.new(farm.of_secret_tools())
+    with farm.store.database.write() as db:
+        db.execute("update runs set user_id = ? where kind = 'package' and id = ?", (farm.ids.people["petr"], made))
+    petr = farm.store.users.get("petr")
+    ask = Ask(Request({"type": "http", "path_params": {"id": made}}), farm.services, petr)
+    build_lists._readable(ask)
+    ask.check_again(petr)
