@@ -138,6 +138,13 @@ def test_no_dockerfile_reaches_it(world: World, dockerfile: str) -> None:
     assert "hidden_" not in world.why(build) or NOT_HERE in world.why(build)
 
 
+def test_a_step_that_prints_the_id_of_its_image_does_not_reach_it(world: World) -> None:
+    image_id = world.secret.image_id or ""
+    build = world.build(world.anns, world.ann, "FROM base\nRUN true\n")
+    world.rig.store.built_images.add(build, image_id, is_whole=False)
+    assert world.build(world.anns, world.ann, f"FROM {world.name(world.secret)}\n").status == "failed"
+
+
 def test_a_trigger_of_a_base_image_does_not_reach_it(world: World) -> None:
     engine = world.rig.engine
     engine.local["trap"] = "sha256:trap"
