@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from polylocal.polyaxonfile import Build
 from polylocal.runner import instructions
-from polylocal.runner.instructions import UNKNOWN, Instruction, Reading, Unreadable
+from polylocal.runner.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.runner.references import familiar
 
 # looked for at the root of the code; the first that is there is copied in before the build steps
@@ -174,22 +174,21 @@ def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
 
 def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tuple[Instruction, Reference]]:
     values: _Variables = ChainMap({}, dict(arguments))
-    stages, triggers, is_global = dict[str, list[Instruction]](), list[Instruction](), True
+    stages, triggers, is_global, triggered = dict[str, list[Instruction]](), list[Instruction](), True, 0
     for instruction in reading.instructions:
         line = instruction.first + 1
         if instruction.keyword == "from":
             is_global = False
-            raw, *behind = instruction.words or [""]
-            image = instructions.expand(raw, values, reading.escape)
-            if UNKNOWN in image:
-                raise Unreadable(f"line {line}: `{raw}` needs a value that is not known before the build")
-            if raw and not image:
-                raise Unreadable(f"line {line}: `{raw}` is empty: its ARG needs a default, as in `ARG NAME=value`")
+            image, behind = _started_from(instruction, values, reading.escape)
             known = frozenset(stages)
             is_inner = image == "scratch" or image.lower() in stages
             if image:
                 yield instruction, Reference(line, image, is_base=True, stages=known, is_inner=is_inner)
-            for trigger in stages.get(image.lower(), ()):
+            begun_by = stages.get(image.lower(), [])
+            triggered += len(begun_by)
+            if triggered > instructions.MOST_INSTRUCTIONS:
+                raise Excessive(f"its stages have more than {instructions.MOST_INSTRUCTIONS} triggers of others")
+            for trigger in begun_by:
                 for named in _named(trigger, known, line):
                     yield trigger, Reference(trigger.first + 1, named, is_base=False, stages=known)
             triggers = []
@@ -203,6 +202,17 @@ def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tupl
         for named in _named(instruction.trigger or instruction, frozenset(stages), line):
             is_trigger = instruction.trigger is not None
             yield instruction, Reference(line, named, False, is_trigger, frozenset(stages))
+
+
+def _started_from(instruction: Instruction, values: Mapping[str, str], escape: str) -> tuple[str, list[str]]:
+    """The image of a FROM, and the words behind it."""
+    line, (raw, *behind) = instruction.first + 1, instruction.words or [""]
+    image = instructions.expand(raw, values, escape)
+    if UNKNOWN in image:
+        raise Unreadable(f"line {line}: `{raw}` needs a value that is not known before the build")
+    if raw and not image:
+        raise Unreadable(f"line {line}: `{raw}` is empty: its ARG needs a default, as in `ARG NAME=value`")
+    return image, behind
 
 
 def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
@@ -271,6 +281,8 @@ def _assign(instruction: Instruction, values: _Variables, escape: str, outside: 
             value = outside.get(name)
         try:
             expanded = instructions.expand(value or "", values, escape)
+        except Excessive:
+            raise
         except Unreadable:
             expanded = UNKNOWN
         if is_argument and name in _PROXIES:

@@ -19,6 +19,11 @@ _SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(ma
 _BYTE_SPACES = "\t\n\v\f\r \x85\xa0"
 UNKNOWN = "\0"  # in place of a value that is not known before the build
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
+# bounds, so that no text takes the reader any time or memory
+MOST_TEXT = 1 << 18  # characters
+MOST_INSTRUCTIONS = 2000
+_MOST_VALUE = 1 << 16  # characters; a variable of a process holds no more than twice that
+_DEEPEST = 20  # substitutions inside each other
 _KEYWORDS = frozenset(
     "add arg cmd copy entrypoint env expose from healthcheck label maintainer onbuild run shell stopsignal user"
     " volume workdir".split()
@@ -33,6 +38,10 @@ _SIMPLE_NAME = re.compile(r"[A-Za-z_]\w*|[0-9]+|[@*#?$!0-]", re.ASCII)
 
 class Unreadable(ValueError):
     """The text can't be read in one way only. The message is a sentence that names the line."""
+
+
+class Excessive(Unreadable):
+    """A value that would take any memory, of this process and of the builder."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,11 @@ class Reading:
 
 def read(text: str) -> list[Reading]:
     """The possible readings; the first is that of the builders of today. Raises Unreadable."""
+    if len(text) > MOST_TEXT:
+        raise Unreadable(f"it has more than {MOST_TEXT >> 10} thousand characters")
     lines = text.removeprefix("\ufeff").split("\n")
     readings = [
-        Reading(list(_instructions(lines, escape, documents, doubled)), escape)
+        Reading(_bounded(_instructions(lines, escape, documents, doubled)), escape)
         for escape, documents, doubled in itertools.product(_escapes(lines), (True, False), (True, False))
     ]
     possible = [reading for reading in readings if reading.is_possible]
@@ -127,13 +138,18 @@ def syntaxes(text: str) -> list[str]:
     return found
 
 
-def expand(word: str, values: Mapping[str, str], escape: str = "\\") -> str:
+def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int = 0) -> str:
     """A word with its variables put in and its quotes taken away. Where a value is UNKNOWN the result has that in it.
 
-    Raises Unreadable for a substitution that only some builders know.
+    Raises Unreadable for a substitution that only some builders know, and for a value beyond all measure. `depth`: of
+    substitutions around it.
     """
+    if depth > _DEEPEST:
+        raise Excessive(f"`{word[:100]}` has too many substitutions inside each other")
     out, index, quote = "", 0, ""
     while index < len(word):
+        if len(out) > _MOST_VALUE:
+            raise Excessive(f"`{word[:100]}` comes to more than {_MOST_VALUE >> 10} thousand characters")
         char = word[index]
         if quote == "'":
             quote, index = ("", index + 1) if char == "'" else (quote, index + 1)
@@ -146,7 +162,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\") -> str:
             quote = "" if quote else char
             index += 1
         elif char == "$":
-            value, index = _variable(word, index, values, escape)
+            value, index = _variable(word, index, values, escape, depth)
             out += value
         else:
             out += char
@@ -184,6 +200,13 @@ def split_flags(line: str) -> tuple[list[str], str]:
 
 
 # -- lines -------------------------------------------------------------------------------------------------------
+
+
+def _bounded(instructions: Iterator[Instruction]) -> list[Instruction]:
+    found = list(itertools.islice(instructions, MOST_INSTRUCTIONS + 1))
+    if len(found) > MOST_INSTRUCTIONS:
+        raise Unreadable(f"it has more than {MOST_INSTRUCTIONS} instructions")
+    return found
 
 
 def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> Iterator[Instruction]:
@@ -354,7 +377,7 @@ def _words(text: str, escape: str) -> list[str]:
     return [] if quote else [*words, *([word] if word else [])]
 
 
-def _variable(word: str, index: int, values: Mapping[str, str], escape: str) -> tuple[str, int]:
+def _variable(word: str, index: int, values: Mapping[str, str], escape: str, depth: int) -> tuple[str, int]:
     """What `$…` at `index` stands for, and where it ends."""
     if not word.startswith("${", index):
         match = _SIMPLE_NAME.match(word, index + 1)
@@ -375,9 +398,9 @@ def _variable(word: str, index: int, values: Mapping[str, str], escape: str) -> 
         raise Unreadable(f"`{word}` has a substitution that not every builder knows; use `:-` or `:+`")
     is_set = bool(value) if is_strict else value is not None
     if operator == "+":
-        return expand(default, values, escape) if is_set else "", end + 1
+        return expand(default, values, escape, depth + 1) if is_set else "", end + 1
     if operator == "-" and not is_set:
-        return expand(default, values, escape), end + 1
+        return expand(default, values, escape, depth + 1), end + 1
     return value or "", end + 1
 
 

@@ -316,6 +316,18 @@ def test_hosts_of_a_list_with_words_behind_it_and_of_a_trigger_over_lines() -> N
     assert downloads('FROM x\nADD ["http://a/b", "/d"] c\n', {}, {"x": base}) == ["b", "a"]
 
 
+def test_values_that_double_take_no_memory() -> None:
+    text = "ARG A=aaaaaaaa\n" + "ARG A=$A$A\n" * 60 + "FROM b\n"
+    with pytest.raises(Unreadable, match="characters"):
+        references(text)
+
+
+def test_triggers_of_stages_are_bounded() -> None:
+    text = "FROM a AS s\n" + "ONBUILD RUN b\n" * 100 + "FROM s\n" * 100
+    with pytest.raises(Unreadable, match="triggers"):
+        references(text)
+
+
 def test_a_number_that_is_too_large_for_a_stage_is_a_name() -> None:
     digits = "9" * 20
     assert [each.image for each in references(f"FROM a\nCOPY --from=0 b c\nCOPY --from={digits} b c\n")] == [

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal.runner.instructions import UNKNOWN, Unreadable, expand, of_trigger, read, sources, split_flags, syntaxes
+from polylocal.runner.instructions import (
+    MOST_INSTRUCTIONS,
+    MOST_TEXT,
+    UNKNOWN,
+    Unreadable,
+    expand,
+    of_trigger,
+    read,
+    sources,
+    split_flags,
+    syntaxes,
+)
 
 
 def keywords(text: str) -> list[list[str]]:
@@ -189,3 +200,22 @@ def test_words_behind_a_list_are_ignored_as_the_parser_does(rest: str) -> None:
 @pytest.mark.parametrize("word", ["$U", "${U}", "${U:+a}", "${U+a}", "${U:-a}", "${N:-${U:+a}}"])
 def test_an_unknown_value_makes_the_word_unknown(word: str) -> None:
     assert UNKNOWN in expand(word, {"U": UNKNOWN})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM a\n" + "#\n" * MOST_TEXT,
+        "FROM a\n" + "RUN b\n" * MOST_INSTRUCTIONS,
+    ],
+)
+def test_a_text_beyond_all_measure_is_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="more than"):
+        read(text)
+
+
+def test_a_value_beyond_all_measure_is_refused() -> None:
+    with pytest.raises(Unreadable, match="characters"):
+        expand("$X" * 100, {"X": "x" * 1000})
+    with pytest.raises(Unreadable, match="inside each other"):
+        expand("${N:-" * 3000 + "}" * 3000, {})
