@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from polylocal.polyaxonfile import Build
 from polylocal.runner import instructions
-from polylocal.runner.instructions import Instruction, Reading, Unreadable
+from polylocal.runner.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.runner.references import familiar
 
 # looked for at the root of the code; the first that is there is copied in before the build steps
@@ -22,12 +22,16 @@ CONDA = ("polyaxon_conda_env.yaml", "polyaxon_conda_env.yml", "conda_env.yaml", 
 SETUP = ("polyaxon_setup.sh", "setup.sh")
 
 _URL = re.compile(r"\w[\w+.-]*://(?P<authority>[^/?#]*)|(?P<host>[\w.-]+@[^:/]+):")
-_UNKNOWN = "\0"  # in place of a value that can't be read
 _Variables = ChainMap[str, str]  # those of ENV before those of ARG
 _NONE: Mapping[str, str] = MappingProxyType({})
 _DOCKERS_OWN = re.compile(r"docker/dockerfile(-upstream)?[:@].*")
+_STAGE_NUMBER = re.compile(r"[0-9]{1,18}")  # a longer one is a name to builders
 _RUN = re.compile(r"^(?P<head>\s*RUN\s+(?:--\S+\s+)*)(?P<command>.*)$", re.IGNORECASE)
 _CARRIER = "FTP_PROXY"
+# what builders set by the settings of the engine's client, whatever a Dockerfile says
+_PROXIES = frozenset(
+    each for name in ("HTTP", "HTTPS", "FTP", "NO", "ALL") for each in (f"{name}_PROXY", f"{name.lower()}_proxy")
+)
 TAKE_SECRETS = f'eval "${_CARRIER}"; unset {_CARRIER}; '
 
 
@@ -49,7 +53,8 @@ def setup_file(files: Collection[str]) -> str | None:
 class Reference:
     """An image that a Dockerfile names. `line` counts from 1; `stages` are the names of the stages before it.
 
-    `is_trigger`: it is named behind ONBUILD, and used by a later build only.
+    `is_trigger`: it is named behind ONBUILD, and used by a later build only. `is_inner`: it is a stage of this build,
+    or `scratch`.
     """
 
     line: int
@@ -57,6 +62,7 @@ class Reference:
     is_base: bool
     is_trigger: bool = False
     stages: frozenset[str] = frozenset()
+    is_inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def references(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[Re
     `arguments` are those that the builder is given, or sets itself. Raises Unreadable.
     """
     first, *others = [
-        [reference for _, reference in _references(reading, arguments)] for reading in instructions.read(dockerfile)
+        [reference for _, reference in _references(reading, arguments) if not reference.is_inner]
+        for reading in instructions.read(dockerfile)
     ]
     for other in others:
         if other != first:
@@ -85,8 +92,7 @@ def references(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[Re
 def triggers(lines: Iterable[str], base: Reference) -> list[Reference]:
     """The images that the ONBUILD triggers of a base image name. Raises Unreadable."""
     found = []
-    for line in lines:
-        instruction = instructions.one(line)
+    for instruction in itertools.chain.from_iterable(map(instructions.of_trigger, lines)):
         found += [
             Reference(base.line, image, is_base=False, stages=base.stages)
             for image in _named(instruction, base.stages, base.line)
@@ -100,14 +106,14 @@ def base_images(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[s
 
 
 def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Mapping[str, str] = _NONE) -> str:
-    """The same Dockerfile with other images, and each base image named as such, not by variables: the builder reads
-    the name that was looked at. Raises Unreadable."""
+    """The same Dockerfile with other images, and what each stage starts from named as such, not by variables: the
+    builder reads the name that was looked at. Raises Unreadable."""
     lines = dockerfile.split("\n")
     found = _references(instructions.read(dockerfile)[0], arguments)
     for instruction, both in itertools.groupby(found, key=lambda each: each[0]):
         renamed = instruction
         for _, reference in both:
-            image = replaced.get(reference.image, reference.image)
+            image = reference.image if reference.is_inner else replaced.get(reference.image, reference.image)
             renamed = renamed if reference.is_trigger else _renamed(renamed, reference, image)
         text = renamed.text
         if text != instruction.text:
@@ -168,19 +174,21 @@ def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
 
 def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tuple[Instruction, Reference]]:
     values: _Variables = ChainMap({}, dict(arguments))
-    stages, triggers, is_global = dict[str, list[Instruction]](), list[Instruction](), True
+    stages, triggers, is_global, triggered = dict[str, list[Instruction]](), list[Instruction](), True, 0
     for instruction in reading.instructions:
         line = instruction.first + 1
         if instruction.keyword == "from":
             is_global = False
-            raw, *behind = instruction.words or [""]
-            image = instructions.expand(raw, values, reading.escape)
-            if _UNKNOWN in image:
-                raise Unreadable(f"line {line}: `{raw}` needs a substitution that not every builder knows")
+            image, behind = _started_from(instruction, values, reading.escape)
             known = frozenset(stages)
-            if image and image != "scratch" and image.lower() not in stages:
-                yield instruction, Reference(line, image, is_base=True, stages=known)
-            for trigger in stages.get(image.lower(), ()):
+            is_inner = image == "scratch" or image.lower() in stages
+            if image:
+                yield instruction, Reference(line, image, is_base=True, stages=known, is_inner=is_inner)
+            begun_by = stages.get(image.lower(), [])
+            triggered += len(begun_by)
+            if triggered > instructions.MOST_INSTRUCTIONS:
+                raise Excessive(f"its stages have more than {instructions.MOST_INSTRUCTIONS} triggers of others")
+            for trigger in begun_by:
                 for named in _named(trigger, known, line):
                     yield trigger, Reference(trigger.first + 1, named, is_base=False, stages=known)
             triggers = []
@@ -196,6 +204,17 @@ def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tupl
             yield instruction, Reference(line, named, False, is_trigger, frozenset(stages))
 
 
+def _started_from(instruction: Instruction, values: Mapping[str, str], escape: str) -> tuple[str, list[str]]:
+    """The image of a FROM, and the words behind it."""
+    line, (raw, *behind) = instruction.first + 1, instruction.words or [""]
+    image = instructions.expand(raw, values, escape)
+    if UNKNOWN in image:
+        raise Unreadable(f"line {line}: `{raw}` needs a value that is not known before the build")
+    if raw and not image:
+        raise Unreadable(f"line {line}: `{raw}` is empty: its ARG needs a default, as in `ARG NAME=value`")
+    return image, behind
+
+
 def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
     """The images in the flags of an instruction."""
     for flag in instruction.flags:
@@ -206,7 +225,7 @@ def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iter
             continue
         if "$" in value:
             raise Unreadable(f"line {line}: `{value}` needs a stage of its own: `FROM {value} AS name`, then `name`")
-        if value and not re.fullmatch(r"[0-9]+", value) and value != "scratch" and value.lower() not in stages:
+        if value and not _STAGE_NUMBER.fullmatch(value) and value != "scratch" and value.lower() not in stages:
             yield value
 
 
@@ -235,7 +254,10 @@ def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[st
         raw, *behind = instruction.words or [""]
         image = instructions.expand(raw, outside, reading.escape)
         base = bases.get(image, Base())
-        handed_on = ChainMap(dict(base.env), {}), [*map(instructions.one, base.triggers)]
+        handed_on = (
+            ChainMap(dict(base.env), {}),
+            [*itertools.chain.from_iterable(map(instructions.of_trigger, base.triggers))],
+        )
         variables, begun_by = stages.get(image.lower(), handed_on)
         values = ChainMap(dict(variables.maps[0]), dict(arguments))
         for trigger in begun_by:
@@ -259,8 +281,12 @@ def _assign(instruction: Instruction, values: _Variables, escape: str, outside: 
             value = outside.get(name)
         try:
             expanded = instructions.expand(value or "", values, escape)
+        except Excessive:
+            raise
         except Unreadable:
-            expanded = _UNKNOWN
+            expanded = UNKNOWN
+        if is_argument and name in _PROXIES:
+            expanded = UNKNOWN
         values.maps[is_argument][name] = expanded
 
 
@@ -269,7 +295,7 @@ def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -
     for source in instructions.sources(instruction) if instruction.keyword == "add" else ():
         word = instructions.expand(source, values, escape)
         match = _URL.match(word)
-        if _UNKNOWN in word[: match.end() if match else None]:
+        if UNKNOWN in word[: match.end() if match else None]:
             raise Unreadable(f"line {instruction.first + 1}: write the address of `ADD {source}` without variables")
         if match:
             yield (match["authority"] or match["host"]).rpartition("@")[2]

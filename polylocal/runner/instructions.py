@@ -15,7 +15,15 @@ from dataclasses import dataclass
 
 # what Go's unicode.IsSpace takes for a space; Python's own list has more
 _SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+# flags are read byte by byte: some bytes of a letter that is not ASCII count as spaces there
+_BYTE_SPACES = "\t\n\v\f\r \x85\xa0"
+UNKNOWN = "\0"  # in place of a value that is not known before the build
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
+# bounds, so that no text takes the reader any time or memory
+MOST_TEXT = 1 << 18  # characters
+MOST_INSTRUCTIONS = 2000
+_MOST_VALUE = 1 << 16  # characters; a variable of a process holds no more than twice that
+_DEEPEST = 20  # substitutions inside each other
 _KEYWORDS = frozenset(
     "add arg cmd copy entrypoint env expose from healthcheck label maintainer onbuild run shell stopsignal user"
     " volume workdir".split()
@@ -30,6 +38,10 @@ _SIMPLE_NAME = re.compile(r"[A-Za-z_]\w*|[0-9]+|[@*#?$!0-]", re.ASCII)
 
 class Unreadable(ValueError):
     """The text can't be read in one way only. The message is a sentence that names the line."""
+
+
+class Excessive(Unreadable):
+    """A value that would take any memory, of this process and of the builder."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,11 @@ class Reading:
 
 def read(text: str) -> list[Reading]:
     """The possible readings; the first is that of the builders of today. Raises Unreadable."""
+    if len(text) > MOST_TEXT:
+        raise Unreadable(f"it has more than {MOST_TEXT >> 10} thousand characters")
     lines = text.removeprefix("\ufeff").split("\n")
     readings = [
-        Reading(list(_instructions(lines, escape, documents, doubled)), escape)
+        Reading(_bounded(_instructions(lines, escape, documents, doubled)), escape)
         for escape, documents, doubled in itertools.product(_escapes(lines), (True, False), (True, False))
     ]
     possible = [reading for reading in readings if reading.is_possible]
@@ -99,9 +113,13 @@ def read(text: str) -> list[Reading]:
     return found
 
 
-def one(line: str) -> Instruction:
-    """A single instruction, as the trigger of an image is kept."""
-    return Instruction(0, 0, line, 0)
+def of_trigger(text: str) -> list[Instruction]:
+    """The instruction of a trigger that an image has, in each reading: builders parse it like a file of its own. Raises
+    Unreadable."""
+    readings = [reading.instructions for reading in read(text)]
+    if any(len(found) != 1 for found in readings):
+        raise Unreadable(f"the base image has a trigger that is not one instruction: {text[:100]!r}")
+    return [found for reading in readings for found in reading]
 
 
 def syntaxes(text: str) -> list[str]:
@@ -120,11 +138,18 @@ def syntaxes(text: str) -> list[str]:
     return found
 
 
-def expand(word: str, values: Mapping[str, str], escape: str = "\\") -> str:
-    """A word with its variables put in and its quotes taken away. Raises Unreadable for a substitution that only some
-    builders know."""
+def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int = 0) -> str:
+    """A word with its variables put in and its quotes taken away. Where a value is UNKNOWN the result has that in it.
+
+    Raises Unreadable for a substitution that only some builders know, and for a value beyond all measure. `depth`: of
+    substitutions around it.
+    """
+    if depth > _DEEPEST:
+        raise Excessive(f"`{word[:100]}` has too many substitutions inside each other")
     out, index, quote = "", 0, ""
     while index < len(word):
+        if len(out) > _MOST_VALUE:
+            raise Excessive(f"`{word[:100]}` comes to more than {_MOST_VALUE >> 10} thousand characters")
         char = word[index]
         if quote == "'":
             quote, index = ("", index + 1) if char == "'" else (quote, index + 1)
@@ -137,7 +162,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\") -> str:
             quote = "" if quote else char
             index += 1
         elif char == "$":
-            value, index = _variable(word, index, values, escape)
+            value, index = _variable(word, index, values, escape, depth)
             out += value
         else:
             out += char
@@ -158,28 +183,30 @@ def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
 
 def sources(instruction: Instruction) -> list[str]:
     """The words of an ADD or COPY that name what is taken in."""
-    words: list[str] = json.loads(instruction.rest) if _is_list(instruction.rest) else instruction.words
-    return words[:-1]
+    return (_list(instruction.rest) or instruction.words)[:-1]
 
 
 def split_flags(line: str) -> tuple[list[str], str]:
-    """The builder's flags at the start, and what follows: `extractBuilderFlags` of the parser."""
-    flags: list[str] = []
-    index = 0
-    while index < len(line):
-        if line[index] in _SPACES:
-            index += 1
-            continue
-        if not line.startswith("--", index):
-            return flags, line[index:]
-        word, index = _flag(line, index)
-        if word == "--":
-            return flags, line[index:]
-        flags.append(word)
-    return flags, ""
+    """The builder's flags at the start, and what follows: `extractBuilderFlags` of the parser, which takes each byte
+    for a letter. Raises Unreadable."""
+    letters = line.encode("utf-8", "surrogatepass").decode("latin-1")
+    flags, end = _flags(letters)
+    try:
+        return flags, letters[end:].encode("latin-1").decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise Unreadable(
+            f"`{line[:100]}` has a letter that the builder splits in two; write its flags in ASCII"
+        ) from error
 
 
 # -- lines -------------------------------------------------------------------------------------------------------
+
+
+def _bounded(instructions: Iterator[Instruction]) -> list[Instruction]:
+    found = list(itertools.islice(instructions, MOST_INSTRUCTIONS + 1))
+    if len(found) > MOST_INSTRUCTIONS:
+        raise Unreadable(f"it has more than {MOST_INSTRUCTIONS} instructions")
+    return found
 
 
 def _instructions(lines: Sequence[str], escape: str, documents: bool, doubled: bool) -> Iterator[Instruction]:
@@ -227,7 +254,7 @@ def _documents(line: str, number: int) -> list[tuple[str, bool]]:
     keyword, rest = _head(line)
     if _lower(keyword) == "onbuild":
         keyword, rest = _head(rest.strip(_SPACES))
-    if _lower(keyword) not in _WITH_DOCUMENTS or _is_list(split_flags(rest)[1].strip(_SPACES)):
+    if _lower(keyword) not in _WITH_DOCUMENTS or _list(split_flags(rest)[1].strip(_SPACES)) is not None:
         return []
     found = []
     for word in _words(line, "\\") if "<<" in line else ():
@@ -281,19 +308,38 @@ def _head(text: str) -> tuple[str, str]:
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
-def _is_list(text: str) -> bool:
+def _list(text: str) -> list[str] | None:
+    """The words of a JSON list; None: it is none. What stands behind it is ignored, as the parser does."""
     try:
-        found = json.loads(text) if text.startswith("[") else None
+        found = json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else None
     except (ValueError, RecursionError):
-        return False
-    return isinstance(found, list) and all(isinstance(word, str) for word in found)
+        return None
+    is_list = isinstance(found, list) and all(isinstance(word, str) for word in found)
+    return found if is_list else None
+
+
+def _flags(line: str) -> tuple[list[str], int]:
+    """The flags, and where they end."""
+    flags: list[str] = []
+    index = 0
+    while index < len(line):
+        if line[index] in _BYTE_SPACES:
+            index += 1
+            continue
+        if not line.startswith("--", index):
+            return flags, index
+        word, index = _flag(line, index)
+        if word == "--":
+            return flags, index
+        flags.append(word)
+    return flags, index
 
 
 def _flag(line: str, index: int) -> tuple[str, int]:
     word, quote = "", ""
     while index < len(line):
         char = line[index]
-        if not quote and char in _SPACES:
+        if not quote and char in _BYTE_SPACES:
             break
         index += 1
         if char == quote:
@@ -331,7 +377,7 @@ def _words(text: str, escape: str) -> list[str]:
     return [] if quote else [*words, *([word] if word else [])]
 
 
-def _variable(word: str, index: int, values: Mapping[str, str], escape: str) -> tuple[str, int]:
+def _variable(word: str, index: int, values: Mapping[str, str], escape: str, depth: int) -> tuple[str, int]:
     """What `$…` at `index` stands for, and where it ends."""
     if not word.startswith("${", index):
         match = _SIMPLE_NAME.match(word, index + 1)
@@ -344,15 +390,17 @@ def _variable(word: str, index: int, values: Mapping[str, str], escape: str) -> 
     value, modifier = values.get(match[0]), inner[match.end() :]
     if not modifier:
         return value or "", end + 1
+    if value and UNKNOWN in value:
+        return UNKNOWN, end + 1
     is_strict = modifier[0] == ":"
     operator, default = modifier[is_strict : is_strict + 1], modifier[is_strict + 1 :]
     if operator not in ("-", "+", "?"):
         raise Unreadable(f"`{word}` has a substitution that not every builder knows; use `:-` or `:+`")
     is_set = bool(value) if is_strict else value is not None
     if operator == "+":
-        return expand(default, values, escape) if is_set else "", end + 1
+        return expand(default, values, escape, depth + 1) if is_set else "", end + 1
     if operator == "-" and not is_set:
-        return expand(default, values, escape), end + 1
+        return expand(default, values, escape, depth + 1), end + 1
     return value or "", end + 1
 
 

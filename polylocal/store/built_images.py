@@ -12,9 +12,9 @@ from polylocal.store.rows import Ledger, Run, User, digits
 
 # of each image: a set of projects whose code it has. Builds that an older version made have no row of their own here
 _CONTENTS = """
-select digits, projects from built_images where digits in (select value from json_each(:keys))
+select digits, projects, is_whole from built_images where digits in (select value from json_each(:keys))
 union
-select substr(replace(r.image_id, 'sha256:', ''), 1, 12), json_array(p.uuid)
+select substr(replace(r.image_id, 'sha256:', ''), 1, 12), json_array(p.uuid), 1
 from runs r join projects p on p.id = r.project_id
 where r.image_id is not null and r.image_id in (select value from json_each(:ids)) and r.kind = 'build'
     and not exists (select 1 from built_images i where i.build_uuid = r.uuid and i.is_whole)
@@ -66,13 +66,17 @@ class BuiltImages:
         return Ledger(images, steps, {row["uuid"] for row in builds if not row["image_id"]})
 
     def contents(self, image_ids: Collection[str]) -> dict[str, list[set[str]]]:
-        """By the first digits of each id that is ours: sets of project uuids. Who may read one set may have it."""
+        """By the first digits of each id that is ours: sets of project uuids. Who may read one set may have it.
+
+        What builds came to counts before what was noted on the way of others: a step may print any id.
+        """
         keys = {"keys": json.dumps([digits(each) for each in image_ids]), "ids": json.dumps(list(image_ids))}
-        found: dict[str, list[set[str]]] = {}
+        steps: dict[str, list[set[str]]] = {}
+        whole: dict[str, list[set[str]]] = {}
         with self._database.read() as db:
-            for key, projects in db.execute(_CONTENTS, keys):
-                found.setdefault(key, []).append(set(json.loads(projects)))
-        return found
+            for key, projects, is_whole in db.execute(_CONTENTS, keys):
+                (whole if is_whole else steps).setdefault(key, []).append(set(json.loads(projects)))
+        return steps | whole
 
     def may_use(self, user: User, build: Run) -> bool:
         """Whether the image of a build may be used for a user now."""

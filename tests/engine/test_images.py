@@ -146,8 +146,27 @@ def test_what_a_step_prints_makes_nobodys_image_ours(yard: Yard) -> None:
     other = yard.others(f"FROM {BUSYBOX}\nRUN {unique()}\n")
     build = uuid.uuid4().hex
     yard.build(f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {digits(other)}"\n', build)
-    assert digits(other) in yard.noted
-    assert other not in yard.owned(Ledger({}, {digits(each): build for each in yard.noted}))
+    assert digits(other) not in {digits(each) for each in yard.noted}
+    assert other not in yard.owned(Ledger({}, {digits(other): build}))
+
+
+def test_what_a_step_prints_makes_no_image_that_others_made_of_ours_a_step(yard: Yard) -> None:
+    first, build = uuid.uuid4().hex, uuid.uuid4().hex
+    made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n", first)
+    assert made.image_id
+    other = yard.others(f"FROM p_1:{first}\nRUN {unique()}\n")
+    yard.noted.clear()
+    yard.build(f'FROM {BUSYBOX}\nRUN {unique()} && echo " ---> {digits(other)}" && echo " ---> 0123456789ab"\n', build)
+    assert not {digits(each) for each in yard.noted} & {digits(other), "0123456789ab"}
+
+
+def test_a_container_that_a_person_made_of_a_builds_image_is_none_of_a_step(yard: Yard) -> None:
+    build = uuid.uuid4().hex
+    made = yard.build(f"FROM {BUSYBOX}\nRUN {unique()}\n", build)
+    assert made.image_id
+    yard.container(made.image_id)
+    ledger = Ledger({digits(made.image_id): build}, {digits(made.image_id): "another"})
+    assert list(yard.bench.engine.build_containers(ledger)) == []
 
 
 def test_images_of_others_with_our_labels_are_proven_by_nothing(yard: Yard) -> None:

@@ -126,6 +126,8 @@ def test_a_name_that_somebody_gave_it_later_changes_nothing(world: World) -> Non
         "FROM {name} AS base\nFROM base\n",
         "FROM base AS a\nONBUILD COPY --from={name} / /x\nFROM a\n",
         "FROM base\nONBUILD RUN true\nFROM base\nADD --from={name} / /x\n",
+        "FROM base\nCOPY --chown=à--from={name} / /x\n",
+        "ARG FTP_PROXY\nARG A={name}\nFROM ${{FTP_PROXY:+$A}}\n",
     ],
 )
 def test_no_dockerfile_reaches_it(world: World, dockerfile: str) -> None:
@@ -136,11 +138,20 @@ def test_no_dockerfile_reaches_it(world: World, dockerfile: str) -> None:
     assert "hidden_" not in world.why(build) or NOT_HERE in world.why(build)
 
 
+def test_a_step_that_prints_the_id_of_its_image_does_not_reach_it(world: World) -> None:
+    image_id = world.secret.image_id or ""
+    build = world.build(world.anns, world.ann, "FROM base\nRUN true\n")
+    world.rig.store.built_images.add(build, image_id, is_whole=False)
+    assert world.build(world.anns, world.ann, f"FROM {world.name(world.secret)}\n").status == "failed"
+
+
 def test_a_trigger_of_a_base_image_does_not_reach_it(world: World) -> None:
     engine = world.rig.engine
     engine.local["trap"] = "sha256:trap"
     engine.triggers["sha256:trap"] = [f"COPY --from={world.name(world.secret)} / /x"]
     assert world.build(world.anns, world.ann, "FROM trap\n").status == "failed"
+    engine.triggers["sha256:trap"] = [f"COPY \\\n --from={world.name(world.secret)} / /x"]
+    assert world.build(world.anns, world.ann, "FROM trap\n# over lines\n").status == "failed"
     engine.triggers["sha256:trap"] = ["RUN true"]
     assert world.build(world.anns, world.ann, "FROM trap\n# again\n").status == "succeeded"
 
@@ -206,6 +217,8 @@ def test_only_an_admin_has_the_engine_connect_to_this_machine(world: World, imag
         "ADD git@localhost:a/b.git /x",
         "FROM base AS a\nONBUILD ADD $U /x\nENV U=http://127.0.0.1/x\nFROM a",
         "ENV H=${Y#a}\nADD http://$H/x /x",
+        "ARG FTP_PROXY\nADD ${FTP_PROXY:+http://127.0.0.1/x} /x",
+        'ADD ["http://127.0.0.1/x", "/x"] y',
     ],
 )
 def test_only_an_admin_has_the_builder_fetch_from_this_machine(world: World, add: str) -> None:

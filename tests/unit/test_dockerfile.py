@@ -8,7 +8,9 @@ import pytest
 
 from polylocal.polyaxonfile import Build
 from polylocal.runner.dockerfile import (
+    Base,
     base_images,
+    downloads,
     platform_arguments,
     references,
     render,
@@ -209,7 +211,6 @@ def test_the_setup_file_is_found_by_its_name() -> None:
         ("FROM --platform=linux/amd64 a:1 AS x\n", ["a:1"]),
         ("FROM --platform=$BUILDPLATFORM a:1\n", ["a:1"]),
         ("ARG TAG=3\nFROM python:${TAG}\n", ["python:3"]),
-        ("ARG BASE\nFROM $BASE\nFROM b\n", ["b"]),
         ("  FROM\ta@sha256:0123\r\n", ["a@sha256:0123"]),
         ("# FROM a\nFROM b\n", ["b"]),
         ("FROMAGE a\n", []),
@@ -288,11 +289,56 @@ def test_an_image_is_replaced_wherever_it_is_named(text: str, end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ARG X=${Y#v}\nFROM $X\n", "FROM a\nCOPY --from=$X a b\n", "FROM a\nRUN <<CMD\nFROM b\nCMD\n"]
+    "text",
+    [
+        "ARG X=${Y#v}\nFROM $X\n",
+        "FROM a\nCOPY --from=$X a b\n",
+        "FROM a\nRUN <<CMD\nFROM b\nCMD\n",
+        # variables that the engine's client sets by settings of its own, or for secrets
+        "ARG FTP_PROXY\nFROM ${FTP_PROXY:+b}\n",
+        "ARG https_proxy\nARG X=${https_proxy:+b}\nARG X=${X:-scratch}\nFROM $X\n",
+        "ARG X=line\nARG FTP_PROXY=a\nFROM $FTP_PROXY\n",
+        "ARG X\nFROM $X\n",
+    ],
 )
 def test_what_builders_read_differently_is_refused(text: str) -> None:
     with pytest.raises(Unreadable, match="line|substitution"):
         references(text)
+
+
+def test_what_is_added_by_a_variable_of_the_engines_client_is_refused() -> None:
+    with pytest.raises(Unreadable, match="line 3"):
+        downloads("FROM a\nARG HTTP_PROXY\nADD ${HTTP_PROXY:+http://a/b} /\n", {}, {})
+
+
+def test_hosts_of_a_list_with_words_behind_it_and_of_a_trigger_over_lines() -> None:
+    base = Base(triggers=["ADD \\\nhttp://b/c /"])
+    assert downloads('FROM x\nADD ["http://a/b", "/d"] c\n', {}, {"x": base}) == ["b", "a"]
+
+
+def test_values_that_double_take_no_memory() -> None:
+    text = "ARG A=aaaaaaaa\n" + "ARG A=$A$A\n" * 60 + "FROM b\n"
+    with pytest.raises(Unreadable, match="characters"):
+        references(text)
+
+
+def test_triggers_of_stages_are_bounded() -> None:
+    text = "FROM a AS s\n" + "ONBUILD RUN b\n" * 100 + "FROM s\n" * 100
+    with pytest.raises(Unreadable, match="triggers"):
+        references(text)
+
+
+def test_a_number_that_is_too_large_for_a_stage_is_a_name() -> None:
+    digits = "9" * 20
+    assert [each.image for each in references(f"FROM a\nCOPY --from=0 b c\nCOPY --from={digits} b c\n")] == [
+        "a",
+        digits,
+    ]
+
+
+def test_what_a_stage_starts_from_is_named_without_variables() -> None:
+    text = "ARG X=scratch Y=b\nFROM $X AS b\nFROM ${Y}\n"
+    assert with_base_images(text, {"b": "c"}) == "ARG X=scratch Y=b\nFROM scratch AS b\nFROM b\n"
 
 
 def test_what_buildkit_sets_by_itself_is_put_in() -> None:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal.runner.instructions import Unreadable, expand, one, read, split_flags, syntaxes
+from polylocal.runner.instructions import (
+    MOST_INSTRUCTIONS,
+    MOST_TEXT,
+    UNKNOWN,
+    Unreadable,
+    expand,
+    of_trigger,
+    read,
+    sources,
+    split_flags,
+    syntaxes,
+)
 
 
 def keywords(text: str) -> list[list[str]]:
@@ -66,6 +77,10 @@ def test_a_heredoc_with_an_end_that_is_no_plain_word_is_refused() -> None:
         ("--fr\\om=a\t--chown=1 x", ["--from=a", "--chown=1"], "x"),
         ("-- --from=a", [], " --from=a"),
         ("a --from=b", [], "a --from=b"),
+        # the parser takes the second byte of `à` for a space
+        ("--chown=à--from=b c", ["--chown=\xc3", "--from=b"], "c"),
+        ("\u3000--from=b c", [], "\u3000--from=b c"),
+        ("--from=b größe à", ["--from=b"], "größe à"),
     ],
 )
 def test_flags_are_split_as_the_parser_does(line: str, flags: list[str], rest: str) -> None:
@@ -154,6 +169,53 @@ def test_a_word_without_variables_and_quotes_stays_as_it_is(word: str) -> None:
 
 
 def test_a_trigger_is_an_instruction_of_its_own() -> None:
-    trigger = one("ONBUILD COPY --from=a b c").trigger
+    trigger = read("ONBUILD COPY --from=a b c")[0].instructions[0].trigger
     assert trigger
     assert (trigger.keyword, trigger.flags, trigger.rest) == ("copy", ["--from=a"], "b c")
+
+
+def test_a_letter_that_the_parser_splits_in_two_is_refused() -> None:
+    with pytest.raises(Unreadable, match="ASCII"):
+        split_flags("--chown=\u3140 x")
+
+
+@pytest.mark.parametrize(
+    "trigger", ["COPY \\\n--from=a b c", "# escape=`\nCOPY `\n--from=a b c", "\ufeffCOPY --from=a b c"]
+)
+def test_a_trigger_of_an_image_is_read_like_a_file(trigger: str) -> None:
+    assert [each.flags for each in of_trigger(trigger)] == [["--from=a"]]
+
+
+@pytest.mark.parametrize("trigger", ["", "COPY a b\nCOPY --from=a b c", "RUN <<RUN\nCOPY --from=a b c\nRUN"])
+def test_a_trigger_that_is_not_one_instruction_is_refused(trigger: str) -> None:
+    with pytest.raises(Unreadable):
+        of_trigger(trigger)
+
+
+@pytest.mark.parametrize("rest", ['["a", "b"]', '["a", "b"] c', '["a","b"]"]'])
+def test_words_behind_a_list_are_ignored_as_the_parser_does(rest: str) -> None:
+    assert sources(read(f"ADD {rest}")[0].instructions[0]) == ["a"]
+
+
+@pytest.mark.parametrize("word", ["$U", "${U}", "${U:+a}", "${U+a}", "${U:-a}", "${N:-${U:+a}}"])
+def test_an_unknown_value_makes_the_word_unknown(word: str) -> None:
+    assert UNKNOWN in expand(word, {"U": UNKNOWN})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM a\n" + "#\n" * MOST_TEXT,
+        "FROM a\n" + "RUN b\n" * MOST_INSTRUCTIONS,
+    ],
+)
+def test_a_text_beyond_all_measure_is_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="more than"):
+        read(text)
+
+
+def test_a_value_beyond_all_measure_is_refused() -> None:
+    with pytest.raises(Unreadable, match="characters"):
+        expand("$X" * 100, {"X": "x" * 1000})
+    with pytest.raises(Unreadable, match="inside each other"):
+        expand("${N:-" * 3000 + "}" * 3000, {})

@@ -235,7 +235,14 @@ class DockerEngine:
         if self._buildkit:
             result = self._buildkit.build(request, on_line, cancel)
             return BuildResult(self.image_id(request.tag)) if result.image_id is not None else result
-        lines = BuildLog(on_line, request.on_image)
+        made = set[str]()
+
+        def on_image(image_id: str) -> None:
+            if image_id not in made and self._is_of_a_build(image_id):
+                made.add(image_id)
+                request.on_image(image_id)
+
+        lines = BuildLog(on_line, on_image)
         with _translated(), self._new_client(CALL_TIMEOUT_S, _StreamClient) as client:
             try:
                 self._build_classic(client, request, lines, cancel)
@@ -251,6 +258,15 @@ class DockerEngine:
         if not lines.is_whole:
             raise EngineUnreachable("the engine's answer ended in the middle of the build")
         return lines.result()
+
+    def _is_of_a_build(self, image_id: str) -> bool:
+        """Whether a build made it: what a step prints can look like the builder's lines, with any image's id in it."""
+        try:
+            with _translated():
+                history = self._connected().history(image_id)
+        except (ImageMissing, ContainerMissing):  # there is none, or it was removed meanwhile
+            return False
+        return _is_made_by_a_build(history)
 
     def _build_classic(self, client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancel) -> None:
         # the low-level call: images.build() holds the log back until the end
@@ -447,6 +463,7 @@ class DockerEngine:
             for item in found
             if item["State"] in ("created", "exited", "dead")
             and digits(item["ImageID"]) in ledger.steps
+            and digits(item["ImageID"]) not in ledger.images  # people start containers of those
             and HOME_LABEL not in (item["Labels"] or {})
         ]
 
@@ -646,6 +663,16 @@ def _ancestors(history: Sequence[dict[str, Any]]) -> list[str]:
 def _is_labelled_last(history: Sequence[dict[str, Any]]) -> bool:
     """A label is the last that we put on an image: what was made from it has something else on top."""
     return any(label in _line(history[0]) for label in (BUILD_LABEL, IMAGE_LABEL))
+
+
+def _is_made_by_a_build(history: Sequence[dict[str, Any]]) -> bool:
+    """A step of a build has our label below it; what others made from the image of a build has more over that."""
+    for number, entry in enumerate(history):
+        if f"LABEL {IMAGE_LABEL}=" in _line(entry):
+            return True
+        if BUILD_LABEL in _line(entry):
+            return number == 0
+    return False
 
 
 def _line(entry: dict[str, Any]) -> str:
