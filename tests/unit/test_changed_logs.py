@@ -195,3 +195,16 @@ def test_a_program_that_says_the_same_words_changes_nothing(path: Path) -> None:
     path.write_bytes(kept + b"new\n")
     assert read(plain) == b"new\n"
     assert {piece.stream for piece in pieces(path)} <= {STDOUT, OWN}
+
+
+def test_a_piece_costs_one_look_at_each_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    look, fstat = os.stat, os.fstat
+    with LogWriter(path) as writer:
+        writer.append(b"first\n")
+        monkeypatch.setattr(os, "stat", lambda *a, **k: looks.append(a) or look(*a, **k))
+        monkeypatch.setattr(os, "fstat", lambda *a: looks.append(a) or fstat(*a))
+        for _ in range(10):
+            writer.append(b"line\n")
+        monkeypatch.undo()
+    assert len(looks) == 2 * 10
