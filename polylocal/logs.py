@@ -364,10 +364,13 @@ class Tail:
         if size < self.offset or self._number not in (None, number):
             self.offset, self._left_lines, self._left_rest = 0, self._lines, self._rest
         self._number = number
-        if not (self._left_lines or self._left_rest):
-            self._read_at_us = time.time_ns() // 1000
-        elif (offset := self._lost_at()) is not None:
+        now_us = time.time_ns() // 1000
+        if self._left_lines or self._left_rest:
+            offset = self._lost_at()
+            if offset is None:
+                return
             self.offset, self._left_lines, self._left_rest = offset, 0, 0
+        self._read_at_us = now_us  # what is said until here is read once
 
     def _lost_at(self) -> int | None:
         """Where the log says that lines are missing, if it has said so since the last reading."""
