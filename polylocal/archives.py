@@ -73,12 +73,13 @@ class Archive:
         with file:
             return self.add_file(file, name, shown)
 
-    def add_file(self, file: BinaryIO, name: str, shown: object) -> bool:
-        """An open file."""
+    def add_file(self, file: BinaryIO, name: str, shown: object, *, may_be_link: bool = True) -> bool:
+        """An open file. `may_be_link`: where it is a further name of one that was added, a link to that will do."""
         about = os.fstat(file.fileno())
         number = (about.st_dev, about.st_ino)
         member = self.member(name, about)
-        if about.st_nlink > 1 and number in self._names:
+        has_names = may_be_link and about.st_nlink > 1
+        if has_names and number in self._names:
             member.type, member.linkname = tarfile.LNKTYPE, self._names[number]
             self.write(member)
             return True
@@ -90,7 +91,7 @@ class Archive:
         self.files += 1
         self.content += content.size
         self.write(member, content)
-        if about.st_nlink > 1:
+        if has_names:
             self._names[number] = name
         if content.lack:
             self._say(f"{shown} lacks {content.lack} bytes at its end, zeros stand for them: {content.why}")

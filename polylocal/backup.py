@@ -287,7 +287,8 @@ class _Archive:
         with os.fdopen(handle, "rb") as file:
             mode = os.fstat(handle).st_mode
             if stat.S_ISREG(mode):
-                self._archive.add_file(file, name, path)
+                # git gives an object two names while it takes in an upload; a restore takes no link in our own folders
+                self._archive.add_file(file, name, path, may_be_link=False)
             else:
                 self._say(f"{path} is {kind(mode)}")
         return True

@@ -32,6 +32,7 @@ _CHUNK = 1 << 20
 _STORED = 0x10  # flag beside the stream in a record
 _SAME_MOMENT_US = 1000  # pieces of one stream within a millisecond share a record
 _REPLACED = "\ufffd".encode()  # what the engine gives for a byte that is not UTF-8
+_Number = tuple[int, int]  # a file's device and inode, which no other file has while it is open
 _ENGINE_PIECE = 16 * 1024  # the engine stores a longer line in pieces of this many bytes
 
 
@@ -95,6 +96,7 @@ class LogWriter:
         holds what was written until then, and a writer that is opened later goes on.
         """
         self.path = path
+        self._data_path, self._times_path = str(path), str(times_of(path))  # looked at before each piece
         self._grew = grew
         self._max_mib = max_mib
         self._hide = hide
@@ -111,6 +113,7 @@ class LogWriter:
             self._data = self.path.open("ab", buffering=0)
             self._times = times_of(self.path).open("ab", buffering=0)
             self._drop_promises()
+            self._opened = _number(os.fstat(self._data.fileno())), _number(os.fstat(self._times.fileno()))
         self._last = None
 
     @property
@@ -151,15 +154,15 @@ class LogWriter:
     def has_changed(self) -> bool:
         """Whether somebody else has shortened, removed or replaced the log or its times."""
         with _explained(self.path):
+            data, times = self._opened
             return not (
-                _is_as_left(self._data, self.path, self.size)
-                and _is_as_left(self._times, times_of(self.path), self._times_size)
+                _is_as_left(self._data_path, data, self.size) and _is_as_left(self._times_path, times, self._times_size)
             )
 
     def reopen(self) -> int:
         """Go on with what is left. Returns how many lines are missing, as far as they were written by this writer."""
-        was_replaced = not _is_same_file(self._data, self.path)
-        are_spoiled = not _is_as_left(self._times, times_of(self.path), self._times_size)
+        was_replaced = not _is_as_left(self._data_path, self._opened[0], 0)
+        are_spoiled = not _is_as_left(self._times_path, self._opened[1], self._times_size)
         self.close()
         if self._may_reread and (was_replaced or are_spoiled):  # they say nothing of the bytes any more
             times_of(self.path).unlink(missing_ok=True)
@@ -244,16 +247,18 @@ class LogWriter:
         os.ftruncate(self._times.fileno(), self._times_size)
 
 
-def _is_same_file(file: BinaryIO, path: Path) -> bool:
+def _number(about: os.stat_result) -> _Number:
+    return about.st_dev, about.st_ino
+
+
+def _is_as_left(path: str, number: _Number, size: int) -> bool:
+    """Whether that file is there still, and no shorter."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        about = os.stat(path)
     except FileNotFoundError:
         return False
-
-
-def _is_as_left(file: BinaryIO, path: Path, size: int) -> bool:
     # after a write that found no room more may lie there than was counted
-    return _is_same_file(file, path) and os.fstat(file.fileno()).st_size >= size
+    return _number(about) == number and about.st_size >= size
 
 
 def has_times(path: Path) -> bool:
@@ -359,10 +364,13 @@ class Tail:
         if size < self.offset or self._number not in (None, number):
             self.offset, self._left_lines, self._left_rest = 0, self._lines, self._rest
         self._number = number
-        if not (self._left_lines or self._left_rest):
-            self._read_at_us = time.time_ns() // 1000
-        elif (offset := self._lost_at()) is not None:
+        now_us = time.time_ns() // 1000
+        if self._left_lines or self._left_rest:
+            offset = self._lost_at()
+            if offset is None:
+                return
             self.offset, self._left_lines, self._left_rest = offset, 0, 0
+        self._read_at_us = now_us  # what is said until here is read once
 
     def _lost_at(self) -> int | None:
         """Where the log says that lines are missing, if it has said so since the last reading."""

@@ -86,12 +86,22 @@ def pack(folder: Path, to: BinaryIO) -> tuple[int, int]:
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
         archive = Archive(tar, _refuse, with_holes=False)
         for entry in _entries(folder):
-            if sparse.holes(entry.stat) > MOST_HOLES:
+            if _is_mostly_holes(entry):
                 _refuse(f"{entry.path} is a sparse file of {entry.stat.st_size} bytes")
             archive.add(entry, f"./{entry.path}", entry.path)
             count += 1
             size += entry.stat.st_size
     return count, size
+
+
+def _is_mostly_holes(entry: Entry) -> bool:
+    if sparse.holes(entry.stat) <= MOST_HOLES:
+        return False
+    try:
+        with entry.open() as file:
+            return sparse.has_more_holes(file.fileno(), MOST_HOLES)
+    except OSError:  # gone, or not to be read: that is said where it is added
+        return False
 
 
 def _refuse(line: str) -> None:

@@ -23,7 +23,7 @@ _SLACK = 1 << 30
 
 
 def holes(about: os.stat_result) -> int:
-    """Bytes of a file that are not on the disk."""
+    """Bytes of a file that are not on the disk. On a file system that compresses, not all of them are in holes."""
     return max(0, about.st_size - about.st_blocks * _BLOCK) if stat.S_ISREG(about.st_mode) else 0
 
 
@@ -54,9 +54,19 @@ def extents(handle: int, about: os.stat_result) -> list[Extent]:
             while len(found) > MOST_EXTENTS // 2:
                 least *= 2
                 found = _joined(found, least)
-            if sum(length for _, length in found) > 4 * about.st_blocks * _BLOCK + _SLACK:
+            if _length(found) > 4 * about.st_blocks * _BLOCK + _SLACK:
                 raise OSError(errno.EFBIG, "the file has too many holes")
     return found
+
+
+def has_more_holes(handle: int, most: int) -> bool:
+    """Whether an open file has more than `most` bytes in holes. Raises OSError as `extents`."""
+    about = os.fstat(handle)
+    return holes(about) > most and about.st_size - _length(extents(handle, about)) > most
+
+
+def _length(parts: Sequence[Extent]) -> int:
+    return sum(length for _, length in parts)
 
 
 def _joined(found: Sequence[Extent], least: int) -> list[Extent]:
@@ -99,7 +109,7 @@ class Content:
         self._parts = list(reversed(parts)) if parts is not None else [(0, size)]
         self._head = _map_of(parts, size) if parts is not None else b""
         self._is_at: int | None = None if parts is not None else 0
-        self.size = len(self._head) + sum(length for _, length in self._parts)
+        self.size = len(self._head) + _length(self._parts)
         self.lack = 0
         self.why = ""
 
@@ -147,7 +157,10 @@ def prepare(member: tarfile.TarInfo, file: BinaryIO, with_holes: bool = True) ->
         content = Content(file, about.st_size)
         member.size = content.size
         return content
-    content = Content(file, about.st_size, extents(file.fileno(), about))
+    parts = extents(file.fileno(), about)
+    if about.st_size - _length(parts) < LEAST:  # compressed, and plain to those who unpack it
+        return prepare(member, file, with_holes=False)
+    content = Content(file, about.st_size, parts)
     folder, _, name = member.name.rpartition("/")
     member.pax_headers = {
         "GNU.sparse.major": "1",

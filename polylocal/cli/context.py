@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from polylocal import client, occupancy
 from polylocal.client import Client, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.paths import DEFAULT_HOME, Home
+
+if TYPE_CHECKING:
+    from polylocal.store import Store
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The folder that holds everything.", envvar="POLYLOCAL_HOME")
@@ -47,6 +50,24 @@ def connected(home: Path | None) -> Iterator[Client]:
         yield found
     finally:
         found.close()
+
+
+def open_store(folder: Home) -> Store:
+    """The database itself. Raises SetupError: there is none yet, or a daemon of an older version works with it.
+
+    Opening it brings its tables to this version's, under which an older daemon would lose what it writes.
+    """
+    from polylocal.store import Store
+    from polylocal.store.database import is_older
+
+    if not folder.database.exists():
+        raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
+    if is_older(folder.database) and occupancy.running(folder):
+        raise SetupError(
+            f"the daemon that works on {folder.root} is of an older version, or just starting: restart it first"
+            " (`polylocal stop`, then `polylocal start`; running containers go on)"
+        )
+    return Store(folder.database)
 
 
 def project_of(api: Client, named: str | None, folder: Path) -> tuple[str, str]:

@@ -10,20 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
 from polylocal import occupancy
 from polylocal.cli import show
-from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder
+from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder, open_store
 from polylocal.cli.runs import stop_run
 from polylocal.disk import Disk
 from polylocal.errors import SetupError
 from polylocal.paths import Home
-
-if TYPE_CHECKING:
-    from polylocal.store import Store
 
 users = typer.Typer(help="Add and list the people who may use this daemon.", no_args_is_help=True)
 
@@ -155,7 +152,7 @@ def add_user(
 ) -> None:
     """Add a user and print the token that is theirs."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
-    store = _store(home)
+    store = open_store(home_folder(home))
     try:
         made = store.users.add(name, is_superuser=admin, password=password, email=email)
         show.line(store.users.new_token(made))
@@ -166,7 +163,7 @@ def add_user(
 @users.command("ls")
 def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
     """List the users."""
-    store = _store(home)
+    store = open_store(home_folder(home))
     try:
         found = store.users.all()
     finally:
@@ -181,7 +178,7 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
 @users.command("token")
 def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
     """Print a further token of a user; those before it stay good."""
-    store = _store(home)
+    store = open_store(home_folder(home))
     try:
         show.line(store.users.new_token(store.users.get(name)))
     finally:
@@ -193,7 +190,7 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption
     """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
     from polylocal import daemon
 
-    store = _store(home)
+    store = open_store(home_folder(home))
     try:
         user = store.users.get(name)
         count, is_in_file = daemon.revoke(store.users, user, home_folder(home))
@@ -205,15 +202,6 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption
 
 
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
-
-
-def _store(home: Path | None) -> Store:
-    from polylocal.store import Store
-
-    folder = home_folder(home)
-    if not folder.database.exists():
-        raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
-    return Store(folder.database)
 
 
 def _made_anew(path: Path) -> BinaryIO:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polylocal.cli import show
-from polylocal.cli.context import HomeOption, JsonOption, home_folder
+from polylocal.cli.context import HomeOption, JsonOption, home_folder, open_store
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.masking import LEAST_HIDDEN
 from polylocal.paths import Home
@@ -60,11 +60,9 @@ def remove(name: NameArgument, user: UserOption = "root", home: HomeOption = Non
 
 def _identity(folder: Home, user: str) -> str | None:
     """Of the user; None before there is one: then the secrets become those of whoever gets that name first."""
-    from polylocal.store import Store
-
     if not folder.database.exists():
         return None
-    store = Store(folder.database)
+    store = open_store(folder)
     try:
         return store.users.get(user).identity
     except NotFound:

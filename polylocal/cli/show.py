@@ -118,7 +118,7 @@ def log_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def confirm(question: str, *, default: bool | None = None, abort: bool = False) -> bool:
+def confirm(question: str, *, default: bool = False, abort: bool = False) -> bool:
     return typer.confirm(visible.one_line(question), default=default, abort=abort)
 
 

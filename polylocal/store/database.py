@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,12 @@ class Database:
             connection.close()
         else:
             self._idle.append(connection)
+
+
+def is_older(path: Path) -> bool:
+    """Whether the tables of a database are those of an older version; it is not changed. Raises StoreError."""
+    with _translated(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+        return int(connection.execute("pragma user_version").fetchone()[0]) < SCHEMA_VERSION
 
 
 def delete_in_parts(database: Database, table: str, where: str, values: tuple[Any, ...]) -> None:

@@ -82,6 +82,14 @@ def test_an_admin_who_adds_a_secrets_name_to_others_code_does_not_give_their_own
     assert owner_of(store, again(api, plain, content=AWS).json()["id"]) == "ann"
 
 
+def test_a_projects_owner_adds_their_own_secrets_to_what_an_admin_ran_without(
+    store: Store, as_ann: Caller, api: Caller
+) -> None:
+    made = again(as_ann, started(api), content=AWS)
+    assert made.status_code == 201, made.text
+    assert owner_of(store, made.json()["id"]) == "ann"
+
+
 @pytest.mark.parametrize("sections", [AWS, OF_THE_BUILD])
 @pytest.mark.parametrize("body", [{}, {"content": {"run": {"cmd": "env > /plx-outputs/found"}}}, {"content": AWS}])
 def test_a_projects_owner_can_not_run_code_with_an_admins_secrets(

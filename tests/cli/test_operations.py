@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import sqlite3
 import sys
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from polylocal import occupancy
 from polylocal.api.services import Services
+from polylocal.paths import Home
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
+from polylocal.store.database import SCHEMA_VERSION
 from polylocal.store.rows import Project, User
 
 from .conftest import Cli
 from .test_cli import good, one_line
+
+HOMES = Path(__file__).parents[1] / "homes"
 
 
 def test_a_backup_and_what_is_made_of_it(
@@ -73,3 +80,27 @@ def test_a_service_beside_a_daemon(
     one_line(polylocal("service", "install"), "a daemon works on", "polylocal stop")
     lock.close()
     assert "enable-linger" in good(polylocal("service", "install")).out
+
+
+def test_a_newer_command_changes_no_tables_under_an_older_daemon(
+    polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That daemon would go on writing as its own version does, and the newer tables would lose it."""
+    with tarfile.open(HOMES / "before_ids.home.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="fully_trusted")
+    home = Home(tmp_path / "home")
+
+    def version() -> int:
+        with closing(sqlite3.connect(home.database)) as db:
+            return int(db.execute("pragma user_version").fetchone()[0])
+
+    older = version()
+    assert older < SCHEMA_VERSION
+    lock = occupancy.take(home)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a value"))
+    for command in (("user", "ls"), ("user", "token", "ann"), ("secret", "set", "s", "KEY")):
+        one_line(polylocal(*command, "--home", str(home.root)), "older version", "polylocal stop")
+    assert version() == older
+    lock.close()
+    assert "ann" in good(polylocal("user", "ls", "--home", str(home.root))).out
+    assert version() == SCHEMA_VERSION

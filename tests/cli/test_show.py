@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
+import typer
 
 from polylocal.cli import show
 
@@ -19,3 +23,10 @@ def test_a_long_message_takes_nothing_from_the_other_columns(
     assert first.rstrip().endswith("…")
     assert len(first) <= 80
     assert second.split() == ["build/12", "succeeded", "Completed"]
+
+
+def test_the_return_key_deletes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    with pytest.raises(typer.Abort):
+        show.confirm("Delete it?", abort=True)
+    assert "Delete it? [y/N]" in capsys.readouterr().out

@@ -204,6 +204,15 @@ def test_links_among_polylocals_own_files_are_left_out(home: Home, tmp_path: Pat
     restore.restore(tmp_path / "b.tar.gz", Home(tmp_path / "back"))
 
 
+def test_further_names_of_polylocals_own_files_are_files_of_their_own(home: Home, tmp_path: Path) -> None:
+    log = next(home.logs.glob("jobs/*.log"))
+    os.link(log, log.with_name("kept.log"))
+    os.link(log, home.outputs_root / "kept.log")
+    back = there_and_back(home, tmp_path)
+    assert (back.logs / "jobs" / "kept.log").read_bytes() == log.read_bytes()
+    assert (back.outputs_root / "kept.log").read_bytes() == log.read_bytes()
+
+
 # -- while others work ----------------------------------------------------------------------------------------------
 
 
@@ -285,6 +294,18 @@ def fsck(folder: Path) -> str:
 
 def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "--git-dir", str(folder), *arguments], check=True, capture_output=True)
+
+
+def test_an_object_has_two_names_while_git_takes_in_an_upload(home: Home, project: Project, tmp_path: Path) -> None:
+    repository = Repository(home.code(project.uuid))
+    repository.upload(tar_of(("a", b"a")), "root")
+    objects = home.code(project.uuid) / "objects"
+    loose = next(path for path in objects.glob("??/*"))
+    arriving = objects / "tmp_objdir-incoming-x" / loose.parent.name
+    arriving.mkdir(parents=True)
+    os.link(loose, arriving / loose.name)
+    back = there_and_back(home, tmp_path)
+    assert "error" not in fsck(back.code(project.uuid))
 
 
 def test_code_that_is_uploaded_meanwhile(home: Home, project: Project, tmp_path: Path) -> None:

@@ -195,3 +195,33 @@ def test_a_program_that_says_the_same_words_changes_nothing(path: Path) -> None:
     path.write_bytes(kept + b"new\n")
     assert read(plain) == b"new\n"
     assert {piece.stream for piece in pieces(path)} <= {STDOUT, OWN}
+
+
+def test_a_piece_costs_one_look_at_each_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    look, fstat = os.stat, os.fstat
+    with LogWriter(path) as writer:
+        writer.append(b"first\n")
+        monkeypatch.setattr(os, "stat", lambda *a, **k: looks.append(a) or look(*a, **k))
+        monkeypatch.setattr(os, "fstat", lambda *a: looks.append(a) or fstat(*a))
+        for _ in range(10):
+            writer.append(b"line\n")
+        monkeypatch.undo()
+    assert len(looks) == 2 * 10
+
+
+def test_a_follower_reads_what_is_said_once_though_the_log_is_changed_behind_it_again(path: Path) -> None:
+    tail = Plain(path)
+    with LogWriter(path) as writer:
+        writer.append(b"".join(b"line %d\n" % n for n in range(20)))
+        given = b"".join(tail.read())
+        os.truncate(path, 0)
+        writer.append(b"after 1\nafter 2\n")
+        given += b"".join(tail.read())
+        os.truncate(path, path.stat().st_size - len(b"after 2\n"))
+        given += b"".join(tail.read())
+        writer.append(b"end\n")
+        given += b"".join(tail.read())
+    assert given.count(b"20 lines are missing here") == 1
+    assert given.count(b"after 1\n") == 1
+    assert given.endswith(b"one line is missing here: the log was changed from outside\nend\n")

@@ -153,6 +153,28 @@ def test_an_upload_of_holes_is_refused_with_what_to_do(folder: Path) -> None:
     assert packing.pack(folder, io.BytesIO())[0] == 1
 
 
+def test_a_compressed_file_is_no_sparse_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system compresses, a file takes fewer blocks than its size says, and has no hole."""
+    content = b"the same again and again" * 100_000
+    (folder / "f").write_bytes(content)
+    (folder / packing.IGNORE_FILE).touch()
+    look, fstat = os.stat, os.fstat
+
+    def compressed(about: os.stat_result) -> os.stat_result:
+        values = list(about)
+        return os.stat_result((*values, *[0] * 3), {"st_blocks": 8, "st_atime_ns": 0, "st_mtime_ns": 0})
+
+    monkeypatch.setattr(os, "stat", lambda *a, **k: compressed(look(*a, **k)))
+    monkeypatch.setattr(os, "fstat", lambda *a, **k: compressed(fstat(*a, **k)))
+    monkeypatch.setattr(packing, "MOST_HOLES", 1 << 20)
+    with tarfile.open(fileobj=io.BytesIO(packed(folder))) as tar:
+        member = tar.getmember("f")
+        assert not member.issparse()
+        assert not member.pax_headers
+    uploaded = io.BytesIO()
+    assert packing.pack(folder, uploaded)[0] == 2
+
+
 def test_small_holes_are_uploaded_as_zeros(folder: Path) -> None:
     (folder / "f").touch()
     os.truncate(folder / "f", 1 << 20)
