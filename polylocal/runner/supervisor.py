@@ -54,6 +54,7 @@ class Supervisor:
         self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
         self._put_off: dict[int, float] = {}  # until when
+        self._in_use = set[int]()  # deleted builds of which a container is left
         self._troubles: dict[str, str] = {}  # what each step said last
 
     def wake(self) -> None:
@@ -171,6 +172,8 @@ class Supervisor:
                 del self._active[execution.run.pk]
                 if not is_over:
                     self._put_off[execution.run.pk] = time.monotonic() + RETRY_S
+                while self._in_use:  # it may have been the container of this run
+                    self._put_off.pop(self._in_use.pop(), None)
             self.wake()
 
     def _is_put_off(self, run: Run) -> bool:
@@ -320,6 +323,7 @@ class Supervisor:
             log.info("run=%s: removed a while later: %s", run.label, error)
             with self._lock:
                 self._put_off[run.pk] = time.monotonic() + RECONCILE_S
+                self._in_use.add(run.pk)
         except (OSError, EngineError, EngineUnreachable) as error:
             log.warning("run=%s: not all of it can be removed, it is tried again later: %s", run.label, error)
             with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from support import eventually
 
 from polylocal.errors import NotFound
+from polylocal.runner.execution import Execution
 from polylocal.runner.supervisor import Supervisor
 
 from .conftest import Rig, Supervise
@@ -58,3 +59,21 @@ def test_the_row_stays_while_a_container_that_is_kept_needs_the_image(rig: Rig) 
     supervisor._remove_deleted()
     assert eventually(lambda: is_gone(rig, build.pk))
     assert build.image_id not in rig.engine.local.values()
+
+
+def test_a_deleted_build_is_tried_again_when_a_run_has_ended(rig: Rig) -> None:
+    """The row of a run says that it is done some moments before its container is gone."""
+    run = rig.submit("true", build={"image": "base", "build_steps": ["true 1"]})
+    rig.store.runs._set(run.pk, {"ttl": 3600})
+    run = rig.run(run)
+    build = rig.store.runs.by_pk(run.build_pk or 0)
+    rig.store.runs.delete(build)
+    supervisor = Supervisor(rig.tools())
+    supervisor._remove_deleted()
+    assert supervisor._is_put_off(build)
+    rig.engine.remove(run.container_id or "")
+    other = Execution(rig.submit("true"), rig.tools())
+    supervisor._active[other.run.pk] = other
+    supervisor._carry_out(other)
+    supervisor._remove_deleted()
+    assert is_gone(rig, build.pk)
