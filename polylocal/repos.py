@@ -293,7 +293,8 @@ class Repository:
     def _first_commit(self, names: Sequence[str]) -> str | None:
         lines = gitrun.lines_of([f"{name}^{{commit}}" for name in names])
         form = "--batch-check=%(objectname) %(objecttype)"
-        said = self._run("cat-file", form, stdin=lines, limits=QUICK).stdout.decode(errors="replace").split("\n")
+        done = self._run("cat-file", form, stdin=lines, check=False, limits=QUICK)  # a damaged repository has no commit
+        said = done.stdout.decode(errors="replace").split("\n")
         found = (line.removesuffix(" commit") for line in said if line.endswith(" commit"))
         return next((sha for sha in found if revisions.is_commit(sha)), None)
 

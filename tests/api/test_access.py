@@ -57,9 +57,8 @@ def test_nobody_comes_in(nobody: Caller) -> None:
 
 def test_what_is_open_to_anyone(nobody: Caller) -> None:
     for name, answer in answers(nobody, OPEN).items():
-        needs_body = name.endswith(("users/token", "v1/session"))
-        expected = 400 if needs_body else 303 if name.endswith("session/one-origin") else 200
-        assert (name, answer.status_code) == (name, expected)
+        needs_body = name.endswith(("users/token", "v1/session", "session/one-origin"))
+        assert (name, answer.status_code) == (name, 400 if needs_body else 200)
 
 
 @pytest.mark.usefixtures("project")

@@ -52,10 +52,11 @@ def test_no_run_begins_and_then_it_does(api: Caller, ballast: Path, kind: Kind) 
 @pytest.mark.parametrize("how", ["restart", "resume", "copy"])
 @pytest.mark.parametrize("kind", [Kind.JOB, Kind.EXPERIMENT])
 def test_nothing_is_made_from_another_run(
-    api: Caller, ballast: Path, store: Store, project: Project, kind: Kind, how: str
+    api: Caller, settings: Settings, store: Store, project: Project, kind: Kind, how: str
 ) -> None:
     run = one_of_each(store, project, store.users.get("root"))[kind]
     store.runs.transition(run, "succeeded")
+    fill(settings.home, 12 << 20)
     path = f"{P}/{kind.plural}/{run.id}/{how}/"
     if api.post(path, {}).status_code == 404:
         pytest.fail(f"there is no {path}")

@@ -43,6 +43,9 @@ def test_a_body_of_more_values_than_are_read(
     api: Caller, project: Project, content: bytes, words: str, path: str
 ) -> None:
     answer = send(api, content, path=path)
+    if answer.status_code == 413:  # the build lists API takes less
+        assert path.endswith(".json")
+        return
     assert answer.status_code == 400
     assert words in answer.text
 

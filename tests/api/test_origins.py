@@ -433,7 +433,7 @@ def test_the_other_way_is_offered_for_each_way_to_write_a_page(
 def test_what_is_no_page_becomes_part_of_no_header(page: str, end: str, browse: Callable[[], Browser]) -> None:
     form = {"next": f"/notebook/a/{page}{end}"}
     answer = browse().ask("/polylocal/v1/session/one-origin", "POST", data=form)
-    assert (answer.status_code, "set-cookie" in answer.headers, "x-y" in answer.headers) == (303, False, False)
+    assert (answer.status_code, "set-cookie" in answer.headers, "x-y" in answer.headers) == (400, False, False)
 
 
 def test_a_page_that_is_fetched_in_advance_is_no_lost_one(

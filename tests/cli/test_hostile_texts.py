@@ -347,4 +347,4 @@ def test_the_rest_of_the_code_prints_nothing() -> None:
         and any(name in ("print", "sys.stdout.write") for _, name in calls(ast.parse(path.read_text())))
     }
     # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `show` does
-    assert printing == {"runner/bayes.py", "runner/engine/probe.py"}
+    assert printing == {"receiving.py", "runner/bayes.py", "runner/engine/probe.py"}  # programs of their own
