@@ -187,8 +187,12 @@ def test_changes_of_a_notebook_beyond_a_limit_are_not_committed(tmp_path: Path) 
     base = repository.commit_folder(folder, None, "root").commit
     with (folder / "sparse").open("wb") as file:
         file.truncate(60 << 30)
+    assert repository.commit_folder(folder, base, "root").left_out == ["sparse (more than 1 MiB)"]
+    for name in ("b", "c"):
+        (folder / name).write_bytes(bytes(700_000))
     with pytest.raises(InvalidInput, match=r"larger than 1 MiB \(max_unpacked_mib\)"):
         repository.commit_folder(folder, base, "root")
+    (folder / "b").unlink()
     (folder / ".gitignore").write_text("sparse\n")  # what is not committed counts for nothing
     assert repository.commit_folder(folder, base, "root").left_out == ["sparse"]
     for number in range(30):
