@@ -213,23 +213,19 @@ def _is_own(address: Address) -> bool:
 
 
 def _can_bind(family: int, address: str) -> bool:
-    if _binds_anything(family):
-        return False
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
+    return not _binds_anything(family) and _binds(family, address)
 
 
 @lru_cache
 def _binds_anything(family: int) -> bool:
     """Whether the system lets programs bind addresses that it has not (`ip_nonlocal_bind`)."""
-    nobodys = "198.51.100.77" if family == socket.AF_INET else "2001:db8::77"  # for documentation only
+    return _binds(family, "198.51.100.77" if family == socket.AF_INET else "2001:db8::77")  # for documentation only
+
+
+def _binds(family: int, address: str) -> bool:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((nobodys, 0))
+            probe.bind((address, 0))
     except OSError:
         return False
     return True

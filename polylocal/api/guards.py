@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from polylocal.api import origins
+
 log = logging.getLogger(__name__)
 
 CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
@@ -261,9 +263,7 @@ class Slow(Exception):
 
 def _name_of(host: str) -> str:
     """`[::1]:8000` → `::1`, `Box:8000` → `box`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().rstrip(".")
+    return origins.split(host)[0]
 
 
 def _netloc(origin: str) -> str:
