@@ -145,6 +145,7 @@ BODIES: dict[str, Json] = {
     "/chartviews/{cid:id}": {"charts": [], "name": "accuracy"},
     **{f"/searches/{{user}}/{{project}}/{kind.plural}": {"query": {"sort": "-created_at"}} for kind in POLYAXON_KINDS},
     "/ci": {"config": {}},
+    "/session/one-origin": {"next": "/tensorboard/root/quick-start/"},
 }
 # told apart by tests of their own: what a run alone may ask, what is never done, what answers in more than one way
 OTHERS = ("/api/v1", "/token", "/ephemeraltoken", "/impersonatetoken", "/upload", "/external", "/sync", "/v1/session")
