@@ -89,7 +89,8 @@ class Changes:
 
     async def watch(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        for kind in Kind:  # a folder that is made later is watched a moment after its first file is written
+            (self._folder / kind.plural).mkdir(parents=True, exist_ok=True)
         leave = self._store.subscribe(self._pass_on)
         try:
             async for changed in awatch(self._folder, debounce=40, step=20, stop_event=stop, recursive=True):

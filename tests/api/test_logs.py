@@ -16,7 +16,7 @@ from support import eventually
 
 from polylocal.api.services import Services
 from polylocal.logs import STDERR, STDOUT, LogWriter
-from polylocal.statuses import Status
+from polylocal.statuses import Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Run
 
@@ -271,6 +271,11 @@ def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Ru
         connection.close()
     write(services.log(running), b"hello\n")
     assert eventually(lambda: threading.active_count() <= before + 40)
+
+
+def test_the_folders_of_logs_are_watched_before_the_first_log(live: str, services: Services) -> None:
+    """A folder that is made later is watched a moment after its first log is written: nobody would be woken."""
+    eventually(lambda: all((services.home.logs / kind.plural).is_dir() for kind in Kind))
 
 
 def test_the_log_of_a_build_is_followed_too(live: str, api: Caller, store: Store, services: Services) -> None:
