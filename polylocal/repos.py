@@ -126,12 +126,12 @@ class Repository:
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
             return self._commit(self._git("write-tree", env=index), author)
 
-    def commit_folder(self, folder: Path, base: str | None, author: str, limits: Limits | None = None) -> Committed:
+    def commit_folder(self, folder: Path, base: str | None, author: str) -> Committed:
         """Put what was changed in a folder since `base` was checked out into it on top of the newest commit.
 
         What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside, and
-        single files beyond `limits`. Raises InvalidInput, and nothing is committed: others changed the same lines
-        meanwhile, or all files together are beyond `limits`.
+        single files beyond the limits of code. Raises InvalidInput, and nothing is committed: others changed the same
+        lines meanwhile, or all files together are beyond those limits.
         """
         base = self._object(base) if base else None
         with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
@@ -141,13 +141,12 @@ class Repository:
             inside = _repositories(folder)
             kept_out = [f":(exclude,literal){name}" for name in inside]
             kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
-            limits = limits or self._limits
-            large = self._too_large(folder, index, kept_out, limits)
+            large = self._too_large(folder, index, kept_out)
             kept_out += [f":(exclude,literal){name}" for name in large]
             self._git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
             others = self._listed("--others", env=index, cwd=folder)
             tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
-            why = {name: f"{name} (more than {limits.max_unpacked_mib} MiB)" for name in large}
+            why = {name: f"{name} (more than {self._limits.max_unpacked_mib} MiB)" for name in large}
             left_out = list(dict.fromkeys([*inside, *why.values(), *(top for top in tops if top not in why)]))
             tree_id = self._git("write-tree", env=index)
             before = self._tree(base) if base else _EMPTY_TREE
@@ -166,13 +165,14 @@ class Repository:
                 *names, rest = (rest + chunk).split(b"\0")
                 yield from map(os.fsdecode, names)
 
-    def _too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str], limits: Limits) -> list[str]:
+    def _too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str]) -> list[str]:
         """Files that are too large to be read for a commit, by their size and before anything is read.
 
         Raises InvalidInput where there are too many of these, of all files, or too many bytes.
         """
         found: list[str] = []
         count = size = 0
+        limits = self._limits
         wanted = ("--cached", "--others", "--exclude-standard", "--", ".", *kept_out)
         for name in self._listed(*wanted, env=env, cwd=folder):
             try:
@@ -184,8 +184,11 @@ class Repository:
                 found.append(name)
             else:
                 size += about.st_size
-            if count > limits.max_upload_files or len(found) > _MOST_LARGE:
+            if count > limits.max_upload_files:
                 raise InvalidInput([f"It holds more than {limits.max_upload_files} files (max_upload_files)."])
+            if len(found) > _MOST_LARGE:
+                what = f"{_MOST_LARGE} files of more than {limits.max_unpacked_mib} MiB each"
+                raise InvalidInput([f"It holds more than {what} (max_unpacked_mib)."])
             if size > limits.size:
                 raise InvalidInput([f"Its files are larger than {limits.max_unpacked_mib} MiB (max_unpacked_mib)."])
         return found

@@ -11,7 +11,6 @@ from polylocal.folders import remove_tree
 from polylocal.runner import container, ownership
 from polylocal.runner.tools import Tools
 from polylocal.store.rows import Run
-from polylocal.unpacking import Limits
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +34,9 @@ def put_away(run: Run, tools: Tools) -> None:
     _remove(gone)
     if not folder.exists():
         return
-    limits = Limits(tools.settings.max_unpacked_mib, tools.settings.max_upload_files)
     try:
         if tools.store.runs.by_pk(run.pk).keeps_changes:
-            done = tools.repository(run).commit_folder(folder, run.commit, run.user, limits)
+            done = tools.repository(run).commit_folder(folder, run.commit, run.user)
             if done.commit:
                 tools.store.runs.note(
                     run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"

@@ -201,6 +201,16 @@ def test_changes_of_a_notebook_beyond_a_limit_are_not_committed(tmp_path: Path) 
         repository.commit_folder(folder, repository.resolve("HEAD"), "root")
 
 
+def test_very_many_large_files_of_a_notebook_are_told_by_their_size(tmp_path: Path) -> None:
+    repository, folder = Repository(tmp_path / "code" / "abc", Limits(1, 1000)), tmp_path / "work"
+    folder.mkdir()
+    for number in range(101):
+        with (folder / str(number)).open("wb") as file:
+            file.truncate(2 << 20)
+    with pytest.raises(InvalidInput, match=r"more than 100 files of more than 1 MiB each \(max_unpacked_mib\)"):
+        repository.commit_folder(folder, None, "root")
+
+
 def test_a_file_that_is_too_large_to_be_read(bare: Path) -> None:
     made = commit(bare, tree(bare, {"Dockerfile": f"b:{blob(bare, bytes(3 << 20))}"}))
     with pytest.raises(InvalidInput, match="`Dockerfile` has more than 2 MiB"):
