@@ -337,6 +337,19 @@ def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         yield piece.stream, data
 
 
+def _behind_lines(data: bytes, lines: int) -> tuple[bytes, int]:
+    """What follows so many lines, and how many of them are still to come."""
+    if not lines:
+        return data, 0
+    count = data.count(b"\n")
+    if count < lines:
+        return b"", lines - count
+    at = -1
+    for _ in range(lines):
+        at = data.index(b"\n", at + 1)
+    return data[at + 1 :], 0
+
+
 @dataclass
 class Tail:
     """How far somebody who follows a log has read it, also where the log is shortened or replaced meanwhile.
@@ -380,15 +393,7 @@ class Tail:
     def take(self, data: bytes) -> bytes:
         """What of the next bytes was not given before."""
         self.offset += len(data)
-        if self._left_lines:
-            count = data.count(b"\n")
-            if count < self._left_lines:
-                self._left_lines -= count
-                return b""
-            at = -1
-            for _ in range(self._left_lines):
-                at = data.index(b"\n", at + 1)
-            self._left_lines, data = 0, data[at + 1 :]
+        data, self._left_lines = _behind_lines(data, self._left_lines)
         skipped = min(self._left_rest, len(data))
         self._left_rest -= skipped
         data = data[skipped:]
@@ -464,15 +469,9 @@ class CatchUp:
 
     def __call__(self, stream: int, data: bytes) -> bytes:
         left = self._left.setdefault(stream, Position())
+        data, left.lines = _behind_lines(data, left.lines)
         if left.lines:
-            count = data.count(b"\n")
-            if count < left.lines:
-                left.lines -= count
-                return b""
-            at = -1
-            for _ in range(left.lines):
-                at = data.index(b"\n", at + 1)
-            left.lines, data = 0, data[at + 1 :]
+            return b""
         data = left.skip(data)
         if left.begun and data:
             # the engine has the whole character, or found that there was none and gave something for each byte

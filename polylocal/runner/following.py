@@ -94,6 +94,7 @@ class Follower:
                 return
             except LogChanged:
                 self._reopen()
+        self.mark("the log is changed from outside again and again: lines may be missing here")
 
     def _fetch_all(self) -> None:
         try:

@@ -138,3 +138,17 @@ def test_what_an_earlier_container_wrote_can_not_be_fetched_and_that_is_told(
     assert found.pop(logs.LOST) == b"\npolylocal: lines are missing here: the log was changed from outside\n"
     assert found[logs.STDERR] == expected(LINES)[logs.STDERR]
     assert found[logs.STDOUT] == b"of an" + expected(LINES)[logs.STDOUT]
+
+
+def test_a_log_that_is_changed_again_and_again_says_so(
+    rig: Rig, has_written: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = has_written("sleep 60")
+
+    def changed(follower: Follower) -> None:
+        raise logs.LogChanged("again")
+
+    monkeypatch.setattr(Follower, "_fetch_all", changed)
+    with Follower(run, run.container_id or "", rig.tools()) as follower:
+        follower.complete()
+    assert rig.log(run).endswith(b"changed from outside again and again: lines may be missing here\n")
