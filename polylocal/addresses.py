@@ -181,7 +181,7 @@ def _is_local(address: Address, bridges: Iterable[Network]) -> bool:
     if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
         return True
     networks = (*_NEVER, *bridges)
-    return any(address.version == network.version and address in network for network in networks) or _is_own(address)
+    return any(address.version == network.version and address in network for network in networks) or is_own(address)
 
 
 def _forms(address: Address) -> Iterator[Address]:
@@ -200,7 +200,7 @@ def _forms(address: Address) -> Iterator[Address]:
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
-def _is_own(address: Address) -> bool:
+def is_own(address: Address) -> bool:
     """Whether an interface of this machine has the address: only such a one can be bound, or is its own way out."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:

@@ -298,7 +298,7 @@ class _Archive:
             self._say(f"{error.filename} can't be read: {error.strerror}")
 
 
-def _walk(top: Path, name: str, on_error: Callable[[OSError], None], leave_out: str = "") -> Iterator[tuple[Path, str]]:
+def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, str]]:
     """(path, name in the archive) of a folder and all below it: each folder before what is in it; sorted."""
     if not top.is_dir():
         return

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from polylocal import addresses
 from polylocal.api.guards import ABORT
 from polylocal.runner.engine.base import Engine
 
@@ -118,17 +119,8 @@ def reaches(engine: Engine, network: str) -> bool:
     EngineUnreachable.
     """
     gateway = engine.gateway(network) if network not in ("host", "none") else None
-    return gateway is not None and _is_of_this_machine(gateway)
-
-
-def _is_of_this_machine(address: str) -> bool:
-    """Whether an interface has this IPv4 address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
-        try:
-            tried.bind((address, 0))
-        except OSError:
-            return False
-    return True
+    address = addresses.parsed(gateway) if gateway else None
+    return address is not None and addresses.is_own(address)
 
 
 def allow_many_files() -> None:

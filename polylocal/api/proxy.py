@@ -185,8 +185,7 @@ class Proxy:
         address = f"{origin}{_ENTER}?code={code}"
         if is_lost:
             return pages.page(200, "Open the page", pages.other_way(str(origin), address, _path(request)))
-        answer = RedirectResponse(address, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
-        return answer
+        return RedirectResponse(address, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
     def _notice(self, request: Request) -> str:
         """What a visitor should know where pages are not kept apart from each other, or from the session. HTML."""

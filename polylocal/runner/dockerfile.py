@@ -100,11 +100,6 @@ def triggers(lines: Iterable[str], base: Reference) -> list[Reference]:
     return found
 
 
-def base_images(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[str]:
-    """The images that a Dockerfile starts from, stages and `scratch` left out."""
-    return list(dict.fromkeys(found.image for found in references(dockerfile, arguments) if found.is_base))
-
-
 def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Mapping[str, str] = _NONE) -> str:
     """The same Dockerfile with other images, and what each stage starts from named as such, not by variables: the
     builder reads the name that was looked at. Raises Unreadable."""

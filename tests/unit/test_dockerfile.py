@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from polylocal.polyaxonfile import Build
 from polylocal.runner.dockerfile import (
     Base,
-    base_images,
     downloads,
     platform_arguments,
     references,
@@ -22,6 +22,11 @@ from polylocal.runner.dockerfile import (
 from polylocal.runner.instructions import Unreadable
 
 LOCALE = "en_US.UTF-8"
+
+
+def base_images(text: str, arguments: Mapping[str, str] | None = None) -> list[str]:
+    """The images that the stages of a Dockerfile start from."""
+    return list(dict.fromkeys(found.image for found in references(text, arguments or {}) if found.is_base))
 
 
 def rendered(

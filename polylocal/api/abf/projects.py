@@ -102,9 +102,7 @@ def _problems(said: Json, *, is_new: bool) -> list[str]:
     if said.get("visibility") is not None and said["visibility"] not in _VISIBILITIES:
         problems.append("Visibility is not included in the list")
     branch = text(said.get("default_branch"))
-    if branch and not (
-        len(branch) <= 100 and revisions.is_ref(branch) and all(map(_PART.fullmatch, branch.split("/")))
-    ):
+    if branch and not _is_branch(branch):
         problems.append("Default branch is invalid")
     if said.get("owner_type") not in (None, "", "User"):
         problems.append("Owner type is not included in the list")
