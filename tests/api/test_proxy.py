@@ -562,10 +562,15 @@ def silent() -> Iterator[Silent]:
 
 def begun(live: str, session: str, method: str = "GET", body: str = "") -> socket.socket:
     """A request for a page, on a connection of its own."""
-    place = urlsplit(live)
+    return requested(live, f"{method} {NOTEBOOK}/api/x", session, f"Content-Length: {len(body)}\r\n\r\n{body}")
+
+
+def requested(url: str, what: str, session: str, rest: str) -> socket.socket:
+    """A connection on which a browser with a session has asked for a page; `rest` is what follows its cookies."""
+    place = urlsplit(url)
     peer = socket.create_connection((str(place.hostname), place.port), 30)
-    head = f"{method} {NOTEBOOK}/api/x HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
-    peer.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    head = f"{what} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
+    peer.sendall(f"{head}{rest}".encode())
     return peer
 
 
@@ -597,12 +602,10 @@ def test_a_program_is_told_that_nobody_waits_any_more(
 
 def handshake(url: str, session: str) -> socket.socket:
     """Of a websocket, on a connection of its own."""
-    place = urlsplit(url)
-    peer = socket.create_connection((str(place.hostname), place.port), 30)
-    head = f"GET {NOTEBOOK}/ws HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    peer.sendall(f"{head}{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
-    return peer
+    return requested(
+        url, f"GET {NOTEBOOK}/ws", session, f"{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
 
 
 def test_a_program_that_takes_no_websocket_takes_no_place_of_others(

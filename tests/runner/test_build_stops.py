@@ -44,6 +44,12 @@ def executing(rig: Rig, run: Run, tools: Any = None) -> Iterator[Execution]:
     assert not thread.is_alive()
 
 
+def stop(rig: Rig, execution: Execution) -> None:
+    """As the supervisor does it for a person."""
+    rig.store.runs.request_stop(execution.run)
+    execution.stop()
+
+
 @pytest.fixture
 def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """slow_git("archive") → a file that is there when git has begun an archive, of which there will be no end."""
@@ -69,8 +75,7 @@ def test_while_git_works(
     begun = slow_git(command)
     with executing(rig, run) as execution:
         eventually(begun.exists)
-        rig.store.runs.request_stop(run)
-        execution.stop()
+        stop(rig, execution)
     assert (rig.again(run).status, rig.message(run)) == ("stopped", "BuildJob was stopped.")
     assert rig.engine.builds == 0
 
@@ -79,8 +84,7 @@ def test_while_the_engine_is_away(rig: Rig) -> None:
     run, tools = a_build(rig), rig.tools()
     with rig.engine.away(), executing(rig, run, tools) as execution:
         eventually(lambda: tools.link.is_away)
-        rig.store.runs.request_stop(run)
-        execution.stop()
+        stop(rig, execution)
     assert rig.again(run).status == "stopped"
 
 
@@ -96,8 +100,7 @@ def test_before_it_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(rig.engine, "build", failing)
     with executing(rig, run) as execution:
         assert tried.wait(20)
-        rig.store.runs.request_stop(run)
-        execution.stop()
+        stop(rig, execution)
     assert rig.again(run).status == "stopped"
 
 
@@ -114,8 +117,7 @@ def test_while_the_context_is_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(rig.engine, "build", reading)
     with executing(rig, run) as execution:
         assert sending.wait(20)
-        rig.store.runs.request_stop(run)
-        execution.stop()
+        stop(rig, execution)
     assert rig.again(run).status == "stopped"
 
 
