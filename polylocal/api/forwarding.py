@@ -12,18 +12,19 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from polylocal import clock
 from polylocal.api import forwarded, lasting, pages, sessions
 from polylocal.api.endpoint import Call
 from polylocal.api.guards import PASSED_ON
 from polylocal.paths import Home
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
+from polylocal.store.runs import Runs
 
 if TYPE_CHECKING:
     import httpx2
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WITHOUT_EFFECT = ("GET", "HEAD")
-_PATIENCE_S = 120  # after its build and start a program may take so long until it listens
+_PATIENCE_S = 120  # a program may take so long until it listens, from the moment that its container runs
 _PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
 _MOST_MESSAGE = 64 * 2**20  # bytes of one that a program sends: a page of plots
 _STARTING_S = 1  # seconds after which the page of a starting program is asked for again
@@ -57,8 +58,9 @@ class Target:
 class Forwarder:
     """Belongs to one event loop; opens its connections when they are first needed."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, runs: Runs) -> None:
         self._home = home
+        self._runs = runs
         self._client: httpx2.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -82,12 +84,10 @@ class Forwarder:
         passed = forwarded.of_request(request.headers.items(), sessions.OURS)
         headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._key(run)]
         try:
-            answer = await self._asked(
-                request, url, headers, _PARTS_TRIES if _is_part(request) and _is_young(run) else 2
-            )
+            answer = await self._asked(request, url, headers, run)
         except httpx2.RequestError as error:
             # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
-            if request.method in _WITHOUT_EFFECT and _is_young(run):
+            if request.method in _WITHOUT_EFFECT and await self._is_young(run):
                 return starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
@@ -142,8 +142,9 @@ class Forwarder:
             proxy=None,
         )
 
-    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], tries: int) -> httpx2.Response:
-        """What the program answers; what has no effect is asked `tries` times. Raises httpx2.RequestError."""
+    async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], run: Run) -> httpx2.Response:
+        """Send a request to the program, and once more where it has no effect; a part of a page of a program that has
+        just been started up to `_PARTS_TRIES` times. Raises httpx2.RequestError."""
         import httpx2
 
         if self._client is None:
@@ -159,18 +160,26 @@ class Forwarder:
         if not has_body:
             is_read.set()
         sent = self._client.build_request(request.method, url, headers=headers, content=body)
-        left = tries if request.method in _WITHOUT_EFFECT and not has_body else 1
+        has_no_effect = request.method in _WITHOUT_EFFECT and not has_body
+        failures = 0
         while True:
-            left -= 1
             try:
                 _passed_on(request)
                 # while somebody waits for it: it may never come
                 return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
             except httpx2.RequestError:
-                if left == 0:
+                failures += 1
+                if not has_no_effect or failures > 1 and not await self._is_worth_waiting(request, run, failures):
                     raise
             # at first at once: a connection that was kept may have been closed at the other end just now
-            await asyncio.sleep(0 if left == tries - 1 else _AGAIN_S)
+            await asyncio.sleep(0 if failures == 1 else _AGAIN_S)
+
+    async def _is_worth_waiting(self, request: Request, run: Run, failures: int) -> bool:
+        return failures < _PARTS_TRIES and _is_part(request) and await self._is_young(run)
+
+    async def _is_young(self, run: Run) -> bool:
+        """Whether its container has run for less than `_PATIENCE_S`, however long the build before took."""
+        return await run_in_threadpool(self._runs.seconds_since_running, run) < _PATIENCE_S
 
     def _key(self, run: Run) -> list[tuple[str, str]]:
         """Jupyter's own token, for whoever has been let in here."""
@@ -282,7 +291,3 @@ def _code(code: int | None) -> int:
 def _is_part(request: Request) -> bool:
     """Whether a browser needs it for a page that it has: that page would be broken for good without it."""
     return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")
-
-
-def _is_young(run: Run) -> bool:
-    return run.started_at is not None and clock.seconds_between(run.started_at, clock.now()) < _PATIENCE_S

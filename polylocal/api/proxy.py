@@ -68,7 +68,7 @@ class Proxy:
         self._users = services.store.users
         self._codes = OneTimeCodes[_Entry]()
         self._turns = services.shares.work
-        self._forwarder = Forwarder(services.home)
+        self._forwarder = Forwarder(services.home, services.store.runs)
 
     async def close(self) -> None:
         await self._forwarder.close()

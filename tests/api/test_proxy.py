@@ -691,13 +691,14 @@ def test_the_program_does_not_listen_yet(page: str, browser: httpx2.Client, star
 
 
 def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store) -> None:
-    """A program that has just been started may not be there yet; what has been up for long is broken."""
+    """A program that has just been started, after however long a build, may not be there yet; one that has been up for
+    long is broken."""
     with socket.socket() as rude:
         rude.bind(("127.0.0.1", 0))
         rude.listen(8)
 
         def hang_up() -> None:
-            for _ in range(4):
+            for _ in range(6):
                 rude.accept()[0].close()
 
         thread = threading.Thread(target=hang_up)
@@ -706,6 +707,9 @@ def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store
         assert browser.get(f"{NOTEBOOK}/").status_code == 503
         with store.database.write() as db:
             db.execute("update runs set started_at = '2018-08-19T22:00:00.000000+00:00' where pk = ?", (run.pk,))
+        assert browser.get(f"{NOTEBOOK}/").status_code == 503
+        with store.database.write() as db:
+            db.execute("update runs set running_at_s = running_at_s - 130 where pk = ?", (run.pk,))
         assert browser.get(f"{NOTEBOOK}/").status_code == 502
         thread.join()
 
