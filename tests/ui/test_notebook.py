@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -50,6 +52,17 @@ def run_cell(page: Page, source: str, output: str) -> None:
         eventually(is_run, 120)
     except AssertionError as error:
         raise AssertionError(f"{source!r} was not run; the page says:\n{page.locator('body').inner_text()}") from error
+
+
+@contextmanager
+def explained(site: Site, project: str) -> Iterator[None]:
+    """Adds the log of Jupyter to an assertion that fails: it says whether a kernel died or another one was begun."""
+    try:
+        yield
+    except AssertionError as error:
+        newest = site.call("GET", f"{project}/notebooks/", params={"sort": "-id"}).json()["results"][0]
+        error.add_note(site.call("GET", f"{project}/notebooks/{newest['id']}/logs").text)
+        raise
 
 
 def save(page: Page) -> None:
@@ -150,7 +163,8 @@ def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Vi
     site.restart()
     again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
     expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")
-    run_cell(again, "print(kept)", "42")
+    with explained(site, running):
+        run_cell(again, "print(kept)", "42")
 
 
 def test_an_image_without_jupyter(site: Site) -> None:
