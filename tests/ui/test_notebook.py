@@ -31,9 +31,11 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 def run_cell(page: Page, source: str, output: str) -> None:
     """Type into the last cell, run it, and see what it prints.
 
-    It is tried again: when the kernel has told its language, editors are made anew without what was typed, and before
-    Jupyter has loaded its settings no key means anything.
+    Before the page has its kernel it says "idle", too, and a cell that is run then begins another kernel in place of
+    the one that is there: only the name of the kernel tells. It is tried again: when the kernel has told its language,
+    editors are made anew without what was typed, and before Jupyter has loaded its settings no key means anything.
     """
+    expect(page.locator(".jp-Toolbar-kernelName")).to_have_text("Python 3 (ipykernel)")
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
 
