@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from polylocal import clock
 from polylocal.api import forwarded, lasting, pages, sessions
 from polylocal.api.endpoint import Call
 from polylocal.api.guards import PASSED_ON
@@ -143,8 +144,7 @@ class Forwarder:
         )
 
     async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], run: Run) -> httpx2.Response:
-        """Send a request to the program, and once more where it has no effect; a part of a page of a program that has
-        just been started up to `_PARTS_TRIES` times. Raises httpx2.RequestError."""
+        """Send a request to the program; one without effect is sent again. Raises httpx2.RequestError."""
         import httpx2
 
         if self._client is None:
@@ -169,17 +169,19 @@ class Forwarder:
                 return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
             except httpx2.RequestError:
                 failures += 1
-                if not has_no_effect or failures > 1 and not await self._is_worth_waiting(request, run, failures):
+                if not (has_no_effect and await self._is_sent_again(request, run, failures)):
                     raise
             # at first at once: a connection that was kept may have been closed at the other end just now
             await asyncio.sleep(0 if failures == 1 else _AGAIN_S)
 
-    async def _is_worth_waiting(self, request: Request, run: Run, failures: int) -> bool:
-        return failures < _PARTS_TRIES and _is_part(request) and await self._is_young(run)
+    async def _is_sent_again(self, request: Request, run: Run, failures: int) -> bool:
+        """Once in any case; a part of a page up to `_PARTS_TRIES` times while its program comes up."""
+        return failures == 1 or failures < _PARTS_TRIES and _is_part(request) and await self._is_young(run)
 
     async def _is_young(self, run: Run) -> bool:
-        """Whether its container has run for less than `_PATIENCE_S`, however long the build before took."""
-        return await run_in_threadpool(self._runs.seconds_since_running, run) < _PATIENCE_S
+        """Whether its container has run for less than `_PATIENCE_S`. The time of the build does not count."""
+        since = await run_in_threadpool(self._runs.running_since, run)
+        return since is not None and clock.seconds_between(since, clock.now()) < _PATIENCE_S
 
     def _key(self, run: Run) -> list[tuple[str, str]]:
         """Jupyter's own token, for whoever has been let in here."""

@@ -234,6 +234,13 @@ class Runs:
                 db.execute("update runs set boot_id = ?, running_at_s = ? where pk = ?", values)
         return passed
 
+    def running_since(self, run: Run) -> str | None:
+        """When its history last said that it runs, also after a restart. None: never, or the run is removed."""
+        query = "select created_at from statuses where run_pk = ? and status = 'running' order by id desc limit 1"
+        with self._database.read() as db:
+            row = db.execute(query, (run.pk,)).fetchone()
+        return row["created_at"] if row else None
+
     def status_entry(self, run: Run, uuid: str) -> StatusRow:
         with self._database.read() as db:
             row = db.execute("select * from statuses where run_pk = ? and uuid = ?", (run.pk, uuid)).fetchone()

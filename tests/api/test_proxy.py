@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from support import eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from polylocal import clock
 from polylocal.api import forwarding, guards, rights
 from polylocal.api.services import Services
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
@@ -690,27 +692,32 @@ def test_the_program_does_not_listen_yet(page: str, browser: httpx2.Client, star
     assert (answer.status_code, "refresh" in answer.headers) == (503, True)
 
 
-def test_the_program_hangs_up(browser: httpx2.Client, start: Start, store: Store) -> None:
-    """A program that has just been started, after however long a build, may not be there yet; one that has been up for
-    long is broken."""
+def test_the_program_hangs_up(
+    browser: httpx2.Client, start: Start, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may not listen yet when its container has just started, after a long build or a restart too. One that
+    has run for long is broken."""
     with socket.socket() as rude:
         rude.bind(("127.0.0.1", 0))
         rude.listen(8)
 
         def hang_up() -> None:
-            for _ in range(6):
+            for _ in range(8):
                 rude.accept()[0].close()
 
-        thread = threading.Thread(target=hang_up)
+        thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
         run = start(NOTEBOOK, Program(port=rude.getsockname()[1]))
         assert browser.get(f"{NOTEBOOK}/").status_code == 503
         with store.database.write() as db:
             db.execute("update runs set started_at = '2018-08-19T22:00:00.000000+00:00' where pk = ?", (run.pk,))
         assert browser.get(f"{NOTEBOOK}/").status_code == 503
-        with store.database.write() as db:
-            db.execute("update runs set running_at_s = running_at_s - 130 where pk = ?", (run.pk,))
+        later = clock.stamp(clock.parse(clock.now()) + timedelta(seconds=130))
+        monkeypatch.setattr(clock, "now", lambda: later)
         assert browser.get(f"{NOTEBOOK}/").status_code == 502
+        for status in (Status.WARNING, Status.RUNNING):  # a restart
+            assert store.runs.transition(run, status)
+        assert browser.get(f"{NOTEBOOK}/").status_code == 503
         thread.join()
 
 
@@ -727,7 +734,7 @@ def test_what_a_page_consists_of_is_waited_for(browser: httpx2.Client, start: St
                 client.recv(65536)
                 client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\na {}\n")
 
-        thread = threading.Thread(target=come_up)
+        thread = threading.Thread(target=come_up, daemon=True)
         thread.start()
         start(NOTEBOOK, Program(port=slow.getsockname()[1]))
         answer = browser.get(f"{NOTEBOOK}/theme.css", headers={"Sec-Fetch-Dest": "style"})

@@ -390,6 +390,20 @@ def test_a_clock_that_is_set_ends_no_run(
         assert other.runs.seconds_since_running(run) == 22.5
 
 
+def test_since_when_a_run_is_running(store: Store, make: Make) -> None:
+    """Since its last restart; a removed run is not running."""
+    run = make()
+    assert store.runs.running_since(run) is None
+    store.runs.transition(run, Status.RUNNING)
+    first = store.runs.running_since(run)
+    for status in (Status.WARNING, Status.RUNNING):
+        store.runs.transition(run, status)
+    last = store.runs.running_since(run)
+    assert str(first) < str(last) == store.runs.newest_status(run).created_at
+    store.runs.remove(run)
+    assert store.runs.running_since(run) is None
+
+
 def test_after_a_start_of_the_machine_the_history_says_how_long(
     store: Store, settings: Settings, make: Make, clocks: Clocks
 ) -> None:
