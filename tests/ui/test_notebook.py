@@ -18,9 +18,12 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 NOTEBOOK = {"kind": "notebook", "build": IMAGE}
 
 
+KERNEL = "Python 3 (ipykernel)"
+
+
 def notebook_file() -> str:
     """A notebook with one empty cell, whose kernel nobody has to be asked for."""
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    kernel = {"name": "python3", "display_name": KERNEL, "language": "python"}
     cell = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "source": "", "execution_count": None}
     return json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5})
 
@@ -31,11 +34,11 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 def run_cell(page: Page, source: str, output: str) -> None:
     """Type into the last cell, run it, and see what it prints.
 
-    Before the page has its kernel it says "idle", too, and a cell that is run then begins another kernel in place of
-    the one that is there: only the name of the kernel tells. It is tried again: when the kernel has told its language,
-    editors are made anew without what was typed, and before Jupyter has loaded its settings no key means anything.
+    It waits for the name of the kernel: the page says "idle" before it is connected to one, and a cell that is run then
+    replaces the kernel that is there. It is tried again: when the kernel has told its language, editors are made anew
+    without what was typed, and before Jupyter has loaded its settings no key means anything.
     """
-    expect(page.locator(".jp-Toolbar-kernelName")).to_have_text("Python 3 (ipykernel)")
+    expect(page.locator(".jp-Toolbar-kernelName")).to_have_text(KERNEL)
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
     cell = page.locator(".jp-CodeCell .cm-content[data-language=python]").last
 
