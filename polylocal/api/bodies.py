@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from polylocal import clock, revisions
+from polylocal import clock, revisions, visible
 from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
+from polylocal.polyaxonfile import SourceFile
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
 from polylocal.polyaxonfile.models import Tags as AnyTags
 
@@ -32,6 +33,7 @@ MAX_TEXT = 256 * 1024
 MAX_README = 2 * 2**20
 MAX_JSON = 256 * 1024  # of an object, written as JSON
 MAX_MEASURED = 1000  # values of one entry of metrics
+MAX_FILES = 1000  # that a polyaxonfile is put together from
 MAX_IDS = 10_000  # experiments of a selection
 _SHOWN = 100  # characters of a value in the message about it
 
@@ -121,6 +123,16 @@ class ChangedProject(Body):
     merge: bool = False
 
 
+class FileOfSource(Body):
+    """A file that a polyaxonfile was put together from, and the line of the whole at which it begins, from 1."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
+    line: Annotated[int, Field(ge=1, le=_MOST)]
+
+
+Files = Annotated[list[FileOfSource], Field(max_length=MAX_FILES)]
+
+
 class NewRunBody(Body):
     """A polyaxonfile comes as `config` (0.2) or `content` (0.5), as an object or as text."""
 
@@ -144,6 +156,7 @@ class NewRunBody(Body):
     original_experiment: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     check_specification: bool | None = None
     experiment_group: Annotated[int, Field(ge=0, le=_MOST)] | None = None
+    files: Files = Field(default_factory=list)
 
     @property
     def source(self) -> dict[str, Any] | str | None:
@@ -152,6 +165,10 @@ class NewRunBody(Body):
     @property
     def source_field(self) -> str:
         return "content" if self.content is not None else "config"
+
+    @property
+    def source_files(self) -> list[SourceFile]:
+        return [SourceFile(visible.one_line(file.name), file.line) for file in self.files]
 
     @property
     def managed(self) -> bool:
@@ -238,6 +255,7 @@ class Cloning(Body):
     ttl: Annotated[int, Field(ge=0, le=_MOST)] | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     secrets: Literal["mine"] | None = None  # the caller's own instead of those of the original's owner
+    files: Files = Field(default_factory=list)
 
     @property
     def source(self) -> dict[str, Any] | str | None:

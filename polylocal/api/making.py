@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polylocal import revisions
@@ -52,12 +52,13 @@ def make(
             values |= {"group_type": "selection"}
         tracked = NewRun(kind, values={**values, "params": params, "is_managed": False}, original=original, group=group)
         return call.store.runs.insert(call.project, call.user, tracked)
-    specification = _parse(body.source, kind, body.source_field, params)
+    specification = _parse(body, kind, params)
     if kind is Kind.GROUP:
         _check_members(specification, body.source_field)
     secrets_user_id = secrets_user_id or call.user.id
     _check_environment(call, specification, body.source_field, secrets_user_id)
     _check_amounts(specification, body.source_field)
+    warnings = _warnings(specification)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
         kind,
@@ -70,7 +71,9 @@ def make(
         build_key=build_key(call.project.id, specification.build_config(), commit) if kind is Kind.BUILD else None,
         original=original,
         group=group,
-        message=_warning(specification),
+        warnings=[*without_effect(specification), *warnings],
+        message=_ignored(specification),
+        notes=warnings,
         secrets_user_id=secrets_user_id,
     )
     return call.store.runs.insert(call.project, call.user, new)
@@ -86,6 +89,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     secrets_user_id = secrets_owner.of_clone(call.user, original, specification, wants_own=body.secrets == "mine")
     _check_environment(call, specification, "content", secrets_user_id)
     _check_amounts(specification, "content")
+    warnings = _warnings(specification)
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -102,7 +106,9 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
         group=call.store.runs.by_pk(original.group_pk) if original.group_pk and kind is Kind.EXPERIMENT else None,
         cloning_strategy=strategy,
         outputs=original.outputs if strategy == "resume" else None,
+        warnings=[*without_effect(specification), *warnings],
         message=_first_words(call, specification, secrets_user_id),
+        notes=warnings,
         secrets_user_id=secrets_user_id,
     )
     return call.store.runs.insert(call.project, call.user, new)
@@ -126,14 +132,12 @@ def _group(call: Call, kind: Kind, group_id: int | None) -> Run | None:
         raise refuse("Received an invalid group.") from error
 
 
-def _parse(
-    source: Mapping[str, Any] | str, kind: Kind, field: str, params: Mapping[str, Any] | None = None
-) -> Specification:
+def _parse(body: bodies.NewRunBody, kind: Kind, params: Mapping[str, Any] | None = None) -> Specification:
     try:
-        return parse(source, kind, params if kind is Kind.EXPERIMENT else None)
+        return parse(body.source, kind, params if kind is Kind.EXPERIMENT else None, body.source_files)
     except InvalidPolyaxonfile as error:
         intro = _INTRO.format(kind=kind) if kind is not Kind.GROUP else "Received non valid specification content."
-        raise InvalidInput({field: [f"{intro} {problem}" for problem in error.problems]}) from error
+        raise InvalidInput({body.source_field: [f"{intro} {problem}" for problem in error.problems]}) from error
 
 
 def _changed(original: Run, kind: Kind, body: bodies.Cloning) -> Specification:
@@ -142,6 +146,8 @@ def _changed(original: Run, kind: Kind, body: bodies.Cloning) -> Specification:
     try:
         above, _ = read(body.source)
         below, _ = read(original.content or json.dumps(original.config))
+        if "params" in above and "declarations" in below:  # the older name of the same section
+            below["params"] = below.pop("declarations")
         return parse(merge(below, above), kind)
     except InvalidPolyaxonfile as error:
         intro = _INTRO.format(kind=kind)
@@ -171,32 +177,42 @@ def _check_environment(call: Call, specification: Specification, field: str, sec
     unknown = [name for name in specification.environment.data_names if name not in known]
     if unknown:
         names = ", ".join(sorted(known)) or "none"
-        message = f"environment.data_refs: no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
-        raise InvalidInput({field: [message]})
+        message = f"no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
+        raise _problem(specification, field, specification.environment.path_of_data(unknown[0]), message)
     owner = call.user if secrets_user_id == call.user.id else call.store.users.by_id(secrets_user_id)
     for name, keys in specification.secrets.items():
         try:
             call.services.vault.read(owner.username, name, keys, identity=owner.identity)
         except NotFound as error:
-            raise InvalidInput({field: [f"environment.secret_refs: {error}"]}) from error
+            raise _problem(specification, field, ("environment", "secret_refs"), str(error)) from error
     for kind, wanted in specification.environment.references.items():
         for name in wanted:
             try:
                 call.store.runs.named(call.project, kind, name)
             except NotFound as error:
-                message = f"environment.outputs.{kind}s: this project has no {kind} `{name}`."
-                raise InvalidInput({field: [message]}) from error
+                path, message = ("environment", "outputs", kind.plural), f"this project has no {kind} `{name}`."
+                raise _problem(specification, field, path, message) from error
+
+
+def _problem(specification: Specification, field: str, path: Sequence[str | int], message: str) -> InvalidInput:
+    """What is wrong with a part of the polyaxonfile, told with its place."""
+    return InvalidInput({field: [specification.source.sentence(path, message)]})
 
 
 def _commit(call: Call, specification: Specification, field: str) -> str | None:
     """The commit that the run is built from: the one it names, or the newest; None without code."""
     build, repository = specification.build, call.services.repository(call.project)
-    named = build.commit or build.branch or (build.ref if build.image and isinstance(build.ref, str) else None)
+    ref = build.ref if build.image and isinstance(build.ref, str) else None
+    named, key = next(
+        ((v, k) for v, k in ((build.commit, "commit"), (build.branch, "branch"), (ref, "ref")) if v), (None, "")
+    )
     if named and not revisions.candidates(named):
-        raise InvalidInput({field: [f"build: `{named[:100]}` names no commit: give {revisions.SYNTAX}."]})
+        message = f"`{named[:100]}` names no commit: give {revisions.SYNTAX}."
+        raise _problem(specification, field, ("build", key), message)
     commit = repository.resolve(named or "HEAD")
     if named and commit is None:
-        raise InvalidInput({field: [f"build: the code of this project has no commit or branch `{named}`."]})
+        message = f"the code of this project has no commit or branch `{named}`."
+        raise _problem(specification, field, ("build", key), message)
     return commit
 
 
@@ -228,12 +244,7 @@ def _find_build(call: Call, project: Project, wanted: int | str) -> Run:
 def _values_of(specification: Specification) -> dict[str, Any]:
     """What the polyaxonfile itself says about the run."""
     file = specification.file
-    about: dict[str, Any] = {
-        "name": file.name,
-        "description": file.description,
-        "tags": file.tags,
-        "backend": file.backend,
-    }
+    about: dict[str, Any] = {**specification.words, "backend": file.backend}
     if isinstance(file, GroupFile):
         tuning = file.hptuning
         about |= {"group_type": "study", "concurrency": tuning.concurrency, "search_algorithm": tuning.algorithm}
@@ -244,13 +255,23 @@ def _values_of(specification: Specification) -> dict[str, Any]:
 
 def _first_words(call: Call, specification: Specification, secrets_user_id: int) -> str | None:
     """The message of a clone's first status."""
-    words = [_warning(specification)]
+    words = [_ignored(specification)]
     if secrets_user_id != call.user.id and secrets_owner.names_secrets(specification):
         words.append(f"With the secrets of {call.store.users.by_id(secrets_user_id).username}")
     return "; ".join(filter(None, words)) or None
 
 
-def _warning(specification: Specification) -> str | None:
+def _ignored(specification: Specification) -> str | None:
     if not specification.ignored:
         return None
     return f"Without effect on a single node: {', '.join(specification.ignored)}"
+
+
+def without_effect(specification: Specification) -> list[str]:
+    """Keys that are accepted and that one node has no use for, a sentence each."""
+    return [f"`{key}` has no effect on a single node." for key in specification.ignored]
+
+
+def _warnings(specification: Specification) -> list[str]:
+    """What is likely not meant, an entry each in the history of the run."""
+    return [*specification.undefined]

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, results, secrets_owner
+from polylocal.api import bodies, making, results, secrets_owner
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.making import clone, make
 from polylocal.api.paging import LIMIT, envelope, window
@@ -279,10 +279,9 @@ def item(run: Run, bookmarked: bool) -> Any:
 
 
 def _warnings(run: Run) -> list[str]:
-    if not run.config:
-        return []
-    ignored = of_config(Kind(run.kind), run.content or "", run.config).ignored
-    return [f"`{key}` has no effect on a single node." for key in ignored]
+    if run.warnings is not None or not run.config:
+        return run.warnings or []
+    return making.without_effect(of_config(Kind(run.kind), run.content or "", run.config))
 
 
 def _merged(old: object, new: object) -> object:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from polylocal.cli import following, show
+from polylocal.cli import files, following, show
 from polylocal.cli.context import (
     HomeOption,
     JsonOption,
@@ -25,19 +27,24 @@ from polylocal.cli.context import (
     run_of,
 )
 from polylocal.client import Client, Json, RunReference
-from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
-from polylocal.statuses import DONE, POLYAXON_KINDS, Kind, is_done
+from polylocal.errors import InvalidInput, NotFound, SetupError
+from polylocal.statuses import DONE, Kind, is_done
 
 WARN_UPLOAD_MIB = 100
-_NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
 
-FileOption = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", help="The polyaxonfile; default: the one in here."),
+FilesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file", "-f", help="The polyaxonfile; default: the one in here. Several: later ones go over earlier."
+    ),
 ]
 ChangesOption = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", help="A polyaxonfile to lay over the original's."),
+    list[Path] | None,
+    typer.Option("--file", "-f", help="A polyaxonfile to lay over the original's; several in their order."),
+]
+ParamsOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-P", metavar="NAME=VALUE", help="A value for one of its params; several by several -P."),
 ]
 UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
 SecretsOption = Annotated[
@@ -47,7 +54,8 @@ LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build a
 
 
 def run(
-    file: FileOption = None,
+    file: FilesOption = None,
+    params: ParamsOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
     watch: Annotated[bool, typer.Option(help="Upload and run again whenever a file changes.")] = False,
@@ -62,17 +70,18 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Run a polyaxonfile. With -l the exit code is the run's own."""
-    path = _polyaxonfile(file)
-    kind = _kind(path, _text(path))
+    paths, params = files.find(file), params or []
+    written = files.put_together(paths, params)
+    kind, folder = files.kind_of(written), paths[0].parent
     about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
     with connected(home) as api:
-        owner, named = project_of(api, project, path.parent)
+        owner, named = project_of(api, project, folder)
         _ensure_project(api, owner, named, create)
         if watch:
-            _watch(api, owner, named, path, about)
+            _watch(api, owner, named, paths, params, about)
         if upload:
-            upload_folder(api, owner, named, path.parent, quiet=json)
-        made = _create(api, owner, named, kind, path, about)
+            upload_folder(api, owner, named, folder, quiet=json)
+        made = _create(api, owner, named, kind, written, about)
         reported = reference(made)
         _report(made, reported, json, following_it=logs)
         if kind.is_server and not json:
@@ -192,6 +201,7 @@ def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False
 def restart(
     run: RunArgument,
     file: ChangesOption = None,
+    params: ParamsOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
@@ -199,31 +209,33 @@ def restart(
     json: JsonOption = False,
 ) -> None:
     """Run again, with outputs of its own."""
-    _clone("restart", run, file, upload, logs, my_secrets, home, json)
+    _clone("restart", run, _changes(file, params), upload, logs, my_secrets, home, json)
 
 
 def resume(
     run: RunArgument,
     file: ChangesOption = None,
+    params: ParamsOption = None,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again in the outputs of the original."""
-    _clone("resume", run, file, False, logs, my_secrets, home, json)
+    _clone("resume", run, _changes(file, params), False, logs, my_secrets, home, json)
 
 
 def copy(
     run: RunArgument,
     file: ChangesOption = None,
+    params: ParamsOption = None,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again with a copy of the outputs."""
-    _clone("copy", run, file, False, logs, my_secrets, home, json)
+    _clone("copy", run, _changes(file, params), False, logs, my_secrets, home, json)
 
 
 def remove(
@@ -279,7 +291,7 @@ def _best(found: Json) -> str | None:
 
 def _command(found: Json) -> str:
     cmd = (found["config"] or {}).get("run", {}).get("cmd", "")
-    return " && ".join(cmd) if isinstance(cmd, list) else cmd
+    return "\n".join(map(str.strip, cmd)) if isinstance(cmd, list) else cmd
 
 
 def stop_run(api: Client, text: str) -> None:
@@ -308,24 +320,6 @@ def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bo
         show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
 
 
-def _polyaxonfile(file: Path | None) -> Path:
-    found = file or next((Path(name) for name in _NAMES if Path(name).exists()), None)
-    if found is None:
-        raise SetupError(f"no polyaxonfile here ({', '.join(_NAMES)}); name one with -f")
-    if not found.is_file():
-        raise SetupError(f"there is no file {found}")
-    return found.absolute()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except FileNotFoundError as error:
-        raise InvalidInput([f"there is no file {path}"]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput([f"{path.name} can't be read as text: {error}"]) from error
-
-
 def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
     try:
         api.project(owner, name)
@@ -339,25 +333,21 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
         show.say(f"Project {owner}/{name} made", "dim")
 
 
-def _create(api: Client, owner: str, project: str, kind: Kind, path: Path, about: Json) -> Json:
+def _create(api: Client, owner: str, project: str, kind: Kind, written: files.Written, about: Json) -> Json:
     body = {name: value for name, value in about.items() if value is not None}
-    return api.create_run(owner, project, kind, {**body, "content": _text(path)})
+    with _told_as_they_are():
+        return api.create_run(owner, project, kind, {**body, **written.body})
 
 
-def _kind(path: Path, text: str) -> Kind:
-    """Checked here first: the messages can name the file."""
-    from polylocal.polyaxonfile import parse, read
-
+@contextmanager
+def _told_as_they_are() -> Iterator[None]:
+    """What the daemon finds in a polyaxonfile has its place in it already, and not the name of the body's field."""
     try:
-        data, _ = read(text)
-        word = data.get("kind")
-        if not isinstance(word, str) or word not in set(POLYAXON_KINDS):
-            kinds = ", ".join(POLYAXON_KINDS)
-            raise InvalidPolyaxonfile([f"kind: `{word}` is not a kind that runs here; the kinds are {kinds}"])
-        parse(text, Kind(word))
-    except InvalidPolyaxonfile as error:
-        raise InvalidInput([f"{path.name}, {problem}" for problem in error.problems]) from error
-    return Kind(word)
+        yield
+    except InvalidInput as error:
+        if isinstance(error.messages, Mapping) and set(error.messages) == {"content"}:
+            raise InvalidInput(error.messages["content"]) from error
+        raise
 
 
 def _report(made: Json, run: RunReference, json: bool, following_it: bool) -> None:
@@ -382,42 +372,51 @@ def _follow(api: Client, run: RunReference) -> int:
     return following.exit_code(found)
 
 
+def _changes(paths: list[Path] | None, params: list[str] | None) -> tuple[Path | None, files.Written | None]:
+    """What is laid over the original's polyaxonfile, and the folder of it."""
+    if not paths and not params:
+        return None, None
+    found = files.find(paths) if paths else []
+    return found[0].parent if found else None, files.put_together(found, params or [])
+
+
 def _clone(
     how: str,
     run: str,
-    file: Path | None,
+    changes: tuple[Path | None, files.Written | None],
     upload: bool,
     logs: bool,
     my_secrets: bool,
     home: Path | None,
     json: bool,
 ) -> None:
+    folder, written = changes
     with connected(home) as api:
         original = run_of(api, run)
         if original.kind in ("group", "build") or Kind(original.kind).is_server:
             raise InvalidInput([f"{original} can't be run again by itself: run its polyaxonfile again"])
-        body: dict[str, Any] = {}
-        if file:
-            body["content"] = _text(file)
+        body: dict[str, Any] = written.body if written else {}
         if upload:
-            upload_folder(api, original.owner, original.project, (file.absolute().parent if file else Path.cwd()), json)
+            upload_folder(api, original.owner, original.project, folder or Path.cwd(), json)
             body["update_code"] = True
         if my_secrets:
             body["secrets"] = "mine"
-        made = api.clone(original, how, body)
+        with _told_as_they_are():
+            made = api.clone(original, how, body)
         found = reference(made)
         _report(made, found, json, following_it=logs)
         if logs:
             raise typer.Exit(_follow(api, found))
 
 
-def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> None:
+def _watch(api: Client, owner: str, project: str, paths: list[Path], params: list[str], about: Json) -> None:
     """Run, and whenever a file that is uploaded changes: stop, upload, run again. Until interrupted."""
     from watchfiles import watch
 
     from polylocal import packing
 
-    folder, ignored, leave = path.parent, packing.Ignored(path.parent), threading.Event()
+    folder, leave = paths[0].parent, threading.Event()
+    ignored = packing.Ignored(folder)
 
     def matters(change: object, changed: str) -> bool:
         relative = Path(changed).relative_to(folder).as_posix()
@@ -427,9 +426,10 @@ def _watch(api: Client, owner: str, project: str, path: Path, about: Json) -> No
     while True:
         run = shown = None
         try:
-            kind = _kind(path, _text(path))
+            written = files.put_together(paths, params)
+            kind = files.kind_of(written)
             upload_folder(api, owner, project, folder)
-            made = _create(api, owner, project, kind, path, about)
+            made = _create(api, owner, project, kind, written, about)
             run = reference(made)
             _report(made, run, False, following_it=True)
             shown = threading.Thread(target=_follow, args=(api, run), daemon=True)

@@ -3,8 +3,16 @@
 from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
 from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
 from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_image_id, is_reserved_label
-from polylocal.polyaxonfile.reader import merge, read
-from polylocal.polyaxonfile.specification import Specification, of_config, of_member, parse
+from polylocal.polyaxonfile.reader import merge, read, value
+from polylocal.polyaxonfile.specification import (
+    Source,
+    SourceFile,
+    Specification,
+    of_config,
+    of_member,
+    parse,
+    words_of_member,
+)
 
 __all__ = [
     "Build",
@@ -17,6 +25,8 @@ __all__ = [
     "Matrix",
     "Resources",
     "SearchMetric",
+    "Source",
+    "SourceFile",
     "Specification",
     "is_image_id",
     "is_reserved_label",
@@ -25,4 +35,6 @@ __all__ = [
     "of_member",
     "parse",
     "read",
+    "value",
+    "words_of_member",
 ]

@@ -25,10 +25,12 @@ MAX_TEXT = 100_000  # characters of a text that is changed, items of a list that
 MAX_BITS = 4096  # of a whole number
 MAX_RANGE = 10_000
 MAX_NESTED = 50
+_MOST_UNDEFINED = 20  # names that are told
 _OVERHEAD = 100  # each template takes time of its own to be read
 _CACHED = 64  # templates of one file: loops render the same again
 
 JINJA = ImmutableSandboxedEnvironment(optimized=False, cache_size=0)
+_SHELL_LENGTH = "${#"  # of a shell's variable: no comment of a template begins there
 _WIDTH = re.compile(r"%[^a-zA-Z%]*?(\*|[0-9]{4})")
 
 FILTERS = frozenset(
@@ -67,6 +69,7 @@ class Budget:
         self.templates = MAX_TEMPLATES
         self.rendered = MAX_RENDERED
         self.parsed: dict[str, nodes.Template] = {}
+        self.undefined: dict[str, None] = {}  # names that were asked for and that nothing has, in that order
 
     def count_template(self, text: str) -> None:
         self.templates -= len(text) + _OVERHEAD
@@ -86,7 +89,11 @@ class Budget:
 
 def rendered(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
     """A text with its templates replaced. Raises NotAllowed, and whatever an expression does."""
-    return _Scope(variables, budget).text(_parsed(text, budget))
+    stand_in = (
+        next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text) if _SHELL_LENGTH in text else ""
+    )
+    shown = _Scope(variables, budget).text(_parsed(text.replace(_SHELL_LENGTH, f"${{{stand_in}"), budget))
+    return shown.replace(stand_in, "#") if stand_in else shown
 
 
 def evaluated(expression: str, variables: Mapping[str, Any], budget: Budget) -> Any:
@@ -123,6 +130,7 @@ class _Scope:
         self._names = dict(variables)
         self._budget = budget
         self._depth = depth
+        self._may_be_undefined = 0  # how many of the expressions around ask whether there is a value
 
     def text(self, template: nodes.Template) -> str:
         return "".join(self._run(template.body))
@@ -178,10 +186,10 @@ class _Scope:
         return size
 
     def _taken(self, node: nodes.If) -> list[nodes.Node]:
-        if self.value(node.test):
+        if self._asked(node.test):
             return node.body
         for other in node.elif_:
-            if self.value(other.test):
+            if self._asked(other.test):
                 return other.body
         return node.else_
 
@@ -233,6 +241,18 @@ class _Scope:
             raise NotAllowed(f"`{_tag(node)}` is not allowed in a template")
         return self._kept(evaluate(self, node))
 
+    def _asked(self, node: nodes.Node) -> Any:
+        """The value of an expression that may have none."""
+        self._may_be_undefined += 1
+        try:
+            return self.value(node)
+        finally:
+            self._may_be_undefined -= 1
+
+    def _missing(self, name: str) -> None:
+        if not self._may_be_undefined and len(self._budget.undefined) < _MOST_UNDEFINED:
+            self._budget.undefined[name[:100]] = None
+
     def _kept(self, value: Any) -> Any:
         """Values as they are meant: what has grown beyond is work that nobody asked for."""
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
@@ -251,7 +271,10 @@ class _Scope:
         return node.value
 
     def _name(self, node: nodes.Name) -> Any:
-        return self._names[node.name] if node.name in self._names else JINJA.undefined(name=node.name)
+        if node.name in self._names:
+            return self._names[node.name]
+        self._missing(node.name)
+        return JINJA.undefined(name=node.name)
 
     def _list(self, node: nodes.List) -> list[Any]:
         return [self.value(item) for item in node.items]
@@ -265,19 +288,21 @@ class _Scope:
         return dict(pairs)
 
     def _cond(self, node: nodes.CondExpr) -> Any:
-        if self.value(node.test):
+        if self._asked(node.test):
             return self.value(node.expr1)
         return self.value(node.expr2) if node.expr2 else JINJA.undefined("there is no else")
 
     def _and(self, node: nodes.And) -> Any:
-        return self.value(node.left) and self.value(node.right)
+        return self._asked(node.left) and self.value(node.right)
 
     def _or(self, node: nodes.Or) -> Any:
-        return self.value(node.left) or self.value(node.right)
+        return self._asked(node.left) or self.value(node.right)
 
     def _one(self, node: nodes.UnaryExpr) -> Any:
+        if isinstance(node, nodes.Not):
+            return not self._asked(node.node)
         value = self.value(node.node)
-        return not value if isinstance(node, nodes.Not) else -value if isinstance(node, nodes.Neg) else +value
+        return -value if isinstance(node, nodes.Neg) else +value
 
     def _two(self, node: nodes.BinExpr) -> Any:
         left, right = self.value(node.left), self.value(node.right)
@@ -326,13 +351,15 @@ class _Scope:
             if isinstance(value, dict) or (isinstance(value, str | list | tuple) and isinstance(key, int)):
                 return value[key]
         except LookupError:
+            self._missing(str(key))
             return JINJA.undefined(obj=value, name=key)
         raise NotAllowed(f"`{str(key)[:50]}` of a {type(value).__name__} can't be reached")
 
     def _filter(self, node: nodes.Filter) -> Any:
         if node.node is None or node.dyn_args or node.dyn_kwargs:
             raise NotAllowed(f"the filter `{node.name}` can't be used so")
-        value, arguments = self.value(node.node), [self.value(argument) for argument in node.args]
+        evaluate = self._asked if node.name in ("default", "d") else self.value
+        value, arguments = evaluate(node.node), [self.value(argument) for argument in node.args]
         named = {str(pair.key): self.value(pair.value) for pair in node.kwargs}
         if node.name != "map":
             return self._filtered(node.name, value, arguments, named)
@@ -381,7 +408,7 @@ class _Scope:
     def _test(self, node: nodes.Test) -> Any:
         if node.name not in TESTS or node.dyn_args or node.dyn_kwargs or node.kwargs:
             raise NotAllowed(f"the test `{node.name}` is not allowed in a template")
-        value, arguments = self.value(node.node), [self.value(argument) for argument in node.args]
+        value, arguments = self._asked(node.node), [self.value(argument) for argument in node.args]
         self._weigh(value, *arguments)
         return JINJA.call_test(node.name, value, arguments)
 

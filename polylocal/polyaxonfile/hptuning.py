@@ -195,6 +195,16 @@ class Matrix(Section):
         return float(given[0]) if self.is_distribution else _ENDS[self.option](given)[0]
 
     @property
+    def points(self) -> list[Any]:
+        """The values that are listed; of a distribution some that it may draw, one with a fraction if it draws such."""
+        given = getattr(self, self.option)
+        if self.option == "pvalues":
+            return [value for value, _ in given]
+        if not self.is_distribution:
+            return self.listed
+        return [float(given[2])] if self.option in _QUANTISED else [0.5]
+
+    @property
     def count(self) -> int:
         """How many values are listed."""
         given = getattr(self, self.option)
@@ -259,6 +269,7 @@ _ENDS: dict[str, Callable[[list[Number]], list[Any]]] = {
     "logspace": lambda numbers: _logspace([*numbers[:2], min(2, int(numbers[2])), *numbers[3:]]),
     "geomspace": lambda numbers: _geomspace([*numbers[:2], min(2, int(numbers[2]))]),
 }
+_QUANTISED = frozenset({"quniform", "qloguniform", "qnormal", "qlognormal"})
 _UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -422,7 +433,9 @@ class HPTuning(Section):
     @property
     def sample(self) -> dict[str, Any]:
         """One point of the space, to try a file with."""
-        return {name: option.sample for name, option in (self.matrix or {}).items()}
+        band = self.hyperband.resource if self.hyperband else None
+        resource = {band.name: 1 if band.type == "int" else 1.0} if band else {}
+        return {**{name: option.sample for name, option in (self.matrix or {}).items()}, **resource}
 
 
 class GroupFile(ExperimentFile):

@@ -17,7 +17,8 @@ Scalar = str | int | float | bool | None
 Value = Scalar | list[Any] | dict[str, Any]
 
 
-def _tags(value: object) -> object:
+def tags_of(value: object) -> object:
+    """Tags as a list, without blanks around them and without repetition; they may be written with commas between."""
     parts = value.split(",") if isinstance(value, str) else value
     if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
         return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
@@ -49,8 +50,10 @@ def is_reserved_label(name: str) -> bool:
     return name.strip().casefold().startswith("polylocal.")
 
 
-Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(_tags)]
+Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(tags_of)]
 Name = Annotated[str, Field(pattern=SLUG, max_length=MAX_NAME)]
+# templates put numbers into the name of a run; a name that is written out is checked where it is read
+RunName = Annotated[str, Field(pattern=r"^[-a-zA-Z0-9_.]+$", max_length=MAX_NAME)]
 EnvVar = Annotated[list[Scalar], Field(min_length=2, max_length=2)]
 
 
@@ -138,6 +141,12 @@ class Environment(Section):
         old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
         return list(dict.fromkeys([*(self.data_refs or []), *old]))
 
+    def path_of_data(self, name: str) -> tuple[str | int, ...]:
+        """Where a data folder is named: the key that the file itself has."""
+        if name in (self.data_refs or []):
+            return "environment", "data_refs", (self.data_refs or []).index(name)
+        return "environment", "persistence", "data"
+
     @property
     def references(self) -> dict[Kind, list[str]]:
         """Runs of the same project whose outputs this one reads, by id, name or unique name."""
@@ -186,7 +195,7 @@ class Build(Section):
 
     @field_validator("build_steps", mode="after")
     @classmethod
-    def _one_line_a_step(cls, steps: list[str] | None) -> list[str] | None:
+    def _is_not_empty(cls, steps: list[str] | None) -> list[str] | None:
         if steps and not all(step.strip() for step in steps):
             raise ValueError("a build step is empty")
         return steps
@@ -218,13 +227,6 @@ class Run(Section):
             raise ValueError("the command is empty")
         return cmd
 
-    @property
-    def line(self) -> str:
-        """One line for the shell: lists are joined with `&&`, white space and continued lines are folded."""
-        joined = " && ".join(self.cmd) if isinstance(self.cmd, list) else self.cmd
-        unbroken = re.sub(r"\\\r?\n|(^|\s)\\(?=\s|$)", " ", joined)
-        return " ".join(unbroken.split())
-
 
 class Logging(Section):
     level: Annotated[
@@ -252,7 +254,7 @@ class Header(Section):
 
     version: Annotated[Literal[1], BeforeValidator(_not_a_bool)]
     logging: Logging | None = None
-    name: Name | None = None
+    name: RunName | None = None
     description: str | None = None
     tags: Tags | None = None
     backend: str | None = None

@@ -6,13 +6,14 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import yaml
 
 from polylocal import jsontext
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.polyaxonfile import scalars
 
 # PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
@@ -33,34 +34,85 @@ Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
 
 
+class Document(NamedTuple):
+    """One document of a text: its data, and the line of each path in it, counted from the beginning of the text."""
+
+    data: Any
+    lines: Lines
+
+
 def read(source: object) -> tuple[dict[str, Any], Lines]:
     """A polyaxonfile as data, with 1-based line numbers by path (empty for objects).
 
-    Takes a mapping, a list of mappings (later ones merge over earlier ones), or a text that is YAML, JSON or a
-    Python literal: some clients send `repr(dict)`. Raises InvalidPolyaxonfile.
+    Takes a mapping, a list of mappings, or a text that is YAML, JSON or a Python literal: some clients send
+    `repr(dict)`. Later mappings of a list, and later documents of a text in YAML, merge over the earlier ones. Raises
+    InvalidPolyaxonfile.
     """
-    lines: Lines = {}
+    documents: Sequence[Document]
     if isinstance(source, str):
-        if len(source) > MAX_TEXT:
-            raise InvalidPolyaxonfile([f"The polyaxonfile has {len(source)} characters, more than {MAX_TEXT}."])
-        source, lines = _read_text(source)
-    _check_size(source)
-    parts = source if isinstance(source, list) else [source]
-    merged: dict[str, Any] = {}
-    for part in parts or [None]:
-        if not isinstance(part, dict):
-            raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {_name_of(part)}."])
-        merged = merge(merged, part)
-    return merged, lines if len(parts) == 1 else {}
+        _check_length(source)
+        documents = _read_text(source)
+    else:
+        documents = [Document(scalars.unfolded(source), {})]
+    _check_size([document.data for document in documents])
+    parts = [part for document in documents for part in _mappings(document)]
+    merged, lines = parts[0] if parts else Document(None, {})
+    for part in parts:
+        if not isinstance(part.data, dict):
+            raise InvalidPolyaxonfile([f"A polyaxonfile is a mapping of sections, this is {_name_of(part.data)}."])
+    for part in parts[1:]:
+        lines = _merged_lines(lines, part)
+        merged = merge(merged, part.data)
+    return merged if len(parts) > 1 else dict(merged), lines
 
 
 def load(text: str) -> object:
     """A text in YAML as plain data, within the bounds that a polyaxonfile has. Raises InvalidPolyaxonfile."""
+    _check_length(text)
+    documents = _read_yaml(text)
+    if len(documents) > 1:
+        raise InvalidPolyaxonfile(["not valid YAML: expected a single document in the stream"])
+    _check_size(documents[0].data)
+    return documents[0].data
+
+
+def value(text: str) -> object:
+    """What a person means by a value behind `name=`: as it would be read in a polyaxonfile, or the text itself."""
+    try:
+        found = read(f"params:\n  value: {text}")[0]["params"]
+    except InvalidPolyaxonfile:
+        return text
+    return found["value"] if isinstance(found, dict) and len(found) == 1 else text
+
+
+def _check_length(text: str) -> None:
     if len(text) > MAX_TEXT:
         raise InvalidPolyaxonfile([f"The polyaxonfile has {len(text)} characters, more than {MAX_TEXT}."])
-    found, _ = _read_yaml(text)
-    _check_size(found)
-    return found
+
+
+def _mappings(document: Document) -> list[Document]:
+    """A list of mappings is several documents."""
+    if not isinstance(document.data, list):
+        return [document]
+    return [Document(part, {}) for part in document.data] or [Document(None, {})]
+
+
+def _merged_lines(below: Lines, above: Document) -> Lines:
+    """The lines of two documents as one, where what a document says in full replaces what was there."""
+    whole = {path for path in above.lines if not isinstance(_found_at(above.data, path), dict)}
+    kept = {
+        path: line for path, line in below.items() if not any(path[:count] in whole for count in range(1, len(path)))
+    }
+    return {**kept, **above.lines}
+
+
+def _found_at(data: Any, path: Path) -> Any:
+    for part in path:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            return None
+    return data
 
 
 def line_of(path: Path, lines: Lines) -> int | None:
@@ -70,7 +122,7 @@ def line_of(path: Path, lines: Lines) -> int | None:
     return lines.get(path) if path else None
 
 
-def _read_text(text: str) -> tuple[object, Lines]:
+def _read_text(text: str) -> Sequence[Document]:
     if text.lstrip().startswith(("{", "[")):
         for load in (_load_json, _load_literal):
             try:
@@ -78,11 +130,11 @@ def _read_text(text: str) -> tuple[object, Lines]:
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 continue  # another notation, or none: YAML's error message is the best of the three
             _check_size(found)
-            return found, _lines_or_none(text)
+            return [Document(scalars.unfolded(found), _lines_or_none(text))]
     return _read_yaml(text)
 
 
-def _read_yaml(text: str) -> tuple[object, Lines]:
+def _read_yaml(text: str) -> Sequence[Document]:
     try:
         return _load_yaml(text)
     except yaml.MarkedYAMLError as error:
@@ -129,13 +181,36 @@ def _check_keys(other: int) -> None:
         raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are no text."])
 
 
-def _load_yaml(text: str) -> tuple[object, Lines]:
+def _load_yaml(text: str) -> Sequence[Document]:
     _check_events(text)
+    if not scalars.may_have_folds(text):
+        return _documents(text)
+    marked, marker = scalars.marked(text, _nodes(text))
+    return [Document(scalars.joined(document.data, marker), document.lines) for document in _documents(marked)]
+
+
+def _documents(text: str) -> list[Document]:
+    loader = _Loader(text)
+    found = []
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            scalars.retag(node)
+            lines = _lines(node)  # before merge keys are put in place
+            found.append(Document(loader.construct_document(node), lines))
+    finally:
+        loader.dispose()
+    written = [document for document in found if document.data is not None]
+    return written or found or [Document(None, {})]
+
+
+def _nodes(text: str) -> list[yaml.Node]:
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        lines = _lines(node)  # before merge keys are put in place
-        return None if node is None else loader.construct_document(node), lines
+        found = []
+        while loader.check_node():
+            found.append(loader.get_node())
+        return found
     finally:
         loader.dispose()
 

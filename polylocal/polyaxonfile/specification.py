@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import reader, templating
+from polylocal.polyaxonfile import commands, reader, templating
 from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning
+from polylocal.polyaxonfile.inputs import Ports
 from polylocal.polyaxonfile.models import (
+    MAX_NAME,
+    SLUG,
     WITHOUT_EFFECT,
     Build,
     BuildFile,
@@ -25,6 +29,7 @@ from polylocal.polyaxonfile.models import (
     TensorboardFile,
     is_image_id,
     is_reserved_label,
+    tags_of,
 )
 from polylocal.statuses import Kind
 
@@ -41,20 +46,65 @@ MODELS: dict[Kind, type[File]] = {
 # sections that stand in every kind of file; the rest of a flat build file belongs to its build
 _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "build"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
+_NOT_IN_A_NAME = re.compile(r"[^-a-zA-Z0-9_.]+")
+_UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its place."
+MAX_ARGUMENT = 131_071  # bytes of one argument of a program, on Linux (execve(2): MAX_ARG_STRLEN, less the final NUL)
+MAX_LINE = 65_535  # bytes of one line of a Dockerfile, for BuildKit
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a text was put together from: its name, and the line of the text that is its first, from 1.
+
+    A name that begins with `-` is an option of the command line.
+    """
+
+    name: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the parts of a polyaxonfile were written."""
+
+    lines: reader.Lines = field(default_factory=dict)
+    files: Sequence[SourceFile] = ()
+    is_flat: bool = False  # a build without a `build` section
+
+    def sentence(self, path: Sequence[str | int], message: str) -> str:
+        """A message about a part, with its place: `polyaxonfile.yml, line 4, build.image: …`."""
+        path = tuple(path[1:] if self.is_flat and tuple(path[:1]) == ("build",) else path)
+        line = reader.line_of(path, self.lines)
+        file = next((each for each in reversed(self.files) if line and each.line <= line), None)
+        if file is None and len(self.files) == 1:
+            file = self.files[0]
+        is_option = file is not None and file.name.startswith("-")
+        parts = [
+            file.name if file else "",
+            f"line {line - (file.line - 1 if file else 0)}" if line and not is_option else "",
+        ]
+        where = ", ".join(filter(None, [*parts, ".".join(map(str, path))]))
+        return f"{where}: {message}" if where else message
 
 
 @dataclass(frozen=True)
 class Specification:
-    """One run's polyaxonfile: `content` as it was sent, `config` with every template rendered, nulls dropped."""
+    """One run's polyaxonfile: `content` as it was sent, `config` with every template rendered, nulls dropped.
+
+    `source` knows where in the text each part stands, and `undefined` which templates came to nothing; a stored
+    specification has neither.
+    """
 
     kind: Kind
     content: str
     config: dict[str, Any]
+    source: Source = Source()
+    undefined: Sequence[str] = ()
 
     @cached_property
     def file(self) -> File:
         if self.kind is Kind.GROUP:  # its templates are its experiments': it is read as one of them would be
-            return GroupFile.model_validate(_of_a_member(self.config, []))
+            return GroupFile.model_validate(_of_a_member(self.config, templating.Rendering([])))
         return MODELS[self.kind].model_validate(self.config)
 
     @property
@@ -66,9 +116,9 @@ class Specification:
         return self.file.environment or Environment()
 
     @property
-    def command(self) -> str | None:
-        """The shell line of the run; None for a kind whose file says none."""
-        return self.file.run.line if isinstance(self.file, JobFile | ExperimentFile) else None
+    def command(self) -> str | list[str] | None:
+        """What the shell runs, as it was written; None for a kind whose file says nothing."""
+        return self.file.run.cmd if isinstance(self.file, JobFile | ExperimentFile) else None
 
     @property
     def log_level(self) -> str:
@@ -79,6 +129,16 @@ class Specification:
         """What goes into `{{ templates }}` and, for experiments, is kept to compare them by."""
         older = self.file.declarations if isinstance(self.file, ExperimentFile) else None
         return self.file.params or older or {}
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """Name, description and tags; those of a group keep their templates: each experiment has its own."""
+        file = self.file
+        found = {"name": file.name, "description": file.description, "tags": file.tags}
+        if self.kind is Kind.GROUP:
+            written = {name: self.config[name] for name in found if name in self.config}
+            found |= written | ({"tags": tags_of(written["tags"])} if "tags" in written else {})
+        return found
 
     @property
     def hptuning(self) -> HPTuning:
@@ -109,33 +169,37 @@ class Specification:
         return {reference.name: reference.items for reference in named}
 
 
-def parse(source: object, kind: Kind, params: Mapping[str, Any] | None = None) -> Specification:
+def parse(
+    source: object, kind: Kind, params: Mapping[str, Any] | None = None, files: Sequence[SourceFile] = ()
+) -> Specification:
     """Check a polyaxonfile of the expected kind. Raises InvalidPolyaxonfile with every problem at once.
 
     `source` is a mapping, a list of mappings, or a text in YAML, JSON or Python notation; `params` go over the
-    file's own.
+    file's own; `files` are those that a text was put together from.
     """
     data, lines = reader.read(source)
+    where = Source(lines, files, is_flat=kind is Kind.BUILD and "build" not in data)
     if data.get("kind", kind) != kind:  # nothing else that is said about it would help
-        raise InvalidPolyaxonfile([_sentence(("kind",), f"Must be equal to {kind}.", lines)])
+        raise InvalidPolyaxonfile([where.sentence(("kind",), f"Must be equal to {kind}.")])
     if params:
         key = "declarations" if "declarations" in data else "params"
         own = data.get(key) or {}  # what is no mapping stays, to be found wrong below
         data = {**data, key: {**own, **params} if isinstance(own, dict) else own}
-    is_flat = kind is Kind.BUILD and "build" not in data
-    shaped = _nested(data) if is_flat else data
-    problems: templating.Problems = []
-    rendered = _of_a_member(shaped, problems) if kind is Kind.GROUP else _rendered(shaped, problems)
+    shaped = _nested(data) if where.is_flat else data
+    rendering = templating.Rendering(problems := [])
+    rendered = _of_a_member(shaped, rendering) if kind is Kind.GROUP else _rendered(shaped, rendering)
     try:
         file = MODELS[kind].model_validate(rendered)
-        problems += _reserved(file)
+        problems += _name(shaped, rendered) + _reserved(file) + _too_long(file)
+        problems += _points(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
     except ValidationError as error:
         problems += _problems(error, kind)
     if problems:
-        paths = ((path[1:] if is_flat and path[:1] == ("build",) else path, text) for path, text in problems)
-        raise InvalidPolyaxonfile([_sentence(path, text, lines) for path, text in paths])
+        raise InvalidPolyaxonfile([where.sentence(path, text) for path, text in problems])
     content = source if isinstance(source, str) else json.dumps(data)
-    return Specification(kind, content, _group_config(shaped, file) if kind is Kind.GROUP else _config(file))
+    config = _group_config(shaped, file) if kind is Kind.GROUP else _config(file)
+    undefined = [where.sentence(path, _UNDEFINED.format(name)) for path, name in rendering.undefined]
+    return Specification(kind, content, config, where, undefined)
 
 
 def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specification:
@@ -145,7 +209,30 @@ def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specificat
     """
     data, _ = reader.read(group.content)
     own = {key: value for key, value in data.items() if key not in ("hptuning", "name", "description")}
+    if declared := Ports(data.get("inputs")).names:
+        own["inputs"] = [*data["inputs"], *({"name": name} for name in suggestion if name not in declared)]
     return parse({**own, "kind": Kind.EXPERIMENT.value}, Kind.EXPERIMENT, suggestion)
+
+
+def words_of_member(
+    member: Specification, name: str | None, description: str | None, tags: Sequence[str] | None
+) -> dict[str, Any]:
+    """The tags of a group as one of its experiments has them; its name and description where they have templates."""
+    variables = Ports(member.config.get("inputs")).in_templates(member.params)
+    rendering = templating.Rendering([])
+
+    def rendered(text: str) -> str:
+        return str(rendering.render(text, variables, ()))
+
+    return {
+        "name": _NOT_IN_A_NAME.sub("-", rendered(name))[:MAX_NAME] if name and _has_template(name) else None,
+        "description": rendered(description) if description and _has_template(description) else None,
+        "tags": [rendered(tag) for tag in tags] if tags else None,
+    }
+
+
+def _has_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
 
 
 def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
@@ -153,19 +240,18 @@ def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification
     return Specification(kind, content, config)
 
 
-def _of_a_member(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
+def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[str, Any]:
     """A group's file with its templates rendered as for one of its experiments."""
     try:
         sample = HPTuning.model_validate(data.get("hptuning")).sample
     except ValidationError:
         sample = {}  # what is wrong with it is said when the whole is read
-    key = "declarations" if "declarations" in data else "params"
+    key = _key_of_params(data)
     own = data.get(key) if isinstance(data.get(key), dict) else {}
     about = {name: value for name, value in data.items() if name != "hptuning"}
-    rendered = _rendered({**about, key: {**(own or {}), **sample}}, problems)
-    return {**rendered, **{name: data[name] for name in (key, "hptuning") if name in data}} | (
-        {} if key in data else {key: None}
-    )
+    rendered = _rendered({**about, key: {**(own or {}), **sample}}, rendering, known=sample)
+    as_written = {name: data[name] for name in (key, "hptuning") if name in data}
+    return {**rendered, **as_written} | ({} if key in data else {key: None})
 
 
 def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
@@ -174,38 +260,29 @@ def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
     return {name: checked[name] if name == "hptuning" else value for name, value in data.items() if name in checked}
 
 
-def _rendered(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
-    variables = _variables(data, problems)
-    rendering = templating.Rendering(problems)
-    return {key: value if key in _VALUES else rendering.render(value, variables, (key,)) for key, value in data.items()}
+def _rendered(data: dict[str, Any], rendering: templating.Rendering, known: Collection[str] = ()) -> dict[str, Any]:
+    """A file with its templates rendered and the defaults of its inputs among its params."""
+    key, ports = _key_of_params(data), Ports(data.get("inputs"))
+    given = data.get(key) or {}
+    given = given if isinstance(given, dict) else {}
+    values = ports.values(given, key, known, rendering.problems)
+    variables = ports.in_templates(values)
+    made = {
+        name: value if name in _VALUES else rendering.render(value, variables, (name,)) for name, value in data.items()
+    }
+    if isinstance(name := data.get("name"), str) and made["name"] != name:
+        made["name"] = _NOT_IN_A_NAME.sub("-", str(made["name"]))
+    return {**made, key: dict(values)} if ports else made
+
+
+def _key_of_params(data: Mapping[str, Any]) -> str:
+    return "declarations" if "declarations" in data else "params"
 
 
 def _nested(data: dict[str, Any]) -> dict[str, Any]:
     """A flat build file (0.4.2 and later) in the nested form of the documents."""
     flat = {key: value for key, value in data.items() if key not in _HEADER}
     return {**{key: value for key, value in data.items() if key in _HEADER}, "build": flat}
-
-
-def _variables(data: dict[str, Any], problems: templating.Problems) -> dict[str, Any]:
-    given = data.get("params") or data.get("declarations") or {}
-    given = given if isinstance(given, dict) else {}
-    declared = data.get("inputs")
-    ports = [port for port in declared if _is_port(port)] if isinstance(declared, list) else []
-    if not ports:
-        return given
-    unexpected = sorted(set(given) - {port["name"] for port in ports}, key=str)
-    if unexpected:
-        problems.append((("params",), f"Received unexpected params `{unexpected}`."))
-    variables = {}
-    for index, port in enumerate(ports):
-        name = port["name"]
-        if name not in given and port.get("default") is None and not port.get("is_optional"):
-            problems.append((("inputs", index), f"Input {name} is required, no param was passed."))
-        if port.get("default") is not None and not port.get("is_optional"):
-            problems.append((("inputs", index), f"Input {name} has a default: it must be `is_optional: true`."))
-        value = given.get(name, port.get("default"))
-        variables[name] = (f"--{name}" if value else "") if port.get("is_flag") else value
-    return variables
 
 
 def _reserved(file: File) -> templating.Problems:
@@ -221,8 +298,41 @@ def _reserved(file: File) -> templating.Problems:
     return problems
 
 
-def _is_port(port: object) -> bool:
-    return isinstance(port, dict) and isinstance(port.get("name"), str)
+def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Problems:
+    """A name that is written out follows the rule of names; what a template puts in may have dots, as numbers do."""
+    name = data.get("name")
+    if name == rendered.get("name") and isinstance(name, str) and not re.fullmatch(SLUG, name):
+        return [(("name",), f"String should match pattern '{SLUG}'")]
+    return (
+        [(("name",), f"A name has at most {MAX_NAME} characters.")]
+        if isinstance(name, str) and len(name) > MAX_NAME
+        else []
+    )
+
+
+def _points(group: GroupFile, ports: Ports) -> templating.Problems:
+    """Points of a search that are not of the type that an input declares."""
+    matrix = group.hptuning.matrix or {}
+    found = ((name, ports.takes(name, matrix[name].points)) for name in ports.names if name in matrix)
+    return [(("hptuning", "matrix", name), problem) for name, problem in found if problem]
+
+
+def _too_long(file: File) -> templating.Problems:
+    """What no program could be started with. Stored runs of an older version may have it."""
+    problems: templating.Problems = []
+    if isinstance(file, JobFile | ExperimentFile):
+        size = max(len(word.encode()) for word in commands.arguments(file.run.cmd, commands.BASH))
+        if size > MAX_ARGUMENT:
+            text = (
+                f"The command has {size} bytes, and a program takes at most {MAX_ARGUMENT} as one argument; put it into"
+                " a file of the code, and run that."
+            )
+            problems.append((("run", "cmd"), text))
+    for index, step in enumerate(file.build.build_steps or []):
+        if any(len(line.encode()) > MAX_LINE for line in commands.run_instruction(step).split("\n")):
+            text = f"A line of a Dockerfile has at most {MAX_LINE} bytes; put the step into a file of the code."
+            problems.append((("build", "build_steps", index), text))
+    return problems
 
 
 def _config(file: File) -> dict[str, Any]:
@@ -253,12 +363,6 @@ def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str
     if code == "missing" and len(path) == 1:
         return f"{path[0]} is a required section for a valid Polyaxonfile of kind `{kind}`"
     return {"missing": "This field is required."}.get(code, text.removeprefix("Value error, "))
-
-
-def _sentence(path: Sequence[str | int], message: str, lines: reader.Lines) -> str:
-    line = reader.line_of(tuple(path), lines)
-    where = ", ".join(part for part in (f"line {line}" if line else "", ".".join(map(str, path))) if part)
-    return f"{where}: {message}" if where else message
 
 
 def _is_branch(part: str | int) -> bool:

@@ -11,6 +11,7 @@ from polylocal.polyaxonfile.expressions import MAX_BITS, Budget, NotAllowed, eva
 
 MAX_TEMPLATE = 20_000  # characters
 MAX_REPEATED = 10_000  # by the `for` operators of one file, within each other
+MAX_UNDEFINED = 20  # names that have no value, and that are told
 MAX_LITERAL = 100_000  # characters of a text that is read as a value
 
 
@@ -28,7 +29,8 @@ class Rendering:
     """
 
     def __init__(self, problems: Problems) -> None:
-        self._problems = problems
+        self.problems = problems
+        self.undefined: Problems = []  # names that no variable has, each with the path of its template
         self._budget = Budget()
         self._repeated = 0
 
@@ -50,19 +52,28 @@ class Rendering:
         if "{{" not in text and "{%" not in text:
             return text
         if len(text) > MAX_TEMPLATE:
-            self._problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))
+            self.problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))
             return text
         try:
             found = rendered(text, variables, self._budget)
         except Exception as error:  # filters raise whatever they meet: all of it is the template's fault
-            self._problems.append((path, f"the template can't be rendered: {_reason(error)}"))
+            self.problems.append((path, f"the template can't be rendered: {_reason(error)}"))
             return text
+        finally:
+            self._note_undefined(path)
         return _literal(found) if _WHOLE.match(text) else found
+
+    def _note_undefined(self, path: Path) -> None:
+        """What a loop repeats is told once."""
+        for name in self._budget.undefined:
+            if (path, name) not in self.undefined and len(self.undefined) < MAX_UNDEFINED:
+                self.undefined.append((path, name))
+        self._budget.undefined.clear()
 
     def _repeat(self, loop: dict[str, Any], variables: Mapping[str, Any], path: Path) -> list[Any]:
         length = self.render(loop.get("len"), variables, (*path, "len"))
         if not isinstance(length, int) or not 0 <= length <= MAX_REPEATED:
-            self._problems.append(((*path, "len"), f"`for` needs `len`, a whole number up to {MAX_REPEATED}"))
+            self.problems.append(((*path, "len"), f"`for` needs `len`, a whole number up to {MAX_REPEATED}"))
             return []
         index = str(loop.get("index", "index"))
         made: list[Any] = []
@@ -70,11 +81,11 @@ class Rendering:
             self._repeated += 1 + _values(loop.get("do")) // 20
             if self._repeated > MAX_REPEATED:
                 text = f"the `for` of this file repeat more than {MAX_REPEATED} times, or too large a part"
-                self._problems.append(((*path, "len"), text))
+                self.problems.append(((*path, "len"), text))
                 return made
-            said = len(self._problems)
+            said = len(self.problems)
             made.append(self.render(loop.get("do"), {**variables, index: number}, (*path, "do")))
-            if len(self._problems) > said:
+            if len(self.problems) > said:
                 return made  # the next would say the same
         return made
 
@@ -84,8 +95,9 @@ class Rendering:
             if len(condition) > MAX_TEMPLATE:
                 raise NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
             true = bool(evaluated(condition, variables, self._budget))
+            self._budget.undefined.clear()  # a condition may ask whether there is a value
         except Exception as error:  # as above
-            self._problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))
+            self.problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))
             return None
         taken = "do" if true else "else_do"
         return self.render(branch.get(taken), variables, (*path, taken))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from polylocal.polyaxonfile import Resources, Specification, is_reserved_label
+from polylocal.polyaxonfile import Resources, Specification, commands, is_reserved_label
 from polylocal.runner import servers
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -18,7 +18,6 @@ RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
 # images have labels of their own: whoever starts a container of one of ours inherits them, and it is not our run
 IMAGE_LABEL = "polylocal.image"  # the installation
 BUILD_LABEL = "polylocal.build"  # the uuid of the build
-BASH, SH = "/bin/bash", "/bin/sh"
 
 CODE = PurePosixPath("/code")
 CONTEXT = PurePosixPath("/plx-context")
@@ -99,14 +98,14 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
     """The container of a run that is not a build. ValueError: nothing is to run in it."""
     kind = Kind(run.kind)
     is_server = kind.is_server
-    line = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
-    line = line or specification.command
-    if line is None:
+    serve = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
+    cmd = serve or specification.command
+    if cmd is None:
         raise ValueError(f"a {run.kind} has no command to run")
     return ContainerPlan(
         name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
         image=image,
-        command=[shell, "-c", line],
+        command=commands.arguments(cmd, shell),
         labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=_mounts(run, around),

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from polylocal.polyaxonfile import Build
+from polylocal.polyaxonfile import Build, commands
 from polylocal.runner import instructions
 from polylocal.runner.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.runner.references import familiar
@@ -131,8 +131,11 @@ def with_secrets(dockerfile: str) -> str:
     """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
     lines = dockerfile.split("\n")
     for instruction in instructions.read(dockerfile)[0].instructions:
-        match = _RUN.match(lines[instruction.first])
-        if match and not match["command"].startswith(("[", "<<")):
+        line = lines[instruction.first]
+        match = _RUN.match(line)
+        if script := commands.with_preamble(line, TAKE_SECRETS):
+            lines[instruction.first] = script
+        elif match and not match["command"].startswith(("[", "<<")):
             lines[instruction.first] = f"{match['head']}{TAKE_SECRETS}{match['command']}"
     return "\n".join(lines)
 
@@ -333,7 +336,7 @@ def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str,
     for names in (REQUIREMENTS, CONDA, SETUP):
         if found := _first(names, files):
             yield f"COPY build/{found} /code"
-    yield from (f"RUN {step}" for step in build.build_steps or [])
+    yield from map(commands.run_instruction, build.build_steps or [])
     yield "COPY build /code"
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member
+from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member, words_of_member
 from polylocal.runner import bayes, search, stopping
 from polylocal.runner.search import Suggestion, Trial
 from polylocal.runner.tools import Tools
@@ -145,7 +145,7 @@ class Groups:
         is_resumed = bool(origin and band and band.resume)
         about = {
             "params": member.params or None,
-            "tags": group.tags,
+            **words_of_member(member, group.name, group.description, group.tags),
             "framework": group.framework,
             "priority": group.priority,
             "iteration": group.iteration,

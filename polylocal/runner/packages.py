@@ -21,8 +21,10 @@ from polylocal.logs import LogWriter
 from polylocal.packages import arches, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
+from polylocal.polyaxonfile import commands
+from polylocal.polyaxonfile.commands import SH
 from polylocal.runner import container, images, outcome, ownership
-from polylocal.runner.container import SH, ContainerPlan, Mount
+from polylocal.runner.container import ContainerPlan, Mount
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.outcome import Outcome
@@ -135,7 +137,7 @@ class PackageBuild(Execution):
         return ContainerPlan(
             name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
             image=image,
-            command=[SH, "-c", f"cd {PROJECT} && {{\n{_command(run)}\n}}"],
+            command=_command(run),
             labels=container.labels(run, tools.installation),
             env=self._environment(build_list, platform, arch.name, media),
             mounts=mounts,
@@ -321,9 +323,9 @@ class PackageBuild(Execution):
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
 
 
-def _command(run: Run) -> str:
-    """As it was written: a polyaxonfile's own would be put on one line."""
-    return str((run.config or {})["run"]["cmd"])
+def _command(run: Run) -> list[str]:
+    *shell, text = commands.arguments(str((run.config or {})["run"]["cmd"]), SH)
+    return [*shell, f"cd {PROJECT} && {{\n{text}\n}}"]
 
 
 def _abf_file(project: Path) -> str | None:

@@ -10,8 +10,9 @@ from polylocal import folders
 from polylocal.disk import write_private
 from polylocal.errors import NotFound
 from polylocal.polyaxonfile import Specification
+from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, ownership, workspace
-from polylocal.runner.container import BASH, SH, Surroundings
+from polylocal.runner.container import Surroundings
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run

@@ -131,6 +131,7 @@ class Run:
     stop_reason: str | None
     status_entries: int
     secrets_user_id: int | None = None  # whose secrets it names; None: that user is gone
+    warnings: list[str] | None = None  # what was said when it was made; None: an older version made it
 
     @property
     def project(self) -> str:
@@ -399,7 +400,7 @@ class StoredFile:
 
 
 _JSON = frozenset(
-    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values"}
+    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values", "warnings"}
     | {"ci", "query", "meta", "charts"}
     | {"include_repos", "extra_repositories", "extra_build_lists", "extra_params", "dependent_packages"}
 )

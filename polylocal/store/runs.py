@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,9 @@ class NewRun:
     cloning_strategy: str | None = None
     group: Run | None = None  # of an experiment or a tensorboard
     outputs: str | None = None  # None: a folder of its own
+    warnings: Sequence[str] = ()  # what its maker is told
     message: str | None = None  # of the first status
+    notes: Sequence[str] = ()  # messages of further entries of its history
     secrets_user_id: int | None = None  # whose secrets it names; None: its own user's
 
 
@@ -499,10 +501,13 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
         "cloning_strategy": new.cloning_strategy,
         "code_id": new.code_id,
         "outputs": new.outputs or _outputs(project, new, run_id),
+        "warnings": to_json(list(new.warnings)),
     }
     columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
     pk: int = db.execute(f"insert into runs ({columns}) values ({marks}) returning pk", row).fetchone()[0]
-    _record_status(db, pk, Status.CREATED, now, new.message, None, None)
+    first, *others = [*filter(None, [new.message]), *new.notes] or [""]
+    for message in (first or None, *others):
+        _record_status(db, pk, Status.CREATED, now, message, None, None)
     return pk
 
 

@@ -630,6 +630,11 @@ def git_urls(db: Database) -> None:
     _run_script(db, _GIT_URLS)
 
 
+@migrations(name="0014_warnings")
+def warnings(db: Database) -> None:
+    db.execute("alter table runs add column warnings text")  # a JSON list of sentences
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

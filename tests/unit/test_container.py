@@ -57,7 +57,7 @@ def test_names_are_the_documented_ones() -> None:
 
 
 def test_the_command_goes_through_the_shell() -> None:
-    assert planned().command == ["/bin/bash", "-c", "echo hi"]
+    assert planned().command == ["/bin/bash", "-c", "echo  hi"]
     assert planned().image == "an:image"
 
 

@@ -9,7 +9,7 @@ import pytest
 from support import job
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import Specification, of_config, of_member, parse
+from polylocal.polyaxonfile import Specification, of_config, of_member, parse, words_of_member
 from polylocal.statuses import Kind
 
 MATRIX = {"lr": {"values": [0.1, 0.2]}, "n": {"range": [1, 3, 1]}}
@@ -225,3 +225,36 @@ def test_servers_need_a_build_and_have_no_command(kind: Kind) -> None:
 def test_references_by_id_and_by_name(outputs: Any, references: tuple[list[str], list[str]]) -> None:
     environment = parse(job(environment={"outputs": outputs}), Kind.JOB).environment
     assert environment.references == {Kind.JOB: references[0], Kind.EXPERIMENT: references[1]}
+
+
+# -- names and tags by template -----------------------------------------------------------------------------------
+
+
+def test_a_group_keeps_its_templates_and_its_members_have_their_own() -> None:
+    said = {"name": "m-{{ lr }}", "tags": ["lr={{ lr }}", "all"], "description": "rate {{ lr }}"}
+    found = parse(group(**said), Kind.GROUP)
+    assert found.words == said
+    words = [words_of_member(of_member(found, {"lr": lr, "n": 1}), **found.words) for lr in (0.1, 0.2)]
+    assert words == [{"name": f"m-{lr}", "tags": [f"lr={lr}", "all"], "description": f"rate {lr}"} for lr in (0.1, 0.2)]
+
+
+def test_a_name_without_a_template_is_the_groups_alone() -> None:
+    found = parse(group(name="search", description="all", tags="a, b"), Kind.GROUP)
+    assert words_of_member(of_member(found, {"lr": 0.1, "n": 1}), **found.words) == {
+        "name": None,
+        "description": None,
+        "tags": ["a", "b"],
+    }
+
+
+def test_what_a_template_puts_into_a_name_can_stand_in_one() -> None:
+    found = parse(group(name="m-{{ lr }}"), Kind.GROUP)
+    assert words_of_member(of_member(found, {"lr": "a b/c", "n": 1}), **found.words)["name"] == "m-a-b-c"
+    one = parse(job("x", "a", name="m-{{ lr }}", params={"lr": 1e-05}), Kind.JOB)
+    assert one.words["name"] == "m-1e-05"
+
+
+@pytest.mark.parametrize("name", ["m.1", "a b", "x" * 200, "{{ lr }}" * 20])
+def test_what_is_no_name_of_a_group(name: str) -> None:
+    (problem,) = problems(group(name=name))
+    assert problem.startswith("name: ")

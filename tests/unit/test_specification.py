@@ -111,7 +111,7 @@ def test_an_env_var_keeps_the_type_of_its_param() -> None:
 
 def test_a_command_may_be_repeated() -> None:
     source = {**job(), "run": {"cmd": {"for": {"len": 2, "index": "i", "do": "echo {{ i }}"}}}}
-    assert parse(source, Kind.JOB).command == "echo 0 && echo 1"
+    assert parse(source, Kind.JOB).command == ["echo 0", "echo 1"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_command_may_be_repeated() -> None:
         ({"name": "a", "default": 7, "is_optional": True}, {}, "x 7"),
         ({"name": "a", "default": 7, "is_optional": True}, {"a": 5}, "x 5"),
         ({"name": "a", "is_flag": True}, {"a": True}, "x --a"),
-        ({"name": "a", "is_flag": True}, {"a": False}, "x"),
+        ({"name": "a", "is_flag": True}, {"a": False}, "x "),
     ],
 )
 def test_inputs(port: dict[str, Any], params: dict[str, Any], line: str) -> None:

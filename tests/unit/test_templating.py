@@ -221,3 +221,53 @@ def test_any_text_is_rendered_or_a_template_problem(text: str) -> None:
 @given(st.text(st.characters(exclude_characters="{")))
 def test_a_text_without_braces_stays_as_it_is(text: str) -> None:
     assert render(text, PARAMS) == text
+
+
+# -- names that nothing has ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{{ lr }}", ["lr"]),
+        ("x {{ a }} {{ b }} {{ known }}", ["a", "b"]),
+        ("{{ a | upper }}", ["a"]),
+        ("{{ known.inner }}", ["inner"]),
+        ("{% for x in many %}{{ x }}{% endfor %}", ["many"]),
+        ("{{ known and other }}", ["other"]),
+        ("{% if known %}{{ other }}{% endif %}", ["other"]),
+        ("{{ a | default(1) }}", []),
+        ("{{ a | d('x') }}", []),
+        ("{% if a %}1{% endif %}", []),
+        ("{% if a is defined and b %}1{% endif %}", []),
+        ("{{ a or known }}", []),
+        ("{{ 1 if not a else 2 }}", []),
+        ("{% for x in [1] %}{{ x }}{{ loop.index }}{% endfor %}", []),
+        ("{% set a = 1 %}{{ a }}", []),
+        ("no template of lr", []),
+    ],
+)
+def test_names_that_come_to_nothing_are_told(text: str, names: list[str]) -> None:
+    rendering = templating.Rendering([])
+    rendering.render({"cmd": text}, {"known": {"a": 1}}, ("run",))
+    assert rendering.problems == []
+    assert rendering.undefined == [(("run", "cmd"), name) for name in names]
+
+
+def test_a_name_is_told_once_for_each_place() -> None:
+    rendering = templating.Rendering([])
+    rendering.render(["{{ a }}{{ a }}", {"for": {"len": 3, "do": "{{ a }}"}}], {}, ())
+    assert rendering.undefined == [((0,), "a"), ((1, "for", "do"), "a")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("echo ${#X} {{ a }}", "echo ${#X} 1"),
+        ("${#X[@]} {{ '${#Y}' }} {# a comment #}{{ a }}", "${#X[@]} ${#Y} 1"),
+        ("{% raw %}{{ ${#X} }}{% endraw %}{{ a }}", "{{ ${#X} }}1"),
+        ("\ue000 ${#X} {{ a }}", "\ue000 ${#X} 1"),
+    ],
+)
+def test_the_length_of_a_shells_variable_begins_no_comment(text: str, shown: str) -> None:
+    assert render(text, {"a": 1}) == shown

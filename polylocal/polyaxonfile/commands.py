@@ -1,0 +1,288 @@
+"""Shell texts of a polyaxonfile: what a `cmd` or a build step becomes for a shell. Pure.
+
+A text without line ends is one command. A text with line ends is a script that ends at its first failure. A list is its
+items, one after the other. Continued lines are found by the shell's own grammar (POSIX.1-2017, Shell Command
+Language, 2.2 Quoting, 2.3 Token Recognition, 2.7.4 Here-Document), so nothing inside quotes, comments or here-documents
+is joined.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+BASH, SH = "/bin/bash", "/bin/sh"
+
+# the beginnings of a line that goes on the line above: no command begins with one of them
+_CONTINUATION = re.compile(r"[ \t]*(?:-|&&|\|)")
+_BLANKS = " \t"
+_WORD_STARTS = frozenset(" \t\n;&|()<>`")
+# ends a shell with `-e` if the item above has failed: by itself such a shell goes on behind a failed `a && b`
+_END_OF_ITEM = "(exit $?)"
+
+
+_Edit = tuple[int, int, str]  # from, to, what stands there instead
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A part of a text that is no plain character: from `start` to before `end`.
+
+    A `newline` is one that ends a command: those in quotes, here-documents or behind a backslash are none.
+    """
+
+    kind: Literal["escape", "comment", "newline", "document"]
+    start: int
+    end: int
+
+
+def arguments(cmd: str | Sequence[str], shell: str) -> list[str]:
+    """The command line that runs a `cmd` in this shell: the path of bash, or of any POSIX shell."""
+    if isinstance(cmd, str):
+        text = continued(cmd)
+        return [shell, *(_script_flags(shell) if "\n" in text else ()), "-c", text]
+    return [shell, "-e", "-c", _list(cmd, shell)]
+
+
+def continued(text: str) -> str:
+    """A text whose continued lines end with a backslash, as the shell wants it; lines keep their numbers.
+
+    A line continues the one above if it begins with `-`, `&&`, `||` or `|`, or if the one above ends with a
+    backslash, also with blanks behind it. Comments and empty lines between the two are left out.
+    """
+    text = text.replace("\r\n", "\n").strip()
+    edits: list[_Edit] = []
+    above: list[tuple[int, int]] = []  # the last line with a command and those below it: the end of its code, its end
+    begin, comment, is_joined = 0, -1, False
+    for token in _tokens(text):
+        if token.kind == "comment":
+            comment = token.start
+        elif token.kind == "document":
+            above, begin, comment = [], token.end, -1
+        elif token.kind == "escape":
+            mended = _at_end_of_line(text, token)
+            edits += mended
+            is_joined = is_joined or bool(mended)
+        elif is_joined:
+            is_joined = False
+        else:
+            code_end = comment if comment >= 0 else token.start
+            if text[begin:code_end].strip():
+                above = []
+            elif not above:  # nothing that this line could belong to
+                begin, comment = token.end, -1
+                continue
+            above.append((code_end, token.start))
+            if _CONTINUATION.match(text, token.end):
+                edits += [(code_end, end, " \\") for code_end, end in above]
+                above = []
+            begin, comment = token.end, -1
+    return _edited(text, edits)
+
+
+def unfolded(text: str) -> str:
+    """A text in which a YAML reader has folded continued lines: the backslashes that it left are taken out.
+
+    These are a backslash between blanks, and one before blanks and a `-`, both outside of quotes.
+    """
+    if "\\" not in text or "\n" in text.strip():
+        return text
+    return _edited(
+        text, [edit for token in _tokens(text) if token.kind == "escape" for edit in _left_over(text, token)]
+    )
+
+
+def run_instruction(step: str) -> str:
+    """The RUN instruction of a build step.
+
+    One command, over however many lines, is written in the shell form. A script is written in the exec form: no other
+    keeps line ends for every builder.
+    """
+    text = step if _is_one_line(step) else continued(step)
+    is_script = text.count("\n") != sum(
+        text[token.end - 1] == "\n" for token in _tokens(text) if token.kind == "escape"
+    )
+    return f"RUN {json.dumps([SH, '-e', '-c', text])}" if is_script else f"RUN {text}"
+
+
+def with_preamble(instruction: str, preamble: str) -> str | None:
+    """A RUN instruction in the exec form of `run_instruction` with a text before its script; None: it is another."""
+    try:
+        argv = json.loads(instruction.removeprefix("RUN "))
+    except ValueError:
+        return None
+    if not isinstance(argv, list) or argv[:3] != [SH, "-e", "-c"] or len(argv) != 4 or not isinstance(argv[3], str):
+        return None
+    return f"RUN {json.dumps([*argv[:3], preamble + argv[3]])}"
+
+
+def _is_one_line(text: str) -> bool:
+    return "\n" not in text and not text.rstrip(_BLANKS).endswith("\\")
+
+
+def _script_flags(shell: str) -> Sequence[str]:
+    return ("-e", "-o", "pipefail") if shell == BASH else ("-e",)
+
+
+def _list(items: Sequence[str], shell: str) -> str:
+    """The items of a list as one script. A pipe fails with any of its parts only in an item that is a script itself."""
+    parts, fails_with_pipe = list[str](), False
+    for item in items:
+        text = continued(item)
+        if shell == BASH and ("\n" in text) != fails_with_pipe:
+            fails_with_pipe = not fails_with_pipe
+            text = f"set {'-' if fails_with_pipe else '+'}o pipefail\n{text}"
+        parts.append(text)
+    return f"\n{_END_OF_ITEM}\n".join(parts)
+
+
+def _at_end_of_line(text: str, token: _Token) -> list[_Edit]:
+    """Mends a backslash at the end of a line that has blanks behind it, and one at the end of the text."""
+    rest = _blanks_end(text, token.start + 1)
+    if rest == len(text):
+        return [(token.start, rest, "")]
+    return [(token.start + 1, rest, "")] if text[rest] == "\n" and rest > token.start + 1 else []
+
+
+def _left_over(text: str, token: _Token) -> list[_Edit]:
+    begin, rest = token.start, _blanks_end(text, token.start + 1)
+    is_alone = begin > 0 and text[begin - 1] in _BLANKS
+    if rest == begin + 1 or not (is_alone or text.startswith("-", rest)):
+        return []
+    while begin and text[begin - 1] in _BLANKS:
+        begin -= 1
+    return [(begin, rest, " ")]
+
+
+def _blanks_end(text: str, place: int) -> int:
+    while place < len(text) and text[place] in _BLANKS:
+        place += 1
+    return place
+
+
+def _edited(text: str, edits: Sequence[_Edit]) -> str:
+    """A text with parts replaced; where two overlap, the first in the text counts."""
+    made, place = list[str](), 0
+    for start, end, instead in sorted(edits):
+        if start >= place:
+            made += [text[place:start], instead]
+            place = end
+    return "".join([*made, text[place:]])
+
+
+# -- the grammar of the shell ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Document:
+    """A here-document that a line has announced."""
+
+    delimiter: str
+    strips_tabs: bool
+
+
+class _Reader:
+    """Reads a text as a shell does, as far as quotes, comments and line ends go. Takes time in proportion to it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._place = 0
+        self._inside: list[str] = []  # what closes that which is open, the innermost last
+        self._open = Counter[str]()  # how often each stands in it
+        self._documents: list[_Document] = []
+
+    def __iter__(self) -> Iterator[_Token]:
+        text = self._text
+        while found := _SIGNS.search(text, self._place):
+            start, sign = found.start(), found[0]
+            self._place = start + 1
+            inner = self._inside[-1] if self._inside else ""
+            if sign == "\\":
+                self._place = min(start + 2, len(text))
+                if not self._open['"']:
+                    yield _Token("escape", start, self._place)
+            elif inner and text.startswith(inner, start):
+                self._close(inner, start)
+            elif sign == "\n":
+                if self._documents:
+                    self._skip_documents()
+                    yield _Token("document", start, self._place)
+                elif not self._open['"']:
+                    yield _Token("newline", start, self._place)
+            elif sign == "#":
+                if inner not in ("}", '"') and self._begins_word(start):
+                    self._place = self._end_of_line(start)
+                    if not self._open['"']:
+                        yield _Token("comment", start, self._place)
+            else:
+                self._enter(start, inner)
+
+    def _begins_word(self, place: int) -> bool:
+        return not self._open["))"] and (place == 0 or self._text[place - 1] in _WORD_STARTS)
+
+    def _end_of_line(self, place: int) -> int:
+        end = self._text.find("\n", place)
+        return len(self._text) if end < 0 else end
+
+    def _close(self, inner: str, place: int) -> None:
+        self._inside.pop()
+        self._open[inner] -= 1
+        self._place = place + len(inner)
+
+    def _enter(self, place: int, inner: str) -> None:
+        """Goes past what opens something, if that counts inside of what is open."""
+        opened = _OPENINGS.match(self._text, place)
+        sign = opened[0] if opened else ""
+        if (inner == '"' and sign not in _IN_QUOTES) or (inner == "}" and sign in ("(", "((", "<<", "")):
+            return
+        if sign == "((" and not self._begins_word(place):
+            sign = "("
+        self._place = place + max(1, len(sign))
+        if sign in ("'", "$'"):
+            literal = (_ANSI if sign == "$'" else _LITERAL).match(self._text, self._place)
+            self._place = (literal.end() if literal else self._place) + 1
+        elif sign == "<<":
+            if not self._open["))"]:
+                self._announce()
+        elif sign:
+            self._inside.append(_CLOSINGS[sign])
+            self._open[_CLOSINGS[sign]] += 1
+
+    def _announce(self) -> None:
+        """`<<word`, `<<-word`; `<<<` is a here-string."""
+        text = self._text
+        if text.startswith("<", self._place):
+            self._place += 1
+            return
+        strips_tabs = text.startswith("-", self._place)
+        self._place = _blanks_end(text, self._place + strips_tabs)
+        if word := _DELIMITER.match(text, self._place):
+            self._place = word.end()
+            self._documents.append(_Document(_QUOTING.sub(r"\1", word[0]), strips_tabs))
+
+    def _skip_documents(self) -> None:
+        for document in self._documents:
+            while self._place < len(self._text):
+                end = self._end_of_line(self._place)
+                line = self._text[self._place : end]
+                self._place = min(end + 1, len(self._text))
+                if (line.lstrip("\t") if document.strips_tabs else line) == document.delimiter:
+                    break
+        self._documents = []
+
+
+_SIGNS = re.compile(r"""[\\\n'"`#$(){}<]""")
+_OPENINGS = re.compile(r"""\$\(\(|\(\(|\$\(|\(|\$\{|\$'|'|"|`|<<""")
+_CLOSINGS = {"$((": "))", "((": "))", "$(": ")", "(": ")", "${": "}", '"': '"', "`": "`"}
+_IN_QUOTES = frozenset({"$((", "$(", "${", "`"})
+_LITERAL, _ANSI = re.compile(r"[^']*+"), re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL)
+_DELIMITER = re.compile(r"""(?:\\.|'[^'\n]*'|"[^"\n]*"|[^\s;&|()<>'"\\])+""")
+_QUOTING = re.compile(r"""\\(.)|['"]""")
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    return iter(_Reader(text))
