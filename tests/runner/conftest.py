@@ -81,7 +81,7 @@ class Rig:
     def _insert(self, kind: Kind, content: dict[str, Any], values: dict[str, Any], **more: Any) -> Run:
         specification = parse(content, kind)
         resources = specification.config.get("environment", {}).get("resources")
-        about = {"name": specification.file.name, **values}
+        about = {**specification.words, **values}
         new = NewRun(kind, specification.content, specification.config, about, resources=resources, **more)
         return self.store.runs.insert(self.project, self.user, new)
 

@@ -386,3 +386,30 @@ def test_selections_and_groups_of_clients_are_left_alone(rig):
     Groups(rig.tools(), lambda: None).tend_all()
     assert rig.members(selection) == rig.members(tracked) == []
     assert rig.again(selection).status == rig.again(tracked).status == "created"
+
+
+# -- names, tags and inputs of experiments -------------------------------------------------------------------------
+
+
+def test_each_experiment_has_its_own_name_and_tags(rig) -> None:
+    group = rig.group(
+        {"matrix": {"lr": {"values": [0.1, 0.2]}}}, "x {{ lr }}", name="m-{{ lr }}", tags=["lr={{ lr }}", "all"]
+    )
+    tended(rig, group)
+    assert [(member.name, member.tags) for member in rig.members(group)] == [
+        ("m-0.1", ["lr=0.1", "all"]),
+        ("m-0.2", ["lr=0.2", "all"]),
+    ]
+
+
+def test_names_that_are_alike_are_numbered(rig) -> None:
+    group = rig.group({"matrix": {"lr": {"values": [1, 2, 3]}}}, name="m-{{ 7 }}")
+    tended(rig, group)
+    assert [member.name for member in rig.members(group)] == ["m-7", "m-7-1", "m-7-2"]
+
+
+def test_defaults_of_inputs_are_params_of_each_experiment(rig) -> None:
+    port = {"name": "bs", "type": "int", "is_optional": True, "default": 8}
+    group = rig.group({"matrix": {"lr": {"values": [1]}}}, "x {{ bs }}", inputs=[port])
+    tended(rig, group)
+    assert params(rig, group) == [{"lr": 1, "bs": 8}]
