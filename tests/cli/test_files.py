@@ -68,7 +68,7 @@ def test_messages_name_the_file_and_its_line(folder: Path, polylocal: Cli) -> No
     (folder / "more.yml").write_text("tags: [a\n")
     answer = polylocal("run", "-f", "base.yml", "-f", "more.yml")
     assert "more.yml, line 2, column 1: not valid YAML" in answer.err
-    answer = polylocal("run", "-f", "base.yml", "-P", "lr=1", "-P", "n={{ x }}", "-P", "environment=2")
+    answer = polylocal("run", "-c", "-f", "base.yml", "-P", "lr=1", "-P", "n={{ x }}", "-P", "environment=2")
     assert answer.code == 0  # a param may have any name
 
 
