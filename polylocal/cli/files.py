@@ -13,6 +13,9 @@ from polylocal.statuses import POLYAXON_KINDS, Kind
 
 NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
 PARAM = "-P"  # stands for a file in messages
+_KINDS = f"files of version 1 run here, of the kinds {', '.join(POLYAXON_KINDS)}."
+_OTHER_KIND = f"`{{}}` is not a kind that runs here; {_KINDS}"
+_NO_KIND = f"The Polyaxonfile `kind` must be specified; {_KINDS}"
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,15 @@ def put_together(paths: Sequence[Path], params: Sequence[str] = ()) -> Written:
 
 def kind_of(written: Written) -> Kind:
     """Checks a polyaxonfile before anything is sent. Raises InvalidInput with every problem and its place."""
-    from polylocal.polyaxonfile import SourceFile, parse, read
+    from polylocal.polyaxonfile import Source, SourceFile, parse, read
 
     files = [SourceFile(name, line) for name, line in written.files]
     try:
-        data, _ = read(written.text)
+        data, lines = read(written.text)
         word = data.get("kind")
         if not isinstance(word, str) or word not in set(POLYAXON_KINDS):
-            where = f"{files[0].name}, " if len(files) == 1 else ""
-            kinds = ", ".join(POLYAXON_KINDS)
-            raise InvalidPolyaxonfile([f"{where}kind: `{word}` is not a kind that runs here; the kinds are {kinds}"])
+            path, problem = (("kind",), _OTHER_KIND.format(word)) if "kind" in data else ((), _NO_KIND)
+            raise InvalidPolyaxonfile([Source(lines, files).sentence(path, problem)])
         parse(written.text, Kind(word), files=files)
     except InvalidPolyaxonfile as error:
         raise InvalidInput(list(error.problems)) from error

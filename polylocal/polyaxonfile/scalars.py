@@ -43,9 +43,12 @@ def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
 
 
 def joined(value: Any, marker: str) -> Any:
-    """The data of a marked text: a marker and the fold behind it are one blank, any other is a backslash again."""
+    """The data of a marked text: a marker and the fold behind it are one blank, any other is a backslash again.
+
+    Lines of a folded text that are indented deeper keep their ends: their backslashes stay, too.
+    """
     if isinstance(value, str):
-        return re.sub(f"[ \t]*{marker}[ \t]+", " ", value).replace(marker, "\\")
+        return re.sub(f"[ \t]*{marker}[ \t]+(?![ \t\n])", " ", value).replace(marker, "\\")
     if isinstance(value, list):
         return [joined(item, marker) for item in value]
     if isinstance(value, dict):
@@ -55,6 +58,8 @@ def joined(value: Any, marker: str) -> Any:
 
 def unfolded(data: Any) -> Any:
     """Data that another reader has made of YAML, with the backslashes taken out that it left in commands."""
+    if isinstance(data, list):  # later mappings go over earlier ones
+        return [_unfolded(part, is_command=False) for part in data]
     return _unfolded(data, is_command=False)
 
 

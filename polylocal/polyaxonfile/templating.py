@@ -119,11 +119,16 @@ def _values(value: Any) -> int:
 
 
 def _literal(text: str) -> Any:
-    """A text that is one expression keeps the value's own type: `{{ lr }}` with lr = 0.1 is the number."""
+    """A text that is one expression keeps the value's own type: `{{ lr }}` with lr = 0.1 is the number.
+
+    What no file has a notation for stays a text: `0,1` and `(256, 256)` are tuples to Python alone.
+    """
     if len(text) > MAX_LITERAL:
         return text
     try:
         found = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+    if not isinstance(found, str | int | float | list | dict | None):
         return text
     return text if isinstance(found, int) and found.bit_length() > MAX_BITS else found

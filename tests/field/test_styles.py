@@ -58,8 +58,6 @@ ENDS = (" \\", "\\", " \\ ", "\\  ", "")
 def test_every_word_arrives(style: str, lines: list[list[str]], end: str, line_end: str) -> None:
     if style in KEEPS_LINES and not end:
         end = ENDS[0]
-    if style == "folded, deeper":
-        end = end.rstrip(" ")
     written = [["printf", "'%s\\0'"], *lines]
     texts = [" ".join(words) + (end if number < len(written) - 1 else "") for number, words in enumerate(written)]
     text = f"version: 1\nkind: job\nbuild: {{image: base}}\nrun:\n{STYLES[style](texts)}\n"
