@@ -96,6 +96,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         reaches_containers=bridge.reaches_containers,
         usage=engine.usage,
         machine=machine,
+        capacity=lambda with_gpus: link.capacity(with_gpus=with_gpus),
     )
     engine.observe = services.monitor.observe_engine
     app = bridge.app = api.build(services)
@@ -103,9 +104,14 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
+
+    def reach_engine() -> None:
+        link.check()  # so that what its machine can't run is refused from the first request on
+        link.patiently(bridge.open)
+
     # runs that are taken up have the address of the daemon before this one: it is opened without being asked for,
     # and before anybody is told that the daemon is there
-    opener = threading.Thread(target=link.patiently, args=(bridge.open,), name="bridge-opener", daemon=True)
+    opener = threading.Thread(target=reach_engine, name="bridge-opener", daemon=True)
     opener.start()
     opener.join(BRIDGE_S if report.found else 0)
     occupancy.announce(lock, occupancy.Running(os.getpid(), url))

@@ -17,7 +17,7 @@ from polylocal import gitrun, occupancy, serving
 from polylocal.api import origins
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
 from polylocal.packages import tools
-from polylocal.runner.engine import buildkit, probe
+from polylocal.runner.engine import buildkit, cards, probe
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.settings import OWN_NETWORK, Settings
@@ -137,6 +137,7 @@ def _of_engine(engine: DockerEngine, settings: Settings) -> Iterator[Finding]:
         yield _builder(settings, info)
         yield _disk(info)
         yield _base_image(engine, settings)
+        yield _gpus(engine)
         yield _clock(engine)
         yield _network(engine, settings, info)
         yield _pages(engine, settings, info)
@@ -181,6 +182,17 @@ def _base_image(engine: DockerEngine, settings: Settings) -> Finding:
         f"{BASE_IMAGE} is not here yet; it is pulled when it is needed",
         "docker pull " + BASE_IMAGE,
     )
+
+
+def _gpus(engine: DockerEngine) -> Finding:
+    found = engine.gpus()
+    if found.count is None:
+        return Finding("gpus", "note", "the engine is reached over a network: its GPUs can't be counted from here")
+    if found.count:
+        cards_here = f"{found.count} NVIDIA card{'s' if found.count > 1 else ''}"
+        return Finding("gpus", "ok", f"{cards_here}; runs get them by environment.resources.gpu")
+    fix = "Install NVIDIA Container Toolkit, then restart the engine." if cards.NO_TOOLKIT in found.problem else ""
+    return Finding("gpus", "note", f"runs can have none: {found.problem}", fix)
 
 
 def _clock(engine: DockerEngine) -> Finding:

@@ -7,7 +7,9 @@ import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,38 @@ def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
 
 def gpus() -> list[Gpu]:
     """All NVIDIA GPUs, as the driver's own library tells; none where there is no driver."""
+    return _asked_the_driver(lambda pynvml: [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], [])
+
+
+def count_gpus() -> int:
+    """How many NVIDIA GPUs there are. Quicker than `gpus`: the cards themselves are not asked."""
+    return int(_asked_the_driver(lambda pynvml: pynvml.nvmlDeviceGetCount(), 0))
+
+
+def no_gpus() -> str:
+    """Why there are no NVIDIA GPUs, in the words of the driver's library where it has some. "": there are."""
+
+    def tell(pynvml: Any) -> str:
+        return "" if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver knows of no card"
+
+    troubles: list[str] = []
+    found = _asked_the_driver(tell, None, troubles.append)
+    return found if found is not None else f"the NVIDIA driver does not answer ({troubles[0]})"
+
+
+def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], None] = lambda text: None) -> T:
     import pynvml  # thousands of constants: only who asks for GPUs waits for them
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
+    except pynvml.NVMLError as error:
+        trouble(str(error))
+        return otherwise
     try:
-        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:  # the driver is being replaced, or a card has fallen off the bus
-        return []
+        return ask(pynvml)
+    except pynvml.NVMLError as error:  # the driver is being replaced, or a card has fallen off the bus
+        trouble(str(error))
+        return otherwise
     finally:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()

@@ -10,7 +10,18 @@ from polylocal import revisions
 from polylocal.api import bodies, secrets_owner
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
-from polylocal.polyaxonfile import ExperimentFile, GroupFile, Specification, merge, of_member, parse, read
+from polylocal.polyaxonfile import (
+    ExperimentFile,
+    GroupFile,
+    Resources,
+    Specification,
+    asked,
+    merge,
+    of_member,
+    parse,
+    read,
+    resources,
+)
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run
@@ -59,6 +70,8 @@ def make(
     _check_environment(call, specification, body.source_field, secrets_user_id)
     _check_amounts(specification, body.source_field)
     warnings = _warnings(specification)
+    if body.managed:  # one that its client runs may run anywhere
+        warnings += _check_resources(call, specification, body.source_field)
     commit = _commit(call, specification, body.source_field)
     new = NewRun(
         kind,
@@ -89,7 +102,7 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     secrets_user_id = secrets_owner.of_clone(call.user, original, specification, wants_own=body.secrets == "mine")
     _check_environment(call, specification, "content", secrets_user_id)
     _check_amounts(specification, "content")
-    warnings = _warnings(specification)
+    warnings = _warnings(specification) + _check_resources(call, specification, "content")
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
@@ -169,6 +182,30 @@ def _check_amounts(specification: Specification, field: str) -> None:
         bodies.read(bodies.ChangedRun, {"params": specification.params, "tags": specification.file.tags})
     except InvalidInput as error:
         raise InvalidInput({field: [str(error)]}) from error
+
+
+def _check_resources(call: Call, specification: Specification, field: str) -> list[str]:
+    """What the run asks for must be something that this machine can give. Returns what is cut to it.
+
+    Where the engine has not answered yet, the runner judges as soon as it does.
+    """
+    found: list[str] = []
+    cut: list[str] = []
+    where = specification.source.sentence
+    for wanted in _asked(specification, field):
+        machine = call.services.capacity(resources.asks_for_gpus(wanted))
+        found += [where(path, text) for path, text in resources.problems(wanted, machine)]
+        cut += [where(path, text) for path, text in resources.cuts(wanted, machine)] if machine else []
+    if found:
+        raise InvalidInput({field: list(dict.fromkeys(found))})
+    return list(dict.fromkeys(cut))
+
+
+def _asked(specification: Specification, field: str) -> list[Resources | None]:
+    try:
+        return list(asked(specification))
+    except InvalidPolyaxonfile as error:
+        raise InvalidInput({field: [f"In its experiments: {problem}" for problem in error.problems]}) from error
 
 
 def _check_environment(call: Call, specification: Specification, field: str, secrets_user_id: int) -> None:

@@ -17,6 +17,7 @@ from polylocal.machine import Machine, Usage, look
 from polylocal.monitoring import Monitor
 from polylocal.packages.depot import Depot
 from polylocal.paths import Home
+from polylocal.polyaxonfile import Capacity
 from polylocal.repos import Repository
 from polylocal.settings import Settings
 from polylocal.store import Store
@@ -41,6 +42,8 @@ class Services:
     reaches_containers: Callable[[], bool] = lambda: True  # else their ports are published on loopback
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
+    # what the engine's machine has, without asking the engine; True: GPUs too; None: the engine never answered
+    capacity: Callable[[bool], Capacity | None] = lambda with_gpus: None
 
     @cached_property
     def rights(self) -> Rights:

@@ -1,9 +1,11 @@
 """Polyaxonfiles, version 1: `parse()` turns what a person wrote into a Specification, or says all that is wrong."""
 
+from polylocal.polyaxonfile.group_resources import asked
 from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
 from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
 from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_image_id, is_reserved_label
 from polylocal.polyaxonfile.reader import merge, read, value
+from polylocal.polyaxonfile.resources import Capacity
 from polylocal.polyaxonfile.specification import (
     Source,
     SourceFile,
@@ -16,6 +18,7 @@ from polylocal.polyaxonfile.specification import (
 
 __all__ = [
     "Build",
+    "Capacity",
     "Environment",
     "EarlyStopping",
     "ExperimentFile",
@@ -28,6 +31,7 @@ __all__ = [
     "Source",
     "SourceFile",
     "Specification",
+    "asked",
     "is_image_id",
     "is_reserved_label",
     "merge",

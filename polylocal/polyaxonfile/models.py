@@ -62,14 +62,17 @@ class Section(BaseModel):
 
 
 class Amount(Section):
-    """How much of one resource: cores, MiB of memory, or a number of GPUs."""
+    """How much of one resource: cores, MiB of memory, or a number of GPUs.
+
+    What is reserved are the requests, or the limits where there are none.
+    """
 
     requests: Annotated[float, Field(ge=0)] | None = None
     limits: Annotated[float, Field(ge=0)] | None = None
 
     @property
-    def most(self) -> float | None:
-        return self.limits if self.limits is not None else self.requests
+    def reserved(self) -> float:
+        return (self.requests if self.requests is not None else self.limits) or 0.0
 
 
 class Resources(Section):

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import commands, reader, templating
+from polylocal.polyaxonfile import commands, reader, resources, templating
 from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning
 from polylocal.polyaxonfile.inputs import Ports
 from polylocal.polyaxonfile.models import (
@@ -191,6 +191,8 @@ def parse(
     try:
         file = MODELS[kind].model_validate(rendered)
         problems += _name(shaped, rendered) + _reserved(file) + _too_long(file)
+        problems += resources.problems(file.environment.resources if file.environment else None)
+        problems += resources.not_numbers(rendered.get("environment"))
         problems += _points(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
     except ValidationError as error:
         problems += _problems(error, kind)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from polylocal.polyaxonfile import Resources, Specification, commands, is_reserved_label
+from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
+from polylocal.polyaxonfile import resources as amounts
 from polylocal.runner import servers
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -92,6 +93,7 @@ class Surroundings:
     pids_limit: int | None = None
     new_privileges: bool = False
     publishes_port: bool = True  # this machine does not reach the addresses of containers
+    capacity: Capacity | None = None  # no limit is above it
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
@@ -109,7 +111,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
         env=environment(run, specification, around),
         mounts=_mounts(run, around),
-        limits=replace(limits(specification.environment.resources), pids=around.pids_limit),
+        limits=replace(limits(specification.environment.resources, around.capacity), pids=around.pids_limit),
         network=around.network,
         port=servers.PORTS[kind] if is_server else None,
         publishes_port=around.publishes_port,
@@ -182,15 +184,18 @@ def outputs_path(run: Run) -> PurePosixPath:
     return OUTPUTS / run.owner / run.project_name / inside / str(run.id)
 
 
-def limits(resources: Resources | None) -> Limits:
+def limits(resources: Resources | None, capacity: Capacity | None = None) -> Limits:
+    """What a container may take; nothing above what there is, which the engine would refuse."""
     if resources is None:
         return Limits()
-    cpu, memory, gpu = resources.cpu, resources.memory, resources.gpu
+    memory = resources.memory
+    soft = memory.requests if memory else None
     return Limits(
-        cpus=cpu.limits if cpu else None,
-        memory_mib=memory.limits if memory else None,
-        memory_reservation_mib=memory.requests if memory else None,
-        gpus=int(gpu.most) if gpu and gpu.most else None,
+        cpus=amounts.ceiling(resources.cpu, capacity.cpus if capacity else None),
+        memory_mib=amounts.ceiling(memory, capacity.memory_mib if capacity else None),
+        # the engine refuses a smaller one; for the queue it counts
+        memory_reservation_mib=soft if soft and soft >= amounts.LEAST_MEMORY_MIB else None,
+        gpus=amounts.gpus(resources, capacity),
     )
 
 
@@ -221,7 +226,11 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
         **_of_an_experiment(run),
         **_of_references(around),
         **({"JUPYTER_TOKEN": around.server_token} if around.server_token else {}),
-        **({} if limits(specification.environment.resources).gpus else {"NVIDIA_VISIBLE_DEVICES": "none"}),
+        **(
+            {}
+            if amounts.gpus(specification.environment.resources, around.capacity)
+            else {"NVIDIA_VISIBLE_DEVICES": "none"}
+        ),
     }
 
 

@@ -270,6 +270,7 @@ class Execution:
 
     def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
         run = self._tools.store.runs.by_pk(self.run.pk)
+        resources = self._specification().environment.resources
         return Ending(
             exit_code=exit_code,
             out_of_memory=out_of_memory,
@@ -281,7 +282,7 @@ class Execution:
             was_rebooted=self._was_unseen and not self._was_followed and self.seconds_running > clock.uptime_s(),
             time_limit_s=(self.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
-            memory_limit_mib=container.limits(self._specification().environment.resources).memory_mib,
+            memory_limit_mib=container.limits(resources, self._tools.link.capacity(with_gpus=False)).memory_mib,
             last_line=last_line(self._tools.log_path(run)) if exit_code else "",
         )
 

@@ -123,7 +123,7 @@ class PackageBuild(Execution):
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
         tools, run, specification = self._tools, self.run, self._specification()
-        platforms = tools.store.platforms
+        platforms, resources = tools.store.platforms, specification.environment.resources
         platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
         work = self._work
         self._check_out(build_list, work)
@@ -141,7 +141,7 @@ class PackageBuild(Execution):
             labels=container.labels(run, tools.installation),
             env=self._environment(build_list, platform, arch.name, media),
             mounts=mounts,
-            limits=replace(container.limits(specification.environment.resources), pids=tools.settings.pids_limit),
+            limits=replace(container.limits(resources, tools.capacity(resources)), pids=tools.settings.pids_limit),
             network=tools.settings.network if platform.build_network else "none",
             new_privileges=tools.settings.new_privileges,
             cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some

@@ -72,6 +72,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         pids_limit=tools.settings.pids_limit,
         new_privileges=tools.settings.new_privileges,
         publishes_port=not tools.reaches_containers(),
+        capacity=tools.capacity(specification.environment.resources),
     )
     image = build.image_id or container.image_name(build)
     return tools.engine.create(container.plan(run, specification, image, shell, around))

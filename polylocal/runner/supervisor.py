@@ -6,12 +6,13 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from polylocal import clock
-from polylocal.errors import EngineError, EngineUnreachable, StoreError
+from polylocal.errors import EngineError, EngineUnreachable, InvalidPolyaxonfile, StoreError
 from polylocal.folders import remove_tree
-from polylocal.polyaxonfile import Specification, of_config
+from polylocal.polyaxonfile import Capacity, Resources, Specification, asked, of_config
+from polylocal.polyaxonfile.resources import cuts, fits, problems
 from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
 from polylocal.runner.engine.base import EngineInfo
@@ -56,6 +57,7 @@ class Supervisor:
         self._put_off: dict[int, float] = {}  # until when
         self._in_use = set[int]()  # deleted builds of which a container is left
         self._troubles: dict[str, str] = {}  # what each step said last
+        self._judged_for: EngineInfo | None = None  # the machine for which all that waits was judged
 
     def wake(self) -> None:
         """A hint, from any thread: something may be to do."""
@@ -122,14 +124,17 @@ class Supervisor:
             self._troubles.pop(name, None)
 
     def _begin_new(self) -> None:
+        """Nothing is made or built for a run before the engine has answered once: it may be one that can't run."""
         problem = self._tools.disk.problem()
-        self._groups.tend_all(may_begin=problem is None)
+        knows_machine = self._tools.link.info is not None or self._tools.link.check()
+        if knows_machine:
+            self._refuse_impossible()
+        self._groups.tend_all(may_begin=problem is None and knows_machine)
         if problem:
             self._tell_waiting(problem)
-            return
-        self._resolve_builds()
-        if self._tools.link.info or self._tools.link.check():
-            self._fill_capacity(self._tools.link.info)
+        elif knows_machine:
+            self._resolve_builds()
+            self._fill_capacity()
 
     def _tell_waiting(self, problem: str) -> None:
         """What would begin now waits; once it is told why."""
@@ -216,6 +221,9 @@ class Supervisor:
                 config = specification.build_config()
                 recipe = of_config(Kind.BUILD, "", config)
                 recipe.build  # noqa: B018  a build that only named another one has no recipe
+                if self._is_refused(run):
+                    continue
+                self._note_cuts(run)
             except ValueError as error:
                 problem = f"Could not start build process: {error}"
                 self._tools.store.runs.transition(run, Status.FAILED, problem, details={"reason": "build"})
@@ -231,8 +239,9 @@ class Supervisor:
             )
             self._tools.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
 
-    def _fill_capacity(self, machine: EngineInfo | None) -> None:
+    def _fill_capacity(self) -> None:
         """First in, first out within a priority: a run that does not fit yet holds back those behind it."""
+        machine = self._tools.link.capacity(with_gpus=False)
         if machine is None:
             return
         self._open_servers(machine)
@@ -241,27 +250,55 @@ class Supervisor:
         if free <= 0:
             return
         for run in self._tools.store.runs.runnable(free + len(active)):
-            if run.pk in active or self._is_put_off(run) or self._is_refused(run, machine):
+            if run.pk in active or self._is_put_off(run) or self._is_refused(run):
                 continue
-            if free <= 0 or not _fits(run, [execution.run for execution in self._in_hand().values()], machine):
+            if free <= 0 or not self._fits(run, machine):
                 return
             free -= 1
             self._begin(run)
 
-    def _open_servers(self, machine: EngineInfo) -> None:
+    def _open_servers(self, machine: Capacity) -> None:
         """Notebooks and tensorboards take no place in the queue: somebody sits in front of them. Their limits count."""
         for run in self._tools.store.runs.runnable(_BATCH, servers=True):
             active = self._in_hand()
-            if run.pk in active or self._is_put_off(run) or self._is_refused(run, machine):
+            if run.pk in active or self._is_put_off(run) or self._is_refused(run):
                 continue
-            if _fits(run, [execution.run for execution in active.values()], machine):
+            if self._fits(run, machine):
                 self._begin(run)
 
-    def _is_refused(self, run: Run, machine: EngineInfo) -> bool:
-        impossible = _never_fits(run, machine)
-        if impossible:
-            self._tools.store.runs.transition(run, Status.FAILED, impossible, details={"reason": "resources"})
-        return impossible is not None
+    def _refuse_impossible(self) -> None:
+        """Judge what was made when the engine had not answered, or when its machine was another one."""
+        machine = self._tools.link.info
+        if machine == self._judged_for:
+            return
+        for run in self._tools.store.runs.with_resources():
+            if run.pk not in self._in_hand() and not self._is_refused(run) and run.build_pk:
+                self._note_cuts(run)  # it will not be given a build, when the others are told
+        self._judged_for = machine
+
+    def _is_refused(self, run: Run) -> bool:
+        """Whether the run can't run on this machine; it then fails with the reason."""
+        try:
+            found = [p for wanted in asked(_specification(run)) for p in problems(wanted, self._tools.capacity(wanted))]
+        except InvalidPolyaxonfile as error:  # an experiment of a group
+            found = [((), problem) for problem in error.problems]
+        if not found:
+            return False
+        path, text = found[0]
+        message = ": ".join(filter(None, [".".join(map(str, path)), text]))
+        return self._tools.store.runs.transition(run, Status.FAILED, message, details={"reason": "resources"})
+
+    def _note_cuts(self, run: Run) -> None:
+        """Tell the history of a run that a limit is above what there is, if that was not told when it was made."""
+        resources = _specification(run).environment.resources
+        machine = self._tools.capacity(resources)
+        for path, text in cuts(resources, machine) if machine else ():
+            if not any(text in warning for warning in run.warnings or ()):
+                self._tools.store.runs.note(run, f"{'.'.join(map(str, path))}: {text}")
+
+    def _fits(self, run: Run, machine: Capacity) -> bool:
+        others = [_resources(execution.run) for execution in self._in_hand().values()]
+        return fits(_resources(run), others, machine)
 
     def _reconcile(self) -> None:
         """Containers that carry our label and that nothing waits for: left by a crash, or kept for a while."""
@@ -338,26 +375,5 @@ def _specification(run: Run) -> Specification:
     return of_config(Kind(run.kind), run.content or "", run.config or {})
 
 
-def _wanted(run: Run) -> tuple[float, float]:
-    """Cores and MiB of memory that a run is allowed to take."""
-    if run.kind == Kind.BUILD:
-        return 0.0, 0.0
-    resources = _specification(run).environment.resources
-    cpu, memory = (resources.cpu, resources.memory) if resources else (None, None)
-    return (cpu.most if cpu else None) or 0.0, (memory.most if memory else None) or 0.0
-
-
-def _never_fits(run: Run, machine: EngineInfo) -> str | None:
-    cpus, memory_mib = _wanted(run)
-    if cpus > machine.cpus:
-        return f"The run asks for {cpus:g} cores; this machine has {machine.cpus}."
-    if memory_mib > machine.memory_mib:
-        return f"The run asks for {memory_mib:g} MiB of memory; this machine has {machine.memory_mib:.0f}."
-    return None
-
-
-def _fits(run: Run, active: Iterable[Run], machine: EngineInfo) -> bool:
-    used = [_wanted(other) for other in active]
-    cpus, memory_mib = _wanted(run)
-    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= machine.cpus
-    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= machine.memory_mib)
+def _resources(run: Run) -> Resources | None:
+    return None if run.kind == Kind.BUILD else _specification(run).environment.resources

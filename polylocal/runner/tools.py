@@ -12,7 +12,8 @@ from polylocal.disk import Disk
 from polylocal.errors import NotFound
 from polylocal.packages.depot import Depot
 from polylocal.paths import Home
-from polylocal.polyaxonfile import Specification
+from polylocal.polyaxonfile import Capacity, Resources, Specification
+from polylocal.polyaxonfile.resources import asks_for_gpus
 from polylocal.repos import Repository
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.events import Deaths
@@ -45,6 +46,10 @@ class Tools:
     @cached_property
     def vault(self) -> Vault:
         return Vault(self.home.secrets)
+
+    def capacity(self, resources: Resources | None) -> Capacity | None:
+        """What the engine's machine has of that which a run asks for; None: the engine never answered."""
+        return self.link.capacity(with_gpus=asks_for_gpus(resources))
 
     def secrets(self, run: Run, specification: Specification) -> dict[str, str]:
         """The variables that a run gets by naming secrets. Raises NotFound."""

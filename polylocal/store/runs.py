@@ -385,6 +385,14 @@ class Runs:
                 db.execute("update runs set build_pk = null where pk = ?", (run.pk,))
         self._hint(run.pk)
 
+    def with_resources(self) -> list[Run]:
+        """Open runs that ask for resources and have no container; groups that have made nothing yet."""
+        return self._many(
+            f"{SELECT} where {OPEN} and r.is_managed and r.resources is not null and r.container_id is null"
+            " and r.stop_requested_at is null and r.deleted_at is null and not r.is_held"
+            " and (r.kind <> 'group' or r.status = 'created') order by r.pk"
+        )
+
     def runnable(self, limit: int, *, servers: bool = False) -> list[Run]:
         """The queue: builds to make and runs whose image is there; by priority, then by age.
 

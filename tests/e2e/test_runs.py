@@ -15,6 +15,8 @@ from support import build, eventually, job
 
 from polylocal import packing
 from polylocal.client import Client, RunReference
+from polylocal.errors import InvalidInput
+from polylocal.machine import count_gpus
 from polylocal.statuses import is_done
 
 pytestmark = pytest.mark.engine
@@ -216,11 +218,21 @@ def test_too_much_memory_is_said_to_be_memory(client):
     assert "32 MiB" in last["message"]
 
 
-def test_a_gpu_that_is_not_there_fails_in_plain_words(client):
-    run = submit(client, job("true", environment={"resources": {"gpu": {"limits": 1}}}))
-    found = finished(client, run)
-    assert found["last_status"] == "failed"
-    assert "gpu" in client.statuses(run)[-1]["message"].lower()
+@pytest.mark.skipif(count_gpus() > 0, reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_plain_words(client):
+    with pytest.raises(
+        InvalidInput, match=r"gpu\.limits: The run asks for 1 GPU; this machine has none that the engine"
+    ):
+        submit(client, job("true", environment={"resources": {"gpu": {"limits": 1}}}))
+
+
+def test_a_limit_above_the_machine_is_cut_to_it(client):
+    """The engine itself refuses a container with more cores than there are."""
+    resources = {"cpu": {"requests": 0.1, "limits": 4096}, "memory": {"requests": 16, "limits": 2**30}}
+    run = submit(client, job("true", environment={"resources": resources}))
+    assert finished(client, run)["last_status"] == "succeeded"
+    told = [status["message"] or "" for status in client.statuses(run)]
+    assert [message for message in told if "The limit of 4096 cores is cut to what this machine has" in message]
 
 
 def test_restart_resume_and_copy(client):

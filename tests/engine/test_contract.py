@@ -41,6 +41,8 @@ def ended(bench, container_id: str):
 def test_info_says_what_the_machine_has(bench):
     info = bench.engine.info()
     assert info.cpus >= 1
+    support = bench.engine.gpus()
+    assert support.count or support.problem  # the reason is there exactly if there are none
     assert info.memory_mib > 100
     assert info.api_version[0].isdigit()
 

@@ -186,3 +186,18 @@ def test_a_machine_without_a_release_file_has_a_name(install: Install, monkeypat
     install(Driver())
     monkeypatch.setattr(machine.platform, "freedesktop_os_release", missing)
     assert machine.look("here", None, None).os_image
+
+
+@pytest.mark.parametrize(
+    ("driver", "count", "why"),
+    [
+        (Driver("A card", "Another"), 2, ""),
+        (Driver(), 0, "the NVIDIA driver knows of no card"),
+        (Driver("A card", fails=("nvmlInit",)), 0, "the NVIDIA driver does not answer (nvmlInit)"),
+        (Driver("A card", fails=("nvmlDeviceGetCount",)), 0, "the NVIDIA driver does not answer (nvmlDeviceGetCount)"),
+    ],
+)
+def test_counting_cards_and_why_there_are_none(install: Install, driver: Driver, count: int, why: str) -> None:
+    install(driver)
+    assert (machine.count_gpus(), machine.no_gpus()) == (count, why)
+    assert not driver.is_open

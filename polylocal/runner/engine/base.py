@@ -32,6 +32,15 @@ class EngineInfo:
     root: str  # where the engine keeps its images
     is_rootless: bool
     is_desktop: bool  # the engine runs in a virtual machine of its own
+    gives_gpus: bool = False  # by its own word; it may all the same, see `cards`
+
+
+@dataclass(frozen=True)
+class GpuSupport:
+    """How many GPUs the engine can give to containers; None: it can't be seen from here. `problem`: why none."""
+
+    count: int | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,9 @@ class Engine(Protocol):
         """Reached without a network: a connection to it is cut only by the engine's own end."""
 
     def info(self) -> EngineInfo: ...
+
+    def gpus(self) -> GpuSupport:
+        """Counted by their driver at each call; of the engine by what its last `info` said."""
 
     def builder(self) -> str:
         """The name of what builds, for the record: `classic (Docker 20.10)`, `buildkit (…)`."""

@@ -48,7 +48,7 @@ from polylocal.runner.container import (
     is_name_of,
     is_our_name,
 )
-from polylocal.runner.engine import buildkit, networks, stats
+from polylocal.runner.engine import buildkit, cards, networks, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
@@ -57,6 +57,7 @@ from polylocal.runner.engine.base import (
     EngineInfo,
     Found,
     Frame,
+    GpuSupport,
     Image,
     LocalImage,
     OnLine,
@@ -116,8 +117,12 @@ class DockerEngine:
             root=about.get("DockerRootDir", ""),
             is_rootless="rootless" in security,
             is_desktop="desktop" in about.get("OperatingSystem", "").lower(),
+            gives_gpus=cards.gives_gpus(about),
         )
         return self._about
+
+    def gpus(self) -> GpuSupport:
+        return cards.support(self._known(), is_local=self.is_local)
 
     def time(self) -> datetime:
         """The engine's clock."""
@@ -346,7 +351,7 @@ class DockerEngine:
     def create(self, plan: ContainerPlan) -> str:
         if plan.limits.gpus and self._known().name == "Podman":
             # its compatible API ignores device requests without a word (podman#22645): a silent run on the CPU
-            raise EngineError("Podman's Docker API can't give GPUs; use Docker Engine for runs that need one")
+            raise EngineError(cards.PODMAN)
         with _translated():
             try:
                 found: str = self._create(plan, init=True)

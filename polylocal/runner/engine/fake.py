@@ -31,6 +31,7 @@ from polylocal.runner.engine.base import (
     EngineInfo,
     Found,
     Frame,
+    GpuSupport,
     Image,
     LocalImage,
     OnLine,
@@ -69,6 +70,7 @@ class FakeEngine:
         self.shells = set(shells)
         self.made: dict[str, FakeContainer] = {}
         self.builds = 0
+        self.cards = 0  # GPUs
         self.is_away = False
         self.on_death: Callable[[Died], None] = lambda died: None
         self._lock = threading.RLock()
@@ -114,6 +116,9 @@ class FakeEngine:
     def info(self) -> EngineInfo:
         self._answer()
         return EngineInfo("Fake", "1.0", "1.41", "fake://", 4, 4096.0, "/", False, False)
+
+    def gpus(self) -> GpuSupport:
+        return GpuSupport(self.cards, "" if self.cards else "the fake engine has no cards")
 
     def builder(self) -> str:
         return "classic (Fake 1.0)"

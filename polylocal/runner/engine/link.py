@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from polylocal.cancelling import Cancel, Cancelled, current
 from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.polyaxonfile import Capacity
 from polylocal.runner.engine.base import Engine, EngineInfo
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class EngineLink:
         self._pause_s = pause_s
         self._asking = threading.Lock()  # one thread asks, the others find the answer
         self.info: EngineInfo | None = None  # None until it answered for the first time
+        self._cards: int | None = None
         self.is_away = False
         self._away_since = 0.0
         self.has_failed = False  # ever: then no connection's end is taken for that of what it carried
@@ -37,6 +39,18 @@ class EngineLink:
         except (EngineUnreachable, EngineError):
             return False
         return True
+
+    def capacity(self, *, with_gpus: bool) -> Capacity | None:
+        """What the engine's machine has, as it said when it answered last; None: it never did.
+
+        `with_gpus`: ask the driver for the number of cards, which may take a while.
+        """
+        info = self.info
+        if info is None:
+            return None
+        if with_gpus and not self._cards:  # none yet: at the start of a machine the driver may come last
+            self._cards = self._engine.gpus().count
+        return Capacity(info.cpus, info.memory_mib, self._cards if with_gpus else None)
 
     def wait_until_back(self) -> None:
         """Returns when the engine answers; runs keep their state meanwhile.

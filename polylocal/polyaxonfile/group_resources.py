@@ -1,0 +1,38 @@
+"""The resources that the experiments of a group ask for, before there are any. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+
+from polylocal.polyaxonfile.models import Resources
+from polylocal.polyaxonfile.specification import Specification, of_member
+from polylocal.statuses import Kind
+
+_MOST_POINTS = 200  # that are looked at: each costs about a millisecond
+
+
+def asked(specification: Specification) -> Iterator[Resources | None]:
+    """What a run asks for; of a group, what its experiments ask for, each different amount that the matrix lists.
+
+    A build asks for nothing. Raises InvalidPolyaxonfile: an experiment of the group would not be possible.
+    """
+    if specification.kind is Kind.BUILD:
+        return
+    if specification.kind is not Kind.GROUP:
+        yield specification.environment.resources
+        return
+    matrix = specification.hptuning.matrix or {}
+    written = json.dumps((specification.config.get("environment") or {}).get("resources"))
+    named = {name: matrix[name] for name in matrix if "{{" in written and re.search(rf"\b{re.escape(name)}\b", written)}
+    if not named:
+        yield specification.environment.resources
+        return
+    if any(option.is_distribution and not option.pvalues for option in named.values()):
+        return  # nobody knows what will be drawn; each experiment is judged when it is its turn
+    points = itertools.product(*(option.points for option in named.values()))
+    for point in itertools.islice(points, _MOST_POINTS):
+        suggestion = {**specification.hptuning.sample, **dict(zip(named, point, strict=True))}
+        yield of_member(specification, suggestion).environment.resources

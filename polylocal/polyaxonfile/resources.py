@@ -1,0 +1,164 @@
+"""What a run asks of the machine: what is reserved for it, what it may take at most, what can never be had. Pure.
+
+As in Kubernetes: `requests` are reserved, `limits` are a ceiling, and limits without requests are reserved, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polylocal.polyaxonfile.models import Amount, Resources
+
+LEAST_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
+LEAST_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
+_NAMES = ("cpu", "memory", "gpu")
+_KEYS = ("requests", "limits")
+
+Path = tuple[str | int, ...]
+Problem = tuple[Path, str]
+Cores = float
+MiB = float
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the machine of the engine has for all runs together. `gpus` None: they were not counted."""
+
+    cpus: Cores
+    memory_mib: MiB
+    gpus: int | None = None
+
+    def of(self, name: str) -> float | None:
+        return {"cpu": self.cpus, "memory": self.memory_mib, "gpu": self.gpus}[name]
+
+
+def reserved(resources: Resources | None) -> tuple[Cores, MiB]:
+    """What no other run gets while this one runs."""
+    if resources is None:
+        return 0.0, 0.0
+    cpu, memory = resources.cpu, resources.memory
+    return cpu.reserved if cpu else 0.0, memory.reserved if memory else 0.0
+
+
+def asks_for_gpus(resources: Resources | None) -> bool:
+    gpu = resources.gpu if resources else None
+    return bool(gpu and (gpu.requests or gpu.limits))
+
+
+def ceiling(amount: Amount | None, most: float | None) -> float | None:
+    """The limit of a container: what the polyaxonfile allows, cut to what there is. None: no limit."""
+    if amount is None or not amount.limits:
+        return None
+    return amount.limits if most is None else min(amount.limits, most)
+
+
+def gpus(resources: Resources | None, capacity: Capacity | None) -> int | None:
+    """The number of GPUs that a container gets."""
+    gpu = resources.gpu if resources else None
+    wanted = (gpu.limits if gpu.limits is not None else gpu.requests) if gpu else None
+    if not wanted:
+        return None
+    there = capacity.gpus if capacity else None
+    if gpu is None or there is None:
+        return int(wanted)
+    return int(max(gpu.reserved, min(wanted, there))) or None  # never less than was asked for: not silently without
+
+
+def problems(resources: Resources | None, capacity: Capacity | None = None) -> list[Problem]:
+    """Why a run with these resources can't run, each with its path. Without a capacity: on no machine."""
+    found = [*_contradictions(resources)]
+    if found or resources is None or capacity is None:
+        return found
+    for name, amount in _amounts(resources):
+        has = capacity.of(name)
+        if has is not None and amount.reserved > has:
+            key = "requests" if amount.requests is not None else "limits"
+            found.append((_path(name, key), _too_much(name, amount.reserved, has)))
+    return found
+
+
+def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
+    """Limits above what the machine has, as sentences for the history of a run that can run all the same."""
+    found: list[Problem] = []
+    for name, amount in _amounts(resources):
+        has = capacity.of(name)
+        if has is not None and amount.limits is not None and amount.reserved <= has < amount.limits:
+            text = f"The limit of {_text(name, amount.limits)} is cut to what this machine has, {_text(name, has)}."
+            found.append((_path(name, "limits"), text))
+    return found
+
+
+def not_numbers(environment: object) -> list[Problem]:
+    """Amounts that YAML reads as true or false, in an environment as it was written."""
+    resources = environment.get("resources") if isinstance(environment, Mapping) else None
+    found: list[Problem] = []
+    for name in _NAMES:
+        amount: Any = resources.get(name) if isinstance(resources, Mapping) else None
+        for key in _KEYS:
+            value = amount.get(key) if isinstance(amount, Mapping) else None
+            if isinstance(value, bool):
+                found.append((_path(name, key), f"`{str(value).lower()}` is no amount; write a number."))
+    return found
+
+
+def fits(wanted: Resources | None, others: Sequence[Resources | None], capacity: Capacity) -> bool:
+    """Whether there is room for a run beside those that run. One that reserves nothing always fits."""
+    cpus, memory_mib = reserved(wanted)
+    used = [reserved(other) for other in others]
+    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= capacity.cpus
+    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= capacity.memory_mib)
+
+
+def _contradictions(resources: Resources | None) -> Iterator[Problem]:
+    """What no machine can give."""
+    for name, amount in _amounts(resources):
+        values = [(key, value) for key in _KEYS if (value := getattr(amount, key)) is not None]
+        for key, value in values:
+            if not math.isfinite(value):
+                yield _path(name, key), "An amount must be finite."
+            elif name == "gpu" and value != int(value):
+                text = f"A container gets whole GPUs, not {value:g}; write a whole number, or take `gpu` out"
+                yield _path(name, key), f"{text} to run on the processor."
+        requests, limits = amount.requests, amount.limits
+        if requests is not None and limits is not None and requests > limits:
+            text = f"`requests` ({_text(name, requests)}) must not be above `limits` ({_text(name, limits)})."
+            yield _path(name, "requests"), text
+        least = {"cpu": LEAST_CPUS, "memory": LEAST_MEMORY_MIB}.get(name, 0.0)
+        if limits and limits < least:
+            yield _path(name, "limits"), f"A container needs at least {_text(name, least)}, not {limits:g}."
+
+
+def _amounts(resources: Resources | None) -> Iterator[tuple[str, Amount]]:
+    for name in _NAMES:
+        amount: Amount | None = getattr(resources, name, None)
+        if amount is not None:
+            yield name, amount
+
+
+def _path(name: str, key: str) -> Path:
+    return "environment", "resources", name, key
+
+
+def _too_much(name: str, wanted: float, has: float) -> str:
+    if name == "gpu" and not has:
+        return (
+            f"The run asks for {_text(name, wanted)}; this machine has none that the engine can give"
+            " (polylocal doctor says why); take `gpu` out to run on the processor."
+        )
+    unit = " MiB" if name == "memory" else ""
+    return f"The run asks for {_text(name, wanted)}; this machine has {_number(has)}{unit}."
+
+
+def _text(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{_number(amount)} MiB of memory"
+    word = "core" if name == "cpu" else "GPU"
+    return f"{_number(amount)} {word}" + ("" if amount == 1 else "s")
+
+
+def _number(amount: float) -> str:
+    """As people write it; never rounded up, so that what is too much looks it, nor in powers of ten."""
+    return f"{math.floor(amount * 100) / 100:.2f}".rstrip("0").rstrip(".")

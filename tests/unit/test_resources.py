@@ -1,0 +1,198 @@
+"""What a run asks of the machine: what is reserved, what is cut, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support import job
+
+from polylocal.errors import InvalidPolyaxonfile
+from polylocal.polyaxonfile import Capacity, Resources, asked, of_config, parse
+from polylocal.polyaxonfile.resources import cuts, fits, gpus, problems, reserved
+from polylocal.runner.container import Limits, limits
+from polylocal.statuses import Kind
+
+TWO = Capacity(2, 4096.0, 2)
+NO_CARDS = Capacity(2, 4096.0, 0)
+NONE_HERE = (
+    "The run asks for 1 GPU; this machine has none that the engine can give (polylocal doctor says why);"
+    " take `gpu` out to run on the processor."
+)
+GROUP = {"version": 1, "kind": "group", "build": {"image": "a"}, "run": {"cmd": "x"}}
+
+
+def told(found: list[Any]) -> list[str]:
+    return [f"{'.'.join(path)}: {text}" for path, text in found]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, (0, 0)),
+        ({"cpu": {"requests": 0.5, "limits": 2}, "memory": {"requests": 100, "limits": 900}}, (0.5, 100)),
+        ({"cpu": {"limits": 2}, "memory": {"limits": 900}}, (2, 900)),
+        ({"cpu": {"requests": 1}, "memory": {"requests": 100}}, (1, 100)),
+        ({"cpu": {"requests": 0, "limits": 2}}, (0, 0)),
+    ],
+)
+def test_requests_are_reserved_and_limits_only_without_them(resources: Any, expected: tuple[float, float]) -> None:
+    assert reserved(Resources(**resources)) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "machine", "expected"),
+    [
+        ({"cpu": {"requests": 3}}, TWO, ["cpu.requests: The run asks for 3 cores; this machine has 2."]),
+        ({"cpu": {"limits": 2.5}}, TWO, ["cpu.limits: The run asks for 2.5 cores; this machine has 2."]),
+        ({"cpu": {"requests": 3, "limits": 8}}, TWO, ["cpu.requests: The run asks for 3 cores; this machine has 2."]),
+        ({"cpu": {"requests": 2, "limits": 8}}, TWO, []),
+        (
+            {"memory": {"limits": 1000000}},
+            TWO,
+            ["memory.limits: The run asks for 1000000 MiB of memory; this machine has 4096 MiB."],
+        ),
+        ({"memory": {"requests": 4096, "limits": 9999}}, TWO, []),
+        ({"gpu": {"limits": 1}}, NO_CARDS, [f"gpu.limits: {NONE_HERE}"]),
+        ({"gpu": {"requests": 1}}, NO_CARDS, [f"gpu.requests: {NONE_HERE}"]),
+        ({"gpu": {"limits": 4}}, TWO, ["gpu.limits: The run asks for 4 GPUs; this machine has 2."]),
+        ({"gpu": {"limits": 2}}, TWO, []),
+        ({"gpu": {"limits": 0}}, NO_CARDS, []),
+        ({"gpu": {"limits": 9}}, Capacity(2, 4096.0), []),
+        (
+            {"cpu": {"limits": 9}, "gpu": {"limits": 9}},
+            TWO,
+            [
+                "cpu.limits: The run asks for 9 cores; this machine has 2.",
+                "gpu.limits: The run asks for 9 GPUs; this machine has 2.",
+            ],
+        ),
+        ({"tpu": {"limits": 9}}, TWO, []),
+    ],
+)
+def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list[str]) -> None:
+    assert told(problems(Resources(**resources), machine)) == [f"environment.resources.{each}" for each in expected]
+    assert problems(Resources(**resources)) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "path", "words"),
+    [
+        ({"gpu": {"limits": 0.5}}, "gpu.limits", "whole GPUs, not 0.5"),
+        ({"gpu": {"requests": 1.5, "limits": 2}}, "gpu.requests", "whole GPUs, not 1.5"),
+        ({"gpu": {"limits": True}}, "gpu.limits", "`true` is no amount"),
+        ({"cpu": {"requests": False}}, "cpu.requests", "`false` is no amount"),
+        ({"gpu": {"limits": -1}}, "gpu.limits", "greater than or equal to 0"),
+        ({"cpu": {"requests": 2, "limits": 1}}, "cpu.requests", "(2 cores) must not be above `limits` (1 core)"),
+        ({"memory": {"requests": 64, "limits": 32}}, "memory.requests", "must not be above"),
+        ({"gpu": {"requests": 2, "limits": 1}}, "gpu.requests", "(2 GPUs) must not be above `limits` (1 GPU)"),
+        ({"memory": {"limits": 4}}, "memory.limits", "at least 6 MiB of memory, not 4"),
+        ({"cpu": {"limits": 0.001}}, "cpu.limits", "at least 0.01 cores, not 0.001"),
+        ({"memory": {"limits": "1e999"}}, "memory.limits", "finite"),
+        ({"cpu": {"limits": "nan"}}, "cpu.limits", "greater than or equal to 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.JOB, Kind.GROUP])
+def test_what_no_machine_can_give_is_refused_with_its_path(kind: Kind, resources: Any, path: str, words: str) -> None:
+    more = {"hptuning": {"matrix": {"lr": {"values": [1]}}}} if kind is Kind.GROUP else {}
+    with pytest.raises(InvalidPolyaxonfile) as refused:
+        parse(job(kind=str(kind), environment={"resources": resources}, **more), kind)
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == [f"environment.resources.{path}"]
+    assert words in refused.value.problems[0]
+
+
+def test_the_line_is_told() -> None:
+    text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\nenvironment:\n  resources:\n"
+    text += "    gpu:\n      limits: 0.5\n"
+    with pytest.raises(InvalidPolyaxonfile, match=r"^line 8, environment\.resources\.gpu\.limits: "):
+        parse(text, Kind.JOB)
+
+
+def test_a_stored_run_of_an_older_version_is_judged_too() -> None:
+    stored = of_config(Kind.JOB, "", job(environment={"resources": {"gpu": {"limits": 0.5}}}))
+    assert "whole GPUs" in problems(stored.environment.resources)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (
+            {"cpu": {"requests": 1, "limits": 8}},
+            ["cpu.limits: The limit of 8 cores is cut to what this machine has, 2 cores."],
+        ),
+        (
+            {"memory": {"requests": 1, "limits": 8192}},
+            [
+                "memory.limits: The limit of 8192 MiB of memory is cut to what this machine has, 4096 MiB of memory.",
+            ],
+        ),
+        (
+            {"gpu": {"requests": 1, "limits": 4}},
+            ["gpu.limits: The limit of 4 GPUs is cut to what this machine has, 2 GPUs."],
+        ),
+        ({"cpu": {"requests": 1, "limits": 2}}, []),
+        ({"cpu": {"limits": 8}}, []),  # refused, not cut
+        ({"cpu": {"requests": 1}}, []),
+    ],
+)
+def test_limits_above_the_machine_are_cut_and_told(resources: Any, expected: list[str]) -> None:
+    assert told(cuts(Resources(**resources), TWO)) == [f"environment.resources.{each}" for each in expected]
+
+
+def test_a_container_gets_no_more_than_there_is() -> None:
+    wanted = Resources(
+        cpu={"requests": 1, "limits": 8}, memory={"requests": 64, "limits": 8192}, gpu={"requests": 1, "limits": 4}
+    )
+    assert limits(wanted, TWO) == Limits(cpus=2, memory_mib=4096, memory_reservation_mib=64, gpus=2)
+    assert limits(wanted) == Limits(cpus=8, memory_mib=8192, memory_reservation_mib=64, gpus=4)
+
+
+def test_a_run_that_asks_for_a_card_never_goes_without_one_silently() -> None:
+    """Cards that are gone since: the engine then refuses the container."""
+    assert gpus(Resources(gpu={"limits": 1}), NO_CARDS) == 1
+    assert gpus(Resources(gpu={"requests": 0, "limits": 1}), NO_CARDS) is None
+
+
+def test_a_reservation_that_the_engine_refuses_counts_for_the_queue_alone() -> None:
+    wanted = Resources(memory={"requests": 2, "limits": 64})
+    assert (limits(wanted).memory_reservation_mib, reserved(wanted)) == (None, (0, 2))
+
+
+def test_runs_fit_beside_each_other_by_what_is_reserved() -> None:
+    half = Resources(cpu={"requests": 0.5, "limits": 2})
+    assert fits(half, [half, half, half], TWO)
+    assert not fits(half, [half, half, half, half], TWO)
+    assert fits(None, [Resources(cpu={"limits": 2})], TWO)
+    assert not fits(Resources(memory={"requests": 3000}), [Resources(memory={"requests": 3000})], TWO)
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+def group(values: Any, limit: str = "{{ n }}") -> list[Any]:
+    about = {"hptuning": {"matrix": {"n": values, "lr": {"values": [1, 2]}}}}
+    content = {**GROUP, **about, "environment": {"resources": {"cpu": {"limits": limit}}}}
+    found = []
+    for each in asked(parse(content, Kind.GROUP)):
+        assert each
+        assert each.cpu
+        found.append(each.cpu.limits)
+    return found
+
+
+def test_a_group_asks_for_what_each_point_of_its_matrix_asks_for() -> None:
+    assert group({"values": [1, 64]}) == [1, 64]
+    assert group({"values": [1, 64]}, "{{ n * 2 }}") == [2, 128]
+    assert group({"values": [1, 64]}, "3") == [3]
+
+
+def test_a_distribution_is_judged_when_it_is_drawn() -> None:
+    about = {"hptuning": {"matrix": {"n": {"uniform": "1:9"}}, "random_search": {"n_experiments": 2}}}
+    content = {**GROUP, **about, "environment": {"resources": {"cpu": {"limits": "{{ n }}"}}}}
+    assert list(asked(parse(content, Kind.GROUP))) == []
+
+
+def test_a_build_asks_for_nothing() -> None:
+    content = {"version": 1, "kind": "build", "build": {"image": "a"}}
+    more = {"environment": {"resources": {"cpu": {"limits": 99}}}}
+    assert list(asked(parse({**content, **more}, Kind.BUILD))) == []
