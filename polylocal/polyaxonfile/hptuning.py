@@ -381,6 +381,7 @@ class HPTuning(Section):
     bo: BO | None = None
     early_stopping: list[EarlyStopping] | None = None
     budget: Budget | None = None
+    max_failures: Count | None = None
 
     @field_validator("grid_search", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ iteration tries follows from the results of those before it; it is kept here onl
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from contextlib import suppress
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member, words_of_member
-from polylocal.runner import bayes, search, stopping
+from polylocal.runner import bayes, group_outcome, search, stopping
+from polylocal.runner.group_outcome import Ended
 from polylocal.runner.search import Suggestion, Trial
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
@@ -77,7 +79,9 @@ class Groups:
         is_late, is_full = _is_late(group, tuning), _is_full(tuning, progress)
         if is_late:
             store.groups.drop_held(group, BUDGET)
-        plan = [] if is_late or is_full else self._plan(group, tuning)
+        is_hopeless = self._is_hopeless(group, specification, progress)
+        is_over = is_late or is_full or is_hopeless
+        plan = [] if is_over else self._plan(group, tuning)
         if plan is None:
             return  # it is being thought about
         if not self._may_begin and (group.suggested < len(plan) or progress.open):
@@ -86,18 +90,37 @@ class Groups:
             self._make(group, specification, plan, progress)
         elif progress.open:
             store.groups.release(group)
-        elif group.suggested and not (is_late or is_full):
+        elif group.suggested and not is_over:
             store.groups.advance(group)
         elif not progress.made and not group.iteration and not is_late:
             self._fail(group, "the search space is empty")
         else:
-            self._end(group)
+            self._end(group, specification, is_late=is_late)
 
-    def _end(self, group: Run) -> None:
-        counts = self._tools.store.groups.counts(group)
-        shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "none is left"
-        if self._tools.store.runs.transition(group, Status.SUCCEEDED, f"All experiments are done: {shown}"):
-            log.info("run=%s succeeded: %s", group.label, shown)
+    def _is_hopeless(self, group: Run, specification: Specification, progress: Progress) -> bool:
+        """Whether no further experiment is to begin because of those that failed. What runs may finish."""
+        store = self._tools.store
+        if not progress.failed:
+            return False
+        if limit := group_outcome.too_many_failures(specification.hptuning, progress.failed):
+            store.groups.drop_pending(group, limit)
+            return True
+        build = store.groups.failed_build(group) if _has_one_build(group) else None
+        if build:
+            store.groups.fail_held(group, "Build failed", {"build_job": build})
+        return build is not None
+
+    def _end(self, group: Run, specification: Specification, *, is_late: bool) -> None:
+        store, tuning = self._tools.store, specification.hptuning
+        ended = Ended(
+            store.groups.counts(group),
+            store.groups.reported(group, group_outcome.metrics(tuning)),
+            store.groups.failed_build(group),
+            is_late,
+        )
+        end = group_outcome.outcome(tuning, ended)
+        if store.runs.transition(group, end.status, end.message, details=end.details):
+            log.info("run=%s %s: %s", group.label, end.status, end.message)
 
     # -- what to try ----------------------------------------------------------------------------------------------
 
@@ -195,6 +218,12 @@ class Groups:
             run = store.runs.by_pk(pk)
             store.runs.note(run, why)
             store.runs.request_stop(run)
+
+
+def _has_one_build(group: Run) -> bool:
+    """Whether all experiments have the same build: nothing in it depends on their params."""
+    written = json.dumps((group.config or {}).get("build"))
+    return "{{" not in written and "{%" not in written
 
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from polylocal import clock
 from polylocal.statuses import Kind, Status
@@ -42,6 +43,7 @@ class Progress:
     made: int
     open: int
     held: int
+    failed: int
 
 
 STOPPED = "User stopped experiment group"
@@ -95,7 +97,8 @@ class Groups:
     def progress(self, group: Run) -> Progress:
         """What each look at a group must know, without reading its experiments."""
         query = (
-            f"select count(*), count(*) filter (where {OPEN}), count(*) filter (where {OPEN} and r.is_held)"
+            f"select count(*), count(*) filter (where {OPEN}), count(*) filter (where {OPEN} and r.is_held),"
+            " count(*) filter (where r.status in ('failed', 'upstream_failed'))"
             f" from runs r where {_MEMBERS} and {VISIBLE}"
         )
         with self._database.read() as db:
@@ -115,6 +118,29 @@ class Groups:
         )
         with self._database.read() as db:
             return db.execute(query, (metric, value, group.pk)).fetchone() is not None
+
+    def reported(self, group: Run, metrics: Iterable[str]) -> set[str]:
+        """Those of the metrics of which a visible experiment has told a number."""
+        query = (
+            "select distinct v.name from run_values v join runs r on r.pk = v.run_pk where v.space = 'metric'"
+            f" and v.name in (select value from json_each(?)) and v.number is not null and {_MEMBERS} and {VISIBLE}"
+        )
+        with self._database.read() as db:
+            return {row["name"] for row in db.execute(query, (json.dumps(list(metrics)), group.pk))}
+
+    def failed_build(self, group: Run) -> str | None:
+        """The unique name of a build that failed, if no visible experiment of the group has come further than that."""
+        query = (
+            f"select r.build_pk, b.status, r.container_id from runs r left join runs b on b.pk = r.build_pk"
+            f" where {_MEMBERS} and {VISIBLE} and r.build_pk is not null"
+        )
+        with self._database.read() as db:
+            rows = db.execute(query, (group.pk,)).fetchall()
+            failed = [row["build_pk"] for row in rows if row["status"] in ("failed", "upstream_failed")]
+            if not failed or len(failed) < len(rows):
+                return None
+            build = row_of(Run, db.execute(f"{SELECT} where r.pk = ?", (failed[0],)).fetchone())
+        return build.unique_name
 
     def counts(self, group: Run) -> Counter[str]:
         """Visible experiments per status; those selected, for a selection."""
@@ -186,6 +212,37 @@ class Groups:
         if dropped:
             self._hint(group.pk)
 
+    def fail_held(self, group: Run, message: str, details: Mapping[str, Any]) -> None:
+        """End the experiments that no build was asked for yet: that of the others has failed, and it is theirs, too."""
+        which = "r.build_pk is null and r.status = 'created' and r.is_managed"
+        if not self._has_open(group, which):
+            return
+        with self._database.write() as db:
+            _drop(db, group, which, message, Status.FAILED, details)
+        self._hint(group.pk)
+
+    def drop_pending(self, group: Run, message: str) -> None:
+        """Stop the experiments that have not begun; those that run go on, and so does the group.
+
+        Those that have a build may be in the runner's hands at this moment: it is asked to stop them.
+        """
+        pending = "r.container_id is null and r.is_managed and r.stop_requested_at is null"
+        if not self._has_open(group, pending):
+            return
+        with self._database.write() as db:
+            _drop(db, group, f"{pending} and (r.is_held or r.build_pk is null)", message)  # no thread has these
+            db.execute(
+                f"update runs as r set stop_requested_at = ? where {_MEMBERS} and {OPEN} and {pending}",
+                (clock.now(), group.pk),
+            )
+        self._hint(group.pk)
+
+    def _has_open(self, group: Run, which: str) -> bool:
+        """Most looks find nothing to do, and must not wait for writers."""
+        with self._database.read() as db:
+            query = f"select 1 from runs r where {_MEMBERS} and {OPEN} and {which} limit 1"
+            return db.execute(query, (group.pk,)).fetchone() is not None
+
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
         """Stop the experiments that have not begun, or all of them, and the group.
 
@@ -226,8 +283,15 @@ class Groups:
             return [row_of(Run, row) for row in db.execute(query, values)]
 
 
-def _drop(db: sqlite3.Connection, group: Run, which: str, message: str) -> int:
+def _drop(
+    db: sqlite3.Connection,
+    group: Run,
+    which: str,
+    message: str,
+    to: Status = Status.STOPPED,
+    details: Mapping[str, Any] | None = None,
+) -> int:
     found = db.execute(f"select r.pk from runs r where {_MEMBERS} and {OPEN} and {which}", (group.pk,)).fetchall()
     for row in found:
-        move(db, row["pk"], Status.STOPPED, message, None, None, None)
+        move(db, row["pk"], to, message, details, None, None)
     return len(found)

@@ -50,6 +50,29 @@ def test_following_a_run_ends_with_its_exit_code(tmp_path: Path, cli_env: dict[s
     assert "Outputs: " in done.stdout
 
 
+def test_following_a_search_that_came_to_nothing_ends_with_1(tmp_path: Path, cli_env: dict[str, str]) -> None:
+    group = {"version": 1, "kind": "group", "build": {"image": BUSYBOX}, "run": {"cmd": "exit {{ code }}"}}
+    for codes, expected in (([3, 4], 1), ([3, 0], 0)):
+        (tmp_path / "group.json").write_text(
+            json.dumps({**group, "hptuning": {"concurrency": 2, "matrix": {"code": {"values": codes}}}})
+        )
+        done = polylocal(cli_env, "run", "-f", "group.json", "-l", "-c", "-p", "cli", cwd=tmp_path)
+        assert done.returncode == expected, done.stderr
+        assert ("All 2 experiments failed: 2 failed" in done.stdout) is bool(expected)
+
+
+def test_a_run_that_this_machine_can_never_run_is_refused_in_one_line(tmp_path: Path, cli_env: dict[str, str]) -> None:
+    write(tmp_path, "echo hi")
+    with (tmp_path / "polyaxonfile.yml").open("a") as file:
+        file.write("environment:\n  resources:\n    cpu: {requests: 4096}\n")
+    done = polylocal(cli_env, "run", "-c", "-p", "cli", cwd=tmp_path)
+    assert done.returncode == 1
+    wanted = (
+        "polyaxonfile.yml, line 9, environment.resources.cpu.requests: The run asks for 4096 cores; this machine has"
+    )
+    assert wanted in done.stderr.replace("\n", " ").replace("  ", " ")
+
+
 def test_watching_runs_again_when_a_file_changes(tmp_path: Path, cli_env: dict[str, str]) -> None:
     write(tmp_path, "cat message; sleep 60")
     (tmp_path / "message").write_text("first\n")

@@ -34,6 +34,7 @@ class GroupLife(RuleBasedStateMachine):
         self.rig: Rig = fresh_rig(self.folder)
         self.seen: dict[int, Run] = {}
         self.is_stopped = False
+        self.members_at_end: str | None = None
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -113,11 +114,22 @@ class GroupLife(RuleBasedStateMachine):
         if not hasattr(self, "group"):
             return
         row, members = self._row(), self.rig.members(self.group)
-        if row.status == Status.SUCCEEDED:
+        if is_done(row.status) and not self.is_stopped:
             assert len(self.seen) == len(self.planned)
             assert all(is_done(member.status) for member in members)
-        assert row.status in ("created", "running", "succeeded", "stopped")
-        assert (row.status == "stopped") == self.is_stopped
+        assert row.status in ("created", "running", "succeeded", "failed", "stopped")
+        if self.is_stopped:
+            assert row.status == "stopped"
+
+    @invariant()
+    def it_succeeds_only_with_something_to_choose_from(self) -> None:
+        if not hasattr(self, "group") or self.is_stopped or not is_done(self._row().status):
+            return
+        ends = {member.status for member in self.rig.members(self.group)}
+        wanted = "succeeded" if "succeeded" in ends or not ends else "failed" if "failed" in ends else "stopped"
+        if self.members_at_end is None:
+            self.members_at_end = wanted  # those that are deleted later change nothing
+        assert self._row().status == self.members_at_end
 
     @invariant()
     def its_history_is_one_life(self) -> None:
@@ -129,6 +141,7 @@ class GroupLife(RuleBasedStateMachine):
                 ["created", "stopped"],
                 ["created", "running", "stopped"],
                 ["created", "running", "succeeded"],
+                ["created", "running", "failed"],
             )
 
     @invariant()

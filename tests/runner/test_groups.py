@@ -275,7 +275,12 @@ def test_a_build_that_fails_ends_the_experiments_and_the_group(rig, supervise):
     group = rig.group(grid(3), build=build)
     supervise(lambda: done(rig, group), max_runs=3)
     assert statuses(rig, group) == ["failed"] * 3
-    assert done(rig, group)
+    last = rig.store.runs.newest_status(group)
+    assert (last.status, last.message) == ("failed", "All 3 experiments failed: 3 failed")
+    build = rig.store.runs.by_pk(rig.members(group)[0].build_pk or 0)
+    assert last.details == {"reason": "build", "experiments": 3, "failed": 3, "build_job": build.unique_name}
+    assert {rig.message(member) for member in rig.members(group)} == {"Build failed"}
+    assert rig.engine.builds == 1
 
 
 def test_a_space_that_gives_nothing_fails_with_the_reason(rig):
