@@ -14,6 +14,7 @@ from polylocal.polyaxonfile.models import Amount, Resources
 
 LEAST_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
 LEAST_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
+_ROUNDING = 1e-6  # ten times 0.1 core are one core
 _NAMES = ("cpu", "memory", "gpu")
 _KEYS = ("requests", "limits")
 
@@ -86,7 +87,9 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
     for name, amount in _amounts(resources):
         has = capacity.of(name)
         if has is not None and amount.limits is not None and amount.reserved <= has < amount.limits:
-            text = f"The limit of {_text(name, amount.limits)} is cut to what this machine has, {_text(name, has)}."
+            text = (
+                f"The limit of {_text(name, amount.limits)} is cut to what this machine has, {_text(name, int(has))}."
+            )
             found.append((_path(name, "limits"), text))
     return found
 
@@ -108,8 +111,8 @@ def fits(wanted: Resources | None, others: Sequence[Resources | None], capacity:
     """Whether there is room for a run beside those that run. One that reserves nothing always fits."""
     cpus, memory_mib = reserved(wanted)
     used = [reserved(other) for other in others]
-    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= capacity.cpus
-    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= capacity.memory_mib)
+    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= capacity.cpus + _ROUNDING
+    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= capacity.memory_mib + _ROUNDING)
 
 
 def _contradictions(resources: Resources | None) -> Iterator[Problem]:
@@ -149,7 +152,7 @@ def _too_much(name: str, wanted: float, has: float) -> str:
             " (polylocal doctor says why); take `gpu` out to run on the processor."
         )
     unit = " MiB" if name == "memory" else ""
-    return f"The run asks for {_text(name, wanted)}; this machine has {_number(has)}{unit}."
+    return f"The run asks for {_text(name, wanted)}; this machine has {int(has)}{unit}."
 
 
 def _text(name: str, amount: float) -> str:

@@ -272,8 +272,11 @@ class Supervisor:
         if machine == self._judged_for:
             return
         for run in self._tools.store.runs.with_resources():
-            if run.pk not in self._in_hand() and not self._is_refused(run) and run.build_pk:
-                self._note_cuts(run)  # it will not be given a build, when the others are told
+            try:
+                if run.pk not in self._in_hand() and not self._is_refused(run) and run.build_pk:
+                    self._note_cuts(run)  # it will not be given a build, when the others are told
+            except ValueError as error:  # a polyaxonfile of another version: told when it is its turn
+                log.warning("run=%s: its resources can't be read: %s", run.label, error)
         self._judged_for = machine
 
     def _is_refused(self, run: Run) -> bool:
@@ -286,7 +289,8 @@ class Supervisor:
             return False
         path, text = found[0]
         message = ": ".join(filter(None, [".".join(map(str, path)), text]))
-        return self._tools.store.runs.transition(run, Status.FAILED, message, details={"reason": "resources"})
+        self._tools.store.runs.transition(run, Status.FAILED, message, details={"reason": "resources"})
+        return True
 
     def _note_cuts(self, run: Run) -> None:
         """Tell the history of a run that a limit is above what there is, if that was not told when it was made."""

@@ -12,7 +12,7 @@ from support import eventually
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.fake import FakeEngine
 from polylocal.runner.supervisor import Supervisor
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
 from polylocal.store.rows import Run
 
@@ -123,6 +123,22 @@ def test_a_run_that_asks_for_no_card_sees_none(small: Rig, supervise: Supervise)
     run = small.submit("sleep 60", **asking(gpu={"limits": 0}))
     supervise(lambda: small.again(run).status == "running")
     assert small.container(run).plan.env["NVIDIA_VISIBLE_DEVICES"] == "none"
+
+
+def test_a_run_that_can_not_be_read_holds_up_nobody(small: Rig, supervise: Supervise) -> None:
+    broken, fine = small.submit("true", **asking(cpu={"limits": 1})), small.submit("true")
+    config = json.dumps({**(broken.config or {}), **asking(cpu={"limits": "lots"})})
+    small.store.runs._set(broken.pk, {"config": config})
+    supervise(lambda: done(small, broken, fine))
+    assert small.again(fine).status == "succeeded"
+    assert "Could not start build process" in (small.message(broken) or "")
+
+
+def test_a_run_that_is_stopped_while_it_is_refused_does_not_begin(small: Rig) -> None:
+    run = small.submit("true", **asking(cpu={"limits": 3}))
+    small.store.runs.transition(run, Status.STOPPED)
+    assert Supervisor(small.tools())._is_refused(run)
+    assert small.history(run) == ["created", "stopped"]
 
 
 # -- an engine that has not answered yet ------------------------------------------------------------------------------

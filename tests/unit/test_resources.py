@@ -162,8 +162,16 @@ def test_runs_fit_beside_each_other_by_what_is_reserved() -> None:
     half = Resources(cpu={"requests": 0.5, "limits": 2})
     assert fits(half, [half, half, half], TWO)
     assert not fits(half, [half, half, half, half], TWO)
+    tenth = Resources(cpu={"requests": 0.1})
+    assert fits(tenth, [tenth] * 19, TWO)
+    assert not fits(tenth, [tenth] * 20, TWO)
     assert fits(None, [Resources(cpu={"limits": 2})], TWO)
     assert not fits(Resources(memory={"requests": 3000}), [Resources(memory={"requests": 3000})], TWO)
+
+
+def test_amounts_are_told_as_people_write_them() -> None:
+    found = problems(Resources(memory={"limits": 12345678.5}), Capacity(2, 7962.4371))
+    assert "asks for 12345678.5 MiB of memory; this machine has 7962 MiB." in found[0][1]
 
 
 # -- groups -----------------------------------------------------------------------------------------------------------
