@@ -7,14 +7,14 @@ most: the bounds are checked by a scan first, which lets other threads go on.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 MAX_VALUES = 300_000
 MAX_CONTAINERS = 50_000  # lists and objects
 MAX_DEPTH = 100
+_MAX_DIGITS = 4000  # fewer than any limit of Python's own, more than a double has
 
 _TOKEN = re.compile(r'["\[\]{},]')
 _IN_STRING = re.compile(r'(?:[^"\\]{1,4096}+|\\.){0,64}+', re.DOTALL)  # a piece: a long string takes several
@@ -26,10 +26,13 @@ class TooLarge(ValueError):
 
 
 def load(text: str) -> Any:
-    """What a text says. Raises ValueError, also for what could not be kept: NaN, halves of characters."""
+    """What a text says. Raises ValueError, also for halves of characters, which could not be kept.
+
+    NaN and the infinities are read: who takes a value decides what becomes of one that is not finite.
+    """
     check(text)
     try:
-        data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        data = _parsed(text)
     except RecursionError as error:
         raise TooLarge("too many brackets in each other") from error
     if _SURROGATE.search(text):
@@ -57,6 +60,20 @@ def check(
             raise TooLarge(f"more than {max_containers} lists and objects")
         if values > max_values or strings > 2 * max_values + 1:
             raise TooLarge(f"more than {max_values} values")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a whole number with more digits than Python reads
+        return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> float:
+    """Too many digits for a whole number are too many for a double, which makes an infinity of them."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -87,12 +104,3 @@ def _check_characters(data: object) -> None:
             stack += item
         elif isinstance(item, str) and not item.isascii():
             item.encode()
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    return number if math.isfinite(number) else _refuse(word)
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number that can be kept")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from polylocal import clock, revisions, visible
+from polylocal import clock, not_finite, revisions, visible
 from polylocal.api.incoming import parsed
 from polylocal.errors import InvalidInput
 from polylocal.polyaxonfile import SourceFile
@@ -85,13 +85,17 @@ Readme = Annotated[str, Field(max_length=MAX_README)] | None
 Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # what stands in a column that is searched
 Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_large)]
-Params = Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), AfterValidator(_not_large)]
+_FINITE = AfterValidator(not_finite.nulled)
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_not_large)]
+Params = Annotated[
+    dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), _FINITE, AfterValidator(_not_large)
+]
 
 
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
-Charts = Annotated[list[dict[str, Any]] | dict[str, Any], AfterValidator(_not_large)]
+Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
+Measured = Annotated[float, BeforeValidator(not_finite.reported)]
 
 
 class Body(BaseModel):
@@ -287,7 +291,7 @@ class NewStatus(Body):
 class NewMetric(Body):
     """Measured values of one moment."""
 
-    values: Annotated[dict[MetricName, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=MAX_MEASURED)]
+    values: Annotated[dict[MetricName, Measured], BeforeValidator(_json_object), Field(max_length=MAX_MEASURED)]
     created_at: Moment | None = None
 
 
@@ -327,7 +331,7 @@ class Login(Body):
 
 
 class Collection(Body):
-    budget_gib: Annotated[float, Field(ge=0)] | None = None
+    budget_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class NewSession(Body):

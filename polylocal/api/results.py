@@ -51,7 +51,10 @@ def results(store: Store, group: Run, named: SearchMetric | None = None) -> Grou
 
 
 def as_csv(table: GroupResults) -> str:
-    """A line an experiment, a column a param (`params.x`) and a metric (`metric.x`)."""
+    """A line an experiment, a column a param (`params.x`) and a metric (`metric.x`).
+
+    What is not finite is `nan`, `inf` or `-inf` here: readers of CSV know these words.
+    """
     rows = table["results"]
     params = list(dict.fromkeys(name for row in rows for name in row["params"]))
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
@@ -61,7 +64,8 @@ def as_csv(table: GroupResults) -> str:
     writer.writerow([*head, *(f"params.{name}" for name in params), *(f"metric.{name}" for name in metrics)])
     for row in rows:
         about = [row["id"], row["unique_name"], row["status"], row["iteration"], row["seconds"]]
-        values = [row["params"].get(name) for name in params] + [row["metrics"].get(name) for name in metrics]
+        told = {**row["metrics"], **row.get("not_finite", {})}
+        values = [row["params"].get(name) for name in params] + [told.get(name) for name in metrics]
         writer.writerow([*about, *values])
     return text.getvalue()
 
@@ -78,7 +82,7 @@ def _best(group: Run, member: Member, metric: SearchMetric) -> BestExperiment:
 
 def _item(group: Run, member: Member) -> ResultItem:
     took = member.has_begun and member.started_at and member.finished_at
-    return {
+    found: ResultItem = {
         "id": member.id,
         "unique_name": _name(group, member),
         "status": member.status,
@@ -87,6 +91,9 @@ def _item(group: Run, member: Member) -> ResultItem:
         "metrics": member.last_metric,
         "seconds": clock.seconds_between(member.started_at or "", member.finished_at or "") if took else None,
     }
+    if member.last_metric_not_finite:
+        found["not_finite"] = member.last_metric_not_finite
+    return found
 
 
 def _name(group: Run, member: Member) -> str:

@@ -74,13 +74,13 @@ def _live(api: Client, group: RunReference) -> Json:
 
 
 def _line_by_line(api: Client, group: RunReference) -> Json:
-    told = set[int]()
+    ended = set[int]()
     while True:
         found = api.run(group)
         for item in sorted(api.group_results(group, None, False)["results"], key=lambda row: int(row["id"])):
-            if is_done(item["status"]) and item["id"] not in told:
-                told.add(item["id"])
-                words = f"  {_told(item['params'])}  {_told(item['metrics'])}".rstrip()
+            if is_done(item["status"]) and item["id"] not in ended:
+                ended.add(item["id"])
+                words = f"  {told(item['params'])}  {told(measured(item))}".rstrip()
                 show.say(show.joined(f"experiment/{item['id']} ", show.status(item["status"]), words))
         if is_done(found["last_status"]):
             return found
@@ -100,7 +100,7 @@ def _summary(found: Json, rows: Sequence[Json]) -> show.Words:
     best = found["best_experiment"]
     parts = [f"{found['num_experiments']} experiments: {', '.join(counts) or 'none yet'}"]
     if best:
-        parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({_told(best['params'])})")
+        parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({told(best['params'])})")
     if left := _left(found, rows):
         parts.append(f"about {left} left")
     return show.text(" · ".join(parts), "bold")
@@ -124,12 +124,19 @@ def _table(rows: Sequence[Json], metric: str | None) -> show.Grid:
     shown: list[list[show.Cell]] = []
     for row in rows:
         took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
-        values = [*(row["params"].get(name) for name in params), *(row["metrics"].get(name) for name in metrics)]
+        last = measured(row)
+        values = [*(row["params"].get(name) for name in params), *(last.get(name) for name in metrics)]
         shown.append([f"experiment/{row['id']}", show.status(row["status"]), took, *map(_value, values)])
     return show.grid(["EXPERIMENT", "STATUS", "TOOK", *params, *metrics], shown)
 
 
-def _told(values: Mapping[str, object]) -> str:
+def measured(found: Json) -> Json:
+    """The last metrics of an experiment, or of a row of a table: `nan` or `inf` for what JSON has no number for."""
+    last = found.get("last_metric") or found.get("metrics") or {}
+    return {**last, **(found.get("last_metric_not_finite") or found.get("not_finite") or {})}
+
+
+def told(values: Mapping[str, object]) -> str:
     return "  ".join(f"{name}={_value(value)}" for name, value in values.items())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polylocal import clock
+from polylocal import clock, not_finite
 from polylocal.statuses import Kind, Status
 from polylocal.store import queries
 from polylocal.store.database import Database
@@ -27,13 +27,21 @@ class Member:
     iteration: int
     status: str
     params: Json
-    last_metric: Json
+    measured: Json  # the last value of each metric; a word for one that is not finite
     is_held: bool
     is_stopping: bool
     is_own: bool  # made by the group, not selected into it
     has_begun: bool
     started_at: str | None
     finished_at: str | None
+
+    @property
+    def last_metric(self) -> Json:
+        return not_finite.finite_ones(self.measured)
+
+    @property
+    def last_metric_not_finite(self) -> dict[str, str]:
+        return not_finite.words(self.measured)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Groups:
         """The visible experiments of a group, the oldest first; those selected, of a selection."""
         among = queries.of_group(group)
         query = (
-            f"select pk, id, iteration, status, params, {queries.LAST_METRIC} as last_metric, is_held,"
+            f"select pk, id, iteration, status, params, {queries.LAST_METRIC} as measured, is_held,"
             " stop_requested_at, group_pk, started_at,"
             " finished_at, container_id, is_managed"
             f" from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
@@ -83,7 +91,7 @@ class Groups:
                 iteration=row["iteration"],
                 status=row["status"],
                 params=json.loads(row["params"] or "{}"),
-                last_metric=json.loads(row["last_metric"] or "{}"),
+                measured=json.loads(row["measured"] or "{}"),
                 is_held=bool(row["is_held"]),
                 is_stopping=row["stop_requested_at"] is not None,
                 is_own=row["group_pk"] == group.pk,

@@ -7,8 +7,9 @@ import sqlite3
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 
-from polylocal import clock
+from polylocal import clock, not_finite
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.store import run_values
 from polylocal.store.database import Database
 from polylocal.store.queries import MAX_METRIC_NAMES, VISIBLE
 from polylocal.store.rows import MetricRow, Run, row_of
@@ -16,13 +17,11 @@ from polylocal.store.rows import MetricRow, Run, row_of
 MAX_ENTRIES = 1_000_000  # of one run
 MAX_VALUES = 50_000_000  # in all its entries
 
-_SELECT = "select m.*, r.id as experiment from metrics m join runs r on r.pk = m.run_pk"
-
+_SELECT = """
+select m.id, m.uuid, m.created_at, m."values" as measured, r.id as experiment
+from metrics m join runs r on r.pk = m.run_pk
+"""
 _INSERT = 'insert into metrics (uuid, run_pk, created_at, "values") values (?, ?, ?, ?) returning id'
-_UPSERT = (
-    "insert into run_values (run_pk, space, name, number, text) values (?, 'metric', ?, ?, ?)"
-    " on conflict do update set number = excluded.number, text = excluded.text"
-)
 _COUNT = """
 update runs set updated_at = ?, metric_entries = metric_entries + ?, metric_values = metric_values + ? where pk = ?
 """
@@ -36,23 +35,28 @@ class Metrics:
     def add(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
         """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones.
 
+        A value that is not finite is kept as its word: it is the last one, and no number that anything compares.
         Takes time in proportion to what is added, whatever is there. Raises InvalidInput: more than one run may keep.
         """
         now = clock.now()
         last: dict[str, float] = {}
         for values, _ in entries:
             last.update(values)
-        made = [(uuids.uuid4().hex, run.pk, moment or now, json.dumps(dict(values))) for values, moment in entries]
+        kept = [not_finite.with_words(values) for values, _ in entries]
+        made = [
+            (uuids.uuid4().hex, run.pk, moment or now, json.dumps(values, allow_nan=False))
+            for values, (_, moment) in zip(kept, entries, strict=True)
+        ]
         count = sum(len(values) for values, _ in entries)
         with self._database.write() as db:
             _check(db, run.pk, last, len(entries), count)
             ids = [db.execute(_INSERT, row).fetchone()["id"] for row in made]
-            db.executemany(_UPSERT, [(run.pk, name, value, json.dumps(value)) for name, value in last.items()])
+            run_values.set_metrics(db, run.pk, last)
             db.execute(_COUNT, (now, len(entries), count, run.pk))
         self._hint(run.pk)
         return [
-            MetricRow(id=number, uuid=uuid, created_at=moment, values=dict(values), experiment=run.id)
-            for number, (uuid, _, moment, _), (values, _) in zip(ids, made, entries, strict=True)
+            MetricRow(id=number, uuid=uuid, created_at=moment, measured=values, experiment=run.id)
+            for number, (uuid, _, moment, _), values in zip(ids, made, kept, strict=True)
         ]
 
     def page(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
@@ -74,10 +78,10 @@ class Metrics:
             return int(db.execute("select coalesce(max(id), 0) from metrics").fetchone()[0])
 
     def series(self, group: Run, name: str) -> dict[int, list[float]]:
-        """The values of one metric of each experiment of a group, by pk, the oldest first."""
+        """The finite values of one metric of each experiment of a group, by pk, the oldest first."""
         query = (
             'select m.run_pk, j.value from metrics m join runs r on r.pk = m.run_pk, json_each(m."values") j'
-            f" where r.group_pk = ? and r.kind = 'experiment' and {VISIBLE} and j.key = ?"
+            f" where r.group_pk = ? and r.kind = 'experiment' and {VISIBLE} and j.key = ? and j.type <> 'text'"
             " order by m.run_pk, m.created_at, m.id"
         )
         found: dict[int, list[float]] = {}

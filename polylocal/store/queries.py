@@ -51,11 +51,13 @@ _JOINS = {
     "e": "left join runs e on e.pk = r.experiment_pk",
     "c": "left join code_references c on c.id = r.code_id",
 }
-# each as the text of its number: SQLite's own JSON keeps 15 digits. More than the bound stand in `metrics` only
-LAST_METRIC = f"""(select '{{' || group_concat(json_quote(v.name) || ':' || v.text) || '}}' from
-    (select name, text from run_values where run_pk = r.pk and space = 'metric' limit {MAX_METRIC_NAMES}) v)"""
+# each as the text of its number: SQLite's own JSON keeps 15 digits. One that is not finite has no number, and its word
+# as the text. More than the bound stand in `metrics` only
+LAST_METRIC = f"""(select '{{' || group_concat(json_quote(v.name) || ':' ||
+    iif(v.number is null, json_quote(v.text), v.text)) || '}}' from
+    (select name, number, text from run_values where run_pk = r.pk and space = 'metric' limit {MAX_METRIC_NAMES}) v)"""
 SELECT = f"""
-select {LAST_METRIC} as last_metric,
+select {LAST_METRIC} as measured,
     r.*, p.uuid as project_uuid, p.name as project_name, o.username as owner, u.username as user,
     b.id as build_id, a.id as original_id, g.id as group_id, e.id as experiment_id, c."commit" as "commit"
 from runs r {" ".join(_JOINS.values())}

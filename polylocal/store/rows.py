@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from polylocal import not_finite
+
 Json = dict[str, Any]
 
 
@@ -111,7 +113,7 @@ class Run:
     builder: str | None
     shell: str | None
     params: Json | None
-    last_metric: Json | None
+    measured: Json | None  # the last value of each metric; a word for one that is not finite
     framework: str | None
     group_pk: int | None
     group_id: int | None
@@ -132,6 +134,14 @@ class Run:
     status_entries: int
     secrets_user_id: int | None = None  # whose secrets it names; None: that user is gone
     warnings: list[str] | None = None  # what was said when it was made; None: an older version made it
+
+    @property
+    def last_metric(self) -> Json | None:
+        return not_finite.finite_ones(self.measured) if self.measured is not None else None
+
+    @property
+    def last_metric_not_finite(self) -> dict[str, str]:
+        return not_finite.words(self.measured or {})
 
     @property
     def project(self) -> str:
@@ -400,7 +410,7 @@ class StoredFile:
 
 
 _JSON = frozenset(
-    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "last_metric", "values", "warnings"}
+    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "measured", "warnings"}
     | {"ci", "query", "meta", "charts"}
     | {"include_repos", "extra_repositories", "extra_build_lists", "extra_params", "dependent_packages"}
 )
@@ -417,8 +427,16 @@ class MetricRow:
     id: int
     uuid: str
     created_at: str
-    values: Json
+    measured: Json  # a word for a value that is not finite
     experiment: int  # its id
+
+    @property
+    def values(self) -> Json:
+        return not_finite.finite_ones(self.measured)
+
+    @property
+    def not_finite(self) -> dict[str, str]:
+        return not_finite.words(self.measured)
 
 
 @dataclass(frozen=True)

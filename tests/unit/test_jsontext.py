@@ -79,7 +79,21 @@ def test_half_a_character_is_refused(text: str) -> None:
         jsontext.load(text)
 
 
-@pytest.mark.parametrize("text", ["NaN", "1e999", "[-Infinity]", '{"a": 1e400}', "1" * 5000, '"', "[", '["\\'])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("NaN", "nan"), ("Infinity", "inf"), ("-Infinity", "-inf"), ("1e999", "inf"), ("-1e400", "-inf")]
+    + [("1" * 5000, "inf"), ("-" + "9" * 5000, "-inf")],
+)
+def test_a_number_that_is_not_finite_is_read_as_such(text: str, word: str) -> None:
+    assert str(jsontext.load(text)) == word
+    assert str(jsontext.load(f'{{"a": [0.5, {text}], "b": 12345678901234567890}}')["a"][1]) == word
+
+
+def test_a_long_whole_number_is_kept_whole_beside_one_that_is_too_long() -> None:
+    assert jsontext.load(f"[{'7' * 3000}, {'7' * 5000}]") == [int("7" * 3000), float("inf")]
+
+
+@pytest.mark.parametrize("text", ["nan", "+Infinity", "1e", "1" * 5000 + "x", '"', "[", '["\\'])
 def test_what_is_no_value_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  whatever it says
         jsontext.load(text)

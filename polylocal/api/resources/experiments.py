@@ -10,9 +10,13 @@ from polylocal.api.resources.shapes import shaped
 from polylocal.store.rows import MetricRow, Run, StatusRow
 
 
-class ExperimentItem(TypedDict):
-    """An experiment in a list."""
+class LastNotFinite(TypedDict, total=False):
+    """`nan`, `inf` or `-inf` for each value in `last_metric` that JSON has no number for, and that is null there."""
 
+    last_metric_not_finite: dict[str, str]
+
+
+class _Item(TypedDict):
     id: int
     uuid: str
     name: str | None
@@ -40,9 +44,11 @@ class ExperimentItem(TypedDict):
     is_managed: bool
 
 
-class ExperimentDetail(ExperimentItem):
-    """An experiment by itself."""
+class ExperimentItem(_Item, LastNotFinite):
+    """An experiment in a list."""
 
+
+class _Detail(_Item):
     original_experiment: int | None
     config: Json | None
     resources: Json | None
@@ -65,9 +71,11 @@ class ExperimentDetail(ExperimentItem):
     warnings: list[str]
 
 
-class MetricsItem(TypedDict):
-    """An experiment in a list of metrics."""
+class ExperimentDetail(_Detail, LastNotFinite):
+    """An experiment by itself."""
 
+
+class _Metrics(TypedDict):
     id: int
     uuid: str
     name: str | None
@@ -75,6 +83,10 @@ class MetricsItem(TypedDict):
     last_metric: Json | None
     started_at: str | None
     finished_at: str | None
+
+
+class MetricsItem(_Metrics, LastNotFinite):
+    """An experiment in a list of metrics."""
 
 
 class ParamsItem(TypedDict):
@@ -88,14 +100,18 @@ class ParamsItem(TypedDict):
     params: Json | None
 
 
-class MetricItem(TypedDict):
-    """Values that were measured at one moment."""
-
+class _Measured(TypedDict):
     id: int
     uuid: str
     created_at: str
     values: Json
     experiment: int
+
+
+class MetricItem(_Measured, total=False):
+    """Values that were measured at one moment; `not_finite` has `nan`, `inf` or `-inf` for each that is null."""
+
+    not_finite: dict[str, str]
 
 
 class ExperimentJobItem(TypedDict):

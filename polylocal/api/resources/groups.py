@@ -49,9 +49,7 @@ class BestExperiment(TypedDict):
     params: Json
 
 
-class ResultItem(TypedDict):
-    """An experiment of a group in its table."""
-
+class _Result(TypedDict):
     id: int
     unique_name: str
     status: str
@@ -59,6 +57,12 @@ class ResultItem(TypedDict):
     params: Json
     metrics: Json
     seconds: float | None
+
+
+class ResultItem(_Result, total=False):
+    """An experiment of a group in its table; `not_finite` has `nan`, `inf` or `-inf` for metrics that are null."""
+
+    not_finite: dict[str, str]
 
 
 class GroupResults(TypedDict):

@@ -22,12 +22,19 @@ _OTHERWISE = {
 
 
 def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
-    """`known` are values that the row does not have, or says otherwise; all others are its attributes."""
-    attributes = _attributes(cast(Any, shape))
+    """`known` are values that the row does not have, or says otherwise; all others are its attributes.
+
+    Keys of a TypedDict that is not total are there only where they say something.
+    """
+    attributes, optional = _attributes(cast(Any, shape))
     found = {key: known[key] if key in known else getattr(row, attribute) for key, attribute in attributes}
+    for key in optional:
+        if not found[key]:
+            del found[key]
     return cast(Shape, found)
 
 
 @cache
-def _attributes(shape: type[Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _OTHERWISE.get(key, key)) for key in shape.__annotations__)
+def _attributes(shape: type[Any]) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
+    keys = tuple((key, _OTHERWISE.get(key, key)) for key in shape.__annotations__)
+    return keys, frozenset(shape.__optional_keys__)

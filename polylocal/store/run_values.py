@@ -1,0 +1,45 @@
+"""Metrics and params one by one, so that filters and orders find them by an index: the rows of `run_values`.
+
+They are written here and not by triggers, since SQLite's own reader of JSON keeps 15 digits of a number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from polylocal import not_finite
+
+Value = tuple[str, float | None, str | None]  # name, number, text
+
+_UPSERT = (
+    "insert into run_values (run_pk, space, name, number, text) values (?, ?, ?, ?, ?)"
+    " on conflict do update set number = excluded.number, text = excluded.text"
+)
+
+
+def of_metric(name: str, value: float) -> Value:
+    """One that is not finite has no number, and its word as the text."""
+    return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, not_finite.word(value))
+
+
+def of_param(name: str, value: Any) -> Value:
+    """Numbers have both. Flags are the words of JSON, lists and objects are JSON; null has neither."""
+    if value is None or isinstance(value, str):
+        return name, None, value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return name, not_finite.as_float(value) if is_number else None, json.dumps(value, separators=(",", ":"))
+
+
+def set_metrics(db: sqlite3.Connection, pk: int, last: Mapping[str, float]) -> None:
+    """These are the last ones now; other names stay as they are."""
+    db.executemany(_UPSERT, [(pk, "metric", *of_metric(name, value)) for name, value in last.items()])
+
+
+def set_params(db: sqlite3.Connection, pk: int, params: Mapping[str, Any] | None) -> None:
+    """These and no others."""
+    db.execute("delete from run_values where run_pk = ? and space = 'param'", (pk,))
+    db.executemany(_UPSERT, [(pk, "param", *of_param(name, value)) for name, value in (params or {}).items()])
