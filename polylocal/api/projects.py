@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.responses import Response
 
 from polylocal.api import bodies
@@ -48,15 +50,20 @@ def show(call: Call) -> ProjectDetail:
 
 def update(call: Call) -> ProjectDetail:
     body = call.body(bodies.ChangedProject)
-    values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
-    if body.merge and body.tags is not None:
-        tags = list(dict.fromkeys([*(call.project.tags or []), *body.tags]))
-        values["tags"] = bodies.read(bodies.ChangedProject, {"tags": tags}).tags
-    if values.get("name", call.project.name) != call.project.name:
-        _check_servers(call)
-    changed = call.store.projects.update(call.project, values)
+    changed = call.store.projects.change(call.project, partial(_changes, call, body))
     call.note("updated", changed)
     return _detail(call, changed)
+
+
+def _changes(call: Call, body: bodies.ChangedProject, project: Project) -> Json:
+    """The columns that a body changes. Raises InvalidInput."""
+    values = {name: value for name, value in body.given().items() if value is not None or name not in _NEVER_NULL}
+    if body.merge and body.tags is not None:
+        tags = list(dict.fromkeys([*(project.tags or []), *body.tags]))
+        values["tags"] = bodies.read(bodies.ChangedProject, {"tags": tags}).tags
+    if values.get("name", project.name) != project.name:
+        _check_servers(call)
+    return values
 
 
 def _check_servers(call: Call) -> None:

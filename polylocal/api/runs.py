@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -36,6 +37,7 @@ from polylocal.api.resources.servers import server_detail, server_item, tensorbo
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.polyaxonfile import of_config
 from polylocal.statuses import Kind, Status
+from polylocal.store.queries import SORTABLE
 from polylocal.store.rows import Run, StatusRow
 
 _LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
@@ -76,15 +78,20 @@ def show(call: Call) -> Json:
 
 def update(call: Call) -> Json:
     body = call.body(bodies.ChangedRun)
-    given = body.given()
-    if body.merge:
-        own = {name: getattr(call.run, _COLUMNS.get(name, name), None) for name in given}
-        given = bodies.read(
-            bodies.ChangedRun, {name: _merged(own[name], value) for name, value in given.items()}
-        ).given()
-    changed = call.store.runs.update(call.run, {_COLUMNS.get(name, name): value for name, value in given.items()})
+    changed = call.store.runs.change(call.run, partial(_changes, body))
     call.note("updated", changed)
     return detail(call, changed)
+
+
+def _changes(body: bodies.ChangedRun, run: Run) -> Json:
+    """The columns that a body changes. What a merge comes to has the bounds of a body. Raises InvalidInput."""
+    given = body.given()
+    if "params" in given:
+        given.pop("declarations", None)  # the older word for the same
+    if body.merge:
+        merged = {name: _merged(getattr(run, _COLUMNS.get(name, name), None), new) for name, new in given.items()}
+        given = bodies.read(bodies.ChangedRun, merged).given()
+    return {_COLUMNS.get(name, name): value for name, value in given.items()}
 
 
 def delete(call: Call) -> Response:
@@ -307,7 +314,7 @@ _CREATED = {
 _COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # where a body says it otherwise than the store
 FILTERS = (
     Query("query", "conditions, `field:operation[,…]`"),
-    Query("sort", "created_at, updated_at, started_at, finished_at; `-` before it: descending"),
+    Query("sort", f"{', '.join(SORTABLE)}; of experiments metric.NAME, params.NAME, too; `-` before it: descending"),
     Query("limit", "results a page (20)"),
     Query("offset", "results to skip"),
 )

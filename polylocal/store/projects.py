@@ -81,16 +81,27 @@ class Projects:
             return count, [row_of(Project, row) for row in db.execute(found, (user.id, page.limit, page.offset))]
 
     def update(self, project: Project, values: Mapping[str, Any]) -> Project:
-        row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
-        sets = "".join(f"{column} = :{column}, " for column in row)
-        try:
-            with self._database.write() as db:
+        return self.change(project, lambda _: values)
+
+    def change(self, project: Project, values_for: Callable[[Project], Mapping[str, Any]]) -> Project:
+        """Where new values follow from the old ones: `values_for` gets the project as it is in this transaction.
+
+        What it raises ends the transaction, and nothing is changed.
+        """
+        with self._database.write() as db:
+            found = db.execute(f"{SELECT} where p.id = ?", (project.id,)).fetchone()
+            if found is None:
+                raise NotFound
+            values = values_for(row_of(Project, found))
+            row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
+            sets = "".join(f"{column} = :{column}, " for column in row)
+            try:
                 db.execute(
                     f"update projects set {sets} updated_at = :now where id = :id",
                     {**row, "now": clock.now(), "id": project.id},
                 )
-        except sqlite3.IntegrityError as error:
-            raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
+            except sqlite3.IntegrityError as error:
+                raise InvalidInput([f"A project with name `{values.get('name')}` already exists."]) from error
         if "name" in row:
             self._changed(project.id)
         return self.by_id(project.id)

@@ -13,7 +13,7 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
-from polylocal.store import built_images, package_status, queries
+from polylocal.store import built_images, package_status, queries, run_values
 from polylocal.store.database import Database, delete_in_parts
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
@@ -268,12 +268,27 @@ class Runs:
 
     def update(self, run: Run, values: Mapping[str, Any]) -> Run:
         """What a person may change. Raises InvalidInput for a name that another run of the project has."""
-        row = {k: to_json(v) if k in _JSON else v for k, v in values.items() if k in _PATCHABLE}
-        try:
-            self._set(run.pk, {**row, "updated_at": clock.now()})
-        except sqlite3.IntegrityError as error:
-            message = f"A {run.kind} with name `{values['name']}` already exists in this project."
-            raise InvalidInput({"name": [message]}) from error
+        return self.change(run, lambda _: values)
+
+    def change(self, run: Run, values_for: Callable[[Run], Mapping[str, Any]]) -> Run:
+        """The same where new values follow from the old ones: `values_for` gets the run as it is in this transaction.
+
+        What it raises ends the transaction, and nothing is changed.
+        """
+        with self._database.write() as db:
+            found = db.execute(f"{SELECT} where r.pk = ?", (run.pk,)).fetchone()
+            if found is None:
+                raise NotFound  # removed since it was looked up
+            values = {k: v for k, v in values_for(row_of(Run, found)).items() if k in _PATCHABLE}
+            row = {k: to_json(v) if k in _JSON else v for k, v in values.items()} | {"updated_at": clock.now()}
+            sets = ", ".join(f"{column} = :{column}" for column in row)
+            try:
+                db.execute(f"update runs set {sets} where pk = :pk", {**row, "pk": run.pk})
+            except sqlite3.IntegrityError as error:
+                message = f"A {run.kind} with name `{values.get('name')}` already exists in this project."
+                raise InvalidInput({"name": [message]}) from error
+            if "params" in values:
+                run_values.set_params(db, run.pk, values["params"])
         self._hint(run.pk)
         return self.by_pk(run.pk)
 
@@ -513,6 +528,8 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
     }
     columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
     pk: int = db.execute(f"insert into runs ({columns}) values ({marks}) returning pk", row).fetchone()[0]
+    if params := given.get("params"):
+        run_values.set_params(db, pk, params)
     first, *others = [*filter(None, [new.message]), *new.notes] or [""]
     for message in (first or None, *others):
         _record_status(db, pk, Status.CREATED, now, message, None, None)

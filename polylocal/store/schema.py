@@ -8,6 +8,8 @@ import sqlite3
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from polylocal.store import run_values
+
 migrations = Migrations("polylocal")
 
 _FIRST = """
@@ -633,6 +635,24 @@ def git_urls(db: Database) -> None:
 @migrations(name="0014_warnings")
 def warnings(db: Database) -> None:
     db.execute("alter table runs add column warnings text")  # a JSON list of sentences
+
+
+_PARAM_VALUES = """
+-- params are written to run_values together with their row: SQLite's own reader of JSON keeps 15 digits of a number
+drop trigger runs_given_params;
+drop trigger runs_changed_params;
+delete from run_values where space = 'param';
+"""
+
+
+@migrations(name="0015_param_values")
+def param_values(db: Database) -> None:
+    _run_script(db, _PARAM_VALUES)
+    upsert = "insert or replace into run_values (run_pk, space, name, number, text) values (?, 'param', ?, ?, ?)"
+    for pk, text in db.execute("select pk, params from runs where params is not null"):
+        params = json.loads(text)
+        rows = [(pk, *run_values.of_param(name, value)) for name, value in params.items()]
+        db.conn.executemany(upsert, rows)
 
 
 def apply(connection: sqlite3.Connection) -> None:
