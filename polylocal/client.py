@@ -96,17 +96,21 @@ class Client:
         """A run by kind and number, with where it is and what it waits for."""
         return self.json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
 
-    def runs(self, *, kind: str | None, is_open: bool, limit: int) -> list[Json]:
-        parameters = {"limit": str(limit), "open": str(is_open).lower(), **({"kind": kind} if kind else {})}
-        results: list[Json] = self.json("GET", "/polylocal/v1/runs", params=parameters)["results"]
-        return results
-
-    def project_runs(
-        self, owner: str, project: str, kind: str, *, query: str | None, sort: str | None, limit: int
+    def runs(
+        self,
+        *,
+        kind: str | None,
+        is_open: bool,
+        limit: int,
+        project: str | None = None,
+        query: str | None = None,
+        sort: str | None = None,
     ) -> list[Json]:
-        given = (("query", query), ("sort", sort), ("limit", str(limit)))
-        parameters = {name: value for name, value in given if value}
-        results: list[Json] = self.json("GET", f"/api/v1/{owner}/{project}/{kind}s/", params=parameters)["results"]
+        """The last changed runs of all projects; of `project` (`user/name`) those that `query` finds, by `sort`."""
+        given = {"kind": kind, "project": project, "query": query, "sort": sort}
+        parameters = {name: value for name, value in given.items() if value}
+        parameters |= {"limit": str(limit), "open": str(is_open).lower()}
+        results: list[Json] = self.json("GET", "/polylocal/v1/runs", params=parameters)["results"]
         return results
 
     def run(self, run: RunReference) -> Json:

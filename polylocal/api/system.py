@@ -5,14 +5,16 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from polylocal import __version__
+from polylocal.api import runs as all_runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
-from polylocal.api.paging import number
+from polylocal.api.paging import envelope, number, window
 from polylocal.api.resources import Json
 from polylocal.api.resources.platform import LogHandlerItem, VersionsItem
 from polylocal.api.resources.runs import RunItem, run_item
 from polylocal.errors import NotAllowed, NotFound
-from polylocal.statuses import Kind, is_done
-from polylocal.store.rows import Run
+from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
+from polylocal.store import queries
+from polylocal.store.rows import Project, Run
 
 # what the original clients compare themselves with: none of them is too old, and 0.6.1 is the newest there is
 CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
@@ -38,15 +40,46 @@ def logged_out(call: Call) -> Response:
 
 
 def runs(call: Call) -> Json:
-    """The last changed runs of every project that the caller may see."""
+    """The last changed runs of every project that the caller may see, or those of one project as it is asked for."""
     kind = call.query("kind")
     if kind and kind not in set(Kind):
         raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
     limit = number(call.query("limit") or "20")
     if not limit or limit > _MOST:
         raise refuse(f"`limit` is a number from 1 to {_MOST}.")
+    if named := call.query("project"):
+        return _of_project(call, _project(call, named), Kind(kind) if kind else None)
+    if call.query("query") or call.query("sort"):
+        raise refuse("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
     return {"count": len(found), "next": None, "previous": None, "results": [_item(call, run) for run in found]}
+
+
+def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
+    """A page of runs, of all kinds if none is named. Each has what lists of its kind have, too."""
+    query, sort = call.query("query"), call.query("sort")
+    queries.check_sort(sort, kind)
+    limit, offset = window(call.request)
+    count, found = call.store.runs.page(
+        project, kind, query=query, sort=sort, limit=limit, offset=offset, only_open=call.flag("open")
+    )
+    of_kinds = [[run for run in found if run.kind == each] for each in POLYAXON_KINDS]
+    marked = set[int]().union(*(call.store.bookmarks.of(call.user, some) for some in of_kinds))
+    known = {run.pk: all_runs.item(run, run.pk in marked) for some in of_kinds for run in some}
+    return envelope(call.request, count, [{**known.get(run.pk, {}), **_item(call, run)} for run in found])
+
+
+def _project(call: Call, named: str) -> Project:
+    """A project by `user/name` or `user.name`, if the caller may see it. Raises NotFound, NotAllowed."""
+    owner, _, name = named.rpartition("/" if "/" in named else ".")
+    project = call.store.projects.get(owner, name)
+    _check_readable(call, project)
+    return project
+
+
+def _check_readable(call: Call, project: Project) -> None:
+    if not (call.user.is_superuser or project.is_public or project.user_id == call.user.id):
+        raise NotAllowed
 
 
 def run(call: Call) -> RunItem:
@@ -59,9 +92,7 @@ def find(call: Call) -> Run:
     if call.parameter("kind") not in set(Kind):
         raise NotFound
     found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))
-    project = call.store.projects.by_id(found.project_id)
-    if not (call.user.is_superuser or project.is_public or project.user_id == call.user.id):
-        raise NotAllowed
+    _check_readable(call, call.store.projects.by_id(found.project_id))
     return found
 
 
@@ -98,14 +129,15 @@ ENDPOINTS = [
         "GET",
         "/polylocal/v1/runs",
         runs,
-        "The last changed runs of all projects",
+        "The last changed runs of all projects, or of one",
         Access.USER,
         answer=RunItem,
         many=True,
         query=(
             Query("kind", "only this kind"),
             Query("open", "true: only what is not done"),
-            Query("limit", "how many (20)"),
+            Query("project", "`user/name`: the runs of this project, with `query`, `sort` and `offset`"),
+            *all_runs.FILTERS,
         ),
     ),
     Endpoint("GET", "/polylocal/v1/runs/{kind}/{id:id}", run, "Find a run", Access.USER, answer=RunItem),

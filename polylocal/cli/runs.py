@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polylocal.cli import files, following, show
+from polylocal.cli import files, following, groups, show
 from polylocal.cli.context import (
     HomeOption,
     JsonOption,
@@ -28,7 +28,7 @@ from polylocal.cli.context import (
 )
 from polylocal.client import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.statuses import DONE, Kind, is_done
+from polylocal.statuses import Kind, is_done
 
 WARN_UPLOAD_MIB = 100
 
@@ -103,21 +103,18 @@ def ls(
     json: JsonOption = False,
 ) -> None:
     """List runs, the last changed first."""
+    named = None
     with connected(home) as api:
         if project or query or sort:
-            owner, named = project_of(api, project, Path.cwd())
-            if unfinished:
-                query = ",".join(filter(None, [query, f"status:~{'|'.join(sorted(DONE))}"]))
-            found = api.project_runs(owner, named, kind or "job", query=query, sort=sort, limit=limit)
-        else:
-            found = api.runs(kind=kind, is_open=unfinished, limit=limit)
+            named = "/".join(project_of(api, project, Path.cwd()))
+        found = api.runs(kind=kind, is_open=unfinished, limit=limit, project=named, query=query, sort=sort)
     if json:
         show.as_json(found)
         return
     rows = [
         [
             str(reference(item)),
-            item["project"],
+            "" if named else item["project"],
             item["name"],
             show.status(item["last_status"]),
             show.short_time(item["created_at"]),
@@ -126,9 +123,8 @@ def ls(
         ]
         for item in found
     ]
-    show.table(
-        ["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"], rows, empty="No runs yet.", one_line=True
-    )
+    empty = "No runs match." if query or unfinished else f"No {kind}s yet." if named and kind else "No runs yet."
+    show.table(["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"], rows, empty=empty, one_line=True)
 
 
 def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -160,6 +156,8 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("search", found.get("search_algorithm")),
             ("experiments", _experiments(found)),
             ("best", _best(found)),
+            ("params", groups.told(found.get("params") or {})),
+            ("metrics", groups.told(groups.measured(found))),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
             ("command", show.text(_command(found), has_lines=True)),
             ("outputs", found.get("outputs_path")),

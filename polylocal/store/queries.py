@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,33 +66,72 @@ from runs r {" ".join(_JOINS.values())}
 _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, whole expression) → Where
 
 _COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 MAX_QUERY = 4000  # characters; far below what would be too many terms for SQLite
 _MOST = 2**63 - 1
-_LAST_METRIC = "(select v.number from run_values v where v.run_pk = r.pk and v.space = 'metric' and v.name = ?)"
-_AMONG = "r.pk in (select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition})"
+_VALUE = "(select {what} from run_values v where v.run_pk = r.pk and v.space = '{space}' and v.name = ?)"
+_HAVING = "select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition}"
+_AMONG = f"r.pk in ({_HAVING})"
+NEWEST = "r.updated_at desc, r.pk desc"  # the order of lists of which nobody says another
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
-def where(query: str, kind: str) -> Where:
-    """All expressions of a query, joined by `and`. Raises InvalidInput, a list of one sentence, as documented."""
+def where(query: str, kind: str | None) -> Where:
+    """All expressions of a query, joined by `and`; `kind` None: of runs of all kinds.
+
+    Raises InvalidInput, a list of one sentence, as documented.
+    """
     if len(query) > MAX_QUERY:
         raise InvalidInput([f"The query has {len(query)} characters, more than {MAX_QUERY}."])
     parts = [_expression(text.strip(), kind) for text in query.split(",") if text.strip()]
     return Where(" and ".join(part.sql for part in parts) or "1", tuple(v for part in parts for v in part.values))
 
 
-def order(sort: str | None, kind: str) -> Where:
-    """An `order by` list. Unknown fields are dropped, as they always were; nulls come last in both directions."""
-    terms, values = [], []
-    for term in (sort or "")[:MAX_QUERY].split(","):
-        field, way = term.strip().removeprefix("-"), "desc" if term.strip().startswith("-") else "asc"
-        name = field.partition(".")[2]
-        if field in SORTABLE:
-            terms.append(f"r.{field} {way} nulls last")
-        elif kind == "experiment" and name and field.startswith(("metric.", "metrics.")):
-            terms.append(f"{_LAST_METRIC} {way} nulls last")
-            values.append(name)
-    return Where(", ".join([*terms, "r.pk desc"]) if terms else "r.updated_at desc, r.pk desc", tuple(values))
+def order(sort: str | None, kind: str | None) -> Where:
+    """An `order by` list. Unknown keys are dropped, as they always were; nulls come last in both directions."""
+    found = [term for key, way in _sort_keys(sort) if (term := _sorting(key, way, kind))]
+    terms = [term.sql for term in found]
+    values = [value for term in found for value in term.values]
+    return Where(", ".join([*terms, "r.pk desc"]) if terms else NEWEST, tuple(values))
+
+
+def check_sort(sort: str | None, kind: str | None) -> None:
+    """Raises InvalidInput for the first key that `order` would drop."""
+    for key, way in _sort_keys(sort):
+        if _sorting(key, way, kind):
+            continue
+        if _sorting(key, way, "experiment"):
+            raise InvalidInput([_name_a_kind(key, ["experiment"])])
+        members = "".join(f", {space}.NAME" for space in ("metric", "params")) if kind in (None, "experiment") else ""
+        of_experiments = " (of experiments)" if members and kind is None else ""
+        keys = f"{', '.join(SORTABLE)}{members}{of_experiments}"
+        raise InvalidInput([f"`{key}` is no key to sort by; the keys are {keys}."])
+
+
+def _sort_keys(sort: str | None) -> list[tuple[str, str]]:
+    """Each key with its direction."""
+    terms = [term.strip() for term in (sort or "")[:MAX_QUERY].split(",")]
+    return [(term.removeprefix("-"), "desc" if term.startswith("-") else "asc") for term in terms if term]
+
+
+def _sorting(key: str, way: str, kind: str | None) -> Where | None:
+    if key in SORTABLE:
+        return Where(f"r.{key} {way} nulls last", ())
+    group, _, name = key.partition(".")
+    if kind != "experiment" or not name or group not in _SPACES:
+        return None
+    space = _SPACES[group]
+    number = f"{_VALUE.format(what='v.number', space=space)} {way} nulls last"
+    if space == "metric":
+        return Where(number, (name,))
+    text = f"{_VALUE.format(what='iif(v.number is null, v.text, null)', space=space)} {way} nulls last"
+    return Where(f"{number}, {text}", (name, name))  # texts come after numbers
+
+
+def _name_a_kind(field: str, kinds: Iterable[str]) -> str:
+    *others, last = sorted(kinds)
+    shown = f"{', '.join(f'{kind}s' for kind in others)} and {last}s" if others else f"{last}s"
+    return f"`{field}` is known of {shown} only: name a kind (`--kind {last}`)."
 
 
 def joins(sql: str) -> str:
@@ -119,7 +158,7 @@ def by_dates(sort: str | None, alias: str, otherwise: str) -> str:
     return ", ".join(terms) or otherwise
 
 
-def _expression(text: str, kind: str) -> Where:
+def _expression(text: str, kind: str | None) -> Where:
     field, colon, operation = (part.strip() for part in text.partition(":"))
     if not colon or not field or not operation:
         raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
@@ -128,8 +167,12 @@ def _expression(text: str, kind: str) -> Where:
         negated = operation.startswith("~")
         built = _MEMBERS[group](name, operation.removeprefix("~").strip(), text)
         return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
-    if field not in _FIELDS or kind not in _FIELDS[field].kinds:
-        raise InvalidInput([f"key `{field}` is not supported by query manager `{kind}`."])
+    if field not in _FIELDS or kind not in (None, *_FIELDS[field].kinds):
+        if kind is None and name and group in _MEMBERS:
+            raise InvalidInput([_name_a_kind(field, _EXPERIMENT)])
+        raise InvalidInput([f"key `{field}` is not supported by query manager `{kind or 'run'}`."])
+    if kind is None and _FIELDS[field].kinds != _ALL:
+        raise InvalidInput([_name_a_kind(field, _FIELDS[field].kinds)])
     negated = operation.startswith("~")
     known = _FIELDS[field]
     if ":" in operation and known.build is not _date:  # only times of day have colons of their own
@@ -199,9 +242,28 @@ def _metric(name: str, operation: str, text: str) -> Where:
 
 
 def _param(name: str, operation: str, text: str) -> Where:
-    """A param as text: `0.1`, `adam`; true and false as in JSON."""
+    """A param against a number, a range of numbers with both its ends, or values: `adam`, `0.1`, `true`.
+
+    A value that is a number finds the params that are this number, however it is written, and texts that read so.
+    """
+    low, between, high = (part.strip() for part in operation.partition(".."))
+    if between:
+        condition, ends = "v.number between ? and ?", (_float(low, text), _float(high, text))
+        return Where(_AMONG.format(space="param", condition=condition), (name, *ends))
+    if operation.startswith(tuple(sign for sign, _ in _COMPARISONS)):
+        compared = _scalar("v.number", operation, text)
+        return Where(_AMONG.format(space="param", condition=compared.sql), (name, *compared.values))
     values = _values(operation, text)
-    return Where(_AMONG.format(space="param", condition=f"v.text in ({_marks(values)})"), (name, *values))
+    numbers = [number for value in values if (number := _number_in(value)) is not None]
+    having = _HAVING.format(space="param", condition=f"v.text in ({_marks(values)})")
+    if not numbers:
+        return Where(f"r.pk in ({having})", (name, *values))
+    equal = _HAVING.format(space="param", condition=f"v.number in ({_marks(numbers)})")
+    return Where(f"r.pk in ({having} union all {equal})", (name, *values, name, *numbers))
+
+
+def _number_in(value: str) -> float | None:
+    return float(value) if _NUMBER.fullmatch(value) and math.isfinite(float(value)) else None
 
 
 def _independent(column: str, operation: str, text: str) -> Where:
@@ -281,6 +343,7 @@ class _Field:
 
 
 _MEMBERS = {"metric": _metric, "metrics": _metric, "params": _param, "declarations": _param}
+_SPACES = {"metric": "metric", "metrics": "metric", "params": "param", "declarations": "param"}  # in run_values
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 _ALL = frozenset({"build", "job", "experiment", "group", "notebook", "tensorboard"})
 _EXPERIMENT = frozenset({"experiment"})

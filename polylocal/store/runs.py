@@ -107,37 +107,44 @@ class Runs:
     def page(
         self,
         project: Project,
-        kind: Kind,
+        kind: Kind | None,
         *,
         query: str | None,
         sort: str | None,
         limit: int,
         offset: int,
         group: Run | None = None,
+        only_open: bool = False,
     ) -> tuple[int, list[Run]]:
-        """Count and one page, of a group alone if one is named. Without conditions the count is a kept counter."""
+        """Count and one page, of a group alone if one is named. Without conditions the count is a kept counter.
+
+        `kind` None: runs of all kinds.
+        """
         where = queries.where(query, kind) if query else None
+        if only_open:
+            where = queries.Where(f"{OPEN} and ({where.sql})", where.values) if where else queries.Where(OPEN, ())
         if group:
             members = queries.of_group(group)
             both = f"{members.sql} and ({where.sql})" if where else members.sql
             where = queries.Where(both, (*members.values, *(where.values if where else ())))
-        condition = f"r.project_id = ? and r.kind = ? and {VISIBLE}"
-        values: tuple[Any, ...] = (project.id, str(kind))
+        condition = f"r.project_id = ? and {VISIBLE}" + (" and r.kind = ?" if kind else "")
+        values: tuple[Any, ...] = (project.id, str(kind)) if kind else (project.id,)
         by = queries.order(sort, kind)
         if where is not None:
             condition, values = f"{condition} and ({where.sql})", (*values, *where.values)
         among = f"from runs r {queries.joins(condition)} where {condition}"
         with self._database.read() as db:
             if where is None:
-                counted = "select coalesce(max(n), 0) from counters where project_id = ? and kind = ?"
-                count = db.execute(counted, values).fetchone()[0]
+                counted = "select coalesce(sum(n), 0) from counters where project_id = ?"
+                count = db.execute(f"{counted} and kind = ?" if kind else counted, values).fetchone()[0]
             else:
                 count = db.execute(f"select count(*) {among}", values).fetchone()[0]
             # first which, then what: rows that are only sorted or skipped are never read as a whole
-            found = db.execute(
-                f"select r.pk {among} order by {by.sql} limit ? offset ?", (*values, *by.values, limit, offset)
-            )
-            pks = [row["pk"] for row in found]
+            if kind is None and where is None and by.sql == queries.NEWEST:
+                pks = _newest(db, project, limit, offset)
+            else:
+                one_page = f"select r.pk {among} order by {by.sql} limit ? offset ?"
+                pks = [row["pk"] for row in db.execute(one_page, (*values, *by.values, limit, offset))]
             rows = db.execute(f"{SELECT} where r.pk in (select value from json_each(?))", (json.dumps(pks),)).fetchall()
         by_pk = {run.pk: run for run in rows_of(Run, rows)}
         return count, [by_pk[pk] for pk in pks]
@@ -491,6 +498,18 @@ class Runs:
         sets = ", ".join(f"{column} = :{column}" for column in row)
         with self._database.write() as db:
             db.execute(f"update runs set {sets} where pk = :pk", {**row, "pk": pk})
+
+
+def _newest(db: sqlite3.Connection, project: Project, limit: int, offset: int) -> list[int]:
+    """A page of a project's runs of all kinds, the last changed first: each kind has an index in this order."""
+    of_kind = (
+        f"select * from (select r.pk, r.updated_at from runs r where r.project_id = :project and r.kind = '{{kind}}'"
+        f" and {VISIBLE} order by {queries.NEWEST} limit :limit + :offset)"
+    )
+    all_kinds = " union all ".join(of_kind.format(kind=kind) for kind in Kind)
+    page = f"select pk from ({all_kinds}) order by updated_at desc, pk desc limit :limit offset :offset"
+    values = {"project": project.id, "limit": limit, "offset": offset}
+    return [row["pk"] for row in db.execute(page, values)]
 
 
 def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:

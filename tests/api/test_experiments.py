@@ -125,6 +125,8 @@ def measured(api: Caller) -> None:
         ("metric.a b.c:<0.2", [2]),
         ("params.lr:0.2", [2]),
         ("params.lr:0.1|0.3", [3, 1]),
+        ("params.lr:<0.25", [2, 1]),
+        ("declarations.lr:0.15..0.3", [3, 2]),
         ("declarations.deep:true", [3, 2]),
         ("params.nosuch:1", []),
         ("independent:true,id:>2", [4, 3]),
@@ -137,12 +139,16 @@ def test_filters_by_metrics_and_params(api: Caller, query: str, ids: list[int]) 
 
 
 @pytest.mark.usefixtures("measured")
-@pytest.mark.parametrize(("sort", "ids"), [("metric.loss", [2, 3, 1, 4]), ("-metric.loss", [1, 3, 2, 4])])
-def test_sorting_by_a_metric_puts_the_unmeasured_last(api: Caller, sort: str, ids: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("sort", "ids"),
+    [("metric.loss", [2, 3, 1, 4]), ("-metric.loss", [1, 3, 2, 4])]
+    + [("params.lr", [1, 2, 3, 4]), ("-params.lr", [3, 2, 1, 4]), ("-declarations.lr,nonsense", [3, 2, 1, 4])],
+)
+def test_sorting_by_a_metric_or_a_param_puts_those_without_one_last(api: Caller, sort: str, ids: list[int]) -> None:
     assert [item["id"] for item in api.get(f"{P}/", params={"sort": sort}).json()["results"]] == ids
 
 
-@pytest.mark.parametrize("query", ["metric.loss:x", "metric.:1", "metric:1", "metric.loss:nan", "params.lr:<1"])
+@pytest.mark.parametrize("query", ["metric.loss:x", "metric.:1", "metric:1", "metric.loss:nan", "params.lr:<x"])
 def test_filters_that_are_none(api: Caller, query: str) -> None:
     answer = api.get(f"{P}/", params={"query": query})
     assert answer.status_code == 400

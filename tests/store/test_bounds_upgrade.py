@@ -66,3 +66,43 @@ def test_a_run_with_more_names_than_the_bound_is_read_and_goes_on(store: Store) 
     with pytest.raises(InvalidInput, match="names of metrics"):
         store.metrics.add(run, [({"new": 1.0}, None)])
     assert store.runs.transition(run, Status.SUCCEEDED)
+
+
+# -- params -----------------------------------------------------------------------------------------------------------
+
+PARAMS = {"lr": 0.0031622776601683794, "tiny": 1e-05, "n": 12, "deep": True, "opt": "adam", "none": None, "l": [1, 2]}
+
+
+@pytest.fixture
+def with_params(tmp_path: Path) -> Iterator[Store]:
+    """A home of the version whose triggers wrote the params of experiment 1 one by one."""
+    path = tmp_path / "params.db"
+    database = Database(sqlite3.connect(path, isolation_level=None))
+    migrations.apply(database, stop_before="0015_param_values")
+    database.execute(f"insert into users (id, username, is_superuser, created_at) values (1, 'root', 1, '{THEN}')")
+    database.execute(
+        "insert into projects (id, uuid, user_id, name, created_at, updated_at)"
+        f" values (1, 'p', 1, 'quick-start', '{THEN}', '{THEN}')"
+    )
+    database.execute(
+        "insert into runs (pk, kind, id, uuid, project_id, user_id, status, is_managed, created_at, updated_at, params)"
+        f" values (1, 'experiment', 1, 'u', 1, 1, 'running', 0, '{THEN}', '{THEN}', ?)",
+        (json.dumps(PARAMS),),
+    )
+    assert database.execute("select text from run_values where name = 'tiny'").fetchone() == ("1.0e-05",)
+    database.conn.close()
+    store = Store(path)
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["lr", "tiny", "n", "opt"])
+def test_params_are_found_as_their_rows_show_them(name: str, with_params: Store) -> None:
+    project = with_params.projects.get("root", "quick-start")
+    query = f"params.{name}:{PARAMS[name]},params.deep:true"
+    count, (run,) = with_params.runs.page(project, Kind.EXPERIMENT, query=query, sort=None, limit=9, offset=0)
+    assert (count, run.params) == (1, PARAMS)
+    with_params.runs.update(run, {"params": {"lr": 5}})  # no trigger writes them a second time
+    with with_params.database.read() as db:
+        found = db.execute("select name, number, text from run_values where run_pk = 1").fetchall()
+    assert [tuple(row) for row in found] == [("lr", 5.0, "5")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from polylocal.errors import InvalidInput
 from polylocal.statuses import Kind, Status
-from polylocal.store import NewRun, Store
+from polylocal.store import NewRun, Store, queries
 from polylocal.store.queries import Page
 from polylocal.store.rows import Project, Run, User
 
@@ -94,6 +94,18 @@ def found(store: Store, kind: Kind, query: str | None, sort: str = "created_at",
         (Kind.EXPERIMENT, "declarations.opt:adam|sgd", [1, 2]),
         (Kind.EXPERIMENT, "params.lr:0.1", [1, 4]),
         (Kind.EXPERIMENT, "params.lr:1", [3]),
+        (Kind.EXPERIMENT, "params.lr:1.0|0.10", [1, 3]),
+        (Kind.EXPERIMENT, "params.lr:<0.2", [1]),
+        (Kind.EXPERIMENT, "params.lr:<=0.2", [1, 2]),
+        (Kind.EXPERIMENT, "params.lr:=>0.2", [2, 3]),
+        (Kind.EXPERIMENT, "declarations.lr:>1e-1", [2, 3]),
+        (Kind.EXPERIMENT, "params.lr:~<0.2", [2, 3, 4, 5]),
+        (Kind.EXPERIMENT, "params.lr:0.1 .. 0.2", [1, 2]),
+        (Kind.EXPERIMENT, "params.lr:~0.1..0.2", [3, 4, 5]),
+        (Kind.EXPERIMENT, "params.opt:>1", []),
+        (Kind.EXPERIMENT, "params.deep:>0", []),
+        (Kind.EXPERIMENT, "params.opt:~adam|sgd", [3, 4, 5]),
+        (Kind.EXPERIMENT, "params.lr:<0.2,params.opt:adam", [1]),
         (Kind.EXPERIMENT, "params.lr:~0.1", [2, 3, 5]),
         (Kind.EXPERIMENT, "params.deep:true", [3]),
         (Kind.EXPERIMENT, "params.a.b:1", [4]),
@@ -140,7 +152,18 @@ def test_what_a_kind_does_not_have_is_refused(filled: Store, kind: Kind, query: 
 @pytest.mark.parametrize(
     "query",
     ["metric.loss:x", "metric.loss:nan", "metric.loss:inf", "metric.loss:1|2", "metric.loss:1..2", "metric.:1"]
-    + ["independent:maybe", "params.lr:a|", "params.lr:>1", "params:1", "metric:1", "group:~", "independent:"],
+    + [
+        "independent:maybe",
+        "params.lr:a|",
+        "params.lr:>x",
+        "params.lr:0..x",
+        "params.lr:..",
+        "params.lr:<nan",
+        "params:1",
+        "metric:1",
+        "group:~",
+        "independent:",
+    ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(filled: Store, query: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -162,10 +185,94 @@ def test_and_of_groups_too(filled: Store, query: str) -> None:
         ("-metrics.loss,created_at", [1, 3, 2, 4, 5]),
         ("metric.top.1,created_at", [4, 1, 2, 3, 5]),
         ("metric.loss') --", [5, 4, 3, 2, 1]),
+        ("params.lr", [1, 2, 3, 4, 5]),  # 0.1, 0.2, 1, "0.1", none
+        ("-params.lr", [3, 2, 1, 4, 5]),
+        ("declarations.opt,-created_at", [1, 2, 5, 4, 3]),
+        ("-params.opt,created_at", [2, 1, 3, 4, 5]),
+        ("params.deep,-metric.loss", [3, 1, 2, 5, 4]),
+        ("params.a.b,nonsense,created_at", [4, 1, 2, 3, 5]),
     ],
 )
 def test_experiments_are_sorted_by_their_metrics_without_one_last(filled: Store, sort: str, ids: list[int]) -> None:
     assert found(filled, Kind.EXPERIMENT, None, sort) == ids
+
+
+def test_texts_and_flags_come_after_numbers_and_nulls_last(store: Store, root: User, project: Project) -> None:
+    values = ["b", None, 10, True, 9.5, -1, "a", 1e-7, [2], "10", False]
+    for value in values:
+        store.runs.insert(project, root, NewRun(Kind.EXPERIMENT, values={"params": {"x": value}}))
+
+    def in_order(sort: str) -> list[Any]:
+        return [values[number - 1] for number in found(store, Kind.EXPERIMENT, None, sort)]
+
+    numbers, texts = [-1, 1e-7, 9.5, 10], ["10", [2], "a", "b", False, True]
+    assert in_order("params.x") == [*numbers, *texts, None]
+    assert in_order("-params.x") == [*numbers[::-1], *texts[::-1], None]
+
+
+@pytest.mark.parametrize("value", [0.0031622776601683794, 1 / 3, 1e-5, 1e22, 123456789012345678, 10**30, -2.5e-300, 5])
+def test_a_param_is_found_by_its_number_to_the_last_digit(
+    value: float, store: Store, root: User, project: Project
+) -> None:
+    run = store.runs.insert(project, root, NewRun(Kind.EXPERIMENT, values={"params": {"lr": value}}))
+    for written in (str(value), f"{value:e}" if value == float(f"{value:e}") else repr(float(value))):
+        for query in (f"params.lr:{written}", f"params.lr:<={written},params.lr:>={written}"):
+            assert found(store, Kind.EXPERIMENT, query) == [1], query
+    store.runs.update(run, {"params": {"lr": value * 2}})
+    assert found(store, Kind.EXPERIMENT, f"params.lr:{value}") == []
+    assert found(store, Kind.EXPERIMENT, f"params.lr:{value * 2}") == [1]
+
+
+@pytest.mark.parametrize(
+    ("sort", "kind", "sentence"),
+    [
+        ("nonsense", Kind.JOB, "`nonsense` is no key to sort by; the keys are created_at, updated_at, started_at,"),
+        ("created_at,-id", Kind.EXPERIMENT, "`id` is no key to sort by; the keys are created_at"),
+        ("params", Kind.EXPERIMENT, "metric.NAME, params.NAME."),
+        ("params.", Kind.EXPERIMENT, "`params.` is no key"),
+        ("x", None, "metric.NAME, params.NAME (of experiments)."),
+        ("metric.loss", Kind.JOB, "`metric.loss` is known of experiments only: name a kind (`--kind experiment`)."),
+        ("-params.lr", None, "`params.lr` is known of experiments only: name a kind (`--kind experiment`)."),
+    ],
+)
+def test_a_key_that_is_none_is_told_with_those_that_there_are(sort: str, kind: Kind | None, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        queries.check_sort(sort, kind)
+    assert sentence in caught.value.messages[0]
+    queries.check_sort("-created_at, finished_at,", kind)
+    queries.check_sort(None, kind)
+
+
+def test_a_list_of_all_kinds(filled: Store, project: Project) -> None:
+    def listed(query: str | None = None, sort: str | None = None, **more: Any) -> tuple[int, list[str]]:
+        window = {"limit": 20, "offset": 0, **more}
+        count, runs = filled.runs.page(project, None, query=query, sort=sort, **window)
+        return count, [run.label for run in runs]
+
+    count, labels = listed()
+    assert (count, len(labels), labels[:3]) == (13, 13, ["notebook/2", "notebook/1", "tensorboard/3"])
+    assert listed(limit=4, offset=5) == (13, labels[5:9])
+    assert listed(query="id:1", sort="created_at")[1] == ["group/1", "experiment/1", "tensorboard/1", "notebook/1"]
+    assert listed(query="status:done") == (1, ["experiment/1"])
+    assert listed(only_open=True)[0] == 12
+    assert listed(query="id:1", only_open=True)[0] == 3
+    assert listed(sort="created_at", limit=2)[1] == ["group/1", "group/2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("metric.loss:<1", "`metric.loss` is known of experiments only: name a kind (`--kind experiment`)."),
+        ("params.lr:1", "`params.lr` is known of experiments only: name a kind (`--kind experiment`)."),
+        ("concurrency:2", "`concurrency` is known of groups only: name a kind (`--kind group`)."),
+        ("group:2", "`group` is known of experiments and tensorboards only: name a kind (`--kind tensorboard`)."),
+        ("foo:2", "key `foo` is not supported by query manager `run`."),
+    ],
+)
+def test_what_not_every_kind_has_needs_a_kind(filled: Store, project: Project, query: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        filled.runs.page(project, None, query=query, sort=None, limit=20, offset=0)
+    assert caught.value.messages == [sentence]
 
 
 def test_only_experiments_are_sorted_by_metrics(filled: Store) -> None:
@@ -245,6 +352,9 @@ def scans(steps: list[str]) -> list[str]:
         (Kind.EXPERIMENT, "status:running", "runs_by_status"),
         (Kind.EXPERIMENT, "metric.loss:<2", "run_values_number"),
         (Kind.EXPERIMENT, "params.opt:adam", "run_values_text"),
+        (Kind.EXPERIMENT, "params.lr:0.1", "run_values_text"),
+        (Kind.EXPERIMENT, "params.lr:0.1", "run_values_number"),
+        (Kind.EXPERIMENT, "params.lr:<0.1", "run_values_number"),
     ],
 )
 def test_lists_are_read_by_an_index(
@@ -263,6 +373,15 @@ def test_a_list_in_its_own_order_sorts_nothing(
         filled.runs.page(project, Kind.JOB, query=None, sort=None, limit=20, offset=0)
         filled.runs.page(project, Kind.EXPERIMENT, query="status:running", sort=None, limit=20, offset=0)
     assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
+def test_a_list_of_all_kinds_reads_the_newest_of_each(
+    filled: Store, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plans(filled, monkeypatch) as steps:
+        filled.runs.page(project, None, query=None, sort=None, limit=20, offset=0)
+    assert len([step for step in steps if "runs_listed" in step]) == len(Kind)
+    assert not scans(steps)
 
 
 ASKED = {
