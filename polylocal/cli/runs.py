@@ -95,14 +95,18 @@ def ls(
     kind: Annotated[str | None, typer.Option(help="Only this kind: job, build, experiment, group …")] = None,
     unfinished: Annotated[bool, typer.Option("--open", help="Only what is not done.")] = False,
     query: Annotated[
-        str | None, typer.Option("--query", "-q", help="As in the API: `status:failed`. Needs -p.")
+        str | None,
+        typer.Option("--query", "-q", help="As in the API: `status:failed`; with --kind experiment `params.lr:<0.1`."),
     ] = None,
-    sort: Annotated[str | None, typer.Option("--sort", "-s", help="As in the API: `-started_at`. Needs -p.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", "-s", help="As in the API: `-started_at`; with --kind experiment `-metric.loss`."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many.")] = 20,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List runs, the last changed first."""
+    """List runs, the last changed first: of all projects, or of one with -p, -q or -s."""
     named = None
     with connected(home) as api:
         if project or query or sort:
