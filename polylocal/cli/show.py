@@ -49,6 +49,7 @@ Words = Text
 Grid = Table
 Cell = str | Text | None
 
+_LEAST = 10  # characters that are left of a text that is cut
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -215,33 +216,42 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, one_line: bool = False) -> None:
-    """Columns that are empty in every row are left out; `one_line`: the last one is cut rather than folded."""
+    """Columns that are empty in every row are left out.
+
+    `one_line`: what is too long for the screen is cut rather than folded, in the last column and then in the widest
+    others. The first column says which thing a row is about, and is never cut.
+    """
     if not rows:
         line(empty)
         return
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    cells = [[_cell(row[number]) for number in shown] for row in rows]
+    widths = [max(len(columns[number]), *(row[place].cell_len for row in cells)) for place, number in enumerate(shown)]
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for number in shown:
+    for place, number in enumerate(shown):
         is_last = number == len(columns) - 1
-        made.add_column(text(columns[number]), no_wrap=one_line or not is_last, overflow="fold")
-    rows = [[_cell(cell) for cell in row] for row in rows]
-    room = _room_of_the_last(columns, rows, shown) if one_line else None
-    for row in rows:
-        cells = [_cell(row[number]) for number in shown]
-        if room is not None:
-            cells[-1].truncate(room, overflow="ellipsis")
-        made.add_row(*cells)
+        least = widths[0] if one_line and not place else None
+        made.add_column(text(columns[number]), no_wrap=one_line or not is_last, overflow="fold", min_width=least)
+    room = _fitted(widths) if one_line else widths
+    for row in cells:
+        for cell, before, now in zip(row, widths, room, strict=True):
+            if now < before:
+                cell.truncate(now, overflow="ellipsis")
+        made.add_row(*row)
     out.print(made)
+
+
+def _fitted(widths: Sequence[int]) -> list[int]:
+    """Widths that go onto the screen: rich would take from every column what the last one lacks."""
+    *others, last = widths
+    left = out.width - 2 * len(others)
+    while left - sum(others) < min(last, _LEAST) and max(others[1:], default=0) > _LEAST:
+        others[others.index(max(others[1:]), 1)] -= 1
+    return [*others, max(min(last, _LEAST), min(last, left - sum(others)))]
 
 
 def _cell(value: Cell) -> Text:
     return value.copy() if isinstance(value, Text) else text(value or "")
-
-
-def _room_of_the_last(columns: Sequence[str], rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> int:
-    """What the others leave of the screen: rich would take from every column what the last one lacks."""
-    widths = [max(len(columns[n]), *(len(row[n] or "") for row in rows)) for n in shown[:-1]]
-    return max(10, out.width - sum(widths) - 2 * len(widths))
 
 
 def fields(pairs: Sequence[tuple[str, Cell]]) -> None:

@@ -25,6 +25,23 @@ def test_a_long_message_takes_nothing_from_the_other_columns(
     assert second.split() == ["build/12", "succeeded", "Completed"]
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_the_name_of_a_run_is_never_cut(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`experiment/12` cut by one character is another run."""
+    monkeypatch.setattr(show.out, "_width", width)
+    columns = ["RUN", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"]
+    long_words = ["train-the-whole-network-on-all-of-it", "upstream_failed", "2026-11-29", "1 min 05 s", "x" * 200]
+    rows = [["experiment/123456", *long_words], ["job/1", *long_words]]
+    show.table(columns, rows, empty="", one_line=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["RUN", "experiment/123456", "job/1"]
+    assert max(map(len, lines)) <= width
+    if width >= 80:
+        assert all("2026-11-29" in line and "1 min 05 s" in line and line.count("…") >= 2 for line in lines[1:])
+
+
 def test_the_return_key_deletes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     with pytest.raises(typer.Abort):
