@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     min_free_mib: Annotated[int, Field(ge=0)] = Field(
         256, description="MiB that must be free on the home folder's disk before something new begins"
     )
-    image_budget_gib: Annotated[float, Field(ge=0)] = Field(
+    image_budget_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         100.0, description="GiB that built images may take; the least recently used go, and are made again if needed"
     )
     pids_limit: Annotated[int, Field(ge=16)] = Field(4096, description="processes and threads in one container")

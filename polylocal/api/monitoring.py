@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from starlette.responses import JSONResponse, Response
@@ -64,7 +65,7 @@ def _budget(call: Call) -> float | None:
         budget = float(text) if text else None
     except ValueError as error:
         raise refuse("`budget_gib` is a number.") from error
-    if budget is not None and not budget >= 0:
+    if budget is not None and not (math.isfinite(budget) and budget >= 0):
         raise refuse("`budget_gib` is a number of GiB, 0 or more.")
     return budget
 

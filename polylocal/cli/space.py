@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -9,8 +10,16 @@ import typer
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, connected
 
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number of GiB.")
+    return value
+
+
 BudgetOption = Annotated[
-    float | None, typer.Option(min=0, help="GiB that images may take; default image_budget_gib of the settings.")
+    float | None,
+    typer.Option(min=0, callback=_finite, help="GiB that images may take; default image_budget_gib of the settings."),
 ]
 
 

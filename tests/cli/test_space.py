@@ -70,6 +70,14 @@ def test_as_json(polylocal: Cli) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("budget", ["nan", "inf", "1e999"])
+def test_a_budget_is_finite(polylocal: Cli, room: Room, budget: str) -> None:
+    refused = polylocal("gc", "--budget-gib", budget)
+    assert (refused.code, refused.out, "--budget-gib" in refused.err) == (2, "", True)
+    assert room.asked == []
+
+
+@pytest.mark.usefixtures("daemon")
 def test_a_budget_is_no_debt(polylocal: Cli, room: Room) -> None:
     assert polylocal("gc", "--budget-gib", "-1").code != 0
     assert room.asked == []
