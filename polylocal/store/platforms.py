@@ -18,6 +18,9 @@ _PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.
 _REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
 _SEEN = "(? or p.is_open or p.owner_id = ?)"
 _TAKEN = "Name has already been taken"
+_QA_WHERE_RELEASED = """
+update repositories set publish_without_qa = 0 where id = ? and platform_id in (select id from platforms where released)
+"""
 _PLATFORM_COLUMNS = frozenset(
     "name owner_id description distrib_type is_open released default_branch build_image build_command build_network"
     " time_living".split()
@@ -86,12 +89,11 @@ class Platforms:
     def add_repository(self, platform: Platform, values: Mapping[str, Any]) -> Repository:
         now = clock.now()
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS}
-        row |= {"platform_id": platform.id, "created_at": now, "updated_at": now}
-        if self.get(platform.id).released:
-            row["publish_without_qa"] = False
+        row |= {"platform_id": self.get(platform.id).id, "created_at": now, "updated_at": now}
         try:
             with self._database.write() as db:
                 made = _insert(db, "repositories", row)
+                db.execute(_QA_WHERE_RELEASED, (made,))
         except sqlite3.IntegrityError as error:
             raise InvalidInput([_TAKEN]) from error
         return self.repository(made)
@@ -125,8 +127,7 @@ class Platforms:
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS - {"name"}}
         with self._database.write() as db:
             _update(db, "repositories", repository.id, row)
-            released = "platform_id in (select id from platforms where released)"
-            db.execute(f"update repositories set publish_without_qa = 0 where id = ? and {released}", (repository.id,))
+            db.execute(_QA_WHERE_RELEASED, (repository.id,))
         return self.repository(repository.id)
 
     # -- projects in repositories ---------------------------------------------------------------------------------
