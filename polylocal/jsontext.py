@@ -7,6 +7,7 @@ most: the bounds are checked by a scan first, which lets other threads go on.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -28,13 +29,16 @@ class TooLarge(ValueError):
 def load(text: str) -> Any:
     """What a text says. Raises ValueError, also for halves of characters, which could not be kept.
 
-    NaN and the infinities are read: who takes a value decides what becomes of one that is not finite.
+    NaN and the infinities are read among other values: the field that takes one decides what becomes of it. A text that
+    is nothing else is refused.
     """
     check(text)
     try:
         data = _parsed(text)
     except RecursionError as error:
         raise TooLarge("too many brackets in each other") from error
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{text.strip()[:20]} is not a number that can be kept")
     if _SURROGATE.search(text):
         _check_characters(data)
     return data

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from polylocal import clock, not_finite, revisions, visible
 from polylocal.api.incoming import parsed
@@ -95,7 +95,8 @@ Params = Annotated[
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
 Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
-Measured = Annotated[float, BeforeValidator(not_finite.reported)]
+_REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `not_finite.reported`
+Measured = Annotated[float, BeforeValidator(not_finite.reported), WithJsonSchema(_REPORTED)]
 
 
 class Body(BaseModel):

@@ -542,4 +542,5 @@ _PLANS: dict[tuple[Any, tuple[str, ...]], _Plan] = {}
 
 
 def to_json(value: object) -> str | None:
-    return None if value is None else json.dumps(value)
+    """Raises ValueError for a number that is not finite: no answer could ever show a row that holds one."""
+    return None if value is None else json.dumps(value, allow_nan=False)

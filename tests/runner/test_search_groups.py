@@ -180,6 +180,34 @@ def test_survivors_that_resume_keep_their_outputs(rig: Rig) -> None:
             assert run.original_pk is None
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_those_that_told_no_finite_value_last_are_not_promoted(rig: Rig, value: float) -> None:
+    def diverged(params: Params) -> bool:
+        return bool(params["lr"] * 3 % 1 < 0.5)
+
+    group = whole(rig, submit(rig, HYPERBAND), lambda params: value if diverged(params) else goal(params))
+    found = members(rig, group)
+    assert group.status == "succeeded"
+    assert any(diverged(each.params) for each in found if each.iteration == 0)
+    assert not any(diverged(each.params) for each in found if each.iteration in (1, 2, 4))
+
+
+def test_bayesian_optimisation_is_told_of_no_value_that_is_not_finite(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+
+    def answer(process: bayes.Asked, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params:
+        asked.extend(trial.value for trial in trials)
+        return quick_bayes(tuning, seed, trials)
+
+    monkeypatch.setattr(bayes.Asked, "__call__", answer)
+    values = iter([0.5, math.nan, math.inf, -math.inf, 0.25, 0.75, 1.0])
+    assert whole(rig, submit(rig, BO), lambda params: next(values)).status == "succeeded"
+    assert {value for value in asked if value is not None} <= {0.5, 0.25, 0.75, 1.0}
+    assert None in asked
+
+
 def test_those_that_failed_are_not_promoted(rig: Rig) -> None:
     group = whole(rig, submit(rig, HYPERBAND), moody)
     failed = {each.pk for each in members(rig, group) if each.status == "failed"}
