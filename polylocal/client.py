@@ -14,6 +14,7 @@ import httpx2
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
 
 Json = dict[str, Any]
+_MOST_RUNS = 1000  # on one page
 _SLOW_S = 600.0  # to measure or remove all that an engine has
 
 _ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
@@ -107,11 +108,16 @@ class Client:
         sort: str | None = None,
     ) -> list[Json]:
         """The last changed runs of all projects; of `project` (`user/name`) those that `query` finds, by `sort`."""
-        given = {"kind": kind, "project": project, "query": query, "sort": sort}
+        given = {"kind": kind, "project": project, "query": query, "sort": sort, "open": str(is_open).lower()}
         parameters = {name: value for name, value in given.items() if value}
-        parameters |= {"limit": str(limit), "open": str(is_open).lower()}
-        results: list[Json] = self.json("GET", "/polylocal/v1/runs", params=parameters)["results"]
-        return results
+        results: list[Json] = []
+        while True:
+            left = limit - len(results)
+            parameters |= {"limit": str(min(left, _MOST_RUNS) if project else left), "offset": str(len(results))}
+            page = self.json("GET", "/polylocal/v1/runs", params=parameters)
+            results += page["results"]
+            if len(results) >= limit or not page["next"]:
+                return results
 
     def run(self, run: RunReference) -> Json:
         return self.json("GET", f"{run.path}/")

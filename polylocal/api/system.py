@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from polylocal import __version__
@@ -52,7 +54,7 @@ def runs(call: Call) -> Json:
     if call.query("query") or call.query("sort"):
         raise refuse("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
-    return {"count": len(found), "next": None, "previous": None, "results": [_item(call, run) for run in found]}
+    return {"count": len(found), "next": None, "previous": None, "results": _items(call, found)}
 
 
 def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
@@ -66,7 +68,8 @@ def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
     of_kinds = [[run for run in found if run.kind == each] for each in POLYAXON_KINDS]
     marked = set[int]().union(*(call.store.bookmarks.of(call.user, some) for some in of_kinds))
     known = {run.pk: all_runs.item(run, run.pk in marked) for some in of_kinds for run in some}
-    return envelope(call.request, count, [{**known.get(run.pk, {}), **_item(call, run)} for run in found])
+    listed = zip(found, _items(call, found), strict=True)
+    return envelope(call.request, count, [{**known.get(run.pk, {}), **item} for run, item in listed])
 
 
 def _project(call: Call, named: str) -> Project:
@@ -84,7 +87,7 @@ def _check_readable(call: Call, project: Project) -> None:
 
 def run(call: Call) -> RunItem:
     """A run by kind and number alone."""
-    return _item(call, find(call))
+    return _items(call, [find(call)])[0]
 
 
 def find(call: Call) -> Run:
@@ -96,10 +99,9 @@ def find(call: Call) -> Run:
     return found
 
 
-def _item(call: Call, found: Run) -> RunItem:
-    count, _ = call.store.runs.statuses(found, limit=0, offset=0)
-    _, rows = call.store.runs.statuses(found, limit=1, offset=max(0, count - 1))
-    return run_item(found, rows[0].message if rows else None, _waits_for(call, found))
+def _items(call: Call, found: Sequence[Run]) -> list[RunItem]:
+    messages = call.store.runs.newest_messages(found)
+    return [run_item(run, messages.get(run.pk), _waits_for(call, run)) for run in found]
 
 
 def _waits_for(call: Call, found: Run) -> str | None:

@@ -215,6 +215,13 @@ class Runs:
             count = db.execute("select count(*) from statuses where run_pk = ?", (run.pk,)).fetchone()[0]
             return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
+    def newest_messages(self, runs: Iterable[Run]) -> dict[int, str | None]:
+        """By pk: the message of the last line of each one's history."""
+        last = "select max(id) from statuses where run_pk in (select value from json_each(?)) group by run_pk"
+        with self._database.read() as db:
+            found = f"select run_pk, message from statuses where id in ({last})"
+            return dict(db.execute(found, (json.dumps([run.pk for run in runs]),)).fetchall())
+
     def newest_status(self, run: Run) -> StatusRow:
         with self._database.read() as db:
             row = db.execute("select * from statuses where run_pk = ? order by id desc limit 1", (run.pk,)).fetchone()

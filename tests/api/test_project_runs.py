@@ -100,3 +100,13 @@ def test_who_may_see_them(api: Caller, as_ann: Caller, nobody: Caller, store: St
 @pytest.mark.usefixtures("project")
 def test_a_runs_own_token_lists_nothing(as_job: Caller) -> None:
     assert as_job.get(R, params={"project": "root/quick-start"}).status_code == 403
+
+
+def test_the_last_message_of_each(api: Caller, store: Store, made: dict[Kind, Run]) -> None:
+    store.runs.note(made[Kind.JOB], "first")
+    store.runs.note(made[Kind.JOB], "second")
+    store.runs.note(made[Kind.BUILD], "other")
+    found = api.get(R, params={"project": "root/quick-start"}).json()["results"]
+    wanted = {"job": "second", "build": "other"}
+    assert {item["kind"]: item["message"] for item in found} == {str(kind): wanted.get(kind) for kind in POLYAXON_KINDS}
+    assert api.get(f"{R}/job/1").json()["message"] == "second"

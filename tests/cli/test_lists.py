@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from polylocal import client
 from polylocal.cli import show
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -116,6 +117,15 @@ def test_no_runs_yet_is_said_where_there_are_none(polylocal: Cli, store: Store, 
     assert first_words(polylocal("ls", "-p", "quick-start")) == ["experiment/1"]
     assert good(polylocal("ls", "-p", "quick-start", "--kind", "job")).out == "No jobs yet.\n"
     assert good(polylocal("ls", "-p", "quick-start", "-q", "status:failed")).out == "No runs match.\n"
+
+
+@pytest.mark.usefixtures("runs")
+def test_more_than_a_page_holds(polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_MOST_RUNS", 2)
+    assert first_words(polylocal("ls", "-p", "quick-start")) == ALL
+    assert first_words(polylocal("ls", "-p", "quick-start", "-n", "3")) == ALL[:3]
+    assert first_words(polylocal("ls", "-p", "quick-start", "-n", "4000")) == ALL
+    refused(polylocal("ls", "-p", "quick-start", "-n", "0"), "limit")
 
 
 @pytest.mark.usefixtures("runs")
