@@ -48,6 +48,7 @@ DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Run the daemon in the foreground until a signal ends it. Raises SetupError before anything was started."""
     home = settings.folders
+    check_data(settings)
     _make_home(home)
     lock = occupancy.take(home)
     left = leftovers.set_aside(home)
@@ -119,6 +120,16 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     log.info("listening on %s", url)
     serving.server(app).run(sockets=[listener])
     log.info("ended; running containers go on and are taken up by the next start")
+
+
+def check_data(settings: Settings) -> None:
+    """Data folders that are not there may be mounted later. Raises SetupError for what is there and no folder."""
+    found = [(folder, folder.problem(name)) for name, folder in settings.data.items()]
+    if wrong := [problem for folder, problem in found if problem and folder.path.exists()]:
+        raise SetupError(f"{settings.folders.settings}: {' '.join(wrong)}")
+    for _, problem in found:
+        if problem:
+            log.warning("%s Runs that see it are refused until then.", problem)
 
 
 def image_sizes(engine: DockerEngine, installation: str, store: Store) -> list[tuple[str, int]]:

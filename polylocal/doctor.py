@@ -45,7 +45,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Every finding; takes seconds at most, also when an engine hangs."""
     report = probe.probe(settings.engine, timeout_s=2.0)
-    findings = [_home(settings), _git(), _package_tools(), _port(settings), _engine(report)]
+    findings = [_home(settings), *_data(settings), _git(), _package_tools(), _port(settings), _engine(report)]
     if report.found:
         url = report.found.url
         findings += _within(_EACH_S, lambda: list(_of_engine(DockerEngine(url), settings)), url)
@@ -78,6 +78,24 @@ def _home(settings: Settings) -> Finding:
     if free < LITTLE_DISK_MIB:
         return Finding("home", "problem", f"{root}: {free:.0f} MiB free", "Make room, or move it with --home.")
     return Finding("home", "ok", f"{root}, {free / 1024:.0f} GiB free")
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    """Where runs find each data folder, and which of them can't be had."""
+    for name, folder in settings.data.items():
+        subject = f"data folder {name}"
+        if problem := folder.problem(name):
+            fix = f"Make {folder.path}, or change [data] in {settings.folders.settings}."
+            yield Finding(subject, "problem", problem, fix)
+            continue
+        words = ["in every run" if folder.always else "in runs that name it"]
+        words += ["read-only"] if folder.read_only else []
+        message = f"{folder.path} is {folder.target(name)} {', '.join(words)}"
+        if folder.path in (settings.home, *settings.home.parents) or settings.home in folder.path.parents:
+            hint = f"Name a folder beside the home folder in {settings.folders.settings}."
+            yield Finding(subject, "note", f"{message}; runs read polylocal's home folder in it, with secrets", hint)
+        else:
+            yield Finding(subject, "ok", message)
 
 
 def _is_writable(folder: Path) -> bool:

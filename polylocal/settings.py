@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from polylocal.data_folders import DataFolders
 from polylocal.errors import SetupError
 from polylocal.paths import DEFAULT_HOME, Home
 
@@ -52,8 +53,9 @@ class Settings(BaseSettings):
     pull_timeout_s: Annotated[float, Field(gt=0)] = Field(
         60.0, description="seconds without progress after which pulling a base image is given up"
     )
-    data: dict[str, Path] = Field(
-        default_factory=dict, description="folders that runs may name in environment.data_refs: {name: folder}"
+    data: DataFolders = Field(
+        default_factory=dict,
+        description="folders that runs may name in environment.data_refs: {name: folder} ([more](#data-folders))",
     )
     notebook_image: str = Field(
         "jupyter/base-notebook:2023-10-20", description="image of a notebook that is started without a polyaxonfile"
@@ -127,7 +129,8 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**{**given, "home": home})
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        told = ((e["loc"], e["msg"].removeprefix("Value error, ")) for e in error.errors())
+        problems = (f"{'.'.join(map(str, place))}: {message}" for place, message in told)
         raise SetupError(f"settings (flags, POLYLOCAL_*, {Home(home).settings}): {'; '.join(problems)}") from error
     except SettingsError as error:
         raise SetupError(f"settings: {error}: {error.__cause__}") from error

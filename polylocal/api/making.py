@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polylocal import revisions
+from polylocal import data_folders, revisions
 from polylocal.api import bodies, secrets_owner
 from polylocal.api.endpoint import Call, refuse
 from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
@@ -210,12 +210,7 @@ def _asked(specification: Specification, field: str) -> list[Resources | None]:
 
 def _check_environment(call: Call, specification: Specification, field: str, secrets_user_id: int) -> None:
     """What the run names outside of itself must be there: data folders, secrets, outputs of other runs."""
-    known = call.services.settings.data
-    unknown = [name for name in specification.environment.data_names if name not in known]
-    if unknown:
-        names = ", ".join(sorted(known)) or "none"
-        message = f"no data folder `{unknown[0]}`; polylocal.toml [data] names {names}."
-        raise _problem(specification, field, specification.environment.path_of_data(unknown[0]), message)
+    _check_data(call, specification, field)
     owner = call.user if secrets_user_id == call.user.id else call.store.users.by_id(secrets_user_id)
     for name, keys in specification.secrets.items():
         try:
@@ -229,6 +224,22 @@ def _check_environment(call: Call, specification: Specification, field: str, sec
             except NotFound as error:
                 path, message = ("environment", "outputs", kind.plural), f"this project has no {kind} `{name}`."
                 raise _problem(specification, field, path, message) from error
+
+
+def _check_data(call: Call, specification: Specification, field: str) -> None:
+    """Data folders that the run names, or that every run sees."""
+    listed, environment = call.services.settings.data, specification.environment
+    for name in environment.data_names:
+        if name not in listed:
+            raise _problem(specification, field, environment.path_of_data(name), data_folders.unknown(listed, name))
+    if specification.kind is Kind.BUILD:  # builds see none
+        return
+    for name, folder in data_folders.chosen(listed, environment.data_names).items():
+        message = folder.problem(name)
+        if message and name in environment.data_names:
+            raise _problem(specification, field, environment.path_of_data(name), message)
+        if message:  # no part of the polyaxonfile is to blame
+            raise InvalidInput({field: [message]})
 
 
 def _problem(specification: Specification, field: str, path: Sequence[str | int], message: str) -> InvalidInput:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from polylocal.data_folders import DataFolder
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
 from polylocal.runner import servers
@@ -23,7 +24,6 @@ BUILD_LABEL = "polylocal.build"  # the uuid of the build
 CODE = PurePosixPath("/code")
 CONTEXT = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
-DATA = PurePosixPath("/plx-data")
 
 # Of the capabilities that engines give by default: raw packets are how a program reads its neighbours' traffic, device
 # nodes and file capabilities outlive the container on the host's disk, and nothing that trains needs to give away its
@@ -81,7 +81,7 @@ class Surroundings:
     network: str
     outputs: Path
     context: Path
-    data: Mapping[str, Path]  # those that the run named
+    data: Mapping[str, DataFolder]  # those that the run sees
     api_url: str  # as seen from inside a container
     token: str
     references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs} that it reads
@@ -123,7 +123,7 @@ def _mounts(run: Run, around: Surroundings) -> list[Mount]:
     mounts = [
         Mount(around.outputs, outputs_path(run)),
         Mount(around.context, CONTEXT, read_only=True),
-        *(Mount(folder, DATA / name) for name, folder in sorted(around.data.items())),
+        *(Mount(data.path, data.target(name), data.read_only) for name, data in sorted(around.data.items())),
     ]
     read = {outputs_path(other): other for runs in around.references.values() for other in runs}
     mounts += [
@@ -201,7 +201,7 @@ def limits(resources: Resources | None, capacity: Capacity | None = None) -> Lim
 
 def environment(run: Run, specification: Specification, around: Surroundings) -> dict[str, str]:
     """The variables of the documents, under the names of all their versions."""
-    data = {name: str(DATA / name) for name in sorted(around.data)}
+    data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
         **around.secrets,
         "POLYAXON_API": around.api_url,

@@ -6,7 +6,8 @@ import itertools
 import json
 from pathlib import Path
 
-from polylocal import folders
+from polylocal import data_folders, folders
+from polylocal.data_folders import DataFolder
 from polylocal.disk import write_private
 from polylocal.errors import NotFound
 from polylocal.polyaxonfile import Specification
@@ -49,7 +50,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         if original.is_dir():
             folders.copy_tree(original, outputs)
     token = _token(run, tools, context)
-    data = {name: tools.settings.data[name] for name in specification.environment.data_names}
+    data = _data(specification, tools)
     is_notebook = run.kind == Kind.NOTEBOOK
     secrets = tools.secrets(run, specification)
     if secrets:
@@ -76,6 +77,19 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
     )
     image = build.image_id or container.image_name(build)
     return tools.engine.create(container.plan(run, specification, image, shell, around))
+
+
+def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:
+    """The data folders that the run sees. Raises NotFound."""
+    listed, environment = tools.settings.data, specification.environment
+    for name in environment.data_names:
+        if name not in listed:
+            path = ".".join(map(str, environment.path_of_data(name)))
+            raise NotFound(f"{path}: {data_folders.unknown(listed, name)}")
+    found = data_folders.chosen(listed, environment.data_names)
+    for problem in filter(None, (folder.problem(name) for name, folder in found.items())):
+        raise NotFound(problem)
+    return found
 
 
 def _references(run: Run, specification: Specification, tools: Tools) -> dict[str, list[Run]]:

@@ -99,6 +99,19 @@ class Caller:
         return self("DELETE", path, **more)
 
 
+WITH_CONTAINER = ("job", "experiment", "notebook", "tensorboard", "group")  # kinds of which a container is made
+
+
+def of_kind(kind: str, **sections: Any) -> tuple[str, Json]:
+    """Where a run of one of these kinds is made, and the body."""
+    content = {**job(), "kind": kind, **sections}
+    if kind in ("notebook", "tensorboard"):
+        del content["run"]
+        return f"{P}/{kind}/start/", {"content": content}
+    tuning = {"matrix": {"lr": {"values": [0.1, 0.2]}}}
+    return f"{P}/{kind}s/", {"content": content | ({"hptuning": tuning} if kind == "group" else {})}
+
+
 @pytest.fixture(autouse=True)
 def _document_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The OpenAPI document is the same for every application and takes most of the time of building one."""

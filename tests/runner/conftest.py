@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from support import eventually, job
 from polylocal.polyaxonfile import Specification, of_config, parse
 from polylocal.repos import Repository
 from polylocal.runner import execution
+from polylocal.runner.container import ContainerPlan
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.engine.events import Deaths
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
@@ -183,6 +184,24 @@ def supervise(rig: Rig) -> Iterator[Supervise]:
     made = Supervise(rig)
     yield made
     made.end()
+
+
+@pytest.fixture
+def plans(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[ContainerPlan]:
+    """Every container that the engine is asked for."""
+    found: list[ContainerPlan] = []
+    create = rig.engine.create
+
+    def noted(plan: ContainerPlan) -> str:
+        found.append(plan)
+        return create(plan)
+
+    monkeypatch.setattr(rig.engine, "create", noted)
+    return found
+
+
+def plan_of(plans: Sequence[ContainerPlan], run: Run) -> ContainerPlan:
+    return next(plan for plan in plans if run.uuid in plan.name)
 
 
 @pytest.fixture

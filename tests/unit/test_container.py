@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from support import build, job
 
+from polylocal.data_folders import DataFolder
 from polylocal.polyaxonfile import Resources, of_config, parse
 from polylocal.runner.container import (
     HOME_LABEL,
@@ -69,11 +70,19 @@ def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:
 
 
 def test_data_folders_are_mounted_by_name_and_told() -> None:
-    around = Surroundings(**{**vars(AROUND), "data": {"b": Path("/y"), "a": Path("/x")}})
+    around = replace(AROUND, data={"b": DataFolder(path=Path("/y")), "a": DataFolder(path=Path("/x"))})
     found = planned(around)
     wanted = [Mount(Path("/x"), PurePosixPath("/plx-data/a")), Mount(Path("/y"), PurePosixPath("/plx-data/b"))]
     assert list(found.mounts[2:]) == wanted
     assert json.loads(found.env["POLYAXON_RUN_DATA_PATHS"]) == {"a": "/plx-data/a", "b": "/plx-data/b"}
+
+
+def test_a_data_folder_is_mounted_where_the_settings_say() -> None:
+    folder = DataFolder(path=Path("/x"), mount=PurePosixPath("/data"), read_only=True)
+    found = planned(replace(AROUND, data={"a": folder}))
+    assert found.mounts[2:] == [Mount(Path("/x"), PurePosixPath("/data"), read_only=True)]
+    told = {json.loads(found.env[name])["a"] for name in ("POLYAXON_DATA_PATHS", "POLYAXON_RUN_DATA_PATHS")}
+    assert told == {"/data"}
 
 
 def test_the_labels_say_whose_it_is() -> None:

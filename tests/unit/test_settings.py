@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from polylocal.data_folders import DataFolder
 from polylocal.errors import SetupError
 from polylocal.settings import load
 
@@ -51,13 +52,13 @@ def test_the_home_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_tables_of_the_file(home: Path) -> None:
     write(home, '[data]\nmnist = "/srv/mnist"\n[image_fallbacks]\n"a:1" = "b:1"\n')
     found = load(home=home)
-    assert found.data == {"mnist": Path("/srv/mnist")}
+    assert found.data == {"mnist": DataFolder(path=Path("/srv/mnist"))}
     assert found.image_fallbacks["a:1"] == "b:1"
 
 
 def test_a_table_in_the_environment_is_json(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYLOCAL_DATA", '{"mnist": "/srv/mnist"}')
-    assert load(home=home).data == {"mnist": Path("/srv/mnist")}
+    assert load(home=home).data == {"mnist": DataFolder(path=Path("/srv/mnist"))}
 
 
 def test_every_problem_is_in_one_message(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

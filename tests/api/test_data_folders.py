@@ -1,0 +1,61 @@
+"""Data folders that runs name, and those that every run sees: there, missing, unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import build, job
+
+from polylocal.api.services import Services
+from polylocal.settings import load
+from polylocal.store import Store
+
+from .conftest import WITH_CONTAINER, Caller, P, of_kind
+
+pytestmark = pytest.mark.usefixtures("project")
+
+
+@pytest.fixture
+def with_data(serving: Any, services: Services, store: Store, api: Caller, tmp_path: Path) -> Any:
+    """with_data(name={…}) → a caller of a daemon with these data folders."""
+
+    def start(**folders: Any) -> Caller:
+        settings = load(home=services.settings.home, data=folders)
+        return Caller(serving(Services(settings, store)), api.token)
+
+    return start
+
+
+@pytest.mark.parametrize("kind", WITH_CONTAINER)
+def test_a_run_is_refused_while_a_folder_of_every_run_is_missing(kind: str, with_data: Any, tmp_path: Path) -> None:
+    caller = with_data(a={"path": tmp_path / "a", "always": True})
+    path, body = of_kind(kind)
+    answer = caller.post(path, {**body, "files": [{"name": "a.yml", "line": 1}]})
+    wanted = f"the data folder `a` is not there: make {tmp_path / 'a'}, or change polylocal.toml [data]."
+    assert (answer.status_code, answer.json()) == (400, {"content": [wanted]})
+    (tmp_path / "a").mkdir()
+    assert caller.post(path, body).status_code == 201
+
+
+def test_a_named_folder_that_is_missing_is_told_by_the_files_own_key(with_data: Any, tmp_path: Path) -> None:
+    caller = with_data(a=tmp_path, b=tmp_path / "gone")
+    text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\nenvironment:\n  persistence:\n    data: [a, b]\n"
+    (told,) = caller.post(f"{P}/jobs/", {"content": text}).json()["content"]
+    assert told.startswith("line 7, environment.persistence.data: the data folder `b` is not there")
+
+
+def test_a_build_needs_no_data_folder(with_data: Any, tmp_path: Path) -> None:
+    caller = with_data(a={"path": tmp_path / "gone", "always": True}, b=tmp_path / "gone")
+    content = {**build(), "environment": {"data_refs": ["b"]}}
+    assert caller.post(f"{P}/builds/", {"content": content}).status_code == 201
+    content["environment"] = {"data_refs": ["c"]}
+    (told,) = caller.post(f"{P}/builds/", {"content": content}).json()["content"]
+    assert told == "environment.data_refs.0: no data folder `c`; polylocal.toml [data] names a, b."
+
+
+def test_a_restart_is_held_to_the_folders_of_now(with_data: Any, api: Caller, tmp_path: Path) -> None:
+    api.post(f"{P}/jobs/", {"content": job()})
+    answer = with_data(a={"path": tmp_path / "gone", "always": True}).post(f"{P}/jobs/1/restart/", {})
+    assert (answer.status_code, "`a` is not there" in answer.text) == (400, True)
