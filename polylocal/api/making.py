@@ -214,9 +214,12 @@ def _check_environment(call: Call, specification: Specification, field: str, sec
     owner = call.user if secrets_user_id == call.user.id else call.store.users.by_id(secrets_user_id)
     for name, keys in specification.secrets.items():
         try:
-            call.services.vault.read(owner.username, name, keys, identity=owner.identity)
+            found = call.services.vault.read(owner.username, name, keys, identity=owner.identity)
         except NotFound as error:
             raise _problem(specification, field, ("environment", "secret_refs"), str(error)) from error
+        if both := sorted(set(found) & set(specification.environment.variables)):
+            message = f"the secret `{name}` sets this variable as well; take one of the two out."
+            raise _problem(specification, field, ("environment", "env_vars", both[0]), message)
     for kind, wanted in specification.environment.references.items():
         for name in wanted:
             try:

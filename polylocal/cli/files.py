@@ -1,9 +1,11 @@
-"""Polyaxonfiles on the command line: several of them, and values by `-P`, as one text for the daemon."""
+"""Polyaxonfiles on the command line: several of them, and what options add to them, as one text for the daemon."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,28 @@ from polylocal.errors import InvalidInput, InvalidPolyaxonfile, SetupError
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
-PARAM = "-P"  # stands for a file in messages
+PARAM, VARIABLE, NAME = "-P", "-e", "--name"  # stand for files in messages
 _KINDS = f"files of version 1 run here, of the kinds {', '.join(POLYAXON_KINDS)}."
 _OTHER_KIND = f"`{{}}` is not a kind that runs here; {_KINDS}"
 _NO_KIND = f"The Polyaxonfile `kind` must be specified; {_KINDS}"
+_ESCAPED = re.compile("[\x7f-\uffff]")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says in a polyaxonfile's own terms: `-P`, `-e`, and a name with templates."""
+
+    params: Sequence[str] = ()
+    variables: Sequence[str] = ()
+    name: str | None = None
+
+    def documents(self, key_of_params: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each with the option that stands for its file. Raises InvalidInput."""
+        yield from ((PARAM, {key_of_params: {name: value}}) for name, value in map(_param, self.params))
+        for name, text in (_variable(given, os.environ) for given in self.variables):
+            yield VARIABLE, {"environment": {"env_vars": {name: text}}}
+        if self.name is not None:
+            yield NAME, {"name": self.name}
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,11 @@ def find(given: Sequence[Path] | None) -> list[Path]:
     return [path.absolute() for path in found]
 
 
-def put_together(paths: Sequence[Path], params: Sequence[str] = ()) -> Written:
+def has_template(text: str | None) -> bool:
+    return text is not None and ("{{" in text or "{%" in text)
+
+
+def put_together(paths: Sequence[Path], options: Options = Options()) -> Written:
     """Files and options as the documents of one YAML text: later ones go over earlier ones. Raises InvalidInput."""
     from polylocal.polyaxonfile import merge, read
 
@@ -54,7 +78,7 @@ def put_together(paths: Sequence[Path], params: Sequence[str] = ()) -> Written:
         except InvalidPolyaxonfile as error:
             raise InvalidInput([f"{name}, {problem}" for problem in error.problems]) from error
     key = "declarations" if "declarations" in merged else "params"
-    texts += [(PARAM, json.dumps({key: {name: value}})) for name, value in map(_param, params)]
+    texts += [(option, _json(document)) for option, document in options.documents(key)]
     if len(texts) == 1:
         return Written(texts[0][1], [(texts[0][0], 1)])
     whole, files = "", []
@@ -90,6 +114,34 @@ def _param(given: str) -> tuple[str, object]:
     if not sign or not name.strip():
         raise InvalidInput([f"{PARAM} takes name=value, not `{given}`"])
     return name.strip(), value(text)
+
+
+def _variable(given: str, shell: Mapping[str, str]) -> tuple[str, str]:
+    """`K=V`, or `K` for the value that this shell's own variable has: that one is no template."""
+    name, sign, text = given.partition("=")
+    if not name.strip():
+        raise InvalidInput([f"{VARIABLE} takes NAME=VALUE, or the NAME of a variable of this shell, not `{given}`"])
+    if not sign and name not in shell:
+        raise InvalidInput([f"{VARIABLE} {name}: this shell has no variable of that name; write {name}=VALUE"])
+    text = text if sign else shell[name]
+    try:
+        f"{name}{text}".encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput([f"{VARIABLE} {name}: the value is no text in UTF-8"]) from error
+    return name, text if sign else _verbatim(text)
+
+
+def _verbatim(text: str) -> str:
+    """A text that a template renders to `text`."""
+    if not has_template(text):
+        return text
+    literal = text.encode("unicode_escape").decode().replace('"', r"\"")
+    return f'{{{{ "{literal}" }}}}'
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    """JSON that a YAML reader takes as well: it knows no escapes in pairs, and some characters only as escapes."""
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(document, ensure_ascii=False))
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.statuses import Kind, is_done
 
 WARN_UPLOAD_MIB = 100
+_SHOWN = 200  # characters of a variable's value
 
 FilesOption = Annotated[
     list[Path] | None,
@@ -46,6 +47,15 @@ ParamsOption = Annotated[
     list[str] | None,
     typer.Option("--param", "-P", metavar="NAME=VALUE", help="A value for one of its params; several by several -P."),
 ]
+VariablesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        "-e",
+        metavar="NAME[=VALUE]",
+        help="A variable of its container, or the NAME of one of this shell; several by several -e. No new build.",
+    ),
+]
 UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
 SecretsOption = Annotated[
     bool, typer.Option("--my-secrets", help="Use your own secrets, not those of the user who wrote the polyaxonfile.")
@@ -56,12 +66,13 @@ LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build a
 def run(
     file: FilesOption = None,
     params: ParamsOption = None,
+    env: VariablesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
     watch: Annotated[bool, typer.Option(help="Upload and run again whenever a file changes.")] = False,
     project: ProjectOption = None,
     create: Annotated[bool, typer.Option("--create", "-c", help="Make the project if it is not there.")] = False,
-    name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the run; may hold templates.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
     tags: Annotated[str | None, typer.Option(help="Words to find it by, separated by commas.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first; default 0.")] = None,
@@ -70,15 +81,18 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Run a polyaxonfile. With -l the exit code is the run's own."""
-    paths, params = files.find(file), params or []
-    written = files.put_together(paths, params)
+    paths = files.find(file)
+    is_template = files.has_template(name)
+    options = files.Options(params or [], env or [], name if is_template else None)
+    name = None if is_template else name
+    written = files.put_together(paths, options)
     kind, folder = files.kind_of(written), paths[0].parent
     about = {"name": name, "description": description, "tags": tags, "priority": priority, "ttl": ttl}
     with connected(home) as api:
         owner, named = project_of(api, project, folder)
         _ensure_project(api, owner, named, create)
         if watch:
-            _watch(api, owner, named, paths, params, about)
+            _watch(api, owner, named, paths, options, about)
         if upload:
             upload_folder(api, owner, named, folder, quiet=json)
         made = _create(api, owner, named, kind, written, about)
@@ -164,6 +178,7 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("metrics", groups.told(groups.measured(found))),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
             ("command", show.text(_command(found), has_lines=True)),
+            *(("variable", variable) for variable in _variables(found)),
             ("outputs", found.get("outputs_path")),
             ("dockerfile", show.text((found.get("dockerfile") or "").strip(), has_lines=True)),
             *(("warning", warning) for warning in found["warnings"]),
@@ -204,6 +219,7 @@ def restart(
     run: RunArgument,
     file: ChangesOption = None,
     params: ParamsOption = None,
+    env: VariablesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
@@ -211,33 +227,35 @@ def restart(
     json: JsonOption = False,
 ) -> None:
     """Run again, with outputs of its own."""
-    _clone("restart", run, _changes(file, params), upload, logs, my_secrets, home, json)
+    _clone("restart", run, _changes(file, params, env), upload, logs, my_secrets, home, json)
 
 
 def resume(
     run: RunArgument,
     file: ChangesOption = None,
     params: ParamsOption = None,
+    env: VariablesOption = None,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again in the outputs of the original."""
-    _clone("resume", run, _changes(file, params), False, logs, my_secrets, home, json)
+    _clone("resume", run, _changes(file, params, env), False, logs, my_secrets, home, json)
 
 
 def copy(
     run: RunArgument,
     file: ChangesOption = None,
     params: ParamsOption = None,
+    env: VariablesOption = None,
     logs: LogsOption = False,
     my_secrets: SecretsOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run again with a copy of the outputs."""
-    _clone("copy", run, _changes(file, params), False, logs, my_secrets, home, json)
+    _clone("copy", run, _changes(file, params, env), False, logs, my_secrets, home, json)
 
 
 def remove(
@@ -294,6 +312,17 @@ def _best(found: Json) -> str | None:
 def _command(found: Json) -> str:
     cmd = (found["config"] or {}).get("run", {}).get("cmd", "")
     return "\n".join(map(str.strip, cmd)) if isinstance(cmd, list) else cmd
+
+
+def _variables(found: Json) -> list[str]:
+    """Those that the polyaxonfile sets in the container; long values are cut."""
+    given = ((found["config"] or {}).get("environment") or {}).get("env_vars") or {}
+    pairs = given.items() if isinstance(given, Mapping) else [pair for pair in given if len(pair) == 2]
+    return [f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}" for name, text in _as_texts(pairs)]
+
+
+def _as_texts(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str, str]]:
+    return ((str(name), str(value)) for name, value in pairs)
 
 
 def stop_run(api: Client, text: str) -> None:
@@ -374,12 +403,14 @@ def _follow(api: Client, run: RunReference) -> int:
     return following.exit_code(found)
 
 
-def _changes(paths: list[Path] | None, params: list[str] | None) -> tuple[Path | None, files.Written | None]:
+def _changes(
+    paths: list[Path] | None, params: list[str] | None, env: list[str] | None
+) -> tuple[Path | None, files.Written | None]:
     """What is laid over the original's polyaxonfile, and the folder of it."""
-    if not paths and not params:
+    if not paths and not params and not env:
         return None, None
     found = files.find(paths) if paths else []
-    return found[0].parent if found else None, files.put_together(found, params or [])
+    return found[0].parent if found else None, files.put_together(found, files.Options(params or [], env or []))
 
 
 def _clone(
@@ -411,7 +442,7 @@ def _clone(
             raise typer.Exit(_follow(api, found))
 
 
-def _watch(api: Client, owner: str, project: str, paths: list[Path], params: list[str], about: Json) -> None:
+def _watch(api: Client, owner: str, project: str, paths: list[Path], options: files.Options, about: Json) -> None:
     """Run, and whenever a file that is uploaded changes: stop, upload, run again. Until interrupted."""
     from watchfiles import watch
 
@@ -428,7 +459,7 @@ def _watch(api: Client, owner: str, project: str, paths: list[Path], params: lis
     while True:
         run = shown = None
         try:
-            written = files.put_together(paths, params)
+            written = files.put_together(paths, options)
             kind = files.kind_of(written)
             upload_folder(api, owner, project, folder)
             made = _create(api, owner, project, kind, written, about)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from polylocal.polyaxonfile import variables
 from polylocal.statuses import Kind
 
 SLUG = r"^[-a-zA-Z0-9_]+$"
@@ -54,6 +55,7 @@ Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(tag
 Name = Annotated[str, Field(pattern=SLUG, max_length=MAX_NAME)]
 # templates put numbers into the name of a run; a name that is written out is checked where it is read
 RunName = Annotated[str, Field(pattern=r"^[-a-zA-Z0-9_.]+$", max_length=MAX_NAME)]
+Variables = Annotated[Any, AfterValidator(variables.normal)]  # of a run; `parse` tells what is wrong with one
 EnvVar = Annotated[list[Scalar], Field(min_length=2, max_length=2)]
 
 
@@ -113,6 +115,7 @@ class Environment(Section):
     service_account: str | None = None
     image_pull_secrets: list[Any] | None = None
     max_restarts: Annotated[int, Field(ge=0)] | None = None
+    env_vars: Variables = None
     secret_refs: list[Annotated[SecretReference, BeforeValidator(_by_name)]] | None = None
     configmap_refs: list[Any] | None = None
     config_map_refs: list[Any] | None = None
@@ -137,6 +140,11 @@ class Environment(Section):
                 " all its GPUs with environment.resources.gpu"
             )
         return self
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables of the run's container."""
+        return self.env_vars or {}
 
     @property
     def data_names(self) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from polylocal import jsontext
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import scalars
+from polylocal.polyaxonfile import scalars, variables
 
 # PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
@@ -349,6 +349,8 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
+        if key == "env_vars" and isinstance(value, dict):  # its other form means the same
+            old = variables.as_mapping(old)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 

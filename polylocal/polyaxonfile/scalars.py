@@ -24,7 +24,7 @@ _CONTINUED = re.compile("\\\\[ \t]*(?:[\r\n\x85\u2028\u2029]|$)")
 _LAST_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[ \t]*$)")
 # YAML 1.2 (Core schema, 10.3.2) reads these as numbers, YAML 1.1 as texts
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
-_STR, _INT, _NUMBER = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float"))
+_STR, _INT, _NUMBER, _BOOL = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool"))
 
 
 def may_have_folds(text: str) -> bool:
@@ -64,7 +64,8 @@ def unfolded(data: Any) -> Any:
 
 
 def retag(root: yaml.Node) -> None:
-    """Has numbers of YAML 1.2 read as such in the sections that hold values, and names of commits as texts."""
+    """Has numbers of YAML 1.2 read as such in the sections that hold values, and names of commits and variables of a
+    run as the texts that they were written as."""
     for key, node in _pairs(root):
         if key in _NUMBERS:
             for scalar in _scalars(node):
@@ -73,8 +74,19 @@ def retag(root: yaml.Node) -> None:
         elif key == "build":
             for name, value in _pairs(node):
                 _keep_text(name, value)
+        elif key == "environment":
+            for name, value in _pairs(node):
+                if name == "env_vars":
+                    _keep_words(value)
         else:
             _keep_text(key, node)
+
+
+def _keep_words(root: yaml.Node) -> None:
+    """`1.10`, `on` and `0777` in a variable are what a shell would make of them."""
+    for scalar in _scalars(root):
+        if scalar.style in _PLAIN and scalar.tag in (_INT, _NUMBER, _BOOL):
+            scalar.tag = _STR
 
 
 def _keep_text(key: str, node: yaml.Node) -> None:

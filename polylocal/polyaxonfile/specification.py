@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import commands, reader, resources, templating
+from polylocal.polyaxonfile import commands, reader, resources, templating, variables
 from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning
 from polylocal.polyaxonfile.inputs import Ports
 from polylocal.polyaxonfile.models import (
@@ -190,7 +190,7 @@ def parse(
     rendered = _of_a_member(shaped, rendering) if kind is Kind.GROUP else _rendered(shaped, rendering)
     try:
         file = MODELS[kind].model_validate(rendered)
-        problems += _name(shaped, rendered) + _reserved(file) + _too_long(file)
+        problems += _name(shaped, rendered) + _reserved(file) + _variables(file) + _too_long(file)
         problems += resources.problems(file.environment.resources if file.environment else None)
         problems += resources.not_numbers(rendered.get("environment"))
         problems += _points(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
@@ -298,6 +298,20 @@ def _reserved(file: File) -> templating.Problems:
     if file.build.image and is_image_id(file.build.image):
         problems.append((("build", "image"), f"`{file.build.image}` is the id of an image; write the image's name."))
     return problems
+
+
+def _variables(file: File) -> templating.Problems:
+    """Variables that no container can have, and those of a build, which has no container of a run."""
+    path, inner = ("environment", "env_vars"), file.build.environment
+    problems: templating.Problems = []
+    if inner and inner.env_vars is not None:
+        text = "These are variables of a run; those of the image are `build.env_vars`."
+        problems.append((("build", *path), text))
+    given = file.environment.env_vars if file.environment else None
+    if given is not None and isinstance(file, BuildFile):
+        return [*problems, (path, "A build has no variables of a run; those of the image are `build.env_vars`.")]
+    found = variables.problems(given) if given is not None else ()
+    return problems + [((*path, *place), text) for place, text in found]
 
 
 def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Problems:

@@ -203,6 +203,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
     """The variables of the documents, under the names of all their versions."""
     data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
+        **specification.environment.variables,
         **around.secrets,
         "POLYAXON_API": around.api_url,
         "POLYAXON_API_HTTP_HOST": around.api_url,

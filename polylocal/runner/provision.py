@@ -9,7 +9,7 @@ from pathlib import Path
 from polylocal import data_folders, folders
 from polylocal.data_folders import DataFolder
 from polylocal.disk import write_private
-from polylocal.errors import NotFound
+from polylocal.errors import InvalidInput, NotFound
 from polylocal.polyaxonfile import Specification
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, ownership, workspace
@@ -23,7 +23,7 @@ def make_container(run: Run, build: Run, specification: Specification, tools: To
     """The container with the shell that its image has; made once, found again afterwards. Which shell that is, the
     first run finds out for the rest: the init program starts in any case, so the engine itself would not notice that
     bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone, or may not
-    be used for its user.
+    be used for its user; InvalidInput: a secret has come to set a variable that the polyaxonfile sets.
     """
     if not tools.store.built_images.may_use(tools.store.users.get(run.user), build):
         raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
@@ -53,6 +53,8 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
     data = _data(specification, tools)
     is_notebook = run.kind == Kind.NOTEBOOK
     secrets = tools.secrets(run, specification)
+    if both := sorted(set(secrets) & set(specification.environment.variables)):
+        raise InvalidInput([f"environment.env_vars.{both[0]}: a secret of the run sets this variable as well."])
     if secrets:
         write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
     around = Surroundings(
