@@ -178,10 +178,13 @@ def _check_members(group: Specification, field: str) -> None:
 
 def _check_amounts(specification: Specification, field: str) -> None:
     """The bounds of a body hold for what a polyaxonfile says in its place."""
+    told = {specification.key_of_params: specification.params, "tags": specification.file.tags}
     try:
-        bodies.read(bodies.ChangedRun, {"params": specification.params, "tags": specification.file.tags})
+        bodies.read(bodies.ChangedRun, told)
     except InvalidInput as error:
-        raise InvalidInput({field: [str(error)]}) from error
+        found = error.messages if isinstance(error.messages, Mapping) else {}
+        where = specification.source.sentence
+        raise InvalidInput({field: [where((key,), text) for key in found for text in found[key]]}) from error
 
 
 def _check_resources(call: Call, specification: Specification, field: str) -> list[str]:
@@ -216,16 +219,16 @@ def _check_environment(call: Call, specification: Specification, field: str, sec
         try:
             found = call.services.vault.read(owner.username, name, keys, identity=owner.identity)
         except NotFound as error:
-            raise _problem(specification, field, ("environment", "secret_refs"), str(error)) from error
+            raise _problem(specification, field, specification.path_of_secret(name), str(error)) from error
         if both := sorted(set(found) & set(specification.environment.variables)):
             message = f"the secret `{name}` sets this variable as well; take one of the two out."
             raise _problem(specification, field, ("environment", "env_vars", both[0]), message)
     for kind, wanted in specification.environment.references.items():
-        for name in wanted:
+        for index, name in enumerate(wanted):
             try:
                 call.store.runs.named(call.project, kind, name)
             except NotFound as error:
-                path, message = ("environment", "outputs", kind.plural), f"this project has no {kind} `{name}`."
+                path, message = ("environment", "outputs", kind.plural, index), f"this project has no {kind} `{name}`."
                 raise _problem(specification, field, path, message) from error
 
 

@@ -131,6 +131,11 @@ class Specification:
         return self.file.params or older or {}
 
     @property
+    def key_of_params(self) -> str:
+        """The name of that section in this file."""
+        return _key_of_params(self.config)
+
+    @property
     def words(self) -> dict[str, Any]:
         """Name, description and tags; those of a group keep their templates: each experiment has its own."""
         file = self.file
@@ -167,6 +172,15 @@ class Specification:
         if self.kind is Kind.BUILD and self.build.environment:
             named += self.build.environment.secret_refs or []
         return {reference.name: reference.items for reference in named}
+
+    def path_of_secret(self, name: str) -> tuple[str | int, ...]:
+        """Where a secret is named: the key that the file itself has."""
+        own = [reference.name for reference in self.environment.secret_refs or []]
+        if name in own:
+            return "environment", "secret_refs", own.index(name)
+        inner = self.build.environment.secret_refs if self.build.environment else None
+        names = [reference.name for reference in inner or []]
+        return "build", "environment", "secret_refs", names.index(name)
 
 
 def parse(
