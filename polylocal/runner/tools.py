@@ -56,7 +56,8 @@ class Tools:
         if not specification.secrets:
             return {}
         if run.secrets_user_id is None:
-            raise NotFound(f"environment.secret_refs: the user whose secrets {run.label} names is gone.")
+            path = ".".join(map(str, specification.path_of_secret(next(iter(specification.secrets)))))
+            raise NotFound(f"{path}: the user whose secrets {run.label} names is gone.")
         owner = self.store.users.by_id(run.secrets_user_id)
         found: dict[str, str] = {}
         for name, keys in specification.secrets.items():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support import job
 
+from polylocal.errors import NotFound
 from polylocal.polyaxonfile import parse
 from polylocal.runner.container import ContainerPlan
 from polylocal.runner.following import mask_of
@@ -117,3 +118,20 @@ def test_a_run_whose_owner_is_gone_fails_and_says_so(rig: Rig, ann: User) -> Non
     assert done.status == "failed"
     build = rig.store.runs.by_pk(done.build_pk or 0)
     assert "the user whose secrets" in (rig.message(build) or "")
+
+
+@pytest.mark.parametrize(
+    ("sections", "place"),
+    [
+        (AWS, "environment.secret_refs.0"),
+        ({"build": {"image": "base", **AWS}, "environment": {}}, "build.environment.secret_refs.0"),
+    ],
+)
+def test_secrets_of_a_user_who_is_gone_are_told_by_the_files_own_key(
+    rig: Rig, ann: User, sections: dict[str, Any], place: str
+) -> None:
+    build = rig.store.runs.by_pk(rig.built(submitted(rig, ann, **sections)).build_pk or 0)
+    rig.store.runs._set(build.pk, {"secrets_user_id": None})
+    build = rig.again(build)
+    with pytest.raises(NotFound, match=f"^{place}: the user whose secrets build/"):
+        rig.tools().secrets(build, rig.specification(build))
