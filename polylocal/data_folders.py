@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -125,8 +125,10 @@ DataFolders = Annotated[
 ]
 
 
-def chosen(folders: Mapping[str, DataFolder], named: list[str]) -> dict[str, DataFolder]:
+def chosen(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_them: bool) -> dict[str, DataFolder]:
     """The folders that a run sees: those that it names and those that every run sees. Raises KeyError."""
+    if all_of_them:
+        return dict(folders)
     return {
         **{name: folder for name, folder in folders.items() if folder.always},
         **{name: folders[name] for name in named},

@@ -85,8 +85,7 @@ def _data(settings: Settings) -> Iterator[Finding]:
     for name, folder in settings.data.items():
         subject = f"data folder {name}"
         if problem := folder.problem(name):
-            fix = f"Make {folder.path}, or change [data] in {settings.folders.settings}."
-            yield Finding(subject, "problem", problem, fix)
+            yield Finding(subject, "problem", problem)
             continue
         words = ["in every run" if folder.always else "in runs that name it"]
         words += ["read-only"] if folder.read_only else []

@@ -240,12 +240,13 @@ def _check_data(call: Call, specification: Specification, field: str) -> None:
             raise _problem(specification, field, environment.path_of_data(name), data_folders.unknown(listed, name))
     if specification.kind is Kind.BUILD:  # builds see none
         return
-    for name, folder in data_folders.chosen(listed, environment.data_names).items():
+    wants_all = environment.wants_all_data
+    for name, folder in data_folders.chosen(listed, environment.data_names, all_of_them=wants_all).items():
         message = folder.problem(name)
-        if message and name in environment.data_names:
-            raise _problem(specification, field, environment.path_of_data(name), message)
-        if message:  # no part of the polyaxonfile is to blame
+        if message and folder.always:  # no part of the polyaxonfile is to blame
             raise InvalidInput({field: [message]})
+        if message:
+            raise _problem(specification, field, environment.path_of_data(name), message)
 
 
 def _problem(specification: Specification, field: str, path: Sequence[str | int], message: str) -> InvalidInput:

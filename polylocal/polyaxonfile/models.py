@@ -152,6 +152,11 @@ class Environment(Section):
         old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
         return list(dict.fromkeys([*(self.data_refs or []), *old]))
 
+    @property
+    def wants_all_data(self) -> bool:
+        """`persistence: {data: true}` stands for all data folders that there are."""
+        return self.persistence is not None and self.persistence.data is True
+
     def path_of_data(self, name: str) -> tuple[str | int, ...]:
         """Where a data folder is named: the key that the file itself has."""
         if name in (self.data_refs or []):

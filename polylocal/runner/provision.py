@@ -88,7 +88,7 @@ def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:
         if name not in listed:
             path = ".".join(map(str, environment.path_of_data(name)))
             raise NotFound(f"{path}: {data_folders.unknown(listed, name)}")
-    found = data_folders.chosen(listed, environment.data_names)
+    found = data_folders.chosen(listed, environment.data_names, all_of_them=environment.wants_all_data)
     for problem in filter(None, (folder.problem(name) for name, folder in found.items())):
         raise NotFound(problem)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +49,15 @@ def test_every_kind_has_what_it_names_and_what_every_run_sees(
     assert targets["/plx-data/named"] == Mount(named, PurePosixPath("/plx-data/named"))
     assert "/plx-data/other" not in targets
     assert plan.env["POLYAXON_DATA_PATHS"] == '{"common": "/data", "named": "/plx-data/named"}'
+
+
+@pytest.mark.parametrize(("said", "seen"), [(True, {"a", "b"}), (False, {"b"}), (["a"], {"a", "b"})])
+def test_the_older_section_names_them_all_or_some(
+    rig: Rig, plans: list[ContainerPlan], tmp_path: Path, said: object, seen: set[str]
+) -> None:
+    given(rig, a={"path": tmp_path}, b={"path": tmp_path, "mount": "/data", "always": True})
+    rig.run(rig.submit(environment={"persistence": {"data": said}}))
+    assert set(json.loads(plans[-1].env["POLYAXON_DATA_PATHS"])) == seen
 
 
 @pytest.mark.parametrize(("always", "sections"), [(True, {}), (False, {"environment": {"data_refs": ["a"]}})])

@@ -122,7 +122,8 @@ def test_tables_that_are_no_folder(home: Path, text: str) -> None:
 
 def test_a_run_sees_what_it_names_and_what_every_run_sees(home: Path) -> None:
     found = written(home, 'a = "/srv/a"\nb = {path = "/srv/b", always = true}\nc = "/srv/c"').data
-    assert (set(chosen(found, [])), set(chosen(found, ["c", "b"]))) == ({"b"}, {"b", "c"})
+    wanted = [set(chosen(found, names, all_of_them=False)) for names in ([], ["c", "b"])]
+    assert (wanted, set(chosen(found, [], all_of_them=True))) == ([{"b"}, {"b", "c"}], {"a", "b", "c"})
 
 
 # -- what is there ---------------------------------------------------------------------------------------------------
