@@ -24,7 +24,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def daemon(engine_address: str, tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Iterator[Daemon]:
     home = tmp_path_factory.mktemp("daemon") / "home"
     home.mkdir()
-    (home / "polylocal.toml").write_text(f'[data]\ntraining = "{data_folder}"\n')
+    elsewhere = f'{{path = "{data_folder}", mount = "/mnt/of/its/own", read_only = true}}'
+    (home / "polylocal.toml").write_text(f'[data]\ntraining = "{data_folder}"\nelsewhere = {elsewhere}\n')
     fallbacks = {"POLYLOCAL_IMAGE_FALLBACKS": os.environ["POLYLOCAL_IMAGE_FALLBACKS"]} if _has_fallbacks() else {}
     with running_daemon(home, "--max-runs", "4", env={"POLYLOCAL_GRACE_S": "2", **fallbacks}) as started:
         yield started

@@ -94,6 +94,22 @@ def test_inside_a_run(client, data_folder: Path):
     assert result.stat().st_uid == os.getuid()
 
 
+def test_data_at_a_path_of_its_own_and_variables_without_a_new_build(client):
+    script = (
+        "cat /mnt/of/its/own/train.csv; touch /mnt/of/its/own/x 2>/dev/null || echo read-only;"
+        ' printf "%s|" "$LINES" "$EMPTY" "${EMPTY-unset}" "$PRICE"'
+    )
+    logs, builds = [], set()
+    for lines in ("a\nb", " 'c' "):
+        variables = {"LINES": lines, "EMPTY": "", "PRICE": "5$ $HOME"}
+        run = submit(client, job(script, environment={"data_refs": ["elsewhere"], "env_vars": variables}))
+        builds.add(finished(client, run)["build_job"])
+        logs.append(log(client, run).decode())
+    wanted = "1,2,3\nread-only\n{}|||5$ $HOME|"
+    assert logs == [wanted.format("a\nb"), wanted.format(" 'c' ")]
+    assert len(builds) == 1
+
+
 def test_the_token_of_a_run_is_worth_nothing_afterwards_and_little_before(client, daemon):
     script = (
         'for path in users root root/runs/jobs projects; do wget -q -O /dev/null --header "Authorization: Token'
