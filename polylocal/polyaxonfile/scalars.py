@@ -6,6 +6,7 @@ a line then stands in the middle of it, where a shell takes it for an escaped bl
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -74,19 +75,20 @@ def retag(root: yaml.Node) -> None:
         elif key == "build":
             for name, value in _pairs(node):
                 _keep_text(name, value)
-        elif key == "environment":
-            for name, value in _pairs(node):
-                if name == "env_vars":
-                    _keep_words(value)
+        elif key == "environment" and isinstance(node, yaml.MappingNode):
+            node.value = [(name, _words(value) if name.value == "env_vars" else value) for name, value in node.value]
         else:
             _keep_text(key, node)
 
 
-def _keep_words(root: yaml.Node) -> None:
-    """`1.10`, `on` and `0777` in a variable are what a shell would make of them."""
-    for scalar in _scalars(root):
+def _words(node: yaml.Node) -> yaml.Node:
+    """A copy, since an alias may have its numbers elsewhere as well. `1.10`, `on` and `0777` in a variable are what a
+    shell would make of them."""
+    copied = copy.deepcopy(node)
+    for scalar in _scalars(copied):
         if scalar.style in _PLAIN and scalar.tag in (_INT, _NUMBER, _BOOL):
             scalar.tag = _STR
+    return copied
 
 
 def _keep_text(key: str, node: yaml.Node) -> None:

@@ -77,6 +77,20 @@ def test_pairs_in_yaml_arrive_as_they_are_written() -> None:
     assert parse(text, Kind.JOB).environment.variables == {"VERSION": "1.10", "NO": "off", "N_1.0": "x"}
 
 
+def test_numbers_that_variables_share_with_params_stay_numbers_there() -> None:
+    text = f"{TEXT.replace('{lr: 1e-3, fast: true}', '&p {lr: 1.10, fast: on}')}  env_vars: {{<<: *p, A: 1}}\n"
+    found = parse(text, Kind.JOB)
+    assert (found.params, found.environment.variables) == (
+        {"lr": 1.1, "fast": True},
+        {"lr": "1.10", "fast": "on", "A": "1"},
+    )
+
+
+def test_variables_that_hold_themselves_are_refused() -> None:
+    with pytest.raises(InvalidPolyaxonfile):
+        parse(f"{TEXT}  env_vars: &a {{A: *a}}\n", Kind.JOB)
+
+
 def test_values_in_json_are_written_as_yaml_has_them() -> None:
     assert of({"A": True, "B": False, "C": 0.1, "D": 10**30}) == {
         "A": "true",
