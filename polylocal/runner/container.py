@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from polylocal.data_folders import DataFolder
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
-from polylocal.runner import servers
+from polylocal.runner import servers, termination
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -70,6 +70,7 @@ class ContainerPlan:
     cap_drop: Sequence[str] = DROPPED  # Linux capabilities, without CAP_
     cap_add: Sequence[str] = ()
     platform: str | None = None  # as `linux/arm64`; None: the machine's own
+    entrypoint: Sequence[str] = ()  # the program that runs the command; empty: the command is the program
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         port=servers.PORTS[kind] if is_server else None,
         publishes_port=around.publishes_port,
         new_privileges=around.new_privileges,
+        entrypoint=termination.ENTRYPOINT,
     )
 
 

@@ -59,6 +59,7 @@ class Execution:
         self._must_check_log = False
         self._was_unseen = False  # its end
         self._was_followed = True
+        self._was_told = False  # to end
         self._running_since: float | None = None  # on the clock that nobody sets
 
     def __call__(self) -> bool:
@@ -280,6 +281,7 @@ class Execution:
             was_signalled=was_signalled,
             was_unseen=self._was_unseen,
             was_rebooted=self._was_unseen and not self._was_followed and self.seconds_running > clock.uptime_s(),
+            was_told=self._was_told,
             time_limit_s=(self.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
             memory_limit_mib=container.limits(resources, self._tools.link.capacity(with_gpus=False)).memory_mib,
@@ -426,10 +428,23 @@ class Execution:
 
     def _stop_container(self, container_id: str, grace_s: float) -> None:
         try:
-            self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))
+            if not self._terminated(container_id, grace_s):
+                self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))
         except EngineError as error:
             log.warning("run=%s: the engine would not stop it, it is asked again: %s", self.run.label, error)
             self._stopping.clear()
+
+    def _terminated(self, container_id: str, grace_s: float) -> bool:
+        """Tells every process of the container once, and kills it after the grace. False: they could not be told."""
+        engine = self._tools.engine
+        self._was_told = True  # before the signal: the program's end may be recorded while this thread still waits
+        if not grace_s or not self._patiently(lambda: engine.terminate(container_id)):
+            self._was_told = False
+            return False
+        until = time.monotonic() + grace_s
+        if not self._patiently(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
+            self._patiently(lambda: engine.kill(container_id))
+        return True
 
     def _move(self, to: Status, message: str | None = None, **more: Any) -> bool:
         return self._tools.store.runs.transition(self.run, to, message, **more)

@@ -49,6 +49,7 @@ class Ending:
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
     was_signalled: bool = False  # the engine was told to send it a signal
+    was_told: bool = False  # its processes were told to end, because a stop was asked for
     was_unseen: bool = False  # it ended while no daemon was there to see how
     was_rebooted: bool = False  # the machine was started anew since the run began
     memory_limit_mib: float | None = None
@@ -86,7 +87,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
-    if ending.time_limit_s is not None and code:
+    if ending.time_limit_s is not None and (code or ending.was_told):  # it saved its work, and did not complete it
         return timed_out(ending.time_limit_s, code)
     if ending.stop_requested and ending.time_limit_s is None:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})

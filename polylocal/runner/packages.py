@@ -23,7 +23,7 @@ from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
 from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
-from polylocal.runner import container, images, outcome, ownership
+from polylocal.runner import container, images, outcome, ownership, termination
 from polylocal.runner.container import ContainerPlan, Mount
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
@@ -146,6 +146,7 @@ class PackageBuild(Execution):
             new_privileges=tools.settings.new_privileges,
             cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some
             platform=arches.engine_platform(arch.name),
+            entrypoint=termination.ENTRYPOINT,
         )
 
     @property

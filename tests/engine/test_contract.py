@@ -143,6 +143,39 @@ def test_stop_ends_a_container_and_forgives_everything(bench):
     bench.engine.stop(container_id, 1)
 
 
+def test_terminate_ends_a_container_and_says_where_nothing_runs(bench):
+    created = bench.engine.create(bench.plan("sleep 60"))
+    assert not bench.engine.terminate(created)
+    container_id = bench.started("sleep 60")
+    assert bench.engine.terminate(container_id)
+    assert bench.engine.wait(container_id, 10)
+    assert ended(bench, container_id).exit_code == 143
+    assert not bench.engine.terminate(container_id)
+    bench.engine.remove(container_id)
+    assert not bench.engine.terminate(container_id)
+
+
+def test_waiting_has_a_limit_and_forgives_missing_ones(bench):
+    container_id = bench.started("sleep 60")
+    assert not bench.engine.wait(container_id, 0.1)
+    assert not bench.engine.wait(container_id, 0)
+    bench.engine.kill(container_id)
+    assert bench.engine.wait(container_id, 10)
+    bench.engine.remove(container_id)
+    assert bench.engine.wait(container_id, 10)
+
+
+def test_kill_forgives_everything(bench):
+    container_id = bench.engine.create(bench.plan("sleep 60"))
+    bench.engine.kill(container_id)
+    bench.engine.start(container_id)
+    bench.engine.kill(container_id)
+    assert ended(bench, container_id).exit_code != 0
+    bench.engine.kill(container_id)
+    bench.engine.remove(container_id)
+    bench.engine.kill(container_id)
+
+
 def test_remove_takes_running_ones_too_and_forgives_missing_ones(bench):
     container_id = bench.started("sleep 60")
     bench.engine.remove(container_id)

@@ -8,7 +8,8 @@ import threading
 import pytest
 from support import eventually
 
-from polylocal.errors import EngineError
+from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.runner import outcome
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.execution import Execution
 from polylocal.statuses import Kind, Status
@@ -96,6 +97,91 @@ def test_stopping_a_running_job(rig):
     assert (rig.again(run).status, rig.message(run)) == ("stopped", "Job was stopped.")
     assert rig.log(run) == b"begun\n"
     assert not rig.engine.made
+
+
+def recorded(rig, monkeypatch) -> list[str]:
+    """The calls that end a container, as they come."""
+    calls: list[str] = []
+    for name in ("terminate", "wait", "kill", "stop"):
+        original = getattr(rig.engine, name)
+
+        def call(*arguments, name=name, original=original):
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(rig.engine, name, call)
+    return calls
+
+
+def stopped(rig, cmd: str = "echo begun; sleep 60"):
+    run = rig.submit(cmd)
+    execution, thread = in_thread(rig, run)
+    eventually(lambda: rig.again(run).status == "running")
+    rig.store.runs.request_stop(run)
+    execution.stop()
+    thread.join(10)
+    return rig.again(run)
+
+
+def test_a_stop_tells_every_process_once_and_kills_nothing_that_ends(rig, monkeypatch):
+    calls = recorded(rig, monkeypatch)
+    run = stopped(rig)
+    eventually(lambda: calls == ["terminate", "wait"])
+    assert (run.status, run.exit_code) == ("stopped", 143)
+
+
+def test_what_does_not_end_within_its_grace_is_killed(rig, monkeypatch):
+    monkeypatch.setattr(rig.engine, "terminate", lambda container_id: True)
+    monkeypatch.setattr(rig.engine, "wait", lambda container_id, timeout_s: False)
+    calls = recorded(rig, monkeypatch)
+    assert stopped(rig).status == "stopped"
+    assert calls[:3] == ["terminate", "wait", "kill"]
+
+
+def test_where_no_process_can_be_told_the_engine_stops_the_container(rig, monkeypatch):
+    monkeypatch.setattr(rig.engine, "terminate", lambda container_id: False)
+    calls = recorded(rig, monkeypatch)
+    assert stopped(rig).status == "stopped"
+    assert calls == ["terminate", "stop"]
+
+
+def test_without_a_grace_nothing_is_told(rig, monkeypatch):
+    rig.settings = rig.settings.model_copy(update={"grace_s": 0.0})
+    calls = recorded(rig, monkeypatch)
+    assert stopped(rig).status == "stopped"
+    assert calls == ["stop"]
+
+
+def test_an_engine_that_goes_away_during_the_grace_has_nothing_told_twice(rig, monkeypatch):
+    """The grace goes on meanwhile."""
+    told, waits, wait = [], [], rig.engine.wait
+    monkeypatch.setattr(rig.engine, "terminate", lambda container_id: told.append(container_id) or True)
+
+    def cut(container_id: str, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        if len(waits) == 1:
+            raise EngineUnreachable("the link was cut")
+        return wait(container_id, 0)
+
+    monkeypatch.setattr(rig.engine, "wait", cut)
+    assert stopped(rig).status == "stopped"
+    assert len(told) == 1
+    assert len(waits) == 2
+    assert waits[1] < waits[0]
+
+
+def test_a_program_that_saves_at_its_time_limit_has_not_completed(rig):
+    """Its exit code stays its own."""
+    rig.settings = rig.settings.model_copy(update={"time_limit_s": 0.1})
+    run = rig.submit("sleep 60")
+    execution, thread = in_thread(rig, run)
+    eventually(lambda: rig.again(run).status == "running")
+    rig.container(run).handled = 0
+    rig.store.runs.request_stop(run, outcome.TIME_LIMIT)
+    execution.stop()
+    thread.join(10)
+    assert (rig.again(run).status, rig.again(run).exit_code) == ("failed", 0)
+    assert rig.store.runs.statuses(run, limit=100, offset=0)[1][-1].details["reason"] == "time-limit"
 
 
 def test_stopping_before_the_container_was_made(rig):

@@ -26,6 +26,7 @@ from polylocal.errors import EngineError
 from polylocal.packages import repositories
 from polylocal.packages.depot import Depot
 from polylocal.packages.repositories import Shelf
+from polylocal.runner import termination
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild
@@ -200,6 +201,7 @@ def test_the_container_gets_what_the_documents_promise(yard: Yard) -> None:
     assert plan.name == f"plx-package-{made.uuid}"
     assert plan.image == "base"
     assert plan.command == ["/bin/sh", "-c", "cd /home/vagrant/project && {\ntrue\n}"]
+    assert plan.entrypoint == termination.ENTRYPOINT
     assert plan.labels == {"polylocal.home": "home", "polylocal.run": f"package/{made.uuid}"}
     assert plan.network == "none"
     assert not plan.new_privileges

@@ -11,6 +11,7 @@ from support import build, job
 
 from polylocal.data_folders import DataFolder
 from polylocal.polyaxonfile import Resources, of_config, parse
+from polylocal.runner import termination
 from polylocal.runner.container import (
     HOME_LABEL,
     RUN_LABEL,
@@ -60,6 +61,11 @@ def test_names_are_the_documented_ones() -> None:
 def test_the_command_goes_through_the_shell() -> None:
     assert planned().command == ["/bin/bash", "-c", "echo  hi"]
     assert planned().image == "an:image"
+
+
+def test_a_command_has_a_parent_that_waits_for_all_that_it_has_started() -> None:
+    assert planned().entrypoint == termination.ENTRYPOINT
+    assert not any(line.lstrip().startswith("#") for line in planned().entrypoint[2].splitlines())
 
 
 def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:

@@ -229,8 +229,21 @@ class Engine(Protocol):
     def usage(self, container_id: str) -> Usage | None:
         """A sample at this moment; None: the container does not run."""
 
+    def terminate(self, container_id: str) -> bool:
+        """SIGTERM to every process of the container, once; returns when they have it. A second call sends a second one.
+
+        False: it could not be sent to them all, as to a container that does not run or is paused.
+        """
+
+    def wait(self, container_id: str, timeout_s: float) -> bool:
+        """Whether the container has ended within this time; gone is ended."""
+
+    def kill(self, container_id: str) -> None:
+        """SIGKILL. Not running, or gone, is fine."""
+
     def stop(self, container_id: str, grace_s: float) -> None:
-        """The stop signal, then after the grace a kill. Returns when it is dead; not running, or gone, is fine."""
+        """The stop signal to the init program, then after the grace a kill. Returns when the container is dead; not
+        running, or gone, is fine."""
 
     def remove(self, container_id: str) -> None:
         """With its anonymous volumes, running or not; gone is fine."""

@@ -37,7 +37,7 @@ from polylocal import clock
 from polylocal.cancelling import Cancel, holding
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
-from polylocal.runner import references
+from polylocal.runner import references, termination
 from polylocal.runner.container import (
     BUILD_LABEL,
     HOME_LABEL,
@@ -74,8 +74,11 @@ HELPER_S = 600.0  # that handing over a large folder may take
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
 _LOOKS, _LOOK_S = 10, 0.1  # for a network that another daemon makes
+TELL_S = 10.0  # that telling the processes of a container to end may take; its limits slow this down, too
+_EXIT_LOOK_S = 0.01
+_SHORTEST_S = 0.01  # docker-py takes a time limit of 0 for none
 # last words of the API's paths; anything else there is a name
-_VERBS = frozenset("archive attach create history json kill logs prune start stats stop tag wait".split())
+_VERBS = frozenset("archive attach create exec history json kill logs prune start stats stop tag wait".split())
 # what a lost connection looks like: docker-py lets requests', urllib3's and the socket's errors through
 _CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -431,6 +434,60 @@ class DockerEngine:
             pid = client.inspect_container(container_id)["State"]["Pid"]
         return stats.with_memory(sample, stats.memory_of(pid))
 
+    def terminate(self, container_id: str) -> bool:
+        try:
+            output = self._execute(container_id, termination.TERMINATE)
+            if others := [word for word in output.split() if word.isdigit()]:
+                # programs with the rights of another user, in an image that has a user of its own
+                self._execute(container_id, termination.terminate_others(others), user="0")
+        except EngineError as error:  # it does not run, is paused, has no shell, or no room for a process
+            log.debug("container %s: its processes could not be told to end: %s", container_id[:12], error)
+            return False
+        return True
+
+    def _execute(self, container_id: str, command: Sequence[str], user: str = "") -> str:
+        """Runs a command in a running container to its end, which may be the container's; returns its output."""
+        until = time.monotonic() + TELL_S
+        with _translated():
+            client = self._connected()
+            made: str = client.exec_create(container_id, list(command), stderr=False, user=user, workdir="/")["Id"]
+            # docker-py's own reading waits without a limit
+            with _Attached(client.exec_start(made, socket=True)) as stream:
+                output = stream.read(TELL_S)
+            # the engine knows of the end a moment after the end of the output
+            while (code := client.exec_inspect(made)["ExitCode"]) is None and time.monotonic() < until:
+                time.sleep(_EXIT_LOOK_S)
+        if code != 0 and not self._has_ended(container_id):
+            raise EngineError(f"exit code {code}" if code is not None else f"it takes longer than {TELL_S:g} s")
+        return output.decode("ascii", "replace")
+
+    def wait(self, container_id: str, timeout_s: float) -> bool:
+        until = time.monotonic() + timeout_s
+        try:
+            with _translated():
+                self._connected().wait(container_id, timeout=max(timeout_s, _SHORTEST_S))
+        except ContainerMissing:
+            return True
+        except EngineUnreachable:  # docker-py's time limit looks like an engine that is silent (docker-py#1966)
+            if time.monotonic() < until:
+                raise
+            return self._has_ended(container_id)
+        return True
+
+    def _has_ended(self, container_id: str) -> bool:
+        try:
+            return not self.inspect(container_id).is_running
+        except ContainerMissing:
+            return True
+
+    def kill(self, container_id: str) -> None:
+        try:
+            with suppress(ContainerMissing), _translated():
+                self._connected().kill(container_id)
+        except EngineError:
+            if not self._has_ended(container_id):
+                raise
+
     def stop(self, container_id: str, grace_s: float) -> None:
         with suppress(ContainerMissing), _translated():
             self._connected().stop(container_id, timeout=max(0, round(grace_s)))
@@ -555,11 +612,12 @@ class DockerEngine:
         )
         created = client.create_container(
             image=plan.image,
-            entrypoint=list(plan.command),
-            command=[],
+            entrypoint=list(plan.entrypoint or plan.command),
+            command=list(plan.command) if plan.entrypoint else [],
             name=plan.name,
             labels={RUN_LABEL: "", **plan.labels},  # those of the image would count otherwise
-            environment=dict(plan.env),
+            environment={**plan.env, **(termination.INIT_ENVIRONMENT if init else {})},
+            stop_signal=termination.STOP_SIGNAL,
             user=plan.user,
             platform=plan.platform,
             ports=[plan.port] if is_published else None,
@@ -590,6 +648,18 @@ class _Attached:
         frames = Demultiplexer()
         while data := self._receive():
             yield from joined(frames.feed(data))
+
+    def read(self, within_s: float) -> bytes:
+        """All of a short output, or what has come of it within this time."""
+        until, output = time.monotonic() + within_s, b""
+        frames = iter(self)
+        while (left_s := until - time.monotonic()) > 0:
+            self._socket.settimeout(left_s)
+            frame = next(frames, None)
+            if frame is None:
+                break
+            output += frame.data
+        return output
 
     def close(self) -> None:
         with suppress(OSError):  # not connected any more: closed is closed

@@ -54,6 +54,7 @@ class FakeContainer:
     output: list[Frame] = field(default_factory=list)
     listeners: list[SimpleQueue[Frame | None]] = field(default_factory=list)
     was_signalled: bool = False
+    handled: int | None = None  # the exit code of a program that handles SIGTERM
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -105,9 +106,6 @@ class FakeEngine:
             container = self._get(container_id)
             container.stopping.set()
             del self.made[container_id]
-
-    def wait(self, container_id: str, timeout_s: float = 10.0) -> None:
-        self._get(container_id).ended.wait(timeout_s)
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -275,6 +273,22 @@ class FakeEngine:
             running = container.status == "running"
         return Usage(now // 4, [now // 4, 0, 0, 0], now, 4, 100 << 20, 4096 << 20) if running else None
 
+    def terminate(self, container_id: str) -> bool:
+        self._answer()
+        container = self.made.get(container_id)
+        if container is None or container.status != "running":
+            return False
+        container.stopping.set()
+        return True
+
+    def wait(self, container_id: str, timeout_s: float = 10.0) -> bool:
+        self._answer()
+        container = self.made.get(container_id)
+        return container is None or container.status != "running" or container.ended.wait(timeout_s)
+
+    def kill(self, container_id: str) -> None:
+        self.stop(container_id, 0)
+
     def stop(self, container_id: str, grace_s: float) -> None:
         self._answer()
         container = self.made.get(container_id)
@@ -340,7 +354,7 @@ class FakeEngine:
             container.stopping.wait()
         for word in container.plan.command[-1].split(";"):
             if container.stopping.is_set():
-                code = TERMINATED
+                code = self._ended(container)
                 break
             done = self._step(container, word.strip())
             if done is not None:
@@ -364,13 +378,17 @@ class FakeEngine:
         if name in ("echo", "printf"):
             self._say(container, 2 if to_stderr else 1, text.encode() + (b"\n" if name == "echo" else b""))
         elif name == "sleep" and container.stopping.wait(float(rest)):
-            return TERMINATED
+            return self._ended(container)
         elif name in ("exit", "false"):
             return int(rest or "1")
         elif name not in ("sleep", "true", ""):
             self._say(container, 2, f"sh: {name}: not found\n".encode())
             return 127
         return None
+
+    @staticmethod
+    def _ended(container: FakeContainer) -> int:
+        return TERMINATED if container.handled is None else container.handled
 
     def _say(self, container: FakeContainer, stream: int, data: bytes) -> None:
         frame = Frame(stream, data, time.time_ns() // 1000)
