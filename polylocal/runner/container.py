@@ -30,6 +30,7 @@ OUTPUTS = PurePosixPath("/plx-outputs")
 # own. What stays is what package managers, su, ssh and init programs use.
 DROPPED = ("MKNOD", "NET_RAW", "SETFCAP", "SETPCAP")
 
+LOCALE_VARIABLES = ("LC_ALL", "LANG", "LANGUAGE")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 _TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
 Labels = Mapping[str, str]
@@ -95,6 +96,7 @@ class Surroundings:
     new_privileges: bool = False
     publishes_port: bool = True  # this machine does not reach the addresses of containers
     capacity: Capacity | None = None  # no limit is above it
+    locale: str = ""  # that the image has, in place of the one that it names; "": that one
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
@@ -205,6 +207,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
     """The variables of the documents, under the names of all their versions."""
     data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
+        **dict.fromkeys(LOCALE_VARIABLES if around.locale else (), around.locale),
         **specification.environment.variables,
         **around.secrets,
         "POLYAXON_API": around.api_url,

@@ -12,7 +12,7 @@ from polylocal.disk import write_private
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.polyaxonfile import Specification
 from polylocal.polyaxonfile.commands import BASH, SH
-from polylocal.runner import container, ownership, workspace
+from polylocal.runner import container, locales, ownership, workspace
 from polylocal.runner.container import Surroundings
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
@@ -20,29 +20,42 @@ from polylocal.store.rows import Run
 
 
 def make_container(run: Run, build: Run, specification: Specification, tools: Tools) -> str:
-    """The container with the shell that its image has; made once, found again afterwards. Which shell that is, the
-    first run finds out for the rest: the init program starts in any case, so the engine itself would not notice that
-    bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone, or may not
-    be used for its user; InvalidInput: a secret has come to set a variable that the polyaxonfile sets.
+    """The container with the shell and the locale that its image has; made once, found again afterwards. Which these
+    are, the first run finds out for the rest: the init program starts in any case, so the engine itself would not
+    notice that bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone,
+    or may not be used for its user; InvalidInput: a secret has come to set a variable that the polyaxonfile sets.
     """
     if not tools.store.built_images.may_use(tools.store.users.get(run.user), build):
         raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
 
-    def made(shell: str) -> str:
-        return _make(run, build, specification, tools, shell)
+    def made(shell: str, locale: str) -> str:
+        return _make(run, build, specification, tools, shell, locale)
 
-    if build.shell:
-        return made(build.shell)
-    container_id = made(BASH)
-    shell = BASH if tools.engine.has_file(container_id, BASH) else SH
-    if shell != BASH:
+    guess = (build.shell or BASH, build.locale or "")
+    container_id = made(*guess)
+    if build.shell and build.locale is not None:
+        return _noted(container_id, run, specification, build.locale, tools)
+    has_bash = tools.engine.has_file(container_id, BASH)
+    found = (BASH if has_bash else SH, locales.substitute(tools.engine, container_id, has_bash=has_bash))
+    if found != guess:
         tools.engine.remove(container_id)
-        container_id = made(shell)
-    tools.store.runs.record(build, shell=shell)
+        container_id = made(*found)
+    tools.store.runs.record(build, shell=found[0], locale=found[1])
+    return _noted(container_id, run, specification, found[1], tools)
+
+
+def _noted(container_id: str, run: Run, specification: Specification, locale: str, tools: Tools) -> str:
+    """Says in the history that the image lacks the locale which the polyaxonfile names, once."""
+    wanted = specification.build.lang_env
+    if locale and wanted and not run.restarts:
+        words = f"build.lang_env: the image has no locale {wanted}; the run has {locale}"
+        message = f"{words}. Install it in build.build_steps, or name one that the image has."
+        if message not in [row.message for row in tools.store.runs.statuses(run, limit=100, offset=0)[1]]:
+            tools.store.runs.note(run, message)
     return container_id
 
 
-def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str) -> str:
+def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str, locale: str) -> str:
     outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
     ownership.make_writable(outputs)
     if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
@@ -76,6 +89,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         new_privileges=tools.settings.new_privileges,
         publishes_port=not tools.reaches_containers(),
         capacity=tools.capacity(specification.environment.resources),
+        locale=locale,
     )
     image = build.image_id or container.image_name(build)
     return tools.engine.create(container.plan(run, specification, image, shell, around))

@@ -112,6 +112,7 @@ class Run:
     image_id: str | None
     builder: str | None
     shell: str | None
+    locale: str | None  # for runs of this build, in place of the one that its image names; "": that one
     params: Json | None
     measured: Json | None  # the last value of each metric; a word for one that is not finite
     framework: str | None

@@ -31,7 +31,18 @@ _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group
 _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
 _PATCHABLE = _ABOUT | {"dockerfile", "node"}
 _RECORDED = frozenset(
-    {"container_id", "exit_code", "restarts", "restarted_after", "dockerfile", "image_id", "builder", "shell", "node"}
+    {
+        "container_id",
+        "exit_code",
+        "restarts",
+        "restarted_after",
+        "dockerfile",
+        "image_id",
+        "builder",
+        "shell",
+        "locale",
+        "node",
+    }
     | {"is_valid", "outputs", "code_id", "port", "address", "keeps_changes", "iteration", "suggested", "log_start"}
 )
 _JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})

@@ -655,6 +655,11 @@ def param_values(db: Database) -> None:
         db.conn.executemany(upsert, rows)
 
 
+@migrations(name="0016_locale")
+def locale(db: Database) -> None:
+    db.execute("alter table runs add column locale text")  # for runs of this build; "": what its image names
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

@@ -233,6 +233,10 @@ def test_files_of_a_container_are_seen_before_it_starts(bench):
     assert not bench.engine.has_file(container_id, "/bin/bash")
 
 
+def test_a_file_that_is_not_there_has_no_beginning(bench):
+    assert bench.engine.read_file(bench.engine.create(bench.plan()), "/no/such/file", 10) is None
+
+
 def test_containers_lists_ours_in_every_state(bench):
     plan = bench.plan()
     created = bench.engine.create(plan)

@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import docker
@@ -20,8 +21,8 @@ from support import eventually
 from polylocal import logs
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.logs import CatchUp, LogWriter
-from polylocal.runner import ownership
-from polylocal.runner.container import Limits, Mount
+from polylocal.runner import locales, ownership
+from polylocal.runner.container import LOCALE_VARIABLES, Limits, Mount
 from polylocal.runner.engine import buildkit
 from polylocal.runner.engine.dockerengine import DockerEngine
 
@@ -276,3 +277,30 @@ def _said_at(host: str, port: int) -> bytes:
 def test_a_container_on_the_hosts_network_publishes_nothing(docker_bench: Bench) -> None:
     container_id = docker_bench.started("sleep 60", port=8888, network="host")
     assert docker_bench.engine.inspect(container_id).port is None
+
+
+@pytest.mark.parametrize(("locale", "substitute"), [("en_US.UTF-8", "C.UTF-8"), ("C.UTF-8", ""), ("C.utf8", "")])
+def test_a_locale_that_an_image_lacks_is_found_before_a_container_of_it_starts(docker_bench, locale, substitute):
+    """As bash finds it on the first line of a log."""
+    tag = f"{docker_bench.installation}:locale"
+    result = build(docker_bench, f"FROM polylocal/standin-python:3.11\nENV LC_ALL {locale}\n", tag)
+    assert result.image_id
+    plan = replace(docker_bench.plan(), image=tag, command=["/bin/bash", "-c", "echo fine"])
+    container_id = docker_bench.engine.create(plan)
+    assert docker_bench.engine.image_environment(container_id)["LC_ALL"] == locale
+    assert locales.substitute(docker_bench.engine, container_id, has_bash=True) == substitute
+    docker_bench.engine.remove(container_id)
+    env = dict.fromkeys(LOCALE_VARIABLES, substitute) if substitute else {}
+    container_id = docker_bench.engine.create(replace(plan, env=env))
+    docker_bench.engine.start(container_id)
+    assert docker_bench.engine.wait(container_id, 60)
+    with docker_bench.engine.logs(container_id, follow=False) as stream:
+        assert b"".join(frame.data for frame in stream) == b"fine\n"
+    docker_bench.engine.remove(container_id)
+    docker_bench.engine.remove_image(tag)
+
+
+def test_the_beginning_of_a_large_file_is_read_and_no_more(docker_bench):
+    container_id = docker_bench.engine.create(docker_bench.plan())
+    assert docker_bench.engine.read_file(container_id, "/bin/busybox", 4) == b"\x7fELF"
+    assert docker_bench.engine.read_file(container_id, "/bin", 4) is None

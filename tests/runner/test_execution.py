@@ -59,6 +59,56 @@ def test_an_image_without_bash_runs_in_sh(rig):
     assert again.build_pk == first.build_pk
 
 
+LACKING = {"LC_ALL": "en_US.UTF-8", "LANG": "en_US.UTF-8", "LANGUAGE": "en_US.UTF-8"}
+LOCALE = "/usr/lib/locale/{}/LC_CTYPE"
+
+
+def locale_of(rig, run) -> tuple[dict[str, str], list[str]]:
+    """What a run's container has of a locale, and what the history says of it."""
+    made: list[dict[str, str]] = []
+    create = rig.engine.create
+    rig.engine.create = lambda plan: made.append(dict(plan.env)) or create(plan)
+    rig.run(run)
+    rig.engine.create = create
+    said = [message for message in rig.messages(run) if message and "locale" in message]
+    return {name: made[-1][name] for name in LACKING if name in made[-1]}, said
+
+
+def test_a_run_gets_a_locale_that_its_image_has(rig):
+    rig.engine.environment, rig.engine.files = LACKING, {LOCALE.format("C.utf8"): b""}
+    first = rig.submit("true")
+    assert locale_of(rig, first) == (dict.fromkeys(LACKING, "C.UTF-8"), [])
+    build = rig.store.runs.by_pk(rig.again(first).build_pk)
+    assert build.locale == "C.UTF-8"
+    rig.engine.files = {}  # nobody looks again
+    assert locale_of(rig, rig.submit("true")) == (dict.fromkeys(LACKING, "C.UTF-8"), [])
+
+
+def test_an_image_that_has_its_locale_keeps_it(rig):
+    rig.engine.environment, rig.engine.files = LACKING, {LOCALE.format("en_US.utf8"): b""}
+    run = rig.submit("true")
+    assert locale_of(rig, run) == ({}, [])
+    assert rig.store.runs.by_pk(rig.again(run).build_pk).locale == ""
+
+
+def test_a_build_of_an_older_version_is_looked_at_for_its_locale(rig):
+    first = rig.run(rig.submit("true"))
+    rig.store.runs.record(rig.store.runs.by_pk(first.build_pk), locale=None)
+    rig.engine.environment, rig.engine.files = LACKING, {LOCALE.format("C.utf8"): b""}
+    assert locale_of(rig, rig.submit("true"))[0] == dict.fromkeys(LACKING, "C.UTF-8")
+
+
+def test_a_locale_that_the_polyaxonfile_names_and_the_image_lacks_is_said(rig):
+    rig.engine.environment = dict.fromkeys(LACKING, "de_DE.UTF-8")
+    run = rig.submit("true", build={"image": "base", "lang_env": "de_DE.UTF-8"})
+    env, said = locale_of(rig, run)
+    assert env == dict.fromkeys(LACKING, "C")
+    assert said == [
+        "build.lang_env: the image has no locale de_DE.UTF-8; the run has C. Install it in build.build_steps, or name"
+        " one that the image has."
+    ]
+
+
 def test_the_container_gets_what_the_documents_promise(rig):
     run = rig.built(rig.submit("sleep 5", environment={"resources": {"memory": {"limits": 64}, "cpu": {"limits": 1}}}))
     execution, thread = in_thread(rig, run)

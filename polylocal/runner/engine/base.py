@@ -215,6 +215,12 @@ class Engine(Protocol):
 
     def has_file(self, container_id: str, path: str) -> bool: ...
 
+    def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
+        """The beginning of a file of a container; None: there is none."""
+
+    def image_environment(self, container_id: str) -> Mapping[str, str]:
+        """The variables that a container has from its image."""
+
     def start(self, container_id: str) -> None:
         """Starting a running container is fine. EngineError: it can't be started, with the engine's reason."""
 

@@ -5,12 +5,14 @@ What docker-py gets wrong for a daemon is worked around here and nowhere else; e
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import itertools
 import json
 import logging
 import re
 import socket
+import tarfile
 import threading
 import time
 from collections import defaultdict
@@ -217,7 +219,7 @@ class DockerEngine:
             id=found["Id"],
             names=names,
             labels=config.get("Labels") or {},
-            env=dict(text.split("=", 1) for text in config.get("Env") or [] if "=" in text),
+            env=_variables(found),
             triggers=config.get("OnBuild") or [],
             ancestors=_ancestors(history),
             made_by=_line(history[0]) if history else "",
@@ -375,6 +377,25 @@ class DockerEngine:
         if not answer.ok and answer.status_code != 404:
             raise EngineError(f"the engine could not say whether {path} is in the container: {answer.status_code}")
         return bool(answer.ok)
+
+    def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
+        if not self.has_file(container_id, path):
+            return None
+        with _translated(), self._new_client(CALL_TIMEOUT_S) as client:
+            chunks, _ = client.get_archive(container_id, path)
+            try:
+                with tarfile.open(fileobj=_Chunks(chunks), mode="r|") as tar:
+                    member = tar.next()
+                    file = tar.extractfile(member) if member and member.isfile() else None
+                    return file.read(most_bytes) if file else None
+            except tarfile.TarError as error:
+                raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
+
+    def image_environment(self, container_id: str) -> dict[str, str]:
+        with _translated():
+            client = self._connected()
+            image = client.inspect_image(client.inspect_container(container_id)["Image"])
+        return _variables(image)
 
     def start(self, container_id: str) -> None:
         with _translated():
@@ -713,6 +734,23 @@ class _Stored:
         return "content-length" in self._response.headers
 
 
+class _Chunks(io.RawIOBase):
+    """Pieces of an answer as a file that is read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) < size and (chunk := next(self._chunks, b"")):
+            self._rest += chunk
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+
 class _StreamClient(docker.APIClient):
     """Keeps the response of a pull or a build, so that it can be cancelled: docker-py gives only the lines."""
 
@@ -721,6 +759,10 @@ class _StreamClient(docker.APIClient):
     def _post(self, url: str, **kwargs: Any) -> requests.Response:
         self.response = super()._post(url, **kwargs)
         return self.response
+
+
+def _variables(image: dict[str, Any]) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in (image.get("Config") or {}).get("Env") or [] if "=" in text)
 
 
 def _layers(image_id: str, history: Sequence[dict[str, Any]]) -> dict[str, int]:

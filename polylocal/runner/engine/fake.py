@@ -12,7 +12,7 @@ import re
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
@@ -69,6 +69,8 @@ class FakeEngine:
         self.triggers: dict[str, list[str]] = {}  # what ONBUILD left in images, by id
         self.remote: set[str] = set()  # what a pull finds
         self.shells = set(shells)
+        self.files: dict[str, bytes] = {}  # further ones of every image
+        self.environment: dict[str, str] = {}  # of every image
         self.made: dict[str, FakeContainer] = {}
         self.builds = 0
         self.cards = 0  # GPUs
@@ -221,7 +223,18 @@ class FakeEngine:
     def has_file(self, container_id: str, path: str) -> bool:
         self._answer()
         self._get(container_id)
-        return path in self.shells
+        return path in self.shells or path in self.files
+
+    def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
+        self._answer()
+        self._get(container_id)
+        found = self.files.get(path)
+        return None if found is None else found[:most_bytes]
+
+    def image_environment(self, container_id: str) -> Mapping[str, str]:
+        self._answer()
+        self._get(container_id)
+        return self.environment
 
     def start(self, container_id: str) -> None:
         self._answer()
