@@ -335,7 +335,8 @@ def test_a_run_may_name_its_commit(api: Caller, project: Project, services: Serv
         assert made.json()["commit"] == (second if name == "branch" else first)
     answer = api.post(JOBS, {"config": {**CONFIG, "build": {"image": "busybox", "commit": "f" * 40}}})
     assert answer.status_code == 400
-    assert answer.json() == {"config": [f"build.commit: the code of this project has no commit or branch `{'f' * 40}`."]}
+    told = f"build.commit: the code of this project has no commit or branch `{'f' * 40}`."
+    assert answer.json() == {"config": [told]}
 
 
 @pytest.mark.parametrize("update_code", [True, "true", "1", False, None])
