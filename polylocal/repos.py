@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from polylocal import code_size, gitrun, processes, remotes, revisions
+from polylocal import code_size, empty_folders, gitrun, processes, remotes, revisions
 from polylocal.cancelling import Cancelled, holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.folders import remove_tree, walk
@@ -34,7 +34,6 @@ MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 _CHUNK = 1 << 20
 _MOST_LARGE = 100  # files that are left out of a commit for their size
-_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
@@ -124,6 +123,7 @@ class Repository:
             self._create()
             index = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(tree)}
             self._git("add", "--all", "--force", ".", env=index, cwd=tree)
+            self._stage_empty(empty_folders.on_disk(tree)[1], index)
             return self._commit(self._git("write-tree", env=index), author)
 
     def commit_folder(self, folder: Path, base: str | None, author: str) -> Committed:
@@ -138,22 +138,38 @@ class Repository:
             self._create()
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": str(folder)}
             self._git("read-tree", *([base] if base else ["--empty"]), env=index)
+            empty = self._unstage_empty(index)
             inside = _repositories(folder)
             kept_out = [f":(exclude,literal){name}" for name in inside]
             kept_out += [f":(exclude,glob)**/{name}/**" for name in _MADE_ANEW]
             large = self._too_large(folder, index, kept_out)
             kept_out += [f":(exclude,literal){name}" for name in large]
             self._git("add", "--all", "--", ".", *kept_out, env=index, cwd=folder)
+            if empty:
+                filled = self._listed("--cached", env=index, cwd=folder)
+                self._stage_empty(empty_folders.still_empty(empty, empty_folders.on_disk(folder)[0], filled), index)
             others = self._listed("--others", env=index, cwd=folder)
             tops = (name.partition("/")[0] for name in others if not _MADE_ANEW & set(Path(name).parts))
             why = {name: f"{name} (more than {self._limits.max_unpacked_mib} MiB)" for name in large}
             left_out = list(dict.fromkeys([*inside, *why.values(), *(top for top in tops if top not in why)]))
             tree_id = self._git("write-tree", env=index)
-            before = self._tree(base) if base else _EMPTY_TREE
+            before = self._tree(base) if base else empty_folders.EMPTY_TREE
             if tree_id == before:
                 return Committed(None, left_out)
             code_size.check(self.path, tree_id, self._limits)
             return Committed(self._commit(self._on_newest(tree_id, base, author), author), left_out)
+
+    def _stage_empty(self, folders: Collection[str], env: Mapping[str, str]) -> None:
+        if folders:
+            self._run("update-index", "-z", "--index-info", env=env, stdin=empty_folders.entries(folders))
+
+    def _unstage_empty(self, env: Mapping[str, str]) -> list[str]:
+        """The empty folders of an index, taken out of it: git would take in nothing that was put into them since."""
+        found = empty_folders.staged(self._listed("--stage", env=env, cwd=self.path))
+        if found:
+            names = "".join(f"{name}\0" for name in found).encode("utf-8", "surrogateescape")
+            self._run("update-index", "-z", "--force-remove", "--stdin", env=env, stdin=names)
+        return found
 
     def _listed(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
         """The names that `git ls-files` lists, by way of a file: a folder may hold millions."""

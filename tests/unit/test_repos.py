@@ -787,3 +787,87 @@ def test_a_link_out_of_a_notebooks_folder_is_committed_as_a_link(repository: Rep
     assert repository.read(commit, "f") == str(secret / "key").encode()
     again = archived(repository, commit, tmp_path)
     assert again == {"a": b"1"}
+
+
+# -- empty folders -----------------------------------------------------------------------------------------------
+
+
+def with_empty(*names: str, **files: bytes) -> io.BytesIO:
+    folders = [entry(name, type=tarfile.DIRTYPE, mode=0o755) for name in names]
+    return tar(*folders, *(entry(name, data) for name, data in files.items()))
+
+
+def folders_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()}
+
+
+def test_an_empty_folder_is_checked_out_and_archived(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.upload(with_empty("logs", "out/deep/é", a=b"1"), "root")
+    assert repository.files(commit) == {"a"}
+    repository.checkout(commit, tmp_path / "work")
+    assert folders_in(tmp_path / "work") == {"logs", "out", "out/deep", "out/deep/é"}
+    with (tmp_path / "t.tar").open("w+b") as file:
+        repository.archive(commit, file, prefix="build/")
+    with tarfile.open(tmp_path / "t.tar") as found:
+        assert {"build/logs", "build/out/deep/é"} <= {member.name for member in found if member.isdir()}
+        assert [member.name for member in found if not member.isdir()] == ["build/a"]
+    assert repository.has_folder(commit, "logs")
+    assert repository.files(commit, "logs") == set()
+
+
+def test_an_empty_folder_counts_for_the_identity_of_a_commit(repository: Repository) -> None:
+    first = repository.upload(with_empty("logs", a=b"1"), "root")
+    assert repository.upload(with_empty("logs", a=b"1"), "root") == first
+    without = repository.upload(with_empty(a=b"1"), "root")
+    assert without != first
+    filled = repository.upload(
+        tar(entry("logs", type=tarfile.DIRTYPE), entry("logs/x", b"2"), entry("a", b"1")), "root"
+    )
+    assert set(tree(repository, filled)) == {"a", "logs/x"}
+
+
+def test_an_empty_folder_of_an_archive_in_itself(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.upload(with_empty("only"), "root")
+    with (tmp_path / "t.tar").open("w+b") as file:
+        repository.archive(commit, file, folder="only")
+    repository.checkout(commit, tmp_path / "work")
+    assert folders_in(tmp_path / "work") == {"only"}
+
+
+def test_a_clone_has_the_empty_folder(repository: Repository, tmp_path: Path) -> None:
+    repository.upload(with_empty("logs", a=b"1"), "root")
+    git("clone", "--quiet", str(repository.path), str(tmp_path / "clone"), cwd=tmp_path)
+    assert (tmp_path / "clone" / "logs").is_dir()
+    assert git("status", "--porcelain", cwd=tmp_path / "clone") == ""
+
+
+def test_empty_folders_outlive_a_notebook(repository: Repository, tmp_path: Path) -> None:
+    base = repository.upload(with_empty("logs", "cache", "gone", "linked", a=b"1"), "root")
+    folder = tmp_path / "work"
+    repository.checkout(base, folder)
+    assert repository.commit_folder(folder, base, "root").commit is None
+    (folder / "logs" / "x").write_text("1")
+    (folder / "cache" / "y.tmp").write_text("2")
+    (folder / ".gitignore").write_text("*.tmp\n")
+    (folder / "gone").rmdir()
+    (folder / "linked").rmdir()
+    (folder / "linked").symlink_to("logs")
+    commit = repository.commit_folder(folder, base, "root").commit
+    assert commit
+    modes = tree(repository, commit)
+    assert {name: mode for name, mode in modes.items() if name not in ("a", ".gitignore")} == {
+        "logs/x": "100644",
+        "cache": "160000",
+        "linked": "120000",
+    }
+
+
+def test_notebooks_and_uploads_of_empty_folders_are_merged(repository: Repository, tmp_path: Path) -> None:
+    base = repository.upload(with_empty("logs", "more", a=b"1"), "root")
+    folder = tmp_path / "work"
+    repository.checkout(base, folder)
+    (folder / "logs" / "x").write_text("1")
+    repository.upload(with_empty("logs", "more", a=b"1", b=b"2"), "root")
+    commit = repository.commit_folder(folder, base, "root").commit
+    assert commit
+    assert tree(repository, commit) == {"a": "100644", "b": "100644", "logs/x": "100644", "more": "160000"}
