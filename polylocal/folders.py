@@ -182,8 +182,8 @@ def walk(
         except OSError as error:
             could_not_read("/".join(parts), error.strerror or str(error))
             continue
+        folders: list[tuple[str, ...]] = []
         try:
-            folders = []
             for name, found in entries(opened):
                 entry = Entry("/".join([*parts, name]), name, opened, found)
                 if len(os.fsencode(entry.path)) > MAX_PATH:
@@ -196,9 +196,11 @@ def walk(
                         folders.append((*parts, name))
                     else:
                         could_not_read(entry.path, f"it lies more than {MAX_DEPTH} folders deep")
-            ahead += reversed(folders)
+        except OSError as error:  # a folder whose names may be listed, and nothing else
+            could_not_read("/".join(parts), error.strerror or str(error))
         finally:
             os.close(opened)
+        ahead += reversed(folders)
 
 
 def _open_folder(folder: Path, parts: Sequence[str]) -> int:

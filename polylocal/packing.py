@@ -1,107 +1,227 @@
-"""A folder → the tar.gz that is uploaded, without what `.polyaxonignore` names."""
+"""A folder → the tar.gz that is uploaded, without what its ignore files name and what leads out of it."""
 
 from __future__ import annotations
 
+import os
+import stat
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
-
-from pathspec import GitIgnoreSpec
 
 from polylocal import sparse
 from polylocal.archives import Archive
 from polylocal.errors import InvalidInput
 from polylocal.folders import Entry, walk
+from polylocal.ignoring import DEFAULT_IGNORE, IGNORE_FILE, Ignored
 
-IGNORE_FILE = ".polyaxonignore"
+__all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "Ignored", "Item", "files", "pack", "survey"]
+
 MOST_HOLES = 1 << 30  # bytes in the holes of one file
-# where a folder has no ignore file of its own
-DEFAULT_IGNORE = """\
-.git
-.eggs
-eggs
-.venv
-venv
-lib64
-sdist
-*.egg-info
-__pycache__
-.ipynb_checkpoints
-.mypy_cache
-.pytest_cache
-.ruff_cache
-node_modules
-*.pyc
-*.swp
-.DS_Store
-/.polyaxon
-/.polylocal
-"""
+_MOST_LINKS = 40  # on one way, where the kernel gives up as well
 
 
-class Ignored:
-    """Which paths of a folder stay at home. The same notation as git's, whatever the case of letters."""
+@dataclass(frozen=True)
+class Item:
+    """A file, a link, or an empty folder of the code."""
 
-    def __init__(self, folder: Path) -> None:
-        file = folder / IGNORE_FILE
-        text = file.read_text(errors="surrogateescape") if file.exists() else DEFAULT_IGNORE
-        lines = (line.removeprefix("./").lower() for line in text.splitlines())
-        self._spec = GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
+    path: str
+    stat: os.stat_result
+    target: str | None = None  # of a link: relative, and inside of the folder
 
-    def __call__(self, path: str, is_folder: bool) -> bool:
-        """`path` is relative to the folder, with forward slashes."""
-        return self._spec.match_file(path.lower() + ("/" if is_folder else ""))
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.stat.st_mode)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.stat.st_mode)
+
+    @property
+    def size(self) -> int:
+        return self.stat.st_size if self.is_file else 0
 
 
-def _is_pattern(line: str) -> bool:
-    """As with git, a line that can't be a pattern matches nothing."""
-    try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
+@dataclass(frozen=True)
+class Code:
+    """What is uploaded of a folder, by its path in there."""
+
+    folder: Path
+    items: Mapping[str, Item]
+    links_out: list[str] = field(default_factory=list)  # left out, since they lead out of the folder
+    heeded: list[str] = field(default_factory=list)  # the ignore files that stand in for a missing `.polyaxonignore`
+    is_cut: bool = False  # rules have left something out
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes before packing."""
+        return sum(item.size for item in self.items.values())
+
+    @cached_property
+    def count(self) -> int:
+        """Files and folders, as the limit of them counts."""
+        return len(self.items) + len(_parents(self.items))
+
+    def largest(self, *, by_count: bool = False) -> list[tuple[str, int]]:
+        """What at the top of the folder has the most bytes (or files), the largest first."""
+        totals = Counter[str]()
+        for item in self.items.values():
+            top, slash, _ = item.path.partition("/")
+            totals[top + slash] += 1 if by_count else item.size
+        return totals.most_common()
+
+
+def survey(folder: Path) -> Code:
+    """Look at what would be packed, without reading any file. Raises InvalidInput for a folder that can't be read."""
+    ignored = Ignored(folder)
+    items: dict[str, Item] = {}
+    folders: list[Item] = []
+    is_cut = False
+
+    def enter(entry: Entry) -> bool:
+        return not ignored.closes(entry.path)
+
+    for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder)):
+        if ignored(entry.path, entry.is_folder):
+            is_cut = True
+        elif entry.is_folder:
+            folders.append(Item(entry.path, entry.stat))
+        else:
+            try:
+                items[entry.path] = Item(entry.path, entry.stat, _inside(folder, entry.path, entry.target))
+            except OSError:
+                continue  # a link that is gone by now
+    links_out = _leading_out({item.path: item.target for item in items.values() if item.target is not None})
+    for path in links_out:
+        del items[path]
+    filled = _parents([*items, *(item.path for item in folders)])
+    items |= {item.path: item for item in folders if item.path not in filled}
+    return Code(folder, items, links_out, ignored.sources, is_cut)
 
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What is uploaded, sorted: (path, name in the archive)."""
-    for entry in _entries(folder):
-        yield folder / entry.path, entry.path
+    """Files and links that are uploaded, sorted: (path, name in the archive)."""
+    for item in survey(folder).items.values():
+        if not item.is_folder:
+            yield folder / item.path, item.path
 
 
-def _entries(folder: Path) -> Iterator[Entry]:
-    """Files and links; sockets and pipes have no content to upload."""
-    ignored = Ignored(folder)
-    for entry in walk(folder, enter=lambda inner: not ignored(inner.path, True)):
-        if not entry.is_folder and not ignored(entry.path, False):
-            yield entry
-
-
-def pack(folder: Path, to: BinaryIO) -> tuple[int, int]:
+def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int]:
     """Write the archive; returns the number of files and their bytes before packing.
 
-    Raises InvalidInput for a file that is mostly holes: what takes no room here would take its whole size there.
+    `code`: what `survey` has found, where it was looked at before. Raises InvalidInput for what can't be read, and for
+    a file that is mostly holes: what takes no room here would take its whole size there.
     """
+    code = code or survey(folder)
     count = size = 0
+    ignored = Ignored(folder)
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
         archive = Archive(tar, _refuse, with_holes=False)
-        for entry in _entries(folder):
+        for entry in walk(
+            folder, enter=lambda inner: not ignored.closes(inner.path), could_not_read=_unreadable(folder)
+        ):
+            item = code.items.get(entry.path)
+            if item is None or stat.S_IFMT(item.stat.st_mode) != stat.S_IFMT(entry.stat.st_mode):
+                continue
             if _is_mostly_holes(entry):
                 _refuse(f"{entry.path} is a sparse file of {entry.stat.st_size} bytes")
-            archive.add(entry, f"./{entry.path}", entry.path)
-            count += 1
-            size += entry.stat.st_size
+            if item.target is None:
+                archive.add(entry, f"./{entry.path}", entry.path)
+            else:
+                _add_link(archive, entry, item.target)
+            count += not item.is_folder
+            size += 0 if item.is_folder else entry.stat.st_size
     return count, size
 
 
+def _add_link(archive: Archive, entry: Entry, target: str) -> None:
+    member = archive.member(f"./{entry.path}", entry.stat)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    archive.write(member)
+
+
+def _parents(paths: Collection[str]) -> set[str]:
+    """The folders that something is in."""
+    found = set[str]()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+def _inside(folder: Path, path: str, target: str | None) -> str | None:
+    """The target of a link; an absolute one that leads into the folder itself is made relative."""
+    if target is None or not target.startswith("/") or ".." in target.split("/"):
+        return target
+    for top in (str(folder), os.path.realpath(folder)):
+        if target == top or target.startswith(f"{top}/"):
+            return os.path.relpath(target, f"{top}/{os.path.dirname(path)}")
+    return target
+
+
+def _leading_out(links: Mapping[str, str]) -> list[str]:
+    """The links that lead out of the folder, also by way of others."""
+    out = {path for path in links if _leads_out(path, links)}
+    while True:  # without a link, `..` behind it means another folder
+        kept = {path: target for path, target in links.items() if path not in out}
+        more = {path for path in kept if _leads_out(path, kept)}
+        if not more:
+            return sorted(out)
+        out |= more
+
+
+def _leads_out(path: str, links: Mapping[str, str]) -> bool:
+    """Whether a link leads out, by the rules that an upload is unpacked by."""
+    here: list[str] = []
+    ahead, seen = path.split("/")[::-1], 0
+    while ahead:
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not here:
+                return True
+            here.pop()
+            continue
+        target = links.get("/".join([*here, part]))
+        if target is None:
+            here.append(part)
+            continue
+        seen += 1
+        if seen > _MOST_LINKS:
+            return False  # in circles: it leads nowhere
+        if target.startswith("/"):
+            return True
+        ahead += target.split("/")[::-1]
+    return False
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
 def _is_mostly_holes(entry: Entry) -> bool:
-    if sparse.holes(entry.stat) <= MOST_HOLES:
+    if not entry.is_file or sparse.holes(entry.stat) <= MOST_HOLES:
         return False
     try:
         with entry.open() as file:
             return sparse.has_more_holes(file.fileno(), MOST_HOLES)
     except OSError:  # gone, or not to be read: that is said where it is added
         return False
+
+
+def _unreadable(folder: Path) -> Callable[[str, str], None]:
+    """For `walk`: refuses a folder that can't be looked into."""
+
+    def could_not_read(path: str, why: str) -> None:
+        _refuse(f"{f'{path}/' if path else folder} can't be read: {why}")
+
+    return could_not_read
 
 
 def _refuse(line: str) -> None:

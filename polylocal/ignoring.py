@@ -1,0 +1,208 @@
+"""Which paths of a folder are left out of an upload.
+
+`.polyaxonignore` decides; without one, `.gitignore` (nested ones too, as in git) and `.dockerignore` (as in Docker) do.
+`DEFAULT_IGNORE` holds in both cases; a line with `!` in `.polyaxonignore` takes a path in again.
+"""
+
+from __future__ import annotations
+
+import codecs
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from polylocal.errors import InvalidInput
+
+IGNORE_FILE = ".polyaxonignore"
+GIT_IGNORE, DOCKER_IGNORE = ".gitignore", ".dockerignore"
+IGNORE_FILES = frozenset({IGNORE_FILE, GIT_IGNORE, DOCKER_IGNORE})
+DEFAULT_IGNORE = r"""
+.git
+.hg
+.svn
+.eggs
+eggs
+.venv
+venv
+lib64
+sdist
+*.egg-info
+__pycache__
+.ipynb_checkpoints
+.mypy_cache
+.pytest_cache
+.ruff_cache
+node_modules
+*.pyc
+*.sw[op]
+*~
+.#*
+\#*\#
+.DS_Store
+/.polyaxon
+/.polylocal
+"""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# the daemon reads these from the code, and Docker sends the first kind whatever its rules say
+_NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
+
+
+class Ignored:
+    """The rules of one folder, read once. Raises InvalidInput for a file of rules that can't be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.heeded: list[str] = []  # the files that stand in for a missing `.polyaxonignore`
+        own = _lines(folder / IGNORE_FILE)
+        self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
+        self._git: _GitRules | None = None
+        self._docker: _DockerRules | None = None
+        if own is None:
+            self._git = _GitRules(folder)
+            docker = _lines(folder / DOCKER_IGNORE)
+            self._docker = _DockerRules(docker) if docker is not None else None
+            self.heeded += [DOCKER_IGNORE] if docker is not None else []
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        """`path` is relative to the folder, with forward slashes."""
+        return self.closes(path, is_folder) or (self._docker is not None and self._docker(path))
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        """The same for all that a folder holds: what is in it need not be looked at."""
+        if self._own.match_file(path.lower() + ("/" if is_folder else "")):
+            return True
+        if self._git is not None and self._git(path, is_folder):
+            return True
+        return self._docker is not None and not self._docker.has_exceptions and self._docker(path)
+
+    @property
+    def sources(self) -> list[str]:
+        """`heeded`, with `.gitignore` if one was found by now."""
+        return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.heeded]
+
+
+class _GitRules:
+    """`.gitignore` of a folder, of those in it, and of those above it up to the top of its repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self._top, self._prefix = folder, ""
+        self._specs: dict[str, GitIgnoreSpec | None] = {}
+        top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+        if top != folder:
+            self._top, prefix = top, folder.relative_to(top).as_posix()
+            if self._is_ignored_itself(prefix):  # what git knows nothing of has no rules from above
+                self._top, self._specs = folder, {}
+            else:
+                self._prefix = f"{prefix}/"
+
+    def _is_ignored_itself(self, prefix: str) -> bool:
+        parts = prefix.split("/")
+        return any(self._matches("/".join(parts[:depth]), True) for depth in range(1, len(parts) + 1))
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        return self._matches(self._prefix + path, is_folder)
+
+    def _matches(self, path: str, is_folder: bool) -> bool:
+        """The rule of the innermost file decides, in it the last one."""
+        found: bool | None = None
+        parts = path.split("/")
+        for depth in range(len(parts)):
+            spec = self._spec("/".join(parts[:depth]))
+            if spec is not None:
+                rest = "/".join(parts[depth:]) + ("/" if is_folder else "")
+                said = spec.check_file(rest).include
+                found = found if said is None else said
+        return bool(found)
+
+    def _spec(self, folder: str) -> GitIgnoreSpec | None:
+        if folder not in self._specs:
+            lines = _lines(self._top / folder / GIT_IGNORE)
+            self._specs[folder] = None if lines is None else _spec(lines)
+        return self._specs[folder]
+
+    @property
+    def is_used(self) -> bool:
+        return any(spec is not None for spec in self._specs.values())
+
+
+class _DockerRules:
+    """`.dockerignore`: patterns name whole paths from the top, `!` takes in again, the last rule that fits decides."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._rules: list[tuple[re.Pattern[str], bool]] = []
+        for line in lines:
+            text = line.strip()
+            if not text or line.startswith("#"):
+                continue
+            is_exception = text.startswith("!")
+            pattern = posixpath.normpath(text.removeprefix("!").strip() or ".").lstrip("/")
+            try:
+                self._rules.append((re.compile(f"{_regex(pattern)}(?:/.*)?", re.DOTALL), is_exception))
+            except re.error:
+                continue  # as with git, a line that can't be a pattern matches nothing
+        self.has_exceptions = any(is_exception for _, is_exception in self._rules)
+
+    def __call__(self, path: str) -> bool:
+        if _NEEDED.fullmatch(posixpath.basename(path)):
+            return False
+        fits = (is_exception for rule, is_exception in reversed(self._rules) if rule.fullmatch(path))
+        return not next(fits, True)
+
+
+def _regex(pattern: str) -> str:
+    """A pattern of Go's `filepath.Match`, with Docker's `**`."""
+    made, at = "", 0
+    while at < len(pattern):
+        sign = pattern[at]
+        if pattern.startswith("**", at):
+            at += 2
+            if pattern.startswith("/", at):
+                made, at = f"{made}(?:.*/)?", at + 1
+            else:
+                made += ".*"
+            continue
+        if sign == "[" and (end := pattern.find("]", at + 2)) > 0:
+            made, at = made + pattern[at : end + 1], end + 1
+            continue
+        if sign == "\\" and at + 1 < len(pattern):
+            at += 1
+            sign = re.escape(pattern[at])
+        else:
+            sign = {"*": "[^/]*", "?": "[^/]"}.get(sign) or re.escape(sign)
+        made, at = made + sign, at + 1
+    return made
+
+
+def _lines(file: Path) -> list[str] | None:
+    """None: there is no such file. Raises InvalidInput."""
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidInput([f"{file} can't be read: {error.strerror}; nothing was uploaded"]) from error
+    if data.startswith(_UTF_16) or b"\0" in data:
+        raise InvalidInput([f"{file} is no text in UTF-8 (UTF-16, it seems): save it as UTF-8; nothing was uploaded"])
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _lower(line: str) -> str:
+    """Rules of `.polyaxonignore` hold whatever the case of letters, and may begin with `./`."""
+    sign = "!" if line.startswith("!") else ""
+    return sign + line.removeprefix("!").removeprefix("./").lower()
+
+
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    return GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
+
+
+def _is_pattern(line: str) -> bool:
+    """As with git, a line that can't be a pattern matches nothing."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
