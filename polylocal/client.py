@@ -73,6 +73,14 @@ class Client:
     def delete_project(self, owner: str, name: str) -> None:
         self.call("DELETE", f"/api/v1/{owner}/{name}/")
 
+    def upload_limits(self, owner: str, name: str) -> Json:
+        """What an upload may come to; empty: the daemon is older, and does not tell. Raises what an upload would."""
+        try:
+            return self.json("GET", f"/polylocal/v1/code/{owner}/{name}/upload")
+        except NotFound:
+            self.project(owner, name)
+            return {}
+
     def upload(self, owner: str, name: str, archive: BinaryIO) -> None:
         files = {"repo": ("repo.tar.gz", archive, "application/gzip")}
         self.call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)

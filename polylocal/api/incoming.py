@@ -60,7 +60,8 @@ def _limited(request: Request, limit: int) -> Request:
     """The same request, refused as soon as more than `limit` bytes of a body are announced or come."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > limit:
-        raise HTTPException(413, f"The body has {length[:20]} bytes, more than the {limit} that are taken here.")
+        size = int(length[:20])
+        raise HTTPException(413, f"The body has {size} bytes ({_size(size)}), more than the {_size(limit)} taken here.")
     seen = 0
 
     async def receive() -> Received:
@@ -68,10 +69,14 @@ def _limited(request: Request, limit: int) -> Request:
         message = await request.receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise HTTPException(413, f"The body has more than the {limit} bytes that are taken here.")
+            raise HTTPException(413, f"The body has more than the {_size(limit)} taken here.")
         return message
 
     return Request(request.scope, receive)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.1f} KiB"
 
 
 def _json(raw: bytes) -> object:

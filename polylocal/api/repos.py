@@ -12,6 +12,7 @@ from polylocal import clock
 from polylocal.api import bodies, ci
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, opened_file, refuse
 from polylocal.api.incoming import parsed
+from polylocal.api.resources import Json
 from polylocal.api.resources.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.repos import without_secrets
@@ -24,13 +25,24 @@ def upload(call: Call) -> Response:
     part = call.data.get("repo") if isinstance(call.data, dict) else None
     if not isinstance(part, UploadFile):
         raise InvalidInput({"repo": ["No file was submitted: send the tar.gz as the form part `repo`."]})
-    if project.git_url:
-        raise NotAllowed(_EXTERNAL.format(name=project.name))
-    _check_notebook(call)
-    call.services.check_room()
+    _check_upload(call)
     call.services.repository(project).upload(part.file, call.user.username, call.services.code_limits)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
+
+
+def limits(call: Call) -> Json:
+    """What an upload may come to. Refuses what an upload would be refused for, so that a client can ask first."""
+    _check_upload(call)
+    settings = call.services.settings
+    return {name: getattr(settings, name) for name in ("max_upload_mib", "max_unpacked_mib", "max_upload_files")}
+
+
+def _check_upload(call: Call) -> None:
+    if call.project.git_url:
+        raise NotAllowed(_EXTERNAL.format(name=call.project.name))
+    _check_notebook(call)
+    call.services.check_room()
 
 
 def external(call: Call) -> Response:
@@ -143,6 +155,14 @@ _COMMIT = (Query("commit", "a commit instead of the newest: a hash (at least 7 d
 
 ENDPOINTS = [
     Endpoint("PUT", f"{_REPO}/upload", upload, "Upload the code of a project", Access.WRITE, is_upload=True),
+    Endpoint(
+        "GET",
+        "/polylocal/v1/code/{user}/{project}/upload",
+        limits,
+        "What an upload of code may come to, if the caller may upload now",
+        Access.WRITE,
+        answer=Json,
+    ),
     Endpoint(
         "GET",
         f"{_REPO}/download",

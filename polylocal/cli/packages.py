@@ -12,7 +12,7 @@ import typer
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
-from polylocal.cli.runs import upload_folder
+from polylocal.cli.uploading import upload_folder
 from polylocal.client import Client, Json
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus

@@ -9,7 +9,7 @@ import typer
 
 from polylocal.cli import show
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
-from polylocal.cli.runs import upload_folder
+from polylocal.cli.uploading import upload_folder
 
 app = typer.Typer(help="Make, list, change and delete projects.", no_args_is_help=True)
 
@@ -121,7 +121,7 @@ def upload(
     project: ProjectOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Upload the code of a project, without what .polyaxonignore names."""
+    """Upload the code of a project, without what .polyaxonignore names (else .gitignore and .dockerignore)."""
     with connected(home) as api:
         owner, named = project_of(api, project, folder)
         upload_folder(api, owner, named, folder.absolute())

@@ -6,10 +6,9 @@ What only `run` needs (polyaxonfiles, packing, watching) is imported there: the 
 from __future__ import annotations
 
 import sys
-import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +25,11 @@ from polylocal.cli.context import (
     reference,
     run_of,
 )
+from polylocal.cli.uploading import upload_folder
 from polylocal.client import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.statuses import Kind, is_done
+from polylocal.statuses import DONE, Kind
 
-WARN_UPLOAD_MIB = 100
 _SHOWN = 200  # characters of a variable's value
 
 FilesOption = Annotated[
@@ -69,7 +68,7 @@ def run(
     env: VariablesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
-    watch: Annotated[bool, typer.Option(help="Upload and run again whenever a file changes.")] = False,
+    watch: Annotated[bool, typer.Option(help="Upload and run again whenever the code changes.")] = False,
     project: ProjectOption = None,
     create: Annotated[bool, typer.Option("--create", "-c", help="Make the project if it is not there.")] = False,
     name: Annotated[str | None, typer.Option(help="A name for the run; may hold templates.")] = None,
@@ -331,26 +330,6 @@ def stop_run(api: Client, text: str) -> None:
     show.line(f"{found} is being stopped")
 
 
-def upload_folder(api: Client, owner: str, project: str, folder: Path, quiet: bool = False) -> None:
-    """Pack and upload a folder, with a word about what went."""
-    from polylocal import packing
-
-    if not folder.is_dir():
-        raise InvalidInput([f"there is no folder {folder}"])
-    with tempfile.TemporaryFile() as archive:
-        with show.working("Packing the code …"):
-            count, n_bytes = packing.pack(folder, archive)
-        packed = archive.tell()
-        if packed > WARN_UPLOAD_MIB * 2**20:
-            hint = f"{show.size(packed)} is much for code; name what need not go in {packing.IGNORE_FILE}"
-            show.say(hint, "yellow")
-        archive.seek(0)
-        with show.working(f"Uploading {show.size(packed)} …"):
-            api.upload(owner, project, archive)
-    if not quiet:
-        show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
-
-
 def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
     try:
         api.project(owner, name)
@@ -443,41 +422,20 @@ def _clone(
 
 
 def _watch(api: Client, owner: str, project: str, paths: list[Path], options: files.Options, about: Json) -> None:
-    """Run, and whenever a file that is uploaded changes: stop, upload, run again. Until interrupted."""
-    from watchfiles import watch
+    """Run, and whenever the code or a polyaxonfile changes: stop, upload, run again. Until interrupted."""
+    from polylocal.cli import watching
+    from polylocal.cli.uploading import left_out
 
-    from polylocal import packing
+    folder, known = paths[0].parent, list[str]()
 
-    folder, leave = paths[0].parent, threading.Event()
-    ignored = packing.Ignored(folder)
+    def begin() -> RunReference:
+        written = files.put_together(paths, options)
+        kind = files.kind_of(written)
+        code = upload_folder(api, owner, project, folder, known=known)
+        known[:] = [line for line, _ in left_out(code)]
+        made = _create(api, owner, project, kind, written, about)
+        run = reference(made)
+        _report(made, run, False, following_it=True)
+        return run
 
-    def matters(change: object, changed: str) -> bool:
-        relative = Path(changed).relative_to(folder).as_posix()
-        parents = [parent.as_posix() for parent in Path(relative).parents if parent.as_posix() != "."]
-        return not ignored(relative, False) and not any(ignored(parent, True) for parent in parents)
-
-    while True:
-        run = shown = None
-        try:
-            written = files.put_together(paths, options)
-            kind = files.kind_of(written)
-            upload_folder(api, owner, project, folder)
-            made = _create(api, owner, project, kind, written, about)
-            run = reference(made)
-            _report(made, run, False, following_it=True)
-            shown = threading.Thread(target=_follow, args=(api, run), daemon=True)
-            shown.start()
-        except InvalidInput as error:  # saved in the middle of a change: the next one mends it
-            show.complain(f"polylocal: {error}")
-        try:
-            changed = next(watch(folder, watch_filter=matters, stop_event=leave), None)
-        except KeyboardInterrupt:
-            changed = None
-        if run and not is_done(api.run(run)["last_status"]):
-            api.stop(run)
-        if shown:
-            shown.join()
-        if not changed:
-            raise typer.Exit(130)
-        names = sorted({Path(name).name for _, name in changed})
-        show.say(f"Changed: {', '.join(names)}", "bold")
+    watching.watch(api, folder, paths, begin, partial(_follow, api))

@@ -15,8 +15,9 @@ from support import job
 from polylocal.api.services import Services
 from polylocal.errors import PolylocalError
 from polylocal.settings import Settings, load
-from polylocal.store import Store
-from polylocal.store.rows import Project
+from polylocal.statuses import Kind
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, User
 
 from .conftest import Caller, Json, P, names_in, put_code, tar_of, upload
 
@@ -162,6 +163,29 @@ def test_an_upload_that_is_too_large(
     answer = caller.put(UPLOAD, content=b"".join(pieces) if says_its_size else pieces, headers=headers)
     assert answer.status_code == 413
     assert caller.get(f"{P}/").json()["has_code"] is False
+
+
+def test_the_limits_of_an_upload_can_be_asked_first(
+    api: Caller, as_ann: Caller, services: Services, store: Store, project: Project, root: User
+) -> None:
+    path = f"/polylocal/v1/code/{project.user}/{project.name}/upload"
+    found = api.get(path)
+    assert (found.status_code, found.json()) == (
+        200,
+        {"max_upload_mib": 512, "max_unpacked_mib": 4096, "max_upload_files": 100_000},
+    )
+    assert as_ann.get(path).status_code == 403
+    assert api.get("/polylocal/v1/code/root/nosuch/upload").status_code == 404
+    store.runs.insert(project, root, NewRun(Kind.NOTEBOOK, config={"version": 1, "kind": "notebook"}))
+    running = api.get(path)
+    assert running.status_code == 403
+    assert "stop it before uploading" in running.json()["detail"]
+
+
+def test_a_body_that_is_too_large_is_told_in_mib(api: Caller) -> None:
+    answer = api.post(f"{P}/jobs/", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert answer.json() == {"detail": "The body has 17825792 bytes (17.0 MiB), more than the 16.0 MiB taken here."}
 
 
 # -- download -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,111 @@
+"""Uploads of code: asks the daemon first, packs, says what was left out, sends.
+
+`packing` is imported where it is needed: most commands upload nothing, and need not wait for it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polylocal.cli import show
+from polylocal.client import Client, Json
+from polylocal.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from polylocal.packing import Code
+
+WARN_UPLOAD_MIB = 100
+_MIB = 2**20
+_FORM = 4096  # bytes of a form around the archive, at most
+_MOST_NAMED = 3
+
+
+def upload_folder(
+    api: Client, owner: str, project: str, folder: Path, quiet: bool = False, known: Sequence[str] = ()
+) -> Code:
+    """Pack and upload a folder, with a word about what went; returns what was uploaded.
+
+    `known`: lines about what was left out that were said before. Raises InvalidInput, and then nothing was sent.
+    """
+    from polylocal import packing
+
+    if not folder.is_dir():
+        raise InvalidInput([f"there is no folder {folder}"])
+    limits = api.upload_limits(owner, project)
+    with tempfile.TemporaryFile() as archive:
+        with show.working("Packing the code …"):
+            code = packing.survey(folder)
+            _check_unpacked(code, limits)
+            count, n_bytes = packing.pack(folder, archive, code)
+        packed = archive.tell()
+        _check_packed(code, packed, limits)
+        for line, style in left_out(code):
+            if line not in known and not (quiet and style == "dim"):
+                show.say(line, style)
+        if packed > WARN_UPLOAD_MIB * _MIB:
+            hint = f"{show.size(packed)} is much for code; name what need not go in {packing.IGNORE_FILE}"
+            show.say(hint, "yellow")
+        archive.seek(0)
+        with show.working(f"Uploading {show.size(packed)} …"):
+            api.upload(owner, project, archive)
+    if not quiet:
+        show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
+    return code
+
+
+def left_out(code: Code) -> list[tuple[str, str]]:
+    """What people are told about what was not uploaded: lines with their styles."""
+    said = []
+    if code.heeded:
+        said.append((f"Left out what {' and '.join(code.heeded)} name{'s' * (len(code.heeded) == 1)}", "dim"))
+    if code.links_out:
+        many = len(code.links_out) > 1
+        what, it = ("links that lead", "them") if many else ("a link that leads", "it")
+        hint = f"give runs such data by data_refs, or name {it} in .polyaxonignore"
+        said.append((f"Left out {named(code.links_out)}: {what} out of the folder; {hint}", "yellow"))
+    return said
+
+
+def named(names: Sequence[str]) -> str:
+    """A few names out of many."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _check_unpacked(code: Code, limits: Json) -> None:
+    """Raises InvalidInput: there is nothing, or more than the daemon takes."""
+    if not code.items and code.is_cut:
+        rules = " and ".join(code.heeded) or ".polyaxonignore"
+        raise InvalidInput([f"nothing of {code.folder} is left to upload: {rules} names all of it"])
+    most = limits.get("max_unpacked_mib")
+    if most is not None and code.size > most * _MIB:
+        raise _too_much(_mib(code.size), "max_unpacked_mib", most, [(n, _mib(size)) for n, size in code.largest()])
+    most = limits.get("max_upload_files")
+    if most is not None and code.count > most:
+        largest = [(name, f"{count}") for name, count in code.largest(by_count=True)]
+        raise _too_much(f"{code.count} files and folders", "max_upload_files", most, largest)
+
+
+def _check_packed(code: Code, packed: int, limits: Json) -> None:
+    most = limits.get("max_upload_mib")
+    if most is not None and packed + _FORM > most * _MIB:
+        largest = [(name, _mib(size)) for name, size in code.largest()]
+        raise _too_much(_mib(packed), "max_upload_mib", most, largest)
+
+
+def _too_much(what: str, setting: str, most: int, largest: Sequence[tuple[str, str]]) -> InvalidInput:
+    named = ", ".join(f"{name} {amount}" for name, amount in largest[:_MOST_NAMED])
+    return InvalidInput(
+        [
+            f"nothing was uploaded: {what}, `{setting}` is {most}; the largest: {named}. Name what need not go in"
+            " .polyaxonignore, or have the setting raised"
+        ]
+    )
+
+
+def _mib(n_bytes: int) -> str:
+    amount = n_bytes / _MIB
+    return f"{amount:.0f} MiB" if amount >= 10 else f"{amount:.1f} MiB"
