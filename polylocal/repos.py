@@ -11,13 +11,14 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from polylocal import code_size, empty_folders, gitrun, processes, remotes, revisions
+from polylocal import code_lacks, code_size, empty_folders, gitrun, lfs, processes, remotes, revisions, submodules
 from polylocal.cancelling import Cancelled, holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.folders import remove_tree, walk
@@ -35,6 +36,7 @@ _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working
 _CHUNK = 1 << 20
 _MOST_LARGE = 100  # files that are left out of a commit for their size
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
+_FETCHED = "refs/polylocal/fetched"  # what comes in, until all of it is here
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -59,6 +61,32 @@ class Ref:
     name: str  # without refs/heads/ or refs/tags/
     is_tag: bool
     commit: str
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How a repository elsewhere is asked, and until when."""
+
+    url: str
+    protocols: str
+    with_keys: bool
+    local_hosts: Collection[str]
+    until: float  # of the monotonic clock
+
+    @property
+    def seconds(self) -> float:
+        return max(1.0, self.until - time.monotonic())
+
+    def way(self) -> remotes.Way:
+        """Raises InvalidInput: it leads to where it must not."""
+        return remotes.Way(self.url, self.protocols) if self.with_keys else remotes.checked(self.url, self.local_hosts)
+
+    def to(self, url: str) -> Fetching:
+        """To a submodule: with keys, and to this machine's disk, only if it lies beside the repository itself."""
+        if self.with_keys and not submodules.is_beside(self.url, url):
+            protocols = ":".join(name for name in self.protocols.split(":") if name != "file")
+            return replace(self, url=url, protocols=protocols, with_keys=False)
+        return replace(self, url=url)
 
 
 class Repository:
@@ -221,8 +249,19 @@ class Repository:
                 unpack_code(file, new)
         new.rename(folder)
 
-    def fetch(self, url: str, protocols: str, *, with_keys: bool = True, local_hosts: Collection[str] = ()) -> str:
+    def fetch(
+        self,
+        url: str,
+        protocols: str,
+        *,
+        with_keys: bool = True,
+        local_hosts: Collection[str] = (),
+        warn: Callable[[str], object] = lambda warning: None,
+    ) -> str:
         """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
+
+        With submodules or files of git-LFS it is a commit on top of that one, which holds their content. `warn` is told
+        what of it could not be fetched.
 
         `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
         runs the daemon. Raises InvalidInput with git's own words; then nothing here has changed.
@@ -233,8 +272,9 @@ class Repository:
             self._create()
             began = time.time()
             self._sweep(began - _LEFT_S)
+            way = Fetching(url, protocols, with_keys, local_hosts, time.monotonic() + FETCH_S)
             try:
-                return self._fetched(url, protocols, with_keys, local_hosts)
+                return self._fetched(way, warn)
             except (InvalidInput, Cancelled):
                 if is_new:
                     self.remove()
@@ -242,41 +282,114 @@ class Repository:
                     self._sweep(since=began - 1)
                 raise
 
-    def _fetched(self, url: str, protocols: str, with_keys: bool, local_hosts: Collection[str]) -> str:
-        shown = without_secrets(url)
+    def _fetched(self, way: Fetching, warn: Callable[[str], object]) -> str:
+        shown = without_secrets(way.url)
+        self._git("update-ref", "-d", _FETCHED)
+        self._fetch_into(way, [f"+HEAD:{_FETCHED}"])
+        head = self._first_commit([_FETCHED])
+        if head is None:
+            raise InvalidInput([f"`{shown}` could not be fetched: it has no commit"])
         try:
-            way = remotes.Way(url, protocols) if with_keys else remotes.checked(url, local_hosts)
-            allowed = set(protocols.split(":")) & set(way.protocols.split(":"))
-            environment = _environment(with_keys) | dict(way.environment)
+            self._check_size(head)
+            whole = self._completed(head, way, warn)
+            self._check_size(whole)
+        except (InvalidInput, NotFound) as error:
+            raise InvalidInput([f"`{shown}` was not taken: {error}"]) from error
+        self._git("update-ref", f"refs/heads/{BRANCH}", whole)
+        self._git("update-ref", "-d", _FETCHED)
+        return whole
+
+    def _fetch_into(self, fetching: Fetching, refs: Sequence[str]) -> None:
+        """Raises InvalidInput with git's own words."""
+        url, shown = fetching.url, without_secrets(fetching.url)
+        try:
+            way = fetching.way()
+            allowed = set(fetching.protocols.split(":")) & set(way.protocols.split(":"))
+            environment = _environment(fetching.with_keys) | dict(way.environment)
             environment |= {"GIT_DIR": str(self.path), "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed))}
-            before = self._head()
             done = gitrun.run(
                 *("fetch", "--quiet", "--force", "--no-tags", "--no-recurse-submodules"),
-                *("--end-of-options", way.url, f"+HEAD:refs/heads/{BRANCH}"),
+                *("--end-of-options", way.url, *refs),
                 git_dir=self.path,
                 base={},
                 env=environment,
                 config=way.config,
                 cwd=self.path,
-                limits=processes.Limits(seconds=FETCH_S, file_bytes=self._limits.size),
+                limits=processes.Limits(seconds=fetching.seconds, file_bytes=self._limits.size),
             )
         except processes.TimedOut as error:
             raise InvalidInput([f"`{shown}` could not be fetched within {FETCH_S} seconds."]) from error
         except InvalidInput as error:
             why = "; ".join(error.messages)
             raise InvalidInput([f"`{shown}` could not be fetched: {why.replace(url, shown)}"]) from error
-        head = self._head()
-        if done.returncode or head is None:
+        if done.returncode:
             why = _reason(done.stderr).replace(url, shown).replace(way.url, shown)
             if done.outgrew:
                 why = f"it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)"
             raise InvalidInput([f"`{shown}` could not be fetched: {why}"])
+
+    # -- what a fetched commit names and does not hold
+
+    def lacks(self, commit: str) -> code_lacks.Lacks:
+        """Submodules and files of git-LFS whose content is not in a commit."""
+        return code_lacks.look(self.path, self._tree(commit))
+
+    def submodules(self, commit: str) -> Sequence[tuple[str, str]]:
+        return self.lacks(commit).submodules
+
+    def urls(self, commit: str) -> Mapping[str, str]:
+        """Of submodules, by their paths, as `.gitmodules` has them."""
+        arguments = ("--no-includes", "-z", "--blob", self._path(commit, ".gitmodules"), "--list")
+        listed = self._run("config", *arguments, check=False, limits=QUICK).stdout.decode("utf-8", "surrogateescape")
+        values: dict[str, dict[str, str]] = defaultdict(dict)
+        for entry in listed.split("\0"):
+            key, _, value = entry.partition("\n")
+            section, _, word = key.rpartition(".")
+            if section.startswith("submodule."):
+                values[section][word] = value
+        return {found["path"]: found["url"] for found in values.values() if {"path", "url"} <= found.keys()}
+
+    def _completed(self, head: str, way: Fetching, warn: Callable[[str], object]) -> str:
+        """The commit with the content of its submodules and of what git-LFS keeps; itself, if it names none."""
+        found = submodules.collect(self, head, way.url, partial(self._fetch_submodule, way), without_secrets)
+        with tempfile.TemporaryDirectory(dir=self._folder(), prefix="fetch-") as work:
+            index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": work}  # nothing is written to the second
+            self._git("read-tree", head, env=index)
+            for path, commit in found.fetched:
+                gone = f"0 {'0' * 40}\t{path}\0".encode("utf-8", "surrogateescape")
+                self._run("update-index", "-z", "--index-info", env=index, stdin=gone)
+                self._git("read-tree", f"--prefix={path}/", commit, env=index, cwd=Path(work))
+            tree = self._git("write-tree", env=index)
+            if pointers := code_lacks.look(self.path, tree).pointers:
+                environment = _environment(way.with_keys)
+                fetched = lfs.fetch(self.path, pointers, way.url, way.with_keys, environment, Path(work), self._limits)
+                self._run("update-index", "-z", "--index-info", env=index, stdin=fetched)
+                tree = self._git("write-tree", env=index)
+        for warning in found.warnings:
+            warn(warning)
+        for warning in code_lacks.Lacks(pointers=code_lacks.look(self.path, tree).pointers).sentences():
+            warn(warning)
+        if tree == self._tree(head):
+            return head
+        # the same content is the same commit, so builds are re-used
+        when = f"@{self._git('show', '--no-patch', '--format=%ct', head)} +0000"
+        dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+        message = "with the content of submodules and git-LFS"
+        return self._git("commit-tree", tree, "-p", head, "-m", message, env=_identity("polylocal") | dates)
+
+    def _fetch_submodule(self, way: Fetching, url: str, commit: str) -> None:
+        """Raises InvalidInput."""
+        kept = f"refs/polylocal/submodules/{commit}"
+        if self._first_commit([kept]):
+            return
+        where = way.to(url)
         try:
-            self._check_size(head)
-        except (InvalidInput, NotFound) as error:
-            self._put_back(before)
-            raise InvalidInput([f"`{shown}` was not taken: {error}"]) from error
-        return head
+            self._fetch_into(where, [f"+{commit}:{kept}"])
+        except InvalidInput:  # a server that gives only what a branch begins with
+            self._fetch_into(where, [f"+refs/heads/*:{kept}-branches/*"])
+            if not self._first_commit([commit]):
+                raise
+            self._git("update-ref", kept, commit)
 
     def _sweep(self, until: float = math.inf, since: float = 0.0) -> None:
         """Remove halves of packs and objects last written between two times: git leaves them where it was ended."""
@@ -285,11 +398,6 @@ class Repository:
             with suppress(OSError):  # it is gone by itself, or will be found the next time
                 if since <= path.stat().st_mtime <= until:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _put_back(self, commit: str | None) -> None:
-        """The newest commit is what it was before."""
-        name = f"refs/heads/{BRANCH}"
-        self._git("update-ref", name, commit) if commit else self._git("update-ref", "-d", name)
 
     def resolve(self, name: str) -> str | None:
         """The commit that a caller names by a branch, a tag, HEAD or a hash (at least 7 digits of it); None: no such.

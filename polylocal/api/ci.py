@@ -16,6 +16,7 @@ from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 FILES = ("polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json")  # at the top of the code; the first that is there
+NOT_TRIGGERED = "Could not trigger the project CI."
 _STARTED = (Kind.EXPERIMENT, Kind.JOB, Kind.GROUP, Kind.BUILD)
 
 
@@ -54,7 +55,7 @@ def disable(call: Call) -> Response:
 def answer(call: Call) -> Response:
     """What a synchronisation answers: 201 when a run was started by it."""
     if trigger(call) is None:
-        return JSONResponse("Could not trigger the project CI.")
+        return JSONResponse(NOT_TRIGGERED)
     return empty(201)
 
 

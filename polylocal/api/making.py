@@ -9,7 +9,7 @@ from typing import Any
 from polylocal import data_folders, revisions
 from polylocal.api import bodies, secrets_owner
 from polylocal.api.endpoint import Call, refuse
-from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound
+from polylocal.errors import InvalidInput, InvalidPolyaxonfile, NotFound, SetupError
 from polylocal.polyaxonfile import (
     ExperimentFile,
     GroupFile,
@@ -69,10 +69,10 @@ def make(
     secrets_user_id = secrets_user_id or call.user.id
     _check_environment(call, specification, body.source_field, secrets_user_id)
     _check_amounts(specification, body.source_field)
-    warnings = _warnings(specification)
-    if body.managed:  # one that its client runs may run anywhere
-        warnings += _check_resources(call, specification, body.source_field)
+    # one that its client runs may run anywhere
+    cuts = _check_resources(call, specification, body.source_field) if body.managed else []
     commit = _commit(call, specification, body.source_field)
+    warnings = _warnings(call, specification, commit) + cuts
     new = NewRun(
         kind,
         content=specification.content,
@@ -102,10 +102,11 @@ def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run
     secrets_user_id = secrets_owner.of_clone(call.user, original, specification, wants_own=body.secrets == "mine")
     _check_environment(call, specification, "content", secrets_user_id)
     _check_amounts(specification, "content")
-    warnings = _warnings(specification) + _check_resources(call, specification, "content")
+    cuts = _check_resources(call, specification, "content")
     if strategy == "resume" and original.cloning_strategy == "resume" and original.original_pk:
         original = call.store.runs.by_pk(original.original_pk)
     commit = _commit(call, specification, "content") if body.update_code else original.commit
+    warnings = _warnings(call, specification, commit) + cuts
     values = {name: value for name, value in body.given().items() if name in _ABOUT and value is not None}
     new = NewRun(
         kind,
@@ -327,6 +328,16 @@ def without_effect(specification: Specification) -> list[str]:
     return [f"`{key}` has no effect on a single node." for key in specification.ignored]
 
 
-def _warnings(specification: Specification) -> list[str]:
+def _warnings(call: Call, specification: Specification, commit: str | None) -> list[str]:
     """What is likely not meant, an entry each in the history of the run."""
-    return [*specification.undefined]
+    return [*specification.undefined, *_lacks(call, commit)]
+
+
+def _lacks(call: Call, commit: str | None) -> list[str]:
+    """What the code of another repository names and does not hold."""
+    if commit is None or not call.project.git_url:
+        return []
+    try:
+        return call.services.repository(call.project).lacks(commit).sentences()
+    except (NotFound, SetupError):
+        return []  # damaged or lost code: its build says so

@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 
 from starlette.datastructures import UploadFile
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
@@ -53,8 +53,9 @@ def external(call: Call) -> Response:
     if project.git_url is None and call.services.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
     _check_notebook(call)
-    _fetch(call, body.git_url, by_admin=call.user.is_superuser)
-    return empty(200 if project.git_url else 201)
+    warnings = _fetch(call, body.git_url, by_admin=call.user.is_superuser)
+    status = 200 if project.git_url else 201
+    return JSONResponse({"warnings": warnings}, status_code=status) if warnings else empty(status)
 
 
 def sync(call: Call) -> Response:
@@ -62,20 +63,30 @@ def sync(call: Call) -> Response:
     if not call.project.git_url:
         raise NotFound
     _check_notebook(call)
-    _fetch(call, call.project.git_url, by_admin=call.project.git_by_admin)
-    return ci.answer(call)
+    warnings = _fetch(call, call.project.git_url, by_admin=call.project.git_by_admin)
+    answer = ci.answer(call)
+    if not warnings:
+        return answer
+    detail = {} if answer.status_code == 201 else {"detail": ci.NOT_TRIGGERED}
+    return JSONResponse({**detail, "warnings": warnings}, status_code=answer.status_code)
 
 
-def _fetch(call: Call, git_url: str, *, by_admin: bool) -> None:
-    """`by_admin`: an admin gave the URL. An admin who fetches what somebody else named does not open it for them."""
+def _fetch(call: Call, git_url: str, *, by_admin: bool) -> list[str]:
+    """What of the code could not be fetched, a sentence each.
+
+    `by_admin`: an admin gave the URL. An admin who fetches what somebody else named does not open it for them.
+    """
     # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
     mine = call.user.is_superuser and by_admin
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
     call.services.check_room()
+    warnings: list[str] = []
+    hosts = call.services.settings.local_git_hosts
     call.services.repository(call.project).fetch(
-        git_url, protocols, with_keys=mine, local_hosts=call.services.settings.local_git_hosts
+        git_url, protocols, with_keys=mine, local_hosts=hosts, warn=warnings.append
     )
     call.store.projects.set_repository(call.project, git_url, by_admin=by_admin)
+    return warnings
 
 
 def _check_notebook(call: Call) -> None:

@@ -28,7 +28,7 @@ from polylocal.cli.context import (
 from polylocal.cli.uploading import upload_folder
 from polylocal.client import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.statuses import DONE, Kind
+from polylocal.statuses import Kind
 
 _SHOWN = 200  # characters of a variable's value
 

@@ -1,0 +1,106 @@
+"""Submodules of fetched code: where they are to be had, and the commit that holds their files in their folders. Pure
+but for the functions that are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import unquote
+
+from polylocal.errors import InvalidInput
+
+MAX_DEPTH = 5  # submodules in each other
+MAX_SUBMODULES = 100
+_FILE = "file://"
+
+
+class Source(Protocol):
+    """What is asked of the repository."""
+
+    def submodules(self, commit: str) -> Sequence[tuple[str, str]]:
+        """Path and commit of each."""
+        ...
+
+    def urls(self, commit: str) -> Mapping[str, str]:
+        """By path, as `.gitmodules` has them."""
+        ...
+
+
+@dataclass
+class Collection:
+    """The submodules of a commit with those in them, the outer ones first."""
+
+    fetched: list[tuple[str, str]] = field(default_factory=list)  # path, commit
+    warnings: list[str] = field(default_factory=list)
+    asked: int = 0
+
+
+def collect(
+    source: Source, commit: str, url: str, fetch: Callable[[str, str], None], show: Callable[[str], str]
+) -> Collection:
+    """Fetch what a commit and its submodules name. `fetch(url, commit)` raises InvalidInput: then it is left out.
+
+    `show`: a URL as others may see it.
+    """
+    found = Collection()
+    ahead = [(commit, url, "", 1)]
+    while ahead:
+        commit, url, prefix, depth = ahead.pop(0)
+        links = source.submodules(commit)
+        urls = source.urls(commit) if links else {}
+        for path, wanted in links:
+            name = f"{prefix}{path}"
+            try:
+                where = _where(path, urls, url, depth, found)
+                try:
+                    fetch(where, wanted)
+                except InvalidInput as error:
+                    raise InvalidInput([str(error).replace(where, show(where))]) from error
+            except InvalidInput as error:
+                found.warnings.append(f"The submodule `{name}` was not fetched, it is an empty folder: {error}")
+                continue
+            found.fetched.append((name, wanted))
+            ahead.append((wanted, where, f"{name}/", depth + 1))
+    return found
+
+
+def _where(path: str, urls: Mapping[str, str], base: str, depth: int, found: Collection) -> str:
+    """Raises InvalidInput."""
+    if path not in urls:
+        raise InvalidInput(["`.gitmodules` has no URL for it"])
+    found.asked += 1
+    if found.asked > MAX_SUBMODULES:
+        raise InvalidInput([f"there are more than {MAX_SUBMODULES} submodules"])
+    if depth > MAX_DEPTH:
+        raise InvalidInput([f"submodules are fetched {MAX_DEPTH} deep"])
+    where = resolved(base, urls[path])
+    if not where.isprintable():
+        raise InvalidInput(["its URL is no line of text"])
+    return where
+
+
+def resolved(base: str, url: str) -> str:
+    """The URL of a submodule; one that begins with `./` or `../` goes on from that of the repository it is in."""
+    if not url.startswith(("./", "../")):
+        return url
+    base, sign = base.rstrip("/"), "/"
+    while url.startswith(("./", "../")):
+        step, _, url = url.partition("/")
+        if step == "..":
+            sign = "/" if "/" in base else ":"
+            base = base.rpartition(sign)[0]
+    return f"{base}{sign}{url}"
+
+
+def is_beside(base: str, url: str) -> bool:
+    """Whether a submodule lies in the folder that its repository lies in: who was let into one may look at the other.
+
+    Whoever writes the code chooses the URLs of its submodules, and must not choose what the daemon's keys open.
+    """
+    base, url = base.removeprefix(_FILE), url.removeprefix(_FILE)
+    folder, _, name = base.rstrip("/").rpartition("/")
+    if not name or not folder.partition("://")[2 if "://" in folder else 0].strip("/"):
+        return False
+    rest = url.removeprefix(f"{folder}/") if url.startswith(f"{folder}/") else ""
+    return bool(rest) and ".." not in unquote(rest).replace("\\", "/").split("/")
