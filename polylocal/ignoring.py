@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import codecs
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
 
-from polylocal.errors import InvalidInput
+from polylocal import gitrun
+from polylocal.errors import InvalidInput, SetupError
+from polylocal.processes import QUICK
 
 IGNORE_FILE = ".polyaxonignore"
 GIT_IGNORE, DOCKER_IGNORE = ".gitignore", ".dockerignore"
@@ -96,13 +99,16 @@ class _GitRules:
                 self._top, self._specs = folder, {}
             else:
                 self._prefix = f"{prefix}/"
+        self._tracked = _tracked(self._top)
+        self._above_tracked = {above for path in self._tracked for above in map(str, PurePosixPath(path).parents)}
 
     def _is_ignored_itself(self, prefix: str) -> bool:
         parts = prefix.split("/")
         return any(self._matches("/".join(parts[:depth]), True) for depth in range(1, len(parts) + 1))
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        return self._matches(self._prefix + path, is_folder)
+        whole = self._prefix + path
+        return self._matches(whole, is_folder) and whole not in (self._above_tracked if is_folder else self._tracked)
 
     def _matches(self, path: str, is_folder: bool) -> bool:
         """The rule of the innermost file decides, in it the last one."""
@@ -125,6 +131,18 @@ class _GitRules:
     @property
     def is_used(self) -> bool:
         return any(spec is not None for spec in self._specs.values())
+
+
+def _tracked(top: Path) -> frozenset[str]:
+    """The files that rules name and that are in the repository all the same: to git they are not ignored."""
+    if not (top / ".git").exists():
+        return frozenset()
+    arguments = ("ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
+    try:
+        done = gitrun.run(*arguments, git_dir=top / ".git", env={"GIT_WORK_TREE": str(top)}, cwd=top, limits=QUICK)
+    except (SetupError, InvalidInput, OSError):
+        return frozenset()  # without git there are the rules alone
+    return frozenset(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
 
 
 class _DockerRules:

@@ -42,6 +42,7 @@ _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 _NAME_FAULTS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
 )
+_HINT = "Name it in .polyaxonignore; data outside of the code is given to runs by data_refs."
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -138,7 +139,9 @@ class _Unpacking:
             if not self._is_code and name.lower() == ".gitmodules":
                 raise _Refused(f"{shown} is a link, and git takes no link of this name. Pack the file itself.")
             if not self._is_code and (member.linkname.startswith("/") or not member.linkname):
-                raise _Refused(f"{shown} is a link to {member.linkname!r}, which is no path inside the archive.")
+                raise _Refused(
+                    f"{shown} is a link to {member.linkname!r}, which is no path inside the archive. {_HINT}"
+                )
             _clear(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
             if not self._is_code:
@@ -256,7 +259,7 @@ def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
             continue
         if part == "..":
             if not here:
-                raise _Refused(f"{shown!r} is a link that leads out of the archive.")
+                raise _Refused(f"{shown!r} is a link that leads out of the archive. {_HINT}")
             here.pop()
             continue
         target = _target("/".join([*here, part]), top)
@@ -267,7 +270,7 @@ def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
         if seen > 40:  # where the kernel gives up as well: it leads nowhere
             return steps
         if target.startswith("/"):
-            raise _Refused(f"{shown!r} is a link that leads out of the archive.")
+            raise _Refused(f"{shown!r} is a link that leads out of the archive. {_HINT}")
         ahead.extend(reversed(target.split("/")))
     return steps
 

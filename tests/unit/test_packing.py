@@ -267,6 +267,15 @@ def test_gitignore_of_the_repository_around(folder: Path) -> None:
     assert packed(inner) == {"a.h5", "train.py", "runs/x"}
 
 
+def test_what_is_in_the_repository_is_not_ignored(folder: Path) -> None:
+    fill(folder, "small.h5", "large.h5", "data/labels.csv", "data/images", "train.py")
+    (folder / ".gitignore").write_text("*.h5\ndata/\n")
+    for arguments in (["init", "--quiet"], ["add", "--force", "small.h5", "data/labels.csv"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    assert packed(folder) == {"small.h5", "data/labels.csv", "train.py", ".gitignore"}
+    assert packed(folder / "data") == {"labels.csv", "images"}  # a folder that git knows nothing of has no rules
+
+
 @pytest.mark.parametrize(
     ("rules", "left"),
     [
