@@ -358,7 +358,9 @@ class Repository:
             for path, commit in found.fetched:
                 gone = f"0 {'0' * 40}\t{path}\0".encode("utf-8", "surrogateescape")
                 self._run("update-index", "-z", "--index-info", env=index, stdin=gone)
-                self._git("read-tree", f"--prefix={path}/", commit, env=index, cwd=Path(work))
+                put = self._run("read-tree", f"--prefix={path}/", commit, env=index, cwd=Path(work), check=False)
+                if put.returncode:  # names that git takes into no index
+                    raise InvalidInput([f"its submodule `{path}` can't be put into its folder: {put.words}"])
             tree = self._git("write-tree", env=index)
             if pointers := code_lacks.look(self.path, tree).pointers:
                 environment = _environment(way.with_keys)
