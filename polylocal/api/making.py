@@ -330,7 +330,7 @@ def without_effect(specification: Specification) -> list[str]:
 
 def _warnings(call: Call, specification: Specification, commit: str | None) -> list[str]:
     """What is likely not meant, an entry each in the history of the run."""
-    return [*specification.undefined, *_lacks(call, commit)]
+    return [*specification.undefined, *_unused_parts_of_the_build(specification), *_lacks(call, commit)]
 
 
 def _lacks(call: Call, commit: str | None) -> list[str]:
@@ -341,3 +341,16 @@ def _lacks(call: Call, commit: str | None) -> list[str]:
         return call.services.repository(call.project).lacks(commit).sentences()
     except (NotFound, SetupError):
         return []  # damaged or lost code: its build says so
+
+
+def _unused_parts_of_the_build(specification: Specification) -> list[str]:
+    """Parts of a rendered Dockerfile, where the image comes from a Dockerfile of the user's own or another build."""
+    build = specification.build
+    if build.image:
+        return []
+    source = "dockerfile" if build.dockerfile else "ref"
+    names = [name for name in ("build_steps", "lang_env") if getattr(build, name)]
+    told = {name: f"it has no effect beside `{source}`, which the image comes from." for name in names}
+    if build.env_vars and specification.kind is Kind.BUILD:
+        told["env_vars"] = f"the image comes from `{source}` without them; runs with this build section get them."
+    return [specification.source.sentence(("build", name), text) for name, text in told.items()]

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import commands, reader, resources, templating, variables
+from polylocal.polyaxonfile import build_variables, commands, reader, resources, templating, variables
+from polylocal.polyaxonfile.build_variables import MAX_LINE
 from polylocal.polyaxonfile.hptuning import GroupFile, HPTuning
 from polylocal.polyaxonfile.inputs import Ports
 from polylocal.polyaxonfile.models import (
@@ -49,7 +50,6 @@ _VALUES = ("params", "declarations", "inputs", "outputs")
 _NOT_IN_A_NAME = re.compile(r"[^-a-zA-Z0-9_.]+")
 _UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its place."
 MAX_ARGUMENT = 131_071  # bytes of one argument of a program, on Linux (execve(2): MAX_ARG_STRLEN, less the final NUL)
-MAX_LINE = 65_535  # bytes of one line of a Dockerfile, for BuildKit
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,7 @@ def parse(
         problems += _name(shaped, rendered) + _reserved(file) + _variables(file) + _too_long(file)
         problems += resources.problems(file.environment.resources if file.environment else None)
         problems += resources.not_numbers(rendered.get("environment"))
+        problems += build_variables.problems(file.build.env_vars)
         problems += _points(file, Ports(shaped.get("inputs"))) if isinstance(file, GroupFile) else []
     except ValidationError as error:
         problems += _problems(error, kind)

@@ -14,7 +14,7 @@ from polylocal.cancelling import Cancel, Cancelled, cancelled_by
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.logs import LogWriter
 from polylocal.masking import Mask
-from polylocal.polyaxonfile import Build, is_image_id, of_config
+from polylocal.polyaxonfile import Build, build_variables, is_image_id, of_config
 from polylocal.runner import container, dockerfile, images
 from polylocal.runner.context import Stoppable, context
 from polylocal.runner.dockerfile import Base, Reference
@@ -157,6 +157,8 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
             return _Recipe(build, repository.read(run.commit, path).decode(), folder)
         except UnicodeDecodeError as error:
             raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
+    if problems := build_variables.problems(build.env_vars):  # of a run that an older version has stored
+        raise InvalidInput([f"{'.'.join(map(str, path))}: {text}" for path, text in problems])
     files = repository.files(run.commit, folder) if run.commit else set()
     text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
     return _Recipe(build, text, folder)

@@ -91,6 +91,7 @@ class Surroundings:
     work: Path | None = None  # the code that a notebook changes
     watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
     server_token: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the build, where its image has them not
     secrets: Mapping[str, str] = field(default_factory=dict)
     pids_limit: int | None = None
     new_privileges: bool = False
@@ -208,6 +209,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
     data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
         **dict.fromkeys(LOCALE_VARIABLES if around.locale else (), around.locale),
+        **around.variables,
         **specification.environment.variables,
         **around.secrets,
         "POLYAXON_API": around.api_url,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from polylocal.polyaxonfile import Build, commands
+from polylocal.polyaxonfile import Build, build_variables, commands
 from polylocal.runner import instructions
 from polylocal.runner.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.runner.references import familiar
@@ -329,8 +329,7 @@ def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str,
     if nvidia_bin:
         yield "# Update with nvidia bin"
         yield f'ENV PATH="${{PATH}}:{nvidia_bin}"'
-    for name, value in build.env_vars or []:
-        yield f"ENV {name} {value}"
+    yield from (build_variables.instruction(name, value) for name, value in build.env_vars or [])
     yield "WORKDIR /code"
     yield ""
     for names in (REQUIREMENTS, CONDA, SETUP):

@@ -10,7 +10,7 @@ from polylocal import data_folders, folders
 from polylocal.data_folders import DataFolder
 from polylocal.disk import write_private
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.polyaxonfile import Specification
+from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, locales, ownership, workspace
 from polylocal.runner.container import Surroundings
@@ -70,6 +70,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         raise InvalidInput([f"environment.env_vars.{both[0]}: a secret of the run sets this variable as well."])
     if secrets:
         write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
+    image = build.image_id or container.image_name(build)
     around = Surroundings(
         installation=tools.installation,
         node=tools.settings.node,
@@ -84,6 +85,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         work=workspace.prepare(run, tools) if is_notebook else None,
         watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
         server_token=workspace.server_token(run, tools) if is_notebook else None,
+        variables=_variables(build, specification, tools),
         secrets=secrets,
         pids_limit=tools.settings.pids_limit,
         new_privileges=tools.settings.new_privileges,
@@ -91,7 +93,6 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         capacity=tools.capacity(specification.environment.resources),
         locale=locale,
     )
-    image = build.image_id or container.image_name(build)
     return tools.engine.create(container.plan(run, specification, image, shell, around))
 
 
@@ -106,6 +107,17 @@ def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:
     for problem in filter(None, (folder.problem(name) for name, folder in found.items())):
         raise NotFound(problem)
     return found
+
+
+def _variables(build: Run, specification: Specification, tools: Tools) -> dict[str, str]:
+    """Those of `build.env_vars`, where the image does not have them: it was built from a Dockerfile of the user's own,
+    from another description, or by an older version."""
+    wanted = specification.build.env_vars or []
+    written = (build.dockerfile or "").split("\n")
+    if all(build_variables.instruction(name, value) in written for name, value in wanted):
+        return {}
+    found = tools.engine.image(container.image_name(build))
+    return build_variables.expanded(wanted, found.env if found else {})
 
 
 def _references(run: Run, specification: Specification, tools: Tools) -> dict[str, list[Run]]:

@@ -6,10 +6,10 @@ import json
 import threading
 
 import pytest
-from support import eventually
+from support import eventually, job
 
 from polylocal.errors import EngineError, EngineUnreachable
-from polylocal.runner import outcome
+from polylocal.runner import outcome, provision
 from polylocal.runner.engine.base import Engine
 from polylocal.runner.execution import Execution
 from polylocal.statuses import Kind, Status
@@ -396,3 +396,48 @@ def test_an_engine_that_gives_no_log_at_the_end_changes_no_verdict(rig, monkeypa
     said, marked = rig.log(run).splitlines()
     assert (said, marked[:11]) == (b"said", b"polylocal: ")  # nobody knows whether that was all
     assert not rig.engine.made
+
+
+def env_of(rig, run) -> dict[str, str]:
+    """The environment of the container that a run gets."""
+    build = rig.store.runs.by_pk(rig.built(run).build_pk)
+    rig.engine.shells = {"/bin/bash"}
+    container_id = provision.make_container(rig.again(run), build, rig.specification(run), rig.tools())
+    return dict(rig.engine.made[container_id].plan.env)
+
+
+def from_code(rig, **build):
+    """A job whose build section names files of the code."""
+    commit = rig.upload({"Dockerfile": "FROM base\nCOPY build /code\n"})
+    code = rig.store.projects.reference_code(rig.project, {"commit": commit})
+    return rig._insert(Kind.JOB, {**job("true"), "build": build}, {}, code_id=code.id)
+
+
+def test_variables_of_a_build_reach_runs_from_a_dockerfile_of_the_users_own(rig):
+    pairs = [["K", "it's 5$"], ["N", 1], ["L", "$K${MISSING:-!}"], ["POLYAXON_API", "no"]]
+    env = env_of(rig, from_code(rig, dockerfile="Dockerfile", env_vars=pairs))
+    assert (env["K"], env["N"], env["L"], env["POLYAXON_API"]) == ("it's 5$", "1", "it's 5$!", "http://api:1")
+
+
+def test_variables_of_a_build_are_in_its_image_where_its_dockerfile_is_rendered(rig):
+    assert "K" not in env_of(rig, from_code(rig, image="base", env_vars=[["K", "it's"]]))
+
+
+def test_variables_of_a_build_reach_runs_from_an_image_of_an_older_version(rig):
+    """Its Dockerfile has a form that the builder reads otherwise; the build is used again."""
+    build = {"image": "base", "env_vars": [["K", "it's"]]}
+    first = rig.built(rig.submit(build=build))
+    rig.store.runs.record(rig.store.runs.by_pk(first.build_pk), dockerfile="\nFROM base\n\nENV K it's\n")
+    run = rig.submit(build=build)
+    assert env_of(rig, run)["K"] == "it's"
+    assert rig.again(run).build_pk == first.build_pk
+
+
+def test_a_stored_build_with_a_line_end_in_a_variable_fails_with_its_path(rig):
+    run = rig.submit()
+    config = {**run.config, "build": {"image": "base", "env_vars": [["K", "a\nRUN exit 1"]]}}
+    with rig.store.runs._database.write() as db:
+        db.execute("update runs set config = ? where pk = ?", (json.dumps(config), run.pk))
+    done = rig.store.runs.by_pk(rig.built(rig.again(run)).build_pk)
+    assert done.status == "failed"
+    assert "build.env_vars.0: The value of `K` has a line end" in rig.log(done).decode()
