@@ -200,6 +200,18 @@ def _forms(address: Address) -> Iterator[Address]:
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a host, as it stands in a URL, is this machine itself. Names are not resolved."""
+    try:
+        name = normalized(host)
+    except UnknownHost:
+        return False
+    literal = parsed(name)
+    if literal is None:
+        return _is_local_name(name)
+    return any(form.is_loopback or form.is_unspecified or is_own(form) for form in _forms(literal))
+
+
 def is_own(address: Address) -> bool:
     """Whether an interface of this machine has the address: only such a one can be bound, or is its own way out."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6

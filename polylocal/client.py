@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx2
 
+from polylocal import proxies
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
 
 Json = dict[str, Any]
@@ -43,12 +45,7 @@ class Client:
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         headers = {"Authorization": f"Token {token}"} if token else {}
-        self._http = httpx2.Client(
-            base_url=url,
-            headers=headers,
-            timeout=httpx2.Timeout(60.0, connect=5.0),
-            verify=url.startswith("https:"),  # reading all certificates takes longer than most commands
-        )
+        self._http = _connection(url, headers)
 
     def close(self) -> None:
         self._http.close()
@@ -215,6 +212,37 @@ def connect(home: Path, url: str | None, token: str | None) -> Client:
     if url is None:
         raise SetupError(f"no daemon works on {home}; start one with `polylocal start`")
     return Client(url, token or _token_of(home))
+
+
+def _connection(url: str, headers: Mapping[str, str]) -> httpx2.Client:
+    """Raises SetupError: the address is none, or its proxy can't be used."""
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise SetupError(f"{url} is no address of a daemon: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise SetupError(f"{url} is no address of a daemon: write it as http://HOST:PORT")
+    proxy = proxies.of(parts.scheme, parts.host, parts.port)
+    try:
+        return httpx2.Client(
+            base_url=parts,
+            headers=headers,
+            timeout=httpx2.Timeout(60.0, connect=5.0),
+            # reading all certificates takes longer than most commands
+            verify=httpx2.create_ssl_context() if parts.scheme == "https" else False,
+            proxy=proxy,
+            trust_env=False,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        why = "SOCKS needs the Python package socksio" if isinstance(error, ImportError) else str(error).rstrip(".")
+        raise SetupError(
+            f"the proxy {_without_password(proxy)}, which the environment names for {parts.host}, can't be used: {why};"
+            f" name {parts.host} in NO_PROXY, or another proxy in HTTP_PROXY"
+        ) from error
+
+
+def _without_password(url: str | None) -> str:
+    return re.sub(r"//[^/@]*@", "//", url or "")
 
 
 def _token_of(home: Path) -> str:

@@ -11,12 +11,11 @@ import os
 import re
 import shlex
 import ssl
-import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urljoin
 
-from polylocal import addresses, gitrun
+from polylocal import addresses, gitrun, proxies
 from polylocal.errors import InvalidInput
 
 MAX_REDIRECTS = 5
@@ -164,12 +163,7 @@ def _http_way(parts: _Parts) -> Way:
 
 def _proxy(parts: _Parts) -> str | None:
     """The proxy that the environment names for a URL."""
-    found = urllib.request.getproxies_environment()
-    named = f"{parts.host.strip('[]')}:{parts.real_port}"
-    if urllib.request.proxy_bypass_environment(named, found):  # type: ignore[attr-defined]
-        return None
-    proxy = found.get(parts.scheme) or found.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+    return proxies.of(parts.scheme, parts.host, parts.real_port)
 
 
 class _Unanswered(Exception):

@@ -28,7 +28,10 @@ def built(pairs: Sequence[Sequence[Any]]) -> dict[str, str]:
             continue
         (name, value), *others = instructions.assignments(instruction.rest, "\\") or [("", None)]
         if value is None:  # ENV NAME VALUE
-            name, (value, others) = instruction.words[0], (re.split(r"[\t\v\f\r ]+", instruction.rest, maxsplit=1)[1], [])
+            name, (value, others) = (
+                instruction.words[0],
+                (re.split(r"[\t\v\f\r ]+", instruction.rest, maxsplit=1)[1], []),
+            )
         assert not others
         values = INHERITED | found
         found[instructions.expand(name, values)] = instructions.expand(value, values)
