@@ -17,7 +17,7 @@ from polylocal import gitrun, occupancy, serving
 from polylocal.api import origins
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
 from polylocal.packages import tools
-from polylocal.runner.engine import buildkit, cards, probe
+from polylocal.runner.engine import buildkit, cards, dockerclient, probe
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.settings import OWN_NETWORK, Settings
@@ -26,6 +26,7 @@ BASE_IMAGE = "python:3.11-slim"
 OLDEST_API = (1, 40)  # Docker Engine 19.03: host-gateway and device requests need it, in parts newer
 LITTLE_DISK_MIB = 5 * 1024
 MUCH_SKEW_S = 30.0
+_HELPER_S = 2.0  # for an answer of a credential helper
 _EACH_S = 4.0  # no single check may hold up the rest
 
 State = Literal["ok", "note", "problem"]
@@ -45,7 +46,8 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Every finding; takes seconds at most, also when an engine hangs."""
     report = probe.probe(settings.engine, timeout_s=2.0)
-    findings = [_home(settings), *_data(settings), _git(), _package_tools(), _port(settings), _engine(report)]
+    findings = [_home(settings), *_data(settings), _git(), _package_tools(), _port(settings), _credentials()]
+    findings.append(_engine(report))
     if report.found:
         url = report.found.url
         findings += _within(_EACH_S, lambda: list(_of_engine(DockerEngine(url), settings)), url)
@@ -138,6 +140,15 @@ def _port(settings: Settings) -> Finding:
             where = f"{settings.host}:{settings.port}: {error.strerror}"
             return Finding("port", "problem", where, "Choose another port with --port or POLYLOCAL_PORT.")
     return Finding("port", "ok", f"{settings.host}:{settings.port} is free; no daemon runs on this home folder")
+
+
+def _credentials() -> Finding:
+    """The settings of Docker's own client, and the helpers that they name."""
+    problems = dockerclient.credential_problems(_HELPER_S)
+    if problems:
+        fix = "Install the helper, or mend that file; until then registries are asked without these credentials."
+        return Finding("registry credentials", "problem", "; ".join(problems), fix)
+    return Finding("registry credentials", "ok", "all that the settings of Docker's own client name can be asked")
 
 
 def _engine(report: probe.Report) -> Finding:

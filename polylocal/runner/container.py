@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from polylocal.data_folders import DataFolder
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
@@ -24,6 +25,8 @@ BUILD_LABEL = "polylocal.build"  # the uuid of the build
 CODE = PurePosixPath("/code")
 CONTEXT = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
+
+HOST_OF_DESKTOPS = "host.docker.internal"  # the host, for containers of an engine in a virtual machine
 
 # Of the capabilities that engines give by default: raw packets are how a program reads its neighbours' traffic, device
 # nodes and file capabilities outlive the container on the host's disk, and nothing that trains needs to give away its
@@ -64,6 +67,7 @@ class ContainerPlan:
     mounts: Sequence[Mount] = ()
     limits: Limits = Limits()
     network: str = "bridge"
+    direct_hosts: Sequence[str] = ()  # that are reached without a proxy
     user: str | None = None  # None: the image's own
     port: int | None = None  # that a server listens on
     publishes_port: bool = True  # on loopback, at any free port there; else only the container's own address has it
@@ -117,6 +121,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         mounts=_mounts(run, around),
         limits=replace(limits(specification.environment.resources, around.capacity), pids=around.pids_limit),
         network=around.network,
+        direct_hosts=(urlsplit(around.api_url).hostname or "", HOST_OF_DESKTOPS),
         port=servers.PORTS[kind] if is_server else None,
         publishes_port=around.publishes_port,
         new_privileges=around.new_privileges,

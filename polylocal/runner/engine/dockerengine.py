@@ -1,6 +1,6 @@
-"""The engine over the Docker API: Docker Engine 20.10 and newer, Podman's compatible API. The only importer of docker.
+"""The engine over the Docker API: Docker Engine 20.10 and newer, Podman's compatible API.
 
-What docker-py gets wrong for a daemon is worked around here and nowhere else; each place names the issue.
+Only this module and `dockerclient` import docker. What docker-py gets wrong for a daemon is worked around here and nowhere else; each place names the issue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import docker
 import requests
 import urllib3
 from docker.errors import (
@@ -33,9 +32,10 @@ from docker.errors import (
     create_api_error_from_http_exception,
 )
 from docker.types import CancellableStream, DeviceRequest
+from docker.types import Mount as BindMount
 from docker.utils import kwargs_from_env
 
-from polylocal import clock
+from polylocal import clock, proxies
 from polylocal.cancelling import Cancel, holding
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
 from polylocal.machine import Usage
@@ -65,6 +65,7 @@ from polylocal.runner.engine.base import (
     OnLine,
 )
 from polylocal.runner.engine.buildlog import BuildLog
+from polylocal.runner.engine.dockerclient import Client
 from polylocal.runner.engine.frames import Demultiplexer, joined, timed
 from polylocal.settings import OWN_NETWORK
 from polylocal.store.rows import NOTHING_BUILT, Ledger, digits
@@ -95,7 +96,7 @@ class DockerEngine:
             log.warning("builder = buildkit, but no docker command here has buildx: the classic builder is used")
         self._pull_timeout_s = pull_timeout_s
         self._connecting = threading.Lock()
-        self._client: docker.APIClient | None = None
+        self._client: Client | None = None
         self._pulls: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._about: EngineInfo | None = None
         self.observe: Callable[[str, float], None] = lambda call, seconds: None  # each answer: to what, after how long
@@ -162,7 +163,7 @@ class DockerEngine:
         found = networks.ours(client.networks(names=[OWN_NETWORK]))
         return found["Id"] if found else self._make_network(client)
 
-    def _make_network(self, client: docker.APIClient) -> str:
+    def _make_network(self, client: Client) -> str:
         default: dict[str, Any] = {}
         with suppress(NotFound):  # an engine may have none
             default = client.inspect_network("bridge")
@@ -233,6 +234,8 @@ class DockerEngine:
             with _translated(), self._new_client(self._pull_timeout_s, _StreamClient) as client:
                 events = client.pull(repository, tag=tag, stream=True, decode=True)
                 cancel.on_call(CancellableStream(events, client.response).close)
+                for problem in client.credentials.problems:
+                    on_line(f"polylocal: {problem}")
                 try:
                     _show_pull(events, on_line)
                 except _CUT:
@@ -255,7 +258,7 @@ class DockerEngine:
         lines = BuildLog(on_line, on_image)
         with _translated(), self._new_client(CALL_TIMEOUT_S, _StreamClient) as client:
             try:
-                self._build_classic(client, request, lines, cancel)
+                self._build_classic(client, request, lines, cancel, on_line)
             except APIError as error:  # refused before the first line: a Dockerfile that can't be parsed
                 if cancel.called or error.status_code is None or error.status_code >= 500:
                     raise
@@ -278,7 +281,12 @@ class DockerEngine:
             return False
         return _is_made_by_a_build(history)
 
-    def _build_classic(self, client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancel) -> None:
+    def _build_classic(
+        self, client: _StreamClient, request: BuildRequest, lines: BuildLog, cancel: Cancel, on_line: OnLine
+    ) -> None:
+        client.credentials.get_all_credentials()  # asks the helpers that fail once
+        for problem in client.credentials.problems:
+            on_line(f"polylocal: {problem}")
         # the low-level call: images.build() holds the log back until the end
         stream = client.build(
             fileobj=request.context,
@@ -576,13 +584,13 @@ class DockerEngine:
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> docker.APIClient:
+    def _connected(self) -> Client:
         with self._connecting:
             if self._client is None:
-                self._client = self._make_client(CALL_TIMEOUT_S, docker.APIClient)
+                self._client = self._make_client(CALL_TIMEOUT_S, Client)
             return self._client
 
-    def _make_client(self, timeout_s: float | None, cls: type[docker.APIClient]) -> docker.APIClient:
+    def _make_client(self, timeout_s: float | None, cls: type[Client]) -> Client:
         # no version: it is negotiated. A pinned one breaks on engines that are older or much newer (moby 29)
         tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
         try:
@@ -596,7 +604,7 @@ class DockerEngine:
         self.observe(_call_of(response.request), response.elapsed.total_seconds())
 
     @contextmanager
-    def _new_client(self, timeout_s: float | None, cls: type[docker.APIClient] = docker.APIClient) -> Iterator[Any]:
+    def _new_client(self, timeout_s: float | None, cls: type[Client] = Client) -> Iterator[Any]:
         """A client of its own for a call that holds its connection for long (docker-py#2477)."""
         client = self._make_client(timeout_s, cls)
         try:
@@ -614,7 +622,7 @@ class DockerEngine:
         is_published = plan.port is not None and plan.publishes_port and plan.network != "host"
         host_config = client.create_host_config(
             init=init,
-            binds=[_bind(mount) for mount in plan.mounts],
+            mounts=[_bind(mount) for mount in plan.mounts],
             network_mode=self._network(plan.network),
             cap_drop=list(plan.cap_drop),
             cap_add=list(plan.cap_add) or None,
@@ -637,7 +645,7 @@ class DockerEngine:
             command=list(plan.command) if plan.entrypoint else [],
             name=plan.name,
             labels={RUN_LABEL: "", **plan.labels},  # those of the image would count otherwise
-            environment={**plan.env, **(termination.INIT_ENVIRONMENT if init else {})},
+            environment={**self._environment(client, plan), **(termination.INIT_ENVIRONMENT if init else {})},
             stop_signal=termination.STOP_SIGNAL,
             user=plan.user,
             platform=plan.platform,
@@ -646,6 +654,16 @@ class DockerEngine:
         )
         found: str = created["Id"]
         return found
+
+    def _environment(self, client: Client, plan: ContainerPlan) -> dict[str, str]:
+        """The plan's variables, with its hosts among those that are reached without a proxy, whoever names one: the
+        image, the settings of Docker's own client, the run or its program."""
+        if not plan.direct_hosts:
+            return dict(plan.env)
+        config = client.inspect_image(plan.image).get("Config") or {}
+        inherited = dict(text.split("=", 1) for text in config.get("Env") or [] if "=" in text)
+        inherited |= client.proxy_variables()
+        return {**plan.env, **proxies.without_proxy(plan.direct_hosts, plan.env, inherited)}
 
     def _adopt(self, plan: ContainerPlan, conflict: APIError) -> str:
         found = self._connected().inspect_container(plan.name)
@@ -751,7 +769,7 @@ class _Chunks(io.RawIOBase):
         return found
 
 
-class _StreamClient(docker.APIClient):
+class _StreamClient(Client):
     """Keeps the response of a pull or a build, so that it can be cancelled: docker-py gives only the lines."""
 
     response: requests.Response
@@ -848,8 +866,9 @@ def _address(networks: dict[str, dict[str, Any] | None]) -> str | None:
     return next((network["IPAddress"] for network in networks.values() if network and network.get("IPAddress")), None)
 
 
-def _bind(mount: Mount) -> str:
-    return f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
+def _bind(mount: Mount) -> BindMount:
+    """Not the older text `source:target:mode`, in which no path may have a colon."""
+    return BindMount(str(mount.target), str(mount.source), type="bind", read_only=mount.read_only)
 
 
 @contextmanager
