@@ -9,6 +9,7 @@ import typer
 
 from polylocal import __version__
 from polylocal.cli import backup, daemon, groups, packages, projects, runs, secrets, service, show, space
+from polylocal.cli.streams import OutputError
 from polylocal.disk import is_trouble
 from polylocal.errors import InvalidInput, PolylocalError
 
@@ -68,8 +69,14 @@ app.add_typer(secrets.app, name="secret", rich_help_panel=_PROJECTS)
 
 def main() -> None:
     """The program `polylocal`: an error is one line that says what to do."""
-    with show.guarded():
-        _main()
+    try:
+        with show.guarded():
+            _main()
+    except BrokenPipeError:
+        sys.exit(141)  # the reader of our output has left
+    except OutputError as error:
+        with show.guarded():
+            _complain(str(error))
 
 
 def _main() -> None:
@@ -89,9 +96,8 @@ def _main() -> None:
         _complain(*lines)
     except PolylocalError as error:
         _complain(str(error))
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left
-        sys.exit(141)
+    except (BrokenPipeError, OutputError):
+        raise
     except OSError as error:
         if not is_trouble(error):
             show.bug()

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 import typer
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from polylocal import visible
+from polylocal.cli import streams
 
 
 class Screen(Console):
@@ -157,7 +158,7 @@ class _Guarded:
     """A stream on which others' texts do no harm either where something else than this module writes them: a library,
     a warning, a thread that dies. What rich makes of them is looked at before, and goes to the stream itself."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: streams.Output | streams.Messages) -> None:
         self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
 
     def write(self, value: str) -> int:
@@ -174,11 +175,21 @@ class _Guarded:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """The standard streams, for as long as the program runs."""
+    """The standard streams, for as long as the program runs. Raises OutputError, also for what is written last."""
+    streams.open_missing()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = guards = _Guarded(before[0]), _Guarded(before[1])
+    for stream in before:
+        streams.degrade(stream)
+    output, messages = streams.Output(before[0]), streams.Messages(before[1])
+    sys.stdout, sys.stderr = guards = _Guarded(output), _Guarded(messages)
     try:
-        yield
+        try:
+            yield
+        finally:
+            output.flush()
+    except (streams.OutputError, BrokenPipeError):
+        streams.discard(before[0])
+        raise
     finally:  # unless typer has put something in their place, as it does when the reader of the output has left
         sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
         sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr

@@ -1,6 +1,7 @@
 """The engine over the Docker API: Docker Engine 20.10 and newer, Podman's compatible API.
 
-Only this module and `dockerclient` import docker. What docker-py gets wrong for a daemon is worked around here and nowhere else; each place names the issue.
+Only this module and `dockerclient` import docker. What docker-py gets wrong for a daemon is worked around in the two
+and nowhere else; each place names the issue.
 """
 
 from __future__ import annotations

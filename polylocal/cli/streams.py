@@ -1,0 +1,117 @@
+"""The standard streams of a command: errors of writing are told apart from others, and no character is an error."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import IO, Any
+
+_DEGRADED = "polylocal.degraded"
+_NEAREST = {"…": "...", "·": "-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " "}
+
+
+class OutputError(Exception):
+    """Standard output can't be written. The message is a sentence."""
+
+
+class Output:
+    """Standard output: text or, by `buffer`, bytes. Raises OutputError, and BrokenPipeError if its reader has left."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, value: Any) -> int:
+        try:
+            written: int = self._stream.write(value)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _failed(error) from error
+        return written
+
+    def writelines(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.write(value)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _failed(error) from error
+
+    @property
+    def buffer(self) -> Output:
+        return Output(self._stream.buffer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Messages:
+    """Standard error. Where it can't be written there is nobody to tell: what is written is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, value: str) -> int:
+        with suppress(OSError):
+            self._stream.write(value)
+        return len(value)
+
+    def writelines(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.write(value)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_missing() -> None:
+    """Opens what the caller of this program has closed. A file that gets the number of a standard stream would be
+    written into by whatever prints."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def degrade(stream: IO[str]) -> None:
+    """Has characters that the encoding of a stream lacks written with others."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        codecs.register_error(_DEGRADED, _degraded)
+        stream.reconfigure(errors=_DEGRADED)
+
+
+def discard(stream: Any) -> None:
+    """Sends what a stream holds, and all that is still written, to nowhere: at the end Python would try it again."""
+    with suppress(OSError, ValueError):  # a stream without a file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+
+
+def _failed(error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"the output could not be written: {reason[:1].lower()}{reason[1:]}")
+
+
+def _degraded(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    escaped = (_NEAREST.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in found)
+    return "".join(escaped), error.end

@@ -1,0 +1,102 @@
+"""Standard streams that can't be written, that are closed, and that lack characters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from polylocal.logs import LogWriter
+from polylocal.settings import Settings
+from polylocal.statuses import Kind
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import User
+
+FULL = "polylocal: the output could not be written: no space left on device\n"
+SHELL = 'exec "$0" -m polylocal "$@" '
+TEXT = "Übung … 日本"
+
+
+@pytest.fixture
+def run(store: Store, root: User, settings: Settings) -> None:
+    """A job with words of any script in its description, its project and its log."""
+    project = store.projects.create(root, {"name": "quick-start", "description": TEXT})
+    made = store.runs.insert(project, root, NewRun(Kind.JOB, values={"description": TEXT, "tags": [TEXT]}))
+    with LogWriter(settings.folders.log(made.kind, made.uuid)) as writer:
+        writer.line(TEXT)
+
+
+def outcome(
+    redirected: str, *arguments: str, encoding: str = "", text: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", **({"PYTHONIOENCODING": encoding} if encoding else {})}
+    return subprocess.run(
+        ["/bin/sh", "-c", SHELL + redirected, sys.executable, *arguments],
+        capture_output=True,
+        env=environment,
+        encoding=text,
+        check=False,
+    )
+
+
+@pytest.mark.usefixtures("daemon", "run")
+@pytest.mark.parametrize(
+    "arguments",
+    [["ls"], ["ls", "--json"], ["show", "1"], ["logs", "1"], ["project", "ls"], ["--help"], ["ls", "--help"]],
+    ids=" ".join,
+)
+def test_a_full_disk_of_the_output_is_named_as_such(arguments: list[str]) -> None:
+    done = outcome("> /dev/full", *arguments)
+    assert (done.returncode, done.stderr) == (1, FULL)
+
+
+@pytest.mark.usefixtures("daemon", "run")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1:strict", "koi8-r"])
+def test_characters_that_the_encoding_lacks_are_written_with_others(encoding: str) -> None:
+    name = encoding.partition(":")[0]
+    for arguments in (["ls"], ["show", "1"], ["--help"]):
+        done = outcome("", *arguments, encoding=encoding, text=name)
+        assert (done.returncode, done.stderr) == (0, "")
+    shown = outcome("", "show", "1", encoding=encoding, text=name).stdout
+    assert "\\u65e5\\u672c" in shown
+    assert ("Übung" if name in ("cp1252", "latin-1") else "\\xdcbung") in shown
+
+
+@pytest.mark.usefixtures("daemon", "run")
+def test_an_encoding_with_all_characters_changes_none() -> None:
+    assert TEXT in outcome("", "show", "1", encoding="utf-8").stdout
+    assert outcome("", "logs", "1", encoding="ascii").stdout == f"{TEXT}\n"  # bytes of a run are its own
+
+
+@pytest.mark.parametrize("variables", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])
+@pytest.mark.usefixtures("daemon", "run")
+def test_a_locale_without_other_characters(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = outcome("", "show", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("daemon", "run")
+@pytest.mark.parametrize("redirected", ["2>&-", ">&-", "<&-", ">&- 2>&- <&-", "2> /dev/full"])
+def test_streams_that_are_closed_or_full(redirected: str) -> None:
+    done = outcome(redirected, "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    failed = outcome(redirected, "show", "99")
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.usefixtures("daemon", "run")
+@pytest.mark.parametrize("arguments", [["ls"], ["logs", "1"], ["ls", "--json"]], ids=" ".join)
+def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "polylocal", *arguments], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert done.returncode in (1, 141)
+    assert done.stderr == b""
