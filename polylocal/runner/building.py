@@ -21,12 +21,14 @@ from polylocal.runner.dockerfile import Base, Reference
 from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.images import Chosen
 from polylocal.runner.instructions import Unreadable
+from polylocal.runner.requirements import includes
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
+MOST_REQUIREMENTS = 4 << 20  # bytes of a file that is looked through for others
 AGAIN_S = 3.0  # an engine that ends is gone by then
 # failures that no line of a Dockerfile can bring about; what a step says of itself is not among them
 _OF_THE_ENGINE = re.compile(
@@ -160,7 +162,13 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     if problems := build_variables.problems(build.env_vars):  # of a run that an older version has stored
         raise InvalidInput([f"{'.'.join(map(str, path))}: {text}" for path, text in problems])
     files = repository.files(run.commit, folder) if run.commit else set()
-    text = dockerfile.render(build, files, tools.settings.lang_env, tools.settings.nvidia_bin)
+
+    def read(path: str) -> bytes:
+        return repository.read(run.commit or "", posixpath.join(folder, path), MOST_REQUIREMENTS)
+
+    included = dict.fromkeys(path for name in dockerfile.files_with_includes(files) for path in includes(name, read))
+    settings = tools.settings
+    text = dockerfile.render(build, files, settings.lang_env, settings.nvidia_bin, included=list(included))
     return _Recipe(build, text, folder)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from polylocal.polyaxonfile import Build, build_variables, commands
-from polylocal.runner import instructions
+from polylocal.runner import instructions, requirements
 from polylocal.runner.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.runner.references import familiar
 
@@ -35,18 +35,31 @@ _PROXIES = frozenset(
 TAKE_SECRETS = f'eval "${_CARRIER}"; unset {_CARRIER}; '
 
 
-def render(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str = "", user: str = "") -> str:
+def render(
+    build: Build,
+    files: Collection[str],
+    lang_env: str,
+    nvidia_bin: str = "",
+    user: str = "",
+    included: Sequence[str] = (),
+) -> str:
     """The text, with one newline before the first instruction, as the platform always rendered it.
 
     `files` are the names at the root of the code; `lang_env` the locale lines' value where the build names none
-    (empty: no locale lines); `user` is `uid:gid` to drop root for.
+    (empty: no locale lines); `user` is `uid:gid` to drop root for; `included` are further files of the code that the
+    requirements name.
     """
-    return "\n" + "".join(f"{line}\n" for line in _lines(build, files, lang_env, nvidia_bin, user))
+    return "\n" + "".join(f"{line}\n" for line in _lines(build, files, lang_env, nvidia_bin, user, included))
 
 
 def setup_file(files: Collection[str]) -> str | None:
     """The setup script that a build step may call; it is made executable."""
     return _first(SETUP, files)
+
+
+def files_with_includes(files: Collection[str]) -> list[str]:
+    """The copied files that may name others to be installed from."""
+    return [found for names in (REQUIREMENTS, CONDA) if (found := _first(names, files))]
 
 
 @dataclass(frozen=True)
@@ -313,7 +326,9 @@ def _renamed(instruction: Instruction, reference: Reference, image: str) -> Inst
     return replace(instruction, text=plain.sub(lambda match: image, flags) + instruction.rest)
 
 
-def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str) -> Iterator[str]:
+def _lines(
+    build: Build, files: Collection[str], lang_env: str, nvidia_bin: str, user: str, included: Sequence[str]
+) -> Iterator[str]:
     yield f"FROM {build.image}"
     yield ""
     locale = build.lang_env if build.lang_env is not None else lang_env
@@ -332,9 +347,9 @@ def _lines(build: Build, files: Collection[str], lang_env: str, nvidia_bin: str,
     yield from (build_variables.instruction(name, value) for name, value in build.env_vars or [])
     yield "WORKDIR /code"
     yield ""
-    for names in (REQUIREMENTS, CONDA, SETUP):
-        if found := _first(names, files):
-            yield f"COPY build/{found} /code"
+    copied = [found for names in (REQUIREMENTS, CONDA, SETUP) if (found := _first(names, files))]
+    yield from (f"COPY build/{name} /code" for name in copied)
+    yield from requirements.copies(path for path in included if path not in copied)
     yield from map(commands.run_instruction, build.build_steps or [])
     yield "COPY build /code"
 

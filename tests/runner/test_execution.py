@@ -441,3 +441,13 @@ def test_a_stored_build_with_a_line_end_in_a_variable_fails_with_its_path(rig):
     done = rig.store.runs.by_pk(rig.built(rig.again(run)).build_pk)
     assert done.status == "failed"
     assert "build.env_vars.0: The value of `K` has a line end" in rig.log(done).decode()
+
+
+def test_files_that_requirements_include_are_copied_before_the_steps(rig):
+    files = {"requirements.txt": "-r reqs/base.txt\n", "reqs/base.txt": "-c ../c.txt\n", "c.txt": "", "other.txt": ""}
+    code = rig.store.projects.reference_code(rig.project, {"commit": rig.upload(files)})
+    run = rig.built(rig._insert(Kind.JOB, job("true", "base"), {}, code_id=code.id))
+    text = rig.store.runs.by_pk(run.build_pk).dockerfile
+    wanted = "COPY build/requirements.txt /code\nCOPY build/c.txt /code\nCOPY build/reqs/base.txt /code/reqs/\n"
+    assert wanted in text
+    assert "other.txt" not in text
