@@ -36,6 +36,8 @@ _OF_THE_ENGINE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_PLAIN_USER = re.compile(r"(?!(root|0)(:|$))[\w.-]+(:[\w.-]+)?", re.ASCII)
+
 Patiently = Callable[..., Any]
 
 
@@ -190,10 +192,18 @@ def _with_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter, can
         if not user.is_superuser and (problem := _downloads(recipe.text, arguments, found)):
             return _Images(problem=problem)
         replaced = {name: chosen.name for name, chosen in found.items()}
-        text = dockerfile.with_base_images(recipe.text, replaced, arguments)
+        text = dockerfile.with_base_images(_owned(recipe, found), replaced, arguments)
     except Unreadable as error:
         return _Images(problem=f"The Dockerfile can't be built: {error}.")
     return _Images(text, frozenset().union(*(chosen.projects for chosen in found.values())))
+
+
+def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
+    """The Dockerfile; in a rendered one the code belongs to the user of the base image, whoever that is."""
+    base = found.get(recipe.build.image or "")
+    user = base.image.user if base and base.image else ""
+    is_rendered = recipe.build.dockerfile is None
+    return dockerfile.with_owner(recipe.text, user) if is_rendered and _PLAIN_USER.fullmatch(user) else recipe.text
 
 
 def _chosen(

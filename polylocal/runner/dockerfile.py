@@ -140,6 +140,18 @@ def with_label(dockerfile: str, name: str, value: str) -> str:
     return "\n".join(lines)
 
 
+def with_owner(dockerfile: str, user: str) -> str:
+    """A rendered Dockerfile whose copied code belongs to the user that programs of its image run as.
+
+    Without a group it is that of root, as for a user that the image does not know: a name need not have one of its own.
+    """
+    owner = user if ":" in user else f"{user}:0"
+    return "".join(
+        line.replace("COPY ", f"COPY --chown={owner} ", 1) if line.startswith("COPY ") else line
+        for line in dockerfile.splitlines(keepends=True)
+    )
+
+
 def with_secrets(dockerfile: str) -> str:
     """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
     lines = dockerfile.split("\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from polylocal import data_folders, folders
 from polylocal.data_folders import DataFolder
 from polylocal.disk import write_private
-from polylocal.errors import InvalidInput, NotFound
+from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
 from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, locales, ownership, workspace
@@ -93,7 +93,15 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         capacity=tools.capacity(specification.environment.resources),
         locale=locale,
     )
-    return tools.engine.create(container.plan(run, specification, image, shell, around))
+    made = tools.engine.create(container.plan(run, specification, image, shell, around))
+    try:
+        tools.engine.open_folder(made, container.CODE)  # the builder makes it root's, whoever the image's user is
+    except ContainerMissing:
+        raise
+    except EngineError as error:
+        advice = "let its Dockerfile make that folder the user's, as in `RUN chown USER /code` before `USER`"
+        tools.store.runs.note(run, f"The image's user may not be able to write to {container.CODE}: {error}; {advice}")
+    return made
 
 
 def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:

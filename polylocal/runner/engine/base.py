@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol, Self
 
 from polylocal.cancelling import Cancel
@@ -106,6 +107,7 @@ class LocalImage:
     triggers: Sequence[str] = ()  # what ONBUILD left: instructions for the next build
     ancestors: Sequence[str] = ()
     made_by: str = ""
+    user: str = ""  # that its programs run as, with or without a group; "" is root
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,11 @@ class BuildResult:
     image_id: str | None
     error: str = ""
     step: str = ""
+
+
+def is_root(user: str) -> bool:
+    """Whether the user of an image or a container is root."""
+    return user.partition(":")[0] in ("", "0", "root")
 
 
 class Engine(Protocol):
@@ -220,6 +227,10 @@ class Engine(Protocol):
 
     def image_environment(self, container_id: str) -> Mapping[str, str]:
         """The variables that a container has from its image."""
+
+    def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
+        """Let the user of a container write to a folder in it, not to what is below. False: there was nothing to do.
+        EngineError: the engine would not."""
 
     def start(self, container_id: str) -> None:
         """Starting a running container is fine. EngineError: it can't be started, with the engine's reason."""

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ from polylocal.runner.container import (
     is_name_of,
     is_our_name,
 )
-from polylocal.runner.engine import buildkit, cards, networks, stats
+from polylocal.runner.engine import archives, buildkit, cards, networks, stats
 from polylocal.runner.engine.base import (
     BuildRequest,
     BuildResult,
@@ -64,6 +65,7 @@ from polylocal.runner.engine.base import (
     Image,
     LocalImage,
     OnLine,
+    is_root,
 )
 from polylocal.runner.engine.buildlog import BuildLog
 from polylocal.runner.engine.dockerclient import Client
@@ -77,6 +79,7 @@ CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker
 HELPER_S = 600.0  # that handing over a large folder may take
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
+_ANYBODY_WRITES = 0o002
 _LOOKS, _LOOK_S = 10, 0.1  # for a network that another daemon makes
 TELL_S = 10.0  # that telling the processes of a container to end may take; its limits slow this down, too
 _EXIT_LOOK_S = 0.01
@@ -224,6 +227,7 @@ class DockerEngine:
             env=_variables(found),
             triggers=config.get("OnBuild") or [],
             ancestors=_ancestors(history),
+            user=config.get("User") or "",
             made_by=_line(history[0]) if history else "",
         )
 
@@ -405,6 +409,16 @@ class DockerEngine:
             client = self._connected()
             image = client.inspect_image(client.inspect_container(container_id)["Image"])
         return _variables(image)
+
+    def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
+        with _translated():
+            client = self._connected()
+            if is_root(client.inspect_container(container_id)["Config"].get("User") or ""):
+                return False
+            folder = archives.first_member(client, container_id, path)
+            if folder is None or not folder.isdir() or folder.mode & _ANYBODY_WRITES:
+                return False
+            return archives.set_mode(client, container_id, path, folder, 0o777)
 
     def start(self, container_id: str) -> None:
         with _translated():

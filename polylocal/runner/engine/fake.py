@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from queue import SimpleQueue
 from typing import Self
 
@@ -35,6 +36,7 @@ from polylocal.runner.engine.base import (
     Image,
     LocalImage,
     OnLine,
+    is_root,
 )
 from polylocal.store.rows import NOTHING_BUILT, Ledger
 
@@ -55,6 +57,7 @@ class FakeContainer:
     listeners: list[SimpleQueue[Frame | None]] = field(default_factory=list)
     was_signalled: bool = False
     handled: int | None = None  # the exit code of a program that handles SIGTERM
+    open_folders: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -67,6 +70,8 @@ class FakeEngine:
         self._built: dict[str, tuple[str, Image]] = {}  # by id: whose, and what
         self.labels: dict[str, dict[str, str]] = {}  # of images, by id
         self.triggers: dict[str, list[str]] = {}  # what ONBUILD left in images, by id
+        self.users: dict[str, str] = {}  # of images, by id
+        self.texts: list[str] = []  # the Dockerfiles that it was given
         self.remote: set[str] = set()  # what a pull finds
         self.shells = set(shells)
         self.files: dict[str, bytes] = {}  # further ones of every image
@@ -139,7 +144,8 @@ class FakeEngine:
         made = self._built.get(found)
         labels = {IMAGE_LABEL: made[0], BUILD_LABEL: made[1].build} if made else self.labels.get(found, {})
         made_by = f"LABEL {BUILD_LABEL}={made[1].build}" if made else ""
-        return LocalImage(found, names, labels, triggers=self.triggers.get(found, []), made_by=made_by)
+        triggers, user = self.triggers.get(found, []), self.users.get(found, "")
+        return LocalImage(found, names, labels, triggers=triggers, made_by=made_by, user=user)
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
         self._answer()
@@ -156,6 +162,7 @@ class FakeEngine:
         with tarfile.open(fileobj=request.context) as tar:
             member = tar.extractfile("Dockerfile")
             text = member.read().decode() if member else ""
+        self.texts.append(text)
         owner = re.search(rf"^LABEL {re.escape(IMAGE_LABEL)}=(.*)$", text, re.MULTILINE)
         lines = [line for line in text.splitlines() if line and not line.startswith(("#", "LABEL "))]
         for number, line in enumerate(lines, 1):
@@ -235,6 +242,14 @@ class FakeEngine:
         self._answer()
         self._get(container_id)
         return self.environment
+
+    def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
+        self._answer()
+        container = self._get(container_id)
+        if is_root(self.users.get(container.image_id, "")):
+            return False
+        container.open_folders.append(str(path))
+        return True
 
     def start(self, container_id: str) -> None:
         self._answer()

@@ -1,0 +1,65 @@
+"""Programs of an image that runs as another user than root write into the folder of the code."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from dataclasses import replace
+
+import pytest
+from support import eventually
+
+from polylocal.cancelling import Cancel
+from polylocal.polyaxonfile import Build
+from polylocal.runner.container import CODE
+from polylocal.runner.dockerfile import render, with_owner
+from polylocal.runner.engine.base import BuildRequest
+
+from .conftest import Bench
+from .test_contract import build
+
+pytestmark = pytest.mark.engine
+
+
+def test_an_image_says_its_user(docker_bench: Bench) -> None:
+    tag = f"{docker_bench.installation}:it"
+    build(docker_bench, f"FROM {docker_bench.image}\nUSER 1234:55\n", tag)
+    image = docker_bench.engine.image(tag)
+    assert image
+    assert image.user == "1234:55"
+
+
+def test_another_user_than_root_writes_into_the_folder_of_the_code(docker_bench: Bench, tmp_path) -> None:
+    base, tag = f"{docker_bench.installation}:base", f"{docker_bench.installation}:it"
+    assert build(docker_bench, f"FROM {docker_bench.image}\nUSER 1234\n", base).image_id
+    code = tmp_path / "code"
+    (code / "logs").mkdir(parents=True)
+    (code / "train.py").write_text("1")
+    (tmp_path / "Dockerfile").write_text(with_owner(render(Build(image=base), (), ""), "1234"))
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            tar.add(tmp_path / "Dockerfile", "Dockerfile", filter=_of_root)
+            tar.add(code, "build", filter=_of_root)
+        file.seek(0)
+        request = BuildRequest(file, tag, {"polylocal.image": docker_bench.installation})
+        made = docker_bench.engine.build(request, lambda line: None, Cancel())
+    cmd = "id -u && cd /code && echo x > checkpoints.txt && echo x > logs/a && echo x > train.py && mkdir sub && pwd"
+    container_id = docker_bench.engine.create(replace(docker_bench.plan(cmd), image=made.image_id or made.error))
+    assert docker_bench.engine.open_folder(container_id, CODE)
+    assert not docker_bench.engine.open_folder(container_id, CODE)
+    docker_bench.engine.start(container_id)
+    state = eventually(lambda: (found := docker_bench.engine.inspect(container_id)).is_finished and found)
+    with docker_bench.engine.logs(container_id, follow=False) as frames:
+        assert b"".join(frame.data for frame in frames) == b"1234\n/code\n"
+    assert state.exit_code == 0
+
+
+def test_nothing_is_opened_for_root_or_where_there_is_no_folder(docker_bench: Bench) -> None:
+    engine = docker_bench.engine
+    assert not engine.open_folder(engine.create(docker_bench.plan()), CODE)
+    assert not engine.open_folder(engine.create(docker_bench.plan(user="1234")), CODE)
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
