@@ -103,10 +103,7 @@ def run_instruction(step: str) -> str:
     keeps line ends for every builder.
     """
     text = step if _is_one_line(step) else continued(step)
-    is_script = text.count("\n") != sum(
-        text[token.end - 1] == "\n" for token in _tokens(text) if token.kind == "escape"
-    )
-    return f"RUN {json.dumps([SH, '-e', '-c', text])}" if is_script else f"RUN {text}"
+    return f"RUN {text}" if _is_one_of_a_dockerfile(text) else f"RUN {json.dumps([SH, '-e', '-c', text])}"
 
 
 def with_preamble(instruction: str, preamble: str) -> str | None:
@@ -122,6 +119,22 @@ def with_preamble(instruction: str, preamble: str) -> str | None:
 
 def _is_one_line(text: str) -> bool:
     return "\n" not in text and not text.rstrip(_BLANKS).endswith("\\")
+
+
+def _is_one_of_a_dockerfile(text: str) -> bool:
+    """If a Dockerfile has this as one command: each line but the last ends with a backslash.
+
+    Comments and empty lines behind a backslash do not count there, while a shell ends the command with them.
+    """
+    first, *below = text.split("\n")
+    *between, last = (line for line in (first, *below) if line is first or not _is_passed_over(line))
+    ends = sum(token.kind == "escape" and text[token.end - 1] == "\n" for token in _tokens(text))
+    is_whole = not below or not _is_passed_over(below[-1])
+    return is_whole and ends == len(between) and all(line.endswith("\\") for line in between)
+
+
+def _is_passed_over(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def _script_flags(shell: str) -> Sequence[str]:

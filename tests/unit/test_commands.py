@@ -134,10 +134,15 @@ def test_backslashes_that_a_reader_left_are_taken_out(text: str, wanted: str) ->
         ('cat <<E > /x\n- "a"\nE', 'RUN ["/bin/sh", "-e", "-c", "cat <<E > /x\\n- \\"a\\"\\nE"]'),
         ("echo 'a\\\nb'", 'RUN ["/bin/sh", "-e", "-c", "echo \'a\\\\\\nb\'"]'),
         ("a # b \\\nc", 'RUN ["/bin/sh", "-e", "-c", "a # b \\\\\\nc"]'),
+        # comments and empty lines behind a backslash, as Dockerfiles have them
+        ("apt-get install \\\n  # it's for plots\n\n  git \\\n  vim\n", None),
+        ("a \\\n  # b", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  # b"]'),  # else it takes the next instruction in
+        ("a \\\n  b\n# c\nd", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  b\\n# c\\nd"]'),
+        ("# a \\\nb", 'RUN ["/bin/sh", "-e", "-c", "# a \\\\\\nb"]'),
     ],
 )
-def test_a_build_step_is_one_instruction(step: str, instruction: str) -> None:
-    assert run_instruction(step) == instruction
+def test_a_build_step_is_one_instruction(step: str, instruction: str | None) -> None:
+    assert run_instruction(step) == (instruction or f"RUN {step.strip()}")
 
 
 def test_a_preamble_goes_into_scripts_alone() -> None:
