@@ -121,7 +121,8 @@ def _values(value: Any) -> int:
 def _literal(text: str) -> Any:
     """A text that is one expression keeps the value's own type: `{{ lr }}` with lr = 0.1 is the number.
 
-    What no file has a notation for stays a text: `0,1` and `(256, 256)` are tuples to Python alone.
+    What no file has a notation for stays a text: `0,1` and `(256, 256)` are tuples to Python alone. So does a text that
+    would be written in another way as a value: `1.10`, `1e-3`, `0x10`.
     """
     if len(text) > MAX_LITERAL:
         return text
@@ -129,6 +130,6 @@ def _literal(text: str) -> Any:
         found = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
-    if not isinstance(found, str | int | float | list | dict | None):
+    if not isinstance(found, int | float | list | dict | None) or str(found) != text.strip():
         return text
     return text if isinstance(found, int) and found.bit_length() > MAX_BITS else found

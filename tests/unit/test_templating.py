@@ -58,6 +58,11 @@ def test_texts(text: str, expected: str) -> None:
         ("{{ on }}", True),
         ("{{ layers }}", [1, 2]),
         ("{{ map }}", {"a": 1}),
+        ("{{ '1.10' }}", "1.10"),  # a text that no value is written as
+        ("{{ '1e-3' }}", "1e-3"),
+        ("{{ '%.3f' % lr }}", "0.100"),
+        ("{{ '0x10' }}", "0x10"),
+        ("""{{ "'a b'" }}""", "'a b'"),
         ("{{ text }}", 1),
         ("{{ n + 1 }}", 4),
     ],
