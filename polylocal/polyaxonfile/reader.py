@@ -30,6 +30,7 @@ MAX_TOKENS = 3 * MAX_VALUES  # of a Python literal: a value comes with a comma o
 _VALUE = r"""(?P<value>[bu]?(?:''(?!')|""(?!")|'(?:[^'\\]|\\.)++'|"(?:[^"\\]|\\.)++")|(?:True|False|None)\b"""
 _VALUE += r"|[0-9][0-9a-zA-Z_.]*+(?:(?<=[eE])[-+][0-9]++)?|\.[0-9]++)"
 _LITERAL = re.compile(rf"(?:{_VALUE}|(?P<open>[\[{{(])|(?P<close>[\]}})])|(?P<between>[,:])|-)\s*+", re.DOTALL)
+_YAML_SIGNS = ("#", "&", "|", ">")
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
 
@@ -77,7 +78,12 @@ def load(text: str) -> object:
 
 
 def value(text: str) -> object:
-    """What a person means by a value behind `name=`: as it would be read in a polyaxonfile, or the text itself."""
+    """What a person means by a value behind `name=`: as it would be read in a polyaxonfile, or the text itself.
+
+    What is a beginning of something to YAML (a comment, an anchor, a block) is a text here.
+    """
+    if text.lstrip().startswith(_YAML_SIGNS):
+        return text
     try:
         found = read(f"params:\n  value: {text}")[0]["params"]
     except InvalidPolyaxonfile:

@@ -36,6 +36,7 @@ def test_later_files_go_over_earlier_ones(folder: Path, polylocal: Cli) -> None:
 def test_params_of_the_command_line_go_over_all_files(folder: Path, polylocal: Cli) -> None:
     (folder / "polyaxonfile.yml").write_text(XP + "params: {lr: 1, n: 2}\n")
     words = ["lr=1e-3", "mode=fast=er", "list=[1, a]", "on=true", "empty=", "text='1'", "colon=a: b", "n=3"]
+    words += ["channel=#general", "sign=|", "both=a # b"]
     found = made(polylocal, *(part for word in words for part in ("-P", word)))
     assert found["params"] == {
         "lr": 0.001,
@@ -46,6 +47,9 @@ def test_params_of_the_command_line_go_over_all_files(folder: Path, polylocal: C
         "empty": None,
         "text": "1",
         "colon": "a: b",
+        "channel": "#general",
+        "sign": "|",
+        "both": "a",
     }
 
 
