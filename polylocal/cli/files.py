@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ _KINDS = f"files of version 1 run here, of the kinds {', '.join(POLYAXON_KINDS)}
 _OTHER_KIND = f"`{{}}` is not a kind that runs here; {_KINDS}"
 _NO_KIND = f"The Polyaxonfile `kind` must be specified; {_KINDS}"
 _ESCAPED = re.compile("[\x7f-\uffff]")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')  # in JSON
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,26 @@ def put_together(paths: Sequence[Path], options: Options = Options()) -> Written
     """Files and options as the documents of one YAML text: later ones go over earlier ones. Raises InvalidInput."""
     from polylocal.polyaxonfile import merge, read
 
-    texts = [(path.name, _text(path)) for path in paths]
+    files: list[tuple[str, str, dict[str, Any]]] = []
     merged: dict[str, Any] = {}
-    for name, text in texts:
+    for path in paths:
+        text = _text(path)
         try:
-            merged = merge(merged, read(text)[0])
+            files.append((path.name, text, read(text)[0]))
         except InvalidPolyaxonfile as error:
-            raise InvalidInput([f"{name}, {problem}" for problem in error.problems]) from error
+            raise InvalidInput([f"{path.name}, {problem}" for problem in error.problems]) from error
+        merged = merge(merged, files[-1][2])
     key = "declarations" if "declarations" in merged else "params"
-    texts += [(option, _json(document)) for option, document in options.documents(key)]
-    if len(texts) == 1:
-        return Written(texts[0][1], [(texts[0][0], 1)])
-    whole, files = "", []
-    for name, text in texts:
+    added = [(option, _json(document)) for option, document in options.documents(key)]
+    if len(files) == 1 and not added:
+        return Written(files[0][1], [(files[0][0], 1)])
+    whole, places = "", []
+    for name, text in [*((name, _in_yaml(text, data)) for name, text, data in files), *added]:
         if whole:
             whole += ("" if whole.endswith("\n") else "\n") + ("...\n" if text.startswith("%") else "---\n")
-        files.append((name, whole.count("\n") + 1))
-        whole += text.expandtabs(1) if text.lstrip().startswith("{") else text  # YAML takes no tabs between values
-    return Written(whole, files)
+        places.append((name, whole.count("\n") + 1))
+        whole += text
+    return Written(whole, places)
 
 
 def kind_of(written: Written) -> Kind:
@@ -139,7 +143,25 @@ def _verbatim(text: str) -> str:
     return f'{{{{ "{literal}" }}}}'
 
 
-def _json(document: Mapping[str, Any]) -> str:
+def _in_yaml(text: str, data: dict[str, Any]) -> str:
+    """A file for a YAML reader alone. One in JSON or in Python's notation keeps its lines where YAML takes them."""
+    from polylocal.polyaxonfile import read
+
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    for rewritten in (str, _rewritten):
+        with suppress(InvalidPolyaxonfile, ValueError):
+            if read(f"---\n{rewritten(text)}")[0] == data:
+                return rewritten(text)
+    return _json(data)
+
+
+def _rewritten(text: str) -> str:
+    """JSON without tabs and escapes that YAML does not take. Raises ValueError."""
+    return _STRING.sub(lambda found: _json(json.loads(found[0])), text).expandtabs(1)
+
+
+def _json(document: object) -> str:
     """JSON that a YAML reader takes as well: it knows no escapes in pairs, and some characters only as escapes."""
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(document, ensure_ascii=False))
 
