@@ -192,6 +192,8 @@ class Matrix(Section):
             return given[0][0]
         if self.option == "values":
             return given[0]
+        if self.option in _QUANTISED:
+            return float(given[0] - math.fmod(given[0], given[2]))
         return float(given[0]) if self.is_distribution else _ENDS[self.option](given)[0]
 
     @property

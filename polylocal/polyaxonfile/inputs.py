@@ -34,8 +34,8 @@ class Ports:
     ) -> Mapping[str, Any]:
         """The params that a run has: those that are given and the defaults of the others, each in its declared type.
 
-        `section` is the name of the section that gives them, `known` are names that need no declaration. What is
-        wrong is added to `problems`.
+        `section` is the name of the section that gives them. `known` are names that need no declaration and stand
+        elsewhere: what is wrong with their values is said there. Other problems are added to `problems`.
         """
         if not self._ports:
             return given
@@ -51,7 +51,7 @@ class Ports:
             if default is not None and not is_optional:
                 problems.append((place, f"Input {name} has a default: it must be `is_optional: true`."))
             if name in given:
-                found[name] = _checked(port, given[name], (section, name), problems)
+                found[name] = _checked(port, given[name], (section, name), [] if name in known else problems)
             else:
                 found[name] = _checked(port, default, (*place, "default"), problems) if default is not None else None
         return {**{name: value for name, value in given.items() if name not in found}, **found}

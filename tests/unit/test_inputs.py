@@ -131,8 +131,9 @@ def test_the_resource_of_hyperband_needs_no_input() -> None:
 
 
 def test_a_point_of_another_type_is_found_when_the_group_is_made() -> None:
-    with pytest.raises(InvalidPolyaxonfile, match="is not a whole number"):
-        group([DEFAULT, {"name": "lr", "type": "int"}], {"matrix": {"lr": {"values": [1, 1.5]}}})
+    with pytest.raises(InvalidPolyaxonfile) as caught:
+        group([DEFAULT, {"name": "lr", "type": "int"}], {"matrix": {"lr": {"values": [1.5, 2.5]}}})
+    assert caught.value.problems == ["hptuning.matrix.lr: `1.5` is not a whole number."]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,15 @@ def test_a_space_of_another_type_is_found_when_the_group_is_made(option: dict[st
 
 
 @pytest.mark.parametrize(
-    "option", [{"range": "1:5:2"}, {"quniform": "1:9:2"}, {"values": [1, 2.0]}, {"linspace": "1:3:3"}]
+    "option",
+    [
+        {"range": "1:5:2"},
+        {"quniform": "1:9:2"},
+        {"quniform": "0.5:9.5:1"},
+        {"qnormal": "10.5:3:1"},
+        {"values": [1, 2.0]},
+        {"linspace": "1:3:3"},
+    ],
 )
 def test_a_space_of_whole_numbers(option: dict[str, Any]) -> None:
     found = group(
