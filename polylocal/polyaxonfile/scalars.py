@@ -22,7 +22,8 @@ _HASHES = ("commit", "branch", "ref")  # a name of seven digits is no number
 
 _BREAK = re.compile("(\r\n|[\r\n\x85\u2028\u2029])")  # as YAML 1.1 has them
 _CONTINUED = re.compile("\\\\[ \t]*(?:[\r\n\x85\u2028\u2029]|$)")
-_LAST_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?=[ \t]*$)")
+_LAST_BACKSLASH = re.compile(r"(?<!\\)((?:\\\\)*)\\(?=[ \t]*$)")
+_LAST_IN_QUOTES = re.compile(r"(?<!\\)((?:\\\\\\\\)*)\\\\(?=[ \t]*$)")  # double ones: there each is written as two
 # YAML 1.2 (Core schema, 10.3.2) reads these as numbers, YAML 1.1 as texts
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 _STR, _INT, _NUMBER, _BOOL = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool"))
@@ -38,8 +39,9 @@ def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
     marker = next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text)
     pieces = _BREAK.split(text)  # lines at even places, their ends between them
     for node in {id(scalar): scalar for root in nodes for scalar in _command_scalars(root)}.values():
+        backslash = _LAST_IN_QUOTES if node.style == '"' else _LAST_BACKSLASH
         for line in range(node.start_mark.line, node.end_mark.line):
-            pieces[2 * line] = _LAST_BACKSLASH.sub(lambda found: found[0][:-1] + marker, pieces[2 * line])
+            pieces[2 * line] = backslash.sub(lambda found: found[1] + marker, pieces[2 * line])
     return "".join(pieces), marker
 
 
@@ -112,7 +114,7 @@ def _command_scalars(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
     for node in _all(root):
         for key, value in _pairs(node):
             if key in _COMMANDS:
-                yield from (scalar for scalar in _scalars(value) if scalar.style in (*_PLAIN, "'", ">"))
+                yield from (scalar for scalar in _scalars(value) if scalar.style != "|")
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:

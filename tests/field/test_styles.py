@@ -37,6 +37,9 @@ STYLES = {
     "plain": lambda lines: "  cmd: " + f"\n{IN}".join(lines),
     "plain in a list": lambda lines: "  cmd:\n  - " + f"\n{IN}".join(lines),
     "quoted": lambda lines: "  cmd: '" + f"\n{IN}".join(line.replace("'", "''") for line in lines) + "'",
+    "quoted twice": lambda lines: (
+        '  cmd: "' + f"\n{IN}".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+    ),
     "folded": lambda lines: "  cmd: >\n" + "\n".join(IN + line for line in lines),
     "folded, ends cut": lambda lines: "  cmd: >-\n" + "\n".join(IN + line for line in lines),
     "folded, deeper": lambda lines: (

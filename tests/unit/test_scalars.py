@@ -28,6 +28,8 @@ def cmd_of(text: str) -> Any:
         ("  cmd: prog a\\\\\\\n    b", "prog a\\\\ b"),
         ("  cmd: 'prog --a \\\n    --b'", "prog --a --b"),
         ('  cmd: "prog --a \\\n    --b"', "prog --a --b"),  # YAML's own: the line end is taken out
+        ('  cmd: "prog --a\\\\\n    --b \\\\ \n    c"', "prog --a --b c"),  # a backslash, as these quotes have it
+        ('  cmd: "prog a\\\\\\\\\n    b"', "prog a\\\\ b"),
         ("  cmd: >\n    prog --a=1\\\n    --b=2 \\\n    --c", "prog --a=1 --b=2 --c\n"),
         ("  cmd: >-\n    prog \\\n    --b", "prog --b"),
         ("  cmd: >\n    prog \\\n      --b \\\n      --c\n    && x", "prog \\\n  --b \\\n  --c\n&& x\n"),
