@@ -19,6 +19,7 @@ BASH, SH = "/bin/bash", "/bin/sh"
 
 # the beginnings of a line that goes on the line above: no command begins with one of them
 _CONTINUATION = re.compile(r"[ \t]*(?:-|&&|\|)")
+_FLAGS = re.compile(r"(?:--[a-z][^\s\\]*(?:[ \t]|\\\n)+)*")  # of RUN: `--mount=type=cache,target=/x`
 _BLANKS = " \t"
 _WORD_STARTS = frozenset(" \t\n;&|()<>`")
 # ends a shell with `-e` if the item above has failed: by itself such a shell goes on behind a failed `a && b`
@@ -100,21 +101,33 @@ def run_instruction(step: str) -> str:
     """The RUN instruction of a build step.
 
     One command, over however many lines, is written in the shell form. A script is written in the exec form: no other
-    keeps line ends for every builder.
+    keeps line ends for every builder. The flags of RUN, and a step that is nothing but a here-document, are the
+    builder's own.
     """
     text = step if _is_one_line(step) else continued(step)
-    return f"RUN {text}" if _is_one_of_a_dockerfile(text) else f"RUN {json.dumps([SH, '-e', '-c', text])}"
+    flags, script = _of_run(text)
+    if _is_one_of_a_dockerfile(text) or script.startswith("<<"):
+        return f"RUN {text}"
+    return f"RUN {flags}{json.dumps([SH, '-e', '-c', script])}"
 
 
 def with_preamble(instruction: str, preamble: str) -> str | None:
     """A RUN instruction in the exec form of `run_instruction` with a text before its script; None: it is another."""
+    flags, form = _of_run(instruction.removeprefix("RUN "))
     try:
-        argv = json.loads(instruction.removeprefix("RUN "))
+        argv = json.loads(form)
     except ValueError:
         return None
     if not isinstance(argv, list) or argv[:3] != [SH, "-e", "-c"] or len(argv) != 4 or not isinstance(argv[3], str):
         return None
-    return f"RUN {json.dumps([*argv[:3], preamble + argv[3]])}"
+    return f"RUN {flags}{json.dumps([*argv[:3], preamble + argv[3]])}"
+
+
+def _of_run(text: str) -> tuple[str, str]:
+    """The flags at the beginning of a RUN, each with a blank behind it, and the rest."""
+    found = _FLAGS.match(text)
+    end = found.end() if found else 0
+    return "".join(f"{flag} " for flag in text[:end].replace("\\\n", " ").split()), text[end:]
 
 
 def _is_one_line(text: str) -> bool:

@@ -11,6 +11,7 @@ from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import BASH, SH, arguments, continued, run_instruction, unfolded
 
 SHOW = "printf '[%s]'"
+A_AND_B = '["/bin/sh", "-e", "-c", "a\\nb"]'
 
 
 def ran(cmd: str | list[str], shell: str, folder: Path) -> tuple[int, str]:
@@ -138,6 +139,13 @@ def test_backslashes_that_a_reader_left_are_taken_out(text: str, wanted: str) ->
         ("apt-get install \\\n  # it's for plots\n\n  git \\\n  vim\n", None),
         ("a \\\n  # b", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  # b"]'),  # else it takes the next instruction in
         ("a \\\n  b\n# c\nd", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  b\\n# c\\nd"]'),
+        ("<<EOF\na\nb\nEOF", None),  # the builder's own, which a shell would pass over
+        ("--mount=type=cache,target=/x \\\n  pip install a\n", None),
+        (
+            "--mount=type=cache,target=/x --network=none a\nb",
+            f"RUN --mount=type=cache,target=/x --network=none {A_AND_B}",
+        ),
+        ("--mount=type=cache,target=/x \\\n  a\nb", f"RUN --mount=type=cache,target=/x {A_AND_B}"),
         ("# a \\\nb", 'RUN ["/bin/sh", "-e", "-c", "# a \\\\\\nb"]'),
     ],
 )
@@ -146,6 +154,8 @@ def test_a_build_step_is_one_instruction(step: str, instruction: str | None) -> 
 
 
 def test_a_preamble_goes_into_scripts_alone() -> None:
+    flagged = run_instruction("--network=none a\nb")
+    assert commands.with_preamble(flagged, "x; ") == 'RUN --network=none ["/bin/sh", "-e", "-c", "x; a\\nb"]'
     assert commands.with_preamble(run_instruction("a\nb"), "x; ") == 'RUN ["/bin/sh", "-e", "-c", "x; a\\nb"]'
     for other in ("RUN a", 'RUN ["a"]', 'RUN ["/bin/sh", "-c", "a"]', "RUN [ -f x ]"):
         assert commands.with_preamble(other, "x; ") is None
