@@ -16,6 +16,7 @@ import yaml
 from polylocal.polyaxonfile import commands
 
 _COMMANDS = ("cmd", "build_steps")  # keys of the values that a shell reads
+_SECTIONS = (*_COMMANDS, "run", "build", "<<")  # in which these stand; a param may have the same name
 _NUMBERS = ("params", "declarations", "inputs", "outputs", "hptuning")  # sections whose values are computed with
 _PLAIN = (None, "")  # as the loaders in Python and in C tell it
 _HASHES = ("commit", "branch", "ref")  # a name of seven digits is no number
@@ -62,8 +63,8 @@ def joined(value: Any, marker: str) -> Any:
 def unfolded(data: Any) -> Any:
     """Data that another reader has made of YAML, with the backslashes taken out that it left in commands."""
     if isinstance(data, list):  # later mappings go over earlier ones
-        return [_unfolded(part, is_command=False) for part in data]
-    return _unfolded(data, is_command=False)
+        return [_sections_unfolded(part) for part in data]
+    return _sections_unfolded(data)
 
 
 def retag(root: yaml.Node) -> None:
@@ -100,6 +101,12 @@ def _keep_text(key: str, node: yaml.Node) -> None:
         node.tag = _STR
 
 
+def _sections_unfolded(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    return {key: _unfolded(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
+
+
 def _unfolded(value: Any, is_command: bool) -> Any:
     if isinstance(value, str):
         return commands.unfolded(value) if is_command else value
@@ -111,10 +118,17 @@ def _unfolded(value: Any, is_command: bool) -> Any:
 
 
 def _command_scalars(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    for node in _all(root):
-        for key, value in _pairs(node):
-            if key in _COMMANDS:
-                yield from (scalar for scalar in _scalars(value) if scalar.style != "|")
+    for part in root.value if isinstance(root, yaml.SequenceNode) else [root]:
+        for section, below in _pairs(part):
+            if section in _COMMANDS:
+                yield from _folded(below)
+            elif section in _SECTIONS:
+                named = (pair for node in _all(below) for pair in _pairs(node))
+                yield from (scalar for key, value in named if key in _COMMANDS for scalar in _folded(value))
+
+
+def _folded(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    return (scalar for scalar in _scalars(node) if scalar.style != "|")
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:

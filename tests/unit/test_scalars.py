@@ -49,6 +49,16 @@ def test_an_alias_is_a_command_as_well() -> None:
     assert (found["run"]["cmd"], found["build"]["build_steps"]) == ("prog --b", ["pip install a -r b"])
 
 
+@pytest.mark.parametrize("write", [json.dumps, repr, lambda data: data])
+def test_a_param_may_be_named_as_a_command_is(write: Any) -> None:
+    data = {"params": {"cmd": "a \\ b", "build_steps": ["a \\ -b"]}}
+    assert read(write(data))[0]["params"] == data["params"]
+    assert read("params:\n  cmd: a \\\n    b\nrun:\n  cmd: x \\\n    y\n")[0] == {
+        "params": {"cmd": "a \\ b"},
+        "run": {"cmd": "x y"},
+    }
+
+
 def test_other_texts_keep_their_backslashes() -> None:
     assert read("description: a \\\n  b\nrun: {cmd: x \\\n  y}")[0]["description"] == "a \\ b"
 
