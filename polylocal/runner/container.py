@@ -125,7 +125,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
         port=servers.PORTS[kind] if is_server else None,
         publishes_port=around.publishes_port,
         new_privileges=around.new_privileges,
-        entrypoint=termination.ENTRYPOINT,
+        entrypoint=termination.entrypoint(shell),
     )
 
 

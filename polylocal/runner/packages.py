@@ -146,7 +146,7 @@ class PackageBuild(Execution):
             new_privileges=tools.settings.new_privileges,
             cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some
             platform=arches.engine_platform(arch.name),
-            entrypoint=termination.ENTRYPOINT,
+            entrypoint=termination.entrypoint(SH),
         )
 
     @property

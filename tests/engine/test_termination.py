@@ -52,6 +52,12 @@ echo saved >>/out/saved; sleep 0.1; echo told $told; exit 3' TERM
 echo begun; : >/out/begun-$$
 while :; do sleep 0.05; done
 """
+LAUNCHER = """
+import signal, subprocess, sys
+program = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda number, frame: program.terminate())
+sys.exit(program.wait())
+"""
 SCRIPT = 'PROGRAM\necho "further"\n'
 
 
@@ -92,6 +98,10 @@ CASES: Mapping[str, Case] = {
     "an image's own user": Case("PROGRAM | cat; echo further", user="1234"),
     "a program of another user": Case("setpriv --reuid 1234 --clear-groups PROGRAM; echo further", 1, 143, only=PYTHON),
     "no handler": Case("touch /out/begun-x; sleep 600; echo further", 0, 143),
+    "a trap that passes the signal on": Case("trap 'kill $p; wait $p; exit $?' TERM; PROGRAM & p=$!; wait $p"),
+    "a trap over timeout": Case("trap 'kill $p; wait $p; exit $?' TERM; timeout 600 PROGRAM & p=$!; wait $p"),
+    "a trap over a script": Case("trap 'kill $p; wait $p; exit 3' TERM; sh /out/run.sh & p=$!; wait $p"),
+    "a program that passes the signal on": Case('python3 -c "$LAUNCHER" PROGRAM; echo further', only=PYTHON),
     "a trap of the command": Case("trap 'exit 5' TERM; touch /out/begun-x; while :; do sleep 0.1; done", 0, 5),
 }
 
@@ -141,15 +151,17 @@ class Stops:
 
     def start(self, image: str, cmd: str | list[str], folder: Path, user: str | None = None) -> str:
         run = uuid.uuid4().hex
+        shell = commands.BASH if image == PYTHON else commands.SH
         plan = ContainerPlan(
             name=f"plx-job-{run}",
             image=image,
-            command=commands.arguments(cmd, commands.BASH if image == PYTHON else commands.SH),
+            command=commands.arguments(cmd, shell),
             labels={HOME_LABEL: self.installation, RUN_LABEL: f"job/{run}"},
+            env={"LAUNCHER": LAUNCHER},
             mounts=[Mount(folder, OUT)],
             network="none",
             user=user,
-            entrypoint=termination.ENTRYPOINT,
+            entrypoint=termination.entrypoint(shell),
         )
         container_id = self.engine.create(plan)
         self.engine.start(container_id)
@@ -208,6 +220,17 @@ def test_without_a_stop_a_command_ends_as_it_would_alone(
     ended = stops.ended(container_id, tmp_path)
     shell = commands.BASH if image == PYTHON else commands.SH
     assert (ended.code, sorted(ended.log.splitlines())) == (code, log.replace("SHELL", shell).splitlines())
+
+
+@pytest.mark.parametrize("image", [PYTHON, BUSYBOX])
+def test_a_program_is_told_once_however_often_the_stop_is_asked_for(stops: Stops, image: str) -> None:
+    """A daemon that starts while a run ends asks again."""
+    container_id, folder = stops.begun(image, Case("PROGRAM; echo further"))
+    for _ in range(3):
+        stops.engine.terminate(container_id)
+    assert stops.engine.wait(container_id, GRACE_S)
+    ended = stops.ended(container_id, folder)
+    assert (ended.saved, ended.code, ended.log.count("told 1\n")) == (1, 3, 1), ended.log
 
 
 def test_what_ignores_the_signal_is_killed(stops: Stops, tmp_path: Path) -> None:

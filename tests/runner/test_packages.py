@@ -201,7 +201,7 @@ def test_the_container_gets_what_the_documents_promise(yard: Yard) -> None:
     assert plan.name == f"plx-package-{made.uuid}"
     assert plan.image == "base"
     assert plan.command == ["/bin/sh", "-c", "cd /home/vagrant/project && {\ntrue\n}"]
-    assert plan.entrypoint == termination.ENTRYPOINT
+    assert plan.entrypoint == termination.entrypoint("/bin/sh")
     assert plan.labels == {"polylocal.home": "home", "polylocal.run": f"package/{made.uuid}"}
     assert plan.network == "none"
     assert not plan.new_privileges

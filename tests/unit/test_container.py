@@ -64,8 +64,8 @@ def test_the_command_goes_through_the_shell() -> None:
 
 
 def test_a_command_has_a_parent_that_waits_for_all_that_it_has_started() -> None:
-    assert planned().entrypoint == termination.ENTRYPOINT
-    assert not any(line.lstrip().startswith("#") for line in planned().entrypoint[2].splitlines())
+    assert planned().entrypoint == termination.entrypoint("/bin/bash")
+    assert not any(line.lstrip().startswith("#") for line in planned().entrypoint[-2].splitlines())
 
 
 def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:

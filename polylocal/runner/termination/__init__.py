@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 
-from polylocal.polyaxonfile.commands import SH
+from polylocal.polyaxonfile.commands import BASH, SH
 
 # docker-init (tini) passes a signal on to all processes of the command, not to its child only: `docker stop` and an
 # engine that shuts down send theirs to it
@@ -24,10 +24,18 @@ def _program(name: str) -> str:
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
-ENTRYPOINT: Sequence[str] = (SH, "-c", _program("entrypoint.sh"), "polylocal")  # the command follows
+_ENTRYPOINT = _program("entrypoint.sh")
 TERMINATE: Sequence[str] = (SH, "-c", _program("terminate.sh"))  # prints the ids of processes of other users
 
 
+def entrypoint(shell: str) -> Sequence[str]:
+    """The parent of a command, which follows as arguments. It runs in the command's own shell, so that the environment
+    reaches the command as it is: dash drops variables whose names are no identifiers (`spark.cores`), bash keeps them.
+    In its POSIX mode bash does not read the file that BASH_ENV names: the command's shell does.
+    """
+    return (shell, *(["--posix"] if shell == BASH else []), "-c", _ENTRYPOINT, "polylocal")
+
+
 def terminate_others(pids: Sequence[str]) -> Sequence[str]:
-    """The command that ends processes of other users, for root."""
-    return (SH, "-c", 'kill -TERM "$@"', SH, *pids)
+    """The command that ends processes of other users, for root; that one of them has ended by itself is no failure."""
+    return (SH, "-c", 'kill -TERM "$@"; true', SH, *pids)
