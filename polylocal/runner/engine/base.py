@@ -247,7 +247,7 @@ class Engine(Protocol):
         """A sample at this moment; None: the container does not run."""
 
     def terminate(self, container_id: str) -> bool:
-        """SIGTERM to every process of the container, once; returns when they have it. A second call sends a second one.
+        """SIGTERM to every process of the container, once; returns when they have it. A further call sends nothing.
 
         False: it could not be sent to them all, as to a container that does not run or is paused.
         """

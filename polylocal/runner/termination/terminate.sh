@@ -6,11 +6,15 @@
 #   program that prints while it saves must meet no broken pipe. It is told when nobody writes any more.
 # - What passes SIGTERM on to the program that it runs (`timeout`, `sudo`) is not told: programs take a second SIGTERM
 #   as "now".
+# - Whatever else handles SIGTERM may pass it on, too, as `trap 'kill $pid; wait' TERM` does. Its children are stopped
+#   for a moment: while they are, a second signal is one with the first.
 #
 # Uses nothing of the image but its shell, and `sleep`. Prints the ids of processes that only root may signal.
 exec 2>/dev/null
 told=/dev/shm/.polylocal-stop
-main= held= fed= relays= closed= foreign=
+# a daemon before this one, or a call whose answer was lost, has told them
+[ -e $told ] && exit
+main= held= fed= relays= closed= foreign= handlers= others= paused=
 
 is_in() { case " $2 " in *" $1 "*) ;; *) return 1 ;; esac; }
 
@@ -37,6 +41,24 @@ is_shell() {
   for file in sh bash dash ash ksh zsh; do
     [ /proc/$1/exe -ef /bin/$file ] || [ /proc/$1/exe -ef /usr/local/bin/$file ] && return
   done
+}
+
+# Whether it may pass a SIGTERM on to its children. Asked of `timeout`: whether somebody may pass one to it.
+may_pass_on() {
+  is_in $1 "0 1 $main $held $others" && return 1
+  is_in $1 "$handlers" && return
+  look_at $1 || return
+  case $name in
+  su | sudo | runuser) return 1 ;; # would stop with their children
+  timeout) may_pass_on $parent && return ;;
+  *)
+    while read -r key value; do
+      case $key$value in SigCgt:*[4567cdef]???) handlers="$handlers $1" && return ;; esac
+    done </proc/$1/status
+    ;;
+  esac
+  others="$others $1"
+  return 1
 }
 
 # Whether SIGTERM ends it: it neither ignores nor catches it. A bash with an EXIT trap catches all signals that would
@@ -150,18 +172,27 @@ for entry in /proc/[0-9]*; do
   pid=${entry#/proc/}
   [ $pid = 1 ] || [ $pid = $$ ] || sort_in $pid
 done
-[ "$held" ] && kill -STOP $held
-for pid in $held; do hold $pid; done
+for entry in /proc/[0-9]*; do
+  pid=${entry#/proc/}
+  is_in $pid "1 $$ $main $held $fed $relays $foreign" && continue
+  look_at $pid && may_pass_on $parent && paused="$paused $pid"
+done
+[ "$held$paused" ] && kill -STOP $held $paused
+for pid in $held $paused; do hold $pid; done
 if [ "$fed$relays" ]; then
-  list=
+  list=$paused # first: `timeout` lets its program go on by itself
   for entry in /proc/[0-9]*; do
     pid=${entry#/proc/}
-    [ $pid = 1 ] || [ $pid = $$ ] || is_in $pid "$fed $relays" || list="$list $pid"
+    [ $pid = 1 ] || [ $pid = $$ ] || is_in $pid "$fed $relays $paused" || list="$list $pid"
   done
   kill -TERM $list
 else
   # at once: no process that starts meanwhile is left out
   kill -TERM -1
 fi
+[ "$paused" ] && {
+  sleep 0.2 || sleep 1
+  kill -CONT $paused
+}
 [ "$held$fed" ] && { exec </dev/null >/dev/null; see_to_the_end; } &
 echo $foreign
