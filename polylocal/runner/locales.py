@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from polylocal.runner.engine.base import Engine
 
 UTF8, PLAIN = "C.UTF-8", "C"
+UTF8_SPELLINGS = frozenset(("C.UTF-8", "C.utf8"))
 FOLDER = "/usr/lib/locale"
 ARCHIVE = f"{FOLDER}/locale-archive"
 _MACHINES = ("x86_64", "aarch64", "armhf", "i386", "ppc64le", "s390x", "riscv64")
@@ -23,19 +25,29 @@ _MAGIC = 0xDE020109  # of glibc's locarchive.h
 _NAME = re.compile(r"(?P<place>[^.@/]+)(?:\.(?P<charset>[^@/]+))?(?P<modifier>@[^/]+)?")
 
 
-def substitute(engine: Engine, container_id: str, *, has_bash: bool) -> str:
-    """The locale for programs of this container in place of the one that its image names; "": the image has that one.
+def substitute(engine: Engine, container_id: str, environment: Mapping[str, str], *, has_bash: bool) -> str:
+    """The locale for programs of this container in place of the one that its environment names; "": it has that one.
 
     The container need not have been started.
     """
-    wanted = named(engine.image_environment(container_id))
-    if not wanted or all(_has(engine, container_id, name) for name in wanted):
+    wanted = named(environment)
+    if not wanted:
         return ""
+    there = _Locales(engine, container_id)
+    if all(there.has(name) for name in wanted):
+        return ""
+    if there.has(UTF8):
+        return UTF8
     if not has_bash and not engine.has_file(container_id, FOLDER):
         return ""  # a libc without locales: it takes any name for C
     if any(engine.has_file(container_id, path) for path in _MUSL):
         return ""
-    return UTF8 if _has(engine, container_id, UTF8) else PLAIN
+    return PLAIN
+
+
+def likely(environment: Mapping[str, str]) -> str:
+    """What `substitute` finds in most images: they have C.UTF-8, and no other one."""
+    return "" if UTF8_SPELLINGS.issuperset(named(environment)) else UTF8
 
 
 def named(environment: Mapping[str, str]) -> list[str]:
@@ -69,9 +81,19 @@ def names_in_archive(head: bytes) -> Iterator[str]:
             return
 
 
-def _has(engine: Engine, container_id: str, name: str) -> bool:
-    known = spellings(name)
-    if any(engine.has_file(container_id, f"{FOLDER}/{spelling}/LC_CTYPE") for spelling in known):
-        return True
-    head = engine.read_file(container_id, ARCHIVE, _ARCHIVE_HEAD)
-    return head is not None and not set(known).isdisjoint(names_in_archive(head))
+class _Locales:
+    """Those of a container."""
+
+    def __init__(self, engine: Engine, container_id: str) -> None:
+        self._engine, self._container_id = engine, container_id
+
+    def has(self, name: str) -> bool:
+        known = spellings(name)
+        paths = (f"{FOLDER}/{spelling}/LC_CTYPE" for spelling in known)
+        return any(self._engine.has_file(self._container_id, path) for path in paths) or any(
+            spelling in self._archived for spelling in known
+        )
+
+    @cached_property
+    def _archived(self) -> frozenset[str]:
+        return frozenset(names_in_archive(self._engine.read_file(self._container_id, ARCHIVE, _ARCHIVE_HEAD) or b""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from pathlib import Path
 
 from polylocal import data_folders, folders
@@ -14,9 +15,12 @@ from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, locales, ownership, workspace
 from polylocal.runner.container import Surroundings
+from polylocal.runner.engine.base import ImageConfig, is_root
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
+
+log = logging.getLogger(__name__)
 
 
 def make_container(run: Run, build: Run, specification: Specification, tools: Tools) -> str:
@@ -31,17 +35,33 @@ def make_container(run: Run, build: Run, specification: Specification, tools: To
     def made(shell: str, locale: str) -> str:
         return _make(run, build, specification, tools, shell, locale)
 
-    guess = (build.shell or BASH, build.locale or "")
+    config = tools.engine.image_config(_image(build))
+    guess = (build.shell or BASH, locales.likely(config.env) if build.locale is None else build.locale)
     container_id = made(*guess)
     if build.shell and build.locale is not None:
         return _noted(container_id, run, specification, build.locale, tools)
     has_bash = tools.engine.has_file(container_id, BASH)
-    found = (BASH if has_bash else SH, locales.substitute(tools.engine, container_id, has_bash=has_bash))
+    found = (BASH if has_bash else SH, _locale(container_id, config, tools, has_bash=has_bash))
     if found != guess:
         tools.engine.remove(container_id)
         container_id = made(*found)
     tools.store.runs.record(build, shell=found[0], locale=found[1])
     return _noted(container_id, run, specification, found[1], tools)
+
+
+def _image(build: Run) -> str:
+    return build.image_id or container.image_name(build)
+
+
+def _locale(container_id: str, config: ImageConfig, tools: Tools, *, has_bash: bool) -> str:
+    """The one in place of the image's. That the engine can't look into the container is no reason not to start it."""
+    try:
+        return locales.substitute(tools.engine, container_id, config.env, has_bash=has_bash)
+    except ContainerMissing:
+        raise
+    except EngineError as error:
+        log.warning("container %s: its locales can't be looked for: %s", container_id[:12], error)
+        return ""
 
 
 def _noted(container_id: str, run: Run, specification: Specification, locale: str, tools: Tools) -> str:
@@ -70,7 +90,6 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         raise InvalidInput([f"environment.env_vars.{both[0]}: a secret of the run sets this variable as well."])
     if secrets:
         write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
-    image = build.image_id or container.image_name(build)
     around = Surroundings(
         installation=tools.installation,
         node=tools.settings.node,
@@ -93,7 +112,9 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         capacity=tools.capacity(specification.environment.resources),
         locale=locale,
     )
-    made = tools.engine.create(container.plan(run, specification, image, shell, around))
+    made = tools.engine.create(container.plan(run, specification, _image(build), shell, around))
+    if is_root(tools.engine.image_config(_image(build)).user):
+        return made
     try:
         tools.engine.open_folder(made, container.CODE)  # the builder makes it root's, whoever the image's user is
     except ContainerMissing:
@@ -124,8 +145,7 @@ def _variables(build: Run, specification: Specification, tools: Tools) -> dict[s
     written = (build.dockerfile or "").split("\n")
     if all(build_variables.instruction(name, value) in written for name, value in wanted):
         return {}
-    found = tools.engine.image(container.image_name(build))
-    return build_variables.expanded(wanted, found.env if found else {})
+    return build_variables.expanded(wanted, tools.engine.image_config(_image(build)).env)
 
 
 def _references(run: Run, specification: Specification, tools: Tools) -> dict[str, list[Run]]:

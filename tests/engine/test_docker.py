@@ -287,8 +287,9 @@ def test_a_locale_that_an_image_lacks_is_found_before_a_container_of_it_starts(d
     assert result.image_id
     plan = replace(docker_bench.plan(), image=tag, command=["/bin/bash", "-c", "echo fine"])
     container_id = docker_bench.engine.create(plan)
-    assert docker_bench.engine.image_environment(container_id)["LC_ALL"] == locale
-    assert locales.substitute(docker_bench.engine, container_id, has_bash=True) == substitute
+    environment = docker_bench.engine.image_config(tag).env
+    assert environment["LC_ALL"] == locale
+    assert locales.substitute(docker_bench.engine, container_id, environment, has_bash=True) == substitute
     docker_bench.engine.remove(container_id)
     env = dict.fromkeys(LOCALE_VARIABLES, substitute) if substitute else {}
     container_id = docker_bench.engine.create(replace(plan, env=env))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support import eventually, job
@@ -82,6 +84,34 @@ def test_a_run_gets_a_locale_that_its_image_has(rig):
     assert build.locale == "C.UTF-8"
     rig.engine.files = {}  # nobody looks again
     assert locale_of(rig, rig.submit("true")) == (dict.fromkeys(LACKING, "C.UTF-8"), [])
+
+
+def test_a_start_asks_the_engine_for_no_more_than_it_needs(rig, monkeypatch):
+    rig.engine.environment, rig.engine.files = LACKING, {LOCALE.format("C.utf8"): b""}
+    calls: list[str] = []
+    for name in ("create", "remove", "has_file", "read_file", "open_folder", "image"):
+        monkeypatch.setattr(rig.engine, name, noted(calls, name, getattr(rig.engine, name)))
+    first = rig.built(rig.submit("true"))
+    calls.clear()
+    provision.make_container(first, rig.store.runs.by_pk(first.build_pk), rig.specification(first), rig.tools())
+    assert (calls.count("create"), calls.count("remove"), calls.count("read_file")) == (1, 0, 1)
+    second = rig.built(rig.submit("true"))
+    calls.clear()
+    provision.make_container(second, rig.store.runs.by_pk(second.build_pk), rig.specification(second), rig.tools())
+    assert calls == ["create"]
+
+
+def noted(calls: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **more: calls.append(name) or method(*arguments, **more)
+
+
+def test_that_the_locales_of_an_image_can_not_be_seen_is_no_reason_not_to_start(rig, monkeypatch):
+    def refuse(container_id: str, path: str, most_bytes: int) -> bytes:
+        raise EngineError("not a directory")
+
+    rig.engine.environment = LACKING
+    monkeypatch.setattr(rig.engine, "read_file", refuse)
+    assert rig.run(rig.submit("true")).status == "succeeded"
 
 
 def test_an_image_that_has_its_locale_keeps_it(rig):

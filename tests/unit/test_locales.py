@@ -29,7 +29,7 @@ def image(
 
 def substituted(engine: FakeEngine, *, has_bash: bool = True) -> str:
     container_id = engine.create(ContainerPlan("plx-job-1", "base", ["true"], {}))
-    return substitute(engine, container_id, has_bash=has_bash)
+    return substitute(engine, container_id, engine.environment, has_bash=has_bash)
 
 
 ENGLISH = {"LC_ALL": "en_US.UTF-8"}

@@ -96,6 +96,14 @@ class Image:
 
 
 @dataclass(frozen=True)
+class ImageConfig:
+    """What a container has of its image where it says nothing itself."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""  # with or without a group; "" is root
+
+
+@dataclass(frozen=True)
 class LocalImage:
     """An image of the engine, whoever made it. `made_by` is the newest line of its history, `ancestors` the ids of the
     images that it was made from, as far as the engine knows them."""
@@ -192,6 +200,10 @@ class Engine(Protocol):
     def image(self, name: str) -> LocalImage | None:
         """The local image that has this name; None if there is none. An id, or the start of one, is no name."""
 
+    def image_config(self, image: str) -> ImageConfig:
+        """Of a local image, by its name or its id. ImageMissing: it is not here; one that was asked for by its id
+        before may be gone."""
+
     def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
         """Fetch one image. At once for several callers of the same name, and if it is here, unless `anew`.
         EngineError: not to be had, or cancelled."""
@@ -225,11 +237,8 @@ class Engine(Protocol):
     def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
         """The beginning of a file of a container; None: there is none."""
 
-    def image_environment(self, container_id: str) -> Mapping[str, str]:
-        """The variables that a container has from its image."""
-
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
-        """Let the user of a container write to a folder in it, not to what is below. False: there was nothing to do.
+        """Let every user of a container write to a folder in it, not to what is below. False: there was nothing to do.
         EngineError: the engine would not."""
 
     def start(self, container_id: str) -> None:

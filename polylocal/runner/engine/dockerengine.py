@@ -6,14 +6,12 @@ and nowhere else; each place names the issue.
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import itertools
 import json
 import logging
 import re
 import socket
-import tarfile
 import threading
 import time
 from collections import defaultdict
@@ -63,9 +61,9 @@ from polylocal.runner.engine.base import (
     Frame,
     GpuSupport,
     Image,
+    ImageConfig,
     LocalImage,
     OnLine,
-    is_root,
 )
 from polylocal.runner.engine.buildlog import BuildLog
 from polylocal.runner.engine.dockerclient import Client
@@ -77,6 +75,7 @@ log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
 HELPER_S = 600.0  # that handing over a large folder may take
+_CONFIGS = 256  # kept; each has some KiB
 POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
 _RECEIVE = 1 << 18
 _ANYBODY_WRITES = 0o002
@@ -103,6 +102,7 @@ class DockerEngine:
         self._client: Client | None = None
         self._pulls: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._about: EngineInfo | None = None
+        self._configs: dict[str, ImageConfig] = {}  # by the id of their image, which never changes
         self.observe: Callable[[str, float], None] = lambda call, seconds: None  # each answer: to what, after how long
 
     # -- the engine itself ----------------------------------------------------------------------------------------
@@ -219,17 +219,30 @@ class DockerEngine:
             if "invalid reference" not in str(error):
                 raise
             return None
-        config = found.get("Config") or {}
+        labels = found.get("Config") or {}
+        config = _config(found)
         return LocalImage(
             id=found["Id"],
             names=names,
-            labels=config.get("Labels") or {},
-            env=_variables(found),
-            triggers=config.get("OnBuild") or [],
+            labels=labels.get("Labels") or {},
+            env=config.env,
+            triggers=labels.get("OnBuild") or [],
             ancestors=_ancestors(history),
-            user=config.get("User") or "",
+            user=config.user,
             made_by=_line(history[0]) if history else "",
         )
+
+    def image_config(self, image: str) -> ImageConfig:
+        known = self._configs.get(image)
+        if known is None:
+            with _translated():
+                found = self._connected().inspect_image(image)
+            known = _config(found)
+            if found["Id"] == image:  # a name may be another image's the next time
+                if len(self._configs) >= _CONFIGS:
+                    self._configs.clear()
+                self._configs[image] = known
+        return known
 
     def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
         with holding(self._pulls[name], cancel):
@@ -384,37 +397,15 @@ class DockerEngine:
 
     def has_file(self, container_id: str, path: str) -> bool:
         with _translated():
-            client = self._connected()
-            url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/archive"
-            answer = client.head(url, params={"path": path}, timeout=CALL_TIMEOUT_S)
-        if not answer.ok and answer.status_code != 404:
-            raise EngineError(f"the engine could not say whether {path} is in the container: {answer.status_code}")
-        return bool(answer.ok)
+            return archives.has(self._connected(), container_id, path)
 
     def read_file(self, container_id: str, path: str, most_bytes: int) -> bytes | None:
-        if not self.has_file(container_id, path):
-            return None
-        with _translated(), self._new_client(CALL_TIMEOUT_S) as client:
-            chunks, _ = client.get_archive(container_id, path)
-            try:
-                with tarfile.open(fileobj=_Chunks(chunks), mode="r|") as tar:
-                    member = tar.next()
-                    file = tar.extractfile(member) if member and member.isfile() else None
-                    return file.read(most_bytes) if file else None
-            except tarfile.TarError as error:
-                raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
-
-    def image_environment(self, container_id: str) -> dict[str, str]:
         with _translated():
-            client = self._connected()
-            image = client.inspect_image(client.inspect_container(container_id)["Image"])
-        return _variables(image)
+            return archives.beginning(self._connected(), container_id, path, most_bytes)
 
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
         with _translated():
             client = self._connected()
-            if is_root(client.inspect_container(container_id)["Config"].get("User") or ""):
-                return False
             folder = archives.first_member(client, container_id, path)
             if folder is None or not folder.isdir() or folder.mode & _ANYBODY_WRITES:
                 return False
@@ -439,10 +430,7 @@ class DockerEngine:
             response = client.get(
                 url, params=params, stream=True, timeout=(CALL_TIMEOUT_S, None if follow else CALL_TIMEOUT_S)
             )
-            try:
-                response.raise_for_status()
-            except requests.exceptions.HTTPError as error:
-                create_api_error_from_http_exception(error)
+            response.raise_for_status()
         return _Stored(response)
 
     def inspect(self, container_id: str) -> ContainerState:
@@ -468,10 +456,7 @@ class DockerEngine:
             # `one-shot` gives the sample at once; without it the engine takes a second to have two of them
             url = f"{client.base_url}/v{client.api_version}/containers/{container_id}/stats"
             answer = client.get(url, params={"stream": 0, "one-shot": 1}, timeout=CALL_TIMEOUT_S)
-            try:
-                answer.raise_for_status()
-            except requests.exceptions.HTTPError as error:
-                create_api_error_from_http_exception(error)
+            answer.raise_for_status()
             sample = stats.read(answer.json())
             if sample is None or sample.memory_bytes is not None or not self.is_local:
                 return sample
@@ -675,9 +660,7 @@ class DockerEngine:
         image, the settings of Docker's own client, the run or its program."""
         if not plan.direct_hosts:
             return dict(plan.env)
-        config = client.inspect_image(plan.image).get("Config") or {}
-        inherited = dict(text.split("=", 1) for text in config.get("Env") or [] if "=" in text)
-        inherited |= client.proxy_variables()
+        inherited = {**self.image_config(plan.image).env, **client.proxy_variables()}
         return {**plan.env, **proxies.without_proxy(plan.direct_hosts, plan.env, inherited)}
 
     def _adopt(self, plan: ContainerPlan, conflict: APIError) -> str:
@@ -767,23 +750,6 @@ class _Stored:
         return "content-length" in self._response.headers
 
 
-class _Chunks(io.RawIOBase):
-    """Pieces of an answer as a file that is read once."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while len(self._rest) < size and (chunk := next(self._chunks, b"")):
-            self._rest += chunk
-        found, self._rest = self._rest[:size], self._rest[size:]
-        return found
-
-
 class _StreamClient(Client):
     """Keeps the response of a pull or a build, so that it can be cancelled: docker-py gives only the lines."""
 
@@ -794,8 +760,10 @@ class _StreamClient(Client):
         return self.response
 
 
-def _variables(image: dict[str, Any]) -> dict[str, str]:
-    return dict(text.split("=", 1) for text in (image.get("Config") or {}).get("Env") or [] if "=" in text)
+def _config(image: dict[str, Any]) -> ImageConfig:
+    config = image.get("Config") or {}
+    env = dict(text.split("=", 1) for text in config.get("Env") or [] if "=" in text)
+    return ImageConfig(env, config.get("User") or "")
 
 
 def _layers(image_id: str, history: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -893,7 +861,12 @@ def _translated() -> Iterator[None]:
     Theirs are not kept as causes: they carry URLs, and in the URL of a build are its arguments, with secrets in them.
     """
     try:
-        yield
+        try:
+            yield
+        except APIError:  # which is an HTTPError
+            raise
+        except requests.exceptions.HTTPError as error:  # of a call that docker-py does not make itself
+            create_api_error_from_http_exception(error)
     except ImageNotFound as error:
         raise ImageMissing(_words(error)) from None
     except NotFound as error:

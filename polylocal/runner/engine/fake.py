@@ -12,7 +12,7 @@ import re
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -34,9 +34,9 @@ from polylocal.runner.engine.base import (
     Frame,
     GpuSupport,
     Image,
+    ImageConfig,
     LocalImage,
     OnLine,
-    is_root,
 )
 from polylocal.store.rows import NOTHING_BUILT, Ledger
 
@@ -147,6 +147,12 @@ class FakeEngine:
         triggers, user = self.triggers.get(found, []), self.users.get(found, "")
         return LocalImage(found, names, labels, triggers=triggers, made_by=made_by, user=user)
 
+    def image_config(self, image: str) -> ImageConfig:
+        image_id = self.image_id(image)
+        if image_id is None:
+            raise ImageMissing(f"No such image: {image}")
+        return ImageConfig(self.environment, self.users.get(image_id, ""))
+
     def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
         self._answer()
         if name in self.local and not anew:
@@ -238,17 +244,9 @@ class FakeEngine:
         found = self.files.get(path)
         return None if found is None else found[:most_bytes]
 
-    def image_environment(self, container_id: str) -> Mapping[str, str]:
-        self._answer()
-        self._get(container_id)
-        return self.environment
-
     def open_folder(self, container_id: str, path: PurePosixPath) -> bool:
         self._answer()
-        container = self._get(container_id)
-        if is_root(self.users.get(container.image_id, "")):
-            return False
-        container.open_folders.append(str(path))
+        self._get(container_id).open_folders.append(str(path))
         return True
 
     def start(self, container_id: str) -> None:
