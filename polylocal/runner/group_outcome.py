@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polylocal.polyaxonfile import HPTuning
@@ -24,12 +24,12 @@ class GroupOutcome:
 class Ended:
     """The experiments of a group when nothing of it is left to run.
 
-    `counts`: how many have which status; `reported`: metrics of which any of them told a number; `build`: the one build
-    of all of them, where it failed; `is_late`: the seconds of the budget are used up.
+    `counts`: how many have which status; `reported`: the metrics that any of them told, and whether one ended with a
+    finite value; `build`: the one build of all of them, where it failed; `is_late`: the budget's seconds are used up.
     """
 
     counts: Mapping[str, int]
-    reported: Collection[str] = ()
+    reported: Mapping[str, bool] = field(default_factory=dict)
     build: str | None = None
     is_late: bool = False
 
@@ -59,9 +59,11 @@ def outcome(tuning: HPTuning, ended: Ended) -> GroupOutcome:
     if ended.total and not ended.counts.get(Status.SUCCEEDED):
         return _without_success(ended)
     untold = [name for name in metrics(tuning) if name not in ended.reported] if ended.total else []
-    compared = tuning.metric if tuning.hyperband or tuning.bo else None
-    if compared and compared.name in untold:
-        return _nothing(f"{_untold([compared.name])}: {ended.shown}", ended, "metric")
+    compared = tuning.metric if ended.total and (tuning.hyperband or tuning.bo) else None
+    if compared and not ended.reported.get(compared.name):
+        without = f"No experiment ended with a finite value of the metric `{compared.name}`"
+        why = _untold([compared.name]) if compared.name in untold else without
+        return _nothing(f"{why}: {ended.shown}", ended, "metric")
     message = f"{DONE}: {ended.shown}"
     return GroupOutcome(
         Status.SUCCEEDED, f"{message}. {_untold(untold)}: early stopping judged none" if untold else message

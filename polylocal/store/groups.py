@@ -127,14 +127,16 @@ class Groups:
         with self._database.read() as db:
             return db.execute(query, (metric, value, group.pk)).fetchone() is not None
 
-    def reported(self, group: Run, metrics: Iterable[str]) -> set[str]:
-        """Those of the metrics of which a visible experiment has told a number."""
+    def reported(self, group: Run, metrics: Iterable[str]) -> dict[str, bool]:
+        """Those of the metrics that a visible experiment has told; each with whether one's last value is finite."""
         query = (
-            "select distinct v.name from run_values v join runs r on r.pk = v.run_pk where v.space = 'metric'"
-            f" and v.name in (select value from json_each(?)) and v.number is not null and {_MEMBERS} and {VISIBLE}"
+            "select v.name, max(v.number is not null) as is_finite from run_values v join runs r on r.pk = v.run_pk"
+            " where v.space = 'metric' and v.name in (select value from json_each(?))"
+            f" and {_MEMBERS} and {VISIBLE} group by v.name"
         )
         with self._database.read() as db:
-            return {row["name"] for row in db.execute(query, (json.dumps(list(metrics)), group.pk))}
+            found = db.execute(query, (json.dumps(list(metrics)), group.pk)).fetchall()
+        return {row["name"]: bool(row["is_finite"]) for row in found}
 
     def failed_build(self, group: Run) -> str | None:
         """The unique name of a build that failed, if no visible experiment of the group has come further than that."""

@@ -108,6 +108,15 @@ def test_bayesian_optimisation_without_the_metric_has_failed(rig: Rig, supervise
     assert ended(rig, supervise, group) == wanted
 
 
+def test_a_metric_that_ends_as_nan_everywhere_was_reported(rig: Rig) -> None:
+    group = tended(rig, rig.group({**BAND, "early_stopping": [{"metric": "loss", "value": 0.0}]}), 2)
+    for member in rig.members(group):
+        rig.store.metrics.add(member, [({"loss": 0.5}, None), ({"loss": float("nan")}, None)])
+    assert rig.store.groups.reported(group, ["loss", "accuracy"]) == {"loss": False}
+    rig.store.metrics.add(rig.members(group)[0], [({"loss": 0.5}, None)])
+    assert rig.store.groups.reported(group, ["loss", "accuracy"]) == {"loss": True}
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_early_stopping_without_its_metric_is_said(rig: Rig, told: bool) -> None:
     group = rig.group(grid(2, concurrency=2, early_stopping=[{"metric": "loss", "value": 0.0}]))

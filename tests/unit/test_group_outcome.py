@@ -20,7 +20,7 @@ EARLY = {**MATRIX, "early_stopping": [{"metric": "accuracy", "value": 0.9}]}
 
 
 def ended(tuning: dict[str, Any], counts: dict[str, int], *reported: str, **more: Any) -> tuple[str, str]:
-    found = outcome(HPTuning.model_validate(tuning), Ended(counts, reported, **more))
+    found = outcome(HPTuning.model_validate(tuning), Ended(counts, dict.fromkeys(reported, True), **more))
     return str(found.status), found.message
 
 
@@ -57,6 +57,12 @@ def test_a_search_that_compares_by_a_metric_that_nobody_told(tuning: dict[str, A
     assert ended(tuning, {"succeeded": 3, "failed": 1}) == ("failed", wanted)
     assert ended(tuning, {"succeeded": 3}, "loss") == ("succeeded", "All experiments are done: 3 succeeded")
     assert ended(tuning, {"failed": 3}) == ("failed", "All 3 experiments failed: 3 failed")
+
+
+def test_a_search_in_which_every_value_that_it_compares_is_nan() -> None:
+    found = outcome(HPTuning.model_validate(BAND), Ended({"succeeded": 3}, {"loss": False}))
+    wanted = "No experiment ended with a finite value of the metric `loss`: 3 succeeded"
+    assert (found.status, found.message) == ("failed", wanted)
 
 
 def test_early_stopping_by_a_metric_that_nobody_told_is_said() -> None:
