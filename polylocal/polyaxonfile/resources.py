@@ -75,7 +75,7 @@ def problems(resources: Resources | None, capacity: Capacity | None = None) -> l
         return found
     for name, amount in _amounts(resources):
         has = capacity.of(name)
-        if has is not None and amount.reserved > has:
+        if has is not None and amount.reserved > has + _ROUNDING:
             key = "requests" if amount.requests is not None else "limits"
             found.append((_path(name, key), _too_much(name, amount.reserved, has)))
     return found
@@ -86,7 +86,11 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
     found: list[Problem] = []
     for name, amount in _amounts(resources):
         has = capacity.of(name)
-        if has is not None and amount.limits is not None and amount.reserved <= has < amount.limits:
+        if (
+            has is not None
+            and amount.limits is not None
+            and amount.reserved - _ROUNDING <= has < amount.limits - _ROUNDING
+        ):
             text = (
                 f"The limit of {_text(name, amount.limits)} is cut to what this machine has, {_text(name, int(has))}."
             )
@@ -126,7 +130,8 @@ def _contradictions(resources: Resources | None) -> Iterator[Problem]:
                 text = f"A container gets whole GPUs, not {value:g}; write a whole number, or take `gpu` out"
                 yield _path(name, key), f"{text} to run on the processor."
         requests, limits = amount.requests, amount.limits
-        if requests is not None and limits is not None and requests > limits:
+        has_ceiling = limits is not None and (limits > 0 or name == "gpu")
+        if requests is not None and limits is not None and has_ceiling and requests > limits:
             text = f"`requests` ({_text(name, requests)}) must not be above `limits` ({_text(name, limits)})."
             yield _path(name, "requests"), text
         least = {"cpu": LEAST_CPUS, "memory": LEAST_MEMORY_MIB}.get(name, 0.0)

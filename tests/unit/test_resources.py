@@ -68,6 +68,8 @@ def test_requests_are_reserved_and_limits_only_without_them(resources: Any, expe
             ],
         ),
         ({"tpu": {"limits": 9}}, TWO, []),
+        ({"cpu": {"requests": 2 + 1e-9}}, TWO, []),  # not: it asks for 2 cores, and there are 2
+        ({"cpu": {"requests": 1, "limits": 0}, "memory": {"requests": 64, "limits": 0}}, TWO, []),  # 0 is no limit
     ],
 )
 def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list[str]) -> None:
@@ -85,6 +87,7 @@ def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list
         ({"gpu": {"limits": -1}}, "gpu.limits", "greater than or equal to 0"),
         ({"cpu": {"requests": 2, "limits": 1}}, "cpu.requests", "(2 cores) must not be above `limits` (1 core)"),
         ({"memory": {"requests": 64, "limits": 32}}, "memory.requests", "must not be above"),
+        ({"gpu": {"requests": 1, "limits": 0}}, "gpu.requests", "(1 GPU) must not be above `limits` (0 GPUs)"),
         ({"gpu": {"requests": 2, "limits": 1}}, "gpu.requests", "(2 GPUs) must not be above `limits` (1 GPU)"),
         ({"memory": {"limits": 4}}, "memory.limits", "at least 6 MiB of memory, not 4"),
         ({"cpu": {"limits": 0.001}}, "cpu.limits", "at least 0.01 cores, not 0.001"),
