@@ -213,7 +213,7 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
     """The variables of the documents, under the names of all their versions."""
     data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
-        **dict.fromkeys(LOCALE_VARIABLES if around.locale else (), around.locale),
+        **locale_variables(around.locale),
         **around.variables,
         **specification.environment.variables,
         **around.secrets,
@@ -245,6 +245,11 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
             else {"NVIDIA_VISIBLE_DEVICES": "none"}
         ),
     }
+
+
+def locale_variables(locale: str) -> dict[str, str]:
+    """Those that set a locale in place of the image's; "": the image's stays."""
+    return dict.fromkeys(LOCALE_VARIABLES if locale else (), locale)
 
 
 def info(run: Run) -> dict[str, str]:

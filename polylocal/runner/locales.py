@@ -58,6 +58,13 @@ def named(environment: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(value for value in wanted if value not in ("", "C", "POSIX")))
 
 
+def named_by(own: Mapping[str, str], inherited: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The variables of its own by which a run asks for locales, with the names of those."""
+    wanted = named({**inherited, **own})
+    names = ["LC_ALL"] if own.get("LC_ALL") else sorted(own)
+    return [(name, own[name]) for name in names if own[name] in wanted and named({name: own[name]})]
+
+
 def spellings(name: str) -> list[str]:
     """The names under which glibc finds a locale: as it is written, and with the character set as glibc spells it."""
     parts = _NAME.fullmatch(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from polylocal import data_folders, folders
@@ -15,7 +16,7 @@ from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, locales, ownership, workspace
 from polylocal.runner.container import Surroundings
-from polylocal.runner.engine.base import ImageConfig, is_root
+from polylocal.runner.engine.base import is_root
 from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -35,28 +36,30 @@ def make_container(run: Run, build: Run, specification: Specification, tools: To
     def made(shell: str, locale: str) -> str:
         return _make(run, build, specification, tools, shell, locale)
 
-    config = tools.engine.image_config(_image(build))
+    config = tools.engine.image_config(_image(build))  # ImageMissing before anything is made
     guess = (build.shell or BASH, locales.likely(config.env) if build.locale is None else build.locale)
     container_id = made(*guess)
-    if build.shell and build.locale is not None:
-        return _noted(container_id, run, specification, build.locale, tools)
-    has_bash = tools.engine.has_file(container_id, BASH)
-    found = (BASH if has_bash else SH, _locale(container_id, config, tools, has_bash=has_bash))
-    if found != guess:
-        tools.engine.remove(container_id)
-        container_id = made(*found)
-    tools.store.runs.record(build, shell=found[0], locale=found[1])
-    return _noted(container_id, run, specification, found[1], tools)
+    found = guess
+    if not build.shell or build.locale is None:
+        has_bash = tools.engine.has_file(container_id, BASH)
+        found = (BASH if has_bash else SH, _locale(container_id, config.env, tools, has_bash=has_bash))
+        if found != guess:
+            tools.engine.remove(container_id)
+            container_id = made(*found)
+        tools.store.runs.record(build, shell=found[0], locale=found[1])
+    if not run.restarts:
+        _tell_of_locales(run, container_id, specification, config.env, found, tools)
+    return container_id
 
 
 def _image(build: Run) -> str:
     return build.image_id or container.image_name(build)
 
 
-def _locale(container_id: str, config: ImageConfig, tools: Tools, *, has_bash: bool) -> str:
-    """The one in place of the image's. That the engine can't look into the container is no reason not to start it."""
+def _locale(container_id: str, environment: Mapping[str, str], tools: Tools, *, has_bash: bool) -> str:
+    """The one in place of those named. That the engine can't look into the container is no reason not to start it."""
     try:
-        return locales.substitute(tools.engine, container_id, config.env, has_bash=has_bash)
+        return locales.substitute(tools.engine, container_id, environment, has_bash=has_bash)
     except ContainerMissing:
         raise
     except EngineError as error:
@@ -64,15 +67,31 @@ def _locale(container_id: str, config: ImageConfig, tools: Tools, *, has_bash: b
         return ""
 
 
-def _noted(container_id: str, run: Run, specification: Specification, locale: str, tools: Tools) -> str:
-    """Says in the history that the image lacks the locale which the polyaxonfile names, once."""
-    wanted = specification.build.lang_env
-    if locale and wanted and not run.restarts:
-        words = f"build.lang_env: the image has no locale {wanted}; the run has {locale}"
+def _tell_of_locales(
+    run: Run,
+    container_id: str,
+    specification: Specification,
+    inherited: Mapping[str, str],
+    found: tuple[str, str],
+    tools: Tools,
+) -> None:
+    """Says in the history, once, which locales that the polyaxonfile names the image lacks."""
+    shell, instead = found
+    build, own = specification.build, specification.environment.variables
+    said = []
+    if instead:
+        in_build = [("build.lang_env", build.lang_env), *((f"build.env_vars.{n}", v) for n, v in build.env_vars or ())]
+        wanted = locales.named(inherited)
+        lacking = next((f"{path}: the image has no locale {value}" for path, value in in_build if value in wanted), "")
+        said += [f"{lacking}; the run has {instead}"] if lacking else []
+    for name, value in locales.named_by(own, {**inherited, **container.locale_variables(instead)}):
+        if _locale(container_id, {name: value}, tools, has_bash=shell == BASH):
+            said.append(f"environment.env_vars.{name}: the image has no locale {value}")
+    known = [row.message for row in tools.store.runs.statuses(run, limit=100, offset=0)[1]] if said else []
+    for words in said:
         message = f"{words}. Install it in build.build_steps, or name one that the image has."
-        if message not in [row.message for row in tools.store.runs.statuses(run, limit=100, offset=0)[1]]:
+        if message not in known:
             tools.store.runs.note(run, message)
-    return container_id
 
 
 def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str, locale: str) -> str:

@@ -86,6 +86,28 @@ def test_a_run_gets_a_locale_that_its_image_has(rig):
     assert locale_of(rig, rig.submit("true")) == (dict.fromkeys(LACKING, "C.UTF-8"), [])
 
 
+@pytest.mark.parametrize(
+    ("build", "variables", "wanted"),
+    [
+        ({"env_vars": [["LC_ALL", "de_DE.UTF-8"]]}, {}, ["build.env_vars.LC_ALL: … de_DE.UTF-8; the run has C.UTF-8."]),
+        ({"env_vars": [["A", "x"]]}, {}, []),  # nothing in the file names the image's
+        ({"lang_env": "fr_FR.UTF-8"}, {}, []),  # nor this one, which the image does not have
+        ({}, {"LC_ALL": "nb_NO.UTF-8", "LANG": "x"}, ["environment.env_vars.LC_ALL: … nb_NO.UTF-8."]),
+        ({}, {"LANG": "nb_NO.UTF-8"}, []),  # LC_ALL of the image counts before it
+        ({}, {"LC_ALL": "C.UTF-8", "NAME": "de_DE.UTF-8"}, []),
+        ({}, {"LC_ALL": "C"}, []),
+        ({}, {"LC_ALL": ""}, []),
+    ],
+)
+def test_locales_that_variables_name_and_the_image_lacks_are_said(rig, build, variables, wanted):
+    rig.engine.environment = {"LC_ALL": "de_DE.UTF-8"}
+    rig.engine.files = {LOCALE.format("C.utf8"): b""}
+    run = rig.submit("true", build={"image": "base", **build}, environment={"env_vars": variables})
+    said = locale_of(rig, run)[1]
+    advice = " Install it in build.build_steps, or name one that the image has."
+    assert [text.replace("the image has no locale", "…").removesuffix(advice) for text in said] == wanted
+
+
 def test_a_start_asks_the_engine_for_no_more_than_it_needs(rig, monkeypatch):
     rig.engine.environment, rig.engine.files = LACKING, {LOCALE.format("C.utf8"): b""}
     calls: list[str] = []
