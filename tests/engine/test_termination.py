@@ -93,6 +93,7 @@ CASES: Mapping[str, Case] = {
     "an orphan": Case("(PROGRAM &); sleep 600; echo further", code=143),
     "a session of its own": Case("setsid PROGRAM & wait; echo further"),
     "under timeout": Case("timeout 600 PROGRAM"),
+    "under flock": Case("flock /tmp/lock PROGRAM; echo further", only=PYTHON),
     "a script under timeout": Case("timeout 600 sh /out/run.sh; echo further"),
     "an EXIT trap": Case("trap 'echo bye' EXIT; PROGRAM; echo further", only=PYTHON),
     "an image's own user": Case("PROGRAM | cat; echo further", user="1234"),

@@ -4,8 +4,8 @@
 #   runs anything further. The exit code of its program is left for entrypoint.sh.
 # - What reads from a pipe that a program still writes into (`| tee log`) goes on until the program has ended: a
 #   program that prints while it saves must meet no broken pipe. It is told when nobody writes any more.
-# - What passes SIGTERM on to the program that it runs (`timeout`, `sudo`) is not told: programs take a second SIGTERM
-#   as "now".
+# - What only waits for the program that it runs (`timeout`, `sudo`, `flock`) is not told. Some pass SIGTERM on, and
+#   programs take a second one as "now"; the others end at it, and nobody knows the program's exit code.
 # - Whatever else handles SIGTERM may pass it on, too, as `trap 'kill $pid; wait' TERM` does. Its children are stopped
 #   for a moment: while they are, a second signal is one with the first.
 #
@@ -29,7 +29,11 @@ look_at() {
 find_children() {
   children=
   if [ -r /proc/$1/task/$1/children ]; then
-    read -r children </proc/$1/task/$1/children
+    for entry in /proc/$1/task/*/children; do # each thread has its own
+      pids=
+      read -r pids <$entry
+      [ -z "$pids" ] || children="$children$pids "
+    done
     return
   fi
   for entry in /proc/[0-9]*; do
@@ -43,14 +47,14 @@ is_shell() {
   done
 }
 
-# Whether it may pass a SIGTERM on to its children. Asked of `timeout`: whether somebody may pass one to it.
+# Whether it may pass a SIGTERM on to its children. Those that are not told may if somebody may pass one to them.
 may_pass_on() {
   is_in $1 "0 1 $main $held $others" && return 1
   is_in $1 "$handlers" && return
   look_at $1 || return
   case $name in
   su | sudo | runuser) return 1 ;; # would stop with their children
-  timeout) may_pass_on $parent && return ;;
+  timeout | flock | tini | dumb-init | uv) may_pass_on $parent && return ;;
   *)
     while read -r key value; do
       case $key$value in SigCgt:*[4567cdef]???) handlers="$handlers $1" && return ;; esac
@@ -83,7 +87,12 @@ is_fed() {
 sort_in() {
   look_at $1 || return
   [ /proc/$1/exe -ef /proc/$1/exe ] || closed="$closed $1"
-  case $name in timeout | su | sudo | runuser) relays="$relays $1" && return ;; esac
+  case $name in
+  timeout | flock | tini | dumb-init | uv | su | sudo | runuser)
+    find_children $1
+    [ -z "$children" ] || { relays="$relays $1" && return; } # `flock` may still wait for its lock
+    ;;
+  esac
   kill -0 $1 || { [ -e /proc/$1 ] && foreign="$foreign $1" || return; }
   [ -p /proc/$1/fd/0 ] || is_shell $1 || return
   ends_at_sigterm $1 || return
