@@ -107,9 +107,8 @@ sort_in() {
   fi
 }
 
-# until it is stopped: a SIGTERM before that would end it
+# until it is stopped: a SIGTERM before that would end it; `looks` is how often that is looked for at most
 hold() {
-  looks=50
   while look_at $1; do
     case $state in T | Z) return ;; esac
     [ $((looks -= 1)) -gt 0 ] || return
@@ -187,7 +186,9 @@ for entry in /proc/[0-9]*; do
   look_at $pid && may_pass_on $parent && paused="$paused $pid"
 done
 [ "$held$paused" ] && kill -STOP $held $paused
-for pid in $held $paused; do hold $pid; done
+for pid in $held; do looks=50 && hold $pid; done
+looks=50 # for all: a process that waits for a disk may take its time
+for pid in $paused; do hold $pid; done
 if [ "$fed$relays" ]; then
   list=$paused # first: `timeout` lets its program go on by itself
   for entry in /proc/[0-9]*; do
