@@ -31,6 +31,7 @@ MOST_SETTLE_S = 2.0  # then it is looked at in any case
 STRIKES = 3  # runs in a row that the same files may start
 MOST_SOON = 10  # runs in a row that any files may start
 SOON_S = 10.0  # after the begin of a run: a change in it may be the work of that run
+REST_S = 2.0  # after a run has ended and was shown to the end; a later change is none of its work
 QUIET_S = 5.0  # that a file which changes again and again has to stay as it is
 _RESCUES = 2  # runs that such a file starts by staying so
 _LOOK_MS = 200  # between two looks of a watcher at whether it is to end
@@ -49,16 +50,20 @@ def watch(
 
     `begin` uploads the folder and makes the run; `files`: the polyaxonfiles, wherever they lie.
     """
-    snapshots, restless, current = Snapshots(folder, files), Restless(), _Current(api, follow)
+    snapshots, restless = Snapshots(folder, files), Restless()
+    current = _Current(api, follow, restless)
     with watched(snapshots) as changed:
         try:
             while True:
                 before = snapshots.take_or_none()
                 try:
-                    current.show(begin())
+                    run = begin()
                 except InvalidInput as error:  # saved in the middle of a change: the next one mends it
                     show.complain(f"polylocal: {error}")
-                restless.begun()
+                    restless.begun()
+                else:
+                    restless.begun()
+                    current.show(run)
                 names = _next_change(changed, snapshots, before, restless)
                 current.stop()
                 show.say(f"Changed: {', '.join(sorted({Path(name).name for name in names}))}", "bold")
@@ -70,15 +75,19 @@ def watch(
 class _Current:
     """The run that goes on, and the thread that shows it."""
 
-    def __init__(self, api: Client, follow: Callable[[RunReference], object]) -> None:
-        self._api, self._follow = api, follow
+    def __init__(self, api: Client, follow: Callable[[RunReference], object], restless: Restless) -> None:
+        self._api, self._follow, self._restless = api, follow, restless
         self._run: RunReference | None = None
         self._shown: threading.Thread | None = None
 
     def show(self, run: RunReference) -> None:
         self._run = run
-        self._shown = threading.Thread(target=self._follow, args=(run,), daemon=True)
+        self._shown = threading.Thread(target=self._follow_to_its_end, args=(run,), daemon=True)
         self._shown.start()
+
+    def _follow_to_its_end(self, run: RunReference) -> None:
+        self._follow(run)
+        self._restless.ended()
 
     def stop(self) -> None:
         run, shown = self._run, self._shown
@@ -267,7 +276,10 @@ class Snapshots:
             return True
         parts = path.relative_to(self.folder).parts
         inside = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
-        return not self._ignored("/".join(parts), False) and not any(map(self._ignored.closes, inside))
+        try:
+            return not self._ignored("/".join(parts), False) and not any(map(self._ignored.closes, inside))
+        except InvalidInput:  # an ignore file that can't be read: the look says so
+            return True
 
 
 def _is_same(one: Version, other: Version) -> bool:
@@ -293,13 +305,16 @@ def _digest(path: Path) -> bytes:
 class Restless:
     """Files that a program writes while a run goes on: each run would make it write, which would start the next one.
 
-    A file that has changed before each of STRIKES runs, soon after the begin of the run before, starts another one only
-    when it has stayed as it is for QUIET_S, and that a few times at most: until a change in it comes late again.
+    A file that has changed before each of STRIKES runs, soon after the begin of the run before and not long after its
+    end, starts another one only when it has stayed as it is for QUIET_S, and that a few times at most: until a change
+    in it comes late again.
     """
 
     soon_s: float = SOON_S
     quiet_s: float = QUIET_S
+    rest_s: float = REST_S
     _began: float = 0.0
+    _ended: float | None = None
     _strikes: dict[str, int] = field(default_factory=dict)  # path → runs in a row that it took part in starting
     _soon: int = 0  # runs in a row that were started soon
     _rescues: dict[str, int] = field(default_factory=dict)  # restless path → runs that it may start by staying quiet
@@ -310,9 +325,18 @@ class Restless:
 
     def begun(self) -> None:
         """A run has begun."""
-        self._began = time.monotonic()
+        self._began, self._ended = time.monotonic(), None
         self._touched.clear()
         self._held.clear()
+
+    def ended(self) -> None:
+        """It has ended, and nothing more is printed of it."""
+        self._ended = time.monotonic()
+
+    def _is_soon(self, now: float) -> bool:
+        """Whether a change may be the work of the run."""
+        ended = self._ended
+        return now - self._began <= self.soon_s and (ended is None or now - ended <= self.rest_s)
 
     def decide(
         self, names: Collection[str], version: Callable[[str], Version], now: float | None = None
@@ -321,7 +345,7 @@ class Restless:
         if not names:
             return False, None
         now = time.monotonic() if now is None else now
-        is_soon = now - self._began <= self.soon_s
+        is_soon = self._is_soon(now)
         for path in set(names) & set(self._rescues) - self._touched:
             if not is_soon:  # nothing that the run does when it begins
                 del self._rescues[path]

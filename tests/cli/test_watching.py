@@ -30,6 +30,7 @@ class Watched:
         self.folder, self.files = folder, files
         self.runs: list[dict[str, str]] = []  # what was uploaded for each
         self.stopped: list[int] = []
+        self._over = threading.Event()
         self.during: Callable[[], None] = lambda: None  # done while the code is uploaded
         self.problem = ""
         self.looks = 0
@@ -42,6 +43,7 @@ class Watched:
 
     def stop(self, run: RunReference) -> None:
         self.stopped.append(run.id)
+        self._over.set()
 
     # -- as the command --
 
@@ -59,6 +61,11 @@ class Watched:
         )
         self.during()
         return RunReference("root", "p", "job", len(self.runs))
+
+    def follow(self, run: RunReference) -> None:
+        """Until it is stopped."""
+        self._over.wait(60)
+        self._over.clear()
 
     def end(self) -> None:
         self._ends = True
@@ -95,7 +102,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
         def work() -> None:
             try:
-                watching.watch(cast(Client, watched), folder, watched.files, watched.begin, lambda run: None)
+                watching.watch(cast(Client, watched), folder, watched.files, watched.begin, watched.follow)
             except Ended:
                 return
 
@@ -192,6 +199,19 @@ def test_a_changed_ignore_file_is_read_again(start: Start) -> None:
         (folder / "x.log").write_text("2")
     (folder / "x.txt").write_text("1")
     assert watched.quiet() == 5
+
+
+def test_an_ignore_file_that_can_not_be_read_ends_no_watching(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    watched = start()
+    (inner := watched.folder.with_name("inner")).mkdir()
+    (inner / ".gitignore").write_bytes("x\n".encode("utf-16"))
+    snapshots = Snapshots(watched.folder, [])
+    snapshots.take()
+    inner.rename(watched.folder / "inner")
+    assert snapshots.matters(str(watched.folder / "inner" / "a.py"))
+    eventually(lambda: "no text in UTF-8" in capsys.readouterr().err)
+    with one_more(watched):
+        (watched.folder / "inner" / ".gitignore").write_text("x\n")
 
 
 def test_a_polyaxonfile_alone_starts_a_run_wherever_it_lies(start: Start, tmp_path: Path) -> None:
@@ -300,6 +320,22 @@ def test_a_file_that_is_saved_again_and_again_starts_a_run_when_it_is_left_alone
     assert not clocked.change("train.py", after=5, is_new=False)  # by now it is a program's
     assert clocked.change("other.py")
     assert clocked.change("train.py", after=60)  # late after the begin of a run: a person's
+
+
+def test_a_file_that_is_mended_after_each_failure_always_starts_a_run(clocked: Clocked) -> None:
+    def failed() -> bool:
+        clocked.restless._ended = clocked.now + 1.0
+        return clocked.change("train.py", after=4)
+
+    assert all(failed() for _ in range(20))
+
+
+def test_a_file_that_runs_write_as_they_end(clocked: Clocked) -> None:
+    def ended() -> bool:
+        clocked.restless._ended = clocked.now + 1.0
+        return clocked.change("out.log", after=2)
+
+    assert [ended() for _ in range(5)] == [True] * 3 + [False] * 2
 
 
 def test_several_files_that_runs_write_together(clocked: Clocked) -> None:
