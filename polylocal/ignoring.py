@@ -10,7 +10,8 @@ import codecs
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
@@ -99,8 +100,8 @@ class _GitRules:
                 self._top, self._specs = folder, {}
             else:
                 self._prefix = f"{prefix}/"
-        self._tracked = _tracked(self._top)
-        self._above_tracked = {above for path in self._tracked for above in map(str, PurePosixPath(path).parents)}
+        self._own = _Tracked.of(self._top, "--ignored", "--exclude-standard")
+        self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: the repository in this one, and its files
 
     def _is_ignored_itself(self, prefix: str) -> bool:
         parts = prefix.split("/")
@@ -108,7 +109,20 @@ class _GitRules:
 
     def __call__(self, path: str, is_folder: bool) -> bool:
         whole = self._prefix + path
-        return self._matches(whole, is_folder) and whole not in (self._above_tracked if is_folder else self._tracked)
+        if not self._matches(whole, is_folder) or self._own.has(whole, is_folder):
+            return False
+        inner = self._repository(whole.rpartition("/")[0])
+        return inner is None or not inner[1].has(whole.removeprefix(f"{inner[0]}/"), is_folder)
+
+    def _repository(self, folder: str) -> tuple[str, _Tracked] | None:
+        """The innermost repository that a folder lies in, below the top one."""
+        if not folder:
+            return None
+        if folder not in self._inner:
+            is_top = (self._top / folder / ".git").exists()
+            found = (folder, _Tracked.of(self._top / folder)) if is_top else None
+            self._inner[folder] = found or self._repository(folder.rpartition("/")[0])
+        return self._inner[folder]
 
     def _matches(self, path: str, is_folder: bool) -> bool:
         """The rule of the innermost file decides, in it the last one."""
@@ -133,16 +147,32 @@ class _GitRules:
         return any(spec is not None for spec in self._specs.values())
 
 
-def _tracked(top: Path) -> frozenset[str]:
-    """The files that rules name and that are in the repository all the same: to git they are not ignored."""
+@dataclass(frozen=True)
+class _Tracked:
+    """Files of a repository: to git they are not ignored, whatever the rules say."""
+
+    files: frozenset[str]  # and other repositories in it
+    folders: frozenset[str]  # that hold one
+
+    def has(self, path: str, is_folder: bool) -> bool:
+        return path in self.files or (is_folder and path in self.folders)
+
+    @classmethod
+    def of(cls, top: Path, *options: str) -> _Tracked:
+        """All of them, or those that `options` of `git ls-files` select; none without git."""
+        files = frozenset(_listed(top, options))
+        return cls(files, frozenset(above for path in files for above in map(str, PurePosixPath(path).parents)))
+
+
+def _listed(top: Path, options: Sequence[str]) -> Iterator[str]:
     if not (top / ".git").exists():
-        return frozenset()
-    arguments = ("ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
+        return
+    arguments = ("ls-files", "-z", "--cached", *options)
     try:
         done = gitrun.run(*arguments, git_dir=top / ".git", env={"GIT_WORK_TREE": str(top)}, cwd=top, limits=QUICK)
     except (SetupError, InvalidInput, OSError):
-        return frozenset()  # without git there are the rules alone
-    return frozenset(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+        return
+    yield from (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
 
 
 class _DockerRules:

@@ -84,7 +84,7 @@ def survey(folder: Path) -> Code:
     def enter(entry: Entry) -> bool:
         return not ignored.closes(entry.path)
 
-    for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder)):
+    for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder, ignored)):
         if ignored(entry.path, entry.is_folder):
             is_cut = True
         elif entry.is_folder:
@@ -121,7 +121,7 @@ def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
         archive = Archive(tar, _refuse, with_holes=False)
         for entry in walk(
-            folder, enter=lambda inner: not ignored.closes(inner.path), could_not_read=_unreadable(folder)
+            folder, enter=lambda inner: not ignored.closes(inner.path), could_not_read=_unreadable(folder, ignored)
         ):
             item = code.items.get(entry.path)
             if item is None or stat.S_IFMT(item.stat.st_mode) != stat.S_IFMT(entry.stat.st_mode):
@@ -215,10 +215,12 @@ def _is_mostly_holes(entry: Entry) -> bool:
         return False
 
 
-def _unreadable(folder: Path) -> Callable[[str, str], None]:
-    """For `walk`: refuses a folder that can't be looked into."""
+def _unreadable(folder: Path, ignored: Ignored) -> Callable[[str, str], None]:
+    """For `walk`: refuses a folder that can't be looked into, unless it is left out anyway."""
 
     def could_not_read(path: str, why: str) -> None:
+        if path and ignored(path, True):
+            return
         _refuse(f"{f'{path}/' if path else folder} can't be read: {why}")
 
     return could_not_read

@@ -276,6 +276,15 @@ def test_what_is_in_the_repository_is_not_ignored(folder: Path) -> None:
     assert packed(folder / "data") == {"labels.csv", "images"}  # a folder that git knows nothing of has no rules
 
 
+def test_what_a_repository_inside_holds_is_not_ignored(folder: Path) -> None:
+    fill(folder, "train.py", "lib/a.py", "sub/lib/a.py", "sub/lib/b.py", "sub/deep/x.bin", "sub/deep/secret.bin")
+    (folder / ".gitignore").write_text("lib/\n*.bin\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    for arguments in (["init", "--quiet"], ["add", "lib/a.py", "deep/x.bin"]):
+        subprocess.run(["git", *arguments], cwd=folder / "sub", check=True)
+    assert packed(folder) == {"train.py", "sub/lib/a.py", "sub/deep/x.bin", ".gitignore"}
+
+
 @pytest.mark.parametrize(
     ("rules", "left"),
     [
@@ -327,6 +336,16 @@ def test_a_folder_that_another_user_may_not_read(folder: Path, mode: int) -> Non
     assert said == "closed/ can't be read: Permission denied; name it in .polyaxonignore"
 
 
+def test_a_folder_that_may_not_be_read_is_nothing_to_dockerignore_that_names_it(folder: Path) -> None:
+    fill(folder, "a", "closed/x")
+    (folder / ".dockerignore").write_text("*\n!a\n")
+    (folder / "closed").chmod(0o000)
+    try:
+        assert as_nobody(folder) == "packed"
+    finally:
+        (folder / "closed").chmod(0o755)
+
+
 def as_nobody(folder: Path) -> str:
     """What packing a folder says to an ordinary user."""
     program = (
@@ -339,6 +358,7 @@ def as_nobody(folder: Path) -> str:
     )
     (other := folder.with_name("other")).mkdir()
     fill(other, "a")
+    (other / ".dockerignore").write_text("b\n")  # so that all of it is loaded
     command = [sys.executable, "-c", program, str(other)]
     # the folders above it are closed to others, the working folder is open already
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
