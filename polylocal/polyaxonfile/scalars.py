@@ -69,7 +69,7 @@ def unfolded(data: Any) -> Any:
 
 def retag(root: yaml.Node) -> None:
     """Has numbers of YAML 1.2 read as such in the sections that hold values, and names of commits and variables of a
-    run as the texts that they were written as."""
+    run as the texts that they were written as; of variables of a build the names."""
     for key, node in _pairs(root):
         if key in _NUMBERS:
             for scalar in _scalars(node):
@@ -78,10 +78,12 @@ def retag(root: yaml.Node) -> None:
         elif key == "build":
             for name, value in _pairs(node):
                 _keep_text(name, value)
+                _keep_names(name, value)
         elif key == "environment" and isinstance(node, yaml.MappingNode):
             node.value = [(name, _words(value) if name.value == "env_vars" else value) for name, value in node.value]
-        else:
+        else:  # a build may be written flat
             _keep_text(key, node)
+            _keep_names(key, node)
 
 
 def _words(node: yaml.Node) -> yaml.Node:
@@ -92,6 +94,13 @@ def _words(node: yaml.Node) -> yaml.Node:
         if scalar.style in _PLAIN and scalar.tag in (_INT, _NUMBER, _BOOL):
             scalar.tag = _STR
     return copied
+
+
+def _keep_names(key: str, node: yaml.Node) -> None:
+    """Of the variables of a build, which are pairs: `NO` and `ON` are names, and no booleans."""
+    for pair in node.value if key == "env_vars" and isinstance(node, yaml.SequenceNode) else ():
+        if isinstance(pair, yaml.SequenceNode) and pair.value:
+            pair.value = [_words(pair.value[0]), *pair.value[1:]]
 
 
 def _keep_text(key: str, node: yaml.Node) -> None:

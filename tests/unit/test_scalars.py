@@ -113,6 +113,14 @@ def test_a_commit_of_digits_is_a_text(word: str) -> None:
     assert read(f"commit: {word}")[0]["commit"] == word  # of a build without that section
 
 
+@pytest.mark.parametrize("section", ["build: {image: x, env_vars: %s}", "kind: build\nenv_vars: %s"])
+def test_a_name_of_a_variable_is_a_text(section: str) -> None:
+    """YAML 1.1 has `NO` and `on` for booleans. Values are as they were."""
+    data = read(section % "[[NO, 1], [on, on], [2, 1.5], [~, x]]")[0]
+    pairs = data.get("build", data)["env_vars"]
+    assert pairs == [["NO", 1], ["on", True], ["2", 1.5], [None, "x"]]
+
+
 def test_texts_elsewhere_stay_texts() -> None:
     found = read("build: {env_vars: [[LR, 1e-3]], ref: 12}\nname: 1e5")[0]
     assert found == {"build": {"env_vars": [["LR", "1e-3"]], "ref": 12}, "name": "1e5"}
