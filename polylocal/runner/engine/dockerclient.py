@@ -93,9 +93,14 @@ class Credentials(auth.AuthConfig):
             return
         except _UNUSABLE as error:
             self._failed.add(store)
-            words = str(error.__cause__ or error).strip().rstrip(".") or type(error).__name__
+            words = str(_in_docker_py(error)).strip().rstrip(".") or type(error).__name__
             helper = f"{PROGRAM_PREFIX}{store}"
             self.problems.append(f"the helper {helper}, which {self._path} names, gives no credentials: {words}")
+
+
+def _in_docker_py(error: Exception) -> BaseException:
+    """What docker-py's own error was made of; a StoreError says it in words of its own."""
+    return error if isinstance(error, StoreError) else error.__cause__ or error
 
 
 class _Helper(Store):
@@ -187,7 +192,7 @@ def credential_problems(timeout_s: float) -> Sequence[str]:
 def _fill(found: ClientSettings, data: Mapping[str, Any]) -> None:
     for registry, entry in _mapping(found, data, "auths").items():
         with _noted(found, f"the credentials for {registry} are not used"):
-            found.auths |= auth.parse_auth({registry: entry}, raise_on_error=True)
+            found.auths |= auth.parse_auth({registry: _without_empty(entry)}, raise_on_error=True)
     store = data.get("credsStore") or ""
     if isinstance(store, str):
         found.store = store
@@ -201,6 +206,13 @@ def _fill(found: ClientSettings, data: Mapping[str, Any]) -> None:
         for engine, about in _mapping(found, data, "proxies").items()
         if isinstance(about, dict)
     }
+
+
+def _without_empty(entry: object) -> object:
+    """Docker's own client takes an empty `auth` for none, and writes one itself where a helper has the credentials."""
+    if not isinstance(entry, dict):
+        return entry or {}
+    return {name: value for name, value in entry.items() if name != "auth" or value}
 
 
 def _mapping(found: ClientSettings, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
