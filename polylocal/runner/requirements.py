@@ -6,6 +6,7 @@ conda passes the `pip:` part of an environment to it.
 
 from __future__ import annotations
 
+import codecs
 import json
 import posixpath
 import re
@@ -20,6 +21,12 @@ from polylocal.errors import InvalidInput, NotFound
 
 MOST_FILES = 1000
 _MOST_FOLDERS = 40  # an instruction each, and an image has about 120 layers at most
+# that of UTF-32 begins with that of UTF-16
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _CONTINUED = re.compile(r"\\\r?\n")
 _OPTION = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:$|[\s=])|-[rc]\S")
@@ -38,7 +45,7 @@ def includes(root: str, read: Read) -> list[str]:
     while waiting:
         path = waiting.popleft()
         try:
-            text = read(path).decode("utf-8-sig", errors="replace")
+            text = _text(read(path))
         except (NotFound, InvalidInput):  # none, or one that is too large to be looked through
             continue
         found.append(path)
@@ -52,6 +59,12 @@ def includes(root: str, read: Read) -> list[str]:
             if len(known) > MOST_FILES:
                 raise InvalidInput([f"`{root}` includes more than {MOST_FILES} files"])
     return [path for path in found if path != root]
+
+
+def _text(content: bytes) -> str:
+    """As pip reads it: by its byte order mark, which PowerShell writes with UTF-16."""
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding, errors="replace")
 
 
 def copies(paths: Iterable[str]) -> Iterator[str]:

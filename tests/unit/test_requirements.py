@@ -19,6 +19,12 @@ def includes(files: dict[str, str], root: str = "requirements.txt") -> list[str]
     return requirements.includes(root, read)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_requirements_are_read_by_their_byte_order_mark(encoding: str) -> None:
+    files = {"requirements.txt": "-r base.txt\r\nnumpy\r\n".encode(encoding), "base.txt": b""}
+    assert requirements.includes("requirements.txt", files.__getitem__) == ["base.txt"]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
