@@ -12,7 +12,7 @@ from polylocal import data_folders, folders
 from polylocal.data_folders import DataFolder
 from polylocal.disk import write_private
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
-from polylocal.polyaxonfile import Specification, build_variables
+from polylocal.polyaxonfile import Specification, build_variables, of_config
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import container, locales, ownership, workspace
 from polylocal.runner.container import Surroundings
@@ -161,7 +161,10 @@ def _variables(build: Run, specification: Specification, tools: Tools) -> dict[s
     """Those of `build.env_vars`, where the image does not have them: it was built from a Dockerfile of the user's own,
     from another description, or by an older version."""
     wanted = specification.build.env_vars or []
-    written = (build.dockerfile or "").split("\n")
+    own = of_config(Kind.BUILD, build.content or "", build.config or {}).build.dockerfile
+    written = (
+        [] if own else (build.dockerfile or "").split("\n")
+    )  # one's own may set them in a stage that is left behind
     if all(build_variables.instruction(name, value) in written for name, value in wanted):
         return {}
     return build_variables.expanded(wanted, tools.engine.image_config(_image(build)).env)

@@ -471,6 +471,13 @@ def test_variables_of_a_build_reach_runs_from_a_dockerfile_of_the_users_own(rig)
     assert (env["K"], env["N"], env["L"], env["POLYAXON_API"]) == ("it's 5$", "1", "it's 5$!", "http://api:1")
 
 
+def test_variables_of_a_build_reach_runs_from_a_dockerfile_that_sets_them_in_another_stage(rig):
+    commit = rig.upload({"Dockerfile": "FROM base AS first\nENV K v\nFROM base\nCOPY build /code\n"})
+    code = rig.store.projects.reference_code(rig.project, {"commit": commit})
+    build = {"dockerfile": "Dockerfile", "env_vars": [["K", "v"]]}
+    assert env_of(rig, rig._insert(Kind.JOB, {**job("true"), "build": build}, {}, code_id=code.id))["K"] == "v"
+
+
 def test_variables_of_a_build_are_in_its_image_where_its_dockerfile_is_rendered(rig):
     assert "K" not in env_of(rig, from_code(rig, image="base", env_vars=[["K", "it's"]]))
 
