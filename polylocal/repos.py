@@ -34,6 +34,7 @@ MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a
 # what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 _CHUNK = 1 << 20
+_BLOB = re.compile(rb"[0-9a-f]+ blob ([0-9]+)")  # of a file, as `git cat-file --batch` says it
 _MOST_LARGE = 100  # files that are left out of a commit for their size
 _MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
 _FETCHED = "refs/polylocal/fetched"  # what comes in, until all of it is here
@@ -459,16 +460,26 @@ class Repository:
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
         return int(found.stdout)
 
-    def read(self, commit: str, path: str, most: int = MAX_FILE) -> bytes:
-        """The content of one file. Raises NotFound; InvalidInput: it has more than `most` bytes."""
-        limits = processes.Limits(output=most)
+    def read(self, commit: str, path: str, most: int = MAX_FILE, *, follows: bool = False) -> bytes:
+        """The content of one file; `follows` links, as builders do, as far as they stay inside of the code.
+
+        Raises NotFound; InvalidInput: it has more than `most` bytes.
+        """
+        options = ["--follow-symlinks"] if follows else []
+        asked = gitrun.lines_of([self._path(commit, path)])
+        limits = processes.Limits(output=most + _CHUNK)
+        too_much = InvalidInput([f"`{path}` has more than {most >> 20} MiB, too much to be read."])
         try:
-            found = self._run("cat-file", "blob", self._path(commit, path), check=False, limits=limits)
+            said = self._run("cat-file", "--batch", *options, check=False, stdin=asked, limits=limits).stdout
         except processes.TooMuchOutput as error:
-            raise InvalidInput([f"`{path}` has more than {most >> 20} MiB, too much to be read."]) from error
-        if found.returncode:
+            raise too_much from error
+        head, _, content = said.partition(b"\n")
+        found = _BLOB.fullmatch(head)
+        if found is None or "\n" in path:  # git reads a name a line
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
-        return found.stdout
+        if (size := int(found[1])) > most:
+            raise too_much
+        return content[:size]
 
     def archive(
         self,

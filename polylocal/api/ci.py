@@ -71,7 +71,7 @@ def trigger(call: Call) -> Run | None:
     name = next((name for name in FILES if name in repository.files(commit)), None)
     if name is None:
         return None
-    text = repository.read(commit, name).decode(errors="replace")
+    text = repository.read(commit, name, follows=True).decode(errors="replace")
     kind = _kind(text)
     if kind is None:
         return None

@@ -158,7 +158,7 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
             raise NotFound(f"`dockerfile: {build.dockerfile}` needs uploaded code, and this project has none")
         path = posixpath.normpath(build.dockerfile)
         try:
-            return _Recipe(build, repository.read(run.commit, path).decode(), folder)
+            return _Recipe(build, repository.read(run.commit, path, follows=True).decode(), folder)
         except UnicodeDecodeError as error:
             raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
     if problems := build_variables.problems(build.env_vars):  # of a run that an older version has stored
@@ -166,7 +166,7 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
     files = repository.files(run.commit, folder) if run.commit else set()
 
     def read(path: str) -> bytes:
-        return repository.read(run.commit or "", posixpath.join(folder, path), MOST_REQUIREMENTS)
+        return repository.read(run.commit or "", posixpath.join(folder, path), MOST_REQUIREMENTS, follows=True)
 
     included = dict.fromkeys(path for name in dockerfile.files_with_includes(files) for path in includes(name, read))
     settings = tools.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from support import eventually, job
 
+from polylocal import packing
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner import outcome, provision
 from polylocal.runner.engine.base import Engine
@@ -510,3 +512,23 @@ def test_files_that_requirements_include_are_copied_before_the_steps(rig):
     wanted = "COPY build/requirements.txt /code\nCOPY build/c.txt /code\nCOPY build/reqs/base.txt /code/reqs/\n"
     assert wanted in text
     assert "other.txt" not in text
+
+
+def test_links_to_a_dockerfile_and_to_requirements_are_followed(rig, tmp_path):
+    folder = tmp_path / "code"
+    (folder / "real").mkdir(parents=True)
+    (folder / "real" / "gpu").write_text("FROM base\nRUN echo own\nCOPY build /code\n")
+    (folder / "real" / "prod.txt").write_text("-r more.txt\n")
+    (folder / "more.txt").write_text("")
+    (folder / "Dockerfile").symlink_to("real/gpu")
+    (folder / "requirements.txt").symlink_to("real/prod.txt")
+    packing.pack(folder, archive := io.BytesIO())
+    archive.seek(0)
+    commit = rig.repository.upload(archive, "root")
+    code = rig.store.projects.reference_code(rig.project, {"commit": commit})
+    for build, wanted in (
+        ({"dockerfile": "Dockerfile"}, "RUN echo own"),
+        ({"image": "base"}, "COPY build/more.txt /code"),
+    ):
+        run = rig.built(rig._insert(Kind.JOB, {**job("true"), "build": build}, {}, code_id=code.id))
+        assert f"{wanted}\n" in rig.store.runs.by_pk(run.build_pk).dockerfile

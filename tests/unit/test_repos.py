@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,21 @@ def test_a_change_is_a_new_commit_on_top(repository: Repository) -> None:
     assert first != second
     assert parent(repository, second) == first
     assert repository.read(first, "a") == b"1"
+
+
+def test_a_link_is_read_as_the_file_that_it_leads_to(repository: Repository) -> None:
+    links = {"Dockerfile": "docker/gpu", "docker/gpu": "../gpu.Dockerfile", "folder": "docker", "loop": "loop"}
+    members = [entry(name, type=tarfile.SYMTYPE, linkname=target) for name, target in links.items()]
+    commit = repository.upload(tar(entry("gpu.Dockerfile", b"FROM x\n"), *members), "root")
+    assert repository.read(commit, "Dockerfile") == b"docker/gpu"
+    read = partial(repository.read, commit, follows=True)
+    assert read("Dockerfile") == read("folder/gpu") == b"FROM x\n"
+    for name in ("folder", "loop", "a\nb", "Dockerfile\ngpu.Dockerfile"):
+        with pytest.raises(NotFound):
+            read(name)
+    assert read("Dockerfile", 7) == b"FROM x\n"
+    with pytest.raises(InvalidInput):
+        read("Dockerfile", 6)
 
 
 def test_deleted_files_vanish(repository: Repository) -> None:
