@@ -58,6 +58,7 @@ class Ignored:
     """The rules of one folder, read once. Raises InvalidInput for a file of rules that can't be read."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.heeded: list[str] = []  # the files that stand in for a missing `.polyaxonignore`
         own = _lines(folder / IGNORE_FILE)
         self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
@@ -79,7 +80,9 @@ class Ignored:
             return True
         if self._git is not None and self._git(path, is_folder):
             return True
-        return self._docker is not None and not self._docker.has_exceptions and self._docker(path)
+        if self._docker is None or self._docker.has_exceptions or not self._docker(path):
+            return False
+        return not (is_folder and _holds_needed(self._folder / path))
 
     @property
     def sources(self) -> list[str]:
@@ -173,6 +176,15 @@ def _listed(top: Path, options: Sequence[str]) -> Iterator[str]:
     except (SetupError, InvalidInput, OSError):
         return
     yield from (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+
+
+def _holds_needed(folder: Path) -> bool:
+    """Whether a file lies in it that is uploaded whatever `.dockerignore` says."""
+    try:
+        with os.scandir(folder) as found:
+            return any(_NEEDED.fullmatch(entry.name) for entry in found)
+    except OSError:
+        return False
 
 
 class _DockerRules:

@@ -313,6 +313,12 @@ def test_no_empty_folder_is_made_of_what_dockerignore_names(folder: Path) -> Non
     assert set(archived(folder)) == {"src/a", "src/logs"}
 
 
+def test_a_dockerfile_in_a_folder_that_dockerignore_names_is_uploaded(folder: Path) -> None:
+    fill(folder, "a", "docker/gpu.Dockerfile", "docker/notes", "docker/inner/x", "data/x")
+    (folder / ".dockerignore").write_text("docker\ndata\n")
+    assert packed(folder) == {"a", "docker/gpu.Dockerfile", ".dockerignore"}
+
+
 def test_gitignore_and_dockerignore_both_hold(folder: Path) -> None:
     fill(folder, "a.h5", "docs/x", "a")
     (folder / ".gitignore").write_text("*.h5\n")
