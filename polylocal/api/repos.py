@@ -102,7 +102,7 @@ def _wants_ci(data: object) -> bool:
         options = parsed(str(text or "{}"))
     except ValueError:
         return False
-    return isinstance(options, dict) and bool(options.get("sync"))
+    return isinstance(options, dict) and options.get("sync") is True
 
 
 def download(call: Call) -> Response:
