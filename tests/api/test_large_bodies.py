@@ -60,7 +60,8 @@ def test_a_long_readme_and_a_long_polyaxonfile_pass(api: Caller, project: Projec
     readme = 'A [list], {of} "words".\n' * 40_000
     assert api.patch(f"{P}/", {"readme": readme}).status_code == 200
     assert api.get(f"{P}/").json()["readme"] == readme
-    text = "version: 1\nkind: job\nbuild: {image: busybox}\nrun:\n  cmd: |\n" + "    echo a, b [c] {d}\n" * 40_000
+    head = "version: 1\nkind: job\nbuild: {image: busybox}\nrun: {cmd: 'true'}\ndescription: |\n"
+    text = head + "  Notes a, b [c] {d}\n" * 40_000
     made = api.post(NEW, {"content": text})
     assert made.status_code == 201, made.text
 
