@@ -245,7 +245,7 @@ class Caller:
         kind = work.shape.kind
         with contextlib.suppress(NotFound):
             client.create_project({"name": PROJECT}) if not self.known and not client.projects(OWNER) else None
-        found = client.project_runs(OWNER, PROJECT, kind, query=f"name:{work.name}", sort=None, limit=1)
+        found = _listed(client, kind, query=f"name:{work.name}", limit="1")
         body = {"name": work.name, "config": work.config}
         made = found[0] if found else client.create_run(OWNER, PROJECT, kind, body)
         self.known[work.name] = RunReference(OWNER, PROJECT, kind, made["id"])
@@ -253,6 +253,11 @@ class Caller:
     def _stop(self, client: Client, work: Work) -> None:
         self.stopped.add(work.name)
         client.stop(self.known[work.name])
+
+
+def _listed(client: Client, kind: str, **parameters: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.json("GET", f"/api/v1/{OWNER}/{PROJECT}/{kind}s/", params=parameters)["results"]
+    return found
 
 
 class World:
@@ -431,7 +436,7 @@ class World:
             found = []
             for kind in ("job", "build"):
                 with contextlib.suppress(NotFound):  # nothing was submitted: no project
-                    for run in client.project_runs(OWNER, PROJECT, kind, query=None, sort=None, limit=10_000):
+                    for run in _listed(client, kind, limit="10000"):
                         found.append({**run, "kind": kind})
             return found
 

@@ -189,10 +189,14 @@ def test_a_container_that_was_started_twice_is_found(world: World) -> None:
     begun(world, work)
     about = world.containers()[0].attrs
     with world.engine.client() as client:
-        host = client.api.create_host_config(binds=about["HostConfig"]["Binds"], network_mode="none")
+        host = client.api.create_host_config(mounts=about["HostConfig"]["Mounts"], network_mode="none")
         config = about["Config"]
         copy = client.api.create_container(
-            config["Image"], command=[], entrypoint=config["Entrypoint"], environment=config["Env"], host_config=host
+            config["Image"],
+            command=config["Cmd"],
+            entrypoint=config["Entrypoint"],
+            environment=config["Env"],
+            host_config=host,
         )
         client.api.start(copy)
         eventually(lambda: Truth(world.truths / work.name).starts == 2, 20)

@@ -38,7 +38,7 @@ def polylocal(env: dict[str, str], *arguments: str) -> str:
 
 
 def newest(client: Client) -> RunReference:
-    found = client.project_runs("root", PROJECT, "group", query=None, sort="-id", limit=1)[0]
+    found = client.runs(project=f"root/{PROJECT}", kind="group", is_open=False, sort="-created_at", limit=1)[0]
     return RunReference("root", PROJECT, "group", found["id"])
 
 
@@ -93,7 +93,7 @@ def table_says_it_all(env: dict[str, str], group: RunReference, rows: list[dict[
 
 
 def test_all_searches_share_one_build(daemon: Daemon, client: Client) -> None:
-    assert len(client.project_runs("root", PROJECT, "build", query=None, sort=None, limit=9)) == 1
+    assert len(client.runs(project=f"root/{PROJECT}", kind="build", is_open=False, limit=9)) == 1
 
 
 def test_every_file_is_expected_to_find_something() -> None:
