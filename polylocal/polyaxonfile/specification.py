@@ -46,6 +46,7 @@ MODELS: dict[Kind, type[File]] = {
 }
 # sections that stand in every kind of file; the rest of a flat build file belongs to its build
 _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "build"}
+_UNITS = {"cpu": "cores", "memory": "MiB", "gpu": "GPUs"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
 _NOT_IN_A_NAME = re.compile(r"[^-a-zA-Z0-9_.]+")
 _UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its place."
@@ -393,6 +394,8 @@ def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str
         return "Unknown field."
     if code == "missing" and len(path) == 1:
         return f"{path[0]} is a required section for a valid Polyaxonfile of kind `{kind}`"
+    if code in ("float_parsing", "float_type") and path[-2:-1] and path[-2] in _UNITS:
+        return f"Input should be a valid number of {_UNITS[path[-2]]}, without a unit"
     return {"missing": "This field is required."}.get(code, text.removeprefix("Value error, "))
 
 

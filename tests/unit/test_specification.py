@@ -151,6 +151,15 @@ def test_lines_and_paths_and_all_problems_at_once() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("resource", "amount", "unit"), [("cpu", "500m", "cores"), ("memory", "2Gi", "MiB"), ("gpu", "all", "GPUs")]
+)
+def test_an_amount_with_a_unit_is_told_which_one_it_has(resource: str, amount: str, unit: str) -> None:
+    source = job(environment={"resources": {resource: {"limits": amount}}})
+    place = f"environment.resources.{resource}.limits"
+    assert problems(source) == [f"{place}: Input should be a valid number of {unit}, without a unit"]
+
+
 def test_objects_have_paths_and_no_lines() -> None:
     assert problems({**job(), "foo": 1}) == ["foo: Unknown field."]
 
