@@ -396,6 +396,8 @@ def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str
         return f"{path[0]} is a required section for a valid Polyaxonfile of kind `{kind}`"
     if code in ("float_parsing", "float_type") and path[-2:-1] and path[-2] in _UNITS:
         return f"Input should be a valid number of {_UNITS[path[-2]]}, without a unit"
+    if code in ("model_type", "model_attributes_type", "dict_type"):
+        return "Input should be a mapping" + (", as in `{limits: 1}`" if path[-1:] and path[-1] in _UNITS else "")
     return {"missing": "This field is required."}.get(code, text.removeprefix("Value error, "))
 
 

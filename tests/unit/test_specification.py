@@ -160,6 +160,16 @@ def test_an_amount_with_a_unit_is_told_which_one_it_has(resource: str, amount: s
     assert problems(source) == [f"{place}: Input should be a valid number of {unit}, without a unit"]
 
 
+def test_an_amount_alone_is_told_its_form() -> None:
+    found = problems(job(environment={"resources": {"gpu": 1}}))
+    assert found == ["environment.resources.gpu: Input should be a mapping, as in `{limits: 1}`"]
+
+
+@pytest.mark.parametrize("section", ["run", "build", "environment", "params"])
+def test_a_section_of_another_form_is_told_in_the_words_of_yaml(section: str) -> None:
+    assert problems(job(**{section: [1]})) == [f"{section}: Input should be a mapping"]
+
+
 def test_objects_have_paths_and_no_lines() -> None:
     assert problems({**job(), "foo": 1}) == ["foo: Unknown field."]
 
