@@ -256,7 +256,8 @@ class Caller:
 
 
 def _listed(client: Client, kind: str, **parameters: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.json("GET", f"/api/v1/{OWNER}/{PROJECT}/{kind}s/", params=parameters)["results"]
+    page = client.json("GET", f"/api/v1/{OWNER}/{PROJECT}/{kind}s/", params=parameters)
+    found: list[dict[str, Any]] = page["results"]
     return found
 
 
