@@ -11,7 +11,7 @@ import pytest
 from support import eventually
 
 from polylocal.cancelling import Cancel
-from polylocal.polyaxonfile import Build, variables
+from polylocal.polyaxonfile import Build, build_variables
 from polylocal.runner.dockerfile import render
 from polylocal.runner.engine import buildkit
 from polylocal.runner.engine.base import BuildRequest
@@ -68,4 +68,4 @@ def test_a_builder_reads_values_as_a_container_gets_them(
     finally:
         engine.close()
     found = environment(docker_bench, image)
-    assert {name: found[name] for name, _ in pairs} == variables.expanded(pairs, before)
+    assert {name: found[name] for name, _ in pairs} == build_variables.expanded(pairs, before)
