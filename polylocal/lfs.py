@@ -15,7 +15,6 @@ from polylocal.code_lacks import Pointer
 from polylocal.unpacking import Limits
 
 MAX_FILES = 1000
-_CHUNK = 1 << 20
 
 
 def fetch(
@@ -58,12 +57,9 @@ def _content(git_dir: Path, own: Path, pointer: Pointer, url: str, environment: 
             stdout=file,
             limits=processes.Limits(memory_mib=16384),  # of addresses: its runtime reserves more than it uses
         )
-    found = hashlib.sha256()
     with content.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    if found.hexdigest() != pointer.oid:
-        return None
+        if hashlib.file_digest(file, "sha256").hexdigest() != pointer.oid:
+            return None
     arguments = ("hash-object", "-w", "--no-filters", "--", str(content))
     blob = gitrun.run(*arguments, git_dir=git_dir).stdout.decode().strip()
     content.unlink()

@@ -36,7 +36,6 @@ QUIET_S = 5.0  # that a file which changes again and again has to stay as it is
 _RESCUES = 2  # runs that such a file starts by staying so
 _LOOK_MS = 200  # between two looks of a watcher at whether it is to end
 _RACY_NS = 2_000_000_000  # a file as young as this may change again without another time of change
-_CHUNK = 1 << 20
 
 
 def watch(
@@ -288,14 +287,11 @@ def _is_same(one: Version, other: Version) -> bool:
 
 def _digest(path: Path) -> bytes:
     """Empty for a file that is gone or can't be read: packing says so."""
-    made = hashlib.blake2b(digest_size=20)
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                made.update(chunk)
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
     except OSError:
         return b""
-    return made.digest()
 
 
 # -- files that change by themselves ---------------------------------------------------------------------------------
