@@ -65,7 +65,9 @@ def find(given: Sequence[Path] | None) -> list[Path]:
 
 
 def has_template(text: str | None) -> bool:
-    return text is not None and ("{{" in text or "{%" in text)
+    from polylocal.polyaxonfile import templating
+
+    return text is not None and templating.has_template(text)
 
 
 def put_together(paths: Sequence[Path], options: Options = Options()) -> Written:

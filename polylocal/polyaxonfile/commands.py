@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 BASH, SH = "/bin/bash", "/bin/sh"
+# bytes of one argument, or of one variable with its name, of a program on Linux (execve(2): MAX_ARG_STRLEN, less the
+# final NUL)
+MAX_ARGUMENT = 131_071
 
 # the beginnings of a line that goes on the line above: no command begins with one of them
 _CONTINUATION = re.compile(r"[ \t]*(?:-|&&|\|)")

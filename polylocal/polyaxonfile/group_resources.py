@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from polylocal.polyaxonfile.models import Resources
 from polylocal.polyaxonfile.specification import Specification, of_member
+from polylocal.polyaxonfile.templating import has_template
 from polylocal.statuses import Kind
 
 _MOST_POINTS = 200  # that are looked at: each costs about a millisecond
@@ -26,7 +27,8 @@ def asked(specification: Specification) -> Iterator[Resources | None]:
         return
     matrix = specification.hptuning.matrix or {}
     written = json.dumps((specification.config.get("environment") or {}).get("resources"))
-    named = {name: matrix[name] for name in matrix if "{{" in written and re.search(rf"\b{re.escape(name)}\b", written)}
+    names = [name for name in matrix if re.search(rf"\b{re.escape(name)}\b", written)] if has_template(written) else []
+    named = {name: matrix[name] for name in names}
     if not named:
         yield specification.environment.resources
         return

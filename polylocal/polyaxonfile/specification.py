@@ -50,7 +50,6 @@ _UNITS = {"cpu": "cores", "memory": "MiB", "gpu": "GPUs"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
 _NOT_IN_A_NAME = re.compile(r"[^-a-zA-Z0-9_.]+")
 _UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its place."
-MAX_ARGUMENT = 131_071  # bytes of one argument of a program, on Linux (execve(2): MAX_ARG_STRLEN, less the final NUL)
 
 
 @dataclass(frozen=True)
@@ -243,14 +242,10 @@ def words_of_member(
         return str(rendering.render(text, variables, ()))
 
     return {
-        "name": _NOT_IN_A_NAME.sub("-", rendered(name))[:MAX_NAME] if name and _has_template(name) else None,
-        "description": rendered(description) if description and _has_template(description) else None,
+        "name": _NOT_IN_A_NAME.sub("-", rendered(name))[:MAX_NAME] if name and templating.has_template(name) else None,
+        "description": rendered(description) if description and templating.has_template(description) else None,
         "tags": [rendered(tag) for tag in tags] if tags else None,
     }
-
-
-def _has_template(text: str) -> bool:
-    return "{{" in text or "{%" in text
 
 
 def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
@@ -354,10 +349,10 @@ def _too_long(file: File) -> templating.Problems:
     problems: templating.Problems = []
     if isinstance(file, JobFile | ExperimentFile):
         size = max(len(word.encode()) for word in commands.arguments(file.run.cmd, commands.BASH))
-        if size > MAX_ARGUMENT:
+        if size > commands.MAX_ARGUMENT:
             text = (
-                f"The command has {size} bytes, and a program takes at most {MAX_ARGUMENT} as one argument; put it into"
-                " a file of the code, and run that."
+                f"The command has {size} bytes, and a program takes at most {commands.MAX_ARGUMENT} as one argument;"
+                " put it into a file of the code, and run that."
             )
             problems.append((("run", "cmd"), text))
     for index, step in enumerate(file.build.build_steps or []):

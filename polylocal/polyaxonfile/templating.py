@@ -22,6 +22,10 @@ Path = tuple[str | int, ...]
 Problems = list[tuple[Path, str]]
 
 
+def has_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
 class Rendering:
     """The templates of one file: what they may ask for is counted over all of them.
 
@@ -49,7 +53,7 @@ class Rendering:
         return value
 
     def _text(self, text: str, variables: Mapping[str, Any], path: Path) -> Any:
-        if "{{" not in text and "{%" not in text:
+        if not has_template(text):
             return text
         if len(text) > MAX_TEMPLATE:
             self.problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from polylocal.polyaxonfile.commands import MAX_ARGUMENT
+
 MAX_VARIABLES = 1000
-MAX_VARIABLE = 131_071  # bytes of NAME=value, on Linux (execve(2): MAX_ARG_STRLEN, less the final NUL)
+MAX_VARIABLE = MAX_ARGUMENT  # bytes of NAME=value
 MAX_ALL = 256 * 1024  # bytes of all of them: a program's arguments and variables share 2 MiB
 
 _RESERVED = ("POLYAXON_", "POLYLOCAL_")

@@ -16,6 +16,7 @@ from contextlib import suppress
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member, words_of_member
+from polylocal.polyaxonfile.templating import has_template
 from polylocal.runner import bayes, group_outcome, search, stopping
 from polylocal.runner.group_outcome import Ended
 from polylocal.runner.search import Suggestion, Trial
@@ -222,8 +223,7 @@ class Groups:
 
 def _has_one_build(group: Run) -> bool:
     """Whether all experiments have the same build: nothing in it depends on their params."""
-    written = json.dumps((group.config or {}).get("build"))
-    return "{{" not in written and "{%" not in written
+    return not has_template(json.dumps((group.config or {}).get("build")))
 
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:

@@ -194,6 +194,7 @@ def group(values: Any, limit: str = "{{ n }}") -> list[Any]:
 def test_a_group_asks_for_what_each_point_of_its_matrix_asks_for() -> None:
     assert group({"values": [1, 64]}) == [1, 64]
     assert group({"values": [1, 64]}, "{{ n * 2 }}") == [2, 128]
+    assert group({"values": [1, 64]}, "{% if n > 1 %}64{% else %}1{% endif %}") == [1, 64]
     assert group({"values": [1, 64]}, "3") == [3]
 
 
