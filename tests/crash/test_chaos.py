@@ -98,9 +98,10 @@ def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: Wor
 
 
 def test_on_a_disk_without_a_free_byte_programs_go_on_and_all_can_be_read(world: World) -> None:
-    works = [Work("w1", "lines", 80), Work("w2", "both", 80)]
+    works = [Work("w1", "lines", 400), Work("w2", "both", 400)]  # that go on while the other one begins, however long
     runs = submitted(world, *works)
     begun(world, *works)
+    eventually(lambda: [status(world, run) for run in runs] == ["running"] * 2, 30)  # nothing is recorded from here on
     truth = Truth(world.truths / "w1")
     with chaos.filled(world.home):
         before = len(truth.said("out")[0])
