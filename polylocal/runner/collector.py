@@ -60,6 +60,7 @@ class Collector:
             self._forget_images()
             items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
             self._remove_build_containers()
+            self._next_at = time.monotonic() + EVERY_S  # a collection that was asked for replaces the next one
         gone = [item for item in items if item.goes]
         if gone:
             freed = sum(item.size_bytes for item in gone) / 2**20

@@ -135,7 +135,7 @@ def shared(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def world(shared: World) -> World:
-    """With nothing of ours that could go."""
+    """With nothing of ours that could go, and no collection by itself for ten minutes."""
     shared.collect(0)
     return shared
 
