@@ -39,7 +39,7 @@ class Collector:
         """`in_hand`: uuids of the runs that a thread works on."""
         self._tools = tools
         self._in_hand = in_hand
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._next_at = time.monotonic() + SOON_S
         self._started_at = clock.now()
 
@@ -48,8 +48,7 @@ class Collector:
 
         `asked`: a person wants it. Else people's files stay, even those that no row speaks of.
         """
-        budget = self._tools.settings.image_budget_gib if budget_gib is None else budget_gib
-        tools = self._tools
+        budget, tools = self._budget(budget_gib), self._tools
         found = tools.engine.images(tools.installation, tools.store.built_images.ledger())
         images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30), self._steps_before(asked))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
@@ -60,7 +59,8 @@ class Collector:
             self._forget_images()
             items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
             self._remove_build_containers()
-            self._next_at = time.monotonic() + EVERY_S  # a collection that was asked for replaces the next one
+            if self._budget(budget_gib) <= self._budget_by_itself():
+                self._next_at = time.monotonic() + EVERY_S  # it has removed all that the next one by itself would
         gone = [item for item in items if item.goes]
         if gone:
             freed = sum(item.size_bytes for item in gone) / 2**20
@@ -102,8 +102,18 @@ class Collector:
         return True
 
     def collect_by_itself(self) -> None:
-        """What nobody needs. On a full disk that is every image that can be made again."""
-        self.collect(0.0 if self._tools.disk.problem() else None, asked=False)
+        """What nobody needs, unless a collection that somebody asked for removes it meanwhile."""
+        called_at = time.monotonic()
+        with self._lock:
+            if self._next_at - EVERY_S <= called_at:
+                self.collect(self._budget_by_itself(), asked=False)
+
+    def _budget_by_itself(self) -> float:
+        """On a full disk every image goes that can be made again."""
+        return 0.0 if self._tools.disk.problem() else self._budget(None)
+
+    def _budget(self, gib: float | None) -> float:
+        return self._tools.settings.image_budget_gib if gib is None else gib
 
     def _containers(self) -> list[Item]:
         tools = self._tools

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from polylocal.errors import EngineError
-from polylocal.runner.collector import Collector
+from polylocal.runner.collector import EVERY_S, Collector
 from polylocal.runner.engine.base import Image
 from polylocal.runner.removal import remove
 from polylocal.store.rows import Run
@@ -173,3 +174,60 @@ def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypa
     items = {item.kind: item for item in collector(rig).collect(0.0)}
     assert (items["image"].goes, items["image"].reason) == (False, "can't be removed: conflict: it is being used")
     assert not gone.exists()
+
+
+# -- when ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def due(rig: Rig) -> Collector:
+    """One whose next collection by itself is due."""
+    made = collector(rig)
+    assert made._tools.link.check()
+    made._next_at -= EVERY_S
+    assert made.is_due()
+    made._next_at -= EVERY_S
+    return made
+
+
+def test_a_collection_that_was_asked_for_replaces_the_next_one(due: Collector) -> None:
+    due.collect()
+    assert not due.is_due()
+
+
+def test_a_collection_that_leaves_more_replaces_none(rig: Rig, due: Collector) -> None:
+    due.collect(rig.settings.image_budget_gib + 1)
+    assert due.is_due()
+
+
+def test_on_a_full_disk_only_a_collection_of_all_images_replaces_the_next_one(
+    due: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due._tools.disk, "problem", lambda: "the disk is full")
+    due.collect()
+    assert due.is_due()
+    due._next_at -= EVERY_S
+    due.collect(0.0)
+    assert not due.is_due()
+
+
+def test_a_collection_by_itself_is_left_out_where_one_that_was_asked_for_came_first(
+    due: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taken(AbstractContextManager[None]):
+        """Whoever waits for the lock gets it once somebody else has collected."""
+
+        def __enter__(self) -> None:
+            due._lock = lock
+            due.collect()
+
+        def __exit__(self, *error: object) -> None:
+            assert error == (None, None, None)
+
+    looks: list[bool] = []
+    look, lock = due.look, due._lock
+    monkeypatch.setattr(due, "look", lambda *given, asked: looks.append(asked) or look(*given, asked=asked))
+    assert due.is_due()
+    monkeypatch.setattr(due, "_lock", Taken())
+    due.collect_by_itself()
+    assert looks == [True]

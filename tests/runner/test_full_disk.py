@@ -239,12 +239,3 @@ def test_a_full_disk_is_collected_by_itself(rig: Rig, supervise: Supervise) -> N
     supervise(lambda: len(rig.engine.images("home")) == 1, within_s=10)
     assert rig.engine.images("home")[0].build == rig.store.runs.by_pk(rig.again(kept).build_pk or 0).uuid
     assert rig.again(kept).status == "running"
-
-
-def test_a_collection_that_was_asked_for_replaces_the_next_one(rig: Rig, supervise: Supervise) -> None:
-    run = rig.submit("true")
-    supervise(lambda: rig.again(run).finished_at)
-    collector = supervise._supervisors[-1].collector
-    collector._next_at -= 600.0
-    collector.collect()
-    assert not collector.is_due()
