@@ -82,8 +82,7 @@ _ANYBODY_WRITES = 0o002
 _LOOKS, _LOOK_S = 10, 0.1  # for a network that another daemon makes
 TELL_S = 10.0  # that telling the processes of a container to end may take; its limits slow this down, too
 _EXIT_LOOK_S = 0.01
-_KILLED = 137  # exit code of a process that SIGKILL has ended
-_END_S = 2.0
+_END_S = 2.0  # that recording the end of a container may take
 _SHORTEST_S = 0.01  # docker-py takes a time limit of 0 for none
 # last words of the API's paths; anything else there is a name
 _VERBS = frozenset("archive attach create exec history json kill logs prune start stats stop tag wait".split())
@@ -488,8 +487,8 @@ class DockerEngine:
             # the engine knows of the end a moment after the end of the output
             while (code := client.exec_inspect(made)["ExitCode"]) is None and time.monotonic() < until:
                 time.sleep(_EXIT_LOOK_S)
-        # a container's end kills what was executed in it, and the engine records it a moment later
-        if code != 0 and not (self.wait(container_id, _END_S) if code == _KILLED else self._has_ended(container_id)):
+        # a container that ends kills what is executed in it, and the engine records its end a moment later
+        if code != 0 and not self.wait(container_id, _END_S):
             raise EngineError(f"exit code {code}" if code is not None else f"it takes longer than {TELL_S:g} s")
         return output.decode("ascii", "replace")
 
