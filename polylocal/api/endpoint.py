@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import quote
+from typing import Any, TypeVar, cast
 
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import HTTPConnection
@@ -26,7 +23,6 @@ from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project, Run, User
 from polylocal.store.users import Credentials, Users
 
-_CHUNK = 1 << 18
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
 
 
@@ -194,28 +190,6 @@ class Call:
             raise NotAllowed
 
 
-def file_as_it_is(path: Path, media: str) -> Response:
-    """A file that may be growing: as much of it as is there now, and that much is announced."""
-    return opened_file(path.open("rb"), path.name, media)
-
-
-def opened_file(file: BinaryIO, name: str, media: str) -> Response:
-    """The same of a file that is open already, from where it stands; it is closed when it was sent."""
-    size = max(0, os.fstat(file.fileno()).st_size - file.tell())
-    plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
-    shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
-    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; {shown}"}
-    return FileAnswer(stream(_pieces(file, size)), file, media, headers)
-
-
-class FileAnswer(StreamingResponse):
-    """What is sent of an open file."""
-
-    def __init__(self, content: AsyncIterator[bytes], file: BinaryIO, media: str, headers: dict[str, str]) -> None:
-        super().__init__(content, media_type=media, headers=headers)
-        self.file = file
-
-
 class MadeAnswer(StreamingResponse):
     """What a program or a thread of its own makes while it is sent: it is at work as long as its reader takes."""
 
@@ -227,13 +201,6 @@ class MadeAnswer(StreamingResponse):
         media: str | None = None,
     ) -> None:
         super().__init__(stream(pieces, of_program=True), status, headers, media)
-
-
-def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:
-    with file:
-        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
-            left -= len(chunk)
-            yield chunk
 
 
 def refuse(message: str) -> InvalidInput:

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from polylocal.api import access
-from polylocal.api.endpoint import Call, FileAnswer, MadeAnswer
+from polylocal.api.endpoint import Call, MadeAnswer
+from polylocal.api.file_answers import FileAnswer
 from polylocal.api.guards import ABORT
 from polylocal.api.rights import Right
 from polylocal.api.services import Services

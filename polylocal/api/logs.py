@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from watchfiles import awatch
 
 from polylocal import logs
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, file_as_it_is, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.file_answers import file_as_it_is
 from polylocal.api.places import stream
 from polylocal.errors import NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
@@ -33,11 +34,12 @@ def show(call: Call) -> Response:
         changes: Changes = call.request.app.state.changes
         source = logs.Stamped(path) if call.flag("timestamps") else Plain(path)
         return StreamingResponse(follow(source, call.run, call.store, changes), media_type=_MEDIA)
-    if not path.exists():
-        return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
-    if call.flag("timestamps"):
+    if call.flag("timestamps") and path.exists():
         return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA)
-    return file_as_it_is(path, _MEDIA)
+    try:
+        return file_as_it_is(path, _MEDIA)
+    except FileNotFoundError:
+        return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
 
 
 def show_task(call: Call) -> Response:

@@ -15,7 +15,8 @@ from pathlib import Path
 from starlette.responses import JSONResponse, Response
 
 from polylocal import folders
-from polylocal.api.endpoint import Call, Endpoint, MadeAnswer, Query, opened_file, refuse
+from polylocal.api.endpoint import Call, Endpoint, MadeAnswer, Query, refuse
+from polylocal.api.file_answers import opened_file
 from polylocal.api.resources.runs import TreeItem
 from polylocal.archives import Archive
 from polylocal.errors import NotFound

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, opened_file, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
+from polylocal.api.file_answers import opened_file
 from polylocal.api.incoming import parsed
 from polylocal.api.resources import Json
 from polylocal.api.resources.projects import RepoItem

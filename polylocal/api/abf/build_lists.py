@@ -14,7 +14,7 @@ from starlette.responses import Response
 from polylocal import clock
 from polylocal.api.abf import making, shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused
-from polylocal.api.endpoint import opened_file
+from polylocal.api.file_answers import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus

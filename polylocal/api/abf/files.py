@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import html
+import mimetypes
 import os
 from pathlib import Path
 from urllib.parse import quote
 
-import anyio
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
-from polylocal.api.endpoint import file_as_it_is
+from polylocal.api.file_answers import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages.depot import GUARD
 
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
+_TRIES = 5  # publications that may come between the look at a path and the opening
 
 
 def stored(ask: Ask) -> Response:
@@ -36,7 +34,10 @@ def stored(ask: Ask) -> Response:
             raise NotAuthenticated
         raise NotAllowed
     is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
-    response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
+    try:
+        response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
+    except FileNotFoundError as error:  # it was removed since
+        raise NotFound from error
     response.headers["ETag"] = f'"{sha1}"'
     kind = "inline" if is_text else "attachment"
     response.headers["Content-Disposition"] = f"{kind}; filename*=utf-8''{quote(os.fsencode(found.file_name))}"
@@ -89,31 +90,43 @@ def download(ask: Ask) -> Response:
     target = root.joinpath(*parts)
     if not parts:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
-    if target.is_dir():
-        return _folder(ask, target, root, parts)
-    return anyio.from_thread.run(_file, ask.request, root, "/".join(parts))
+    for _ in range(_TRIES):
+        place = target.resolve()  # in the folder of one publication
+        try:
+            found = _at(ask, place, parts)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if target.resolve() == place:
+                raise NotFound from error
+        else:
+            if isinstance(found, FileAnswer) or target.resolve() == place:
+                return found  # a list of a folder that was turned away from may lack what was removed already
+    raise NotFound
 
 
-async def _file(request: Request, root: Path, path: str) -> Response:
+def _at(ask: Ask, place: Path, parts: list[str]) -> Response:
+    """Raises FileNotFoundError, NotADirectoryError: there is no such file, or a publication removed it just now."""
     try:
-        return await StaticFiles(directory=root, follow_symlink=True, check_dir=False).get_response(path, request.scope)
-    except HTTPException as error:
-        raise NotFound from error
-
-
-def _folder(ask: Ask, target: Path, root: Path, parts: list[str]) -> Response:
-    """As it is, if it has a page of its own; else a list of what is in it."""
+        return _file(ask, place)
+    except IsADirectoryError:
+        pass
     asked: str = ask.request.scope["polylocal.path"]
     if not asked.endswith("/"):  # links in the page are relative to it
         return RedirectResponse(f"{quote(ask.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
-    if (target / "index.html").is_file():
-        return anyio.from_thread.run(_file, ask.request, root, "/".join([*parts, "index.html"]))
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in target.iterdir() if entry.name[0] != ".")
+    with os.scandir(place) as found:
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
+    if "index.html" in names:
+        return _file(ask, place / "index.html")
     if not parts:
         names = [name for name in names if _is_open(ask, name.rstrip("/"))]
     title = html.escape("/".join(["downloads", *parts]))
     links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
+
+
+def _file(ask: Ask, path: Path) -> Response:
+    """Raises OSError."""
+    answer = served_file(path.open("rb"), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+    return part_of(answer, ask.request.headers.get("range"), ask.request.headers.get("if-range"))
 
 
 def _is_open(ask: Ask, platform: str) -> bool:

@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from polylocal.api import access
 from polylocal.api.attempts import where
+from polylocal.api.file_answers import FileAnswer
 from polylocal.api.services import Services
 from polylocal.api.shares import Holder
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
@@ -232,6 +233,8 @@ def tagged(request: Request, response: Response) -> Response:
         tag = secrets.token_hex(20) if content is None else hashlib.sha256(bytes(content)).hexdigest()[:40]
         response.headers["ETag"] = f'"{tag}"'
     if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
+        if isinstance(response, FileAnswer):
+            response.file.close()
         return Response(status_code=304, headers={"ETag": response.headers["etag"]})
     return response
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+
+from polylocal.packages.repositories import Shelf, write
 
 from ..conftest import on_loopback
 from .farm import NO_CREDENTIALS, Farm, Person
@@ -157,6 +163,153 @@ def test_a_part_of_a_package(farm: Farm) -> None:
     found = farm.nobody.http.request("GET", f"/downloads/{path}", headers={"Range": "bytes=4-"})
     assert (found.status_code, found.content) == (206, b"age")
     assert found.headers["content-range"] == "bytes 4-6/7"
+
+
+@pytest.mark.parametrize(
+    ("asked", "content", "shown"),
+    [
+        ("bytes=0-0", b"p", "0-0"),
+        ("bytes=2-3", b"ck", "2-3"),
+        ("bytes=6-", b"e", "6-6"),
+        ("bytes=5-99", b"ge", "5-6"),
+        ("bytes=-2", b"ge", "5-6"),
+        ("bytes=-99", b"package", "0-6"),
+        ("Bytes=0-1", b"pa", "0-1"),
+    ],
+)
+def test_one_range(asked: str, content: bytes, shown: str, shared: Farm) -> None:
+    publish(shared, "rosa_lts/repository/ranges")
+    found = shared.nobody.http.get("/downloads/rosa_lts/repository/ranges", headers={"Range": asked})
+    assert (found.status_code, found.content) == (206, content)
+    assert found.headers["content-range"] == f"bytes {shown}/7"
+    assert found.headers["content-length"] == str(len(content))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "bytes", "bytes=", "bytes=-", "bytes=3-2", "bytes=a-b", "bytes=0-1,3-4", "lines=0-1", "bytes=0-" + "9" * 99],
+)
+def test_what_is_no_single_range_gets_the_whole_file(asked: str, shared: Farm) -> None:
+    publish(shared, "rosa_lts/repository/ranges")
+    found = shared.nobody.http.get("/downloads/rosa_lts/repository/ranges", headers={"Range": asked})
+    assert (found.status_code, found.content) == (200, b"package")
+
+
+@pytest.mark.parametrize("asked", ["bytes=7-", "bytes=7-9", "bytes=-0", "bytes=999999999999999999-"])
+def test_ranges_behind_the_end(asked: str, shared: Farm) -> None:
+    publish(shared, "rosa_lts/repository/ranges")
+    found = shared.nobody.http.get("/downloads/rosa_lts/repository/ranges", headers={"Range": asked})
+    assert (found.status_code, found.content) == (416, b"")
+    assert found.headers["content-range"] == "bytes */7"
+
+
+def test_a_range_of_what_the_client_has_a_part_of(farm: Farm) -> None:
+    path = "rosa2012/repository/ranges"
+    publish(farm, path)
+    tag = download(farm.nobody, path).headers["etag"]
+    for only_if, status in ((tag, 206), (f"W/{tag}", 200), ('"other"', 200), ("Sun, 06 Nov 1994 08:49:37 GMT", 200)):
+        headers = {"Range": "bytes=4-", "If-Range": only_if}
+        assert farm.nobody.http.get(f"/downloads/{path}", headers=headers).status_code == status
+
+
+def test_the_head_of_a_file(shared: Farm, address: str) -> None:
+    publish(shared, "rosa_lts/repository/head")
+    for path in ("downloads/rosa_lts/repository/head", f"api/v1/file_stores/{upload(shared.ivan).json()['sha1_hash']}"):
+        whole, head = httpx2.get(f"{address}/{path}"), httpx2.head(f"{address}/{path}")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert head.headers["etag"] == whole.headers["etag"]
+
+
+# -- a reader while others publish ----------------------------------------------------------------------------------
+
+
+def shelve(farm: Farm, number: int) -> str:
+    """Publishes a file whose content tells the publication, and is longer each time; the path that is served."""
+    below = "rosa2012/repository/turning/main/release"
+    source = farm.services.home.root / f"note-{number}"
+    source.write_text(f"{number}\n" * (number + 1))
+    write([Shelf(farm.services.home.downloads / below, {"note.txt": source}, "pypi")])
+    return below
+
+
+@contextmanager
+def publishing(farm: Farm, count: int) -> Iterator[threading.Event]:
+    """Publishes again and again on another thread; the event is set at the end."""
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            for number in range(1, count + 1):
+                shelve(farm, number)
+        finally:
+            over.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield over
+        done.result()
+
+
+def test_every_publication_has_another_tag(farm: Farm) -> None:
+    """However many there are within one second, and if the size stays."""
+    below = "rosa2012/repository/x"
+    tags = []
+    for letter in "abc":
+        source = farm.services.home.root / letter
+        source.write_text(letter)
+        write([Shelf(farm.services.home.downloads / below, {"x": source}, "pypi")])
+        path = f"{below}/simple/index.html"
+        found = farm.nobody.http.get(f"/downloads/{path}", headers={"If-None-Match": tags[-1] if tags else '"none"'})
+        assert found.status_code == 200
+        tags.append(found.headers["etag"])
+        same = farm.nobody.http.get(f"/downloads/{path}", headers={"If-None-Match": tags[-1]})
+        assert (same.status_code, same.content) == (304, b"")
+    assert len(set(tags)) == 3
+
+
+def test_no_answer_depends_on_whole_seconds(farm: Farm) -> None:
+    """apt sends the time of the file that it has: a second may hold several publications."""
+    path = f"{shelve(farm, 1)}/note.txt"
+    found = download(farm.nobody, path)
+    assert "last-modified" not in found.headers
+    later = {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}
+    assert farm.nobody.http.get(f"/downloads/{path}", headers=later).status_code == 200
+
+
+def test_a_reader_never_gets_a_torn_file(farm: Farm) -> None:
+    below = shelve(farm, 0)
+    newest = 0
+    with on_loopback(farm.services) as url, httpx2.Client(base_url=url) as reader, publishing(farm, 300) as over:
+        while not over.is_set():
+            found = reader.get(f"/downloads/{below}/note.txt")
+            assert found.status_code == 200
+            number = int(found.text.partition("\n")[0])
+            assert found.text == f"{number}\n" * (number + 1)
+            assert number >= newest
+            newest = number
+
+
+@pytest.mark.parametrize("path", ["", "simple/"])
+def test_a_reader_never_gets_a_part_of_a_list(path: str, farm: Farm) -> None:
+    below = shelve(farm, 0)
+    expected = download(farm.nobody, f"{below}/{path}").text
+    assert expected
+    with publishing(farm, 300) as over:
+        while not over.is_set():
+            found = download(farm.nobody, f"{below}/{path}")
+            assert (found.status_code, found.text) == (200, expected)
+
+
+def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
+    path = "rosa2012/repository/large"
+    content = bytes(range(256)) * 40_000  # more than sockets hold
+    publish(farm, path, content)
+    with on_loopback(farm.services) as url, httpx2.stream("GET", f"{url}/downloads/{path}") as found:
+        pieces = found.iter_raw(1000)
+        first = next(pieces)
+        Path(farm.services.home.downloads, path).unlink()
+        assert first + b"".join(pieces) == content
 
 
 def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
