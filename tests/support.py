@@ -124,12 +124,11 @@ def all_in(folder: Path) -> list[Path]:
 def sweep(address: str, installation: str) -> None:
     """Remove every container and image of an installation; what is being removed already is left alone."""
     engine = DockerEngine(address)
-    for found in engine.containers(installation):
-        engine.remove(found.id)
-    engine.close()
     client = docker.DockerClient(base_url=address)
 
     def is_swept() -> bool:
+        for found in engine.containers(installation):
+            engine.remove(found.id)
         # the low-level list: `images.list` asks for each again, and one that goes meanwhile is an error
         for image in client.api.images(filters={"label": f"{IMAGE_LABEL}={installation}"}):
             try:
@@ -140,9 +139,11 @@ def sweep(address: str, installation: str) -> None:
                 if error.status_code != 409:
                     raise
                 return False  # a step of a build that was cut off runs in it, and ends in a moment
-        return True
+        # the engine was still making one for a daemon that was killed
+        return not engine.containers(installation)
 
     eventually(is_swept, 60)
+    engine.close()
     client.close()
 
 
