@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,12 +91,14 @@ def test_runs_that_an_earlier_daemon_started_on_another_network_still_reach_it(
 
 
 def test_each_gateway_keeps_its_port_from_one_daemon_to_the_next(engine: Engine, store: Store, tmp_path: Path) -> None:
-    store.remember("bridge_port", "18731")  # as a daemon left it that knew one network only
+    with socket.create_server((GATEWAYS["bridge"], 0)) as free:
+        port = str(free.getsockname()[1])
+    store.remember("bridge_port", port)  # as a daemon left it that knew one network only
     engine.has_run_on("bridge")
     opened = bridge(engine, store, tmp_path)
     opened.open()
-    assert answer(f"http://{GATEWAYS['bridge']}:18731") == "the API"
-    assert store.recall(f"bridge_port {GATEWAYS['bridge']}") == "18731"
+    assert answer(f"http://{GATEWAYS['bridge']}:{port}") == "the API"
+    assert store.recall(f"bridge_port {GATEWAYS['bridge']}") == port
 
 
 def test_without_such_runs_nothing_else_is_listened_on(engine: Engine, store: Store, tmp_path: Path) -> None:
