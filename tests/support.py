@@ -139,7 +139,7 @@ def sweep(address: str, installation: str) -> None:
                 if error.status_code != 409:
                     raise
                 return False  # a step of a build that was cut off runs in it, and ends in a moment
-        # the engine was still making one for a daemon that was killed
+        # again: the engine may have been making one for a daemon that was killed
         return not engine.containers(installation)
 
     eventually(is_swept, 60)

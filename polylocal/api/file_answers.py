@@ -1,7 +1,7 @@
 """Answers whose body is an open file.
 
-The file is opened before anything is said about it. Its size, its tag and its bytes are those of one file, even if
-another file takes its name, or if it grows, while it is sent.
+The file is opened first. Size, tag and bytes of the answer are those of this one file, even if another file takes its
+name, or if a program appends to it, while it is sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from polylocal.api.places import stream
 
 _CHUNK = 1 << 18  # bytes
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)  # several ranges: all is sent
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
 class FileAnswer(StreamingResponse):
@@ -53,9 +53,9 @@ def opened_file(file: BinaryIO, name: str, media: str) -> FileAnswer:
 
 
 def served_file(file: BinaryIO, media: str) -> FileAnswer:
-    """An open file for package managers and browsers; its tag is another one for every file that takes its name.
+    """The rest of an open file, to be shown or installed; every file that takes its name has another tag.
 
-    There is no `Last-Modified`: two publications within one second would have the same.
+    There is no `Last-Modified`: two publications within one second would share it.
     """
     about = os.fstat(file.fileno())
     tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}"'
@@ -63,25 +63,37 @@ def served_file(file: BinaryIO, media: str) -> FileAnswer:
 
 
 def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Response:
-    """The part of a file that the header `Range` asks for (RFC 9110, section 14); all of it if that is no one range.
+    """The range of bytes that a request asks for (RFC 9110, section 14); the whole file if it does not ask for one.
 
-    `only_if`: the header `If-Range`, whose tag must be that of the answer.
+    `asked`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
     """
-    found = _RANGE.fullmatch((asked or "").replace(" ", ""))
-    if found is None or found[1] == found[2] == "" or (only_if is not None and only_if != answer.headers.get("etag")):
+    span = _span(asked or "", answer.size)
+    if span is None or (only_if is not None and only_if != answer.headers.get("etag")):
         return answer
-    begin = int(found[1]) if found[1] else max(0, answer.size - int(found[2]))
-    end = min(answer.size, int(found[2]) + 1) if found[1] and found[2] else answer.size
-    if found[1] and found[2] and int(found[2]) < begin:
-        return answer
+    begin, end = span
     headers = {name: answer.headers[name] for name in answer.headers if name not in ("content-length", "content-type")}
-    media = answer.headers["content-type"]
     if begin >= end:
         answer.file.close()
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{answer.size}"})
     answer.file.seek(begin, os.SEEK_CUR)
     headers["Content-Range"] = f"bytes {begin}-{end - 1}/{answer.size}"
-    return FileAnswer(answer.file, end - begin, media, headers, status=206)
+    return FileAnswer(answer.file, end - begin, answer.headers["content-type"], headers, status=206)
+
+
+def _span(asked: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one behind the last, equal or crossed where nothing of the file is asked for.
+
+    None: it is no range, or several, which a server may ignore.
+    """
+    found = _RANGE.fullmatch(asked.replace(" ", ""))
+    if found is None:
+        return None
+    first, last = found.groups()
+    if not first:
+        return (max(0, size - int(last)), size) if last else None
+    if not last:
+        return int(first), size
+    return (int(first), min(size, int(last) + 1)) if int(first) <= int(last) else None
 
 
 def _rest(file: BinaryIO) -> int:

@@ -34,12 +34,13 @@ def show(call: Call) -> Response:
         changes: Changes = call.request.app.state.changes
         source = logs.Stamped(path) if call.flag("timestamps") else Plain(path)
         return StreamingResponse(follow(source, call.run, call.store, changes), media_type=_MEDIA)
-    if call.flag("timestamps") and path.exists():
-        return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA)
+    missing = JSONResponse(f"File not found: file_path={path.name}", status_code=404)
+    if call.flag("timestamps"):
+        return StreamingResponse(stream(logs.stamped(path)), media_type=_MEDIA) if path.exists() else missing
     try:
         return file_as_it_is(path, _MEDIA)
     except FileNotFoundError:
-        return JSONResponse(f"File not found: file_path={path.name}", status_code=404)
+        return missing
 
 
 def show_task(call: Call) -> Response:

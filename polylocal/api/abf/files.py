@@ -19,7 +19,7 @@ from polylocal.packages.depot import GUARD
 
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
-_TRIES = 5  # publications that may come between the look at a path and the opening
+_TRIES = 5  # looks at a path: a publication may come in between
 
 
 def stored(ask: Ask) -> Response:
@@ -93,7 +93,7 @@ def download(ask: Ask) -> Response:
     for _ in range(_TRIES):
         place = target.resolve()  # in the folder of one publication
         try:
-            found = _at(ask, place, parts)
+            found = _answer(ask, place, parts)
         except (FileNotFoundError, NotADirectoryError) as error:
             if target.resolve() == place:
                 raise NotFound from error
@@ -103,8 +103,11 @@ def download(ask: Ask) -> Response:
     raise NotFound
 
 
-def _at(ask: Ask, place: Path, parts: list[str]) -> Response:
-    """Raises FileNotFoundError, NotADirectoryError: there is no such file, or a publication removed it just now."""
+def _answer(ask: Ask, place: Path, parts: list[str]) -> Response:
+    """The file at a place, or the page of a folder: its own `index.html`, or a list of what is in it.
+
+    Raises FileNotFoundError, NotADirectoryError: there is nothing, or a publication removed it just now.
+    """
     try:
         return _file(ask, place)
     except IsADirectoryError:
