@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import email
 import re
-import tarfile
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 
-from polylocal.packages import tools
+from polylocal.packages import distributions, tools
+from polylocal.packages.description import Description
 from polylocal.packages.tools import ToolError
 
 _MAX_TEXT = 1 << 22  # bytes of a description of a package
 _MOST = 255  # characters of a name, a version, a file name
 _MOST_EPOCH = 2**31
-_MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of an archive that is looked through; bytes
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
 # what metadata is written to, in a repository of any kind
 _TAKEN = frozenset(
     "Packages Packages.gz Sources Sources.gz Release Release.gpg InRelease index.html repodata simple".split()
 )
-_PYTHON = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")  # PEP 508
-
-
-class _NoMetadata(Exception):
-    """A tar that is no source distribution."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a package says of itself. `epoch` None: it names none. `parts`: files that belong to a source package.
-    `requires_python`: of a distribution of Python's."""
-
-    name: str
-    type: str  # source, binary
-    epoch: int | None
-    version: str
-    release: str
-    parts: Sequence[str] = ()
-    requires_python: str | None = None
 
 
 def is_package(file_name: str) -> bool:
@@ -84,11 +61,9 @@ def _read(path: Path, file_name: str) -> Description | None:
         return _deb(path)
     if file_name.endswith(".rpm"):
         return _rpm(path)
-    if file_name.endswith(".whl"):
-        return _wheel(path, file_name)
     if file_name.endswith(".dsc"):
         return _dsc(path, file_name)
-    return _sdist(path, file_name) if file_name.endswith(".tar.gz") else None
+    return distributions.describe(path, file_name)
 
 
 def split_version(text: str) -> tuple[int | None, str, str]:
@@ -121,20 +96,6 @@ def _rpm(path: Path) -> Description:
     return Description(found.name, kind, epoch or None, found.version, found.release)
 
 
-def _wheel(path: Path, file_name: str) -> Description:
-    fields = _metadata(path, file_name)
-    return _python(fields, "binary", path)
-
-
-def _sdist(path: Path, file_name: str) -> Description | None:
-    """A tar.gz without PKG-INFO is some other archive."""
-    try:
-        fields = _metadata(path, file_name)
-    except _NoMetadata:
-        return None
-    return _python(fields, "source", path)
-
-
 def _dsc(path: Path, file_name: str) -> Description:
     with path.open("rb") as file:
         text = file.read(_MAX_TEXT).decode("utf-8", "replace")
@@ -147,36 +108,11 @@ def _dsc(path: Path, file_name: str) -> Description:
     return Description(_needed(fields, "Source", path), "source", *version, parts=parts)
 
 
-def _metadata(path: Path, file_name: str = "") -> Message:
-    """The core metadata of a Python distribution. Raises whatever the archive brings about; _NoMetadata."""
-    name = file_name or path.name
-    if name.endswith(".whl"):
-        with zipfile.ZipFile(path) as archive:
-            inside = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")]
-            if not inside:
-                raise ToolError(f"{name} is no wheel: it has no METADATA")
-            with archive.open(inside[0]) as file:
-                return email.message_from_bytes(file.read(_MAX_TEXT))
-    with tarfile.open(path, "r:gz") as tar:
-        for number, member in enumerate(tar):
-            if number >= _MOST_MEMBERS or member.offset_data + member.size > _MOST_UNPACKED:
-                raise ToolError(f"{name} holds more than is looked through for its PKG-INFO")
-            if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
-                opened = tar.extractfile(member)
-                return email.message_from_bytes(opened.read(_MAX_TEXT) if opened else b"")
-    raise _NoMetadata(name)
-
-
-def _python(fields: Message, kind: str, path: Path) -> Description:
-    name = _needed(fields, "Name", path)
-    if not _PYTHON.fullmatch(name):
-        raise ToolError(f"{path.name}: {name[:40]!r} is no name of a Python package")
-    python = str(fields["Requires-Python"] or "").strip() or None
-    return Description(name, kind, None, _needed(fields, "Version", path), "", requires_python=python)
-
-
 def _needed(fields: Message, name: str, path: Path) -> str:
     found = str(fields[name] or "").strip()
     if not found:
         raise ToolError(f"{path.name} does not say its {name}")
     return found
+
+
+__all__ = ["Description", "check", "check_name", "is_epoch", "is_package", "read", "split_version"]
