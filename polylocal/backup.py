@@ -30,7 +30,14 @@ from polylocal.store import snapshots
 
 FORMAT = 1
 MANIFEST = "polylocal-backup.json"
-PRIVATE_FOLDERS = ("secrets", "logs", "code", "contexts", "files")  # polylocal's own: there is no link in them
+PRIVATE_FOLDERS = (
+    "secrets",
+    "signing",
+    "logs",
+    "code",
+    "contexts",
+    "files",
+)  # polylocal's own: there is no link in them
 PEOPLES_FOLDERS = ("notebooks", "outputs")  # links in here are as good as the files of those who made them
 _COMPRESSION = 3
 _HALF_MADE = (".new", ".gone")  # workspaces on their way in or out
@@ -165,7 +172,8 @@ def _sync_folder(folder: Path) -> None:
 def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs: bool) -> None:
     for path in (home.token, home.settings):
         archive.entry(path, path.name)
-    archive.tree(home.root / "secrets", "secrets")
+    for folder in (home.secrets, home.signing):
+        archive.tree(folder, folder.name)
     archive.tree(home.logs, "logs")
     for path in _subfolders(home.root / "code"):
         if (path / "HEAD").exists():  # the rest are uploads on their way

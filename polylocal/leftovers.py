@@ -49,4 +49,5 @@ def _left(home: Home) -> Iterator[Path]:
     # files that are written beside those that they replace; some hold secrets
     yield home.token.with_name(f"{home.token.name}.new")
     yield from home.secrets.glob("*/*.new")
+    yield from home.signing.glob("*.new")
     yield from (home.root / "contexts").glob("*/.*.new")

@@ -6,6 +6,7 @@ outputs/<project uuid>/<kind>s/<id>/    the outputs of a run; of an experiment i
 outputs/by-name/<user>/<project>        links to these for people; the daemon opens nothing through them
 code/<project uuid>/                    one git repository a project
 secrets/<user>/<name>                   values that runs and builds get by name
+signing/<platform>.asc                  the secret keys that repositories of packages are signed with
 contexts/<run uuid>/                    hand-over files mounted at /plx-context
 notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
 files/<sha1>                            packages and logs of package builds, and what people upload for them
@@ -56,6 +57,10 @@ class Home:
     @property
     def secrets(self) -> Path:
         return self.root / "secrets"
+
+    @property
+    def signing(self) -> Path:
+        return self.root / "signing"
 
     @property
     def logs(self) -> Path:

@@ -259,7 +259,7 @@ _FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).sett
 
 
 def _is_private(name: str) -> bool:
-    return name in _FILES or name.startswith("secrets/")
+    return name in _FILES or name.startswith(("secrets/", "signing/"))
 
 
 def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:

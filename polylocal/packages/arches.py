@@ -18,6 +18,14 @@ _KNOWN = {
     "s390x": (("s390x",), "linux/s390x", "qemu-s390x"),
 }
 
+_DEBIAN = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i586": "i386",
+    "armv7hl": "armhf",
+    "ppc64le": "ppc64el",
+}  # where Debian's name is another one
+
 
 def own(machine: str | None = None) -> str:
     """ABF's name of this machine's architecture."""
@@ -29,6 +37,11 @@ def buildable(machine: str | None = None, binfmt: Path = BINFMT) -> Sequence[str
     """This machine's own first: nothing is listed that would wait for ever."""
     mine = own(machine)
     return [mine, *(name for name, (_, _, handler) in _KNOWN.items() if name != mine and _is_on(binfmt / handler))]
+
+
+def debian(arch: str) -> str:
+    """Debian's name of an architecture."""
+    return _DEBIAN.get(arch, arch)
 
 
 def engine_platform(arch: str, machine: str | None = None) -> str | None:

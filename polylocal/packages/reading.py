@@ -1,23 +1,24 @@
-"""A file → what package it is, by the tools of its own kind."""
+"""A file → what package it is, and what an index says of it."""
 
 from __future__ import annotations
 
-import email
 import re
-from email.message import Message
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from polylocal.packages import distributions, tools
+from polylocal.packages import debs, distributions
 from polylocal.packages.description import Description
+from polylocal.packages.facts import Facts, digests
 from polylocal.packages.tools import ToolError
 
-_MAX_TEXT = 1 << 22  # bytes of a description of a package
+FORMAT = 1  # of what `facts` finds: it grows when a reader finds something else in the same file
 _MOST = 255  # characters of a name, a version, a file name
-_MOST_EPOCH = 2**31
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
 # what metadata is written to, in a repository of any kind
 _TAKEN = frozenset(
-    "Packages Packages.gz Sources Sources.gz Release Release.gpg InRelease index.html repodata simple".split()
+    "Packages Packages.gz Sources Sources.gz Release Release.gpg InRelease index.html".split()
+    + "by-hash pool repodata simple".split()
 )
 
 
@@ -34,17 +35,26 @@ def check_name(file_name: str) -> None:
 
 def read(path: Path, file_name: str) -> Description | None:
     """None: it is no package. Raises ToolError: it is a broken one, or says of itself what no package can."""
-    try:
+    with _told(file_name):
         found = _read(path, file_name)
-    except ToolError:
-        raise
-    except Exception as error:  # of whatever kind: somebody made this file to be read wrongly, or a disk did
-        raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
     if found:
         if not found.name or not found.version or ":" in found.version:
             raise ToolError(f"{file_name} says of itself what is no version: {found.version[:40]!r}")
         check(found, file_name)
     return found
+
+
+def facts(path: Path, file_name: str) -> Facts:
+    """What an index says of a file. Raises ToolError: it is a broken package; OSError: it can't be read."""
+    found = digests(path)
+    with _told(file_name):
+        about = _about(path, file_name)
+    return Facts(**found, size=path.stat().st_size, about=about)
+
+
+def kind(file_name: str) -> str:
+    """The name of the reader of a file: `facts` finds the same in one content for every name of this kind."""
+    return file_name.rpartition(".")[2]
 
 
 def check(found: Description, file_name: str) -> None:
@@ -56,33 +66,29 @@ def check(found: Description, file_name: str) -> None:
             raise ToolError(f"{file_name} says of itself what is no name and no version: {word[:40]!r}")
 
 
+@contextmanager
+def _told(file_name: str) -> Iterator[None]:
+    """Turns the errors of a reader into ToolError: of whatever kind, since a hostile file can raise any."""
+    try:
+        yield
+    except ToolError:
+        raise
+    except Exception as error:
+        raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
+
+
 def _read(path: Path, file_name: str) -> Description | None:
-    if file_name.endswith((".deb", ".udeb")):
-        return _deb(path)
+    if file_name.endswith((*debs.BINARIES, debs.SOURCE)):
+        return debs.describe(path, file_name)
     if file_name.endswith(".rpm"):
         return _rpm(path)
-    if file_name.endswith(".dsc"):
-        return _dsc(path, file_name)
     return distributions.describe(path, file_name)
 
 
-def split_version(text: str) -> tuple[int | None, str, str]:
-    """A Debian version → epoch, version, release."""
-    epoch, colon, rest = text.partition(":")
-    if not colon or not is_epoch(epoch):
-        epoch, rest = "", text
-    version, dash, release = rest.rpartition("-")
-    return (int(epoch) if epoch else None), (version if dash else rest), (release if dash else "")
-
-
-def is_epoch(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST_EPOCH
-
-
-def _deb(path: Path) -> Description:
-    said = tools.run(["dpkg-deb", "-f", str(path), "Package", "Version"], path.parent).decode(errors="replace")
-    fields = email.message_from_string(said)
-    return Description(_needed(fields, "Package", path), "binary", *split_version(_needed(fields, "Version", path)))
+def _about(path: Path, file_name: str) -> Mapping[str, str]:
+    if file_name.endswith((*debs.BINARIES, debs.SOURCE)):
+        return debs.about(path, file_name)
+    return distributions.about(path, file_name)
 
 
 def _rpm(path: Path) -> Description:
@@ -94,25 +100,3 @@ def _rpm(path: Path) -> Description:
     kind = "source" if found.arch in ("src", "nosrc") else "binary"
     epoch = int(found.epoch) if (found.epoch or "0").isdigit() else 0
     return Description(found.name, kind, epoch or None, found.version, found.release)
-
-
-def _dsc(path: Path, file_name: str) -> Description:
-    with path.open("rb") as file:
-        text = file.read(_MAX_TEXT).decode("utf-8", "replace")
-    if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
-        text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
-    fields = email.message_from_string(text)
-    named = [line.split()[-1] for line in str(fields["Files"] or "").splitlines() if line.strip()]
-    parts = [name for name in named if _FILE.fullmatch(name)]
-    version = split_version(_needed(fields, "Version", path))
-    return Description(_needed(fields, "Source", path), "source", *version, parts=parts)
-
-
-def _needed(fields: Message, name: str, path: Path) -> str:
-    found = str(fields[name] or "").strip()
-    if not found:
-        raise ToolError(f"{path.name} does not say its {name}")
-    return found
-
-
-__all__ = ["Description", "check", "check_name", "is_epoch", "is_package", "read", "split_version"]

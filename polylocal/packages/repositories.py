@@ -1,42 +1,59 @@
 """Folders that package managers install from: written beside the old ones, put in their place in one step.
 
-What one reads is a link to a folder that is never changed. To publish is to make another folder, of links to the files
-in the depot and of metadata by the tools of its kind, and to turn the link. A crash leaves the old one or the new one.
+The folder of a repository is a link to one generation: a folder that is never changed. To publish is to make another
+generation, of links to the files in the file store and of indexes, and to turn the link. A crash leaves the old
+generation or the new one.
+
+In a generation every file lies twice: under its name, and under `pool/<sha1>/`. The indexes name the second path, which
+no other content ever gets. A client that has read the indexes of one generation thus gets their files, and nothing
+else, while publications go on: what the new generation lacks stays readable for a while (`leftovers`).
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import html
 import os
-import re
 import shutil
-import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from polylocal.folders import remove_tree, walk
-from polylocal.packages import reading, tools
+from polylocal.packages import debs, distributions, reading
+from polylocal.packages.debs import Release
+from polylocal.packages.facts import Facts, IndexedFile
+from polylocal.packages.signing import Key
 from polylocal.packages.tools import ToolError
 
 SOURCES = "SRPMS"  # the folder of sources, beside those of architectures
-_DISTRIBUTIONS = (".whl", ".tar.gz")  # what pip installs; others may lie beside them
+KEY = "key.asc"  # the public key of a platform, in the folder of the platform
+STAYS_S = 3600  # how long the files of an earlier generation stay readable
+SLOT_S = 300  # leftovers of so many seconds share a folder
+_POOL, _BY_HASH, _REPODATA = "pool", "by-hash", "repodata"
+_SIGNED = {"Release": "InRelease", "repodata/repomd.xml": "repodata/repomd.xml.asc"}
 _TURNING = threading.Lock()
+
+FactsOf = Callable[[Path, str], Facts]
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """One folder of a repository: what is to lie in it, by file name, and which package managers read it."""
+    """One folder of a repository: what is to lie in it, by file name, and which package managers read it.
+
+    `yanked`: the reasons of files that are yanked, by file name. `keeps_withdrawn`: whether packages that the new
+    generation lacks stay readable for those who read the indexes of the last one.
+    """
 
     path: Path
     files: Mapping[str, Path]
     kind: str | None
+    yanked: Mapping[str, str] = field(default_factory=dict)
+    release: Release = field(default_factory=Release)
+    key: Key | None = None
+    keeps_withdrawn: bool = True
 
 
 def folder(downloads: Path, save_to: str, build_for: str, *, is_personal: bool, arch: str, name: str, sub: str) -> Path:
@@ -50,13 +67,18 @@ def container(downloads: Path, save_to: str, build_list_id: int, *, arch: str, n
     return downloads / save_to / "container" / str(build_list_id) / arch / name / "release"
 
 
-def write(shelves: Sequence[Shelf]) -> None:
-    """Make folders that hold exactly this; all or none of them. Raises ToolError, OSError: then nothing has changed."""
+def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
+    """Make folders that hold exactly this; all or none of them.
+
+    `facts_of(path, file name)` reads a file for the index. Raises ToolError, OSError: then nothing has changed.
+    """
     made: list[tuple[Shelf, Path]] = []
     try:
         for shelf in shelves:
-            made.append((shelf, _staged(shelf)))
+            made.append((shelf, _staged(shelf, facts_of)))
         with _TURNING:
+            for shelf, new in made:
+                _leave(shelf, new)
             _swap(made)
     except BaseException:
         for _, new in made:
@@ -69,16 +91,29 @@ def write(shelves: Sequence[Shelf]) -> None:
 
 
 def snapshot(path: Path, target: Path) -> None:
-    """Links to all that lies in a repository's folder now, in a new folder. Raises OSError."""
+    """Links to what lies in a repository's folder now, in a new folder, without signatures. Raises OSError.
+
+    A build trusts the snapshot itself: it need not know the key of the platform.
+    """
     target.mkdir(parents=True)
-    with _TURNING:  # what is turned away from is removed
+    with _TURNING:  # a generation that is turned away from is removed
         source = path.resolve()
         for entry in walk(source):
             if entry.is_folder:
                 (target / entry.path).mkdir()
-            elif entry.is_file:
+            elif entry.is_file and entry.path not in _SIGNED.values():
                 _link(source / entry.path, target / entry.path)
     _let_read(target)
+
+
+def publish_key(downloads: Path, platform: str, key: Key) -> None:
+    """Put the public key where the clients of a platform find it. Raises OSError."""
+    path = downloads / platform / KEY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{KEY}.new")
+    new.write_text(key.public)
+    new.chmod(0o644)
+    new.replace(path)
 
 
 def _swap(made: Sequence[tuple[Shelf, Path]]) -> None:
@@ -104,8 +139,8 @@ def _turn(path: Path, target: str) -> None:
     new.replace(path)
 
 
-def _staged(shelf: Shelf) -> Path:
-    """The folder as it is to be, beside the one that is there."""
+def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
+    """The next generation, beside the one that is there."""
     shelf.path.parent.mkdir(parents=True, exist_ok=True)
     new = shelf.path.parent / f".{shelf.path.name}.{uuid.uuid4().hex[:12]}"
     new.mkdir()
@@ -113,12 +148,38 @@ def _staged(shelf: Shelf) -> Path:
         for name, source in shelf.files.items():
             reading.check_name(name)
             _link(source, new / name)
-        _METADATA.get(shelf.kind or "", _rpm)(new, shelf.path)
+        for path, content in _indexes(shelf, _pooled(shelf, new, facts_of)).items():
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            (new / path).write_bytes(content)
         _let_read(new)
     except BaseException:
         remove_tree(new)
         raise
     return new
+
+
+def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
+    """Links the files that belong into an index to their paths in the pool."""
+    found = []
+    for name in sorted(name for name in shelf.files if name.endswith(_INDEXED.get(shelf.kind or "", _RPM))):
+        facts = facts_of(shelf.files[name], name)
+        folder = new / _POOL / facts.sha1
+        folder.mkdir(parents=True, exist_ok=True)
+        for beside in (name, *(debs.parts(facts) if name.endswith(debs.SOURCE) else ())):
+            if beside in shelf.files and not (folder / beside).exists():
+                _link(new / beside, folder / beside)
+        found.append(IndexedFile(name, f"{_POOL}/{facts.sha1}/{name}", facts, shelf.yanked.get(name)))
+    return found
+
+
+def _indexes(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
+    """Path below the folder → content; signed if the shelf has a key."""
+    made = dict(_INDEXES.get(shelf.kind or "", _rpm)(files, shelf.release))
+    for path, signature in _SIGNED.items():
+        if shelf.key and path in made:
+            sign = shelf.key.sign_detached if signature.endswith(".asc") else shelf.key.sign_clearly
+            made[signature] = sign(made[path])
+    return made
 
 
 def _let_read(folder: Path) -> None:
@@ -137,78 +198,92 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Folders that were turned away from, or never turned to."""
+    """Removes generations that the link does not lead to, and leftovers whose time is over."""
     current = os.readlink(path)
     for old in path.parent.glob(f".{path.name}.*"):
-        if old.name != current and not old.is_symlink():
+        if old.name not in (current, _left(path).name) and not old.is_symlink():
             with suppress(OSError):  # the next publication tries again
                 remove_tree(old)
+    forget_leftovers(path)
 
 
-# -- metadata --------------------------------------------------------------------------------------------------------
+# -- what earlier generations had ------------------------------------------------------------------------------------
 
 
-def _deb(new: Path, old: Path) -> None:
-    """A flat repository: `deb [trusted=yes] http://…/release/ ./`"""
-    _packed(new / "Packages", tools.run(["dpkg-scanpackages", "-m", ".", "/dev/null"], new))
-    if any(new.glob("*.dsc")):
-        _packed(new / "Sources", tools.run(["dpkg-scansources", "."], new))
-    label = ["-o", "APT::FTPArchive::Release::Label=polylocal"]
-    release = tools.run(["apt-ftparchive", *label, "release", "."], new)
-    (new / "Release").write_bytes(release)
+def leftovers(place: Path) -> Iterator[Path]:
+    """Where a file of an earlier generation may lie that the repository lacks by now, the latest first.
+
+    Only of paths that always mean the same content.
+    """
+    for path in place.parents:
+        rest = place.relative_to(path)
+        if _stays(rest) and (left := _left(path)).is_dir():
+            yield from (slot / rest for slot in sorted(left.iterdir(), reverse=True))
+            return
 
 
-def _packed(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content, mtime=0))
+def forget_leftovers(path: Path) -> bool:
+    """Remove the leftovers of a repository's folder whose time is over. Returns whether others are still there."""
+    left, oldest = _left(path), time.time() - STAYS_S - SLOT_S
+    slots = [slot for slot in left.iterdir() if slot.name.isdecimal()] if left.is_dir() else []
+    for slot in slots:
+        if int(slot.name) < oldest:
+            remove_tree(slot)
+    stay = any(slot.exists() for slot in slots)
+    if slots and not stay:
+        left.rmdir()
+    return stay
 
 
-def _rpm(new: Path, old: Path) -> None:
-    """`baseurl=http://…/release/` with `gpgcheck=0`; what the old metadata knows is not read again."""
-    program = Path(sys.executable).with_name("createrepo_c")
-    command = [str(program) if program.exists() else "createrepo_c", "--quiet", "--no-database"]
-    if (old / "repodata" / "repomd.xml").exists():
-        command += ["--update", "--update-md-path", str(old.resolve())]
-    tools.run([*command, "."], new)
+def with_leftovers(downloads: Path) -> Iterator[Path]:
+    """The folders of all repositories and containers that have some."""
+    for below in ("repository/*/*", "repository/*/*/*", "container/*/*/*"):
+        for left in downloads.glob(f"*/{below}/.*.left"):
+            yield left.with_name(left.name.removeprefix(".").removesuffix(".left"))
 
 
-def _pypi(new: Path, old: Path) -> None:
-    """The simple index (PEP 503): `pip install --index-url http://…/release/simple/`"""
-    by_project: dict[str, list[str]] = {}
-    for path in sorted(new.iterdir()):
-        found = reading.read(path, path.name) if path.name.endswith(_DISTRIBUTIONS) else None
-        if found:  # or else it is an archive that is no distribution
-            by_project.setdefault(_normalised(found.name), []).append(_anchor(path, found.requires_python))
-    simple = new / "simple"
-    simple.mkdir()
-    names = "".join(f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in sorted(by_project))
-    (simple / "index.html").write_text(_page("Simple index", names))
-    for name, anchors in by_project.items():
-        (simple / name).mkdir()
-        (simple / name / "index.html").write_text(_page(f"Links for {name}", "".join(anchors)))
+def _leave(shelf: Shelf, new: Path) -> None:
+    """Keeps what the current generation has, and the next one lacks, for those who have read its indexes."""
+    path = shelf.path
+    if not path.is_symlink() or not path.is_dir():
+        return
+    current = path.resolve()
+    slot = _left(path) / f"{int(time.time()) // SLOT_S * SLOT_S:012}"
+    for entry in walk(current):
+        if not entry.is_file or not _stays(Path(entry.path)) or (new / entry.path).exists():
+            continue
+        if not shelf.keeps_withdrawn and entry.path.startswith(f"{_POOL}/"):
+            continue
+        target = slot / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _link(current / entry.path, target)
 
 
-def _anchor(path: Path, python: str | None) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    needs = f' data-requires-python="{html.escape(python)}"' if python else ""
-    return f'<a href="../../{quote(path.name)}#sha256={digest}"{needs}>{html.escape(path.name)}</a><br>\n'
+def _stays(path: Path) -> bool:
+    """Whether a path in a generation always means the same content."""
+    top = path.parts[0] if path.parts else ""
+    is_named_by_content = top == _REPODATA and not path.name.startswith("repomd.xml")
+    return len(path.parts) > 1 and (top in (_POOL, _BY_HASH) or is_named_by_content)
 
 
-def _page(title: str, body: str) -> str:
-    return f"<!DOCTYPE html>\n<html><head><title>{html.escape(title)}</title></head><body>\n{body}</body></html>\n"
+def _left(path: Path) -> Path:
+    return path.with_name(f".{path.name}.left")
 
 
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+# -- indexes ---------------------------------------------------------------------------------------------------------
 
 
-_METADATA: dict[str, Callable[[Path, Path], None]] = {
-    "deb": _deb,
-    "pypi": _pypi,
-    "dnf": _rpm,
-    "mdv": _rpm,
-    "rhel": _rpm,
-}
+def _rpm(new: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
+    return {}
+
+
+def _simple(files: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
+    return distributions.index(files)
+
+
+_RPM = (".rpm",)
+_INDEXED = {"deb": (*debs.BINARIES, debs.SOURCE), "pypi": (".whl", ".tar.gz")}  # others may lie beside them
+_INDEXES = {"deb": debs.index, "pypi": _simple}
 
 __all__ = ["SOURCES", "Shelf", "ToolError", "container", "folder", "write"]

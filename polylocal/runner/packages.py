@@ -18,7 +18,7 @@ from polylocal.disk import is_shortage, is_trouble
 from polylocal.errors import EngineError, InvalidInput, NotFound
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
-from polylocal.packages import arches, reading, recipes, repositories, versions
+from polylocal.packages import arches, description, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
 from polylocal.polyaxonfile import commands
@@ -374,7 +374,7 @@ def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged]) -> lis
     if DATA in files:
         return _told(files, staged[DATA].path)
     packages: dict[str, NewPackage] = {}
-    parts: dict[str, reading.Description] = {}
+    parts: dict[str, description.Description] = {}
     for path, file in sorted(files.items()):
         if not reading.is_package(file.file_name):
             continue
@@ -398,7 +398,7 @@ def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
     return list(found.values())
 
 
-def _package(file: NewFile, found: reading.Description) -> NewPackage:
+def _package(file: NewFile, found: description.Description) -> NewPackage:
     reading.check_name(file.file_name)
     about = (found.name, found.type, found.epoch, found.version, found.release)
     return NewPackage(file.sha1, file.file_name, *about, file.size)
@@ -425,9 +425,9 @@ def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewP
     kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
     number = "" if epoch is None else str(epoch)
-    if number and not reading.is_epoch(number):
+    if number and not description.is_epoch(number):
         raise ValueError(f"`{number[:20]}` is no epoch")
-    said = reading.Description(
+    said = description.Description(
         str(entry["name"]),
         kind,
         int(number) if number else None,

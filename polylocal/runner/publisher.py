@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from polylocal.disk import is_trouble
 from polylocal.errors import StoreError
 from polylocal.folders import remove_tree
-from polylocal.packages import repositories
-from polylocal.packages.depot import GUARD
+from polylocal.packages import arches, reading, repositories
+from polylocal.packages.debs import Release
+from polylocal.packages.depot import GUARD, Depot
+from polylocal.packages.facts import Facts
 from polylocal.packages.repositories import SOURCES, Shelf
+from polylocal.packages.signing import Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.packages.tools import ToolError
 from polylocal.runner.packages import folder_of, forget_files
 from polylocal.runner.tools import Tools
 from polylocal.store.build_lists import NewFile
+from polylocal.store.file_facts import FileFacts
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
 
 log = logging.getLogger(__name__)
@@ -39,14 +45,19 @@ class Publisher:
         self._has_looked = False
         self._not_before = 0.0
         self._later: dict[int, float] = {}  # repositories that could not be written anew: until when they wait
+        self._keys = Keys(tools.home.signing)
+        self._tidy_at = math.inf  # when files that earlier generations left may have to go
 
     def is_due(self) -> bool:
         if time.monotonic() < self._not_before:
             return False
         if not self._has_looked:
             self._look_for_lost()
+            self._tidy()
             self._has_looked = True
-        return bool(self._lists.to_contain() or self._lists.to_publish() or self._stale())
+        return time.monotonic() >= self._tidy_at or bool(
+            self._lists.to_contain() or self._lists.to_publish() or self._stale()
+        )
 
     def work(self) -> None:
         for build_list in self._lists.to_contain():
@@ -56,6 +67,24 @@ class Publisher:
             self._publish(self._platforms.repository(repository_id), list(found))
         for repository_id in self._stale():
             self._refresh(self._platforms.repository(repository_id))
+        if time.monotonic() >= self._tidy_at:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Removes what earlier generations left, once their time is over."""
+        stay = [repositories.forget_leftovers(path) for path in repositories.with_leftovers(self._tools.home.downloads)]
+        self._tidy_at = time.monotonic() + repositories.SLOT_S if any(stay) else math.inf
+
+    def _write(self, saved_to: Platform, shelves: Sequence[Shelf]) -> None:
+        """Raises ToolError, OSError: then nothing has changed."""
+        key = self._keys.of(saved_to.name)
+        facts = KnownFacts(self._tools.store.file_facts, self._tools.depot, shelves)
+        try:
+            repositories.write([replace(shelf, key=key) for shelf in shelves], facts)
+        finally:
+            facts.keep()
+        repositories.publish_key(self._tools.home.downloads, saved_to.name, key)
+        self._tidy_at = min(self._tidy_at, time.monotonic() + repositories.STAYS_S)
 
     def _stale(self) -> list[int]:
         now = time.monotonic()
@@ -89,7 +118,7 @@ class Publisher:
             return
         saved_to = self._platforms.get(repository.platform_id)
         try:
-            repositories.write(self._shelves(repository, saved_to, ready))
+            self._write(saved_to, self._shelves(repository, saved_to, ready))
         except StoreError:
             raise
         except Exception as error:  # of whatever kind: those behind it must not wait for it
@@ -167,8 +196,15 @@ class Publisher:
                 path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
                 files = self._files(found, kind, path)
                 _check_owners([package for package in found if package.type == kind], projects, new)
-                shelves[path] = Shelf(path, files, build_for.distrib_type)
+                release = self._release(saved_to, sub, arch)
+                shelves[path] = Shelf(path, files, build_for.distrib_type, release=release)
         return list(shelves.values())
+
+    def _release(self, saved_to: Platform, sub: str, arch: str) -> Release:
+        """`arch`: of ABF's names, or the folder of sources."""
+        architectures = () if arch == SOURCES else (arches.debian(arch),)
+        codename = saved_to.name if saved_to.origin else None
+        return Release(sub, architectures, saved_to.origin, codename)
 
     def _files(self, packages: Iterable[PackageRow], kind: str, lying: Path) -> dict[str, Path]:
         """What the file store has lost may still lie where it was published; if not, it holds nobody else back."""
@@ -193,9 +229,12 @@ class Publisher:
                 shelves = self._laid_out(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
                 known = {shelf.path for shelf in shelves}
                 shelves += [
-                    Shelf(path, {}, kind) for path, kind in self._lying(repository, saved_to, sub) if path not in known
+                    Shelf(path, {}, kind, release=self._release(saved_to, sub, path.parent.parent.name))
+                    for path, kind in self._lying(repository, saved_to, sub)
+                    if path not in known
                 ]
-                repositories.write(shelves)
+                # a package that was withdrawn goes at once
+                self._write(saved_to, [replace(shelf, keeps_withdrawn=False) for shelf in shelves])
             except StoreError:
                 raise
             except Exception as error:  # of whatever kind: other repositories must not wait for it
@@ -234,14 +273,17 @@ class Publisher:
     def _contain(self, build_list: BuildList) -> None:
         packages = self._lists.packages([build_list.run_pk])
         build_for = self._platforms.get(build_list.build_for_platform_id)
+        repository = self._platforms.repository(build_list.save_to_repository_id)
+        saved_to, arch = self._platforms.get(repository.platform_id), self._platforms.arch(build_list.arch_id).name
         try:
             if gone := self._missing(packages):
                 raise ToolError(f"the file store has lost {gone}")
             shelves = []
             for below, kind in ((None, "binary"), (SOURCES, "source")):
                 path = self._container(build_list, below)
-                shelves.append(Shelf(path, self._files(packages, kind, path), build_for.distrib_type))
-            repositories.write(shelves)
+                files, release = self._files(packages, kind, path), self._release(saved_to, "release", below or arch)
+                shelves.append(Shelf(path, files, build_for.distrib_type, release=release))
+            self._write(saved_to, shelves)
         except StoreError:
             raise
         except Exception as error:  # of whatever kind: those behind it must not wait for it
@@ -285,6 +327,33 @@ class Publisher:
     def _log(self, build_list: BuildList, words: str) -> NewFile:
         stored = self._tools.depot.keep(io.BytesIO(f"{words}\n".encode()))
         return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
+
+
+class KnownFacts:
+    """What indexes say of the files of some shelves: from the store, or else from the file itself."""
+
+    def __init__(self, store: FileFacts, depot: Depot, shelves: Iterable[Shelf]) -> None:
+        self._store = store
+        self._depot = depot
+        named = {path.name for shelf in shelves for path in shelf.files.values() if path.parent == depot.folder}
+        self._known = store.of(named)
+        self._new: dict[tuple[str, str], Facts] = {}
+
+    def __call__(self, path: Path, file_name: str) -> Facts:
+        """Raises ToolError, OSError."""
+        kind, is_stored = reading.kind(file_name), path.parent == self._depot.folder
+        known = self._known.get((path.name, kind)) if is_stored else None
+        if known and path.stat().st_size == known.size:
+            return known
+        found = reading.facts(path, file_name)
+        if is_stored and found.sha1 != path.name:
+            raise ToolError(f"{file_name} is damaged: the file store has another content under its sha1 {path.name}")
+        self._new[found.sha1, kind] = found
+        return found
+
+    def keep(self) -> None:
+        """For the next publication."""
+        self._store.keep(self._new)
 
 
 def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], new: Collection[int]) -> None:

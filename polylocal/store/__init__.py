@@ -11,6 +11,7 @@ from polylocal.store.bookmarks import Bookmarks
 from polylocal.store.build_lists import BuildLists
 from polylocal.store.built_images import BuiltImages
 from polylocal.store.database import Database
+from polylocal.store.file_facts import FileFacts
 from polylocal.store.groups import Groups
 from polylocal.store.holdings import Holdings
 from polylocal.store.metrics import Metrics
@@ -47,6 +48,7 @@ class Store:
         self.activities = Activities(self.database)
         self.platforms = Platforms(self.database)
         self.build_lists = BuildLists(self.database, self._hint)
+        self.file_facts = FileFacts(self.database)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""

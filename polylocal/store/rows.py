@@ -304,6 +304,7 @@ class Platform:
     time_living: int  # seconds
     created_at: str
     updated_at: str
+    origin: str | None  # as repositories name it; None: clients know them without one
 
     @property
     def is_main(self) -> bool:

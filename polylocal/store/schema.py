@@ -660,6 +660,33 @@ def locale(db: Database) -> None:
     db.execute("alter table runs add column locale text")  # for runs of this build; "": what its image names
 
 
+_PACKAGE_INDEXES = """
+-- what indexes say of files: they are not read again for every publication
+create table file_facts (
+    sha1 text not null references stored_files on delete cascade,
+    kind text not null,                         -- of the reader: one content may have names of several kinds
+    format integer not null,                    -- of `about`: what an older reader wrote is read again
+    md5 text not null,
+    sha256 text not null,
+    size integer not null,                      -- bytes
+    about text not null,                        -- JSON: texts for the index
+    primary key (sha1, kind)
+) strict, without rowid;
+
+-- null: clients know its repositories without an origin, and apt refuses a repository whose origin changes
+alter table platforms add column origin text default 'polylocal';
+update platforms set origin = null where id in (
+    select t.platform_id from repositories t join build_lists l on l.save_to_repository_id = t.id
+    where l.published_at is not null or l.container_status = 6000
+);
+"""
+
+
+@migrations(name="0017_package_indexes")
+def package_indexes(db: Database) -> None:
+    _run_script(db, _PACKAGE_INDEXES)
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

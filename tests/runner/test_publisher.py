@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pysequoia
 import pytest
-from packages_support import Ground, deb, package, sha1, stocked
+from packages_support import Ground, deb, package, sha1, stocked, wheel
+from pysequoia import Cert
 from support import eventually
 
 from polylocal.errors import StoreError
-from polylocal.packages import repositories
+from polylocal.packages import reading, repositories
 from polylocal.packages.depot import Depot
+from polylocal.packages.facts import Facts
 from polylocal.packages.repositories import Shelf
+from polylocal.packages.signing import Keys
 from polylocal.runner.publisher import Publisher
 from polylocal.store.build_lists import NewPackage
 from polylocal.store.rows import BuildList, Project
@@ -119,16 +124,142 @@ def as_source(found: NewPackage, version: str, release: str) -> NewPackage:
 
 def test_debian_packages_are_published_for_apt(rig: Rig) -> None:
     press = Press(rig, "deb")
-    content = deb("hello", "1.0-1")
-    path = press.depot.folder / sha1(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    made = press.waiting(package("hello", "1.0", content, file_name="hello_1.0-1_all.deb", release="1"))
+    made = press.waiting(shelved_deb(press))
     press.publish()
     assert press.ground.again(made).package_version == "cocos-1.0-1"
     assert lying(press.folder()) == {"hello_1.0-1_all.deb"}
     assert "Package: hello\n" in (press.folder() / "Packages").read_text()
     assert lying(press.folder("SRPMS")) == set()
+
+
+def test_a_package_is_read_for_the_first_publication_alone(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost of a publication follows what is new in it, not what lies there already."""
+    read: list[str] = []
+    real = reading.facts
+
+    def facts(path: Path, file_name: str) -> Facts:
+        read.append(file_name)
+        return real(path, file_name)
+
+    monkeypatch.setattr(reading, "facts", facts)
+    for name in ("a", "b", "c"):
+        press.waiting(press.wheel(name), project=press.project(name))
+        press.publish()
+    assert read == [file("a"), file("b"), file("c")]
+    assert lying(press.folder()) == {file("a"), file("b"), file("c")}
+    assert len(list((press.folder() / "pool").iterdir())) == 3
+
+
+def test_what_is_known_of_a_file_goes_with_it(press: Press) -> None:
+    found = press.wheel("a")
+    press.waiting(found)
+    press.publish()
+    store = press.rig.store
+    assert set(store.file_facts.of([found.sha1])) == {(found.sha1, "whl")}
+    project = press.rig.project
+    store.projects.delete(project)
+    for run in store.runs.deleted():
+        store.runs.remove(run)
+    store.build_lists.forget_files()
+    assert store.file_facts.of([found.sha1]) == {}
+
+
+def test_a_repository_is_signed_by_the_key_of_its_platform(rig: Rig) -> None:
+    press = Press(rig, "deb")
+    press.waiting(shelved_deb(press))
+    press.publish()
+    key = rig.settings.folders.signing / "cocos.asc"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE KEY" in key.read_text()
+    public = (rig.settings.folders.downloads / "cocos" / "key.asc").read_text()
+    assert "PRIVATE" not in public
+    signed = (press.folder() / "InRelease").read_bytes()
+    [by] = verified(signed, public)
+    assert by == Keys(rig.settings.folders.signing).of("cocos").fingerprint
+    release = (press.folder() / "Release").read_text()
+    assert release.rstrip() in signed.decode()
+    for line in ("Origin: polylocal", "Suite: release", "Codename: cocos", "Architectures: all amd64"):
+        assert f"{line}\n" in release
+
+
+def test_the_key_is_made_once(press: Press) -> None:
+    press.waiting(press.wheel("a"))
+    press.publish()
+    key = (press.rig.settings.folders.signing / "cocos.asc").read_text()
+    press.waiting(press.wheel("a", "2"))
+    press.publish()
+    assert (press.rig.settings.folders.signing / "cocos.asc").read_text() == key
+
+
+def test_a_key_that_is_no_key_publishes_nothing_and_stays(press: Press) -> None:
+    path = press.rig.settings.folders.signing / "cocos.asc"
+    path.parent.mkdir()
+    path.write_text("garbage")
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made) == [8000]
+    assert "is no OpenPGP key" in press.results(made)[0][1]
+    assert path.read_text() == "garbage"
+
+
+def test_what_the_last_publication_had_stays_for_its_readers(press: Press) -> None:
+    press.waiting(press.wheel("a", "1"))
+    press.publish()
+    before = Path(press.folder().readlink())
+    known = {f"pool/{path.name}/{file('a')}" for path in (press.folder() / "pool").iterdir()}
+    press.waiting(press.wheel("a", "2"))
+    press.publish()
+    assert not (press.folder().parent / before).exists()
+    for path in known:
+        assert not (press.folder() / path).exists()
+        [found] = [left for left in repositories.leftovers(press.folder() / path) if left.exists()]
+        assert found.read_bytes() == wheel("a", "1")
+
+
+def test_what_is_withdrawn_goes_at_once(press: Press) -> None:
+    press.waiting(press.wheel("a", "1"))
+    press.publish()
+    [known] = list((press.folder() / "pool").glob("*/*.whl"))
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    press.publish()
+    assert lying(press.folder()) == set()
+    assert not known.exists()
+    path = press.folder() / known.relative_to(press.folder())
+    assert not any(left.exists() for left in repositories.leftovers(path))
+
+
+def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(press.rig.tools())
+    for version in ("1", "2"):
+        press.waiting(press.wheel("a", version))
+        assert publisher.is_due()
+        publisher.work()
+    left = press.folder().with_name(".release.left")
+    assert left.is_dir()
+    assert not publisher.is_due()
+    now = time.time(), time.monotonic()
+    later = repositories.STAYS_S + 2 * repositories.SLOT_S
+    monkeypatch.setattr(time, "time", lambda: now[0] + later)
+    monkeypatch.setattr(time, "monotonic", lambda: now[1] + later)
+    assert publisher.is_due()
+    publisher.work()
+    assert not left.exists()
+    assert not publisher.is_due()
+
+
+def shelved_deb(press: Press) -> NewPackage:
+    content = deb("hello", "1.0-1")
+    path = press.depot.folder / sha1(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return package("hello", "1.0", content, file_name="hello_1.0-1_all.deb", release="1")
+
+
+def verified(signed: bytes, public: str) -> list[str]:
+    """The fingerprints of the keys that have signed a text, all of them good. Raises what the library raises."""
+    certificate = Cert.from_bytes(public.encode())
+    found = pysequoia.verify(signed, store=lambda names: [certificate])
+    return [certificate.fingerprint for _ in found.valid_sigs]
 
 
 def test_a_build_without_packages_takes_nothing_away(press: Press) -> None:
@@ -229,14 +360,29 @@ def test_one_that_is_broken_fails_alone(press: Press) -> None:
 
 
 def test_what_failed_may_be_published_again(press: Press) -> None:
-    made = press.waiting(broken(press, "a"))
+    found = press.wheel("a")
+    path = press.depot.folder / found.sha1
+    whole = path.read_bytes()
+    path.write_bytes(b"spoilt")
+    made = press.waiting(found)
     press.publish()
     assert press.status(made) == [8000]
-    (press.depot.folder / sha1(b"a 1")).write_bytes((press.depot.folder / press.wheel("a").sha1).read_bytes())
+    path.write_bytes(whole)
     assert press.lists.publish(made, press.rig.user, again=False)
     press.publish()
     assert press.status(made) == [6000]
     assert lying(press.folder()) == {file("a")}
+
+
+def test_a_file_with_another_content_than_its_sha1_is_not_published(press: Press) -> None:
+    """Not even a package that can be read: an index would promise it to everybody."""
+    found = press.wheel("a")
+    (press.depot.folder / found.sha1).write_bytes(wheel("a", "1", Summary="another one"))
+    made = press.waiting(found)
+    press.publish()
+    assert press.status(made) == [8000]
+    assert f"{file('a')} is damaged" in press.results(made)[0][1]
+    assert not press.folder().exists()
 
 
 def test_a_failure_leaves_the_version_before_where_it_was(press: Press) -> None:
@@ -301,7 +447,7 @@ def test_a_full_disk_fails_nothing(press: Press, monkeypatch: pytest.MonkeyPatch
     contained = press.complete(press.wheel("b"))
     assert press.lists.ask_for_container(contained)
 
-    def full(shelves: Any) -> None:
+    def full(shelves: Any, facts_of: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -349,11 +495,11 @@ def odd_ones(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     found: dict[str, Exception] = {}
     real = repositories.write
 
-    def write(shelves: Sequence[Shelf]) -> None:
+    def write(shelves: Sequence[Shelf], facts_of: Any) -> None:
         for name, error in found.items():
             if any(name in shelf.files for shelf in shelves):
                 raise error
-        real(shelves)
+        real(shelves, facts_of)
 
     monkeypatch.setattr(repositories, "write", write)
     return found

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
 
-from polylocal.packages import distributions, reading, tools
-from polylocal.packages.reading import Description
+from polylocal.packages import debs, distributions, reading, tools
+from polylocal.packages.description import Description
 from polylocal.packages.tools import ToolError
 
 Read = Callable[[str, bytes], Description | None]
@@ -342,12 +342,12 @@ def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monke
     ],
 )
 def test_the_parts_of_a_debian_version(text: str, parts: tuple[int | None, str, str]) -> None:
-    assert reading.split_version(text) == parts
+    assert debs.split_version(text) == parts
 
 
 @given(st.text(max_size=30))
 def test_no_version_is_too_odd_to_be_split(text: str) -> None:
-    epoch, version, release = reading.split_version(text)
+    epoch, version, release = debs.split_version(text)
     assert epoch is None or epoch >= 0
     assert version in text
     assert release in text

@@ -21,10 +21,12 @@ from polylocal.folders import remove_tree
 from polylocal.packages import repositories
 from polylocal.packages.depot import Depot
 from polylocal.packages.repositories import Shelf, ToolError, write
+from polylocal.packages.signing import Key
 
 Keep = Callable[[bytes], Path]
 SIMPLE = {"simple"}  # what is made beside the files
-FLAT = {"Packages", "Packages.gz", "Release"}
+FLAT = {"Packages", "Packages.gz", "Release", "by-hash"}
+PAGES = {"index.html", "index.json"}
 
 
 @pytest.fixture
@@ -47,8 +49,13 @@ def names(folder: Path) -> set[str]:
 
 
 def around(place: Path) -> set[str]:
-    """What lies beside: the link itself, and the one folder that it leads to."""
-    return names(place.parent)
+    """What lies beside: the link itself, the one folder that it leads to, and none of what earlier ones left."""
+    return names(place.parent) - {f".{place.name}.left"}
+
+
+def in_pool(place: Path, name: str) -> str:
+    """The path of a file that the index names."""
+    return f"pool/{hashlib.sha1((place / name).read_bytes()).hexdigest()}/{name}"
 
 
 class Links(HTMLParser):
@@ -95,12 +102,12 @@ def test_the_layout_is_that_of_the_documents() -> None:
 def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
     files = {"hello_1.0-1_all.deb": keep(deb("hello", "1.0-1")), "more_2.0_all.deb": keep(deb("more", "2.0"))}
     write([Shelf(place, files, "deb")])
-    assert names(place) == {*files, *FLAT}
+    assert names(place) == {*files, *FLAT, "pool"}
     text = (place / "Packages").read_text()
     stanzas = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.strip().split("\n\n")]
     assert [(s["Package"], s["Version"], s["Filename"]) for s in stanzas] == [
-        ("hello", "1.0-1", "./hello_1.0-1_all.deb"),
-        ("more", "2.0", "./more_2.0_all.deb"),
+        ("hello", "1.0-1", f"./{in_pool(place, 'hello_1.0-1_all.deb')}"),
+        ("more", "2.0", f"./{in_pool(place, 'more_2.0_all.deb')}"),
     ]
     for stanza in stanzas:
         content = (place / stanza["Filename"]).read_bytes()
@@ -110,6 +117,7 @@ def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
     assert "Label: polylocal" in release
     for name in ("Packages", "Packages.gz"):
         content = (place / name).read_bytes()
+        assert (place / "by-hash" / "SHA256" / hashlib.sha256(content).hexdigest()).read_bytes() == content
         assert re.search(rf"^ {hashlib.sha256(content).hexdigest()} +{len(content)} {re.escape(name)}$", release, re.M)
 
 
@@ -132,16 +140,18 @@ def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
     text = text.replace("Version:", "Binary: hello\nMaintainer: A <a@b.c>\nArchitecture: all\nVersion:")
     files = {"hello_1.0.dsc": keep(text.encode()), "hello_1.0.tar.xz": keep(tar)}
     write([Shelf(place, files, "deb")])
-    assert names(place) == {*files, *FLAT, "Sources", "Sources.gz"}
+    assert names(place) == {*files, *FLAT, "Sources", "Sources.gz", "pool"}
     sources = (place / "Sources").read_text()
     assert "Package: hello\n" in sources
     assert f" {md5} {len(tar)} hello_1.0.tar.xz" in sources
+    [directory] = re.findall("^Directory: (.*)$", sources, re.M)
+    assert names(place / directory) == set(files)
 
 
 def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
     write([Shelf(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
     before = os.readlink(place)
-    with pytest.raises(ToolError, match="dpkg-scanpackages"):
+    with pytest.raises(ToolError, match=r"a\.deb is no Debian package"):
         write([Shelf(place, {"a.deb": keep(b"no package")}, "deb")])
     assert os.readlink(place) == before
     assert around(place) == {"release", before}
@@ -158,24 +168,23 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
         "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar without metadata is no distribution
     }
     write([Shelf(place, {name: keep(content) for name, content in contents.items()}, "pypi")])
-    assert names(place) == {*contents, *SIMPLE}
+    assert names(place) == {*contents, *SIMPLE, "pool"}
     assert links(place / "simple" / "index.html") == [
         ({"href": "hello-world/"}, "hello-world"),
         ({"href": "other/"}, "other"),
     ]
-    assert names(place / "simple") == {"index.html", "hello-world", "other"}
+    assert names(place / "simple") == {*PAGES, "hello-world", "other"}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     first, second = "Hello_World-1.0-py3-none-any.whl", "hello.world-1.0.tar.gz"
-    assert links(place / "simple" / "hello-world" / "index.html") == [
-        (
-            {"href": f"../../{first}#sha256={digests[first]}", "data-requires-python": '>=3.8, <4 & "more"'},
-            first,
-        ),
-        ({"href": f"../../{second}#sha256={digests[second]}"}, second),
-    ]
+    (attributes, shown), (other, _) = links(place / "simple" / "hello-world" / "index.html")
+    assert (attributes["href"], shown) == (f"../../{in_pool(place, first)}#sha256={digests[first]}", first)
+    assert attributes["data-requires-python"] == '>=3.8, <4 & "more"'
+    metadata = (place / f"{in_pool(place, first)}.metadata").read_bytes()
+    assert attributes["data-core-metadata"] == f"sha256={hashlib.sha256(metadata).hexdigest()}"
+    assert other == {"href": f"../../{in_pool(place, second)}#sha256={digests[second]}"}
     third = "other-2+local-py3-none-any.whl"
     (attributes, shown) = links(place / "simple" / "other" / "index.html")[0]
-    assert attributes == {"href": f"../../other-2%2Blocal-py3-none-any.whl#sha256={digests[third]}"}
+    assert attributes["href"] == f"../../{in_pool(place, third).replace('+', '%2B')}#sha256={digests[third]}"
     assert shown == third
 
 
@@ -185,7 +194,7 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
 )
 def test_names_are_normalised(keep: Keep, place: Path, name: str, normalised: str) -> None:
     write([Shelf(place, {"x.whl": keep(wheel(name, "1"))}, "pypi")])
-    assert names(place / "simple") == {"index.html", normalised}
+    assert names(place / "simple") == {*PAGES, normalised}
 
 
 @pytest.mark.parametrize("name", ['"><script>', "<b>x</b>", "a&b", "a?b#c"])
@@ -232,8 +241,8 @@ def test_packages_of_other_kinds_lie_beside_those_of_python(keep: Keep, place: P
     others = {"x_1_all.deb": deb("x", "1"), "x-1.rpm": b"no rpm", "x.dsc": b"nor this", "x_1.orig.tar.xz": b"\0"}
     files = {**others, "a-1-py3-none-any.whl": wheel("a", "1")}
     write([Shelf(place, {name: keep(content) for name, content in files.items()}, "pypi")])
-    assert names(place) == {*files, *SIMPLE}
-    assert names(place / "simple") == {"index.html", "a"}
+    assert names(place) == {*files, *SIMPLE, "pool"}
+    assert names(place / "simple") == {*PAGES, "a"}
 
 
 def pages(folder: Path) -> list[Path]:
@@ -306,8 +315,43 @@ def test_an_old_version_is_replaced_and_swept(keep: Keep, place: Path) -> None:
     first = os.readlink(place)
     write([Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")])
     assert os.readlink(place) != first
-    assert names(place) == {"a-2.whl", *SIMPLE}
+    assert names(place) == {"a-2.whl", *SIMPLE, "pool"}
     assert around(place) == {"release", os.readlink(place)}
+
+
+def test_a_reader_of_the_last_indexes_gets_the_files_that_they_name(keep: Keep, place: Path) -> None:
+    """The same name may lie there with another content by then."""
+    first, second = deb("a", "1.0"), deb("a", "1.1")
+    write([Shelf(place, {"a.deb": keep(first)}, "deb")])
+    named = f"pool/{hashlib.sha1(first).hexdigest()}/a.deb"
+    release, index = (place / "Release").read_text(), (place / "Packages").read_bytes()
+    write([Shelf(place, {"a.deb": keep(second)}, "deb")])
+    by_hash = f"by-hash/SHA256/{hashlib.sha256(index).hexdigest()}"
+    assert by_hash.rpartition("/")[2] in release
+    assert not (place / named).exists()
+    assert left(place, named) == [first]
+    assert left(place, by_hash) == [index]
+
+
+@pytest.mark.parametrize("path", ["a.deb", "Packages", "Release", "pool", "by-hash", "simple/a/index.html"])
+def test_a_path_whose_content_changes_is_never_that_of_an_earlier_generation(
+    keep: Keep, place: Path, path: str
+) -> None:
+    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb")])
+    write([Shelf(place, {}, "deb")])
+    assert left(place, path) == []
+
+
+def left(place: Path, path: str) -> list[bytes]:
+    return [found.read_bytes() for found in repositories.leftovers(place / path) if found.is_file()]
+
+
+def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
+    """apt does not trust a signature that it does not know, whatever its list says."""
+    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos"))])
+    assert {"Release", "InRelease"} <= names(place)
+    repositories.snapshot(place, tmp_path / "taken")
+    assert names(place) - names(tmp_path / "taken") == {"InRelease"}
 
 
 def test_who_has_the_old_folder_open_reads_on(keep: Keep, place: Path) -> None:
@@ -340,7 +384,7 @@ def test_all_folders_or_none(keep: Keep, place: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write([new, Shelf(second, {"b-1.whl": lost}, "pypi")])
     assert {folder: (os.readlink(folder), around(folder)) for folder in (place, second)} == before
-    assert names(place) == {"a-1.whl", *SIMPLE}
+    assert names(place) == {"a-1.whl", *SIMPLE, "pool"}
 
 
 @pytest.mark.parametrize("was_there", [False, True])
@@ -354,7 +398,7 @@ def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: 
     with pytest.raises(OSError, match="director"):
         write([new, Shelf(in_the_way, {}, "pypi")])
     assert around(place) == ({"release", before} if was_there else set())
-    assert not was_there or names(place) == {"a-1.whl", *SIMPLE}
+    assert not was_there or names(place) == {"a-1.whl", *SIMPLE, "pool"}
     assert (in_the_way / "something").is_dir()
     assert not [name for name in names(in_the_way.parent) if not name.endswith("link") and name.startswith(".")]
 
@@ -398,7 +442,7 @@ def test_any_sequence_of_publications_ends_in_exactly_what_is_wanted(
         write([Shelf(place, {name: keep(WHEELS[name]) for name in wanted}, "pypi")])
     assert content(place) == {name: WHEELS[name] for name in steps[-1]}
     projects = {name.partition("-")[0] for name in steps[-1]}
-    assert names(place / "simple") == {"index.html", *projects}
+    assert names(place / "simple") == {*PAGES, *projects}
     listed = {shown for project in projects for _, shown in links(place / "simple" / project / "index.html")}
     assert listed == steps[-1]
     assert around(place) == {"release", os.readlink(place)}

@@ -15,6 +15,7 @@ from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
 from polylocal.api.file_answers import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.packages import repositories
 from polylocal.packages.depot import GUARD
 
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
@@ -94,9 +95,9 @@ def download(ask: Ask) -> Response:
         place = target.resolve()  # in the folder of one publication
         try:
             found = _answer(ask, place, parts)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError):
             if target.resolve() == place:
-                raise NotFound from error
+                return _leftover(ask, target)
         else:
             if isinstance(found, FileAnswer) or target.resolve() == place:
                 return found  # a list of a folder that was turned away from may lack what was removed already
@@ -124,6 +125,16 @@ def _answer(ask: Ask, place: Path, parts: list[str]) -> Response:
     title = html.escape("/".join(["downloads", *parts]))
     links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
+
+
+def _leftover(ask: Ask, target: Path) -> Response:
+    """A file that only an earlier generation of its repository has. Raises NotFound."""
+    for place in repositories.leftovers(target):
+        try:
+            return _file(ask, place)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            continue
+    raise NotFound
 
 
 def _file(ask: Ask, path: Path) -> Response:

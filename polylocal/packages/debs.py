@@ -1,0 +1,262 @@
+"""Debian packages: reading .deb and .dsc files, and writing the indexes of a flat repository for apt.
+
+Formats: deb(5), deb-control(5), dsc(5), and the page DebianRepository/Format of Debian's wiki.
+"""
+
+from __future__ import annotations
+
+import bz2
+import email
+import gzip
+import hashlib
+import io
+import lzma
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from polylocal.packages.description import Description, is_epoch
+from polylocal.packages.facts import Facts, IndexedFile
+from polylocal.packages.tools import ToolError
+
+BINARIES = (".deb", ".udeb")
+SOURCE = ".dsc"
+_MOST_TEXT = 1 << 22  # bytes of a stanza
+_MOST_UNPACKED = 1 << 26  # bytes of a control.tar
+_MOST_PARTS = 100  # members of the ar archive: a package has three
+_AR = b"!<arch>\n"
+_FIELD = re.compile(r"[!-9;-~]+")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
+# what an index says itself of a package
+_OF_INDEX = frozenset("filename size md5sum sha1 sha256 sha512 directory package-type".split())
+_LISTS = {"Files": "md5", "Checksums-Sha1": "sha1", "Checksums-Sha256": "sha256"}
+_OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {
+    "": lambda file: file,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".xz": lzma.LZMAFile,
+    ".lzma": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+    ".zst": lambda file: zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file),
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the file `Release` says of a repository.
+
+    `origin` and `codename` are None for repositories that clients know without them: apt refuses a repository whose
+    origin or codename changes.
+    """
+
+    suite: str = ""
+    architectures: Iterable[str] = ()
+    origin: str | None = None
+    codename: str | None = None
+    label: str = "polylocal"
+    date: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def describe(path: Path, file_name: str) -> Description:
+    """A .deb, .udeb or .dsc file. Raises ToolError, and what the libraries raise for a broken file."""
+    if file_name.endswith(SOURCE):
+        fields = _dsc(path, file_name)
+        version = split_version(_needed(fields, "Version", file_name))
+        return Description(_needed(fields, "Source", file_name), "source", *version, parts=_parts(fields))
+    fields = _control(path, file_name)
+    version = split_version(fields["Version"].strip())
+    return Description(fields["Package"].strip(), "binary", *version)
+
+
+def about(path: Path, file_name: str) -> Mapping[str, str]:
+    """The stanza of an index, without the fields that depend on the file itself. Raises as `describe`."""
+    if not file_name.endswith(SOURCE):
+        fields = _control(path, file_name)
+        return {"stanza": _stanza(fields), "architecture": fields["Architecture"].strip()}
+    fields = _dsc(path, file_name)
+    lists = {name: _list(fields, name) for name in _LISTS}
+    others = {name: value for name, value in fields.items() if name not in ("Source", "Package", *_LISTS)}
+    named = {"Package": _needed(fields, "Source", file_name), **others}
+    return {"stanza": _stanza(named), "parts": "\n".join(_parts(fields)), **lists}
+
+
+def split_version(text: str) -> tuple[int | None, str, str]:
+    """A Debian version → epoch, version, release."""
+    epoch, colon, rest = text.partition(":")
+    if not colon or not is_epoch(epoch):
+        epoch, rest = "", text
+    version, dash, release = rest.rpartition("-")
+    return (int(epoch) if epoch else None), (version if dash else rest), (release if dash else "")
+
+
+def parts(facts: Facts) -> Sequence[str]:
+    """The names of the files that a .dsc file refers to, and that have to lie beside it."""
+    return facts.about["parts"].split()
+
+
+def index(files: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
+    """The indexes of a flat repository: path below its folder → content."""
+    binaries = [file for file in files if file.name.endswith(BINARIES)]
+    sources = [file for file in files if file.name.endswith(SOURCE)]
+    lists = {"Packages": "\n".join(map(_binary, binaries))}
+    if sources:
+        lists["Sources"] = "\n".join(map(_source, sources))
+    made: dict[str, bytes] = {}
+    for name, text in lists.items():
+        made[name] = text.encode()
+        made[f"{name}.gz"] = gzip.compress(made[name], mtime=0)
+    found = {file.facts.about["architecture"] for file in binaries} | ({"source"} if sources else set())
+    by_hash = {f"by-hash/SHA256/{hashlib.sha256(content).hexdigest()}": content for content in made.values()}
+    return {**made, **by_hash, "Release": _release(release, found, made)}
+
+
+def _release(release: Release, found: set[str], made: Mapping[str, bytes]) -> bytes:
+    fields = {
+        "Origin": release.origin,
+        "Label": release.label,
+        "Suite": release.suite,
+        "Codename": release.codename,
+        "Date": format_datetime(release.date, usegmt=True),
+        "Architectures": " ".join(sorted({*found, *release.architectures})),
+        "Acquire-By-Hash": "yes",
+    }
+    text = "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+    for name, algorithm in (("MD5Sum", "md5"), ("SHA1", "sha1"), ("SHA256", "sha256")):
+        text += f"{name}:\n"
+        for path, content in made.items():
+            digest = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+            text += f" {digest} {len(content):>16} {path}\n"
+    return text.encode()
+
+
+def _binary(file: IndexedFile) -> str:
+    facts = file.facts
+    return (
+        f"{facts.about['stanza']}Filename: ./{file.path}\nSize: {facts.size}\nMD5sum: {facts.md5}\nSHA1: {facts.sha1}\n"
+        f"SHA256: {facts.sha256}\n"
+    )
+
+
+def _source(file: IndexedFile) -> str:
+    facts = file.facts
+    text = f"{facts.about['stanza']}Directory: {file.path.rpartition('/')[0] or '.'}\n"
+    for name, algorithm in _LISTS.items():
+        text += f"{name}:\n {getattr(facts, algorithm)} {facts.size} {file.name}\n{facts.about[name]}"
+    return text
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _control(path: Path, file_name: str) -> Mapping[str, str]:
+    """The fields of the file `control` in the `control.tar` of a binary package."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        members = list(_members(file, size, file_name))
+        found = next((member for member in members if member.name.startswith("control.tar")), None)
+        has_data = any(member.name.startswith("data.tar") for member in members)
+        opened = _OPENERS.get(found.name.removeprefix("control.tar")) if found else None
+        if members[0].name != "debian-binary" or found is None or opened is None or not has_data:
+            raise ToolError(f"{file_name} is no Debian package: it lacks `debian-binary`, `control.tar` or `data.tar`")
+        file.seek(found.offset)
+        with opened(io.BytesIO(file.read(found.size))) as unpacked:
+            fields = _fields(_control_file(unpacked, file_name), file_name)
+    for name in ("Package", "Version", "Architecture"):
+        _needed(fields, name, file_name)
+    return fields
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    offset: int
+    size: int  # bytes
+
+
+def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
+    """What an ar archive of `size` bytes contains. Raises ToolError if it contains nothing, or is cut off."""
+    if file.read(len(_AR)) != _AR:
+        raise ToolError(f"{file_name} is no Debian package: it does not begin as an ar archive does")
+    offset = len(_AR)
+    for _ in range(_MOST_PARTS):
+        header = file.read(60)
+        digits = header[48:58].strip()
+        offset += len(header)
+        if len(header) < 60 or header[58:] != b"`\n" or not digits.isdigit() or offset + int(digits) > size:
+            raise ToolError(f"{file_name} is cut off, or no Debian package")
+        yield _Member(header[:16].rstrip(b" ").rstrip(b"/").decode("ascii", "replace"), offset, int(digits))
+        offset += int(digits) + int(digits) % 2
+        if offset >= size:
+            return
+        file.seek(offset)
+    raise ToolError(f"{file_name} is no Debian package: it has more than {_MOST_PARTS} members")
+
+
+def _control_file(unpacked: IO[bytes], file_name: str) -> str:
+    bounded = io.BytesIO(unpacked.read(_MOST_UNPACKED + 1))
+    if bounded.getbuffer().nbytes > _MOST_UNPACKED:
+        raise ToolError(f"{file_name}: its `control.tar` unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+    with tarfile.open(fileobj=bounded, mode="r:") as archive:
+        for member in archive:
+            if member.isfile() and member.name.removeprefix("./") == "control":
+                opened = archive.extractfile(member)
+                return _text(opened.read(_MOST_TEXT) if opened else b"")
+    raise ToolError(f"{file_name} is no Debian package: its `control.tar` has no file `control`")
+
+
+def _dsc(path: Path, file_name: str) -> Mapping[str, str]:
+    with path.open("rb") as file:
+        text = _text(file.read(_MOST_TEXT))
+    if text.startswith("-----BEGIN PGP SIGNED MESSAGE-----"):
+        text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
+    return _fields(text, file_name)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def _fields(text: str, file_name: str) -> Mapping[str, str]:
+    """The first stanza: name → value, with the line breaks inside of it. Raises ToolError."""
+    fields: dict[str, str] = {}
+    for name, value in email.message_from_string(text.lstrip("\n")).items():
+        if not _FIELD.fullmatch(name) or name.lower() in {known.lower() for known in fields}:
+            raise ToolError(f"{file_name}: {name[:40]!r} is no name of a field, or is there twice")
+        fields[name] = str(value)
+    return fields
+
+
+def _stanza(fields: Mapping[str, str]) -> str:
+    """In the order of the package, without the fields that an index adds, and without empty lines: one would end it."""
+    kept = {name: value for name, value in fields.items() if name.lower() not in _OF_INDEX}
+    return "".join(f"{name}:{_folded(value)}\n" for name, value in kept.items() if value.strip())
+
+
+def _folded(value: str) -> str:
+    first, *more = [line.rstrip() for line in re.split(r"[\r\n]+", value)]
+    lines = (line if line[0] in " \t" else f" {line}" for line in more if line)
+    return "\n".join([f" {first.lstrip()}" if first else "", *lines])
+
+
+def _list(fields: Mapping[str, str], name: str) -> str:
+    """The lines of `Files` or of another list of a .dsc file: digest, size and name."""
+    lines = (line.split() for line in fields.get(name, "").split("\n"))
+    return "".join(f" {' '.join(words)}\n" for words in lines if len(words) == 3 and _PART.fullmatch(words[2]))
+
+
+def _parts(fields: Mapping[str, str]) -> Sequence[str]:
+    return [line.split()[2] for line in _list(fields, "Files").splitlines()]
+
+
+def _needed(fields: Mapping[str, str], name: str, file_name: str) -> str:
+    """The value of a field. Raises ToolError."""
+    found = fields.get(name, "").strip()
+    if not found:
+        raise ToolError(f"{file_name} does not say its {name}")
+    return found

@@ -1,0 +1,88 @@
+"""The keys that repositories are signed with, one for each platform (OpenPGP, RFC 4880).
+
+A key is a file of the home folder that only its owner reads. Backups contain it; answers and containers never do.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
+
+from polylocal.disk import write_private
+from polylocal.packages.tools import ToolError
+
+_MAKING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pair of keys, as an armored text that holds the secret half."""
+
+    secret: str
+
+    @classmethod
+    def generate(cls, platform: str) -> Key:
+        """An Ed25519 key that does not expire; its user ID names the platform."""
+        name = f"{platform} packages <{platform}@polylocal>"
+        return cls(str(Tsk.generate(name, cipher_suite=CipherSuite.Cv25519)))
+
+    @cached_property
+    def _pair(self) -> Tsk:
+        return Tsk.from_bytes(self.secret.encode())
+
+    @cached_property
+    def _certificate(self) -> Cert:
+        return self._pair.extract_certificate()
+
+    @property
+    def public(self) -> str:
+        """The armored public key."""
+        return str(self._certificate)
+
+    @property
+    def fingerprint(self) -> str:
+        """40 hex digits."""
+        return self._certificate.fingerprint
+
+    def sign_clearly(self, text: bytes) -> bytes:
+        """The text with its signature, as in `InRelease`."""
+        return sign(self._pair.signer(), text, mode=SignatureMode.CLEAR)
+
+    def sign_detached(self, content: bytes) -> bytes:
+        """An armored signature, as in `repomd.xml.asc`."""
+        return sign(self._pair.signer(), content, mode=SignatureMode.DETACHED)
+
+
+class Keys:
+    """The keys under `folder`, by the name of their platform. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, platform: str) -> Key:
+        """The key of a platform, which is generated if there is none.
+
+        Raises ToolError: the file of the key can't be read as one. It is left alone, because clients know the key that
+        was in it.
+        """
+        path = self._folder / f"{platform}.asc"
+        with _MAKING:
+            try:
+                key = Key(path.read_text())
+            except FileNotFoundError:
+                key = Key.generate(platform)
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                write_private(path, key.secret)
+                return key
+        try:
+            _ = key.fingerprint
+        except Exception as error:  # pysequoia raises plain exceptions
+            raise ToolError(
+                f"{path} is no OpenPGP key: {error}; restore it from a backup. If there is none, move it away: the next"
+                f" publication generates a new key, which the users of the platform have to install"
+            ) from error
+        return key
