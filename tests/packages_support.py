@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from polylocal.packages.depot import Depot
@@ -61,19 +59,44 @@ def tarred(files: Mapping[str, bytes]) -> bytes:
 
 
 @cache
-def deb(name: str = "hello", version: str = "1.0-1") -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        (tree / "DEBIAN").mkdir(parents=True)
-        tree.chmod(0o755)
-        control = metadata(
-            Package=name, Version=version, Architecture="all", Maintainer="A <a@b.c>", Description="a test"
-        )
-        (tree / "DEBIAN" / "control").write_bytes(control)
-        made = Path(folder) / "made.deb"
-        command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(made)]
-        subprocess.run(command, check=True, capture_output=True)
-        return made.read_bytes()
+def deb(name: str = "hello", version: str = "1.0-1", program: str = "", **fields: str) -> bytes:
+    """A binary package, the same bytes each time. `program`: what `/usr/bin/<name>` is to hold; nothing: no such file.
+
+    `fields`: more fields of its control file, as `metadata` takes them.
+    """
+    about = {"Package": name, "Version": version, "Architecture": "all", "Maintainer": "A <a@b.c>", **fields}
+    control = metadata(**about, Description="a test")
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar": _tree({"control": (control, 0o644)}),
+        "data.tar": _tree({f"usr/bin/{name}": (program.encode(), 0o755)} if program else {}),
+    }
+    return b"!<arch>\n" + b"".join(_ar_member(part, content) for part, content in parts.items())
+
+
+def _ar_member(name: str, content: bytes) -> bytes:
+    """Time, owner and group are 0; contents begin at even offsets."""
+    return (
+        f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+        + content
+        + b"\n" * (len(content) % 2)
+    )
+
+
+def _tree(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """A tar of root's files, by path, with their modes, and of the folders that they lie in."""
+    folders = {parent for path in files for parent in PurePosixPath(path).parents}
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for folder in sorted(folders | {PurePosixPath(".")}):
+            member = tarfile.TarInfo("./" if folder == PurePosixPath(".") else f"./{folder}/")
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
+        for path, (content, mode) in files.items():
+            member = tarfile.TarInfo(f"./{path}")
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
 
 
 def dsc(name: str = "hello", version: str = "1.0-1", *parts: str) -> str:

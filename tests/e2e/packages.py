@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import docker
 import httpx2
+import packages_support
 from support import BUSYBOX, Daemon, eventually
 
 from polylocal.packages import arches
@@ -237,21 +237,9 @@ READY_MADE = recipe('cp *.deb "$RESULTS_PATH"')  # a second instead of three: th
 
 
 def deb(name: str, version: str) -> dict[str, str | bytes]:
-    """A package that says its version, made on this machine: file name → content."""
-    with tempfile.TemporaryDirectory() as work:
-        root, made = Path(work, "root"), Path(work, f"{name}_{version}_all.deb")
-        (root / "DEBIAN").mkdir(parents=True)
-        (root / "DEBIAN/control").write_text(
-            f"Package: {name}\nVersion: {version}\nArchitecture: all\n"
-            "Maintainer: Test <test@example.com>\nDescription: made by a test\n"
-        )
-        program = root / f"usr/bin/{name}"
-        program.parent.mkdir(parents=True)
-        program.write_text(f"#!/bin/sh\necho {name} {version}\n")
-        program.chmod(0o755)
-        command = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(root), str(made)]
-        subprocess.run(command, check=True, capture_output=True)
-        return {made.name: made.read_bytes()}
+    """A package that says its version: file name → content."""
+    program = f"#!/bin/sh\necho {name} {version}\n"
+    return {f"{name}_{version}_all.deb": packages_support.deb(name, version, program)}
 
 
 def content(folder: Path) -> dict[str, bytes]:
