@@ -46,6 +46,11 @@ class PackagesClient:
     def create_platform(self, values: Json) -> Json:
         return self._made("POST", "platforms", platform=values)
 
+    def platform_key(self, name: str) -> Json:
+        """`fingerprint`, and `key`: the armored public key. Raises NotFound."""
+        found: Json = self._get(f"platforms/{self.platform(name)['id']}/key")["platform"]
+        return found
+
     def repository(self, named: str) -> Json:
         """By `platform/repository`; by the name of a platform alone its `main`. Raises NotFound."""
         platform, _, name = named.partition("/")

@@ -77,6 +77,22 @@ def list_platforms(home: HomeOption = None, json: JsonOption = False) -> None:
     show.table(["PLATFORM", "OWNER", "REPOSITORIES"], rows, empty="No platforms yet.")
 
 
+@platforms.command("key")
+def platform_key(
+    name: Annotated[str, typer.Argument(help="The name of the platform.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print the public key that signs the repositories of a platform."""
+    with _client(home) as (_, api):
+        found = api.platform_key(name)
+    if json:
+        show.as_json(found)
+        return
+    for line in found["key"].splitlines():
+        show.line(line)
+
+
 # -- repositories ----------------------------------------------------------------------------------------------------
 
 

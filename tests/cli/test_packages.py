@@ -69,6 +69,19 @@ def test_platforms_and_their_repositories(code: Path, polylocal: Cli) -> None:
     assert [item["name"] for item in listed] == ["bookworm"]
 
 
+def test_the_key_of_a_platform_is_printed_for_a_file(code: Path, polylocal: Cli) -> None:
+    done = polylocal("package", "platform", "key", "bookworm")
+    assert done.code == 0, done.err
+    assert done.out.startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+    assert done.out.endswith("-----END PGP PUBLIC KEY BLOCK-----\n")
+    found = json.loads(polylocal("package", "platform", "key", "bookworm", "--json").out)
+    assert found["key"].rstrip() == done.out.rstrip()
+    assert len(found["fingerprint"]) == 40
+    missing = polylocal("package", "platform", "key", "nosuch")
+    assert missing.code == 1
+    assert "there is no platform `nosuch`" in missing.err
+
+
 def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: Cli, store: Store) -> None:
     done = polylocal("package", "build", str(code), "--to", "bookworm", "--no-publish", "--detach")
     assert done.code == 0, done.err

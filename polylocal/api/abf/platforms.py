@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -10,10 +11,13 @@ from starlette.responses import Response
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages import arches, recipes
+from polylocal.packages import arches, recipes, signing
 from polylocal.packages.statuses import TIME_LIVING_S
+from polylocal.packages.tools import ToolError
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, Repository, User
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # it is the name of a folder
 _NOT_A_FOLDER = ("container", "repository")
@@ -59,6 +63,19 @@ def _platform(ask: Ask) -> Platform:
     platform = ask.store.platforms.get(ask.id())
     ask.need(ask.may_see(platform))
     return platform
+
+
+def key(ask: Ask) -> Json | Response:
+    """The public half of the key that signs the repositories of a platform; it is generated if there is none yet."""
+    platform = _platform(ask)
+    try:
+        found = signing.Keys(ask.services.home.signing).of(platform.name)
+    except ToolError as error:
+        log.error("platform %s: %s", platform.name, error)  # it names a path, which is not for every user
+        return refused("platform", "The key can't be read", "The log of the daemon says why")
+    return {
+        "platform": {"id": platform.id, "name": platform.name, "fingerprint": found.fingerprint, "key": found.public}
+    }
 
 
 def create(ask: Ask) -> Json | Response:
@@ -243,6 +260,7 @@ ENDPOINTS = [
     Endpoint("GET", "/api/v1/platforms", index, "List platforms; `type=main` or `personal`", "anybody"),
     Endpoint("POST", "/api/v1/platforms", create, "Create a main platform", "admins"),
     Endpoint("GET", _PLATFORM, show, "Get a platform", "anybody; a hidden one: its owner"),
+    Endpoint("GET", f"{_PLATFORM}/key", key, "The public key that signs it", "anybody; a hidden one: its owner"),
     Endpoint("PUT", _PLATFORM, update, "Change a platform", "its owner"),
     Endpoint("POST", "/api/v1/repositories", create_repository, "Create a repository", "the platform's owner"),
     Endpoint("GET", _REPOSITORY, show_repository, "Get a repository", "who sees its platform"),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from packages_support import deb
 
 from polylocal.packages.repositories import Shelf, write
 
@@ -299,6 +300,31 @@ def test_a_reader_never_gets_a_part_of_a_list(path: str, farm: Farm) -> None:
         while not over.is_set():
             found = download(farm.nobody, f"{below}/{path}")
             assert (found.status_code, found.text) == (200, expected)
+
+
+def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: Farm) -> None:
+    """A client has read an index, and then somebody publishes: what the index names is still the content it means."""
+    below = "rosa2012/repository/x86_64/main/release"
+    contents = [deb("a", f"1.{number}") for number in range(4)]
+    seen = []
+    for number, content in enumerate(contents):
+        source = farm.services.home.root / f"deb-{number}"
+        source.write_bytes(content)
+        write([Shelf(farm.services.home.downloads / below, {"a.deb": source}, "deb")])
+        [named] = re.findall(r"^Filename: \./(.*)$", download(farm.nobody, f"{below}/./Packages").text, re.M)
+        release = download(farm.nobody, f"{below}/Release").text
+        hashes = re.findall(r"^ ([0-9a-f]{64}) ", release, re.M)
+        seen.append((named, content, [f"by-hash/SHA256/{digest}" for digest in hashes]))
+    for named, content, hashes in seen:
+        assert download(farm.nobody, f"{below}/{named}").content == content
+        for path in hashes:
+            found = download(farm.nobody, f"{below}/{path}")
+            assert found.status_code == 200
+            assert hashlib.sha256(found.content).hexdigest() == path.rpartition("/")[2]
+    assert download(farm.nobody, f"{below}/a.deb").content == contents[-1]
+    for missing in (f"pool/{'0' * 40}/a.deb", "by-hash/SHA256/0", f"{seen[0][0]}/x", "simple/a/index.html"):
+        assert download(farm.nobody, f"{below}/{missing}").status_code == 404
+    assert ".left" not in download(farm.nobody, f"{below.rpartition('/')[0]}/").text
 
 
 def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pysequoia import Cert
 
 from .farm import FORBIDDEN, NOT_FOUND, Farm, Json
 
@@ -185,3 +186,47 @@ def test_a_release_turns_qa_on_for_good(farm: Farm) -> None:
     farm.root.changed("PUT", f"build_lists/{build_list}/reject_publish.json")
     personal = farm.ivan.get(f"repositories/{farm.ids.personal}.json").json()["repository"]
     assert personal["publish_without_qa"] is True
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_public_key_of_a_platform(farm: Farm) -> None:
+    """The same for everybody who sees the platform; the secret half stays in the home folder, for its owner alone."""
+    path = f"platforms/{farm.ids.rosa_platform}/key.json"
+    found = farm.ivan.get(path).json()["platform"]
+    assert (found["id"], found["name"]) == (farm.ids.rosa_platform, "rosa2012")
+    assert found["key"].startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+    assert farm.petr.get(path).json()["platform"] == found
+    certificate = Cert.from_bytes(found["key"].encode())
+    assert certificate.fingerprint == found["fingerprint"]
+    assert [str(name) for name in certificate.user_ids] == ["rosa2012 packages <rosa2012@polylocal>"]
+    kept = farm.services.home.signing / "rosa2012.asc"
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert "PRIVATE KEY" in kept.read_text()
+
+
+def test_each_platform_has_a_key_of_its_own(farm: Farm) -> None:
+    numbers = (farm.ids.rosa_platform, farm.ids.personal_platform)
+    keys = {farm.ivan.get(f"platforms/{number}/key.json").json()["platform"]["key"] for number in numbers}
+    assert len(keys) == 2
+
+
+def test_the_key_of_a_hidden_platform_is_for_those_who_see_it(farm: Farm) -> None:
+    farm.root.changed("PUT", f"platforms/{farm.ids.rosa_platform}.json", {"platform": {"visibility": "hidden"}})
+    path = f"platforms/{farm.ids.rosa_platform}/key.json"
+    assert (farm.root.get(path).status_code, farm.ivan.get(path).status_code) == (200, 403)
+    assert farm.nobody.get(path).status_code == 401
+    assert farm.root.get("platforms/4711/key.json").status_code == 404
+
+
+def test_a_key_that_can_not_be_read_is_told_without_its_path(farm: Farm) -> None:
+    kept = farm.services.home.signing / "rosa2012.asc"
+    kept.parent.mkdir()
+    kept.write_text("garbage")
+    answer = farm.ivan.get(f"platforms/{farm.ids.rosa_platform}/key.json")
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "platform": {"id": None, "message": "The key can't be read. The log of the daemon says why"}
+    }
+    assert kept.read_text() == "garbage"
