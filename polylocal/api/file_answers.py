@@ -52,13 +52,14 @@ def opened_file(file: BinaryIO, name: str, media: str) -> FileAnswer:
     return FileAnswer(file, _rest(file), media, {"Content-Disposition": f"attachment; {shown}"})
 
 
-def served_file(file: BinaryIO, media: str) -> FileAnswer:
+def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
     """The rest of an open file, to be shown or installed; every file that takes its name has another tag.
 
+    `variant`: a part of the tag, where one file is served at one address as several content types.
     There is no `Last-Modified`: two publications within one second would share it.
     """
     about = os.fstat(file.fileno())
-    tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}"'
+    tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}{variant}"'
     return FileAnswer(file, _rest(file), media, {"ETag": tag, "Accept-Ranges": "bytes"})
 
 

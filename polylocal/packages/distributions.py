@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from packaging.metadata import parse_email
 from packaging.utils import InvalidName, canonicalize_name
 
 from polylocal.packages.description import Description
@@ -95,6 +94,8 @@ def _of_sdist(path: Path, file_name: str) -> bytes | None:
 
 
 def _described(content: bytes, file_name: str) -> Description:
+    from packaging.metadata import parse_email  # takes 50 ms to import: a daemon's start does not wait for it
+
     try:
         fields, others = parse_email(content[:_MOST_METADATA])
     except Exception as error:  # of the parsers of emails, which do not say what they raise

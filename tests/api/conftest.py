@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 from support import build as build_file
 from support import eventually, job
 
@@ -204,12 +205,13 @@ def live_api(live: str, store: Store, root: User) -> Iterator[Caller]:
 
 
 @contextmanager
-def on_loopback(services: Services) -> Iterator[str]:
+def on_loopback(services: Services, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
+    """The API on a socket; `around` may put an application of the test's before it."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
     config = uvicorn.Config(
-        build(services), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
+        around(build(services)), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

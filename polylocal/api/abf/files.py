@@ -11,7 +11,7 @@ from urllib.parse import quote
 from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from polylocal.api.abf import shapes
+from polylocal.api.abf import shapes, simple_index
 from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
 from polylocal.api.file_answers import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
@@ -118,6 +118,8 @@ def _answer(ask: Ask, place: Path, parts: list[str]) -> Response:
         return RedirectResponse(f"{quote(ask.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
     with os.scandir(place) as found:
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
+    if "index.json" in names and "index.html" in names:
+        return _negotiated(ask, place)
     if "index.html" in names:
         return _file(ask, place / "index.html")
     if not parts:
@@ -137,9 +139,19 @@ def _leftover(ask: Ask, target: Path) -> Response:
     raise NotFound
 
 
-def _file(ask: Ask, path: Path) -> Response:
-    """Raises OSError."""
-    answer = served_file(path.open("rb"), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+def _negotiated(ask: Ask, folder: Path) -> Response:
+    """A page of an index that lies there as HTML and as JSON. Raises OSError, HTTPException: 406."""
+    media = simple_index.content_type(ask.request.headers.getlist("accept"), ask.query("format"))
+    response = _file(ask, folder / simple_index.FILES[media], media)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def _file(ask: Ask, path: Path, media: str | None = None) -> Response:
+    """`media`: the content type that was negotiated; None: that of the file's name. Raises OSError."""
+    variant = f"-{media}" if media else ""
+    media = media or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    answer = served_file(path.open("rb"), media, variant)
     return part_of(answer, ask.request.headers.get("range"), ask.request.headers.get("if-range"))
 
 

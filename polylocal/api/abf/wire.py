@@ -235,7 +235,8 @@ def tagged(request: Request, response: Response) -> Response:
     if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
         if isinstance(response, FileAnswer):
             response.file.close()
-        return Response(status_code=304, headers={"ETag": response.headers["etag"]})
+        kept = {name: response.headers[name] for name in ("etag", "vary") if name in response.headers}
+        return Response(status_code=304, headers=kept)
     return response
 
 
