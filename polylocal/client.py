@@ -261,6 +261,8 @@ def _translated(url: str) -> Iterator[None]:
         raise SetupError(f"no daemon answers at {url}; start one with `polylocal start`") from error
     except httpx2.HTTPError as error:
         raise SetupError(f"the daemon at {url} did not answer to the end: {error or type(error).__name__}") from error
+    except UnicodeEncodeError as error:  # an argument of the command line may be any bytes
+        raise InvalidInput(["a text that was given is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
 
 
 def _raise(response: httpx2.Response) -> None:

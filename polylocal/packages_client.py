@@ -111,6 +111,21 @@ class PackagesClient:
             said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
         return said
 
+    def yank(self, number: int, reason: str) -> str:
+        """Withdraw what it has published. Returns the server's words."""
+        return self._yank("PUT", number, json={"reason": reason})
+
+    def undo_yank(self, number: int) -> str:
+        """Offer it again. Returns the server's words."""
+        return self._yank("DELETE", number)
+
+    def _yank(self, method: str, number: int, **content: Any) -> str:
+        self.build_list(number)  # raises NotFound: there is none
+        with _said("the daemon does not know `yank`: it is older than this command; update polylocal on its machine"):
+            answer = self._client.json(method, f"/polylocal/v1/build_lists/{number}/yank", **content)
+        said: str = answer["build_list"]["message"]
+        return said
+
     def log(self, number: int, offset: int = 0) -> bytes:
         """What was written from `offset` bytes on; nothing while there is no log."""
         try:

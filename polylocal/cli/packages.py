@@ -321,6 +321,20 @@ def make_container(number: NumberArgument, home: HomeOption = None) -> None:
     _act(number, "create_container", home)
 
 
+@app.command("yank")
+def yank(
+    number: NumberArgument,
+    reason: Annotated[str | None, typer.Option(help="The reason, in one line; pip prints it.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Offer the packages again.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Withdraw published Python packages: pip installs them only where exactly this version is asked for."""
+    if undo and reason is not None:
+        raise InvalidInput(["--reason: only a withdrawal has one; leave out --reason or --undo"])
+    with _client(home) as (_, api):
+        show.line(f"{number}: {api.undo_yank(number) if undo else api.yank(number, reason or '')}")
+
+
 def _act(number: int, action: str, home: Path | None) -> None:
     with _client(home) as (_, api):
         show.line(f"{number}: {api.act(number, action)}")
@@ -348,6 +362,7 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
             ("commit", found["commit_hash"]),
             ("took", f"{found['duration']} s" if found["duration"] is not None else None),
             *(("package", package) for package in packages),
+            ("yanked", (found["yanked_reason"] or "yes, without a reason") if found.get("yanked") else None),
             ("container", CONTAINER_WORDS[container] if container != ContainerStatus.WAITING else None),
             ("at", found["container_path"]),
             ("repository", _served(api, found, url) if found["status"] == BuildStatus.PUBLISHED else None),

@@ -177,6 +177,28 @@ class BuildLists:
         self._hint(build_list.run_pk)
         return moved
 
+    def yank(self, build_list: BuildList, reason: str) -> bool:
+        """Withdraw what it has published (PEP 592); `reason` may be empty, and takes the place of an earlier one.
+
+        The repository is to be written anew. False: nothing of it lies in the repository.
+        """
+        return self._set_yanked(build_list, reason, "published_into is not null")
+
+    def undo_yank(self, build_list: BuildList) -> bool:
+        """Offer it again as before. False: it is not withdrawn."""
+        return self._set_yanked(build_list, None, "yanked is not null")
+
+    def _set_yanked(self, build_list: BuildList, reason: str | None, condition: str) -> bool:
+        with self._database.write() as db:
+            changed = db.execute(
+                f"update build_lists set yanked = ?, updated_at = max(updated_at, ?) where run_pk = ? and {condition}",
+                (reason, clock.now(), build_list.run_pk),
+            ).rowcount
+            if changed:
+                db.execute(_STALE, (build_list.save_to_repository_id,))
+        self._hint(build_list.run_pk)
+        return changed > 0
+
     def hint(self) -> None:
         """Something has changed that builds wait for."""
         self._hint(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from polylocal.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION = 17  # how many migrations there are: what a database that has them all says in `user_version`
+SCHEMA_VERSION = 18  # how many migrations there are: what a database that has them all says in `user_version`
 BUSY_TIMEOUT_MS = 10_000
 _PART = 5000  # rows that are deleted in one transaction
 _PRAGMAS = (

@@ -370,6 +370,7 @@ class BuildList:
     publisher_id: int | None
     published_at: str | None
     published_into: str | None
+    yanked: str | None  # the reason, which may be empty; None: it is not withdrawn
     updated_at: str
 
 

@@ -687,6 +687,12 @@ def package_indexes(db: Database) -> None:
     _run_script(db, _PACKAGE_INDEXES)
 
 
+@migrations(name="0018_yanked")
+def yanked(db: Database) -> None:
+    # the reason, which may be empty; null: what the build list has published is not withdrawn
+    db.execute("alter table build_lists add column yanked text")
+
+
 def apply(connection: sqlite3.Connection) -> None:
     """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
     database = Database(connection)

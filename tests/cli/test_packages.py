@@ -244,3 +244,55 @@ def test_a_package_build_is_no_run_of_the_other_commands(built: int, polylocal: 
     done = polylocal("show", f"package/{built}")
     assert done.code == 1
     assert f"polylocal package show {built}" in done.err
+
+
+# -- yanking ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(built: int, polylocal: Cli, store: Store) -> int:
+    """A build list of Python packages that lie in their repository."""
+    end(store, built)
+    assert store.build_lists.set_published(store.build_lists.get(built), "release", "1")
+    with store.database.write() as db:
+        db.execute("update platforms set distrib_type = 'pypi' where name = 'bookworm'")
+    return built
+
+
+def test_packages_are_yanked_and_offered_again(published: int, polylocal: Cli, store: Store) -> None:
+    number = str(published)
+    assert "yanked" not in polylocal("package", "show", number).out
+    assert polylocal("package", "yank", number).out == f"{number}: Build is yanked\n"
+    assert "without a reason" in polylocal("package", "show", number).out
+    assert polylocal("package", "yank", number, "--reason", "loses data").code == 0
+    shown = polylocal("package", "show", number).out
+    assert "yanked" in shown
+    assert "loses data" in shown
+    assert json.loads(polylocal("package", "show", number, "--json").out)["yanked_reason"] == "loses data"
+    assert polylocal("package", "yank", number, "--undo").out == f"{number}: Build is not yanked any more\n"
+    assert "yanked" not in polylocal("package", "show", number).out
+    assert store.build_lists.get(published).yanked is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--undo"], "is not yanked"),
+        (["--undo", "--reason", "x"], "leave out --reason or --undo"),
+        (["--reason", "x" * 201], "`reason` has 201 characters; the most are 200"),
+        (["--reason", "a\nb"], "`reason` must be one line"),
+        (["--reason", "a\udcff"], "a text that was given is no UTF-8"),
+    ],
+)
+def test_yanking_that_is_refused(published: int, polylocal: Cli, store: Store, words: list[str], said: str) -> None:
+    done = polylocal("package", "yank", str(published), *words)
+    assert (done.code, done.out) == (1, "")
+    assert said in " ".join(done.err.split())
+    assert store.build_lists.get(published).yanked is None
+
+
+def test_what_is_not_published_is_not_yanked(built: int, polylocal: Cli, store: Store) -> None:
+    done = polylocal("package", "yank", str(built))
+    assert done.code == 1
+    assert "these are deb packages: publish a newer version instead" in " ".join(done.err.split())
+    assert NO_BUILD_LIST in polylocal("package", "yank", "99").err

@@ -460,6 +460,38 @@ def test_a_container_that_nobody_waits_for_says_nothing(ground: Ground) -> None:
     assert ground.store.build_lists.results(made) == []
 
 
+def test_what_is_yanked_has_its_repository_written_anew(ground: Ground, store: Store) -> None:
+    lists = store.build_lists
+    made = ground.published(ground.end(ground.queue(), 0, package()))
+    assert (made.yanked, lists.stale_repositories()) == (None, [])
+    for change, yanked in ((lambda: lists.yank(made, ""), ""), (lambda: lists.undo_yank(made), None)):
+        assert change()
+        assert ground.again(made).yanked == yanked
+        assert lists.stale_repositories() == [ground.repository.id]
+        lists.set_fresh(store.platforms.repository(ground.repository.id))
+    assert not lists.undo_yank(made)
+    assert lists.stale_repositories() == []
+
+
+def test_what_does_not_lie_in_a_repository_is_not_yanked(ground: Ground, store: Store) -> None:
+    complete = ground.end(ground.queue(), 0, package())
+    assert not store.build_lists.yank(complete, "bad")
+    first = ground.published(complete)
+    ground.published(ground.end(ground.queue(), 0, package(version="1.1")))  # takes its place
+    assert not store.build_lists.yank(first, "bad")
+    assert ground.again(first).yanked is None
+    assert store.build_lists.stale_repositories() == []
+
+
+def test_a_publisher_that_has_not_seen_it_does_not_undo_it(ground: Ground, store: Store) -> None:
+    made = ground.published(ground.end(ground.queue(), 0, package()))
+    store.build_lists.set_stale(ground.repository.id)
+    looked_at = store.platforms.repository(ground.repository.id)
+    assert store.build_lists.yank(made, "bad")
+    store.build_lists.set_fresh(looked_at)
+    assert store.build_lists.stale_repositories() == [ground.repository.id]
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,8 @@ def build_list(found: BuildList, around: Around) -> Json:
         "extra_repositories": [block(repository) for repository in around.extra_repositories],
         "extra_build_lists": list(around.extra_build_lists),
         "extra_params": found.extra_params,
+        "yanked": found.yanked is not None,
+        "yanked_reason": found.yanked or None,
         "packages": [_package(package, files) for package in around.packages],
         "logs": [
             {"file_name": result.file_name, "size": result.size, "url": f"{files}/{result.sha1}"}

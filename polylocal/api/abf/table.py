@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from polylocal.api import incoming, lasting, places
-from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire
+from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire, yanking
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
 from polylocal.api.services import Services
 from polylocal.api.shares import credential_of
@@ -33,6 +33,7 @@ _OWN = frozenset("build_lists platforms repositories arches user search file_sto
 
 ENDPOINTS: list[Endpoint] = [
     *build_lists.ENDPOINTS,
+    *yanking.ENDPOINTS,
     *projects.ENDPOINTS,
     *platforms.ENDPOINTS,
     *people.ENDPOINTS,
@@ -50,6 +51,8 @@ def serves(path: str, asked: str) -> bool:
         if word == "projects":
             return len(parts) > 3 or asked.rstrip("/").endswith(".json")
         return word in _OWN
+    if parts[:3] == ["polylocal", "v1", "build_lists"]:
+        return True
     if parts[0] == "downloads":
         return True
     if parts[0] == "build_lists":

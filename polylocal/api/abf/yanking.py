@@ -1,0 +1,85 @@
+"""Withdrawing what a build list has published in an index of Python packages (PEP 592), and offering it again.
+
+The "Build lists" document has no such calls, so they lie under `/polylocal/v1`. Credentials and answers are as with the
+calls of the document.
+"""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from polylocal import visible
+from polylocal.api.abf.wire import Ask, Endpoint, Json, done, refused
+from polylocal.store.rows import BuildList, Repository
+
+_SUBJECT = "build_list"
+_PATH = "/polylocal/v1/build_lists/{id:id}/yank"
+_RIGHT = "writers of the project, admins of the platform; with QA, admins of the platform only"
+MOST_REASON = 200  # characters
+
+
+def yank(ask: Ask) -> Json | Response:
+    """The body may have a `reason`; that of an earlier withdrawal is replaced."""
+    found, repository = _allowed(ask)
+    reason = ask.value("reason")
+    if problem := _reason_problem(reason):
+        return refused(_SUBJECT, problem)
+    if problem := _kind_problem(ask, found):
+        return refused(_SUBJECT, problem)
+    if not ask.store.build_lists.yank(found, str(reason or "").strip()):
+        return refused(_SUBJECT, _absent(found))
+    return done(_SUBJECT, found.id, f"Build is yanked{_later(repository)}")
+
+
+def undo(ask: Ask) -> Json | Response:
+    found, repository = _allowed(ask)
+    if not ask.store.build_lists.undo_yank(found):
+        return refused(_SUBJECT, f"Build list {found.id} is not yanked")
+    return done(_SUBJECT, found.id, f"Build is not yanked any more{_later(repository)}")
+
+
+def _allowed(ask: Ask) -> tuple[BuildList, Repository]:
+    """The build list, and where it was published. Raises NotFound; NotAllowed, for who may not publish there."""
+    found = ask.store.build_lists.get(ask.id())
+    project = ask.project(found.project_id)
+    repository = ask.store.platforms.repository(found.save_to_repository_id)
+    is_manager = ask.may_manage(ask.store.platforms.get(repository.platform_id))
+    ask.need(is_manager or (repository.publish_without_qa and ask.may_write(project)))
+    return found, repository
+
+
+def _reason_problem(reason: object) -> str | None:
+    if reason is None:
+        return None
+    if not isinstance(reason, str):
+        return "`reason` must be a text"
+    text = reason.strip()
+    if len(text) > MOST_REASON:
+        return f"`reason` has {len(text)} characters; the most are {MOST_REASON}"
+    if visible.one_line(text) != text:  # it stands in pages, and pip prints it on terminals
+        return "`reason` must be one line without control characters and invisible ones"
+    return None
+
+
+def _kind_problem(ask: Ask, found: BuildList) -> str | None:
+    built_for = ask.store.platforms.get(found.build_for_platform_id)
+    if built_for.distrib_type == "pypi":
+        return None
+    kind = built_for.distrib_type or "other"
+    return f"Only Python packages can be yanked, and these are {kind} packages: publish a newer version instead"
+
+
+def _absent(found: BuildList) -> str:
+    if found.published_at is None:
+        return f"Build list {found.id} is not published"
+    return f"The packages of build list {found.id} are not in the repository any more"
+
+
+def _later(repository: Repository) -> str:
+    return "; the index changes when the repository is unlocked" if repository.is_locked else ""
+
+
+ENDPOINTS = [
+    Endpoint("PUT", _PATH, yank, "Withdraw published Python packages; `reason`", _RIGHT),
+    Endpoint("DELETE", _PATH, undo, "Offer them again", _RIGHT),
+]
