@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from polylocal.packages import debs, distributions
+from polylocal.packages import debs, distributions, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests
 from polylocal.packages.tools import ToolError
@@ -78,25 +78,19 @@ def _told(file_name: str) -> Iterator[None]:
 
 
 def _read(path: Path, file_name: str) -> Description | None:
-    if file_name.endswith((*debs.BINARIES, debs.SOURCE)):
+    if file_name.endswith(_DEBIAN):
         return debs.describe(path, file_name)
     if file_name.endswith(".rpm"):
-        return _rpm(path)
+        return rpms.describe(path, file_name)
     return distributions.describe(path, file_name)
 
 
 def _about(path: Path, file_name: str) -> Mapping[str, str]:
-    if file_name.endswith((*debs.BINARIES, debs.SOURCE)):
+    if file_name.endswith(_DEBIAN):
         return debs.about(path, file_name)
+    if file_name.endswith(".rpm"):
+        return rpms.about(path)
     return distributions.about(path, file_name)
 
 
-def _rpm(path: Path) -> Description:
-    try:
-        import createrepo_c
-    except ImportError as error:
-        raise ToolError("rpm packages need the Python package createrepo-c, which is not installed here") from error
-    found = createrepo_c.package_from_rpm(str(path), createrepo_c.SHA256, path.name, path.name)
-    kind = "source" if found.arch in ("src", "nosrc") else "binary"
-    epoch = int(found.epoch) if (found.epoch or "0").isdigit() else 0
-    return Description(found.name, kind, epoch or None, found.version, found.release)
+_DEBIAN = (*debs.BINARIES, debs.SOURCE)
