@@ -89,7 +89,7 @@ def _about(path: Path, file_name: str) -> Mapping[str, str]:
     if file_name.endswith(_DEBIAN):
         return debs.about(path, file_name)
     if file_name.endswith(".rpm"):
-        return rpms.about(path)
+        return rpms.about(path, file_name)
     return distributions.about(path, file_name)
 
 

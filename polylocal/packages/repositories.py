@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polylocal.folders import remove_tree, walk
-from polylocal.packages import debs, distributions, reading
+from polylocal.packages import debs, distributions, reading, rpms
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile
 from polylocal.packages.signing import Key
@@ -274,8 +274,8 @@ def _left(path: Path) -> Path:
 # -- indexes ---------------------------------------------------------------------------------------------------------
 
 
-def _rpm(new: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
-    return {}
+def _rpm(files: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
+    return rpms.index(files, int(release.date.timestamp()))
 
 
 def _simple(files: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:

@@ -189,6 +189,12 @@ class Publisher:
             here = [found for found in held if found.build_for_platform_id == build_for_id]
             binary = [p for found in here if found.arch_id == arch_id for p in packages.get(found.run_pk, ())]
             source = [p for found in here for p in packages.get(found.run_pk, ())]
+            yanked = {
+                package.file_name: found.yanked
+                for found in here
+                if found.yanked is not None
+                for package in packages.get(found.run_pk, ())
+            }
             for arch, kind, found in (
                 (self._platforms.arch(arch_id).name, "binary", binary),
                 (SOURCES, "source", source),
@@ -197,7 +203,7 @@ class Publisher:
                 files = self._files(found, kind, path)
                 _check_owners([package for package in found if package.type == kind], projects, new)
                 release = self._release(saved_to, sub, arch)
-                shelves[path] = Shelf(path, files, build_for.distrib_type, release=release)
+                shelves[path] = Shelf(path, files, build_for.distrib_type, yanked=yanked, release=release)
         return list(shelves.values())
 
     def _release(self, saved_to: Platform, sub: str, arch: str) -> Release:

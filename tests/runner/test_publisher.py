@@ -182,6 +182,17 @@ def test_a_repository_is_signed_by_the_key_of_its_platform(rig: Rig) -> None:
         assert f"{line}\n" in release
 
 
+def test_a_yanked_package_stays_and_is_marked(press: Press) -> None:
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    page = press.folder() / "simple" / "a" / "index.html"
+    assert "data-yanked" not in page.read_text()
+    press.lists.yank(made, "it eats files")
+    press.publish()
+    assert 'data-yanked="it eats files"' in page.read_text()
+    assert lying(press.folder()) == {file("a")}
+
+
 def test_the_key_is_made_once(press: Press) -> None:
     press.waiting(press.wheel("a"))
     press.publish()
