@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+from polylocal.folders import Entry
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 _NEW = ".new-"
+# another file system, one without links or with no more of them; a file that may not be linked, or lost its name
+_NO_LINK = frozenset(
+    {errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOENT}
+)
 _OURS = f"{_NEW}{secrets.token_hex(4)}-"  # what is written by this process
 # held from where a file is committed until a row speaks of it, and while files go that no row speaks of
 GUARD = threading.RLock()
@@ -66,6 +75,49 @@ class Depot:
             Path(name).unlink(missing_ok=True)
             raise
         return Staged(digest.hexdigest(), size, Path(name))
+
+    def link(self, entry: Entry, file: FileIO) -> Staged | None:
+        """A file on its way in that is not copied: it gets a second name here. None: it can only be copied.
+
+        `file` is the entry, opened and at its beginning. Nothing may write to it any more, and it must belong to this
+        process's user: its mode becomes 0644 and its time of change now. Raises OSError.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{_OURS}{secrets.token_hex(8)}"
+        try:
+            os.link(entry.name, path, src_dir_fd=entry.parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return None
+            raise
+        try:
+            if not os.path.samestat(path.lstat(), os.fstat(file.fileno())):  # another file has taken the name meanwhile
+                path.unlink()
+                return None
+            digest = hashlib.sha1(usedforsecurity=False)
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+            os.fchmod(file.fileno(), 0o644)
+            os.utime(file.fileno())
+            os.fsync(file.fileno())
+            return Staged(digest.hexdigest(), os.fstat(file.fileno()).st_size, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def is_beside(self, folder: Path) -> bool:
+        """Whether a folder lies on the file system of this one, so that its files need not be copied."""
+        try:
+            return folder.stat().st_dev == self._nearest().stat().st_dev
+        except FileNotFoundError:
+            return False
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._nearest()).free
+
+    def _nearest(self) -> Path:
+        """The folder, or what it will be made in."""
+        return next(path for path in (self.folder, *self.folder.parents) if path.exists())
 
     def path(self, sha1: str) -> Path | None:
         """None: there is no such file."""

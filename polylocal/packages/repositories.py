@@ -161,7 +161,7 @@ def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
 def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
     """Links the files that belong into an index to their paths in the pool."""
     found = []
-    for name in sorted(name for name in shelf.files if name.endswith(_INDEXED.get(shelf.kind or "", _RPM))):
+    for name in sorted(name for name in shelf.files if reading.is_package(name, shelf.kind)):
         facts = facts_of(shelf.files[name], name)
         folder = new / _POOL / facts.sha1
         folder.mkdir(parents=True, exist_ok=True)
@@ -282,8 +282,6 @@ def _simple(files: Sequence[IndexedFile], release: Release) -> Mapping[str, byte
     return distributions.index(files)
 
 
-_RPM = (".rpm",)
-_INDEXED = {"deb": (*debs.BINARIES, debs.SOURCE), "pypi": (".whl", ".tar.gz")}  # others may lie beside them
 _INDEXES = {"deb": debs.index, "pypi": _simple}
 
 __all__ = ["SOURCES", "Shelf", "ToolError", "container", "folder", "write"]

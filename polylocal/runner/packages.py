@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from polylocal import sparse
 from polylocal.cancelling import Cancelled, cancelled_by
-from polylocal.disk import is_shortage, is_trouble
-from polylocal.errors import EngineError, InvalidInput, NotFound
+from polylocal.disk import is_shortage, is_trouble, size_of
+from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, StoreError
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
 from polylocal.packages import arches, description, reading, recipes, repositories, versions
@@ -43,7 +44,27 @@ UNREADABLE = "results"  # the reason of a build whose packages can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: all is well; the packages are there, and their tests failed
 MOST_RESULTS = 100_000  # files
 MOST_HOLES = 1 << 30  # bytes in the holes of one of them
+FIRST_PAUSE_S, MOST_PAUSE_S = 2.0, 60.0  # between two attempts to store results that have no room
 _MAX_DATA = 1 << 24
+
+
+@dataclass
+class _Collection:
+    """The results of a build on their way into the file store; it outlives an attempt that finds no room."""
+
+    kind: str | None  # `distrib_type` of the platform that was built for
+    exit_code: object
+    may_link: bool  # nobody writes to the results any more
+    staged: dict[str, Staged] = field(default_factory=dict)  # by path among the results; "" is the log
+    by_inode: dict[tuple[int, int], Staged] = field(default_factory=dict)  # of files that have several names
+    said: set[str] = field(default_factory=set)  # in the log of the build
+
+    def forget(self) -> None:
+        """Remove what has not been committed."""
+        for file in self.staged.values():
+            file.path.unlink(missing_ok=True)
+        self.staged.clear()
+        self.by_inode.clear()
 
 
 @dataclass(frozen=True)
@@ -239,7 +260,7 @@ class PackageBuild(Execution):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
-        """What it left is kept before its end is told: whoever hears of it finds its packages."""
+        """Store the results before the final status is recorded, so that readers of the status find them."""
         run, tools = self.run, self._tools
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
@@ -247,13 +268,13 @@ class PackageBuild(Execution):
                 self._patiently(follower.complete)
         lists = tools.store.build_lists
         platform = tools.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
-        staged: dict[str, Staged] = {}  # by where they lie among the results
+        collection = _Collection(platform.distrib_type, recorded.get("exit_code"), may_link=self._has_stopped(recorded))
         try:
-            end, harvest = self._harvested(end, recorded.get("exit_code"), staged)
+            end, harvest = self._harvested(end, collection)
             if end.details and end.details.get("reason") == UNREADABLE:
                 recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
             with GUARD:
-                for file in set(staged.values()):
+                for file in set(collection.staged.values()):
                     tools.depot.commit(file)
                 return lists.conclude(
                     run,
@@ -265,13 +286,43 @@ class PackageBuild(Execution):
                     is_newer=partial(versions.is_newer, platform.distrib_type),
                 )
         finally:
-            for file in staged.values():
-                file.path.unlink(missing_ok=True)
+            collection.forget()
 
-    def _harvested(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
-        """Results can't keep a build from its end: what goes wrong with them is how it ended."""
+    def _has_stopped(self, recorded: Mapping[str, object]) -> bool:
+        """Whether no program of the container can write to the results any more."""
+        container_id = self.run.container_id
+        if not container_id or recorded.get("exit_code") is not None:
+            return True
         try:
-            return self._harvest(end, exit_code, staged)
+            return self._look(container_id).is_finished
+        except ContainerMissing:
+            return True
+        except EngineError as error:
+            log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
+            return False
+
+    def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        """What a build ends with. Results that can't be read are how it ended; those without room wait for it.
+
+        The wait ends when the build is cancelled: the results are discarded then. Raises StoreError, and OSError where
+        this process lacks descriptors or memory.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return self._harvested_now(end, collection)
+            except OSError as error:
+                if not is_trouble(error):
+                    raise
+                self._say_no_room(error, collection)
+            if self._is_cancelled_within(pause_s):
+                return self._stopped(), self._discarded(collection)
+            pause_s = min(2 * pause_s, MOST_PAUSE_S)
+
+    def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        """Raises OSError where the disk or the process has no room."""
+        try:
+            return self._harvest(end, collection)
         except (ToolError, OSError) as error:
             if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
@@ -279,46 +330,91 @@ class PackageBuild(Execution):
         except Exception as error:
             log.exception("run=%s: its results can't be kept", self.run.label)
             words = f"its results can't be kept: {type(error).__name__}: {error}"
-        self._say(words)
-        details = {"reason": UNREADABLE, "exit_code": exit_code}
-        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(staged))
+        self._say_once(words, collection)
+        details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
+        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(collection.staged))
 
-    def _harvest(self, end: Outcome, exit_code: object, staged: dict[str, Staged]) -> tuple[Outcome, Harvest]:
-        results = self._work / "results"
+    def _say_once(self, words: str, collection: _Collection) -> None:
+        if words not in collection.said:
+            self._say(words)
+            collection.said.add(words)
+
+    def _say_no_room(self, error: OSError, collection: _Collection) -> None:
+        words = (
+            f"its results can't be stored: {error.strerror or error}. They are stored when that has passed;"
+            f" `polylocal package cancel {self.run.id}` discards them"
+        )
+        try:
+            self._say_once(words, collection)
+        except StoreError as trouble:  # the log may lie on the same disk
+            log.warning("run=%s: %s, and its log can't say so: %s", self.run.label, words, trouble)
+
+    def _is_cancelled_within(self, seconds: float) -> bool:
+        self._running_since = None  # the time limit is for the container, which has ended
+        self._stopping.wait(seconds)
+        return self._is_unwanted()
+
+    def _discarded(self, collection: _Collection) -> Harvest:
+        """The log alone, for which the removed results may have made room; nothing, if they have not."""
+        collection.forget()
+        try:
+            remove_tree(self._work / "results")
+            return Harvest((), self._main_log(collection.staged))
+        except OSError as error:
+            log.warning("run=%s: its log is not kept as a file of the build: %s", self.run.label, error)
+            return Harvest()
+
+    def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        results, exit_code = self._work / "results", collection.exit_code
+        self._check_room(results, collection)
         found = walk(results) if results.is_dir() else ()
-        copies: dict[tuple[int, int], Staged] = {}  # of files that have several names
         files: dict[str, NewFile] = {}
         for entry in found:
             if entry.is_file:
-                files[entry.path] = self._kept(entry, staged, copies)
+                files[entry.path] = self._kept(entry, collection)
             if len(files) > MOST_RESULTS:
                 raise ToolError(f"there are more than {MOST_RESULTS} of them")
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
-                packages = _packages(files, staged)
+                packages = _packages(files, collection, lambda words: self._say_once(words, collection))
             except ToolError as error:
-                self._say(str(error))
+                self._say_once(str(error), collection)
                 end = Outcome(Status.FAILED, str(error), {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
-        return end, Harvest(packages, [*self._main_log(staged), *others])
+        return end, Harvest(packages, [*self._main_log(collection.staged), *others])
 
-    def _kept(self, entry: Entry, staged: dict[str, Staged], copies: dict[tuple[int, int], Staged]) -> NewFile:
+    def _check_room(self, results: Path, collection: _Collection) -> None:
+        """Raises OSError (ENOSPC) before anything is copied, where it is certain that not all of it has room."""
+        depot = self._tools.depot
+        if collection.may_link and depot.is_beside(results):
+            return
+        missing = size_of(results) - sum(file.size for file in set(collection.staged.values()))
+        if missing > depot.free_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(depot.folder))
+
+    def _kept(self, entry: Entry, collection: _Collection) -> NewFile:
+        depot = self._tools.depot
         with entry.open() as file:  # never over a link, even if a program should still be at work
             about = os.fstat(file.fileno())
             if sparse.holes(about) > MOST_HOLES:
                 raise ToolError(f"{entry.path} is a sparse file of {about.st_size} bytes")
             number = (about.st_dev, about.st_ino)
-            stored = staged[entry.path] = copies.get(number) or self._tools.depot.stage(file)
+            stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
+            if stored is None and collection.may_link and about.st_uid == self._tools.uid:
+                stored = depot.link(entry, file)
+            stored = collection.staged[entry.path] = stored or depot.stage(file)
             if about.st_nlink > 1:
-                copies[number] = stored
+                collection.by_inode[number] = stored
         return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
     def _main_log(self, staged: dict[str, Staged]) -> list[NewFile]:
         path = self._tools.log_path(self.run)
         if not path.exists():
             return []
+        if (former := staged.pop("", None)) is not None:  # the log has grown since
+            former.path.unlink(missing_ok=True)
         with path.open("rb") as file:
             stored = staged[""] = self._tools.depot.stage(file)
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
@@ -369,16 +465,23 @@ def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
     return mounts
 
 
-def _packages(files: Mapping[str, NewFile], staged: Mapping[str, Staged]) -> list[NewPackage]:
-    """By what the build says itself, or else by the names of its results. Raises ToolError."""
+def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]) -> list[NewPackage]:
+    """By what the build says itself, or else what is a package of the platform's kind. Raises ToolError."""
+    staged = collection.staged
     if DATA in files:
         return _told(files, staged[DATA].path)
     packages: dict[str, NewPackage] = {}
     parts: dict[str, description.Description] = {}
     for path, file in sorted(files.items()):
-        if not reading.is_package(file.file_name):
+        if not reading.is_package(file.file_name, collection.kind):
             continue
-        found = reading.read(staged[path].path, file.file_name)
+        try:
+            found = reading.read(staged[path].path, file.file_name)
+        except ToolError as error:
+            if not reading.may_be_other(file.file_name):
+                raise
+            say(f"{path} is not taken for a package: {error}")
+            continue
         if found is not None:
             packages[path] = _package(file, found)
             parts |= {str(Path(path).with_name(name)): found for name in found.parts}

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import io
 import json
 import os
 import stat
+import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from packages_support import Ground, dsc, package, sha1, stocked, tarred, wheel
-from support import eventually
+from packages_support import Ground, dsc, package, sdist, sha1, stocked, tarred, wheel
+from support import eventually, fill, small_disk
 
 from polylocal.api.abf import making
 from polylocal.errors import EngineError
 from polylocal.packages import repositories
-from polylocal.packages.depot import Depot
+from polylocal.packages.depot import Depot, Staged
 from polylocal.packages.repositories import Shelf
 from polylocal.runner import termination
 from polylocal.runner.container import ContainerPlan, Limits
@@ -126,6 +129,9 @@ class Yard:
 
     def log(self, made: BuildList) -> str:
         return self.rig.log(self.ground.run(made)).decode()
+
+    def log_path(self, made: BuildList) -> Path:
+        return self.rig.log_path(self.ground.run(made))
 
     def message(self, made: BuildList) -> str:
         return self.rig.message(self.ground.run(made)) or ""
@@ -449,7 +455,8 @@ def test_what_a_build_says_wrongly_of_itself_fails_it_and_is_told(yard: Yard, te
     assert why in yard.log(made)
 
 
-def test_a_source_that_has_no_name_of_a_package_fails_its_build(yard: Yard, tmp_path: Path) -> None:
+def test_a_source_that_has_no_name_of_a_package_fails_its_build(rig: Rig, tmp_path: Path) -> None:
+    yard = Yard(rig, "deb")
     made = yard.build(yard.engine.leaves("x_1.dsc", dsc(str(tmp_path / "outside"), "1")))
     assert made.status == 666
     assert "x_1.dsc says of itself what is no name of a package" in yard.message(made)
@@ -489,7 +496,8 @@ def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> No
     assert len(yard.engine.plans) == 1
 
 
-def test_the_files_of_a_debian_source_belong_to_it(yard: Yard) -> None:
+def test_the_files_of_a_debian_source_belong_to_it(rig: Rig) -> None:
+    yard = Yard(rig, "deb")
     text = dsc("hello", "1.0-1", "hello_1.0.orig.tar.gz", "hello_1.0-1.debian.tar.xz", "not-there.asc")
     made = yard.build(
         yard.engine.leaves("hello_1.0-1.dsc", text),
@@ -511,6 +519,217 @@ def archive() -> bytes:
     return tarred({"hello-1.0/hello.c": b"int main;"})
 
 
+def huge_archive() -> bytes:
+    """A small file that unpacks to more than a source distribution is looked through for its PKG-INFO."""
+    member = tarfile.TarInfo("data.bin")
+    member.size = (1 << 30) + 1
+    return gzip.compress(member.tobuf())
+
+
+@pytest.mark.parametrize("kind", ["deb", "dnf", "rhel", "mdv", "pypi"])
+@pytest.mark.parametrize("content", [b"", b"no archive", archive()[:20], huge_archive()])
+def test_an_archive_that_is_no_package_fails_nothing(rig: Rig, kind: str, content: bytes) -> None:
+    yard = Yard(rig, kind)
+    made = yard.build(yard.engine.leaves("logs.tar.gz", content))
+    assert (made.status, yard.packages(made)) == (0, [])
+    assert "logs.tar.gz" in yard.results(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("pypi", name) for name in ("a.deb", "a.udeb", "a.dsc", "a.rpm")),
+        *(("deb", name) for name in ("a.whl", "a-1.tar.gz", "a.rpm", "a.src.rpm")),
+        *((kind, name) for kind in ("dnf", "rhel", "mdv") for name in ("a.whl", "a-1.tar.gz", "a.deb", "a.dsc")),
+    ],
+)
+def test_a_package_of_another_kind_is_another_file(rig: Rig, kind: str, name: str) -> None:
+    """It is not even read: it may be broken."""
+    yard = Yard(rig, kind)
+    made = yard.build(yard.engine.leaves(name, b"broken"))
+    assert (made.status, yard.packages(made)) == (0, [])
+    assert yard.results(made) == [main_log(made), name]
+
+
+def test_a_source_distribution_is_a_package(yard: Yard) -> None:
+    made = yard.build(yard.engine.leaves("a-1.tar.gz", sdist("a", "1")), yard.engine.leaves("logs.tar.gz", archive()))
+    assert (made.status, yard.packages(made)) == (0, [("a-1.tar.gz", "source", "1")])
+    assert yard.results(made) == [main_log(made), "logs.tar.gz"]
+
+
+def test_an_archive_that_can_not_be_read_is_named_in_the_log(yard: Yard) -> None:
+    made = yard.build(yard.engine.leaves("logs.tar.gz", b"no archive"))
+    assert "logs.tar.gz is not taken for a package: logs.tar.gz can't be read: " in yard.log(made)
+
+
+def test_the_upstream_archive_of_a_debian_source_may_be_of_any_size(rig: Rig) -> None:
+    yard = Yard(rig, "deb")
+    made = yard.build(
+        yard.engine.leaves("hello_1.0-1.dsc", dsc("hello", "1.0-1", "hello_1.0.orig.tar.gz")),
+        yard.engine.leaves("hello_1.0.orig.tar.gz", huge_archive()),
+    )
+    assert made.status == 0
+    assert sorted(name for name, _, _ in yard.packages(made)) == ["hello_1.0-1.dsc", "hello_1.0.orig.tar.gz"]
+
+
+# -- into the file store ---------------------------------------------------------------------------------------------
+
+
+def test_results_are_not_copied(yard: Yard) -> None:
+    """The file of the store is the one that the build has written."""
+    numbers: list[int] = []
+
+    def leave(plan: ContainerPlan) -> None:
+        path = host(plan, RESULTS) / "a-1.whl"
+        path.write_bytes(wheel("a", "1"))
+        path.chmod(0o4600)
+        os.utime(path, (0, 0))
+        numbers.append(path.stat().st_ino)
+
+    before = time.time()
+    made = yard.build(yard.engine.does(leave))
+    kept = yard.rig.tools().depot.path(sha1(wheel("a", "1")))
+    assert kept
+    about = kept.stat()
+    assert (made.status, [about.st_ino]) == (0, numbers)
+    assert (stat.S_IMODE(about.st_mode), about.st_nlink) == (0o644, 1)
+    assert about.st_mtime >= before - 1  # by it downloads are known to have changed
+    assert not list(yard.rig.settings.folders.files.glob(".new-*"))
+
+
+def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a run whose thread failed is recorded while its container may go on."""
+    made, numbers = yard.queue(yard.engine.leaves("a.txt", b"a"), "sleep 60"), []
+
+    def fail(execution: PackageBuild, *_: object) -> None:
+        path = yard.work(made) / "build-0" / "results" / "a.txt"
+        eventually(path.exists)
+        numbers.append(path.stat().st_ino)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(PackageBuild, "_wait", fail)
+    made = yard.go(made)
+    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    assert kept
+    assert (made.status, kept.read_bytes()) == (666, b"a")
+    assert [kept.stat().st_ino] != numbers
+
+
+def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it could not be handed over, its owner could change it later on."""
+    monkeypatch.setattr("polylocal.runner.packages.PackageBuild._hand_over_outputs", lambda self, container_id: None)
+    numbers: list[int] = []
+
+    def leave(plan: ContainerPlan) -> None:
+        path = host(plan, RESULTS) / "a.txt"
+        path.write_bytes(b"a")
+        os.chown(path, 12345, 12345)
+        numbers.append(path.stat().st_ino)
+
+    made = yard.build(yard.engine.does(leave))
+    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    assert kept
+    assert (made.status, kept.stat().st_uid) == (0, os.getuid())
+    assert [kept.stat().st_ino] != numbers
+
+
+@pytest.fixture
+def hasty_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polylocal.runner.packages.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("polylocal.runner.packages.MOST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def small_store(yard: Yard) -> Iterator[Path]:
+    """A file store on a disk of its own with 4 MiB."""
+    with small_disk(yard.rig.settings.folders.files, 4) as folder:
+        yield folder
+
+
+def test_results_on_another_file_system_are_copied(yard: Yard, small_store: Path) -> None:
+    made = yard.build(yard.engine.leaves("a-1.whl", wheel("a", "1")))
+    assert yard.packages(made) == [("a-1.whl", "binary", "1")]
+    assert (small_store / sha1(wheel("a", "1"))).read_bytes() == wheel("a", "1")
+
+
+NO_ROOM = "its results can't be stored: No space left on device"
+
+
+@pytest.mark.usefixtures("hasty_pauses")
+def test_results_without_room_wait_for_it(
+    yard: Yard, small_store: Path, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is said once, and nothing is copied before all of it has room."""
+    looked: list[int] = []
+    free, stage = Depot.free_bytes, Depot.stage
+    monkeypatch.setattr(Depot, "free_bytes", lambda self: looked.append(free(self)) or looked[-1])
+    staged: list[object] = []
+    monkeypatch.setattr(Depot, "stage", lambda self, content: staged.append(content) or stage(self, content))
+    ballast = fill(small_store, 1 << 20)
+    leaves = [yard.engine.leaves(f"{number}.bin", os.urandom(1 << 20)) for number in range(2)]
+    made = yard.queue(*leaves)
+    supervise(lambda: len(looked) > 5)
+    assert yard.ground.again(made).status == 3000
+    assert (yard.log(made).count(NO_ROOM), staged) == (1, [])
+    ballast.unlink()
+    supervise(lambda: yard.ground.again(made).status == 0)
+    assert yard.results(made) == [main_log(made), "0.bin", "1.bin"]
+    assert (len(staged), len(yard.engine.plans)) == (3, 1)
+
+
+@pytest.mark.usefixtures("hasty_pauses")
+def test_results_that_a_quota_refuses_wait_and_are_copied_once(
+    yard: Yard, small_store: Path, monkeypatch: pytest.MonkeyPatch, supervise: Supervise
+) -> None:
+    """How much a quota leaves can't be known before."""
+    stage, staged, refused = Depot.stage, list[str](), list[int]()
+    has_room = threading.Event()
+
+    def limited(self: Depot, content: BinaryIO) -> Staged:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{content.fileno()}"))
+        if name == "b.bin" and not has_room.is_set():
+            refused.append(1)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        staged.append(name)
+        return stage(self, content)
+
+    monkeypatch.setattr(Depot, "stage", limited)
+    made = yard.queue(yard.engine.leaves("a.bin", b"a"), yard.engine.leaves("b.bin", b"b"))
+    supervise(lambda: len(refused) > 5)
+    assert yard.log(made).count("its results can't be stored: Disk quota exceeded") == 1
+    has_room.set()
+    supervise(lambda: yard.ground.again(made).status == 0)
+    assert staged[:2] == ["a.bin", "b.bin"]
+    assert yard.results(made) == [main_log(made), "a.bin", "b.bin"]
+
+
+@pytest.mark.usefixtures("hasty_pauses")
+def test_a_build_whose_results_have_no_room_can_be_cancelled(
+    yard: Yard, small_store: Path, supervise: Supervise
+) -> None:
+    made = yard.queue("echo built", yard.engine.leaves("a.bin", bytes(8 << 20)))
+    supervise(lambda: NO_ROOM in (yard.log(made) if yard.log_path(made).exists() else ""))
+    assert yard.rig.store.build_lists.cancel(made)
+    supervise(lambda: yard.ground.again(made).status == 5000)
+    supervise(lambda: not yard.engine.made)
+    assert (yard.packages(made), yard.results(made)) == ([], [main_log(made)])
+    assert NO_ROOM in yard.kept(made, main_log(made)).decode()
+    assert not yard.work(made).exists()
+    assert not list(small_store.glob(".new-*"))
+
+
+@pytest.mark.usefixtures("hasty_pauses")
+def test_a_cancelled_build_ends_where_even_its_log_has_no_room(
+    yard: Yard, small_store: Path, supervise: Supervise
+) -> None:
+    fill(small_store)
+    made = yard.queue("echo built", yard.engine.leaves("a.bin", bytes(8 << 20)))
+    supervise(lambda: NO_ROOM in (yard.log(made) if yard.log_path(made).exists() else ""))
+    assert yard.rig.store.build_lists.cancel(made)
+    supervise(lambda: yard.ground.again(made).status == 5000)
+    assert (yard.packages(made), yard.results(made)) == ([], [])
+
+
 def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
     """Its sha1 would take hours."""
 
@@ -526,8 +745,9 @@ def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
 
 def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
-    stage = Depot.stage
+    stage, link = Depot.stage, Depot.link
     monkeypatch.setattr(Depot, "stage", lambda self, content: read.append(content) or stage(self, content))
+    monkeypatch.setattr(Depot, "link", lambda self, entry, file: read.append(file) or link(self, entry, file))
 
     def leave(plan: ContainerPlan) -> None:
         (host(plan, RESULTS) / "a.log").write_text("a")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polylocal.folders import Entry, walk
 from polylocal.packages.depot import Depot, Stored
 
 
@@ -149,3 +154,102 @@ def test_the_depot_holds_what_was_kept(tmp_path_factory: pytest.TempPathFactory,
         depot.keep(io.BytesIO(content))
     held = {path.name: path.read_bytes() for path in depot.folder.iterdir()}
     assert held == {hashlib.sha1(content, usedforsecurity=False).hexdigest(): content for content in contents}
+
+
+# -- files that are not copied ---------------------------------------------------------------------------------------
+
+
+def entry_of(folder: Path, name: str) -> Iterator[tuple[Entry, FileIO]]:
+    """An entry of a folder, opened; the folder stays open meanwhile."""
+    for entry in walk(folder):
+        if entry.path == name:
+            with entry.open() as file:
+                yield entry, file
+
+
+def test_a_linked_file_is_the_same_file(tmp_path: Path) -> None:
+    depot, source = Depot(tmp_path / "files"), tmp_path / "work"
+    source.mkdir()
+    (source / "a").write_bytes(b"content")
+    for entry, file in entry_of(source, "a"):
+        staged = depot.link(entry, file)
+        assert staged
+        assert (staged.sha1, staged.size) == (hashlib.sha1(b"content").hexdigest(), 7)
+        assert depot.path(staged.sha1) is None
+        depot.commit(staged)
+    found = depot.path(staged.sha1)
+    assert found
+    assert found.samefile(source / "a")
+
+
+def test_a_file_that_lies_there_already_is_linked_again(tmp_path: Path) -> None:
+    """After a crash the same names are linked once more."""
+    depot, source = Depot(tmp_path / "files"), tmp_path / "work"
+    source.mkdir()
+    (source / "a").write_bytes(b"content")
+    for _ in range(2):
+        for entry, file in entry_of(source, "a"):
+            staged = depot.link(entry, file)
+            assert staged
+            depot.commit(staged)
+            staged.path.unlink(missing_ok=True)
+    assert depot.names() == [staged.sha1]
+    assert [path.name for path in depot.folder.iterdir()] == depot.names()
+
+
+@pytest.mark.parametrize("by", ["link", "pipe", "file", "nothing"])
+def test_a_name_that_is_another_thing_by_now_is_not_linked(tmp_path: Path, by: str) -> None:
+    depot, source, secret = Depot(tmp_path / "files"), tmp_path / "work", tmp_path / "secret"
+    source.mkdir()
+    secret.write_bytes(b"secret")
+    secret.chmod(0o600)
+    (source / "a").write_bytes(b"content")
+    for entry, file in entry_of(source, "a"):
+        (source / "a").unlink()
+        if by == "link":
+            (source / "a").symlink_to(secret)
+        elif by == "pipe":
+            os.mkfifo(source / "a")
+        elif by == "file":
+            (source / "a").write_bytes(b"another")
+        assert depot.link(entry, file) is None
+        assert file.read() == b"content"
+    assert list(depot.folder.iterdir()) == []
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP])
+def test_a_file_system_without_links_leaves_a_copy_to_be_made(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    depot, source = Depot(tmp_path / "files"), tmp_path / "work"
+    source.mkdir()
+    (source / "a").write_bytes(b"content")
+    monkeypatch.setattr(os, "link", refuse)
+    for entry, file in entry_of(source, "a"):
+        assert depot.link(entry, file) is None
+        assert depot.keep(file).size == 7
+
+
+def test_a_link_that_has_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    depot, source = Depot(tmp_path / "files"), tmp_path / "work"
+    source.mkdir()
+    (source / "a").write_bytes(b"content")
+    monkeypatch.setattr(os, "link", refuse)
+    for entry, file in entry_of(source, "a"):
+        with pytest.raises(OSError, match="No space left"):
+            depot.link(entry, file)
+
+
+def test_where_a_folder_lies(tmp_path: Path) -> None:
+    depot = Depot(tmp_path / "not" / "yet")
+    assert depot.is_beside(tmp_path)
+    assert not depot.is_beside(Path("/proc"))
+    assert not depot.is_beside(tmp_path / "nothing")
+    assert depot.free_bytes() > 0
