@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 from polylocal.client import Client, Json
 from polylocal.errors import NotFound
@@ -34,6 +35,20 @@ class PackagesClient:
                 shown: Json = self._get(f"platforms/{item['id']}")["platform"]
                 return shown
         raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists what there is")
+
+    def platform_by_id(self, number: int) -> Json:
+        """Raises NotFound."""
+        shown: Json = self._get(f"platforms/{number}")["platform"]
+        return shown
+
+    def key_url(self, platform: str) -> str | None:
+        """Where the public key is that signs the repositories of a platform; None: they are not signed."""
+        path = f"/downloads/{quote(platform)}/key.asc"
+        try:
+            self._client.call("GET", path)
+        except NotFound:
+            return None
+        return f"{self._client.url.rstrip('/')}{path}"
 
     def _named_like(self, name: str) -> Iterator[Json]:
         for page in count(1):

@@ -15,6 +15,8 @@ from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connect
 from polylocal.cli.uploading import upload_folder
 from polylocal.client import Client, Json
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.packages import refusals
+from polylocal.packages.install_lines import install_lines
 from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus
 from polylocal.packages_client import PackagesClient
 
@@ -26,7 +28,6 @@ app.add_typer(repositories, name="repository")
 
 _LOOK_S = 0.3
 _BUSY = (BuildStatus.WAITING, BuildStatus.PENDING, BuildStatus.STARTED, BuildStatus.CANCELING)
-_GOOD = (BuildStatus.COMPLETE, BuildStatus.PUBLISHED)
 _COLOURS = {BuildStatus.COMPLETE: "green", BuildStatus.PUBLISHED: "green", BuildStatus.STARTED: "cyan"}
 
 NumberArgument = Annotated[int, typer.Argument(help="The number of the build list.", metavar="NUMBER")]
@@ -208,7 +209,20 @@ def build(
             show.say(f"Build list {number} of {owner}/{named} for {build_for['name']}", "dim")
         ended = _follow(api, number, quiet=json)
         _report(api, ended, client.url, json)
-    raise typer.Exit(0 if ended["status"] in _GOOD else 1)
+    if _is_held(ended):
+        show.say(_HELD.format(name=into or own), "yellow")
+    raise typer.Exit(0 if _went_well(ended, publish_it) else 1)
+
+
+def _went_well(ended: Json, is_to_publish: bool) -> bool:
+    """Whether all that was asked for was done; a publication that waits for QA is as far as a build comes."""
+    if ended["status"] != BuildStatus.COMPLETE:
+        return bool(ended["status"] == BuildStatus.PUBLISHED)
+    refusal = ended.get("not_published")
+    return not is_to_publish or (refusal is not None and refusal["reason"] == refusals.QA)
+
+
+_HELD = "Not published yet: somebody may have locked {name}; `polylocal package repository unlock` lets it go on"
 
 
 def _project(api: PackagesClient, owner: str, name: str, *, may_make: bool) -> Json:
@@ -369,6 +383,42 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
             *(("file", f"{item['file_name']}  {item['url']}") for item in found["logs"]),
         ]
     )
+    if refusal := found.get("not_published"):  # older daemons do not tell
+        show.line(refusal["message"], "yellow")
+    if found["status"] == BuildStatus.PUBLISHED and found["packages"]:
+        _say_how_to_install(api, found, url)
+
+
+def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
+    """The lines to paste; that nothing can be installed, where a build has made source packages alone."""
+    kind = api.platform_by_id(found["build_for_platform"]["id"])["distrib_type"]
+    names = list(dict.fromkeys(item["name"] for item in found["packages"]))
+    if _is_source_alone(found):
+        show.say(_ONLY_SDISTS if kind == "pypi" else _ONLY_SOURCES, "yellow")
+        if kind != "pypi":
+            return
+    platform = found["save_to_repository"]["platform"]["name"]
+    key_url = api.key_url(platform)
+    try:
+        lines = install_lines(kind, _served(api, found, url), platform, names, key_url)
+    except InvalidInput as error:
+        show.say(str(error), "yellow")
+        return
+    label = {"deb": _APT_SIGNED if key_url else _APT, "pypi": "To install:"}.get(kind, _DNF)
+    show.say(label, "dim")
+    for line in lines:
+        show.line(line)
+
+
+_ONLY_SDISTS = "There is no wheel among the packages: pip has to build the source distribution before it installs it."
+_ONLY_SOURCES = "There are only source packages: nothing can be installed from them."
+_APT = "A line for a file in /etc/apt/sources.list.d:"
+_APT_SIGNED = "A command for root, which fetches the key, and a line for a file in /etc/apt/sources.list.d:"
+_DNF = "Lines for a file in /etc/yum.repos.d:"
+
+
+def _is_source_alone(found: Json) -> bool:
+    return {item["type"] for item in found["packages"]} == {"source"}
 
 
 def _version(package: Json) -> str:
@@ -378,9 +428,16 @@ def _version(package: Json) -> str:
 
 
 def _served(api: PackagesClient, found: Json, url: str) -> str:
-    """Where package managers find it; a released platform has its updates beside `release`."""
+    """Where package managers find it; a released platform has its updates beside `release`.
+
+    A build that has made source packages alone lies in the folder of sources.
+    """
     save_to = found["save_to_repository"]
     sub = "updates" if api.platform(save_to["platform"]["name"])["released"] else "release"
-    top = f"{url}/downloads/{save_to['platform']['name']}/repository"
+    top = f"{url.rstrip('/')}/downloads/{save_to['platform']['name']}/repository"
     middle = "" if save_to["platform"]["platform_type"] == "main" else f"/{found['build_for_platform']['name']}"
-    return f"{top}{middle}/{found['arch']['name']}/{save_to['name']}/{sub}/"
+    arch = _SOURCES if _is_source_alone(found) else found["arch"]["name"]
+    return f"{top}{middle}/{arch}/{save_to['name']}/{sub}/"
+
+
+_SOURCES = "SRPMS"

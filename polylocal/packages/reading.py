@@ -21,20 +21,6 @@ _TAKEN = frozenset(
     + "by-hash pool repodata simple".split()
 )
 _DEBIAN = (*debs.BINARIES, debs.SOURCE)
-_PACKAGES = {"deb": _DEBIAN, "pypi": (".whl", ".tar.gz")}  # of the other kinds: .rpm
-
-
-def is_package(file_name: str, kind: str | None) -> bool:
-    """Whether a file of this name is taken for a package of a platform's `distrib_type`, where no data says which are.
-
-    The files that a `.dsc` names come with it. A `.tar.gz` may still turn out to be no source distribution.
-    """
-    return file_name.endswith(_PACKAGES.get(kind or "", (".rpm",)))
-
-
-def may_be_other(file_name: str) -> bool:
-    """Whether files of this name are often no packages, so that one that can't be read is another file."""
-    return file_name.endswith(".tar.gz")
 
 
 def check_name(file_name: str) -> None:

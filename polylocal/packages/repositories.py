@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polylocal.folders import remove_tree, walk
-from polylocal.packages import debs, distributions, reading, rpms
+from polylocal.packages import debs, distributions, kinds, reading, rpms
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile
 from polylocal.packages.signing import Key
@@ -161,7 +161,7 @@ def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
 def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
     """Links the files that belong into an index to their paths in the pool."""
     found = []
-    for name in sorted(name for name in shelf.files if reading.is_package(name, shelf.kind)):
+    for name in sorted(name for name in shelf.files if kinds.is_package(name, shelf.kind)):
         facts = facts_of(shelf.files[name], name)
         folder = new / _POOL / facts.sha1
         folder.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,7 @@ TRANSITIONS = (
 )
 PUBLISHABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.TESTS_FAILED})
 REJECTABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED})
+REFUSED = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.PACKAGES_FAIL})  # where a build rests that was not published
 CONTAINABLE = frozenset({_B.COMPLETE, _B.TESTS_FAILED})
 CONTAINER_REQUESTS = frozenset({ContainerStatus.WAITING, ContainerStatus.FAILED})
 

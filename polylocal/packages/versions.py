@@ -11,7 +11,7 @@ def is_newer(kind: str | None, mine: Version, published: Version, equal_is_enoug
     from univers.versions import DebianVersion, InvalidVersion, PypiVersion, RpmVersion
 
     compared = {"deb": DebianVersion, "pypi": PypiVersion}.get(kind or "", RpmVersion)
-    texts = [mine[1], published[1]] if kind == "pypi" else [_text(mine), _text(published)]
+    texts = [mine[1], published[1]] if kind == "pypi" else [text(mine), text(published)]
     try:
         left, right = (compared(text) for text in texts)
         # not `==`: 1.01 and 1.1 are the same to dpkg, neither is greater, and their texts differ
@@ -20,6 +20,7 @@ def is_newer(kind: str | None, mine: Version, published: Version, equal_is_enoug
         return equal_is_enough or texts[0] != texts[1]
 
 
-def _text(version: Version) -> str:
+def text(version: Version) -> str:
+    """As a Debian or rpm package writes it: `epoch:version-release`."""
     epoch, upstream, release = version
     return (f"{epoch}:" if epoch else "") + upstream + (f"-{release}" if release else "")

@@ -19,7 +19,7 @@ from polylocal.disk import is_shortage, is_trouble, size_of
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, StoreError
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
-from polylocal.packages import arches, description, reading, recipes, repositories, versions
+from polylocal.packages import arches, description, kinds, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
 from polylocal.polyaxonfile import commands
@@ -473,12 +473,12 @@ def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callab
     packages: dict[str, NewPackage] = {}
     parts: dict[str, description.Description] = {}
     for path, file in sorted(files.items()):
-        if not reading.is_package(file.file_name, collection.kind):
+        if not kinds.is_package(file.file_name, collection.kind):
             continue
         try:
             found = reading.read(staged[path].path, file.file_name)
         except ToolError as error:
-            if not reading.may_be_other(file.file_name):
+            if not kinds.may_be_other(file.file_name):
                 raise
             say(f"{path} is not taken for a package: {error}")
             continue

@@ -328,7 +328,7 @@ class Publisher:
     def _fail(self, build_list: BuildList, to: BuildStatus, words: str) -> None:
         log.warning("build list %s could not be published: %s", build_list.id, words)
         with GUARD:
-            self._lists.set_failed(build_list, to, [self._log(build_list, words)])
+            self._lists.set_failed(build_list, to, [self._log(build_list, words)], words)
 
     def _log(self, build_list: BuildList, words: str) -> NewFile:
         stored = self._tools.depot.keep(io.BytesIO(f"{words}\n".encode()))

@@ -10,9 +10,10 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import NotFound
-from polylocal.packages import statuses
+from polylocal.packages import refusals, statuses
+from polylocal.packages.refusals import Refusal
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.packages.versions import Version
+from polylocal.packages.versions import Version, text
 from polylocal.statuses import Status
 from polylocal.store import package_status
 from polylocal.store.database import Database
@@ -30,7 +31,7 @@ from polylocal.store.rows import (
     row_of,
     rows_of,
 )
-from polylocal.store.runs import NewRun, insert, move
+from polylocal.store.runs import NewRun, insert, move, note
 
 _SELECT = """
 select l.*, r.id, r.uuid, r.user_id, r.created_at, r.started_at, r.finished_at, r.priority
@@ -136,6 +137,18 @@ class BuildLists:
                 ResultRow, db.execute("select * from results where run_pk = ? order by id", (build_list.run_pk,))
             )
 
+    def refusal(self, build_list: BuildList) -> Refusal | None:
+        """Why a build that has come to rest was not published; None: it was, nobody wanted it, or it failed before."""
+        if build_list.status not in statuses.REFUSED:
+            return None
+        query = (
+            "select message, json_extract(details, '$.reason') as reason from statuses where run_pk = ?"
+            " and json_extract(details, '$.reason') in (select value from json_each(?)) order by id desc limit 1"
+        )
+        with self._database.read() as db:
+            row = db.execute(query, (build_list.run_pk, json.dumps(refusals.REASONS))).fetchone()
+        return Refusal(row["reason"], row["message"]) if row else None
+
     def figures(self, project: Project) -> list[tuple[int, int, float]]:
         """Of a project's builds that came to packages: arch id, how many, average seconds."""
         query = (
@@ -233,8 +246,8 @@ class BuildLists:
             build_list = row_of(BuildList, db.execute(f"{_SELECT} where l.run_pk = ?", (run.pk,)).fetchone())
             if build_list.status in statuses.CONTAINABLE and build_list.auto_create_container:
                 _ask_for_container(db, run.pk)
-            if build_list.status == BuildStatus.COMPLETE and _goes_on_by_itself(db, build_list, is_newer):
-                package_status.move(db, run.pk, BuildStatus.PUBLISHING, statuses.PUBLISHABLE)
+            if build_list.status == BuildStatus.COMPLETE:
+                _publish_or_explain(db, build_list, harvest, is_newer)
         self._hint(run.pk)
         return True
 
@@ -284,11 +297,13 @@ class BuildLists:
         self._hint(build_list.run_pk)
         return True
 
-    def set_failed(self, build_list: BuildList, to: BuildStatus, files: Sequence[NewFile]) -> None:
-        """It could not be published; `files` say why."""
+    def set_failed(self, build_list: BuildList, to: BuildStatus, files: Sequence[NewFile], words: str = "") -> None:
+        """It could not be published; `words` say why, and `files`."""
         with self._database.write() as db:
             if package_status.move(db, build_list.run_pk, to):
                 _keep_results(db, build_list.run_pk, files)
+                if words:
+                    note(db, build_list.run_pk, refusals.failed(words).message, {"reason": refusals.FAILED})
         self._hint(build_list.run_pk)
 
     def set_container(self, build_list: BuildList, to: ContainerStatus, files: Sequence[NewFile] = ()) -> None:
@@ -396,6 +411,7 @@ class BuildLists:
 
 
 _STALE = "update repositories set stale = stale + 1 where id = ?"
+_OWN_FILES = "abfworker::"  # the names of logs begin so
 _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
 
 
@@ -436,42 +452,82 @@ def _ask_for_container(db: sqlite3.Connection, run_pk: int) -> bool:
     return asked.rowcount > 0
 
 
-def _goes_on_by_itself(
-    db: sqlite3.Connection, build_list: BuildList, is_newer: Callable[[Version, Version, bool], bool]
-) -> bool:
-    """Whether auto-publish fires: it is wanted, allowed, and there is something new."""
-    saved_to = db.execute(
-        "select t.publish_without_qa, p.released, p.platform_type, exists (select 1 from repository_projects h"
-        " where h.repository_id = t.id and h.project_id = ?) as has_project"
-        " from repositories t join platforms p on p.id = t.platform_id where t.id = ?",
-        (build_list.project_id, build_list.save_to_repository_id),
-    ).fetchone()
-    if build_list.auto_publish_status != "default" or not saved_to["publish_without_qa"] or not saved_to["has_project"]:
-        return False
-    if saved_to["platform_type"] == "main" and not _all_published(db, build_list.extra_build_lists):
-        return False
-    mine = _source_version(db, build_list.run_pk)
-    if mine is None:
-        return False  # there is nothing to publish
+def _publish_or_explain(
+    db: sqlite3.Connection,
+    build_list: BuildList,
+    harvest: Harvest,
+    is_newer: Callable[[Version, Version, bool], bool],
+) -> None:
+    """Auto-publish, where it is wanted and allowed; the history of the run says why it is not."""
+    saved_to = db.execute(_SAVED_TO, (build_list.run_pk,)).fetchone()
+    refusal = _refusal(db, build_list, harvest, saved_to)
+    is_wanted = build_list.auto_publish_status == "default"
+    if refusal is None and is_wanted:
+        refusal = _not_newer(db, build_list, saved_to, is_newer)
+    if refusal is not None:
+        note(db, build_list.run_pk, refusal.message, {"reason": refusal.reason})
+    elif is_wanted:
+        package_status.move(db, build_list.run_pk, BuildStatus.PUBLISHING, statuses.PUBLISHABLE)
+
+
+_SAVED_TO = """
+select t.publish_without_qa, p.released, p.platform_type, p.name || '/' || t.name as repository,
+    b.distrib_type, u.username || '/' || j.name as project,
+    exists (select 1 from repository_projects h where h.repository_id = t.id and h.project_id = l.project_id)
+        as has_project
+from build_lists l join repositories t on t.id = l.save_to_repository_id join platforms p on p.id = t.platform_id
+    join platforms b on b.id = l.build_for_platform_id
+    join projects j on j.id = l.project_id join users u on u.id = j.user_id
+where l.run_pk = ?
+"""
+
+
+def _refusal(db: sqlite3.Connection, build_list: BuildList, harvest: Harvest, saved_to: sqlite3.Row) -> Refusal | None:
+    """Why a build can't be published, whatever lies in its repository."""
+    if not harvest.packages:
+        others = [file.file_name for file in harvest.results if not file.file_name.startswith(_OWN_FILES)]
+        return refusals.no_packages(saved_to["distrib_type"], others)
+    if not saved_to["publish_without_qa"]:
+        return refusals.qa(build_list.id, saved_to["repository"])
+    if build_list.auto_publish_status == "testing":
+        return refusals.testing(build_list.id)
+    if build_list.auto_publish_status != "default":
+        return None
+    if not saved_to["has_project"]:
+        return refusals.not_in_repository(build_list.id, saved_to["project"], saved_to["repository"])
+    if saved_to["platform_type"] == "main" and (extra := _unpublished(db, build_list.extra_build_lists)):
+        return refusals.unpublished_extra(build_list.id, extra)
+    return None
+
+
+def _not_newer(
+    db: sqlite3.Connection,
+    build_list: BuildList,
+    saved_to: sqlite3.Row,
+    is_newer: Callable[[Version, Version, bool], bool],
+) -> Refusal | None:
     key = {name: getattr(build_list, name) for name in _KEY}
     last = db.execute(
-        f"select l.run_pk from build_lists l where {_SAME_KEY}"
+        f"select l.run_pk, r.id from build_lists l join runs r on r.pk = l.run_pk where {_SAME_KEY}"
         " and l.published_into is not null order by l.published_at desc, l.run_pk desc limit 1",
         key,
     ).fetchone()
-    if last is None:
-        return True
-    published = _source_version(db, last["run_pk"])
-    return published is None or is_newer(mine, published, not saved_to["released"])
+    mine = _source_version(db, build_list.run_pk)
+    published = _source_version(db, last["run_pk"]) if last else None
+    if mine is None or published is None or is_newer(mine, published, not saved_to["released"]):
+        return None
+    versions = text(mine), text(published)
+    return refusals.not_newer(build_list.id, *versions, other=last["id"], repository=saved_to["repository"])
 
 
-def _all_published(db: sqlite3.Connection, ids: Sequence[int]) -> bool:
+def _unpublished(db: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
+    """Those of them that are not published, or not there any more."""
     query = (
-        "select count(*) from build_lists l join runs r on r.pk = l.run_pk where r.kind = 'package'"
+        "select r.id from build_lists l join runs r on r.pk = l.run_pk where r.kind = 'package'"
         f" and r.id in (select value from json_each(?)) and l.status = {int(BuildStatus.PUBLISHED)}"
     )
-    found: int = db.execute(query, (json.dumps(list(ids)),)).fetchone()[0]
-    return found == len(set(ids))
+    published = {row["id"] for row in db.execute(query, (json.dumps(list(ids)),))}
+    return [number for number in dict.fromkeys(ids) if number not in published]
 
 
 def _source_version(db: sqlite3.Connection, run_pk: int) -> Version | None:

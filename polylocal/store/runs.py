@@ -215,9 +215,7 @@ class Runs:
     def note(self, run: Run, message: str, details: Mapping[str, Any] | None = None) -> None:
         """A line of history that moves nothing: the status is said again, with a message."""
         with self._database.write() as db:
-            row = db.execute("select status from runs where pk = ?", (run.pk,)).fetchone()
-            if row:
-                _record_status(db, run.pk, row["status"], _moment(db, run.pk), message, details, None)
+            note(db, run.pk, message, details)
         self._hint(run.pk)
 
     def statuses(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[StatusRow]]:
@@ -640,6 +638,13 @@ def move(
     if moved[0]["kind"] == Kind.PACKAGE:
         package_status.follow(db, pk)
     return True
+
+
+def note(db: sqlite3.Connection, pk: int, message: str, details: Mapping[str, Any] | None = None) -> None:
+    """`Runs.note` in the caller's transaction."""
+    row = db.execute("select status from runs where pk = ?", (pk,)).fetchone()
+    if row:
+        _record_status(db, pk, row["status"], _moment(db, pk), message, details, None)
 
 
 def _moment(db: sqlite3.Connection, pk: int) -> str:

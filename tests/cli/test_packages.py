@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from support import eventually
 
+from polylocal.api.services import Services
+from polylocal.cli import packages
+from polylocal.errors import NotFound
 from polylocal.packages.arches import own
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import Status
 from polylocal.store import Store
-from polylocal.store.build_lists import Harvest, NewPackage
+from polylocal.store.build_lists import Harvest, NewFile, NewPackage
 
-from .conftest import Cli
+from .conftest import Cli, Result
 
 
 @pytest.fixture
@@ -44,20 +50,61 @@ def put(store: Store, number: int, status: BuildStatus, container: ContainerStat
         db.execute("update build_lists set status = ?, container_status = ? where run_pk = ?", values)
 
 
-def end(store: Store, number: int) -> None:
-    """With one package, to rest."""
+def end(store: Store, number: int, *packages: NewPackage, is_newer: bool = True, results: Sequence[str] = ()) -> None:
+    """With one package, or with these, to rest."""
     run = store.runs.by_pk(store.build_lists.get(number).run_pk)
-    package = NewPackage("a" * 40, "hello_1.0-2_all.deb", "hello", "binary", 1, "1.0", "2", 10)
-    harvest = Harvest([package])
+    files = [NewFile("b" * 40, name, 1) for name in results]
     store.build_lists.conclude(
         run,
         Status.SUCCEEDED,
         "Completed",
         details=None,
         recorded={},
-        harvest=harvest,
-        is_newer=lambda mine, published, equal: True,
+        harvest=Harvest([] if results else packages or [package()], files),
+        is_newer=lambda mine, published, equal: is_newer,
     )
+
+
+def package(kind: str = "binary", version: str = "1.0") -> NewPackage:
+    return NewPackage("a" * 40, f"hello_{version}-2_all.deb", "hello", kind, 1, version, "2", 10)
+
+
+def publish_it(store: Store, number: int) -> None:
+    """As the publisher does."""
+    assert store.build_lists.set_published(store.build_lists.get(number), "release", None)
+
+
+@pytest.fixture
+def building(polylocal: Cli, store: Store, code: Path) -> Iterator[Building]:
+    """`polylocal package build`, and what a builder does meanwhile with the build list that it makes."""
+    threads = []
+
+    def run(builder: Callable[[int], None], *options: str, to: str = "bookworm/main") -> Result:
+        with store.database.read() as db:
+            last = db.execute("select coalesce(max(id), 0) from runs where kind = 'package'").fetchone()[0]
+
+        def work() -> None:
+            eventually(lambda: _is_there(store, last + 1))
+            builder(last + 1)
+
+        thread = threading.Thread(target=work)
+        threads.append(thread)
+        thread.start()
+        return polylocal("package", "build", str(code), "--to", to, *options)
+
+    yield run
+    for thread in threads:
+        thread.join()
+
+
+def _is_there(store: Store, number: int) -> bool:
+    try:
+        return store.build_lists.get(number).status == BuildStatus.PENDING
+    except NotFound:
+        return False
+
+
+Building = Callable[..., Result]
 
 
 def test_platforms_and_their_repositories(code: Path, polylocal: Cli) -> None:
@@ -296,3 +343,120 @@ def test_what_is_not_published_is_not_yanked(built: int, polylocal: Cli, store: 
     assert done.code == 1
     assert "these are deb packages: publish a newer version instead" in " ".join(done.err.split())
     assert NO_BUILD_LIST in polylocal("package", "yank", "99").err
+
+
+# -- what a build came to --------------------------------------------------------------------------------------------
+
+
+def test_a_build_that_is_not_newer_says_so_and_fails(building: Building, store: Store) -> None:
+    first = building(lambda number: (end(store, number), publish_it(store, number)))
+    assert first.code == 0, first.err
+    done = building(lambda number: end(store, number, is_newer=False))
+    assert done.code == 1
+    words = (
+        "Not published: version 1:1.0-2 is not newer than 1:1.0-2, which lies in bookworm/main (build list 1): raise"
+        " the version, or publish the build nevertheless by `polylocal package publish 2`"
+    )
+    assert done.out.count("Not published") == 1
+    assert words in done.out.splitlines()
+
+
+def test_the_same_is_told_to_programs(building: Building, store: Store) -> None:
+    done = building(lambda number: end(store, number, results=["hello.zip"]), "--json")
+    assert done.code == 1
+    told = json.loads(done.out)["not_published"]
+    assert told["reason"] == "no-packages"
+    assert told["message"].endswith("(deb: .deb, .udeb, .dsc), only hello.zip")
+
+
+def test_what_was_not_to_be_published_is_no_failure(building: Building, store: Store) -> None:
+    done = building(lambda number: end(store, number), "--no-publish")
+    assert (done.code, "Not published" in done.out) == (0, False)
+
+
+def test_a_build_without_packages_that_was_not_to_be_published_is_told(building: Building, store: Store) -> None:
+    done = building(lambda number: end(store, number, results=["hello.zip"]), "--no-publish")
+    assert done.code == 0
+    assert "only hello.zip" in done.out
+
+
+def test_what_waits_for_qa_is_no_failure_and_is_told(building: Building, polylocal: Cli, store: Store) -> None:
+    assert polylocal("package", "repository", "create", "bookworm/careful", "--qa").code == 0
+    done = building(lambda number: end(store, number), to="bookworm/careful")
+    assert done.code == 0
+    assert "Not published: bookworm/careful has QA: an admin of its platform publishes the build by" in done.out
+
+
+def test_a_publication_that_failed_says_why(building: Building, store: Store) -> None:
+    def fail(number: int) -> None:
+        end(store, number)
+        found = store.build_lists.get(number)
+        store.build_lists.set_failed(found, BuildStatus.PUBLISH_FAILED, [], "the disk is broken\x1b[2J")
+
+    done = building(fail)
+    assert done.code == 1
+    assert "Not published: the disk is broken\\x1b[2J" in done.out
+
+
+def test_a_publication_that_is_held_says_so(
+    building: Building, store: Store, polylocal: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert polylocal("package", "repository", "lock", "bookworm/main").code == 0
+    monkeypatch.setattr(packages, "_PATIENCE_S", 0.0)
+    done = building(lambda number: end(store, number))
+    assert done.code == 1
+    assert "Not published yet: somebody may have locked bookworm/main" in done.err
+
+
+# -- how to install it -----------------------------------------------------------------------------------------------
+
+
+def served(url: str, platform: str = "bookworm", arch: str = "") -> str:
+    return f"{url}/downloads/{platform}/repository/{arch or own()}/main/release/"
+
+
+def test_what_was_published_names_the_line_for_apt(building: Building, store: Store, daemon: str) -> None:
+    done = building(lambda number: (end(store, number), publish_it(store, number)))
+    assert (done.code, done.out.splitlines()[-1]) == (0, f"deb [trusted=yes] {served(daemon)} ./")
+
+
+def test_a_repository_with_a_key_names_it(
+    building: Building, store: Store, daemon: str, polylocal: Cli, services: Services
+) -> None:
+    key = services.home.downloads / "bookworm" / "key.asc"
+    key.parent.mkdir(parents=True)
+    key.write_text("a key")
+    building(lambda number: (end(store, number), publish_it(store, number)))
+    keyring = "/etc/apt/keyrings/polylocal-bookworm.asc"
+    assert polylocal("package", "show", "1").out.splitlines()[-2:] == [
+        f"curl -fsS {daemon}/downloads/bookworm/key.asc -o {keyring}",
+        f"deb [signed-by={keyring}] {served(daemon)} ./",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["dnf", "pypi"])
+def test_what_was_published_names_the_lines_for_others(
+    kind: str, building: Building, store: Store, daemon: str, polylocal: Cli
+) -> None:
+    assert polylocal("package", "platform", "create", "other", "--type", kind).code == 0
+    done = building(lambda number: (end(store, number), publish_it(store, number)), to="other/main")
+    url = served(daemon, "other")
+    section = ["[polylocal-other]", "name=polylocal-other", f"baseurl={url}", "gpgcheck=0"]
+    wanted = [f"pip install --index-url {url}simple/ hello"] if kind == "pypi" else section
+    assert done.out.splitlines()[-len(wanted) :] == wanted
+
+
+def test_a_source_distribution_alone_is_told(building: Building, store: Store, daemon: str, polylocal: Cli) -> None:
+    """It lies with the sources, and pip makes a wheel of it."""
+    assert polylocal("package", "platform", "create", "other", "--type", "pypi").code == 0
+    done = building(lambda number: (end(store, number, package("source")), publish_it(store, number)), to="other/main")
+    assert done.code == 0
+    url = served(daemon, "other", "SRPMS")
+    assert done.out.splitlines()[-1] == f"pip install --index-url {url}simple/ hello"
+    assert "There is no wheel among the packages" in done.err
+
+
+def test_source_packages_alone_can_not_be_installed(building: Building, store: Store) -> None:
+    done = building(lambda number: (end(store, number, package("source")), publish_it(store, number)))
+    assert (done.code, "trusted=yes" in done.out) == (0, False)
+    assert "There are only source packages: nothing can be installed from them." in done.err

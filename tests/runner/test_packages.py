@@ -603,7 +603,7 @@ def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypat
 
     def fail(execution: PackageBuild, *_: object) -> None:
         path = yard.work(made) / "build-0" / "results" / "a.txt"
-        eventually(path.exists)
+        eventually(lambda: path.exists() and path.read_bytes())
         numbers.append(path.stat().st_ino)
         raise RuntimeError("a bug")
 

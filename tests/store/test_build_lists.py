@@ -357,6 +357,106 @@ def test_into_a_personal_platform_it_goes_whatever_it_was_built_with(ground: Gro
     assert auto(ground, save_to_repository_id=personal.id, extra_build_lists=[other.id]) == 7000
 
 
+# -- why it was not published ---------------------------------------------------------------------------------------
+
+
+def refusal(ground: Ground, made: BuildList) -> tuple[str, str] | None:
+    found = ground.store.build_lists.refusal(ground.again(made))
+    return (found.reason, found.message.removeprefix("Not published: ")) if found else None
+
+
+def auto_made(ground: Ground, version: str = "1", **values: Any) -> BuildList:
+    made = ground.queue(**{"auto_publish_status": "default", **values})
+    return ground.end(made, 0, package("hello", version, type="source", epoch=1, release="2"))
+
+
+def test_what_was_published_or_not_wanted_has_no_refusal(ground: Ground) -> None:
+    assert refusal(ground, auto_made(ground)) is None
+    assert refusal(ground, ground.published(ground.end(ground.queue(), 0, package()))) is None
+    assert refusal(ground, ground.end(ground.queue(), 0, package())) is None
+    assert refusal(ground, ground.end(ground.queue(), 1)) is None
+
+
+def test_what_is_not_newer_names_both_versions(ground: Ground) -> None:
+    first = ground.published(auto_made(ground, "2"))
+    made = auto_made(ground, "1")
+    words = (
+        f"version 1:1-2 is not newer than 1:2-2, which lies in cocos/main (build list {first.id}): raise the version,"
+        f" or publish the build nevertheless by `polylocal package publish {made.id}`"
+    )
+    assert refusal(ground, made) == ("not-newer", words)
+    history = ground.store.runs.statuses(ground.run(made), limit=9, offset=0)[1]
+    assert (history[-1].status, history[-1].message) == ("succeeded", f"Not published: {words}")
+    assert ground.store.build_lists.publish(made, ground.user, again=False)
+    assert refusal(ground, made) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "words"),
+    [
+        ("pypi", [], "(pypi: .whl, .tar.gz), and no other file"),
+        ("pypi", ["a.zip"], "(pypi: .whl, .tar.gz), only a.zip"),
+        ("deb", ["a.zip", "b", "c"], "(deb: .deb, .udeb, .dsc), only a.zip, b, c"),
+        ("dnf", ["a.zip", "b", "c", "d", "e"], "(dnf: .rpm), only a.zip, b, c and 2 more"),
+    ],
+)
+@pytest.mark.parametrize("status", ["default", "none"])
+def test_what_left_no_package_names_what_it_left(
+    store: Store, root: User, project: Project, kind: str, names: list[str], words: str, status: str
+) -> None:
+    ground = Ground.of(store, root, project, kind)
+    files = (result("abfworker::rpm-worker-1.log"), *(result(name, name) for name in names))
+    made = ground.end(ground.queue(auto_publish_status=status), 0, results=files)
+    told = f"the build left no package of the platform's kind {words}"
+    assert refusal(ground, made) == ("no-packages", told)
+
+
+@pytest.mark.parametrize("status", ["default", "none"])
+def test_what_waits_for_qa_names_who_publishes_it(ground: Ground, status: str) -> None:
+    ground.store.platforms.update_repository(ground.repository, {"publish_without_qa": False})
+    made = auto_made(ground, auto_publish_status=status)
+    words = "cocos/main has QA: an admin of its platform publishes the build by `polylocal package publish 1`"
+    assert refusal(ground, made) == ("qa", words)
+
+
+def test_a_project_that_has_left_is_named(ground: Ground) -> None:
+    ground.store.platforms.remove_project(ground.repository, ground.project)
+    found = refusal(ground, auto_made(ground))
+    assert found
+    assert found[0] == "not-in-repository"
+    name = f"root/{ground.project.name}"
+    assert f"the project {name} is not in cocos/main: add it by" in found[1]
+    assert f"`polylocal package repository add cocos/main {name}`" in found[1]
+
+
+def test_what_it_was_built_with_is_named_unless_it_is_published(ground: Ground) -> None:
+    first, second = (ground.end(ground.queue(), 0, package(name)) for name in ("a", "b"))
+    found = refusal(ground, auto_made(ground, extra_build_lists=[first.id, second.id]))
+    assert found
+    assert found[0] == "extra-build-lists"
+    assert f"build lists {first.id}, {second.id} are not published" in found[1]
+    ground.published(first)
+    found = refusal(ground, auto_made(ground, extra_build_lists=[first.id, second.id]))
+    assert found
+    assert f"build list {second.id}, which it was built with, is not published" in found[1]
+
+
+def test_publishing_into_testing_is_refused(ground: Ground) -> None:
+    found = refusal(ground, auto_made(ground, auto_publish_status="testing"))
+    assert found
+    assert found[0] == "testing"
+
+
+@pytest.mark.parametrize("to", [BuildStatus.PUBLISH_FAILED, BuildStatus.PACKAGES_FAIL])
+def test_a_publication_that_failed_is_a_refusal(ground: Ground, to: BuildStatus) -> None:
+    made = publishing(ground)
+    ground.store.build_lists.set_failed(made, to, [], "the file store has lost a.whl")
+    assert refusal(ground, made) == ("failed", "the file store has lost a.whl")
+    again = ground.again(made)
+    ground.store.build_lists.set_failed(made, to, [], "said too late")
+    assert refusal(ground, again) == ("failed", "the file store has lost a.whl")
+
+
 # -- what the publisher does -----------------------------------------------------------------------------------------
 
 

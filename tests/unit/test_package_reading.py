@@ -116,23 +116,7 @@ def test_a_debian_source_without_files(read: Read) -> None:
 
 @pytest.mark.parametrize("name", ["build.log", "hello.deb.txt", "a.tar.xz", "a.tar", "whl", "", "x.buildinfo"])
 def test_other_files_are_no_packages(read: Read, name: str) -> None:
-    assert not any(reading.is_package(name, kind) for kind in KINDS)
     assert read(name, deb()) is None
-
-
-KINDS = ("deb", "dnf", "rhel", "mdv", "pypi")
-
-
-@pytest.mark.parametrize(
-    ("name", "kinds"),
-    [
-        *((name, {"deb"}) for name in ("a.deb", "a.udeb", "a.dsc")),
-        *((name, {"dnf", "rhel", "mdv"}) for name in ("a.rpm", "a.src.rpm")),
-        *((name, {"pypi"}) for name in ("a.whl", "a.tar.gz")),
-    ],
-)
-def test_files_that_are_taken_for_packages_of_a_kind(name: str, kinds: set[str]) -> None:
-    assert {kind for kind in KINDS if reading.is_package(name, kind)} == kinds
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def _shown(ask: Ask, found: BuildList, project: Project) -> Json:
         packages=ask.store.build_lists.packages([found.run_pk]),
         results=ask.store.build_lists.results(found),
         container_path=_container_path(ask, found, save_to, arch.name),
+        refusal=ask.store.build_lists.refusal(found),
     )
     return shapes.build_list(found, around)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polylocal import clock
+from polylocal.packages.refusals import Refusal
 from polylocal.store.rows import Arch, BuildList, PackageRow, Platform, Project, Repository, ResultRow, StoredFile, User
 
 Json = dict[str, Any]
@@ -184,6 +185,7 @@ class Around:
     packages: Sequence[PackageRow]
     results: Sequence[ResultRow]
     container_path: str
+    refusal: Refusal | None
 
 
 def build_list_row(found: BuildList, project_name: str) -> Json:
@@ -249,6 +251,9 @@ def build_list(found: BuildList, around: Around) -> Json:
         "yanked": found.yanked is not None,
         "yanked_reason": found.yanked or None,
         "packages": [_package(package, files) for package in around.packages],
+        "not_published": {"reason": around.refusal.reason, "message": around.refusal.message}
+        if around.refusal
+        else None,
         "logs": [
             {"file_name": result.file_name, "size": result.size, "url": f"{files}/{result.sha1}"}
             for result in around.results

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from polylocal.statuses import Status
+from polylocal.store.build_lists import Harvest
+
 from .farm import CODE, FORBIDDEN, Farm, Json
 
 FIELDS = """
@@ -43,7 +46,7 @@ def test_every_field_is_there(farm: Farm) -> None:
         farm.set(build_list, status=status)
         found = set(farm.show(build_list))
         assert set(FIELDS) <= found
-        assert found - set(FIELDS) <= {"include_testing_subrepository", "external_nodes", *OWN}
+        assert found - set(FIELDS) <= {"include_testing_subrepository", "external_nodes", "not_published", *OWN}
 
 
 def test_what_is_said_of_a_new_one(farm: Farm) -> None:
@@ -86,6 +89,26 @@ def test_what_is_said_of_a_new_one(farm: Farm) -> None:
     assert found["arch"] == {"id": farm.ids.arch, "name": farm.ids.arch_name}
     for name in ("owner", "user"):
         assert without_name(found[name]) == of_user(farm.ivan)
+
+
+def test_why_it_was_not_published(farm: Farm) -> None:
+    build_list = farm.new()
+    assert farm.show(build_list)["not_published"] is None
+    lists = farm.store.build_lists
+    run = farm.store.runs.by_pk(farm.row(build_list)["run_pk"])
+    lists.conclude(
+        run,
+        Status.SUCCEEDED,
+        "Completed",
+        details=None,
+        recorded={"exit_code": 0},
+        harvest=Harvest(),
+        is_newer=lambda mine, published, equal: True,
+    )
+    words = (
+        "Not published: the build left no package of the platform's kind (deb: .deb, .udeb, .dsc), and no other file"
+    )
+    assert farm.show(build_list)["not_published"] == {"reason": "no-packages", "message": words}
 
 
 def test_moments_are_whole_seconds(farm: Farm) -> None:

@@ -1,0 +1,79 @@
+"""Why a complete build was not published: a word for programs and a sentence for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polylocal.packages import kinds
+
+NO_PACKAGES = "no-packages"
+QA = "qa"
+NOT_IN_REPOSITORY = "not-in-repository"
+EXTRA_BUILD_LISTS = "extra-build-lists"
+NOT_NEWER = "not-newer"
+TESTING = "testing"
+FAILED = "failed"
+REASONS = (NO_PACKAGES, QA, NOT_IN_REPOSITORY, EXTRA_BUILD_LISTS, NOT_NEWER, TESTING, FAILED)
+_MOST_NAMED = 3
+_PUBLISH = "`polylocal package publish {number}`"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    reason: str  # one of REASONS
+    message: str
+
+
+def no_packages(kind: str | None, others: Sequence[str]) -> Refusal:
+    """`others`: the names of the files that the build left."""
+    wanted = ", ".join(kinds.endings(kind))
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    found = f"only {', '.join(others[:_MOST_NAMED])}{more}" if others else "and no other file"
+    words = f"the build left no package of the platform's kind ({kind or 'rpm'}: {wanted}), {found}"
+    return _refusal(NO_PACKAGES, words)
+
+
+def qa(number: int, repository: str) -> Refusal:
+    """`number`: of the build list; `repository`: `platform/repository`."""
+    words = f"{repository} has QA: an admin of its platform publishes the build by {_PUBLISH.format(number=number)}"
+    return _refusal(QA, words)
+
+
+def not_in_repository(number: int, project: str, repository: str) -> Refusal:
+    words = (
+        f"the project {project} is not in {repository}: add it by `polylocal package repository add {repository}"
+        f" {project}`, then publish the build by {_PUBLISH.format(number=number)}"
+    )
+    return _refusal(NOT_IN_REPOSITORY, words)
+
+
+def unpublished_extra(number: int, others: Sequence[int]) -> Refusal:
+    """`others`: the build lists that it was built with and that are not published."""
+    listed = ", ".join(map(str, others))
+    those = f"build list {listed}, which it was built with, is" if len(others) == 1 else f"build lists {listed} are"
+    words = f"{those} not published: publish what it was built with, then the build by {_PUBLISH.format(number=number)}"
+    return _refusal(EXTRA_BUILD_LISTS, words)
+
+
+def not_newer(number: int, version: str, published: str, *, other: int, repository: str) -> Refusal:
+    """`other`: the build list that lies in the repository."""
+    words = (
+        f"version {version} is not newer than {published}, which lies in {repository} (build list {other}): raise the"
+        f" version, or publish the build nevertheless by {_PUBLISH.format(number=number)}"
+    )
+    return _refusal(NOT_NEWER, words)
+
+
+def testing(number: int) -> Refusal:
+    words = f"publishing into testing is not offered: publish the build by {_PUBLISH.format(number=number)}"
+    return _refusal(TESTING, words)
+
+
+def failed(words: str) -> Refusal:
+    """`words`: what went wrong when the repository was written."""
+    return _refusal(FAILED, words)
+
+
+def _refusal(reason: str, words: str) -> Refusal:
+    return Refusal(reason, f"Not published: {words}")

@@ -1,0 +1,83 @@
+"""The lines that a person pastes to install from a repository."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from polylocal.errors import InvalidInput
+from polylocal.packages.install_lines import install_lines
+
+URL = "http://127.0.0.1:8000/downloads/mine/repository/x86_64/main/release/"
+KEY = "http://127.0.0.1:8000/downloads/mine/key.asc"
+
+
+def test_apt_by_a_key() -> None:
+    assert install_lines("deb", URL, "mine", ["hello"], KEY) == [
+        f"curl -fsS {KEY} -o /etc/apt/keyrings/polylocal-mine.asc",
+        f"deb [signed-by=/etc/apt/keyrings/polylocal-mine.asc] {URL} ./",
+    ]
+
+
+def test_apt_without_a_key() -> None:
+    assert install_lines("deb", URL, "mine", ["hello"]) == [f"deb [trusted=yes] {URL} ./"]
+
+
+@pytest.mark.parametrize("kind", ["dnf", "rhel", "mdv", None])
+def test_dnf(kind: str | None) -> None:
+    head = ["[polylocal-mine]", "name=polylocal-mine", f"baseurl={URL}"]
+    assert install_lines(kind, URL, "mine", []) == [*head, "gpgcheck=0"]
+    signed = ["repo_gpgcheck=1", f"gpgkey={KEY}", "gpgcheck=0"]
+    assert install_lines(kind, URL, "mine", [], KEY) == [*head, *signed]
+
+
+def test_pip() -> None:
+    assert install_lines("pypi", URL, "mine", ["hello", "Other.one"], KEY) == [
+        f"pip install --index-url {URL}simple/ hello Other.one"
+    ]
+
+
+def test_a_slash_at_the_end_is_not_doubled() -> None:
+    for kind in ("deb", "pypi", "dnf"):
+        assert install_lines(kind, URL, "mine", ["a"]) == install_lines(kind, URL.rstrip("/"), "mine", ["a"])
+
+
+def test_what_a_shell_would_expand_is_quoted() -> None:
+    url = "http://[::1]:8000/downloads/mine?a=$(id)&b=*"
+    (line,) = install_lines("pypi", url, "mine", ["a"])
+    assert shlex.split(line) == ["pip", "install", "--index-url", f"{url}/simple/", "a"]
+    fetch, _ = install_lines("deb", URL, "mine", [], "http://[::1]:8000/key.asc")
+    assert "'http://[::1]:8000/key.asc'" in fetch
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        *(
+            ({name: value}, "is no URL that")
+            for name in ("url", "key_url")
+            for value in (
+                "",
+                "ftp://host/a",
+                "http://host/a b",
+                "http://host/\ndeb x",
+                "http://host/'",
+                "http://h/\x1b[0m",
+            )
+        ),
+        *(
+            ({"platform": value}, "is no name of a platform that")
+            for value in ("", "a/b", "a b", "a]", "a\n[b", "x" * 201, "é")
+        ),
+        *(
+            ({"packages": [value]}, "is no name of a package that")
+            for value in ("", "-r", "a b", "a;id", "a\nb", "$(id)", "a[b]")
+        ),
+    ],
+)
+def test_what_can_not_stand_in_a_line_is_refused(change: dict[str, Any], told: str) -> None:
+    values: dict[str, Any] = {"kind": "pypi", "url": URL, "platform": "mine", "packages": ["a"], "key_url": KEY}
+    with pytest.raises(InvalidInput, match=told):
+        install_lines(**{**values, **change})
