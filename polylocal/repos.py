@@ -243,6 +243,7 @@ class Repository:
         new = folder.with_name(f"{folder.name}.new")
         remove_tree(new)
         new.mkdir(parents=True)
+        new.chmod(0o755)
         if commit:
             with tempfile.TemporaryFile() as file:
                 self.archive(commit, file)

@@ -72,6 +72,7 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> Non
 def unpack_code(archive: BinaryIO, folder: Path) -> None:
     """Unpack what git has packed, into an empty folder: whatever its size, and with links as they are.
 
+    Files and folders have the modes that git gives them, 0644 and 0755, whatever the umask of this process is.
     Wherever they lead, nothing is written through them: a tree of somebody's own making may hold a link and a folder of
     one name. Raises InvalidInput for such a one.
     """
@@ -149,10 +150,12 @@ class _Unpacking:
         elif member.isreg():
             self._count_bytes(member.size)
             _clear(name, parent)
-            file = os.open(name, _NEW, 0o755 if member.mode & 0o100 else 0o644, dir_fd=parent)
+            mode = 0o755 if member.mode & 0o100 else 0o644
+            file = os.open(name, _NEW, mode, dir_fd=parent)
             with open(file, "wb", buffering=0) as out:
                 self._copy(member, tar, tape, out)
                 if self._is_code:
+                    os.fchmod(out.fileno(), mode)  # packages are made of these files: the umask has no say in them
                     os.utime(out.fileno(), (member.mtime, member.mtime))
         else:
             raise _Refused(f"{shown} is neither a file, a folder nor a link.")
@@ -199,10 +202,13 @@ class _Unpacking:
         at = os.dup(self._top)
         for depth, part in enumerate(parts, 1):
             try:
-                if make and parts[:depth] not in self._folders:
+                is_new = make and parts[:depth] not in self._folders
+                if is_new:
                     self._make_folder(part, at)
                     self._folders.add(parts[:depth])
                 inner = os.open(part, _FOLDER, dir_fd=at)
+                if is_new and self._is_code:
+                    os.fchmod(inner, 0o755)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
                     raise _Refused(f"{shown} lies below {part!r}, which is no folder.") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ from polylocal.runner.engine.base import Engine
 log = logging.getLogger(__name__)
 
 _TARGET = PurePosixPath("/plx-outputs")
+_PLAIN_USER = re.compile(r"[\w.][\w.-]*(:[\w.][\w.-]*)?", re.ASCII)
 
 
 def make_writable(folder: Path) -> None:
@@ -75,16 +77,35 @@ def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, instal
                 with suppress(FileNotFoundError):
                     os.chown(entry.name, uid, gid, dir_fd=entry.parent, follow_symlinks=False)
         return None
-    return _by_container(folder, uid, gid, engine, image, installation)
+    problem = _chown_in_container([Mount(folder, _TARGET)], f"{uid}:{gid}", engine, image, installation)
+    return f"outputs belong to another user: {problem}" if problem else None
 
 
-def _by_container(folder: Path, uid: int, gid: int, engine: Engine, image: str, installation: str) -> str | None:
+def give_to_user(folders: Sequence[Path], user: str, engine: Engine, image: str, installation: str) -> str | None:
+    """Give folders with all that they hold to a user of an image. Returns a sentence if that could not be done.
+
+    `user` is the image's own, as `engine.image_config` has it: a name or a number, with or without a group; "" is root.
+    Only the image knows the number of a name, so a container of the image does it. Raises EngineUnreachable.
+    """
+    if user and not _PLAIN_USER.fullmatch(user):
+        return f"the image's user `{user[:100]!r}` is neither a name nor a number"
+    owner = user or "0:0"
+    if ":" not in owner and not owner.isdecimal():
+        owner += ":"  # and the group that the user has at a login; a number may have no entry that says so
+    mounts = [Mount(folder, _TARGET / str(number)) for number, folder in enumerate(folders)]
+    return _chown_in_container(mounts, owner, engine, image, installation)
+
+
+def _chown_in_container(
+    mounts: Sequence[Mount], owner: str, engine: Engine, image: str, installation: str
+) -> str | None:
+    """Returns what went wrong. Raises EngineUnreachable."""
     plan = ContainerPlan(
         name=f"plx-chown-{os.urandom(6).hex()}",
         image=image,
-        command=["chown", "-hR", f"{uid}:{gid}", str(_TARGET)],
+        command=["chown", "-hR", owner, *(str(mount.target) for mount in mounts)],
         labels={HOME_LABEL: installation},
-        mounts=[Mount(folder, _TARGET)],
+        mounts=mounts,
         network="none",
         user="0",
         cap_drop=("ALL",),
@@ -93,5 +114,5 @@ def _by_container(folder: Path, uid: int, gid: int, engine: Engine, image: str, 
     try:
         code = engine.run_helper(plan)
     except EngineError as error:
-        return f"outputs belong to another user, and the image could not hand them over: {error}"
-    return f"outputs belong to another user: chown in the image ended with exit code {code}" if code else None
+        return f"chown could not be run in the image: {error}"
+    return f"chown in the image ended with exit code {code}" if code else None

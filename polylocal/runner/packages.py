@@ -26,6 +26,7 @@ from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
 from polylocal.runner import container, images, outcome, ownership, termination
 from polylocal.runner.container import ContainerPlan, Mount
+from polylocal.runner.engine.base import is_root
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.outcome import Outcome
@@ -127,7 +128,7 @@ class PackageBuild(Execution):
         build_list = tools.store.build_lists.of_run(run.pk)
         try:
             with cancelled_by(self._cancel):
-                made: str = self._patiently(lambda: tools.engine.create(self._plan(build_list, chosen.name)))
+                made: str = self._patiently(lambda: self._container(build_list, chosen.name))
         except Cancelled:
             self._finish(self._stopped())
             return None
@@ -141,6 +142,30 @@ class PackageBuild(Execution):
             self._finish(outcome.not_started(str(error)))
             return None
         return made
+
+    def _container(self, build_list: BuildList, image: str) -> str:
+        """Create the container. The image's user then owns the code, and may write to the folder above it, where
+        dpkg-buildpackage leaves its packages. Raises EngineError, NotFound, InvalidInput.
+        """
+        tools, work = self._tools, self._work
+        made = tools.engine.create(self._plan(build_list, image))
+        user = tools.engine.image_config(image).user
+        if is_root(user) and tools.uid == 0:
+            return made
+        folders = [work / PROJECT.name, work / RESULTS.name]
+        if problem := ownership.give_to_user(folders, user, tools.engine, image, tools.installation):
+            self._say(f"the code could not be given to the image's user, who may not be able to change it: {problem}")
+        if not is_root(user):
+            self._open(made, HOME)
+        return made
+
+    def _open(self, container_id: str, folder: PurePosixPath) -> None:
+        try:
+            self._tools.engine.open_folder(container_id, folder)
+        except ContainerMissing:
+            raise
+        except EngineError as error:
+            self._say(f"the image's user may not be able to write to {folder}: {error}")
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
         tools, run, specification = self._tools, self.run, self._specification()
@@ -177,6 +202,8 @@ class PackageBuild(Execution):
 
     def _check_out(self, build_list: BuildList, work: Path) -> None:
         """The code without its history, and the files of the file store that its `.abf.yml` names."""
+        if work.exists():
+            self._hand_over(None, work)  # a try that was interrupted may have given it to the image's user
         remove_tree(work)
         work.mkdir(parents=True)
         repository, project = self._tools.repository(self.run), work / "project"
@@ -196,7 +223,7 @@ class PackageBuild(Execution):
                 continue
             target.unlink(missing_ok=True)
             shutil.copyfile(stored, target)
-        ownership.open_to_all(project)
+            target.chmod(0o644)
         ownership.make_writable(work / "results")
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
@@ -258,6 +285,11 @@ class PackageBuild(Execution):
             writer.mark(text)
 
     # -- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self, end: Outcome, **recorded: object) -> None:
+        if "exit_code" not in recorded:  # no container has run to its end, so nobody has reclaimed its folders yet
+            self._hand_over_outputs(None)
+        super()._finish(end, **recorded)
 
     def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
         """Store the results before the final status is recorded, so that readers of the status find them."""

@@ -100,13 +100,14 @@ class Rig:
     def repository(self) -> Repository:
         return Repository(self.settings.folders.code(self.project.uuid))
 
-    def upload(self, files: Mapping[str, str]) -> str:
+    def upload(self, files: Mapping[str, str], executable: Sequence[str] = ()) -> str:
         """Make these the project's code; its commit."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name, text in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(text.encode())
+                member.mode = 0o755 if name in executable else 0o644
                 tar.addfile(member, io.BytesIO(text.encode()))
         archive.seek(0)
         return self.repository.upload(archive, self.user.username)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -265,18 +266,101 @@ def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
     assert yard.engine.plans[0].env["PLATFORM_ARCH"] == "s390x"
 
 
-def test_the_code_is_there_without_its_history_and_may_be_changed(yard: Yard) -> None:
+def test_the_code_has_the_modes_that_git_gives_it_whatever_the_umask_is(yard: Yard) -> None:
+    """Packages are made of these files, and rules copy them as they are."""
+    content = b"a source that git has not"
+    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
+    files = {".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "folder/run": "x", "folder/a.txt": "y"}
+    commit = yard.rig.upload(files, executable=["folder/run"])
     seen: dict[str, int] = {}
 
     def look(plan: ContainerPlan) -> None:
         top = host(plan, PROJECT)
-        for path in (top, *top.rglob("*"), host(plan, RESULTS)):
-            seen[path.name] = stat.S_IMODE(path.stat().st_mode)
+        for path in (top, *top.rglob("[!.]*")):
+            if ".git" not in path.parts:
+                seen[path.name] = stat.S_IMODE(path.stat().st_mode)
 
-    assert yard.build(yard.engine.does(look)).status == 0
-    assert set(seen) == {"project", "setup.py", "folder", "inner.txt", "results"}
-    assert {name for name, mode in seen.items() if mode & 0o666 != 0o666} == set()
-    assert {name for name in ("project", "folder", "results") if seen[name] & 0o777 != 0o777} == set()
+    before = os.umask(0o077)
+    try:
+        assert yard.build(yard.engine.does(look), commit_hash=commit).status == 0
+    finally:
+        os.umask(before)
+    assert seen == {"project": 0o755, "folder": 0o755, "run": 0o755, "a.txt": 0o644, "big.tar.xz": 0o644}
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "owner"),
+    [
+        ("app", 0, "app:"),  # its group at a login
+        ("1234", 0, "1234"),
+        ("1234:55", 1000, "1234:55"),
+        ("app:staff", 1000, "app:staff"),
+        ("", 1000, "0:0"),  # git does not work in code of another user
+        ("root", 1000, "root:"),
+    ],
+)
+def test_the_code_belongs_to_the_user_of_the_image(yard: Yard, user: str, uid: int, owner: str) -> None:
+    yard.engine.users[yard.engine.local["base"]] = user
+    opened: list[list[str]] = []
+    look = yard.engine.does(lambda plan: opened.append(next(iter(yard.engine.made.values())).open_folders))
+    made = yard.queue(look)
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=uid, gid=uid))()
+    assert yard.ground.again(made).status == 0
+    helper = yard.engine.helpers[0]
+    assert helper.command == ["chown", "-hR", owner, "/plx-outputs/0", "/plx-outputs/1"]
+    assert [mount.source.name for mount in helper.mounts] == ["project", "results"]
+    assert (helper.image, helper.user, helper.network) == ("base", "0", "none")
+    assert opened == [[] if user in ("", "root") else ["/home/vagrant"]]  # where dpkg-buildpackage leaves its packages
+
+
+def test_nothing_changes_hands_where_root_builds_for_root(yard: Yard) -> None:
+    made = yard.queue(yard.engine.does(lambda plan: None))
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=0, gid=0))()
+    assert yard.engine.helpers == []
+
+
+@pytest.mark.parametrize("user", ["1234", "odd user", "-hR"])
+def test_code_that_could_not_change_hands_is_told_in_the_log_and_built_all_the_same(yard: Yard, user: str) -> None:
+    yard.engine.users[yard.engine.local["base"]] = user
+    yard.engine.chown_exit_code = 1
+    made = yard.build("echo built")
+    assert made.status == 0
+    why = "chown in the image ended with exit code 1" if user == "1234" else "is neither a name nor a number"
+    assert "the code could not be given to the image's user" in yard.log(made)
+    assert why in yard.log(made)
+
+
+def test_a_folder_above_the_code_that_can_not_be_opened_is_told_in_the_log(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(container_id: str, path: PurePosixPath) -> bool:
+        raise EngineError("read-only file system")
+
+    yard.engine.users[yard.engine.local["base"]] = "1234"
+    monkeypatch.setattr(yard.engine, "open_folder", refuse)
+    made = yard.build("echo built")
+    assert made.status == 0
+    assert "the image's user may not be able to write to /home/vagrant: read-only file system" in yard.log(made)
+
+
+def test_the_folders_of_a_container_that_never_started_are_reclaimed(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's user could not remove them."""
+    yard.engine.users[yard.engine.local["base"]] = "1234"
+
+    def refuse(container_id: str) -> None:
+        raise EngineError("no such runtime")
+
+    monkeypatch.setattr(yard.engine, "start", refuse)
+    made = yard.queue("true")
+    nobody = os.getuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: nobody)
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=nobody, gid=nobody))()
+    assert yard.ground.again(made).status == 666
+    commands = [helper.command for helper in yard.engine.helpers]
+    assert commands[-1] == ["chown", "-hR", f"{nobody}:{nobody}", "/plx-outputs"]
 
 
 def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:

@@ -78,6 +78,8 @@ class FakeEngine:
         self.environment: dict[str, str] = {}  # of every image
         self.made: dict[str, FakeContainer] = {}
         self.builds = 0
+        self.helpers: list[ContainerPlan] = []
+        self.chown_exit_code = 0
         self.cards = 0  # GPUs
         self.is_away = False
         self.on_death: Callable[[Died], None] = lambda died: None
@@ -347,6 +349,11 @@ class FakeEngine:
             self._events.remove(queue)
 
     def run_helper(self, plan: ContainerPlan) -> int:
+        """`chown` is the one program that it pretends to have, beside those of `_step`."""
+        self.helpers.append(plan)
+        if plan.command[0] == "chown":
+            self._answer()
+            return self.chown_exit_code
         container_id = self.create(plan)
         self.start(container_id)
         self.wait(container_id)
