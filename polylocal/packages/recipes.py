@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
 
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import reader
@@ -21,12 +24,66 @@ IMAGES = {  # where a platform names none
     "rhel": "almalinux:9",
     "pypi": "python:3.11-slim",
 }
-_DEB = 'dpkg-buildpackage -us -uc && find .. -maxdepth 1 -type f -exec mv -t "$RESULTS_PATH" {} +'
-_RPM = (
-    'rpmbuild -ba --define "_topdir /tmp/rpmbuild" --define "_sourcedir $PWD" --define "_rpmdir $RESULTS_PATH"'
-    ' --define "_srcrpmdir $RESULTS_PATH" --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" '
-)
-_PYPI = 'pip wheel --no-deps{isolated} -w "$RESULTS_PATH" .'
+APT_LIST = "/etc/apt/sources.list.d/abf.list"  # names the connected repositories, and so does the next one
+YUM_LIST = "/etc/yum.repos.d/abf.repo"
+
+# dpkg-source looks for upstream tarballs above the code. The .abf.yml is in no upstream tarball: it is no change of
+# upstream's files, and it stays where it is, since a deleted file would be such a change.
+_DEB = r"""set -e
+find . -maxdepth 1 -type f \( -name '*.orig.tar.*' -o -name '*.orig-*.tar.*' \) -exec mv -t .. {} +
+@requirements@
+format=$(cat debian/source/format 2>/dev/null || echo 1.0)
+name=$(dpkg-parsechangelog -S Source)
+version=$(dpkg-parsechangelog -S Version | sed 's/^[0-9]*://; s/-[^-]*$//')
+set -- "../${name}_$version".orig.tar.*
+if [ "$(printf %s "$format" | tr -d '[:space:]')" = '3.0(quilt)' ] && [ ! -e "$1" ]; then
+    echo "there is no upstream tarball ${name}_$version.orig.tar.*: only binary packages are built" >&2
+    dpkg-buildpackage -us -uc -b
+else
+    dpkg-buildpackage -us -uc -i -I \
+        --source-option='--extend-diff-ignore=(^|/)\.abf\.yml$' --source-option=--tar-ignore=.abf.yml
+fi
+find .. -maxdepth 1 -type f ! -name '.*' -exec mv -t "$RESULTS_PATH" {} +"""
+# Who is not root can install nothing: then dpkg-buildpackage names the build dependencies that are not there.
+_DEB_REQUIREMENTS = """\
+if [ "$(id -u)" = 0 ] && {condition}; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q {options} update
+    apt-get -q {options} -y --no-install-recommends build-dep ./
+fi"""
+_APT = "-o APT::Sandbox::User=root -o Dpkg::Use-Pty=0"
+_APT_ALONE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourceparts=-"
+
+# Without -q, since dnf names what it can't find only without it. Debian's dnf has a plugin that fails where nobody has
+# made a local repository for it. Without dnf, or without root, rpmbuild names what is not there.
+_RPM = r"""set -e
+if [ "$(id -u)" = 0 ] && {condition} && dnf builddep --help >/dev/null 2>&1; then
+    plugins=
+    [ ! -e /etc/dnf/plugins/local.conf ] || plugins=--disableplugin=local
+    {sources}
+    dnf -y $plugins {options} builddep {spec}
+fi
+rpmbuild -ba --define "_topdir /tmp/rpmbuild" --define "_sourcedir $PWD" --define "_rpmdir $RESULTS_PATH" \
+    --define "_srcrpmdir $RESULTS_PATH" \
+    --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" {spec}"""
+
+_PYPI = 'pip wheel --no-deps -w "$RESULTS_PATH" .'
+# The requirements come from the image and the connected repositories, which PIP_FIND_LINKS names. A user who can't
+# write to a home folder gets another one.
+_PYPI_ALONE = """\
+set -e
+export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore
+if [ "$(id -u)" != 0 ]; then
+    [ -w "$HOME" ] || export HOME="$(mktemp -d)"
+    export PATH="$HOME/.local/bin:$PATH"
+fi
+pip install {requirements}
+check=
+if pip wheel --help | grep -q -e --check-build-dependencies; then
+    check=--check-build-dependencies
+fi
+pip wheel --no-deps --no-build-isolation --use-pep517 $check -w "$RESULTS_PATH" ."""
+_USUAL_REQUIREMENTS = ("setuptools>=40.8.0",)  # where pyproject.toml names no build system, by PEP 518
 
 
 @dataclass(frozen=True)
@@ -40,15 +97,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Code:
-    """What is known of the code: the names of files at its top, and what its `.abf.yml` says."""
+    """What is known of the code: the names of files at its top, and the text of those that a recipe follows from."""
 
     files: Collection[str]
     has_debian: bool  # a folder of that name
     said: str | None
+    pyproject: str | None = None  # the text of pyproject.toml
 
 
 def command(target: Target, code: Code) -> str:
-    """A shell line. What can't be built is a line that says so and fails."""
+    """A program of the POSIX shell. Of what can't be built it is one that says so and fails."""
     try:
         said = _said(code.said)
     except ValueError as error:
@@ -92,16 +150,71 @@ def _is_source(item: tuple[object, object]) -> bool:
 
 def _default(target: Target, code: Code) -> str:
     if target.kind == "deb":
-        return _DEB if code.has_debian else complaint("there is no folder `debian` in the code")
+        return _deb(target) if code.has_debian else complaint("there is no folder `debian` in the code")
     if target.kind == "pypi":
-        if not {"pyproject.toml", "setup.py"} & set(code.files):
-            return complaint("there is neither pyproject.toml nor setup.py in the code")
-        # without a network nothing can be installed to build with: what the image has is used
-        return _PYPI.format(isolated="" if target.has_network else " --no-build-isolation")
+        return _pypi(target, code)
     specs = [name for name in code.files if name.endswith(".spec")]
     if len(specs) != 1:
         return complaint(f"there must be exactly one .spec file at the top of the code, not {len(specs)}")
-    return _RPM + shlex.quote(specs[0])
+    return _rpm(target, specs[0])
+
+
+def _deb(target: Target) -> str:
+    condition, options = (
+        ("command -v apt-get >/dev/null", _APT) if target.has_network else (f"[ -s {APT_LIST} ]", _APT_ALONE)
+    )
+    return _DEB.replace("@requirements@", _DEB_REQUIREMENTS.format(condition=condition, options=options))
+
+
+def _rpm(target: Target, spec: str) -> str:
+    name = shlex.quote(f"./{spec}")  # a name may begin with a dash
+    if target.has_network:
+        return _RPM.format(condition="command -v dnf >/dev/null", sources=":", options="", spec=name)
+    return _RPM.format(
+        condition=f"[ -s {YUM_LIST} ]",
+        sources=f'alone=$(mktemp -d)\n    cp {YUM_LIST} "$alone"',
+        options='--setopt=reposdir="$alone"',
+        spec=name,
+    )
+
+
+def _pypi(target: Target, code: Code) -> str:
+    if not {"pyproject.toml", "setup.py"} & set(code.files):
+        return complaint("there is neither pyproject.toml nor setup.py in the code")
+    try:
+        found = requirements(code.pyproject)
+    except ValueError as error:
+        return complaint(str(error))
+    if target.has_network:  # pip installs the requirements by itself
+        return _PYPI
+    return _PYPI_ALONE.format(requirements=" ".join(map(shlex.quote, found)))
+
+
+def requirements(pyproject: str | None) -> Sequence[str]:
+    """What a Python project is built with, by its pyproject.toml; None: it has none. Raises ValueError."""
+    try:
+        system = tomllib.loads(pyproject or "").get("build-system")
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"pyproject.toml is no TOML: {' '.join(str(error).split())}") from error
+    if system is None:
+        return _USUAL_REQUIREMENTS
+    found = system.get("requires") if isinstance(system, dict) else None
+    if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+        raise ValueError(
+            "pyproject.toml: `build-system.requires` must be a list of requirements, such as `setuptools>=61`"
+        )
+    for item in found:
+        if not _is_requirement(item):
+            raise ValueError(f"pyproject.toml: `build-system.requires`: {item[:100]!r} is no requirement (PEP 508)")
+    return found
+
+
+def _is_requirement(text: str) -> bool:
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        return False
+    return text.isprintable()  # it becomes a word of a command, and a URL may hold anything
 
 
 def complaint(why: str) -> str:

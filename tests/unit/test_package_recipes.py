@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,31 +34,322 @@ def ran(line: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-# -- by kind ---------------------------------------------------------------------------------------------------------
+@dataclass
+class Bench:
+    """A folder with code, and programs that only note how they are called; a real shell runs what is built with."""
+
+    top: Path
+    uid: int = 0
+    programs: dict[str, str] = field(default_factory=dict)  # name → what it does besides
+
+    def __post_init__(self) -> None:
+        for name in ("home/code", "results", "bin"):
+            (self.top / name).mkdir(parents=True)
+        for name in _USUAL:
+            (self.top / "bin" / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            path = self.top / "home/code" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+
+    def connect(self, list_file: str) -> None:
+        """A repository."""
+        self._list(list_file).write_text("a repository\n")
+
+    def _list(self, name: str) -> Path:
+        return self.top / Path(name).name
+
+    def run(self, line: str) -> subprocess.CompletedProcess[str]:
+        for name, body in {"id": f"echo {self.uid}", **self.programs}.items():
+            path = self.top / "bin" / name
+            path.write_text(f'#!/bin/sh\necho "{name} $*" >>"{self.top}/calls"\n{body}\n')
+            path.chmod(0o755)
+        for name in (recipes.APT_LIST, recipes.YUM_LIST):
+            line = line.replace(name, str(self._list(name)))
+        env = {"PATH": str(self.top / "bin"), "RESULTS_PATH": str(self.top / "results")}
+        env |= {"HOME": str(self.top), "TMPDIR": str(self.top)}
+        code = self.top / "home/code"
+        return subprocess.run(["/bin/sh", "-c", line], cwd=code, env=env, capture_output=True, text=True, check=False)
+
+    def calls(self, *programs: str) -> list[str]:
+        """Of these programs, in their order."""
+        path = self.top / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.split()[0] in programs]
+
+    @property
+    def results(self) -> set[str]:
+        return {path.name for path in (self.top / "results").iterdir()}
 
 
-def test_debian_code_is_built_with_its_own_tool() -> None:
-    line = recipes.command(target("deb"), code("Makefile", has_debian=True))
-    assert line.startswith("dpkg-buildpackage -us -uc && ")
-    assert "$RESULTS_PATH" in line  # it leaves its packages above the code
+_USUAL = ("cat", "cp", "find", "grep", "mktemp", "mv", "printf", "sed", "tr")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+# -- by kind: Debian -------------------------------------------------------------------------------------------------
+
+BUILDS_ALL = r"dpkg-buildpackage -us -uc -i -I --source-option=--extend-diff-ignore=(^|/)\.abf\.yml$"
+BUILDS_ALL += " --source-option=--tar-ignore=.abf.yml"
+BUILDS_BINARIES = "dpkg-buildpackage -us -uc -b"
+
+
+def debian(bench: Bench, version: str = "1.2-3", **target_values: Any) -> subprocess.CompletedProcess[str]:
+    bench.programs["dpkg-parsechangelog"] = f'[ "$2" = Version ] && echo {version} || echo hello'
+    bench.programs.setdefault("dpkg-buildpackage", ": >../hello.deb; : >../hello.changes")
+    bench.programs.setdefault("apt-get", "")
+    return bench.run(recipes.command(target("deb", **target_values), code(has_debian=True)))
+
+
+@pytest.mark.parametrize(
+    ("source_format", "version", "tarball", "built"),
+    [
+        ("3.0 (quilt)\n", "1.2-3", "hello_1.2.orig.tar.xz", BUILDS_ALL),
+        ("3.0 (quilt)\n", "2:1.2-3", "hello_1.2.orig.tar.gz", BUILDS_ALL),
+        ("3.0 (quilt)\n", "1.2-rc1-3", "hello_1.2-rc1.orig.tar.gz", BUILDS_ALL),
+        ("3.0 (quilt)\n", "1.2-3", "hello_1.1.orig.tar.gz", BUILDS_BINARIES),
+        (" 3.0  (quilt) \r\n", "1.2-3", None, BUILDS_BINARIES),
+        ("3.0 (quilt)\n", "1.2-3", None, BUILDS_BINARIES),
+        ("3.0 (native)\n", "1.2", None, BUILDS_ALL),
+        ("1.0\n", "1.2-3", None, BUILDS_ALL),
+        (None, "1.2-3", None, BUILDS_ALL),
+        (None, "1.2-3", "hello_1.2.orig.tar.gz", BUILDS_ALL),
+    ],
+)
+def test_a_debian_source_without_its_upstream_tarball_gives_binary_packages_only(
+    bench: Bench, source_format: str | None, version: str, tarball: str | None, built: str
+) -> None:
+    bench.write({"debian/source/format": source_format} if source_format else {})
+    bench.write({tarball: "x"} if tarball else {})
+    done = debian(bench, version)
+    assert (done.returncode, bench.calls("dpkg-buildpackage")) == (0, [built])
+    said = "there is no upstream tarball hello_1.2.orig.tar.*: only binary packages are built\n"
+    assert done.stderr == (said if built == BUILDS_BINARIES else "")
+
+
+def test_upstream_tarballs_come_to_where_dpkg_source_looks_and_all_results_are_kept(bench: Bench) -> None:
+    tarballs = {"hello_1.2.orig.tar.xz", "hello_1.2.orig.tar.xz.asc", "hello_1.2.orig-data.tar.gz"}
+    bench.write(dict.fromkeys([*tarballs, "data.tar.gz", "sub/x_1.orig.tar.gz"], "x"))
+    bench.programs["dpkg-buildpackage"] = "for file in ../hello_*; do : >>../seen; done; : >../hello.deb"
+    (bench.top / "home/.profile").touch()  # of the image's user
+    assert debian(bench).returncode == 0
+    assert bench.results == {*tarballs, "seen", "hello.deb"}
+    assert {path.name for path in (bench.top / "home/code").iterdir()} == {"data.tar.gz", "sub"}
+
+
+@pytest.mark.parametrize(
+    ("uid", "is_connected", "has_network", "is_alone"),
+    [
+        (0, True, False, True),
+        (0, False, False, None),  # nothing to install from
+        (0, True, True, False),  # the image's own sources as well
+        (0, False, True, False),
+        (1000, True, False, None),
+        (1000, True, True, None),
+    ],
+)
+def test_build_dependencies_come_from_what_can_be_reached(
+    bench: Bench, uid: int, is_connected: bool, has_network: bool, is_alone: bool | None
+) -> None:
+    bench.uid = uid
+    if is_connected:
+        bench.connect(recipes.APT_LIST)
+    assert debian(bench, has_network=has_network).returncode == 0
+    called = bench.calls("apt-get", "dpkg-buildpackage")
+    assert len(called) == (1 if is_alone is None else 3)
+    if is_alone is not None:
+        assert called[0].endswith(" update")
+        assert called[1].endswith(" -y --no-install-recommends build-dep ./")
+        assert all(("Dir::Etc::sourceparts=-" in line) is is_alone for line in called[:2])
+
+
+def test_a_build_dependency_that_is_nowhere_ends_the_build(bench: Bench) -> None:
+    bench.connect(recipes.APT_LIST)
+    bench.programs["apt-get"] = 'case "$*" in *build-dep*) echo "Depends: libx-dev" >&2; exit 100;; esac'
+    done = debian(bench)
+    assert (done.returncode, done.stderr) == (100, "Depends: libx-dev\n")
+    assert bench.calls("dpkg-buildpackage") == []
+
+
+@pytest.mark.parametrize("program", ["dpkg-buildpackage", "dpkg-parsechangelog"])
+def test_a_debian_build_that_fails_fails(bench: Bench, program: str) -> None:
+    bench.programs |= {"dpkg-parsechangelog": "echo 1", "dpkg-buildpackage": "", program: "exit 29"}
+    assert bench.run(recipes.command(target("deb"), code(has_debian=True))).returncode == 29
+
+
+# -- by kind: RPM ----------------------------------------------------------------------------------------------------
+
+
+def built_rpm(
+    bench: Bench, *, kind: str | None = "dnf", spec: str = "hello.spec", **target_values: Any
+) -> subprocess.CompletedProcess[str]:
+    bench.programs.setdefault("dnf", "")
+    bench.programs.setdefault("rpmbuild", 'for last; do :; done; cat "$last"')
+    bench.write({spec: "the spec"})
+    return bench.run(recipes.command(target(kind, **target_values), code(spec, "hello.c", "spec")))
 
 
 @pytest.mark.parametrize("kind", ["dnf", "mdv", "rhel", None])
-def test_the_one_spec_file_is_built(kind: str | None) -> None:
-    line = recipes.command(target(kind), code("hello.spec", "hello.c", "spec"))
-    words = shlex.split(line)
-    assert words[:2] == ["rpmbuild", "-ba"]
-    assert words[-1] == "hello.spec"
-    assert "_rpmdir $RESULTS_PATH" in words
-    assert "_srcrpmdir $RESULTS_PATH" in words
+def test_the_one_spec_file_is_built(bench: Bench, kind: str | None) -> None:
+    assert built_rpm(bench, kind=kind).stdout == "the spec"
+    [called] = bench.calls("rpmbuild")
+    assert called.startswith("rpmbuild -ba --define _topdir /tmp/rpmbuild")
+    assert f"--define _rpmdir {bench.top}/results --define _srcrpmdir {bench.top}/results" in called
+    assert "--define _build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm ./hello.spec" in called
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "setup.py"])
-def test_a_wheel_is_made_with_what_the_image_has_where_there_is_no_network(file: str) -> None:
-    without = recipes.command(target("pypi"), code(file))
-    assert without == 'pip wheel --no-deps --no-build-isolation -w "$RESULTS_PATH" .'
-    with_network = recipes.command(target("pypi", has_network=True), code(file))
-    assert with_network == 'pip wheel --no-deps -w "$RESULTS_PATH" .'
+@pytest.mark.parametrize(
+    "name", ["a b.spec", "$(touch x).spec", "';exit 0;'.spec", "--help.spec", "é\n.spec", "{}.spec"]
+)
+def test_the_name_of_a_spec_file_is_one_word_whatever_it_is(bench: Bench, name: str) -> None:
+    bench.connect(recipes.YUM_LIST)
+    done = built_rpm(bench, spec=name)
+    assert (done.returncode, done.stdout) == (0, "the spec")
+    assert (bench.top / "calls").read_text().count(f" ./{name}\n") == 2
+    assert not (bench.top / "home/code/x").exists()
+
+
+@pytest.mark.parametrize(
+    ("uid", "is_connected", "has_network", "options"),
+    [
+        (0, True, False, "--setopt=reposdir="),
+        (0, False, False, None),
+        (0, True, True, ""),
+        (0, False, True, ""),
+        (1000, True, True, None),
+    ],
+)
+def test_build_requirements_of_a_spec_come_from_what_can_be_reached(
+    bench: Bench, uid: int, is_connected: bool, has_network: bool, options: str | None
+) -> None:
+    bench.uid = uid
+    bench.programs["dnf"] = 'case "$*" in *reposdir=*) repos=${2##*=}; cat "$repos/abf.repo";; esac'
+    if is_connected:
+        bench.connect(recipes.YUM_LIST)
+    done = built_rpm(bench, has_network=has_network)
+    assert done.returncode == 0
+    called = [line for line in bench.calls("dnf") if "--help" not in line]
+    assert len(called) == (0 if options is None else 1)
+    if options is not None:
+        assert called[0].endswith(" builddep ./hello.spec")
+        assert ("--setopt=reposdir=" in called[0]) is bool(options)
+        assert ("a repository" in done.stdout) is bool(options)  # that file, and no other
+
+
+def test_a_dnf_that_can_not_install_build_requirements_is_left_out(bench: Bench) -> None:
+    bench.programs["dnf"] = "exit 1"  # without its plugin it does not know the command
+    bench.connect(recipes.YUM_LIST)
+    assert built_rpm(bench).returncode == 0
+    assert len(bench.calls("dnf", "rpmbuild")) == 2
+
+
+def test_a_build_requirement_that_is_nowhere_ends_the_build(bench: Bench) -> None:
+    bench.programs["dnf"] = 'case "$*" in *--help) ;; *) echo "No matching package to install: x" >&2; exit 1;; esac'
+    bench.connect(recipes.YUM_LIST)
+    done = built_rpm(bench)
+    assert (done.returncode, done.stderr) == (1, "No matching package to install: x\n")
+    assert bench.calls("rpmbuild") == []
+
+
+# -- by kind: Python -------------------------------------------------------------------------------------------------
+
+PYPROJECT = '[build-system]\nrequires = ["flit_core >=3.2,<4", "x; python_version < \'3\'"]\n'
+
+
+def built_wheel(
+    bench: Bench, *files: str, pyproject: str | None = None, **target_values: Any
+) -> subprocess.CompletedProcess[str]:
+    bench.programs.setdefault("pip", 'case "$*" in *--help) echo " --check-build-dependencies";; esac')
+    made = Code(files or ("pyproject.toml",), False, None, pyproject)
+    return bench.run(recipes.command(target("pypi", **target_values), made))
+
+
+def test_a_wheel_is_made_without_a_network_by_its_requirements_alone(bench: Bench) -> None:
+    assert built_wheel(bench, pyproject=PYPROJECT).returncode == 0
+    assert bench.calls("pip") == [
+        "pip install flit_core >=3.2,<4 x; python_version < '3'",
+        "pip wheel --help",
+        f"pip wheel --no-deps --no-build-isolation --use-pep517 --check-build-dependencies -w {bench.top}/results .",
+    ]
+
+
+def test_a_pip_that_can_not_check_requirements_is_not_asked_to(bench: Bench) -> None:
+    bench.programs["pip"] = ""
+    assert built_wheel(bench).returncode == 0
+    assert bench.calls("pip")[-1] == f"pip wheel --no-deps --no-build-isolation --use-pep517 -w {bench.top}/results ."
+
+
+def test_with_a_network_pip_installs_the_requirements_itself(bench: Bench) -> None:
+    assert built_wheel(bench, pyproject=PYPROJECT, has_network=True).returncode == 0
+    assert bench.calls("pip") == [f"pip wheel --no-deps -w {bench.top}/results ."]
+
+
+def test_a_requirement_that_is_nowhere_ends_the_build(bench: Bench) -> None:
+    bench.programs["pip"] = 'case "$1" in install) echo "No matching distribution found for $2" >&2; exit 1;; esac'
+    done = built_wheel(bench, pyproject=PYPROJECT)
+    assert (done.returncode, done.stderr) == (1, "No matching distribution found for flit_core >=3.2,<4\n")
+    assert len(bench.calls("pip")) == 1
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "found"),
+    [
+        (None, ["setuptools>=40.8.0"]),
+        ("", ["setuptools>=40.8.0"]),
+        ("[project]\nname = 'x'\n", ["setuptools>=40.8.0"]),
+        ("[build-system]\nrequires = []\n", []),
+        (PYPROJECT, ["flit_core >=3.2,<4", "x; python_version < '3'"]),
+        ("build-system.requires = ['a[b] @ https://example.com/a.whl']", ["a[b] @ https://example.com/a.whl"]),
+    ],
+)
+def test_what_a_python_project_is_built_with(pyproject: str | None, found: list[str]) -> None:
+    assert list(recipes.requirements(pyproject)) == found
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "why"),
+    [
+        ("[build-system", "pyproject.toml is no TOML: "),
+        ("[" * 100_000, "pyproject.toml is no TOML: "),
+        ("build-system = 1", "`build-system.requires` must be a list of requirements"),
+        ("[build-system]\nbuild-backend = 'x'", "`build-system.requires` must be a list of requirements"),
+        ("[build-system]\nrequires = 'x'", "`build-system.requires` must be a list of requirements"),
+        ("[build-system]\nrequires = [1]", "`build-system.requires` must be a list of requirements"),
+        ("[build-system]\nrequires = ['-r x']", "'-r x' is no requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['--index-url=x']", "'--index-url=x' is no requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['a b']", "'a b' is no requirement (PEP 508)"),
+        ("[build-system]\nrequires = ['']", "'' is no requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a\\u0000"]', "'a\\x00' is no requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a @ http://x\\u0000y"]', "is no requirement (PEP 508)"),
+        ('[build-system]\nrequires = ["a @ http://x\\u001by"]', "is no requirement (PEP 508)"),
+    ],
+)
+def test_what_is_wrong_with_the_requirements_is_said_where_the_build_would_run(pyproject: str, why: str) -> None:
+    exit_code, _, words = ran(recipes.command(target("pypi"), Code(["pyproject.toml"], False, None, pyproject)))
+    assert exit_code == 1
+    assert words.startswith("nothing can be built: pyproject.toml")
+    assert why in words
+    assert words.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_requirements_go_to_a_home_folder_that_can_be_written(bench: Bench, is_writable: bool) -> None:
+    bench.uid = 1000
+    bench.programs["pip"] = 'echo "$HOME $PATH"'
+    line = recipes.command(target("pypi"), code("setup.py"))
+    said = bench.run(line if is_writable else f"export HOME=/nonexistent; {line}").stdout.splitlines()[0]
+    home, path = said.split(" ")
+    assert (home == str(bench.top)) is is_writable
+    assert Path(home).is_dir()
+    assert path.startswith(f"{home}/.local/bin:")
+
+
+# -- what can't be built ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,12 +364,6 @@ def test_a_wheel_is_made_with_what_the_image_has_where_there_is_no_network(file:
 )
 def test_what_can_not_be_built_says_so_and_fails(kind: str, files: list[str], why: str) -> None:
     assert ran(recipes.command(target(kind), code(*files))) == (1, "", f"nothing can be built: {why}\n")
-
-
-@pytest.mark.parametrize("name", ["a b.spec", "$(touch x).spec", "';exit 0;'.spec", "--help.spec", "é\n.spec"])
-def test_the_name_of_a_spec_file_is_one_word_whatever_it_is(name: str) -> None:
-    line = recipes.command(target("dnf"), code(name))
-    assert shlex.split(line)[-1] == name
 
 
 def test_every_kind_has_an_image_and_a_recipe() -> None:
@@ -92,7 +382,7 @@ def test_the_code_is_heard_before_the_platform_and_that_before_the_default() -> 
     assert recipes.command(target("dnf", "make theirs"), own) == "make mine"
     assert recipes.command(target("dnf", "make theirs"), code("x.spec")) == "make theirs"
     assert recipes.command(target("deb", "make theirs"), code()) == "make theirs"
-    assert recipes.command(target("dnf"), code("x.spec")).startswith("rpmbuild")
+    assert "\nrpmbuild -ba " in recipes.command(target("dnf"), code("x.spec"))
 
 
 @pytest.mark.parametrize(

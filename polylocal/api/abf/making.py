@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf.wire import Ask, Json, boolean, done, integer, integers, refused, text
-from polylocal.errors import NotAllowed, NotFound
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.packages import arches, recipes
 from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
 from polylocal.repos import Repository as Code
@@ -20,6 +20,7 @@ from polylocal.store.rows import Arch, Platform, Project, Repository
 
 _SUBJECT = "build_list"
 _MOST_VERSION = 255
+_PYPROJECT = "pyproject.toml"
 _AUTO_PUBLISH = ("default", "none", "testing")
 
 
@@ -205,8 +206,15 @@ def _command(build_for: Platform, code: Code, commit: str) -> str:
         if code.size(commit, recipes.FILE) > recipes.MOST_BYTES:
             return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
         said = code.read(commit, recipes.FILE).decode("utf-8", "replace")
+    pyproject = None
+    if build_for.distrib_type == "pypi" and _PYPROJECT in files:
+        try:
+            found = code.read(commit, _PYPROJECT, recipes.MOST_BYTES, follows=True)
+        except (NotFound, InvalidInput) as error:
+            return recipes.complaint(str(error))
+        pyproject = found.decode("utf-8", "replace")
     target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
-    return recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said))
+    return recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject))
 
 
 def _resources(settings: Settings) -> Json | None:
