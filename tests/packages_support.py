@@ -35,6 +35,18 @@ def wheel(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
     return zipped({f"{folder}/METADATA": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
 
 
+def whole_wheel(name: str, version: str, module: str = "") -> bytes:
+    """A wheel that pip installs, with a module of its name that holds this."""
+    folder = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": module.encode(),
+        f"{folder}/METADATA": metadata(Metadata_Version="2.1", Name=name, Version=version),
+        f"{folder}/WHEEL": metadata(Wheel_Version="1.0", Generator="test", Root_Is_Purelib="true", Tag="py3-none-any"),
+    }
+    record = "".join(f"{path},,\n" for path in (*files, f"{folder}/RECORD"))
+    return zipped({**files, f"{folder}/RECORD": record.encode()})
+
+
 def sdist(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
     folder = f"{name}-{version}"
     return tarred({f"{folder}/PKG-INFO": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})

@@ -253,12 +253,19 @@ def apt(url: str, *names: str) -> str:
     return f"{listed} && apt-get update && apt-get install -y {' '.join(names)}"
 
 
-def inside(engine: docker.DockerClient, script: str) -> str:
-    """What a program says in a container that reaches this machine's loopback; it must succeed."""
-    made = engine.containers.create(BUILDER, ["sh", "-c", f"{{ {script}\n}} 2>&1"], network_mode="host")
+def inside(
+    engine: docker.DockerClient, script: str, folders: Mapping[Path, str] | None = None, within_s: float = _INSTALL_S
+) -> str:
+    """What a program says in a container that reaches this machine's loopback; it must succeed.
+
+    `folders`: of this machine, and where they are in the container, which can't change them.
+    """
+    volumes = {str(path): {"bind": at, "mode": "ro"} for path, at in (folders or {}).items()}
+    command = ["sh", "-c", f"{{ {script}\n}} 2>&1"]
+    made = engine.containers.create(BUILDER, command, network_mode="host", volumes=volumes)
     try:
         made.start()
-        code = made.wait(timeout=_INSTALL_S)["StatusCode"]
+        code = made.wait(timeout=within_s)["StatusCode"]
         said = made.logs().decode(errors="replace")
     finally:
         made.remove(force=True)

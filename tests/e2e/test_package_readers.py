@@ -1,0 +1,173 @@
+"""Package managers that update in a loop while a repository is published again and again."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from api.conftest import on_loopback
+from packages_support import Ground, deb, package, whole_wheel
+from rpms_support import rpm
+from runner.conftest import Rig
+from support import eventually
+
+from e2e.packages import inside
+from polylocal.api.services import Services
+from polylocal.packages.depot import Depot
+from polylocal.runner.engine.fake import FakeEngine
+from polylocal.runner.publisher import Publisher
+from polylocal.runner.tools import Tools
+from polylocal.settings import Settings
+from polylocal.store import Store
+from polylocal.store.rows import Project, User
+
+pytestmark = pytest.mark.engine
+
+PUBLICATIONS = 100
+WITHIN_S = 100.0
+
+# Each loop gets the newest package that the index names, and checks that it is not older than the one that had been
+# published before. `update` must fail for whatever goes wrong, and try nothing twice; it leaves one package in $PWD.
+LOOP = """
+fail() { echo "$1"; exit 1; }
+mkdir /tmp/got && cd /tmp/got
+loops=0 last=
+until [ "$last" ]; do
+  [ ! -e /sync/over ] || last=yes
+  before=$(cat /sync/published)
+  update >/tmp/said 2>&1 || fail "after $loops loops: $(cat /tmp/said)"
+  set -- *
+  found=$(echo "$1" | sed 's/[^0-9]*\\([0-9]*\\).*/\\1/')
+  [ $# = 1 ] && [ "$found" -ge "$before" ] || fail "after $loops loops: $* where $before had been published"
+  rm "$1"
+  loops=$((loops + 1))
+done
+echo "$loops loops, the last one found $found"
+"""
+APT = """
+echo 'deb [trusted=yes] URL/ ./' >/etc/apt/sources.list.d/test.list
+update() { apt update && apt download tool; }
+apt() { apt-get -q -o Acquire::Retries=0 -o APT::Update::Error-Mode=any "$@"; }
+"""
+PIP = """
+update() { pip download -q --no-cache-dir --no-deps --retries 0 --index-url URL/simple/ tool; }
+"""
+DNF = """
+mkdir -p /etc/yum.repos.d
+printf '%s\\n' '[test]' name=test baseurl=URL/ gpgcheck=0 skip_if_unavailable=0 >/etc/yum.repos.d/test.repo
+update() { dnf --disableplugin=local --releasever=1 --setopt=retries=1 --refresh download tool; }
+"""
+
+
+def a_deb(version: str) -> tuple[str, bytes]:
+    return f"tool_{version}_all.deb", deb("tool", version)
+
+
+def a_wheel(version: str) -> tuple[str, bytes]:
+    return f"tool-{version}-py3-none-any.whl", whole_wheel("tool", version)
+
+
+def an_rpm(version: str) -> tuple[str, bytes]:
+    return f"tool-{version}-1.noarch.rpm", rpm("tool", version)
+
+
+@dataclass
+class Press:
+    """A repository that a daemon without an engine publishes into. `sync`: where it says what it has published."""
+
+    ground: Ground
+    tools: Tools
+    made: Callable[[str], tuple[str, bytes]]
+    sync: Path
+    requested: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_left: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def path(self) -> str:
+        return f"{self.ground.platform.name}/repository/{self.ground.arch.name}/main/release"
+
+    def publish(self, number: int) -> None:
+        """Version `number` takes the place of the one before."""
+        name, content = self.made(str(number))
+        Depot(self.tools.home.files).keep(io.BytesIO(content))
+        made = self.ground.queue()
+        self.ground.end(made, 0, package("tool", str(number), content, file_name=name))
+        assert self.ground.store.build_lists.publish(made, self.ground.user, again=False)
+        Publisher(self.tools).work()
+        assert self.ground.again(made).status == 6000
+        self._say("published", str(number))
+
+    def publish_all(self) -> None:
+        """One after the other, each when something has been requested: between any two requests of a reader."""
+        for number in range(2, PUBLICATIONS + 1):
+            eventually(lambda: self.requested.acquire(blocking=False) or self.is_left.is_set(), WITHIN_S)
+            if self.is_left.is_set():
+                return
+            self.publish(number)
+        self._say("over", "")
+
+    def _say(self, name: str, text: str) -> None:
+        new = self.sync / f"{name}.new"
+        new.write_text(text)
+        new.replace(self.sync / name)
+
+    def around(self, app: Any) -> Any:
+        async def told(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                self.requested.release()
+            await app(scope, receive, send)
+
+        return told
+
+
+@pytest.fixture
+def presses(settings: Settings, store: Store, root: User, project: Project, tmp_path: Path) -> Callable[..., Press]:
+    def make(kind: str, made: Callable[[str], tuple[str, bytes]]) -> Press:
+        sync = tmp_path / "sync"
+        sync.mkdir()
+        tools = Rig(settings, store, FakeEngine(), project, root).tools()
+        return Press(Ground.of(store, root, project, kind), tools, made, sync)
+
+    return make
+
+
+@contextmanager
+def publishing(press: Press) -> Iterator[None]:
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(press.publish_all)
+        try:
+            yield
+        finally:
+            press.is_left.set()
+        done.result()
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "client"),
+    [("deb", a_deb, APT), ("pypi", a_wheel, PIP), ("dnf", an_rpm, DNF)],
+    ids=["apt", "pip", "dnf"],
+)
+def test_a_reader_meets_no_error_and_no_old_index(
+    presses: Callable[..., Press],
+    raw_engine: docker.DockerClient,
+    kind: str,
+    made: Callable[[str], tuple[str, bytes]],
+    client: str,
+) -> None:
+    press = presses(kind, made)
+    press.publish(1)
+    services = Services(press.tools.settings, press.ground.store)
+    with on_loopback(services, press.around) as url, publishing(press):
+        script = client.replace("URL", f"{url}/downloads/{press.path}") + LOOP
+        said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
+    loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
+    assert found == PUBLICATIONS
+    assert loops >= PUBLICATIONS // 10
