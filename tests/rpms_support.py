@@ -9,6 +9,7 @@ from functools import cache
 
 _INT16, _INT32, _STRING, _BINARY, _STRINGS, _TEXT = 3, 4, 6, 7, 8, 9  # types of values
 _SIGNATURES, _IMMUTABLE = 62, 63  # tags of the two regions
+_SOURCE_RPM, _SOURCE_PACKAGE = 1044, 1106  # tags: what it was made of; that it is such a one
 _EQUAL, _NEEDS_RPMLIB = 8, 0x0100_000A
 _BUILT_AT = 1_700_000_000
 _SHA256 = 8  # the number of the algorithm
@@ -18,16 +19,22 @@ Tags = dict[int, tuple[int, Value]]
 
 
 @cache
-def rpm(name: str = "hello", version: str = "1.0", release: str = "1", program: str = "") -> bytes:
-    """A binary package for every architecture. `program`: what `/usr/bin/<name>` is to hold; nothing: no such file."""
+def rpm(
+    name: str = "hello", version: str = "1.0", release: str = "1", program: str = "", *, is_source: bool = False
+) -> bytes:
+    """A package for every architecture. `program`: what `/usr/bin/<name>` is to hold; nothing: no such file."""
     content = program.encode()
     cpio = (_cpio(f"./usr/bin/{name}", content, 1) if program else b"") + _cpio("TRAILER!!!", b"", 0)
     payload = gzip.compress(cpio, mtime=0)
     about = _about(name, version, release) | (_file(name, content) if program else {})
-    header = _header(_IMMUTABLE, about | _payload(payload, len(content)))
+    kind = (
+        {_SOURCE_PACKAGE: (_INT32, 1)} if is_source else {_SOURCE_RPM: (_STRING, f"{name}-{version}-{release}.src.rpm")}
+    )
+    header = _header(_IMMUTABLE, about | kind | _payload(payload, len(content)))
     signature = _header(_SIGNATURES, _signature(header, payload, len(cpio)))
     signature += b"\0" * (-len(signature) % 8)
-    lead = struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, f"{name}-{version}".encode()[:65], 1, 5)
+    label = f"{name}-{version}".encode()[:65]
+    lead = struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, int(is_source), 1, label, 1, 5)
     return lead + signature + header + payload
 
 
@@ -45,7 +52,6 @@ def _about(name: str, version: str, release: str) -> Tags:
         1016: (_TEXT, "Unspecified"),
         1021: (_STRING, "linux"),
         1022: (_STRING, "noarch"),
-        1044: (_STRING, f"{name}-{version}-{release}.src.rpm"),
         1047: (_STRINGS, [name]),
         1048: (_INT32, _NEEDS_RPMLIB),
         1049: (_STRINGS, ["rpmlib(CompressedFileNames)"]),
@@ -53,6 +59,10 @@ def _about(name: str, version: str, release: str) -> Tags:
         1112: (_INT32, _EQUAL),
         1113: (_STRINGS, [f"{version}-{release}"]),
     }
+
+
+def _kind(name: str, is_source: bool) -> Tags:
+    return {_SOURCE_PACKAGE: (_INT32, 1)} if is_source else {_SOURCE_RPM: (_STRING, f"{name}.src.rpm")}
 
 
 def _file(name: str, content: bytes) -> Tags:
