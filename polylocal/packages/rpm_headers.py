@@ -161,8 +161,6 @@ def _read(file: BinaryIO) -> Header:
     _exactly(file, -file.tell() % _ALIGNMENT)
     start = file.tell()
     main = _part(file, _TAGS)
-    if sum(count for part in (signature, main) for _, _, _, count in part.entries) > _MOST_VALUES:
-        raise ToolError(f"the header has more than {_MOST_VALUES} values")
     long = {**_long(signature), **_long(main)}
     _, values = get_headers(io.BytesIO(bytes(_LEAD.size) + _without_long(signature) + _without_long(main)))
     # old versions of rpm made source packages without the tag
@@ -186,6 +184,8 @@ def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
             if tag in found:
                 raise ToolError(f"the header has the tag {tag} twice")
             found[tag] = (tag, kind, offset, values)
+    if sum(number for _, _, _, number in found.values()) > _MOST_VALUES:
+        raise ToolError(f"the header has more than {_MOST_VALUES} values")
     part = _Part(list(found.values()), data)
     # texts have no length in the index: many tags that share one long text would take many times its memory
     if sum(map(part.length, part.entries)) > size:

@@ -19,6 +19,7 @@ from rpm_support import (
     INT32,
     INT64,
     MINIMAL,
+    STRINGS,
     TAGS,
     dependencies,
     documents,
@@ -537,6 +538,18 @@ def test_many_files_are_read_in_time(write: Write) -> None:
         fileflags=[0] * count,
     )
     assert rpms.about(path, "x.rpm")["files"].count("<file>") == count
+
+
+@pytest.mark.timeout(20)
+def test_many_lists_of_the_same_empty_texts_are_refused_in_time(write: Write) -> None:
+    count = 20 << 20
+    index, data = laid_out(SMALL)
+    lists = [
+        (tag, kind, len(data), count) for tag, kind in TAGS.values() if kind == STRINGS and (tag, kind) not in SMALL
+    ]
+    path = write(main=header([*index, *lists], data + bytes(count)))
+    with pytest.raises(ToolError, match="the header has more than 2000000 values"):
+        rpms.about(path, "x.rpm")
 
 
 WHOLE = [
