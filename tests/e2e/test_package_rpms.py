@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from rpm_support import indexed, told, told_by_createrepo_c
+from rpm_tags_support import indexed, told, told_by_createrepo_c
 
 from e2e.packages import BUILDER
 from polylocal.packages import reading, rpms

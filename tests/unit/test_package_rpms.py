@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rpm_support import (
+from rpm_tags_support import (
     INT32,
     INT64,
     MINIMAL,
