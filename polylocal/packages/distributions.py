@@ -12,6 +12,8 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -118,58 +120,71 @@ def _described(content: bytes, file_name: str) -> Description:
 # -- the index -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """A distribution in the index. Bytes and digest of its metadata are made once, though several pages need them."""
+
+    file: IndexedFile
+
+    @cached_property
+    def metadata(self) -> bytes | None:
+        text = self.file.facts.about.get("metadata")
+        return None if text is None else text.encode(_BYTES_AS_TEXT)
+
+    @cached_property
+    def metadata_digest(self) -> str | None:
+        return None if self.metadata is None else hashlib.sha256(self.metadata).hexdigest()
+
+    @property
+    def url(self) -> str:
+        """Relative to the page of its project."""
+        return f"../../{quote(self.file.path)}"
+
+    @property
+    def python(self) -> str | None:
+        return self.file.facts.about.get("requires_python")
+
+
 def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
     """The files of the index by their paths below the folder of the repository. Pure.
 
     `simple/` has a page as HTML and as JSON, and so has each project below it. The metadata of a wheel lies beside the
     wheel, as `<path>.metadata`. Files that are no distributions are not in the index.
     """
-    projects: dict[str, list[IndexedFile]] = {}
+    projects: dict[str, list[_Listed]] = {}
     for file in sorted(files, key=lambda file: file.name):
         if file.name.endswith((_WHEEL, _SDIST)) and "name" in file.facts.about:
-            projects.setdefault(canonicalize_name(file.facts.about["name"], validate=True), []).append(file)
-    made = {"simple/index.html": _root_page(projects), "simple/index.json": _root_json(projects)}
-    for name, held in sorted(projects.items()):
-        made[f"simple/{name}/index.html"] = _project_page(name, held)
-        made[f"simple/{name}/index.json"] = _project_json(name, held)
-        for file in held:
-            content = _kept_metadata(file)
-            if content is not None:
-                made[f"{file.path}.metadata"] = content
+            project = canonicalize_name(file.facts.about["name"], validate=True)
+            projects.setdefault(project, []).append(_Listed(file))
+    names = sorted(projects)
+    made = {"simple/index.html": _root_page(names), "simple/index.json": _root_json(names)}
+    for name in names:
+        made[f"simple/{name}/index.html"] = _project_page(name, projects[name])
+        made[f"simple/{name}/index.json"] = _project_json(name, projects[name])
+        for listed in projects[name]:
+            if listed.metadata is not None:
+                made[f"{listed.file.path}.metadata"] = listed.metadata
     return made
 
 
-def _kept_metadata(file: IndexedFile) -> bytes | None:
-    text = file.facts.about.get("metadata")
-    return None if text is None else text.encode(_BYTES_AS_TEXT)
+def _root_page(names: Sequence[str]) -> bytes:
+    return _page("Simple index", [f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in names])
 
 
-def _metadata_digest(file: IndexedFile) -> str | None:
-    content = _kept_metadata(file)
-    return None if content is None else hashlib.sha256(content).hexdigest()
+def _project_page(name: str, held: Sequence[_Listed]) -> bytes:
+    return _page(f"Links for {name}", [_anchor(listed) for listed in held])
 
 
-def _url(file: IndexedFile) -> str:
-    """Relative to the page of a project."""
-    return f"../../{quote(file.path)}"
-
-
-def _root_page(projects: Mapping[str, object]) -> bytes:
-    anchors = [f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in sorted(projects)]
-    return _page("Simple index", anchors)
-
-
-def _project_page(name: str, files: Sequence[IndexedFile]) -> bytes:
-    return _page(f"Links for {name}", [_anchor(file) for file in files])
-
-
-def _anchor(file: IndexedFile) -> str:
-    attributes = {"href": f"{_url(file)}#sha256={file.facts.sha256}"}
-    if python := file.facts.about.get("requires_python"):
-        attributes["data-requires-python"] = python
-    if digest := _metadata_digest(file):
-        attributes["data-core-metadata"] = f"sha256={digest}"
-        attributes["data-dist-info-metadata"] = f"sha256={digest}"  # the name of PEP 658, for pip before 23.2
+def _anchor(listed: _Listed) -> str:
+    file = listed.file
+    attributes = {"href": f"{listed.url}#sha256={file.facts.sha256}"}
+    if listed.python:
+        attributes["data-requires-python"] = listed.python
+    if listed.metadata_digest:
+        attributes["data-core-metadata"] = f"sha256={listed.metadata_digest}"
+        attributes["data-dist-info-metadata"] = (
+            f"sha256={listed.metadata_digest}"  # the name of PEP 658, before PEP 714
+        )
     if file.yanked is not None:
         attributes["data-yanked"] = file.yanked
     said = " ".join(f'{attribute}="{html.escape(value)}"' for attribute, value in attributes.items())
@@ -183,27 +198,28 @@ def _page(title: str, anchors: Sequence[str]) -> bytes:
     return f"<!DOCTYPE html>\n<html><head>{head}</head><body>\n{body}</body></html>\n".encode()
 
 
-def _root_json(projects: Mapping[str, object]) -> bytes:
-    return _json({"projects": [{"name": name} for name in sorted(projects)]})
+def _root_json(names: Sequence[str]) -> bytes:
+    return _json({"projects": [{"name": name} for name in names]})
 
 
-def _project_json(name: str, files: Sequence[IndexedFile]) -> bytes:
-    versions = sorted({file.facts.about["version"] for file in files})
-    return _json({"name": name, "versions": versions, "files": [_entry(file) for file in files]})
+def _project_json(name: str, held: Sequence[_Listed]) -> bytes:
+    versions = sorted({listed.file.facts.about["version"] for listed in held})
+    return _json({"name": name, "versions": versions, "files": [_entry(listed) for listed in held]})
 
 
-def _entry(file: IndexedFile) -> dict[str, object]:
+def _entry(listed: _Listed) -> dict[str, object]:
+    file = listed.file
     entry: dict[str, object] = {
         "filename": file.name,
-        "url": _url(file),
+        "url": listed.url,
         "hashes": {"sha256": file.facts.sha256},
         "size": file.facts.size,
     }
-    if python := file.facts.about.get("requires_python"):
-        entry["requires-python"] = python
-    if digest := _metadata_digest(file):
+    if listed.python:
+        entry["requires-python"] = listed.python
+    if listed.metadata_digest:
         # not under the name of PEP 658 as well: pip 22.3 to 23.0 fails where JSON has it
-        entry["core-metadata"] = {"sha256": digest}
+        entry["core-metadata"] = {"sha256": listed.metadata_digest}
     if file.yanked is not None:
         entry["yanked"] = file.yanked or True
     return entry

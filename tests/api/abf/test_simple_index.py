@@ -13,7 +13,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from packages_support import metadata, wheel, zipped
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polylocal.api.abf import simple_index
@@ -112,6 +115,15 @@ def test_a_client_that_takes_none_of_them(accept: str, ask: Callable[..., httpx2
         assert found.status_code == 406
         assert found.headers["vary"] == "Accept"
         assert V1_JSON in found.json()["message"]
+
+
+@given(accepted=st.lists(st.text(alphabet="atexhml/*;q=., 019json+vdpyi\x00é", max_size=40), max_size=3))
+def test_any_header_gets_a_form_or_is_refused(accepted: list[str]) -> None:
+    try:
+        found = simple_index.content_type(accepted, None)
+    except HTTPException as error:
+        found = str(error.status_code)
+    assert found in {*simple_index.FILES, "406"}
 
 
 @pytest.mark.parametrize("path", ["", "hello/"])
@@ -301,11 +313,14 @@ def test_a_version_for_another_python_is_passed_over(farm: Farm, install: Instal
     assert install("lib") == {"lib": "1.0"}
 
 
-def test_pip_that_reads_pages_finds_the_same(farm: Farm, pip: Sequence[str], tmp_path: Path) -> None:
-    """As it does with any server of plain files."""
-    files = {f"lib-{version}-py3-none-any.whl": real_wheel("lib", version) for version in ("1.0", "2.0")}
+def test_the_folder_itself_is_an_index(farm: Farm, install: Install, served: Served) -> None:
+    """Builds without a network read it so, from index.html; the page tells which versions are yanked."""
+    files = {
+        "app-1.0-py3-none-any.whl": real_wheel("app", "1.0", Requires_Dist="lib"),
+        "lib-1.0-py3-none-any.whl": real_wheel("lib", "1.0"),
+        "lib-2.0-py3-none-any.whl": real_wheel("lib", "2.0"),
+    }
     put_up(farm, files, {"lib-2.0-py3-none-any.whl": ""})
-    page = farm.services.home.downloads / RELEASE / "simple" / "lib" / "index.html"
-    done = run([*pip, "download", "--no-index", "--find-links", str(page), "--dest", str(tmp_path), "lib"])
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.glob("*.whl")] == ["lib-1.0-py3-none-any.whl"]
+    served.url = (farm.services.home.downloads / RELEASE / "simple").as_uri()
+    assert install("app") == {"app": "1.0", "lib": "1.0"}
+    assert served.seen() == []
