@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from polylocal.api.attempts import Attempts
+from polylocal.api.readers import Readers
 from polylocal.api.rights import Rights
 from polylocal.api.shares import AllShares
 from polylocal.disk import Disk, Item
@@ -33,6 +34,7 @@ class Services:
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
     shares: AllShares = field(default_factory=AllShares)  # of all that is bounded, between users
     attempts: Attempts = field(default_factory=Attempts)  # at passwords
+    readers: Readers = field(default_factory=Readers)  # of the metadata of repositories
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 
     scheduler_state: Callable[[], str | None] = lambda: None  # the same of what takes runs from the queue

@@ -11,6 +11,7 @@ else, while publications go on: what the new generation lacks stays readable for
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -33,7 +34,9 @@ KEY = "key.asc"  # the public key of a platform, in the folder of the platform
 STAYS_S = 3600  # how long the files of an earlier generation stay readable
 SLOT_S = 300  # leftovers of so many seconds share a folder
 _POOL, _BY_HASH, _REPODATA = "pool", "by-hash", "repodata"
-_SIGNED = {"Release": "InRelease", "repodata/repomd.xml": "repodata/repomd.xml.asc"}
+_RELEASE, _IN_RELEASE = "Release", "InRelease"
+REPOMD = "repodata/repomd.xml"
+REPOMD_SIGNATURE = f"{REPOMD}.asc"
 _TURNING = threading.Lock()
 
 FactsOf = Callable[[Path, str], Facts]
@@ -101,7 +104,7 @@ def snapshot(path: Path, target: Path) -> None:
         for entry in walk(source):
             if entry.is_folder:
                 (target / entry.path).mkdir()
-            elif entry.is_file and entry.path not in _SIGNED.values():
+            elif entry.is_file and not _is_signature(entry.path):
                 _link(source / entry.path, target / entry.path)
     _let_read(target)
 
@@ -175,11 +178,21 @@ def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
 def _indexes(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
     """Path below the folder → content; signed if the shelf has a key."""
     made = dict(_INDEXES.get(shelf.kind or "", _rpm)(files, shelf.release))
-    for path, signature in _SIGNED.items():
-        if shelf.key and path in made:
-            sign = shelf.key.sign_detached if signature.endswith(".asc") else shelf.key.sign_clearly
-            made[signature] = sign(made[path])
+    if shelf.key and _RELEASE in made:
+        made[_IN_RELEASE] = shelf.key.sign_clearly(made[_RELEASE])
+    if shelf.key and REPOMD in made:
+        signature = shelf.key.sign_detached(made[REPOMD])
+        made[REPOMD_SIGNATURE] = made[signature_path(hashlib.sha256(made[REPOMD]).hexdigest())] = signature
     return made
+
+
+def signature_path(sha256: str) -> str:
+    """Where the signature of a `repomd.xml` of this content lies, which is needed after the next publication, too."""
+    return f"{_REPODATA}/{sha256}-repomd.xml.asc"
+
+
+def _is_signature(path: str) -> bool:
+    return path == _IN_RELEASE or path.startswith(f"{_REPODATA}/") and path.endswith(".asc")
 
 
 def _let_read(folder: Path) -> None:

@@ -15,6 +15,7 @@ from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
 from polylocal.disk import write_private
 from polylocal.packages.tools import ToolError
 
+_OLD_READERS = ("dnf", "mdv", "rhel")
 _MAKING = threading.Lock()
 
 
@@ -25,10 +26,14 @@ class Key:
     secret: str
 
     @classmethod
-    def generate(cls, platform: str) -> Key:
-        """An Ed25519 key that does not expire; its user ID names the platform."""
-        name = f"{platform} packages <{platform}@polylocal>"
-        return cls(str(Tsk.generate(name, cipher_suite=CipherSuite.Cv25519)))
+    def generate(cls, platform: str, kind: str | None) -> Key:
+        """A key that does not expire; its user ID names the platform. `kind`: the `distrib_type` of the platform.
+
+        It is an Ed25519 key, which is made at once. Platforms of rpm packages get an RSA key of 3072 bits, which takes
+        a second: GnuPG 2.0 in their older releases does not know Ed25519.
+        """
+        suite = CipherSuite.RSA3k if kind in _OLD_READERS else CipherSuite.Cv25519
+        return cls(str(Tsk.generate(f"{platform} packages <{platform}@polylocal>", cipher_suite=suite)))
 
     @cached_property
     def _pair(self) -> Tsk:
@@ -63,8 +68,8 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, platform: str) -> Key:
-        """The key of a platform, which is generated if there is none.
+    def of(self, platform: str, kind: str | None) -> Key:
+        """The key of a platform of this `distrib_type`, which is generated if there is none.
 
         Raises ToolError: the file of the key can't be read as one. It is left alone, because clients know the key that
         was in it.
@@ -74,7 +79,7 @@ class Keys:
             try:
                 key = Key(path.read_text())
             except FileNotFoundError:
-                key = Key.generate(platform)
+                key = Key.generate(platform, kind)
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 write_private(path, key.secret)
                 return key

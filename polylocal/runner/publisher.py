@@ -77,7 +77,7 @@ class Publisher:
 
     def _write(self, saved_to: Platform, shelves: Sequence[Shelf]) -> None:
         """Raises ToolError, OSError: then nothing has changed."""
-        key = self._keys.of(saved_to.name)
+        key = self._keys.of(saved_to.name, saved_to.distrib_type)
         facts = KnownFacts(self._tools.store.file_facts, self._tools.depot, shelves)
         try:
             repositories.write([replace(shelf, key=key) for shelf in shelves], facts)

@@ -42,7 +42,7 @@ def test_the_curl_lines_work_when_pasted(daemon: Daemon, env: dict[str, str]) ->
     said = typed(script, daemon, env)
     assert "dpkg-deb: building package 'hello-polylocal'" in said
     assert "Build is queued for publishing" in said
-    assert "Filename: ./hello-polylocal_1.0_all.deb" in said
+    assert re.search(r"^Filename: \./pool/[0-9a-f]{40}/hello-polylocal_1\.0_all\.deb$", said, re.M)
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,13 @@ until [ "$last" ]; do
 done
 echo "$loops loops, the last one found $found"
 """
-APT = """
-echo 'deb [trusted=yes] URL/ ./' >/etc/apt/sources.list.d/test.list
-update() { apt update && apt download tool; }
-apt() { apt-get -q -o Acquire::Retries=0 -o APT::Update::Error-Mode=any "$@"; }
+GET_KEY = """
+python3 -c 'import sys, urllib.request; sys.stdout.write(urllib.request.urlopen("KEY").read().decode())' >/tmp/key.asc
+"""
+APT = f"""{GET_KEY}
+echo 'deb [signed-by=/tmp/key.asc] URL/ ./' >/etc/apt/sources.list.d/test.list
+update() {{ apt update && apt download tool; }}
+apt() {{ apt-get -q -o Acquire::Retries=0 -o APT::Update::Error-Mode=any "$@"; }}
 """
 PIP = """
 update() { pip download -q --no-cache-dir --no-deps --retries 0 --index-url URL/simple/ tool; }
@@ -166,7 +169,8 @@ def test_a_reader_meets_no_error_and_no_old_index(
     press.publish(1)
     services = Services(press.tools.settings, press.ground.store)
     with on_loopback(services, press.around) as url, publishing(press):
-        script = client.replace("URL", f"{url}/downloads/{press.path}") + LOOP
+        key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
+        script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
         said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
     loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
     assert found == PUBLICATIONS

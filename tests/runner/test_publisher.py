@@ -175,7 +175,7 @@ def test_a_repository_is_signed_by_the_key_of_its_platform(rig: Rig) -> None:
     assert "PRIVATE" not in public
     signed = (press.folder() / "InRelease").read_bytes()
     [by] = verified(signed, public)
-    assert by == Keys(rig.settings.folders.signing).of("cocos").fingerprint
+    assert by == Keys(rig.settings.folders.signing).of("cocos", "deb").fingerprint
     release = (press.folder() / "Release").read_text()
     assert release.rstrip() in signed.decode()
     for line in ("Origin: polylocal", "Suite: release", "Codename: cocos", "Architectures: all amd64"):

@@ -348,7 +348,7 @@ def left(place: Path, path: str) -> list[bytes]:
 
 def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
     """apt does not trust a signature that it does not know, whatever its list says."""
-    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos"))])
+    write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
     assert {"Release", "InRelease"} <= names(place)
     repositories.snapshot(place, tmp_path / "taken")
     assert names(place) - names(tmp_path / "taken") == {"InRelease"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import mimetypes
 import os
@@ -81,16 +82,27 @@ def download(ask: Ask) -> Response:
     # what is being written, ways out, and names that no file has
     if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
-    if parts:
-        platform = ask.store.platforms.named(parts[0])
-        if not platform.is_open and ask.somebody is None:
-            raise NotAuthenticated
-        if not platform.is_open:
-            ask.need(ask.may_see(platform))
     root = ask.services.home.downloads
-    target = root.joinpath(*parts)
-    if not parts:
+    if parts:
+        _check_rights(ask, parts[0])
+    else:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
+    target = root.joinpath(*parts)
+    answer = _signature_of_what_was_read(ask, target) or _current(ask, target, parts)
+    _remember(ask, target, answer)
+    return answer
+
+
+def _check_rights(ask: Ask, platform_name: str) -> None:
+    platform = ask.store.platforms.named(platform_name)
+    if not platform.is_open and ask.somebody is None:
+        raise NotAuthenticated
+    if not platform.is_open:
+        ask.need(ask.may_see(platform))
+
+
+def _current(ask: Ask, target: Path, parts: list[str]) -> Response:
+    """The answer of one publication, whatever others come in between. Raises NotFound."""
     for _ in range(_TRIES):
         place = target.resolve()  # in the folder of one publication
         try:
@@ -127,6 +139,34 @@ def _answer(ask: Ask, place: Path, parts: list[str]) -> Response:
     title = html.escape("/".join(["downloads", *parts]))
     links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
+
+
+def _remember(ask: Ask, target: Path, answer: Response) -> None:
+    """Notes which `repomd.xml` a client gets."""
+    if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
+        digest = hashlib.sha256(answer.file.read()).hexdigest()
+        answer.file.seek(0)
+        ask.services.readers.remember(_client(ask), target, digest)
+
+
+def _signature_of_what_was_read(ask: Ask, target: Path) -> Response | None:
+    """The signature of the `repomd.xml` that this client got, which may be that of an earlier generation."""
+    if not target.match(repositories.REPOMD_SIGNATURE):
+        return None
+    digest = ask.services.readers.recall(_client(ask), target.with_suffix(""))
+    if digest is None:
+        return None
+    place = target.parent.parent / repositories.signature_path(digest)
+    for found in (place, *repositories.leftovers(place)):
+        try:
+            return _file(ask, found)
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _client(ask: Ask) -> str:
+    return ask.request.client.host if ask.request.client else ""
 
 
 def _leftover(ask: Ask, target: Path) -> Response:

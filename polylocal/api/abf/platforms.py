@@ -69,7 +69,7 @@ def key(ask: Ask) -> Json | Response:
     """The public half of the key that signs the repositories of a platform; it is generated if there is none yet."""
     platform = _platform(ask)
     try:
-        found = signing.Keys(ask.services.home.signing).of(platform.name)
+        found = signing.Keys(ask.services.home.signing).of(platform.name, platform.distrib_type)
     except ToolError as error:
         log.error("platform %s: %s", platform.name, error)  # it names a path, which is not for every user
         return refused("platform", "The key can't be read", "The log of the daemon says why")

@@ -15,8 +15,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from packages_support import deb
+from pysequoia import Cert, Sig, verify
+from rpms_support import rpm
 
 from polylocal.packages.repositories import Shelf, write
+from polylocal.packages.signing import Key
 
 from ..conftest import on_loopback
 from .farm import NO_CREDENTIALS, Farm, Person
@@ -325,6 +328,42 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
     for missing in (f"pool/{'0' * 40}/a.deb", "by-hash/SHA256/0", f"{seen[0][0]}/x", "simple/a/index.html"):
         assert download(farm.nobody, f"{below}/{missing}").status_code == 404
     assert ".left" not in download(farm.nobody, f"{below.rpartition('/')[0]}/").text
+
+
+def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm) -> None:
+    """dnf asks for one and then for the other: a publication may come in between."""
+    below = "rosa2012/repository/x86_64/main/release"
+    key = Key.generate("rosa2012", "deb")
+    read, early = [], None
+    for number in range(3):
+        source = farm.services.home.root / f"rpm-{number}"
+        source.write_bytes(rpm("tool", f"1.{number}"))
+        write([Shelf(farm.services.home.downloads / below, {f"tool-{number}.rpm": source}, "dnf", key=key)])
+        if read:
+            signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc")
+            assert is_signed(read[-1], signature.content, key)
+            assert early is None or signature.content != early
+            early = signature.content
+        read.append(download(farm.nobody, f"{below}/repodata/repomd.xml").content)
+    assert len(set(read)) == 3
+    last = (farm.services.home.downloads / below / "repodata" / "repomd.xml.asc").read_bytes()
+    assert download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content == last
+
+
+def test_who_has_read_no_metadata_gets_the_current_signature(farm: Farm) -> None:
+    below = "rosa2012/repository/x86_64/main/release"
+    key = Key.generate("rosa2012", "deb")
+    write([Shelf(farm.services.home.downloads / below, {}, "dnf", key=key)])
+    signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content
+    assert is_signed((farm.services.home.downloads / below / "repodata" / "repomd.xml").read_bytes(), signature, key)
+    assert download(farm.nobody, f"{below.replace('main', 'other')}/repodata/repomd.xml.asc").status_code == 404
+
+
+def is_signed(content: bytes, signature: bytes, key: Key) -> bool:
+    """Raises an error of the library if not."""
+    certificate = Cert.from_bytes(key.public.encode())
+    found = verify(content, store=lambda names: [certificate], signature=Sig.from_bytes(signature))
+    return len(found.valid_sigs) == 1
 
 
 def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:

@@ -1,0 +1,36 @@
+"""Which `repomd.xml` a client has read last, so that it gets the signature of that very file.
+
+dnf reads the file and its signature in two requests. A publication in between would make the signature look wrong, and
+dnf takes that for an attack. The address of the client joins the two requests: each comes on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+_STAYS_S = 60.0
+_MOST = 1000
+
+
+class Readers:
+    """What clients have read, by their address and the path that they have asked for. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[str, Path], tuple[float, str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def remember(self, client: str, path: Path, sha256: str) -> None:
+        with self._lock:
+            self._read[client, path] = (time.monotonic(), sha256)
+            self._read.move_to_end((client, path))
+            if len(self._read) > _MOST:
+                self._read.popitem(last=False)
+
+    def recall(self, client: str, path: Path) -> str | None:
+        """The SHA-256 of the content; None: the client has not read it within the last minute."""
+        with self._lock:
+            when, sha256 = self._read.get((client, path), (0.0, ""))
+        return sha256 if sha256 and time.monotonic() - when < _STAYS_S else None
