@@ -15,13 +15,28 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
-from polylocal import code_lacks, code_size, empty_folders, gitrun, lfs, processes, remotes, revisions, submodules
+from packaging.version import Version
+
+from polylocal import (
+    code_history,
+    code_lacks,
+    code_size,
+    describing,
+    empty_folders,
+    gitrun,
+    lfs,
+    processes,
+    remotes,
+    revisions,
+    submodules,
+)
 from polylocal.cancelling import Cancelled, holding
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.folders import remove_tree, walk
+from polylocal.packages.tag_versions import Described
 from polylocal.processes import QUICK, Done
 from polylocal.unpacking import Limits, unpack, unpack_code
 
@@ -251,6 +266,21 @@ class Repository:
                 unpack_code(file, new)
         new.rename(folder)
 
+    def add_history(self, commit: str, folder: Path, objects: PurePosixPath, untracked: Collection[str] = ()) -> None:
+        """Add a `.git` to a checkout; see `code_history.add`."""
+        code_history.add(self.path, self._object(commit), folder, objects, untracked)
+
+    @property
+    def objects(self) -> Path:
+        """The folder of git's objects."""
+        return self.path / "objects"
+
+    def describe(
+        self, commit: str, preferred: str | None, version_of: Callable[[str], Version | None]
+    ) -> Described | None:
+        """The commit by a tag that names a version; see `describing.of_commit`."""
+        return describing.of_commit(self.path, self._object(commit), preferred, version_of)
+
     def fetch(
         self,
         url: str,
@@ -397,8 +427,7 @@ class Repository:
 
     def _sweep(self, until: float = math.inf, since: float = 0.0) -> None:
         """Remove halves of packs and objects last written between two times: git leaves them where it was ended."""
-        objects = self.path / "objects"
-        for path in (path for form in _HALVES for path in objects.glob(form)):
+        for path in (path for form in _HALVES for path in self.objects.glob(form)):
             with suppress(OSError):  # it is gone by itself, or will be found the next time
                 if since <= path.stat().st_mtime <= until:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -155,9 +155,11 @@ class Ground:
             "extra_params": {},
             **values,
         }
-        resources = row.pop("resources", None)
+        resources, variables = row.pop("resources", None), row.pop("env_vars", None)
         config = {"version": 1, "kind": "job", "build": {"image": self.image}, "run": {"cmd": cmd}}
-        config |= {"environment": {"resources": resources}} if resources else {}
+        environment = {"resources": resources, "env_vars": variables}
+        environment = {name: value for name, value in environment.items() if value}
+        config |= {"environment": environment} if environment else {}
         reference = self.store.projects.reference_code(project, {"commit": row["commit_hash"]})
         run = NewRun(Kind.PACKAGE, config=config, resources=resources, code_id=reference.id)
         return self.store.build_lists.create(project, self.user, run, row)

@@ -184,6 +184,7 @@ def build(
             raise InvalidInput(["--for: name the platform to build for; `polylocal package platform ls` lists them"])
         arch_id = _arch(api, arch)
         found = _project(api, owner, named, may_make=ref is None and owner == me)
+        described = _described(folder.absolute(), named) if ref is None else None
         if ref is None:
             upload_folder(client, owner, named, folder.absolute(), quiet=json)
         if save_to["id"] not in [item["id"] for item in found["repositories"]]:
@@ -200,6 +201,7 @@ def build(
                 "include_repos": [item["id"] for item in build_for["repositories"]],
                 "auto_publish_status": "default" if publish_it else "none",
                 "auto_create_container": container,
+                **({"git_describe": described} if described else {}),
             }
         )
         if detach:
@@ -223,6 +225,14 @@ def _went_well(ended: Json, is_to_publish: bool) -> bool:
 
 
 _HELD = "Not published yet: somebody may have locked {name}; `polylocal package repository unlock` lets it go on"
+
+
+def _described(folder: Path, project: str) -> str | None:
+    """The code by the tags of its repository, which an upload does not have."""
+    from polylocal import describing
+
+    found = describing.of_folder(folder, project)
+    return str(found) if found else None
 
 
 def _project(api: PackagesClient, owner: str, name: str, *, may_make: bool) -> Json:

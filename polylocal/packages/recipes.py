@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import reader
 
+_NO_FILES = ("", ".", "..", ".git")
 _MOST_NAME = 255  # bytes that a file system takes
 
 FILE = ".abf.yml"
@@ -103,6 +104,7 @@ class Code:
     has_debian: bool  # a folder of that name
     said: str | None
     pyproject: str | None = None  # the text of pyproject.toml
+    pyproject_problem: str | None = None  # why that can't be read
 
 
 def command(target: Target, code: Code) -> str:
@@ -143,7 +145,7 @@ def _said(text: str | None) -> dict[str, Any]:
 
 def _is_source(item: tuple[object, object]) -> bool:
     name, sha1 = item
-    is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name not in ("", ".", "..")
+    is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name not in _NO_FILES
     is_name = is_name and len(str(name).encode("utf-8", "surrogateescape")) <= _MOST_NAME
     return is_name and isinstance(sha1, str) and len(sha1) == 40 and all(c in "0123456789abcdef" for c in sha1)
 
@@ -181,6 +183,8 @@ def _rpm(target: Target, spec: str) -> str:
 def _pypi(target: Target, code: Code) -> str:
     if not {"pyproject.toml", "setup.py"} & set(code.files):
         return complaint("there is neither pyproject.toml nor setup.py in the code")
+    if code.pyproject_problem:
+        return complaint(code.pyproject_problem)
     try:
         found = requirements(code.pyproject)
     except ValueError as error:

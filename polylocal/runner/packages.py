@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 HOME = PurePosixPath("/home/vagrant")  # where ABF's own workers build
 PROJECT, RESULTS, MEDIA = HOME / "project", HOME / "results", HOME / "media"
 MEDIA_LIST = HOME / "container/media.list"
+OBJECTS = HOME / "container/objects"  # of the code's repository
 DATA = "container_data.json"  # by it a build says itself which of its results are packages
 UNREADABLE = "results"  # the reason of a build whose packages can't be read
 KEEPS_PACKAGES = (0, 5)  # exit codes: all is well; the packages are there, and their tests failed
@@ -47,6 +49,7 @@ MOST_RESULTS = 100_000  # files
 MOST_HOLES = 1 << 30  # bytes in the holes of one of them
 FIRST_PAUSE_S, MOST_PAUSE_S = 2.0, 60.0  # between two attempts to store results that have no room
 _MAX_DATA = 1 << 24
+_READABLE = 0o005  # a folder, for everybody
 
 
 @dataclass
@@ -173,12 +176,14 @@ class PackageBuild(Execution):
         platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
         work = self._work
         self._check_out(build_list, work)
+        has_history = self._add_history(build_list, work / "project", image)
         media = self._media(build_list, platform, arch.name, work / "media")
         mounts = [
             Mount(work / "project", PROJECT),
             Mount(work / "results", RESULTS),
             *(Mount(medium.folder, MEDIA / medium.name, read_only=True) for medium in media),
             *_lists(platform, media, work),
+            *([Mount(tools.repository(run).objects, OBJECTS, read_only=True)] if has_history else []),
         ]
         return ContainerPlan(
             name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
@@ -201,7 +206,7 @@ class PackageBuild(Execution):
         return self._tools.home.context(self.run.uuid) / f"build-{self.run.restarts}"
 
     def _check_out(self, build_list: BuildList, work: Path) -> None:
-        """The code without its history, and the files of the file store that its `.abf.yml` names."""
+        """The code, and the files of the file store that its `.abf.yml` names."""
         if work.exists():
             self._hand_over(None, work)  # a try that was interrupted may have given it to the image's user
         remove_tree(work)
@@ -225,6 +230,19 @@ class PackageBuild(Execution):
             shutil.copyfile(stored, target)
             target.chmod(0o644)
         ownership.make_writable(work / "results")
+
+    def _add_history(self, build_list: BuildList, project: Path, image: str) -> bool:
+        """Have git work in the code. False: the image's user could not read the objects of its repository."""
+        repository = self._tools.repository(self.run)
+        is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
+        if not is_readable and not is_root(self._tools.engine.image_config(image).user):
+            self._say(
+                "the code has no .git: the image's user may not read the project's repository, by the daemon's umask"
+            )
+            return False
+        untracked = recipes.sources(_abf_file(project))
+        repository.add_history(build_list.commit_hash, project, OBJECTS, untracked)
+        return True
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
         """As they are now: another publication meanwhile changes nothing for this build."""
@@ -255,6 +273,7 @@ class PackageBuild(Execution):
         extra = {f"EXTRA_{name.upper()}": str(value) for name, value in build_list.extra_params.items()}
         pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / medium.name) for medium in media)} if media else {}
         return {
+            **self._specification().environment.variables,
             **extra,
             "PACKAGE": run.project_name,
             "GIT_PROJECT_ADDRESS": f"{api}/{run.owner}/{run.project_name}.git",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -148,6 +150,30 @@ def test_a_ref_is_built_without_an_upload(built: int, polylocal: Cli, store: Sto
     assert done.code == 0, done.err
     assert json.loads(done.out)["commit_hash"] == commit
     assert done.err == ""
+
+
+@pytest.mark.parametrize("is_tagged", [True, False])
+def test_the_tags_of_an_uploaded_folder_give_the_version_of_a_python_package(
+    code: Path, polylocal: Cli, store: Store, is_tagged: bool
+) -> None:
+    """An upload has no tags."""
+    who = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=code, env={**os.environ, **who}, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    (code / "setup.py").write_text("x")
+    git("add", "--all")
+    git("commit", "--quiet", "--message=x")
+    if is_tagged:
+        git("tag", "v1.2")
+    assert polylocal("package", "platform", "create", "py3", "--type", "pypi").code == 0
+    done = polylocal("package", "build", str(code), "--to", "py3", "-d", "--json")
+    assert done.code == 0, done.err
+    run = store.runs.by_pk(store.build_lists.get(json.loads(done.out)["id"]).run_pk)
+    variables = (run.config or {}).get("environment", {}).get("env_vars", {})
+    assert variables.get("SETUPTOOLS_SCM_PRETEND_VERSION") == ("1.2" if is_tagged else None)
 
 
 def test_what_is_built_into_ones_own_repository(code: Path, polylocal: Cli) -> None:

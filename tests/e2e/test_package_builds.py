@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 import docker
 import pytest
-from support import Daemon
+from support import Daemon, eventually
 
-from e2e.packages import BUILDER, READY_MADE, Abf, Source, Target, asking, deb, inside
+from e2e.packages import BUILDER, READY_MADE, Abf, Source, Target, asking, deb, git, inside, recipe
 
 pytestmark = pytest.mark.engine
 
@@ -35,6 +35,8 @@ def image(request: pytest.FixtureRequest, raw_engine_of_module: docker.DockerCli
     text = f"FROM {BUILDER}\nUSER {USER}\n".encode()
     made, _ = raw_engine_of_module.images.build(fileobj=io.BytesIO(text), tag="polylocal-test/builder:user", rm=True)
     yield made.tags[0]
+    containers = raw_engine_of_module.containers
+    eventually(lambda: not containers.list(all=True, filters={"ancestor": made.id}))  # a build's goes after its end
     raw_engine_of_module.images.remove(made.tags[0])
 
 
@@ -232,3 +234,58 @@ def test_a_build_requirement_is_installed_from_the_connected_repositories(abf: A
     abf.built(needed, target, 6000, auto_publish=True)
     built = abf.built(source, target)
     assert "\ntool\n" in abf.log(built["id"])
+
+
+# -- wheels ----------------------------------------------------------------------------------------------------------
+
+SETUP = "from setuptools import setup\nimport os\nsetup(name='tool', version=os.environ.get('{}', '0.0.0'))\n"
+
+
+def python(requires: str, version_from: str = "") -> dict[str, str | bytes]:
+    system = f'[build-system]\nrequires = [{requires}]\nbuild-backend = "setuptools.build_meta"\n'
+    return {"pyproject.toml": system, "setup.py": SETUP.format(version_from)}
+
+
+def test_a_wheel_has_the_version_of_the_tag_that_is_built_whoever_builds_it(abf: Abf, image: str) -> None:
+    target = abf.target("pypi", image)
+    source = pushed(abf, target, python('"setuptools"', "SETUPTOOLS_SCM_PRETEND_VERSION"))
+    git("tag", "v1.2", folder=source.folder)
+    address = abf.daemon.url.replace("http://", f"http://root:{abf.daemon.token}@")
+    git("push", "--quiet", f"{address}/root/{source.name}.git", "v1.2", folder=source.folder)
+    found = abf.built(source, target, project_version="v1.2")
+    assert [(p["name"], p["version"]) for p in found["packages"]] == [("tool", "1.2")]
+    commit = abf.push(source, {"a": "1"})
+    found = abf.built(source, target)
+    assert [p["version"] for p in found["packages"]] == [f"1.2.dev1+g{commit[:7]}"]
+
+
+def test_a_requirement_of_a_python_project_is_installed_from_the_connected_repositories(abf: Abf, image: str) -> None:
+    """Without it nothing is built, and it is named: not a wheel of version 0.0.0."""
+    target = abf.target("pypi", image)
+    source = pushed(abf, target, python('"setuptools", "needed-tool >=2"', "NEEDED_VERSION"))
+    refused = abf.built(source, target, 666)
+    assert "No matching distribution found for needed-tool>=2" in abf.log(refused["id"])
+    assert refused["packages"] == []
+    needed = python('"setuptools"')
+    needed["setup.py"] = "from setuptools import setup\nsetup(name='needed-tool', version='2.1')\n"
+    other = pushed(abf, target, needed)
+    abf.built(other, target, 6000, auto_publish=True)
+    found = abf.built(source, target)
+    assert re.search(r"Successfully installed needed-tool-2\.1", abf.log(found["id"]))
+    assert len(found["packages"]) == 1
+
+
+# -- git -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["deb", "dnf", "pypi"])
+def test_git_works_in_a_build_whoever_builds(abf: Abf, image: str, kind: str) -> None:
+    target = abf.target(kind, image)
+    asked = "git describe --tags\ngit rev-parse HEAD\ngit status --porcelain\ngit log --format=%s\ngit remote\necho end"
+    source = abf.source(target)
+    commit = abf.push(source, recipe(asked))
+    git("tag", "v1.2", folder=source.folder)
+    address = abf.daemon.url.replace("http://", f"http://root:{abf.daemon.token}@")
+    git("push", "--quiet", f"{address}/root/{source.name}.git", "v1.2", folder=source.folder)
+    found = abf.built(source, target)
+    assert abf.log(found["id"]) == f"v1.2\n{commit}\nx\nend\n"

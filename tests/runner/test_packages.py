@@ -33,7 +33,7 @@ from polylocal.packages.repositories import Shelf
 from polylocal.runner import termination
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
-from polylocal.runner.packages import MEDIA_LIST, PROJECT, RESULTS, PackageBuild
+from polylocal.runner.packages import MEDIA_LIST, OBJECTS, PROJECT, RESULTS, PackageBuild
 from polylocal.runner.removal import remove
 from polylocal.store import Store
 from polylocal.store.rows import BuildList
@@ -234,6 +234,7 @@ def test_the_container_gets_what_the_documents_promise(yard: Yard) -> None:
         (PROJECT, False),
         (RESULTS, False),
         (MEDIA_LIST, True),
+        (OBJECTS, True),
     }
 
 
@@ -287,6 +288,37 @@ def test_the_code_has_the_modes_that_git_gives_it_whatever_the_umask_is(yard: Ya
     finally:
         os.umask(before)
     assert seen == {"project": 0o755, "folder": 0o755, "run": 0o755, "a.txt": 0o644, "big.tar.xz": 0o644}
+
+
+def test_git_works_in_the_code_by_the_objects_of_the_project(yard: Yard) -> None:
+    objects = yard.rig.repository.objects
+    seen: list[str] = []
+
+    def look(plan: ContainerPlan) -> None:
+        assert host(plan, OBJECTS) == objects
+        made = host(plan, PROJECT) / ".git"
+        seen.extend(((made / "HEAD").read_text(), (made / "objects/info/alternates").read_text()))
+
+    assert yard.build(yard.engine.does(look)).status == 0
+    assert seen == [f"{yard.commit}\n", f"{OBJECTS}\n"]
+
+
+@pytest.mark.parametrize(("user", "has_git"), [("1234", False), ("", True)])
+def test_a_user_who_can_not_read_the_objects_has_no_git_in_the_code(yard: Yard, user: str, has_git: bool) -> None:
+    yard.engine.users[yard.engine.local["base"]] = user
+    yard.rig.repository.objects.chmod(0o700)  # of a daemon with such a umask
+    seen: list[bool] = []
+    look = yard.engine.does(lambda plan: seen.append((host(plan, PROJECT) / ".git").exists()))
+    made = yard.build(look)
+    assert (made.status, seen) == (0, [has_git])
+    assert ("the code has no .git" in yard.log(made)) is not has_git
+    assert (OBJECTS in {mount.target for mount in yard.engine.plans[0].mounts}) is has_git
+
+
+def test_variables_of_the_build_reach_it_and_take_the_place_of_none(yard: Yard) -> None:
+    yard.build(env_vars={"SETUPTOOLS_SCM_PRETEND_VERSION": "1.2", "PACKAGE": "x"})
+    assert yard.engine.plans[0].env["SETUPTOOLS_SCM_PRETEND_VERSION"] == "1.2"
+    assert yard.engine.plans[0].env["PACKAGE"] == "quick-start"
 
 
 @pytest.mark.parametrize(

@@ -421,6 +421,7 @@ WRONG = {
     f"sources: {{a/b: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{/etc/passwd: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{..: {SHA1}}}": "`sources` must map plain file names",
+    f"sources: {{.git: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{.: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{'': {SHA1}}}": "`sources` must map plain file names",
     f'sources: {{"a\\0b": {SHA1}}}': "`sources` must map plain file names",

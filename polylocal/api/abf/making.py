@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from starlette.responses import Response
 
 from polylocal.api.abf.wire import Ask, Json, boolean, done, integer, integers, refused, text
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.packages import arches, recipes
+from polylocal.packages import arches, recipes, tag_versions
 from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
+from polylocal.packages.tag_versions import Described
 from polylocal.repos import Repository as Code
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
@@ -36,7 +38,42 @@ class _Wanted:
     include_repos: list[int] = field(default_factory=list)
     version: str | None = None
     commit: str | None = None
+    described: Described | None = None  # the code, where its tags are not in the project's repository
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is built."""
+
+    code: Code
+    commit: str
+    project: str  # its name
+    version: str | None  # as the caller names it: a branch, a tag or a commit
+    described: Described | None
+
+    @cached_property
+    def files(self) -> set[str]:
+        return self.code.files(self.commit)
+
+    @cached_property
+    def pyproject(self) -> str | None:
+        """The text of pyproject.toml; None: there is none. Raises InvalidInput, NotFound: it can't be read."""
+        if _PYPROJECT not in self.files:
+            return None
+        return self.code.read(self.commit, _PYPROJECT, recipes.MOST_BYTES, follows=True).decode("utf-8", "replace")
+
+    def python_version(self) -> str | None:
+        """The version that tags give; None: none does."""
+        try:
+            names = tag_versions.names(self.project, self.pyproject)
+        except (NotFound, InvalidInput):
+            names = {self.project}
+        said = self.described and tag_versions.version(self.described, names)
+        if said:
+            return said
+        found = self.code.describe(self.commit, self.version, partial(tag_versions.of_tag, projects=names))
+        return tag_versions.version(found, names) if found else None
 
 
 def create(ask: Ask) -> Json | Response:
@@ -70,7 +107,8 @@ def create(ask: Ask) -> Json | Response:
         "save_buildroot": boolean(said.get("save_buildroot"), False),
         "external_nodes": text(said.get("external_nodes")),
     }
-    config = _config(build_for, ask.services.repository(project), commit, ask.services.settings)
+    code = _Source(ask.services.repository(project), commit, project.name, wanted.version, wanted.described)
+    config = _config(build_for, code, ask.services.settings)
     reference = ask.store.projects.reference_code(project, {"commit": commit})
     run = NewRun(Kind.PACKAGE, config=config, resources=_resources(ask.services.settings), code_id=reference.id)
     made = ask.store.build_lists.create(project, ask.user, run, values)
@@ -116,6 +154,7 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
         if found is None:
             problems.append(f"{name} can't be blank")
     _resolve(ask, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
+    _describe(wanted, text(said.get("git_describe")))
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
     if said.get("update_type") not in UPDATE_TYPES:
@@ -147,6 +186,17 @@ def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None)
     if found is None:
         wanted.problems.append(f"Commit hash Unable find commit '{named}' in project")
     wanted.commit, wanted.version = found, version or found
+
+
+def _describe(wanted: _Wanted, said: str | None) -> None:
+    """What the caller's own git says of the code: the tags of a folder that was uploaded are not in the project."""
+    if said is None:
+        return
+    wanted.described = tag_versions.parse(said)
+    if wanted.described is None:
+        wanted.problems.append(
+            "Git describe is not an output of `git describe --tags --long`, such as `v1.2-0-g1a2b3c4`"
+        )
 
 
 def _auto_publish(said: Json) -> str:
@@ -186,35 +236,38 @@ def _extra_params(value: object) -> dict[str, str]:
     return {name: item for name, item in plain.items() if item and name.isascii() and name.isidentifier()}
 
 
-def _config(build_for: Platform, code: Code, commit: str, settings: Settings) -> Json:
+def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
     """What is run in which image: found out once, so that a build that is begun again is the same build."""
-    command = _command(build_for, code, commit)
+    command = _command(build_for, source)
+    resources = _resources(settings)
+    variables = tag_versions.variables(source.python_version()) if build_for.distrib_type == "pypi" else {}
+    environment: Json = {"resources": resources} if resources else {}
+    environment |= {"env_vars": dict(variables)} if variables else {}
     config: Json = {
         "run": {"cmd": command},
         "build": {"image": build_for.build_image or recipes.IMAGES[build_for.distrib_type or "dnf"]},
         "version": 1,
         "kind": "job",
     }
-    resources = _resources(settings)
-    return {**config, "environment": {"resources": resources}} if resources else config
+    return {**config, "environment": environment} if environment else config
 
 
-def _command(build_for: Platform, code: Code, commit: str) -> str:
-    files = code.files(commit)
+def _command(build_for: Platform, source: _Source) -> str:
+    code, commit, files = source.code, source.commit, source.files
     said = None
     if recipes.FILE in files:
         if code.size(commit, recipes.FILE) > recipes.MOST_BYTES:
             return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
         said = code.read(commit, recipes.FILE).decode("utf-8", "replace")
-    pyproject = None
-    if build_for.distrib_type == "pypi" and _PYPROJECT in files:
+    pyproject, problem = None, None
+    if build_for.distrib_type == "pypi":
         try:
-            found = code.read(commit, _PYPROJECT, recipes.MOST_BYTES, follows=True)
+            pyproject = source.pyproject
         except (NotFound, InvalidInput) as error:
-            return recipes.complaint(str(error))
-        pyproject = found.decode("utf-8", "replace")
+            problem = str(error)
     target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
-    return recipes.command(target, recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject))
+    found = recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject, problem)
+    return recipes.command(target, found)
 
 
 def _resources(settings: Settings) -> Json | None:

@@ -1,0 +1,96 @@
+"""The nearest tag of a commit that names a version, by `git describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from packaging.version import Version
+
+from polylocal import gitrun
+from polylocal.errors import InvalidInput, SetupError
+from polylocal.packages import tag_versions
+from polylocal.packages.tag_versions import Described
+from polylocal.processes import QUICK
+
+_MOST_BYTES = 1 << 18  # of a pyproject.toml
+_MOST_TAGS = 50  # that are looked at: a repository may have many that name no version of this project
+
+
+def nearest(
+    git_dir: Path, commit: str | None, is_version: Callable[[str], bool], *, work_tree: Path | None = None
+) -> Described | None:
+    """Describe a commit by the nearest tag before it that `is_version` accepts; None: there is no such tag.
+
+    `commit` None: that of HEAD, with a word on whether the files of `work_tree` differ from it. Raises InvalidInput,
+    SetupError, Cancelled.
+    """
+    env = {"GIT_WORK_TREE": str(work_tree)} if work_tree else {}
+    refused: list[str] = []
+    while len(refused) < _MOST_TAGS:
+        found = _described(git_dir, commit, env, work_tree or git_dir.parent, refused)
+        if found is None or is_version(found.tag):
+            return found
+        if found.tag in refused:  # its name is no text, so it can't be left out
+            return None
+        refused.append(found.tag)
+    return None
+
+
+def _described(
+    git_dir: Path, commit: str | None, env: Mapping[str, str], cwd: Path, refused: list[str]
+) -> Described | None:
+    wanted = [commit] if commit else ["--dirty"]
+    # no name of a tag has a character that means something in a pattern
+    patterns = ["--match=*[0-9]*", *(f"--exclude={tag}" for tag in refused)]
+    arguments = ("describe", "--tags", "--long", "--abbrev=40", *patterns, *wanted)
+    done = gitrun.run(*arguments, git_dir=git_dir, env=env, cwd=cwd, limits=QUICK)
+    if done.returncode:
+        return None  # no tag is left, or there is no commit
+    return tag_versions.parse(done.stdout.decode("utf-8", "replace").strip())
+
+
+def of_commit(
+    git_dir: Path, commit: str, preferred: str | None, version_of: Callable[[str], Version | None]
+) -> Described | None:
+    """Describe a commit by a tag that names a version: one of its own, or else the nearest one before it.
+
+    Of several tags of its own it is the one of the name `preferred`, or else the one with the highest version. None:
+    there is no such tag. Raises InvalidInput, SetupError, Cancelled.
+    """
+    arguments = ("for-each-ref", f"--points-at={commit}", "--format=%(refname:strip=2)", "refs/tags")
+    listed = gitrun.run(*arguments, git_dir=git_dir, limits=QUICK)
+    tags = listed.stdout.decode("utf-8", "replace").split("\n") if not listed.returncode else []
+    own = {tag: version for tag in tags if (version := version_of(tag)) is not None}
+    if own:
+        tag = preferred if preferred in own else max(own, key=own.__getitem__)
+        return Described(str(tag), 0, commit)
+    return nearest(git_dir, commit, lambda tag: version_of(tag) is not None)
+
+
+def of_folder(folder: Path, project: str) -> Described | None:
+    """Describe the code in a folder by the tags of the git repository that it lies in.
+
+    `folder` is an absolute path, `project` its name, which tags may begin with. None: no repository tracks it, there is
+    no such tag, or there is no git.
+    """
+    top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+    if top is None:
+        return None
+    names = tag_versions.names(project, _text(folder / "pyproject.toml"))
+    env = {"GIT_WORK_TREE": str(top)}
+    try:
+        tracked = gitrun.run("ls-files", "-z", "--", ".", git_dir=top / ".git", env=env, cwd=folder, limits=QUICK)
+        if not tracked.stdout:
+            return None  # a repository of something else, such as a home folder
+        return nearest(top / ".git", None, lambda tag: tag_versions.of_tag(tag, names) is not None, work_tree=top)
+    except (SetupError, InvalidInput, OSError):
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None

@@ -1,0 +1,96 @@
+"""Versions of Python projects from tags of git, as PEP 440 has them. Pure."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from polylocal import revisions
+
+# by which build systems are told a version, instead of having them look for one: setuptools-scm (so hatch-vcs and
+# flit-scm, too), pdm-backend, pbr, poetry-dynamic-versioning and uv-dynamic-versioning
+VARIABLES = (
+    "SETUPTOOLS_SCM_PRETEND_VERSION",
+    "PDM_BUILD_SCM_VERSION",
+    "PBR_VERSION",
+    "POETRY_DYNAMIC_VERSIONING_BYPASS",
+    "UV_DYNAMIC_VERSIONING_BYPASS",
+)
+MOST_TEXT = 512  # characters of an output of `git describe`
+
+_DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
+_TAG = re.compile(r"((?P<name>[a-z][a-z0-9._-]*?)[-_/])?v?(?P<version>[0-9].*)", re.IGNORECASE)
+_PLAIN_NAMES = frozenset({"release", "rel", "version", "ver", "v"})  # that projects write before a version
+_DIGITS = 7  # of a commit in a version, as git shortens it
+
+
+@dataclass(frozen=True)
+class Described:
+    """A commit by the nearest tag before it: `git describe --long --dirty`. `distance` in commits."""
+
+    tag: str
+    distance: int
+    commit: str  # at least its first digits
+    is_dirty: bool = False  # what is built is not what was committed
+
+    def __str__(self) -> str:
+        return f"{self.tag}-{self.distance}-g{self.commit}{'-dirty' if self.is_dirty else ''}"
+
+
+def parse(text: str) -> Described | None:
+    """Read an output of `git describe --long --dirty`; None: it is none."""
+    found = _DESCRIBED.fullmatch(text) if len(text) <= MOST_TEXT else None
+    if found is None or not revisions.is_ref(found["tag"]):
+        return None
+    return Described(found["tag"], int(found["distance"]), found["commit"], bool(found["dirty"]))
+
+
+def names(project: str, pyproject: str | None) -> set[str]:
+    """What a project is called: by its own pyproject.toml, too."""
+    found = {project}
+    try:
+        section = tomllib.loads(pyproject or "").get("project")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return found  # what is wrong with the file is for the build to say
+    name = section.get("name") if isinstance(section, dict) else None
+    return found | ({name} if isinstance(name, str) else set())
+
+
+def of_tag(tag: str, projects: Collection[str]) -> Version | None:
+    """The version that a tag names: `1.2`, `v1.2`, `release-1.2`, or `name-1.2` where that is the project's name.
+
+    Other names are those of other projects in the same repository. None: the tag names no version.
+    """
+    found = _TAG.fullmatch(tag)
+    if found is None:
+        return None
+    name = found["name"]
+    known = {canonicalize_name(project) for project in projects} | _PLAIN_NAMES
+    if name is not None and canonicalize_name(name) not in known:
+        return None
+    try:
+        return Version(found["version"])
+    except InvalidVersion:
+        return None
+
+
+def version(described: Described, projects: Collection[str]) -> str | None:
+    """The version of a commit: that of its tag, or `<version of the tag before it>.dev<distance>+g<commit>`."""
+    tagged = of_tag(described.tag, projects)
+    if tagged is None:
+        return None
+    if not described.distance and not described.is_dirty:
+        return str(tagged)
+    base = tagged.public.partition(".dev")[0]  # a version has one number of that kind
+    local = f"g{described.commit[:_DIGITS]}{'.dirty' if described.is_dirty else ''}"
+    return f"{base}.dev{described.distance}+{local}"
+
+
+def variables(version: str | None) -> Mapping[str, str]:
+    """Variables of a build that tell this version to its build system; none without a version."""
+    return dict.fromkeys(VARIABLES, version) if version else {}
