@@ -11,6 +11,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.packages import tag_versions
 from polylocal.polyaxonfile import reader
 
 _NO_FILES = ("", ".", "..", ".git")
@@ -105,6 +106,7 @@ class Code:
     said: str | None
     pyproject: str | None = None  # the text of pyproject.toml
     pyproject_problem: str | None = None  # why that can't be read
+    version: str | None = None  # of a Python project, as tags of git name it
 
 
 def command(target: Target, code: Code) -> str:
@@ -189,6 +191,10 @@ def _pypi(target: Target, code: Code) -> str:
         found = requirements(code.pyproject)
     except ValueError as error:
         return complaint(str(error))
+    tool = tag_versions.tool(found, code.pyproject)
+    if tool and not code.version:
+        words = f"the version of this project comes from git by {tool}, and neither this commit nor one before it has a"
+        return complaint(f"{words} tag that names a version: push a tag such as v1.0")
     if target.has_network:  # pip installs the requirements by itself
         return _PYPI
     return _PYPI_ALONE.format(requirements=" ".join(map(shlex.quote, found)))

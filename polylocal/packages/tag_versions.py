@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from email.parser import HeaderParser
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -21,6 +23,19 @@ VARIABLES = (
     "POETRY_DYNAMIC_VERSIONING_BYPASS",
     "UV_DYNAMIC_VERSIONING_BYPASS",
 )
+_TOOLS = (
+    "setuptools-scm",
+    "hatch-vcs",
+    "flit-scm",
+    "pbr",
+    "poetry-dynamic-versioning",
+    "uv-dynamic-versioning",
+    "setuptools-git-versioning",
+    "versioningit",
+)
+_FALLBACK = re.compile(
+    r"^\s*(fallback|default)[-_]version\s*=", re.MULTILINE
+)  # what such a tool is to use without a tag
 MOST_TEXT = 512  # characters of an output of `git describe`
 
 _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
@@ -89,6 +104,31 @@ def version(described: Described, projects: Collection[str]) -> str | None:
     base = tagged.public.partition(".dev")[0]  # a version has one number of that kind
     local = f"g{described.commit[:_DIGITS]}{'.dirty' if described.is_dirty else ''}"
     return f"{base}.dev{described.distance}+{local}"
+
+
+def of_metadata(text: str) -> str | None:
+    """The version that the PKG-INFO of a source distribution says; None: it says none that is valid."""
+    found = HeaderParser().parsestr(text).get("Version")
+    try:
+        return str(Version(found)) if found else None
+    except InvalidVersion:
+        return None
+
+
+def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
+    """The requirement that is to find a version in git; None: the version of the project comes from elsewhere.
+
+    `requirements` are those that `recipes.requirements` found valid in the same text.
+    """
+    data = tomllib.loads(pyproject or "")
+    project = data.get("project")
+    dynamic = project.get("dynamic") if isinstance(project, dict) else ["version"]  # setup.py says it, perhaps
+    if not (isinstance(dynamic, list) and "version" in dynamic):
+        return None
+    if _FALLBACK.search(pyproject or ""):
+        return None
+    wanted = {canonicalize_name(Requirement(item).name) for item in requirements}
+    return next((name for name in _TOOLS if name in wanted), None)
 
 
 def variables(version: str | None) -> Mapping[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support import eventually
 
 from polylocal.cancelling import Cancel
 from polylocal.polyaxonfile import Build
+from polylocal.runner import ownership
 from polylocal.runner.container import CODE
 from polylocal.runner.dockerfile import render, with_owner
 from polylocal.runner.engine.base import BuildRequest
@@ -62,3 +65,32 @@ def test_nothing_is_opened_where_there_is_no_folder(docker_bench: Bench) -> None
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     return member
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make folders of somebody else")
+@pytest.mark.parametrize(
+    ("user", "uid", "gid"),
+    [("app", 1234, 1234), ("1234", 1234, None), ("1234:55", 1234, 55), ("app:nobody", 1234, 65534), ("", 0, 0)],
+)
+def test_folders_are_given_to_the_user_of_an_image(
+    docker_bench: Bench, tmp_path: Path, user: str, uid: int, gid: int | None
+) -> None:
+    """Whoever the daemon's user is: a container of the image does it."""
+    folders = [tmp_path / "project", tmp_path / "results"]
+    for folder in folders:
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub/a").write_text("a")
+        (folder / "link").symlink_to(tmp_path)
+    everything = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    engine, image, installation = docker_bench.engine, docker_bench.image, docker_bench.installation
+    for path in everything:
+        os.chown(path, 4321, 4321, follow_symlinks=False)
+    assert ownership.give_to_user(folders, user, engine, image, installation) is None
+    assert {path.lstat().st_uid for path in everything} == {uid}
+    assert {path.lstat().st_gid for path in everything} == {4321 if gid is None else gid}
+    assert tmp_path.stat().st_uid == os.getuid()  # links are not followed
+
+
+def test_a_user_that_an_image_does_not_have_is_said(docker_bench: Bench, tmp_path: Path) -> None:
+    said = ownership.give_to_user([tmp_path], "nosuch", docker_bench.engine, docker_bench.image, "x")
+    assert said == "chown in the image ended with exit code 1"

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +335,23 @@ def test_what_is_wrong_with_the_requirements_is_said_where_the_build_would_run(p
     assert words.startswith("nothing can be built: pyproject.toml")
     assert why in words
     assert words.count("\n") == 1
+
+
+SCM = "[build-system]\nrequires = ['setuptools-scm']\n[project]\ndynamic = ['version']\n"
+
+
+@pytest.mark.parametrize("has_network", [True, False])
+def test_a_version_that_no_tag_gives_is_not_made_up(bench: Bench, has_network: bool) -> None:
+    """Without a tag such tools invent one, 0.0.0 among them."""
+    bench.programs["pip"] = ""
+    made = Code(["pyproject.toml"], False, None, SCM)
+    done = bench.run(recipes.command(target("pypi", has_network=has_network), made))
+    assert done.returncode == 1
+    assert "comes from git by setuptools-scm" in done.stderr
+    assert "push a tag such as v1.0" in done.stderr
+    assert bench.calls("pip") == []
+    tagged = replace(made, version="1.2")
+    assert bench.run(recipes.command(target("pypi", has_network=has_network), tagged)).returncode == 0
 
 
 @pytest.mark.parametrize("is_writable", [True, False])

@@ -125,3 +125,39 @@ def test_every_build_system_is_told_the_same_version_or_none() -> None:
     assert tag_versions.variables("1.2")["SETUPTOOLS_SCM_PRETEND_VERSION"] == "1.2"
     assert set(tag_versions.variables("1.2").values()) == {"1.2"}
     assert tag_versions.variables(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("Metadata-Version: 2.1\nName: x\nVersion: 1.2rc1\n\nVersion: 3\n", "1.2rc1"),
+        ("Version: \n", None),
+        ("Version: of mine\n", None),
+        ("", None),
+        ("\0\n:\n", None),
+    ],
+)
+def test_an_unpacked_source_distribution_says_its_version(text: str, version: str | None) -> None:
+    assert tag_versions.of_metadata(text) == version
+
+
+@pytest.mark.parametrize(
+    ("requirements", "pyproject", "tool"),
+    [
+        (["setuptools", "Setuptools_SCM[toml] >=8"], "project.dynamic = ['version']", "setuptools-scm"),
+        (["hatchling", "hatch-vcs"], "project.dynamic = ['version', 'readme']", "hatch-vcs"),
+        (["setuptools", "setuptools_scm"], None, "setuptools-scm"),  # setup.py says the rest
+        (["setuptools", "setuptools_scm"], "project.version = '1'", None),  # it only finds files
+        (["setuptools", "setuptools_scm"], "project.name = 'x'", None),
+        (["setuptools", "setuptools_scm"], "[tool.setuptools_scm]\nfallback_version = '1'", None),
+        (["setuptools", "setuptools_scm"], "[tool.hatch.version]\n fallback-version='1'", None),
+        (["setuptools"], "project.dynamic = ['version']", None),
+        (["setuptools_scm"], "project.dynamic = 5", None),
+        (["setuptools_scm"], "project = 5", "setuptools-scm"),
+        ([], None, None),
+    ],
+)
+def test_a_tool_that_looks_for_a_version_in_git(
+    requirements: list[str], pyproject: str | None, tool: str | None
+) -> None:
+    assert tag_versions.tool(requirements, pyproject) == tool

@@ -23,6 +23,7 @@ from polylocal.store.rows import Arch, Platform, Project, Repository
 _SUBJECT = "build_list"
 _MOST_VERSION = 255
 _PYPROJECT = "pyproject.toml"
+_PKG_INFO = "PKG-INFO"
 _AUTO_PUBLISH = ("default", "none", "testing")
 
 
@@ -59,12 +60,16 @@ class _Source:
     @cached_property
     def pyproject(self) -> str | None:
         """The text of pyproject.toml; None: there is none. Raises InvalidInput, NotFound: it can't be read."""
-        if _PYPROJECT not in self.files:
-            return None
-        return self.code.read(self.commit, _PYPROJECT, recipes.MOST_BYTES, follows=True).decode("utf-8", "replace")
+        return self._text(_PYPROJECT)
 
+    def _text(self, name: str) -> str | None:
+        if name not in self.files:
+            return None
+        return self.code.read(self.commit, name, recipes.MOST_BYTES, follows=True).decode("utf-8", "replace")
+
+    @cached_property
     def python_version(self) -> str | None:
-        """The version that tags give; None: none does."""
+        """The version that a tag gives, or in an unpacked source distribution its PKG-INFO; None: neither does."""
         try:
             names = tag_versions.names(self.project, self.pyproject)
         except (NotFound, InvalidInput):
@@ -73,7 +78,13 @@ class _Source:
         if said:
             return said
         found = self.code.describe(self.commit, self.version, partial(tag_versions.of_tag, projects=names))
-        return tag_versions.version(found, names) if found else None
+        if found:
+            return tag_versions.version(found, names)
+        try:
+            metadata = self._text(_PKG_INFO)
+        except (NotFound, InvalidInput):
+            return None
+        return tag_versions.of_metadata(metadata) if metadata else None
 
 
 def create(ask: Ask) -> Json | Response:
@@ -240,7 +251,7 @@ def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
     """What is run in which image: found out once, so that a build that is begun again is the same build."""
     command = _command(build_for, source)
     resources = _resources(settings)
-    variables = tag_versions.variables(source.python_version()) if build_for.distrib_type == "pypi" else {}
+    variables = tag_versions.variables(source.python_version) if build_for.distrib_type == "pypi" else {}
     environment: Json = {"resources": resources} if resources else {}
     environment |= {"env_vars": dict(variables)} if variables else {}
     config: Json = {
@@ -259,14 +270,15 @@ def _command(build_for: Platform, source: _Source) -> str:
         if code.size(commit, recipes.FILE) > recipes.MOST_BYTES:
             return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
         said = code.read(commit, recipes.FILE).decode("utf-8", "replace")
-    pyproject, problem = None, None
+    pyproject, problem, version = None, None, None
     if build_for.distrib_type == "pypi":
+        version = source.python_version
         try:
             pyproject = source.pyproject
         except (NotFound, InvalidInput) as error:
             problem = str(error)
     target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
-    found = recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject, problem)
+    found = recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject, problem, version)
     return recipes.command(target, found)
 
 

@@ -82,6 +82,29 @@ def test_without_a_tag_that_names_a_version_nothing_is_pretended(pypi: Pypi) -> 
     assert pypi.variables(commit_hash=commit) == {}
 
 
+def test_an_unpacked_source_distribution_has_its_own_version(pypi: Pypi) -> None:
+    """Its build system would read the same file, were it not in a repository without tags."""
+    about = {"PKG-INFO": "Metadata-Version: 2.1\nName: evil-tools\nVersion: 4.5\n"}
+    commit = pypi.commit(**about)
+    assert pypi.variables(commit_hash=commit)[VERSION] == "4.5"
+    pypi.tag("v1.2", commit)
+    assert pypi.variables(commit_hash=commit)[VERSION] == "1.2"
+
+
+def test_a_project_that_lacks_the_tag_which_it_needs_fails_where_builds_do(pypi: Pypi) -> None:
+    text = "[build-system]\nrequires = ['hatch-vcs']\n[project]\ndynamic = ['version']\n"
+    commit = pypi.commit(**{"pyproject.toml": text})
+
+    def command() -> str:
+        found = pypi.farm.store.build_lists.get(pypi.farm.new(pypi.farm.body(**pypi.places, commit_hash=commit)))
+        said: str = (pypi.farm.store.runs.by_pk(found.run_pk).config or {})["run"]["cmd"]
+        return said
+
+    assert "comes from git by hatch-vcs" in command()
+    pypi.tag("v1.2", commit)
+    assert "comes from git" not in command()
+
+
 def test_packages_of_another_kind_have_no_such_version(farm: Farm) -> None:
     other = Pypi(farm, "deb")
     commit = other.commit()
