@@ -359,7 +359,7 @@ def test_sources_come_from_the_file_store(abf: Abf):
     lines = abf.log(found["id"]).splitlines()
     assert lines[0].startswith("polylocal: ")
     assert f"the file store has no file {missing}: absent.txt is left out" in lines[0]
-    assert lines[1:] == ["from the file store", ".abf.yml", "given.txt"]
+    assert lines[1:] == ["from the file store", ".abf.yml", ".git", "given.txt"]
 
 
 def test_a_command_may_have_several_lines(abf: Abf):
