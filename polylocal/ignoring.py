@@ -2,6 +2,7 @@
 
 `.polyaxonignore` decides; without one, `.gitignore` (nested ones too, as in git) and `.dockerignore` (as in Docker) do.
 `DEFAULT_IGNORE` holds in both cases; a line with `!` in `.polyaxonignore` takes a path in again.
+The code of packages goes by git's rules alone (`GitIgnored`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
@@ -54,8 +56,53 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
 
 
+class Rules(Protocol):
+    """Which paths of one folder are left out. Raises InvalidInput for a file of rules that can't be read."""
+
+    ignore_file: str  # the one to name a path in that is to be left out
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        """`path` is relative to the folder, with forward slashes."""
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        """The same for all that a folder holds: what is in it need not be looked at."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The files of rules that people may not expect to count, as far as they were met."""
+
+
+class GitIgnored:
+    """What git would not have of a folder, by git's rules alone. What it tracks stays, and nothing goes by default.
+
+    In a repository `.git/info/exclude` and the user's own file of excludes count as well.
+    """
+
+    ignore_file = GIT_IGNORE
+
+    def __init__(self, folder: Path) -> None:
+        self._git = _GitRules(folder, with_excludes=True)
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        return self.closes(path, is_folder)
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        return is_of_git(path) or self._git(path, is_folder)
+
+    @property
+    def sources(self) -> list[str]:
+        return [GIT_IGNORE] if self._git.is_used else []
+
+
+def is_of_git(path: str) -> bool:
+    """Whether a path is that of a repository itself, which git never has as a part of the code."""
+    return posixpath.basename(path).lower() == ".git"
+
+
 class Ignored:
-    """The rules of one folder, read once. Raises InvalidInput for a file of rules that can't be read."""
+    """The rules of one folder for runs, read once. Raises InvalidInput for a file of rules that can't be read."""
+
+    ignore_file = IGNORE_FILE
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -93,17 +140,22 @@ class Ignored:
 class _GitRules:
     """`.gitignore` of a folder, of those in it, and of those above it up to the top of its repository."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_excludes: bool = False) -> None:
+        """`with_excludes`: also by the files of excludes that lie outside of the code."""
         self._top, self._prefix = folder, ""
         self._specs: dict[str, GitIgnoreSpec | None] = {}
+        self._excludes: list[GitIgnoreSpec] = []
         top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+        if with_excludes and (top / ".git").exists():
+            self._excludes = [_spec(lines) for path in _exclude_files(top) if (lines := _lines(path)) is not None]
         if top != folder:
             self._top, prefix = top, folder.relative_to(top).as_posix()
             if self._is_ignored_itself(prefix):  # what git knows nothing of has no rules from above
-                self._top, self._specs = folder, {}
+                self._top, self._specs, self._excludes = folder, {}, []
             else:
                 self._prefix = f"{prefix}/"
-        self._own = _Tracked.of(self._top, "--ignored", "--exclude-standard")
+        # the rules that git itself is asked for lack the user's own excludes: then all that it tracks is listed
+        self._own = _Tracked.of(self._top, *(() if self._excludes else ("--ignored", "--exclude-standard")))
         self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: the repository in this one, and its files
 
     def _is_ignored_itself(self, prefix: str) -> bool:
@@ -130,12 +182,15 @@ class _GitRules:
     def _matches(self, path: str, is_folder: bool) -> bool:
         """The rule of the innermost file decides, in it the last one."""
         found: bool | None = None
+        for spec in self._excludes:
+            said = spec.check_file(path + ("/" if is_folder else "")).include
+            found = found if said is None else said
         parts = path.split("/")
         for depth in range(len(parts)):
-            spec = self._spec("/".join(parts[:depth]))
-            if spec is not None:
+            inner = self._spec("/".join(parts[:depth]))
+            if inner is not None:
                 rest = "/".join(parts[depth:]) + ("/" if is_folder else "")
-                said = spec.check_file(rest).include
+                said = inner.check_file(rest).include
                 found = found if said is None else said
         return bool(found)
 
@@ -148,6 +203,31 @@ class _GitRules:
     @property
     def is_used(self) -> bool:
         return any(spec is not None for spec in self._specs.values())
+
+
+def _exclude_files(top: Path) -> list[Path]:
+    """The user's own file of excludes, then that of the repository, which counts more; they need not exist."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    own, of_repository = Path(home, "git", "ignore"), top / ".git" / "info" / "exclude"
+    told = _told(top, "config", "--type=path", "--get", "core.excludesFile")
+    if told:
+        own = top / told
+    told = _told(top, "rev-parse", "--git-path", "info/exclude")  # elsewhere for a working tree beside its repository
+    return [own, top / told if told else of_repository]
+
+
+def _told(top: Path, *arguments: str) -> str:
+    """What git says with the user's own settings; nothing without git."""
+    names = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+    settings = {name: os.environ[name] for name in names if name in os.environ}
+    base = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", **settings}
+    try:
+        done = gitrun.run(
+            *arguments, git_dir=top / ".git", base=base, env={"GIT_WORK_TREE": str(top)}, cwd=top, limits=QUICK
+        )
+    except (SetupError, InvalidInput, OSError):
+        return ""
+    return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else ""
 
 
 @dataclass(frozen=True)

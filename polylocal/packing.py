@@ -8,7 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +16,9 @@ from polylocal import sparse
 from polylocal.archives import Archive
 from polylocal.errors import InvalidInput
 from polylocal.folders import Entry, walk
-from polylocal.ignoring import DEFAULT_IGNORE, IGNORE_FILE, Ignored
+from polylocal.ignoring import DEFAULT_IGNORE, IGNORE_FILE, GitIgnored, Ignored, Rules, is_of_git
 
-__all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "Ignored", "Item", "files", "pack", "survey"]
+__all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "GitIgnored", "Ignored", "Item", "files", "pack", "survey"]
 
 MOST_HOLES = 1 << 30  # bytes in the holes of one file
 _MOST_LINKS = 40  # on one way, where the kernel gives up as well
@@ -51,9 +51,17 @@ class Code:
 
     folder: Path
     items: Mapping[str, Item]
+    rules: Rules
     links_out: list[str] = field(default_factory=list)  # left out, since they lead out of the folder
     heeded: list[str] = field(default_factory=list)  # the ignore files that stand in for a missing `.polyaxonignore`
     is_cut: bool = False  # rules have left something out
+    left: list[str] = field(default_factory=list)  # what the rules have left out; folders end with a slash
+    empty: list[str] = field(default_factory=list)  # folders that git would not have, since nothing is in them
+
+    @property
+    def is_as_git(self) -> bool:
+        """Whether it is what git would have of the folder."""
+        return isinstance(self.rules, GitIgnored)
 
     @cached_property
     def size(self) -> int:
@@ -74,11 +82,15 @@ class Code:
         return totals.most_common()
 
 
-def survey(folder: Path) -> Code:
-    """Look at what would be packed, without reading any file. Raises InvalidInput for a folder that can't be read."""
-    ignored = Ignored(folder)
+def survey(folder: Path, *, as_git: bool = False) -> Code:
+    """Look at what would be packed, without reading any file: `as_git` what git would have, or else what runs get.
+
+    Raises InvalidInput for a folder that can't be read.
+    """
+    ignored: Rules = GitIgnored(folder) if as_git else Ignored(folder)
     items: dict[str, Item] = {}
     folders: list[Item] = []
+    left: list[str] = []
     is_cut = False
 
     def enter(entry: Entry) -> bool:
@@ -87,6 +99,8 @@ def survey(folder: Path) -> Code:
     for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder, ignored)):
         if ignored(entry.path, entry.is_folder):
             is_cut = True
+            if not is_of_git(entry.path):
+                left.append(entry.path + "/" * entry.is_folder)
         elif entry.is_folder:
             folders.append(Item(entry.path, entry.stat))
         else:
@@ -98,8 +112,10 @@ def survey(folder: Path) -> Code:
     for path in links_out:
         del items[path]
     filled = _parents([*items, *(item.path for item in folders)])
-    items |= {item.path: item for item in folders if item.path not in filled}
-    return Code(folder, items, links_out, ignored.sources, is_cut)
+    unfilled = {item.path: item for item in folders if item.path not in filled}
+    if as_git:
+        return Code(folder, items, ignored, links_out, ignored.sources, is_cut, left, [f"{path}/" for path in unfilled])
+    return Code(folder, {**items, **unfilled}, ignored, links_out, ignored.sources, is_cut, left)
 
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -117,9 +133,9 @@ def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int
     """
     code = code or survey(folder)
     count = size = 0
-    ignored = Ignored(folder)
+    ignored = code.rules
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
-        archive = Archive(tar, _refuse, with_holes=False)
+        archive = Archive(tar, partial(_refuse, rules=ignored), with_holes=False)
         for entry in walk(
             folder, enter=lambda inner: not ignored.closes(inner.path), could_not_read=_unreadable(folder, ignored)
         ):
@@ -127,7 +143,7 @@ def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int
             if item is None or stat.S_IFMT(item.stat.st_mode) != stat.S_IFMT(entry.stat.st_mode):
                 continue
             if _is_mostly_holes(entry):
-                _refuse(f"{entry.path} is a sparse file of {entry.stat.st_size} bytes")
+                _refuse(f"{entry.path} is a sparse file of {entry.stat.st_size} bytes", ignored)
             if item.target is None:
                 archive.add(entry, f"./{entry.path}", entry.path)
             else:
@@ -215,16 +231,16 @@ def _is_mostly_holes(entry: Entry) -> bool:
         return False
 
 
-def _unreadable(folder: Path, ignored: Ignored) -> Callable[[str, str], None]:
+def _unreadable(folder: Path, ignored: Rules) -> Callable[[str, str], None]:
     """For `walk`: refuses a folder that can't be looked into, unless it is left out anyway."""
 
     def could_not_read(path: str, why: str) -> None:
         if path and ignored(path, True):
             return
-        _refuse(f"{f'{path}/' if path else folder} can't be read: {why}")
+        _refuse(f"{f'{path}/' if path else folder} can't be read: {why}", ignored)
 
     return could_not_read
 
 
-def _refuse(line: str) -> None:
-    raise InvalidInput([f"{line}; name it in {IGNORE_FILE}"])
+def _refuse(line: str, rules: Rules) -> None:
+    raise InvalidInput([f"{line}; name it in {rules.ignore_file}"])

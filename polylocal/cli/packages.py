@@ -186,7 +186,7 @@ def build(
         found = _project(api, owner, named, may_make=ref is None and owner == me)
         described = _described(folder.absolute(), named) if ref is None else None
         if ref is None:
-            upload_folder(client, owner, named, folder.absolute(), quiet=json)
+            upload_folder(client, owner, named, folder.absolute(), quiet=json, as_git=True)
         if save_to["id"] not in [item["id"] for item in found["repositories"]]:
             api.add_project(save_to["id"], found["id"])
         number = api.build(

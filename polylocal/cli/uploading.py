@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,19 @@ _MOST_NAMED = 3
 
 
 def upload_folder(
-    api: Client, owner: str, project: str, folder: Path, quiet: bool = False, known: Sequence[str] = ()
+    api: Client,
+    owner: str,
+    project: str,
+    folder: Path,
+    quiet: bool = False,
+    known: Sequence[str] = (),
+    *,
+    as_git: bool = False,
 ) -> Code:
     """Pack and upload a folder, with a word about what went; returns what was uploaded.
 
-    `known`: lines about what was left out that were said before. Raises InvalidInput, and then nothing was sent.
+    `as_git`: what git would have of it, as for `packing.survey`. `known`: lines about what was left out that were said
+    before. Raises InvalidInput, and then nothing was sent.
     """
     from polylocal import packing
 
@@ -37,7 +45,7 @@ def upload_folder(
     limits = api.upload_limits(owner, project)
     with tempfile.TemporaryFile() as archive:
         with show.working("Packing the code …"):
-            code = packing.survey(folder)
+            code = packing.survey(folder, as_git=as_git)
             _check_unpacked(code, limits)
             count, n_bytes = packing.pack(folder, archive, code)
         packed = archive.tell()
@@ -46,7 +54,7 @@ def upload_folder(
             if line not in known and not (quiet and style == "dim"):
                 show.say(line, style)
         if packed > WARN_UPLOAD_MIB * _MIB:
-            hint = f"{show.size(packed)} is much for code; name what need not go in {packing.IGNORE_FILE}"
+            hint = f"{show.size(packed)} is much for code; name what need not go in {code.rules.ignore_file}"
             show.say(hint, "yellow")
         archive.seek(0)
         with show.working(f"Uploading {show.size(packed)} …"):
@@ -58,15 +66,25 @@ def upload_folder(
 
 def left_out(code: Code) -> list[tuple[str, str]]:
     """What people are told about what was not uploaded: lines with their styles."""
-    said = []
-    if code.heeded:
+    said: list[tuple[str, str]] = []
+    if code.is_as_git:
+        said += _left_out_by_git(code)
+    elif code.heeded:
         said.append((f"Left out what {' and '.join(code.heeded)} name{'s' * (len(code.heeded) == 1)}", "dim"))
     if code.links_out:
         many = len(code.links_out) > 1
         what, it = ("links that lead", "them") if many else ("a link that leads", "it")
-        hint = f"give runs such data by data_refs, or name {it} in .polyaxonignore"
-        said.append((f"Left out {named(code.links_out)}: {what} out of the folder; {hint}", "yellow"))
+        hint = f"; give runs such data by data_refs, or name {it} in .polyaxonignore" if not code.is_as_git else ""
+        said.append((f"Left out {named(code.links_out)}: {what} out of the folder{hint}", "yellow"))
     return said
+
+
+def _left_out_by_git(code: Code) -> Iterator[tuple[str, str]]:
+    if code.left:
+        yield f"Left out {named(code.left)}: git ignores {'it' if len(code.left) == 1 else 'them'}", "dim"
+    if code.empty:
+        what = "the folder is" if len(code.empty) == 1 else "the folders are"
+        yield f"Left out {named(code.empty)}: {what} empty, and git keeps none", "dim"
 
 
 def named(names: Sequence[str]) -> str:
@@ -78,30 +96,31 @@ def named(names: Sequence[str]) -> str:
 def _check_unpacked(code: Code, limits: Json) -> None:
     """Raises InvalidInput: there is nothing, or more than the daemon takes."""
     if not code.items and code.is_cut:
-        rules = " and ".join(code.heeded) or ".polyaxonignore"
+        rules = " and ".join(code.heeded) or code.rules.ignore_file
         raise InvalidInput([f"nothing of {code.folder} is left to upload: {rules} names all of it"])
     most = limits.get("max_unpacked_mib")
     if most is not None and code.size > most * _MIB:
-        raise _too_much(_mib(code.size), "max_unpacked_mib", most, [(n, _mib(size)) for n, size in code.largest()])
+        largest = [(name, _mib(size)) for name, size in code.largest()]
+        raise _too_much(code, _mib(code.size), "max_unpacked_mib", most, largest)
     most = limits.get("max_upload_files")
     if most is not None and code.count > most:
         largest = [(name, f"{count}") for name, count in code.largest(by_count=True)]
-        raise _too_much(f"{code.count} files and folders", "max_upload_files", most, largest)
+        raise _too_much(code, f"{code.count} files and folders", "max_upload_files", most, largest)
 
 
 def _check_packed(code: Code, packed: int, limits: Json) -> None:
     most = limits.get("max_upload_mib")
     if most is not None and packed + _FORM > most * _MIB:
         largest = [(name, _mib(size)) for name, size in code.largest()]
-        raise _too_much(_mib(packed), "max_upload_mib", most, largest)
+        raise _too_much(code, _mib(packed), "max_upload_mib", most, largest)
 
 
-def _too_much(what: str, setting: str, most: int, largest: Sequence[tuple[str, str]]) -> InvalidInput:
+def _too_much(code: Code, what: str, setting: str, most: int, largest: Sequence[tuple[str, str]]) -> InvalidInput:
     named = ", ".join(f"{name} {amount}" for name, amount in largest[:_MOST_NAMED])
     return InvalidInput(
         [
             f"nothing was uploaded: {what}, `{setting}` is {most}; the largest: {named}. Name what need not go in"
-            " .polyaxonignore, or have the setting raised"
+            f" {code.rules.ignore_file}, or have the setting raised"
         ]
     )
 

@@ -142,6 +142,26 @@ def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: C
     assert len(found.commit_hash) == 40
 
 
+def test_the_code_of_a_package_is_what_git_would_have(
+    code: Path, polylocal: Cli, store: Store, services: Services
+) -> None:
+    """Nothing that runs do without is left out, and what is left out is named."""
+    for name in ("hello.egg-info/PKG-INFO", "sdist/a", "node_modules/b", "a.o", "b.o", "c.o", "d.o", "build/x"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_text("x")
+    (code / "empty").mkdir()
+    (code / ".gitignore").write_text("*.o\nbuild/\n")
+    done = polylocal("package", "build", str(code), "--to", "bookworm", "--detach")
+    assert done.code == 0, done.err
+    assert "Left out a.o, b.o, build/ and 2 more: git ignores them" in done.err
+    assert "Left out empty/: the folder is empty, and git keeps none" in done.err
+    repository = services.repository(store.projects.get("root", "hello"))
+    commit = store.build_lists.get(1).commit_hash
+    assert repository.files(commit) == {".gitignore"}
+    folders = ("hello.egg-info", "sdist", "node_modules", "debian", "build", "empty")
+    assert [name for name in folders if repository.has_folder(commit, name)] == list(folders[:4])
+
+
 def test_a_ref_is_built_without_an_upload(built: int, polylocal: Cli, store: Store) -> None:
     commit = store.build_lists.get(built).commit_hash
     done = polylocal(

@@ -31,7 +31,7 @@ def no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_packing(monkeypatch: pytest.MonkeyPatch, no_upload: None) -> None:
-    def survey(folder: Path) -> None:
+    def survey(folder: Path, *, as_git: bool) -> None:
         raise AssertionError(f"{folder} was looked at")
 
     monkeypatch.setattr(packing, "survey", survey)
