@@ -32,9 +32,16 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 Read = Callable[[], object]
 
 
+def fields(form: FormData) -> object:
+    """The values of a form by name; several of one name are a list."""
+    return {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+
+
 @asynccontextmanager
-async def body(request: Request, limit: int = MAX_BODY) -> AsyncIterator[Read]:
-    """The function that reads the body, for a thread to call: JSON, a form, or nothing: `{}`.
+async def body(
+    request: Request, limit: int = MAX_BODY, read_form: Callable[[FormData], object] = fields
+) -> AsyncIterator[Read]:
+    """The function that reads the body, for a thread to call: JSON, a form by `read_form`, or nothing: `{}`.
 
     The files of a form are closed at the end. Both raise HTTPException: 400, 413.
     """
@@ -48,12 +55,12 @@ async def body(request: Request, limit: int = MAX_BODY) -> AsyncIterator[Read]:
     if media == "multipart/form-data":
         form = await _multipart(limited)
         try:
-            yield lambda: _fields(form)
+            yield lambda: read_form(form)
         finally:
             await form.close()
         return
     raw = await limited.body()
-    yield (lambda: _urlencoded(raw)) if media in _FORMS else (lambda: _json(raw))
+    yield (lambda: read_form(_urlencoded(raw))) if media in _FORMS else (lambda: _json(raw))
 
 
 def _limited(request: Request, limit: int) -> Request:
@@ -94,17 +101,13 @@ parsed = jsontext.load
 # -- forms -----------------------------------------------------------------------------------------------------------
 
 
-def _urlencoded(raw: bytes) -> object:
+def _urlencoded(raw: bytes) -> FormData:
     if raw.count(b"&") >= MAX_FIELDS:
         raise HTTPException(400, f"Too many fields. Maximum number of fields is {MAX_FIELDS}.")
     pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
     if any(len(name) + len(value) > MAX_FIELD for name, value in pairs):
         raise HTTPException(400, f"Field exceeded maximum size of {MAX_FIELD // 1024}KB.")
-    return _fields(FormData([*pairs]))
-
-
-def _fields(form: FormData) -> object:
-    return {name: values[0] if len(values) == 1 else values for name in form if (values := form.getlist(name))}
+    return FormData([*pairs])
 
 
 async def _multipart(request: Request) -> FormData:

@@ -81,11 +81,11 @@ def reject_publish(ask: Ask) -> Json | Response:
     return done(_SUBJECT, found.id, "Publishing rejected")
 
 
-def index(ask: Ask) -> Json:
+def index(ask: Ask) -> Json | Response:
     return _listed(ask, None, "owned")
 
 
-def index_of_project(ask: Ask) -> Json:
+def index_of_project(ask: Ask) -> Json | Response:
     project = ask.project(ask.id())
     ask.need(ask.may_read(project))
     return _listed(ask, project, "everything")
@@ -173,8 +173,10 @@ def _container_path(ask: Ask, found: BuildList, save_to: Repository, arch: str) 
 # -- many of them ----------------------------------------------------------------------------------------------------
 
 
-def _listed(ask: Ask, project: Project | None, ownership: str) -> Json:
+def _listed(ask: Ask, project: Project | None, ownership: str) -> Json | Response:
     filters = ask.filters()
+    if problems := _problems(filters):
+        return refused(_SUBJECT, "Build lists can't be filtered", *problems)
     where = _where(ask, filters, project, ownership)
     found = ask.store.build_lists.page(where, ask.page) if where else []
     names = {number: ask.store.projects.by_id(number).name for number in {item.project_id for item in found}}
@@ -183,6 +185,23 @@ def _listed(ask: Ask, project: Project | None, ownership: str) -> Json:
         "build_lists": [shapes.build_list_row(item, names[item.project_id]) for item in found],
         "url": "/api/v1/build_lists.json" + (f"?{asked}" if asked else ""),
     }
+
+
+def _problems(filters: dict[str, str]) -> list[str]:
+    """What a filter says that it can't say; one that would be ignored shows more than was asked for.
+
+    A number that is none is no problem: nothing has it.
+    """
+    if "id" in filters:  # alone: nothing else counts then
+        return []
+    problems = []
+    if filters.get("ownership", "index") not in _OWNERSHIPS:
+        problems.append(f"Ownership must be one of {', '.join(_OWNERSHIPS)}")
+    for name in ("updated_at_start", "updated_at_end"):
+        if name in filters and _moment(filters[name]) is None:
+            words = name.replace("_", " ").capitalize()
+            problems.append(f"{words} must be seconds since 1970, or a day written as dd/mm/yyyy")
+    return problems
 
 
 def _where(ask: Ask, filters: dict[str, str], project: Project | None, ownership: str) -> Where | None:
@@ -239,6 +258,7 @@ def _moment(said: str, *, is_end: bool = False) -> str | None:
 
 
 _OWNERSHIP = {"owned": "r.user_id = ?", "related": "(r.user_id = ? or j.user_id = ?)"}
+_OWNERSHIPS = (*_OWNERSHIP, "index", "everything")  # the last two: all that one may read
 _EQUAL = {
     "status": "l.status",
     "arch_id": "l.arch_id",

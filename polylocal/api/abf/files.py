@@ -59,7 +59,7 @@ def find(ask: Ask) -> list[Json]:
 
 
 def upload(ask: Ask) -> Response:
-    part = ask.value("file_store[file]")
+    part = ask.said("file_store").get("file")
     if not isinstance(part, UploadFile):
         return refused("file_store", "File has not been stored", "File can't be blank")
     ask.services.check_room()

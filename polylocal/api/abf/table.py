@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from polylocal.api import incoming, lasting, places
-from polylocal.api.abf import build_lists, files, git, people, platforms, projects, wire, yanking
+from polylocal.api.abf import build_lists, files, forms, git, people, platforms, projects, wire, yanking
 from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
 from polylocal.api.services import Services
 from polylocal.api.shares import credential_of
@@ -92,7 +92,7 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
         # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
         limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else wire.MAX_BODY
         with services.shares.bodies.place(*ask.holders):
-            async with incoming.body(request, limit) as read:
+            async with incoming.body(request, limit, lambda form: forms.nested(form.multi_items())) as read:
                 work = partial(_answered, endpoint, ask, read)
                 if endpoint.is_long:
                     result = await places.run(request, ask.holders, work)

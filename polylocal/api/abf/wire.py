@@ -65,7 +65,7 @@ class Endpoint:
 
 
 class Ask:
-    """One request. `data` is the body: JSON or a form."""
+    """One request. `data` is the body: JSON, or a form with nested values."""
 
     def __init__(self, request: Request, services: Services, user: User | None) -> None:
         self.request = request

@@ -104,6 +104,10 @@ QUERIES = st.dictionaries(
     TEXTS,
     max_size=4,
 )
+FORM_NAMES = [
+    *(f"{subject}[{name}]{more}" for subject in ("build_list", "project") for name in FIELDS for more in ("", "[]")),
+    *("build_list", "build_list[]", "build_list[extra_params][A]", "file_store", "file_store[file]", "project[][name]"),
+]
 WHO = st.sampled_from(["ivan", "ivan", "root", "petr", "nobody"])
 
 
@@ -177,7 +181,7 @@ def test_any_bytes(world: Farm, change: tuple[str, str, Any], content: bytes, me
 
 
 @settings(BOUNDED, max_examples=60 * TIMES)
-@given(form=st.dictionaries(st.sampled_from([*FIELDS, "build_list", "build_list[arch_id]"]), TEXTS, max_size=4))
+@given(form=st.dictionaries(st.sampled_from(FORM_NAMES), TEXTS, max_size=4))
 def test_any_form(world: Farm, form: dict[str, str]) -> None:
     data = {name: value.encode("utf-8", "replace").decode() for name, value in form.items()}
     for path in ("build_lists.json", "projects.json", "upload"):

@@ -204,10 +204,50 @@ def test_whose_they_are(farm: Farm) -> None:
         ("related", [hidden, roots, mine], [roots], []),
         ("index", [hidden, roots, mine], [hidden, roots, mine], [roots, mine]),
         ("everything", [hidden, roots, mine], [hidden, roots, mine], [roots, mine]),
-        ("nosuch", [hidden, roots, mine], [hidden, roots, mine], [roots, mine]),
     ):
         found = [ids(person, ownership=ownership) for person in (farm.ivan, farm.root, farm.petr)]
         assert (ownership, found) == (ownership, [of_ivan, of_root, of_petr])
+
+
+MOMENT = "must be seconds since 1970, or a day written as dd/mm/yyyy"
+
+
+@pytest.mark.parametrize("path", ["global", "of a project"])
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        *(
+            ({"ownership": word}, "Ownership must be one of owned, related, index, everything")
+            for word in ("bogus", "OWNED", "0", "owned,related")
+        ),
+        *(
+            ({f"updated_at_{end}": word}, f"Updated at {end} {MOMENT}")
+            for end in ("start", "end")
+            for word in ("yesterday", "2020-12-31", "31/13/2020", "00/01/2020", "1e9", "1.5", "9" * 30)
+        ),
+        (
+            {"ownership": "bogus", "updated_at_end": "x"},
+            f"Ownership must be one of owned, related, index, everything. Updated at end {MOMENT}",
+        ),
+    ],
+)
+def test_a_filter_that_says_what_it_can_not_say_is_refused(
+    path: str, filters: dict[str, str], told: str, shared: Farm
+) -> None:
+    """Ignored, it would show more than was asked for."""
+    parameters = {f"filter[{name}]": value for name, value in filters.items()}
+    answer = shared.ivan.get(GLOBAL if path == "global" else of_project(shared), params=parameters)
+    message = f"Build lists can't be filtered. {told}"
+    assert (answer.status_code, answer.json()) == (422, {"build_list": {"id": None, "message": message}})
+
+
+@pytest.mark.parametrize(
+    "name", ["status", "arch_id", "save_to_platform_id", "build_for_platform_id", "save_to_repository_id", "id"]
+)
+@pytest.mark.parametrize("value", ["bogus", "1.5", "1 or 1", "9" * 30])
+def test_a_number_that_is_none_finds_nothing(name: str, value: str, shared: Farm) -> None:
+    shared.new()
+    assert ids(shared.ivan, **{name: value}) == []
 
 
 def test_without_a_word_they_are_ones_own(farm: Farm) -> None:

@@ -1,0 +1,87 @@
+"""Forms with nested names, as Rails reads them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
+from polylocal.api.abf.forms import MOST_DEPTH, nested
+
+
+@pytest.mark.parametrize(
+    ("pairs", "value"),
+    [
+        ([], {}),
+        ([("a", "1")], {"a": "1"}),
+        ([("a", "1"), ("a", "2")], {"a": "2"}),
+        ([("a", "")], {"a": ""}),
+        ([("a[b]", "1"), ("a[c]", "2")], {"a": {"b": "1", "c": "2"}}),
+        ([("a[b][c]", "1"), ("a[b][d]", "2")], {"a": {"b": {"c": "1", "d": "2"}}}),
+        ([("a[]", "1"), ("a[]", "2")], {"a": ["1", "2"]}),
+        ([("a[b][]", "1"), ("a[b][]", "1")], {"a": {"b": ["1", "1"]}}),
+        ([("a[][b]", "1"), ("a[][c]", "2"), ("a[][b]", "3")], {"a": [{"b": "1", "c": "2"}, {"b": "3"}]}),
+        ([("a[][b][]", "1"), ("a[][b][]", "2")], {"a": [{"b": ["1", "2"]}]}),
+        ([("a[][b][c]", "1"), ("a[][b][c]", "2")], {"a": [{"b": {"c": "1"}}, {"b": {"c": "2"}}]}),
+        ([("a[b", "1")], {"a[b": "1"}),
+        ([("a]", "1")], {"a]": "1"}),
+        ([("[a]", "1")], {"[a]": "1"}),
+        ([("", "1")], {"": "1"}),
+        ([("a[b]c", "1")], {"a[b]c": "1"}),
+    ],
+)
+def test_what_names_mean(pairs: list[tuple[str, object]], value: dict[str, Any]) -> None:
+    assert nested(pairs) == value
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a", "a[b]"), "'a[b]' is given twice"),
+        (("a[b]", "a"), "'a' is given twice"),
+        (("a[]", "a"), "'a' is given twice"),
+        (("a[]", "a[b]"), "'a[b]' is given twice"),
+        (("a[b]", "a[]"), "'a[]' is given twice"),
+        (("a[b]", "a[b][c]"), "'a[b][c]' is given twice"),
+        (("a[][]",), "'a[][]' names a list in a list"),
+        (("a" + "[b]" * MOST_DEPTH,), f"is nested more than {MOST_DEPTH} deep"),
+    ],
+)
+def test_names_that_do_not_fit_together_are_refused(names: tuple[str, ...], told: str) -> None:
+    with pytest.raises(HTTPException) as raised:
+        nested([(name, "1") for name in names])
+    assert raised.value.status_code == 400
+    assert told in raised.value.detail
+
+
+LEAVES = st.text(max_size=3)
+KEYS = st.text("abc", min_size=1, max_size=2)
+VALUES = st.recursive(
+    LEAVES | st.lists(LEAVES, min_size=1, max_size=3),
+    lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+
+
+def pairs_of(value: Any, name: str) -> list[tuple[str, object]]:
+    if isinstance(value, dict):
+        return [pair for key, inner in value.items() for pair in pairs_of(inner, f"{name}[{key}]")]
+    return [(f"{name}[]", item) for item in value] if isinstance(value, list) else [(name, value)]
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=3))
+def test_what_a_form_can_say_comes_back(value: dict[str, Any]) -> None:
+    assert nested([pair for key, inner in value.items() for pair in pairs_of(inner, key)]) == value
+
+
+@given(st.lists(st.tuples(st.text("ab[]", max_size=8), st.text(max_size=2)), max_size=6))
+def test_any_names_are_read_or_refused(pairs: list[tuple[str, str]]) -> None:
+    """Each name that is read has its value somewhere; nothing but a refusal is raised."""
+    with suppress(HTTPException):
+        found = nested(pairs)
+        assert bool(found) == bool(pairs)
+        assert all(name.startswith(tuple(found)) for name, _ in pairs)
