@@ -19,7 +19,7 @@ from polylocal import leftovers, occupancy, serving
 from polylocal.api import app as api
 from polylocal.api.services import Services
 from polylocal.disk import write_private
-from polylocal.errors import EngineError, SetupError
+from polylocal.errors import EngineError, EngineUnreachable, SetupError
 from polylocal.folders import remove_tree
 from polylocal.machine import Machine, look
 from polylocal.paths import Home
@@ -95,6 +95,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         collect=supervisor.collector.collect,
         image_sizes=lambda: image_sizes(engine, installation, store),
         reaches_containers=bridge.reaches_containers,
+        has_image=known_images(engine),
         usage=engine.usage,
         machine=machine,
         capacity=lambda with_gpus: link.capacity(with_gpus=with_gpus),
@@ -136,6 +137,20 @@ def image_sizes(engine: DockerEngine, installation: str, store: Store) -> list[t
     """Builds by their uuid, and the bytes of their images."""
     found = engine.images(installation, store.built_images.ledger())
     return [(image.build, image.size_bytes) for image in found if image.is_proven]
+
+
+def known_images(engine: Engine) -> Callable[[str], bool]:
+    """Whether the engine has an image of a name; while it does not answer, what it said last, or False."""
+    known: dict[str, bool] = {}
+
+    def has_image(name: str) -> bool:
+        try:
+            known[name] = engine.image(name) is not None
+        except (EngineError, EngineUnreachable) as error:
+            log.warning("whether the engine has %s can't be known now: %s", name, error)
+        return known.get(name, False)
+
+    return has_image
 
 
 def first_user(users: Users, settings: Settings, home: Home) -> None:

@@ -42,6 +42,7 @@ class Services:
     collect: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # and make some
     image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # uuid of the build, bytes
     reaches_containers: Callable[[], bool] = lambda: True  # else their ports are published on loopback
+    has_image: Callable[[str], bool] = lambda name: False  # whether the engine has an image of this name
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
     machine: Callable[[], Machine] = lambda: look("", None, None)
     # what the engine's machine has, without asking the engine; True: GPUs too; None: the engine never answered

@@ -48,7 +48,9 @@ def _client(home: Path | None) -> Iterator[tuple[Client, PackagesClient]]:
 def create_platform(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, hyphens and underscores.")],
     kind: Annotated[str, typer.Option("--type", help="deb, dnf, rhel, mdv or pypi.")],
-    image: Annotated[str | None, typer.Option(help="The image that packages are built in.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="The image that packages are built in; default: one of the type.")
+    ] = None,
     command: Annotated[str | None, typer.Option(help="Builds a package; default: the tools of the type.")] = None,
     network: Annotated[bool, typer.Option(help="Let builds reach the network.")] = False,
     description: Annotated[str | None, typer.Option(help="What it is.")] = None,
@@ -61,6 +63,8 @@ def create_platform(
         made = api.create_platform({key: value for key, value in values.items() if value is not None})
         api.create_repository({"platform_id": made["id"], "name": "main"})
     show.line(f"Platform {name} made, with the repository {name}/main")
+    if advice := made["message"].removeprefix("Platform has been created successfully").lstrip(". "):
+        show.say(advice, "yellow")
 
 
 @platforms.command("ls")

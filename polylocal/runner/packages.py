@@ -20,7 +20,7 @@ from polylocal.disk import is_shortage, is_trouble, size_of
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, StoreError
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
-from polylocal.packages import arches, description, kinds, reading, recipes, repositories, versions
+from polylocal.packages import arches, builder_images, description, kinds, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
 from polylocal.packages.tools import ToolError
 from polylocal.polyaxonfile import commands
@@ -296,6 +296,18 @@ class PackageBuild(Execution):
 
     def _image(self) -> str:
         return self._specification().build.image or ""
+
+    def _create(self) -> str | None:
+        if not self.run.restarts and (words := self._lack()):
+            self._say(words)
+        return super()._create()
+
+    def _lack(self) -> str | None:
+        """What its image is known to lack, where the platform's own command does not make up for it."""
+        tools = self._tools
+        platform = tools.store.platforms.get(tools.store.build_lists.of_run(self.run.pk).build_for_platform_id)
+        found = None if platform.build_command else builder_images.lack(platform.distrib_type, self._image())
+        return f"{found}, unless the build installs it" if found else None
 
     def _say(self, text: str) -> None:
         with LogWriter(

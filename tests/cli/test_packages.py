@@ -131,6 +131,16 @@ def test_the_key_of_a_platform_is_printed_for_a_file(code: Path, polylocal: Cli)
     assert "there is no platform `nosuch`" in missing.err
 
 
+def test_an_image_that_lacks_tools_is_told(daemon: str, polylocal: Cli) -> None:
+    done = polylocal("package", "platform", "create", "bookworm", "--type", "deb")
+    assert (done.code, done.out) == (0, "Platform bookworm made, with the repository bookworm/main\n")
+    assert done.err.startswith(
+        "The image debian:12 lacks the build tools (dpkg-dev, build-essential): name another one"
+    )
+    done = polylocal("package", "platform", "create", "other", "--type", "deb", "--image", "mine:1")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: Cli, store: Store) -> None:
     done = polylocal("package", "build", str(code), "--to", "bookworm", "--no-publish", "--detach")
     assert done.code == 0, done.err

@@ -996,6 +996,20 @@ def test_an_image_that_can_not_be_had_is_said(yard: Yard) -> None:
     assert "nosuch is not on this machine" in yard.kept(made, main_log(made)).decode()
 
 
+def test_an_image_that_lacks_tools_is_told_at_the_start(yard: Yard) -> None:
+    yard.engine.remote.add("python:3.11-slim")
+    yard.ground.image = "python:3.11-slim"
+    words = "The image python:3.11-slim lacks a compiler, so that only pure Python projects can be built"
+    assert yard.log(yard.build("echo built")).splitlines()[0].endswith(f"{words}, unless the build installs it")
+
+
+def test_a_command_of_the_platform_makes_up_for_its_image(rig: Rig) -> None:
+    yard = Yard(rig, build_command="apt-get install gcc")
+    yard.engine.remote.add("python:3.11-slim")
+    yard.ground.image = "python:3.11-slim"
+    assert "lacks" not in yard.log(yard.build("echo built"))
+
+
 def test_an_image_that_can_be_had_is_pulled(yard: Yard) -> None:
     yard.engine.remote.add("far")
     yard.ground.image = "far"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf.wire import Ask, Json, boolean, done, integer, integers, refused, text
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.packages import arches, recipes, tag_versions
+from polylocal.packages import arches, builder_images, recipes, tag_versions
 from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
 from polylocal.packages.tag_versions import Described
 from polylocal.repos import Repository as Code
@@ -97,6 +97,9 @@ def create(ask: Ask) -> Json | Response:
     if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
         return refused(_SUBJECT, "BuildList has not been created", *wanted.problems)
     ask.services.check_room()
+    if build_for.build_image is None:  # what the engine has may be another image with each build
+        image = builder_images.default(build_for.distrib_type, ask.services.has_image)
+        build_for = replace(build_for, build_image=image)
     auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
     values = {
         "save_to_repository_id": save_to.id,
@@ -256,7 +259,7 @@ def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
     environment |= {"env_vars": dict(variables)} if variables else {}
     config: Json = {
         "run": {"cmd": command},
-        "build": {"image": build_for.build_image or recipes.IMAGES[build_for.distrib_type or "dnf"]},
+        "build": {"image": build_for.build_image},
         "version": 1,
         "kind": "job",
     }

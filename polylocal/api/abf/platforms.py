@@ -11,7 +11,7 @@ from starlette.responses import Response
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages import arches, recipes, signing
+from polylocal.packages import arches, builder_images, recipes, signing
 from polylocal.packages.statuses import TIME_LIVING_S
 from polylocal.packages.tools import ToolError
 from polylocal.store.queries import Page
@@ -93,13 +93,16 @@ def create(ask: Ask) -> Json | Response:
     if problems or owner is None:
         return refused("platform", "Platform has not been created", *problems)
     kind = said["distrib_type"]
-    image = values.pop("build_image", None) or recipes.IMAGES[kind]
-    given = {**values, "name": name, "distrib_type": kind, "build_image": image}
+    given = {**values, "name": name, "distrib_type": kind}
     try:
         made = ask.store.platforms.create(owner, given)
     except InvalidInput as error:
         return refused("platform", "Platform has not been created", *error.messages)
-    return done("platform", made.id, "Platform has been created successfully")
+    message = "Platform has been created successfully"
+    if made.build_image is None and made.build_command is None:
+        image = builder_images.default(kind, ask.services.has_image)
+        message = ". ".join(filter(None, [message, builder_images.advice(kind, image)]))
+    return done("platform", made.id, message)
 
 
 def _owner(ask: Ask, said: Json, problems: list[str]) -> User | None:

@@ -108,6 +108,55 @@ def test_admins_make_them(farm: Farm) -> None:
     assert (found["name"], found["platform_type"], found["owner"]["uname"]) == ("new", "main", "root")
 
 
+UNNAMED = {name: value for name, value in NEW.items() if name != "build_image"}
+MADE = "Platform has been created successfully"
+
+
+@pytest.mark.parametrize(
+    ("values", "lacking"),
+    [
+        ({"distrib_type": "deb"}, "The image debian:12 lacks the build tools (dpkg-dev, build-essential)"),
+        ({"distrib_type": "dnf"}, "The image fedora:41 lacks the build tools (rpm-build)"),
+        ({"distrib_type": "rhel"}, "The image almalinux:9 lacks the build tools (rpm-build)"),
+        ({"distrib_type": "pypi"}, "The image python:3.11-slim lacks a compiler"),
+        ({"distrib_type": "mdv"}, None),
+        ({"distrib_type": "deb", "build_command": "make"}, None),
+        ({"distrib_type": "deb", "build_image": "debian:12"}, None),
+    ],
+)
+def test_an_image_that_lacks_tools_is_told_to_who_named_none(values: Json, lacking: str | None, farm: Farm) -> None:
+    answer = farm.root.post("platforms.json", {"platform": {**UNNAMED, **values}})
+    assert answer.status_code == 200
+    message = answer.json()["platform"]["message"]
+    if lacking is None:
+        assert message == MADE
+    else:
+        assert message.startswith(f"{MADE}. {lacking}")
+        assert message.endswith("polylocal/package-builder:12, which `scripts/base-images --packages` makes")
+
+
+def test_the_builder_is_the_image_of_a_platform_for_debian_packages(farm: Farm) -> None:
+    """By what the engine has when a build is made, not when its platform was."""
+    made = farm.root.post("platforms.json", {"platform": UNNAMED}).json()["platform"]
+    assert show(farm, made["id"])["build_image"] is None
+    repository = farm.root.made("repositories.json", "repository", platform_id=made["id"], name="main")
+    project = {"project_id": farm.ids.evil_tools}
+    farm.root.changed("DELETE", f"repositories/{farm.ids.rosa}/remove_project.json", project)
+    farm.root.changed("PUT", f"repositories/{repository}/add_project.json", project)
+    body = farm.body(save_to_repository_id=repository, build_for_platform_id=made["id"], include_repos=[repository])
+    assert image_of(farm, farm.new(body)) == "debian:12"
+    object.__setattr__(farm.services, "has_image", lambda name: name == "polylocal/package-builder:12")
+    assert image_of(farm, farm.new(body)) == "polylocal/package-builder:12"
+    again = farm.root.post("platforms.json", {"platform": {**UNNAMED, "name": "another"}}).json()["platform"]
+    assert again["message"] == MADE
+
+
+def image_of(farm: Farm, build_list: int) -> str:
+    config = farm.store.runs.by_pk(farm.row(build_list)["run_pk"]).config or {}
+    image: str = config["build"]["image"]
+    return image
+
+
 def test_nobody_else_makes_them(shared: Farm) -> None:
     for person in (shared.ivan, shared.olga, shared.petr):
         for body in ({"platform": NEW}, {"platform": {}}):
