@@ -418,6 +418,8 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
     except InvalidInput as error:
         show.say(str(error), "yellow")
         return
+    if found["save_to_repository"]["platform"]["visibility"] == "hidden":
+        show.say(_HIDDEN, "yellow")
     label = {"deb": _APT_SIGNED if key_url else _APT, "pypi": "To install:"}.get(kind, _DNF)
     show.say(label, "dim")
     for line in lines:
@@ -426,6 +428,7 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
 
 _ONLY_SDISTS = "There is no wheel among the packages: pip has to build the source distribution before it installs it."
 _ONLY_SOURCES = "There are only source packages: nothing can be installed from them."
+_HIDDEN = "The platform is hidden: write a user and a token into the addresses, as in http://USER:TOKEN@HOST/."
 _APT = "A line for a file in /etc/apt/sources.list.d:"
 _APT_SIGNED = "A command for root, which fetches the key, and a line for a file in /etc/apt/sources.list.d:"
 _DNF = "Lines for a file in /etc/yum.repos.d:"

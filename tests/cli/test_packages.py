@@ -502,6 +502,12 @@ def test_what_was_published_names_the_lines_for_others(
     assert done.out.splitlines()[-len(wanted) :] == wanted
 
 
+def test_a_hidden_platform_asks_for_credentials(building: Building, store: Store) -> None:
+    store.platforms.update(store.platforms.named("bookworm"), {"is_open": False})
+    done = building(lambda number: (end(store, number), publish_it(store, number)))
+    assert "The platform is hidden: write a user and a token into the addresses" in done.err
+
+
 def test_a_source_distribution_alone_is_told(building: Building, store: Store, daemon: str, polylocal: Cli) -> None:
     """It lies with the sources, and pip makes a wheel of it."""
     assert polylocal("package", "platform", "create", "other", "--type", "pypi").code == 0

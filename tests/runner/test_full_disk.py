@@ -17,6 +17,7 @@ from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 from .conftest import Rig, Supervise
+from .test_packages import Yard
 
 
 @pytest.fixture
@@ -108,6 +109,14 @@ def test_servers_wait_too(rig: Rig, supervise: Supervise) -> None:
     assert rig.again(server).status == "unschedulable"
     ballast.unlink()
     supervise(lambda: rig.again(server).status == "running")
+
+
+def test_results_need_no_room_of_their_own(rig: Rig) -> None:
+    """A build may leave more than what is free afterwards: its files are not copied."""
+    yard = Yard(rig)
+    fill(rig.settings.home, 18 << 20)
+    made = yard.build(yard.engine.leaves("a.bin", bytes(12 << 20)))
+    assert (made.status, len(yard.kept(made, "a.bin"))) == (0, 12 << 20)
 
 
 # -- what runs already -------------------------------------------------------------------------------------------
