@@ -50,7 +50,7 @@ def test_the_curl_lines_work_when_pasted(daemon: Daemon, env: dict[str, str]) ->
     [
         ("deb", "Hello from a Debian package that polylocal built."),
         ("wheel", "Hello from a wheel that polylocal built."),
-        ("rpm", "</repomd>"),
+        ("rpm", "Hello from an RPM package that polylocal built."),
     ],
 )
 def test_the_examples_work_when_pasted(daemon: Daemon, env: dict[str, str], name: str, last: str) -> None:
