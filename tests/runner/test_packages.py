@@ -643,7 +643,9 @@ def huge_archive() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["deb", "dnf", "rhel", "mdv", "pypi"])
-@pytest.mark.parametrize("content", [b"", b"no archive", archive()[:20], huge_archive()])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", archive()[:20], huge_archive()], ids=["empty", "no archive", "cut off", "huge"]
+)
 def test_an_archive_that_is_no_package_fails_nothing(rig: Rig, kind: str, content: bytes) -> None:
     yard = Yard(rig, kind)
     made = yard.build(yard.engine.leaves("logs.tar.gz", content))
