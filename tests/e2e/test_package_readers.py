@@ -65,8 +65,16 @@ update() { pip download -q --no-cache-dir --no-deps --retries 0 --index-url URL/
 """
 DNF = """
 mkdir -p /etc/yum.repos.d
-printf '%s\\n' '[test]' name=test baseurl=URL/ gpgcheck=0 skip_if_unavailable=0 >/etc/yum.repos.d/test.repo
-update() { dnf --disableplugin=local --releasever=1 --setopt=retries=1 --refresh download tool; }
+cat >/etc/yum.repos.d/test.repo <<'END'
+[test]
+name=test
+baseurl=URL/
+repo_gpgcheck=1
+gpgkey=KEY
+gpgcheck=0
+skip_if_unavailable=0
+END
+update() { dnf -y --disableplugin=local --releasever=1 --setopt=retries=1 --refresh download tool; }
 """
 
 
