@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import docker
 import httpx2
@@ -111,13 +112,16 @@ class Abf:
         git("init", "--quiet", "--initial-branch=master", folder=folder)
         return Source(project, name, folder)
 
-    def push(self, source: Source, files: Mapping[str, str | bytes] | None = None) -> str:
-        """With the real client; the commit."""
+    def push(self, source: Source, files: Mapping[str, str | bytes] | None = None, tag: str | None = None) -> str:
+        """With the real client; the commit, which gets this tag."""
         source.write(files or {})
         git("add", "--all", "--force", folder=source.folder)
         git("commit", "--quiet", "--message=x", folder=source.folder)
         address = self.daemon.url.replace("http://", f"http://root:{self.daemon.token}@")
-        git("push", "--quiet", f"{address}/root/{source.name}.git", "master", folder=source.folder)
+        if tag:
+            git("tag", tag, folder=source.folder)
+        references = ["master", *([tag] if tag else [])]
+        git("push", "--quiet", f"{address}/root/{source.name}.git", *references, folder=source.folder)
         return git("rev-parse", "HEAD", folder=source.folder).strip()
 
     # -- build lists ----------------------------------------------------------------------------------------------
@@ -196,7 +200,11 @@ class Abf:
     def served(self, folder: str) -> set[str]:
         """The names that the list of a folder has; none where there is no such folder."""
         answer = self.fetch(f"{folder}/")
-        return {part.split('"')[0] for part in answer.text.split('href="')[1:]} if answer.status_code == 200 else set()
+        return (
+            {unquote(part.split('"')[0]) for part in answer.text.split('href="')[1:]}
+            if answer.status_code == 200
+            else set()
+        )
 
     def index(self, target: Target) -> str:
         """What apt reads of a repository."""
