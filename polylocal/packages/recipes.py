@@ -59,15 +59,32 @@ _APT_ALONE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourcepart
 # Without -q, since dnf names what it can't find only without it. Debian's dnf has a plugin that fails where nobody has
 # made a local repository for it. Without dnf, or without root, rpmbuild names what is not there.
 _RPM = r"""set -e
+installs=
 if [ "$(id -u)" = 0 ] && {condition} && dnf builddep --help >/dev/null 2>&1; then
+    installs=yes
     plugins=
     [ ! -e /etc/dnf/plugins/local.conf ] || plugins=--disableplugin=local
     {sources}
     dnf -y $plugins {options} builddep {spec}
 fi
-rpmbuild -ba --define "_topdir /tmp/rpmbuild" --define "_sourcedir $PWD" --define "_rpmdir $RESULTS_PATH" \
-    --define "_srcrpmdir $RESULTS_PATH" \
-    --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" {spec}"""
+build() {{
+    rpmbuild -ba --define "_topdir /tmp/rpmbuild" --define "_sourcedir $PWD" --define "_rpmdir $RESULTS_PATH" \
+        --define "_srcrpmdir $RESULTS_PATH" \
+        --define "_build_name_fmt %%{{NAME}}-%%{{VERSION}}-%%{{RELEASE}}.%%{{ARCH}}.rpm" {spec}
+}}
+code=0
+build || code=$?
+tries=10
+while [ $code = {asks} ] && [ -n "$installs" ] && [ $tries -gt 0 ]; do
+    dnf -y $plugins {options} builddep "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
+    rm "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
+    code=0
+    build || code=$?
+    tries=$((tries - 1))
+done
+rm -f "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
+exit $code"""
+_RPM_ASKS = 11  # exit code: a spec file that finds out its build requirements itself has found further ones
 
 _PYPI = 'pip wheel --no-deps -w "$RESULTS_PATH" .'
 # The requirements come from the image and the connected repositories, which PIP_FIND_LINKS names. A user who can't
@@ -173,12 +190,13 @@ def _deb(target: Target) -> str:
 def _rpm(target: Target, spec: str) -> str:
     name = shlex.quote(f"./{spec}")  # a name may begin with a dash
     if target.has_network:
-        return _RPM.format(condition="command -v dnf >/dev/null", sources=":", options="", spec=name)
+        return _RPM.format(condition="command -v dnf >/dev/null", sources=":", options="", spec=name, asks=_RPM_ASKS)
     return _RPM.format(
         condition=f"[ -s {YUM_LIST} ]",
         sources=f'alone=$(mktemp -d)\n    cp {YUM_LIST} "$alone"',
         options='--setopt=reposdir="$alone"',
         spec=name,
+        asks=_RPM_ASKS,
     )
 
 

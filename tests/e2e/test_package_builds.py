@@ -236,6 +236,18 @@ def test_a_build_requirement_is_installed_from_the_connected_repositories(abf: A
     assert "\ntool\n" in abf.log(built["id"])
 
 
+def test_a_build_requirement_that_the_spec_file_finds_out_itself_is_installed(abf: Abf) -> None:
+    target = abf.target("dnf", BUILDER)
+    abf.built(pushed(abf, target, spec("found", "1.0")), target, 6000, auto_publish=True)
+    files = spec("finding", build="found")
+    text = str(files["finding.spec"])
+    files["finding.spec"] = text.replace("%build", "%generate_buildrequires\necho found\n\n%build")
+    source = pushed(abf, target, files)
+    built = abf.built(source, target)
+    assert "\ntool\n" in abf.log(built["id"])
+    assert {package["name"] for package in built["packages"]} == {"finding"}
+
+
 # -- wheels ----------------------------------------------------------------------------------------------------------
 
 SETUP = "from setuptools import setup\nimport os\nsetup(name='tool', version=os.environ.get('{}', '0.0.0'))\n"

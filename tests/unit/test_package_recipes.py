@@ -84,7 +84,7 @@ class Bench:
         return {path.name for path in (self.top / "results").iterdir()}
 
 
-_USUAL = ("cat", "cp", "find", "grep", "mktemp", "mv", "printf", "sed", "tr")
+_USUAL = ("cat", "cp", "find", "grep", "mktemp", "mv", "printf", "rm", "sed", "tr")
 
 
 @pytest.fixture
@@ -256,6 +256,44 @@ def test_a_build_requirement_that_is_nowhere_ends_the_build(bench: Bench) -> Non
     assert bench.calls("rpmbuild") == []
 
 
+def asks(times: int) -> str:
+    """A spec file that finds out so often that it needs more."""
+    return f"""
+        read -r count 2>/dev/null <count || count=0
+        [ "$count" -lt {times} ] || exit 0
+        echo $((count + 1)) >count
+        : >"$RESULTS_PATH/hello.buildreqs.nosrc.rpm"
+        exit 11"""
+
+
+@pytest.mark.parametrize(
+    ("uid", "times", "exit_code", "builds", "installs"),
+    [
+        (0, 0, 0, 1, 0),
+        (0, 2, 0, 3, 2),
+        (0, 100, 11, 11, 10),  # it never has enough
+        (1000, 1, 11, 1, 0),
+    ],
+)
+def test_requirements_that_a_spec_file_finds_out_itself_are_installed(
+    bench: Bench, uid: int, times: int, exit_code: int, builds: int, installs: int
+) -> None:
+    bench.uid = uid
+    bench.programs["rpmbuild"] = asks(times)
+    bench.connect(recipes.YUM_LIST)
+    assert built_rpm(bench).returncode == exit_code
+    assert len(bench.calls("rpmbuild")) == builds
+    asked = [line for line in bench.calls("dnf") if line.endswith(".buildreqs.nosrc.rpm")]
+    assert len(asked) == installs
+    assert bench.results == set()
+
+
+@pytest.mark.parametrize("exit_code", [1, 5, 127])
+def test_an_rpm_build_that_fails_fails(bench: Bench, exit_code: int) -> None:
+    bench.programs["rpmbuild"] = f"exit {exit_code}"
+    assert built_rpm(bench).returncode == exit_code
+
+
 # -- by kind: Python -------------------------------------------------------------------------------------------------
 
 PYPROJECT = '[build-system]\nrequires = ["flit_core >=3.2,<4", "x; python_version < \'3\'"]\n'
@@ -399,7 +437,7 @@ def test_the_code_is_heard_before_the_platform_and_that_before_the_default() -> 
     assert recipes.command(target("dnf", "make theirs"), own) == "make mine"
     assert recipes.command(target("dnf", "make theirs"), code("x.spec")) == "make theirs"
     assert recipes.command(target("deb", "make theirs"), code()) == "make theirs"
-    assert "\nrpmbuild -ba " in recipes.command(target("dnf"), code("x.spec"))
+    assert " rpmbuild -ba " in recipes.command(target("dnf"), code("x.spec"))
 
 
 @pytest.mark.parametrize(
