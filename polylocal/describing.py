@@ -22,8 +22,8 @@ def nearest(
 ) -> Described | None:
     """Describe a commit by the nearest tag before it that `is_version` accepts; None: there is no such tag.
 
-    `commit` None: that of HEAD, with a word on whether the files of `work_tree` differ from it. Raises InvalidInput,
-    SetupError, Cancelled.
+    Without a `commit` it is that of HEAD, and `is_dirty` tells whether files of `work_tree` differ from it. Raises
+    InvalidInput, SetupError, Cancelled.
     """
     env = {"GIT_WORK_TREE": str(work_tree)} if work_tree else {}
     refused: list[str] = []
@@ -71,8 +71,8 @@ def of_commit(
 def of_folder(folder: Path, project: str) -> Described | None:
     """Describe the code in a folder by the tags of the git repository that it lies in.
 
-    `folder` is an absolute path, `project` its name, which tags may begin with. None: no repository tracks it, there is
-    no such tag, or there is no git.
+    `folder` is an absolute path, `project` the name of its project. None: no repository tracks the folder, no tag names
+    a version, or there is no git.
     """
     top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
     if top is None:

@@ -29,8 +29,8 @@ IMAGES = {  # where a platform names none
 APT_LIST = "/etc/apt/sources.list.d/abf.list"  # names the connected repositories, and so does the next one
 YUM_LIST = "/etc/yum.repos.d/abf.repo"
 
-# dpkg-source looks for upstream tarballs above the code. The .abf.yml is in no upstream tarball: it is no change of
-# upstream's files, and it stays where it is, since a deleted file would be such a change.
+# dpkg-source looks for upstream tarballs in the folder above the code. An .abf.yml is not in the upstream tarball, so
+# dpkg-source is told to ignore it. It is not deleted, because git would list that as a change.
 _DEB = r"""set -e
 find . -maxdepth 1 -type f \( -name '*.orig.tar.*' -o -name '*.orig-*.tar.*' \) -exec mv -t .. {} +
 @requirements@
@@ -46,7 +46,7 @@ else
         --source-option='--extend-diff-ignore=(^|/)\.abf\.yml$' --source-option=--tar-ignore=.abf.yml
 fi
 find .. -maxdepth 1 -type f ! -name '.*' -exec mv -t "$RESULTS_PATH" {} +"""
-# Who is not root can install nothing: then dpkg-buildpackage names the build dependencies that are not there.
+# Only root can install packages. For other users dpkg-buildpackage names the missing build dependencies.
 _DEB_REQUIREMENTS = """\
 if [ "$(id -u)" = 0 ] && {condition}; then
     export DEBIAN_FRONTEND=noninteractive
@@ -56,8 +56,8 @@ fi"""
 _APT = "-o APT::Sandbox::User=root -o Dpkg::Use-Pty=0"
 _APT_ALONE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourceparts=-"
 
-# Without -q, since dnf names what it can't find only without it. Debian's dnf has a plugin that fails where nobody has
-# made a local repository for it. Without dnf, or without root, rpmbuild names what is not there.
+# With -q dnf would not name the packages that it can't find. Debian's dnf has a plugin `local`, which fails where its
+# repository was never made. Without dnf, or without root, rpmbuild names the missing requirements.
 _RPM = r"""set -e
 installs=
 if [ "$(id -u)" = 0 ] && {condition} && dnf builddep --help >/dev/null 2>&1; then
@@ -84,11 +84,11 @@ while [ $code = {asks} ] && [ -n "$installs" ] && [ $tries -gt 0 ]; do
 done
 rm -f "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
 exit $code"""
-_RPM_ASKS = 11  # exit code: a spec file that finds out its build requirements itself has found further ones
+_RPM_ASKS = 11  # exit code of rpmbuild: a %generate_buildrequires section has named requirements that are missing
 
 _PYPI = 'pip wheel --no-deps -w "$RESULTS_PATH" .'
-# The requirements come from the image and the connected repositories, which PIP_FIND_LINKS names. A user who can't
-# write to a home folder gets another one.
+# The requirements come from the image and from the connected repositories, which PIP_FIND_LINKS names. For a user who
+# is not root pip installs them into the home folder, which may not be there or not be writable in an image.
 _PYPI_ALONE = """\
 set -e
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore

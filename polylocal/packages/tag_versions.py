@@ -14,8 +14,8 @@ from packaging.version import InvalidVersion, Version
 
 from polylocal import revisions
 
-# by which build systems are told a version, instead of having them look for one: setuptools-scm (so hatch-vcs and
-# flit-scm, too), pdm-backend, pbr, poetry-dynamic-versioning and uv-dynamic-versioning
+# Each tells one build system its version: setuptools-scm (with hatch-vcs and flit-scm), pdm-backend, pbr,
+# poetry-dynamic-versioning and uv-dynamic-versioning.
 VARIABLES = (
     "SETUPTOOLS_SCM_PRETEND_VERSION",
     "PDM_BUILD_SCM_VERSION",
@@ -66,7 +66,7 @@ def parse(text: str) -> Described | None:
 
 
 def names(project: str, pyproject: str | None) -> set[str]:
-    """What a project is called: by its own pyproject.toml, too."""
+    """The names of a project: that of the server, and that in its pyproject.toml."""
     found = {project}
     try:
         section = tomllib.loads(pyproject or "").get("project")
@@ -79,7 +79,7 @@ def names(project: str, pyproject: str | None) -> set[str]:
 def of_tag(tag: str, projects: Collection[str]) -> Version | None:
     """The version that a tag names: `1.2`, `v1.2`, `release-1.2`, or `name-1.2` where that is the project's name.
 
-    Other names are those of other projects in the same repository. None: the tag names no version.
+    A tag with another name belongs to another project of the same repository. None: the tag names no version.
     """
     found = _TAG.fullmatch(tag)
     if found is None:
@@ -116,7 +116,7 @@ def of_metadata(text: str) -> str | None:
 
 
 def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
-    """The requirement that is to find a version in git; None: the version of the project comes from elsewhere.
+    """The build requirement that takes the version from git; None: the project has its version from elsewhere.
 
     `requirements` are those that `recipes.requirements` found valid in the same text.
     """
@@ -132,5 +132,5 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
 
 
 def variables(version: str | None) -> Mapping[str, str]:
-    """Variables of a build that tell this version to its build system; none without a version."""
+    """The variables that tell a version to the build system; none without a version."""
     return dict.fromkeys(VARIABLES, version) if version else {}

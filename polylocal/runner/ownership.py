@@ -91,7 +91,7 @@ def give_to_user(folders: Sequence[Path], user: str, engine: Engine, image: str,
         return f"the image's user `{user[:100]!r}` is neither a name nor a number"
     owner = user or "0:0"
     if ":" not in owner and not owner.isdecimal():
-        owner += ":"  # and the group that the user has at a login; a number may have no entry that says so
+        owner += ":"  # with the user's login group; a number may have no entry in /etc/passwd
     mounts = [Mount(folder, _TARGET / str(number)) for number, folder in enumerate(folders)]
     return _chown_in_container(mounts, owner, engine, image, installation)
 

@@ -208,7 +208,7 @@ class PackageBuild(Execution):
     def _check_out(self, build_list: BuildList, work: Path) -> None:
         """The code, and the files of the file store that its `.abf.yml` names."""
         if work.exists():
-            self._hand_over(None, work)  # a try that was interrupted may have given it to the image's user
+            self._hand_over(None, work)  # an interrupted attempt may have given it to the image's user
         remove_tree(work)
         work.mkdir(parents=True)
         repository, project = self._tools.repository(self.run), work / "project"
@@ -232,16 +232,14 @@ class PackageBuild(Execution):
         ownership.make_writable(work / "results")
 
     def _add_history(self, build_list: BuildList, project: Path, image: str) -> bool:
-        """Have git work in the code. False: the image's user could not read the objects of its repository."""
+        """Add a `.git` to the code. False: the image's user could not read the objects of the project's repository."""
         repository = self._tools.repository(self.run)
         is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
         if not is_readable and not is_root(self._tools.engine.image_config(image).user):
-            self._say(
-                "the code has no .git: the image's user may not read the project's repository, by the daemon's umask"
-            )
+            why = "the image's user may not read the project's repository, by the daemon's umask"
+            self._say(f"the code has no .git: {why}")
             return False
-        untracked = recipes.sources(_abf_file(project))
-        repository.add_history(build_list.commit_hash, project, OBJECTS, untracked)
+        repository.add_history(build_list.commit_hash, project, OBJECTS, recipes.sources(_abf_file(project)))
         return True
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
@@ -318,7 +316,7 @@ class PackageBuild(Execution):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _finish(self, end: Outcome, **recorded: object) -> None:
-        if "exit_code" not in recorded:  # no container has run to its end, so nobody has reclaimed its folders yet
+        if "exit_code" not in recorded:  # without an ended container the folders were not reclaimed before
             self._hand_over_outputs(None)
         super()._finish(end, **recorded)
 

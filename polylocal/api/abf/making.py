@@ -39,13 +39,13 @@ class _Wanted:
     include_repos: list[int] = field(default_factory=list)
     version: str | None = None
     commit: str | None = None
-    described: Described | None = None  # the code, where its tags are not in the project's repository
+    described: Described | None = None  # the code, by the git of the caller
     problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What is built."""
+    """The code of a build list, and what it says of its own build."""
 
     code: Code
     commit: str
@@ -203,7 +203,7 @@ def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None)
 
 
 def _describe(wanted: _Wanted, said: str | None) -> None:
-    """What the caller's own git says of the code: the tags of a folder that was uploaded are not in the project."""
+    """Read the field `git_describe`. An upload has no tags, so the client sends what its own git says of the folder."""
     if said is None:
         return
     wanted.described = tag_versions.parse(said)
