@@ -79,12 +79,21 @@ class Daemon:
         self.process.wait()
 
 
-def start_daemon(home: Path, *flags: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Daemon:
-    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon."""
+def start_daemon(
+    home: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "polylocal"),
+) -> Daemon:
+    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon.
+
+    `program`: what Python runs, and its first arguments.
+    """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
+            [*prefix, sys.executable, *program, "serve", "--home", str(home), "--port", "0", *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,21 +30,23 @@ GATED = recipe(
 
 @dataclass(frozen=True)
 class Gate:
-    """A tool of the daemon's that waits, in folders of some kind, for as long as the gate is shut."""
+    """Publications into folders of some kind wait for as long as the gate is shut: see `gated`."""
 
     folder: Path
 
     @property
-    def path(self) -> str:
-        return f"{self.folder}:{os.environ['PATH']}"
+    def program(self) -> list[str]:
+        """The daemon that minds it."""
+        return [str(Path(__file__).with_name("gated.py")), str(self.folder)]
 
     def shut(self, where: str) -> None:
         (self.folder / "shut").write_text(where)
 
     def open(self) -> None:
-        """Those that waited go on, though nobody may be left to read what they say."""
+        """Those that wait go on; they may be gone with their daemon."""
         (self.folder / "shut").unlink(missing_ok=True)
-        eventually(lambda: not self.has_waiting())
+        for path in (self.folder / "waiting").iterdir():
+            path.unlink()
 
     def has_waiting(self) -> bool:
         return any((self.folder / "waiting").iterdir())
@@ -53,19 +54,8 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    folder = tmp_path_factory.mktemp("tools")
+    folder = tmp_path_factory.mktemp("gate")
     (folder / "waiting").mkdir()
-    tool = folder / "apt-ftparchive"
-    tool.write_text(
-        "#!/bin/sh\n"
-        f'if [ -e {folder}/shut ] && echo "$PWD" | grep -q -F -f {folder}/shut; then\n'
-        f"  touch {folder}/waiting/$$\n"
-        f"  while [ -e {folder}/shut ]; do sleep 0.05; done\n"
-        f"  rm {folder}/waiting/$$\n"
-        "fi\n"
-        f'exec {shutil.which("apt-ftparchive")} "$@"\n'
-    )
-    tool.chmod(0o755)
     return Gate(folder)
 
 
@@ -80,7 +70,7 @@ class Home:
     def running(self) -> Daemon:
         """That which runs there, or the next one."""
         if self.daemon is None or self.daemon.process.poll() is not None:
-            self.daemon = start_daemon(self.path, env={"PATH": self.gate.path})
+            self.daemon = start_daemon(self.path, program=self.gate.program)
         return self.daemon
 
 
@@ -136,9 +126,9 @@ def check_whole(folder: Path) -> set[str]:
 
 
 def staged(folder: Path) -> set[str]:
-    """What lies beside a folder of a repository and is not it."""
+    """What lies beside a folder of a repository, and is neither it nor what earlier generations had."""
     mine = {folder.name, folder.readlink().name} if folder.is_symlink() else set()
-    return {path.name for path in folder.parent.iterdir()} - mine
+    return {path.name for path in folder.parent.iterdir()} - mine - {f".{folder.name}.left"}
 
 
 # -- publishing ------------------------------------------------------------------------------------------------------
@@ -178,7 +168,8 @@ def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
     abf.do(build, "create_container")
     eventually(gate.has_waiting, 60)
     abf.daemon.kill()
-    [unfinished] = (abf.daemon.home / "downloads" / target.platform / "container").rglob("tool_1.0_all.deb")
+    container = abf.daemon.home / "downloads" / target.platform / "container"
+    [unfinished] = [path for path in container.rglob("tool_1.0_all.deb") if "pool" not in path.parts]
     folder = unfinished.parent.with_name("release")
     assert not folder.exists()
 

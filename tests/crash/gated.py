@@ -1,0 +1,44 @@
+"""`polylocal` whose publications wait while a gate is shut: gated.py FOLDER serve …
+
+While FOLDER/shut exists, each folder of a repository whose path contains the text of that file waits before its indexes
+are written; FOLDER/waiting then has a file.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from polylocal.cli import main
+from polylocal.packages import repositories
+from polylocal.packages.facts import IndexedFile
+from polylocal.packages.repositories import Shelf
+
+_LOOK_S = 0.02
+
+
+def put_gate(folder: Path) -> None:
+    write_indexes = repositories._indexes
+    never = threading.Event()
+
+    def is_shut(shelf: Shelf) -> bool:
+        try:
+            return (folder / "shut").read_text() in str(shelf.path)
+        except FileNotFoundError:
+            return False
+
+    def gated(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
+        if is_shut(shelf):
+            (folder / "waiting" / shelf.path.parent.parent.name).touch()
+            while is_shut(shelf):
+                never.wait(_LOOK_S)
+        return write_indexes(shelf, files)
+
+    repositories._indexes = gated
+
+
+if __name__ == "__main__":
+    put_gate(Path(sys.argv.pop(1)))
+    main()
