@@ -16,7 +16,7 @@ from e2e import package_sources
 from e2e.package_sources import BACKEND, DEBIAN_REQUIREMENTS, PYTHON_REQUIREMENTS, REQUIREMENT, TOOLS, Code
 from e2e.packages import BUILDER, Abf, Target, asking, inside, recipe
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(500)]
 
 WITHIN_S = 200.0  # several builds share the machine
 TAG = "77.1"  # the version of no source
@@ -87,8 +87,9 @@ def connected(abf: Abf, kind: str, files: Mapping[str, bytes]) -> Connected:
     abf.call("PUT", f"repositories/{made}/add_project", {"project_id": source.project_id})
     sums = {name: abf.upload(name, content) for name, content in files.items()}
     abf.push(source, recipe('rm .abf.yml && cp * "$RESULTS_PATH"', sums))
-    found = abf.built(source, target, 6000, save_to_repository_id=made, include_repos=[made], auto_publish=True)
-    return Connected(target, made, found["id"])
+    build = abf.build(source, target, save_to_repository_id=made, include_repos=[made], auto_publish=True)
+    published(abf, build)
+    return Connected(target, made, build)
 
 
 def contents(name: str) -> dict[str, bytes]:
@@ -177,6 +178,7 @@ def test_a_debian_source(
         f"apt-get update && apt-get install -y {works.installs}\n"
         f"dpkg-query --show --showformat '${{Version}}\\n' {first}\n"
         f"stat --format '%a %U:%G' /usr/share/doc/{first} /usr/share/doc/{first}/copyright || true\n{works.command}",
+        within_s=WITHIN_S,
     )
     assert code.version in said.splitlines()
     assert works.prints in said
@@ -210,6 +212,7 @@ def test_a_python_project(
         raw_engine,
         f"set -e\ncd /tmp\n{line}\n{check}\n{with_uv if has_uv else ''}",
         {package_sources.kept() / TOOLS: "/tools"} if has_uv else {},
+        WITHIN_S,
     )
     assert said.count(f"{code.version}\n") >= 1 + has_uv
     assert said.count(works.prints) >= 1 + has_uv
@@ -236,5 +239,6 @@ def test_a_spec_with_a_requirement_that_another_spec_has_made(
         raw_engine,
         f"set -e\n{listed}\ndnf -y --disableplugin=local --releasever=1 install small-program\n"
         "cat /usr/share/built-with",
+        within_s=WITHIN_S,
     )
     assert said.endswith("from the library\n")
