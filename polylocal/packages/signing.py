@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
 
-from polylocal.disk import write_private
+from polylocal import visible
+from polylocal.disk import is_shortage, is_trouble, write_private
 from polylocal.packages.tools import ToolError
 
 _OLD_READERS = ("dnf", "mdv", "rhel")
@@ -72,22 +73,32 @@ class Keys:
         """The key of a platform of this `distrib_type`, which is generated if there is none.
 
         Raises ToolError: the file of the key can't be read as one. It is left alone, because clients know the key that
-        was in it.
+        was in it. The message names the file below the home folder: users see it who must not learn where that lies.
         """
         path = self._folder / f"{platform}.asc"
         with _MAKING:
             try:
-                key = Key(path.read_text())
+                content = path.read_bytes()
             except FileNotFoundError:
                 key = Key.generate(platform, kind)
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 write_private(path, key.secret)
                 return key
+            except OSError as error:
+                if is_trouble(error) or is_shortage(error):
+                    raise
+                raise self._unusable(path, error.strerror or str(error)) from error
         try:
-            _ = key.fingerprint
+            key = Key(content.decode("ascii"))
+            key.sign_detached(b"")  # a public key can be read, too
         except Exception as error:  # pysequoia raises plain exceptions
-            raise ToolError(
-                f"{path} is no OpenPGP key: {error}; restore it from a backup. If there is none, move it away: the next"
-                f" publication generates a new key, which the users of the platform have to install"
-            ) from error
+            # it adds a backtrace of its own
+            raise self._unusable(path, visible.one_line(str(error).partition("\n")[0])) from error
         return key
+
+    def _unusable(self, path: Path, why: str) -> ToolError:
+        return ToolError(
+            f"the file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
+            f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
+            f" generates a new key, which the users of the platform have to install"
+        )

@@ -21,7 +21,7 @@ from polylocal.packages import reading, repositories
 from polylocal.packages.depot import Depot
 from polylocal.packages.facts import Facts
 from polylocal.packages.repositories import Shelf
-from polylocal.packages.signing import Keys
+from polylocal.packages.signing import Key, Keys
 from polylocal.runner.publisher import Publisher
 from polylocal.store.build_lists import NewPackage
 from polylocal.store.rows import BuildList, Project
@@ -202,15 +202,26 @@ def test_the_key_is_made_once(press: Press) -> None:
     assert (press.rig.settings.folders.signing / "cocos.asc").read_text() == key
 
 
-def test_a_key_that_is_no_key_publishes_nothing_and_stays(press: Press) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b"no key", b"", b"\xff\xfe\0", Key.generate("cocos", "pypi").public.encode(), None],
+    ids=["text", "empty", "binary", "public", "folder"],
+)
+def test_a_file_that_is_no_secret_key_publishes_nothing_and_stays(press: Press, content: bytes | None) -> None:
     path = press.rig.settings.folders.signing / "cocos.asc"
     path.parent.mkdir()
-    path.write_text("garbage")
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
     made = press.waiting(press.wheel("a"))
     press.publish()
     assert press.status(made) == [8000]
-    assert "is no OpenPGP key" in press.results(made)[0][1]
-    assert path.read_text() == "garbage"
+    [(_, words)] = press.results(made)
+    assert words.startswith("the file signing/cocos.asc in the home folder of the daemon is no OpenPGP secret key")
+    assert words.count("\n") == 1  # no backtrace, and nothing of where the home folder lies
+    assert str(press.rig.settings.folders.root) not in words
+    assert (None if path.is_dir() else path.read_bytes()) == content
 
 
 def test_what_the_last_publication_had_stays_for_its_readers(press: Press) -> None:
