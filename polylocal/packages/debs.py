@@ -31,9 +31,17 @@ SOURCE = ".dsc"
 _MOST_TEXT = 1 << 22  # bytes of a stanza
 _MOST_UNPACKED = 1 << 26  # bytes of a control.tar
 _MOST_PARTS = 100  # members of the ar archive: a package has three
+_MOST_FIELDS = 1000
 _AR = b"!<arch>\n"
 _FIELD = re.compile(r"[!-9;-~]+")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:^@%=,!_-]*")
+_VERSION = re.compile(r"[!-~]+")
+_ARCHITECTURE = re.compile(r"[0-9A-Za-z-]+")
+# One package with a dependency that apt can't parse stops apt on every machine that reads the index (deb-control(5)).
+_DEPENDENCIES = frozenset(
+    "depends pre-depends recommends suggests enhances breaks conflicts replaces provides obsoletes".split()
+)
+_DEPENDENCY = re.compile(r"[^\s()\[\]<>]+ ?(\( ?[<>=]{1,2} ?[^\s()<>=]+ ?\))?", re.ASCII)
 # what an index says itself of a package
 _OF_INDEX = frozenset("filename size md5sum sha1 sha256 sha512 directory package-type".split())
 _LISTS = {"Files": "md5", "Checksums-Sha1": "sha1", "Checksums-Sha256": "sha256"}
@@ -67,10 +75,10 @@ def describe(path: Path, file_name: str) -> Description:
     """A .deb, .udeb or .dsc file. Raises ToolError, and what the libraries raise for a broken file."""
     if file_name.endswith(SOURCE):
         fields = _dsc(path, file_name)
-        version = split_version(_needed(fields, "Version", file_name))
+        version = split_version(_version(fields, file_name))
         return Description(_needed(fields, "Source", file_name), "source", *version, parts=_parts(fields))
     fields = _control(path, file_name)
-    version = split_version(fields["Version"].strip())
+    version = split_version(_version(fields, file_name))
     return Description(fields["Package"].strip(), "binary", *version)
 
 
@@ -164,12 +172,27 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
         opened = _OPENERS.get(found.name.removeprefix("control.tar")) if found else None
         if members[0].name != "debian-binary" or found is None or opened is None or not has_data:
             raise ToolError(f"{file_name} is no Debian package: it lacks `debian-binary`, `control.tar` or `data.tar`")
+        if found.size > _MOST_UNPACKED:
+            raise ToolError(f"{file_name}: its `control.tar` has more than {_MOST_UNPACKED >> 20} MiB")
         file.seek(found.offset)
         with opened(io.BytesIO(file.read(found.size))) as unpacked:
             fields = _fields(_control_file(unpacked, file_name), file_name)
-    for name in ("Package", "Version", "Architecture"):
-        _needed(fields, name, file_name)
+    _needed(fields, "Package", file_name)
+    _version(fields, file_name)
+    architecture = _needed(fields, "Architecture", file_name)
+    if not _ARCHITECTURE.fullmatch(architecture):
+        raise ToolError(f"{file_name}: {architecture[:40]!r} is no name of an architecture")
+    for name, value in fields.items():
+        if name.lower() in _DEPENDENCIES and value.strip():
+            _check_dependencies(name, value, file_name)
     return fields
+
+
+def _check_dependencies(name: str, value: str, file_name: str) -> None:
+    """Whether apt can parse them; it allows for a comma at the end. Raises ToolError."""
+    for word in re.split(r"[,|]", " ".join(value.split()).removesuffix(",")):
+        if not _DEPENDENCY.fullmatch(word.strip(" ")):
+            raise ToolError(f"{file_name}: its field {name} has {word[:60]!r}, which is no dependency")
 
 
 @dataclass(frozen=True)
@@ -225,9 +248,14 @@ def _text(content: bytes) -> str:
 def _fields(text: str, file_name: str) -> Mapping[str, str]:
     """The first stanza: name → value, with the line breaks inside of it. Raises ToolError."""
     fields: dict[str, str] = {}
-    for name, value in email.message_from_string(text.lstrip("\n")).items():
-        if not _FIELD.fullmatch(name) or name.lower() in {known.lower() for known in fields}:
+    seen: set[str] = set()
+    found = email.message_from_string(text.lstrip("\n")).items()
+    if len(found) > _MOST_FIELDS:
+        raise ToolError(f"{file_name} has more than {_MOST_FIELDS} fields")
+    for name, value in found:
+        if not _FIELD.fullmatch(name) or name.lower() in seen:
             raise ToolError(f"{file_name}: {name[:40]!r} is no name of a field, or is there twice")
+        seen.add(name.lower())
         fields[name] = str(value)
     return fields
 
@@ -252,6 +280,14 @@ def _list(fields: Mapping[str, str], name: str) -> str:
 
 def _parts(fields: Mapping[str, str]) -> Sequence[str]:
     return [line.split()[2] for line in _list(fields, "Files").splitlines()]
+
+
+def _version(fields: Mapping[str, str], file_name: str) -> str:
+    """Raises ToolError."""
+    found = _needed(fields, "Version", file_name)
+    if not _VERSION.fullmatch(found):
+        raise ToolError(f"{file_name} says of itself what is no version: {found[:40]!r}")
+    return found
 
 
 def _needed(fields: Mapping[str, str], name: str, file_name: str) -> str:

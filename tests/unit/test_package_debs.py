@@ -157,6 +157,60 @@ def test_a_package_that_is_cut_off_is_broken(facts: Read, length: int) -> None:
         facts(WHOLE[:length])
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Depends: (((",
+        "Depends: a (>>)",
+        "Depends: a (1)",
+        "Pre-Depends: a,, b",
+        "Recommends: , a",
+        "Suggests: a [amd64]",
+        "conflicts: a <!nocheck>",
+        "Provides: a b (",
+        "Depends: a |",
+        "Depends: a" + " " * 100_000 + "b",
+    ],
+)
+def test_a_package_that_would_break_the_index_for_apt_is_refused(facts: Read, more: str) -> None:
+    with pytest.raises(ToolError, match="which is no dependency"):
+        facts(package(f"{CONTROL}{more}\n".replace("Depends: libc6 (>= 2.36),\n libfoo\n", "")), "x.deb")
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["Depends: a,", "Depends: a (>= 1:1.0~rc1-1+b2) | b:any ( << 2 ),\n c", "Provides: a (= 1), b", "Breaks: a(<<2)"],
+)
+def test_what_apt_takes_for_dependencies_is_taken(facts: Read, more: str) -> None:
+    control = f"{CONTROL}{more}\n".replace("Depends: libc6 (>= 2.36),\n libfoo\n", "")
+    assert f"{more}\n" in facts(package(control), "x.deb").about["stanza"]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [("Version: 1 2", "no version"), ("Architecture: amd64\n MD5Sum: 0", "no name of an architecture")],
+)
+def test_a_field_that_stands_in_other_indexes_is_one_word(facts: Read, line: str, what: str) -> None:
+    name = line.partition(":")[0]
+    with pytest.raises(ToolError, match=what):
+        facts(package(re.sub(rf"{name}: .*", line, CONTROL)), "x.deb")
+
+
+def test_a_package_of_too_many_fields_is_refused_at_once(facts: Read) -> None:
+    """A comparison of each field with all others would take hours for what fits into a control file."""
+    control = CONTROL + "".join(f"X{number}: 1\n" for number in range(200_000))
+    with pytest.raises(ToolError, match="more than 1000 fields"):
+        facts(package(control), "x.deb")
+
+
+def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
+    facts: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debs, "_MOST_UNPACKED", 100)
+    with pytest.raises(ToolError, match="its `control.tar` has more than"):
+        facts(package(CONTROL, ""), "x.deb")
+
+
 @pytest.mark.parametrize("size", ["-60", "9999999999", "1e3", "0x10", "", "+4"])
 def test_a_member_with_a_size_that_is_none_ends_the_reading(facts: Read, size: str) -> None:
     """A negative one would be read for ever."""
