@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,8 @@ FactsOf = Callable[[Path, str], Facts]
 class Shelf:
     """One folder of a repository: what is to lie in it, by file name, and which package managers read it.
 
-    `yanked`: the reasons of files that are yanked, by file name. `keeps_withdrawn`: whether packages that the new
-    generation lacks stay readable for those who read the indexes of the last one.
+    `yanked`: the reasons of files that are yanked, by file name. `stays`: the packages, by their sha1, that may stay
+    readable for those who have read the indexes of an earlier generation; None: all.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Shelf:
     yanked: Mapping[str, str] = field(default_factory=dict)
     release: Release = field(default_factory=Release)
     key: Key | None = None
-    keeps_withdrawn: bool = True
+    stays: Collection[str] | None = None
 
 
 def folder(downloads: Path, save_to: str, build_for: str, *, is_personal: bool, arch: str, name: str, sub: str) -> Path:
@@ -81,6 +81,7 @@ def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
             made.append((shelf, _staged(shelf, facts_of)))
         with _TURNING:
             for shelf, new in made:
+                _withdraw(shelf)
                 _leave(shelf, new)
             _swap(made)
     except BaseException:
@@ -211,13 +212,17 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Removes generations that the link does not lead to, and leftovers whose time is over."""
-    current = os.readlink(path)
-    for old in path.parent.glob(f".{path.name}.*"):
-        if old.name not in (current, _left(path).name) and not old.is_symlink():
-            with suppress(OSError):  # the next publication tries again
-                remove_tree(old)
-    forget_leftovers(path)
+    """Removes generations that the link does not lead to, and leftovers whose time is over.
+
+    What can't be removed stays for now: the publication is made, and the next one tries again.
+    """
+    with suppress(OSError):
+        current = os.readlink(path)
+        for old in path.parent.glob(f".{path.name}.*"):
+            if old.name not in (current, _left(path).name) and not old.is_symlink():
+                with suppress(OSError):
+                    remove_tree(old)
+        forget_leftovers(path)
 
 
 # -- what earlier generations had ------------------------------------------------------------------------------------
@@ -230,13 +235,16 @@ def leftovers(place: Path) -> Iterator[Path]:
     """
     for path in place.parents:
         rest = place.relative_to(path)
-        if _stays(rest) and (left := _left(path)).is_dir():
+        if path.name and _stays(rest) and (left := _left(path)).is_dir():
             yield from (slot / rest for slot in sorted(left.iterdir(), reverse=True))
             return
 
 
 def forget_leftovers(path: Path) -> bool:
-    """Remove the leftovers of a repository's folder whose time is over. Returns whether others are still there."""
+    """Remove the leftovers of a repository's folder whose time is over. Returns whether others are still there.
+
+    Raises OSError.
+    """
     left, oldest = _left(path), time.time() - STAYS_S - SLOT_S
     slots = [slot for slot in left.iterdir() if slot.name.isdecimal()] if left.is_dir() else []
     for slot in slots:
@@ -265,12 +273,22 @@ def _leave(shelf: Shelf, new: Path) -> None:
     for entry in walk(current):
         if not entry.is_file or not _stays(Path(entry.path)) or (new / entry.path).exists():
             continue
-        if not shelf.keeps_withdrawn and entry.path.startswith(f"{_POOL}/"):
+        top, sha1, *_ = Path(entry.path).parts
+        if shelf.stays is not None and top == _POOL and sha1 not in shelf.stays:
             continue
         target = slot / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             _link(current / entry.path, target)
+
+
+def _withdraw(shelf: Shelf) -> None:
+    """Removes the leftovers of packages that may not stay readable. Raises OSError."""
+    if shelf.stays is None:
+        return
+    for found in _left(shelf.path).glob(f"*/{_POOL}/*"):
+        if found.name not in shelf.stays:
+            remove_tree(found)
 
 
 def _stays(path: Path) -> bool:

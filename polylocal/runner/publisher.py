@@ -53,8 +53,8 @@ class Publisher:
             return False
         if not self._has_looked:
             self._look_for_lost()
-            self._tidy()
             self._has_looked = True
+            self._tidy()
         return time.monotonic() >= self._tidy_at or bool(
             self._lists.to_contain() or self._lists.to_publish() or self._stale()
         )
@@ -72,18 +72,26 @@ class Publisher:
 
     def _tidy(self) -> None:
         """Removes what earlier generations left, once their time is over."""
-        stay = [repositories.forget_leftovers(path) for path in repositories.with_leftovers(self._tools.home.downloads)]
+        stay = [self._is_left(path) for path in repositories.with_leftovers(self._tools.home.downloads)]
         self._tidy_at = time.monotonic() + repositories.SLOT_S if any(stay) else math.inf
 
-    def _write(self, saved_to: Platform, shelves: Sequence[Shelf]) -> None:
-        """Raises ToolError, OSError: then nothing has changed."""
+    def _is_left(self, path: Path) -> bool:
+        """Removes what earlier generations of one folder left; whether something stays. Publishing does not wait."""
+        try:
+            return repositories.forget_leftovers(path)
+        except OSError as error:
+            log.warning("what is left of %s can't be removed: %s", path, error)
+            return True
+
+    def _write(self, saved_to: Platform, shelves: Sequence[Shelf], stays: Collection[str] | None = None) -> None:
+        """`stays`: as of a shelf. Raises ToolError, OSError: then no repository has changed."""
         key = self._keys.of(saved_to.name, saved_to.distrib_type)
+        repositories.publish_key(self._tools.home.downloads, saved_to.name, key)
         facts = KnownFacts(self._tools.store.file_facts, self._tools.depot, shelves)
         try:
-            repositories.write([replace(shelf, key=key) for shelf in shelves], facts)
+            repositories.write([replace(shelf, key=key, stays=stays) for shelf in shelves], facts)
         finally:
             facts.keep()
-        repositories.publish_key(self._tools.home.downloads, saved_to.name, key)
         self._tidy_at = min(self._tidy_at, time.monotonic() + repositories.STAYS_S)
 
     def _stale(self) -> list[int]:
@@ -118,7 +126,8 @@ class Publisher:
             return
         saved_to = self._platforms.get(repository.platform_id)
         try:
-            self._write(saved_to, self._shelves(repository, saved_to, ready))
+            stays = self._lists.not_withdrawn(repository.id)
+            self._write(saved_to, self._shelves(repository, saved_to, ready), stays)
         except StoreError:
             raise
         except Exception as error:  # of whatever kind: those behind it must not wait for it
@@ -239,8 +248,7 @@ class Publisher:
                     for path, kind in self._lying(repository, saved_to, sub)
                     if path not in known
                 ]
-                # a package that was withdrawn goes at once
-                self._write(saved_to, [replace(shelf, keeps_withdrawn=False) for shelf in shelves])
+                self._write(saved_to, shelves, self._lists.not_withdrawn(repository.id))
             except StoreError:
                 raise
             except Exception as error:  # of whatever kind: other repositories must not wait for it

@@ -273,6 +273,20 @@ class BuildLists:
             (repository_id,),
         )
 
+    def not_withdrawn(self, repository_id: int) -> frozenset[str]:
+        """The sha1 of each package of the projects in a repository, whether a later version has replaced it or not.
+
+        Packages of builds that were rejected or deleted are not among them.
+        """
+        query = (
+            "select distinct p.sha1 from packages p join build_lists l on l.run_pk = p.run_pk"
+            " join runs r on r.pk = l.run_pk join projects j on j.id = l.project_id"
+            " join repository_projects h on h.repository_id = l.save_to_repository_id and h.project_id = l.project_id"
+            f" where l.save_to_repository_id = ? and l.status != {int(BuildStatus.REJECTED)} and {_VISIBLE}"
+        )
+        with self._database.read() as db:
+            return frozenset(row["sha1"] for row in db.execute(query, (repository_id,)))
+
     def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
         """It lies in its repository, and those of the same project that lay there before lie there no more.
 

@@ -250,6 +250,50 @@ def test_what_is_withdrawn_goes_at_once(press: Press) -> None:
     assert not any(left.exists() for left in repositories.leftovers(path))
 
 
+@pytest.mark.parametrize("is_other_waiting", [False, True])
+def test_what_is_withdrawn_is_not_left_for_readers_of_earlier_indexes(press: Press, is_other_waiting: bool) -> None:
+    """Neither its last version nor those before, whatever is published then. Versions of other projects are."""
+    other = press.project("other")
+    for version in ("1", "2"):
+        press.waiting(press.wheel("a", version))
+        press.waiting(press.wheel("b", version), project=other)
+        press.publish()
+    assert served(press) == {file("a", "1"), file("a", "2"), file("b", "1"), file("b", "2")}
+    if is_other_waiting:
+        press.waiting(press.wheel("b", "3"), project=other)
+    press.rig.store.platforms.remove_project(press.ground.repository, press.rig.project)
+    press.publish()
+    assert served(press) == {file("b", version) for version in (["1", "2", "3"] if is_other_waiting else ["1", "2"])}
+
+
+def served(press: Press) -> set[str]:
+    """The packages that a client gets by their paths in the pool, of the repository or of what was left of it."""
+    left = press.folder().with_name(".release.left")
+    return {path.name for root in (press.folder(), *left.glob("*")) for path in root.glob("pool/*/*.whl")}
+
+
+def test_leftovers_that_can_not_be_removed_hold_no_publication_back(
+    press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    press.folder().with_name(".release.left").mkdir(parents=True)
+    monkeypatch.setattr(repositories, "forget_leftovers", refuse)
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made) == [6000]
+    assert lying(press.folder()) == {file("a")}
+
+
+def test_a_public_key_that_can_not_be_written_publishes_nothing(press: Press) -> None:
+    (press.rig.settings.folders.downloads / "cocos" / repositories.KEY).mkdir(parents=True)
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made) == [8000]
+    assert not press.folder().exists()
+
+
 def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = Publisher(press.rig.tools())
     for version in ("1", "2"):

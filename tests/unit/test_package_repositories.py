@@ -346,6 +346,11 @@ def left(place: Path, path: str) -> list[bytes]:
     return [found.read_bytes() for found in repositories.leftovers(place / path) if found.is_file()]
 
 
+def test_a_home_folder_may_lie_in_a_folder_of_any_name() -> None:
+    """Such as a pool of ZFS, which has the name of a folder that leftovers have."""
+    assert list(repositories.leftovers(Path("/pool/home/downloads/cocos/nosuch"))) == []
+
+
 def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
     """apt does not trust a signature that it does not know, whatever its list says."""
     write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
