@@ -83,6 +83,11 @@ def is_shortage(error: OSError) -> bool:
     return error.errno in _NONE_LEFT
 
 
+def passes(error: BaseException) -> bool:
+    """Whether an error is that of the disk or of the machine, which may be over by the next try."""
+    return isinstance(error, OSError) and (is_trouble(error) or is_shortage(error))
+
+
 def size_of(path: Path) -> int:
     """Bytes that a file, or all in a folder, takes on the disk; 0 for what is not there. Links are not followed."""
     with suppress(FileNotFoundError, NotADirectoryError):

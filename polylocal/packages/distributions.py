@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from packaging.utils import InvalidName, canonicalize_name
 
+from polylocal.disk import passes
 from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 from polylocal.packages.tools import ToolError
@@ -69,6 +70,8 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
     except ToolError:
         raise
     except Exception as error:  # an archive can be broken in every way, and each library has errors of its own for that
+        if passes(error):
+            raise
         raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from polylocal.disk import passes
 from polylocal.packages import debs, distributions, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests
@@ -30,7 +31,10 @@ def check_name(file_name: str) -> None:
 
 
 def read(path: Path, file_name: str) -> Description | None:
-    """None: it is no package. Raises ToolError: it is a broken one, or says of itself what no package can."""
+    """None: it is no package.
+
+    Raises ToolError: it is a broken one, or says of itself what no package can; OSError: the disk fails.
+    """
     with _told(file_name):
         found = _read(path, file_name)
     if found:
@@ -64,12 +68,17 @@ def check(found: Description, file_name: str) -> None:
 
 @contextmanager
 def _told(file_name: str) -> Iterator[None]:
-    """Turns the errors of a reader into ToolError: of whatever kind, since a hostile file can raise any."""
+    """Turns the errors of a reader into ToolError: of whatever kind, since a hostile file can raise any.
+
+    Errors of the disk or of the machine say nothing of the file, and stay what they are.
+    """
     try:
         yield
     except ToolError:
         raise
     except Exception as error:
+        if passes(error):
+            raise
         raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 

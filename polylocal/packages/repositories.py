@@ -12,6 +12,7 @@ else, while publications go on: what the new generation lacks stays readable for
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -39,6 +40,8 @@ REPOMD = "repodata/repomd.xml"
 REPOMD_SIGNATURE = f"{REPOMD}.asc"
 _TURNING = threading.Lock()
 
+log = logging.getLogger(__name__)
+
 FactsOf = Callable[[Path, str], Facts]
 
 
@@ -47,7 +50,8 @@ class Shelf:
     """One folder of a repository: what is to lie in it, by file name, and which package managers read it.
 
     `yanked`: the reasons of files that are yanked, by file name. `stays`: the packages, by their sha1, that may stay
-    readable for those who have read the indexes of an earlier generation; None: all.
+    readable for those who have read the indexes of an earlier generation; None: all. `settled`: the files, by name,
+    that lay there before. If one of them is no package to today's reader, the index lacks it; any other raises.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class Shelf:
     release: Release = field(default_factory=Release)
     key: Key | None = None
     stays: Collection[str] | None = None
+    settled: Collection[str] = ()
 
 
 def folder(downloads: Path, save_to: str, build_for: str, *, is_personal: bool, arch: str, name: str, sub: str) -> Path:
@@ -166,7 +171,13 @@ def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
     """Links the files that belong into an index to their paths in the pool."""
     found = []
     for name in sorted(name for name in shelf.files if kinds.is_package(name, shelf.kind)):
-        facts = facts_of(shelf.files[name], name)
+        try:
+            facts = facts_of(shelf.files[name], name)
+        except ToolError as error:
+            if name not in shelf.settled:
+                raise
+            log.warning("%s is left out of the index of %s: %s", name, shelf.path, error)
+            continue
         folder = new / _POOL / facts.sha1
         folder.mkdir(parents=True, exist_ok=True)
         for beside in (name, *(debs.parts(facts) if name.endswith(debs.SOURCE) else ())):

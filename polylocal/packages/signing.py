@@ -13,7 +13,7 @@ from pathlib import Path
 from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
 
 from polylocal import visible
-from polylocal.disk import is_shortage, is_trouble, write_private
+from polylocal.disk import passes, write_private
 from polylocal.packages.tools import ToolError
 
 _OLD_READERS = ("dnf", "mdv", "rhel")
@@ -85,7 +85,7 @@ class Keys:
                 write_private(path, key.secret)
                 return key
             except OSError as error:
-                if is_trouble(error) or is_shortage(error):
+                if passes(error):
                     raise
                 raise self._unusable(path, error.strerror or str(error)) from error
         try:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from polylocal.disk import is_trouble
+from polylocal.disk import passes
 from polylocal.errors import StoreError
 from polylocal.folders import remove_tree
 from polylocal.packages import arches, reading, repositories
@@ -211,8 +211,12 @@ class Publisher:
                 path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
                 files = self._files(found, kind, path)
                 _check_owners([package for package in found if package.type == kind], projects, new)
+                # a broken file fails the build that has it, while that is new; later it must not fail other builds
+                settled = files.keys() - {package.file_name for package in found if package.run_pk in new}
                 release = self._release(saved_to, sub, arch)
-                shelves[path] = Shelf(path, files, build_for.distrib_type, yanked=yanked, release=release)
+                shelves[path] = Shelf(
+                    path, files, build_for.distrib_type, yanked=yanked, release=release, settled=settled
+                )
         return list(shelves.values())
 
     def _release(self, saved_to: Platform, sub: str, arch: str) -> Release:
@@ -323,8 +327,8 @@ class Publisher:
     # -- what goes wrong ------------------------------------------------------------------------------------------
 
     def _is_full(self, error: Exception) -> bool:
-        """A disk without room fails nothing: what waits goes on waiting."""
-        if (isinstance(error, OSError) and is_trouble(error)) or "no space left on device" in str(error).lower():
+        """A disk without room, or a machine without memory, fails nothing: what waits goes on waiting."""
+        if passes(error):
             log.warning("publishing is put off: %s", error)
             self._put_off()
             return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from pysequoia import Cert
 from support import eventually
 
 from polylocal.errors import StoreError
-from polylocal.packages import reading, repositories
+from polylocal.packages import distributions, reading, repositories
 from polylocal.packages.depot import Depot
 from polylocal.packages.facts import Facts
 from polylocal.packages.repositories import Shelf
@@ -481,6 +483,37 @@ def test_what_is_published_already_and_lost_holds_nobody_else_back(press: Press)
     press.publish()
     assert press.status(made) == [6000]
     assert file("a") in lying(press.folder())
+
+
+def test_what_is_published_already_and_no_package_to_a_newer_reader_holds_nobody_else_back(
+    press: Press, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = press.wheel("old")
+    press.waiting(old, project=press.project("old"))
+    press.publish()
+    (press.depot.folder / old.sha1).write_bytes(b"spoilt since")
+    made = press.waiting(press.wheel("a"))
+    press.publish()
+    assert press.status(made) == [6000]
+    assert file("a") in lying(press.folder())
+    assert not (press.folder() / "simple" / "old").exists()
+    assert f"{file('old')} is left out of the index" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_a_machine_in_trouble_says_nothing_of_a_package(
+    press: Press, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    made = press.waiting(press.wheel("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(distributions.zipfile, "ZipFile", fail)
+        press.publish()
+    assert press.status(made) == [7000]
+    press.publish()
+    assert press.status(made) == [6000]
 
 
 def test_a_project_that_left_meanwhile_is_not_published(press: Press) -> None:
