@@ -5,6 +5,7 @@ A key is a file of the home folder that only its owner reads. Backups contain it
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,10 @@ from polylocal import visible
 from polylocal.disk import passes, write_private
 from polylocal.packages.tools import ToolError
 
-_OLD_READERS = ("dnf", "mdv", "rhel")
+_KNOW_ED25519 = ("deb", "pypi")
 _MAKING = threading.Lock()
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class Key:
     def generate(cls, platform: str, kind: str | None) -> Key:
         """A key that does not expire; its user ID names the platform. `kind`: the `distrib_type` of the platform.
 
-        It is an Ed25519 key, which is made at once. Platforms of rpm packages get an RSA key of 3072 bits, which takes
-        a second: GnuPG 2.0 in their older releases does not know Ed25519.
+        It is an Ed25519 key, which is made at once, where all readers know that. Others get an RSA key of 3072 bits,
+        which takes a second: GnuPG 2.0 in older releases with rpm does not know Ed25519. A personal platform has no
+        `distrib_type`, and packages of every kind.
         """
-        suite = CipherSuite.RSA3k if kind in _OLD_READERS else CipherSuite.Cv25519
+        suite = CipherSuite.Cv25519 if kind in _KNOW_ED25519 else CipherSuite.RSA3k
         return cls(str(Tsk.generate(f"{platform} packages <{platform}@polylocal>", cipher_suite=suite)))
 
     @cached_property
@@ -83,6 +87,7 @@ class Keys:
                 key = Key.generate(platform, kind)
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 write_private(path, key.secret)
+                log.info("a key was generated that signs the repositories of %s: %s", platform, key.fingerprint)
                 return key
             except OSError as error:
                 if passes(error):

@@ -24,6 +24,7 @@ from support import eventually
 from polylocal import backup, occupancy, restore
 from polylocal.errors import SetupError, StoreError
 from polylocal.logs import STDERR, LogWriter, positions
+from polylocal.packages.signing import Keys
 from polylocal.paths import Home
 from polylocal.repos import Repository
 from polylocal.settings import Settings
@@ -51,6 +52,7 @@ def home(settings: Settings, store: Store, project: Project, root: User) -> Home
     (outputs / "empty").mkdir()
     (made.root / "secrets").mkdir(mode=0o700)
     (made.root / "secrets" / "registry").write_text("secret")
+    Keys(made.signing).of("cocos", "deb")
     return made
 
 
@@ -122,6 +124,15 @@ def test_everything_comes_back(home: Home, store: Store, project: Project, tmp_p
     assert not list(tmp_path.glob("*.restoring"))
 
 
+def test_the_keys_of_platforms_come_back_for_their_owner_alone(home: Home, tmp_path: Path) -> None:
+    (home.signing / "cocos.asc").chmod(0o644)
+    back = there_and_back(home, tmp_path)
+    assert stat.S_IMODE((back.signing / "cocos.asc").stat().st_mode) == 0o600
+    assert stat.S_IMODE(back.signing.stat().st_mode) == 0o700
+    known, again = (Keys(place.signing).of("cocos", "deb") for place in (home, back))
+    assert again.secret == known.secret
+
+
 def test_modes(home: Home, tmp_path: Path) -> None:
     home.token.chmod(0o644)
     (home.root / "secrets" / "registry").chmod(0o644)
@@ -143,7 +154,7 @@ def test_what_stays_behind(home: Home, tmp_path: Path) -> None:
         (home.root / name).mkdir(parents=True)
     backup.make(home, tmp_path / "b.tar.gz")
     tops = {name.partition("/")[0] for name in members(tmp_path / "b.tar.gz")}
-    assert tops == {backup.MANIFEST, "polylocal.db", "token", "polylocal.toml", "secrets", "logs", "outputs"}
+    assert tops == {backup.MANIFEST, "polylocal.db", "token", "polylocal.toml", "secrets", "signing", "logs", "outputs"}
     backup.make(home, tmp_path / "c.tar.gz", with_outputs=False)
     assert not [name for name in members(tmp_path / "c.tar.gz") if name.startswith("outputs")]
     assert restore.restore(tmp_path / "c.tar.gz", Home(tmp_path / "back")).manifest.with_outputs is False
