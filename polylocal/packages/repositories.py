@@ -216,8 +216,14 @@ def _let_read(folder: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
+    """Raises ToolError, OSError."""
     try:
         os.link(source, target)
+    except FileExistsError as error:  # to copy would change the file that lies there, which the file store has, too
+        raise ToolError(
+            f"{target.name} has the name of another file of the repository, but for upper and lower case, which the"
+            f" file system of the daemon does not tell apart"
+        ) from error
     except OSError:  # a file system without links, or one that has no more of them
         shutil.copyfile(source, target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -418,6 +419,24 @@ def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
         write([Shelf(place, {name: file}, kind)])
     assert not place.exists()
     assert file.read_bytes() == b"the content of a package"
+
+
+def test_a_file_system_that_knows_no_case_does_not_mix_up_files(
+    keep: Keep, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy would be written into the file of the other name, and so into the file store."""
+    real = os.link
+
+    def link(source: Path, target: Path) -> None:
+        if any(path.name.lower() == target.name.lower() for path in target.parent.iterdir()):
+            raise FileExistsError(errno.EEXIST, "File exists", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    files = {"A-1-py3-none-any.whl": keep(wheel("A", "1")), "a-1-py3-none-any.whl": keep(wheel("a", "1"))}
+    with pytest.raises(ToolError, match="but for upper and lower case"):
+        write([Shelf(place, files, "pypi")])
+    assert files["A-1-py3-none-any.whl"].read_bytes() == wheel("A", "1")
 
 
 def test_a_depot_on_another_disk_is_copied_from(place: Path, tmp_path: Path) -> None:
