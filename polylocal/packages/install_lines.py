@@ -44,8 +44,16 @@ def _deb(folder: str, platform: str, key_url: str | None) -> list[str]:
 def _rpm(folder: str, platform: str, key_url: str | None) -> list[str]:
     """The metadata is signed, and it has the digest of each package; the packages themselves are not signed."""
     signed = ["repo_gpgcheck=1", f"gpgkey={key_url}"] if key_url else []
-    name = f"polylocal-{platform}"
+    name = "-".join(["polylocal", platform, *_told_apart(folder)])
     return [f"[{name}]", f"name={name}", f"baseurl={folder}/", *signed, "gpgcheck=0"]
+
+
+def _told_apart(folder: str) -> list[str]:
+    """What tells a repository from `main` of the same platform, and updates from the release: dnf reads one section of
+    a name only."""
+    repository, sub = folder.split("/")[-2:]
+    found = [] if repository == "main" else [repository]
+    return [*found, sub] if sub == "updates" else found
 
 
 def _check(what: str, pattern: re.Pattern[str], *texts: str | None) -> None:

@@ -33,6 +33,13 @@ def test_dnf(kind: str | None) -> None:
     assert install_lines(kind, URL, "mine", [], KEY) == [*head, *signed]
 
 
+def test_each_repository_of_a_platform_has_a_section_of_its_own_for_dnf() -> None:
+    folders = ["main/release", "main/updates", "extra/release", "extra/updates"]
+    found = [install_lines("dnf", URL.replace("main/release", folder), "mine", [])[0] for folder in folders]
+    names = ["mine", "mine-updates", "mine-extra", "mine-extra-updates"]
+    assert found == [f"[polylocal-{name}]" for name in names]
+
+
 def test_pip() -> None:
     assert install_lines("pypi", URL, "mine", ["hello", "Other.one"], KEY) == [
         f"pip install --index-url {URL}simple/ hello Other.one"
