@@ -16,7 +16,6 @@ from typing import Any, Literal
 from polylocal import gitrun, occupancy, serving
 from polylocal.api import origins
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
-from polylocal.packages import tools
 from polylocal.runner.engine import buildkit, cards, dockerclient, probe
 from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.engine.dockerengine import DockerEngine
@@ -46,7 +45,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Every finding; takes seconds at most, also when an engine hangs."""
     report = probe.probe(settings.engine, timeout_s=2.0)
-    findings = [_home(settings), *_data(settings), _git(), _package_tools(), _port(settings), _credentials()]
+    findings = [_home(settings), *_data(settings), _git(), _port(settings), _credentials()]
     findings.append(_engine(report))
     if report.found:
         url = report.found.url
@@ -119,13 +118,6 @@ def _git() -> Finding:
         words = f"{shown}: it can't pin addresses, so a name that changes its address may lead a fetch to this machine"
         return Finding("git", "note", words, "Install git 2.37 or newer.")
     return Finding("git", "ok", shown)
-
-
-def _package_tools() -> Finding:
-    missing = tools.missing()
-    if missing:
-        return Finding("package tools", "note", f"{', '.join(missing)} not installed: no .deb can be published", "")
-    return Finding("package tools", "ok", "what .deb repositories are made with is here")
 
 
 def _port(settings: Settings) -> Finding:

@@ -43,6 +43,14 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_no_tools_for_packages_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon writes repositories itself."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = doctor.examine(load(home=tmp_path, engine=f"unix://{tmp_path}/nosuch"))
+    assert {"git", "port"} <= {finding.subject for finding in found}
+    assert not [finding for finding in found if "package" in finding.subject or ".deb" in finding.message]
+
+
 def test_the_own_network_is_fine_whether_it_is_there_yet_or_not(tmp_path: Path, kernel: Path) -> None:
     there, not_yet = finding(tmp_path), finding(tmp_path, own=False)
     assert (there.state, not_yet.state) == ("ok", "ok")

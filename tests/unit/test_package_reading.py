@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
 
-from polylocal.packages import debs, distributions, reading, tools
+from polylocal.packages import debs, distributions, reading
 from polylocal.packages.description import Description
 from polylocal.packages.tools import ToolError
 
@@ -357,31 +357,3 @@ def test_what_a_distribution_needs_of_python(tmp_path: Path) -> None:
     found = {path.name: reading.read(path, path.name) for path in tmp_path.iterdir()}
     said = {name: description and description.requires_python for name, description in found.items()}
     assert said == {"a.whl": ">=3.8,<4", "a.tar.gz": ">=3.8,<4", "b.whl": None}
-
-
-# -- the tools -------------------------------------------------------------------------------------------------------
-
-
-def test_a_missing_tool_is_named_with_the_package_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ToolError, match=r"`dpkg-scanpackages` is not on this machine: install dpkg-dev"):
-        tools.run(["dpkg-scanpackages"], tmp_path)
-    with pytest.raises(ToolError, match=r"`nosuch` is not on this machine: install nosuch"):
-        tools.run(["nosuch"], tmp_path)
-
-
-def test_a_tool_that_fails_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=r"^sh failed: too bad$"):
-        tools.run(["sh", "-c", "echo too bad >&2; exit 3"], tmp_path)
-    with pytest.raises(ToolError, match=r"^sh failed: exit code 3$"):
-        tools.run(["sh", "-c", "exit 3"], tmp_path)
-
-
-def test_a_tool_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "TIMEOUT_S", 0.05)
-    with pytest.raises(ToolError, match=r"sleep did not end within 0.05 s"):
-        tools.run(["sleep", "60"], tmp_path)
-
-
-def test_a_tool_gets_its_folder_and_no_input(tmp_path: Path) -> None:
-    assert tools.run(["sh", "-c", "pwd; cat"], tmp_path).decode() == f"{tmp_path}\n"
