@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from polylocal.packages.tools import ToolError
 API_VERSION = "1.1"
 _WHEEL, _SDIST = ".whl", ".tar.gz"
 _MOST_METADATA = 1 << 22  # bytes
+_MOST_DIRECTORY = 1 << 24  # bytes: that of a wheel with 100,000 files
 _MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of an archive that is searched; bytes
 # A text in a database must be valid Unicode, and clients compare the digest of the exact bytes of a metadata file.
 # In this encoding each byte is one character, and every sequence of bytes is a text.
@@ -75,8 +77,18 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
         raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
+class _Bounded(FileIO):
+    """A file for zipfile, which reads the directory of an archive in one piece, and makes objects of it that are ten
+    times as large."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_DIRECTORY:
+            raise zipfile.BadZipFile(f"its directory has {size} bytes; the most are {_MOST_DIRECTORY}")
+        return super().read(size) or b""
+
+
 def _of_wheel(path: Path, file_name: str) -> bytes:
-    with zipfile.ZipFile(path) as archive:
+    with _Bounded(path) as opened, zipfile.ZipFile(opened) as archive:
         names = {n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")}
         if not names:
             raise ToolError(f"{file_name} is no wheel: it has no METADATA")

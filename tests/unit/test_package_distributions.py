@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -263,3 +264,17 @@ def test_packages_of_other_kinds_have_no_page() -> None:
 def test_the_same_files_in_any_order_are_the_same_index(indexed: Callable[..., IndexedFile]) -> None:
     files = [indexed(f"{name}-1-py3-none-any.whl", wheel(name, "1")) for name in ("b", "a", "B.c")]
     assert list(distributions.index(files).items()) == list(distributions.index(files[::-1]).items())
+
+
+def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """Its entries name no content, so that a small file has a million of them."""
+    count = 400_000
+    entry = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0) + b"abc"
+    size = len(entry) * count
+    end = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, size, 0)
+    end += struct.pack("<IIQI", 0x07064B50, 0, size, 1)
+    end += struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path = tmp_path / "x-1-py3-none-any.whl"
+    path.write_bytes(entry * count + end)
+    with pytest.raises(ToolError, match=rf"x-1-py3-none-any.whl can't be read: .* its directory has {size} bytes"):
+        distributions.about(path, path.name)
