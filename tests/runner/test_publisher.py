@@ -209,7 +209,7 @@ def test_the_key_is_made_once(press: Press) -> None:
     [b"no key", b"", b"\xff\xfe\0", Key.generate("cocos", "pypi").public.encode(), None],
     ids=["text", "empty", "binary", "public", "folder"],
 )
-def test_a_file_that_is_no_secret_key_publishes_nothing_and_stays(press: Press, content: bytes | None) -> None:
+def test_a_key_that_is_no_key_publishes_nothing_and_stays(press: Press, content: bytes | None) -> None:
     path = press.rig.settings.folders.signing / "cocos.asc"
     path.parent.mkdir()
     if content is None:
