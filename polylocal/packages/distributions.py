@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.parser import BytesHeaderParser
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from polylocal.packages.tools import ToolError
 API_VERSION = "1.1"
 _WHEEL, _SDIST = ".whl", ".tar.gz"
 _MOST_METADATA = 1 << 22  # bytes
+_MOST_FIELDS = 1000  # the specification has about 40
 _MOST_DIRECTORY = 1 << 24  # bytes: that of a wheel with 100,000 files
 _MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of an archive that is searched; bytes
 # A text in a database must be valid Unicode, and clients compare the digest of the exact bytes of a metadata file.
@@ -113,10 +115,15 @@ def _of_sdist(path: Path, file_name: str) -> bytes | None:
 def _described(content: bytes, file_name: str) -> Description:
     from packaging.metadata import parse_email  # takes 50 ms to import: a daemon's start does not wait for it
 
+    kept = content[:_MOST_METADATA]
     try:
-        fields, others = parse_email(content[:_MOST_METADATA])
+        # the time that parse_email takes grows with the square of the number of different fields
+        is_too_much = len(set(BytesHeaderParser().parsebytes(kept).keys())) > _MOST_FIELDS
+        fields, others = ({}, {}) if is_too_much else parse_email(kept)
     except Exception as error:  # of the parsers of emails, which do not say what they raise
         raise ToolError(f"{file_name}: its metadata can't be read: {type(error).__name__}: {error}") from error
+    if is_too_much:
+        raise ToolError(f"{file_name}: its metadata has more than {_MOST_FIELDS} different fields")
     said = {"Name": fields.get("name"), "Version": fields.get("version")}
     texts = {field: (value or "").strip() for field, value in said.items()}
     for field, text in texts.items():

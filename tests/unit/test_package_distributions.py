@@ -266,6 +266,22 @@ def test_the_same_files_in_any_order_are_the_same_index(indexed: Callable[..., I
     assert list(distributions.index(files).items()) == list(distributions.index(files[::-1]).items())
 
 
+def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
+    """To compare each field with all others would take hours for what fits into the metadata that is read."""
+    path = tmp_path / "x-1-py3-none-any.whl"
+    many = b"".join(b"X%d: 1\n" % number for number in range(200_000))
+    path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
+    with pytest.raises(ToolError, match="x-1-py3-none-any.whl: its metadata has more than 1000 different fields"):
+        distributions.about(path, path.name)
+
+
+def test_a_wheel_may_require_many_others(tmp_path: Path) -> None:
+    path = tmp_path / "x-1-py3-none-any.whl"
+    many = b"".join(b"Requires-Dist: a%d\n" % number for number in range(20_000))
+    path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
+    assert distributions.about(path, path.name)["version"] == "1"
+
+
 def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     """Its entries name no content, so that a small file has a million of them."""
     count = 400_000
