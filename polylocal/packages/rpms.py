@@ -222,6 +222,7 @@ def _required(
     """Remove duplicates and the requirements that the package itself or rpm provides; keep one version of libc."""
     found: dict[Dependency, None] = {}
     libc: Dependency | None = None
+    newest: list[tuple[int, str]] = []  # symbols of `libc`, kept because a name can be long
     for name, flags, version in entries:
         entry = (name, flags & _COMPARISON, version)
         if name.startswith("rpmlib(") or name in files or entry in provided:
@@ -229,7 +230,8 @@ def _required(
         before = _BEFORE if flags & _ANY_BEFORE else 0
         if not name.startswith("libc.so.6"):
             found[name, entry[1] | before, version] = None
-        elif libc is None or _symbols(name) > _symbols(libc[0]):
+        elif (symbols := _symbols(name)) > newest or libc is None:
+            newest = symbols
             libc = (name, entry[1] | before, version)  # a libc with the newest symbols has the older ones
     return [*found, libc] if libc else list(found)
 

@@ -527,6 +527,22 @@ def test_a_long_name_is_read_in_time(write: Write, name: str) -> None:
     assert rpms.about(path, "x.rpm")["format"].count("libc.so.6") == 1
 
 
+def test_a_long_requirement_of_libc_is_looked_through_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once more for each of the million that a header can have beside it."""
+    seen: list[str] = []
+    real = rpms._symbols
+
+    def symbols(name: str) -> list[tuple[int, str]]:
+        seen.append(name)
+        return real(name)
+
+    monkeypatch.setattr(rpms, "_symbols", symbols)
+    names = ["libc.so.6(" + "9." * 10_000, *(f"libc.so.6(GLIBC_2.{number})" for number in range(100))]
+    path = write(**dependencies("require", *((name, 0, "") for name in names)))
+    assert rpms.about(path, "x.rpm")["format"].count("libc.so.6") == 1
+    assert seen == names
+
+
 @pytest.mark.timeout(20)
 def test_many_files_are_read_in_time(write: Write) -> None:
     count = 100_000
