@@ -356,9 +356,7 @@ class PackageBuild(Execution):
             return True
         try:
             return self._look(container_id).is_finished
-        except ContainerMissing:
-            return True
-        except EngineError as error:
+        except EngineError as error:  # one that does not know the container says nothing of its programs
             log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
             return False
 
@@ -459,8 +457,9 @@ class PackageBuild(Execution):
         depot = self._tools.depot
         with entry.open() as file:  # never over a link, even if a program should still be at work
             about = os.fstat(file.fileno())
-            if sparse.holes(about) > MOST_HOLES:
+            if sparse.has_more_holes(file.fileno(), MOST_HOLES):
                 raise ToolError(f"{entry.path} is a sparse file of {about.st_size} bytes")
+            file.seek(0)  # the look at its holes has moved it
             number = (about.st_dev, about.st_ino)
             stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
             if stored is None and collection.may_link and about.st_uid == self._tools.uid:

@@ -733,6 +733,25 @@ def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypat
     assert [kept.stat().st_ino] != numbers
 
 
+def test_what_a_lost_container_may_still_write_is_copied(yard: Yard) -> None:
+    """An engine that does not know a container says nothing of its programs: it may be another engine."""
+    made, numbers = yard.queue(yard.engine.leaves("a.txt", b"a"), "sleep 60"), list[int]()
+    _, thread = yard.in_thread(made)
+    lost: list[str] = []
+    for attempt in range(2):
+        path = yard.work(made) / f"build-{attempt}" / "results" / "a.txt"
+        eventually(lambda path=path: path.exists() and path.read_bytes())
+        numbers.append(path.stat().st_ino)
+        lost.append(eventually(lambda: next((key for key in yard.engine.made if key not in lost), None)))
+        eventually(lambda: yard.ground.run(made).status == "running")
+        yard.engine.lose(lost[-1])
+    thread.join(10)
+    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    assert kept
+    assert (yard.ground.again(made).status, kept.read_bytes()) == (666, b"a")
+    assert kept.stat().st_ino not in numbers
+
+
 def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be handed over, its owner could change it later on."""
     monkeypatch.setattr("polylocal.runner.packages.PackageBuild._hand_over_outputs", lambda self, container_id: None)
@@ -859,6 +878,15 @@ def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
     assert made.status != 0
     assert yard.results(made) == [main_log(made)]
     assert "huge.log is a sparse file of" in (yard.rig.message(yard.rig.store.runs.by_pk(made.run_pk)) or "")
+
+
+def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes less room than it has bytes, and yet it has no holes."""
+    monkeypatch.setattr("polylocal.sparse.holes", lambda about: 2 << 30)
+    monkeypatch.setattr("polylocal.runner.packages.MOST_HOLES", 1)
+    made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
+    assert (made.status, yard.results(made)) == (0, [main_log(made), "zeros.log"])
+    assert yard.kept(made, "zeros.log") == bytes(1 << 20)
 
 
 def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
