@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.segment import Segment
@@ -266,14 +267,26 @@ def _cell(value: Cell) -> Text:
 
 
 def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
-    """Name and value, one pair a line; what has no value is left out."""
-    made = Table(box=None, pad_edge=False, show_header=False)
-    made.add_column(style="bold")
-    made.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            made.add_row(text(name), _cell(value))
-    out.print(made)
+    """Name and value, one pair a line; what has no value is left out.
+
+    A text that is longer than a line of the screen is folded between its words, but an address or a path stays whole.
+    """
+    shown = [(text(name, style="bold"), _cell(value)) for name, value in pairs if value]
+    width = max((name.cell_len for name, _ in shown), default=0)
+    for name, value in shown:
+        for part in _folded(value, out.width - width - 2):
+            name.pad_right(width + 2 - name.cell_len)
+            line(joined(name, part))
+            name = text("")
+
+
+def _folded(value: Text, room: int) -> Iterator[Text]:
+    """The lines of a text; on a screen with room for each of its words, none is longer than that."""
+    for part in value.split(allow_blank=True):
+        if out.is_terminal and all(cell_len(word) <= room for word in part.plain.split()):
+            yield from part.wrap(out, room)
+        else:
+            yield part
 
 
 def history(statuses: Sequence[Json]) -> None:

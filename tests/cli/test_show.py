@@ -42,6 +42,28 @@ def test_the_name_of_a_run_is_never_cut(
         assert all("2026-11-29" in line and "1 min 05 s" in line and line.count("…") >= 2 for line in lines[1:])
 
 
+PATH = "/".join(["http://127.0.0.1:8000", "x" * 40, "y" * 40])
+SENTENCE = " ".join(["word"] * 30)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_address_among_the_fields_of_a_thing_is_never_folded(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody could copy it. A sentence is folded, on a screen."""
+    monkeypatch.setattr(show.out, "_width", 80)
+    monkeypatch.setattr(show.out, "_force_terminal", is_terminal)
+    monkeypatch.setattr(show.out, "_color_system", None)
+    show.fields([("at", PATH), ("none", None), ("message", SENTENCE), ("lines", show.text("a\n\nb", has_lines=True))])
+    first, *folded, second, empty, third = capsys.readouterr().out.splitlines()
+    assert first == f"at       {PATH}"
+    assert ([second, empty.strip(), third]) == ["lines    a", "", "         b"]
+    assert max(map(len, folded)) <= (80 if is_terminal else 200)
+    assert len(folded) == (3 if is_terminal else 1)
+    assert " ".join(line[9:].rstrip() for line in folded) == SENTENCE
+    assert [line[:9] for line in folded] == ["message  ", *[" " * 9] * (len(folded) - 1)]
+
+
 def test_the_return_key_deletes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     with pytest.raises(typer.Abort):
