@@ -15,7 +15,7 @@ from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connect
 from polylocal.cli.uploading import upload_folder
 from polylocal.client import Client, Json
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages import refusals
+from polylocal.packages import kinds, refusals
 from polylocal.packages.install_lines import install_lines
 from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus
 from polylocal.packages_client import PackagesClient
@@ -47,7 +47,7 @@ def _client(home: Path | None) -> Iterator[tuple[Client, PackagesClient]]:
 @platforms.command("create")
 def create_platform(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, hyphens and underscores.")],
-    kind: Annotated[str, typer.Option("--type", help="deb, dnf, rhel, mdv or pypi.")],
+    kind: Annotated[str, typer.Option("--type", help=f"{', '.join(kinds.KINDS[:-1])} or {kinds.KINDS[-1]}.")],
     image: Annotated[
         str | None, typer.Option(help="The image that packages are built in; default: one of the type.")
     ] = None,
@@ -57,6 +57,8 @@ def create_platform(
     home: HomeOption = None,
 ) -> None:
     """Make a platform, with a repository `main`."""
+    if kind not in kinds.KINDS:
+        raise InvalidInput([f"--type: must be one of {', '.join(kinds.KINDS)}, not `{kind}`"])
     values: Json = {"name": name, "distrib_type": kind, "build_image": image, "build_command": command}
     values |= {"build_network": network, "description": description}
     with _client(home) as (_, api):
@@ -379,7 +381,8 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
         return
     container = ContainerStatus(found["container_status"])
     save_to, arch = found["save_to_repository"], found["arch"]["name"]
-    packages = [f"{item['name']} {_version(item)} ({item['type']})" for item in found["packages"]]
+    named = (f"{item['name']} {_version(item)} ({item['type']})" for item in found["packages"])
+    packages = dict.fromkeys(named)  # a Debian source is several files
     show.fields(
         [
             ("build list", str(found["id"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+KINDS = ("deb", "dnf", "rhel", "mdv", "pypi")
 _ENDINGS = {"deb": (".deb", ".udeb", ".dsc"), "pypi": (".whl", ".tar.gz")}
 _RPM = (".rpm",)
 

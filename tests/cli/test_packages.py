@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -283,7 +284,7 @@ NO_BUILD_LIST = "there is no build list 99; `polylocal package ls --all` lists w
         (["build", ".", "--to", "bookworm", "--arch", "vax", "-d"], "this machine builds for"),
         (["platform", "create", "bookworm", "--type", "deb"], "Name has already been taken"),
         (["platform", "create", "odd/name", "--type", "deb"], "Name is invalid"),
-        (["platform", "create", "other", "--type", "zip"], "Distrib type is not included in the list"),
+        (["platform", "create", "other", "--type", "zip"], "must be one of deb, dnf, rhel, mdv, pypi, not `zip`"),
         (["repository", "create", "bookworm"], "names no repository"),
     ],
 )
@@ -474,6 +475,13 @@ def served(url: str, platform: str = "bookworm", arch: str = "") -> str:
 def test_what_was_published_names_the_line_for_apt(building: Building, store: Store, daemon: str) -> None:
     done = building(lambda number: (end(store, number), publish_it(store, number)))
     assert (done.code, done.out.splitlines()[-1]) == (0, f"deb [trusted=yes] {served(daemon)} ./")
+
+
+def test_a_debian_source_of_several_files_is_named_once(building: Building, store: Store) -> None:
+    files = [package("source"), replace(package("source"), file_name="hello_1.0-2.tar.xz", sha1="b" * 40), package()]
+    done = building(lambda number: end(store, number, *files), "--no-publish")
+    named = [line.split(maxsplit=1)[1] for line in done.out.splitlines() if line.startswith("package ")]
+    assert named == ["hello 1:1.0-2 (source)", "hello 1:1.0-2 (binary)"]
 
 
 def test_a_repository_with_a_key_names_it(

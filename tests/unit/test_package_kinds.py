@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.packages import kinds
-
-KINDS = ("deb", "dnf", "rhel", "mdv", "pypi")
+from polylocal.packages import kinds, recipes
 
 
 @pytest.mark.parametrize(
@@ -19,9 +17,13 @@ KINDS = ("deb", "dnf", "rhel", "mdv", "pypi")
     ],
 )
 def test_which_files_are_packages(name: str, wanted: set[str]) -> None:
-    assert {kind for kind in KINDS if kinds.is_package(name, kind)} == wanted
+    assert {kind for kind in kinds.KINDS if kinds.is_package(name, kind)} == wanted
 
 
 @pytest.mark.parametrize(("name", "may_be"), [("a.tar.gz", True), ("a.whl", False), ("a.deb", False), ("a.rpm", False)])
 def test_which_files_are_often_something_else(name: str, may_be: bool) -> None:
     assert kinds.may_be_other(name) is may_be
+
+
+def test_each_kind_has_an_image() -> None:
+    assert set(recipes.IMAGES) == set(kinds.KINDS)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages import arches, builder_images, recipes, signing
+from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
 from polylocal.packages.tools import ToolError
 from polylocal.store.queries import Page
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # it is the name of a folder
 _NOT_A_FOLDER = ("container", "repository")
-_TYPES = tuple(recipes.IMAGES)
 _MOST = 10_000
 
 
@@ -87,7 +86,7 @@ def create(ask: Ask) -> Json | Response:
         problems.insert(0, "Name can't be blank")
     elif not _is_name(name) or name.lower().endswith("_personal"):
         problems.insert(0, "Name is invalid")
-    if said.get("distrib_type") not in _TYPES:
+    if said.get("distrib_type") not in kinds.KINDS:
         problems.append("Distrib type is not included in the list")
     owner = _owner(ask, said, problems)
     if problems or owner is None:
