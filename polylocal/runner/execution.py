@@ -383,8 +383,8 @@ class Execution:
         tools, run = self._tools, self.run
         if run.kind == Kind.NOTEBOOK:
             workspace.put_away(run, tools)
-        if self._end(end, recorded):
-            log.info("run=%s %s: %s", run.label, end.status, end.message)
+        if (ended := self._end(end, recorded)) is not None:
+            log.info("run=%s %s: %s", run.label, ended.status, ended.message)
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
                 follower.is_orderly = True  # or else it would have been looked at before
@@ -394,9 +394,9 @@ class Execution:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))
 
-    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
-        """The final status. False: the run had one already."""
-        return self._move(end.status, end.message, details=end.details, recorded=recorded)
+    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
+        """Record the final status, and return it. None: the run had one already."""
+        return end if self._move(end.status, end.message, details=end.details, recorded=recorded) else None
 
     def _give_up(self, end: Outcome) -> bool:
         """`_finish` where nothing is certain any more. False: even that can't be kept."""

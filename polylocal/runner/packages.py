@@ -320,8 +320,11 @@ class PackageBuild(Execution):
             self._hand_over_outputs(None)
         super()._finish(end, **recorded)
 
-    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> bool:
-        """Store the results before the final status is recorded, so that readers of the status find them."""
+    def _end(self, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
+        """Store the results before the final status is recorded, so that readers of the status find them.
+
+        Results that can't be kept change how the build has ended.
+        """
         run, tools = self.run, self._tools
         if run.container_id and self._must_check_log:
             with Follower(run, run.container_id, tools) as follower:
@@ -337,7 +340,7 @@ class PackageBuild(Execution):
             with GUARD:
                 for file in set(collection.staged.values()):
                     tools.depot.commit(file)
-                return lists.conclude(
+                is_recorded = lists.conclude(
                     run,
                     end.status,
                     end.message,
@@ -346,6 +349,7 @@ class PackageBuild(Execution):
                     harvest=harvest,
                     is_newer=partial(versions.is_newer, platform.distrib_type),
                 )
+            return end if is_recorded else None
         finally:
             collection.forget()
 

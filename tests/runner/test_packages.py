@@ -867,7 +867,7 @@ def test_a_cancelled_build_ends_where_even_its_log_has_no_room(
     assert (yard.packages(made), yard.results(made)) == ([], [])
 
 
-def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
+def test_a_huge_file_of_holes_is_no_result(yard: Yard, records: Callable[[], list[str]]) -> None:
     """Its sha1 would take hours."""
 
     def leave(plan: ContainerPlan) -> None:
@@ -877,7 +877,9 @@ def test_a_huge_file_of_holes_is_no_result(yard: Yard) -> None:
     made = yard.build(yard.engine.does(leave))
     assert made.status != 0
     assert yard.results(made) == [main_log(made)]
-    assert "huge.log is a sparse file of" in (yard.rig.message(yard.rig.store.runs.by_pk(made.run_pk)) or "")
+    message = yard.rig.message(yard.rig.store.runs.by_pk(made.run_pk)) or ""
+    assert "huge.log is a sparse file of" in message
+    assert f"run=package/{made.id} failed: {message}" in records()
 
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
