@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from polylocal import sparse
+from polylocal import sparse, visible
 from polylocal.cancelling import Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble, size_of
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, StoreError
@@ -49,6 +49,7 @@ MOST_RESULTS = 100_000  # files
 MOST_HOLES = 1 << 30  # bytes in the holes of one of them
 FIRST_PAUSE_S, MOST_PAUSE_S = 2.0, 60.0  # between two attempts to store results that have no room
 _MAX_DATA = 1 << 24
+_MOST_NAME = 100  # characters of a name in a message
 _READABLE = 0o005  # a folder, for everybody
 
 
@@ -389,10 +390,10 @@ class PackageBuild(Execution):
         except (ToolError, OSError) as error:
             if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
-            words = f"its results can't be kept: {error}"
+            words = f"its results can't be kept: {_shown(error)}"
         except Exception as error:
             log.exception("run=%s: its results can't be kept", self.run.label)
-            words = f"its results can't be kept: {type(error).__name__}: {error}"
+            words = f"its results can't be kept: {type(error).__name__}: {_shown(error)}"
         self._say_once(words, collection)
         details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
         return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(collection.staged))
@@ -442,8 +443,9 @@ class PackageBuild(Execution):
             try:
                 packages = _packages(files, collection, lambda words: self._say_once(words, collection))
             except ToolError as error:
-                self._say_once(str(error), collection)
-                end = Outcome(Status.FAILED, str(error), {"reason": UNREADABLE, "exit_code": exit_code})
+                words = _shown(error)
+                self._say_once(words, collection)
+                end = Outcome(Status.FAILED, words, {"reason": UNREADABLE, "exit_code": exit_code})
         taken = {package.sha1 for package in packages}
         others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
         return end, Harvest(packages, [*self._main_log(collection.staged), *others])
@@ -565,6 +567,11 @@ def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
     return list(found.values())
 
 
+def _shown(error: Exception) -> str:
+    """What an error says, as a text that the database takes: the names in it may be of any bytes."""
+    return visible.one_line(str(error))
+
+
 def _package(file: NewFile, found: description.Description) -> NewPackage:
     reading.check_name(file.file_name)
     about = (found.name, found.type, found.epoch, found.version, found.release)
@@ -573,22 +580,27 @@ def _package(file: NewFile, found: description.Description) -> NewPackage:
 
 def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
     try:
-        with data.open("rb") as file:
-            entries = json.load(io.BytesIO(file.read(_MAX_DATA)))
+        with data.open("rb") as opened:
+            entries = json.load(io.BytesIO(opened.read(_MAX_DATA)))
         if not isinstance(entries, list):
             raise ValueError("it must be a list")
+        by_name: dict[str, NewFile] = {}
+        for path, file in files.items():
+            by_name.setdefault(path, file)
+            by_name.setdefault(file.file_name, file)
         return _told_apart(
-            _one_told(entry, files) for entry in entries if isinstance(entry, dict) and entry.get("name")
+            _one_told(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
         )
     except (ValueError, RecursionError, ToolError) as error:
         raise ToolError(f"{DATA}: {error}") from error
 
 
-def _one_told(entry: Mapping[str, object], files: Mapping[str, NewFile]) -> NewPackage:
+def _one_told(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> NewPackage:
+    """`by_name`: the results by their paths and by their names."""
     name = str(entry.get("fullname") or "")
-    file = next((file for path, file in files.items() if name in (path, file.file_name)), None)
+    file = by_name.get(name)
     if file is None:
-        raise ValueError(f"`{name}` is not among the results")
+        raise ValueError(f"`{name[:_MOST_NAME]}` is not among the results")
     kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
     epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
     number = "" if epoch is None else str(epoch)

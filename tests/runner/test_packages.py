@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -30,12 +30,13 @@ from polylocal.errors import EngineError
 from polylocal.packages import repositories
 from polylocal.packages.depot import Depot, Staged
 from polylocal.packages.repositories import Shelf
-from polylocal.runner import termination
+from polylocal.runner import packages, termination
 from polylocal.runner.container import ContainerPlan, Limits
 from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.runner.packages import MEDIA_LIST, OBJECTS, PROJECT, RESULTS, PackageBuild
 from polylocal.runner.removal import remove
 from polylocal.store import Store
+from polylocal.store.build_lists import NewFile
 from polylocal.store.rows import BuildList
 
 from . import test_crash_rules as crash_rules
@@ -557,6 +558,9 @@ def test_what_a_build_says_itself_counts(yard: Yard) -> None:
         (told({"name": "x", "fullname": "a.txt", "epoch": "many"}), "container_data.json: "),
         (told({"name": "x", "fullname": "a.txt", "epoch": 10**30}), "container_data.json: "),
         (told({"name": "\ud800", "fullname": "a.txt"}), "container_data.json: "),
+        (told({"name": "x", "fullname": "\ud800"}), r"`\ud800` is not among the results"),
+        (told({"name": "x", "fullname": "y" * 5000}), f"`{'y' * 100}` is not among the results"),
+        (told({"name": "x", "fullname": "new\nline"}), r"`new\nline` is not among the results"),
         *(
             (told({"name": name, "fullname": "a.txt", "version": "1"}), "what is no name of a package")
             for name in ("/tmp/x", "../x", "a/b", "a b", ".x", "..", "<b>", " x")
@@ -880,6 +884,34 @@ def test_a_huge_file_of_holes_is_no_result(yard: Yard, records: Callable[[], lis
     message = yard.rig.message(yard.rig.store.runs.by_pk(made.run_pk)) or ""
     assert "huge.log is a sparse file of" in message
     assert f"run=package/{made.id} failed: {message}" in records()
+
+
+@pytest.mark.parametrize(("name", "spelled"), [(b"caf\xe9.log", r"caf\udce9.log"), (b"a\nb\x1b[1m", r"a\nb\x1b[1m")])
+def test_a_result_of_any_name_is_told_where_it_fails_its_build(yard: Yard, name: bytes, spelled: str) -> None:
+    def leave(plan: ContainerPlan) -> None:
+        with (host(plan, RESULTS) / os.fsdecode(name)).open("wb") as file:
+            file.truncate(4 << 40)
+
+    made = yard.build("echo built", yard.engine.does(leave))
+    assert (made.status, yard.results(made)) == (666, [main_log(made)])
+    assert yard.message(made).startswith(f"its results can't be kept: {spelled} is a sparse file of")
+    assert yard.kept(made, main_log(made)).startswith(b"built\n")
+
+
+def test_the_results_are_gone_through_once_whatever_a_build_says_of_them(tmp_path: Path) -> None:
+    """Once for each of many entries would keep the daemon busy for hours."""
+    times: list[int] = []
+
+    class Results(dict[str, NewFile]):
+        def items(self) -> ItemsView[str, NewFile]:
+            times.append(1)
+            return super().items()
+
+    data = tmp_path / "container_data.json"
+    data.write_text(told(*({"name": "x", "fullname": f"{number}.txt"} for number in range(40))))
+    results = Results((f"in/{number}.txt", NewFile("a" * 40, f"{number}.txt", 1)) for number in range(40))
+    assert len(packages._told(results, data)) == 40
+    assert times == [1]
 
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
