@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from polylocal.errors import InvalidInput
 
@@ -30,7 +32,7 @@ def install_lines(
         return _deb(folder, platform, key_url)
     if kind == "pypi":
         _check("name of a package", _PACKAGE, *packages)
-        return [shlex.join(["pip", "install", "--index-url", f"{folder}/simple/", *packages])]
+        return [shlex.join(["pip", "install", *_trust(folder), "--index-url", f"{folder}/simple/", *packages])]
     return _rpm(folder, platform, key_url)
 
 
@@ -39,6 +41,25 @@ def _deb(folder: str, platform: str, key_url: str | None) -> list[str]:
         return [f"deb [trusted=yes] {folder}/ ./"]
     keyring = f"/etc/apt/keyrings/polylocal-{platform}.asc"
     return [shlex.join(["curl", "-fsS", key_url, "-o", keyring]), f"deb [signed-by={keyring}] {folder}/ ./"]
+
+
+def _trust(url: str) -> list[str]:
+    """What pip needs for an index on another machine without TLS, which it ignores otherwise. Raises InvalidInput."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host:
+        raise InvalidInput([f"{url[:100]!r} names no host"])
+    return [] if parts.scheme == "https" or _is_this_machine(host) else ["--trusted-host", host]
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _rpm(folder: str, platform: str, key_url: str | None) -> list[str]:

@@ -46,6 +46,31 @@ def test_pip() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [
+        ("http://127.0.0.2:8000", None),
+        ("http://localhost:8000", None),
+        ("http://[::1]:8000", None),
+        ("https://example.com", None),
+        ("http://builds.example.com", "builds.example.com"),
+        ("http://user:token@192.0.2.7:8000", "192.0.2.7"),
+        ("http://[2001:db8::1]:8000", "2001:db8::1"),
+    ],
+)
+def test_pip_is_told_to_trust_another_machine_without_tls(address: str, trusted: str | None) -> None:
+    """It ignores such an index otherwise."""
+    (line,) = install_lines("pypi", f"{address}/x", "mine", ["hello"])
+    options = ["--trusted-host", trusted] if trusted else []
+    assert shlex.split(line) == ["pip", "install", *options, "--index-url", f"{address}/x/simple/", "hello"]
+
+
+@pytest.mark.parametrize("url", ["http://[1:2", "http://[x]/", "http:///x"])
+def test_an_index_that_names_no_host_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="names no host"):
+        install_lines("pypi", url, "mine", ["hello"])
+
+
 def test_a_slash_at_the_end_is_not_doubled() -> None:
     for kind in ("deb", "pypi", "dnf"):
         assert install_lines(kind, URL, "mine", ["a"]) == install_lines(kind, URL.rstrip("/"), "mine", ["a"])
