@@ -431,7 +431,7 @@ class PackageBuild(Execution):
     def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
         results, exit_code = self._work / "results", collection.exit_code
         self._check_room(results, collection)
-        found = walk(results) if results.is_dir() else ()
+        found = walk(results, could_not_read=_refuse) if results.is_dir() else ()
         files: dict[str, NewFile] = {}
         for entry in found:
             if entry.is_file:
@@ -484,6 +484,11 @@ class PackageBuild(Execution):
         with path.open("rb") as file:
             stored = staged[""] = self._tools.depot.stage(file)
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
+
+
+def _refuse(path: str, why: str) -> None:
+    """A build whose results are not all there is no good build."""
+    raise ToolError(f"{path} can't be read: {why}")
 
 
 def _command(run: Run) -> list[str]:

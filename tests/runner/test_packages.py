@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from packages_support import Ground, dsc, package, sdist, sha1, stocked, tarred, wheel
 from support import eventually, fill, small_disk
 
+from polylocal import folders
 from polylocal.api.abf import making
 from polylocal.errors import EngineError
 from polylocal.packages import repositories
@@ -921,6 +922,19 @@ def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monk
     made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
     assert (made.status, yard.results(made)) == (0, [main_log(made), "zeros.log"])
     assert yard.kept(made, "zeros.log") == bytes(1 << 20)
+
+
+def test_results_that_can_not_be_looked_through_fail_their_build(yard: Yard) -> None:
+    """What was not seen would not be published, and nobody would know."""
+
+    def leave(plan: ContainerPlan) -> None:
+        (host(plan, RESULTS) / "a-1.whl").write_bytes(wheel("a", "1"))
+        host(plan, RESULTS).joinpath(*["d"] * (folders.MAX_DEPTH + 2)).mkdir(parents=True)
+
+    made = yard.build(yard.engine.does(leave))
+    assert (made.status, yard.packages(made), yard.results(made)) == (666, [], [main_log(made)])
+    assert yard.message(made).startswith("its results can't be kept: d/d/d/d")
+    assert not yard.work(made).exists()
 
 
 def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
