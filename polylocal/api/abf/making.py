@@ -22,6 +22,7 @@ from polylocal.store.rows import Arch, Platform, Project, Repository
 
 _SUBJECT = "build_list"
 _MOST_VERSION = 255
+_MOST_VARIABLE = 2**17 - 1  # bytes of one variable, name and value, that Linux starts a program with
 _PYPROJECT = "pyproject.toml"
 _PKG_INFO = "PKG-INFO"
 _AUTO_PUBLISH = ("default", "none", "testing")
@@ -173,6 +174,7 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
         problems.append("Included repositories can't be blank")
     if said.get("update_type") not in UPDATE_TYPES:
         problems.append("Update type is not included in the list")
+    problems += _problems_of_params(_extra_params(said.get("extra_params")))
     build_for, platform = wanted.build_for, wanted.platform
     if build_for and platform and platform.is_main and platform.id != build_for.id:
         problems.append("Build for platform Only the primary platform can be selected for the main repository!")
@@ -248,6 +250,18 @@ def _extra_params(value: object) -> dict[str, str]:
         return {}
     plain = {str(name): text(item) for name, item in value.items()}
     return {name: item for name, item in plain.items() if item and name.isascii() and name.isidentifier()}
+
+
+def _problems_of_params(params: Mapping[str, str]) -> list[str]:
+    """What no container can be started with, though it could be created."""
+    problems = []
+    for name, value in params.items():
+        size = len(f"EXTRA_{name}={value}".encode())
+        if "\0" in value:
+            problems.append(f"Extra params {name[:_MOST_VERSION]} has a null character, which no variable can have")
+        elif size > _MOST_VARIABLE:
+            problems.append(f"Extra params {name[:_MOST_VERSION]} has {size} bytes (maximum is {_MOST_VARIABLE})")
+    return problems
 
 
 def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:

@@ -139,6 +139,24 @@ def test_a_commit_and_a_version_of_any_length(named: str, farm: Farm) -> None:
         assert said == "Version is too long (maximum is 255 characters)"
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"A": "a\0b"}, "Extra params A has a null character, which no variable can have"),
+        ({"A": "x" * 131_064}, "Extra params A has 131072 bytes (maximum is 131071)"),
+        ({"A": "é" * 65_532}, "Extra params A has 131072 bytes (maximum is 131071)"),
+    ],
+    ids=["null", "long", "wide"],
+)
+def test_variables_that_no_container_starts_with(params: dict[str, str], said: str, farm: Farm) -> None:
+    assert refused(farm, extra_params=params) == said
+
+
+def test_a_variable_of_the_greatest_length(farm: Farm) -> None:
+    made = farm.new(farm.body(extra_params={"A": "x" * 131_063}))
+    assert len(farm.show(made)["extra_params"]["A"]) == 131_063
+
+
 def test_a_commit_of_another_project(farm: Farm) -> None:
     other = farm.put_code(farm.ids.secret_tools, {"a": "1"})
     assert refused(farm, commit_hash=other) == COMMIT.format(other)
