@@ -183,14 +183,14 @@ class _GitRules:
         """The rule of the innermost file decides, in it the last one."""
         found: bool | None = None
         for spec in self._excludes:
-            said = spec.check_file(path + ("/" if is_folder else "")).include
+            said = spec.check_file(_one_line(path) + ("/" if is_folder else "")).include
             found = found if said is None else said
         parts = path.split("/")
         for depth in range(len(parts)):
             inner = self._spec("/".join(parts[:depth]))
             if inner is not None:
                 rest = "/".join(parts[depth:]) + ("/" if is_folder else "")
-                said = inner.check_file(rest).include
+                said = inner.check_file(_one_line(rest)).include
                 found = found if said is None else said
         return bool(found)
 
@@ -333,6 +333,11 @@ def _lower(line: str) -> str:
     """Rules of `.polyaxonignore` hold whatever the case of letters, and may begin with `./`."""
     sign = "!" if line.startswith("!") else ""
     return sign + line.removeprefix("!").removeprefix("./").lower()
+
+
+def _one_line(path: str) -> str:
+    """A path that `*` matches as git's does: pathspec's ends at a line end. No pattern has one, nor its substitute."""
+    return path.replace("\n", "\ufdd0")
 
 
 def _spec(lines: Iterable[str]) -> GitIgnoreSpec:

@@ -81,6 +81,17 @@ def test_only_the_rules_of_git_count(folder: Path, is_repository: bool) -> None:
     assert code.left == ["a.o", "build/", "sub/b.o"]
 
 
+def test_a_name_of_two_lines_is_matched_as_any_other(folder: Path) -> None:
+    names = ["na\nme/a.o", "na\nme/a.c", "b\n.o", "b\n.c", "two\nlines/x"]
+    fill(folder, *names)
+    (folder / ".gitignore").write_text("*.o\ntwo*/\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "--all")
+    tracked = set(git(folder, "ls-files", "-z").split("\0")) - {""}
+    git(folder, "rm", "-r", "-q", "--cached", ".")
+    assert set(found(folder).items) == tracked == {".gitignore", "na\nme/a.c", "b\n.c"}
+
+
 def test_the_archive_holds_what_was_found(folder: Path) -> None:
     fill(folder, "a.o", "sdist/a", "hello.egg-info/PKG-INFO")
     (folder / ".gitignore").write_text("*.o\n")
