@@ -487,8 +487,14 @@ class PackageBuild(Execution):
 
 
 def _refuse(path: str, why: str) -> None:
-    """A build whose results are not all there is no good build."""
+    """A build whose results are not all there is no good build. Raises ToolError; OSError for a reason that passes."""
+    error = OSError(_ERRNO.get(why), why, path)
+    if is_trouble(error) or is_shortage(error):
+        raise error
     raise ToolError(f"{path} can't be read: {why}")
+
+
+_ERRNO = {os.strerror(code): code for code in errno.errorcode}
 
 
 def _command(run: Run) -> list[str]:

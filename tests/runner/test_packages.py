@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, ItemsView, Iterator
+from collections.abc import Callable, ItemsView, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -935,6 +935,27 @@ def test_results_that_can_not_be_looked_through_fail_their_build(yard: Yard) -> 
     assert (made.status, yard.packages(made), yard.results(made)) == (666, [], [main_log(made)])
     assert yard.message(made).startswith("its results can't be kept: d/d/d/d")
     assert not yard.work(made).exists()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO], ids=["descriptors", "disk"])
+@pytest.mark.usefixtures("hasty_pauses")
+def test_results_are_looked_through_again_after_what_passes(
+    yard: Yard, code: int, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+    open_folder = folders._open_folder
+
+    def limited(folder: Path, parts: Sequence[str]) -> int:
+        if list(parts) == ["inner"] and folder.name == "results" and len(refused) < 2:
+            refused.append(folder.name)
+            raise OSError(code, os.strerror(code))
+        return open_folder(folder, parts)
+
+    made = yard.queue(yard.engine.leaves("inner/a-1.whl", wheel("a", "1")))
+    monkeypatch.setattr("polylocal.folders._open_folder", limited)
+    monkeypatch.setattr("polylocal.runner.supervisor.RETRY_S", 0.01)
+    supervise(lambda: yard.ground.again(made).status == 0)
+    assert (yard.packages(made), len(refused)) == ([("a-1.whl", "binary", "1")], 2)
 
 
 def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
