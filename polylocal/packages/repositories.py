@@ -252,9 +252,9 @@ def leftovers(place: Path) -> Iterator[Path]:
     """
     for path in place.parents:
         rest = place.relative_to(path)
-        if path.name and _stays(rest) and (left := _left(path)).is_dir():
-            yield from (slot / rest for slot in sorted(left.iterdir(), reverse=True))
-            return
+        if path.name and _stays(rest):
+            with suppress(OSError):  # there are none, they are removed at this moment, or no folder has such a name
+                yield from (slot / rest for slot in sorted(_left(path).iterdir(), reverse=True))
 
 
 def forget_leftovers(path: Path) -> bool:

@@ -330,6 +330,17 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
     assert ".left" not in download(farm.nobody, f"{below.rpartition('/')[0]}/").text
 
 
+@pytest.mark.parametrize("below", ["n" * 250, "a.deb", "a.deb/x", "x/pool/y", "pool/pool/pool"])
+@pytest.mark.parametrize(
+    "path", ["pool/0/x.deb", "by-hash/SHA256/0", "repodata/0-primary.xml.gz", "repodata/repomd.xml.asc"]
+)
+def test_paths_of_leftovers_that_no_folder_has(shared: Farm, below: str, path: str) -> None:
+    """A name may be too long for a folder, or that of a file."""
+    publish(shared, "rosa2012/repository/x86_64/left/release/a.deb", b"x")
+    for top in ("rosa2012", "rosa2012/repository/x86_64/left/release"):
+        assert download(shared.nobody, f"{top}/{below}/{path}").status_code == 404
+
+
 def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm) -> None:
     """dnf asks for one and then for the other: a publication may come in between."""
     below = "rosa2012/repository/x86_64/main/release"
