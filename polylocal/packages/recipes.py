@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.packages import pyproject as project_file
 from polylocal.packages import tag_versions
 from polylocal.polyaxonfile import reader
 
@@ -96,7 +96,7 @@ if [ "$(id -u)" != 0 ]; then
     [ -w "$HOME" ] || export HOME="$(mktemp -d)"
     export PATH="$HOME/.local/bin:$PATH"
 fi
-pip install {requirements}
+{install}
 check=
 if pip wheel --help | grep -q -e --check-build-dependencies; then
     check=--check-build-dependencies
@@ -159,6 +159,8 @@ def _said(text: str | None) -> dict[str, Any]:
         raise ValueError(f"{FILE}: `sources` must map plain file names to sha1 sums of 40 hex digits")
     if build is not None and not (isinstance(build, dict) and isinstance(build.get("command", ""), str)):
         raise ValueError(f"{FILE}: `build` must have a `command` that is a text")
+    if build is not None and "\0" in build.get("command", ""):
+        raise ValueError(f"{FILE}: the `command` of `build` holds a zero byte, which no command can")
     return found
 
 
@@ -215,15 +217,13 @@ def _pypi(target: Target, code: Code) -> str:
         return complaint(f"{words} tag that names a version: push a tag such as v1.0")
     if target.has_network:  # pip installs the requirements by itself
         return _PYPI
-    return _PYPI_ALONE.format(requirements=" ".join(map(shlex.quote, found)))
+    words = " ".join(map(shlex.quote, found))
+    return _PYPI_ALONE.format(install=f"pip install {words}" if found else ":")  # a backend in the code needs none
 
 
 def requirements(pyproject: str | None) -> Sequence[str]:
     """What a Python project is built with, by its pyproject.toml; None: it has none. Raises ValueError."""
-    try:
-        system = tomllib.loads(pyproject or "").get("build-system")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"pyproject.toml is no TOML: {' '.join(str(error).split())}") from error
+    system = project_file.load(pyproject).get("build-system")
     if system is None:
         return _USUAL_REQUIREMENTS
     found = system.get("requires") if isinstance(system, dict) else None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from polylocal import revisions
+from polylocal.packages import pyproject as project_file
 
 # Each tells one build system its version: setuptools-scm (with hatch-vcs and flit-scm), pdm-backend, pbr,
 # poetry-dynamic-versioning and uv-dynamic-versioning.
@@ -33,9 +34,8 @@ _TOOLS = (
     "setuptools-git-versioning",
     "versioningit",
 )
-_FALLBACK = re.compile(
-    r"^\s*(fallback|default)[-_]version\s*=", re.MULTILINE
-)  # what such a tool is to use without a tag
+# what such a tool is to use without a tag
+_FALLBACK = re.compile(r"^[ \t]*(fallback|default)[-_]version[ \t]*=", re.MULTILINE)
 MOST_TEXT = 512  # characters of an output of `git describe`
 
 _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
@@ -67,13 +67,11 @@ def parse(text: str) -> Described | None:
 
 def names(project: str, pyproject: str | None) -> set[str]:
     """The names of a project: that of the server, and that in its pyproject.toml."""
-    found = {project}
     try:
-        section = tomllib.loads(pyproject or "").get("project")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return found  # what is wrong with the file is for the build to say
-    name = section.get("name") if isinstance(section, dict) else None
-    return found | ({name} if isinstance(name, str) else set())
+        name = project_file.table(project_file.load(pyproject), "project").get("name")
+    except ValueError:
+        return {project}  # what is wrong with the file is for the build to say
+    return {project, name} if isinstance(name, str) else {project}
 
 
 def of_tag(tag: str, projects: Collection[str]) -> Version | None:
@@ -88,9 +86,13 @@ def of_tag(tag: str, projects: Collection[str]) -> Version | None:
     known = {canonicalize_name(project) for project in projects} | _PLAIN_NAMES
     if name is not None and canonicalize_name(name) not in known:
         return None
+    return _version(found["version"])
+
+
+def _version(text: str) -> Version | None:
     try:
-        return Version(found["version"])
-    except InvalidVersion:
+        return Version(text)
+    except ValueError:  # no version, or a number in it has too many digits
         return None
 
 
@@ -109,10 +111,8 @@ def version(described: Described, projects: Collection[str]) -> str | None:
 def of_metadata(text: str) -> str | None:
     """The version that the PKG-INFO of a source distribution says; None: it says none that is valid."""
     found = HeaderParser().parsestr(text).get("Version")
-    try:
-        return str(Version(found)) if found else None
-    except InvalidVersion:
-        return None
+    said = _version(found) if found else None
+    return str(said) if said else None
 
 
 def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
@@ -120,15 +120,22 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
 
     `requirements` are those that `recipes.requirements` found valid in the same text.
     """
-    data = tomllib.loads(pyproject or "")
+    data = project_file.load(pyproject)
     project = data.get("project")
     dynamic = project.get("dynamic") if isinstance(project, dict) else ["version"]  # setup.py says it, perhaps
     if not (isinstance(dynamic, list) and "version" in dynamic):
         return None
-    if _FALLBACK.search(pyproject or ""):
+    if _FALLBACK.search(pyproject or "") or _is_in_code(data):
         return None
     wanted = {canonicalize_name(Requirement(item).name) for item in requirements}
     return next((name for name in _TOOLS if name in wanted), None)
+
+
+def _is_in_code(data: Mapping[str, Any]) -> bool:
+    """Whether setuptools or hatchling is told where the version is written in the code."""
+    hatch = project_file.table(data, "tool", "hatch", "version")
+    is_by_hatch = "path" in hatch and hatch.get("source", "regex") != "vcs"
+    return is_by_hatch or "version" in project_file.table(data, "tool", "setuptools", "dynamic")
 
 
 def variables(version: str | None) -> Mapping[str, str]:

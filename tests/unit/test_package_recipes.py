@@ -316,6 +316,12 @@ def test_a_wheel_is_made_without_a_network_by_its_requirements_alone(bench: Benc
     ]
 
 
+def test_a_backend_in_the_code_itself_may_have_no_requirements(bench: Bench) -> None:
+    done = built_wheel(bench, pyproject="[build-system]\nrequires = []\nbackend-path = ['.']\n")
+    assert done.returncode == 0
+    assert [call.split()[1] for call in bench.calls("pip")] == ["wheel", "wheel"]  # `pip install` alone is an error
+
+
 def test_a_pip_that_can_not_check_requirements_is_not_asked_to(bench: Bench) -> None:
     bench.programs["pip"] = ""
     assert built_wheel(bench).returncode == 0
@@ -471,6 +477,7 @@ WRONG = {
     "build: {command: 17}": "`build` must have a `command` that is a text",
     "build: {command: true}": "`build` must have a `command` that is a text",
     "build: {command: }": "`build` must have a `command` that is a text",
+    'build: {command: "make\\0all"}': "the `command` of `build` holds a zero byte",
     f"sources: [{SHA1}]": "`sources` must map plain file names",
     f"sources: {SHA1}": "`sources` must map plain file names",
     f"sources: {{a/b: {SHA1}}}": "`sources` must map plain file names",

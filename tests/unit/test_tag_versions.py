@@ -38,6 +38,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("1.2 final", None),
         ("1.2_windows_build", None),
         ("", None),
+        ("1" * 5000, None),
     ],
 )
 def test_a_tag_names_a_version(tag: str, version: str | None) -> None:
@@ -115,6 +116,8 @@ def test_no_tag_is_too_odd(text: str) -> None:
         ("project.name = 1", {"x"}),
         ("project.name = 'Other'", {"x", "Other"}),
         ("[" * 100_000, {"x"}),
+        ("a = " + "1" * 5000, {"x"}),
+        ("a." * 100_000 + "a = 1", {"x"}),
     ],
 )
 def test_a_project_is_called_what_its_own_file_says_too(pyproject: str | None, found: set[str]) -> None:
@@ -135,6 +138,7 @@ def test_every_build_system_is_told_the_same_version_or_none() -> None:
         ("Version: of mine\n", None),
         ("", None),
         ("\0\n:\n", None),
+        (f"Version: {'1' * 5000}\n", None),
     ],
 )
 def test_an_unpacked_source_distribution_says_its_version(text: str, version: str | None) -> None:
@@ -151,6 +155,19 @@ def test_an_unpacked_source_distribution_says_its_version(text: str, version: st
         (["setuptools", "setuptools_scm"], "project.name = 'x'", None),
         (["setuptools", "setuptools_scm"], "[tool.setuptools_scm]\nfallback_version = '1'", None),
         (["setuptools", "setuptools_scm"], "[tool.hatch.version]\n fallback-version='1'", None),
+        (
+            ["setuptools", "setuptools_scm"],
+            "project.dynamic = ['version']\n[tool.setuptools.dynamic]\nversion = {attr = 'x.VERSION'}",
+            None,
+        ),
+        (["hatchling", "hatch-vcs"], "project.dynamic = ['version']\n[tool.hatch.version]\npath = 'x.py'", None),
+        (
+            ["hatchling", "hatch-vcs"],
+            "project.dynamic = ['version']\n[tool.hatch.version]\npath = 'x.py'\nsource = 'vcs'",
+            "hatch-vcs",
+        ),
+        (["setuptools_scm"], "project.dynamic = ['version']\ntool.setuptools = 5\ntool.hatch = []", "setuptools-scm"),
+        (["setuptools_scm"], "\n" * 100_000, "setuptools-scm"),
         (["setuptools"], "project.dynamic = ['version']", None),
         (["setuptools_scm"], "project.dynamic = 5", None),
         (["setuptools_scm"], "project = 5", "setuptools-scm"),
