@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,11 +72,11 @@ def of_commit(
 def of_folder(folder: Path, project: str) -> Described | None:
     """Describe the code in a folder by the tags of the git repository that it lies in.
 
-    `folder` is an absolute path, `project` the name of its project. None: no repository tracks the folder, no tag names
-    a version, or there is no git.
+    `folder` is an absolute path, `project` the name of its project. None: no repository tracks the folder, it belongs
+    to another user, no tag names a version, or there is no git.
     """
     top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
-    if top is None:
+    if top is None or not _is_own(top):
         return None
     names = tag_versions.names(project, _text(folder / "pyproject.toml"))
     env = {"GIT_WORK_TREE": str(top)}
@@ -86,6 +87,17 @@ def of_folder(folder: Path, project: str) -> Described | None:
         return nearest(top / ".git", None, lambda tag: tag_versions.of_tag(tag, names) is not None, work_tree=top)
     except (SetupError, InvalidInput, OSError):
         return None
+
+
+def _is_own(top: Path) -> bool:
+    """Whether this user made a repository. Its settings name programs, which `git describe --dirty` runs.
+
+    git looks at the owner itself, but not where it is told the folder of the repository.
+    """
+    try:
+        return all(path.stat().st_uid == os.geteuid() for path in (top, top / ".git"))
+    except OSError:
+        return False
 
 
 def _text(path: Path) -> str | None:

@@ -183,3 +183,18 @@ def test_a_folder_without_a_repository_or_without_tags_has_none(tmp_path: Path) 
     assert describing.of_folder(tmp_path, "x") is None
     git(tmp_path, "init", "--quiet")
     assert describing.of_folder(tmp_path, "x") is None
+
+
+def test_a_repository_of_another_user_runs_nothing(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings name programs that compare files."""
+    git(clone, "config", "filter.own.clean", f"touch {tmp_path}/ran; cat")
+    (clone / ".git/info/attributes").write_text("file filter=own\n")
+    (clone / "file").write_text("x\n")
+    assert describing.of_folder(clone, "x") is not None
+    assert (tmp_path / "ran").exists()  # so it would be with `git describe`
+    (tmp_path / "ran").unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert describing.of_folder(clone, "x") is None
+    assert not (tmp_path / "ran").exists()
