@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from polylocal.polyaxonfile import reader
 
 _NO_FILES = ("", ".", "..", ".git")
 _MOST_NAME = 255  # bytes that a file system takes
+_MOST_COMMAND = 128_000  # bytes; Linux gives a program no argument of 128 KiB, and the shell needs a few of them
 
 FILE = ".abf.yml"
 MOST_BYTES = 1 << 18  # of that file
@@ -97,11 +99,30 @@ if [ "$(id -u)" != 0 ]; then
     export PATH="$HOME/.local/bin:$PATH"
 fi
 {install}
+asked=$(mktemp)
+if python=$(command -v python3 || command -v python); then
+    "$python" -B -c {ask} "$asked" {backend}
+fi
+[ ! -s "$asked" ] || pip install -r "$asked"
 check=
 if pip wheel --help | grep -q -e --check-build-dependencies; then
     check=--check-build-dependencies
 fi
 pip wheel --no-deps --no-build-isolation --use-pep517 $check -w "$RESULTS_PATH" ."""
+# A backend names further requirements when it is asked (PEP 517): setuptools those of `setup_requires`. pip asks only
+# where it builds in isolation. The first entry of sys.path is the code, whose modules are not those of the backend.
+_ASK = """\
+import sys
+out, module, name, *sys.path[:1] = sys.argv[1:]
+import importlib
+backend = importlib.import_module(module)
+for part in name.split("."):
+    backend = getattr(backend, part) if part else backend
+ask = getattr(backend, "get_requires_for_build_wheel", None)
+with open(out, "w") as file:
+    file.writelines(f"{requirement}\\n" for requirement in (ask() if ask else ()))"""
+_BACKEND = re.compile(r"[\w.]+(:[\w.]+)?", re.ASCII)
+_USUAL_BACKEND = "setuptools.build_meta:__legacy__"
 _USUAL_REQUIREMENTS = ("setuptools>=40.8.0",)  # where pyproject.toml names no build system, by PEP 518
 
 
@@ -133,7 +154,10 @@ def command(target: Target, code: Code) -> str:
     except ValueError as error:
         return complaint(str(error))
     own = (said.get("build") or {}).get("command")
-    return own or target.command or _default(target, code)
+    found: str = own or target.command or _default(target, code)
+    if len(found.encode("utf-8", "surrogatepass")) > _MOST_COMMAND:
+        return complaint(f"its command has more than {_MOST_COMMAND} bytes; put it into a script in the code")
+    return found
 
 
 def sources(text: str | None) -> Mapping[str, str]:
@@ -217,8 +241,13 @@ def _pypi(target: Target, code: Code) -> str:
         return complaint(f"{words} tag that names a version: push a tag such as v1.0")
     if target.has_network:  # pip installs the requirements by itself
         return _PYPI
+    try:
+        asked = _backend(code.pyproject)
+    except ValueError as error:
+        return complaint(str(error))
     words = " ".join(map(shlex.quote, found))
-    return _PYPI_ALONE.format(install=f"pip install {words}" if found else ":")  # a backend in the code needs none
+    install = f"pip install {words}" if found else ":"  # a backend in the code itself may need none
+    return _PYPI_ALONE.format(install=install, ask=shlex.quote(_ASK), backend=" ".join(map(shlex.quote, asked)))
 
 
 def requirements(pyproject: str | None) -> Sequence[str]:
@@ -235,6 +264,18 @@ def requirements(pyproject: str | None) -> Sequence[str]:
         if not _is_requirement(item):
             raise ValueError(f"pyproject.toml: `build-system.requires`: {item[:100]!r} is no requirement (PEP 508)")
     return found
+
+
+def _backend(pyproject: str | None) -> Sequence[str]:
+    """The module of the build backend, the object's name in it, and folders to import it from. Raises ValueError."""
+    system = project_file.table(project_file.load(pyproject), "build-system")
+    name, folders = system.get("build-backend", _USUAL_BACKEND), system.get("backend-path", [])
+    if not (isinstance(name, str) and _BACKEND.fullmatch(name)):
+        raise ValueError("pyproject.toml: `build-system.build-backend` must be the name of a module")
+    if not (isinstance(folders, list) and all(isinstance(item, str) and item.isprintable() for item in folders)):
+        raise ValueError("pyproject.toml: `build-system.backend-path` must be a list of folders")
+    module, _, inner = name.partition(":")
+    return [module, inner, *folders]
 
 
 def _is_requirement(text: str) -> bool:

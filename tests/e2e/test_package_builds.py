@@ -287,6 +287,17 @@ def test_a_requirement_of_a_python_project_is_installed_from_the_connected_repos
     assert len(found["packages"]) == 1
 
 
+def test_a_requirement_that_only_setup_py_names_is_installed_or_named(abf: Abf) -> None:
+    target = abf.target("pypi", BUILDER)
+    text = "from setuptools import setup\nsetup(name='{}', version='1.0', setup_requires=[{}])\n"
+    source = pushed(abf, target, {"setup.py": text.format("asking", "'small-needed'")})
+    refused = abf.built(source, target, 666)
+    assert "No matching distribution found for small-needed" in abf.log(refused["id"])
+    needed = pushed(abf, target, {"setup.py": text.format("small-needed", "")})
+    abf.built(needed, target, 6000, auto_publish=True)
+    assert "Successfully installed small-needed-1.0" in abf.log(abf.built(source, target)["id"])
+
+
 # -- git -------------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -322,6 +323,32 @@ def test_a_backend_in_the_code_itself_may_have_no_requirements(bench: Bench) -> 
     assert [call.split()[1] for call in bench.calls("pip")] == ["wheel", "wheel"]  # `pip install` alone is an error
 
 
+ASKING = "def get_requires_for_build_wheel(config_settings=None):\n    return ['needed >=1', 'other; x']\n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "files"),
+    [
+        ("back", {"in/back.py": ASKING}),
+        ("back.inner:it", {"in/back/inner.py": "class it:\n    " + ASKING.replace("\n", "\n    ")}),
+    ],
+)
+def test_requirements_that_the_backend_names_are_installed(bench: Bench, backend: str, files: dict[str, str]) -> None:
+    (bench.top / "bin/python3").symlink_to(sys.executable)
+    bench.programs["pip"] = 'case "$1 $2" in "install -r") cat "$3";; esac'
+    bench.write({**files, "importlib/__init__.py": "raise SystemExit('a module of the code')"})
+    system = f"requires = []\nbuild-backend = '{backend}'\nbackend-path = ['in']\n"
+    done = built_wheel(bench, pyproject=f"[build-system]\n{system}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "needed >=1\nother; x\n", "")
+
+
+def test_a_backend_that_fails_ends_the_build(bench: Bench) -> None:
+    (bench.top / "bin/python3").symlink_to(sys.executable)
+    done = built_wheel(bench, pyproject="[build-system]\nrequires = []\nbuild-backend = 'nobody_has_it'\n")
+    assert done.returncode == 1
+    assert "No module named 'nobody_has_it'" in done.stderr
+
+
 def test_a_pip_that_can_not_check_requirements_is_not_asked_to(bench: Bench) -> None:
     bench.programs["pip"] = ""
     assert built_wheel(bench).returncode == 0
@@ -371,6 +398,10 @@ def test_what_a_python_project_is_built_with(pyproject: str | None, found: list[
         ('[build-system]\nrequires = ["a\\u0000"]', "'a\\x00' is no requirement (PEP 508)"),
         ('[build-system]\nrequires = ["a @ http://x\\u0000y"]', "is no requirement (PEP 508)"),
         ('[build-system]\nrequires = ["a @ http://x\\u001by"]', "is no requirement (PEP 508)"),
+        ("[build-system]\nrequires = []\nbuild-backend = 5", "`build-system.build-backend` must be the name"),
+        ("[build-system]\nrequires = []\nbuild-backend = 'a b'", "`build-system.build-backend` must be the name"),
+        ("[build-system]\nrequires = []\nbackend-path = '.'", "`build-system.backend-path` must be a list"),
+        ('[build-system]\nrequires = []\nbackend-path = ["\\u0000"]', "`build-system.backend-path` must be a list"),
     ],
 )
 def test_what_is_wrong_with_the_requirements_is_said_where_the_build_would_run(pyproject: str, why: str) -> None:
@@ -408,6 +439,13 @@ def test_requirements_go_to_a_home_folder_that_can_be_written(bench: Bench, is_w
     assert (home == str(bench.top)) is is_writable
     assert Path(home).is_dir()
     assert path.startswith(f"{home}/.local/bin:")
+
+
+@pytest.mark.parametrize(("length", "exit_code"), [(127_000, 0), (129_000, 1)])
+def test_a_command_that_no_program_can_be_given_is_said_to_be_one(length: int, exit_code: int) -> None:
+    line = recipes.command(target(), code(said=f"build: {{command: 'true {'x' * length}'}}"))
+    assert ran(line)[0] == exit_code
+    assert ("its command has more than 128000 bytes" in line) is bool(exit_code)
 
 
 # -- what can't be built ---------------------------------------------------------------------------------------------
