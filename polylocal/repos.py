@@ -259,7 +259,7 @@ class Repository:
         remove_tree(new)
         new.mkdir(parents=True)
         new.chmod(0o755)
-        if commit:
+        if commit and self._tree(commit) != empty_folders.EMPTY_TREE:  # of which git makes no tar that can be read
             with tempfile.TemporaryFile() as file:
                 self.archive(commit, file)
                 file.seek(0)

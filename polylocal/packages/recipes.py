@@ -190,7 +190,7 @@ def _said(text: str | None) -> dict[str, Any]:
 
 def _is_source(item: tuple[object, object]) -> bool:
     name, sha1 = item
-    is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name not in _NO_FILES
+    is_name = isinstance(name, str) and "/" not in name and "\0" not in name and name.lower() not in _NO_FILES
     is_name = is_name and len(str(name).encode("utf-8", "surrogateescape")) <= _MOST_NAME
     return is_name and isinstance(sha1, str) and len(sha1) == 40 and all(c in "0123456789abcdef" for c in sha1)
 

@@ -217,7 +217,7 @@ class PackageBuild(Execution):
         users, may_have = self._tools.store.users, self._tools.store.build_lists.may_have
         # the code names the files, and its project's owner may read less than an admin who has it built
         readers = [users.by_id(build_list.user_id), users.get(self.run.owner)]
-        for name, sha1 in recipes.sources(_abf_file(project)).items():
+        for name, sha1 in recipes.sources(self._recipe(build_list)).items():
             is_theirs = all(may_have(sha1, reader) for reader in readers)
             stored = self._tools.depot.path(sha1) if is_theirs else None
             if stored is None:
@@ -232,6 +232,16 @@ class PackageBuild(Execution):
             target.chmod(0o644)
         ownership.make_writable(work / "results")
 
+    def _recipe(self, build_list: BuildList) -> str | None:
+        """The text of `.abf.yml` as it is in git, whatever a file of the file store puts in its place."""
+        try:
+            found = self._tools.repository(self.run).read(
+                build_list.commit_hash, recipes.FILE, recipes.MOST_BYTES, follows=True
+            )
+        except (NotFound, InvalidInput):  # there is none, or the command of the build says what is wrong with it
+            return None
+        return found.decode("utf-8", "replace")
+
     def _add_history(self, build_list: BuildList, project: Path, image: str) -> bool:
         """Add a `.git` to the code. False: the image's user could not read the objects of the project's repository."""
         repository = self._tools.repository(self.run)
@@ -240,7 +250,7 @@ class PackageBuild(Execution):
             why = "the image's user may not read the project's repository, by the daemon's umask"
             self._say(f"the code has no .git: {why}")
             return False
-        repository.add_history(build_list.commit_hash, project, OBJECTS, recipes.sources(_abf_file(project)))
+        repository.add_history(build_list.commit_hash, project, OBJECTS, recipes.sources(self._recipe(build_list)))
         return True
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
@@ -500,12 +510,6 @@ _ERRNO = {os.strerror(code): code for code in errno.errorcode}
 def _command(run: Run) -> list[str]:
     *shell, text = commands.arguments(str((run.config or {})["run"]["cmd"]), SH)
     return [*shell, f"cd {PROJECT} && {{\n{text}\n}}"]
-
-
-def _abf_file(project: Path) -> str | None:
-    path = project / recipes.FILE
-    is_there = path.is_file() and not path.is_symlink() and path.stat().st_size <= recipes.MOST_BYTES
-    return path.read_text("utf-8", "replace") if is_there else None
 
 
 def folder_of(

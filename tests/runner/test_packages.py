@@ -420,6 +420,32 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     assert path.read_bytes() == content
 
 
+def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
+    """A link says it as a file does; one of the files that takes the place of `.abf.yml` does not."""
+    content = b"sources: {}"
+    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    yard.rig.store.build_lists.keep_file(kept.sha1, "x", kept.size, yard.ground.user)
+    said = f"sources:\n  .abf.yml: {kept.sha1}\n  new: {kept.sha1}\n".encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("ci.yml")
+        member.size = len(said)
+        tar.addfile(member, io.BytesIO(said))
+        member = tarfile.TarInfo(".abf.yml")
+        member.type, member.linkname = tarfile.SYMTYPE, "ci.yml"
+        tar.addfile(member)
+    archive.seek(0)
+    commit = yard.rig.repository.upload(archive, "root")
+    seen: dict[str, bytes] = {}
+
+    def look(plan: ContainerPlan) -> None:
+        project = host(plan, PROJECT)
+        seen.update({name: (project / name).read_bytes() for name in (".abf.yml", "new", ".git/info/exclude")})
+
+    assert yard.build(yard.engine.does(look), commit_hash=commit).status == 0
+    assert seen == {".abf.yml": content, "new": content, ".git/info/exclude": b"/.abf.yml\n/new\n"}
+
+
 def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

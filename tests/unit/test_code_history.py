@@ -112,6 +112,17 @@ def test_empty_folders_are_no_changes(tmp_path: Path) -> None:
     assert git(made, "status", "--porcelain") == ""
 
 
+def test_a_commit_without_files_is_an_empty_folder(repository: Repository, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    git(source, "init", "--quiet", "--initial-branch=master")
+    git(source, "commit", "--quiet", "--allow-empty", "--message=first")
+    git(source, "push", "--quiet", "--force", str(repository.path), "master")
+    made = checked_out(repository, git(source, "rev-parse", "HEAD"), tmp_path / "made")
+    assert [path.name for path in made.iterdir()] == [".git"]
+    assert git(made, "status", "--porcelain") == ""
+
+
 def test_nothing_is_copied_and_nothing_leads_elsewhere(repository: Repository, clone: Path, tmp_path: Path) -> None:
     made = checked_out(repository, git(clone, "rev-parse", "HEAD"), tmp_path / "made")
     assert [path for path in (made / ".git/objects").rglob("*") if path.is_file()] == [

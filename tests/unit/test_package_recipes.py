@@ -522,6 +522,7 @@ WRONG = {
     f"sources: {{/etc/passwd: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{..: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{.git: {SHA1}}}": "`sources` must map plain file names",
+    f"sources: {{.GIT: {SHA1}}}": "`sources` must map plain file names",  # the same to some file systems
     f"sources: {{.: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{'': {SHA1}}}": "`sources` must map plain file names",
     f'sources: {{"a\\0b": {SHA1}}}': "`sources` must map plain file names",

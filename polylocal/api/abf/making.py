@@ -63,6 +63,11 @@ class _Source:
         """The text of pyproject.toml; None: there is none. Raises InvalidInput, NotFound: it can't be read."""
         return self._text(_PYPROJECT)
 
+    @property
+    def recipe(self) -> str | None:
+        """The text of `.abf.yml`, in the same way."""
+        return self._text(recipes.FILE)
+
     def _text(self, name: str) -> str | None:
         if name not in self.files:
             return None
@@ -282,11 +287,12 @@ def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
 
 def _command(build_for: Platform, source: _Source) -> str:
     code, commit, files = source.code, source.commit, source.files
-    said = None
-    if recipes.FILE in files:
-        if code.size(commit, recipes.FILE) > recipes.MOST_BYTES:
-            return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
-        said = code.read(commit, recipes.FILE).decode("utf-8", "replace")
+    try:
+        said = source.recipe
+    except InvalidInput:
+        return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
+    except NotFound:
+        return recipes.complaint(f"{recipes.FILE} is a link to no file of the code")
     pyproject, problem, version = None, None, None
     if build_for.distrib_type == "pypi":
         version = source.python_version

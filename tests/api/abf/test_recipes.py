@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import time
+from collections.abc import Mapping
 
 import pytest
 
@@ -82,3 +85,36 @@ def test_one_that_is_too_long_says_so_where_builds_do(farm: Farm) -> None:
     command = (farm.store.runs.by_pk(found.run_pk).config or {})["run"]["cmd"]
     assert ".abf.yml has more than 262144 bytes" in command
     assert command.endswith("exit 1")
+
+
+def put_links(farm: Farm, links: Mapping[str, str], files: Mapping[str, str]) -> str:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+    archive.seek(0)
+    project = farm.store.projects.by_id(farm.ids.evil_tools)
+    return farm.services.repository(project).upload(archive, "ivan")
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("ci/abf.yml", "make linked"),
+        ("nowhere", "is a link to no file of the code"),
+        ("ci", "is a link to no file of the code"),
+        (".abf.yml", "is a link to no file of the code"),
+        ("large.yml", ".abf.yml has more than 262144 bytes"),
+    ],
+)
+def test_one_that_is_a_link_is_the_file_that_it_leads_to(target: str, command: str, farm: Farm) -> None:
+    files = {"ci/abf.yml": "build: {command: make linked}", "large.yml": RECIPES["long"]}
+    commit = put_links(farm, {".abf.yml": target}, files)
+    found = farm.store.build_lists.get(farm.new(farm.body(commit_hash=commit)))
+    assert command in (farm.store.runs.by_pk(found.run_pk).config or {})["run"]["cmd"]
