@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from packaging.version import Version
@@ -15,7 +15,7 @@ from polylocal.packages.tag_versions import Described
 from polylocal.processes import QUICK
 
 _MOST_BYTES = 1 << 18  # of a pyproject.toml
-_MOST_TAGS = 50  # that are looked at: a repository may have many that name no version of this project
+_MOST_TAGS = 1000  # that name a version of the project, of those before a commit; each is an argument of git
 
 
 def nearest(
@@ -26,29 +26,24 @@ def nearest(
     Without a `commit` it is that of HEAD, and `is_dirty` tells whether files of `work_tree` differ from it. Raises
     InvalidInput, SetupError, Cancelled.
     """
+    wanted = [tag for tag in _tags(git_dir, f"--merged={commit or 'HEAD'}") if is_version(tag)][:_MOST_TAGS]
+    if not wanted:
+        return None
     env = {"GIT_WORK_TREE": str(work_tree)} if work_tree else {}
-    refused: list[str] = []
-    while len(refused) < _MOST_TAGS:
-        found = _described(git_dir, commit, env, work_tree or git_dir.parent, refused)
-        if found is None or is_version(found.tag):
-            return found
-        if found.tag in refused:  # its name is no text, so it can't be left out
-            return None
-        refused.append(found.tag)
-    return None
-
-
-def _described(
-    git_dir: Path, commit: str | None, env: Mapping[str, str], cwd: Path, refused: list[str]
-) -> Described | None:
-    wanted = [commit] if commit else ["--dirty"]
     # no name of a tag has a character that means something in a pattern
-    patterns = ["--match=*[0-9]*", *(f"--exclude={tag}" for tag in refused)]
-    arguments = ("describe", "--tags", "--long", "--abbrev=40", *patterns, *wanted)
-    done = gitrun.run(*arguments, git_dir=git_dir, env=env, cwd=cwd, limits=QUICK)
+    patterns = [f"--match={tag}" for tag in wanted]
+    arguments = ("describe", "--tags", "--long", "--abbrev=40", *patterns, *([commit] if commit else ["--dirty"]))
+    done = gitrun.run(*arguments, git_dir=git_dir, env=env, cwd=work_tree or git_dir.parent, limits=QUICK)
     if done.returncode:
-        return None  # no tag is left, or there is no commit
+        return None  # a tag was removed meanwhile
     return tag_versions.parse(done.stdout.decode("utf-8", "replace").strip())
+
+
+def _tags(git_dir: Path, which: str) -> list[str]:
+    """The tags that an option of `git for-each-ref` selects, the newest first; none where there is no commit."""
+    arguments = ("for-each-ref", which, "--sort=-creatordate", "--format=%(refname:strip=2)", "refs/tags")
+    listed = gitrun.run(*arguments, git_dir=git_dir, limits=QUICK)
+    return listed.stdout.decode("utf-8", "replace").split("\n")[:-1] if not listed.returncode else []
 
 
 def of_commit(
@@ -59,9 +54,7 @@ def of_commit(
     Of several tags of its own it is the one of the name `preferred`, or else the one with the highest version. None:
     there is no such tag. Raises InvalidInput, SetupError, Cancelled.
     """
-    arguments = ("for-each-ref", f"--points-at={commit}", "--format=%(refname:strip=2)", "refs/tags")
-    listed = gitrun.run(*arguments, git_dir=git_dir, limits=QUICK)
-    tags = listed.stdout.decode("utf-8", "replace").split("\n") if not listed.returncode else []
+    tags = _tags(git_dir, f"--points-at={commit}")
     own = {tag: version for tag in tags if (version := version_of(tag)) is not None}
     if own:
         tag = preferred if preferred in own else max(own, key=own.__getitem__)

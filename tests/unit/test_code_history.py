@@ -170,6 +170,18 @@ def test_tags_of_other_projects_are_passed_over(clone: Path) -> None:
     assert (own.tag, own.distance) == ("other-10.0", 0)
 
 
+def test_many_tags_that_name_no_version_hide_none(repository: Repository, clone: Path) -> None:
+    commit = git(clone, "rev-parse", "HEAD")
+    odd = [b"\xff1.0", "v\u00fc1".encode(), b"a'$(x)\"1", b"-1"]
+    names = [*(f"other-{number}".encode() for number in range(100)), *odd]
+    for folder in (clone / ".git", repository.path):
+        with (folder / "packed-refs").open("ab") as refs:
+            refs.writelines(b"%s refs/tags/%s\n" % (commit.encode(), name) for name in sorted(names))
+    for found in (repository.describe(commit, None, version_of("x")), describing.of_folder(clone, "x")):
+        assert found
+        assert (found.tag in ("v1.2", "v1.10"), found.distance) == (True, 1)
+
+
 def test_a_folder_that_was_changed_is_said_to_be(clone: Path) -> None:
     (clone / "file").write_text("changed")
     found = describing.of_folder(clone, "x")
