@@ -471,8 +471,14 @@ class Repository:
         return set(self.modes(commit, folder))
 
     def has_folder(self, commit: str, folder: str) -> bool:
-        said = self._run("cat-file", "-t", self._path(commit, folder), check=False, limits=QUICK)
-        return said.stdout.strip() == b"tree"
+        """Whether there is one of this name, or a link to one inside of the code."""
+        asked = gitrun.lines_of([self._path(commit, folder)])
+        ways = ((), ("--follow-symlinks",))  # by the second one git does not find an empty folder
+        form = "--batch-check=%(objecttype)"
+        return any(
+            self._run("cat-file", form, *way, check=False, stdin=asked, limits=QUICK).stdout == b"tree\n"
+            for way in ways
+        )
 
     def modes(self, commit: str, folder: str = "") -> dict[str, str]:
         """The same with git's mode of each file: 100644, 100755, or 120000 for a link."""

@@ -118,3 +118,12 @@ def test_one_that_is_a_link_is_the_file_that_it_leads_to(target: str, command: s
     commit = put_links(farm, {".abf.yml": target}, files)
     found = farm.store.build_lists.get(farm.new(farm.body(commit_hash=commit)))
     assert command in (farm.store.runs.by_pk(found.run_pk).config or {})["run"]["cmd"]
+
+
+@pytest.mark.parametrize(
+    ("target", "is_built"), [("packaging", True), ("packaging/control", False), ("nowhere", False), ("link", False)]
+)
+def test_a_folder_debian_may_be_a_link(target: str, is_built: bool, farm: Farm) -> None:
+    commit = put_links(farm, {"link": target}, {"packaging/control": ""})
+    repository = farm.services.repository(farm.store.projects.by_id(farm.ids.evil_tools))
+    assert repository.has_folder(commit, "link") is is_built
