@@ -155,6 +155,8 @@ def command(target: Target, code: Code) -> str:
         return complaint(str(error))
     own = (said.get("build") or {}).get("command")
     found: str = own or target.command or _default(target, code)
+    if "\0" in found:
+        return complaint("its command holds a zero byte, which no command can")
     if len(found.encode("utf-8", "surrogatepass")) > _MOST_COMMAND:
         return complaint(f"its command has more than {_MOST_COMMAND} bytes; put it into a script in the code")
     return found
@@ -183,8 +185,6 @@ def _said(text: str | None) -> dict[str, Any]:
         raise ValueError(f"{FILE}: `sources` must map plain file names to sha1 sums of 40 hex digits")
     if build is not None and not (isinstance(build, dict) and isinstance(build.get("command", ""), str)):
         raise ValueError(f"{FILE}: `build` must have a `command` that is a text")
-    if build is not None and "\0" in build.get("command", ""):
-        raise ValueError(f"{FILE}: the `command` of `build` holds a zero byte, which no command can")
     return found
 
 
