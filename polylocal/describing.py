@@ -51,9 +51,10 @@ def of_commit(
 ) -> Described | None:
     """Describe a commit by a tag that names a version: one of its own, or else the nearest one before it.
 
-    Of several tags of its own it is the one of the name `preferred`, or else the one with the highest version. None:
-    there is no such tag. Raises InvalidInput, SetupError, Cancelled.
+    Of several tags of its own it is the one of the name `preferred`, which may begin with `refs/tags/`, or else the one
+    with the highest version. None: there is no such tag. Raises InvalidInput, SetupError, Cancelled.
     """
+    preferred = (preferred or "").removeprefix("refs/tags/")
     tags = _tags(git_dir, f"--points-at={commit}")
     own = {tag: version for tag in tags if (version := version_of(tag)) is not None}
     if own:

@@ -151,6 +151,7 @@ def test_a_commit_is_described_by_its_own_tag_or_by_the_nearest(repository: Repo
     first, tagged, newest = git(clone, "rev-list", "--reverse", "HEAD").splitlines()
     assert repository.describe(tagged, None, version_of("x")) == Described("v1.10", 0, tagged)  # the highest
     assert repository.describe(tagged, "v1.2", version_of("x")) == Described("v1.2", 0, tagged)  # the one that is built
+    assert repository.describe(tagged, "refs/tags/v1.2", version_of("x")) == Described("v1.2", 0, tagged)
     assert repository.describe(tagged, "master", version_of("other")) == Described("other-9.0", 0, tagged)
     found = repository.describe(newest, "master", version_of("x"))
     assert found
