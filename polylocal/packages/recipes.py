@@ -232,19 +232,15 @@ def _pypi(target: Target, code: Code) -> str:
     if code.pyproject_problem:
         return complaint(code.pyproject_problem)
     try:
-        found = requirements(code.pyproject)
+        found, asked = requirements(code.pyproject), _backend(code.pyproject)
+        tool = tag_versions.tool(found, code.pyproject)
     except ValueError as error:
         return complaint(str(error))
-    tool = tag_versions.tool(found, code.pyproject)
     if tool and not code.version:
         words = f"the version of this project comes from git by {tool}, and neither this commit nor one before it has a"
         return complaint(f"{words} tag that names a version: push a tag such as v1.0")
     if target.has_network:  # pip installs the requirements by itself
         return _PYPI
-    try:
-        asked = _backend(code.pyproject)
-    except ValueError as error:
-        return complaint(str(error))
     words = " ".join(map(shlex.quote, found))
     install = f"pip install {words}" if found else ":"  # a backend in the code itself may need none
     return _PYPI_ALONE.format(install=install, ask=shlex.quote(_ASK), backend=" ".join(map(shlex.quote, asked)))

@@ -34,8 +34,9 @@ _TOOLS = (
     "setuptools-git-versioning",
     "versioningit",
 )
-# what such a tool is to use without a tag
-_FALLBACK = re.compile(r"^[ \t]*(fallback|default)[-_]version[ \t]*=", re.MULTILINE)
+_FALLBACKS = frozenset(  # settings of such tools: the version without a tag
+    {"fallback_version", "fallback-version", "default_version", "default-version"}
+)
 MOST_TEXT = 512  # characters of an output of `git describe`
 
 _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
@@ -125,10 +126,21 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
     dynamic = project.get("dynamic") if isinstance(project, dict) else ["version"]  # setup.py says it, perhaps
     if not (isinstance(dynamic, list) and "version" in dynamic):
         return None
-    if _FALLBACK.search(pyproject or "") or _is_in_code(data):
+    if _has_fallback(project_file.table(data, "tool")) or _is_in_code(data):
         return None
     wanted = {canonicalize_name(Requirement(item).name) for item in requirements}
     return next((name for name in _TOOLS if name in wanted), None)
+
+
+def _has_fallback(tools: Mapping[str, Any]) -> bool:
+    """Whether a setting of a tool, at any depth, names the version without a tag."""
+    ahead = [tools]
+    while ahead:
+        found = ahead.pop()
+        if not _FALLBACKS.isdisjoint(found):
+            return True
+        ahead += [value for value in found.values() if isinstance(value, dict)]
+    return False
 
 
 def _is_in_code(data: Mapping[str, Any]) -> bool:

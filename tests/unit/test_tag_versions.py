@@ -155,6 +155,13 @@ def test_an_unpacked_source_distribution_says_its_version(text: str, version: st
         (["setuptools", "setuptools_scm"], "project.name = 'x'", None),
         (["setuptools", "setuptools_scm"], "[tool.setuptools_scm]\nfallback_version = '1'", None),
         (["setuptools", "setuptools_scm"], "[tool.hatch.version]\n fallback-version='1'", None),
+        (["hatchling", "hatch-vcs"], "tool.hatch.version.raw-options = { fallback_version = '1' }", None),
+        (["setuptools_scm"], "fallback_version = '1'\ntool.x = 'fallback_version'", "setuptools-scm"),
+        (
+            ["setuptools_scm"],
+            f"tool = {'{' + 'a.' * 99 + 'a = ' + '{' + 'a.' * 99 + 'a = 1' + '}' * 2}",
+            "setuptools-scm",
+        ),
         (
             ["setuptools", "setuptools_scm"],
             "project.dynamic = ['version']\n[tool.setuptools.dynamic]\nversion = {attr = 'x.VERSION'}",
