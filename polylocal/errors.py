@@ -92,6 +92,10 @@ class SetupError(PolylocalError):
     pass
 
 
+class PackageError(PolylocalError):
+    """A package can't be read, or a repository can't be written. The message is for the packager."""
+
+
 def flatten(messages: Messages) -> str:
     """One line for people: `name: This field is required.; is_public: Must be a valid boolean.`"""
     if isinstance(messages, Mapping):

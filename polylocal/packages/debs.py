@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import zstandard
 
+from polylocal.errors import PackageError
 from polylocal.packages.description import Description, is_epoch
 from polylocal.packages.facts import Facts, IndexedFile
-from polylocal.packages.tools import ToolError
 
 BINARIES = (".deb", ".udeb")
 SOURCE = ".dsc"
@@ -72,7 +72,7 @@ class Release:
 
 
 def describe(path: Path, file_name: str) -> Description:
-    """A .deb, .udeb or .dsc file. Raises ToolError, and what the libraries raise for a broken file."""
+    """A .deb, .udeb or .dsc file. Raises PackageError, and what the libraries raise for a broken file."""
     if file_name.endswith(SOURCE):
         fields = _dsc(path, file_name)
         version = split_version(_version(fields, file_name))
@@ -171,9 +171,11 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
         has_data = any(member.name.startswith("data.tar") for member in members)
         opened = _OPENERS.get(found.name.removeprefix("control.tar")) if found else None
         if members[0].name != "debian-binary" or found is None or opened is None or not has_data:
-            raise ToolError(f"{file_name} is no Debian package: it lacks `debian-binary`, `control.tar` or `data.tar`")
+            raise PackageError(
+                f"{file_name} is no Debian package: `debian-binary`, `control.tar` or `data.tar` is missing"
+            )
         if found.size > _MOST_UNPACKED:
-            raise ToolError(f"{file_name}: its `control.tar` has more than {_MOST_UNPACKED >> 20} MiB")
+            raise PackageError(f"{file_name}: its `control.tar` has more than {_MOST_UNPACKED >> 20} MiB")
         file.seek(found.offset)
         with opened(io.BytesIO(file.read(found.size))) as unpacked:
             fields = _fields(_control_file(unpacked, file_name), file_name)
@@ -181,7 +183,7 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
     _version(fields, file_name)
     architecture = _needed(fields, "Architecture", file_name)
     if not _ARCHITECTURE.fullmatch(architecture):
-        raise ToolError(f"{file_name}: {architecture[:40]!r} is no name of an architecture")
+        raise PackageError(f"{file_name}: {architecture[:40]!r} is no name of an architecture")
     for name, value in fields.items():
         if name.lower() in _DEPENDENCIES and value.strip():
             _check_dependencies(name, value, file_name)
@@ -189,10 +191,10 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
 
 
 def _check_dependencies(name: str, value: str, file_name: str) -> None:
-    """Whether apt can parse them; it allows for a comma at the end. Raises ToolError."""
+    """Whether apt can parse them; it allows for a comma at the end. Raises PackageError."""
     for word in re.split(r"[,|]", " ".join(value.split()).removesuffix(",")):
         if not _DEPENDENCY.fullmatch(word.strip(" ")):
-            raise ToolError(f"{file_name}: its field {name} has {word[:60]!r}, which is no dependency")
+            raise PackageError(f"{file_name}: its field {name} has {word[:60]!r}, which is no dependency")
 
 
 @dataclass(frozen=True)
@@ -203,34 +205,34 @@ class _Member:
 
 
 def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
-    """What an ar archive of `size` bytes contains. Raises ToolError if it contains nothing, or is cut off."""
+    """What an ar archive of `size` bytes contains. Raises PackageError if it contains nothing, or is cut off."""
     if file.read(len(_AR)) != _AR:
-        raise ToolError(f"{file_name} is no Debian package: it does not begin as an ar archive does")
+        raise PackageError(f"{file_name} is no Debian package: it does not begin as an ar archive does")
     offset = len(_AR)
     for _ in range(_MOST_PARTS):
         header = file.read(60)
         digits = header[48:58].strip()
         offset += len(header)
         if len(header) < 60 or header[58:] != b"`\n" or not digits.isdigit() or offset + int(digits) > size:
-            raise ToolError(f"{file_name} is cut off, or no Debian package")
+            raise PackageError(f"{file_name} is cut off, or no Debian package")
         yield _Member(header[:16].rstrip(b" ").rstrip(b"/").decode("ascii", "replace"), offset, int(digits))
         offset += int(digits) + int(digits) % 2
         if offset >= size:
             return
         file.seek(offset)
-    raise ToolError(f"{file_name} is no Debian package: it has more than {_MOST_PARTS} members")
+    raise PackageError(f"{file_name} is no Debian package: it has more than {_MOST_PARTS} members")
 
 
 def _control_file(unpacked: IO[bytes], file_name: str) -> str:
     bounded = io.BytesIO(unpacked.read(_MOST_UNPACKED + 1))
     if bounded.getbuffer().nbytes > _MOST_UNPACKED:
-        raise ToolError(f"{file_name}: its `control.tar` unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+        raise PackageError(f"{file_name}: its `control.tar` unpacks to more than {_MOST_UNPACKED >> 20} MiB")
     with tarfile.open(fileobj=bounded, mode="r:") as archive:
         for member in archive:
             if member.isfile() and member.name.removeprefix("./") == "control":
                 opened = archive.extractfile(member)
                 return _text(opened.read(_MOST_TEXT) if opened else b"")
-    raise ToolError(f"{file_name} is no Debian package: its `control.tar` has no file `control`")
+    raise PackageError(f"{file_name} is no Debian package: its `control.tar` has no file `control`")
 
 
 def _dsc(path: Path, file_name: str) -> Mapping[str, str]:
@@ -246,15 +248,15 @@ def _text(content: bytes) -> str:
 
 
 def _fields(text: str, file_name: str) -> Mapping[str, str]:
-    """The first stanza: name → value, with the line breaks inside of it. Raises ToolError."""
+    """The first stanza: name → value, with the line breaks inside of it. Raises PackageError."""
     fields: dict[str, str] = {}
     seen: set[str] = set()
     found = email.message_from_string(text.lstrip("\n")).items()
     if len(found) > _MOST_FIELDS:
-        raise ToolError(f"{file_name} has more than {_MOST_FIELDS} fields")
+        raise PackageError(f"{file_name} has more than {_MOST_FIELDS} fields")
     for name, value in found:
         if not _FIELD.fullmatch(name) or name.lower() in seen:
-            raise ToolError(f"{file_name}: {name[:40]!r} is no name of a field, or is there twice")
+            raise PackageError(f"{file_name}: {name[:40]!r} is no name of a field, or is there twice")
         seen.add(name.lower())
         fields[name] = str(value)
     return fields
@@ -283,16 +285,16 @@ def _parts(fields: Mapping[str, str]) -> Sequence[str]:
 
 
 def _version(fields: Mapping[str, str], file_name: str) -> str:
-    """Raises ToolError."""
+    """Raises PackageError."""
     found = _needed(fields, "Version", file_name)
     if not _VERSION.fullmatch(found):
-        raise ToolError(f"{file_name} says of itself what is no version: {found[:40]!r}")
+        raise PackageError(f"{file_name} says of itself what is no version: {found[:40]!r}")
     return found
 
 
 def _needed(fields: Mapping[str, str], name: str, file_name: str) -> str:
-    """The value of a field. Raises ToolError."""
+    """The value of a field. Raises PackageError."""
     found = fields.get(name, "").strip()
     if not found:
-        raise ToolError(f"{file_name} does not say its {name}")
+        raise PackageError(f"{file_name} does not say its {name}")
     return found

@@ -22,9 +22,9 @@ from urllib.parse import quote
 from packaging.utils import InvalidName, canonicalize_name
 
 from polylocal.disk import passes
+from polylocal.errors import PackageError
 from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
-from polylocal.packages.tools import ToolError
 
 API_VERSION = "1.1"
 _WHEEL, _SDIST = ".whl", ".tar.gz"
@@ -38,13 +38,13 @@ _BYTES_AS_TEXT = "iso-8859-1"
 
 
 def describe(path: Path, file_name: str) -> Description | None:
-    """What a distribution says of itself; None: the file is no distribution. Raises ToolError: it is a broken one."""
+    """What a distribution says of itself; None for any other file. Raises PackageError for a broken distribution."""
     content = _metadata(path, file_name)
     return None if content is None else _described(content, file_name)
 
 
 def about(path: Path, file_name: str) -> Mapping[str, str]:
-    """What the index needs to know of a file: the texts for `Facts.about`. Raises ToolError, as `describe` does.
+    """What the index needs to know of a file: the texts for `Facts.about`. Raises PackageError, as `describe` does.
 
     The keys are `name` and `version`; and `requires_python` and `metadata`, where there is such a thing. `metadata` is
     the file METADATA of a wheel: each character stands for one byte (ISO 8859-1), so that the bytes are kept exactly.
@@ -71,12 +71,12 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
         if file_name.endswith(_WHEEL):
             return _of_wheel(path, file_name)
         return _of_sdist(path, file_name) if file_name.endswith(_SDIST) else None
-    except ToolError:
+    except PackageError:
         raise
     except Exception as error:  # an archive can be broken in every way, and each library has errors of its own for that
         if passes(error):
             raise
-        raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
+        raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
 class _Bounded(FileIO):
@@ -93,9 +93,9 @@ def _of_wheel(path: Path, file_name: str) -> bytes:
     with _Bounded(path) as opened, zipfile.ZipFile(opened) as archive:
         names = {n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")}
         if not names:
-            raise ToolError(f"{file_name} is no wheel: it has no METADATA")
+            raise PackageError(f"{file_name} is no wheel: it has no METADATA")
         if len(names) > 1:  # pip refuses such a wheel
-            raise ToolError(f"{file_name} has more than one METADATA: {', '.join(sorted(names)[:5])}")
+            raise PackageError(f"{file_name} has more than one METADATA: {', '.join(sorted(names)[:5])}")
         with archive.open(names.pop()) as file:
             return file.read(_MOST_METADATA + 1)
 
@@ -105,7 +105,7 @@ def _of_sdist(path: Path, file_name: str) -> bytes | None:
     with tarfile.open(path, "r:gz") as archive:
         for number, member in enumerate(archive):
             if number >= _MOST_MEMBERS or member.offset_data + member.size > _MOST_UNPACKED:
-                raise ToolError(f"{file_name} holds more than is looked through for its PKG-INFO")
+                raise PackageError(f"{file_name} holds more than is looked through for its PKG-INFO")
             if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
                 opened = archive.extractfile(member)
                 return opened.read(_MOST_METADATA + 1) if opened else b""
@@ -121,19 +121,19 @@ def _described(content: bytes, file_name: str) -> Description:
         is_too_much = len(set(BytesHeaderParser().parsebytes(kept).keys())) > _MOST_FIELDS
         fields, others = ({}, {}) if is_too_much else parse_email(kept)
     except Exception as error:  # of the parsers of emails, which do not say what they raise
-        raise ToolError(f"{file_name}: its metadata can't be read: {type(error).__name__}: {error}") from error
+        raise PackageError(f"{file_name}: its metadata can't be read: {type(error).__name__}: {error}") from error
     if is_too_much:
-        raise ToolError(f"{file_name}: its metadata has more than {_MOST_FIELDS} different fields")
+        raise PackageError(f"{file_name}: its metadata has more than {_MOST_FIELDS} different fields")
     said = {"Name": fields.get("name"), "Version": fields.get("version")}
     texts = {field: (value or "").strip() for field, value in said.items()}
     for field, text in texts.items():
         if not text:
             is_repeated = len(others.get(field.lower(), ())) > 1
-            raise ToolError(f"{file_name} {'says more than once' if is_repeated else 'does not say'} its {field}")
+            raise PackageError(f"{file_name} {'says more than once' if is_repeated else 'does not say'} its {field}")
     try:
         canonicalize_name(texts["Name"], validate=True)
     except InvalidName as error:
-        raise ToolError(f"{file_name}: {texts['Name'][:40]!r} is no name of a Python package") from error
+        raise PackageError(f"{file_name}: {texts['Name'][:40]!r} is no name of a Python package") from error
     python = " ".join((fields.get("requires_python") or "").split())  # a folded header has line ends
     kind = "binary" if file_name.endswith(_WHEEL) else "source"
     return Description(texts["Name"], kind, None, texts["Version"], "", requires_python=python or None)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from polylocal.disk import passes
+from polylocal.errors import PackageError
 from polylocal.packages import debs, distributions, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests
-from polylocal.packages.tools import ToolError
 
 FORMAT = 1  # of what `facts` finds: it grows when a reader finds something else in the same file
 _MOST = 255  # characters of a name, a version, a file name
@@ -25,27 +25,27 @@ _DEBIAN = (*debs.BINARIES, debs.SOURCE)
 
 
 def check_name(file_name: str) -> None:
-    """Whether a file of this name can be published. Raises ToolError: it would stand where an index is, or break it."""
+    """Raises PackageError for a name under which no package can be published, because it is that of an index."""
     if file_name in _TAKEN or len(file_name) > _MOST or not _FILE.fullmatch(file_name):
-        raise ToolError(f"a package can't be published under the file name {file_name!r}")
+        raise PackageError(f"a package can't be published under the file name {file_name!r}")
 
 
 def read(path: Path, file_name: str) -> Description | None:
     """None: it is no package.
 
-    Raises ToolError: it is a broken one, or says of itself what no package can; OSError: the disk fails.
+    Raises PackageError: it is a broken one, or says of itself what no package can; OSError: the disk fails.
     """
     with _told(file_name):
         found = _read(path, file_name)
     if found:
         if not found.name or not found.version or ":" in found.version:
-            raise ToolError(f"{file_name} says of itself what is no version: {found.version[:40]!r}")
+            raise PackageError(f"{file_name} says of itself what is no version: {found.version[:40]!r}")
         check(found, file_name)
     return found
 
 
 def facts(path: Path, file_name: str) -> Facts:
-    """What an index says of a file. Raises ToolError: it is a broken package; OSError: it can't be read."""
+    """What an index says of a file. Raises PackageError: it is a broken package; OSError: it can't be read."""
     found = digests(path)
     with _told(file_name):
         about = _about(path, file_name)
@@ -58,28 +58,28 @@ def kind(file_name: str) -> str:
 
 
 def check(found: Description, file_name: str) -> None:
-    """Raises ToolError."""
+    """Raises PackageError."""
     if not _FILE.fullmatch(found.name):  # it stands in paths of indexes
-        raise ToolError(f"{file_name} says of itself what is no name of a package: {found.name[:40]!r}")
+        raise PackageError(f"{file_name} says of itself what is no name of a package: {found.name[:40]!r}")
     for word in (found.name, found.version, found.release):
         if len(word) > _MOST or not word.isprintable():
-            raise ToolError(f"{file_name} says of itself what is no name and no version: {word[:40]!r}")
+            raise PackageError(f"{file_name} says of itself what is no name and no version: {word[:40]!r}")
 
 
 @contextmanager
 def _told(file_name: str) -> Iterator[None]:
-    """Turns the errors of a reader into ToolError: of whatever kind, since a hostile file can raise any.
+    """Turns the errors of a reader into PackageError: of whatever kind, since a hostile file can raise any.
 
     Errors of the disk or of the machine say nothing of the file, and stay what they are.
     """
     try:
         yield
-    except ToolError:
+    except PackageError:
         raise
     except Exception as error:
         if passes(error):
             raise
-        raise ToolError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
+        raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
 def _read(path: Path, file_name: str) -> Description | None:

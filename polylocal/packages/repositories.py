@@ -23,12 +23,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from polylocal.errors import PackageError
 from polylocal.folders import remove_tree, walk
 from polylocal.packages import debs, distributions, kinds, reading, rpms
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile
 from polylocal.packages.signing import Key
-from polylocal.packages.tools import ToolError
 
 SOURCES = "SRPMS"  # the folder of sources, beside those of architectures
 KEY = "key.asc"  # the public key of a platform, in the folder of the platform
@@ -78,7 +78,7 @@ def container(downloads: Path, save_to: str, build_list_id: int, *, arch: str, n
 def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
     """Make folders that hold exactly this; all or none of them.
 
-    `facts_of(path, file name)` reads a file for the index. Raises ToolError, OSError: then nothing has changed.
+    `facts_of(path, file name)` reads a file for the index. Raises PackageError, OSError: then nothing has changed.
     """
     made: list[tuple[Shelf, Path]] = []
     try:
@@ -173,7 +173,7 @@ def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
     for name in sorted(name for name in shelf.files if kinds.is_package(name, shelf.kind)):
         try:
             facts = facts_of(shelf.files[name], name)
-        except ToolError as error:
+        except PackageError as error:
             if name not in shelf.settled:
                 raise
             log.warning("%s is left out of the index of %s: %s", name, shelf.path, error)
@@ -216,11 +216,11 @@ def _let_read(folder: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Raises ToolError, OSError."""
+    """Raises PackageError, OSError."""
     try:
         os.link(source, target)
     except FileExistsError as error:  # to copy would change the file that lies there, which the file store has, too
-        raise ToolError(
+        raise PackageError(
             f"{target.name} has the name of another file of the repository, but for upper and lower case, which the"
             f" file system of the daemon does not tell apart"
         ) from error
@@ -332,4 +332,4 @@ def _simple(files: Sequence[IndexedFile], release: Release) -> Mapping[str, byte
 
 _INDEXES = {"deb": debs.index, "pypi": _simple}
 
-__all__ = ["SOURCES", "Shelf", "ToolError", "container", "folder", "write"]
+__all__ = ["SOURCES", "Shelf", "PackageError", "container", "folder", "write"]

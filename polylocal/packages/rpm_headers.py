@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from rpmfile.headers import get_headers, sigtags, tags
 
-from polylocal.packages.tools import ToolError
+from polylocal.errors import PackageError
 
 _LEAD = struct.Struct(">4s2xH88x")  # magic, type
 _INTRODUCTION = struct.Struct(">4s4xII")  # magic, number of entries, bytes of data
@@ -103,7 +103,7 @@ class _Part:
     data: bytes
 
     def length(self, entry: Entry) -> int:
-        """The number of bytes that the values of an entry take. Raises ToolError: a text does not end."""
+        """The number of bytes that the values of an entry take. Raises PackageError: a text does not end."""
         tag, kind, start, count = entry
         if kind in _SIZES:
             return count * _SIZES[kind]
@@ -111,7 +111,7 @@ class _Part:
         for _ in range(count):
             end = self.data.find(b"\0", end) + 1
             if not end:
-                raise ToolError(f"a text of the tag {tag} does not end within the header")
+                raise PackageError(f"a text of the tag {tag} does not end within the header")
         return end - start
 
     def packed(self) -> bytes:
@@ -121,7 +121,7 @@ class _Part:
 
 
 def dependencies(header: Header, name: str) -> list[tuple[str, int, str]]:
-    """Return the name, flags and version of each dependency. Raises ToolError: the three lists differ in length.
+    """Return the name, flags and version of each dependency. Raises PackageError: the three lists differ in length.
 
     `name`: the tag with the names, for example `requirename`.
     """
@@ -129,7 +129,8 @@ def dependencies(header: Header, name: str) -> list[tuple[str, int, str]]:
     names = header.texts(name)
     flags, versions = header.numbers(f"{stem}flags"), header.texts(f"{stem}version")
     if not len(names) == len(flags) == len(versions):
-        raise ToolError(f"the header has {len(names)} names, {len(flags)} flags and {len(versions)} versions ({stem})")
+        counts = f"{len(names)} names, {len(flags)} flags and {len(versions)} versions ({stem})"
+        raise PackageError(f"the header has {counts}")
     return list(zip(names, flags, versions, strict=True))
 
 
@@ -143,20 +144,20 @@ def clean(text: bytes) -> str:
 
 
 def read(path: Path) -> Header:
-    """Read the headers of a package, but not its payload. Raises ToolError: they are damaged; OSError."""
+    """Read the headers of a package, but not its payload. Raises PackageError: they are damaged; OSError."""
     try:
         with path.open("rb") as file:
             return _read(file)
-    except (ToolError, OSError):
+    except (PackageError, OSError):
         raise
     except Exception as error:  # rpmfile raises whatever a bad header leads to
-        raise ToolError(f"the header can't be read: {type(error).__name__}: {error}") from error
+        raise PackageError(f"the header can't be read: {type(error).__name__}: {error}") from error
 
 
 def _read(file: BinaryIO) -> Header:
     magic, kind = _LEAD.unpack(_exactly(file, _LEAD.size))
     if magic != _LEAD_MAGIC:
-        raise ToolError("the file is no rpm package: it does not begin with the magic number")
+        raise PackageError("the file is no rpm package: it does not begin with the magic number")
     signature = _part(file, _SIGNATURE_TAGS)
     _exactly(file, -file.tell() % _ALIGNMENT)
     start = file.tell()
@@ -171,10 +172,10 @@ def _read(file: BinaryIO) -> Header:
 def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
     magic, count, size = _INTRODUCTION.unpack(_exactly(file, _INTRODUCTION.size))
     if magic != _HEADER_MAGIC:
-        raise ToolError("the file is no rpm package: a header does not begin with its magic number")
+        raise PackageError("the file is no rpm package: a header does not begin with its magic number")
     if count > _MOST_ENTRIES or size > _MOST_DATA:
         limits = f"{_MOST_ENTRIES} tags and {_MOST_DATA} bytes"
-        raise ToolError(f"the header is too large: it has {count} tags and {size} bytes, the limits are {limits}")
+        raise PackageError(f"the header is too large: it has {count} tags and {size} bytes, the limits are {limits}")
     index = _exactly(file, count * _ENTRY.size)
     data = _exactly(file, size)
     found: dict[int, Entry] = {}
@@ -182,22 +183,22 @@ def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
         if tag in known:
             _check(tag, kind, offset, values, known[tag], size)
             if tag in found:
-                raise ToolError(f"the header has the tag {tag} twice")
+                raise PackageError(f"the header has the tag {tag} twice")
             found[tag] = (tag, kind, offset, values)
     if sum(number for _, _, _, number in found.values()) > _MOST_VALUES:
-        raise ToolError(f"the header has more than {_MOST_VALUES} values")
+        raise PackageError(f"the header has more than {_MOST_VALUES} values")
     part = _Part(list(found.values()), data)
     # texts have no length in the index: many tags that share one long text would take many times its memory
     if sum(map(part.length, part.entries)) > size:
-        raise ToolError("the values of the header overlap")
+        raise PackageError("the values of the header overlap")
     return part
 
 
 def _check(tag: int, kind: int, offset: int, count: int, kinds: Sequence[int], size: int) -> None:
     if kind not in kinds or (kind == _STRING and count != 1):
-        raise ToolError(f"the tag {tag} of the header has the wrong type {kind} or count {count}")
+        raise PackageError(f"the tag {tag} of the header has the wrong type {kind} or count {count}")
     if offset < 0 or offset + count * _SIZES.get(kind, 1) > size or not count:
-        raise ToolError(
+        raise PackageError(
             f"the tag {tag} of the header has {count} values at byte {offset}, and the header has {size} bytes"
         )
 
@@ -215,5 +216,5 @@ def _without_long(part: _Part) -> bytes:
 def _exactly(file: BinaryIO, size: int) -> bytes:
     found = file.read(size)
     if len(found) != size:
-        raise ToolError("the file ends within its header")
+        raise PackageError("the file ends within its header")
     return found

@@ -16,11 +16,11 @@ from operator import itemgetter
 from pathlib import Path
 from xml.sax import saxutils
 
+from polylocal.errors import PackageError
 from polylocal.packages import rpm_headers
 from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 from polylocal.packages.rpm_headers import Header
-from polylocal.packages.tools import ToolError
 
 _MOST_TEXT = 64 << 20  # characters: the paths of a package, and all that an index says of it
 _CHANGELOGS = 10  # entries of a package
@@ -50,7 +50,7 @@ Dependency = tuple[str, int, str]  # name, flags, version
 
 
 def describe(path: Path, file_name: str) -> Description:
-    """Read the name and version of a package. Raises ToolError: it is damaged, or no index can list it; OSError."""
+    """Read the name and version of a package. Raises PackageError: it is damaged, or no index can list it; OSError."""
     header = _header(path, file_name)
     with _named(file_name):
         _about(
@@ -60,7 +60,7 @@ def describe(path: Path, file_name: str) -> Description:
 
 
 def about(path: Path, file_name: str) -> Mapping[str, str]:
-    """Return the parts of the metadata that depend only on the content of a package. Raises ToolError, OSError.
+    """Return the parts of the metadata that depend only on the content of a package. Raises PackageError, OSError.
 
     `file_name`: for messages. The values are XML, except `name` and `arch`.
     """
@@ -98,11 +98,11 @@ def _header(path: Path, file_name: str) -> Header:
 
 @contextmanager
 def _named(file_name: str) -> Iterator[None]:
-    """Puts the name of the file into the message of a ToolError."""
+    """Puts the name of the file into the message of a PackageError."""
     try:
         yield
-    except ToolError as error:
-        raise ToolError(f"{file_name} can't be read: {error}") from error
+    except PackageError as error:
+        raise PackageError(f"{file_name} can't be read: {error}") from error
 
 
 def _description(header: Header) -> Description:
@@ -114,7 +114,7 @@ def _description(header: Header) -> Description:
 def _needed(header: Header, tag: str) -> str:
     found = header.text(tag)
     if not found:
-        raise ToolError(f"the header has no {tag}")
+        raise PackageError(f"the header has no {tag}")
     return found
 
 
@@ -141,7 +141,7 @@ def _about(header: Header) -> dict[str, str]:
         "changelogs": "".join(_changelogs(header)),
     }
     if sum(map(len, kept.values())) > _MOST_TEXT:
-        raise ToolError(f"the metadata of the package has more than {_MOST_TEXT} characters")
+        raise PackageError(f"the metadata of the package has more than {_MOST_TEXT} characters")
     return kept
 
 
@@ -168,7 +168,7 @@ def _files(header: Header) -> list[tuple[str, str]]:
     modes = header.numbers("filemodes") or (0,) * len(paths)
     flags = header.numbers("fileflags") or (0,) * len(paths)
     if not len(paths) == len(modes) == len(flags):
-        raise ToolError(f"the header has {len(paths)} files, {len(modes)} modes and {len(flags)} flags of files")
+        raise PackageError(f"the header has {len(paths)} files, {len(modes)} modes and {len(flags)} flags of files")
     return [(path, _kind(mode, flag)) for path, mode, flag in zip(paths, modes, flags, strict=True)]
 
 
@@ -176,12 +176,12 @@ def _joined(header: Header) -> list[str]:
     names, folders = header.texts("basenames"), header.texts("dirnames")
     indexes = header.numbers("dirindexes")
     if len(names) != len(indexes):
-        raise ToolError(f"the header has {len(names)} names of files, and folders for {len(indexes)} files")
+        raise PackageError(f"the header has {len(names)} names of files, and folders for {len(indexes)} files")
     if any(place >= len(folders) for place in indexes):
-        raise ToolError(f"a file has a folder that the header lacks: the header has {len(folders)} folders")
+        raise PackageError(f"a file has a folder that the header lacks: the header has {len(folders)} folders")
     # the header has the name of a folder once, however many files are in it
     if sum(len(folders[place]) for place in indexes) > _MOST_TEXT:
-        raise ToolError(f"the paths of the files have more than {_MOST_TEXT} characters")
+        raise PackageError(f"the paths of the files have more than {_MOST_TEXT} characters")
     return [folders[place] + name for place, name in zip(indexes, names, strict=True)]
 
 
@@ -205,7 +205,7 @@ def _changelogs(header: Header) -> Iterator[str]:
     """Return the newest entries as XML, the oldest of these first."""
     times, authors, texts = header.numbers("changelogtime"), header.texts("authors"), header.texts("comments")
     if not len(times) == len(authors) == len(texts):
-        raise ToolError(f"the changelog has {len(times)} times, {len(authors)} authors and {len(texts)} texts")
+        raise PackageError(f"the changelog has {len(times)} times, {len(authors)} authors and {len(texts)} texts")
     newest = list(islice(zip(times, authors, texts, strict=True), _CHANGELOGS))
     for time, same in groupby(reversed(newest), key=itemgetter(0)):
         # readers sort entries by time, and rpm records the day only: a second makes entries of one day differ

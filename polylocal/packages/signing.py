@@ -15,7 +15,7 @@ from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
 
 from polylocal import visible
 from polylocal.disk import passes, write_private
-from polylocal.packages.tools import ToolError
+from polylocal.errors import PackageError
 
 _KNOW_ED25519 = ("deb", "pypi")
 _MAKING = threading.Lock()
@@ -76,8 +76,8 @@ class Keys:
     def of(self, platform: str, kind: str | None) -> Key:
         """The key of a platform of this `distrib_type`, which is generated if there is none.
 
-        Raises ToolError: the file of the key can't be read as one. It is left alone, because clients know the key that
-        was in it. The message names the file below the home folder: users see it who must not learn where that lies.
+        Raises PackageError for a file that is no key. The file is left alone, because clients know the key that was in
+        it. The message names the file by its path below the home folder, since all users of the platform read it.
         """
         path = self._folder / f"{platform}.asc"
         with _MAKING:
@@ -101,8 +101,8 @@ class Keys:
             raise self._unusable(path, visible.one_line(str(error).partition("\n")[0])) from error
         return key
 
-    def _unusable(self, path: Path, why: str) -> ToolError:
-        return ToolError(
+    def _unusable(self, path: Path, why: str) -> PackageError:
+        return PackageError(
             f"the file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
             f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
             f" generates a new key, which the users of the platform have to install"

@@ -17,12 +17,11 @@ from pathlib import Path, PurePosixPath
 from polylocal import sparse, visible
 from polylocal.cancelling import Cancelled, cancelled_by
 from polylocal.disk import is_shortage, is_trouble, size_of
-from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, StoreError
+from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, PackageError, StoreError
 from polylocal.folders import Entry, remove_tree, walk
 from polylocal.logs import LogWriter
 from polylocal.packages import arches, builder_images, description, kinds, reading, recipes, repositories, versions
 from polylocal.packages.depot import GUARD, Staged
-from polylocal.packages.tools import ToolError
 from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
 from polylocal.runner import container, images, outcome, ownership, termination
@@ -397,7 +396,7 @@ class PackageBuild(Execution):
         """Raises OSError where the disk or the process has no room."""
         try:
             return self._harvest(end, collection)
-        except (ToolError, OSError) as error:
+        except (PackageError, OSError) as error:
             if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
                 raise
             words = f"its results can't be kept: {_shown(error)}"
@@ -447,12 +446,12 @@ class PackageBuild(Execution):
             if entry.is_file:
                 files[entry.path] = self._kept(entry, collection)
             if len(files) > MOST_RESULTS:
-                raise ToolError(f"there are more than {MOST_RESULTS} of them")
+                raise PackageError(f"there are more than {MOST_RESULTS} of them")
         packages: list[NewPackage] = []
         if exit_code in KEEPS_PACKAGES:
             try:
                 packages = _packages(files, collection, lambda words: self._say_once(words, collection))
-            except ToolError as error:
+            except PackageError as error:
                 words = _shown(error)
                 self._say_once(words, collection)
                 end = Outcome(Status.FAILED, words, {"reason": UNREADABLE, "exit_code": exit_code})
@@ -474,7 +473,7 @@ class PackageBuild(Execution):
         with entry.open() as file:  # never over a link, even if a program should still be at work
             about = os.fstat(file.fileno())
             if sparse.has_more_holes(file.fileno(), MOST_HOLES):
-                raise ToolError(f"{entry.path} is a sparse file of {about.st_size} bytes")
+                raise PackageError(f"{entry.path} is a sparse file of {about.st_size} bytes")
             file.seek(0)  # the look at its holes has moved it
             number = (about.st_dev, about.st_ino)
             stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
@@ -497,11 +496,11 @@ class PackageBuild(Execution):
 
 
 def _refuse(path: str, why: str) -> None:
-    """A build whose results are not all there is no good build. Raises ToolError; OSError for a reason that passes."""
+    """Raises PackageError, since a part of the results would be lost; OSError for a reason that passes."""
     error = OSError(_ERRNO.get(why), why, path)
     if is_trouble(error) or is_shortage(error):
         raise error
-    raise ToolError(f"{path} can't be read: {why}")
+    raise PackageError(f"{path} can't be read: {why}")
 
 
 _ERRNO = {os.strerror(code): code for code in errno.errorcode}
@@ -547,7 +546,7 @@ def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
 
 
 def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]) -> list[NewPackage]:
-    """By what the build says itself, or else what is a package of the platform's kind. Raises ToolError."""
+    """By what the build says itself, or else what is a package of the platform's kind. Raises PackageError."""
     staged = collection.staged
     if DATA in files:
         return _told(files, staged[DATA].path)
@@ -558,7 +557,7 @@ def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callab
             continue
         try:
             found = reading.read(staged[path].path, file.file_name)
-        except ToolError as error:
+        except PackageError as error:
             if not kinds.may_be_other(file.file_name):
                 raise
             say(f"{path} is not taken for a package: {error}")
@@ -573,12 +572,12 @@ def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callab
 
 
 def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
-    """They will lie in one folder. Raises ToolError."""
+    """They will lie in one folder. Raises PackageError."""
     found: dict[tuple[str, str], NewPackage] = {}
     for package in packages:
         other = found.setdefault((package.type, package.file_name), package)
         if other.sha1 != package.sha1:
-            raise ToolError(f"the build has left two different files of the name {package.file_name}")
+            raise PackageError(f"the build has left two different files of the name {package.file_name}")
     return list(found.values())
 
 
@@ -606,8 +605,8 @@ def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
         return _told_apart(
             _one_told(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
         )
-    except (ValueError, RecursionError, ToolError) as error:
-        raise ToolError(f"{DATA}: {error}") from error
+    except (ValueError, RecursionError, PackageError) as error:
+        raise PackageError(f"{DATA}: {error}") from error
 
 
 def _one_told(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> NewPackage:

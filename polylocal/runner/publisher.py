@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from polylocal.disk import passes
-from polylocal.errors import StoreError
+from polylocal.errors import PackageError, StoreError
 from polylocal.folders import remove_tree
 from polylocal.packages import arches, reading, repositories
 from polylocal.packages.debs import Release
@@ -21,7 +21,6 @@ from polylocal.packages.facts import Facts
 from polylocal.packages.repositories import SOURCES, Shelf
 from polylocal.packages.signing import Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.packages.tools import ToolError
 from polylocal.runner.packages import folder_of, forget_files
 from polylocal.runner.tools import Tools
 from polylocal.store.build_lists import NewFile
@@ -84,7 +83,7 @@ class Publisher:
             return True
 
     def _write(self, saved_to: Platform, shelves: Sequence[Shelf], stays: Collection[str] | None = None) -> None:
-        """`stays`: as of a shelf. Raises ToolError, OSError: then no repository has changed."""
+        """`stays`: as of a shelf. Raises PackageError, OSError: then no repository has changed."""
         key = self._keys.of(saved_to.name, saved_to.distrib_type)
         repositories.publish_key(self._tools.home.downloads, saved_to.name, key)
         facts = KnownFacts(self._tools.store.file_facts, self._tools.depot, shelves)
@@ -187,7 +186,7 @@ class Publisher:
         changed: Iterable[tuple[int, int]],
         new: Collection[int] = (),
     ) -> list[Shelf]:
-        """`new`: builds, by their pk, that come to those that lie there already. Raises ToolError."""
+        """`new`: builds, by their pk, that come to those that lie there already. Raises PackageError."""
         projects = {build_list.run_pk: build_list.project_id for build_list in held}
         packages: dict[int, list[PackageRow]] = {}
         for package in self._lists.packages(build_list.run_pk for build_list in held):
@@ -295,7 +294,7 @@ class Publisher:
         saved_to, arch = self._platforms.get(repository.platform_id), self._platforms.arch(build_list.arch_id).name
         try:
             if gone := self._missing(packages):
-                raise ToolError(f"the file store has lost {gone}")
+                raise PackageError(f"the file store has lost {gone}")
             shelves = []
             for below, kind in ((None, "binary"), (SOURCES, "source")):
                 path = self._container(build_list, below)
@@ -358,14 +357,14 @@ class KnownFacts:
         self._new: dict[tuple[str, str], Facts] = {}
 
     def __call__(self, path: Path, file_name: str) -> Facts:
-        """Raises ToolError, OSError."""
+        """Raises PackageError, OSError."""
         kind, is_stored = reading.kind(file_name), path.parent == self._depot.folder
         known = self._known.get((path.name, kind)) if is_stored else None
         if known and path.stat().st_size == known.size:
             return known
         found = reading.facts(path, file_name)
         if is_stored and found.sha1 != path.name:
-            raise ToolError(f"{file_name} is damaged: the file store has another content under its sha1 {path.name}")
+            raise PackageError(f"{file_name} is damaged: the file store has another content under its sha1 {path.name}")
         self._new[found.sha1, kind] = found
         return found
 
@@ -377,7 +376,7 @@ class KnownFacts:
 def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], new: Collection[int]) -> None:
     """Of one project a later build's file takes the place of an earlier one's; of two it would just be gone.
 
-    `projects`: by the pk of their builds. Raises ToolError where one of the two is of a build in `new`.
+    `projects`: by the pk of their builds. Raises PackageError where one of the two is of a build in `new`.
     """
     owners: dict[str, PackageRow] = {}
     for package in packages:
@@ -385,7 +384,7 @@ def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], n
         if other.sha1 == package.sha1 or projects[other.run_pk] == projects[package.run_pk]:
             continue
         if other.run_pk in new or package.run_pk in new:
-            raise ToolError(f"another project has published another {package.file_name} in this repository")
+            raise PackageError(f"another project has published another {package.file_name} in this repository")
 
 
 def _key(build_list: BuildList) -> Key:

@@ -18,10 +18,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polylocal.errors import PackageError
 from polylocal.packages import debs, reading
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile
-from polylocal.packages.tools import ToolError
 
 CONTROL = """\
 Package: hello
@@ -144,7 +144,7 @@ def test_text_that_is_no_utf_8_is_replaced(facts: Read) -> None:
     ],
 )
 def test_a_package_without_what_apt_needs_is_broken(facts: Read, control: str) -> None:
-    with pytest.raises(ToolError, match=r"x\.deb"):
+    with pytest.raises(PackageError, match=r"x\.deb"):
         facts(package(control))
 
 
@@ -153,7 +153,7 @@ WHOLE = package()
 
 @pytest.mark.parametrize("length", [0, 7, 8, 20, 67, 68, 72, 100, 131, 132, 200, len(WHOLE) - 60, len(WHOLE) - 1])
 def test_a_package_that_is_cut_off_is_broken(facts: Read, length: int) -> None:
-    with pytest.raises(ToolError, match=r"x\.deb"):
+    with pytest.raises(PackageError, match=r"x\.deb"):
         facts(WHOLE[:length])
 
 
@@ -173,7 +173,7 @@ def test_a_package_that_is_cut_off_is_broken(facts: Read, length: int) -> None:
     ],
 )
 def test_a_package_that_would_break_the_index_for_apt_is_refused(facts: Read, more: str) -> None:
-    with pytest.raises(ToolError, match="which is no dependency"):
+    with pytest.raises(PackageError, match="which is no dependency"):
         facts(package(f"{CONTROL}{more}\n".replace("Depends: libc6 (>= 2.36),\n libfoo\n", "")), "x.deb")
 
 
@@ -192,14 +192,14 @@ def test_what_apt_takes_for_dependencies_is_taken(facts: Read, more: str) -> Non
 )
 def test_a_field_that_stands_in_other_indexes_is_one_word(facts: Read, line: str, what: str) -> None:
     name = line.partition(":")[0]
-    with pytest.raises(ToolError, match=what):
+    with pytest.raises(PackageError, match=what):
         facts(package(re.sub(rf"{name}: .*", line, CONTROL)), "x.deb")
 
 
 def test_a_package_of_too_many_fields_is_refused_at_once(facts: Read) -> None:
     """A comparison of each field with all others would take hours for what fits into a control file."""
     control = CONTROL + "".join(f"X{number}: 1\n" for number in range(200_000))
-    with pytest.raises(ToolError, match="more than 1000 fields"):
+    with pytest.raises(PackageError, match="more than 1000 fields"):
         facts(package(control), "x.deb")
 
 
@@ -207,7 +207,7 @@ def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
     facts: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(debs, "_MOST_UNPACKED", 100)
-    with pytest.raises(ToolError, match="its `control.tar` has more than"):
+    with pytest.raises(PackageError, match="its `control.tar` has more than"):
         facts(package(CONTROL, ""), "x.deb")
 
 
@@ -215,13 +215,13 @@ def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
 def test_a_member_with_a_size_that_is_none_ends_the_reading(facts: Read, size: str) -> None:
     """A negative one would be read for ever."""
     at = WHOLE.index(b"control.tar") + 48
-    with pytest.raises(ToolError, match="cut off, or no Debian package"):
+    with pytest.raises(PackageError, match="cut off, or no Debian package"):
         facts(WHOLE[:at] + f"{size:<10}".encode() + WHOLE[at + 10 :])
 
 
 def test_a_package_that_unpacks_to_more_than_a_machine_holds_is_refused(facts: Read) -> None:
     bomb = lzma.compress(bytes(100 << 20), preset=0)
-    with pytest.raises(ToolError, match="unpacks to more than"):
+    with pytest.raises(PackageError, match="unpacks to more than"):
         facts(ar({"debian-binary": b"2.0\n", "control.tar.xz": bomb, "data.tar": b""}))
 
 
@@ -238,7 +238,7 @@ def test_a_package_with_any_bytes_changed_is_read_or_broken(
     path.write_bytes(content)
     try:
         stanza = reading.facts(path, "x.deb").about["stanza"]
-    except ToolError:
+    except PackageError:
         return
     assert "\n\n" not in stanza
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packages_support import metadata, sdist, tarred, wheel, zipped
 
+from polylocal.errors import PackageError
 from polylocal.packages import distributions
 from polylocal.packages.facts import Facts, IndexedFile, digests
-from polylocal.packages.tools import ToolError
 
 About = Callable[[str, bytes], Mapping[str, str]]
 
@@ -106,7 +106,7 @@ def test_a_folded_header_is_one_line(about: About) -> None:
 
 def test_a_name_in_another_script_is_none(about: About) -> None:
     for name in ("naïve", "\N{KELVIN SIGN}elvin", "x\u0131"):
-        with pytest.raises(ToolError, match=r"^x\.whl: .* is no name of a Python package$"):
+        with pytest.raises(PackageError, match=r"^x\.whl: .* is no name of a Python package$"):
             about("x.whl", with_metadata(f"Name: {name}\nVersion: 1\n".encode()))
 
 
@@ -119,7 +119,7 @@ def test_a_name_in_another_script_is_none(about: About) -> None:
     ],
 )
 def test_fields_that_are_needed_stand_there_once(about: About, content: bytes, words: str) -> None:
-    with pytest.raises(ToolError) as caught:
+    with pytest.raises(PackageError) as caught:
         about("x-1.whl", with_metadata(content))
     assert str(caught.value) == words
 
@@ -127,15 +127,15 @@ def test_fields_that_are_needed_stand_there_once(about: About, content: bytes, w
 def test_a_wheel_of_two_distributions_is_broken(about: About) -> None:
     """pip refuses it."""
     files = {f"{name}-1.dist-info/METADATA": metadata(Name=name, Version="1") for name in "xy"}
-    with pytest.raises(ToolError, match="x-1.whl has more than one METADATA: x-1.dist-info/METADATA, y-1.dist-info"):
+    with pytest.raises(PackageError, match="x-1.whl has more than one METADATA: x-1.dist-info/METADATA, y-1.dist-info"):
         about("x-1.whl", zipped(files))
 
 
 def test_a_file_that_is_broken_or_gone(about: About, tmp_path: Path) -> None:
     for name in ("x-1.whl", "x-1.tar.gz"):
-        with pytest.raises(ToolError, match=f"^{name} can't be read: "):
+        with pytest.raises(PackageError, match=f"^{name} can't be read: "):
             about(name, b"no archive")
-        with pytest.raises(ToolError, match=f"^{name} can't be read: FileNotFoundError"):
+        with pytest.raises(PackageError, match=f"^{name} can't be read: FileNotFoundError"):
             distributions.about(tmp_path / "nosuch", name)
 
 
@@ -271,7 +271,7 @@ def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x-1-py3-none-any.whl"
     many = b"".join(b"X%d: 1\n" % number for number in range(200_000))
     path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
-    with pytest.raises(ToolError, match="x-1-py3-none-any.whl: its metadata has more than 1000 different fields"):
+    with pytest.raises(PackageError, match="x-1-py3-none-any.whl: its metadata has more than 1000 different fields"):
         distributions.about(path, path.name)
 
 
@@ -292,5 +292,5 @@ def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path
     end += struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     path = tmp_path / "x-1-py3-none-any.whl"
     path.write_bytes(entry * count + end)
-    with pytest.raises(ToolError, match=rf"x-1-py3-none-any.whl can't be read: .* its directory has {size} bytes"):
+    with pytest.raises(PackageError, match=rf"x-1-py3-none-any.whl can't be read: .* its directory has {size} bytes"):
         distributions.about(path, path.name)

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
 
+from polylocal.errors import PackageError
 from polylocal.packages import debs, distributions, reading
 from polylocal.packages.description import Description
-from polylocal.packages.tools import ToolError
 
 Read = Callable[[str, bytes], Description | None]
 
@@ -214,14 +214,14 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_package_is_said_to_be_broken(read: Read, name: str) -> None:
-    with pytest.raises(ToolError) as caught:
+    with pytest.raises(PackageError) as caught:
         read(name, BROKEN[name])
     assert str(caught.value).strip()
 
 
 @pytest.mark.parametrize("name", ["gone.deb", "gone.rpm", "gone.whl", "gone.tar.gz", "gone.dsc"])
 def test_a_file_that_is_gone_is_a_broken_package(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ToolError):
+    with pytest.raises(PackageError):
         reading.read(tmp_path / "nosuch", name)
 
 
@@ -245,7 +245,7 @@ def test_damage_anywhere_is_no_other_error(
     path.write_bytes(whole[: int(len(whole) * at)] if cut else damaged(whole, at))
     try:
         found = reading.read(path, name)
-    except ToolError:
+    except PackageError:
         return
     assert found is None or (found.name and found.version)
 
@@ -258,7 +258,7 @@ NO_NAMES = ["/tmp/x", "a/b", "../x", "..", ".", ".hidden", "a b", " a", "-x", "a
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_is_no_name_of_a_package_is_refused(name: str) -> None:
     """It stands in paths of indexes."""
-    with pytest.raises(ToolError, match="x.deb says of itself what is no name of a package"):
+    with pytest.raises(PackageError, match="x.deb says of itself what is no name of a package"):
         reading.check(Description(name, "binary", None, "1", ""), "x.deb")
 
 
@@ -276,7 +276,7 @@ def test_a_package_that_has_no_name_of_one_is_broken(read: Read, file_name: str,
         "x.whl": zipped({"x-1.dist-info/METADATA": said}),
         "x.tar.gz": tarred({"x-1/PKG-INFO": said}),
     }[file_name]
-    with pytest.raises(ToolError, match="is no name of a|what is no name of a package"):
+    with pytest.raises(PackageError, match="is no name of a|what is no name of a package"):
         read(file_name, content)
 
 
@@ -303,7 +303,7 @@ def test_an_archive_of_many_files_is_looked_through_to_a_limit(read: Read, monke
     found = read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(9)}, **last}))
     assert found == Description("x", "source", None, "1", "")
     for behind in (last, {"x-1/other": b""}):
-        with pytest.raises(ToolError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
+        with pytest.raises(PackageError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
             read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(10)}, **behind}))
 
 
@@ -313,7 +313,7 @@ def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monke
     found = read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 19), **last}))
     assert found == Description("x", "source", None, "1", "")
     for behind in (last, {}):
-        with pytest.raises(ToolError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
+        with pytest.raises(PackageError, match=r"^x-1.tar.gz holds more than is looked through for its PKG-INFO$"):
             read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 20), **behind}))
 
 

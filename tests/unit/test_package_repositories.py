@@ -21,7 +21,7 @@ from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
 from polylocal.folders import remove_tree
 from polylocal.packages import repositories
 from polylocal.packages.depot import Depot
-from polylocal.packages.repositories import Shelf, ToolError, write
+from polylocal.packages.repositories import PackageError, Shelf, write
 from polylocal.packages.signing import Key
 
 Keep = Callable[[bytes], Path]
@@ -152,7 +152,7 @@ def test_debian_sources_have_an_index(keep: Keep, place: Path) -> None:
 def test_a_broken_package_is_not_published(keep: Keep, place: Path) -> None:
     write([Shelf(place, {"a.deb": keep(deb("a", "1"))}, "deb")])
     before = os.readlink(place)
-    with pytest.raises(ToolError, match=r"a\.deb is no Debian package"):
+    with pytest.raises(PackageError, match=r"a\.deb is no Debian package"):
         write([Shelf(place, {"a.deb": keep(b"no package")}, "deb")])
     assert os.readlink(place) == before
     assert around(place) == {"release", before}
@@ -200,14 +200,14 @@ def test_names_are_normalised(keep: Keep, place: Path, name: str, normalised: st
 
 @pytest.mark.parametrize("name", ['"><script>', "<b>x</b>", "a&b", "a?b#c"])
 def test_the_name_of_a_distribution_is_no_markup(keep: Keep, place: Path, name: str) -> None:
-    with pytest.raises(ToolError):
+    with pytest.raises(PackageError):
         write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
     assert not place.exists()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "../x", "simple/../../x", ""])
 def test_the_name_of_a_distribution_leads_nowhere_else(keep: Keep, place: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ToolError):
+    with pytest.raises(PackageError):
         write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(name))}, "pypi")])
     assert pages(tmp_path) == []
 
@@ -215,7 +215,7 @@ def test_the_name_of_a_distribution_leads_nowhere_else(keep: Keep, place: Path, 
 def test_the_name_of_a_distribution_is_no_path_from_the_root(keep: Keep, place: Path) -> None:
     outside = Path(f"/tmp/outside{os.getpid()}")  # only letters and digits: a name is normalised
     try:
-        with pytest.raises(ToolError):
+        with pytest.raises(PackageError):
             write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(str(outside)))}, "pypi")])
         assert not outside.exists()
     finally:
@@ -231,7 +231,7 @@ def test_no_kind_of_package_leads_out_of_an_index(keep: Keep, place: Path, tmp_p
         "x-1.tar.gz": tarred({"x-1/PKG-INFO": said}),
         "x-1-py3-none-any.whl": zipped({"x-1.dist-info/METADATA": said}),
     }
-    with nullcontext() if name == "x.dsc" else pytest.raises(ToolError, match="is no name of a Python package"):
+    with nullcontext() if name == "x.dsc" else pytest.raises(PackageError, match="is no name of a Python package"):
         write([Shelf(place, {name: keep(contents[name])}, "pypi")])
     assert not outside.exists()
     assert names(tmp_path) == {"files", "downloads"}
@@ -255,7 +255,7 @@ def wheel_named(name: str) -> bytes:
 
 
 def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
-    with pytest.raises(ToolError, match=r"x\.whl"):
+    with pytest.raises(PackageError, match=r"x\.whl"):
         write([Shelf(place, {"x.whl": keep(b"no wheel")}, "pypi")])
     assert not place.exists()
     assert names(place.parent) == set()
@@ -415,7 +415,7 @@ def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
     keep: Keep, place: Path, kind: str, name: str
 ) -> None:
     file = keep(b"the content of a package")
-    with pytest.raises(ToolError, match="can't be published under the file name"):
+    with pytest.raises(PackageError, match="can't be published under the file name"):
         write([Shelf(place, {name: file}, kind)])
     assert not place.exists()
     assert file.read_bytes() == b"the content of a package"
@@ -434,7 +434,7 @@ def test_a_file_system_that_knows_no_case_does_not_mix_up_files(
 
     monkeypatch.setattr(os, "link", link)
     files = {"A-1-py3-none-any.whl": keep(wheel("A", "1")), "a-1-py3-none-any.whl": keep(wheel("a", "1"))}
-    with pytest.raises(ToolError, match="but for upper and lower case"):
+    with pytest.raises(PackageError, match="but for upper and lower case"):
         write([Shelf(place, files, "pypi")])
     assert files["A-1-py3-none-any.whl"].read_bytes() == wheel("A", "1")
 

@@ -32,10 +32,10 @@ from rpm_tags_support import (
     told_by_createrepo_c,
 )
 
+from polylocal.errors import PackageError
 from polylocal.packages import reading, rpm_headers, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, IndexedFile
-from polylocal.packages.tools import ToolError
 
 LESS, GREATER, EQUAL = 2, 4, 8
 PREREQ, PRE, POST, PREUN, RPMLIB = 1 << 6, 1 << 9, 1 << 10, 1 << 11, 1 << 24
@@ -459,10 +459,10 @@ def test_a_damaged_package_is_refused(tmp_path: Path, name: str) -> None:
     content, message = HOSTILE[name]
     path = tmp_path / "x"
     path.write_bytes(content)
-    with pytest.raises(ToolError, match=f"^bad.rpm can't be read: .*{message}"):
+    with pytest.raises(PackageError, match=f"^bad.rpm can't be read: .*{message}"):
         rpms.about(path, "bad.rpm")
     for read in (rpms.describe, reading.read):
-        with pytest.raises(ToolError, match=f"^bad.rpm can't be read: .*{message}"):
+        with pytest.raises(PackageError, match=f"^bad.rpm can't be read: .*{message}"):
             read(path, "bad.rpm")
 
 
@@ -471,7 +471,7 @@ def test_a_package_that_is_cut_off_anywhere_in_its_headers_is_refused(tmp_path: 
     path = tmp_path / "x"
     for size in range(len(whole) - len(b"payload")):
         path.write_bytes(whole[:size])
-        with pytest.raises(ToolError, match="ends within its header"):
+        with pytest.raises(PackageError, match="ends within its header"):
             rpms.about(path, "x.rpm")
 
 
@@ -498,7 +498,7 @@ def test_few_bytes_do_not_become_many_paths(write: Write) -> None:
     )
     tracemalloc.start()
     try:
-        with pytest.raises(ToolError, match="the paths of the files have more than 67108864 characters"):
+        with pytest.raises(PackageError, match="the paths of the files have more than 67108864 characters"):
             rpms.about(path, "x.rpm")
         _, most = tracemalloc.get_traced_memory()
     finally:
@@ -507,14 +507,14 @@ def test_few_bytes_do_not_become_many_paths(write: Write) -> None:
 
 
 def test_a_package_with_more_metadata_than_an_index_takes(write: Write) -> None:
-    with pytest.raises(ToolError, match="the metadata of the package has more than 67108864 characters"):
+    with pytest.raises(PackageError, match="the metadata of the package has more than 67108864 characters"):
         rpms.about(write(description="&" * (15 << 20)), "x.rpm")
 
 
 def test_a_package_with_more_values_than_are_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpm_headers, "_MOST_VALUES", 100)
     values = {"basenames": ["f"] * 99, "dirnames": ["/"], "dirindexes": [0] * 99}
-    with pytest.raises(ToolError, match="the header has more than 100 values"):
+    with pytest.raises(PackageError, match="the header has more than 100 values"):
         rpms.about(write(**values), "x.rpm")
 
 
@@ -564,7 +564,7 @@ def test_many_lists_of_the_same_empty_texts_are_refused_in_time(write: Write) ->
         (tag, kind, len(data), count) for tag, kind in TAGS.values() if kind == STRINGS and (tag, kind) not in SMALL
     ]
     path = write(main=header([*index, *lists], data + bytes(count)))
-    with pytest.raises(ToolError, match="the header has more than 2000000 values"):
+    with pytest.raises(PackageError, match="the header has more than 2000000 values"):
         rpms.about(path, "x.rpm")
 
 
@@ -590,8 +590,8 @@ def test_damage_anywhere_is_refused_or_leaves_well_formed_metadata(
     path.write_bytes(content[: int(len(content) * cut)] if cut < 0.3 else content)
     try:
         found = rpms.about(path, "damaged.rpm")
-    except ToolError:
-        with pytest.raises(ToolError, match=r"^damaged\.rpm can't be read: "):
+    except PackageError:
+        with pytest.raises(PackageError, match=r"^damaged\.rpm can't be read: "):
             rpms.describe(path, "damaged.rpm")
         return
     facts = Facts("", "", "0" * 64, len(content), found)

@@ -10,10 +10,9 @@ from starlette.responses import Response
 
 from polylocal.api.abf import shapes
 from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
-from polylocal.errors import InvalidInput, NotFound
+from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
-from polylocal.packages.tools import ToolError
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, Repository, User
 
@@ -69,7 +68,7 @@ def key(ask: Ask) -> Json | Response:
     platform = _platform(ask)
     try:
         found = signing.Keys(ask.services.home.signing).of(platform.name, platform.distrib_type)
-    except ToolError as error:
+    except PackageError as error:
         log.error("platform %s: %s", platform.name, error)  # it names a path, which is not for every user
         return refused("platform", "The key can't be read", "The log of the daemon says why")
     return {
