@@ -40,7 +40,7 @@ def test_a_run_again_with_another_value(how: str, folder: Path, polylocal: Cli) 
 def test_show_names_them_on_one_line_each(polylocal: Cli) -> None:
     polylocal("run", "-c", "-e", "LINES=a\nb\x1b[31m", "-e", f"LONG={'x' * 300}")
     shown = polylocal("show", "job/1").out
-    assert "LINES=a\\nb\\x1b[31m " in shown
+    assert "LINES=a\\nb\\x1b[31m\n" in shown
     assert (shown.count("x" * 200), shown.count("x" * 201), shown.count("…")) == (1, 0, 1)
 
 

@@ -175,8 +175,6 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
             problems.append(f"{name} can't be blank")
     _resolve(ask, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
     _describe(wanted, text(said.get("git_describe")))
-    if any("\0" in value for value in _extra_params(said.get("extra_params")).values()):
-        problems.append("Extra params hold a zero byte, which no variable can")
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
     if said.get("update_type") not in UPDATE_TYPES:

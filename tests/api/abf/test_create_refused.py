@@ -215,7 +215,3 @@ def test_values_of_the_wrong_shape(field: str, value: object, farm: Farm) -> Non
     assert answer.status_code in (200, 400, 422)
     assert farm.count() - before == (answer.status_code == 200)
     assert farm.ivan.get("build_lists.json").status_code == 200
-
-
-def test_a_variable_that_no_container_can_have(farm: Farm) -> None:
-    assert refused(farm, extra_params={"A": "1", "B": "a\0b"}) == "Extra params hold a zero byte, which no variable can"

@@ -334,11 +334,11 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
 @pytest.mark.parametrize(
     "path", ["pool/0/x.deb", "by-hash/SHA256/0", "repodata/0-primary.xml.gz", "repodata/repomd.xml.asc"]
 )
-def test_paths_of_leftovers_that_no_folder_has(shared: Farm, below: str, path: str) -> None:
+def test_paths_of_leftovers_that_no_folder_has(farm: Farm, below: str, path: str) -> None:
     """A name may be too long for a folder, or that of a file."""
-    publish(shared, "rosa2012/repository/x86_64/left/release/a.deb", b"x")
+    publish(farm, "rosa2012/repository/x86_64/left/release/a.deb", b"x")
     for top in ("rosa2012", "rosa2012/repository/x86_64/left/release"):
-        assert download(shared.nobody, f"{top}/{below}/{path}").status_code == 404
+        assert download(farm.nobody, f"{top}/{below}/{path}").status_code == 404
 
 
 def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm) -> None:
