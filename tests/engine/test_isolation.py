@@ -153,14 +153,8 @@ def test_a_helper_has_only_what_handing_files_over_needs(docker_bench: Bench, tm
     script = "mkdir -m 700 /out/d && echo x > /out/d/f && chmod 000 /out/d/f"
     container_id = docker_bench.started(script, mounts=[mount], user="1234:1234")
     eventually(lambda: engine.inspect(container_id).is_finished)
-    problem = ownership._by_container(
-        folder,
-        4321,
-        4321,
-        Recorded(),
-        docker_bench.image,
-        docker_bench.installation,  # type: ignore[arg-type]
-    )
+    image, installation = docker_bench.image, docker_bench.installation
+    problem = ownership.give_to_user([folder], "4321:4321", Recorded(), image, installation)  # type: ignore[arg-type]
     assert problem is None
     assert (folder / "d" / "f").lstat().st_uid == 4321
     assert plans[0].cap_drop == ("ALL",)
