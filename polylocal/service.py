@@ -84,9 +84,12 @@ def render_plist(service: Service) -> str:
     if not service.environment:
         del content["EnvironmentVariables"]
     try:
-        return plistlib.dumps(content, sort_keys=False).decode()
+        made = plistlib.dumps(content, sort_keys=False)
     except ValueError as error:
         raise SetupError(f"a name or a value is none that launchd could read: {error}") from error
+    if plistlib.loads(made) != content:
+        raise SetupError("a name or a value is none that launchd could read: it contains a carriage return")
+    return made.decode()
 
 
 @dataclass(frozen=True)

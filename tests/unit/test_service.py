@@ -131,9 +131,14 @@ def test_any_name_in_a_property_list_or_a_clear_word(folder: str) -> None:
     except SetupError:
         assert any(not character.isprintable() for character in folder)
         return
-    assert plistlib.loads(text.encode())["ProgramArguments"][-1].replace("\r", "\n") == made.command[-1].replace(
-        "\r", "\n"
-    )
+    assert plistlib.loads(text.encode())["ProgramArguments"] == made.command
+
+
+@pytest.mark.parametrize("name", ["a\r\nb", "a\rb", "\r"])
+def test_a_carriage_return_is_refused_in_a_property_list(name: str) -> None:
+    """A property list turns it into a line feed: the service would run with another folder."""
+    with pytest.raises(SetupError, match="carriage return"):
+        render_plist(Service(Home(Path("/" + name)), "/usr/bin/python3"))
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd's own word on it")
