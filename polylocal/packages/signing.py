@@ -103,7 +103,7 @@ class Keys:
 
     def _unusable(self, path: Path, why: str) -> PackageError:
         return PackageError(
-            f"the file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
+            f"The file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
             f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
             f" generates a new key, which the users of the platform have to install"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -15,8 +14,6 @@ from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, Repository, User
-
-log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # it is the name of a folder
 _NOT_A_FOLDER = ("container", "repository")
@@ -69,8 +66,7 @@ def key(ask: Ask) -> Json | Response:
     try:
         found = signing.Keys(ask.services.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
-        log.error("platform %s: %s", platform.name, error)  # it names a path, which is not for every user
-        return refused("platform", "The key can't be read", "The log of the daemon says why")
+        return refused("platform", str(error))
     return {
         "platform": {"id": platform.id, "name": platform.name, "fingerprint": found.fingerprint, "key": found.public}
     }

@@ -275,7 +275,8 @@ def test_a_key_that_can_not_be_read_is_told_without_its_path(farm: Farm) -> None
     kept.write_text("garbage")
     answer = farm.ivan.get(f"platforms/{farm.ids.rosa_platform}/key.json")
     assert answer.status_code == 422
-    assert answer.json() == {
-        "platform": {"id": None, "message": "The key can't be read. The log of the daemon says why"}
-    }
+    said = answer.json()["platform"]["message"]
+    assert said.startswith("The file signing/rosa2012.asc in the home folder of the daemon is no OpenPGP secret key")
+    assert "restore it from a backup" in said
+    assert str(farm.services.home.root) not in said
     assert kept.read_text() == "garbage"
