@@ -180,8 +180,8 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
             archive.repository(path, f"code/{path.name}")
     archive.tree(home.files, "files")  # what is published is made of them again
     for uuid in under_way:
-        if not any(home.context(uuid).glob("build-*")):  # a package build begins again with its commit
-            archive.tree(home.context(uuid), f"contexts/{uuid}")
+        if not any(home.handover(uuid).glob("build-*")):  # a package build begins again with its commit
+            archive.tree(home.handover(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):
         if not path.name.endswith(_HALF_MADE):
             archive.peoples_tree(path, f"notebooks/{path.name}")

@@ -86,16 +86,16 @@ class Home:
     def code(self, project_uuid: str) -> Path:
         return self.root / "code" / project_uuid
 
-    def context(self, run_uuid: str) -> Path:
+    def handover(self, run_uuid: str) -> Path:
         return self.root / "contexts" / run_uuid
 
     def hidden(self, run_uuid: str) -> Path:
         """The secret values that the run's container was given: what is hidden in its log."""
-        return self.context(run_uuid) / ".hidden"
+        return self.handover(run_uuid) / ".hidden"
 
     def server_token(self, run_uuid: str) -> Path:
         """What the server in a notebook's container wants to be told; the proxy tells it."""
-        return self.context(run_uuid) / ".servertoken"
+        return self.handover(run_uuid) / ".servertoken"
 
     @property
     def scratch(self) -> Path:

@@ -16,7 +16,7 @@ from polylocal.logs import LogWriter
 from polylocal.masking import Mask
 from polylocal.polyaxonfile import Build, build_variables, is_image_id, of_config
 from polylocal.runner import container, dockerfile, images
-from polylocal.runner.context import Stoppable, context
+from polylocal.runner.context import Stoppable, build_context
 from polylocal.runner.dockerfile import Base, Reference
 from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.images import Chosen
@@ -237,7 +237,7 @@ def _build(
     with ExitStack() as stack:
         try:
             file = stack.enter_context(
-                context(text, tools.repository(run), run.commit, recipe.folder, scratch=tools.home.scratch)
+                build_context(text, tools.repository(run), run.commit, recipe.folder, scratch=tools.home.scratch)
             )
         except (NotFound, InvalidInput) as error:
             writer.say(str(error))

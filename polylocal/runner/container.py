@@ -23,7 +23,7 @@ IMAGE_LABEL = "polylocal.image"  # the installation
 BUILD_LABEL = "polylocal.build"  # the uuid of the build
 
 CODE = PurePosixPath("/code")
-CONTEXT = PurePosixPath("/plx-context")
+HANDOVER = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
 
 HOST_OF_DESKTOPS = "host.docker.internal"  # the host, for containers of an engine in a virtual machine
@@ -86,7 +86,7 @@ class Surroundings:
     node: str
     network: str
     outputs: Path
-    context: Path
+    handover: Path
     data: Mapping[str, DataFolder]  # those that the run sees
     api_url: str  # as seen from inside a container
     token: str
@@ -132,7 +132,7 @@ def plan(run: Run, specification: Specification, image: str, shell: str, around:
 def _mounts(run: Run, around: Surroundings) -> list[Mount]:
     mounts = [
         Mount(around.outputs, outputs_path(run)),
-        Mount(around.context, CONTEXT, read_only=True),
+        Mount(around.handover, HANDOVER, read_only=True),
         *(Mount(data.path, data.target(name), data.read_only) for name, data in sorted(around.data.items())),
     ]
     read = {outputs_path(other): other for runs in around.references.values() for other in runs}

@@ -17,7 +17,7 @@ _CHUNK = 1 << 18
 
 
 @contextmanager
-def context(
+def build_context(
     dockerfile: str, repository: Repository, commit: str | None, folder: str = "", *, scratch: Path | None = None
 ) -> Iterator[BinaryIO]:
     """The build context as a file at its start; without a commit `build/` is empty.

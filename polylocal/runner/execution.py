@@ -389,7 +389,7 @@ class Execution:
             with Follower(run, run.container_id, tools) as follower:
                 follower.is_orderly = True  # or else it would have been looked at before
                 self._patiently(follower.complete)
-        shutil.rmtree(tools.home.context(run.uuid), ignore_errors=True)
+        shutil.rmtree(tools.home.handover(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
                 self._patiently(lambda: tools.engine.remove(run.container_id or ""))

@@ -203,7 +203,7 @@ class PackageBuild(Execution):
     @property
     def _work(self) -> Path:
         """One folder for each attempt: what was made in it by another user may not be ours to remove yet."""
-        return self._tools.home.context(self.run.uuid) / f"build-{self.run.restarts}"
+        return self._tools.home.handover(self.run.uuid) / f"build-{self.run.restarts}"
 
     def _check_out(self, build_list: BuildList, work: Path) -> None:
         """The code, and the files of the file store that its `.abf.yml` names."""
@@ -300,7 +300,7 @@ class PackageBuild(Execution):
         }
 
     def _handed_out(self) -> list[Path]:
-        return [self._tools.home.context(self.run.uuid)]
+        return [self._tools.home.handover(self.run.uuid)]
 
     def _image(self) -> str:
         return self._specification().build.image or ""

@@ -95,13 +95,13 @@ def _tell_of_locales(
 
 
 def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str, locale: str) -> str:
-    outputs, context = tools.outputs_path(run), tools.home.context(run.uuid)
+    outputs, handover = tools.outputs_path(run), tools.home.handover(run.uuid)
     ownership.make_writable(outputs)
     if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
         original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
         if original.is_dir():
             folders.copy_tree(original, outputs)
-    token = _token(run, tools, context)
+    token = _token(run, tools, handover)
     data = _data(specification, tools)
     is_notebook = run.kind == Kind.NOTEBOOK
     secrets = tools.secrets(run, specification)
@@ -114,7 +114,7 @@ def _make(run: Run, build: Run, specification: Specification, tools: Tools, shel
         node=tools.settings.node,
         network=tools.settings.network,
         outputs=outputs,
-        context=context,
+        handover=handover,
         data=data,
         api_url=tools.api_url(),
         token=token,
@@ -187,10 +187,10 @@ def _references(run: Run, specification: Specification, tools: Tools) -> dict[st
     return found
 
 
-def _token(run: Run, tools: Tools, context: Path) -> str:
+def _token(run: Run, tools: Tools, handover: Path) -> str:
     """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
-    users, file = tools.store.users, context / container.TOKEN_FILE
-    context.mkdir(parents=True, exist_ok=True)
+    users, file = tools.store.users, handover / container.TOKEN_FILE
+    handover.mkdir(parents=True, exist_ok=True)
     if file.exists():
         found = container.token_in(file.read_text())
         known = users.by_token(found) if found else None

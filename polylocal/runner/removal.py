@@ -42,7 +42,7 @@ def remove(run: Run, tools: Tools) -> None:
         with suppress(OSError):  # the folder of a group goes with the last experiment in it
             tools.outputs_path(run).parent.rmdir()
     work = tools.home.work(run.uuid)
-    for folder in (tools.home.context(run.uuid), work, work.with_name(f"{work.name}.gone")):
+    for folder in (tools.home.handover(run.uuid), work, work.with_name(f"{work.name}.gone")):
         remove_tree(folder)
     files = tools.store.build_lists.files_of(run)
     if run.kind == Kind.PACKAGE:

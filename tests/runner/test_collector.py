@@ -116,7 +116,7 @@ def test_an_image_that_has_lost_our_labels_is_counted_and_goes(rig: Rig) -> None
 def test_leftovers_of_runs_that_are_done_go_by_themselves(rig: Rig) -> None:
     done, waits = rig.run(rig.submit("true")), rig.submit("true")
     folders = rig.settings.folders
-    paths = {name: old(folders.context(name) / "file").parent for name in (done.uuid, waits.uuid, "0" * 32)}
+    paths = {name: old(folders.handover(name) / "file").parent for name in (done.uuid, waits.uuid, "0" * 32)}
     for path in paths.values():
         os.utime(path, (OLD_S, OLD_S))
     collector(rig).collect(asked=False)
@@ -125,7 +125,7 @@ def test_leftovers_of_runs_that_are_done_go_by_themselves(rig: Rig) -> None:
 
 def test_what_a_thread_has_in_hand_or_was_just_made_stays(rig: Rig) -> None:
     folders = rig.settings.folders
-    new, held = folders.context("1" * 32), folders.context("2" * 32)
+    new, held = folders.handover("1" * 32), folders.handover("2" * 32)
     new.mkdir(parents=True)
     old(held / "file")
     os.utime(held, (OLD_S, OLD_S))
@@ -163,7 +163,7 @@ def test_logs_and_code_that_nobody_knows_go_only_if_a_person_asks(rig: Rig, aske
 
 def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypatch) -> None:
     a_build(rig, "true 1")
-    gone = rig.settings.folders.context("0" * 32)
+    gone = rig.settings.folders.handover("0" * 32)
     old(gone / "file")
     os.utime(gone, (OLD_S, OLD_S))
 

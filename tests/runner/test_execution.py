@@ -36,7 +36,7 @@ def test_a_job_that_succeeds(rig):
     assert sorted(rig.log(run).splitlines()) == [b"err", b"out", b"tail"]
     assert not rig.engine.made
     assert (rig.settings.home / str(run.outputs)).is_dir()
-    assert not rig.settings.folders.context(run.uuid).exists()
+    assert not rig.settings.folders.handover(run.uuid).exists()
 
 
 def test_a_job_that_fails_says_its_exit_code_and_its_last_line(rig):

@@ -140,7 +140,7 @@ class Yard:
         return self.rig.message(self.ground.run(made)) or ""
 
     def work(self, made: BuildList) -> Path:
-        return self.rig.settings.folders.context(made.uuid)
+        return self.rig.settings.folders.handover(made.uuid)
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_what_stays_behind(home: Home, tmp_path: Path) -> None:
 
 def test_work_under_way_is_kept(home: Home, store: Store, tmp_path: Path) -> None:
     run = store.runs.find(Kind.JOB, 1)
-    home.context(run.uuid).mkdir(parents=True)
+    home.handover(run.uuid).mkdir(parents=True)
     home.server_token(run.uuid).write_text("x")
     home.work(run.uuid).mkdir(parents=True)
     (home.work(run.uuid) / "new.ipynb").write_text("{}")

@@ -36,7 +36,7 @@ AROUND = Surroundings(
     node="here",
     network="bridge",
     outputs=Path("/home/me/outputs"),
-    context=Path("/home/me/context"),
+    handover=Path("/home/me/context"),
     data={},
     api_url="http://host.docker.internal:8000",
     token="secret",
@@ -71,7 +71,7 @@ def test_a_command_has_a_parent_that_waits_for_all_that_it_has_started() -> None
 def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:
     assert planned().mounts == [
         Mount(AROUND.outputs, PurePosixPath("/plx-outputs/root/Quick-Start/jobs/3")),
-        Mount(AROUND.context, PurePosixPath("/plx-context"), read_only=True),
+        Mount(AROUND.handover, PurePosixPath("/plx-context"), read_only=True),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from polylocal.errors import NotFound
 from polylocal.repos import Repository
-from polylocal.runner.context import context
+from polylocal.runner.context import build_context
 
 TEXT = "\nFROM a\nENV X ü\n"
 
@@ -36,7 +36,7 @@ def commit_of(repository: Repository, files: dict[str, bytes], links: dict[str, 
 
 
 def unpacked(repository: Repository, commit: str | None, to: Path, folder: str = "") -> Path:
-    with context(TEXT, repository, commit, folder) as file, tarfile.open(fileobj=file) as tar:
+    with build_context(TEXT, repository, commit, folder) as file, tarfile.open(fileobj=file) as tar:
         tar.extractall(to, filter="data")
     return to
 
@@ -99,7 +99,7 @@ def test_a_folder_with_the_setup_scripts_name_is_no_script(repository: Repositor
 
 
 def test_the_file_is_at_its_start_and_uncompressed(repository: Repository) -> None:
-    with context(TEXT, repository, commit_of(repository, {"a": b"1"})) as file:
+    with build_context(TEXT, repository, commit_of(repository, {"a": b"1"})) as file:
         assert file.tell() == 0
         assert file.read()[257:262] == b"ustar"
 
@@ -107,7 +107,7 @@ def test_the_file_is_at_its_start_and_uncompressed(repository: Repository) -> No
 def test_what_is_needed_meanwhile_lies_in_the_folder_that_is_said(repository: Repository, tmp_path: Path) -> None:
     scratch = tmp_path / "home" / "scratch"
     commit = commit_of(repository, {"setup.sh": b"x"})
-    with context(TEXT, repository, commit, scratch=scratch):
+    with build_context(TEXT, repository, commit, scratch=scratch):
         (folder,) = scratch.iterdir()
         assert sorted(path.name for path in folder.iterdir()) == ["Dockerfile", "setup.sh"]
     assert list(scratch.iterdir()) == []
