@@ -12,7 +12,7 @@ from raw import context_of
 from stage import BUSYBOX, Daemon, Stage, job
 from table import Row, median_ms
 
-from polylocal.packing import pack
+from polylocal.client.packing import pack
 
 _SIZE = 2048  # bytes a file
 

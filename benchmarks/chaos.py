@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from crash import chaos  # the harness of the tests
 
-from polylocal.runner.engine import probe
+from polylocal.engine.docker import probe
 
 # faults a minute; the costly ones are few
 _A_MINUTE = {

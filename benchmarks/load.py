@@ -19,8 +19,8 @@ from process import Memory
 from stage import Daemon, Json, Stage, job
 from table import Row, percentile
 
-from polylocal import logs
-from polylocal.api.guards import MOST_WORKING
+from polylocal.api.middleware import MOST_WORKING
+from polylocal.files import logs
 from polylocal.paths import Home
 
 SECONDS = 60

@@ -25,11 +25,11 @@ from urllib.parse import urlsplit
 
 from raw import BENCH_LABEL, RawEngine
 
-from polylocal import occupancy
-from polylocal.client import Client
+from polylocal.client.http import Client
+from polylocal.daemon import home_lock
+from polylocal.engine.docker import probe
 from polylocal.paths import Home
-from polylocal.runner.container import HOME_LABEL
-from polylocal.runner.engine import probe
+from polylocal.planning.container import HOME_LABEL
 from polylocal.store import Store
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images
@@ -206,7 +206,7 @@ def _address(home: Path, process: subprocess.Popen[bytes]) -> str:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        found = occupancy.running(Home(home))
+        found = home_lock.running(Home(home))
         if found and found.pid == process.pid and found.url:
             return found.url
         time.sleep(0.005)

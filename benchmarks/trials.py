@@ -9,12 +9,12 @@ from process import Memory
 from stage import Stage, job
 from table import Row
 
+from polylocal.engine.events import Deaths
+from polylocal.engine.fake import FakeEngine
+from polylocal.engine.link import EngineLink
 from polylocal.polyaxonfile import parse
-from polylocal.runner.engine.events import Deaths
-from polylocal.runner.engine.fake import FakeEngine
-from polylocal.runner.engine.link import EngineLink
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
-from polylocal.runner.tools import Tools
 from polylocal.settings import load
 from polylocal.statuses import Kind, is_done
 from polylocal.store import NewRun, Store
@@ -30,7 +30,7 @@ class _Driven(Supervisor):
     def until_done(self, store: Store, group: Run) -> Run:
         while not is_done((found := store.runs.by_pk(group.pk)).status):
             self.once()
-            self._wake.wait(self._tools.settings.poll_s)
+            self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
         while self._in_hand():  # the last thread may still be putting its things away
             self._wake.wait(0.01)
@@ -65,7 +65,7 @@ def _supervisor(stage: Stage, store: Store) -> _Driven:
     deaths = Deaths(engine, "home", link.wait_until_back)
     engine.on_death = deaths.tell
     settings = load(home=stage.new_home()).model_copy(update={"max_runs": CONCURRENCY})
-    return _Driven(Tools(settings, store, engine, link, deaths, "home", lambda: "http://api:1"))
+    return _Driven(RunnerContext(settings, store, engine, link, deaths, "home", lambda: "http://api:1"))
 
 
 def _submit(store: Store, count: int) -> Run:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from support import USUAL_INPUTS, sweep
 
-from polylocal.runner.engine import probe
+from polylocal.engine.docker import probe
 from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import Project, User

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
-from polylocal.packages.depot import Depot
+from polylocal.packages.file_store import FileStore
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.build_lists import Harvest, NewFile, NewPackage, Version
@@ -208,8 +208,8 @@ def package(name: str = "hello", version: str = "1.0", content: bytes | None = N
     return NewPackage(sha1=sha1(content), name=name, version=version, size=len(content), **values)
 
 
-def stocked(depot: Depot, name: str, version: str, **fields: str) -> NewPackage:
+def stocked(file_store: FileStore, name: str, version: str, **fields: str) -> NewPackage:
     """A wheel that lies in a depot."""
     content = wheel(name, version, **fields)
-    depot.keep(io.BytesIO(content))
+    file_store.keep(io.BytesIO(content))
     return package(name, version, content, file_name=f"{name}-{version}-py3-none-any.whl")

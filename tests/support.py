@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import docker
 from hypothesis import settings as hypothesis_settings
 
-from polylocal import occupancy
-from polylocal.client import Client
+from polylocal.client.http import Client
+from polylocal.daemon import home_lock
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.paths import Home
-from polylocal.runner.container import IMAGE_LABEL
-from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.planning.container import IMAGE_LABEL
 
 T = TypeVar("T")
 
@@ -100,10 +100,10 @@ def start_daemon(
             env={**os.environ, "POLYLOCAL_POLL_S": "0.5", **_LOCAL_GIT, **(env or {})},
         )
 
-    def ready() -> occupancy.Running | None:
+    def ready() -> home_lock.Running | None:
         if process.poll() is not None:
             raise AssertionError((home / "test-daemon.log").read_text())
-        found = occupancy.running(Home(home))
+        found = home_lock.running(Home(home))
         return found if found and found.pid == process.pid and found.url else None
 
     try:

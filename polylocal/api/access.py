@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from starlette.requests import HTTPConnection
 
 from polylocal.api.endpoint import Access, Call
-from polylocal.api.shares import credential_of, holders_of
+from polylocal.api.quotas import credential_of, holders_of
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.store.rows import Project, Run
 from polylocal.store.users import Credentials, Users
@@ -30,7 +30,7 @@ def know(call: Call, identify: Identify | None = None) -> None:
     """Who is it? `identify` is asked where the header alone does not say it. Raises NotAuthenticated, NotAllowed."""
     call.identify = identify
     call.credentials = (identify or authenticate)(call.request, call.store.users)
-    call.services.shares.work.remember(credential_of(call.request), holders_of(call.credentials))
+    call.context.shares.work.remember(credential_of(call.request), holders_of(call.credentials))
 
 
 def check(call: Call) -> None:
@@ -54,7 +54,7 @@ def check_again(call: Call) -> None:
     credentials = identify(call.request, call.store.users)
     if call.credentials is None or _who(credentials) != _who(call.credentials):
         raise NotAuthenticated("Invalid token.")
-    again = Call(call.request, call.endpoint, call.services)
+    again = Call(call.request, call.endpoint, call.context)
     again.credentials = credentials
     if call.endpoint.access is Access.ADMIN and not credentials.user.is_superuser:
         raise NotAllowed

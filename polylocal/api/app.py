@@ -24,34 +24,34 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from polylocal.api import (
     abf,
     access,
-    answers,
+    body_parsing,
     bookmarks,
     ci,
     experiments,
     groups,
-    incoming,
-    lasting,
     logs,
+    long_responses,
     machine,
     monitoring,
     openapi,
     origins,
     outputs,
-    places,
     projects,
     proxy,
     repos,
+    responses,
     runs,
     searches,
     servers,
     streams,
     system,
     users,
+    worker_pools,
 )
 from polylocal.api.access import BRIDGE
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Threads
-from polylocal.api.guards import Admission, OwnPages, Patience, QueryLimit
-from polylocal.api.services import Services
+from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, OriginCheck, QueryLimit
 from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
 
 log = logging.getLogger(__name__)
@@ -78,10 +78,10 @@ ENDPOINTS: list[Endpoint] = [
 ]
 
 
-def build(services: Services) -> Starlette:
+def build(context: ApiContext) -> Starlette:
     """The application over these services."""
-    changes = logs.Changes(services.home.logs, services.store)
-    pages = proxy.Proxy(services)
+    changes = logs.Changes(context.home.logs, context.store)
+    pages = proxy.Proxy(context)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -97,21 +97,21 @@ def build(services: Services) -> Starlette:
         by_path[endpoint.path][endpoint.method] = endpoint
     routes = [
         Route("/api/v1/openapi", _described),  # asked for as openapi.json
-        *(Route(path, _answering(methods, services), methods=_METHODS) for path, methods in by_path.items()),
-        *streams.routes(services),
+        *(Route(path, _answering(methods, context), methods=_METHODS) for path, methods in by_path.items()),
+        *streams.routes(context),
         *pages.routes(),
     ]
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=[
-            Middleware(OwnPages, hosts=_hosts(services), friends=services.settings.allowed_hosts),
+            Middleware(OriginCheck, hosts=_hosts(context), friends=context.settings.allowed_hosts),
             Middleware(QueryLimit),
-            Middleware(Admission),
-            Middleware(Patience),
+            Middleware(ConcurrencyLimit),
+            Middleware(ClientTimeout),
             Middleware(ByOrigin, pages=pages.at_own_origin),
-            Middleware(TidyPaths),
-            Middleware(ByTongue, abf=abf.application(services)),
+            Middleware(NormalizePath),
+            Middleware(ApiSwitch, abf=abf.application(context)),
         ],
         exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
     )
@@ -120,9 +120,9 @@ def build(services: Services) -> Starlette:
     return app
 
 
-def _hosts(services: Services) -> set[str]:
+def _hosts(context: ApiContext) -> set[str]:
     """The names of this machine that a browser may know: others come in only if the daemon listens for others."""
-    settings = services.settings
+    settings = context.settings
     names = {settings.host}
     return names if settings.is_private else names | {platform.node(), platform.node().partition(".")[0]}
 
@@ -137,7 +137,7 @@ def _document() -> dict[str, Any]:
     return openapi.document(ENDPOINTS)
 
 
-class TidyPaths:
+class NormalizePath:
     """One route serves a path with and without its last slash, with doubled ones, and with `.json` behind it; nothing
     is redirected, since clients turn a redirected POST into a GET."""
 
@@ -168,7 +168,7 @@ class ByOrigin:
             await self._pages({**scope, proxy.SERVER: server}, receive, send)
 
 
-class ByTongue:
+class ApiSwitch:
     """Two APIs on one port: paths of ABF's go to its own application, with its own ways of saying what is wrong."""
 
     def __init__(self, app: ASGIApp, abf: ASGIApp) -> None:
@@ -196,7 +196,7 @@ def _looked_up(call: Call) -> Response:
     return _answered(call)
 
 
-def _changed(call: Call, read: incoming.Read) -> Response:
+def _changed(call: Call, read: body_parsing.Read) -> Response:
     call.data = read()
     return _answered(call)
 
@@ -204,37 +204,37 @@ def _changed(call: Call, read: incoming.Read) -> Response:
 def _answered(call: Call) -> Response:
     """In a thread, the JSON of the answer too: a long list takes a while."""
     result = call.endpoint.handler(call)
-    return result if isinstance(result, Response) else answers.json_of(result, call.endpoint.status)
+    return result if isinstance(result, Response) else responses.json_of(result, call.endpoint.status)
 
 
-def _answering(methods: Mapping[str, Endpoint], services: Services) -> Any:
+def _answering(methods: Mapping[str, Endpoint], context: ApiContext) -> Any:
     async def answer(request: Request) -> Response:
         endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             raise HTTPException(405, headers={"Allow": ", ".join(methods)})
-        call = Call(request, endpoint, services)
+        call = Call(request, endpoint, context)
         if endpoint.threads is Threads.NONE:
             return _answered(call)
         if endpoint.threads is Threads.STATUS:
-            return await places.status(partial(_looked_up, call))
-        work = services.shares.work
+            return await worker_pools.status(partial(_looked_up, call))
+        work = context.shares.work
         if request.method in ("GET", "HEAD") and not endpoint.is_long:
             async with work.of(request):  # nothing to wait for in between: one way to a thread
-                return lasting.kept(call, await run_in_threadpool(_looked_up, call))
+                return long_responses.kept(call, await run_in_threadpool(_looked_up, call))
         if endpoint.access is not Access.ANYONE:
             async with work.of(request):
                 await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-        limit = incoming.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else incoming.MAX_BODY
+        limit = body_parsing.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else body_parsing.MAX_BODY
         if endpoint.is_upload:
-            limit = services.settings.max_upload_mib * 2**20
-        with services.shares.bodies.place(*call.holders):
-            async with incoming.body(request, limit) as read:
+            limit = context.settings.max_upload_mib * 2**20
+        with context.shares.bodies.place(*call.holders):
+            async with body_parsing.body(request, limit) as read:
                 if endpoint.is_long:
-                    result = await places.run(request, call.holders, partial(_changed, call, read))
+                    result = await worker_pools.run(request, call.holders, partial(_changed, call, read))
                 else:
                     async with work.of(request):
                         result = await run_in_threadpool(_changed, call, read)
-        return lasting.kept(call, result)
+        return long_responses.kept(call, result)
 
     return answer
 

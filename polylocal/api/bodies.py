@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from polylocal import clock, not_finite, revisions, visible
-from polylocal.api.incoming import parsed
+from polylocal import clock
+from polylocal.api.body_parsing import parsed
 from polylocal.errors import InvalidInput
+from polylocal.git import revisions
 from polylocal.polyaxonfile import SourceFile
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
 from polylocal.polyaxonfile.models import Tags as AnyTags
+from polylocal.text import non_finite, visible
 
 # words that stand in URLs where a name would; the platform reserved these and their plurals
 _RESERVED_WORDS = """
@@ -85,7 +87,7 @@ Readme = Annotated[str, Field(max_length=MAX_README)] | None
 Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # what stands in a column that is searched
 Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
-_FINITE = AfterValidator(not_finite.nulled)
+_FINITE = AfterValidator(non_finite.nulled)
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object), _FINITE, AfterValidator(_not_large)]
 Params = Annotated[
     dict[str, Any], BeforeValidator(_json_object), AfterValidator(_not_many), _FINITE, AfterValidator(_not_large)
@@ -96,7 +98,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MA
 Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
 _REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `not_finite.reported`
-Measured = Annotated[float, BeforeValidator(not_finite.reported), WithJsonSchema(_REPORTED)]
+Measured = Annotated[float, BeforeValidator(non_finite.reported), WithJsonSchema(_REPORTED)]
 
 
 class Body(BaseModel):

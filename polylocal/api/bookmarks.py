@@ -9,8 +9,8 @@ from typing import Any
 from polylocal.api import runs
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.paging import envelope, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.projects import project_item
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.projects import project_item
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.queries import Page
 from polylocal.store.rows import Project, User

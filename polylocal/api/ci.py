@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
-from polylocal.api.making import make
-from polylocal.api.resources.projects import CiItem, ci_item
+from polylocal.api.run_creation import make
+from polylocal.api.shapes.projects import CiItem, ci_item
 from polylocal.errors import InvalidPolyaxonfile, NotFound
 from polylocal.polyaxonfile import read
 from polylocal.statuses import Kind
@@ -64,7 +64,7 @@ def trigger(call: Call) -> Run | None:
 
     Raises InvalidInput for a file that is there and wrong.
     """
-    project, repository = call.project, call.services.repository(call.project)
+    project, repository = call.project, call.context.repository(call.project)
     commit = repository.resolve("HEAD")
     if project.ci is None or commit is None:
         return None

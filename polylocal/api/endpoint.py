@@ -13,11 +13,11 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from polylocal.api import bodies
-from polylocal.api.attempts import where
-from polylocal.api.places import stream
-from polylocal.api.resources.platform import TokenItem
-from polylocal.api.services import Services
-from polylocal.api.shares import Holder, holders_of
+from polylocal.api.api_context import ApiContext
+from polylocal.api.login_throttle import where
+from polylocal.api.quotas import Holder, holders_of
+from polylocal.api.shapes.platform import TokenItem
+from polylocal.api.worker_pools import stream
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project, Run, User
@@ -101,11 +101,11 @@ class Endpoint:
 class Call:
     """One request: who asks, about what, with which body."""
 
-    def __init__(self, request: HTTPConnection, endpoint: Endpoint, services: Services) -> None:
+    def __init__(self, request: HTTPConnection, endpoint: Endpoint, context: ApiContext) -> None:
         self.request = request
         self.endpoint = endpoint
-        self.services = services
-        self.store = services.store
+        self.context = context
+        self.store = context.store
         self.credentials: Credentials | None = None
         self.identify: Callable[[HTTPConnection, Users], Credentials] | None = None  # None: by the header
         self.data: object = {}

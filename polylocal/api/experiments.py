@@ -11,8 +11,8 @@ from polylocal import clock
 from polylocal.api import bodies, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.paging import LIMIT, envelope, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.experiments import (
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.experiments import (
     ExperimentDetail,
     ExperimentItem,
     ExperimentJobItem,
@@ -23,8 +23,8 @@ from polylocal.api.resources.experiments import (
     metrics_item,
     params_item,
 )
-from polylocal.api.resources.platform import TokenItem
-from polylocal.api.resources.runs import StatusItem, status_item
+from polylocal.api.shapes.platform import TokenItem
+from polylocal.api.shapes.runs import StatusItem, status_item
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run

@@ -19,9 +19,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import clock
-from polylocal.api import forwarded, lasting, pages, sessions
+from polylocal.api import forwarded_headers, long_responses, pages, sessions
 from polylocal.api.endpoint import Call
-from polylocal.api.guards import PASSED_ON
+from polylocal.api.middleware import PASSED_ON
 from polylocal.paths import Home
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -73,16 +73,18 @@ class Forwarder:
 
         Raises HTTPException 503: the reader's share of open streams is used up.
         """
-        with lasting.opened(target.call) as right:  # a program may take as long as it likes until it answers
+        with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
             answer = await self._answer(request, target)
-        return await lasting.dropped(answer) if right.ended.is_set() else lasting.kept(target.call, answer)
+        return (
+            await long_responses.dropped(answer) if right.ended.is_set() else long_responses.kept(target.call, answer)
+        )
 
     async def _answer(self, request: Request, target: Target) -> Response:
         import httpx2
 
         run = target.run
         url = f"http://{target.place}{target.path}"
-        passed = forwarded.of_request(request.headers.items(), sessions.OURS)
+        passed = forwarded_headers.of_request(request.headers.items(), sessions.OURS)
         headers = [*passed, ("host", request.headers.get("host", "localhost")), *self._key(run)]
         try:
             answer = await self._asked(request, url, headers, run)
@@ -99,7 +101,7 @@ class Forwarder:
         # closed in any case, also when the browser goes before the first byte
         close = BackgroundTask(answer.aclose)
         shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
-        shown.raw_headers = forwarded.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
+        shown.raw_headers = forwarded_headers.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
         return shown
 
     async def join(self, socket: WebSocket, target: Target) -> None:
@@ -109,7 +111,7 @@ class Forwarder:
         _passed_on(socket)
         await socket.receive()  # the handshake; until it is accepted, only that the browser left can come next
         try:
-            with lasting.opened(target.call) as right:  # a program may take as long as it likes until it answers
+            with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
                 opening = self._opened(socket, target)
                 async with await _before(opening, _socket_left(socket), right.ended.wait()) as other:
                     await socket.accept(other.subprotocol)
@@ -128,7 +130,7 @@ class Forwarder:
         from websockets.asyncio.client import connect
 
         wanted: Any = list(socket.scope.get("subprotocols") or []) or None
-        passed = forwarded.of_request(socket.headers.items(), sessions.OURS)
+        passed = forwarded_headers.of_request(socket.headers.items(), sessions.OURS)
         kept = [(name, value) for name, value in passed if name != "origin"]
         return await connect(
             f"ws://{target.place}{target.path}",
@@ -274,7 +276,7 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
 
     async def end() -> None:
         await over.wait()
-        await socket.close(1008, lasting.OVER)
+        await socket.close(1008, long_responses.OVER)
 
     tasks = [asyncio.ensure_future(each) for each in (out(), back(), end())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -6,10 +6,10 @@ from starlette.responses import Response
 
 from polylocal.api import bodies, experiments, results, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.making import make
-from polylocal.api.resources import Json
-from polylocal.api.resources.experiments import MetricItem
-from polylocal.api.resources.groups import GroupDetail, GroupItem, GroupResults, GroupStatusItem
+from polylocal.api.run_creation import make
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.experiments import MetricItem
+from polylocal.api.shapes.groups import GroupDetail, GroupItem, GroupResults, GroupStatusItem
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 

@@ -13,11 +13,11 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from watchfiles import awatch
 
-from polylocal import logs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.file_answers import file_as_it_is
-from polylocal.api.places import stream
+from polylocal.api.file_responses import file_as_it_is
+from polylocal.api.worker_pools import stream
 from polylocal.errors import NotFound
+from polylocal.files import logs
 from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Run
@@ -29,7 +29,7 @@ _MEDIA = "text/plain; charset=utf-8"
 
 def show(call: Call) -> Response:
     """`?follow=true` stays until the run is done; `?timestamps=true` puts the time before each line."""
-    path = call.services.log(call.run)
+    path = call.context.log(call.run)
     if call.flag("follow"):
         changes: Changes = call.request.app.state.changes
         source = logs.Stamped(path) if call.flag("timestamps") else Plain(path)
@@ -62,7 +62,7 @@ def append(call: Call) -> Response:
         raise refuse(f"One request takes at most {MAX_LINES} lines of a log, this one has {len(lines)}.")
     if call.run.is_managed and not is_done(call.run.status):
         raise refuse(f"The log of {call.run.unique_name} is written by its container.")
-    with logs.LogWriter(call.services.log(call.run), max_mib=call.services.settings.max_log_mib) as writer:
+    with logs.LogWriter(call.context.log(call.run), max_mib=call.context.settings.max_log_mib) as writer:
         for line in lines:
             writer.line(line)
     return empty()

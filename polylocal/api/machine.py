@@ -7,21 +7,13 @@ from typing import NoReturn
 from polylocal import __version__, clock
 from polylocal.api.endpoint import Access, Call, Endpoint, refuse
 from polylocal.api.paging import envelope
-from polylocal.api.resources import Json
-from polylocal.api.resources.platform import (
-    ClusterItem,
-    GpuItem,
-    NodeDetail,
-    NodeItem,
-    gpu_item,
-    node_detail,
-    node_item,
-)
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.platform import ClusterItem, GpuItem, NodeDetail, NodeItem, gpu_item, node_detail, node_item
 from polylocal.errors import NotFound
 
 
 def cluster(call: Call) -> ClusterItem:
-    machine, uuid = call.services.machine(), _uuid(call)
+    machine, uuid = call.context.machine(), _uuid(call)
     version = {"polylocal": __version__, "engine": machine.engine, "api": machine.engine_api, "gitVersion": __version__}
     return {
         "uuid": uuid,
@@ -33,23 +25,23 @@ def cluster(call: Call) -> ClusterItem:
 
 
 def nodes(call: Call) -> Json:
-    return envelope(call.request, 1, [node_item(call.services.machine(), _uuid(call))])
+    return envelope(call.request, 1, [node_item(call.context.machine(), _uuid(call))])
 
 
 def node(call: Call) -> NodeDetail:
     _check(call)
-    return node_detail(call.services.machine(), _uuid(call), _since(call), clock.now())
+    return node_detail(call.context.machine(), _uuid(call), _since(call), clock.now())
 
 
 def gpus(call: Call) -> Json:
     _check(call)
-    found = node_detail(call.services.machine(), _uuid(call), _since(call), clock.now())["gpus"]
+    found = node_detail(call.context.machine(), _uuid(call), _since(call), clock.now())["gpus"]
     return envelope(call.request, len(found), found)
 
 
 def gpu(call: Call) -> GpuItem:
     _check(call)
-    for found in call.services.machine().gpus:
+    for found in call.context.machine().gpus:
         if found.index == call.number("index"):
             return gpu_item(found, _uuid(call), _since(call), clock.now())
     raise NotFound

@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, system
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
-from polylocal.api.resources import Json
-from polylocal.api.resources.platform import RoomItem, disk_item
-from polylocal.disk import Item, size_of
+from polylocal.api.metrics import CONTENT_TYPE
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.platform import RoomItem, disk_item
 from polylocal.errors import EngineUnreachable, StoreError
-from polylocal.monitoring import CONTENT_TYPE
+from polylocal.files.disk import Item, size_of
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -23,12 +23,12 @@ def health(call: Call) -> Response:
 
 
 def status(call: Call) -> Response:
-    services = call.services
+    context = call.context
     components = {
-        "engine": services.engine_state(),
+        "engine": context.engine_state(),
         "store": _of_store(call),
-        "disk": services.disk.problem(),
-        "scheduler": services.scheduler_state(),
+        "disk": context.disk.problem(),
+        "scheduler": context.scheduler_state(),
     }
     return JSONResponse({name: _component(problem) for name, problem in components.items()})
 
@@ -46,17 +46,17 @@ def _component(problem: str | None) -> Json:
 
 
 def metrics(call: Call) -> Response:
-    return Response(call.services.monitor.text(), media_type=CONTENT_TYPE)
+    return Response(call.context.monitor.text(), media_type=CONTENT_TYPE)
 
 
 def room(call: Call) -> RoomItem:
     """What `collect` would remove, and what it would leave."""
-    return _room(call.services.look(_budget(call)))
+    return _room(call.context.look(_budget(call)))
 
 
 def collect(call: Call) -> RoomItem:
     """Remove what nobody needs. Answers with what went, and what stayed and why."""
-    return _room(call.services.collect(call.body(bodies.Collection).budget_gib))
+    return _room(call.context.collect(call.body(bodies.Collection).budget_gib))
 
 
 def _budget(call: Call) -> float | None:
@@ -82,21 +82,21 @@ def of_run(call: Call) -> Json:
 
 def of_project(call: Call) -> Json:
     """The same for a project."""
-    found = _sizes(call, call.store.holdings.of_project(call.project))
-    found["code_bytes"] = size_of(call.services.home.code(call.project.uuid))
+    found = _sizes(call, call.store.usage.of_project(call.project))
+    found["code_bytes"] = size_of(call.context.home.code(call.project.uuid))
     found["size_bytes"] += found["code_bytes"]
     return found
 
 
 def _sizes(call: Call, runs: Iterable[Run]) -> Json:
-    services = call.services
+    context = call.context
     logs = outputs = 0
     builds = set[str]()
     for run in runs:
-        logs += size_of(services.log(run))
+        logs += size_of(context.log(run))
         if run.kind == Kind.BUILD:
             builds.add(run.uuid)
-        elif (folder := services.outputs(run)) and not call.store.runs.shares_outputs(run):
+        elif (folder := context.outputs(run)) and not call.store.runs.shares_outputs(run):
             outputs += size_of(folder)
     images = _of_images(call, builds) if builds else 0
     return {"logs_bytes": logs, "outputs_bytes": outputs, "images_bytes": images, "size_bytes": logs + outputs + images}
@@ -104,7 +104,7 @@ def _sizes(call: Call, runs: Iterable[Run]) -> Json:
 
 def _of_images(call: Call, builds: set[str]) -> int:
     try:
-        return sum(size for build, size in call.services.image_sizes() if build in builds)
+        return sum(size for build, size in call.context.image_sizes() if build in builds)
     except EngineUnreachable:
         return 0
 

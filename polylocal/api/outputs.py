@@ -14,12 +14,12 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal import folders
 from polylocal.api.endpoint import Call, Endpoint, MadeAnswer, Query, refuse
-from polylocal.api.file_answers import opened_file
-from polylocal.api.resources.runs import TreeItem
-from polylocal.archives import Archive
+from polylocal.api.file_responses import opened_file
+from polylocal.api.shapes.runs import TreeItem
 from polylocal.errors import NotFound
+from polylocal.files import folders
+from polylocal.files.archives import Archive
 from polylocal.statuses import Kind
 
 MOST_LISTED = 100_000  # entries of one folder in one answer
@@ -77,7 +77,7 @@ def _no_file(path: str) -> Response:
 
 
 def _folder(call: Call) -> Path:
-    folder = call.services.outputs(call.run)
+    folder = call.context.outputs(call.run)
     if folder is None:
         raise NotFound("The run has no outputs.")
     return folder

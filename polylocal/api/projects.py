@@ -9,8 +9,8 @@ from starlette.responses import Response
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.projects import ProjectDetail, ProjectItem, project_detail, project_item
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.projects import ProjectDetail, ProjectItem, project_detail, project_item
 from polylocal.errors import InvalidInput
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Project
@@ -122,7 +122,7 @@ def _detail(call: Call, project: Project) -> ProjectDetail:
         tensorboard=runs.server(project, Kind.TENSORBOARD),
         bookmarked=project.id in call.store.bookmarks.of(call.user, [project]),
         counts=call.store.projects.counts(project),
-        has_code=call.services.repository(project).exists,
+        has_code=call.context.repository(project).exists,
     )
 
 

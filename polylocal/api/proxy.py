@@ -25,10 +25,10 @@ from starlette.websockets import WebSocket
 
 from polylocal.api import access, origins, pages, sessions
 from polylocal.api.access import BRIDGE
-from polylocal.api.codes import OneTimeCodes
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint
 from polylocal.api.forwarding import Forwarder, Target, starting
-from polylocal.api.services import Services
+from polylocal.api.one_time_codes import OneTimeCodes
 from polylocal.errors import EngineError, EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
@@ -63,12 +63,12 @@ class _Entry:
 class Proxy:
     """The pages of all servers: at their documented paths, and at their own origins."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._users = services.store.users
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._users = context.store.users
         self._codes = OneTimeCodes[_Entry]()
-        self._turns = services.shares.work
-        self._forwarder = Forwarder(services.home, services.store.runs)
+        self._turns = context.shares.work
+        self._forwarder = Forwarder(context.home, context.store.runs)
 
     async def close(self) -> None:
         await self._forwarder.close()
@@ -152,7 +152,7 @@ class Proxy:
 
     def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
         """The call of a reader who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
-        call = Call(request, scope, self._services)
+        call = Call(request, scope, self._context)
         access.know(call, identify)
         if call.run_pk is not None:
             raise NotAllowed
@@ -168,7 +168,7 @@ class Proxy:
         return is_chosen or sessions.has_token(request, self._users)
 
     def _own_origin(self, request: HTTPConnection, run: Run) -> str | None:
-        return origins.own_origin(run, request.headers.get("host"), self._services.settings.host)
+        return origins.own_origin(run, request.headers.get("host"), self._context.settings.host)
 
     def _sent_on(self, request: Request, run: Run, session: str) -> Response:
         """To the server's own origin, with a one-time code; a page that explains, if the browser never arrived."""
@@ -189,10 +189,10 @@ class Proxy:
 
     def _notice(self, request: Request) -> str:
         """What a visitor should know where pages are not kept apart from each other, or from the session. HTML."""
-        if not origins.is_reachable(request.headers.get("host"), self._services.settings.host):
+        if not origins.is_reachable(request.headers.get("host"), self._context.settings.host):
             return pages.ONE_ORIGIN_NOTICE
         try:
-            is_published = not self._services.reaches_containers()
+            is_published = not self._context.reaches_containers()
         except (EngineError, EngineUnreachable):  # nothing runs now
             return ""
         return pages.PUBLISHED_NOTICE if is_published else ""
@@ -250,7 +250,7 @@ class Proxy:
 
     def _named(self, request: HTTPConnection) -> Run | None:
         kind, uuid = request.scope[SERVER]
-        found = self._services.store.runs.by_uuid(uuid)
+        found = self._context.store.runs.by_uuid(uuid)
         return found if found and found.kind == kind else None
 
     def _check_at_origin(self, request: HTTPConnection, run: Run) -> Call:
@@ -270,7 +270,7 @@ class Proxy:
 
     def _documented(self, request: HTTPConnection, run: Run) -> str:
         """The URL where a browser with a session is sent on from."""
-        host = self._services.settings.host
+        host = self._context.settings.host
         _, port = origins.split(request.headers.get("host", ""))
         name = "[::1]" if host in ("::", "::1") else "localhost" if host == "localhost" else "127.0.0.1"
         return f"http://{name}{port}{_prefix(run)}"

@@ -10,13 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
+from polylocal.api.body_parsing import parsed
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
-from polylocal.api.file_answers import opened_file
-from polylocal.api.incoming import parsed
-from polylocal.api.resources import Json
-from polylocal.api.resources.projects import RepoItem
+from polylocal.api.file_responses import opened_file
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.repos import without_secrets
+from polylocal.git.repository import without_secrets
 from polylocal.statuses import Kind, is_done
 
 
@@ -27,7 +27,7 @@ def upload(call: Call) -> Response:
     if not isinstance(part, UploadFile):
         raise InvalidInput({"repo": ["No file was submitted: send the tar.gz as the form part `repo`."]})
     _check_upload(call)
-    call.services.repository(project).upload(part.file, call.user.username, call.services.code_limits)
+    call.context.repository(project).upload(part.file, call.user.username, call.context.code_limits)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
 
@@ -35,7 +35,7 @@ def upload(call: Call) -> Response:
 def limits(call: Call) -> Json:
     """What an upload may come to. Refuses what an upload would be refused for, so that a client can ask first."""
     _check_upload(call)
-    settings = call.services.settings
+    settings = call.context.settings
     return {name: getattr(settings, name) for name in ("max_upload_mib", "max_unpacked_mib", "max_upload_files")}
 
 
@@ -43,7 +43,7 @@ def _check_upload(call: Call) -> None:
     if call.project.git_url:
         raise NotAllowed(_EXTERNAL.format(name=call.project.name))
     _check_notebook(call)
-    call.services.check_room()
+    call.context.check_room()
 
 
 def external(call: Call) -> Response:
@@ -51,7 +51,7 @@ def external(call: Call) -> Response:
     project, body = call.project, call.body(bodies.ExternalRepo)
     if project.git_url and project.git_url != body.git_url:
         raise refuse(f"Project was already initialized with a different git url: {without_secrets(project.git_url)}")
-    if project.git_url is None and call.services.repository(project).exists:
+    if project.git_url is None and call.context.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
     _check_notebook(call)
     warnings = _fetch(call, body.git_url, by_admin=call.user.is_superuser)
@@ -80,10 +80,10 @@ def _fetch(call: Call, git_url: str, *, by_admin: bool) -> list[str]:
     # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
     mine = call.user.is_superuser and by_admin
     protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
-    call.services.check_room()
+    call.context.check_room()
     warnings: list[str] = []
-    hosts = call.services.settings.local_git_hosts
-    call.services.repository(call.project).fetch(
+    hosts = call.context.settings.local_git_hosts
+    call.context.repository(call.project).fetch(
         git_url, protocols, with_keys=mine, local_hosts=hosts, warn=warnings.append
     )
     call.store.projects.set_repository(call.project, git_url, by_admin=by_admin)
@@ -108,7 +108,7 @@ def _wants_ci(data: object) -> bool:
 
 def download(call: Call) -> Response:
     """The code as tar.gz, without a folder around it; of the newest commit, or of `?commit=`."""
-    project, repository = call.project, call.services.repository(call.project)
+    project, repository = call.project, call.context.repository(call.project)
     wanted = call.query("commit")
     commit = repository.resolve(wanted or "HEAD")
     if commit is None:
@@ -124,7 +124,7 @@ def download(call: Call) -> Response:
 
 
 def show(call: Call) -> RepoItem:
-    project, repository = call.project, call.services.repository(call.project)
+    project, repository = call.project, call.context.repository(call.project)
     if not repository.exists:
         raise NotFound
     changed = datetime.fromtimestamp((repository.path / "refs" / "heads").stat().st_mtime, UTC)
@@ -141,7 +141,7 @@ def show(call: Call) -> RepoItem:
 def update(call: Call) -> RepoItem:
     """The code is as public as its project: this changes both."""
     is_public = call.body(bodies.ChangedRepo).is_public
-    if not call.services.repository(call.project).exists:
+    if not call.context.repository(call.project).exists:
         raise NotFound
     if is_public is not None:
         call.store.projects.update(call.project, {"is_public": is_public})
@@ -149,7 +149,7 @@ def update(call: Call) -> RepoItem:
 
 
 def delete(call: Call) -> Response:
-    repository = call.services.repository(call.project)
+    repository = call.context.repository(call.project)
     if not repository.exists:
         raise NotFound
     _check_notebook(call)

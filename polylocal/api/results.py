@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Sequence
 
 from polylocal import clock
-from polylocal.api.resources import Json
-from polylocal.api.resources.groups import BestExperiment, GroupResults, ResultItem
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.groups import BestExperiment, GroupResults, ResultItem
 from polylocal.polyaxonfile import SearchMetric, of_config
 from polylocal.statuses import Kind, Status
 from polylocal.store import Store

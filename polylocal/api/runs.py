@@ -8,20 +8,16 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, making, results, secrets_owner
+from polylocal.api import bodies, results, run_creation, secrets_owner
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.making import clone, make
 from polylocal.api.paging import LIMIT, envelope, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.experiments import (
-    experiment_detail,
-    experiment_item,
-    experiment_status_item,
-)
-from polylocal.api.resources.groups import group_detail, group_item, group_status_item
-from polylocal.api.resources.platform import TokenItem
-from polylocal.api.resources.projects import CodeReferenceItem, code_reference_item
-from polylocal.api.resources.runs import (
+from polylocal.api.run_creation import clone, make
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.experiments import experiment_detail, experiment_item, experiment_status_item
+from polylocal.api.shapes.groups import group_detail, group_item, group_status_item
+from polylocal.api.shapes.platform import TokenItem
+from polylocal.api.shapes.projects import CodeReferenceItem, code_reference_item
+from polylocal.api.shapes.runs import (
     BuildDetail,
     BuildItem,
     JobDetail,
@@ -33,7 +29,7 @@ from polylocal.api.resources.runs import (
     job_item,
     status_item,
 )
-from polylocal.api.resources.servers import server_detail, server_item, tensorboard_item
+from polylocal.api.shapes.servers import server_detail, server_item, tensorboard_item
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.polyaxonfile import of_config
 from polylocal.statuses import Kind, Status
@@ -239,7 +235,7 @@ def _check_code_is_theirs(call: Call) -> None:
 
 def _own_commit(call: Call, named: str) -> str:
     """A commit of the project's code: polylocal itself checks it out for this run. Raises InvalidInput."""
-    found = call.services.repository(call.project).resolve(named)
+    found = call.context.repository(call.project).resolve(named)
     if found is None:
         raise InvalidInput({"commit": [f"The code of this project has no commit `{named}`."]})
     return found
@@ -265,7 +261,7 @@ def detail(call: Call, run: Run) -> Json:
         tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, group=run)
         best = results.best(call.store, run)
         return {**group_detail(run, bookmarked, call.store.groups.counts(run), tensorboard, best, warnings)}
-    outputs = call.services.outputs(run)
+    outputs = call.context.outputs(run)
     path = str(outputs) if outputs else None
     if kind is Kind.JOB:
         return {**job_detail(run, bookmarked, path, warnings)}
@@ -288,7 +284,7 @@ def item(run: Run, bookmarked: bool) -> Any:
 def _warnings(run: Run) -> list[str]:
     if run.warnings is not None or not run.config:
         return run.warnings or []
-    return making.without_effect(of_config(Kind(run.kind), run.content or "", run.config))
+    return run_creation.without_effect(of_config(Kind(run.kind), run.content or "", run.config))
 
 
 def _merged(old: object, new: object) -> object:

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.groups import ChartViewItem, chart_view_item
-from polylocal.api.resources.platform import ActivityItem, SearchItem, activity_item, search_item
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.groups import ChartViewItem, chart_view_item
+from polylocal.api.shapes.platform import ActivityItem, SearchItem, activity_item, search_item
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 _PAGE = 300_000  # clients ask for all of them at once

@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
-from polylocal.api.making import make
-from polylocal.api.resources.platform import TokenItem
-from polylocal.api.resources.servers import ServerDetail, ServerItem, TensorboardItem
+from polylocal.api.run_creation import make
+from polylocal.api.shapes.platform import TokenItem
+from polylocal.api.shapes.servers import ServerDetail, ServerItem, TensorboardItem
 from polylocal.errors import NotAllowed
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Run
@@ -58,7 +58,7 @@ def _stop(call: Call, running: Run) -> None:
 def _start(call: Call, kind: Kind, of: Run | None) -> Response:
     """One at a time: 201 with a new one, 200 with the one that is there."""
     body = call.body(bodies.NewRunBody)
-    with call.services.starting:  # two clicks at the same time are one start
+    with call.context.starting:  # two clicks at the same time are one start
         running = _running(call, kind, of)
         if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
             raise refuse("The notebook is being stopped, and its changes are put away: start it again in a moment.")
@@ -73,7 +73,7 @@ def _start(call: Call, kind: Kind, of: Run | None) -> Response:
 
 def _default(call: Call, kind: Kind) -> dict[str, Any]:
     """The polyaxonfile of who sends none."""
-    settings = call.services.settings
+    settings = call.context.settings
     image = settings.notebook_image if kind is Kind.NOTEBOOK else settings.tensorboard_image
     if not image:
         raise refuse(f"Please provide a polyaxonfile, or set a default {kind} image.")

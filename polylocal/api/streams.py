@@ -18,14 +18,14 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from polylocal import logs
-from polylocal.api import access, lasting
+from polylocal.api import access, long_responses
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.logs import Changes, Plain, follow, only_grew
-from polylocal.api.resources.streams import resources_frame
-from polylocal.api.services import Services
+from polylocal.api.shapes.streams import resources_frame
+from polylocal.engine.machine import Usage, gpus
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
-from polylocal.machine import Usage, gpus
+from polylocal.files import logs
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
 from polylocal.store.users import Credentials, Users
@@ -66,7 +66,7 @@ async def send_logs(client: Follower) -> None:
         await client.refuse(_not_running(run))
         return
     changes: Changes = client.socket.app.state.changes
-    path = client.call.services.log(run)
+    path = client.call.context.log(run)
     last = await _send_statuses(client, changes)
     source = Plain(path) if client.is_old else logs.Stamped(path)
     sent = False
@@ -82,7 +82,7 @@ async def _send_statuses(client: Follower, changes: Changes) -> str:
     """Until there is something to read, or there will never be. Returns the last status."""
     store, run = client.call.store, client.run
     seen = 0
-    with changes.of(client.call.services.log(run), run) as wakeup:
+    with changes.of(client.call.context.log(run), run) as wakeup:
         while True:
             _, rows = await run_in_threadpool(store.runs.statuses, run, limit=100, offset=seen)
             seen += len(rows)
@@ -150,7 +150,7 @@ async def send_resources(client: Follower) -> None:
             if before is None:
                 await client.refuse(_not_running(run))
             return
-        sample = await run_in_threadpool(_sample, client.call.services, run)
+        sample = await run_in_threadpool(_sample, client.call.context, run)
         if sample is None:
             await asyncio.sleep(SAMPLE_S)
             continue
@@ -161,12 +161,12 @@ async def send_resources(client: Follower) -> None:
         before = sample
 
 
-def _sample(services: Services, run: Run) -> Usage | None:
+def _sample(context: ApiContext, run: Run) -> Usage | None:
     """None: there is no container that runs, or nobody to ask."""
     if not run.container_id or run.status not in _STARTED:
         return None
     try:
-        return services.usage(run.container_id)
+        return context.usage(run.container_id)
     except (EngineUnreachable, PolylocalError):
         return None
 
@@ -180,19 +180,19 @@ def _not_running(run: Run) -> str:
     return f"{name} is not running, current status: {run.status}"
 
 
-def routes(services: Services) -> list[BaseRoute]:
+def routes(context: ApiContext) -> list[BaseRoute]:
     return [
-        WebSocketRoute(endpoint.path, _accepting(endpoint, services, handler, is_old=endpoint.path.startswith("/ws/")))
+        WebSocketRoute(endpoint.path, _accepting(endpoint, context, handler, is_old=endpoint.path.startswith("/ws/")))
         for endpoint, handler in _TABLE
     ]
 
 
-def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_old: bool) -> Any:
+def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_old: bool) -> Any:
     async def accept(socket: WebSocket) -> None:
         await socket.accept()
-        client = Follower(Call(socket, endpoint, services), socket, is_old)
+        client = Follower(Call(socket, endpoint, context), socket, is_old)
         try:
-            async with services.shares.work.of(socket):
+            async with context.shares.work.of(socket):
                 await run_in_threadpool(_admit, client.call)
         except (NotAuthenticated, NotAllowed, NotFound) as error:
             missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
@@ -210,10 +210,10 @@ def _accepting(endpoint: Endpoint, services: Services, handler: Handler, *, is_o
 async def _until_over(client: Follower, handler: Handler) -> None:
     """Until the work is done, the client goes, or the right to it ends."""
     try:
-        with lasting.opened(client.call) as right:
+        with long_responses.opened(client.call) as right:
             await _until_gone(client.socket, handler(client), right.ended)
             if right.ended.is_set():
-                await client.refuse(lasting.OVER)
+                await client.refuse(long_responses.OVER)
     except HTTPException as error:  # no place is left
         await client.refuse(error.detail)
 

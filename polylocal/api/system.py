@@ -10,9 +10,9 @@ from polylocal import __version__
 from polylocal.api import runs as all_runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import envelope, number, window
-from polylocal.api.resources import Json
-from polylocal.api.resources.platform import LogHandlerItem, VersionsItem
-from polylocal.api.resources.runs import RunItem, run_item
+from polylocal.api.shapes import Json
+from polylocal.api.shapes.platform import LogHandlerItem, VersionsItem
+from polylocal.api.shapes.runs import RunItem, run_item
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
 from polylocal.store import queries
@@ -108,16 +108,16 @@ def _waits_for(call: Call, found: Run) -> str | None:
     """Why a run that has not begun has not begun."""
     if is_done(found.status) or found.container_id or found.status not in ("created", "building", "unschedulable"):
         return None
-    if problem := call.services.disk.problem():
+    if problem := call.context.disk.problem():
         return problem
     if found.kind == Kind.BUILD and found.status == "building":
         return None
-    if problem := call.services.engine_state():
+    if problem := call.context.engine_state():
         return problem
     if found.build_pk and not is_done(call.store.runs.by_pk(found.build_pk).status):
         return f"its build, {found.build_name}"
     ahead = call.store.runs.ahead_of(found)
-    return f"a free place: {ahead} before it, {call.services.settings.max_runs} at a time"
+    return f"a free place: {ahead} before it, {call.context.settings.max_runs} at a time"
 
 
 ENDPOINTS = [

@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
 from polylocal.api.access import BRIDGE
-from polylocal.api.attempts import where
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
-from polylocal.api.resources.platform import TokenItem, UserItem, user_item
+from polylocal.api.login_throttle import where
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_session
+from polylocal.api.shapes.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
-from polylocal.folders import remove_tree
+from polylocal.files.folders import remove_tree
 from polylocal.store.rows import User
 from polylocal.store.users import personal_platform
 
@@ -28,12 +28,12 @@ def login(call: Call) -> Response:
     if call.request.scope.get(BRIDGE):
         raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
-    attempts, client = call.services.attempts, call.request.client
+    attempts, client = call.context.attempts, call.request.client
     who = f"{body.username} {where(client.host if client else '')}"
     if wait_s := attempts.wait_s(who):
         words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
         raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
-    with call.services.shares.logins.place(("name", who)), attempts.place():
+    with call.context.shares.logins.place(("name", who)), attempts.place():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
         attempts.was_wrong(who)
@@ -107,7 +107,7 @@ def activate(call: Call) -> Response:
 
 def delete(call: Call) -> Response:
     user = _named(call)
-    with call.services.vault.forgetting(user.username):
+    with call.context.secret_store.forgetting(user.username):
         call.store.users.delete(user)
     _remove_published(call, user)
     return empty(204)
@@ -115,7 +115,7 @@ def delete(call: Call) -> Response:
 
 def _remove_published(call: Call, user: User) -> None:
     """Another user of this name has a personal platform of the same name, and must find nothing in it."""
-    folder = call.services.home.downloads / personal_platform(user.username)
+    folder = call.context.home.downloads / personal_platform(user.username)
     try:
         remove_tree(folder)
     except OSError as error:

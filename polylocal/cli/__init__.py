@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from polylocal import __version__
-from polylocal.cli import backup, daemon, groups, packages, projects, runs, secrets, service, show, space
+from polylocal.cli import backup, console, daemon, groups, packages, projects, runs, secrets, service, space
 from polylocal.cli.streams import OutputError
-from polylocal.disk import is_trouble
 from polylocal.errors import InvalidInput, PolylocalError
+from polylocal.files.disk import is_trouble
 
 app = typer.Typer(
     name="polylocal",
@@ -26,7 +26,7 @@ _DAEMON, _RUNS, _PACKAGES, _PROJECTS = "The daemon", "Runs", "Packages", "Projec
 
 def _version(wanted: bool) -> None:
     if wanted:
-        show.line(f"polylocal {__version__}")
+        console.line(f"polylocal {__version__}")
         raise typer.Exit
 
 
@@ -70,12 +70,12 @@ app.add_typer(secrets.app, name="secret", rich_help_panel=_PROJECTS)
 def main() -> None:
     """The program `polylocal`: an error is one line that says what to do."""
     try:
-        with show.guarded():
+        with console.guarded():
             _main()
     except BrokenPipeError:
         sys.exit(141)  # the reader of our output has left
     except OutputError as error:
-        with show.guarded():
+        with console.guarded():
             _complain(str(error))
 
 
@@ -84,7 +84,7 @@ def _main() -> None:
         code = app(standalone_mode=False)  # what it raises is shown below, as everything is
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Abort:
-        show.say("Aborted.", "red")
+        console.say("Aborted.", "red")
         sys.exit(1)
     except InvalidInput as error:
         messages = error.messages
@@ -100,19 +100,19 @@ def _main() -> None:
         raise
     except OSError as error:
         if not is_trouble(error):
-            show.bug()
+            console.bug()
             sys.exit(1)
         where = error.filename or "the home folder"
         _complain(f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home")
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own; from which module they are imported depends on its version
-            show.wrong_usage(error)
+            console.wrong_usage(error)
             sys.exit(getattr(error, "exit_code", 2))
-        show.bug()
+        console.bug()
         sys.exit(1)
 
 
 def _complain(*lines: str) -> None:
     for line in lines:
-        show.complain(f"polylocal: {line}")
+        console.complain(f"polylocal: {line}")
     sys.exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, home_folder
 
 
@@ -21,16 +21,16 @@ def backup(
 
     It holds tokens and secrets: only you can read it.
     """
-    from polylocal import backup
+    from polylocal.daemon import backup
 
     file = file.expanduser().absolute()
 
     def left_out(what: str) -> None:
-        show.say(f"left out: {what}", "yellow")
+        console.say(f"left out: {what}", "yellow")
 
     made = backup.make(home_folder(home), file, with_outputs=not without_outputs, replace=force, say=left_out)
-    what = f"{_count(made.runs, 'run')}, {_count(made.files, 'file')} ({show.size(made.content)})"
-    show.say(f"{file}: {what} in {show.size(made.size)}, {made.seconds:.1f} s")
+    what = f"{_count(made.runs, 'run')}, {_count(made.files, 'file')} ({console.size(made.content)})"
+    console.say(f"{file}: {what} in {console.size(made.size)}, {made.seconds:.1f} s")
 
 
 def restore(
@@ -38,24 +38,24 @@ def restore(
     home: HomeOption = None,
 ) -> None:
     """Make a home folder of a backup: a new one, or one that is empty."""
-    from polylocal import restore
+    from polylocal.daemon import restore
 
     folder = home_folder(home)
     done = restore.restore(file.expanduser().absolute(), folder)
     about = done.manifest
-    what = f"{_count(about.runs, 'run')}, {_count(done.files, 'file')} ({show.size(done.content)})"
-    when = show.local_time(about.made_at)
-    show.say(f"{folder.root}: {what}, as they were at {when}; {done.seconds:.1f} s")
+    what = f"{_count(about.runs, 'run')}, {_count(done.files, 'file')} ({console.size(done.content)})"
+    when = console.local_time(about.made_at)
+    console.say(f"{folder.root}: {what}, as they were at {when}; {done.seconds:.1f} s")
     if not about.with_outputs:
-        show.say("The backup was made without outputs")
+        console.say("The backup was made without outputs")
     if done.is_new:
-        show.say(f"It was made from {about.home}: here it is an installation of its own")
+        console.say(f"It was made from {about.home}: here it is an installation of its own")
         if done.under_way:
             open_ones = _count(done.under_way, "run")
-            show.say(
+            console.say(
                 f"{open_ones} under way: whoever has a container stays with {about.home}, and is lost here", "yellow"
             )
-    show.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
+    console.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
 
 
 def _count(n: int, noun: str) -> str:

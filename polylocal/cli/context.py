@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polylocal import client, occupancy
-from polylocal.client import Client, RunReference
+from polylocal.client import http
+from polylocal.client.http import Client, RunReference
+from polylocal.daemon import home_lock
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.paths import DEFAULT_HOME, Home
 
@@ -43,9 +44,9 @@ def home_folder(home: Path | None) -> Home:
 def connected(home: Path | None) -> Iterator[Client]:
     """A client of the daemon at POLYLOCAL_URL, or of the one that works on the home folder."""
     folder = home_folder(home)
-    here = occupancy.running(folder)
+    here = home_lock.running(folder)
     url = os.environ.get("POLYLOCAL_URL") or (here.url if here and here.url else None)
-    found = client.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))
+    found = http.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))
     try:
         yield found
     finally:
@@ -62,7 +63,7 @@ def open_store(folder: Home) -> Store:
 
     if not folder.database.exists():
         raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
-    if is_older(folder.database) and occupancy.running(folder):
+    if is_older(folder.database) and home_lock.running(folder):
         raise SetupError(
             f"the daemon that works on {folder.root} is of an older version, or just starting: restart it first"
             " (`polylocal stop`, then `polylocal start`; running containers go on)"
@@ -98,7 +99,7 @@ def run_of(api: Client, text: str) -> RunReference:
     return reference(found)
 
 
-def reference(found: client.Json) -> RunReference:
+def reference(found: http.Json) -> RunReference:
     """Of a run as the API gives it."""
     owner, _, project = found["project"].partition(".")
     word = found["unique_name"].split(".")[2]

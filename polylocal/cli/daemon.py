@@ -14,12 +14,12 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from polylocal import occupancy
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder, open_store
 from polylocal.cli.runs import stop_run
-from polylocal.disk import Disk
+from polylocal.daemon import home_lock
 from polylocal.errors import SetupError
+from polylocal.files.disk import Disk
 from polylocal.paths import Home
 
 users = typer.Typer(help="Add and list the people who may use this daemon.", no_args_is_help=True)
@@ -41,15 +41,16 @@ def serve(
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Run the daemon in the foreground."""
-    from polylocal import daemon, journal, settings
+    from polylocal import settings
+    from polylocal.daemon import daemon_log, main
 
     read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
-    journal.configure(read, on_screen=not background)
+    daemon_log.configure(read, on_screen=not background)
 
     def ready(url: str) -> None:
-        show.say(f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on")
+        console.say(f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on")
 
-    daemon.serve(read, ready)
+    main.serve(read, ready)
 
 
 def start(
@@ -64,8 +65,8 @@ def start(
 
     read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
     folder = read.folders
-    if found := occupancy.running(folder):
-        show.line(f"polylocal runs already, on {found.url} (process {found.pid})")
+    if found := home_lock.running(folder):
+        console.line(f"polylocal runs already, on {found.url} (process {found.pid})")
         return
     given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
@@ -79,8 +80,8 @@ def start(
             start_new_session=True,
         )
     here = _wait_until_ready(folder, process)
-    show.line(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})")
-    show.line("End it with: polylocal stop")
+    console.line(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})")
+    console.line("End it with: polylocal stop")
 
 
 def stop(
@@ -94,23 +95,23 @@ def stop(
         with connected(home) as api:
             stop_run(api, run)
         return
-    found = occupancy.stop(home_folder(home))
+    found = home_lock.stop(home_folder(home))
     if found:
-        show.line("The daemon has ended; its runs go on, and the next start takes them up")
+        console.line("The daemon has ended; its runs go on, and the next start takes them up")
     else:
-        show.line(f"No daemon works on {home_folder(home).root}")
+        console.line(f"No daemon works on {home_folder(home).root}")
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
     """Say whether the daemon runs. Exit code 3 if it does not."""
     folder = home_folder(home)
-    found = occupancy.running(folder)
+    found = home_lock.running(folder)
     if json:
-        show.as_json({"running": bool(found), "pid": found and found.pid, "url": found and found.url})
+        console.as_json({"running": bool(found), "pid": found and found.pid, "url": found and found.url})
     elif found:
-        show.line(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})")
+        console.line(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})")
     else:
-        show.line(f"No daemon works on {folder.root}; start one with `polylocal start`")
+        console.line(f"No daemon works on {folder.root}; start one with `polylocal start`")
     if not found:
         raise typer.Exit(3)
 
@@ -120,24 +121,25 @@ def token(home: HomeOption = None) -> None:
     path = home_folder(home).token
     if not path.exists():
         raise SetupError(f"there is no token in {path.parent} yet; the first `polylocal start` makes one")
-    show.page(path.read_text())
+    console.page(path.read_text())
 
 
 def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOption = False) -> None:
     """Say what is wrong with this machine, and how to mend it. Exit code 1 if something is."""
-    from polylocal import doctor, settings
+    from polylocal import settings
+    from polylocal.daemon import doctor
 
     read = settings.load(home=home, port=port)
     findings = doctor.examine(read)
     if json:
-        show.as_json([finding.as_dict() for finding in findings])
+        console.as_json([finding.as_dict() for finding in findings])
     else:
         for finding in findings:
             mark = {"ok": "ok  ", "note": "note", "problem": "BAD "}[finding.state]
-            words = show.text(f"  {finding.subject}: {finding.message}", "default")
-            show.line(show.joined(show.text(mark, _COLOUR[finding.state]), words))
+            words = console.text(f"  {finding.subject}: {finding.message}", "default")
+            console.line(console.joined(console.text(mark, _COLOUR[finding.state]), words))
             if finding.fix:
-                show.line(f"      {finding.fix}")
+                console.line(f"      {finding.fix}")
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 
@@ -155,7 +157,7 @@ def add_user(
     store = open_store(home_folder(home))
     try:
         made = store.users.add(name, is_superuser=admin, password=password, email=email)
-        show.line(store.users.new_token(made))
+        console.line(store.users.new_token(made))
     finally:
         store.close()
 
@@ -169,10 +171,12 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
     finally:
         store.close()
     if json:
-        show.as_json([{"username": user.username, "is_superuser": user.is_superuser} for user in found])
+        console.as_json([{"username": user.username, "is_superuser": user.is_superuser} for user in found])
         return
-    rows = [[user.username, "admin" if user.is_superuser else "", show.local_time(user.created_at)] for user in found]
-    show.table(["USER", "", "SINCE"], rows, empty="No users yet.")
+    rows = [
+        [user.username, "admin" if user.is_superuser else "", console.local_time(user.created_at)] for user in found
+    ]
+    console.table(["USER", "", "SINCE"], rows, empty="No users yet.")
 
 
 @users.command("token")
@@ -180,7 +184,7 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
     """Print a further token of a user; those before it stay good."""
     store = open_store(home_folder(home))
     try:
-        show.line(store.users.new_token(store.users.get(name)))
+        console.line(store.users.new_token(store.users.get(name)))
     finally:
         store.close()
 
@@ -188,17 +192,17 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
 @users.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
     """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
-    from polylocal import daemon
+    from polylocal.daemon import main
 
     store = open_store(home_folder(home))
     try:
         user = store.users.get(name)
-        count, is_in_file = daemon.revoke(store.users, user, home_folder(home))
+        count, is_in_file = main.revoke(store.users, user, home_folder(home))
     finally:
         store.close()
-    show.line(f"{count} tokens of {name} are good no more")
+    console.line(f"{count} tokens of {name} are good no more")
     if is_in_file:
-        show.line(f"A new one is in {home_folder(home).token}")
+        console.line(f"A new one is in {home_folder(home).token}")
 
 
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -209,10 +213,10 @@ def _made_anew(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 
 
-def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> occupancy.Running:
+def _wait_until_ready(folder: Home, process: subprocess.Popen[bytes]) -> home_lock.Running:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
-        found = occupancy.running(folder)
+        found = home_lock.running(folder)
         if found and found.pid == process.pid and found.url:
             return found
         if process.poll() is not None:

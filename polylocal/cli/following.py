@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from polylocal.cli import groups, show
-from polylocal.client import Client, Json, RunReference
+from polylocal.cli import console, groups
+from polylocal.client.http import Client, Json, RunReference
 from polylocal.statuses import is_done
 
 PAUSE_S = 0.2
@@ -27,10 +27,10 @@ def follow(api: Client, run: RunReference) -> Json:
 
 def summary(api: Client, run: RunReference, found: Json) -> None:
     """The end of a run: history with durations, and where its outputs lie."""
-    show.line()
-    show.history(api.statuses(run))
+    console.line()
+    console.history(api.statuses(run))
     if found.get("outputs_path"):
-        show.line(f"Outputs: {found['outputs_path']}", "bold")
+        console.line(f"Outputs: {found['outputs_path']}", "bold")
 
 
 def exit_code(found: Json) -> int:
@@ -58,7 +58,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
         if time.monotonic() - started > _PATIENCE_S:
             reason = api.find(run.kind, run.id)["waits_for"] or ""
             if reason and reason != waits:
-                show.say(f"Waiting for {reason}", "dim")
+                console.say(f"Waiting for {reason}", "dim")
                 waits = reason
         time.sleep(PAUSE_S)
 
@@ -66,12 +66,12 @@ def _show_build(api: Client, run: RunReference) -> Json:
 def _follow_build(api: Client, build: RunReference, found: Json) -> None:
     before = api.run(build)
     if before["last_status"] == "succeeded" and before["finished_at"] < found["created_at"]:
-        show.say(f"{build}: its image is used again", "dim")
+        console.say(f"{build}: its image is used again", "dim")
         return
-    show.say(f"{build}: building the image", "bold")
+    console.say(f"{build}: building the image", "bold")
     _copy_log(api, build)
     after = api.run(build)
-    show.say(show.joined(f"{build}: ", show.status(after["last_status"])))
+    console.say(console.joined(f"{build}: ", console.status(after["last_status"])))
 
 
 def _copy_log(api: Client, run: RunReference) -> None:
@@ -79,7 +79,7 @@ def _copy_log(api: Client, run: RunReference) -> None:
     last = b"\n"
     with api.logs(run, follow=True) as chunks:
         for chunk in chunks:
-            show.log_bytes(chunk)
+            console.log_bytes(chunk)
             last = chunk[-1:] or last
     if last != b"\n":
-        show.log_bytes(b"\n")
+        console.log_bytes(b"\n")

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, connected, run_of
-from polylocal.client import Client, Json, RunReference
+from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput
 from polylocal.statuses import is_done
 
@@ -40,34 +40,34 @@ def results(
         if found_at.kind != "group":
             raise InvalidInput([f"{found_at} is no group"])
         if csv:
-            show.as_csv(api.group_table(found_at, metric, minimize))
+            console.as_csv(api.group_table(found_at, metric, minimize))
             return
         found = api.group_results(found_at, metric, minimize)
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     if found["results"]:
-        show.put(_table(found["results"], found["metric"]))
+        console.put(_table(found["results"], found["metric"]))
     else:
-        show.line("No experiments yet.")
+        console.line("No experiments yet.")
     if found["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
-        show.line(f"How far each param decides {found['metric']}: {shares}", "dim")
+        console.line(f"How far each param decides {found['metric']}: {shares}", "dim")
 
 
 def follow(api: Client, group: RunReference) -> Json:
     """Until the group is done: a live table on a terminal, else a line for each experiment that ends."""
-    return _live(api, group) if show.err.is_terminal else _line_by_line(api, group)
+    return _live(api, group) if console.err.is_terminal else _line_by_line(api, group)
 
 
 def _live(api: Client, group: RunReference) -> Json:
-    with show.live() as screen:
+    with console.live() as screen:
         while True:
             found = api.run(group)  # asked first: what ended before is in the table
             results = api.group_results(group, None, False)
             over = is_done(found["last_status"])
             rows = results["results"] if over else _of_interest(results["results"])
-            screen.update(show.stacked(_table(rows, results["metric"]), _summary(found, results["results"])))
+            screen.update(console.stacked(_table(rows, results["metric"]), _summary(found, results["results"])))
             if over:
                 return found
             time.sleep(PAUSE_S)
@@ -81,7 +81,7 @@ def _line_by_line(api: Client, group: RunReference) -> Json:
             if is_done(item["status"]) and item["id"] not in ended:
                 ended.add(item["id"])
                 words = f"  {told(item['params'])}  {told(measured(item))}".rstrip()
-                show.say(show.joined(f"experiment/{item['id']} ", show.status(item["status"]), words))
+                console.say(console.joined(f"experiment/{item['id']} ", console.status(item["status"]), words))
         if is_done(found["last_status"]):
             return found
         time.sleep(PAUSE_S)
@@ -94,7 +94,7 @@ def _of_interest(rows: Sequence[Json]) -> list[Json]:
     return [*running, *done][:_SHOWN]
 
 
-def _summary(found: Json, rows: Sequence[Json]) -> show.Words:
+def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
     words = ("succeeded", "failed", "stopped", "running", "pending")
     counts = [f"{found[f'num_{word}_experiments']} {word}" for word in words if found[f"num_{word}_experiments"]]
     best = found["best_experiment"]
@@ -103,7 +103,7 @@ def _summary(found: Json, rows: Sequence[Json]) -> show.Words:
         parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({told(best['params'])})")
     if left := _left(found, rows):
         parts.append(f"about {left} left")
-    return show.text(" · ".join(parts), "bold")
+    return console.text(" · ".join(parts), "bold")
 
 
 def _left(found: Json, rows: Sequence[Json]) -> str:
@@ -117,17 +117,17 @@ def _left(found: Json, rows: Sequence[Json]) -> str:
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60:02} s"
 
 
-def _table(rows: Sequence[Json], metric: str | None) -> show.Grid:
+def _table(rows: Sequence[Json], metric: str | None) -> console.Grid:
     params = list(dict.fromkeys(name for row in rows for name in row["params"]))
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     metrics.sort(key=lambda name: name != metric)  # the one that counts comes first
-    shown: list[list[show.Cell]] = []
+    shown: list[list[console.Cell]] = []
     for row in rows:
         took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
         last = measured(row)
         values = [*(row["params"].get(name) for name in params), *(last.get(name) for name in metrics)]
-        shown.append([f"experiment/{row['id']}", show.status(row["status"]), took, *map(_value, values)])
-    return show.grid(["EXPERIMENT", "STATUS", "TOOK", *params, *metrics], shown)
+        shown.append([f"experiment/{row['id']}", console.status(row["status"]), took, *map(_value, values)])
+    return console.grid(["EXPERIMENT", "STATUS", "TOOK", *params, *metrics], shown)
 
 
 def measured(found: Json) -> Json:

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
 from polylocal.cli.uploading import upload_folder
-from polylocal.client import Client, Json
+from polylocal.client.http import Client, Json
+from polylocal.client.packages import PackagesClient
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.packages import kinds, refusals
 from polylocal.packages.install_lines import install_lines
 from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus
-from polylocal.packages_client import PackagesClient
 
 app = typer.Typer(help="Build packages and publish them into repositories of your own.", no_args_is_help=True)
 platforms = typer.Typer(help="What packages are built for.", no_args_is_help=True)
@@ -64,9 +64,9 @@ def create_platform(
     with _client(home) as (_, api):
         made = api.create_platform({key: value for key, value in values.items() if value is not None})
         api.create_repository({"platform_id": made["id"], "name": "main"})
-    show.line(f"Platform {name} made, with the repository {name}/main")
+    console.line(f"Platform {name} made, with the repository {name}/main")
     if advice := made["message"].removeprefix("Platform has been created successfully").lstrip(". "):
-        show.say(advice, "yellow")
+        console.say(advice, "yellow")
 
 
 @platforms.command("ls")
@@ -75,13 +75,13 @@ def list_platforms(home: HomeOption = None, json: JsonOption = False) -> None:
     with _client(home) as (_, api):
         found = api.platforms()
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
-    rows: list[list[show.Cell]] = [
+    rows: list[list[console.Cell]] = [
         [item["name"], item["owner"]["uname"], ", ".join(found["name"] for found in item["repositories"])]
         for item in found
     ]
-    show.table(["PLATFORM", "OWNER", "REPOSITORIES"], rows, empty="No platforms yet.")
+    console.table(["PLATFORM", "OWNER", "REPOSITORIES"], rows, empty="No platforms yet.")
 
 
 @platforms.command("key")
@@ -94,10 +94,10 @@ def platform_key(
     with _client(home) as (_, api):
         found = api.platform_key(name)
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     for line in found["key"].splitlines():
-        show.line(line)
+        console.line(line)
 
 
 # -- repositories ----------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def create_repository(
     with _client(home) as (_, api):
         found = api.platform(platform)
         api.create_repository({"platform_id": found["id"], "name": own, "publish_without_qa": not qa})
-    show.line(f"Repository {platform}/{own} made")
+    console.line(f"Repository {platform}/{own} made")
 
 
 @repositories.command("add")
@@ -125,7 +125,7 @@ def add_project(name: RepositoryArgument, project: ProjectArgument, home: HomeOp
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.add_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    show.line(f"{owner}/{named} may publish into {name}")
+    console.line(f"{owner}/{named} may publish into {name}")
 
 
 @repositories.command("remove")
@@ -134,7 +134,7 @@ def remove_project(name: RepositoryArgument, project: ProjectArgument, home: Hom
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.remove_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    show.line(f"{owner}/{named} is not in {name} any more")
+    console.line(f"{owner}/{named} is not in {name} any more")
 
 
 @repositories.command()
@@ -142,7 +142,7 @@ def lock(name: RepositoryArgument, home: HomeOption = None) -> None:
     """Hold whatever is to be published there."""
     with _client(home) as (_, api):
         api.lock(api.repository(name)["id"])
-    show.line(f"{name} is locked: what is published waits")
+    console.line(f"{name} is locked: what is published waits")
 
 
 @repositories.command()
@@ -150,7 +150,7 @@ def unlock(name: RepositoryArgument, home: HomeOption = None) -> None:
     """Go on."""
     with _client(home) as (_, api):
         api.unlock(api.repository(name)["id"])
-    show.line(f"{name} is unlocked")
+    console.line(f"{name} is unlocked")
 
 
 # -- build lists -----------------------------------------------------------------------------------------------------
@@ -214,11 +214,11 @@ def build(
             _report(api, api.build_list(number), client.url, json)
             return
         if not json:
-            show.say(f"Build list {number} of {owner}/{named} for {build_for['name']}", "dim")
+            console.say(f"Build list {number} of {owner}/{named} for {build_for['name']}", "dim")
         ended = _follow(api, number, quiet=json)
         _report(api, ended, client.url, json)
     if _is_held(ended):
-        show.say(_HELD.format(name=into or own), "yellow")
+        console.say(_HELD.format(name=into or own), "yellow")
     raise typer.Exit(0 if _went_well(ended, publish_it) else 1)
 
 
@@ -235,9 +235,9 @@ _HELD = "Not published yet: somebody may have locked {name}; `polylocal package 
 
 def _described(folder: Path, project: str) -> str | None:
     """The code by the tags of its repository, which an upload does not have."""
-    from polylocal import describing
+    from polylocal.git import version_tags
 
-    found = describing.of_folder(folder, project)
+    found = version_tags.of_folder(folder, project)
     return str(found) if found else None
 
 
@@ -269,7 +269,7 @@ def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
         if not quiet:
             written = api.log(number, offset)
             offset += len(written)
-            show.log_bytes(written)
+            console.log_bytes(written)
         if found["status"] not in (*_BUSY, BuildStatus.PUBLISHING) or _is_held(found):
             return found
         time.sleep(_LOOK_S)
@@ -299,10 +299,10 @@ def ls(
     with _client(home) as (_, api):
         found = api.build_lists(limit, **{name: value for name, value in filters.items() if value is not None})
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
-    rows: list[list[show.Cell]] = [[str(item["id"]), item["name"], _status(item["status"])] for item in found]
-    show.table(["BUILD LIST", "PROJECT", "STATUS"], rows, empty="No build lists yet.")
+    rows: list[list[console.Cell]] = [[str(item["id"]), item["name"], _status(item["status"])] for item in found]
+    console.table(["BUILD LIST", "PROJECT", "STATUS"], rows, empty="No build lists yet.")
 
 
 @app.command("show")
@@ -324,7 +324,7 @@ def logs(
         if follow:
             _follow(api, number)
         else:
-            show.log_bytes(api.log(number))
+            console.log_bytes(api.log(number))
 
 
 @app.command()
@@ -362,28 +362,30 @@ def yank(
     if undo and reason is not None:
         raise InvalidInput(["--reason: only a withdrawal has one; leave out --reason or --undo"])
     with _client(home) as (_, api):
-        show.line(f"{number}: {api.undo_yank(number) if undo else api.yank(number, reason or '')}")
+        console.line(f"{number}: {api.undo_yank(number) if undo else api.yank(number, reason or '')}")
 
 
 def _act(number: int, action: str, home: Path | None) -> None:
     with _client(home) as (_, api):
-        show.line(f"{number}: {api.act(number, action)}")
+        console.line(f"{number}: {api.act(number, action)}")
 
 
-def _status(code: int) -> show.Cell:
+def _status(code: int) -> console.Cell:
     words = WORDS[BuildStatus(code)]
-    return show.text(words, style=_COLOURS.get(BuildStatus(code), "yellow" if code in _BUSY else "red" if code else ""))
+    return console.text(
+        words, style=_COLOURS.get(BuildStatus(code), "yellow" if code in _BUSY else "red" if code else "")
+    )
 
 
 def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     container = ContainerStatus(found["container_status"])
     save_to, arch = found["save_to_repository"], found["arch"]["name"]
     named = (f"{item['name']} {_version(item)} ({item['type']})" for item in found["packages"])
     packages = dict.fromkeys(named)  # a Debian source is several files
-    show.fields(
+    console.fields(
         [
             ("build list", str(found["id"])),
             ("project", found["project"]["fullname"]),
@@ -401,7 +403,7 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
         ]
     )
     if refusal := found.get("not_published"):  # older daemons do not tell
-        show.line(refusal["message"], "yellow")
+        console.line(refusal["message"], "yellow")
     if found["status"] == BuildStatus.PUBLISHED and found["packages"]:
         _say_how_to_install(api, found, url)
 
@@ -411,7 +413,7 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
     kind = api.platform_by_id(found["build_for_platform"]["id"])["distrib_type"]
     names = list(dict.fromkeys(item["name"] for item in found["packages"]))
     if _is_source_alone(found):
-        show.say(_ONLY_SDISTS if kind == "pypi" else _ONLY_SOURCES, "yellow")
+        console.say(_ONLY_SDISTS if kind == "pypi" else _ONLY_SOURCES, "yellow")
         if kind != "pypi":
             return
     platform = found["save_to_repository"]["platform"]["name"]
@@ -419,14 +421,14 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
     try:
         lines = install_lines(kind, _served(api, found, url), platform, names, key_url)
     except InvalidInput as error:
-        show.say(str(error), "yellow")
+        console.say(str(error), "yellow")
         return
     if found["save_to_repository"]["platform"]["visibility"] == "hidden":
-        show.say(_HIDDEN, "yellow")
+        console.say(_HIDDEN, "yellow")
     label = {"deb": _APT_SIGNED if key_url else _APT, "pypi": "To install:"}.get(kind, _DNF)
-    show.say(label, "dim")
+    console.say(label, "dim")
     for line in lines:
-        show.line(line)
+        console.line(line)
 
 
 _ONLY_SDISTS = "There is no wheel among the packages: pip has to build the source distribution before it installs it."

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
 from polylocal.cli.uploading import upload_folder
 
@@ -33,9 +33,9 @@ def create(
     with connected(home) as api:
         made = api.create_project({key: value for key, value in values.items() if value is not None})
     if json:
-        show.as_json(made)
+        console.as_json(made)
     else:
-        show.line(f"Project {made['user']}/{made['name']} made")
+        console.line(f"Project {made['user']}/{made['name']} made")
 
 
 @app.command("ls")
@@ -48,12 +48,13 @@ def ls(
     with connected(home) as api:
         found = api.projects(user or api.whoami()["username"])
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     rows = [
-        [f"{item['user']}/{item['name']}", show.local_time(item["updated_at"]), item["description"]] for item in found
+        [f"{item['user']}/{item['name']}", console.local_time(item["updated_at"]), item["description"]]
+        for item in found
     ]
-    show.table(["PROJECT", "CHANGED", "DESCRIPTION"], rows, empty="No projects yet.")
+    console.table(["PROJECT", "CHANGED", "DESCRIPTION"], rows, empty="No projects yet.")
 
 
 @app.command("show")
@@ -62,18 +63,18 @@ def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption =
     with connected(home) as api:
         found = api.project(*project_of(api, name, Path.cwd()))
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
-    show.fields(
+    console.fields(
         [
             ("project", f"{found['user']}/{found['name']}"),
-            ("description", show.text(found["description"] or "", has_lines=True)),
+            ("description", console.text(found["description"] or "", has_lines=True)),
             ("tags", ", ".join(found["tags"] or [])),
             ("public", "yes" if found["is_public"] else "no"),
             ("code", "uploaded" if found["has_code"] else "none yet"),
             ("jobs", str(found["num_jobs"])),
             ("builds", str(found["num_builds"])),
-            ("created", show.local_time(found["created_at"])),
+            ("created", console.local_time(found["created_at"])),
         ]
     )
 
@@ -97,7 +98,7 @@ def update(
     with connected(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         changed = api.update_project(owner, named, {k: v for k, v in values.items() if v is not None})
-    show.line(f"Project {changed['user']}/{changed['name']} changed")
+    console.line(f"Project {changed['user']}/{changed['name']} changed")
 
 
 @app.command("rm")
@@ -110,10 +111,10 @@ def remove(
     with connected(home) as api:
         owner, named = project_of(api, name, Path.cwd())
         if not yes:
-            show.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
+            console.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
         frees = api.disk_of_project(owner, named)["size_bytes"]
         api.delete_project(owner, named)
-    show.line(f"Project {owner}/{named} deleted, which frees {show.size(frees)}")
+    console.line(f"Project {owner}/{named} deleted, which frees {console.size(frees)}")
 
 
 def upload(

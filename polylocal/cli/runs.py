@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polylocal.cli import files, following, groups, show
+from polylocal.cli import console, files, following, groups
 from polylocal.cli.context import (
     HomeOption,
     JsonOption,
@@ -26,7 +26,7 @@ from polylocal.cli.context import (
     run_of,
 )
 from polylocal.cli.uploading import upload_folder
-from polylocal.client import Client, Json, RunReference
+from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.statuses import Kind
 
@@ -98,7 +98,7 @@ def run(
         reported = reference(made)
         _report(made, reported, json, following_it=logs)
         if kind.is_server and not json:
-            show.say(f"Its page, once it runs: {api.url}{made['url']}  (asks for a token: polylocal token)")
+            console.say(f"Its page, once it runs: {api.url}{made['url']}  (asks for a token: polylocal token)")
         if logs:
             raise typer.Exit(_follow(api, reported))
 
@@ -126,22 +126,22 @@ def ls(
             named = "/".join(project_of(api, project, Path.cwd()))
         found = api.runs(kind=kind, is_open=unfinished, limit=limit, project=named, query=query, sort=sort)
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     rows = [
         [
             str(reference(item)),
             "" if named else item["project"],
             item["name"],
-            show.status(item["last_status"]),
-            show.short_time(item["created_at"]),
-            show.duration(item["started_at"], item["finished_at"]),
+            console.status(item["last_status"]),
+            console.short_time(item["created_at"]),
+            console.duration(item["started_at"], item["finished_at"]),
             item.get("waits_for") and f"waits for {item['waits_for']}" or item.get("message"),
         ]
         for item in found
     ]
     empty = "No runs match." if query or unfinished else f"No {kind}s yet." if named and kind else "No runs yet."
-    show.table(["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"], rows, empty=empty, one_line=True)
+    console.table(["RUN", "PROJECT", "NAME", "STATUS", "CREATED", "TOOK", "MESSAGE"], rows, empty=empty, one_line=True)
 
 
 def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -151,21 +151,21 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
         found = api.run(found_at)
         more = api.find(found_at.kind, found_at.id)
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
-    show.fields(
+    console.fields(
         [
             ("run", found["unique_name"]),
             ("name", found["name"]),
-            ("description", show.text(found["description"] or "", has_lines=True)),
+            ("description", console.text(found["description"] or "", has_lines=True)),
             ("tags", ", ".join(found["tags"] or [])),
-            ("status", show.status(found["last_status"])),
+            ("status", console.status(found["last_status"])),
             ("message", more["message"]),
             ("waits for", more["waits_for"]),
-            ("created", show.local_time(found["created_at"])),
-            ("started", show.local_time(found["started_at"])),
-            ("finished", show.local_time(found["finished_at"])),
-            ("took", show.duration(found["started_at"], found["finished_at"])),
+            ("created", console.local_time(found["created_at"])),
+            ("started", console.local_time(found["started_at"])),
+            ("finished", console.local_time(found["finished_at"])),
+            ("took", console.duration(found["started_at"], found["finished_at"])),
             ("build", found.get("build_job")),
             ("builder", found.get("builder")),
             ("original", found.get("original")),
@@ -176,10 +176,10 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
             ("params", groups.told(found.get("params") or {})),
             ("metrics", groups.told(groups.measured(found))),
             ("page", found.get("url") and f"{api.url}{found['url']}"),
-            ("command", show.text(_command(found), has_lines=True)),
+            ("command", console.text(_command(found), has_lines=True)),
             *(("variable", variable) for variable in _variables(found)),
             ("outputs", found.get("outputs_path")),
-            ("dockerfile", show.text((found.get("dockerfile") or "").strip(), has_lines=True)),
+            ("dockerfile", console.text((found.get("dockerfile") or "").strip(), has_lines=True)),
             *(("warning", warning) for warning in found["warnings"]),
         ]
     )
@@ -201,7 +201,7 @@ def logs(
             raise InvalidInput([f"{found} has no log of its own, its experiments have: polylocal show {found}"])
         with api.logs(found, follow=follow, timestamps=timestamps) as chunks:
             for chunk in chunks:
-                show.log_bytes(chunk)
+                console.log_bytes(chunk)
 
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
@@ -209,9 +209,9 @@ def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False
     with connected(home) as api:
         found = api.statuses(run_of(api, run))
     if json:
-        show.as_json(found)
+        console.as_json(found)
     else:
-        show.history(found)
+        console.history(found)
 
 
 def restart(
@@ -267,7 +267,7 @@ def remove(
             found = run_of(api, text)
             frees = api.disk_of_run(found)["size_bytes"]
             api.delete(found)
-            show.line(f"{found} deleted, which frees {show.size(frees)}")
+            console.line(f"{found} deleted, which frees {console.size(frees)}")
 
 
 def outputs(
@@ -282,13 +282,13 @@ def outputs(
         if folder is None:
             raise InvalidInput([f"{found} keeps no outputs"])
         if to is None:
-            show.line(folder)
+            console.line(folder)
             return
         try:
             n_bytes = api.download_outputs(found, to)
         except OSError as error:
             raise InvalidInput([f"{to} can't be written: {error.strerror}"]) from error
-    show.line(f"{to}: {show.size(n_bytes)}")
+    console.line(f"{to}: {console.size(n_bytes)}")
 
 
 def _experiments(found: Json) -> str | None:
@@ -327,7 +327,7 @@ def _as_texts(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str, str
 def stop_run(api: Client, text: str) -> None:
     found = run_of(api, text)
     api.stop(found)
-    show.line(f"{found} is being stopped")
+    console.line(f"{found} is being stopped")
 
 
 def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
@@ -335,12 +335,12 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
         api.project(owner, name)
     except NotFound:
         wanted = create or (
-            sys.stdin.isatty() and show.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
+            sys.stdin.isatty() and console.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
         )
         if not wanted:
             raise SetupError(f"there is no project {owner}/{name}; add --create to make it") from None
         api.create_project({"name": name})
-        show.say(f"Project {owner}/{name} made", "dim")
+        console.say(f"Project {owner}/{name} made", "dim")
 
 
 def _create(api: Client, owner: str, project: str, kind: Kind, written: files.Written, about: Json) -> Json:
@@ -362,21 +362,21 @@ def _told_as_they_are() -> Iterator[None]:
 
 def _report(made: Json, run: RunReference, json: bool, following_it: bool) -> None:
     if json:
-        show.as_json(made)
+        console.as_json(made)
         return
     for warning in made["warnings"]:
-        show.say(f"Warning: {warning}", "yellow")
-    show.say(f"{run} created in {made['project']}", "bold")
+        console.say(f"Warning: {warning}", "yellow")
+    console.say(f"{run} created in {made['project']}", "bold")
     if not following_it:
-        show.say(f"Follow it with: polylocal {'show' if run.kind == Kind.GROUP else 'logs -f'} {run}")
+        console.say(f"Follow it with: polylocal {'show' if run.kind == Kind.GROUP else 'logs -f'} {run}")
 
 
 def _follow(api: Client, run: RunReference) -> int:
     try:
         found = following.follow(api, run)
     except KeyboardInterrupt:
-        show.say("")
-        show.say(f"{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
+        console.say("")
+        console.say(f"{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
         return 130
     following.summary(api, run, found)
     return following.exit_code(found)

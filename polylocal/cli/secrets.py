@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, home_folder, open_store
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.masking import LEAST_HIDDEN
+from polylocal.files.masking import LEAST_HIDDEN
+from polylocal.files.secrets import SecretStore
 from polylocal.paths import Home
-from polylocal.vault import Vault
 
 app = typer.Typer(help="Keep values that runs and builds get by name only.", no_args_is_help=True)
 
@@ -33,29 +33,29 @@ def set_values(
         raise InvalidInput([f"name `{said}` alone: what stands in a command is kept in the shell's history"])
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
-    Vault(folder.secrets).write(user, name, values, identity=_identity(folder, user))
-    show.line(f"Secret {name} of {user} holds {', '.join(values)}")
+    SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))
+    console.line(f"Secret {name} of {user} holds {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
-        show.say(f"{', '.join(short)}: shorter than {LEAST_HIDDEN} characters, and not hidden in logs", "yellow")
+        console.say(f"{', '.join(short)}: shorter than {LEAST_HIDDEN} characters, and not hidden in logs", "yellow")
 
 
 @app.command("ls")
 def list_secrets(user: UserOption = "root", home: HomeOption = None, json: JsonOption = False) -> None:
     """List secrets and their variables; no values."""
-    vault = Vault(home_folder(home).secrets)
-    found = {name: sorted(vault.read(user, name)) for name in vault.names(user)}
+    secret_store = SecretStore(home_folder(home).secrets)
+    found = {name: sorted(secret_store.read(user, name)) for name in secret_store.names(user)}
     if json:
-        show.as_json([{"name": name, "variables": variables} for name, variables in found.items()])
+        console.as_json([{"name": name, "variables": variables} for name, variables in found.items()])
         return
     rows = [[name, ", ".join(variables)] for name, variables in found.items()]
-    show.table(["SECRET", "VARIABLES"], rows, empty=f"{user} has no secrets.")
+    console.table(["SECRET", "VARIABLES"], rows, empty=f"{user} has no secrets.")
 
 
 @app.command("rm")
 def remove(name: NameArgument, user: UserOption = "root", home: HomeOption = None) -> None:
     """Forget a secret. Runs that have begun keep what they got."""
-    Vault(home_folder(home).secrets).remove(user, name)
-    show.line(f"Secret {name} of {user} is gone")
+    SecretStore(home_folder(home).secrets).remove(user, name)
+    console.line(f"Secret {name} of {user} is gone")
 
 
 def _identity(folder: Home, user: str) -> str | None:
@@ -73,7 +73,7 @@ def _identity(folder: Home, user: str) -> str | None:
 
 def _values(variables: list[str]) -> list[str]:
     if sys.stdin.isatty():
-        return [show.ask_hidden(variable) for variable in variables]
+        return [console.ask_hidden(variable) for variable in variables]
     text = sys.stdin.read()
     if len(variables) == 1:
         return [text.removesuffix("\n")]  # it may have several lines

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polylocal import occupancy
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, home_folder
+from polylocal.daemon import home_lock
 from polylocal.errors import SetupError
 
 if TYPE_CHECKING:
-    from polylocal import service
+    from polylocal.daemon import autostart
 
 app = typer.Typer(help="Have the daemon started by systemd or launchd.", no_args_is_help=True)
 
@@ -26,15 +26,15 @@ def install(
     ] = False,
 ) -> None:
     """Start the daemon now, whenever you log in, and again when it fails."""
-    from polylocal import service
+    from polylocal.daemon import autostart
 
-    found = service.manager(os.environ)
+    found = autostart.manager(os.environ)
     folder = home_folder(home)
-    wanted = service.Service(folder, environment=service.kept(os.environ))
+    wanted = autostart.Service(folder, environment=autostart.kept(os.environ))
     if only_print:
-        show.page(found.render(wanted))
+        console.page(found.render(wanted))
         return
-    here = occupancy.running(folder)
+    here = home_lock.running(folder)
     if here and found.would_start_another():
         raise SetupError(
             f"a daemon works on {folder.root} already (process {here.pid}); end it with `polylocal stop`, then install"
@@ -45,23 +45,23 @@ def install(
 @app.command("remove")
 def remove() -> None:
     """End the daemon and start it no more. Its home folder and running containers stay."""
-    from polylocal import service
+    from polylocal.daemon import autostart
 
-    _tell(service.manager(os.environ).remove())
+    _tell(autostart.manager(os.environ).remove())
 
 
 @app.command("status")
 def status() -> None:
     """Say whether the service is installed, and whether it runs."""
-    from polylocal import service
+    from polylocal.daemon import autostart
 
-    show.line(service.manager(os.environ).status())
+    console.line(autostart.manager(os.environ).status())
 
 
-def _tell(done: service.Done) -> None:
+def _tell(done: autostart.Done) -> None:
     for line in done.lines:
-        show.line(line)
+        console.line(line)
     if done.to_type:
-        show.line("Now type:")
+        console.line("Now type:")
         for line in done.to_type:
-            show.line(f"  {line}")
+            console.line(f"  {line}")

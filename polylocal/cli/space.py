@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, connected
 
 
@@ -34,24 +34,24 @@ def gc(
     with connected(home) as api:
         found = api.look(budget_gib) if dry_run else api.collect(budget_gib)
     if json:
-        show.as_json(found)
+        console.as_json(found)
         return
     logs = [item for item in found["results"] if item["kind"] == "log" and not item["goes"]]
     listed = [item for item in found["results"] if every or item not in logs]
-    rows: list[list[show.Cell]] = [
+    rows: list[list[console.Cell]] = [
         [
             ("would go" if dry_run else "removed") if item["goes"] else "stays",
             item["kind"],
-            show.size(item["size_bytes"]) if item["size_bytes"] else "",
-            show.local_time(item["last_used"]),
+            console.size(item["size_bytes"]) if item["size_bytes"] else "",
+            console.local_time(item["last_used"]),
             item["name"],
             item["reason"],
         ]
         for item in sorted(listed, key=lambda item: not item["goes"])
     ]
-    show.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
+    console.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
     if logs and not every:
-        taken = show.size(sum(item["size_bytes"] for item in logs))
-        show.line(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
+        taken = console.size(sum(item["size_bytes"] for item in logs))
+        console.line(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
     verb = "would be freed" if dry_run else "freed"
-    show.line(f"{show.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")
+    console.line(f"{console.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polylocal.cli import show
-from polylocal.client import Client, Json
+from polylocal.cli import console
+from polylocal.client.http import Client, Json
 from polylocal.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from polylocal.packing import Code
+    from polylocal.client.packing import Code
 
 WARN_UPLOAD_MIB = 100
 _MIB = 2**20
@@ -38,13 +38,13 @@ def upload_folder(
     `as_git`: what git would have of it, as for `packing.survey`. `known`: lines about what was left out that were said
     before. Raises InvalidInput, and then nothing was sent.
     """
-    from polylocal import packing
+    from polylocal.client import packing
 
     if not folder.is_dir():
         raise InvalidInput([f"there is no folder {folder}"])
     limits = api.upload_limits(owner, project)
     with tempfile.TemporaryFile() as archive:
-        with show.working("Packing the code …"):
+        with console.working("Packing the code …"):
             code = packing.survey(folder, as_git=as_git)
             _check_unpacked(code, limits)
             count, n_bytes = packing.pack(folder, archive, code)
@@ -52,15 +52,15 @@ def upload_folder(
         _check_packed(code, packed, limits)
         for line, style in left_out(code):
             if line not in known and not (quiet and style == "dim"):
-                show.say(line, style)
+                console.say(line, style)
         if packed > WARN_UPLOAD_MIB * _MIB:
-            hint = f"{show.size(packed)} is much for code; name what need not go in {code.rules.ignore_file}"
-            show.say(hint, "yellow")
+            hint = f"{console.size(packed)} is much for code; name what need not go in {code.rules.ignore_file}"
+            console.say(hint, "yellow")
         archive.seek(0)
-        with show.working(f"Uploading {show.size(packed)} …"):
+        with console.working(f"Uploading {console.size(packed)} …"):
             api.upload(owner, project, archive)
     if not quiet:
-        show.say(f"Uploaded {count} files ({show.size(n_bytes)}) of {folder}", "dim")
+        console.say(f"Uploaded {count} files ({console.size(n_bytes)}) of {folder}", "dim")
     return code
 
 

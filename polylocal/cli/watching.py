@@ -18,12 +18,12 @@ from pathlib import Path
 import typer
 from watchfiles import watch as events_of
 
-from polylocal.cli import show
+from polylocal.cli import console
 from polylocal.cli.uploading import named
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
+from polylocal.client.ignore import IGNORE_FILES, Ignored
+from polylocal.client.packing import Item, survey
 from polylocal.errors import InvalidInput, SetupError
-from polylocal.ignoring import IGNORE_FILES, Ignored
-from polylocal.packing import Item, survey
 from polylocal.statuses import is_done
 
 SETTLE_S = 0.2  # without an event, after which a change counts as whole
@@ -58,14 +58,14 @@ def watch(
                 try:
                     run = begin()
                 except InvalidInput as error:  # saved in the middle of a change: the next one mends it
-                    show.complain(f"polylocal: {error}")
+                    console.complain(f"polylocal: {error}")
                     restless.begun()
                 else:
                     restless.begun()
                     current.show(run)
                 names = _next_change(changed, snapshots, before, restless)
                 current.stop()
-                show.say(f"Changed: {', '.join(sorted({Path(name).name for name in names}))}", "bold")
+                console.say(f"Changed: {', '.join(sorted({Path(name).name for name in names}))}", "bold")
         except KeyboardInterrupt:
             current.stop()
             raise typer.Exit(130) from None
@@ -109,7 +109,7 @@ def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None
                 names = snapshots.changes(before)
         except InvalidInput as error:  # a folder that can't be read now: the next event is another try
             if str(error) != complaint:
-                show.complain(f"polylocal: {error}")
+                console.complain(f"polylocal: {error}")
             look_at, complaint = None, str(error)
             continue
         starts, look_at = restless.decide(names, snapshots.version)
@@ -376,4 +376,4 @@ class Restless:
         if new := [path for path in paths if path not in self._told]:
             self._told.update(new)
             words = f"{named(new)} keeps changing while runs go on, and starts no more of them for now"
-            show.say(f"{words}; if a run writes it, name it in .polyaxonignore", "yellow")
+            console.say(f"{words}; if a run writes it, name it in .polyaxonignore", "yellow")

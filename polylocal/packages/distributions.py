@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 from packaging.utils import InvalidName, canonicalize_name
 
-from polylocal.disk import passes
 from polylocal.errors import PackageError
+from polylocal.files.disk import passes
 from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 

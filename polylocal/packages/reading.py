@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from polylocal.disk import passes
 from polylocal.errors import PackageError
+from polylocal.files.disk import passes
 from polylocal.packages import debs, distributions, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests

@@ -11,9 +11,9 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.packages import pyproject as project_file
-from polylocal.packages import tag_versions
+from polylocal.git import tag_versions
 from polylocal.polyaxonfile import reader
+from polylocal.text import pyproject as project_file
 
 _NO_FILES = ("", ".", "..", ".git")
 _MOST_NAME = 255  # bytes that a file system takes

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polylocal.errors import PackageError
-from polylocal.folders import remove_tree, walk
+from polylocal.files.folders import remove_tree, walk
 from polylocal.packages import debs, distributions, kinds, reading, rpms
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile

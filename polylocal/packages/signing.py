@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
 
-from polylocal import visible
-from polylocal.disk import passes, write_private
 from polylocal.errors import PackageError
+from polylocal.files.disk import passes, write_private
+from polylocal.text import visible
 
 _KNOW_ED25519 = ("deb", "pypi")
 _MAKING = threading.Lock()

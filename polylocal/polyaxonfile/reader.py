@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from polylocal import jsontext
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import scalars, variables
+from polylocal.text import bounded_json
 
 # PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
@@ -152,7 +152,7 @@ def _read_yaml(text: str) -> Sequence[Document]:
 
 
 def _load_json(text: str) -> object:
-    jsontext.check(text, MAX_VALUES, MAX_VALUES, MAX_DEPTH)  # raises a ValueError: the other readers have messages
+    bounded_json.check(text, MAX_VALUES, MAX_VALUES, MAX_DEPTH)  # raises a ValueError: the other readers have messages
     return json.loads(text, parse_constant=_refuse_constant)
 
 

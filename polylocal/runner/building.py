@@ -10,21 +10,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
-from polylocal.cancelling import Cancel, Cancelled, cancelled_by
+from polylocal.engine.base import BuildRequest, BuildResult
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.logs import LogWriter
-from polylocal.masking import Mask
+from polylocal.files.logs import LogWriter
+from polylocal.files.masking import Mask
+from polylocal.planning import container, dockerfile
+from polylocal.planning.dockerfile import Base, Reference
+from polylocal.planning.instructions import Unreadable
+from polylocal.planning.requirements import includes
 from polylocal.polyaxonfile import Build, build_variables, is_image_id, of_config
-from polylocal.runner import container, dockerfile, images
-from polylocal.runner.context import Stoppable, build_context
-from polylocal.runner.dockerfile import Base, Reference
-from polylocal.runner.engine.base import BuildRequest, BuildResult
+from polylocal.runner import images
+from polylocal.runner.build_context import Stoppable, build_context
 from polylocal.runner.images import Chosen
-from polylocal.runner.instructions import Unreadable
-from polylocal.runner.requirements import includes
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
+from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +58,21 @@ class _Recipe:
     folder: str  # of the code, that becomes build/
 
 
-def make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
+def make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
     """From row to image. None: it was stopped, at whatever step."""
     try:
         with cancelled_by(cancel):
-            return _make_image(run, tools, cancel, patiently)
+            return _make_image(run, context, cancel, patiently)
     except Cancelled:
         return None
 
 
-def _make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    store, tag = tools.store.runs, container.image_name(run)
+def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
+    store, tag = context.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
     specification = of_config(Kind.BUILD, run.content or "", run.config or {})
     try:
-        secrets = tools.secrets(run, specification)
+        secrets = context.secrets(run, specification)
     except NotFound as error:
         return BuildResult(None, str(error))
     mask = Mask(secrets.values())
@@ -79,31 +80,31 @@ def _make_image(run: Run, tools: Tools, cancel: Cancel, patiently: Patiently) ->
     def hide(line: bytes) -> bytes:
         return mask.hide(line.replace(dockerfile.TAKE_SECRETS.encode(), b""))
 
-    with LogWriter(tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib, hide=hide) as writer:
+    with LogWriter(context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, hide=hide) as writer:
         if not taken_up:
-            store.transition(run, Status.SCHEDULED, recorded={"node": tools.settings.node})
+            store.transition(run, Status.SCHEDULED, recorded={"node": context.settings.node})
         else:
-            found = patiently(lambda: tools.engine.image_id(tag))
-            if found and tools.store.built_images.knows(run, found):
+            found = patiently(lambda: context.engine.image_id(tag))
+            if found and context.store.built_images.knows(run, found):
                 # it was made, and the daemon ended before it could say so
-                tools.store.built_images.complete(run, found)
+                context.store.built_images.complete(run, found)
                 return BuildResult(found)
             writer.say("polylocal: the daemon was restarted, building again")
         store.transition(run, Status.BUILDING, "Preparing the build context")
         try:
-            recipe = _recipe(run, tools)
+            recipe = _recipe(run, context)
         except (NotFound, InvalidInput) as error:
             writer.say(str(error))
             return BuildResult(None, str(error))
         store.record(run, dockerfile=recipe.text)
-        chosen = patiently(lambda: _with_images(run, recipe, tools, writer, cancel))
+        chosen = patiently(lambda: _with_images(run, recipe, context, writer, cancel))
         if cancel.called:
             return None
         if chosen.problem:
             writer.say(chosen.problem)
             return BuildResult(None, chosen.problem)
-        store.transition(run, Status.RUNNING, recorded={"builder": patiently(tools.engine.builder)})
-        result = _made(run, recipe, chosen, secrets, tools, writer, cancel, patiently)
+        store.transition(run, Status.RUNNING, recorded={"builder": patiently(context.engine.builder)})
+        result = _made(run, recipe, chosen, secrets, context, writer, cancel, patiently)
         return replace(result, error=_hidden(result.error, hide), step=_hidden(result.step, hide))
 
 
@@ -112,7 +113,7 @@ def _made(
     recipe: _Recipe,
     chosen: _Images,
     secrets: Mapping[str, str],
-    tools: Tools,
+    context: RunnerContext,
     writer: LogWriter,
     cancel: Cancel,
     patiently: Patiently,
@@ -123,15 +124,15 @@ def _made(
         writer.say("polylocal: the engine went away in the middle of the build, building again")
 
     def note(image_id: str) -> None:
-        tools.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
+        context.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
 
-    text = dockerfile.with_label(chosen.text, container.IMAGE_LABEL, tools.installation)
+    text = dockerfile.with_label(chosen.text, container.IMAGE_LABEL, context.installation)
     if secrets:
         text = dockerfile.with_secrets(text)
     arguments = dockerfile.secrets_argument(secrets)
 
     def build() -> BuildResult:
-        return _build(run, recipe, text, arguments, tools, writer, cancel, note)
+        return _build(run, recipe, text, arguments, context, writer, cancel, note)
 
     result: BuildResult = patiently(build, again)
     if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
@@ -140,7 +141,7 @@ def _made(
             raise Cancelled("The build was stopped.")
         result = patiently(build, again)
     if result.image_id:
-        tools.store.built_images.add(run, result.image_id, is_whole=True, sources=chosen.projects)
+        context.store.built_images.add(run, result.image_id, is_whole=True, sources=chosen.projects)
     return result
 
 
@@ -148,9 +149,9 @@ def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
     return hide(text.encode()).decode()
 
 
-def _recipe(run: Run, tools: Tools) -> _Recipe:
+def _recipe(run: Run, context: RunnerContext) -> _Recipe:
     build = of_config(Kind.BUILD, run.content or "", run.config or {}).build
-    repository = tools.repository(run)
+    repository = context.repository(run)
     folder = posixpath.normpath(build.context) if build.context else ""
     folder = "" if folder == "." else folder
     if build.dockerfile:
@@ -169,22 +170,22 @@ def _recipe(run: Run, tools: Tools) -> _Recipe:
         return repository.read(run.commit or "", posixpath.join(folder, path), MOST_REQUIREMENTS, follows=True)
 
     included = dict.fromkeys(path for name in dockerfile.files_with_includes(files) for path in includes(name, read))
-    settings = tools.settings
+    settings = context.settings
     text = dockerfile.render(build, files, settings.lang_env, settings.nvidia_bin, included=list(included))
     return _Recipe(build, text, folder)
 
 
-def _with_images(run: Run, recipe: _Recipe, tools: Tools, writer: LogWriter, cancel: Cancel) -> _Images:
+def _with_images(run: Run, recipe: _Recipe, context: RunnerContext, writer: LogWriter, cancel: Cancel) -> _Images:
     """The Dockerfile to build, all its images being here."""
-    user, found = tools.store.users.get(run.user), dict[str, Chosen]()
-    is_buildkit = tools.engine.builder().startswith("buildkit")
-    arguments = dockerfile.platform_arguments(tools.engine.platform()) if is_buildkit else {}
+    user, found = context.store.users.get(run.user), dict[str, Chosen]()
+    is_buildkit = context.engine.builder().startswith("buildkit")
+    arguments = dockerfile.platform_arguments(context.engine.platform()) if is_buildkit else {}
     try:
         if not user.is_superuser and (frontends := dockerfile.foreign_frontends(recipe.text)):
             return _Images(problem=f"Only an admin may build with the frontend {frontends[0]}.")
         wanted = dockerfile.references(recipe.text, arguments)
         for reference in wanted:  # grows by the triggers of base images
-            chosen = _chosen(reference, run, found, tools, writer, cancel)
+            chosen = _chosen(reference, run, found, context, writer, cancel)
             if chosen.problem:
                 return _Images(problem=chosen.problem)
             if reference.is_base and chosen.image:
@@ -207,14 +208,14 @@ def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
 
 
 def _chosen(
-    reference: Reference, run: Run, found: dict[str, Chosen], tools: Tools, writer: LogWriter, cancel: Cancel
+    reference: Reference, run: Run, found: dict[str, Chosen], context: RunnerContext, writer: LogWriter, cancel: Cancel
 ) -> Chosen:
     """The image of one reference; that of a trigger is used by a later build, and looked at then."""
     name = reference.image
     if reference.is_trigger:
         return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
     if name not in found:
-        found[name] = images.choose(run, name, tools, writer.line, cancel)
+        found[name] = images.choose(run, name, context, writer.line, cancel)
     return found[name]
 
 
@@ -229,7 +230,7 @@ def _build(
     recipe: _Recipe,
     text: str,
     arguments: Mapping[str, str],
-    tools: Tools,
+    context: RunnerContext,
     writer: LogWriter,
     cancel: Cancel,
     on_image: Callable[[str], None],
@@ -237,7 +238,7 @@ def _build(
     with ExitStack() as stack:
         try:
             file = stack.enter_context(
-                build_context(text, tools.repository(run), run.commit, recipe.folder, scratch=tools.home.scratch)
+                build_context(text, context.repository(run), run.commit, recipe.folder, scratch=context.home.scratch)
             )
         except (NotFound, InvalidInput) as error:
             writer.say(str(error))
@@ -250,4 +251,4 @@ def _build(
             arguments=arguments,
             on_image=on_image,
         )
-        return tools.engine.build(request, writer.line, cancel)
+        return context.engine.build(request, writer.line, cancel)

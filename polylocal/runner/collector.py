@@ -12,14 +12,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from polylocal import clock, logs
-from polylocal.disk import Item, size_of
+from polylocal import clock
+from polylocal.engine.base import Found
 from polylocal.errors import EngineError
-from polylocal.folders import remove_tree
+from polylocal.files import logs
+from polylocal.files.disk import Item, size_of
+from polylocal.files.folders import remove_tree
 from polylocal.runner import gc, recovery
-from polylocal.runner.engine.base import Found
 from polylocal.runner.gc import Leftover
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind, is_done
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ _MANY = 500
 class Collector:
     """Thread-safe: one collection at a time."""
 
-    def __init__(self, tools: Tools, in_hand: Callable[[], set[str]]) -> None:
+    def __init__(self, context: RunnerContext, in_hand: Callable[[], set[str]]) -> None:
         """`in_hand`: uuids of the runs that a thread works on."""
-        self._tools = tools
+        self._context = context
         self._in_hand = in_hand
         self._lock = threading.RLock()
         self._next_at = time.monotonic() + SOON_S
@@ -48,9 +49,9 @@ class Collector:
 
         `asked`: a person wants it. Else people's files stay, even those that no row speaks of.
         """
-        budget, tools = self._budget(budget_gib), self._tools
-        found = tools.engine.images(tools.installation, tools.store.built_images.ledger())
-        images = gc.images(found, tools.store.holdings.build_uses(), int(budget * 2**30), self._steps_before(asked))
+        budget, context = self._budget(budget_gib), self._context
+        found = context.engine.images(context.installation, context.store.built_images.ledger())
+        images = gc.images(found, context.store.usage.build_uses(), int(budget * 2**30), self._steps_before(asked))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
@@ -77,17 +78,17 @@ class Collector:
         return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S)))
 
     def _is_building(self) -> bool:
-        return any(run.kind == Kind.BUILD for run in self._tools.store.runs.begun())
+        return any(run.kind == Kind.BUILD for run in self._context.store.runs.begun())
 
     def _forget_images(self) -> None:
         """Drop the notes of images that are gone."""
         moment = clock.now()  # first: what is noted from here on may not be listed yet
-        self._tools.store.built_images.forget(self._tools.engine.image_ids(), moment)
+        self._context.store.built_images.forget(self._context.engine.image_ids(), moment)
 
     def _remove_build_containers(self) -> None:
         """Containers of steps, left by an engine that ended in the middle of a build."""
-        engine = self._tools.engine
-        found = engine.build_containers(self._tools.store.built_images.ledger())
+        engine = self._context.engine
+        found = engine.build_containers(self._context.store.built_images.ledger())
         for container_id in () if self._is_building() else found:  # looked at first: a build may begin meanwhile
             engine.remove(container_id)
             log.info("container %s removed: left over from a build", container_id[:12])
@@ -95,8 +96,8 @@ class Collector:
     def is_due(self) -> bool:
         """Now and then; and every little while as long as the disk is full."""
         now = time.monotonic()
-        is_full = self._tools.disk.problem() is not None
-        if self._tools.link.info is None or now < (self._next_at - EVERY_S + SOON_S if is_full else self._next_at):
+        is_full = self._context.disk.problem() is not None
+        if self._context.link.info is None or now < (self._next_at - EVERY_S + SOON_S if is_full else self._next_at):
             return False
         self._next_at = now + EVERY_S
         return True
@@ -110,15 +111,15 @@ class Collector:
 
     def _budget_by_itself(self) -> float:
         """On a full disk every image goes that can be made again."""
-        return 0.0 if self._tools.disk.problem() else self._budget(None)
+        return 0.0 if self._context.disk.problem() else self._budget(None)
 
     def _budget(self, gib: float | None) -> float:
-        return self._tools.settings.image_budget_gib if gib is None else gib
+        return self._context.settings.image_budget_gib if gib is None else gib
 
     def _containers(self) -> list[Item]:
-        tools = self._tools
-        found = tools.engine.containers(tools.installation)
-        rows = {run.uuid: run for run in (tools.store.runs.by_uuid(_uuid(item)) for item in found) if run}
+        context = self._context
+        found = context.engine.containers(context.installation)
+        rows = {run.uuid: run for run in (context.store.runs.by_uuid(_uuid(item)) for item in found) if run}
         removals = recovery.plan(found, rows, self._in_hand(), clock.now())
         # those of runs that are known go by themselves, once their logs are whole
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
@@ -126,14 +127,14 @@ class Collector:
     # -- leftovers ------------------------------------------------------------------------------------------------
 
     def _leftovers(self) -> Iterator[Leftover]:
-        root = self._tools.home.root
+        root = self._context.home.root
         yield from self._of_runs(root / "contexts", "handed over to a run that is done", are_kept=False)
         for path in (*(root / "code").glob("upload-*"), *(root / "code").glob("commit-*")):
             if _age_s(path) > _HALF_MADE_S:
                 yield self._leftover(path, "an upload that came to no end", needs_word=False)
         for folder in sorted((root / "logs").glob("*")):
             yield from self._of_runs(folder, "the log of no run that is known", are_kept=True)
-        known = self._tools.store.projects.uuids()
+        known = self._context.store.projects.uuids()
         for path in sorted((root / "code").glob("*")):
             if path.name not in known and "-" not in path.name and _age_s(path) > _HALF_MADE_S:
                 yield self._leftover(path, "the code of no project that is known", needs_word=True)
@@ -146,7 +147,7 @@ class Collector:
                 by_uuid.setdefault(entry.name.partition(".")[0], []).append(Path(entry.path))
         names = sorted(by_uuid)
         for uuids in (names[start : start + _MANY] for start in range(0, len(names), _MANY)):
-            known, in_hand = self._tools.store.holdings.known(uuids), self._in_hand()
+            known, in_hand = self._context.store.usage.known(uuids), self._in_hand()
             for uuid in uuids:
                 run = known.get(uuid)
                 if run and are_kept:
@@ -160,37 +161,37 @@ class Collector:
 
     def _leftover(self, path: Path, why: str, *, needs_word: bool) -> Leftover:
         used = clock.stamp(datetime.fromtimestamp(path.lstat().st_mtime, UTC))
-        return Leftover(str(path.relative_to(self._tools.home.root)), size_of(path), used, why, needs_word)
+        return Leftover(str(path.relative_to(self._context.home.root)), size_of(path), used, why, needs_word)
 
     # -- removing -------------------------------------------------------------------------------------------------
 
     def _without(self, item: Item) -> Item:
         """Remove one thing. What was needed again in the meantime, or can't be removed, stays."""
-        tools = self._tools
+        context = self._context
         try:
             if item.kind == "image":
                 return item if self._remove_image(item) else replace(item, goes=False, reason=f"in use: {item.reason}")
             if item.kind == "container":
-                tools.engine.remove(item.id)
+                context.engine.remove(item.id)
             else:
-                _remove_path(tools.home.root / item.id)
+                _remove_path(context.home.root / item.id)
         except (EngineError, OSError) as error:
             log.warning("%s %s can't be removed: %s", item.kind, item.name, error)
             return replace(item, goes=False, reason=f"can't be removed: {error}")
         return item
 
     def _remove_image(self, item: Item) -> bool:
-        tools = self._tools
-        uses = {use.image_id: use for use in tools.store.holdings.build_uses().values() if use.image_id}
+        context = self._context
+        uses = {use.image_id: use for use in context.store.usage.build_uses().values() if use.image_id}
         use = uses.get(item.id)
         if use and use.is_open:
             return False
         if use:  # first: a run that asks for it from now on has it made again
-            build = tools.store.runs.by_uuid(use.uuid)
+            build = context.store.runs.by_uuid(use.uuid)
             if build:
-                tools.store.runs.record(build, is_valid=False)
-        tools.engine.remove_image(item.name)
-        return tools.engine.image_id(item.id) is None
+                context.store.runs.record(build, is_valid=False)
+        context.engine.remove_image(item.name)
+        return context.engine.image_id(item.id) is None
 
 
 def _uuid(found: Found) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polylocal import clock
-from polylocal.cancelling import Cancel, Cancelled, cancelled_by
-from polylocal.disk import is_shortage, is_trouble
+from polylocal.engine.base import ContainerState
+from polylocal.engine.events import Waiter
 from polylocal.errors import (
     ContainerMissing,
     EngineError,
@@ -27,16 +27,17 @@ from polylocal.errors import (
     PolylocalError,
     StoreError,
 )
+from polylocal.files.disk import is_shortage, is_trouble
+from polylocal.planning import container, servers
 from polylocal.polyaxonfile import Specification, of_config
-from polylocal.runner import container, outcome, ownership, provision, servers, workspace
+from polylocal.runner import outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
-from polylocal.runner.engine.base import ContainerState
-from polylocal.runner.engine.events import Waiter
 from polylocal.runner.following import Follower, last_line
 from polylocal.runner.outcome import Ending, Outcome
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store.rows import Run
+from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ LOOK_S = 0.2  # after the end of its output a container is looked at this often 
 class Execution:
     """Call it on the run's thread; `stop()` comes from another."""
 
-    def __init__(self, run: Run, tools: Tools) -> None:
+    def __init__(self, run: Run, context: RunnerContext) -> None:
         self.run = run
-        self._tools = tools
+        self._context = context
         self._cancel = Cancel()
         self._stopping = threading.Event()
         self._engine_was_away = False
@@ -83,12 +84,12 @@ class Execution:
         return True
 
     def _may_pass(self, error: OSError) -> bool:
-        return is_shortage(error) or (is_trouble(error) and self._tools.disk.problem() is not None)
+        return is_shortage(error) or (is_trouble(error) and self._context.disk.problem() is not None)
 
     @property
     def time_limit_s(self) -> float | None:
         """How long it may run; None: as long as it wants."""
-        return None if Kind(self.run.kind).is_server else self._tools.settings.time_limit_s
+        return None if Kind(self.run.kind).is_server else self._context.settings.time_limit_s
 
     @property
     def seconds_running(self) -> float:
@@ -106,7 +107,7 @@ class Execution:
 
     def _build(self) -> None:
         self._running_since = time.monotonic()
-        result = make_image(self.run, self._tools, self._cancel, self._patiently)
+        result = make_image(self.run, self._context, self._cancel, self._patiently)
         if result is None or self._stopping.is_set():
             self._finish(self._stopped())
         elif result.image_id is None:
@@ -151,13 +152,13 @@ class Execution:
         if self._stopping.is_set():
             self._finish(self._stopped())
             return None
-        tools, run = self._tools, self.run
+        context, run = self._context, self.run
         container_id = self._make()
         if container_id is None:
             return None
-        recorded = {"container_id": container_id, "node": tools.settings.node}
+        recorded = {"container_id": container_id, "node": context.settings.node}
         if not self._move(Status.SCHEDULED, recorded=recorded):
-            tools.store.runs.record(run, **recorded)
+            context.store.runs.record(run, **recorded)
         self._refresh()
         if is_done(self.run.status):  # ended by somebody else in the meantime: nothing is to be started any more
             self._finish(self._stopped())
@@ -166,20 +167,22 @@ class Execution:
 
     def _make(self) -> str | None:
         """The container itself, by the engine. None: the run ended here, or waits for something."""
-        tools, run = self._tools, self.run
-        build = tools.store.runs.by_pk(run.build_pk) if run.build_pk else None
+        context, run = self._context, self.run
+        build = context.store.runs.by_pk(run.build_pk) if run.build_pk else None
         if build is None:
             self._finish(outcome.not_started("its build is gone"))
             return None
         try:
             with cancelled_by(self._cancel):
-                made: str = self._patiently(lambda: provision.make_container(run, build, self._specification(), tools))
+                made: str = self._patiently(
+                    lambda: provision.make_container(run, build, self._specification(), context)
+                )
         except Cancelled:
             self._finish(self._stopped())
             return None
         except ImageMissing:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
-            tools.store.runs.detach_build(run, build)
+            context.store.runs.detach_build(run, build)
             return None
         except (EngineError, NotFound, InvalidInput) as error:
             self._finish(outcome.not_started(str(error)))
@@ -188,8 +191,8 @@ class Execution:
 
     def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
         """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
-        tools = self._tools
-        with tools.deaths.watch(container_id) as waiter, Follower(self.run, container_id, tools) as follower:
+        context = self._context
+        with context.deaths.watch(container_id) as waiter, Follower(self.run, container_id, context) as follower:
             self._was_unseen = False
             found = None if is_fresh else self._patiently(lambda: self._settled(container_id), self._note_trouble)
             if found is None or self._is_to_start(found):
@@ -213,10 +216,10 @@ class Execution:
 
     def _settled(self, container_id: str) -> ContainerState:
         """As it is when a start that somebody may have asked for has come to the engine: its answer was never seen."""
-        state = self._tools.engine.inspect(container_id)
+        state = self._context.engine.inspect(container_id)
         if self._is_to_start(state):
             threading.Event().wait(SETTLE_S)
-            state = self._tools.engine.inspect(container_id)
+            state = self._context.engine.inspect(container_id)
         return state
 
     def _is_to_start(self, state: ContainerState) -> bool:
@@ -224,13 +227,13 @@ class Execution:
         return state.status == "created" or restart_is_due
 
     def _start(self, container_id: str, follower: Follower) -> None:
-        tools = self._tools
+        context = self._context
         follower.attach()
 
         def start() -> None:
             # where the answer to a start was lost, the program may have come to its end already: it must not run again
             if not self._engine_was_away or self._is_to_start(self._settled(container_id)):
-                tools.engine.start(container_id)
+                context.engine.start(container_id)
 
         self._patiently(start, self._note_trouble)
         self._say_running(container_id)
@@ -240,10 +243,10 @@ class Execution:
     def _say_running(self, container_id: str) -> None:
         recorded = _place(Kind(self.run.kind), self._look(container_id)) if Kind(self.run.kind).is_server else {}
         if not self._move(Status.RUNNING, recorded=recorded) and recorded:
-            self._tools.store.runs.record(self.run, **recorded)
+            self._context.store.runs.record(self.run, **recorded)
         self._refresh()
         if self._running_since is None:
-            self._running_since = time.monotonic() - self._tools.store.runs.seconds_since_running(self.run)
+            self._running_since = time.monotonic() - self._context.store.runs.seconds_since_running(self.run)
 
     def _wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
         """Until the container has ended; its output is followed meanwhile.
@@ -254,7 +257,7 @@ class Execution:
         while True:
             follower.follow(waiter)
             code = waiter.wait(LOOK_S)
-            if code == 0 and follower.is_orderly and not self._engine_was_away and not self._tools.link.has_failed:
+            if code == 0 and follower.is_orderly and not self._engine_was_away and not self._context.link.has_failed:
                 return None
             state = self._look(container_id)
             if state.is_finished:
@@ -270,7 +273,7 @@ class Execution:
                 waiter.forget()
 
     def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
-        run = self._tools.store.runs.by_pk(self.run.pk)
+        run = self._context.store.runs.by_pk(self.run.pk)
         resources = self._specification().environment.resources
         return Ending(
             exit_code=exit_code,
@@ -283,9 +286,9 @@ class Execution:
             was_rebooted=self._was_unseen and not self._was_followed and self.seconds_running > clock.uptime_s(),
             was_told=self._was_told,
             time_limit_s=(self.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
-            disk_was_full=bool(exit_code) and self._tools.disk.problem() is not None,
-            memory_limit_mib=container.limits(resources, self._tools.link.capacity(with_gpus=False)).memory_mib,
-            last_line=last_line(self._tools.log_path(run)) if exit_code else "",
+            disk_was_full=bool(exit_code) and self._context.disk.problem() is not None,
+            memory_limit_mib=container.limits(resources, self._context.link.capacity(with_gpus=False)).memory_mib,
+            last_line=last_line(self._context.log_path(run)) if exit_code else "",
         )
 
     def _restarted(self, container_id: str, ending: Ending) -> bool:
@@ -305,7 +308,7 @@ class Execution:
         run, allowed = self.run, self._max_losses
         again = not self._is_unwanted() and run.restarts < allowed
         words = f"engine-lost: {how}"
-        with Follower(run, container_id, self._tools) as follower:
+        with Follower(run, container_id, self._context) as follower:
             further = f"; what comes now is of another one, restart {run.restarts + 1} of {allowed}" if again else ""
             size = follower.mark(f"{words}: what it wrote last may be missing here{further}")
         if not again:
@@ -315,7 +318,7 @@ class Execution:
             return False
         self._engine_was_away = False
         with suppress(EngineError):  # what stays behind is found by its label and removed later
-            self._patiently(lambda: self._tools.engine.remove(container_id))
+            self._patiently(lambda: self._context.engine.remove(container_id))
         return True
 
     def _again_after_no_start(self, words: str) -> bool:
@@ -324,7 +327,7 @@ class Execution:
 
     def _record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
         """False: the run is done by now, by its own report, and has no further try."""
-        runs = self._tools.store.runs
+        runs = self._context.store.runs
         if not self._move(Status.WARNING, message, recorded=recorded):
             if is_done(runs.by_pk(self.run.pk).status):
                 return False
@@ -343,7 +346,7 @@ class Execution:
         return self._max_restarts
 
     def _is_unwanted(self) -> bool:
-        run = self._tools.store.runs.by_pk(self.run.pk)
+        run = self._context.store.runs.by_pk(self.run.pk)
         wanted = run.stop_requested_at is None and run.deleted_at is None and not is_done(run.status)
         return self._stopping.is_set() or not wanted
 
@@ -353,20 +356,20 @@ class Execution:
 
     def _handed_out(self) -> list[Path]:
         """Folders that the container may write to."""
-        folders = [self._tools.outputs_path(self.run)]
+        folders = [self._context.outputs_path(self.run)]
         if self.run.kind == Kind.NOTEBOOK:
-            folders.append(self._tools.home.work(self.run.uuid))
+            folders.append(self._context.home.work(self.run.uuid))
         return folders
 
     def _hand_over(self, container_id: str | None, folder: Path) -> None:
         """By the image of the container; where that is gone, by the one that it was made from."""
-        tools = self._tools
+        context = self._context
 
         def reclaim() -> str | None:
-            if not ownership.has_foreign(folder, tools.uid):
+            if not ownership.has_foreign(folder, context.uid):
                 return None
-            image = tools.engine.inspect(container_id).image_id if container_id else self._image()
-            return ownership.reclaim(folder, tools.uid, tools.gid, tools.engine, image, tools.installation)
+            image = context.engine.inspect(container_id).image_id if container_id else self._image()
+            return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation)
 
         try:
             problem = self._patiently(reclaim)
@@ -374,25 +377,25 @@ class Execution:
             problem = "outputs may belong to another user: the container was removed before they were handed over"
         if problem:
             log.warning("run=%s: %s", self.run.label, problem)
-            tools.store.runs.note(self.run, problem)
+            context.store.runs.note(self.run, problem)
 
     # -- small things ---------------------------------------------------------------------------------------------
 
     def _finish(self, end: Outcome, **recorded: object) -> None:
         """The final status, then the container: nothing of the run is needed any more."""
-        tools, run = self._tools, self.run
+        context, run = self._context, self.run
         if run.kind == Kind.NOTEBOOK:
-            workspace.put_away(run, tools)
+            workspace.put_away(run, context)
         if (ended := self._end(end, recorded)) is not None:
             log.info("run=%s %s: %s", run.label, ended.status, ended.message)
         if run.container_id and self._must_check_log:
-            with Follower(run, run.container_id, tools) as follower:
+            with Follower(run, run.container_id, context) as follower:
                 follower.is_orderly = True  # or else it would have been looked at before
                 self._patiently(follower.complete)
-        shutil.rmtree(tools.home.handover(run.uuid), ignore_errors=True)
+        shutil.rmtree(context.home.handover(run.uuid), ignore_errors=True)
         if run.container_id and not run.ttl:
             with suppress(EngineError):  # what stays behind is found by its label and removed later
-                self._patiently(lambda: tools.engine.remove(run.container_id or ""))
+                self._patiently(lambda: context.engine.remove(run.container_id or ""))
 
     def _end(self, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
         """Record the final status, and return it. None: the run had one already."""
@@ -409,11 +412,11 @@ class Execution:
 
     def _image(self) -> str:
         """The image of the run's build. Raises NotFound."""
-        build = self._tools.store.runs.by_pk(self.run.build_pk or 0)
+        build = self._context.store.runs.by_pk(self.run.build_pk or 0)
         return build.image_id or container.image_name(build)
 
     def _stopped(self) -> Outcome:
-        run, kind = self._tools.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
+        run, kind = self._context.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
         if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
             return outcome.timed_out(self.time_limit_s or 0.0)
         return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[kind])
@@ -421,7 +424,7 @@ class Execution:
     def _kill(self) -> None:
         container_id = self.run.container_id
         if container_id:
-            grace_s = self._tools.settings.grace_s
+            grace_s = self._context.settings.grace_s
             threading.Thread(
                 target=self._stop_container, args=(container_id, grace_s), name=f"stop {self.run.label}", daemon=True
             ).start()
@@ -429,14 +432,14 @@ class Execution:
     def _stop_container(self, container_id: str, grace_s: float) -> None:
         try:
             if not self._terminated(container_id, grace_s):
-                self._patiently(lambda: self._tools.engine.stop(container_id, grace_s))
+                self._patiently(lambda: self._context.engine.stop(container_id, grace_s))
         except EngineError as error:
             log.warning("run=%s: the engine would not stop it, it is asked again: %s", self.run.label, error)
             self._stopping.clear()
 
     def _terminated(self, container_id: str, grace_s: float) -> bool:
         """Tells every process of the container once, and kills it after the grace. False: they could not be told."""
-        engine = self._tools.engine
+        engine = self._context.engine
         self._was_told = True  # before the signal: the program's end may be recorded while this thread still waits
         if not grace_s or not self._patiently(lambda: engine.terminate(container_id)):
             self._was_told = False
@@ -447,22 +450,22 @@ class Execution:
         return True
 
     def _move(self, to: Status, message: str | None = None, **more: Any) -> bool:
-        return self._tools.store.runs.transition(self.run, to, message, **more)
+        return self._context.store.runs.transition(self.run, to, message, **more)
 
     def _refresh(self) -> None:
-        self.run = self._tools.store.runs.by_pk(self.run.pk)
+        self.run = self._context.store.runs.by_pk(self.run.pk)
 
     def _specification(self) -> Specification:
         return of_config(Kind(self.run.kind), self.run.content or "", self.run.config or {})
 
     def _look(self, container_id: str) -> ContainerState:
-        return self._patiently(lambda: self._tools.engine.inspect(container_id), self._note_trouble)
+        return self._patiently(lambda: self._context.engine.inspect(container_id), self._note_trouble)
 
     def _note_trouble(self) -> None:
         self._engine_was_away = True
 
     def _patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
-        return self._tools.link.patiently(call, on_trouble)
+        return self._context.link.patiently(call, on_trouble)
 
 
 def _place(kind: Kind, state: ContainerState) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from polylocal import logs
+from polylocal.engine.base import Frame, Stream
+from polylocal.engine.events import Waiter
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
-from polylocal.logs import CatchUp, LogChanged, LogWriter
-from polylocal.masking import Mask, Masked
+from polylocal.files import logs
+from polylocal.files.logs import CatchUp, LogChanged, LogWriter
+from polylocal.files.masking import Mask, Masked
 from polylocal.polyaxonfile import of_config
-from polylocal.runner.engine.base import Frame, Stream
-from polylocal.runner.engine.events import Waiter
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -32,17 +32,17 @@ _SHOWN = 4096
 class Follower:
     """The log of one attempt of one run. The file is at all times a prefix of what the container wrote."""
 
-    def __init__(self, run: Run, container_id: str, tools: Tools) -> None:
+    def __init__(self, run: Run, container_id: str, context: RunnerContext) -> None:
         self._run = run
         self._container_id = container_id
-        self._engine = tools.engine
-        self._store = tools.store
+        self._engine = context.engine
+        self._store = context.store
         self._writer = LogWriter(
-            tools.log_path(run), tools.log_grew, max_mib=tools.settings.max_log_mib, may_reread=True
+            context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, may_reread=True
         )
         self._missing = 0  # lines that somebody else removed, and that are to be fetched again
         self._check_start()
-        self._mask = mask_of(run, tools)
+        self._mask = mask_of(run, context)
         self._masked: dict[int, Masked] = {}
         self._attached: Stream | None = None
         self.is_orderly = False  # attached before the start, and the stream ended by itself
@@ -199,16 +199,16 @@ class Follower:
         return bool(tail) and all(ours.get(number, b"").endswith(self._mask.hide(end)) for number, end in tail.items())
 
 
-def mask_of(run: Run, tools: Tools) -> Mask:
+def mask_of(run: Run, context: RunnerContext) -> Mask:
     """Hides what the run was given, and what its secrets hold by now."""
     specification = of_config(Kind(run.kind), run.content or "", run.config or {})
     if not specification.secrets:
         return Mask(())
     values: list[str] = []
     with suppress(FileNotFoundError, ValueError):
-        values += json.loads(tools.home.hidden(run.uuid).read_text())
+        values += json.loads(context.home.hidden(run.uuid).read_text())
     with suppress(NotFound):
-        values += tools.secrets(run, specification).values()
+        values += context.secrets(run, specification).values()
     return Mask(values)
 
 

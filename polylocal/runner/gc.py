@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from polylocal.disk import Item
-from polylocal.runner.engine.base import Found, Image
+from polylocal.engine.base import Found, Image
+from polylocal.files.disk import Item
 from polylocal.store.rows import BuildUse
 
 UNPROVEN = "has the labels of this home, but no build of it made this image; `docker rmi` removes it"

@@ -17,10 +17,10 @@ from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member, words_of_member
 from polylocal.polyaxonfile.templating import has_template
-from polylocal.runner import bayes, group_outcome, search, stopping
+from polylocal.runner import bayes, early_stopping, group_outcome, search
 from polylocal.runner.group_outcome import Ended
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.search import Suggestion, Trial
-from polylocal.runner.tools import Tools
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun
 from polylocal.store.groups import Member, Progress
@@ -36,8 +36,8 @@ BUDGET = "The budget is used up"
 class Groups:
     """Called by one thread."""
 
-    def __init__(self, tools: Tools, wake: Callable[[], None]) -> None:
-        self._tools = tools
+    def __init__(self, context: RunnerContext, wake: Callable[[], None]) -> None:
+        self._context = context
         self._wake = wake
         self._judged: dict[int, int] = {}  # by group: the newest value at its last judgement
         self._bayes = bayes.Asked()
@@ -47,7 +47,7 @@ class Groups:
     def tend_all(self, *, may_begin: bool = True) -> None:
         """One look at every group. `may_begin`: whether there is room for further experiments."""
         self._may_begin = may_begin
-        found = self._tools.store.groups.open()
+        found = self._context.store.groups.open()
         for pk in self._plans.keys() - {group.pk for group in found}:
             del self._plans[pk]
             self._judged.pop(pk, None)
@@ -69,11 +69,11 @@ class Groups:
 
     def _fail(self, group: Run, why: str) -> None:
         message = f"Experiment group could not create new suggestions: {why}"
-        self._tools.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
-        self._tools.store.groups.stop(group, pending_only=True)
+        self._context.store.runs.transition(group, Status.FAILED, message, details={"reason": "search"})
+        self._context.store.groups.stop(group, pending_only=True)
 
     def _go_on(self, group: Run, specification: Specification) -> None:
-        store, tuning = self._tools.store, specification.hptuning
+        store, tuning = self._context.store, specification.hptuning
         if self._has_stopped(group, tuning):
             return
         progress = store.groups.progress(group)
@@ -100,7 +100,7 @@ class Groups:
 
     def _is_hopeless(self, group: Run, specification: Specification, progress: Progress) -> bool:
         """Whether no further experiment is to begin because of those that failed. What runs may finish."""
-        store = self._tools.store
+        store = self._context.store
         if not progress.failed:
             return False
         if limit := group_outcome.too_many_failures(specification.hptuning, progress.failed):
@@ -112,7 +112,7 @@ class Groups:
         return build is not None
 
     def _end(self, group: Run, specification: Specification, *, is_late: bool) -> None:
-        store, tuning = self._tools.store, specification.hptuning
+        store, tuning = self._context.store, specification.hptuning
         ended = Ended(
             store.groups.counts(group),
             store.groups.reported(group, group_outcome.metrics(tuning)),
@@ -129,7 +129,7 @@ class Groups:
         """The suggestions of the group's iteration; None: they come later, and with them a hint."""
         known = self._plans.get(group.pk)
         if known is None or known[0] != group.iteration:
-            past = _past(tuning, self._tools.store.groups.members(group), group.iteration) if group.iteration else []
+            past = _past(tuning, self._context.store.groups.members(group), group.iteration) if group.iteration else []
             known = (group.iteration, self._found_out(group, tuning, past))
             self._plans[group.pk] = known
         found = known[1]
@@ -153,7 +153,7 @@ class Groups:
 
     def _make(self, group: Run, specification: Specification, plan: Sequence[Suggestion], progress: Progress) -> None:
         """The next chunk of the iteration's experiments."""
-        store, budget = self._tools.store, specification.hptuning.budget
+        store, budget = self._context.store, specification.hptuning.budget
         room = budget.n_experiments - progress.made if budget and budget.n_experiments else CHUNK
         wanted = plan[group.suggested : group.suggested + max(0, min(CHUNK, room))]
         new = [self._experiment(group, specification, suggestion) for suggestion in wanted]
@@ -161,7 +161,7 @@ class Groups:
 
     def _experiment(self, group: Run, specification: Specification, suggestion: Suggestion) -> NewRun:
         member = of_member(specification, suggestion.params)
-        band, runs = specification.hptuning.hyperband, self._tools.store.runs
+        band, runs = specification.hptuning.hyperband, self._context.store.runs
         origin = None
         if suggestion.of is not None:
             with suppress(NotFound):  # deleted meanwhile: its params are tried all the same
@@ -195,10 +195,10 @@ class Groups:
         """End experiments that are not worth it, and the search when it has found what it was to find."""
         if not tuning.early_stopping:
             return False
-        newest = self._tools.store.metrics.newest()
+        newest = self._context.store.metrics.newest()
         if self._judged.get(group.pk) == newest:
             return False  # nobody has told anything since
-        store = self._tools.store
+        store = self._context.store
         for rule in tuning.early_stopping:
             if rule.policy:
                 self._end_the_worst(group, rule)
@@ -212,10 +212,10 @@ class Groups:
         return False
 
     def _end_the_worst(self, group: Run, rule: EarlyStopping) -> None:
-        store = self._tools.store
+        store = self._context.store
         running = store.groups.running(group)
         series = store.metrics.series(group, rule.metric) if running else {}
-        for pk, why in stopping.to_end(rule, series, running).items():
+        for pk, why in early_stopping.to_end(rule, series, running).items():
             run = store.runs.by_pk(pk)
             store.runs.note(run, why)
             store.runs.request_stop(run)

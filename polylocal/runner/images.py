@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from polylocal import addresses, visible
-from polylocal.cancelling import Cancel
+from polylocal.engine.base import LocalImage
 from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.planning import references
+from polylocal.planning.container import BUILD_LABEL, IMAGE_LABEL
 from polylocal.polyaxonfile import is_image_id
-from polylocal.runner import references
-from polylocal.runner.container import BUILD_LABEL, IMAGE_LABEL
-from polylocal.runner.engine.base import LocalImage
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import Run, User, digits
+from polylocal.system import addresses
+from polylocal.system.cancellation import Cancel
+from polylocal.text import visible
 
 Say = Callable[[str], None]
 
@@ -36,16 +37,16 @@ class Chosen:
     problem: str = ""
 
 
-def choose(run: Run, name: str, tools: Tools, say: Say, cancel: Cancel) -> Chosen:
+def choose(run: Run, name: str, context: RunnerContext, say: Say, cancel: Cancel) -> Chosen:
     """The image of this name, which is pulled if it is not here, or else what stands for it by the settings.
 
     `say` takes lines for the run's log.
     """
-    user = tools.store.users.get(run.user)
+    user = context.store.users.get(run.user)
     if problem := refusal(name):
         return Chosen(problem=problem)
-    found = tools.engine.image(name)
-    if found and (projects := usable(found, user, tools)) is not None:
+    found = context.engine.image(name)
+    if found and (projects := usable(found, user, context)) is not None:
         return Chosen(name, found, projects)
     if references.build_of(name):
         return Chosen(problem=_not_here(name))
@@ -54,13 +55,13 @@ def choose(run: Run, name: str, tools: Tools, say: Say, cancel: Cancel) -> Chose
         return Chosen(problem=problem)
     try:
         say(visible.one_line(f"Pulling {name}"))
-        tools.engine.pull(name, say, cancel, anew=found is not None)
+        context.engine.pull(name, say, cancel, anew=found is not None)
     except (EngineError, EngineUnreachable) as error:
         if cancel.called:
             return Chosen(problem=STOPPED)
-        tools.link.wait_until_back()
-        return _fallback(run, name, error, user, tools, say)
-    return _here(name, user, tools)
+        context.link.wait_until_back()
+        return _fallback(run, name, error, user, context, say)
+    return _here(name, user, context)
 
 
 def refusal(name: str) -> str:
@@ -70,9 +71,9 @@ def refusal(name: str) -> str:
     return "" if references.is_name(name) else f"{name!r} is no name of an image."
 
 
-def usable(image: LocalImage, user: User, tools: Tools) -> frozenset[str] | None:
+def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
     """The projects whose code is in an image; None: the user may not read all of them."""
-    built = tools.store.built_images
+    built = context.store.built_images
     known = built.contents([image.id, *image.ancestors])
     own = known.pop(digits(image.id), None)
     if own is None:
@@ -95,20 +96,20 @@ def _is_of_others(image: LocalImage) -> bool:
     return not is_ours and not any(references.build_of(name) == build for name in image.names)
 
 
-def _here(name: str, user: User, tools: Tools) -> Chosen:
-    found = tools.engine.image(name)
-    projects = usable(found, user, tools) if found else None
+def _here(name: str, user: User, context: RunnerContext) -> Chosen:
+    found = context.engine.image(name)
+    projects = usable(found, user, context) if found else None
     return Chosen(problem=_not_here(name)) if projects is None else Chosen(name, found, projects)
 
 
-def _fallback(run: Run, name: str, error: Exception, user: User, tools: Tools, say: Say) -> Chosen:
-    fallback = tools.settings.image_fallbacks.get(name)
-    chosen = _here(fallback, user, tools) if fallback and not refusal(fallback) else Chosen()
+def _fallback(run: Run, name: str, error: Exception, user: User, context: RunnerContext, say: Say) -> Chosen:
+    fallback = context.settings.image_fallbacks.get(name)
+    chosen = _here(fallback, user, context) if fallback and not refusal(fallback) else Chosen()
     if not chosen.image:
         return Chosen(problem=f"{name} is not on this machine and could not be pulled: {error}")
     message = f"{name} could not be pulled ({error}); using the local {fallback} instead"
     say(visible.message(message))
-    tools.store.runs.note(run, message, {"image": name, "used": fallback})
+    context.store.runs.note(run, message, {"image": name, "used": fallback})
     return chosen
 
 

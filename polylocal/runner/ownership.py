@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from polylocal.engine.base import Engine
 from polylocal.errors import EngineError
-from polylocal.folders import set_mode, walk
-from polylocal.runner.container import HOME_LABEL, ContainerPlan, Mount
-from polylocal.runner.engine.base import Engine
+from polylocal.files.folders import set_mode, walk
+from polylocal.planning.container import HOME_LABEL, ContainerPlan, Mount
 
 log = logging.getLogger(__name__)
 

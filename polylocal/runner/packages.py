@@ -14,26 +14,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from polylocal import sparse, visible
-from polylocal.cancelling import Cancelled, cancelled_by
-from polylocal.disk import is_shortage, is_trouble, size_of
+from polylocal.engine.base import is_root
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound, PackageError, StoreError
-from polylocal.folders import Entry, remove_tree, walk
-from polylocal.logs import LogWriter
+from polylocal.files import sparse
+from polylocal.files.disk import is_shortage, is_trouble, size_of
+from polylocal.files.folders import Entry, remove_tree, walk
+from polylocal.files.logs import LogWriter
 from polylocal.packages import arches, builder_images, description, kinds, reading, recipes, repositories, versions
-from polylocal.packages.depot import GUARD, Staged
+from polylocal.packages.file_store import GUARD, Staged
+from polylocal.planning import container, termination
+from polylocal.planning.container import ContainerPlan, Mount
 from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
-from polylocal.runner import container, images, outcome, ownership, termination
-from polylocal.runner.container import ContainerPlan, Mount
-from polylocal.runner.engine.base import is_root
+from polylocal.runner import images, outcome, ownership
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.outcome import Outcome
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Status
 from polylocal.store.build_lists import Harvest, NewFile, NewPackage
 from polylocal.store.rows import BuildList, Platform, Repository, Run
+from polylocal.system.cancellation import Cancelled, cancelled_by
+from polylocal.text import visible
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class PackageBuild(Execution):
 
     @property
     def time_limit_s(self) -> float | None:
-        lists, platforms = self._tools.store.build_lists, self._tools.store.platforms
+        lists, platforms = self._context.store.build_lists, self._context.store.platforms
         return float(platforms.get(lists.of_run(self.run.pk).build_for_platform_id).time_living)
 
     @property
@@ -105,19 +107,19 @@ class PackageBuild(Execution):
     def _cleared(self, container_id: str | None) -> None:
         if container_id:
             try:
-                self._tools.engine.remove(container_id)
+                self._context.engine.remove(container_id)
             except EngineError as error:
                 log.warning("run=%s: a container stays for now: %s", self.run.label, error)
 
     # -- the container --------------------------------------------------------------------------------------------
 
     def _make(self) -> str | None:
-        tools, run = self._tools, self.run
+        context, run = self._context, self.run
         specification = self._specification()
         name = specification.build.image or ""
         try:
             with cancelled_by(self._cancel):
-                chosen = self._patiently(lambda: images.choose(run, name, tools, self._say, self._cancel))
+                chosen = self._patiently(lambda: images.choose(run, name, context, self._say, self._cancel))
         except Cancelled:
             self._finish(self._stopped())
             return None
@@ -128,7 +130,7 @@ class PackageBuild(Execution):
             self._say(chosen.problem)
             self._finish(outcome.not_started(chosen.problem))
             return None
-        build_list = tools.store.build_lists.of_run(run.pk)
+        build_list = context.store.build_lists.of_run(run.pk)
         try:
             with cancelled_by(self._cancel):
                 made: str = self._patiently(lambda: self._container(build_list, chosen.name))
@@ -150,13 +152,13 @@ class PackageBuild(Execution):
         """Create the container. The image's user then owns the code, and may write to the folder above it, where
         dpkg-buildpackage leaves its packages. Raises EngineError, NotFound, InvalidInput.
         """
-        tools, work = self._tools, self._work
-        made = tools.engine.create(self._plan(build_list, image))
-        user = tools.engine.image_config(image).user
-        if is_root(user) and tools.uid == 0:
+        context, work = self._context, self._work
+        made = context.engine.create(self._plan(build_list, image))
+        user = context.engine.image_config(image).user
+        if is_root(user) and context.uid == 0:
             return made
         folders = [work / PROJECT.name, work / RESULTS.name]
-        if problem := ownership.give_to_user(folders, user, tools.engine, image, tools.installation):
+        if problem := ownership.give_to_user(folders, user, context.engine, image, context.installation):
             self._say(f"the code could not be given to the image's user, who may not be able to change it: {problem}")
         if not is_root(user):
             self._open(made, HOME)
@@ -164,15 +166,15 @@ class PackageBuild(Execution):
 
     def _open(self, container_id: str, folder: PurePosixPath) -> None:
         try:
-            self._tools.engine.open_folder(container_id, folder)
+            self._context.engine.open_folder(container_id, folder)
         except ContainerMissing:
             raise
         except EngineError as error:
             self._say(f"the image's user may not be able to write to {folder}: {error}")
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
-        tools, run, specification = self._tools, self.run, self._specification()
-        platforms, resources = tools.store.platforms, specification.environment.resources
+        context, run, specification = self._context, self.run, self._specification()
+        platforms, resources = context.store.platforms, specification.environment.resources
         platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
         work = self._work
         self._check_out(build_list, work)
@@ -183,18 +185,18 @@ class PackageBuild(Execution):
             Mount(work / "results", RESULTS),
             *(Mount(medium.folder, MEDIA / medium.name, read_only=True) for medium in media),
             *_lists(platform, media, work),
-            *([Mount(tools.repository(run).objects, OBJECTS, read_only=True)] if has_history else []),
+            *([Mount(context.repository(run).objects, OBJECTS, read_only=True)] if has_history else []),
         ]
         return ContainerPlan(
             name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
             image=image,
             command=_command(run),
-            labels=container.labels(run, tools.installation),
+            labels=container.labels(run, context.installation),
             env=self._environment(build_list, platform, arch.name, media),
             mounts=mounts,
-            limits=replace(container.limits(resources, tools.capacity(resources)), pids=tools.settings.pids_limit),
-            network=tools.settings.network if platform.build_network else "none",
-            new_privileges=tools.settings.new_privileges,
+            limits=replace(container.limits(resources, context.capacity(resources)), pids=context.settings.pids_limit),
+            network=context.settings.network if platform.build_network else "none",
+            new_privileges=context.settings.new_privileges,
             cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some
             platform=arches.engine_platform(arch.name),
             entrypoint=termination.entrypoint(SH),
@@ -203,7 +205,7 @@ class PackageBuild(Execution):
     @property
     def _work(self) -> Path:
         """One folder for each attempt: what was made in it by another user may not be ours to remove yet."""
-        return self._tools.home.handover(self.run.uuid) / f"build-{self.run.restarts}"
+        return self._context.home.handover(self.run.uuid) / f"build-{self.run.restarts}"
 
     def _check_out(self, build_list: BuildList, work: Path) -> None:
         """The code, and the files of the file store that its `.abf.yml` names."""
@@ -211,14 +213,14 @@ class PackageBuild(Execution):
             self._hand_over(None, work)  # an interrupted attempt may have given it to the image's user
         remove_tree(work)
         work.mkdir(parents=True)
-        repository, project = self._tools.repository(self.run), work / "project"
+        repository, project = self._context.repository(self.run), work / "project"
         repository.checkout(build_list.commit_hash, project)
-        users, may_have = self._tools.store.users, self._tools.store.build_lists.may_have
+        users, may_have = self._context.store.users, self._context.store.build_lists.may_have
         # the code names the files, and its project's owner may read less than an admin who has it built
         readers = [users.by_id(build_list.user_id), users.get(self.run.owner)]
         for name, sha1 in recipes.sources(self._recipe(build_list)).items():
             is_theirs = all(may_have(sha1, reader) for reader in readers)
-            stored = self._tools.depot.path(sha1) if is_theirs else None
+            stored = self._context.file_store.path(sha1) if is_theirs else None
             if stored is None:
                 self._say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")
                 continue
@@ -234,7 +236,7 @@ class PackageBuild(Execution):
     def _recipe(self, build_list: BuildList) -> str | None:
         """The text of `.abf.yml` as it is in git, whatever a file of the file store puts in its place."""
         try:
-            found = self._tools.repository(self.run).read(
+            found = self._context.repository(self.run).read(
                 build_list.commit_hash, recipes.FILE, recipes.MOST_BYTES, follows=True
             )
         except (NotFound, InvalidInput):  # there is none, or the command of the build says what is wrong with it
@@ -243,9 +245,9 @@ class PackageBuild(Execution):
 
     def _add_history(self, build_list: BuildList, project: Path, image: str) -> bool:
         """Add a `.git` to the code. False: the image's user could not read the objects of the project's repository."""
-        repository = self._tools.repository(self.run)
+        repository = self._context.repository(self.run)
         is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
-        if not is_readable and not is_root(self._tools.engine.image_config(image).user):
+        if not is_readable and not is_root(self._context.engine.image_config(image).user):
             why = "the image's user may not read the project's repository, by the daemon's umask"
             self._say(f"the code has no .git: {why}")
             return False
@@ -254,18 +256,18 @@ class PackageBuild(Execution):
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
         """As they are now: another publication meanwhile changes nothing for this build."""
-        store, downloads = self._tools.store.platforms, self._tools.home.downloads
+        store, downloads = self._context.store.platforms, self._context.home.downloads
         wanted = list(dict.fromkeys([*build_list.include_repos, *build_list.extra_repositories]))
         if build_list.use_save_to_repository and build_list.save_to_repository_id not in wanted:
             wanted.append(build_list.save_to_repository_id)
         found: list[Medium] = []
         for repository in store.repositories_by_id(wanted):
             for sub in ("release", "updates"):
-                folder = folder_of(self._tools, store.get(repository.platform_id), platform, repository, arch, sub)
+                folder = folder_of(self._context, store.get(repository.platform_id), platform, repository, arch, sub)
                 name = f"{repository.platform_name}_{repository.name}_{sub}"
                 is_taken = any(medium.name == name for medium in found)  # `a_b` and `c`, `a` and `b_c`
                 found.append(Medium(f"{name}_{repository.id}" if is_taken else name, folder))
-        for other in self._tools.store.build_lists.by_ids(build_list.extra_build_lists):
+        for other in self._context.store.build_lists.by_ids(build_list.extra_build_lists):
             saved_to = store.repository(other.save_to_repository_id)
             folder = repositories.container(downloads, saved_to.platform_name, other.id, arch=arch, name=saved_to.name)
             found.append(Medium(f"container_{other.id}", folder))
@@ -275,9 +277,9 @@ class PackageBuild(Execution):
         return [replace(medium, folder=below / medium.name) for medium in there]
 
     def _environment(self, build_list: BuildList, platform: Platform, arch: str, media: list[Medium]) -> dict[str, str]:
-        run, tools = self.run, self._tools
-        api = tools.api_url() if platform.build_network else f"http://127.0.0.1:{tools.settings.port}"
-        user = tools.store.users.get(run.user)
+        run, context = self.run, self._context
+        api = context.api_url() if platform.build_network else f"http://127.0.0.1:{context.settings.port}"
+        user = context.store.users.get(run.user)
         extra = {f"EXTRA_{name.upper()}": str(value) for name, value in build_list.extra_params.items()}
         pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / medium.name) for medium in media)} if media else {}
         return {
@@ -300,7 +302,7 @@ class PackageBuild(Execution):
         }
 
     def _handed_out(self) -> list[Path]:
-        return [self._tools.home.handover(self.run.uuid)]
+        return [self._context.home.handover(self.run.uuid)]
 
     def _image(self) -> str:
         return self._specification().build.image or ""
@@ -312,14 +314,14 @@ class PackageBuild(Execution):
 
     def _lack(self) -> str | None:
         """What its image is known to lack, where the platform's own command does not make up for it."""
-        tools = self._tools
-        platform = tools.store.platforms.get(tools.store.build_lists.of_run(self.run.pk).build_for_platform_id)
+        context = self._context
+        platform = context.store.platforms.get(context.store.build_lists.of_run(self.run.pk).build_for_platform_id)
         found = None if platform.build_command else builder_images.lack(platform.distrib_type, self._image())
         return f"{found}, unless the build installs it" if found else None
 
     def _say(self, text: str) -> None:
         with LogWriter(
-            self._tools.log_path(self.run), self._tools.log_grew, max_mib=self._tools.settings.max_log_mib
+            self._context.log_path(self.run), self._context.log_grew, max_mib=self._context.settings.max_log_mib
         ) as writer:
             writer.mark(text)
 
@@ -335,13 +337,13 @@ class PackageBuild(Execution):
 
         Results that can't be kept change how the build has ended.
         """
-        run, tools = self.run, self._tools
+        run, context = self.run, self._context
         if run.container_id and self._must_check_log:
-            with Follower(run, run.container_id, tools) as follower:
+            with Follower(run, run.container_id, context) as follower:
                 follower.is_orderly = True
                 self._patiently(follower.complete)
-        lists = tools.store.build_lists
-        platform = tools.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
+        lists = context.store.build_lists
+        platform = context.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
         collection = _Collection(platform.distrib_type, recorded.get("exit_code"), may_link=self._has_stopped(recorded))
         try:
             end, harvest = self._harvested(end, collection)
@@ -349,7 +351,7 @@ class PackageBuild(Execution):
                 recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
             with GUARD:
                 for file in set(collection.staged.values()):
-                    tools.depot.commit(file)
+                    context.file_store.commit(file)
                 is_recorded = lists.conclude(
                     run,
                     end.status,
@@ -461,15 +463,15 @@ class PackageBuild(Execution):
 
     def _check_room(self, results: Path, collection: _Collection) -> None:
         """Raises OSError (ENOSPC) before anything is copied, where it is certain that not all of it has room."""
-        depot = self._tools.depot
-        if collection.may_link and depot.is_beside(results):
+        file_store = self._context.file_store
+        if collection.may_link and file_store.is_beside(results):
             return
         missing = size_of(results) - sum(file.size for file in set(collection.staged.values()))
-        if missing > depot.free_bytes():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(depot.folder))
+        if missing > file_store.free_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file_store.folder))
 
     def _kept(self, entry: Entry, collection: _Collection) -> NewFile:
-        depot = self._tools.depot
+        file_store = self._context.file_store
         with entry.open() as file:  # never over a link, even if a program should still be at work
             about = os.fstat(file.fileno())
             if sparse.has_more_holes(file.fileno(), MOST_HOLES):
@@ -477,21 +479,21 @@ class PackageBuild(Execution):
             file.seek(0)  # the look at its holes has moved it
             number = (about.st_dev, about.st_ino)
             stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
-            if stored is None and collection.may_link and about.st_uid == self._tools.uid:
-                stored = depot.link(entry, file)
-            stored = collection.staged[entry.path] = stored or depot.stage(file)
+            if stored is None and collection.may_link and about.st_uid == self._context.uid:
+                stored = file_store.link(entry, file)
+            stored = collection.staged[entry.path] = stored or file_store.stage(file)
             if about.st_nlink > 1:
                 collection.by_inode[number] = stored
         return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
 
     def _main_log(self, staged: dict[str, Staged]) -> list[NewFile]:
-        path = self._tools.log_path(self.run)
+        path = self._context.log_path(self.run)
         if not path.exists():
             return []
         if (former := staged.pop("", None)) is not None:  # the log has grown since
             former.path.unlink(missing_ok=True)
         with path.open("rb") as file:
-            stored = staged[""] = self._tools.depot.stage(file)
+            stored = staged[""] = self._context.file_store.stage(file)
         return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
 
 
@@ -512,11 +514,11 @@ def _command(run: Run) -> list[str]:
 
 
 def folder_of(
-    tools: Tools, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
+    context: RunnerContext, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
 ) -> Path:
     """Where the packages of a repository lie, for one platform and architecture."""
     return repositories.folder(
-        tools.home.downloads,
+        context.home.downloads,
         saved_to.name,
         build_for.name,
         is_personal=not saved_to.is_main,
@@ -632,18 +634,18 @@ def _one_told(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> Ne
     return replace(made, dependent_packages=list(map(str, dependents)) if isinstance(dependents, list) else [])
 
 
-def remove_container(run: Run, tools: Tools) -> None:
+def remove_container(run: Run, context: RunnerContext) -> None:
     """What a deleted build leaves among the downloads."""
-    for folder in tools.home.downloads.glob(f"*/container/{run.id}"):
+    for folder in context.home.downloads.glob(f"*/container/{run.id}"):
         remove_tree(folder)
 
 
-def forget_files(tools: Tools, among: Iterable[str] | None = None) -> None:
+def forget_files(context: RunnerContext, among: Iterable[str] | None = None) -> None:
     """Files that no build has any more; None: whatever was left over by a process that ended in between."""
     with GUARD:
-        for sha1 in tools.store.build_lists.forget_files(among):
-            tools.depot.forget(sha1)
+        for sha1 in context.store.build_lists.forget_files(among):
+            context.file_store.forget(sha1)
         if among is None:
-            tools.depot.sweep()
-            for sha1 in tools.store.build_lists.unknown_files(tools.depot.names()):
-                tools.depot.forget(sha1)
+            context.file_store.sweep()
+            for sha1 in context.store.build_lists.unknown_files(context.file_store.names()):
+                context.file_store.forget(sha1)

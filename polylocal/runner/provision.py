@@ -8,47 +8,48 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from polylocal import data_folders, folders
-from polylocal.data_folders import DataFolder
-from polylocal.disk import write_private
+from polylocal.engine.base import is_root
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
+from polylocal.files import data_folders, folders
+from polylocal.files.data_folders import DataFolder
+from polylocal.files.disk import write_private
+from polylocal.planning import container
+from polylocal.planning.container import Surroundings
 from polylocal.polyaxonfile import Specification, build_variables, of_config
 from polylocal.polyaxonfile.commands import BASH, SH
-from polylocal.runner import container, locales, ownership, workspace
-from polylocal.runner.container import Surroundings
-from polylocal.runner.engine.base import is_root
-from polylocal.runner.tools import Tools
+from polylocal.runner import locales, ownership, workspace
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
 
-def make_container(run: Run, build: Run, specification: Specification, tools: Tools) -> str:
+def make_container(run: Run, build: Run, specification: Specification, context: RunnerContext) -> str:
     """The container with the shell and the locale that its image has; made once, found again afterwards. Which these
     are, the first run finds out for the rest: the init program starts in any case, so the engine itself would not
     notice that bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone,
     or may not be used for its user; InvalidInput: a secret has come to set a variable that the polyaxonfile sets.
     """
-    if not tools.store.built_images.may_use(tools.store.users.get(run.user), build):
+    if not context.store.built_images.may_use(context.store.users.get(run.user), build):
         raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
 
     def made(shell: str, locale: str) -> str:
-        return _make(run, build, specification, tools, shell, locale)
+        return _make(run, build, specification, context, shell, locale)
 
-    config = tools.engine.image_config(_image(build))  # ImageMissing before anything is made
+    config = context.engine.image_config(_image(build))  # ImageMissing before anything is made
     guess = (build.shell or BASH, locales.likely(config.env) if build.locale is None else build.locale)
     container_id = made(*guess)
     found = guess
     if not build.shell or build.locale is None:
-        has_bash = tools.engine.has_file(container_id, BASH)
-        found = (BASH if has_bash else SH, _locale(container_id, config.env, tools, has_bash=has_bash))
+        has_bash = context.engine.has_file(container_id, BASH)
+        found = (BASH if has_bash else SH, _locale(container_id, config.env, context, has_bash=has_bash))
         if found != guess:
-            tools.engine.remove(container_id)
+            context.engine.remove(container_id)
             container_id = made(*found)
-        tools.store.runs.record(build, shell=found[0], locale=found[1])
+        context.store.runs.record(build, shell=found[0], locale=found[1])
     if not run.restarts:
-        _tell_of_locales(run, container_id, specification, config.env, found, tools)
+        _tell_of_locales(run, container_id, specification, config.env, found, context)
     return container_id
 
 
@@ -56,10 +57,10 @@ def _image(build: Run) -> str:
     return build.image_id or container.image_name(build)
 
 
-def _locale(container_id: str, environment: Mapping[str, str], tools: Tools, *, has_bash: bool) -> str:
+def _locale(container_id: str, environment: Mapping[str, str], context: RunnerContext, *, has_bash: bool) -> str:
     """The one in place of those named. That the engine can't look into the container is no reason not to start it."""
     try:
-        return locales.substitute(tools.engine, container_id, environment, has_bash=has_bash)
+        return locales.substitute(context.engine, container_id, environment, has_bash=has_bash)
     except ContainerMissing:
         raise
     except EngineError as error:
@@ -73,7 +74,7 @@ def _tell_of_locales(
     specification: Specification,
     inherited: Mapping[str, str],
     found: tuple[str, str],
-    tools: Tools,
+    context: RunnerContext,
 ) -> None:
     """Says in the history, once, which locales that the polyaxonfile names the image lacks."""
     shell, instead = found
@@ -85,68 +86,70 @@ def _tell_of_locales(
         lacking = next((f"{path}: the image has no locale {value}" for path, value in in_build if value in wanted), "")
         said += [f"{lacking}; the run has {instead}"] if lacking else []
     for name, value in locales.named_by(own, {**inherited, **container.locale_variables(instead)}):
-        if _locale(container_id, {name: value}, tools, has_bash=shell == BASH):
+        if _locale(container_id, {name: value}, context, has_bash=shell == BASH):
             said.append(f"environment.env_vars.{name}: the image has no locale {value}")
-    known = [row.message for row in tools.store.runs.statuses(run, limit=100, offset=0)[1]] if said else []
+    known = [row.message for row in context.store.runs.statuses(run, limit=100, offset=0)[1]] if said else []
     for words in said:
         message = f"{words}. Install it in build.build_steps, or name one that the image has."
         if message not in known:
-            tools.store.runs.note(run, message)
+            context.store.runs.note(run, message)
 
 
-def _make(run: Run, build: Run, specification: Specification, tools: Tools, shell: str, locale: str) -> str:
-    outputs, handover = tools.outputs_path(run), tools.home.handover(run.uuid)
+def _make(run: Run, build: Run, specification: Specification, context: RunnerContext, shell: str, locale: str) -> str:
+    outputs, handover = context.outputs_path(run), context.home.handover(run.uuid)
     ownership.make_writable(outputs)
     if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
-        original = tools.outputs_path(tools.store.runs.by_pk(run.original_pk))
+        original = context.outputs_path(context.store.runs.by_pk(run.original_pk))
         if original.is_dir():
             folders.copy_tree(original, outputs)
-    token = _token(run, tools, handover)
-    data = _data(specification, tools)
+    token = _token(run, context, handover)
+    data = _data(specification, context)
     is_notebook = run.kind == Kind.NOTEBOOK
-    secrets = tools.secrets(run, specification)
+    secrets = context.secrets(run, specification)
     if both := sorted(set(secrets) & set(specification.environment.variables)):
         raise InvalidInput([f"environment.env_vars.{both[0]}: a secret of the run sets this variable as well."])
     if secrets:
-        write_private(tools.home.hidden(run.uuid), json.dumps(list(secrets.values())))
+        write_private(context.home.hidden(run.uuid), json.dumps(list(secrets.values())))
     around = Surroundings(
-        installation=tools.installation,
-        node=tools.settings.node,
-        network=tools.settings.network,
+        installation=context.installation,
+        node=context.settings.node,
+        network=context.settings.network,
         outputs=outputs,
         handover=handover,
         data=data,
-        api_url=tools.api_url(),
+        api_url=context.api_url(),
         token=token,
-        references=_references(run, specification, tools),
-        home=tools.home.root,
-        work=workspace.prepare(run, tools) if is_notebook else None,
-        watched=workspace.watched(run, tools) if run.kind == Kind.TENSORBOARD else None,
-        server_token=workspace.server_token(run, tools) if is_notebook else None,
-        variables=_variables(build, specification, tools),
+        references=_references(run, specification, context),
+        home=context.home.root,
+        work=workspace.prepare(run, context) if is_notebook else None,
+        watched=workspace.watched(run, context) if run.kind == Kind.TENSORBOARD else None,
+        server_token=workspace.server_token(run, context) if is_notebook else None,
+        variables=_variables(build, specification, context),
         secrets=secrets,
-        pids_limit=tools.settings.pids_limit,
-        new_privileges=tools.settings.new_privileges,
-        publishes_port=not tools.reaches_containers(),
-        capacity=tools.capacity(specification.environment.resources),
+        pids_limit=context.settings.pids_limit,
+        new_privileges=context.settings.new_privileges,
+        publishes_port=not context.reaches_containers(),
+        capacity=context.capacity(specification.environment.resources),
         locale=locale,
     )
-    made = tools.engine.create(container.plan(run, specification, _image(build), shell, around))
-    if is_root(tools.engine.image_config(_image(build)).user):
+    made = context.engine.create(container.plan(run, specification, _image(build), shell, around))
+    if is_root(context.engine.image_config(_image(build)).user):
         return made
     try:
-        tools.engine.open_folder(made, container.CODE)  # the builder makes it root's, whoever the image's user is
+        context.engine.open_folder(made, container.CODE)  # the builder makes it root's, whoever the image's user is
     except ContainerMissing:
         raise
     except EngineError as error:
         advice = "let its Dockerfile make that folder the user's, as in `RUN chown USER /code` before `USER`"
-        tools.store.runs.note(run, f"The image's user may not be able to write to {container.CODE}: {error}; {advice}")
+        context.store.runs.note(
+            run, f"The image's user may not be able to write to {container.CODE}: {error}; {advice}"
+        )
     return made
 
 
-def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:
+def _data(specification: Specification, context: RunnerContext) -> dict[str, DataFolder]:
     """The data folders that the run sees. Raises NotFound."""
-    listed, environment = tools.settings.data, specification.environment
+    listed, environment = context.settings.data, specification.environment
     for name in environment.data_names:
         if name not in listed:
             path = ".".join(map(str, environment.path_of_data(name)))
@@ -157,7 +160,7 @@ def _data(specification: Specification, tools: Tools) -> dict[str, DataFolder]:
     return found
 
 
-def _variables(build: Run, specification: Specification, tools: Tools) -> dict[str, str]:
+def _variables(build: Run, specification: Specification, context: RunnerContext) -> dict[str, str]:
     """Those of `build.env_vars`, where the image does not have them: it was built from a Dockerfile of the user's own,
     from another description, or by an older version."""
     wanted = specification.build.env_vars or []
@@ -167,12 +170,12 @@ def _variables(build: Run, specification: Specification, tools: Tools) -> dict[s
     )  # one's own may set them in a stage that is left behind
     if all(build_variables.instruction(name, value) in written for name, value in wanted):
         return {}
-    return build_variables.expanded(wanted, tools.engine.image_config(_image(build)).env)
+    return build_variables.expanded(wanted, context.engine.image_config(_image(build)).env)
 
 
-def _references(run: Run, specification: Specification, tools: Tools) -> dict[str, list[Run]]:
+def _references(run: Run, specification: Specification, context: RunnerContext) -> dict[str, list[Run]]:
     """The runs whose outputs this one reads."""
-    runs, project = tools.store.runs, tools.store.projects.by_id(run.project_id)
+    runs, project = context.store.runs, context.store.projects.by_id(run.project_id)
     wanted = specification.environment.references
 
     def named(kind: Kind, name: str) -> Run:
@@ -183,13 +186,13 @@ def _references(run: Run, specification: Specification, tools: Tools) -> dict[st
 
     found = {kind.plural: [named(kind, name) for name in names] for kind, names in wanted.items()}
     for other in itertools.chain.from_iterable(found.values()):
-        tools.outputs_path(other).mkdir(parents=True, exist_ok=True)
+        context.outputs_path(other).mkdir(parents=True, exist_ok=True)
     return found
 
 
-def _token(run: Run, tools: Tools, handover: Path) -> str:
+def _token(run: Run, context: RunnerContext, handover: Path) -> str:
     """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
-    users, file = tools.store.users, handover / container.TOKEN_FILE
+    users, file = context.store.users, handover / container.TOKEN_FILE
     handover.mkdir(parents=True, exist_ok=True)
     if file.exists():
         found = container.token_in(file.read_text())

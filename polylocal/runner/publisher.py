@@ -11,18 +11,18 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from polylocal.disk import passes
 from polylocal.errors import PackageError, StoreError
-from polylocal.folders import remove_tree
+from polylocal.files.disk import passes
+from polylocal.files.folders import remove_tree
 from polylocal.packages import arches, reading, repositories
 from polylocal.packages.debs import Release
-from polylocal.packages.depot import GUARD, Depot
 from polylocal.packages.facts import Facts
+from polylocal.packages.file_store import GUARD, FileStore
 from polylocal.packages.repositories import SOURCES, Shelf
 from polylocal.packages.signing import Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.runner.packages import folder_of, forget_files
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.build_lists import NewFile
 from polylocal.store.file_facts import FileFacts
 from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
@@ -37,14 +37,14 @@ SUBFOLDERS = ("release", "updates")
 class Publisher:
     """Every step can be the last of this process: what it leaves waiting is simply done again."""
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
-        self._lists = tools.store.build_lists
-        self._platforms = tools.store.platforms
+    def __init__(self, context: RunnerContext) -> None:
+        self._context = context
+        self._lists = context.store.build_lists
+        self._platforms = context.store.platforms
         self._has_looked = False
         self._not_before = 0.0
         self._later: dict[int, float] = {}  # repositories that could not be written anew: until when they wait
-        self._keys = Keys(tools.home.signing)
+        self._keys = Keys(context.home.signing)
         self._tidy_at = math.inf  # when files that earlier generations left may have to go
 
     def is_due(self) -> bool:
@@ -71,7 +71,7 @@ class Publisher:
 
     def _tidy(self) -> None:
         """Removes what earlier generations left, once their time is over."""
-        stay = [self._is_left(path) for path in repositories.with_leftovers(self._tools.home.downloads)]
+        stay = [self._is_left(path) for path in repositories.with_leftovers(self._context.home.downloads)]
         self._tidy_at = time.monotonic() + repositories.SLOT_S if any(stay) else math.inf
 
     def _is_left(self, path: Path) -> bool:
@@ -85,8 +85,8 @@ class Publisher:
     def _write(self, saved_to: Platform, shelves: Sequence[Shelf], stays: Collection[str] | None = None) -> None:
         """`stays`: as of a shelf. Raises PackageError, OSError: then no repository has changed."""
         key = self._keys.of(saved_to.name, saved_to.distrib_type)
-        repositories.publish_key(self._tools.home.downloads, saved_to.name, key)
-        facts = KnownFacts(self._tools.store.file_facts, self._tools.depot, shelves)
+        repositories.publish_key(self._context.home.downloads, saved_to.name, key)
+        facts = KnownFacts(self._context.store.file_facts, self._context.file_store, shelves)
         try:
             repositories.write([replace(shelf, key=key, stays=stays) for shelf in shelves], facts)
         finally:
@@ -99,7 +99,7 @@ class Publisher:
 
     def _look_for_lost(self) -> None:
         """Folders can be made again from the file store: a backup has none of them. Files that nobody has go."""
-        forget_files(self._tools)
+        forget_files(self._context)
         for repository_id in self._lists.published_repositories():
             repository = self._platforms.repository(repository_id)
             saved_to = self._platforms.get(repository.platform_id)
@@ -109,7 +109,7 @@ class Publisher:
         for build_list in self._lists.contained():
             if not all(self._container(build_list, below).is_symlink() for below in (None, SOURCES)):
                 self._lists.contain_again(build_list)
-        lying = {folder.name: folder for folder in self._tools.home.downloads.glob("*/container/*")}
+        lying = {folder.name: folder for folder in self._context.home.downloads.glob("*/container/*")}
         known = {str(found.id) for found in self._lists.by_ids(int(name) for name in lying if name.isdecimal())}
         for name in lying.keys() - known:  # of builds that were deleted while somebody made them
             remove_tree(lying[name])
@@ -160,7 +160,7 @@ class Publisher:
         return True
 
     def _missing(self, packages: Iterable[PackageRow]) -> str:
-        lost = [package.file_name for package in packages if self._tools.depot.path(package.sha1) is None]
+        lost = [package.file_name for package in packages if self._context.file_store.path(package.sha1) is None]
         return ", ".join(lost)
 
     def _shelves(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
@@ -207,7 +207,7 @@ class Publisher:
                 (self._platforms.arch(arch_id).name, "binary", binary),
                 (SOURCES, "source", source),
             ):
-                path = folder_of(self._tools, saved_to, build_for, repository, arch, sub)
+                path = folder_of(self._context, saved_to, build_for, repository, arch, sub)
                 files = self._files(found, kind, path)
                 _check_owners([package for package in found if package.type == kind], projects, new)
                 # a broken file fails the build that has it, while that is new; later it must not fail other builds
@@ -230,7 +230,7 @@ class Publisher:
         for package in packages:
             if package.type != kind:
                 continue
-            path = self._tools.depot.path(package.sha1) or lying.resolve() / package.file_name
+            path = self._context.file_store.path(package.sha1) or lying.resolve() / package.file_name
             if path.is_file():
                 found[package.file_name] = path
             else:
@@ -262,7 +262,7 @@ class Publisher:
 
     def _lying(self, repository: Repository, saved_to: Platform, sub: str) -> Iterator[tuple[Path, str | None]]:
         """The folders of a repository that lie there, whoever has published into them; and of which kind they are."""
-        root = self._tools.home.downloads / saved_to.name / "repository"
+        root = self._context.home.downloads / saved_to.name / "repository"
         pattern = f"*/{repository.name}/{sub}" if saved_to.is_main else f"*/*/{repository.name}/{sub}"
         for path in root.glob(pattern):
             if path.is_symlink():
@@ -273,7 +273,7 @@ class Publisher:
         build_for, arch = self._platforms.get(found.build_for_platform_id), self._platforms.arch(found.arch_id).name
         sub = found.published_into or ""
         return all(
-            folder_of(self._tools, saved_to, build_for, repository, below, sub).is_symlink()
+            folder_of(self._context, saved_to, build_for, repository, below, sub).is_symlink()
             for below in (arch, SOURCES)
         )
 
@@ -316,7 +316,7 @@ class Publisher:
         """`below`: the folder of sources instead of that of the architecture."""
         repository = self._platforms.repository(build_list.save_to_repository_id)
         return repositories.container(
-            self._tools.home.downloads,
+            self._context.home.downloads,
             repository.platform_name,
             build_list.id,
             arch=below or self._platforms.arch(build_list.arch_id).name,
@@ -342,23 +342,23 @@ class Publisher:
             self._lists.set_failed(build_list, to, [self._log(build_list, words)], words)
 
     def _log(self, build_list: BuildList, words: str) -> NewFile:
-        stored = self._tools.depot.keep(io.BytesIO(f"{words}\n".encode()))
+        stored = self._context.file_store.keep(io.BytesIO(f"{words}\n".encode()))
         return NewFile(stored.sha1, f"abfworker::publish-worker-{build_list.id}.log", stored.size)
 
 
 class KnownFacts:
     """What indexes say of the files of some shelves: from the store, or else from the file itself."""
 
-    def __init__(self, store: FileFacts, depot: Depot, shelves: Iterable[Shelf]) -> None:
+    def __init__(self, store: FileFacts, file_store: FileStore, shelves: Iterable[Shelf]) -> None:
         self._store = store
-        self._depot = depot
-        named = {path.name for shelf in shelves for path in shelf.files.values() if path.parent == depot.folder}
+        self._file_store = file_store
+        named = {path.name for shelf in shelves for path in shelf.files.values() if path.parent == file_store.folder}
         self._known = store.of(named)
         self._new: dict[tuple[str, str], Facts] = {}
 
     def __call__(self, path: Path, file_name: str) -> Facts:
         """Raises PackageError, OSError."""
-        kind, is_stored = reading.kind(file_name), path.parent == self._depot.folder
+        kind, is_stored = reading.kind(file_name), path.parent == self._file_store.folder
         known = self._known.get((path.name, kind)) if is_stored else None
         if known and path.stat().st_size == known.size:
             return known

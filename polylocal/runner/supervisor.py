@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Mapping
 
 from polylocal import clock
+from polylocal.engine.base import EngineInfo
 from polylocal.errors import EngineError, EngineUnreachable, InvalidPolyaxonfile, StoreError
-from polylocal.folders import remove_tree
+from polylocal.files.folders import remove_tree
 from polylocal.polyaxonfile import Capacity, Resources, Specification, asked, of_config
 from polylocal.polyaxonfile.resources import cuts, fits, problems
 from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
-from polylocal.runner.engine.base import EngineInfo
 from polylocal.runner.execution import Execution
 from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
 from polylocal.runner.packages import PackageBuild
 from polylocal.runner.publisher import Publisher
 from polylocal.runner.removal import StillInUse, remove
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
 from polylocal.store.rows import Run
@@ -41,18 +41,18 @@ _BATCH = 100
 class Supervisor:
     """One thread that looks at the database whenever it is woken, and every `poll_s` if nobody wakes it."""
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
+    def __init__(self, context: RunnerContext) -> None:
+        self._context = context
         self._wake = threading.Event()
         self._active: dict[int, Execution] = {}
         self._lock = threading.Lock()
-        self._groups = Groups(tools, self.wake)
-        self._publisher = Publisher(tools)
+        self._groups = Groups(context, self.wake)
+        self._publisher = Publisher(context)
         self._publishing: threading.Thread | None = None
         self._aside: dict[str, threading.Thread] = {}  # what goes on beside the looks, by the name of the step
         self._reconcile_at = 0.0
         self._started_at = clock.now()
-        self.collector = Collector(tools, lambda: {execution.run.uuid for execution in self._in_hand().values()})
+        self.collector = Collector(context, lambda: {execution.run.uuid for execution in self._in_hand().values()})
         self._looked_at = time.monotonic()
         self._put_off: dict[int, float] = {}  # until when
         self._in_use = set[int]()  # deleted builds of which a container is left
@@ -75,7 +75,7 @@ class Supervisor:
         while True:
             self.once()
             self._looked_at = time.monotonic()
-            self._wake.wait(self._tools.settings.poll_s)
+            self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
 
     def once(self) -> None:
@@ -125,8 +125,8 @@ class Supervisor:
 
     def _begin_new(self) -> None:
         """Nothing is made or built for a run before the engine has answered once: it may be one that can't run."""
-        problem = self._tools.disk.problem()
-        knows_machine = self._tools.link.info is not None or self._tools.link.check()
+        problem = self._context.disk.problem()
+        knows_machine = self._context.link.info is not None or self._context.link.check()
         if knows_machine:
             self._refuse_impossible()
         self._groups.tend_all(may_begin=problem is None and knows_machine)
@@ -138,26 +138,26 @@ class Supervisor:
 
     def _tell_waiting(self, problem: str) -> None:
         """What would begin now waits; once it is told why."""
-        for run in self._tools.store.runs.waiting(_BATCH):
+        for run in self._context.store.runs.waiting(_BATCH):
             if run.pk not in self._in_hand():
-                self._tools.store.runs.transition(run, Status.UNSCHEDULABLE, problem, details={"reason": "disk-full"})
+                self._context.store.runs.transition(run, Status.UNSCHEDULABLE, problem, details={"reason": "disk-full"})
 
     # -- begin and end --------------------------------------------------------------------------------------------
 
     def _take_up(self) -> None:
         """What was begun and nobody has in hand goes on, whatever the capacity: by a daemon before this one, or on a
         thread that a full disk or a bug has ended."""
-        for run in self._tools.store.runs.begun():
+        for run in self._context.store.runs.begun():
             if run.pk not in self._in_hand() and not self._is_put_off(run) and not self._has_ended(run):
                 log.info("run=%s taken up again, it was %s", run.label, run.status)
                 self._begin(run)
 
     def _has_ended(self, run: Run) -> bool:
         """Asked after it was seen that no thread has it: it may have come to its end in between."""
-        return is_done(self._tools.store.runs.by_pk(run.pk).status)
+        return is_done(self._context.store.runs.by_pk(run.pk).status)
 
     def _begin(self, run: Run) -> None:
-        execution = (PackageBuild if run.kind == Kind.PACKAGE else Execution)(run, self._tools)
+        execution = (PackageBuild if run.kind == Kind.PACKAGE else Execution)(run, self._context)
         with self._lock:
             self._active[run.pk] = execution
         try:
@@ -196,13 +196,13 @@ class Supervisor:
     # -- the steps of a look --------------------------------------------------------------------------------------
 
     def _stop_wanted(self) -> None:
-        for run in self._tools.store.runs.stopping():
+        for run in self._context.store.runs.stopping():
             execution = self._in_hand().get(run.pk)
             if execution:
                 execution.stop()
             elif run.container_id is None or not run.is_managed:
                 message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[Kind(run.kind)]
-                self._tools.store.runs.transition(run, Status.STOPPED, message)
+                self._context.store.runs.transition(run, Status.STOPPED, message)
             elif not self._is_put_off(run) and not self._has_ended(run):
                 self._begin(run)
 
@@ -211,11 +211,11 @@ class Supervisor:
         for execution in self._in_hand().values():
             limit_s = execution.time_limit_s
             if limit_s is not None and execution.seconds_running > limit_s:
-                self._tools.store.runs.request_stop(execution.run, outcome.TIME_LIMIT)
+                self._context.store.runs.request_stop(execution.run, outcome.TIME_LIMIT)
 
     def _resolve_builds(self) -> None:
         """Give every new run its build: one that is there, one under way, or a new one."""
-        for run in self._tools.store.runs.unresolved(_BATCH):
+        for run in self._context.store.runs.unresolved(_BATCH):
             try:
                 specification = _specification(run)
                 config = specification.build_config()
@@ -226,7 +226,7 @@ class Supervisor:
                 self._note_cuts(run)
             except ValueError as error:
                 problem = f"Could not start build process: {error}"
-                self._tools.store.runs.transition(run, Status.FAILED, problem, details={"reason": "build"})
+                self._context.store.runs.transition(run, Status.FAILED, problem, details={"reason": "build"})
                 continue
             key = build_key(run.project_id, config, run.commit)
             build = NewRun(
@@ -237,19 +237,19 @@ class Supervisor:
                 build_key=key,
                 secrets_user_id=run.secrets_user_id if recipe.secrets else None,
             )
-            self._tools.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
+            self._context.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
 
     def _fill_capacity(self) -> None:
         """First in, first out within a priority: a run that does not fit yet holds back those behind it."""
-        machine = self._tools.link.capacity(with_gpus=False)
+        machine = self._context.link.capacity(with_gpus=False)
         if machine is None:
             return
         self._open_servers(machine)
         active = self._in_hand()
-        free = self._tools.settings.max_runs - sum(not _is_server(execution.run) for execution in active.values())
+        free = self._context.settings.max_runs - sum(not _is_server(execution.run) for execution in active.values())
         if free <= 0:
             return
-        for run in self._tools.store.runs.runnable(free + len(active)):
+        for run in self._context.store.runs.runnable(free + len(active)):
             if run.pk in active or self._is_put_off(run) or self._is_refused(run):
                 continue
             if free <= 0 or not self._fits(run, machine):
@@ -259,7 +259,7 @@ class Supervisor:
 
     def _open_servers(self, machine: Capacity) -> None:
         """Notebooks and tensorboards take no place in the queue: somebody sits in front of them. Their limits count."""
-        for run in self._tools.store.runs.runnable(_BATCH, servers=True):
+        for run in self._context.store.runs.runnable(_BATCH, servers=True):
             active = self._in_hand()
             if run.pk in active or self._is_put_off(run) or self._is_refused(run):
                 continue
@@ -268,10 +268,10 @@ class Supervisor:
 
     def _refuse_impossible(self) -> None:
         """Judge what was made when the engine had not answered, or when its machine was another one."""
-        machine = self._tools.link.info
+        machine = self._context.link.info
         if machine == self._judged_for:
             return
-        for run in self._tools.store.runs.with_resources():
+        for run in self._context.store.runs.with_resources():
             try:
                 if run.pk not in self._in_hand() and not self._is_refused(run) and run.build_pk:
                     self._note_cuts(run)  # it will not be given a build, when the others are told
@@ -282,23 +282,25 @@ class Supervisor:
     def _is_refused(self, run: Run) -> bool:
         """Whether the run can't run on this machine; it then fails with the reason."""
         try:
-            found = [p for wanted in asked(_specification(run)) for p in problems(wanted, self._tools.capacity(wanted))]
+            found = [
+                p for wanted in asked(_specification(run)) for p in problems(wanted, self._context.capacity(wanted))
+            ]
         except InvalidPolyaxonfile as error:  # an experiment of a group
             found = [((), problem) for problem in error.problems]
         if not found:
             return False
         path, text = found[0]
         message = ": ".join(filter(None, [".".join(map(str, path)), text]))
-        self._tools.store.runs.transition(run, Status.FAILED, message, details={"reason": "resources"})
+        self._context.store.runs.transition(run, Status.FAILED, message, details={"reason": "resources"})
         return True
 
     def _note_cuts(self, run: Run) -> None:
         """Tell the history of a run that a limit is above what there is, if that was not told when it was made."""
         resources = _specification(run).environment.resources
-        machine = self._tools.capacity(resources)
+        machine = self._context.capacity(resources)
         for path, text in cuts(resources, machine) if machine else ():
             if not any(text in warning for warning in run.warnings or ()):
-                self._tools.store.runs.note(run, f"{'.'.join(map(str, path))}: {text}")
+                self._context.store.runs.note(run, f"{'.'.join(map(str, path))}: {text}")
 
     def _fits(self, run: Run, machine: Capacity) -> bool:
         others = [_resources(execution.run) for execution in self._in_hand().values()]
@@ -307,21 +309,21 @@ class Supervisor:
     def _reconcile(self) -> None:
         """Containers that carry our label and that nothing waits for: left by a crash, or kept for a while."""
         now = time.monotonic()
-        if now < self._reconcile_at or self._tools.link.info is None:
+        if now < self._reconcile_at or self._context.link.info is None:
             return
         self._reconcile_at = now + RECONCILE_S
-        tools = self._tools
-        found = tools.engine.containers(tools.installation)
+        context = self._context
+        found = context.engine.containers(context.installation)
         runs = {}
         for item in found:
-            run = tools.store.runs.by_uuid(item.run.partition("/")[2])
+            run = context.store.runs.by_uuid(item.run.partition("/")[2])
             if run:
                 runs[run.uuid] = run
         active = {execution.run.uuid for execution in self._in_hand().values()}
         for removal in recovery.plan(found, runs, active, clock.now(), self._started_at):
             try:
                 self._complete_log(removal, runs)  # may find no room: then the container waits, with what it wrote
-                tools.engine.remove(removal.container_id)
+                context.engine.remove(removal.container_id)
             except (StoreError, EngineError) as error:
                 log.warning("container %s stays for now: %s", removal.container_id[:12], error)
             else:
@@ -334,32 +336,32 @@ class Supervisor:
         """
         run = runs.get(removal.run)
         if run and not run.deleted_at and run.container_id == removal.container_id:
-            with Follower(run, removal.container_id, self._tools) as follower:
+            with Follower(run, removal.container_id, self._context) as follower:
                 follower.complete()
 
     def _remove_deleted(self) -> None:
         """Deleted runs that have ended lose their files and images, then their rows; then deleted projects."""
-        tools = self._tools
-        if tools.link.info is None:
+        context = self._context
+        if context.link.info is None:
             return
         tried = set[int]()
-        while runs := [run for run in tools.store.runs.deleted() if run.pk not in tried]:
+        while runs := [run for run in context.store.runs.deleted() if run.pk not in tried]:
             for run in runs:  # builds are among them only when their runs are removed
                 tried.add(run.pk)
                 if run.pk not in self._in_hand() and not self._is_put_off(run):
                     self._remove(run)
-        for project in tools.store.projects.to_remove():
-            remove_tree(tools.home.code(project.uuid))
+        for project in context.store.projects.to_remove():
+            remove_tree(context.home.code(project.uuid))
             try:
-                remove_tree(tools.home.project_outputs(project.uuid))
+                remove_tree(context.home.project_outputs(project.uuid))
             except OSError as error:
                 log.warning("project %s: some of its outputs stay: %s", project.unique_name, error)
-            tools.store.projects.remove(project)
+            context.store.projects.remove(project)
             log.info("project %s removed", project.unique_name)
 
     def _remove(self, run: Run) -> None:
         try:
-            remove(run, self._tools)
+            remove(run, self._context)
         except StillInUse as error:
             log.info("run=%s: removed a while later: %s", run.label, error)
             with self._lock:

@@ -7,49 +7,50 @@ import secrets
 from pathlib import Path, PurePosixPath
 
 from polylocal.errors import PolylocalError
-from polylocal.folders import remove_tree
-from polylocal.runner import container, ownership
-from polylocal.runner.tools import Tools
+from polylocal.files.folders import remove_tree
+from polylocal.planning import container
+from polylocal.runner import ownership
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
 
-def prepare(run: Run, tools: Tools) -> Path:
+def prepare(run: Run, context: RunnerContext) -> Path:
     """The code that a notebook works on, checked out once: what was changed since is never overwritten."""
-    folder = tools.home.work(run.uuid)
+    folder = context.home.work(run.uuid)
     if not folder.exists():
-        tools.repository(run).checkout(run.commit, folder)
+        context.repository(run).checkout(run.commit, folder)
     ownership.open_to_all(folder)
     return folder
 
 
-def put_away(run: Run, tools: Tools) -> None:
+def put_away(run: Run, context: RunnerContext) -> None:
     """At the end: commit what was changed, unless it was said otherwise, and remove the folder. Idempotent.
 
     A folder that could not be committed as a whole stays, and the history says where.
     """
-    folder = tools.home.work(run.uuid)
+    folder = context.home.work(run.uuid)
     gone = folder.with_name(f"{folder.name}.gone")  # half a folder must never be taken for the code
     _remove(gone)
     if not folder.exists():
         return
     try:
-        if tools.store.runs.by_pk(run.pk).keeps_changes:
-            done = tools.repository(run).commit_folder(folder, run.commit, run.user)
+        if context.store.runs.by_pk(run.pk).keeps_changes:
+            done = context.repository(run).commit_folder(folder, run.commit, run.user)
             if done.commit:
-                tools.store.runs.note(
+                context.store.runs.note(
                     run, f"The notebook's changes are commit {done.commit[:12]} of the project's code"
                 )
             if done.left_out:
                 names = ", ".join(done.left_out[:3]) + (" …" if len(done.left_out) > 3 else "")
-                tools.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
+                context.store.runs.note(run, f"Not committed, and kept in {folder}: {names}")
                 return
         folder.rename(gone)
         _remove(gone)
     except (PolylocalError, OSError) as error:
         log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
-        tools.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
+        context.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
 
 
 def _remove(folder: Path) -> None:
@@ -59,12 +60,12 @@ def _remove(folder: Path) -> None:
         log.warning("%s stays until its run is removed: %s", folder, error)
 
 
-def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
+def watched(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
     """What a tensorboard shows: the outputs of an experiment, of a group, or of the whole project."""
-    home = tools.home
+    home = context.home
     if run.experiment_pk:
-        experiment = tools.store.runs.by_pk(run.experiment_pk)
-        folder, inside = tools.outputs_path(experiment), container.outputs_path(experiment)
+        experiment = context.store.runs.by_pk(run.experiment_pk)
+        folder, inside = context.outputs_path(experiment), container.outputs_path(experiment)
     elif run.group_id:
         folder = home.outputs(run.project_uuid, "group", run.group_id)
         inside = container.OUTPUTS / run.owner / run.project_name / "groups" / str(run.group_id)
@@ -75,9 +76,9 @@ def watched(run: Run, tools: Tools) -> tuple[Path, PurePosixPath]:
     return folder, inside
 
 
-def server_token(run: Run, tools: Tools) -> str:
+def server_token(run: Run, context: RunnerContext) -> str:
     """What Jupyter wants to be told; made once, and known to the daemon's proxy by this file."""
-    file = tools.home.server_token(run.uuid)
+    file = context.home.server_token(run.uuid)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = file.with_name(f"{file.name}.new")

@@ -13,13 +13,13 @@ from polylocal.store.built_images import BuiltImages
 from polylocal.store.database import Database
 from polylocal.store.file_facts import FileFacts
 from polylocal.store.groups import Groups
-from polylocal.store.holdings import Holdings
 from polylocal.store.metrics import Metrics
 from polylocal.store.outputs import Outputs
 from polylocal.store.platforms import Platforms
 from polylocal.store.projects import Projects
 from polylocal.store.runs import NewRun, Runs
 from polylocal.store.searches import ChartViews, Searches
+from polylocal.store.usage import DiskUsage
 from polylocal.store.users import Users
 
 __all__ = ["NewRun", "Store"]
@@ -38,7 +38,7 @@ class Store:
         self.projects = Projects(self.database, self._project_changed)
         self.runs = Runs(self.database, self._hint)
         self.groups = Groups(self.database, self._hint)
-        self.holdings = Holdings(self.database)
+        self.usage = DiskUsage(self.database)
         self.built_images = BuiltImages(self.database)
         self.outputs = Outputs(self.database)
         self.metrics = Metrics(self.database, self._hint)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polylocal import clock, not_finite
+from polylocal import clock
 from polylocal.statuses import Kind, Status
 from polylocal.store import queries
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Json, Project, Run, User, row_of
 from polylocal.store.runs import NewRun, insert, move
+from polylocal.text import non_finite
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Member:
 
     @property
     def last_metric(self) -> Json:
-        return not_finite.finite_ones(self.measured)
+        return non_finite.finite_ones(self.measured)
 
     @property
     def last_metric_not_finite(self) -> dict[str, str]:
-        return not_finite.words(self.measured)
+        return non_finite.words(self.measured)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import sqlite3
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 
-from polylocal import clock, not_finite
+from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.store import run_values
 from polylocal.store.database import Database
 from polylocal.store.queries import MAX_METRIC_NAMES, VISIBLE
 from polylocal.store.rows import MetricRow, Run, row_of
+from polylocal.text import non_finite
 
 MAX_ENTRIES = 1_000_000  # of one run
 MAX_VALUES = 50_000_000  # in all its entries
@@ -42,7 +43,7 @@ class Metrics:
         last: dict[str, float] = {}
         for values, _ in entries:
             last.update(values)
-        kept = [not_finite.with_words(values) for values, _ in entries]
+        kept = [non_finite.with_words(values) for values, _ in entries]
         made = [
             (uuids.uuid4().hex, run.pk, moment or now, json.dumps(values, allow_nan=False))
             for values, (_, moment) in zip(kept, entries, strict=True)

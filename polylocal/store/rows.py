@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from polylocal import not_finite
+from polylocal.text import non_finite
 
 Json = dict[str, Any]
 
@@ -138,11 +138,11 @@ class Run:
 
     @property
     def last_metric(self) -> Json | None:
-        return not_finite.finite_ones(self.measured) if self.measured is not None else None
+        return non_finite.finite_ones(self.measured) if self.measured is not None else None
 
     @property
     def last_metric_not_finite(self) -> dict[str, str]:
-        return not_finite.words(self.measured or {})
+        return non_finite.words(self.measured or {})
 
     @property
     def project(self) -> str:
@@ -435,11 +435,11 @@ class MetricRow:
 
     @property
     def values(self) -> Json:
-        return not_finite.finite_ones(self.measured)
+        return non_finite.finite_ones(self.measured)
 
     @property
     def not_finite(self) -> dict[str, str]:
-        return not_finite.words(self.measured)
+        return non_finite.words(self.measured)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from polylocal import not_finite
+from polylocal.text import non_finite
 
 Value = tuple[str, float | None, str | None]  # name, number, text
 
@@ -23,7 +23,7 @@ _UPSERT = (
 
 def of_metric(name: str, value: float) -> Value:
     """One that is not finite has no number, and its word as the text."""
-    return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, not_finite.word(value))
+    return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, non_finite.word(value))
 
 
 def of_param(name: str, value: Any) -> Value:
@@ -31,7 +31,7 @@ def of_param(name: str, value: Any) -> Value:
     if value is None or isinstance(value, str):
         return name, None, value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return name, not_finite.as_float(value) if is_number else None, json.dumps(value, separators=(",", ":"))
+    return name, non_finite.as_float(value) if is_number else None, json.dumps(value, separators=(",", ":"))
 
 
 def set_metrics(db: sqlite3.Connection, pk: int, last: Mapping[str, float]) -> None:

@@ -22,10 +22,10 @@ from support import build as build_file
 from support import eventually, job
 
 from polylocal.api import app as api_module
+from polylocal.api.api_context import ApiContext
 from polylocal.api.app import FromContainers, build
 from polylocal.api.endpoint import Endpoint
-from polylocal.api.services import Services
-from polylocal.machine import Gpu, Machine
+from polylocal.engine.machine import Gpu, Machine
 from polylocal.settings import Settings, load
 from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import NewRun, Store
@@ -128,16 +128,16 @@ def _document() -> Json:
 
 
 @pytest.fixture
-def services(settings: Settings, store: Store) -> Services:
-    return Services(settings, store, machine=lambda: MACHINE)
+def context(settings: Settings, store: Store) -> ApiContext:
+    return ApiContext(settings, store, machine=lambda: MACHINE)
 
 
 @pytest.fixture
-def serving(services: Services) -> Iterator[Callable[..., TestClient]]:
+def serving(context: ApiContext) -> Iterator[Callable[..., TestClient]]:
     """serving(services, bridge=False) → an HTTP client of the application in this process; a bug is a 500 there."""
     with ExitStack() as stack:
 
-        def start(over: Services = services, bridge: bool = False) -> TestClient:
+        def start(over: ApiContext = context, bridge: bool = False) -> TestClient:
             app = build(over)
             client = InProcess(FromContainers(app) if bridge else app)
             client.follow_redirects = False
@@ -192,9 +192,9 @@ def as_job(http: TestClient, a_job: Run, token_of: Callable[[Run], str]) -> Call
 
 
 @pytest.fixture
-def live(services: Services) -> Iterator[str]:
+def live(context: ApiContext) -> Iterator[str]:
     """The URL of the application on a real socket."""
-    with on_loopback(services) as url:
+    with on_loopback(context) as url:
         yield url
 
 
@@ -205,13 +205,13 @@ def live_api(live: str, store: Store, root: User) -> Iterator[Caller]:
 
 
 @contextmanager
-def on_loopback(services: Services, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
+def on_loopback(context: ApiContext, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
     """The API on a socket; `around` may put an application of the test's before it."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
     config = uvicorn.Config(
-        around(build(services)), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
+        around(build(context)), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -230,19 +230,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """One application for all examples of a test that makes them up; `restore` makes again what they delete."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    services = Services(load(home=home), store)
+    context = ApiContext(load(home=home), store)
     root = store.users.add("root", is_superuser=True)
-    with InProcess(build(services)) as http:
+    with InProcess(build(context)) as http:
         caller = Caller(http, store.users.new_token(root))
-        caller.services = services  # type: ignore[attr-defined]
+        caller.context = context  # type: ignore[attr-defined]
         yield caller
     store.close()
 
 
 def restore(caller: Caller) -> None:
     """Project `quick-start` with code and a run 1 of each kind, which have logs and outputs."""
-    services: Services = caller.services  # type: ignore[attr-defined]
-    store = services.store
+    context: ApiContext = caller.context  # type: ignore[attr-defined]
+    store = context.store
     with store.database.write() as db:
         seen = "deleted_at is null and archived_at is null"
         has_project = db.execute(f"select 1 from projects where {seen} and name = 'quick-start'").fetchone()
@@ -253,13 +253,13 @@ def restore(caller: Caller) -> None:
             db.execute(f"delete from {table}")
     root = store.users.get("root")
     project = store.projects.create(root, {"name": "quick-start"})
-    services.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
+    context.repository(project).upload(io.BytesIO(tar_of({"a": "1"})), "root")
     for run in one_of_each(store, project, root).values():
         with store.database.write() as db:
             db.execute("update runs set is_managed = 0")
-        write(services.log(run), "hello\n")
+        write(context.log(run), "hello\n")
         if run.outputs:
-            write(services.home.root / run.outputs / "model.txt", "weights")
+            write(context.home.root / run.outputs / "model.txt", "weights")
 
 
 def emptied(store: Store) -> Store:
@@ -308,9 +308,9 @@ def names_in(archive: bytes) -> list[str]:
         return sorted(tar.getnames())
 
 
-def put_code(services: Services, project: Project, files: Mapping[str, str | bytes]) -> str:
+def put_code(context: ApiContext, project: Project, files: Mapping[str, str | bytes]) -> str:
     """Code without an upload; returns the commit."""
-    return services.repository(project).upload(io.BytesIO(tar_of(files)), project.user)
+    return context.repository(project).upload(io.BytesIO(tar_of(files)), project.user)
 
 
 def upload(caller: Caller, files: Mapping[str, str | bytes], path: str = P) -> httpx2.Response:

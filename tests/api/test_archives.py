@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.statuses import POLYAXON_KINDS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -96,15 +96,15 @@ def test_what_is_deleted_is_in_no_archive(kind: Kind, api: Caller) -> None:
 
 
 def test_what_belongs_to_a_run_comes_back_with_it(
-    things: dict[Kind, Run], api: Caller, store: Store, services: Services
+    things: dict[Kind, Run], api: Caller, store: Store, context: ApiContext
 ) -> None:
     run = things[Kind.EXPERIMENT]
     one = f"{P}/experiments/1"
     store.runs.transition(run, Status.RUNNING, recorded={"container_id": "c"})
     store.metrics.add(run, [({"loss": 1.0}, None)])
     store.runs.transition(run, Status.SUCCEEDED)
-    write(services.log(run), "hello\n")
-    write(services.home.root / str(run.outputs) / "model.txt", "weights")
+    write(context.log(run), "hello\n")
+    write(context.home.root / str(run.outputs) / "model.txt", "weights")
     api.post(f"{one}/bookmark/")
     paths = [f"{one}/{word}/" for word in ("statuses", "metrics", "jobs", "logs", "outputs/tree", "chartviews")]
     before = [api.get(path).text for path in paths]
@@ -143,8 +143,8 @@ def ids(api: Caller) -> list[int]:
 
 
 @pytest.mark.usefixtures("things")
-def test_an_archived_project(api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, {"a.py": "1"})
+def test_an_archived_project(api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, {"a.py": "1"})
     before = api.get(P).json()
     answer = api.post(f"{P}/archive/")
     assert (answer.status_code, answer.content) == (200, b"")

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from support import job
 
-from polylocal.api import incoming
-from polylocal.api.services import Services
+from polylocal.api import body_parsing
+from polylocal.api.api_context import ApiContext
 from polylocal.settings import load
 from polylocal.store.rows import Project, Run
 
@@ -323,16 +323,16 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 @pytest.mark.parametrize("path", [LOGIN, SESSION])
 def test_of_somebody_unknown_little_is_read(path: str, nobody: Caller) -> None:
     for headers in ({}, FORM):
-        whole = b"x=" + b"a" * incoming.MAX_ANONYMOUS
+        whole = b"x=" + b"a" * body_parsing.MAX_ANONYMOUS
         assert nobody("POST", path, content=whole, headers=headers).status_code == 413
         assert nobody("POST", path, content=in_pieces(b"x=", 2**20), headers=headers).status_code in (400, 413)
     whole = json.dumps({"username": "root", "password": "x"}).encode()
-    answer = nobody("POST", LOGIN, content=whole.ljust(incoming.MAX_ANONYMOUS))
+    answer = nobody("POST", LOGIN, content=whole.ljust(body_parsing.MAX_ANONYMOUS))
     assert answer.json() == {"non_field_errors": ["Unable to log in with provided credentials."]}
 
 
 def test_of_a_user_more_is_read(api: Caller) -> None:
-    readme = "x" * (2 * incoming.MAX_ANONYMOUS)
+    readme = "x" * (2 * body_parsing.MAX_ANONYMOUS)
     assert api.post("/api/v1/projects/", {"name": "long", "readme": readme}).status_code == 201
 
 
@@ -558,7 +558,7 @@ def test_data_folders_must_be_known(serving: Any, settings: Any, store: Any, api
     assert "no data folder `images`" in answer.json()["config"][0]
     write(tmp_path / "images" / "a.png", b"x")
     known = load(home=settings.home, data={"images": tmp_path / "images"})
-    elsewhere = Caller(serving(Services(known, store)), api.token)
+    elsewhere = Caller(serving(ApiContext(known, store)), api.token)
     assert elsewhere.post(f"{P}/jobs/", {"config": config}).status_code == 201
 
 
@@ -590,8 +590,8 @@ HOSTILE_CONTENT = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_CONTENT)
-def test_a_hostile_polyaxonfile(what: str, api: Caller, services: Services, project: Project) -> None:
-    write(services.home.code(project.uuid) / "HEAD", "ref: refs/heads/master\n")
+def test_a_hostile_polyaxonfile(what: str, api: Caller, context: ApiContext, project: Project) -> None:
+    write(context.home.code(project.uuid) / "HEAD", "ref: refs/heads/master\n")
     answer = api.post(f"{P}/jobs/", {"content": HOSTILE_CONTENT[what]})
     assert answer.status_code in (201, 400)
     assert api.get(f"{P}/jobs/").status_code == 200

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store.rows import Project
 
@@ -62,7 +62,7 @@ def test_a_change_that_says_nothing_changes_nothing(api: Caller) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.JOB, Kind.EXPERIMENT, Kind.BUILD, Kind.GROUP])
 @pytest.mark.parametrize("name", ["polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json"])
-def test_new_code_starts_a_run(kind: Kind, name: str, api: Caller, services: Services, project: Project) -> None:
+def test_new_code_starts_a_run(kind: Kind, name: str, api: Caller, context: ApiContext, project: Project) -> None:
     api.post(CI)
     text = json.dumps(FILES[kind]) if name.endswith("json") else yaml.safe_dump(FILES[kind])
     assert sync(api, {name: text, "train.py": "1"}) == (201, b"")
@@ -70,7 +70,7 @@ def test_new_code_starts_a_run(kind: Kind, name: str, api: Caller, services: Ser
     made: Json = api.get(f"{P}/{kind.plural}/1/").json()
     assert (made["user"], made["last_status"]) == ("root", "created")
     if kind is not Kind.GROUP:
-        assert made["commit"] == services.repository(project).resolve("HEAD")
+        assert made["commit"] == context.repository(project).resolve("HEAD")
 
 
 def test_each_synchronisation_starts_a_run(api: Caller) -> None:
@@ -91,23 +91,23 @@ def test_each_synchronisation_starts_a_run(api: Caller) -> None:
         {"polyaxonci.yml": "- a"},
     ],
 )
-def test_code_that_describes_no_run(files: dict[str, str], api: Caller, services: Services, project: Project) -> None:
+def test_code_that_describes_no_run(files: dict[str, str], api: Caller, context: ApiContext, project: Project) -> None:
     api.post(CI)
     assert sync(api, files) == (200, COULD_NOT)
     assert count(api) == {}
-    assert services.repository(project).resolve("HEAD")  # the upload itself was taken
+    assert context.repository(project).resolve("HEAD")  # the upload itself was taken
 
 
-def test_code_that_describes_a_wrong_run(api: Caller, services: Services, project: Project) -> None:
+def test_code_that_describes_a_wrong_run(api: Caller, context: ApiContext, project: Project) -> None:
     """The code is kept, and what is wrong is said."""
     api.post(CI)
     status, body = sync(api, {"polyaxonci.yml": yaml.safe_dump({**FILES[Kind.JOB], "nosuch": 1})})
     assert status == 400
     assert "nosuch" in body.decode()
     assert count(api) == {}
-    commit = services.repository(project).resolve("HEAD")
+    commit = context.repository(project).resolve("HEAD")
     assert commit
-    assert services.repository(project).files(commit) == {"polyaxonci.yml"}
+    assert context.repository(project).files(commit) == {"polyaxonci.yml"}
 
 
 def test_when_nothing_is_started(api: Caller) -> None:

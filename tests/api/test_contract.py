@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from dirty_equals import IsDatetime, IsInstance, IsInt, IsList, IsStr
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
+from polylocal.planning import dockerfile
 from polylocal.polyaxonfile import Build
-from polylocal.runner import dockerfile
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run
@@ -88,18 +88,18 @@ def same(answer: Mapping[str, Any], document: Json, *names: str) -> None:
 
 
 @pytest.fixture
-def quick_start(services: Services, project: Project) -> Project:
+def quick_start(context: ApiContext, project: Project) -> Project:
     """The documents' project, with code."""
-    put_code(services, project, {"train.py": "print(1)\n"})
+    put_code(context, project, {"train.py": "print(1)\n"})
     return project
 
 
-def make_build(api: Caller, store: Store, services: Services, document: Json) -> Run:
+def make_build(api: Caller, store: Store, context: ApiContext, document: Json) -> Run:
     """The documents' first build, brought to its end as the runner does it."""
     made = api.post(f"{P}/builds/", {"config": document["config"]})
     assert made.status_code == 201
     run = store.runs.find(Kind.BUILD, made.json()["id"])
-    text = dockerfile.render(Build(**document["config"]["build"]), {"train.py"}, services.settings.lang_env)
+    text = dockerfile.render(Build(**document["config"]["build"]), {"train.py"}, context.settings.lang_env)
     store.runs.record(run, dockerfile=text, node=NODE)
     return live_through(store, run)
 
@@ -135,9 +135,9 @@ def make_job(api: Caller, store: Store, project: Project) -> Run:
 
 @pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("name", ["build_get", "build_2_get"])
-def test_a_build(name: str, api: Caller, store: Store, services: Services) -> None:
+def test_a_build(name: str, api: Caller, store: Store, context: ApiContext) -> None:
     document = documented(name)
-    make_build(api, store, services, document)
+    make_build(api, store, context, document)
     answer = api.get(f"{P}/builds/1")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -150,9 +150,9 @@ def test_a_build(name: str, api: Caller, store: Store, services: Services) -> No
 
 @pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("name", ["build_update", "build_2_update"])
-def test_a_changed_build(name: str, api: Caller, store: Store, services: Services) -> None:
+def test_a_changed_build(name: str, api: Caller, store: Store, context: ApiContext) -> None:
     document = documented(name)
-    run = make_build(api, store, services, document)
+    run = make_build(api, store, context, document)
     answer = api.patch(f"{P}/builds/1/", {"description": "new description"})
     assert answer.status_code == 200
     check(answer.json(), document)
@@ -164,8 +164,8 @@ def test_a_changed_build(name: str, api: Caller, store: Store, services: Service
 
 @pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("name", ["build_statuses", "build_2_statuses"])
-def test_the_statuses_of_a_build(name: str, api: Caller, store: Store, services: Services) -> None:
-    make_build(api, store, services, documented("build_get"))
+def test_the_statuses_of_a_build(name: str, api: Caller, store: Store, context: ApiContext) -> None:
+    make_build(api, store, context, documented("build_get"))
     answer = api.get(f"{P}/builds/1/statuses")
     assert answer.status_code == 200
     check_statuses(answer.json(), documented(name))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.settings import load
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -91,29 +91,29 @@ Curl = Callable[..., tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Services]]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiContext]]:
     """One real socket for all commands: (URL, what it works with)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    services = Services(load(home=home), store)
-    with on_loopback(services) as url:
-        yield url, services
+    context = ApiContext(load(home=home), store)
+    with on_loopback(context) as url:
+        yield url, context
     store.close()
 
 
 @pytest.fixture
-def services(daemon: tuple[str, Services]) -> Services:
+def context(daemon: tuple[str, ApiContext]) -> ApiContext:
     return daemon[1]
 
 
 @pytest.fixture
-def store(services: Services) -> Store:
+def store(context: ApiContext) -> Store:
     """As new, for each command."""
-    return emptied(services.store)
+    return emptied(context.store)
 
 
 @pytest.fixture
-def curl(daemon: tuple[str, Services], store: Store, root: User) -> Curl:
+def curl(daemon: tuple[str, ApiContext], store: Store, root: User) -> Curl:
     """curl(command, id=1) → (status, body)"""
     token = store.users.new_token(root)
     places = {"base_api_url": daemon[0].removeprefix("http://"), "username": "root", "project": "quick-start"}
@@ -132,15 +132,15 @@ def curl(daemon: tuple[str, Services], store: Store, root: User) -> Curl:
 
 
 @pytest.fixture
-def runs(store: Store, project: Project, root: User, services: Services) -> dict[str, Run]:
+def runs(store: Store, project: Project, root: User, context: ApiContext) -> dict[str, Run]:
     """Build 1 and job 1, each with a log; the job with outputs, both bookmarked once."""
     build = store.runs.insert(project, root, NewRun(Kind.BUILD, config={"version": 1, "kind": "build", "build": {}}))
     made = store.runs.insert(project, root, NewRun(Kind.JOB, config=job(), build_pk=build.pk))
     for run in (build, made):
-        write(services.log(run), "hello\nworld\n")
+        write(context.log(run), "hello\nworld\n")
         store.bookmarks.add(root, run)
     store.bookmarks.add(root, project)
-    write(services.home.root / str(made.outputs) / "model.txt", "weights")
+    write(context.home.root / str(made.outputs) / "model.txt", "weights")
     return {"build": build, "job": made}
 
 
@@ -190,14 +190,14 @@ def test_outputs_by_curl(curl: Curl, tmp_path: Path) -> None:
     assert names_in(body) == ["model.txt"]
 
 
-def test_upload_and_download_by_curl(curl: Curl, project: Project, tmp_path: Path, services: Services) -> None:
+def test_upload_and_download_by_curl(curl: Curl, project: Project, tmp_path: Path, context: ApiContext) -> None:
     packed = write(tmp_path / "code.tar.gz", tar_of({"train.py": "print(1)\n"}))
     repo = "http://{{base_api_url}}/api/v1/{{username}}/{{project}}/repo"
     token = "-H 'Authorization: token {{token}}'"
     assert curl(f"curl -X PUT {repo}/upload -F repo=@{packed} {token}") == (200, b"")
     status, body = curl(f"curl {repo}/download {token}")
     assert (status, names_in(body)) == (200, ["train.py"])
-    commit = put_code(services, project, {"train.py": "print(2)\n"})
+    commit = put_code(context, project, {"train.py": "print(2)\n"})
     assert curl(f"curl {repo}/download?commit={commit} {token}")[0] == 200
 
 

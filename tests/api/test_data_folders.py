@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import build, job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.settings import load
 from polylocal.store import Store
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 @pytest.fixture
-def with_data(serving: Any, services: Services, store: Store, api: Caller, tmp_path: Path) -> Any:
+def with_data(serving: Any, context: ApiContext, store: Store, api: Caller, tmp_path: Path) -> Any:
     """with_data(name={…}) → a caller of a daemon with these data folders."""
 
     def start(**folders: Any) -> Caller:
-        settings = load(home=services.settings.home, data=folders)
-        return Caller(serving(Services(settings, store)), api.token)
+        settings = load(home=context.settings.home, data=folders)
+        return Caller(serving(ApiContext(settings, store)), api.token)
 
     return start
 

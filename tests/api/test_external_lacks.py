@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
+from polylocal.git.submodules import is_beside, resolved
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project
-from polylocal.submodules import is_beside, resolved
 
 from .conftest import FILES, Caller, P, names_in
 
@@ -62,8 +62,8 @@ def make(tmp_path: Path, git: Git) -> Callable[..., Path]:
 Make = Callable[..., Path]
 
 
-def head(services: Services, project: Project) -> str:
-    return services.repository(project).resolve("HEAD") or ""
+def head(context: ApiContext, project: Project) -> str:
+    return context.repository(project).resolve("HEAD") or ""
 
 
 def code(caller: Caller) -> list[str]:
@@ -75,7 +75,7 @@ def code(caller: Caller) -> list[str]:
 
 @pytest.mark.parametrize("form", ["../lib", "{lib}", "file://{lib}"])
 def test_a_submodule_is_fetched(
-    form: str, make: Make, git: Git, api: Caller, services: Services, project: Project, tmp_path: Path
+    form: str, make: Make, git: Git, api: Caller, context: ApiContext, project: Project, tmp_path: Path
 ) -> None:
     lib = make("git/lib", {"lib.py": "1\n", "sub/more.py": "2\n"})
     (tmp_path / "git" / "code").mkdir()
@@ -90,27 +90,27 @@ def test_a_submodule_is_fetched(
     answer = api.post(EXTERNAL, {"git_url": base})
     assert (answer.status_code, answer.content) == (201, b"")
     assert code(api) == [".gitmodules", "train.py", "vendor/lib/lib.py", "vendor/lib/sub/more.py"]
-    repository = services.repository(project)
-    assert repository.read(head(services, project), "vendor/lib/sub/more.py") == b"2\n"
+    repository = context.repository(project)
+    assert repository.read(head(context, project), "vendor/lib/sub/more.py") == b"2\n"
     made = api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]}).json()
-    assert (made["commit"], made["warnings"]) == (head(services, project), [])
+    assert (made["commit"], made["warnings"]) == (head(context, project), [])
     assert repository.resolve(git(code_folder, "rev-parse", "HEAD"))
 
 
 def test_fetching_again_gives_the_same_commit(
-    make: Make, git: Git, api: Caller, services: Services, project: Project
+    make: Make, git: Git, api: Caller, context: ApiContext, project: Project
 ) -> None:
     lib = make("git/lib", {"lib.py": "1\n"})
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(lib)})
     api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
-    first = head(services, project)
+    first = head(context, project)
     lib.rename(lib.with_name("moved"))  # what was fetched once is not asked for again
     assert api.post(SYNC).status_code == 200
-    assert head(services, project) == first
+    assert head(context, project) == first
     git(code_folder, "rm", "--quiet", "lib")
     git(code_folder, "commit", "--quiet", "-m", "without")
     api.post(SYNC)
-    assert head(services, project) == git(code_folder, "rev-parse", "HEAD")
+    assert head(context, project) == git(code_folder, "rev-parse", "HEAD")
     assert code(api) == [".gitmodules", "train.py"]
 
 
@@ -123,7 +123,7 @@ def test_submodules_in_submodules(make: Make, git: Git, api: Caller) -> None:
 
 
 def test_a_submodule_that_can_not_be_fetched_is_a_warning(
-    make: Make, git: Git, api: Caller, services: Services, project: Project, store: Store
+    make: Make, git: Git, api: Caller, context: ApiContext, project: Project, store: Store
 ) -> None:
     lib = make("git/lib", {"lib.py": "1\n"})
     code_folder = make("git/code", {"train.py": "1\n"}, {"vendor/lib": str(lib)})
@@ -132,7 +132,7 @@ def test_a_submodule_that_can_not_be_fetched_is_a_warning(
     assert answer.status_code == 201
     (warning,) = answer.json()["warnings"]
     assert warning.startswith("The submodule `vendor/lib` was not fetched, it is an empty folder: ")
-    assert head(services, project) == git(code_folder, "rev-parse", "HEAD")
+    assert head(context, project) == git(code_folder, "rev-parse", "HEAD")
     synced = api.post(SYNC)
     assert (synced.status_code, synced.json()["warnings"]) == (200, [warning])
     assert synced.json()["detail"] == "Could not trigger the project CI."
@@ -180,16 +180,16 @@ def test_a_commit_of_another_repository_without_a_url(make: Make, git: Git, api:
 
 
 def test_submodules_beyond_the_limits_of_code_are_refused(
-    make: Make, api: Caller, services: Services, project: Project
+    make: Make, api: Caller, context: ApiContext, project: Project
 ) -> None:
     lib = make("git/lib", {f"{n}.py": "1\n" for n in range(10)})
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(lib)})
-    small = services.settings.model_copy(update={"max_upload_files": 8})
-    object.__setattr__(services, "settings", small)
+    small = context.settings.model_copy(update={"max_upload_files": 8})
+    object.__setattr__(context, "settings", small)
     answer = api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
     assert answer.status_code == 400
     assert "max_upload_files" in answer.json()[0]
-    assert not services.repository(project).exists
+    assert not context.repository(project).exists
 
 
 @pytest.mark.parametrize(
@@ -278,15 +278,15 @@ def test_pointers_of_lfs_are_a_warning_in_the_answer_and_the_history(make: Make,
 
 
 @pytest.mark.usefixtures("stand_in_lfs")
-def test_what_lfs_keeps_is_fetched(make: Make, api: Caller, services: Services, project: Project) -> None:
+def test_what_lfs_keeps_is_fetched(make: Make, api: Caller, context: ApiContext, project: Project) -> None:
     code_folder = make("git/code", {"data.bin": POINTER, "same.bin": POINTER, "train.py": "1"})
     answer = api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
     assert (answer.status_code, answer.content) == (201, b"")
-    repository, commit = services.repository(project), head(services, project)
+    repository, commit = context.repository(project), head(context, project)
     assert repository.read(commit, "data.bin") == repository.read(commit, "same.bin") == CONTENT
     assert api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]}).json()["warnings"] == []
     api.post(SYNC)
-    assert head(services, project) == commit
+    assert head(context, project) == commit
 
 
 def test_another_content_than_the_pointer_names_is_not_taken(make: Make, api: Caller, stand_in_lfs: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from polylocal.api.services import Services
-from polylocal.repos import Repository
+from polylocal.api.api_context import ApiContext
+from polylocal.git.repository import Repository
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project
@@ -100,8 +100,8 @@ def answering(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
         server.server_close()
 
 
-def head(services: Services, project: Project) -> str | None:
-    return services.repository(project).resolve("HEAD")
+def head(context: ApiContext, project: Project) -> str | None:
+    return context.repository(project).resolve("HEAD")
 
 
 def code(caller: Caller) -> list[str]:
@@ -109,12 +109,12 @@ def code(caller: Caller) -> list[str]:
 
 
 def test_the_code_of_a_repository_elsewhere(
-    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     commit = elsewhere.commit({"train.py": "print(2)\n", "README": "x"})
     answer = api.post(EXTERNAL, {"git_url": elsewhere.url, "is_public": True})
     assert (answer.status_code, answer.content) == (201, b"")
-    assert head(services, project) == commit
+    assert head(context, project) == commit
     assert code(api) == ["README", "train.py"]
     assert api.get(P).json()["has_code"] is True
     assert api.get(f"{P}/repo/").json()["git_url"] == elsewhere.url
@@ -124,27 +124,27 @@ def test_the_code_of_a_repository_elsewhere(
 
 
 def test_the_same_again_and_another_one(
-    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
     commit = elsewhere.commit({"new.py": "1"})
     again = api.post(EXTERNAL, {"git_url": elsewhere.url})
     assert (again.status_code, again.content) == (200, b"")
-    assert head(services, project) == commit
+    assert head(context, project) == commit
     other = api.post(EXTERNAL, {"git_url": f"{elsewhere.url}/other"})
     assert other.status_code == 400
     assert other.json() == [f"Project was already initialized with a different git url: {elsewhere.url}"]
-    assert head(services, project) == commit
+    assert head(context, project) == commit
 
 
-def test_fetching_what_is_new(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
+def test_fetching_what_is_new(elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
-    first = head(services, project)
+    first = head(context, project)
     for files in (None, {"new.py": "1"}):
         commit = elsewhere.commit(files) if files else first
         answer = api.post(SYNC)
         assert (answer.status_code, answer.json()) == (200, COULD_NOT)
-        assert head(services, project) == commit
+        assert head(context, project) == commit
     assert code(api) == ["new.py"]
     assert api.get(f"{P}/repo/download/?commit={first}").status_code == 200
 
@@ -164,26 +164,28 @@ def test_without_a_repository_elsewhere_nothing_is_fetched(api: Caller) -> None:
     assert api.post(SYNC).status_code == 404
 
 
-def test_uploaded_code_is_not_replaced(elsewhere: Elsewhere, api: Caller, services: Services, project: Project) -> None:
+def test_uploaded_code_is_not_replaced(
+    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
+) -> None:
     upload(api, {"a.py": "1"})
-    commit = head(services, project)
+    commit = head(context, project)
     answer = api.post(EXTERNAL, {"git_url": elsewhere.url})
     assert (answer.status_code, list(answer.json())) == (403, ["detail"])
-    assert head(services, project) == commit
+    assert head(context, project) == commit
     assert api.get(f"{P}/repo/").json()["git_url"] is None
     api.delete(f"{P}/repo/")
     assert api.post(EXTERNAL, {"git_url": elsewhere.url}).status_code == 201
 
 
 def test_code_from_elsewhere_is_not_overwritten_by_an_upload(
-    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
-    commit = head(services, project)
+    commit = head(context, project)
     answer = upload(api, {"a.py": "1"})
     assert answer.status_code == 403
     assert answer.json()["detail"].endswith("currently using an external_repo as main code tracker.")
-    assert head(services, project) == commit
+    assert head(context, project) == commit
     assert api.delete(f"{P}/repo/").status_code == 204
     assert api.get(P).json()["has_code"] is False
     assert upload(api, {"a.py": "1"}).status_code == 200
@@ -191,7 +193,7 @@ def test_code_from_elsewhere_is_not_overwritten_by_an_upload(
 
 
 def test_a_repository_that_can_not_be_fetched(
-    tmp_path: Path, api: Caller, services: Services, project: Project
+    tmp_path: Path, api: Caller, context: ApiContext, project: Project
 ) -> None:
     (tmp_path / "none").mkdir()
     empty = Elsewhere(tmp_path / "empty.git")
@@ -206,13 +208,13 @@ def test_a_repository_that_can_not_be_fetched(
 
 
 def test_what_went_away_does_not_take_the_code_with_it(
-    elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
-    commit = head(services, project)
+    commit = head(context, project)
     elsewhere.path.rename(elsewhere.path.with_name("moved.git"))
     assert api.post(SYNC).status_code == 400
-    assert head(services, project) == commit
+    assert head(context, project) == commit
     assert code(api) == ["train.py"]
 
 
@@ -225,12 +227,12 @@ def test_what_is_no_url(body: object, api: Caller) -> None:
 @pytest.mark.parametrize("character", ["\n", "\r", "\t", "\0", "\x1b", "\x7f"])
 @pytest.mark.parametrize("form", ["{url}{character}", "{character}{url}", "file://{character}"])
 def test_a_url_of_one_line(
-    form: str, character: str, elsewhere: Elsewhere, api: Caller, services: Services, project: Project
+    form: str, character: str, elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     """What it says goes into a log and to a terminal."""
     answer = api.post(EXTERNAL, {"git_url": form.format(url=elsewhere.url, character=character)})
     assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
-    assert not services.repository(project).path.exists()
+    assert not context.repository(project).path.exists()
     assert api.get(f"{P}/").json()["has_code"] is False
 
 
@@ -303,13 +305,13 @@ def other_machine(monkeypatch: pytest.MonkeyPatch) -> str:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("polylocal.addresses._resolve", resolve)
-    monkeypatch.setattr("polylocal.addresses.is_local", lambda address: str(address) != "127.0.0.1")
+    monkeypatch.setattr("polylocal.system.addresses._resolve", resolve)
+    monkeypatch.setattr("polylocal.system.addresses.is_local", lambda address: str(address) != "127.0.0.1")
     return name
 
 
 def test_over_http(
-    elsewhere: Elsewhere, as_owner: Caller, store: Store, services: Services, other_machine: str
+    elsewhere: Elsewhere, as_owner: Caller, store: Store, context: ApiContext, other_machine: str
 ) -> None:
     with served(elsewhere.path.parent) as url:
         git_url = f"{url}/elsewhere.git"
@@ -318,7 +320,7 @@ def test_over_http(
         assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
         commit = elsewhere.commit({"new.py": "1"})
         assert as_owner.post(f"{ANNS}/repo/sync/").json() == COULD_NOT
-        assert head(services, store.projects.get("ann", "mine")) == commit
+        assert head(context, store.projects.get("ann", "mine")) == commit
         missing = as_owner.post(f"{ANNS}/repo/external/", {"git_url": f"{url}/nosuch.git"})
         assert missing.status_code == 400
     gone = as_owner.post(f"{ANNS}/repo/sync/")
@@ -376,7 +378,7 @@ def test_services_of_this_machine_are_not_for_everybody(
 ) -> None:
     port, came = trap
     known = {"named.example.test": ["127.0.0.1"], "example.org": ["198.51.100.1"]}
-    monkeypatch.setattr("polylocal.addresses._resolve", lambda name: known[name])
+    monkeypatch.setattr("polylocal.system.addresses._resolve", lambda name: known[name])
     answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": form.format(port=port)})
     assert answer.status_code == 400
     assert came == []
@@ -394,13 +396,13 @@ def test_the_refusal_says_what_and_who_may(as_owner: Caller, elsewhere: Elsewher
 
 
 def test_what_was_checked_is_connected_to(
-    elsewhere: Elsewhere, as_owner: Caller, other_machine: str, store: Store, services: Services
+    elsewhere: Elsewhere, as_owner: Caller, other_machine: str, store: Store, context: ApiContext
 ) -> None:
     """The name is resolved once: whatever a resolver says afterwards, git goes to the address that was checked."""
     with served(elsewhere.path.parent) as url:
         git_url = url.replace("127.0.0.1", other_machine) + "/elsewhere.git"
         assert as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url}).status_code == 201
-    assert head(services, store.projects.get("ann", "mine"))
+    assert head(context, store.projects.get("ann", "mine"))
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from support import fill, small_disk
 
-from polylocal import disk
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
+from polylocal.files import disk
 from polylocal.settings import Settings, load
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store import Store
@@ -63,7 +63,7 @@ def test_nothing_is_made_from_another_run(
     assert_full(api.post(path, {}))
 
 
-def test_no_code_is_taken(api: Caller, ballast: Path, services: Services, project: Project) -> None:
+def test_no_code_is_taken(api: Caller, ballast: Path, context: ApiContext, project: Project) -> None:
     assert_full(upload(api, {"a": "1"}))
     ballast.unlink()
     assert upload(api, {"a": "1"}).status_code in (200, 201)
@@ -74,10 +74,10 @@ def test_no_code_is_fetched(api: Caller, ballast: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_there_can_be_read_stopped_and_deleted(
-    api: Caller, ballast: Path, services: Services, store: Store, project: Project
+    api: Caller, ballast: Path, context: ApiContext, store: Store, project: Project
 ) -> None:
     runs = one_of_each(store, project, store.users.get("root"))
-    put_code(services, project, {"a": "1"})
+    put_code(context, project, {"a": "1"})
     job = f"{P}/jobs/{runs[Kind.JOB].id}"
     assert api.get(job).status_code == 200
     assert api.get(f"{job}/logs/").status_code in (200, 404)

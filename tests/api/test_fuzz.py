@@ -191,7 +191,7 @@ def test_any_json_from_others(
 
 
 def run_token(world: Caller) -> str:
-    store: Store = world.services.store  # type: ignore[attr-defined]
+    store: Store = world.context.store  # type: ignore[attr-defined]
     run = store.runs.get(store.projects.get("root", "quick-start"), Kind.JOB, 1)
     return store.users.new_token(store.users.get("root"), run.pk)
 

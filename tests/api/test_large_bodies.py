@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from starlette.formparsers import MultiPartParser
 
-from polylocal.api import answers, bodies, incoming
+from polylocal.api import bodies, body_parsing, responses
 from polylocal.api.abf import table
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -98,10 +98,10 @@ def test_no_part_of_a_body_or_an_answer_is_read_by_the_event_loop(
         return checked
 
     for owner, name in (
-        (incoming, "parsed"),
-        (incoming, "parse_qsl"),
+        (body_parsing, "parsed"),
+        (body_parsing, "parse_qsl"),
         (bodies, "read"),
-        (answers, "JSONResponse"),
+        (responses, "JSONResponse"),
         (table, "answer"),
         (MultiPartParser, "on_headers_finished"),
     ):
@@ -121,7 +121,7 @@ def test_a_long_list_is_encoded_in_parts_and_reads_the_same(
     run = store.runs.insert(project, root, NewRun(Kind.EXPERIMENT, values={"is_managed": False}))
     store.metrics.add(run, [({"lösß": n / 7}, None) for n in range(25)])
     whole = api.get(f"{P}/experiments/1/metrics/")
-    monkeypatch.setattr(answers, "_AT_ONCE", 10)
+    monkeypatch.setattr(responses, "_AT_ONCE", 10)
     assert api.get(f"{P}/experiments/1/metrics/").content == whole.content
     assert len(whole.json()["results"]) == 25
 

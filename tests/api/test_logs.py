@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from support import eventually
 
-from polylocal.api.services import Services
-from polylocal.logs import STDERR, STDOUT, LogWriter
+from polylocal.api.api_context import ApiContext
+from polylocal.files.logs import STDERR, STDOUT, LogWriter
 from polylocal.statuses import Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Run
@@ -30,9 +30,9 @@ SOON_S = 0.5  # a follower that is woken is far faster; one that is not looks on
 # -- what is there --------------------------------------------------------------------------------------------------
 
 
-def test_the_bytes_of_a_log(api: Caller, a_job: Run, services: Services) -> None:
+def test_the_bytes_of_a_log(api: Caller, a_job: Run, context: ApiContext) -> None:
     data = b"hello\r\n\x1b[31mred\x1b[0m\n\xff\xfe not text\n\0 no end of line"
-    write(services.log(a_job), data)
+    write(context.log(a_job), data)
     for path in (LOGS, f"{LOGS}/", f"{LOGS}?timestamps=false&follow=false"):
         answer = api.get(path)
         assert (answer.status_code, answer.content) == (200, data)
@@ -41,21 +41,21 @@ def test_the_bytes_of_a_log(api: Caller, a_job: Run, services: Services) -> None
         assert answer.headers["content-disposition"] == f'attachment; filename="{a_job.uuid}.log"'
 
 
-def test_an_empty_log(api: Caller, a_job: Run, services: Services) -> None:
-    write(services.log(a_job), b"")
+def test_an_empty_log(api: Caller, a_job: Run, context: ApiContext) -> None:
+    write(context.log(a_job), b"")
     assert (api.get(LOGS).status_code, api.get(LOGS).content) == (200, b"")
 
 
-def test_without_a_log(api: Caller, a_job: Run, services: Services) -> None:
+def test_without_a_log(api: Caller, a_job: Run, context: ApiContext) -> None:
     answer = api.get(LOGS)
     assert answer.status_code == 404
     assert answer.json() == f"File not found: file_path={a_job.uuid}.log"
     assert api.get(f"{P}/jobs/2/logs").json() == {"detail": "Not found."}
 
 
-def test_timestamps(api: Caller, a_job: Run, services: Services) -> None:
+def test_timestamps(api: Caller, a_job: Run, context: ApiContext) -> None:
     moment = 1_534_718_422_000_000  # microseconds
-    with LogWriter(services.log(a_job)) as writer:
+    with LogWriter(context.log(a_job)) as writer:
         writer.append(b"one\ntw", STDOUT, moment)
         writer.append(b"o\n\n", STDERR, moment + 5_000_000)
         writer.append(b"no end", STDOUT, moment + 65_000_000)
@@ -68,10 +68,10 @@ def test_timestamps(api: Caller, a_job: Run, services: Services) -> None:
     assert api.get(LOGS).content == b"one\ntwo\n\nno end"
 
 
-def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, services: Services) -> None:
+def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, context: ApiContext) -> None:
     """What was there when it was asked for arrives whole, and the connection is good for the next request."""
     size = 24 * 2**20
-    path = write(services.log(a_job), b"x" * size)
+    path = write(context.log(a_job), b"x" * size)
     place = urlsplit(live)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=20)
     try:
@@ -90,7 +90,7 @@ def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, s
 
 
 def test_lines_of_a_client_outside_of_any_container(
-    api: Caller, make_job: Callable[..., Run], services: Services
+    api: Caller, make_job: Callable[..., Run], context: ApiContext
 ) -> None:
     run = make_job(managed=False)
     for body in ("one", ["two", "three\n"], []):
@@ -99,7 +99,7 @@ def test_lines_of_a_client_outside_of_any_container(
     assert api("POST", f"{LOGS}/").status_code == 200  # clients end with an empty body
     assert api.get(LOGS).content == b"one\ntwo\nthree\n"
     assert re.match(STAMP + b"one\n", api.get(f"{LOGS}?timestamps=true").content)
-    assert services.log(run).exists()
+    assert context.log(run).exists()
 
 
 @pytest.mark.parametrize("body", [5, {"a": 1}, [1], [["a"]], True])
@@ -176,8 +176,8 @@ def running(a_job: Run, store: Store) -> Iterator[Run]:
     store.runs.transition(a_job, Status.STOPPED)  # followers of a test that failed leave
 
 
-def test_following_a_log(live: str, api: Caller, running: Run, services: Services, store: Store) -> None:
-    with LogWriter(services.log(running)) as writer, following(live, api) as follower:
+def test_following_a_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
+    with LogWriter(context.log(running)) as writer, following(live, api) as follower:
         assert follower.answer.status == 200
         assert follower.answer.getheader("content-type") == "text/plain; charset=utf-8"
         writer.append(b"first\n")
@@ -197,18 +197,18 @@ def test_following_a_log(live: str, api: Caller, running: Run, services: Service
 
 
 def test_following_from_before_the_log_is_there(
-    live: str, api: Caller, running: Run, services: Services, store: Store
+    live: str, api: Caller, running: Run, context: ApiContext, store: Store
 ) -> None:
     with following(live, api) as follower:
-        with LogWriter(services.log(running)) as writer:
+        with LogWriter(context.log(running)) as writer:
             writer.append(b"hello\n")
         follower.take(b"hello\n")
         finish(store, running)
         follower.end()
 
 
-def test_following_what_is_done(live: str, api: Caller, a_job: Run, services: Services, store: Store) -> None:
-    write(services.log(a_job), b"x" * 1_000_000)
+def test_following_what_is_done(live: str, api: Caller, a_job: Run, context: ApiContext, store: Store) -> None:
+    write(context.log(a_job), b"x" * 1_000_000)
     finish(store, a_job)
     began = time.monotonic()
     with following(live, api) as follower:
@@ -223,8 +223,8 @@ def test_following_what_is_done_and_wrote_nothing(live: str, api: Caller, a_job:
         follower.end()
 
 
-def test_following_what_is_deleted(live: str, api: Caller, running: Run, services: Services, store: Store) -> None:
-    with LogWriter(services.log(running)) as writer:
+def test_following_what_is_deleted(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
+    with LogWriter(context.log(running)) as writer:
         writer.append(b"hello\n")
     with following(live, api) as follower:
         follower.take(b"hello\n")
@@ -234,8 +234,8 @@ def test_following_what_is_deleted(live: str, api: Caller, running: Run, service
         follower.end()
 
 
-def test_following_with_times(live: str, api: Caller, running: Run, services: Services, store: Store) -> None:
-    with LogWriter(services.log(running)) as writer:
+def test_following_with_times(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
+    with LogWriter(context.log(running)) as writer:
         writer.append(b"hello\n")
     finish(store, running)
     with following(live, api, f"{LOGS}/?follow=true&timestamps=true") as follower:
@@ -244,9 +244,9 @@ def test_following_with_times(live: str, api: Caller, running: Run, services: Se
     assert re.fullmatch(STAMP + b"hello\n", chunk)
 
 
-def test_many_follow_one_log(live: str, api: Caller, running: Run, services: Services, store: Store) -> None:
+def test_many_follow_one_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
     """More than the server has threads: waiting takes none."""
-    with LogWriter(services.log(running)) as writer:
+    with LogWriter(context.log(running)) as writer:
         followers = [Follower(live, f"{LOGS}/?follow=true", str(api.token)) for _ in range(50)]
         try:
             writer.append(b"hello\n")
@@ -261,7 +261,7 @@ def test_many_follow_one_log(live: str, api: Caller, running: Run, services: Ser
                 follower.close()
 
 
-def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Run, services: Services) -> None:
+def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Run, context: ApiContext) -> None:
     place = urlsplit(live)
     before = threading.active_count()
     for _ in range(3):
@@ -269,22 +269,22 @@ def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Ru
         connection.request("GET", f"{LOGS}/?follow=true", headers={"Authorization": f"Token {api.token}"})
         assert connection.getresponse().status == 200
         connection.close()
-    write(services.log(running), b"hello\n")
+    write(context.log(running), b"hello\n")
     assert eventually(lambda: threading.active_count() <= before + 40)
 
 
-def test_the_folders_of_logs_are_watched_before_the_first_log(live: str, services: Services) -> None:
+def test_the_folders_of_logs_are_watched_before_the_first_log(live: str, context: ApiContext) -> None:
     """A folder that is made later is watched a moment after its first log is written: nobody would be woken."""
-    eventually(lambda: all((services.home.logs / kind.plural).is_dir() for kind in Kind))
+    eventually(lambda: all((context.home.logs / kind.plural).is_dir() for kind in Kind))
 
 
-def test_the_log_of_a_build_is_followed_too(live: str, api: Caller, store: Store, services: Services) -> None:
+def test_the_log_of_a_build_is_followed_too(live: str, api: Caller, store: Store, context: ApiContext) -> None:
     project = store.projects.create(store.users.get("root"), {"name": "quick-start"})
     made = api.post(f"{P}/builds", {"config": {"version": 1, "kind": "build", "build": {"image": "b"}}}).json()
     run = store.runs.by_uuid(made["uuid"])
     assert run
     assert run.project_id == project.id
-    with LogWriter(services.log(run)) as writer, following(live, api, f"{P}/builds/1/logs?follow=true") as follower:
+    with LogWriter(context.log(run)) as writer, following(live, api, f"{P}/builds/1/logs?follow=true") as follower:
         writer.line("Step 1/3 : FROM b")
         follower.take(b"Step 1/3 : FROM b\n")
         finish(store, run)

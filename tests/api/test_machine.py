@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from starlette.testclient import TestClient
 
-from polylocal.api.services import Services
-from polylocal.machine import Machine
+from polylocal.api.api_context import ApiContext
+from polylocal.engine.machine import Machine
 from polylocal.store import Store
 from polylocal.store.rows import User
 
@@ -86,10 +86,10 @@ def test_a_run_of_an_admin_is_told_nothing_of_it(as_job: Caller) -> None:
 
 
 def test_without_an_engine_and_without_gpus(
-    services: Services, serving: Callable[..., TestClient], store: Store, root: User
+    context: ApiContext, serving: Callable[..., TestClient], store: Store, root: User
 ) -> None:
     bare = Machine(name="box", cpus=1, memory_mib=512, os_image="Linux", kernel="6")
-    api = Caller(serving(replace(services, machine=lambda: bare)), store.users.new_token(root))
+    api = Caller(serving(replace(context, machine=lambda: bare)), store.users.new_token(root))
     found = api.get("/api/v1/nodes/1/").json()
     assert (found["status"], found["schedulable_state"], found["docker_version"]) == ("notReady", False, None)
     assert (found["gpus"], found["n_gpus"]) == ([], 0)

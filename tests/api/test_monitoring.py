@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from polylocal import __version__
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.statuses import POLYAXON_KINDS
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -66,14 +66,14 @@ def test_what_waits_is_counted_and_how_long(api: Caller, make_job: Callable[...,
     assert found[("polylocal_queue_wait_seconds",)] > 1e8
 
 
-def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], services: Services, root: User) -> None:
-    away = Services(services.settings, services.store, engine_state=lambda: "the engine to answer")
-    assert figures(Caller(serving(away), services.store.users.new_token(root)))[("polylocal_engine_up",)] == 0
+def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], context: ApiContext, root: User) -> None:
+    away = ApiContext(context.settings, context.store, engine_state=lambda: "the engine to answer")
+    assert figures(Caller(serving(away), context.store.users.new_token(root)))[("polylocal_engine_up",)] == 0
 
 
-def test_what_the_engine_was_asked_for_is_measured(api: Caller, services: Services) -> None:
-    services.monitor.observe_engine("POST containers/start", 0.02)
-    services.monitor.observe_engine("POST containers/start", 0.7)
+def test_what_the_engine_was_asked_for_is_measured(api: Caller, context: ApiContext) -> None:
+    context.monitor.observe_engine("POST containers/start", 0.02)
+    context.monitor.observe_engine("POST containers/start", 0.7)
     found = figures(api)
     assert found[("polylocal_engine_seconds_count", "POST containers/start")] == 2
     assert found[("polylocal_engine_seconds_sum", "POST containers/start")] == pytest.approx(0.72)
@@ -99,7 +99,7 @@ def test_a_budget_is_a_number(api: Caller, budget: str) -> None:
     assert api.get(f"/polylocal/v1/disk?budget_gib={budget}").status_code == 400
 
 
-def test_the_state_of_the_scheduler(serving: Callable[..., TestClient], services: Services) -> None:
-    late = Services(services.settings, services.store, scheduler_state=lambda: "The queue was not looked at for 90 s.")
+def test_the_state_of_the_scheduler(serving: Callable[..., TestClient], context: ApiContext) -> None:
+    late = ApiContext(context.settings, context.store, scheduler_state=lambda: "The queue was not looked at for 90 s.")
     told = Caller(serving(late)).get("/statusz").json()
     assert (told["scheduler"]["is_healthy"], told["engine"]["is_healthy"]) == (False, True)

@@ -11,9 +11,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from polylocal.api import experiments, machine
+from polylocal.api.api_context import ApiContext
 from polylocal.api.app import ENDPOINTS
 from polylocal.api.endpoint import Access, Endpoint
-from polylocal.api.services import Services
 from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -152,10 +152,10 @@ OTHERS = ("/api/v1", "/token", "/ephemeraltoken", "/impersonatetoken", "/upload"
 
 
 @pytest.fixture
-def everything(project: Project, root: User, store: Store, services: Services) -> dict[Kind, Run]:
+def everything(project: Project, root: User, store: Store, context: ApiContext) -> dict[Kind, Run]:
     """A project with code and CI, a run of each kind with a log and outputs, all of it bookmarked and seen; its twin,
     archived; a user `ann` who owns nothing."""
-    put_code(services, project, {"train.py": "1"})
+    put_code(context, project, {"train.py": "1"})
     store.users.add("ann", password="correct horse")
     store.projects.set_ci(project, {})
     runs = one_of_each(store, project, root)
@@ -167,9 +167,9 @@ def everything(project: Project, root: User, store: Store, services: Services) -
     store.metrics.add(runs[Kind.EXPERIMENT], [({"loss": 1.0}, None)])
     store.groups.select(runs[Kind.GROUP], [runs[Kind.EXPERIMENT]], None)
     for run in runs.values():
-        write(services.log(run), "hello\n")
+        write(context.log(run), "hello\n")
         if run.outputs:
-            write(services.home.root / run.outputs / "model.txt", "weights")
+            write(context.home.root / run.outputs / "model.txt", "weights")
     for thing in (project, *runs.values()):
         store.bookmarks.add(root, thing)
         store.activities.view(root, thing)

@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from polylocal.api import proxy
+from polylocal.api.api_context import ApiContext
 from polylocal.api.origins import host_name, own_origin, server_of
-from polylocal.api.services import Services
 from polylocal.api.sessions import ONE_ORIGIN, PAGE, SESSION
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -45,8 +45,8 @@ def program(one_program: Program) -> Program:
 
 
 @pytest.fixture
-def live(services: Services) -> Iterator[str]:
-    with on_loopback(services) as url:
+def live(context: ApiContext) -> Iterator[str]:
+    with on_loopback(context) as url:
         yield url
 
 
@@ -101,11 +101,11 @@ def browse(live: str) -> Iterator[Callable[[], Browser]]:
 
 
 @pytest.fixture
-def start(store: Store, root: User, project: Project, services: Services, program: Program) -> Callable[..., Run]:
+def start(store: Store, root: User, project: Project, context: ApiContext, program: Program) -> Callable[..., Run]:
     def made(page: str, project: Project = project, user: User = root) -> Run:
         run = store.runs.insert(project, user, NewRun(KINDS[page], config=FILES[KINDS[page]]))
         store.runs.transition(run, Status.RUNNING, recorded={"container_id": "c", "port": program.port})
-        write(services.home.server_token(run.uuid), KEY)
+        write(context.home.server_token(run.uuid), KEY)
         return store.runs.by_pk(run.pk)
 
     return made
@@ -378,10 +378,10 @@ def test_a_browser_on_another_machine_sees_the_page_where_it_is(
 
 
 def test_what_published_ports_cost_is_told(
-    serving: Callable[..., TestClient], services: Services, start: Callable[..., Run]
+    serving: Callable[..., TestClient], context: ApiContext, start: Callable[..., Run]
 ) -> None:
     start(NOTEBOOK)
-    published = serving(replace(services, reaches_containers=lambda: False))
+    published = serving(replace(context, reaches_containers=lambda: False))
     assert "is sent your session" in published.get(f"{NOTEBOOK}/").text
     assert "is sent your session" not in serving().get(f"{NOTEBOOK}/").text
 

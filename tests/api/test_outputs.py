@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from polylocal.api import outputs
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.store.rows import Run
 
 from .conftest import Caller, P, names_in, write
@@ -26,9 +26,9 @@ SECRET = "not for you"
 
 
 @pytest.fixture
-def folder(a_job: Run, services: Services, tmp_path: Path) -> Path:
+def folder(a_job: Run, context: ApiContext, tmp_path: Path) -> Path:
     """Outputs with a file, a sub-folder, and links that lead out."""
-    found = services.outputs(a_job)
+    found = context.outputs(a_job)
     assert found
     write(found / "model.txt", "weights")
     write(found / "logs" / "a" / "events.bin", b"\0\1\2")
@@ -89,11 +89,11 @@ def test_a_folder_of_very_many_files_is_not_listed(api: Caller, folder: Path, mo
     assert "more than 6 entries" in answer.text
 
 
-def test_an_archive_of_nothing(api: Caller, a_job: Run, services: Services) -> None:
+def test_an_archive_of_nothing(api: Caller, a_job: Run, context: ApiContext) -> None:
     assert api.get(OUTPUTS).json() == {"detail": "The run has no outputs."}
     assert api.get(f"{OUTPUTS}/tree").status_code == 400
     assert api.get(f"{OUTPUTS}/files?path=a").status_code == 404
-    services.outputs(a_job).mkdir(parents=True)  # type: ignore[union-attr]
+    context.outputs(a_job).mkdir(parents=True)  # type: ignore[union-attr]
     assert names_in(api.get(OUTPUTS).content) == []
     assert api.get(f"{OUTPUTS}/tree").json() == {"files": [], "dirs": []}
 
@@ -208,8 +208,8 @@ def test_a_resumed_run_shows_the_outputs_of_its_original(api: Caller, folder: Pa
     assert api.get(f"{P}/jobs/3/outputs").status_code == 404
 
 
-def test_where_outputs_lie(api: Caller, a_job: Run, services: Services) -> None:
-    expected = services.home.outputs(a_job.project_uuid, "job", 1)
+def test_where_outputs_lie(api: Caller, a_job: Run, context: ApiContext) -> None:
+    expected = context.home.outputs(a_job.project_uuid, "job", 1)
     assert api.get(f"{P}/jobs/1").json()["outputs_path"] == str(expected)
 
 

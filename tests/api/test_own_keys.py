@@ -8,7 +8,7 @@ import pytest
 from support import build, job
 
 from polylocal.api import bodies
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 
 from .conftest import Caller, P
 
@@ -31,9 +31,9 @@ def test_too_many_params_are_told_by_the_files_own_key(key: str, api: Caller) ->
     ],
 )
 def test_a_secret_that_is_missing_is_told_by_the_files_own_key(
-    sections: dict[str, Any], place: str, api: Caller, services: Services
+    sections: dict[str, Any], place: str, api: Caller, context: ApiContext
 ) -> None:
-    services.vault.write("root", "mine", {"A": "1"})
+    context.secret_store.write("root", "mine", {"A": "1"})
     (told,) = api.post(f"{P}/builds/", {"content": {**build(), **sections}}).json()["content"]
     assert told.startswith(f"{place}: root has no secret `nope`")
 

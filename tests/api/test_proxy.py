@@ -21,8 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from polylocal import clock
-from polylocal.api import forwarding, guards, rights
-from polylocal.api.services import Services
+from polylocal.api import forwarding, middleware, permission_watch
+from polylocal.api.api_context import ApiContext
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
 from polylocal.errors import NotFound
 from polylocal.settings import load
@@ -59,36 +59,36 @@ def program(one_program: Program) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Services]]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiContext]]:
     """One real socket for all tests: (URL, what it works with)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    services = Services(load(home=home), store)
-    with on_loopback(services) as url:
-        yield url, services
+    context = ApiContext(load(home=home), store)
+    with on_loopback(context) as url:
+        yield url, context
     store.close()
 
 
 @pytest.fixture
-def live(daemon: tuple[str, Services]) -> str:
+def live(daemon: tuple[str, ApiContext]) -> str:
     return daemon[0]
 
 
 @pytest.fixture
-def services(daemon: tuple[str, Services]) -> Services:
+def context(daemon: tuple[str, ApiContext]) -> ApiContext:
     return daemon[1]
 
 
 @pytest.fixture
-def store(services: Services) -> Store:
-    return emptied(services.store)
+def store(context: ApiContext) -> Store:
+    return emptied(context.store)
 
 
 Start = Callable[..., Run]
 
 
 @pytest.fixture
-def start(store: Store, root: User, project: Project, services: Services) -> Start:
+def start(store: Store, root: User, project: Project, context: ApiContext) -> Start:
     """start(page, program) → the run behind a page, straight in the store."""
 
     def made(page: str, program: Program | Silent | None, status: Status | None = Status.RUNNING) -> Run:
@@ -101,7 +101,7 @@ def start(store: Store, root: User, project: Project, services: Services) -> Sta
         recorded = {"container_id": "c", "port": program.port if program else None}
         if status:
             store.runs.transition(run, status, recorded=recorded)
-        write(services.home.server_token(run.uuid), KEY)
+        write(context.home.server_token(run.uuid), KEY)
         return store.runs.by_pk(run.pk)
 
     def thing(kind: Kind) -> Run:
@@ -577,11 +577,11 @@ def requested(url: str, what: str, session: str, rest: str) -> socket.socket:
 
 
 def test_a_program_that_never_answers_takes_no_place_of_others(
-    services: Services, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (1, guards.MOST_OPEN))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
     start(NOTEBOOK, silent)
-    with on_loopback(services) as url, ExitStack() as stack:
+    with on_loopback(context) as url, ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(begun(url, browser.cookies[SESSION]))
             stack.enter_context(silent.asked())
@@ -611,26 +611,26 @@ def handshake(url: str, session: str) -> socket.socket:
 
 
 def test_a_program_that_takes_no_websocket_takes_no_place_of_others(
-    services: Services, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The places are those of who asked, until they leave."""
-    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (1, guards.MOST_OPEN))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
     start(NOTEBOOK, silent)
-    with on_loopback(services) as url, ExitStack() as stack:
+    with on_loopback(context) as url, ExitStack() as stack:
         pairs = []
         for _ in range(3):
             client = stack.enter_context(handshake(url, browser.cookies[SESSION]))
             pairs.append((client, stack.enter_context(silent.asked())))
         assert stack.enter_context(httpx2.Client(base_url=url)).get("/api/v1/users/").status_code == 401
-        assert services.shares.streams.taken == 3
+        assert context.shares.streams.taken == 3
         for client, program in pairs:
             client.close()
             assert program.recv(1) == b""
-        eventually(lambda: services.shares.streams.taken == 0)
+        eventually(lambda: context.shares.streams.taken == 0)
 
 
 def test_pages_are_looked_up_in_the_share_of_their_user(
-    live: str, browser: httpx2.Client, notebook: Run, services: Services, root: User, talk: Talk
+    live: str, browser: httpx2.Client, notebook: Run, context: ApiContext, root: User, talk: Talk
 ) -> None:
     cookie = cookies(browser.cookies[SESSION])
 
@@ -641,10 +641,10 @@ def test_pages_are_looked_up_in_the_share_of_their_user(
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
-                stack.enter_context(services.shares.work._shares.place(("user", root.id)))
+                stack.enter_context(context.shares.work._shares.place(("user", root.id)))
         assert page() == 503
         assert refused(talk, f"{NOTEBOOK}/ws", cookie=cookie) == 403
-        assert services.shares.streams.taken == 0
+        assert context.shares.streams.taken == 0
     assert page() == 200
 
 
@@ -918,11 +918,11 @@ def test_what_is_open_ends_with_the_right_to_it(
     program: Program,
     start: Start,
     store: Store,
-    services: Services,
+    context: ApiContext,
     root: User,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rights, "LOOK_S", 0.05)
+    monkeypatch.setattr(permission_watch, "LOOK_S", 0.05)
     start(page, program)
     session = browser.cookies[SESSION]
     client = talk(f"{page}/ws", cookie=cookies(session))
@@ -931,7 +931,7 @@ def test_what_is_open_ends_with_the_right_to_it(
     with browser.stream("GET", f"{page}/stream") as answer:
         chunks = answer.iter_raw()
         assert next(chunks) == b"one"
-        assert services.shares.streams.taken == 2
+        assert context.shares.streams.taken == 2
         ENDS[end](store, root, session)
         with pytest.raises(httpx2.HTTPError):
             list(chunks)
@@ -939,12 +939,12 @@ def test_what_is_open_ends_with_the_right_to_it(
         client.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
-    eventually(lambda: services.shares.streams.taken == 0)
+    eventually(lambda: context.shares.streams.taken == 0)
 
 
 @pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: other\r\n"])
 def test_a_program_that_goes_on_in_another_language_is_not_shown(
-    upgrade: str, browser: httpx2.Client, start: Start, silent: Silent, services: Services
+    upgrade: str, browser: httpx2.Client, start: Start, silent: Silent, context: ApiContext
 ) -> None:
     start(NOTEBOOK, silent)
     found: list[httpx2.Response] = []
@@ -954,11 +954,11 @@ def test_a_program_that_goes_on_in_another_language_is_not_shown(
         peer.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nHTTP/1.1 200 OK\r\n\r\nx".encode())
         thread.join()
     assert found[0].status_code == 502
-    eventually(lambda: services.shares.streams.taken == 0)
+    eventually(lambda: context.shares.streams.taken == 0)
 
 
 def test_what_a_program_does_not_answer_holds_a_place_of_who_asked(
-    browser: httpx2.Client, start: Start, services: Services
+    browser: httpx2.Client, start: Start, context: ApiContext
 ) -> None:
     with socket.socket() as listener, ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
@@ -967,7 +967,7 @@ def test_what_a_program_does_not_answer_holds_a_place_of_who_asked(
         thread = threading.Thread(target=lambda: browser.get(f"{NOTEBOOK}/x"))
         thread.start()
         peer = stack.enter_context(silent.asked())
-        eventually(lambda: services.shares.streams.taken == 1)
+        eventually(lambda: context.shares.streams.taken == 1)
         peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
         thread.join()
-        eventually(lambda: services.shares.streams.taken == 0)
+        eventually(lambda: context.shares.streams.taken == 0)

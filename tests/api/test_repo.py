@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.errors import PolylocalError
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind
@@ -31,10 +31,10 @@ def send(api: Caller, archive: bytes, **parts: str) -> Json | bytes:
     return {"status": answer.status_code, "body": answer.content}
 
 
-def test_an_upload(api: Caller, services: Services, project: Project) -> None:
+def test_an_upload(api: Caller, context: ApiContext, project: Project) -> None:
     answer = upload(api, FILES)
     assert (answer.status_code, answer.content) == (200, b"")
-    repository = services.repository(project)
+    repository = context.repository(project)
     commit = repository.resolve("HEAD")
     assert commit
     assert {"train.py", ".hidden"} <= repository.files(commit)
@@ -156,7 +156,7 @@ def in_pieces(archive: bytes, size: int) -> Iterator[bytes]:
 def test_an_upload_that_is_too_large(
     says_its_size: bool, serving: object, settings: Settings, store: Store, api: Caller
 ) -> None:
-    small = Services(load(home=settings.home, max_upload_mib=1), store)
+    small = ApiContext(load(home=settings.home, max_upload_mib=1), store)
     caller = Caller(serving(small), api.token)  # type: ignore[operator]
     pieces = in_pieces(tar_of(FILES, "w"), 2 * 2**20)
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -166,7 +166,7 @@ def test_an_upload_that_is_too_large(
 
 
 def test_the_limits_of_an_upload_can_be_asked_first(
-    api: Caller, as_ann: Caller, services: Services, store: Store, project: Project, root: User
+    api: Caller, as_ann: Caller, context: ApiContext, store: Store, project: Project, root: User
 ) -> None:
     path = f"/polylocal/v1/code/{project.user}/{project.name}/upload"
     found = api.get(path)
@@ -191,8 +191,8 @@ def test_a_body_that_is_too_large_is_told_in_mib(api: Caller) -> None:
 # -- download -------------------------------------------------------------------------------------------------------
 
 
-def test_a_download(api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, FILES)
+def test_a_download(api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, FILES)
     answer = api.get(f"{P}/repo/download/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/gzip"
@@ -201,9 +201,9 @@ def test_a_download(api: Caller, services: Services, project: Project) -> None:
     assert names_in(answer.content) == [".hidden", "data", "data/labels.csv", "train.py"]
 
 
-def test_a_download_of_a_commit(api: Caller, services: Services, project: Project) -> None:
-    first = put_code(services, project, FILES)
-    put_code(services, project, {"new.py": "1"})
+def test_a_download_of_a_commit(api: Caller, context: ApiContext, project: Project) -> None:
+    first = put_code(context, project, FILES)
+    put_code(context, project, {"new.py": "1"})
     assert names_in(api.get(f"{P}/repo/download/").content) == ["new.py"]
     for commit in (first, first[:12]):
         answer = api.get(f"{P}/repo/download/?commit={commit}")
@@ -213,8 +213,8 @@ def test_a_download_of_a_commit(api: Caller, services: Services, project: Projec
 
 
 @pytest.mark.parametrize("commit", ["f" * 40, "nosuch", "--output=/tmp/x", "-h", "HEAD:new.py", "a b", "..", "a/../b"])
-def test_a_download_of_what_is_not_there(commit: str, api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, {"new.py": "1"})
+def test_a_download_of_what_is_not_there(commit: str, api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, {"new.py": "1"})
     answer = api.get(f"{P}/repo/download/", params={"commit": commit})
     assert (answer.status_code, answer.json()) == (404, {"detail": f"The project has no commit `{commit}`."})
 
@@ -224,40 +224,40 @@ def test_a_download_of_what_is_not_there(commit: str, api: Caller, services: Ser
     [":/((x{1,9}){1,9}){1,9}", "HEAD^{/((x{1,9}){1,9}){1,9}}", "HEAD~1", "HEAD^", "@{-1}", "master^{tree}", "@"],
 )
 def test_revision_syntax_names_no_download(
-    commit: str, api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch
+    commit: str, api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """git is not even asked: some of it takes all memory of the machine."""
-    put_code(services, project, {"new.py": "1"})
-    put_code(services, project, {"new.py": "2"})
-    monkeypatch.setattr("polylocal.gitrun.start", None)
+    put_code(context, project, {"new.py": "1"})
+    put_code(context, project, {"new.py": "2"})
+    monkeypatch.setattr("polylocal.git.command.start", None)
     answer = api.get(f"{P}/repo/download/", params={"commit": commit})
     assert answer.status_code == 404
 
 
-def test_a_commit_with_a_zero_byte(api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, {"new.py": "1"})
+def test_a_commit_with_a_zero_byte(api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, {"new.py": "1"})
     assert api.get(f"{P}/repo/download/?commit=a%00b").status_code in (400, 404)
 
 
 def test_a_download_leaves_nothing_behind(
-    api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     folder = settings.home / "tmp"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    put_code(services, project, FILES)
+    put_code(context, project, FILES)
     assert api.get(f"{P}/repo/download/").status_code == 200
     assert list(folder.iterdir()) == []
 
 
 def test_a_download_that_fails_leaves_nothing_behind_either(
-    api: Caller, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     folder = settings.home / "tmp"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    put_code(services, project, FILES)
-    repository = services.repository(project)
+    put_code(context, project, FILES)
+    repository = context.repository(project)
     for path in [*repository.path.glob("objects/??/*"), *repository.path.glob("objects/pack/*")]:
         path.write_bytes(b"broken")
     commit = repository.resolve("HEAD")
@@ -275,29 +275,29 @@ def test_without_code(api: Caller) -> None:
     assert api.delete(f"{P}/repo/").status_code == 404
 
 
-def test_what_is_known_of_the_code(api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, FILES)
+def test_what_is_known_of_the_code(api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, FILES)
     found = api.get(f"{P}/repo/").json()
     assert list(found) == ["project", "created_at", "updated_at", "is_public", "git_url"]
     assert (found["project"], found["is_public"], found["git_url"]) == ("quick-start", True, None)
     assert found["created_at"] <= found["updated_at"]
 
 
-def test_deleting_the_code(api: Caller, services: Services, project: Project) -> None:
-    put_code(services, project, FILES)
+def test_deleting_the_code(api: Caller, context: ApiContext, project: Project) -> None:
+    put_code(context, project, FILES)
     answer = api.delete(f"{P}/repo/")
     assert (answer.status_code, answer.content) == (204, b"")
     assert api.get(f"{P}/").json()["has_code"] is False
-    put_code(services, project, {"new.py": "1"})
+    put_code(context, project, {"new.py": "1"})
     assert names_in(api.get(f"{P}/repo/download/").content) == ["new.py"]
 
 
 def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
-    api: Caller, services: Services, project: Project
+    api: Caller, context: ApiContext, project: Project
 ) -> None:
-    before = put_code(services, project, FILES)
+    before = put_code(context, project, FILES)
     small = {"max_unpacked_mib": 1, "max_upload_files": 5}
-    object.__setattr__(services, "settings", services.settings.model_copy(update=small))
+    object.__setattr__(context, "settings", context.settings.model_copy(update=small))
     for files, setting in (
         ({"zeros.bin": b"\0" * (2 << 20)}, "max_unpacked_mib"),
         ({f"{n}": b"" for n in range(6)}, "max_upload_files"),
@@ -306,13 +306,13 @@ def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
         assert answer.status_code == 400
         assert list(answer.json()) == ["repo"]
         assert setting in answer.json()["repo"][0]
-    assert services.repository(project).resolve("HEAD") == before
+    assert context.repository(project).resolve("HEAD") == before
 
 
-def nested(services: Services, project: Project, width: int = 10, depth: int = 10) -> str:
+def nested(context: ApiContext, project: Project, width: int = 10, depth: int = 10) -> str:
     """A commit of few objects that is width**depth files, as if it had been pushed or fetched before."""
-    put_code(services, project, {"a": "1"})
-    git = ["git", "--git-dir", str(services.repository(project).path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    put_code(context, project, {"a": "1"})
+    git = ["git", "--git-dir", str(context.repository(project).path), "-c", "user.name=a", "-c", "user.email=a@b"]
 
     def run(*arguments: str, text: str = "") -> str:
         return subprocess.run([*git, *arguments], input=text, capture_output=True, check=True, text=True).stdout.strip()
@@ -325,9 +325,9 @@ def nested(services: Services, project: Project, width: int = 10, depth: int = 1
     return made
 
 
-def test_code_beyond_the_limits_is_not_downloaded(api: Caller, services: Services, project: Project) -> None:
+def test_code_beyond_the_limits_is_not_downloaded(api: Caller, context: ApiContext, project: Project) -> None:
     """Few objects that are ten thousand million files: each answer comes at once, and names the limit."""
-    nested(services, project)
+    nested(context, project)
     began = time.monotonic()
     for _ in range(40):
         answer = api.get(f"{P}/repo/download/")

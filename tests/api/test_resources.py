@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.polyaxonfile import Capacity
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -35,14 +35,14 @@ On = Callable[..., Caller]
 
 
 @pytest.fixture
-def on(services: Services, serving: Callable[..., TestClient], api: Caller) -> On:
+def on(context: ApiContext, serving: Callable[..., TestClient], api: Caller) -> On:
     """on(cpus=2, memory_mib=4096, gpus=0) → the admin at a daemon on such a machine; it counts only if it is asked."""
 
     def made(cpus: float = 2, memory_mib: float = 4096, gpus: int | None = 0) -> Caller:
         def capacity(with_gpus: bool) -> Capacity:
             return Capacity(cpus, memory_mib, gpus if with_gpus else None)
 
-        return Caller(serving(replace(services, capacity=capacity)), api.token)
+        return Caller(serving(replace(context, capacity=capacity)), api.token)
 
     return made
 
@@ -163,7 +163,7 @@ def test_a_run_that_its_client_runs_is_not_judged(on: On, project: Project) -> N
 
 
 def test_gpus_are_counted_only_for_a_run_that_asks_for_some(
-    services: Services, serving: Callable[..., TestClient], api: Caller, project: Project
+    context: ApiContext, serving: Callable[..., TestClient], api: Caller, project: Project
 ) -> None:
     counted: list[bool] = []
 
@@ -171,7 +171,7 @@ def test_gpus_are_counted_only_for_a_run_that_asks_for_some(
         counted.append(with_gpus)
         return Capacity(2, 4096, 1 if with_gpus else None)
 
-    caller = Caller(serving(replace(services, capacity=capacity)), api.token)
+    caller = Caller(serving(replace(context, capacity=capacity)), api.token)
     for resources in ({"cpu": {"limits": 1}}, {"gpu": {"limits": 0}}, {"gpu": {"limits": 1}}):
         assert caller.post(f"{P}/jobs/", {"content": asking(job(), **resources)}).status_code == 201
     assert counted == [False, False, True]

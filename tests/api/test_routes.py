@@ -7,8 +7,8 @@ import pytest
 from support import eventually, job
 
 from polylocal import __version__
+from polylocal.api.api_context import ApiContext
 from polylocal.api.app import ENDPOINTS
-from polylocal.api.services import Services
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -134,8 +134,8 @@ def test_status(nobody: Caller) -> None:
 
 
 def test_status_without_an_engine(serving: object, settings: object, store: Store) -> None:
-    services = Services(settings, store, engine_state=lambda: "the engine to answer")  # type: ignore[arg-type]
-    answer = serving(services).get("/statusz")  # type: ignore[operator]
+    context = ApiContext(settings, store, engine_state=lambda: "the engine to answer")  # type: ignore[arg-type]
+    answer = serving(context).get("/statusz")  # type: ignore[operator]
     assert answer.status_code == 200
     assert answer.json()["engine"] == {"is_healthy": False, "message": "the engine to answer", "severity": "error"}
 

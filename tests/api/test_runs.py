@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from support import build, job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.statuses import TRANSITIONS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -316,19 +316,19 @@ def test_builds_are_not_run_again(api: Caller, project: Project) -> None:
 # -- code -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_made_of_the_newest_code(api: Caller, project: Project, services: Services) -> None:
+def test_a_run_is_made_of_the_newest_code(api: Caller, project: Project, context: ApiContext) -> None:
     assert api.post(JOBS, {"config": CONFIG}).json()["commit"] is None
-    first = put_code(services, project, {"a": "1"})
+    first = put_code(context, project, {"a": "1"})
     assert api.post(JOBS, {"config": CONFIG}).json()["commit"] == first
-    second = put_code(services, project, {"a": "2"})
+    second = put_code(context, project, {"a": "2"})
     assert api.post(JOBS, {"config": CONFIG}).json()["commit"] == second
     assert api.post(f"{P}/builds", {"config": build()}).json()["commit"] == second
     assert {item["id"] for item in api.get(f"{JOBS}?query=commit:{first}").json()["results"]} == {2}
 
 
-def test_a_run_may_name_its_commit(api: Caller, project: Project, services: Services) -> None:
-    first = put_code(services, project, {"a": "1"})
-    second = put_code(services, project, {"a": "2"})
+def test_a_run_may_name_its_commit(api: Caller, project: Project, context: ApiContext) -> None:
+    first = put_code(context, project, {"a": "1"})
+    second = put_code(context, project, {"a": "2"})
     for name, commit in (("commit", first), ("commit", first[:10]), ("branch", "master"), ("ref", first)):
         made = api.post(JOBS, {"config": {**CONFIG, "build": {"image": "busybox", name: commit}}})
         assert made.status_code == 201
@@ -341,23 +341,23 @@ def test_a_run_may_name_its_commit(api: Caller, project: Project, services: Serv
 
 @pytest.mark.parametrize("update_code", [True, "true", "1", False, None])
 def test_a_clone_runs_the_same_code_unless_told_otherwise(
-    update_code: object, api: Caller, project: Project, services: Services
+    update_code: object, api: Caller, project: Project, context: ApiContext
 ) -> None:
-    first = put_code(services, project, {"a": "1"})
+    first = put_code(context, project, {"a": "1"})
     api.post(JOBS, {"config": CONFIG})
-    second = put_code(services, project, {"a": "2"})
+    second = put_code(context, project, {"a": "2"})
     assert api.post(f"{JOBS}/1/restart").json()["commit"] == first
     wanted = second if update_code else first
     assert api.post(f"{JOBS}/1/restart", {"update_code": update_code}).json()["commit"] == wanted
 
 
-def test_the_code_of_a_run(api: Caller, project: Project, services: Services) -> None:
+def test_the_code_of_a_run(api: Caller, project: Project, context: ApiContext) -> None:
     api.post(JOBS, {"config": CONFIG})
     keys = ["id", "branch", "commit", "head", "is_dirty", "git_url", "repo", "external_repo"]
     none = api.get(f"{JOBS}/1/coderef")
     assert (none.status_code, list(none.json())) == (200, keys)
     assert none.json()["commit"] is None
-    commit = put_code(services, project, {"a": "1"})
+    commit = put_code(context, project, {"a": "1"})
     api.post(JOBS, {"config": CONFIG})
     found = api.get(f"{JOBS}/2/coderef/").json()
     assert (found["commit"], found["head"], found["branch"]) == (commit, commit, "master")
@@ -408,10 +408,10 @@ def test_a_report_of_a_repository_with_sha256_and_of_none(api: Caller, a_job: Ru
 
 @pytest.mark.parametrize("kind", [Kind.BUILD, Kind.NOTEBOOK])
 def test_what_polylocal_checks_out_is_a_commit_of_the_project(
-    kind: Kind, api: Caller, store: Store, services: Services, project: Project, root: User
+    kind: Kind, api: Caller, store: Store, context: ApiContext, project: Project, root: User
 ) -> None:
     """A build or a notebook with a report of its own: its code stays one of the project's commits."""
-    commit = put_code(services, project, {"a": "1"})
+    commit = put_code(context, project, {"a": "1"})
     code = store.projects.reference_code(project, {"commit": commit})
     run = store.runs.insert(project, root, NewRun(kind, config=build(), code_id=code.id))
     path = f"{P}/{kind.plural}/{run.id}/coderef/"
@@ -425,10 +425,10 @@ def test_what_polylocal_checks_out_is_a_commit_of_the_project(
 @pytest.mark.parametrize("field", ["commit", "branch", "ref"])
 @pytest.mark.parametrize("value", [*OPTIONS, "HEAD~1", "HEAD^", ":/((x{1,9}){1,9}){1,9}", "a..b", "master:a", "@{-1}"])
 def test_revision_syntax_names_no_code_of_a_run(
-    field: str, value: str, api: Caller, services: Services, project: Project
+    field: str, value: str, api: Caller, context: ApiContext, project: Project
 ) -> None:
-    put_code(services, project, {"a": "1"})
-    put_code(services, project, {"a": "2"})
+    put_code(context, project, {"a": "1"})
+    put_code(context, project, {"a": "2"})
     answer = api.post(JOBS, {"config": {**CONFIG, "build": {"image": "busybox", field: value}}})
     assert (answer.status_code, list(answer.json())) == (400, ["config"])
     assert "a hash (at least 7 of its digits), a branch, a tag, or HEAD" in answer.json()["config"][0]

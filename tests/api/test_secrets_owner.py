@@ -8,7 +8,7 @@ import pytest
 import yaml
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -21,10 +21,10 @@ OF_THE_BUILD = {"build": {"image": "busybox", "environment": {"secret_refs": ["a
 
 
 @pytest.fixture(autouse=True)
-def code(store: Store, ann: User, services: Services) -> Project:
+def code(store: Store, ann: User, context: ApiContext) -> Project:
     """Ann's project; she and the admin have a secret of the same name."""
-    services.vault.write("ann", "aws", {"KEY": "ann's"})
-    services.vault.write("root", "aws", {"KEY": "root's"})
+    context.secret_store.write("ann", "aws", {"KEY": "ann's"})
+    context.secret_store.write("root", "aws", {"KEY": "root's"})
     return store.projects.create(ann, {"name": "code"})
 
 
@@ -120,21 +120,21 @@ def test_without_secrets_everybody_who_may_runs_it_again(store: Store, as_ann: C
     assert owner_of(store, again(as_ann, made.json()["id"], content=AWS).json()["id"]) == "ann"
 
 
-def test_what_is_missing_is_said_with_whose_it_is(services: Services, as_ann: Caller, api: Caller) -> None:
+def test_what_is_missing_is_said_with_whose_it_is(context: ApiContext, as_ann: Caller, api: Caller) -> None:
     run_id = started(as_ann, **AWS)
-    services.vault.remove("ann", "aws")
+    context.secret_store.remove("ann", "aws")
     refused = again(api, run_id)
     assert refused.status_code == 400
     assert "ann has no secret `aws`" in refused.text
 
 
 def test_the_secrets_of_who_is_gone_are_nobodys(
-    store: Store, services: Services, code: Project, ann: User, as_ann: Caller, api: Caller
+    store: Store, context: ApiContext, code: Project, ann: User, as_ann: Caller, api: Caller
 ) -> None:
     """Also not those of a new user of that name, whose number in the database may be the same."""
     bob = store.users.add("bob", is_superuser=True)
     as_bob = Caller(as_ann.http, store.users.new_token(bob))
-    services.vault.write("bob", "aws", {"KEY": "bob's"}, identity=bob.identity)
+    context.secret_store.write("bob", "aws", {"KEY": "bob's"}, identity=bob.identity)
     first = started(as_bob, **AWS)
     copied = again(api, first).json()["id"]
     assert owner_of(store, copied) == "bob"

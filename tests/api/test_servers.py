@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from starlette.testclient import TestClient
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -36,10 +36,10 @@ def runs_of(api: Caller, kind: Kind) -> list[int]:
 
 
 @each_kind
-def test_the_default_image(kind: Kind, api: Caller, services: Services) -> None:
+def test_the_default_image(kind: Kind, api: Caller, context: ApiContext) -> None:
     made = api.post(f"{P}/{kind}/start/")
     assert made.status_code == 201
-    settings = services.settings
+    settings = context.settings
     image = settings.notebook_image if kind is Kind.NOTEBOOK else settings.tensorboard_image
     assert made.json()["config"]["build"]["image"] == image
     assert made.json()["url"] == f"/{kind}/root/quick-start/"
@@ -48,10 +48,10 @@ def test_the_default_image(kind: Kind, api: Caller, services: Services) -> None:
 
 @each_kind
 def test_without_a_default_image(
-    kind: Kind, services: Services, store: Store, root: User, serving: Callable[..., TestClient]
+    kind: Kind, context: ApiContext, store: Store, root: User, serving: Callable[..., TestClient]
 ) -> None:
-    settings = load(home=services.settings.home, notebook_image="", tensorboard_image="")
-    api = Caller(serving(replace(services, settings=settings)), store.users.new_token(root))
+    settings = load(home=context.settings.home, notebook_image="", tensorboard_image="")
+    api = Caller(serving(replace(context, settings=settings)), store.users.new_token(root))
     answer = api.post(f"{P}/{kind}/start/")
     assert answer.status_code == 400
     assert answer.json() == [f"Please provide a polyaxonfile, or set a default {kind} image."]
@@ -245,8 +245,8 @@ REFUSED = {
 }
 
 
-def test_code_is_not_changed_under_a_notebook(api: Caller, services: Services, project: Project, store: Store) -> None:
-    commit = put_code(services, project, {"a.py": "1"})
+def test_code_is_not_changed_under_a_notebook(api: Caller, context: ApiContext, project: Project, store: Store) -> None:
+    commit = put_code(context, project, {"a.py": "1"})
     api.post(f"{P}/notebook/start/")
     for status in (None, Status.RUNNING):
         if status:
@@ -260,7 +260,7 @@ def test_code_is_not_changed_under_a_notebook(api: Caller, services: Services, p
             assert answer.status_code == 403
             assert "Notebook" in answer.json()["detail"] or "uploaded" in answer.json()["detail"]
     assert upload(api, {"a.py": "2"}).json() == REFUSED
-    assert services.repository(project).resolve("HEAD") == commit
+    assert context.repository(project).resolve("HEAD") == commit
     store.runs.transition(newest(store, Kind.NOTEBOOK), Status.STOPPED)
     assert upload(api, {"a.py": "2"}).status_code == 200
 

@@ -12,10 +12,10 @@ from support import eventually
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from polylocal import serving
-from polylocal.api import guards
-from polylocal.api.services import Services
-from polylocal.logs import STDOUT, LogWriter
+from polylocal.api import middleware
+from polylocal.api.api_context import ApiContext
+from polylocal.daemon import web_server
+from polylocal.files.logs import STDOUT, LogWriter
 from polylocal.statuses import Status
 from polylocal.store import Store
 from polylocal.store.rows import Run, User
@@ -40,13 +40,13 @@ def running(a_job: Run, store: Store) -> Run:
     return store.runs.by_pk(a_job.pk)
 
 
-def writer(services: Services, run: Run) -> LogWriter:
-    return LogWriter(services.log(run), lambda path: None, max_mib=1)
+def writer(context: ApiContext, run: Run) -> LogWriter:
+    return LogWriter(context.log(run), lambda path: None, max_mib=1)
 
 
 @pytest.fixture
-def address(services: Services, running: Run) -> Iterator[Address]:
-    with on_socket(services) as found:
+def address(context: ApiContext, running: Run) -> Iterator[Address]:
+    with on_socket(context) as found:
         yield found
 
 
@@ -66,34 +66,34 @@ def at(address: Address, token: str) -> Iterator[Opener]:
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before `address`: the application is made with them."""
-    monkeypatch.setattr(guards.Admission.__init__, "__defaults__", (guards.MOST_WORKING, PLACES))
+    monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (middleware.MOST_WORKING, PLACES))
 
 
 @pytest.fixture
 def short_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "HEAD_S", 0.3)
-    monkeypatch.setattr(guards.Patience.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(web_server, "HEAD_S", 0.3)
+    monkeypatch.setattr(middleware.ClientTimeout.__init__, "__defaults__", (0.3,))
 
 
 @pytest.mark.usefixtures("short_head")
-def test_a_websocket_is_no_head_that_does_not_come(at: Opener, services: Services, running: Run) -> None:
+def test_a_websocket_is_no_head_that_does_not_come(at: Opener, context: ApiContext, running: Run) -> None:
     """It is there for what comes later."""
     socket, quiet_until = at(), time.monotonic() + 1.2
     while (left := quiet_until - time.monotonic()) > 0:
         with suppress(TimeoutError):
             socket.recv(timeout=left)
     assert socket.ping().wait(5)
-    with closing(writer(services, running)) as log:
+    with closing(writer(context, running)) as log:
         log.append(b"late\n", STDOUT, 1)
     assert eventually(lambda: "late" in str(socket.recv(timeout=20)))
 
 
 @pytest.mark.usefixtures("short_head")
 def test_an_answer_that_goes_on_is_no_head_either(
-    address: Address, services: Services, running: Run, token: str
+    address: Address, context: ApiContext, running: Run, token: str
 ) -> None:
     headers = {"Authorization": f"Token {token}"}
-    with closing(writer(services, running)) as log:
+    with closing(writer(context, running)) as log:
         log.append(b"first\n", STDOUT, 1)
         with httpx2.stream("GET", f"http://127.0.0.1:{address[1]}{FOLLOW}", headers=headers, timeout=20) as answer:
             pieces = answer.iter_bytes()
@@ -135,9 +135,9 @@ def test_no_more_follow_than_can_and_a_place_is_free_again(at: Opener, address: 
 
 @pytest.mark.usefixtures("few_places")
 def test_who_reads_a_log_that_says_nothing_leaves_a_place_too(
-    address: Address, services: Services, running: Run, token: str
+    address: Address, context: ApiContext, running: Run, token: str
 ) -> None:
-    with closing(writer(services, running)) as log, ExitStack() as stack:
+    with closing(writer(context, running)) as log, ExitStack() as stack:
         log.append(b"first\n", STDOUT, 1)
         client = stack.enter_context(
             httpx2.Client(base_url=f"http://127.0.0.1:{address[1]}", headers={"Authorization": f"Token {token}"})

@@ -22,9 +22,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from polylocal.api import logs as api_logs
 from polylocal.api import streams
-from polylocal.api.services import Services
-from polylocal.logs import LogWriter
-from polylocal.machine import Usage
+from polylocal.api.api_context import ApiContext
+from polylocal.engine.machine import Usage
+from polylocal.files.logs import LogWriter
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -85,10 +85,10 @@ def quietly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @each_kind
 def test_new_clients_get_each_line_as_a_text(
-    kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(kind, Status.RUNNING)
-    write(services.log(run), "one\ntwo\n")
+    write(context.log(run), "one\ntwo\n")
     with http.websocket_connect(new(kind), headers=header) as socket:
         first = [said(socket.receive_json()) for _ in range(3)]
         assert first == ["status: created", "one", "two"]
@@ -109,10 +109,10 @@ def said(frame: Json) -> str:
 
 @each_kind
 def test_old_clients_get_lists_of_plain_lines(
-    kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    kind: Kind, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(kind, Status.RUNNING)
-    write(services.log(run), "one\ntwo\n")
+    write(context.log(run), "one\ntwo\n")
     with http.websocket_connect(old(kind), headers=header) as socket:
         assert socket.receive_json() == {"status": "created", "log_lines": None}
         frame = socket.receive_json()
@@ -127,10 +127,10 @@ def test_old_clients_get_lists_of_plain_lines(
     "path", [f"/ws/v1/{ROOTS}/experiments/1/jobs/1/logs", f"/api/v1/{ROOTS}/experiments/1/jobs/1/logs/stream"]
 )
 def test_the_log_of_the_task_of_an_experiment(
-    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.EXPERIMENT, Status.RUNNING)
-    write(services.log(run), "one\n")
+    write(context.log(run), "one\n")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         assert "one" in json.dumps(socket.receive_json())
@@ -145,7 +145,7 @@ def test_the_statuses_before_it_runs(
     header: dict[str, str],
     make: Callable[..., Run],
     store: Store,
-    services: Services,
+    context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each of them once, as they come, without anybody looking."""
@@ -157,7 +157,7 @@ def test_the_statuses_before_it_runs(
             store.runs.transition(run, status)
             assert socket.receive_json() == {"status": status, "log_lines": None}
         store.runs.transition(run, Status.RUNNING)
-        write(services.log(run), "hello\n")
+        write(context.log(run), "hello\n")
         assert said(socket.receive_json()) == "hello"
         store.runs.transition(run, Status.SUCCEEDED)
         assert list(frames(socket)) == []
@@ -187,12 +187,12 @@ def test_a_line_arrives_without_anybody_looking(
     header: dict[str, str],
     make: Callable[..., Run],
     store: Store,
-    services: Services,
+    context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quietly(monkeypatch)
     run = make(Kind.JOB, Status.RUNNING)
-    with LogWriter(services.log(run)) as writer, http.websocket_connect(path, headers=header) as socket:
+    with LogWriter(context.log(run)) as writer, http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         for number in range(5):
             writer.line(f"line {number}")
@@ -209,11 +209,11 @@ def lines_of(frame: Json) -> list[str]:
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
 def test_what_stands_on_lines(
-    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     """Empty ones, one without an end, letters, and bytes that are none."""
     run = make(Kind.JOB, Status.RUNNING)
-    write(services.log(run), "\nümläut ✓\r\n".encode() + b"\xff\n" + b"x" * 100_000 + b"\nno end")
+    write(context.log(run), "\nümläut ✓\r\n".encode() + b"\xff\n" + b"x" * 100_000 + b"\nno end")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -225,11 +225,11 @@ def test_what_stands_on_lines(
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
 def test_many_lines_come_whole_and_in_order(
-    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
     count = 3000
-    write(services.log(run), "".join(f"line {number}\n" for number in range(count)))
+    write(context.log(run), "".join(f"line {number}\n" for number in range(count)))
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -239,12 +239,12 @@ def test_many_lines_come_whole_and_in_order(
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
 def test_a_line_that_never_ends_comes_in_pieces(
-    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     """A program that writes no end of a line takes no memory for it; what follows comes as ever."""
     run = make(Kind.JOB, Status.RUNNING)
     endless = "".join(f"{number:08}" for number in range(3 * 2**17 + 1000))  # somewhat more than 3 MiB
-    write(services.log(run), f"{endless}\nnext\n")
+    write(context.log(run), f"{endless}\nnext\n")
     with http.websocket_connect(path, headers=header) as socket:
         socket.receive_json()
         store.runs.transition(run, Status.SUCCEEDED)
@@ -293,11 +293,11 @@ def test_long_lines_come_in_pieces_and_none_of_them_is_lost(texts: list[str], st
 
 
 def test_a_build_has_something_to_say_before_it_runs(
-    http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.BUILD)
     store.runs.transition(run, Status.BUILDING)
-    write(services.log(run), "pulling\n")
+    write(context.log(run), "pulling\n")
     with http.websocket_connect(new(Kind.BUILD), headers=header) as socket:
         assert [said(socket.receive_json()) for _ in range(3)] == ["status: created", "status: building", "pulling"]
         store.runs.transition(run, Status.FAILED)
@@ -305,14 +305,14 @@ def test_a_build_has_something_to_say_before_it_runs(
 
 
 def test_two_followers_of_one_run(
-    http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, services: Services
+    http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
     with (
         http.websocket_connect(new(Kind.JOB), headers=header) as first,
         http.websocket_connect(old(Kind.JOB), headers=header) as second,
     ):
-        write(services.log(run), "one\n")
+        write(context.log(run), "one\n")
         for socket in (first, second):
             assert socket.receive_json() == {"status": "created", "log_lines": None}
         store.runs.transition(run, Status.SUCCEEDED)
@@ -341,10 +341,10 @@ def test_what_is_not_there(path: str, http: TestClient, header: dict[str, str]) 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.STOPPED])
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_done(
-    path: str, status: Status, http: TestClient, header: dict[str, str], make: Callable[..., Run], services: Services
+    path: str, status: Status, http: TestClient, header: dict[str, str], make: Callable[..., Run], context: ApiContext
 ) -> None:
     for kind in KINDS:
-        write(services.log(make(kind, status)), "one\n")
+        write(context.log(make(kind, status)), "one\n")
     name = "Experiment" if "/experiments/" in path else "Job"
     with http.websocket_connect(path, headers=header) as socket:
         message = f"{name} is not running, current status: {status}"
@@ -370,10 +370,10 @@ def test_who_is_nobody(path: str, http: TestClient, make: Callable[..., Run]) ->
 
 
 def test_who_may_not(
-    http: TestClient, api: Caller, as_ann: Caller, make: Callable[..., Run], store: Store, services: Services
+    http: TestClient, api: Caller, as_ann: Caller, make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
-    write(services.log(run), "secret\n")
+    write(context.log(run), "secret\n")
     hers = {"Authorization": f"token {as_ann.token}"}
     api.patch(f"/api/v1/{ROOTS}", {"is_public": False})
     for path in (old(Kind.JOB), new(Kind.JOB), old(Kind.JOB, what="resources")):
@@ -387,11 +387,11 @@ def test_who_may_not(
 
 
 def test_a_token_in_the_query(
-    http: TestClient, api: Caller, make: Callable[..., Run], store: Store, services: Services
+    http: TestClient, api: Caller, make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     """Browsers can't send headers with a websocket."""
     run = make(Kind.JOB, Status.RUNNING)
-    write(services.log(run), "one\n")
+    write(context.log(run), "one\n")
     with http.websocket_connect(f"{new(Kind.JOB)}?token={api.token}") as socket:
         assert [said(socket.receive_json()) for _ in range(2)] == ["status: created", "one"]
         store.runs.transition(run, Status.SUCCEEDED)
@@ -428,7 +428,7 @@ FRAME += ["memory_used", "memory_limit", "gpu_resources"]
 
 
 @pytest.fixture
-def measured(services: Services, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., TestClient]) -> TestClient:
+def measured(context: ApiContext, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., TestClient]) -> TestClient:
     """An application whose containers use one of four cores; samples are taken without a pause."""
     monkeypatch.setattr(streams, "SAMPLE_S", 0.01)
     monkeypatch.setattr(streams, "FIRST_SAMPLE_S", 0.01)
@@ -439,7 +439,7 @@ def measured(services: Services, monkeypatch: pytest.MonkeyPatch, serving: Calla
         worked = next(seconds) * 10**9
         return Usage(worked, [worked, 0, 0, 0], 4 * worked, 4, 50 * 2**20, 100 * 2**20)
 
-    return serving(replace(services, usage=usage))
+    return serving(replace(context, usage=usage))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Kind.NOTEBOOK])
@@ -473,7 +473,7 @@ def test_what_a_run_uses_before_it_runs(
 
 
 def test_nobody_knows_what_a_run_uses(
-    services: Services,
+    context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
     serving: Callable[..., TestClient],
     header: dict[str, str],
@@ -483,7 +483,7 @@ def test_nobody_knows_what_a_run_uses(
     """A container that went away a moment ago, or an engine that does not answer."""
     monkeypatch.setattr(streams, "SAMPLE_S", 0.01)
     asked: list[str] = []
-    http = serving(replace(services, usage=lambda container_id: asked.append(container_id)))
+    http = serving(replace(context, usage=lambda container_id: asked.append(container_id)))
     run = make(Kind.JOB, Status.RUNNING)
     with http.websocket_connect(old(Kind.JOB, what="resources"), headers=header) as socket:
         eventually(lambda: len(asked) > 2)
@@ -531,7 +531,7 @@ def test_a_real_client(
     at: Callable[..., ClientConnection],
     make: Callable[..., Run],
     store: Store,
-    services: Services,
+    context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quietly(monkeypatch)
@@ -539,7 +539,7 @@ def test_a_real_client(
     client = at(path)
     assert next_frame(client) == {"status": "created", "log_lines": None}
     store.runs.transition(run, Status.RUNNING)
-    with LogWriter(services.log(run)) as writer:
+    with LogWriter(context.log(run)) as writer:
         for word in ("one", "two"):
             writer.line(word)
             [line] = lines_of(next_frame(client))
@@ -597,7 +597,7 @@ def test_a_client_that_goes_away_leaves_no_follower(
 def test_real_clients_that_go_away_leave_nothing(
     path: str,
     is_cut: bool,
-    services: Services,
+    context: ApiContext,
     make: Callable[..., Run],
     api: Caller,
     monkeypatch: pytest.MonkeyPatch,
@@ -617,7 +617,7 @@ def test_real_clients_that_go_away_leave_nothing(
 
     monkeypatch.setattr(streams, "_until_gone", counted)
     make(Kind.JOB, Status.RUNNING)
-    with on_loopback(services) as url, ExitStack() as stack:
+    with on_loopback(context) as url, ExitStack() as stack:
         place = f"{url.replace('http', 'ws', 1)}{path}?token={api.token}"
         clients = [stack.enter_context(connect(place, proxy=None, open_timeout=30)) for _ in range(5)]
         eventually(lambda: len(under_way) == len(clients))

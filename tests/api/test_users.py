@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.api.sessions import SESSION
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -207,31 +207,31 @@ def test_deleting_a_user(api: Caller, as_ann: Caller, store: Store) -> None:
 
 
 def test_a_new_user_of_the_same_name_finds_nothing_of_the_one_before(
-    api: Caller, as_ann: Caller, store: Store, services: Services
+    api: Caller, as_ann: Caller, store: Store, context: ApiContext
 ) -> None:
-    services.vault.write("ann", "aws", {"KEY": "of the one before"})
-    published = services.home.downloads / "ann_personal" / "repository"
+    context.secret_store.write("ann", "aws", {"KEY": "of the one before"})
+    published = context.home.downloads / "ann_personal" / "repository"
     published.mkdir(parents=True)
     (published / "a-1.whl").write_text("of the one before")
     assert api.delete("/api/v1/users/delete/ann/").status_code == 204
     again = store.users.add("ann")
-    assert services.vault.names(again.username) == []
-    assert not (services.home.downloads / "ann_personal").exists()
+    assert context.secret_store.names(again.username) == []
+    assert not (context.home.downloads / "ann_personal").exists()
 
 
 def test_a_user_who_owns_something_is_not_deleted(
-    api: Caller, as_ann: Caller, ann: User, store: Store, project: Project, services: Services
+    api: Caller, as_ann: Caller, ann: User, store: Store, project: Project, context: ApiContext
 ) -> None:
     """Their projects, and what they ran in those of others, would go unseen."""
     store.projects.create(ann, {"name": "mine"})
-    services.vault.write("ann", "aws", {"KEY": "stays"})
+    context.secret_store.write("ann", "aws", {"KEY": "stays"})
     bob = store.users.add("bob")
     store.runs.insert(project, bob, NewRun(Kind.JOB, config=job()))
     for name in ("ann", "bob"):
         answer = api.delete(f"/api/v1/users/delete/{name}/")
         message = f"`{name}` has projects or runs: delete these first, and nothing is lost unseen."
         assert (answer.status_code, answer.json()) == (400, [message])
-    assert services.vault.names("ann") == ["aws"]
+    assert context.secret_store.names("ann") == ["aws"]
     assert as_ann.get("/api/v1/ann/mine/").status_code == 200
     assert api.get(f"{P}/jobs/1/").json()["user"] == "bob"
 

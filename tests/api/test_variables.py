@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import job
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 
 from .conftest import WITH_CONTAINER, Caller, P, of_kind
 
@@ -35,8 +35,8 @@ def test_a_clone_changes_one_of_them(how: str, api: Caller) -> None:
     assert made.json()["config"]["environment"]["env_vars"] == {"A": "1", "B": "3"}
 
 
-def test_a_secret_and_a_variable_of_one_name_are_refused(api: Caller, services: Services) -> None:
-    services.vault.write("root", "aws", {"KEY": "secret", "ID": "secret"})
+def test_a_secret_and_a_variable_of_one_name_are_refused(api: Caller, context: ApiContext) -> None:
+    context.secret_store.write("root", "aws", {"KEY": "secret", "ID": "secret"})
     content = job(environment={"env_vars": {"KEY": "1"}, "secret_refs": ["aws"]})
     answer = api.post(f"{P}/jobs/", {"content": content})
     wanted = "environment.env_vars.KEY: the secret `aws` sets this variable as well; take one of the two out."

@@ -14,9 +14,9 @@ import uvicorn
 from support import eventually
 
 from polylocal import cli
+from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
-from polylocal.api.services import Services
-from polylocal.cli import show
+from polylocal.cli import console as show
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -53,17 +53,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def services(settings: Settings, store: Store) -> Services:
-    return Services(settings, store)
+def context(settings: Settings, store: Store) -> ApiContext:
+    return ApiContext(settings, store)
 
 
 @pytest.fixture
-def daemon(services: Services, store: Store, root: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def daemon(context: ApiContext, store: Store, root: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The API at POLYLOCAL_URL, with the token of its admin in POLYLOCAL_TOKEN."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
-    server = uvicorn.Server(uvicorn.Config(build(services), log_config=None, access_log=False, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(build(context), log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     eventually(lambda: server.started)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from polylocal import __version__
-from polylocal.api.services import Services
-from polylocal.logs import LogWriter
+from polylocal.api.api_context import ApiContext
+from polylocal.files.logs import LogWriter
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -97,12 +97,12 @@ def test_many_projects_are_all_listed(polylocal: Cli, store: Store, root: User) 
 
 
 @pytest.mark.usefixtures("daemon")
-def test_an_upload(polylocal: Cli, folder: Path, services: Services, project: Project) -> None:
+def test_an_upload(polylocal: Cli, folder: Path, context: ApiContext, project: Project) -> None:
     (folder / ".polyaxonignore").write_text("*.log\n")
     (folder / "x.log").write_text("x")
     uploaded = good(polylocal("upload"))
     assert "Uploaded 3 files" in uploaded.err
-    repository = services.repository(project)
+    repository = context.repository(project)
     commit = repository.resolve("HEAD")
     assert commit
     assert repository.files(commit) == {"polyaxonfile.yml", "train.py", ".polyaxonignore"}
@@ -111,11 +111,11 @@ def test_an_upload(polylocal: Cli, folder: Path, services: Services, project: Pr
 
 @pytest.mark.usefixtures("daemon")
 def test_an_upload_of_a_folder_that_is_not_there(
-    polylocal: Cli, folder: Path, services: Services, project: Project
+    polylocal: Cli, folder: Path, context: ApiContext, project: Project
 ) -> None:
     """A slip of the pen must not replace the code by nothing."""
     good(polylocal("upload"))
-    repository = services.repository(project)
+    repository = context.repository(project)
     before = repository.resolve("HEAD")
     one_line(polylocal("upload", "nosuch", "-p", "quick-start"), "nosuch")
     one_line(polylocal("upload", "train.py", "-p", "quick-start"), "train.py")
@@ -234,9 +234,9 @@ def test_one_build(polylocal: Cli, store: Store, project: Project, root: User) -
 
 
 @pytest.mark.usefixtures("daemon")
-def test_logs(polylocal: Cli, a_job: Run, services: Services, store: Store) -> None:
+def test_logs(polylocal: Cli, a_job: Run, context: ApiContext, store: Store) -> None:
     assert good(polylocal("logs", "1")).out == ""
-    with LogWriter(services.log(a_job)) as writer:
+    with LogWriter(context.log(a_job)) as writer:
         writer.append(b"hello\nworld", time_us=1_534_718_422_000_000)
     assert good(polylocal("logs", "1")).out == "hello\nworld"
     stamped = "2018-08-19 22:40:22 UTC -- hello\n2018-08-19 22:40:22 UTC -- world"
@@ -287,8 +287,8 @@ def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_
 
 
 @pytest.mark.usefixtures("daemon")
-def test_outputs(polylocal: Cli, a_job: Run, services: Services, tmp_path: Path) -> None:
-    where = services.outputs(a_job)
+def test_outputs(polylocal: Cli, a_job: Run, context: ApiContext, tmp_path: Path) -> None:
+    where = context.outputs(a_job)
     assert where
     assert good(polylocal("outputs", "1")).out == f"{where}\n"
     one_line(polylocal("outputs", "1", "-o", str(tmp_path / "x.tar.gz")), "The run has no outputs.")
@@ -302,9 +302,9 @@ def test_outputs(polylocal: Cli, a_job: Run, services: Services, tmp_path: Path)
 
 @pytest.mark.usefixtures("daemon")
 def test_outputs_that_can_not_be(
-    polylocal: Cli, a_job: Run, store: Store, project: Project, root: User, services: Services, tmp_path: Path
+    polylocal: Cli, a_job: Run, store: Store, project: Project, root: User, context: ApiContext, tmp_path: Path
 ) -> None:
-    where = services.outputs(a_job)
+    where = context.outputs(a_job)
     assert where
     where.mkdir(parents=True)
     one_line(polylocal("outputs", "1", "-o", str(tmp_path / "nosuch" / "x.tar.gz")), "nosuch")
@@ -381,9 +381,9 @@ def test_a_wrong_token(polylocal: Cli, daemon: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_token_of_the_home_folder(
-    polylocal: Cli, daemon: str, monkeypatch: pytest.MonkeyPatch, services: Services
+    polylocal: Cli, daemon: str, monkeypatch: pytest.MonkeyPatch, context: ApiContext
 ) -> None:
-    services.home.token.write_text(os.environ["POLYLOCAL_TOKEN"] + "\n")
+    context.home.token.write_text(os.environ["POLYLOCAL_TOKEN"] + "\n")
     monkeypatch.delenv("POLYLOCAL_TOKEN")
     assert from_json(polylocal("ls", "--json")) == []
 
@@ -442,10 +442,10 @@ def test_help_and_version(polylocal: Cli) -> None:
 # -- people and the daemon ------------------------------------------------------------------------------------------
 
 
-def test_status_when_nothing_runs(polylocal: Cli, services: Services) -> None:
+def test_status_when_nothing_runs(polylocal: Cli, context: ApiContext) -> None:
     result = polylocal("status")
     assert (result.code, result.err) == (3, "")
-    assert result.out == f"No daemon works on {services.home.root}; start one with `polylocal start`\n"
+    assert result.out == f"No daemon works on {context.home.root}; start one with `polylocal start`\n"
     result = polylocal("status", "--json")
     assert (result.code, json.loads(result.out)) == (3, {"running": False, "pid": None, "url": None})
 
@@ -454,9 +454,9 @@ def test_stopping_a_daemon_when_nothing_runs(polylocal: Cli) -> None:
     assert "No daemon works on" in good(polylocal("stop")).out
 
 
-def test_the_token(polylocal: Cli, services: Services) -> None:
+def test_the_token(polylocal: Cli, context: ApiContext) -> None:
     one_line(polylocal("token"), "there is no token", "polylocal start")
-    services.home.token.write_text("abc\n")
+    context.home.token.write_text("abc\n")
     assert good(polylocal("token")).out == "abc\n"
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from polylocal import cli, doctor, occupancy
-from polylocal.api.services import Services
-from polylocal.cli import show
-from polylocal.client import Client
+from polylocal import cli
+from polylocal.api.api_context import ApiContext
+from polylocal.cli import console as show
+from polylocal.client.http import Client
+from polylocal.daemon import doctor, home_lock
 from polylocal.errors import InvalidInput, NotFound, PolylocalError
 from polylocal.polyaxonfile import parse
 from polylocal.settings import Settings
@@ -225,7 +226,7 @@ def test_the_last_words_of_a_daemon_that_did_not_start(
             return 1
 
     monkeypatch.setattr(subprocess, "Popen", Ended)
-    monkeypatch.setattr(occupancy, "running", lambda folder: None)
+    monkeypatch.setattr(home_lock, "running", lambda folder: None)
     done = polylocal("start", "--port", "0")
     assert done.code == 1
     check(done.out + done.err)
@@ -233,10 +234,10 @@ def test_the_last_words_of_a_daemon_that_did_not_start(
 
 @pytest.mark.usefixtures("runs")
 def test_the_bytes_of_a_log_are_the_runs_own(
-    polylocal: Cli, services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+    polylocal: Cli, context: ApiContext, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = store.runs.find(Kind.JOB, 1)
-    path = services.log(run)
+    path = context.log(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"\x1b[31mred\x1b[0m \x9b \xff\n"
     path.write_bytes(content)
@@ -347,4 +348,4 @@ def test_the_rest_of_the_code_prints_nothing() -> None:
         and any(name in ("print", "sys.stdout.write") for _, name in calls(ast.parse(path.read_text())))
     }
     # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `show` does
-    assert printing == {"receiving.py", "runner/bayes.py", "runner/engine/probe.py"}  # programs of their own
+    assert printing == {"git/pre_receive.py", "runner/bayes.py", "engine/docker/probe.py"}  # programs of their own

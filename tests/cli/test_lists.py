@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from polylocal import client
-from polylocal.cli import show
+from polylocal.cli import console
+from polylocal.client import http
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
@@ -121,7 +121,7 @@ def test_no_runs_yet_is_said_where_there_are_none(polylocal: Cli, store: Store, 
 
 @pytest.mark.usefixtures("runs")
 def test_more_than_a_page_holds(polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_MOST_RUNS", 2)
+    monkeypatch.setattr(http, "_MOST_RUNS", 2)
     assert first_words(polylocal("ls", "-p", "quick-start")) == ALL
     assert first_words(polylocal("ls", "-p", "quick-start", "-n", "3")) == ALL[:3]
     assert first_words(polylocal("ls", "-p", "quick-start", "-n", "4000")) == ALL
@@ -130,7 +130,7 @@ def test_more_than_a_page_holds(polylocal: Cli, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("runs")
 def test_a_list_fits_a_narrow_screen(polylocal: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show.out, "_width", 80)
+    monkeypatch.setattr(console.out, "_width", 80)
     lines = good(polylocal("ls", "-p", "quick-start")).out.splitlines()
     assert len(lines) == 1 + len(ALL)
     assert max(len(line) for line in lines) <= 80

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import occupancy
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
+from polylocal.daemon import home_lock
 from polylocal.paths import Home
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -26,10 +26,10 @@ HOMES = Path(__file__).parents[1] / "homes"
 
 
 def test_a_backup_and_what_is_made_of_it(
-    polylocal: Cli, store: Store, project: Project, root: User, services: Services, tmp_path: Path
+    polylocal: Cli, store: Store, project: Project, root: User, context: ApiContext, tmp_path: Path
 ) -> None:
     run = store.runs.insert(project, root, NewRun(Kind.JOB, config={}))
-    (services.outputs(run) or tmp_path).mkdir(parents=True)
+    (context.outputs(run) or tmp_path).mkdir(parents=True)
     store.installation()
     file = tmp_path / "b.tar.gz"
     said = good(polylocal("backup", str(file)))
@@ -49,13 +49,13 @@ def test_a_backup_and_what_is_made_of_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the file of systemd")
-def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services: Services) -> None:
+def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     file = tmp_path / ".config" / "systemd" / "user" / "polylocal.service"
     printed = good(polylocal("service", "install", "--print")).out
-    assert f'"{sys.executable}" "-m" "polylocal" "serve" "--background" "--home" "{services.home.root}"' in printed
+    assert f'"{sys.executable}" "-m" "polylocal" "serve" "--background" "--home" "{context.home.root}"' in printed
     assert not file.exists()
     assert "not installed" in good(polylocal("service", "status")).out
     said = good(polylocal("service", "install")).out
@@ -69,14 +69,14 @@ def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="with a systemctl")
 def test_a_service_beside_a_daemon(
-    polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services: Services
+    polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext
 ) -> None:
     """Two can't work on one home folder: the second would fail, and be started again and again."""
     (tmp_path / "systemctl").write_text('#!/bin/sh\ncase "$*" in *is-active*) exit 3 ;; esac\n')
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
-    lock = occupancy.take(services.home)
+    lock = home_lock.take(context.home)
     one_line(polylocal("service", "install"), "a daemon works on", "polylocal stop")
     lock.close()
     assert "enable-linger" in good(polylocal("service", "install")).out
@@ -96,7 +96,7 @@ def test_a_newer_command_changes_no_tables_under_an_older_daemon(
 
     older = version()
     assert older < SCHEMA_VERSION
-    lock = occupancy.take(home)
+    lock = home_lock.take(home)
     monkeypatch.setattr(sys, "stdin", io.StringIO("a value"))
     for command in (("user", "ls"), ("user", "token", "ann"), ("secret", "set", "s", "KEY")):
         one_line(polylocal(*command, "--home", str(home.root)), "older version", "polylocal stop")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import eventually
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.cli import packages
 from polylocal.errors import NotFound
 from polylocal.packages.arches import own
@@ -154,7 +154,7 @@ def test_a_build_makes_the_project_and_uploads_its_code(code: Path, polylocal: C
 
 
 def test_the_code_of_a_package_is_what_git_would_have(
-    code: Path, polylocal: Cli, store: Store, services: Services
+    code: Path, polylocal: Cli, store: Store, context: ApiContext
 ) -> None:
     """Nothing that runs do without is left out, and what is left out is named."""
     for name in ("hello.egg-info/PKG-INFO", "sdist/a", "node_modules/b", "a.o", "b.o", "c.o", "d.o", "build/x"):
@@ -166,7 +166,7 @@ def test_the_code_of_a_package_is_what_git_would_have(
     assert done.code == 0, done.err
     assert "Left out a.o, b.o, build/ and 2 more: git ignores them" in done.err
     assert "Left out empty/: the folder is empty, and git keeps none" in done.err
-    repository = services.repository(store.projects.get("root", "hello"))
+    repository = context.repository(store.projects.get("root", "hello"))
     commit = store.build_lists.get(1).commit_hash
     assert repository.files(commit) == {".gitignore"}
     folders = ("hello.egg-info", "sdist", "node_modules", "debian", "build", "empty")
@@ -224,9 +224,9 @@ def test_one_of_them_and_all_of_them(built: int, polylocal: Cli, store: Store) -
     assert polylocal("package", "ls", "--project", "nothing").out.strip() == "No build lists yet."
 
 
-def test_what_it_has_written(built: int, polylocal: Cli, store: Store, services: object) -> None:
+def test_what_it_has_written(built: int, polylocal: Cli, store: Store, context: object) -> None:
     assert polylocal("package", "logs", str(built)).out == ""
-    path = services.log(store.runs.by_pk(store.build_lists.get(built).run_pk))  # type: ignore[attr-defined]
+    path = context.log(store.runs.by_pk(store.build_lists.get(built).run_pk))  # type: ignore[attr-defined]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"making hello\n")
     put(store, built, BuildStatus.COMPLETE)
@@ -485,9 +485,9 @@ def test_a_debian_source_of_several_files_is_named_once(building: Building, stor
 
 
 def test_a_repository_with_a_key_names_it(
-    building: Building, store: Store, daemon: str, polylocal: Cli, services: Services
+    building: Building, store: Store, daemon: str, polylocal: Cli, context: ApiContext
 ) -> None:
-    key = services.home.downloads / "bookworm" / "key.asc"
+    key = context.home.downloads / "bookworm" / "key.asc"
     key.parent.mkdir(parents=True)
     key.write_text("a key")
     building(lambda number: (end(store, number), publish_it(store, number)))

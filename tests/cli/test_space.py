@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from polylocal.api.services import Services
-from polylocal.disk import Item
+from polylocal.api.api_context import ApiContext
+from polylocal.files.disk import Item
 from polylocal.settings import Settings
 from polylocal.store import Store
 
@@ -41,8 +41,8 @@ def room() -> Room:
 
 
 @pytest.fixture
-def services(settings: Settings, store: Store, room: Room) -> Services:
-    return dataclasses.replace(Services(settings, store), look=room.look, collect=room.collect)
+def context(settings: Settings, store: Store, room: Room) -> ApiContext:
+    return dataclasses.replace(ApiContext(settings, store), look=room.look, collect=room.collect)
 
 
 @pytest.mark.usefixtures("daemon")

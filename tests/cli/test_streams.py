@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from polylocal.logs import LogWriter
+from polylocal.files.logs import LogWriter
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import folders, packing
-from polylocal.api.services import Services
-from polylocal.client import Client
+from polylocal.api.api_context import ApiContext
+from polylocal.client import packing
+from polylocal.client.http import Client
+from polylocal.files import folders
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, User
@@ -37,12 +38,12 @@ def no_packing(monkeypatch: pytest.MonkeyPatch, no_upload: None) -> None:
     monkeypatch.setattr(packing, "survey", survey)
 
 
-def limit(services: Services, **values: int) -> None:
-    object.__setattr__(services, "settings", services.settings.model_copy(update=values))
+def limit(context: ApiContext, **values: int) -> None:
+    object.__setattr__(context, "settings", context.settings.model_copy(update=values))
 
 
-def names(services: Services, project: Project) -> set[str]:
-    repository = services.repository(project)
+def names(context: ApiContext, project: Project) -> set[str]:
+    repository = context.repository(project)
     return repository.files(repository.resolve("HEAD") or "")
 
 
@@ -83,9 +84,9 @@ def test_code_from_elsewhere_is_said_before(polylocal: Cli, store: Store, projec
 
 @pytest.mark.usefixtures("no_upload", "project")
 def test_a_packed_size_beyond_the_limit_is_said_before_it_is_sent(
-    polylocal: Cli, services: Services, folder: Path
+    polylocal: Cli, context: ApiContext, folder: Path
 ) -> None:
-    limit(services, max_upload_mib=12)
+    limit(context, max_upload_mib=12)
     (folder / "data").mkdir()
     (folder / "data" / "a").write_bytes(os.urandom(11 << 20))
     (folder / "model.h5").write_bytes(os.urandom(2 << 20))
@@ -98,9 +99,9 @@ def test_a_packed_size_beyond_the_limit_is_said_before_it_is_sent(
 
 @pytest.mark.usefixtures("no_upload", "project")
 def test_an_unpacked_size_beyond_the_limit_is_said_before_it_is_packed(
-    polylocal: Cli, services: Services, folder: Path, monkeypatch: pytest.MonkeyPatch
+    polylocal: Cli, context: ApiContext, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit(services, max_unpacked_mib=1)
+    limit(context, max_unpacked_mib=1)
     monkeypatch.setattr(packing, "pack", None)
     (folder / "zeros").write_bytes(bytes(3 << 20))
     done = polylocal("run", "-u")
@@ -109,8 +110,8 @@ def test_an_unpacked_size_beyond_the_limit_is_said_before_it_is_packed(
 
 
 @pytest.mark.usefixtures("no_upload", "project")
-def test_more_files_than_the_limit_are_said_before(polylocal: Cli, services: Services, folder: Path) -> None:
-    limit(services, max_upload_files=5)
+def test_more_files_than_the_limit_are_said_before(polylocal: Cli, context: ApiContext, folder: Path) -> None:
+    limit(context, max_upload_files=5)
     for n in range(4):
         (folder / f"sub{n % 2}").mkdir(exist_ok=True)
         (folder / f"sub{n % 2}" / f"{n}").touch()
@@ -120,35 +121,35 @@ def test_more_files_than_the_limit_are_said_before(polylocal: Cli, services: Ser
 
 
 def test_what_is_just_within_the_limits_is_taken(
-    polylocal: Cli, services: Services, project: Project, folder: Path
+    polylocal: Cli, context: ApiContext, project: Project, folder: Path
 ) -> None:
-    limit(services, max_upload_files=4, max_unpacked_mib=1, max_upload_mib=1)
+    limit(context, max_upload_files=4, max_unpacked_mib=1, max_upload_mib=1)
     (folder / "sub").mkdir()
     (folder / "sub" / "a").write_bytes(bytes((1 << 20) - 1000))
     assert polylocal("upload").code == 0
-    assert "train.py" in names(services, project)
+    assert "train.py" in names(context, project)
 
 
 @pytest.mark.usefixtures("folder")
 def test_an_older_daemon_tells_no_limits(
-    polylocal: Cli, services: Services, project: Project, monkeypatch: pytest.MonkeyPatch
+    polylocal: Cli, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Client, "upload_limits", lambda self, owner, name: {})
     assert polylocal("upload").code == 0
-    assert "train.py" in names(services, project)
+    assert "train.py" in names(context, project)
 
 
 # -- what is left out ------------------------------------------------------------------------------------------------
 
 
 def test_a_link_that_leads_out_is_left_out_and_named(
-    polylocal: Cli, services: Services, project: Project, folder: Path
+    polylocal: Cli, context: ApiContext, project: Project, folder: Path
 ) -> None:
     (folder / "data").symlink_to("/mnt/data")
     (folder / "same.py").symlink_to("train.py")
     done = polylocal("upload")
     assert done.code == 0
-    assert names(services, project) == {"polyaxonfile.yml", "train.py", "same.py"}
+    assert names(context, project) == {"polyaxonfile.yml", "train.py", "same.py"}
     said = [line for line in done.err.splitlines() if "data" in line]
     assert said == [
         "Left out data: a link that leads out of the folder; give runs such data by data_refs, or name it in"
@@ -166,17 +167,17 @@ def test_many_links_are_one_line(polylocal: Cli, folder: Path) -> None:
 
 
 def test_which_ignore_files_are_heeded_is_said(
-    polylocal: Cli, services: Services, project: Project, folder: Path
+    polylocal: Cli, context: ApiContext, project: Project, folder: Path
 ) -> None:
     (folder / ".gitignore").write_text("*.h5\n")
     (folder / "model.h5").write_text("x")
     assert "Left out what .gitignore names\n" in polylocal("upload").err
     (folder / ".dockerignore").write_text("docs\n")
     assert polylocal("upload").err.count("Left out what .gitignore and .dockerignore name\n") == 1
-    assert names(services, project) == {"polyaxonfile.yml", "train.py", ".gitignore", ".dockerignore"}
+    assert names(context, project) == {"polyaxonfile.yml", "train.py", ".gitignore", ".dockerignore"}
     (folder / ".polyaxonignore").write_text("")
     assert "Left out" not in polylocal("upload").err
-    assert "model.h5" in names(services, project)
+    assert "model.h5" in names(context, project)
 
 
 @pytest.mark.usefixtures("no_upload", "project")
@@ -197,7 +198,7 @@ def test_rules_in_utf16_are_one_line(polylocal: Cli, folder: Path) -> None:
 
 
 def test_what_may_not_be_read_is_one_line_and_exit_code_1(
-    polylocal: Cli, services: Services, project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
+    polylocal: Cli, context: ApiContext, project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "closed").mkdir()
     (folder / "closed" / "x").touch()
@@ -212,4 +213,4 @@ def test_what_may_not_be_read_is_one_line_and_exit_code_1(
     done = polylocal("upload")
     assert (done.code, done.out) == (1, "")
     assert done.err == "polylocal: closed/ can't be read: Permission denied; name it in .polyaxonignore\n"
-    assert services.repository(project).resolve("HEAD") is None
+    assert context.repository(project).resolve("HEAD") is None

@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 from support import eventually
 
-from polylocal.cli import show, watching
+from polylocal.cli import console, watching
 from polylocal.cli.watching import Restless, Snapshots, Version
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.errors import InvalidInput
 
 
@@ -244,7 +244,7 @@ def test_a_polyaxonfile_that_is_mended(start: Start, capsys: pytest.CaptureFixtu
 
 def test_a_log_that_the_runs_write_does_not_start_them_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(show, "say", lambda text, style="": said.append(str(text)))
+    monkeypatch.setattr(console, "say", lambda text, style="": said.append(str(text)))
     monkeypatch.setattr(watching, "MOST_SETTLE_S", 0.1)
     watched = start()
     end, log = threading.Event(), watched.folder / "out.log"
@@ -298,7 +298,7 @@ class Clocked:
 
 @pytest.fixture
 def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
-    monkeypatch.setattr(show, "say", lambda text, style="": None)
+    monkeypatch.setattr(console, "say", lambda text, style="": None)
     return Clocked()
 
 

@@ -15,7 +15,7 @@ from support import Daemon, running_daemon, sweep
 
 from clients import files
 from clients.originals import VERSIONS, Person, Program, SideBySide, environment, resident
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.store import Store
 
 

@@ -9,7 +9,7 @@ import yaml
 from support import BUSYBOX
 
 from clients.originals import HERE, Person
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 
 
 def job(cmd: str, steps: tuple[str, ...] = ()) -> str:

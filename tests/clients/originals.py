@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from support import eventually
 
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 
 T = TypeVar("T")
 

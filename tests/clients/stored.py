@@ -6,7 +6,7 @@ from typing import Any
 
 from support import eventually
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 
 

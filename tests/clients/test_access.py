@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from clients.originals import Person, facts, surroundings
-from polylocal.client import Client
+from polylocal.client.http import Client
 
 pytestmark = pytest.mark.engine
 

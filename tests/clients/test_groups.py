@@ -9,7 +9,7 @@ from clients import files
 from clients.originals import Person, facts, rows
 from clients.stored import finished
 from clients.test_experiments import reporting
-from polylocal.client import Client
+from polylocal.client.http import Client
 
 pytestmark = pytest.mark.engine
 

@@ -9,7 +9,7 @@ import pytest
 from clients import files
 from clients.originals import Person, facts, rows
 from clients.stored import finished, log, says
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 
 pytestmark = pytest.mark.engine
 

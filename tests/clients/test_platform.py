@@ -8,7 +8,7 @@ from support import Daemon
 from clients import files
 from clients.originals import Person, SideBySide, rows
 from clients.stored import finished
-from polylocal.client import Client
+from polylocal.client.http import Client
 
 pytestmark = pytest.mark.engine
 

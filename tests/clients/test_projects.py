@@ -17,7 +17,7 @@ from support import Daemon
 from clients import files
 from clients.originals import Person, facts, rows
 from clients.stored import finished, log
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 
 pytestmark = pytest.mark.engine
 

@@ -10,7 +10,7 @@ import pytest
 
 from clients.originals import ROOT, Person, rows
 from clients.stored import finished, log
-from polylocal.client import Client
+from polylocal.client.http import Client
 
 pytestmark = pytest.mark.engine
 

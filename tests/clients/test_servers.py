@@ -9,7 +9,7 @@ from support import Daemon, eventually
 from clients import files
 from clients.originals import Person, rows
 from clients.stored import finished
-from polylocal.client import Client
+from polylocal.client.http import Client
 
 pytestmark = pytest.mark.engine
 

@@ -10,7 +10,7 @@ import pytest
 from clients import files
 from clients.originals import Person, rows
 from clients.stored import finished, says
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 
 pytestmark = pytest.mark.engine
 

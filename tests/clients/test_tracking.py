@@ -11,7 +11,7 @@ from support import Daemon
 
 from clients.originals import HERE, Person, facts, rows, surroundings
 from clients.stored import finished, log
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 
 pytestmark = pytest.mark.engine
 

@@ -26,11 +26,11 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 from support import all_in
 
-from polylocal import occupancy
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
+from polylocal.daemon import home_lock
 from polylocal.errors import NotFound, PolylocalError
 from polylocal.paths import Home
-from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL
+from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL
 from polylocal.statuses import is_done
 
 from .own_engine import OwnEngine, saved_image, unmount_below
@@ -163,7 +163,7 @@ class Restless:
         deadline = time.monotonic() + READY_S
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found = occupancy.running(self.home)
+                found = home_lock.running(self.home)
                 if found and found.pid == process.pid and found.url:
                     self.url = found.url
                     return True

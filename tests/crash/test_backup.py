@@ -15,7 +15,7 @@ import docker
 import pytest
 from support import BUSYBOX, Daemon, eventually, job, start_daemon
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.store import Store
 
 from .test_kill import containers_of, finished, log, log_has, look, status, submit

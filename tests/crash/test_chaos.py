@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from support import eventually
 
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 from polylocal.statuses import is_done
 
 from . import chaos

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from polylocal.clock import stamp
-from polylocal.logs import STDERR, STDOUT, LogWriter
+from polylocal.files.logs import STDERR, STDOUT, LogWriter
 
 from .chaos import DAEMON_AND_ENGINE, plan
 from .verdict import Seen, problems

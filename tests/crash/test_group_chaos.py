@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import BUSYBOX, Daemon, eventually
 
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 

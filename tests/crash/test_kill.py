@@ -9,7 +9,7 @@ import docker
 import pytest
 from support import Daemon, build, eventually, job
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 
 pytestmark = pytest.mark.engine

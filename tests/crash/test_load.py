@@ -17,8 +17,8 @@ import pytest
 from support import Daemon, eventually, job
 from websockets.sync.client import connect
 
-from polylocal import logs
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
+from polylocal.files import logs
 from polylocal.statuses import is_done
 
 from .test_kill import finished, look

@@ -10,7 +10,7 @@ import docker
 import pytest
 from support import BUSYBOX, Daemon, build, eventually, job
 
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 
 from .test_kill import containers_of, finished, log, log_has, look, status, submit
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import eventually, job
 
-from polylocal.client import RunReference
+from polylocal.client.http import RunReference
 from polylocal.store import Store
 
 from .test_kill import finished, log, log_has, look, submit

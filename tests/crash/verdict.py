@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polylocal import logs
 from polylocal.clock import parse
+from polylocal.files import logs
 from polylocal.statuses import is_done
 
 from .work import STREAMS, Truth, Work, compare, has_gap_marker

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import Daemon, running_daemon, sweep
 
-from polylocal.client import Client
+from polylocal.client.http import Client
 from polylocal.store import Store
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from support import BUSYBOX, eventually
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 
 pytestmark = pytest.mark.engine

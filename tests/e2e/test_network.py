@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support import BUSYBOX, eventually, start_daemon
 
-from polylocal.client import Client, RunReference
-from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.client.http import Client, RunReference
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.settings import OWN_NETWORK
 from polylocal.statuses import is_done
 from polylocal.store import Store

@@ -20,11 +20,11 @@ from runner.conftest import Rig
 from support import eventually
 
 from e2e.packages import inside
-from polylocal.api.services import Services
-from polylocal.packages.depot import Depot
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.api.api_context import ApiContext
+from polylocal.engine.fake import FakeEngine
+from polylocal.packages.file_store import FileStore
 from polylocal.runner.publisher import Publisher
-from polylocal.runner.tools import Tools
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
@@ -96,7 +96,7 @@ class Press:
     """A repository that a daemon without an engine publishes into. `sync`: where it says what it has published."""
 
     ground: Ground
-    tools: Tools
+    context: RunnerContext
     made: Callable[[str], tuple[str, bytes]]
     sync: Path
     requested: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -109,11 +109,11 @@ class Press:
     def publish(self, number: int) -> None:
         """Version `number` takes the place of the one before."""
         name, content = self.made(str(number))
-        Depot(self.tools.home.files).keep(io.BytesIO(content))
+        FileStore(self.context.home.files).keep(io.BytesIO(content))
         made = self.ground.queue()
         self.ground.end(made, 0, package("tool", str(number), content, file_name=name))
         assert self.ground.store.build_lists.publish(made, self.ground.user, again=False)
-        Publisher(self.tools).work()
+        Publisher(self.context).work()
         assert self.ground.again(made).status == 6000
         self._say("published", str(number))
 
@@ -146,8 +146,8 @@ def presses(settings: Settings, store: Store, root: User, project: Project, tmp_
     def make(kind: str, made: Callable[[str], tuple[str, bytes]]) -> Press:
         sync = tmp_path / "sync"
         sync.mkdir()
-        tools = Rig(settings, store, FakeEngine(), project, root).tools()
-        return Press(Ground.of(store, root, project, kind), tools, made, sync)
+        context = Rig(settings, store, FakeEngine(), project, root).context()
+        return Press(Ground.of(store, root, project, kind), context, made, sync)
 
     return make
 
@@ -177,8 +177,8 @@ def test_a_reader_meets_no_error_and_no_old_index(
 ) -> None:
     press = presses(kind, made)
     press.publish(1)
-    services = Services(press.tools.settings, press.ground.store)
-    with on_loopback(services, press.around) as url, publishing(press):
+    context = ApiContext(press.context.settings, press.ground.store)
+    with on_loopback(context, press.around) as url, publishing(press):
         key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
         script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
         said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)

@@ -13,10 +13,10 @@ import docker
 import pytest
 from support import build, eventually, job
 
-from polylocal import packing
-from polylocal.client import Client, RunReference
+from polylocal.client import packing
+from polylocal.client.http import Client, RunReference
+from polylocal.engine.machine import count_gpus
 from polylocal.errors import InvalidInput
-from polylocal.machine import count_gpus
 from polylocal.statuses import is_done
 
 pytestmark = pytest.mark.engine

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import Daemon, eventually
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]

@@ -10,11 +10,11 @@ import docker
 import pytest
 from support import BUSYBOX, Daemon, all_in, eventually
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.errors import InvalidInput
-from polylocal.runner.container import BUILD_LABEL
+from polylocal.files.secrets import SecretStore
+from polylocal.planning.container import BUILD_LABEL
 from polylocal.statuses import is_done
-from polylocal.vault import Vault
 
 pytestmark = pytest.mark.engine
 
@@ -39,9 +39,9 @@ FILE = {
 @pytest.fixture(scope="module")
 def done(daemon: Daemon) -> dict[str, Any]:
     """A job with secrets, at its end."""
-    vault = Vault(daemon.home / "secrets")
-    vault.write("root", "pip", {"PIP_TOKEN": TOKEN})
-    vault.write("root", "deploy", {"DEPLOY_KEY": KEY, "OTHER": "not asked for"})
+    secret_store = SecretStore(daemon.home / "secrets")
+    secret_store.write("root", "pip", {"PIP_TOKEN": TOKEN})
+    secret_store.write("root", "deploy", {"DEPLOY_KEY": KEY, "OTHER": "not asked for"})
     client = daemon.client()
     client.create_project({"name": "secrets"})
     made = client.create_run("root", "secrets", "job", {"config": FILE})

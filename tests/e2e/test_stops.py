@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import Daemon, eventually, job, running_daemon, sweep
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 from polylocal.store import Store
 

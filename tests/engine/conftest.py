@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from support import BUSYBOX
 
-from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.runner.engine.base import Engine
-from polylocal.runner.engine.dockerengine import DockerEngine
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.engine.base import Engine
+from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.fake import FakeEngine
+from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan
 
 
 @dataclass

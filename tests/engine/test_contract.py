@@ -12,10 +12,10 @@ from collections.abc import Iterable
 import pytest
 from support import eventually
 
-from polylocal.cancelling import Cancel
+from polylocal.engine.base import BuildRequest, BuildResult, Died, Frame
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
-from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.base import BuildRequest, BuildResult, Died, Frame
+from polylocal.planning.container import ContainerPlan
+from polylocal.system.cancellation import Cancel
 
 
 def build(bench, dockerfile: str, tag: str, on_line=lambda line: None, cancel: Cancel | None = None) -> BuildResult:

@@ -18,13 +18,13 @@ import docker
 import pytest
 from support import eventually
 
-from polylocal import logs
+from polylocal.engine.docker import buildkit
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.errors import EngineError, EngineUnreachable
-from polylocal.logs import CatchUp, LogWriter
+from polylocal.files import logs
+from polylocal.files.logs import CatchUp, LogWriter
+from polylocal.planning.container import LOCALE_VARIABLES, Limits, Mount
 from polylocal.runner import locales, ownership
-from polylocal.runner.container import LOCALE_VARIABLES, Limits, Mount
-from polylocal.runner.engine import buildkit
-from polylocal.runner.engine.dockerengine import DockerEngine
 
 from .conftest import Bench
 from .test_contract import build

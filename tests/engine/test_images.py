@@ -13,11 +13,11 @@ import docker
 import pytest
 from support import BUSYBOX
 
-from polylocal.cancelling import Cancel
-from polylocal.runner import dockerfile
-from polylocal.runner.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.runner.engine.base import BuildRequest, BuildResult
+from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.planning import dockerfile
+from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.store.rows import Ledger, digits
+from polylocal.system.cancellation import Cancel
 
 from .conftest import Bench
 

@@ -11,11 +11,11 @@ import docker
 import pytest
 from support import eventually
 
+from polylocal.engine.docker import networks
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.errors import EngineError
+from polylocal.planning.container import Mount
 from polylocal.runner import ownership
-from polylocal.runner.container import Mount
-from polylocal.runner.engine import networks
-from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.settings import OWN_NETWORK
 
 from .conftest import Bench
@@ -167,8 +167,8 @@ def test_a_helper_has_only_what_handing_files_over_needs(docker_bench: Bench, tm
 def trial(monkeypatch: pytest.MonkeyPatch, raw_engine: docker.DockerClient) -> Any:
     """The own network under a name of this test, so that it can be made, broken and removed."""
     name = f"plx-{id(monkeypatch):x}"[-14:]
-    for module in ("networks", "dockerengine"):
-        monkeypatch.setattr(f"polylocal.runner.engine.{module}.OWN_NETWORK", name)
+    for module in ("networks", "engine"):
+        monkeypatch.setattr(f"polylocal.engine.docker.{module}.OWN_NETWORK", name)
     monkeypatch.setattr(networks, "INTERFACE", name)
     yield name
     for network in raw_engine.networks.list(names=[name]):

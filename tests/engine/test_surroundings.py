@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from support import eventually
 
-from polylocal.runner.container import Mount
-from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.engine.docker.engine import DockerEngine
+from polylocal.planning.container import Mount
 
 from .conftest import Bench
 from .test_contract import build

@@ -12,10 +12,10 @@ import docker
 import pytest
 from support import BUSYBOX, eventually, sweep
 
+from polylocal.engine.docker.engine import DockerEngine
+from polylocal.planning import termination
+from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
 from polylocal.polyaxonfile import commands
-from polylocal.runner import termination
-from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
-from polylocal.runner.engine.dockerengine import DockerEngine
 
 pytestmark = pytest.mark.engine
 

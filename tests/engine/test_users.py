@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from support import eventually
 
-from polylocal.cancelling import Cancel
+from polylocal.engine.base import BuildRequest
+from polylocal.planning.container import CODE
+from polylocal.planning.dockerfile import render, with_owner
 from polylocal.polyaxonfile import Build
 from polylocal.runner import ownership
-from polylocal.runner.container import CODE
-from polylocal.runner.dockerfile import render, with_owner
-from polylocal.runner.engine.base import BuildRequest
+from polylocal.system.cancellation import Cancel
 
 from .conftest import Bench
 from .test_contract import build

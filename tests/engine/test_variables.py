@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from support import eventually
 
-from polylocal.cancelling import Cancel
+from polylocal.engine.base import BuildRequest
+from polylocal.engine.docker import buildkit
+from polylocal.engine.docker.engine import DockerEngine
+from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Build, build_variables
-from polylocal.runner.dockerfile import render
-from polylocal.runner.engine import buildkit
-from polylocal.runner.engine.base import BuildRequest
-from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.system.cancellation import Cancel
 
 from .conftest import Bench
 

@@ -13,12 +13,12 @@ from runner.conftest import Rig, Supervise
 from starlette.testclient import TestClient
 
 from polylocal.api import app as api_module
-from polylocal.api.services import Services
-from polylocal.machine import Machine
+from polylocal.api.api_context import ApiContext
+from polylocal.engine.base import EngineInfo
+from polylocal.engine.fake import FakeContainer, FakeEngine
+from polylocal.engine.machine import Machine
+from polylocal.planning.container import ContainerPlan
 from polylocal.runner import execution
-from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.base import EngineInfo
-from polylocal.runner.engine.fake import FakeContainer, FakeEngine
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
 from polylocal.store import Store
@@ -90,13 +90,13 @@ def world(
     engine = Engine()
     rig = Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, engine, project, root)
     rig.upload(CODE)
-    services = Services(settings, store, machine=lambda: MACHINE)
+    context = ApiContext(settings, store, machine=lambda: MACHINE)
     for name, values in SECRETS.items():
-        services.vault.write(root.username, name, values, identity=root.identity)
+        context.secret_store.write(root.username, name, values, identity=root.identity)
     earlier = rig.experiment()
     assert store.runs.transition(earlier, Status.SUCCEEDED, None)
     supervise = Supervise(rig)
-    with TestClient(api_module.build(services), "http://127.0.0.1", raise_server_exceptions=False) as http:
+    with TestClient(api_module.build(context), "http://127.0.0.1", raise_server_exceptions=False) as http:
         yield World(rig, engine, supervise, http, store.users.new_token(root))
     supervise.end()
 

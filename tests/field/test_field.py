@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from polylocal.api.making import without_effect
+from polylocal.api.run_creation import without_effect
 from polylocal.cli.files import kind_of
 from polylocal.errors import InvalidInput
+from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Specification, commands, merge
-from polylocal.runner.dockerfile import render
 
 from .shapes import BASH, FOLDER, SHAPES, Ran, Shape, by_name, first_iteration, ran
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import commands
-from polylocal.runner.container import ContainerPlan
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Run
 

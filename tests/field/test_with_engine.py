@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support import eventually, running_daemon, sweep
 
-from polylocal.client import Client, RunReference
+from polylocal.client.http import Client, RunReference
 from polylocal.statuses import is_done
 from polylocal.store import Store
 

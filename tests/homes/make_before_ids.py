@@ -23,8 +23,8 @@ from typing import Any
 
 from support import BUSYBOX, Daemon, eventually, job, running_daemon, sweep
 
-from polylocal import packing
-from polylocal.client import Client, RunReference
+from polylocal.client import packing
+from polylocal.client.http import Client, RunReference
 from polylocal.store import Store
 
 KEEP = "echo {0} > $POLYAXON_RUN_OUTPUTS_PATH/kept; echo said {0}"

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from support import eventually, job
 
+from polylocal.engine.base import Engine
+from polylocal.engine.events import Deaths
+from polylocal.engine.fake import FakeContainer, FakeEngine
+from polylocal.engine.link import EngineLink
+from polylocal.git.repository import Repository
+from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import Specification, of_config, parse
-from polylocal.repos import Repository
 from polylocal.runner import execution
-from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.base import Engine
-from polylocal.runner.engine.events import Deaths
-from polylocal.runner.engine.fake import FakeContainer, FakeEngine
-from polylocal.runner.engine.link import EngineLink
 from polylocal.runner.execution import Execution
 from polylocal.runner.groups import Groups
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
-from polylocal.runner.tools import Tools
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -41,12 +41,12 @@ class Rig:
     project: Project
     user: User
 
-    def tools(self, engine: Engine | None = None, store: Any = None) -> Tools:
+    def context(self, engine: Engine | None = None, store: Any = None) -> RunnerContext:
         link = EngineLink(engine or self.engine, "fake://", pause_s=0.01)
         link.check()
         deaths = Deaths(engine or self.engine, "home", link.wait_until_back)
         self.engine.on_death = deaths.tell
-        return Tools(
+        return RunnerContext(
             self.settings, store or self.store, engine or self.engine, link, deaths, "home", lambda: "http://api:1"
         )
 
@@ -94,7 +94,7 @@ class Rig:
 
     def tend(self, group: Run, store: Any = None) -> None:
         """One look at a group, by a daemon that lives for this look."""
-        Groups(self.tools(store=store), lambda: None)._tend(group)
+        Groups(self.context(store=store), lambda: None)._tend(group)
 
     @property
     def repository(self) -> Repository:
@@ -114,15 +114,15 @@ class Rig:
 
     def built(self, run: Run) -> Run:
         """The run, its build made: ready for its container."""
-        supervisor = Supervisor(self.tools())
+        supervisor = Supervisor(self.context())
         supervisor._resolve_builds()
         build = self.store.runs.by_pk(self.again(run).build_pk or 0)
         if build.status == "created":
-            Execution(build, self.tools())()
+            Execution(build, self.context())()
         return self.again(run)
 
     def run(self, run: Run) -> Run:
-        Execution(self.built(run), self.tools())()
+        Execution(self.built(run), self.context())()
         return self.again(run)
 
     def again(self, run: Run) -> Run:
@@ -164,7 +164,7 @@ class Supervise:
     def __call__(self, check: Callable[[], Any], within_s: float = 30.0, max_runs: int = 2) -> Any:
         if not self._supervisors:
             self._rig.settings = self._rig.settings.model_copy(update={"max_runs": max_runs})
-            self._supervisors.append(Supervisor(self._rig.tools()))
+            self._supervisors.append(Supervisor(self._rig.context()))
 
         def look() -> Any:
             self._supervisors[-1].once()

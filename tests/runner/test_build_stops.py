@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from support import build, eventually
 
-from polylocal import code_size, gitrun
+from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.git import command as gitrun
+from polylocal.git import tree_size
 from polylocal.polyaxonfile import parse
 from polylocal.runner import building
-from polylocal.runner.engine.base import BuildRequest, BuildResult
 from polylocal.runner.execution import Execution
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
@@ -35,8 +36,8 @@ def a_build(rig: Rig, files: dict[str, str] | None = None, **sections: Any) -> R
 
 
 @contextmanager
-def executing(rig: Rig, run: Run, tools: Any = None) -> Iterator[Execution]:
-    execution = Execution(run, tools or rig.tools())
+def executing(rig: Rig, run: Run, context: Any = None) -> Iterator[Execution]:
+    execution = Execution(run, context or rig.context())
     thread = threading.Thread(target=execution)
     thread.start()
     yield execution
@@ -70,7 +71,7 @@ def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 def test_while_git_works(
     rig: Rig, slow_git: Callable[[str], Path], command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code_size, "_known", OrderedDict())  # other tests have measured the same code
+    monkeypatch.setattr(tree_size, "_known", OrderedDict())  # other tests have measured the same code
     run = a_build(rig)
     begun = slow_git(command)
     with executing(rig, run) as execution:
@@ -81,9 +82,9 @@ def test_while_git_works(
 
 
 def test_while_the_engine_is_away(rig: Rig) -> None:
-    run, tools = a_build(rig), rig.tools()
-    with rig.engine.away(), executing(rig, run, tools) as execution:
-        eventually(lambda: tools.link.is_away)
+    run, context = a_build(rig), rig.context()
+    with rig.engine.away(), executing(rig, run, context) as execution:
+        eventually(lambda: context.link.is_away)
         stop(rig, execution)
     assert rig.again(run).status == "stopped"
 
@@ -125,7 +126,7 @@ def test_code_beyond_the_limits_is_not_built(rig: Rig) -> None:
     files = {f"{number}": "" for number in range(12)}
     run = a_build(rig, files)
     rig.settings = rig.settings.model_copy(update={"max_upload_files": 10})
-    Execution(run, rig.tools())()
+    Execution(run, rig.context())()
     assert rig.again(run).status == "failed"
     assert "more than 10 files and folders (max_upload_files)" in (rig.message(run) or "")
     assert b"max_upload_files" in rig.log(run)
@@ -136,7 +137,7 @@ def test_a_notebook_of_code_beyond_the_limits_fails_with_a_sentence(rig: Rig) ->
     commit = rig.upload({f"{number}": "" for number in range(12)})
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=commit))
     rig.settings = rig.settings.model_copy(update={"max_upload_files": 10})
-    Execution(run, rig.tools())()
+    Execution(run, rig.context())()
     assert rig.again(run).status == "failed"
     assert "Could not start: The code holds more than 10 files" in (rig.message(run) or "")
 
@@ -147,7 +148,7 @@ def test_a_row_that_names_no_commit_gets_no_code(rig: Rig, commit: str) -> None:
     run = a_build(rig)
     code = rig.store.projects.reference_code(rig.project, {"commit": commit})
     rig.store.runs.record(run, code_id=code.id)
-    Execution(rig.again(run), rig.tools())()
+    Execution(rig.again(run), rig.context())()
     assert rig.again(run).status == "failed"
     assert rig.engine.builds == 0
 
@@ -160,5 +161,5 @@ def test_a_dockerfile_that_is_no_text(rig: Rig) -> None:
     made = rig.repository.commit_folder(work, run.commit, "root").commit
     code = rig.store.projects.reference_code(rig.project, {"commit": made})
     rig.store.runs.record(run, code_id=code.id)
-    Execution(rig.again(run), rig.tools())()
+    Execution(rig.again(run), rig.context())()
     assert "`dockerfile: Dockerfile` is no text in UTF-8" in (rig.message(run) or "")

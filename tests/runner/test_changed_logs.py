@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import logs
 from polylocal.errors import EngineError
+from polylocal.files import logs
 from polylocal.runner.following import Follower
 from polylocal.store.rows import Run
 
@@ -94,7 +94,7 @@ def test_a_log_that_is_changed_while_no_daemon_runs_is_fetched_again(
     change(rig.log_path(run))
     if change is turn:
         rig.log_path(run).write_bytes(b"")
-    with Follower(run, run.container_id or "", rig.tools()) as follower:
+    with Follower(run, run.container_id or "", rig.context()) as follower:
         follower.complete()
     assert by_stream(rig.log_path(run)) == expected(LINES)
 
@@ -107,7 +107,7 @@ def test_where_the_engine_has_the_lines_no_more_their_number_is_told(
     def gone(*arguments: object, **more: object) -> None:
         raise EngineError("no such container")
 
-    with Follower(run, run.container_id or "", rig.tools()) as follower:
+    with Follower(run, run.container_id or "", rig.context()) as follower:
         for line in LINES:
             follower._writer.append(line + b"\n")
         rig.log_path(run).unlink()
@@ -131,7 +131,7 @@ def test_what_an_earlier_container_wrote_can_not_be_fetched_and_that_is_told(
             writer.append(line + b"\n", logs.STDOUT if n % 3 else logs.STDERR)
     run = rig.store.runs.record(run, log_start=len(earlier))
     os.truncate(rig.log_path(run), 5)
-    with Follower(run, run.container_id or "", rig.tools()) as follower:
+    with Follower(run, run.container_id or "", rig.context()) as follower:
         follower.complete()
         follower.complete()
     found = by_stream(rig.log_path(run))
@@ -149,6 +149,6 @@ def test_a_log_that_is_changed_again_and_again_says_so(
         raise logs.LogChanged("again")
 
     monkeypatch.setattr(Follower, "_fetch_all", changed)
-    with Follower(run, run.container_id or "", rig.tools()) as follower:
+    with Follower(run, run.container_id or "", rig.context()) as follower:
         follower.complete()
     assert rig.log(run).endswith(b"changed from outside again and again: lines may be missing here\n")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from polylocal.engine.base import Image
 from polylocal.errors import EngineError
 from polylocal.runner.collector import EVERY_S, Collector
-from polylocal.runner.engine.base import Image
 from polylocal.runner.removal import remove
 from polylocal.store.rows import Run
 
@@ -22,7 +22,7 @@ OLD_S = 1_000_000_000.0
 
 
 def collector(rig: Rig, in_hand: Iterable[str] = ()) -> Collector:
-    return Collector(rig.tools(), lambda: set(in_hand))
+    return Collector(rig.context(), lambda: set(in_hand))
 
 
 def a_build(rig: Rig, step: str) -> Run:
@@ -98,7 +98,7 @@ def test_an_image_that_has_our_labels_alone_is_shown_and_stays(rig: Rig) -> None
     assert [items[f"sha256:forged-{number}"].goes for number in range(2)] == [False, False]
     assert "no build of it made this image" in items["sha256:forged-0"].reason
     rig.store.runs.delete(build)
-    remove(rig.store.runs.by_pk(build.pk), rig.tools())
+    remove(rig.store.runs.by_pk(build.pk), rig.context())
     assert {"theirs:0", "theirs:1"} <= set(rig.engine.local)
     assert build.image_id not in rig.engine.local.values()
 
@@ -183,7 +183,7 @@ def test_what_can_not_be_removed_is_said_and_holds_up_nothing(rig: Rig, monkeypa
 def due(rig: Rig) -> Collector:
     """One whose next collection by itself is due."""
     made = collector(rig)
-    assert made._tools.link.check()
+    assert made._context.link.check()
     made._next_at -= EVERY_S
     assert made.is_due()
     made._next_at -= EVERY_S
@@ -203,7 +203,7 @@ def test_a_collection_that_leaves_more_replaces_none(rig: Rig, due: Collector) -
 def test_on_a_full_disk_only_a_collection_of_all_images_replaces_the_next_one(
     due: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due._tools.disk, "problem", lambda: "the disk is full")
+    monkeypatch.setattr(due._context.disk, "problem", lambda: "the disk is full")
     due.collect()
     assert due.is_due()
     due._next_at -= EVERY_S

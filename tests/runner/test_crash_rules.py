@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.engine.fake import FakeEngine
 from polylocal.runner.execution import Execution
 from polylocal.settings import load
 from polylocal.store import Store
@@ -74,8 +74,8 @@ def until_done(rig: Rig, pk: int, deaths: list[tuple[int, bool]]) -> int:
             break
         countdown = [number]
         try:
-            tools = rig.tools(Mortal(rig.engine, countdown, after), Mortal(rig.store, countdown, after))
-            Execution(run, tools)()
+            context = rig.context(Mortal(rig.engine, countdown, after), Mortal(rig.store, countdown, after))
+            Execution(run, context)()
         except Killed:
             died += 1
     return died
@@ -121,7 +121,7 @@ def test_a_build_survives_its_daemon(steps: list[str], deaths: list[tuple[int, b
         rig.store.runs._set(run.pk, {"config": _with_steps(run.config or {}, steps)})
         from polylocal.runner.supervisor import Supervisor
 
-        Supervisor(rig.tools())._resolve_builds()
+        Supervisor(rig.context())._resolve_builds()
         build = rig.store.runs.by_pk(rig.again(run).build_pk or 0)
         until_done(rig, build.pk, deaths)
         build, run = rig.again(build), rig.again(run)

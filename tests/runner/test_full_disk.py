@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support import fill, small_disk
 
-from polylocal import disk, logs
 from polylocal.errors import StoreError
+from polylocal.files import disk, logs
 from polylocal.runner import supervisor as supervisor_module
 from polylocal.runner.execution import Execution
 from polylocal.settings import Settings, load
@@ -147,7 +147,7 @@ def full_logs(monkeypatch: pytest.MonkeyPatch) -> FullLogs:
 def test_a_thread_that_can_keep_nothing_ends_and_its_run_does_not(rig: Rig, full_logs: FullLogs) -> None:
     run = rig.built(rig.submit("echo one; sleep 60"))
     full_logs.is_full = True
-    assert Execution(run, rig.tools())() is False
+    assert Execution(run, rig.context())() is False
     assert rig.again(run).status == "running"
     assert rig.container(run).status == "running"
 

@@ -25,15 +25,16 @@ from hypothesis import strategies as st
 from packages_support import Ground, dsc, package, sdist, sha1, stocked, tarred, wheel
 from support import eventually, fill, small_disk
 
-from polylocal import folders
-from polylocal.api.abf import making
+from polylocal.api.abf import build_list_creation
+from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.errors import EngineError
+from polylocal.files import folders
 from polylocal.packages import repositories
-from polylocal.packages.depot import Depot, Staged
+from polylocal.packages.file_store import FileStore, Staged
 from polylocal.packages.repositories import Shelf
-from polylocal.runner import packages, termination
-from polylocal.runner.container import ContainerPlan, Limits
-from polylocal.runner.engine.fake import FakeContainer, FakeEngine
+from polylocal.planning import termination
+from polylocal.planning.container import ContainerPlan, Limits
+from polylocal.runner import packages
 from polylocal.runner.packages import MEDIA_LIST, OBJECTS, PROJECT, RESULTS, PackageBuild
 from polylocal.runner.removal import remove
 from polylocal.store import Store
@@ -107,11 +108,11 @@ class Yard:
         return self.go(self.queue(*steps, **values))
 
     def go(self, made: BuildList) -> BuildList:
-        assert PackageBuild(self.ground.run(made), self.rig.tools())()
+        assert PackageBuild(self.ground.run(made), self.rig.context())()
         return self.ground.again(made)
 
     def in_thread(self, made: BuildList) -> tuple[PackageBuild, threading.Thread]:
-        build = PackageBuild(self.ground.run(made), self.rig.tools())
+        build = PackageBuild(self.ground.run(made), self.rig.context())
         thread = threading.Thread(target=build)
         thread.start()
         return build, thread
@@ -126,7 +127,7 @@ class Yard:
     def kept(self, made: BuildList, name: str) -> bytes:
         lists = self.rig.store.build_lists
         files = {file.file_name: file.sha1 for file in (*lists.results(made), *lists.packages([made.run_pk]))}
-        path = self.rig.tools().depot.path(files[name])
+        path = self.rig.context().file_store.path(files[name])
         assert path
         return path.read_bytes()
 
@@ -257,9 +258,9 @@ def test_a_platform_with_a_network_gives_it_and_the_real_address(rig: Rig) -> No
 
 def test_the_limits_are_those_of_the_settings(yard: Yard) -> None:
     bounded = yard.rig.settings.model_copy(update={"package_cpus": 1.5, "package_memory_mib": 256})
-    yard.build(resources=making._resources(bounded))
+    yard.build(resources=build_list_creation._resources(bounded))
     assert yard.engine.plans[0].limits == Limits(cpus=1.5, memory_mib=256, pids=yard.rig.settings.pids_limit)
-    assert making._resources(yard.rig.settings) is None
+    assert build_list_creation._resources(yard.rig.settings) is None
 
 
 def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
@@ -272,7 +273,7 @@ def test_another_architecture_is_said_to_the_engine(yard: Yard) -> None:
 def test_the_code_has_the_modes_that_git_gives_it_whatever_the_umask_is(yard: Yard) -> None:
     """Packages are made of these files, and rules copy them as they are."""
     content = b"a source that git has not"
-    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
     yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     files = {".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "folder/run": "x", "folder/a.txt": "y"}
     commit = yard.rig.upload(files, executable=["folder/run"])
@@ -339,7 +340,7 @@ def test_the_code_belongs_to_the_user_of_the_image(yard: Yard, user: str, uid: i
     opened: list[list[str]] = []
     look = yard.engine.does(lambda plan: opened.append(next(iter(yard.engine.made.values())).open_folders))
     made = yard.queue(look)
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=uid, gid=uid))()
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=uid, gid=uid))()
     assert yard.ground.again(made).status == 0
     helper = yard.engine.helpers[0]
     assert helper.command == ["chown", "-hR", owner, "/plx-outputs/0", "/plx-outputs/1"]
@@ -350,7 +351,7 @@ def test_the_code_belongs_to_the_user_of_the_image(yard: Yard, user: str, uid: i
 
 def test_nothing_changes_hands_where_root_builds_for_root(yard: Yard) -> None:
     made = yard.queue(yard.engine.does(lambda plan: None))
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=0, gid=0))()
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=0, gid=0))()
     assert yard.engine.helpers == []
 
 
@@ -391,7 +392,7 @@ def test_the_folders_of_a_container_that_never_started_are_reclaimed(
     made = yard.queue("true")
     nobody = os.getuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: nobody)
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.tools(), uid=nobody, gid=nobody))()
+    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=nobody, gid=nobody))()
     assert yard.ground.again(made).status == 666
     commands = [helper.command for helper in yard.engine.helpers]
     assert commands[-1] == ["chown", "-hR", f"{nobody}:{nobody}", "/plx-outputs"]
@@ -399,7 +400,7 @@ def test_the_folders_of_a_container_that_never_started_are_reclaimed(
 
 def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     content = b"a source that git has not"
-    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
     yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
     said += f"  docs: {sha1(content)}\n"
@@ -415,7 +416,7 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     assert seen == {".abf.yml": said.encode(), "setup.py": content, "big.tar.xz": content}
     assert f"the file store has no file {'f' * 40}: lost.tar.xz is left out" in yard.log(made)
     assert "docs is a folder of the code" in yard.log(made)
-    path = yard.rig.tools().depot.path(sha1(content))
+    path = yard.rig.context().file_store.path(sha1(content))
     assert path
     assert path.read_bytes() == content
 
@@ -423,7 +424,7 @@ def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
 def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
     """A link says it as a file does; one of the files that takes the place of `.abf.yml` does not."""
     content = b"sources: {}"
-    kept = yard.rig.tools().depot.keep(io.BytesIO(content))
+    kept = yard.rig.context().file_store.keep(io.BytesIO(content))
     yard.rig.store.build_lists.keep_file(kept.sha1, "x", kept.size, yard.ground.user)
     said = f"sources:\n  .abf.yml: {kept.sha1}\n  new: {kept.sha1}\n".encode()
     archive = io.BytesIO()
@@ -451,7 +452,7 @@ def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
 ) -> None:
     """The code names them: an admin who has it built lends nobody their rights."""
     content = b"a file of a hidden project"
-    kept, store = yard.rig.tools().depot.keep(io.BytesIO(content)), yard.rig.store
+    kept, store = yard.rig.context().file_store.keep(io.BytesIO(content)), yard.rig.store
     ann = store.users.add("ann")
     with store.projects._database.write() as db:
         db.execute("update projects set user_id = ?", (ann.id,))
@@ -469,7 +470,7 @@ def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
 
 
 def shelve(yard: Yard, folder: Path, *found: Any) -> None:
-    files = {item.file_name: yard.rig.tools().depot.folder / item.sha1 for item in found}
+    files = {item.file_name: yard.rig.context().file_store.folder / item.sha1 for item in found}
     repositories.write([Shelf(folder, files, "pypi")])
 
 
@@ -479,12 +480,12 @@ def of_repository(yard: Yard, sub: str = "release") -> Path:
 
 
 def test_repositories_and_containers_are_at_hand_as_they_were_at_the_beginning(yard: Yard) -> None:
-    depot, downloads = yard.rig.tools().depot, yard.rig.settings.folders.downloads
-    shelve(yard, of_repository(yard), stocked(depot, "a", "1"))
-    shelve(yard, of_repository(yard, "updates"), stocked(depot, "a", "2"))
+    file_store, downloads = yard.rig.context().file_store, yard.rig.settings.folders.downloads
+    shelve(yard, of_repository(yard), stocked(file_store, "a", "1"))
+    shelve(yard, of_repository(yard, "updates"), stocked(file_store, "a", "2"))
     other = yard.build()
     alone = repositories.container(downloads, "cocos", other.id, arch="x86_64", name="main")
-    shelve(yard, alone, stocked(depot, "b", "1"))
+    shelve(yard, alone, stocked(file_store, "b", "1"))
     seen: dict[str, list[str]] = {}
     texts: list[str] = []
 
@@ -635,7 +636,7 @@ def test_the_same_file_twice_is_one_package(yard: Yard, are_told: bool) -> None:
 def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> None:
     """No file system takes it: it is left out, and the recipe that was made of the same file says so."""
     said = f"sources:\n  {'x' * 256}: {sha1(b'')}\n"
-    kept = yard.rig.tools().depot.keep(io.BytesIO(b""))
+    kept = yard.rig.context().file_store.keep(io.BytesIO(b""))
     yard.rig.store.build_lists.keep_file(kept.sha1, "empty", kept.size, yard.ground.user)
     commit = yard.rig.upload({".abf.yml": said, "setup.py": "x"})
     made = yard.build(commit_hash=commit)
@@ -737,7 +738,7 @@ def test_results_are_not_copied(yard: Yard) -> None:
 
     before = time.time()
     made = yard.build(yard.engine.does(leave))
-    kept = yard.rig.tools().depot.path(sha1(wheel("a", "1")))
+    kept = yard.rig.context().file_store.path(sha1(wheel("a", "1")))
     assert kept
     about = kept.stat()
     assert (made.status, [about.st_ino]) == (0, numbers)
@@ -758,7 +759,7 @@ def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypat
 
     monkeypatch.setattr(PackageBuild, "_wait", fail)
     made = yard.go(made)
-    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    kept = yard.rig.context().file_store.path(sha1(b"a"))
     assert kept
     assert (made.status, kept.read_bytes()) == (666, b"a")
     assert [kept.stat().st_ino] != numbers
@@ -777,7 +778,7 @@ def test_what_a_lost_container_may_still_write_is_copied(yard: Yard) -> None:
         eventually(lambda: yard.ground.run(made).status == "running")
         yard.engine.lose(lost[-1])
     thread.join(10)
-    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    kept = yard.rig.context().file_store.path(sha1(b"a"))
     assert kept
     assert (yard.ground.again(made).status, kept.read_bytes()) == (666, b"a")
     assert kept.stat().st_ino not in numbers
@@ -795,7 +796,7 @@ def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.Monkey
         numbers.append(path.stat().st_ino)
 
     made = yard.build(yard.engine.does(leave))
-    kept = yard.rig.tools().depot.path(sha1(b"a"))
+    kept = yard.rig.context().file_store.path(sha1(b"a"))
     assert kept
     assert (made.status, kept.stat().st_uid) == (0, os.getuid())
     assert [kept.stat().st_ino] != numbers
@@ -829,10 +830,10 @@ def test_results_without_room_wait_for_it(
 ) -> None:
     """That is said once, and nothing is copied before all of it has room."""
     looked: list[int] = []
-    free, stage = Depot.free_bytes, Depot.stage
-    monkeypatch.setattr(Depot, "free_bytes", lambda self: looked.append(free(self)) or looked[-1])
+    free, stage = FileStore.free_bytes, FileStore.stage
+    monkeypatch.setattr(FileStore, "free_bytes", lambda self: looked.append(free(self)) or looked[-1])
     staged: list[object] = []
-    monkeypatch.setattr(Depot, "stage", lambda self, content: staged.append(content) or stage(self, content))
+    monkeypatch.setattr(FileStore, "stage", lambda self, content: staged.append(content) or stage(self, content))
     ballast = fill(small_store, 1 << 20)
     leaves = [yard.engine.leaves(f"{number}.bin", os.urandom(1 << 20)) for number in range(2)]
     made = yard.queue(*leaves)
@@ -850,10 +851,10 @@ def test_results_that_a_quota_refuses_wait_and_are_copied_once(
     yard: Yard, small_store: Path, monkeypatch: pytest.MonkeyPatch, supervise: Supervise
 ) -> None:
     """How much a quota leaves can't be known before."""
-    stage, staged, refused = Depot.stage, list[str](), list[int]()
+    stage, staged, refused = FileStore.stage, list[str](), list[int]()
     has_room = threading.Event()
 
-    def limited(self: Depot, content: BinaryIO) -> Staged:
+    def limited(self: FileStore, content: BinaryIO) -> Staged:
         name = os.path.basename(os.readlink(f"/proc/self/fd/{content.fileno()}"))
         if name == "b.bin" and not has_room.is_set():
             refused.append(1)
@@ -861,7 +862,7 @@ def test_results_that_a_quota_refuses_wait_and_are_copied_once(
         staged.append(name)
         return stage(self, content)
 
-    monkeypatch.setattr(Depot, "stage", limited)
+    monkeypatch.setattr(FileStore, "stage", limited)
     made = yard.queue(yard.engine.leaves("a.bin", b"a"), yard.engine.leaves("b.bin", b"b"))
     supervise(lambda: len(refused) > 5)
     assert yard.log(made).count("its results can't be stored: Disk quota exceeded") == 1
@@ -943,7 +944,7 @@ def test_the_results_are_gone_through_once_whatever_a_build_says_of_them(tmp_pat
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes less room than it has bytes, and yet it has no holes."""
-    monkeypatch.setattr("polylocal.sparse.holes", lambda about: 2 << 30)
+    monkeypatch.setattr("polylocal.files.sparse.holes", lambda about: 2 << 30)
     monkeypatch.setattr("polylocal.runner.packages.MOST_HOLES", 1)
     made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
     assert (made.status, yard.results(made)) == (0, [main_log(made), "zeros.log"])
@@ -978,7 +979,7 @@ def test_results_are_looked_through_again_after_what_passes(
         return open_folder(folder, parts)
 
     made = yard.queue(yard.engine.leaves("inner/a-1.whl", wheel("a", "1")))
-    monkeypatch.setattr("polylocal.folders._open_folder", limited)
+    monkeypatch.setattr("polylocal.files.folders._open_folder", limited)
     monkeypatch.setattr("polylocal.runner.supervisor.RETRY_S", 0.01)
     supervise(lambda: yard.ground.again(made).status == 0)
     assert (yard.packages(made), len(refused)) == ([("a-1.whl", "binary", "1")], 2)
@@ -986,9 +987,9 @@ def test_results_are_looked_through_again_after_what_passes(
 
 def test_a_result_with_many_names_is_read_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
-    stage, link = Depot.stage, Depot.link
-    monkeypatch.setattr(Depot, "stage", lambda self, content: read.append(content) or stage(self, content))
-    monkeypatch.setattr(Depot, "link", lambda self, entry, file: read.append(file) or link(self, entry, file))
+    stage, link = FileStore.stage, FileStore.link
+    monkeypatch.setattr(FileStore, "stage", lambda self, content: read.append(content) or stage(self, content))
+    monkeypatch.setattr(FileStore, "link", lambda self, entry, file: read.append(file) or link(self, entry, file))
 
     def leave(plan: ContainerPlan) -> None:
         (host(plan, RESULTS) / "a.log").write_text("a")
@@ -1046,10 +1047,10 @@ def test_what_a_deleted_build_left_is_forgotten(yard: Yard) -> None:
         shelve(yard, alone)
     run = yard.ground.run(first)
     rig.store.runs.delete(run)
-    remove(rig.store.runs.by_pk(run.pk), rig.tools())
-    depot, downloads = rig.tools().depot, rig.settings.folders.downloads
-    assert depot.path(sha1(b"own")) is None
-    assert depot.path(sha1(wheel("a", "1")))
+    remove(rig.store.runs.by_pk(run.pk), rig.context())
+    file_store, downloads = rig.context().file_store, rig.settings.folders.downloads
+    assert file_store.path(sha1(b"own")) is None
+    assert file_store.path(sha1(wheel("a", "1")))
     assert [path.name for path in downloads.glob("*/container/*")] == [str(second.id)]
 
 
@@ -1210,7 +1211,7 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
         countdown = [number]
         engine: Any = Mortal(yard.engine, countdown, after)
         with suppress(crash_rules.Killed):
-            PackageBuild(yard.ground.run(made), yard.rig.tools(engine, Mortal(yard.rig.store, countdown, after)))()
+            PackageBuild(yard.ground.run(made), yard.rig.context(engine, Mortal(yard.rig.store, countdown, after)))()
 
 
 @pytest.mark.usefixtures("hasty")

@@ -20,8 +20,8 @@ from support import eventually
 
 from polylocal.errors import StoreError
 from polylocal.packages import distributions, reading, repositories
-from polylocal.packages.depot import Depot
 from polylocal.packages.facts import Facts
+from polylocal.packages.file_store import FileStore
 from polylocal.packages.repositories import Shelf
 from polylocal.packages.signing import Key, Keys
 from polylocal.runner.publisher import Publisher
@@ -40,8 +40,8 @@ class Press:
         self.lists = rig.store.build_lists
 
     @property
-    def depot(self) -> Depot:
-        return self.rig.tools().depot
+    def file_store(self) -> FileStore:
+        return self.rig.context().file_store
 
     def project(self, name: str) -> Project:
         made = self.rig.store.projects.create(self.rig.user, {"name": name})
@@ -58,11 +58,11 @@ class Press:
         return self.ground.again(made)
 
     def wheel(self, name: str, version: str = "1") -> NewPackage:
-        return stocked(self.depot, name, version)
+        return stocked(self.file_store, name, version)
 
     def publish(self) -> None:
         """By a daemon that lives for this one look."""
-        publisher = Publisher(self.rig.tools())
+        publisher = Publisher(self.rig.context())
         if publisher.is_due():
             publisher.work()
 
@@ -81,7 +81,7 @@ class Press:
         """Their names and what they say."""
         found = []
         for result in self.lists.results(made):
-            path = self.depot.path(result.sha1)
+            path = self.file_store.path(result.sha1)
             found.append((result.file_name, path.read_text() if path else ""))
         return found
 
@@ -116,7 +116,7 @@ def test_a_build_is_published(press: Press) -> None:
     assert lying(press.folder()) == {file("a")}
     assert lying(press.folder("SRPMS")) == {file("src")}
     assert (press.folder() / "simple" / "a" / "index.html").is_file()
-    assert not Publisher(press.rig.tools()).is_due()
+    assert not Publisher(press.rig.context()).is_due()
 
 
 def as_source(found: NewPackage, version: str, release: str) -> NewPackage:
@@ -297,7 +297,7 @@ def test_a_public_key_that_can_not_be_written_publishes_nothing(press: Press) ->
 
 
 def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = Publisher(press.rig.tools())
+    publisher = Publisher(press.rig.context())
     for version in ("1", "2"):
         press.waiting(press.wheel("a", version))
         assert publisher.is_due()
@@ -317,7 +317,7 @@ def test_leftovers_go_when_their_time_is_over(press: Press, monkeypatch: pytest.
 
 def shelved_deb(press: Press) -> NewPackage:
     content = deb("hello", "1.0-1")
-    path = press.depot.folder / sha1(content)
+    path = press.file_store.folder / sha1(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return package("hello", "1.0", content, file_name="hello_1.0-1_all.deb", release="1")
@@ -408,7 +408,7 @@ def test_a_released_platform_gets_updates_and_keeps_its_release(press: Press) ->
 
 def broken(press: Press, name: str) -> NewPackage:
     """Lies in the file store, and is no wheel."""
-    path = press.depot.folder / sha1(f"{name} 1".encode())
+    path = press.file_store.folder / sha1(f"{name} 1".encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(f"{name} 1".encode())
     return package(name, "1", file_name=file(name))
@@ -429,7 +429,7 @@ def test_one_that_is_broken_fails_alone(press: Press) -> None:
 
 def test_what_failed_may_be_published_again(press: Press) -> None:
     found = press.wheel("a")
-    path = press.depot.folder / found.sha1
+    path = press.file_store.folder / found.sha1
     whole = path.read_bytes()
     path.write_bytes(b"spoilt")
     made = press.waiting(found)
@@ -445,7 +445,7 @@ def test_what_failed_may_be_published_again(press: Press) -> None:
 def test_a_file_with_another_content_than_its_sha1_is_not_published(press: Press) -> None:
     """Not even a package that can be read: an index would promise it to everybody."""
     found = press.wheel("a")
-    (press.depot.folder / found.sha1).write_bytes(wheel("a", "1", Summary="another one"))
+    (press.file_store.folder / found.sha1).write_bytes(wheel("a", "1", Summary="another one"))
     made = press.waiting(found)
     press.publish()
     assert press.status(made) == [8000]
@@ -467,7 +467,7 @@ def test_a_failure_leaves_the_version_before_where_it_was(press: Press) -> None:
 def test_what_lost_its_files_is_told_apart(press: Press) -> None:
     lost = press.wheel("lost")
     made, good = press.waiting(lost, project=press.project("lost")), press.waiting(press.wheel("a"))
-    press.depot.forget(lost.sha1)
+    press.file_store.forget(lost.sha1)
     press.publish()
     assert press.status(made, good) == [777, 6000]
     assert press.results(made)[0][1] == f"the file store has lost {file('lost')}\n"
@@ -478,7 +478,7 @@ def test_what_is_published_already_and_lost_holds_nobody_else_back(press: Press)
     lost = press.wheel("lost")
     press.waiting(lost, project=press.project("lost"))
     press.publish()
-    press.depot.forget(lost.sha1)
+    press.file_store.forget(lost.sha1)
     made = press.waiting(press.wheel("a"))
     press.publish()
     assert press.status(made) == [6000]
@@ -491,7 +491,7 @@ def test_what_is_published_already_and_no_package_to_a_newer_reader_holds_nobody
     old = press.wheel("old")
     press.waiting(old, project=press.project("old"))
     press.publish()
-    (press.depot.folder / old.sha1).write_bytes(b"spoilt since")
+    (press.file_store.folder / old.sha1).write_bytes(b"spoilt since")
     made = press.waiting(press.wheel("a"))
     press.publish()
     assert press.status(made) == [6000]
@@ -580,7 +580,7 @@ def test_a_package_of_another_kind_stops_nobody(press: Press, name: str) -> None
 
 def stray(press: Press, name: str, content: bytes = b"of another kind") -> NewPackage:
     """Lies in the file store under whatever name."""
-    press.depot.keep(io.BytesIO(content))
+    press.file_store.keep(io.BytesIO(content))
     return package("x", "1", content, file_name=name, type=FOREIGN.get(name, "binary"))
 
 
@@ -735,8 +735,8 @@ def test_what_is_rejected_leaves_the_repository_that_it_lies_in(press: Press) ->
     mine = press.wheel("a")
     made = press.waiting(mine, as_source(press.wheel("src"), "1", ""))
     press.publish()
-    (press.depot.folder / mine.sha1).unlink()
-    (press.depot.folder / mine.sha1).write_bytes(b"spoilt since")
+    (press.file_store.folder / mine.sha1).unlink()
+    (press.file_store.folder / mine.sha1).write_bytes(b"spoilt since")
     assert press.lists.publish(made, press.rig.user, again=True)
     press.publish()
     assert press.status(made) == [8000]
@@ -746,7 +746,7 @@ def test_what_is_rejected_leaves_the_repository_that_it_lies_in(press: Press) ->
     assert (press.ground.again(made).status, press.ground.again(made).published_into) == (9000, None)
     assert lying(press.folder()) == {file("b")}
     assert lying(press.folder("SRPMS")) == set()
-    assert not Publisher(press.rig.tools()).is_due()
+    assert not Publisher(press.rig.context()).is_due()
 
 
 # -- again and again -------------------------------------------------------------------------------------------------
@@ -814,7 +814,7 @@ def test_a_project_that_leaves_takes_its_packages_along(press: Press) -> None:
     press.publish()
     assert lying(press.folder()) == {file("b")}
     assert lying(press.folder("SRPMS")) == set()
-    assert not Publisher(press.rig.tools()).is_due()
+    assert not Publisher(press.rig.context()).is_due()
 
 
 def test_the_last_project_that_leaves_leaves_empty_folders(press: Press) -> None:
@@ -841,7 +841,7 @@ def test_lost_folders_are_made_again_by_the_next_daemon(press: Press) -> None:
     assert lying(press.folder(sub="updates")) == {file("a", "2")}
     assert press.ground.again(contained).container_status == 6000
     assert lying(press.container(contained)) == {file("b")}
-    assert not Publisher(press.rig.tools()).is_due()
+    assert not Publisher(press.rig.context()).is_due()
 
 
 def test_lost_sources_are_made_again_too(press: Press) -> None:
@@ -897,7 +897,7 @@ def reject_it(press: Press, made: BuildList) -> None:
 def test_a_container_that_can_not_be_made_says_why(press: Press, is_lost: bool) -> None:
     found = broken(press, "a")
     if is_lost:
-        press.depot.forget(found.sha1)
+        press.file_store.forget(found.sha1)
     made = press.complete(found)
     good = press.complete(press.wheel("b"))
     assert press.lists.ask_for_container(made)
@@ -918,4 +918,4 @@ def test_the_supervisor_publishes_what_waits(press: Press, supervise: Supervise)
     later = press.waiting(press.wheel("a", "2"))
     supervise(lambda: press.status(later) == [6000])
     assert lying(press.folder()) == {file("a", "2")}
-    eventually(lambda: not Publisher(press.rig.tools()).is_due())
+    eventually(lambda: not Publisher(press.rig.context()).is_due())

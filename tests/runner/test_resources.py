@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support import eventually
 
-from polylocal.runner.engine.base import EngineInfo
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.engine.base import EngineInfo
+from polylocal.engine.fake import FakeEngine
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -71,7 +71,7 @@ def test_a_cut_that_was_told_when_the_run_was_made_is_not_told_again(small: Rig)
     run = small.submit("true", **asking(cpu={"requests": 1, "limits": 8}))
     text = "The limit of 8 cores is cut to what this machine has, 2 cores."
     small.store.runs._set(run.pk, {"warnings": f'["job.yml, line 8, environment.resources.cpu.limits: {text}"]'})
-    Supervisor(small.tools())._resolve_builds()
+    Supervisor(small.context())._resolve_builds()
     assert not [message for message in small.messages(run) if message and "cut to" in message]
 
 
@@ -137,7 +137,7 @@ def test_a_run_that_can_not_be_read_holds_up_nobody(small: Rig, supervise: Super
 def test_a_run_that_is_stopped_while_it_is_refused_does_not_begin(small: Rig) -> None:
     run = small.submit("true", **asking(cpu={"limits": 3}))
     small.store.runs.transition(run, Status.STOPPED)
-    assert Supervisor(small.tools())._is_refused(run)
+    assert Supervisor(small.context())._is_refused(run)
     assert small.history(run) == ["created", "stopped"]
 
 
@@ -148,7 +148,7 @@ def test_a_run_that_is_stopped_while_it_is_refused_does_not_begin(small: Rig) ->
 def away(small: Rig) -> Iterator[Supervisor]:
     """A daemon whose engine has never answered."""
     small.engine.is_away = True
-    supervisor = Supervisor(small.tools())
+    supervisor = Supervisor(small.context())
     yield supervisor
     small.engine.is_away = False
     eventually(lambda: not supervisor._in_hand())
@@ -176,21 +176,21 @@ def test_a_run_of_a_build_that_is_named_is_refused_before_that_is_done(small: Ri
         small.store.runs._set(each.pk, {"build_pk": build.pk})
     away.once()
     small.engine.is_away = False
-    assert away._tools.link.check()
+    assert away._context.link.check()
     away._refuse_impossible()
     assert small.history(run) == ["created", "failed"]
     assert "cut to what this machine has" in (small.message(cut) or "")
 
 
 def test_a_machine_that_has_become_smaller_is_looked_at_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = Supervisor(rig.tools())
+    supervisor = Supervisor(rig.context())
     build = rig.store.runs.insert(rig.project, rig.user, _new_build())
     run = rig.submit("true", **asking(cpu={"limits": 3}))
     rig.store.runs._set(run.pk, {"build_pk": build.pk})
     supervisor._refuse_impossible()
     assert rig.again(run).status == "created"
     smaller = EngineInfo("Fake", "1.0", "1.41", "fake://", 2, 4096.0, "/", False, False)
-    supervisor._tools.link.info = smaller
+    supervisor._context.link.info = smaller
     supervisor._refuse_impossible()
     assert rig.history(run) == ["created", "failed"]
 

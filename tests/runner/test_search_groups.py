@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from support import eventually, job
 
 from polylocal import clock
+from polylocal.engine.fake import FakeEngine
+from polylocal.planning.container import RUN_LABEL
 from polylocal.polyaxonfile import HPTuning, parse
 from polylocal.runner import bayes, execution
-from polylocal.runner.container import RUN_LABEL
-from polylocal.runner.engine.fake import FakeEngine
 from polylocal.runner.groups import BUDGET, EARLY, Groups
 from polylocal.runner.search import Params, Trial
 from polylocal.runner.supervisor import Supervisor
@@ -122,7 +122,7 @@ def play(rig: Rig, group: Run, goal: Goal) -> int:
 
 def whole(rig: Rig, group: Run, goal: Goal = goal) -> Run:
     """From its beginning to its end, with one daemon."""
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     for _ in range(500):
         if is_done(rig.again(group).status):
             return rig.again(group)
@@ -220,7 +220,7 @@ def test_those_that_failed_are_not_promoted(rig: Rig) -> None:
 
 def test_one_that_told_a_metric_and_then_failed_is_not_promoted(rig: Rig) -> None:
     group = submit(rig, HYPERBAND)
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     look(groups)
     look(groups)
     liar = rig.store.runs.by_pk(members(rig, group)[0].pk)
@@ -279,7 +279,7 @@ def test_a_metric_that_is_good_enough_ends_the_search(rig: Rig, tuning: dict[str
 
 def test_what_runs_when_the_search_ends_may_finish(rig: Rig) -> None:
     group = submit(rig, {**RANDOM, "early_stopping": stopped_at(0.5)})
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     look(groups)
     look(groups)
     one, other = (rig.store.runs.by_pk(each.pk) for each in members(rig, group) if not each.is_held)
@@ -292,7 +292,7 @@ def test_what_runs_when_the_search_ends_may_finish(rig: Rig) -> None:
     assert not any(each.is_stopping for each in members(rig, group))
 
 
-SERIES = {0: [0.1, 0.3], 1: [0.5, 0.7], 2: [0.4, 0.5], 3: [0.9, 0.2]}  # the tables of tests/unit/test_stopping.py
+SERIES = {0: [0.1, 0.3], 1: [0.5, 0.7], 2: [0.4, 0.5], 3: [0.9, 0.2]}  # the tables of tests/unit/test_early_stopping.py
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_policies_end_the_right_experiments_at_their_interval(
 ) -> None:
     rule = {"metric": "score", "policy": {**policy, "evaluation_interval": 2}}
     group = submit(rig, {**RANDOM, "concurrency": 4, "early_stopping": [rule]})
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     look(groups)
     look(groups)
     runs = [rig.store.runs.by_pk(each.pk) for each in members(rig, group)[:4]]
@@ -328,7 +328,7 @@ def test_policies_end_the_right_experiments_at_their_interval(
 def test_one_that_a_policy_ended_is_not_promoted_and_the_search_goes_on(rig: Rig) -> None:
     rule = {"metric": "score", "policy": {"kind": "median", "evaluation_interval": 1}}
     group = submit(rig, {**HYPERBAND, "concurrency": 9, "early_stopping": [rule]})
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     look(groups)
     look(groups)
     for each in members(rig, group):
@@ -364,7 +364,7 @@ def test_a_budget_of_seconds_drops_what_waits_and_lets_finish_what_runs(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = submit(rig, {**HYPERBAND, "budget": {"seconds": 1000}})
-    groups = Groups(rig.tools(), lambda: None)
+    groups = Groups(rig.context(), lambda: None)
     look(groups)
     look(groups)
     play(rig, group, goal)
@@ -417,7 +417,7 @@ class Mortal:
 def with_deaths(rig: Rig, group: Run, goal: Goal, deaths: Sequence[tuple[int, bool]]) -> Run:
     """Each daemon lives for so many calls; the last one lives on. Experiments go on meanwhile."""
     for calls, after in deaths:
-        groups = Groups(rig.tools(store=Mortal(rig.store, [calls], after)), lambda: None)
+        groups = Groups(rig.context(store=Mortal(rig.store, [calls], after)), lambda: None)
         try:
             for _ in range(200):
                 look(groups)
@@ -489,7 +489,7 @@ def test_a_daemon_for_every_look(rig: Rig) -> None:
     """None of them knows what the one before it thought."""
     group, plain = submit(rig, HYPERBAND), whole(rig, submit(rig, HYPERBAND))
     while not is_done(rig.again(group).status):
-        look(Groups(rig.tools(), lambda: None))
+        look(Groups(rig.context(), lambda: None))
         agrees(rig, group)
         play(rig, group, goal)
     assert shown(rig, group) == shown(rig, plain)
@@ -497,7 +497,7 @@ def test_a_daemon_for_every_look(rig: Rig) -> None:
 
 def test_two_daemons_that_believe_to_be_alone_make_nothing_twice(rig: Rig) -> None:
     group, plain = submit(rig, HYPERBAND), whole(rig, submit(rig, HYPERBAND))
-    both = [Groups(rig.tools(), lambda: None) for _ in range(2)]
+    both = [Groups(rig.context(), lambda: None) for _ in range(2)]
     while not is_done(rig.again(group).status):
         for groups in both:
             look(groups)
@@ -528,14 +528,14 @@ def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     engine = Measuring()
     engine.store = rig.store
     live = replace(rig, engine=engine, settings=rig.settings.model_copy(update={"max_runs": 4}))
-    supervisor = Supervisor(live.tools())
+    supervisor = Supervisor(live.context())
 
     def until_done(hptuning: dict[str, Any], amnesia: bool = False) -> Run:
         group = submit(rig, hptuning, "echo lr {{ lr }}")
 
         def over() -> bool:
             if amnesia:
-                supervisor._groups = Groups(supervisor._tools, supervisor.wake)
+                supervisor._groups = Groups(supervisor._context, supervisor.wake)
             supervisor.once()
             agrees(rig, group)
             return is_done(rig.again(group).status)

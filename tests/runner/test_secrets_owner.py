@@ -8,13 +8,13 @@ import pytest
 from support import job
 
 from polylocal.errors import NotFound
+from polylocal.files.secrets import SecretStore
+from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import parse
-from polylocal.runner.container import ContainerPlan
 from polylocal.runner.following import mask_of
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Run, User
-from polylocal.vault import Vault
 
 from .conftest import Rig
 
@@ -24,9 +24,9 @@ OF_ANN, OF_ROOT = "of-ann-herself", "of-root-himself"
 
 @pytest.fixture
 def ann(rig: Rig) -> User:
-    vault = Vault(rig.settings.folders.secrets)
-    vault.write("ann", "aws", {"KEY": OF_ANN})
-    vault.write("root", "aws", {"KEY": OF_ROOT})
+    secret_store = SecretStore(rig.settings.folders.secrets)
+    secret_store.write("ann", "aws", {"KEY": OF_ANN})
+    secret_store.write("root", "aws", {"KEY": OF_ROOT})
     return rig.store.users.add("ann")
 
 
@@ -57,11 +57,11 @@ def test_the_container_and_the_build_get_the_owners_values(
     monkeypatch.setattr(rig.engine, "create", recorded)
     run = rig.built(submitted(rig, rig.user, secrets_of=ann))
     build = rig.store.runs.by_pk(run.build_pk or 0)
-    tools = rig.tools()
+    context = rig.context()
     for given in (run, build):
-        assert tools.secrets(given, rig.specification(given)) == {"KEY": OF_ANN}
-        assert mask_of(given, tools).hide(OF_ANN.encode()) == b"*" * len(OF_ANN)
-        assert mask_of(given, tools).hide(OF_ROOT.encode()) == OF_ROOT.encode()
+        assert context.secrets(given, rig.specification(given)) == {"KEY": OF_ANN}
+        assert mask_of(given, context).hide(OF_ANN.encode()) == b"*" * len(OF_ANN)
+        assert mask_of(given, context).hide(OF_ROOT.encode()) == OF_ROOT.encode()
     rig.run(run)
     assert plans[-1].name == run.container_name
     assert plans[-1].env["KEY"] == OF_ANN
@@ -134,4 +134,4 @@ def test_secrets_of_a_user_who_is_gone_are_told_by_the_files_own_key(
     rig.store.runs._set(build.pk, {"secrets_user_id": None})
     build = rig.again(build)
     with pytest.raises(NotFound, match=f"^{place}: the user whose secrets build/"):
-        rig.tools().secrets(build, rig.specification(build))
+        rig.context().secrets(build, rig.specification(build))

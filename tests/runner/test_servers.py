@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from support import deep, eventually
 
-from polylocal.folders import remove_tree
+from polylocal.files.folders import remove_tree
+from polylocal.planning.container import Mount
 from polylocal.runner import workspace
-from polylocal.runner.container import Mount
 from polylocal.runner.execution import Execution
 from polylocal.statuses import Kind, Status
 
@@ -120,7 +120,7 @@ def test_a_server_that_ends_by_itself_has_not_been_stopped(rig, supervise, noteb
 
 def test_a_server_is_taken_up_with_the_port_that_it_has(rig, supervise, notebook):
     rig.store.runs.record(notebook, port=1)
-    execution = Execution(rig.again(notebook), rig.tools())
+    execution = Execution(rig.again(notebook), rig.context())
     execution._say_running(notebook.container_id or "")
     assert rig.again(notebook).port == rig.engine.inspect(notebook.container_id).port != 1
 
@@ -279,7 +279,7 @@ def test_more_than_code_may_have_keeps_the_folder_and_the_history_says_why(rig, 
         with (folder / f"{n}").open("wb") as file:
             file.truncate(1 << 20)
     rig.settings = rig.settings.model_copy(update={setting: 3})
-    workspace.put_away(rig.again(notebook), rig.tools())
+    workspace.put_away(rig.again(notebook), rig.context())
     assert newest(rig) == before
     assert (folder / "8").exists()
     assert any(words in (text or "") and str(folder) in (text or "") for text in rig.messages(notebook))
@@ -343,7 +343,7 @@ class Deaf:
 def stopped_on_disk(rig):
     """A notebook whose container has ended, whose row says `running`, and that no daemon has in hand."""
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=rig.upload(CODE)))
-    execution = Execution(run, rig.tools())
+    execution = Execution(run, rig.context())
     container_id = execution._create()
     execution._start(container_id, Deaf())
     (work(rig, run) / "new.py").write_text("1")
@@ -354,7 +354,7 @@ def stopped_on_disk(rig):
 
 def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
     run = stopped_on_disk(rig)
-    dying = Execution(run, rig.tools())
+    dying = Execution(run, rig.context())
     move = dying._move
 
     def die_at_the_end(to, *arguments, **more):
@@ -367,7 +367,7 @@ def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
         dying()
     assert rig.again(run).status == "running"
     commit = rig.repository.resolve("master")
-    Execution(rig.again(run), rig.tools())()
+    Execution(rig.again(run), rig.context())()
     assert (rig.again(run).status, rig.message(run)) == ("stopped", "Notebook was stopped")
     assert rig.repository.resolve("master") == commit
     assert newest(rig) == {**CODE, "new.py": "1"}
@@ -379,8 +379,8 @@ def test_a_crash_right_after_the_commit(rig, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "remove_tree", _dying_at_removal(0))
         with pytest.raises(Killed):
-            Execution(run, rig.tools())()
-    Execution(rig.again(run), rig.tools())()
+            Execution(run, rig.context())()
+    Execution(rig.again(run), rig.context())()
     assert rig.again(run).status == "stopped"
     assert newest(rig) == {**CODE, "new.py": "1"}
     assert list(work(rig, run).parent.iterdir()) == []
@@ -392,8 +392,8 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "remove_tree", _dying_at_removal(1))
         with pytest.raises(Killed):
-            Execution(run, rig.tools())()
-    Execution(rig.again(run), rig.tools())()
+            Execution(run, rig.context())()
+    Execution(rig.again(run), rig.context())()
     assert rig.again(run).status == "stopped"
     assert newest(rig) == {**CODE, "new.py": "1"}
 
@@ -421,9 +421,9 @@ def test_a_crash_in_the_middle_of_the_checkout(rig, supervise):
 def test_changes_outlive_the_daemon(rig):
     """What was written before a crash is not overwritten by the code again."""
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=rig.upload(CODE)))
-    assert workspace.prepare(run, rig.tools()) == work(rig, run)
+    assert workspace.prepare(run, rig.context()) == work(rig, run)
     (work(rig, run) / "train.py").write_text("mine")
-    workspace.prepare(run, rig.tools())
+    workspace.prepare(run, rig.context())
     assert (work(rig, run) / "train.py").read_text() == "mine"
 
 

@@ -150,13 +150,13 @@ def test_outputs_that_a_resume_shares_stay(rig, supervise):
 def test_containers_that_nothing_waits_for_are_removed(rig):
     run = rig.submit("sleep 60")
     plan_of_nobody = {"polylocal.home": "home", "polylocal.run": "job/nobody"}
-    from polylocal.runner.container import ContainerPlan
+    from polylocal.planning.container import ContainerPlan
 
     orphan = rig.engine.create(ContainerPlan("plx-job-x", "base", ["/bin/sh", "-c", "true"], plan_of_nobody))
     foreign = rig.engine.create(
         ContainerPlan("other", "base", ["/bin/sh", "-c", "true"], {"polylocal.home": "elsewhere"})
     )
-    supervisor = Supervisor(rig.tools())
+    supervisor = Supervisor(rig.context())
     supervisor._reconcile()
     assert orphan not in rig.engine.made
     assert foreign in rig.engine.made
@@ -165,7 +165,7 @@ def test_containers_that_nothing_waits_for_are_removed(rig):
 
 def _left_behind(rig, run, cmd, name):
     """A container of a run that came to its end while nobody looked."""
-    from polylocal.runner.container import ContainerPlan, labels
+    from polylocal.planning.container import ContainerPlan, labels
 
     container_id = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], labels(run, "home")))
     rig.engine.start(container_id)
@@ -179,7 +179,7 @@ def test_the_log_of_a_container_that_was_lost_is_not_completed_behind_its_succes
     before = rig.log(run)
     lost = _left_behind(rig, run, "echo first; echo more of the first", "lost")
     assert rig.again(run).container_id != lost
-    Supervisor(rig.tools())._reconcile()
+    Supervisor(rig.context())._reconcile()
     assert lost not in rig.engine.made
     assert rig.log(run) == before == b"second\n"
 
@@ -191,13 +191,13 @@ def test_the_log_of_the_container_that_a_run_ended_in_is_completed_before_it_goe
     rig.store.runs.transition(run, Status.SUCCEEDED)
     rig.log_path(run).parent.mkdir(parents=True, exist_ok=True)
     rig.log_path(run).write_bytes(b"one\n")
-    Supervisor(rig.tools())._reconcile()
+    Supervisor(rig.context())._reconcile()
     assert last not in rig.engine.made
     assert rig.log(run) == b"one\ntwo\n"
 
 
 def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
-    from polylocal.runner.container import ContainerPlan
+    from polylocal.planning.container import ContainerPlan
 
     def helper(name, cmd):
         made = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], {"polylocal.home": "home"}))
@@ -206,7 +206,7 @@ def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
 
     working, left = helper("plx-chown-1", "sleep 60"), helper("plx-chown-2", "true")
     rig.engine.wait(left)
-    Supervisor(rig.tools())._reconcile()
+    Supervisor(rig.context())._reconcile()
     assert list(rig.engine.made) == [working]
     rig.engine.stop(working, 0)
 
@@ -220,7 +220,7 @@ def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
     supervise(lambda: all_done(rig, [gone]))
     hanging, go, removed = threading.Event(), threading.Event(), []
 
-    def hang(run, tools):
+    def hang(run, context):
         hanging.set()
         if not removed:
             go.wait(15)
@@ -249,7 +249,7 @@ def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
     supervise(lambda: all_done(rig, [gone]))
     go, begun = threading.Event(), []
 
-    def hang(run, tools):
+    def hang(run, context):
         begun.append(threading.get_ident())
         go.wait(15)
 
@@ -284,7 +284,7 @@ def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, mo
     monkeypatch.setattr(rig.engine, "remove", refuse)
     for run in runs:
         rig.store.runs.delete(run)
-    supervisor = Supervisor(rig.tools())
+    supervisor = Supervisor(rig.context())
     supervisor._remove_deleted()
     assert [rig.store.runs.by_uuid(run.uuid) is None for run in runs] == [False, True, True]
     supervisor._remove_deleted()
@@ -329,7 +329,7 @@ def test_a_restart_takes_up_what_was_begun(rig):
     container_id = rig.engine.create(_plan(rig, run))
     rig.store.runs.transition(run, Status.SCHEDULED, recorded={"container_id": container_id})
     rig.engine.start(container_id)
-    supervisor = Supervisor(rig.tools())
+    supervisor = Supervisor(rig.context())
     supervisor._take_up()
     eventually(lambda: rig.again(run).finished_at)
     assert rig.again(run).status == "succeeded"
@@ -348,7 +348,7 @@ def test_unmanaged_runs_are_left_to_their_clients(rig, supervise):
 
 
 def _plan(rig, run):
-    from polylocal.runner.container import ContainerPlan, labels
+    from polylocal.planning.container import ContainerPlan, labels
 
     command = ["/bin/bash", "-c", run.config["run"]["cmd"]]
     image = rig.store.runs.by_pk(run.build_pk).image_id

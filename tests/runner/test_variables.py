@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from polylocal.runner.container import ContainerPlan
+from polylocal.files.secrets import SecretStore
+from polylocal.planning.container import ContainerPlan
 from polylocal.statuses import Kind
-from polylocal.vault import Vault
 
 from .conftest import Rig, Supervise, plan_of
 
@@ -26,11 +26,11 @@ def test_each_experiment_of_a_group_has_its_own_variables(
 
 
 def test_a_secret_that_has_come_to_set_the_same_variable_fails_the_run(rig: Rig, plans: list[ContainerPlan]) -> None:
-    vault = Vault(rig.settings.folders.secrets)
-    vault.write("root", "aws", {"ID": "1"})
+    secret_store = SecretStore(rig.settings.folders.secrets)
+    secret_store.write("root", "aws", {"ID": "1"})
     run = rig.built(rig.submit(environment={"env_vars": {"KEY": "1"}, "secret_refs": ["aws"]}))
     rig.store.runs._set(run.pk, {"secrets_user_id": rig.user.id})
-    vault.write("root", "aws", {"ID": "1", "KEY": "2"})
+    secret_store.write("root", "aws", {"ID": "1", "KEY": "2"})
     done = rig.run(run)
     assert (done.status, plans) == ("failed", [])
     assert (

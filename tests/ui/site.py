@@ -16,7 +16,7 @@ import httpx2
 from playwright.sync_api import Page
 from support import Daemon, eventually, start_daemon
 
-from polylocal import packing
+from polylocal.client import packing
 from polylocal.statuses import is_done
 
 Json = dict[str, Any]

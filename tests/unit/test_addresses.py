@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.addresses import Host, LocalAddress, UnknownHost, bridge_networks, check, is_local
+from polylocal.system.addresses import Host, LocalAddress, UnknownHost, bridge_networks, check, is_local
 
 LOCAL = """
 127.0.0.1 127.255.3.4 127.1 127.0.1 0177.0.0.1 0x7f.0.0.1 0x7f000001 2130706433 017700000001 0 0.0.0.0 0.1.2.3

@@ -11,9 +11,9 @@ import docker.errors
 import pytest
 import requests
 
+from polylocal.engine.base import ImageConfig
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
-from polylocal.runner.engine.base import ImageConfig
-from polylocal.runner.engine.dockerengine import DockerEngine
 
 IMAGE_ID = "sha256:" + "1" * 64
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import pytest
 from support import eventually
 
-from polylocal import backup, occupancy, restore
+from polylocal.daemon import backup, home_lock, restore
 from polylocal.errors import SetupError, StoreError
-from polylocal.logs import STDERR, LogWriter, positions
+from polylocal.files.logs import STDERR, LogWriter, positions
+from polylocal.git.repository import Repository
 from polylocal.packages.signing import Keys
 from polylocal.paths import Home
-from polylocal.repos import Repository
 from polylocal.settings import Settings
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store, snapshots
@@ -479,7 +479,7 @@ def test_two_backups_into_one_file(home: Home, tmp_path: Path, monkeypatch: pyte
 def test_places_that_can_not_be(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     backup.make(home, file)
-    lock = occupancy.take(home)
+    lock = home_lock.take(home)
     with pytest.raises(SetupError, match="a daemon works on"):
         restore.restore(file, home)
     lock.close()

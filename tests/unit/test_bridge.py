@@ -15,10 +15,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import eventually
 
-from polylocal.daemon import Bridge
+from polylocal.daemon.main import Bridge
+from polylocal.engine.fake import FakeEngine
 from polylocal.errors import ContainerMissing, EngineError
-from polylocal.runner.container import HOME_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.settings import OWN_NETWORK, load
 from polylocal.store import Store
 

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.planning import instructions
+from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Build, build_variables, parse
-from polylocal.runner import instructions
-from polylocal.runner.dockerfile import render
 from polylocal.statuses import Kind
 
 INHERITED = {"PATH": "/bin", "HOME": "/root", "SET": "s", "NOTHING": ""}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.daemon import known_images
+from polylocal.daemon.main import known_images
+from polylocal.engine.fake import FakeEngine
 from polylocal.errors import EngineUnreachable
 from polylocal.packages import builder_images, recipes
 from polylocal.packages.builder_images import BUILDER
-from polylocal.runner.engine.fake import FakeEngine
 
 
 def test_debian_packages_are_built_in_the_builder_where_the_engine_has_it() -> None:

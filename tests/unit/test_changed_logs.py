@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import logs
 from polylocal.api.logs import Plain
-from polylocal.logs import LOST, OWN, STDERR, STDOUT, LogChanged, LogWriter, Stamped, pieces, streams
+from polylocal.files import logs
+from polylocal.files.logs import LOST, OWN, STDERR, STDOUT, LogChanged, LogWriter, Stamped, pieces, streams
 
 
 @pytest.fixture

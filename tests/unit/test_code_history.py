@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from packaging.version import Version
 
-from polylocal import describing
-from polylocal.packages import tag_versions
-from polylocal.packages.tag_versions import Described
-from polylocal.repos import Repository
+from polylocal.git import tag_versions, version_tags
+from polylocal.git.repository import Repository
+from polylocal.git.tag_versions import Described
 
 _WHO = {f"GIT_{who}_{what}": f"{who}@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 _ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", **_WHO}
@@ -163,10 +162,10 @@ def test_a_commit_is_described_by_its_own_tag_or_by_the_nearest(repository: Repo
 def test_tags_of_other_projects_are_passed_over(clone: Path) -> None:
     git(clone, "tag", "other-10.0")
     git(clone, "tag", "nightly-2024")
-    found = describing.of_folder(clone, "x")
+    found = version_tags.of_folder(clone, "x")
     assert found
     assert (found.tag in ("v1.2", "v1.10"), found.distance, found.is_dirty) == (True, 1, False)
-    own = describing.of_folder(clone, "other")
+    own = version_tags.of_folder(clone, "other")
     assert own
     assert (own.tag, own.distance) == ("other-10.0", 0)
 
@@ -178,14 +177,14 @@ def test_many_tags_that_name_no_version_hide_none(repository: Repository, clone:
     for folder in (clone / ".git", repository.path):
         with (folder / "packed-refs").open("ab") as refs:
             refs.writelines(b"%s refs/tags/%s\n" % (commit.encode(), name) for name in sorted(names))
-    for found in (repository.describe(commit, None, version_of("x")), describing.of_folder(clone, "x")):
+    for found in (repository.describe(commit, None, version_of("x")), version_tags.of_folder(clone, "x")):
         assert found
         assert (found.tag in ("v1.2", "v1.10"), found.distance) == (True, 1)
 
 
 def test_a_folder_that_was_changed_is_said_to_be(clone: Path) -> None:
     (clone / "file").write_text("changed")
-    found = describing.of_folder(clone, "x")
+    found = version_tags.of_folder(clone, "x")
     assert found
     assert found.is_dirty
 
@@ -193,20 +192,20 @@ def test_a_folder_that_was_changed_is_said_to_be(clone: Path) -> None:
 def test_a_folder_in_a_repository_and_a_work_tree_of_it_have_its_tags(clone: Path, tmp_path: Path) -> None:
     (clone / "sub").mkdir()
     (clone / "sub/pyproject.toml").write_text("project.name = 'other'")
-    assert describing.of_folder(clone / "sub", "x") is None  # it is in no commit
+    assert version_tags.of_folder(clone / "sub", "x") is None  # it is in no commit
     git(clone, "add", "sub")
     git(clone, "commit", "--quiet", "--message=sub")
     git(clone, "worktree", "add", "--quiet", str(tmp_path / "tree"))
     for folder in (clone / "sub", tmp_path / "tree/sub"):
-        found = describing.of_folder(folder, "x")
+        found = version_tags.of_folder(folder, "x")
         assert found
         assert found.distance == 2
 
 
 def test_a_folder_without_a_repository_or_without_tags_has_none(tmp_path: Path) -> None:
-    assert describing.of_folder(tmp_path, "x") is None
+    assert version_tags.of_folder(tmp_path, "x") is None
     git(tmp_path, "init", "--quiet")
-    assert describing.of_folder(tmp_path, "x") is None
+    assert version_tags.of_folder(tmp_path, "x") is None
 
 
 def test_a_repository_of_another_user_runs_nothing(
@@ -216,9 +215,9 @@ def test_a_repository_of_another_user_runs_nothing(
     git(clone, "config", "filter.own.clean", f"touch {tmp_path}/ran; cat")
     (clone / ".git/info/attributes").write_text("file filter=own\n")
     (clone / "file").write_text("x\n")
-    assert describing.of_folder(clone, "x") is not None
+    assert version_tags.of_folder(clone, "x") is not None
     assert (tmp_path / "ran").exists()  # so it would be with `git describe`
     (tmp_path / "ran").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert describing.of_folder(clone, "x") is None
+    assert version_tags.of_folder(clone, "x") is None
     assert not (tmp_path / "ran").exists()

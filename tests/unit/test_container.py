@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from support import build, job
 
-from polylocal.data_folders import DataFolder
-from polylocal.polyaxonfile import Resources, of_config, parse
-from polylocal.runner import termination
-from polylocal.runner.container import (
+from polylocal.files.data_folders import DataFolder
+from polylocal.planning import termination
+from polylocal.planning.container import (
     HOME_LABEL,
     RUN_LABEL,
     ContainerPlan,
@@ -27,6 +26,7 @@ from polylocal.runner.container import (
     token_file,
     token_in,
 )
+from polylocal.polyaxonfile import Resources, of_config, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 

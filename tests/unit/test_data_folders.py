@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from polylocal import daemon, doctor
-from polylocal.data_folders import DataFolder, chosen
+from polylocal.daemon import doctor, main
 from polylocal.errors import SetupError
+from polylocal.files.data_folders import DataFolder, chosen
 from polylocal.settings import Settings, load
 
 
@@ -151,12 +151,12 @@ def test_a_folder_that_the_daemon_may_not_look_at_is_left_to_the_engine(
 def test_a_start_refuses_a_file_and_warns_of_what_is_missing(
     home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    daemon.check_data(written(home, f'a = "{tmp_path}"\nb = "{tmp_path}/gone"'))
+    main.check_data(written(home, f'a = "{tmp_path}"\nb = "{tmp_path}/gone"'))
     (warning,) = caplog.messages
     assert "`b` is not there" in warning
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match=r"polylocal\.toml: the data folder `c` is no folder"):
-        daemon.check_data(written(home, f'c = "{tmp_path}/file"'))
+        main.check_data(written(home, f'c = "{tmp_path}/file"'))
 
 
 def test_the_doctor_names_each_folder(home: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support import fill, small_disk
 
-from polylocal import disk
-from polylocal.disk import Disk, is_shortage, is_trouble, size_of
+from polylocal.files import disk
+from polylocal.files.disk import Disk, is_shortage, is_trouble, size_of
 
 
 @pytest.fixture

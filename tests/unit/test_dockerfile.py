@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from polylocal.polyaxonfile import Build
-from polylocal.runner.dockerfile import (
+from polylocal.planning.dockerfile import (
     Base,
     downloads,
     platform_arguments,
@@ -19,7 +18,8 @@ from polylocal.runner.dockerfile import (
     with_label,
     with_secrets,
 )
-from polylocal.runner.instructions import Unreadable
+from polylocal.planning.instructions import Unreadable
+from polylocal.polyaxonfile import Build
 
 LOCALE = "en_US.UTF-8"
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from polylocal import doctor
+from polylocal.daemon import doctor
+from polylocal.engine.base import EngineInfo
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.errors import ContainerMissing, EngineError
-from polylocal.runner.engine.base import EngineInfo
-from polylocal.runner.engine.dockerengine import DockerEngine
 from polylocal.settings import OWN_NETWORK, load
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from polylocal.engine import events
+from polylocal.engine.base import Died
+from polylocal.engine.events import Deaths, Waiter
 from polylocal.errors import EngineUnreachable
-from polylocal.runner.engine import events
-from polylocal.runner.engine.base import Died
-from polylocal.runner.engine.events import Deaths, Waiter
 
 Pass = list[Died] | Exception
 Listen = Callable[..., tuple[Deaths, Callable[[], None]]]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import folders
-from polylocal.folders import LeadsOut, copy_tree, open_inside, walk
+from polylocal.files import folders
+from polylocal.files.folders import LeadsOut, copy_tree, open_inside, walk
 
 
 @pytest.fixture

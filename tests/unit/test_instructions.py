@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal.runner.instructions import (
+from polylocal.planning.instructions import (
     MOST_INSTRUCTIONS,
     MOST_TEXT,
     UNKNOWN,

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from support import deep
 
-from polylocal import backup, packing, restore, sparse
-from polylocal.archives import Archive
-from polylocal.disk import size_of
+from polylocal.client import packing
+from polylocal.daemon import backup, restore
 from polylocal.errors import InvalidInput
-from polylocal.folders import copy_tree, remove_tree, walk
+from polylocal.files import sparse
+from polylocal.files.archives import Archive
+from polylocal.files.disk import size_of
+from polylocal.files.folders import copy_tree, remove_tree, walk
 from polylocal.paths import Home
 from polylocal.runner.ownership import foreign, open_to_all, reclaim
 from polylocal.settings import Settings

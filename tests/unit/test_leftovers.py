@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polylocal import leftovers
+from polylocal.daemon import leftovers
 from polylocal.paths import Home
 
 LEFT = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.runner.container import ContainerPlan
-from polylocal.runner.engine.fake import FakeEngine
+from polylocal.engine.fake import FakeEngine
+from polylocal.planning.container import ContainerPlan
 from polylocal.runner.locales import ARCHIVE, FOLDER, named, names_in_archive, spellings, substitute
 
 

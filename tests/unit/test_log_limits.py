@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import fill, small_disk
 
-from polylocal import logs
 from polylocal.errors import StoreError
-from polylocal.logs import OWN, STDERR, STDOUT, CatchUp, LogWriter
+from polylocal.files import logs
+from polylocal.files.logs import OWN, STDERR, STDOUT, CatchUp, LogWriter
 
 MIB = 1 << 20
 CUT = b"polylocal: the log is cut here: it has reached 1 MiB (max_log_mib)\n"

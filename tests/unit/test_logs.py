@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polylocal import logs
-from polylocal.logs import STDERR, STDOUT, CatchUp, LogWriter, Piece
+from polylocal.files import logs
+from polylocal.files.logs import STDERR, STDOUT, CatchUp, LogWriter, Piece
 
 Pieces = list[tuple[int, bytes]]
 

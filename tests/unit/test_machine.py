@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from polylocal import machine
-from polylocal.machine import Gpu
+from polylocal.engine import machine
+from polylocal.engine.machine import Gpu
 
 
 class NVMLError(Exception):

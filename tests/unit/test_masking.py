@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylocal.masking import Mask, Masked
+from polylocal.files.masking import Mask, Masked
 
 SECRET = "tok/en+with=signs"
 

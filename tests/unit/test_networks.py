@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from polylocal.engine.docker import networks
 from polylocal.errors import EngineError
-from polylocal.runner.engine import networks
 from polylocal.settings import OWN_NETWORK
 
 

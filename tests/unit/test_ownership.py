@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from support import BUSYBOX
 
+from polylocal.engine.docker import engine as dockerengine
+from polylocal.engine.docker.engine import DockerEngine
 from polylocal.errors import EngineError
-from polylocal.runner.container import HOME_LABEL, ContainerPlan
-from polylocal.runner.engine import dockerengine
-from polylocal.runner.engine.dockerengine import DockerEngine
+from polylocal.planning.container import HOME_LABEL, ContainerPlan
 from polylocal.runner.ownership import foreign, make_writable, reclaim
 
 ME = os.getuid()

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
 
-from polylocal.folders import remove_tree
+from polylocal.files.folders import remove_tree
 from polylocal.packages import repositories
-from polylocal.packages.depot import Depot
+from polylocal.packages.file_store import FileStore
 from polylocal.packages.repositories import PackageError, Shelf, write
 from polylocal.packages.signing import Key
 
@@ -36,8 +36,8 @@ def keep(tmp_path: Path) -> Keep:
 
 
 def keeper(folder: Path) -> Keep:
-    depot = Depot(folder)
-    return lambda content: folder / depot.keep(io.BytesIO(content)).sha1
+    file_store = FileStore(folder)
+    return lambda content: folder / file_store.keep(io.BytesIO(content)).sha1
 
 
 @pytest.fixture

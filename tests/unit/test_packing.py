@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from polylocal.client.packing import files, pack, survey
 from polylocal.errors import InvalidInput
-from polylocal.packing import files, pack, survey
-from polylocal.repos import Repository
+from polylocal.git.repository import Repository
 
 
 @pytest.fixture

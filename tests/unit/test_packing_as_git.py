@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polylocal.client.packing import Code, pack, survey
 from polylocal.errors import InvalidInput
-from polylocal.packing import Code, pack, survey
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.runner.engine import probe as module
-from polylocal.runner.engine.probe import Attempt, Candidate, Report, candidates, probe
+from polylocal.engine.docker import probe as module
+from polylocal.engine.docker.probe import Attempt, Candidate, Report, candidates, probe
 
 Serve = Callable[..., str]
 

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from polylocal import addresses, proxies
-from polylocal.client import Client
+from polylocal.client.http import Client
 from polylocal.errors import SetupError
+from polylocal.system import addresses, proxies
 
 NAMES = [f"{name}_PROXY" for name in ("HTTP", "HTTPS", "ALL", "NO")]
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from polylocal.packages import pyproject
+from polylocal.text import pyproject
 
 
 @pytest.mark.parametrize(("text", "found"), [(None, {}), ("", {}), ("a.b = 1", {"a": {"b": 1}})])

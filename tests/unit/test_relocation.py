@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from polylocal import relocation, restore
-from polylocal.daemon import settle_deleted_users
+from polylocal.daemon import relocation, restore
+from polylocal.daemon.main import settle_deleted_users
+from polylocal.daemon.project_links import ProjectLinks
+from polylocal.daemon.relocation import relocate
 from polylocal.errors import SetupError, StoreError
 from polylocal.paths import Home
-from polylocal.project_links import ProjectLinks
-from polylocal.relocation import relocate
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.database import SCHEMA_VERSION

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from polylocal import remotes
 from polylocal.errors import InvalidInput
+from polylocal.git import remotes
 
 FAR = "git.example.test"
 
@@ -15,7 +15,7 @@ FAR = "git.example.test"
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {FAR: ["198.51.100.7", "2001:db8::7"], "near.example.test": ["127.0.0.1"]}
-    monkeypatch.setattr("polylocal.addresses._resolve", lambda name: known[name])
+    monkeypatch.setattr("polylocal.system.addresses._resolve", lambda name: known[name])
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

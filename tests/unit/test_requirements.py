@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.planning import requirements
+from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Build
-from polylocal.runner import requirements
-from polylocal.runner.dockerfile import render
 
 
 def includes(files: dict[str, str], root: str = "requirements.txt") -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 from support import job
 
 from polylocal.errors import InvalidPolyaxonfile
+from polylocal.planning.container import Limits, limits
 from polylocal.polyaxonfile import Capacity, Resources, asked, of_config, parse
 from polylocal.polyaxonfile.resources import cuts, fits, gpus, problems, reserved
-from polylocal.runner.container import Limits, limits
 from polylocal.statuses import Kind
 
 TWO = Capacity(2, 4096.0, 2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal import revisions
+from polylocal.git import revisions
 
 REFS = ["master", "v1.0", "feature/a-b", "a@b", "ü", "0123456", "HEAD", "refs/heads/x", "a{b", "a#b", "x" * 200]
 NO_REFS = ["", "-a", "--output=x", ".a", "a/.b", "a..b", "a~1", "a^", "a:b", ":/x", "a?", "a*", "a[b", "a\\b", "a b"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from polylocal.planning import servers
+from polylocal.planning.container import ContainerPlan, Mount, Surroundings, outputs_path, plan
 from polylocal.polyaxonfile import Specification, parse
-from polylocal.runner import servers
-from polylocal.runner.container import ContainerPlan, Mount, Surroundings, outputs_path, plan
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 

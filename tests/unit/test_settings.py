@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from polylocal.data_folders import DataFolder
 from polylocal.errors import SetupError
+from polylocal.files.data_folders import DataFolder
 from polylocal.settings import load
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from polylocal.machine import Usage
-from polylocal.runner.engine import stats
+from polylocal.engine.docker import stats
+from polylocal.engine.machine import Usage
 
 GIB = 2**30
 

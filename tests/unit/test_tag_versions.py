@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from polylocal.packages import tag_versions
-from polylocal.packages.tag_versions import Described
+from polylocal.git import tag_versions
+from polylocal.git.tag_versions import Described
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from polylocal.planning import termination
 from polylocal.polyaxonfile.commands import BASH, SH
-from polylocal.runner import termination
 
 
 def run(shell: str, *command: str, env: dict[str, str]) -> str:

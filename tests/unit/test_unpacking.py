@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polylocal.errors import InvalidInput
-from polylocal.repos import Repository
-from polylocal.unpacking import Limits, unpack, unpack_code
+from polylocal.files.unpacking import Limits, unpack, unpack_code
+from polylocal.git.repository import Repository
 
 Entry = tuple[tarfile.TarInfo, bytes]
 

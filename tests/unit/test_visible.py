@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal import visible
+from polylocal.text import visible
 
 ANY_TEXT = st.text(st.characters(), max_size=40)  # surrogates without a partner among them
 STEERING = ("Cc", "Cs", "Zl", "Zp")

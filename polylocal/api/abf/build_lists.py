@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from polylocal import clock
-from polylocal.api.abf import making, shapes
-from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused
-from polylocal.api.file_answers import opened_file
+from polylocal.api.abf import build_list_creation, shapes
+from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused
+from polylocal.api.file_responses import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
@@ -30,7 +30,7 @@ def show(ask: Ask) -> Json:
 
 
 def create(ask: Ask) -> Json | Response:
-    return making.create(ask)
+    return build_list_creation.create(ask)
 
 
 def cancel(ask: Ask) -> Json | Response:
@@ -94,7 +94,7 @@ def index_of_project(ask: Ask) -> Json | Response:
 def log(ask: Ask) -> Response:
     """What the build has written so far; from `offset` bytes on."""
     found, _ = _readable(ask)
-    path = ask.services.home.log("package", found.uuid)
+    path = ask.context.home.log("package", found.uuid)
     offset = integer(ask.query("offset")) or 0
     try:
         file = path.open("rb")
@@ -165,7 +165,7 @@ def _other(ask: Ask, other: BuildList) -> Json:
 def _container_path(ask: Ask, found: BuildList, save_to: Repository, arch: str) -> str:
     if found.container_status != ContainerStatus.PUBLISHED:
         return ""
-    downloads = ask.services.home.downloads
+    downloads = ask.context.home.downloads
     path = repositories.container(downloads, save_to.platform_name, found.id, arch=arch, name=save_to.name)
     return f"{ask.base}/downloads/{path.relative_to(downloads).as_posix()}/"
 

@@ -13,11 +13,11 @@ from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from polylocal.api.abf import shapes, simple_index
-from polylocal.api.abf.wire import Ask, Endpoint, Json, answer, refused
-from polylocal.api.file_answers import FileAnswer, file_as_it_is, part_of, served_file
+from polylocal.api.abf.calls import Ask, Endpoint, Json, answer, refused
+from polylocal.api.file_responses import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages import repositories
-from polylocal.packages.depot import GUARD
+from polylocal.packages.file_store import GUARD
 
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
@@ -28,7 +28,7 @@ def stored(ask: Ask) -> Response:
     """By its sha1, with `.log` behind it or without. What builds of hidden projects made is for those who read them."""
     sha1 = ask.word("sha1").removesuffix(".log")
     found = ask.store.build_lists.file(sha1)
-    path = ask.services.depot.path(sha1)
+    path = ask.context.file_store.path(sha1)
     if path is None:
         raise NotFound
     if not ask.store.build_lists.may_have(sha1, ask.somebody):
@@ -62,10 +62,10 @@ def upload(ask: Ask) -> Response:
     part = ask.said("file_store").get("file")
     if not isinstance(part, UploadFile):
         return refused("file_store", "File has not been stored", "File can't be blank")
-    ask.services.check_room()
-    staged = ask.services.depot.stage(part.file)
+    ask.context.check_room()
+    staged = ask.context.file_store.stage(part.file)
     with GUARD:
-        kept = ask.services.depot.commit(staged)
+        kept = ask.context.file_store.commit(staged)
         ask.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, ask.user)
     return answer({"sha1_hash": kept.sha1}, 201)
 
@@ -82,7 +82,7 @@ def download(ask: Ask) -> Response:
     # what is being written, ways out, and names that no file has
     if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
-    root = ask.services.home.downloads
+    root = ask.context.home.downloads
     if parts:
         _check_rights(ask, parts[0])
     else:
@@ -146,14 +146,14 @@ def _remember(ask: Ask, target: Path, answer: Response) -> None:
     if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
         digest = hashlib.sha256(answer.file.read()).hexdigest()
         answer.file.seek(0)
-        ask.services.readers.remember(_client(ask), target, digest)
+        ask.context.readers.remember(_client(ask), target, digest)
 
 
 def _signature_of_what_was_read(ask: Ask, target: Path) -> Response | None:
     """The signature of the `repomd.xml` that this client got, which may be that of an earlier generation."""
     if not target.match(repositories.REPOMD_SIGNATURE):
         return None
-    digest = ask.services.readers.recall(_client(ask), target.with_suffix(""))
+    digest = ask.context.readers.recall(_client(ask), target.with_suffix(""))
     if digest is None:
         return None
     place = target.parent.parent / repositories.signature_path(digest)

@@ -14,13 +14,14 @@ from typing import IO
 from starlette.requests import Request
 from starlette.responses import Response
 
-from polylocal import gitrun, processes, receiving
-from polylocal.api.abf.wire import Ask
+from polylocal.api.abf.calls import Ask
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import MadeAnswer
-from polylocal.api.services import Services
 from polylocal.errors import NotAllowed, NotFound
-from polylocal.repos import Repository
+from polylocal.git import command, pre_receive
+from polylocal.git.repository import Repository
 from polylocal.store.rows import Project
+from polylocal.system import processes
 
 _SERVICES = frozenset({"git-upload-pack", "git-receive-pack"})
 _PATHS = frozenset({"info/refs", *_SERVICES})
@@ -61,11 +62,11 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
         is_push = "git-receive-pack" in (path, ask.query("service"))
         if is_push:
             _check_push(ask, project)
-        repository = ask.services.repository(project)
+        repository = ask.context.repository(project)
         repository.create(project.default_branch)
         if path == "git-receive-pack":
             stack.enter_context(repository.changed_by_git())
-            ask.services.check_room()
+            ask.context.check_room()
         process = _started(ask, repository, path, body)
         with processes.ending(process, goes_on=True):
             status, headers = _head(process)
@@ -92,8 +93,8 @@ def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> su
     service, packed = ask.query("service"), headers.get("content-encoding", "")
     protocol, content_type = headers.get("git-protocol", ""), headers.get("content-type", "")
     environment = {
-        **gitrun.ENVIRONMENT,
-        **receiving.environment(ask.services.code_limits),
+        **command.ENVIRONMENT,
+        **pre_receive.environment(ask.context.code_limits),
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_PROJECT_ROOT": str(repository.path.parent),
         "GIT_HTTP_EXPORT_ALL": "1",
@@ -109,11 +110,11 @@ def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> su
         "GIT_COMMITTER_EMAIL": ask.user.email or f"{ask.user.username}@polylocal",
     }
     environment["CONTENT_LENGTH"] = str(os.fstat(body.fileno()).st_size)
-    most = limit(ask.services)  # of what the pack is when it was unpacked once
-    return gitrun.start(
+    most = limit(ask.context)  # of what the pack is when it was unpacked once
+    return command.start(
         "http-backend",
         env=environment,
-        config={"receive.maxInputSize": str(most), "core.hooksPath": str(receiving.prepared(repository.path))},
+        config={"receive.maxInputSize": str(most), "core.hooksPath": str(pre_receive.prepared(repository.path))},
         stdin=body.fileno(),
         stderr=subprocess.DEVNULL,
         limits=_LIMITS,
@@ -144,6 +145,6 @@ def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         processes.end(process)
 
 
-def limit(services: Services) -> int:
+def limit(context: ApiContext) -> int:
     """Bytes of a push."""
-    return services.settings.max_upload_mib * 2**20
+    return context.settings.max_upload_mib * 2**20

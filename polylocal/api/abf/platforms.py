@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
@@ -64,7 +64,7 @@ def key(ask: Ask) -> Json | Response:
     """The public half of the key that signs the repositories of a platform; it is generated if there is none yet."""
     platform = _platform(ask)
     try:
-        found = signing.Keys(ask.services.home.signing).of(platform.name, platform.distrib_type)
+        found = signing.Keys(ask.context.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
         return refused("platform", str(error))
     return {
@@ -94,7 +94,7 @@ def create(ask: Ask) -> Json | Response:
         return refused("platform", "Platform has not been created", *error.messages)
     message = "Platform has been created successfully"
     if made.build_image is None and made.build_command is None:
-        image = builder_images.default(kind, ask.services.has_image)
+        image = builder_images.default(kind, ask.context.has_image)
         message = ". ".join(filter(None, [message, builder_images.advice(kind, image)]))
     return done("platform", made.id, message)
 

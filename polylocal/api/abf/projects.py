@@ -7,11 +7,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal import revisions
 from polylocal.api.abf import shapes
-from polylocal.api.abf.wire import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.git import revisions
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
 from polylocal.store.rows import Project, User
 
@@ -66,12 +66,12 @@ def create(ask: Ask) -> Json | Response:
         problems.append("Owner can't be blank")
     if problems or owner is None:
         return refused(_SUBJECT, "Project has not been created", *problems)
-    ask.services.check_room()
+    ask.context.check_room()
     try:
         project = ask.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
     except InvalidInput:
         return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
-    ask.services.repository(project).create(project.default_branch)
+    ask.context.repository(project).create(project.default_branch)
     platforms = ask.store.platforms
     personal = platforms.named(f"{owner.username}_personal")
     platforms.add_project(platforms.repositories([personal.id])[0], project)
@@ -135,7 +135,7 @@ def update(ask: Ask) -> Json | Response:
         return refused(_SUBJECT, "Project has not been updated", *problems)
     changed = ask.store.projects.update(project, _values(said))
     if changed.default_branch != project.default_branch:
-        ask.services.repository(project).set_head(changed.default_branch)
+        ask.context.repository(project).set_head(changed.default_branch)
     ask.store.activities.add(ask.user, "updated", project)
     return done(_SUBJECT, project.id, "Project has been updated successfully")
 
@@ -152,7 +152,7 @@ def destroy(ask: Ask) -> Json:
 def refs(ask: Ask) -> Json:
     project = ask.project(ask.id())
     ask.need(ask.may_read(project))
-    found = ask.services.repository(project).refs()
+    found = ask.context.repository(project).refs()
     listed = [
         {"ref": ref.name, "object": {"type": "tag" if ref.is_tag else "commit", "sha": ref.commit}} for ref in found
     ]

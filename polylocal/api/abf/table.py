@@ -18,11 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from polylocal.api import incoming, lasting, places
-from polylocal.api.abf import build_lists, files, forms, git, people, platforms, projects, wire, yanking
-from polylocal.api.abf.wire import Ask, Doorman, Endpoint, TooManyTries, answer, tagged, unauthorized
-from polylocal.api.services import Services
-from polylocal.api.shares import credential_of
+from polylocal.api import body_parsing, long_responses, worker_pools
+from polylocal.api.abf import build_lists, calls, files, forms, git, platforms, projects, users, yanking
+from polylocal.api.abf.calls import Ask, Authenticator, Endpoint, TooManyTries, answer, tagged, unauthorized
+from polylocal.api.api_context import ApiContext
+from polylocal.api.quotas import credential_of
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError, StoreError
 from polylocal.store.rows import User
 
@@ -36,7 +36,7 @@ ENDPOINTS: list[Endpoint] = [
     *yanking.ENDPOINTS,
     *projects.ENDPOINTS,
     *platforms.ENDPOINTS,
-    *people.ENDPOINTS,
+    *users.ENDPOINTS,
     *files.ENDPOINTS,
 ]
 
@@ -60,15 +60,13 @@ def serves(path: str, asked: str) -> bool:
     return len(parts) > 2 and parts[1].endswith(".git")
 
 
-def application(services: Services) -> Starlette:
-    doorman = Doorman(services)
+def application(context: ApiContext) -> Starlette:
+    doorman = Authenticator(context)
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in ENDPOINTS:
         by_path[endpoint.path][endpoint.method] = endpoint
-    routes = [
-        Route(path, _answering(methods, services, doorman), methods=_METHODS) for path, methods in by_path.items()
-    ]
-    routes.append(Route("/{owner}/{project}.git/{path:path}", _git(services, doorman), methods=["GET", "POST"]))
+    routes = [Route(path, _answering(methods, context, doorman), methods=_METHODS) for path, methods in by_path.items()]
+    routes.append(Route("/{owner}/{project}.git/{path:path}", _git(context, doorman), methods=["GET", "POST"]))
     handlers = {
         PolylocalError: _failed,
         TooManyTries: _too_many,
@@ -81,23 +79,23 @@ def application(services: Services) -> Starlette:
     return app
 
 
-def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doorman) -> Any:
+def _answering(methods: Mapping[str, Endpoint], context: ApiContext, doorman: Authenticator) -> Any:
     async def answered(request: Request) -> Response:
         endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             raise NotFound
-        async with services.shares.work.of(request):
-            ask = Ask(request, services, await run_in_threadpool(_who, request, doorman, endpoint))
+        async with context.shares.work.of(request):
+            ask = Ask(request, context, await run_in_threadpool(_who, request, doorman, endpoint))
         _remember(ask)
         # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
-        limit = services.settings.max_upload_mib * 2**20 if endpoint.is_upload else wire.MAX_BODY
-        with services.shares.bodies.place(*ask.holders):
-            async with incoming.body(request, limit, lambda form: forms.nested(form.multi_items())) as read:
+        limit = context.settings.max_upload_mib * 2**20 if endpoint.is_upload else calls.MAX_BODY
+        with context.shares.bodies.place(*ask.holders):
+            async with body_parsing.body(request, limit, lambda form: forms.nested(form.multi_items())) as read:
                 work = partial(_answered, endpoint, ask, read)
                 if endpoint.is_long:
-                    result = await places.run(request, ask.holders, work)
+                    result = await worker_pools.run(request, ask.holders, work)
                 else:
-                    async with services.shares.work.of(request):
+                    async with context.shares.work.of(request):
                         result = await run_in_threadpool(work)
         return _kept(ask, doorman, result)
 
@@ -106,10 +104,10 @@ def _answering(methods: Mapping[str, Endpoint], services: Services, doorman: Doo
 
 def _remember(ask: Ask) -> None:
     if ask.somebody is not None:
-        ask.services.shares.work.remember(credential_of(ask.request), ask.holders)
+        ask.context.shares.work.remember(credential_of(ask.request), ask.holders)
 
 
-def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
+def _kept(ask: Ask, doorman: Authenticator, result: Response) -> Response:
     """What comes piece by piece holds a place of its user's share, and ends when the right to it does."""
     if not isinstance(result, StreamingResponse):
         return result
@@ -119,29 +117,29 @@ def _kept(ask: Ask, doorman: Doorman, result: Response) -> Response:
     def check() -> None:
         ask.check_again(doorman.again(ask.request, ask.somebody))
 
-    return lasting.Lasting(ask.services, result, ask.holders, check, key)
+    return long_responses.Lasting(ask.context, result, ask.holders, check, key)
 
 
-def _answered(endpoint: Endpoint, ask: Ask, read: incoming.Read) -> Response:
+def _answered(endpoint: Endpoint, ask: Ask, read: body_parsing.Read) -> Response:
     """In a thread, the JSON of both sides too."""
     ask.data = read()
     result = endpoint.handler(ask)
     return tagged(ask.request, result if isinstance(result, Response) else answer(result))
 
 
-def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
+def _git(context: ApiContext, doorman: Authenticator) -> Callable[[Request], Any]:
     async def answered(request: Request) -> Response:
-        async with services.shares.work.of(request):
-            ask = Ask(request, services, await run_in_threadpool(doorman.who, request))
+        async with context.shares.work.of(request):
+            ask = Ask(request, context, await run_in_threadpool(doorman.who, request))
         _ = ask.user  # before a body is taken
         _remember(ask)
-        with services.shares.bodies.place(*ask.holders):
+        with context.shares.bodies.place(*ask.holders):
             try:
-                body = await git.spooled(request, git.limit(services))
+                body = await git.spooled(request, git.limit(context))
             except ValueError as error:
                 raise HTTPException(413, str(error)) from error
             try:
-                served = await places.run(request, ask.holders, partial(git.serve, ask, body))
+                served = await worker_pools.run(request, ask.holders, partial(git.serve, ask, body))
             finally:
                 body.close()  # nobody has, if there was no place
         return _kept(ask, doorman, served)
@@ -149,19 +147,19 @@ def _git(services: Services, doorman: Doorman) -> Callable[[Request], Any]:
     return answered
 
 
-def _who(request: Request, doorman: Doorman, endpoint: Endpoint) -> User | None:
+def _who(request: Request, doorman: Authenticator, endpoint: Endpoint) -> User | None:
     user = doorman.who(request)
     if user is None and not endpoint.is_anonymous:
-        raise NotAuthenticated(wire.NO_CREDENTIALS)
+        raise NotAuthenticated(calls.NO_CREDENTIALS)
     return user
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, NotAuthenticated):
-        words = str(error) if error.args else wire.NO_CREDENTIALS
-        return unauthorized(words if words == wire.NO_CREDENTIALS else wire.WRONG_CREDENTIALS)
+        words = str(error) if error.args else calls.NO_CREDENTIALS
+        return unauthorized(words if words == calls.NO_CREDENTIALS else calls.WRONG_CREDENTIALS)
     if isinstance(error, NotAllowed):
-        return answer({"message": wire.NO_RIGHT}, 403)
+        return answer({"message": calls.NO_RIGHT}, 403)
     if isinstance(error, NotFound):
         return _not_found()
     if isinstance(error, StoreError):
@@ -194,8 +192,8 @@ async def _gone(request: Request, error: Exception) -> Response:
 async def _broken(request: Request, error: Exception) -> Response:
     """A bug of ours: the details are in the daemon's log, not in the answer."""
     log.error("%s %s: bug", request.method, request.url.path, exc_info=error)
-    return answer({"status": 500, "message": wire.BROKEN}, 500)
+    return answer({"status": 500, "message": calls.BROKEN}, 500)
 
 
 def _not_found() -> Response:
-    return answer({"status": 404, "message": wire.NOT_FOUND}, 404)
+    return answer({"status": 404, "message": calls.NOT_FOUND}, 404)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from polylocal import visible
-from polylocal.api.abf.wire import Ask, Endpoint, Json, done, refused
+from polylocal.api.abf.calls import Ask, Endpoint, Json, done, refused
 from polylocal.store.rows import BuildList, Repository
+from polylocal.text import visible
 
 _SUBJECT = "build_list"
 _PATH = "/polylocal/v1/build_lists/{id:id}/yank"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
-from polylocal.api.services import Services
 from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -32,7 +32,7 @@ def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The home folder of a farm, to be copied: making one takes longer than most tests."""
     home = tmp_path_factory.mktemp("farm")
     store = Store(load(home=home).folders.database)
-    services = Services(load(home=home), store)
+    context = ApiContext(load(home=home), store)
     users = {
         name: store.users.add(
             name, is_superuser=name == "root", password=PASSWORD, email=f"{name.capitalize()}@example.org"
@@ -40,13 +40,13 @@ def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
         for name in PEOPLE
     }
     tokens = {name: store.users.new_token(user) for name, user in users.items()}
-    with InProcess(build(services)) as http:
-        ids = _furnish(services, people(http, {name: user.id for name, user in users.items()}, tokens), tokens)
+    with InProcess(build(context)) as http:
+        ids = _furnish(context, people(http, {name: user.id for name, user in users.items()}, tokens), tokens)
     store.close()
     return Made(home, ids)
 
 
-def _furnish(services: Services, known: Mapping[str, Person], tokens: Mapping[str, str]) -> Ids:
+def _furnish(context: ApiContext, known: Mapping[str, Person], tokens: Mapping[str, str]) -> Ids:
     root, ivan, olga = known["root"], known["ivan"], known["olga"]
     arches = root.get("arches.json").json()["architectures"]
     kind = {"description": "d", "distrib_type": "deb", "build_image": "polylocal/busybox:test", "visibility": "open"}
@@ -66,7 +66,7 @@ def _furnish(services: Services, known: Mapping[str, Person], tokens: Mapping[st
         root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": evil_tools})
     mine = ivan.get(f"projects/{secret_tools}.json").json()["project"]["repositories"]
     commits = [
-        services.repository(services.store.projects.by_id(project)).upload(io.BytesIO(tar_of(CODE)), "ivan")
+        context.repository(context.store.projects.by_id(project)).upload(io.BytesIO(tar_of(CODE)), "ivan")
         for project in (evil_tools, secret_tools)
     ]
     return Ids(
@@ -99,10 +99,10 @@ def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iter
     home = tmp_path_factory.mktemp("shared")
     copy(farm_at_rest, home)
     ids = farm_at_rest.ids
-    services = Services(load(home=home), Store(load(home=home).folders.database))
-    with InProcess(build(services)) as http:
-        yield Farm(services, services.store, ids, **people(http, ids.people, ids.tokens))
-    services.store.close()
+    context = ApiContext(load(home=home), Store(load(home=home).folders.database))
+    with InProcess(build(context)) as http:
+        yield Farm(context, context.store, ids, **people(http, ids.people, ids.tokens))
+    context.store.close()
 
 
 @pytest.fixture
@@ -119,6 +119,6 @@ def root(store: Store) -> User:
 
 
 @pytest.fixture
-def farm(services: Services, store: Store, http: TestClient, farm_at_rest: Made) -> Farm:
+def farm(context: ApiContext, store: Store, http: TestClient, farm_at_rest: Made) -> Farm:
     ids = farm_at_rest.ids
-    return Farm(services, store, ids, **people(http, ids.people, ids.tokens))
+    return Farm(context, store, ids, **people(http, ids.people, ids.tokens))

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from polylocal.api.services import Services
+from polylocal.api.api_context import ApiContext
 from polylocal.store import Store
 
 from ..conftest import Json, tar_of
@@ -99,7 +99,7 @@ class Ids:
 
 @dataclass(frozen=True)
 class Farm:
-    services: Services
+    context: ApiContext
     store: Store
     ids: Ids
     root: Person
@@ -183,7 +183,7 @@ class Farm:
 
     def put_code(self, project: int, files: Mapping[str, str]) -> str:
         """A commit on top of the project's branch master."""
-        repository = self.services.repository(self.store.projects.by_id(project))
+        repository = self.context.repository(self.store.projects.by_id(project))
         return repository.upload(io.BytesIO(tar_of(files)), "ivan")
 
 

@@ -26,7 +26,7 @@ def test_a_branch(farm: Farm) -> None:
 
 def test_a_tag(farm: Farm) -> None:
     number = farm.ids.evil_tools
-    path = farm.services.repository(farm.store.projects.by_id(number)).path
+    path = farm.context.repository(farm.store.projects.by_id(number)).path
     subprocess.run(["git", "-C", str(path), "tag", "v1", farm.ids.commit], check=True)
     found = {item["ref"]: item["object"] for item in refs(farm, number)}
     assert sorted(found) == ["master", "v1"]
@@ -38,7 +38,7 @@ def test_a_tag(farm: Farm) -> None:
 def test_branches_that_others_have_named(farm: Farm) -> None:
     """To git a name is bytes; some of them are no text, or what Unicode calls the end of a line."""
     number = farm.ids.evil_tools
-    path = farm.services.repository(farm.store.projects.by_id(number)).path
+    path = farm.context.repository(farm.store.projects.by_id(number)).path
     names = [b"caf\xe9", b"\xff\xfe", "a\u2028b".encode(), "a\u2029b\x85c".encode()]
     with (path / "packed-refs").open("ab") as packed:
         packed.writelines(farm.ids.commit.encode() + b" refs/heads/" + name + b"\n" for name in names)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from support import job
 
-from polylocal.api.abf.wire import Doorman
+from polylocal.api.abf.calls import Authenticator
 from polylocal.errors import NotAuthenticated
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
@@ -44,7 +44,7 @@ def test_a_token_in_the_query(shared: Farm) -> None:
 
 def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
     """Requests without credentials take no part of the share of who was here with a token in the query."""
-    work = farm.services.shares.work
+    work = farm.context.shares.work
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
     with ExitStack() as stack:
         with suppress(HTTPException):
@@ -195,7 +195,7 @@ def asked_by(name: str, secret: str) -> Request:
 def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Farm) -> None:
     """Of an open stream it is asked whether its reader may still come in, also while further tries have to wait."""
     request = asked_by("ivan", PASSWORD)
-    user = (doorman := Doorman(farm.services)).who(request)
+    user = (doorman := Authenticator(farm.context)).who(request)
     assert user is not None
     for _ in range(12):
         farm.nobody.get("user.json", headers=basic("ivan", "wrong"))
@@ -208,7 +208,7 @@ def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Far
 
 def test_a_token_is_asked_for_again(farm: Farm) -> None:
     request = asked_by("ivan", farm.ids.tokens["ivan"])
-    user = (doorman := Doorman(farm.services)).who(request)
+    user = (doorman := Authenticator(farm.context)).who(request)
     assert user is not None
     assert doorman.again(request, user) == user
     farm.store.users.revoke(user)

@@ -87,7 +87,7 @@ def test_names_of_files_reach_nowhere(name: str, farm: Farm) -> None:
     found = farm.nobody.get(f"file_stores/{hashlib.sha1(b'text').hexdigest()}")
     assert found.status_code == (200 if name else 404)
     assert "x-evil" not in found.headers
-    assert not list(farm.services.home.root.parent.rglob("x.log"))
+    assert not list(farm.context.home.root.parent.rglob("x.log"))
 
 
 def test_uploads_of_nothing(farm: Farm) -> None:
@@ -138,7 +138,7 @@ def test_files_that_are_not_there(path: str, shared: Farm) -> None:
 @pytest.fixture(scope="module")
 def address(shared: Farm) -> Iterator[str]:
     """The shared farm on a real socket."""
-    with on_loopback(shared.services) as url:
+    with on_loopback(shared.context) as url:
         yield url
 
 
@@ -147,7 +147,7 @@ def download(person: Person, path: str) -> httpx2.Response:
 
 
 def publish(farm: Farm, path: str, content: bytes = b"package") -> None:
-    file = farm.services.home.root / "downloads" / path
+    file = farm.context.home.root / "downloads" / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
 
@@ -231,9 +231,9 @@ def test_the_head_of_a_file(shared: Farm, address: str) -> None:
 def shelve(farm: Farm, number: int) -> str:
     """Publishes a file whose content tells the publication, and is longer each time; the path that is served."""
     below = "rosa2012/repository/turning/main/release"
-    source = farm.services.home.root / f"note-{number}"
+    source = farm.context.home.root / f"note-{number}"
     source.write_text(f"{number}\n" * (number + 1))
-    write([Shelf(farm.services.home.downloads / below, {"note.txt": source}, "pypi")])
+    write([Shelf(farm.context.home.downloads / below, {"note.txt": source}, "pypi")])
     return below
 
 
@@ -260,9 +260,9 @@ def test_every_publication_has_another_tag(farm: Farm) -> None:
     below = "rosa2012/repository/x"
     tags = []
     for letter in "abc":
-        source = farm.services.home.root / letter
+        source = farm.context.home.root / letter
         source.write_text(letter)
-        write([Shelf(farm.services.home.downloads / below, {"x": source}, "pypi")])
+        write([Shelf(farm.context.home.downloads / below, {"x": source}, "pypi")])
         path = f"{below}/simple/index.html"
         found = farm.nobody.http.get(f"/downloads/{path}", headers={"If-None-Match": tags[-1] if tags else '"none"'})
         assert found.status_code == 200
@@ -284,7 +284,7 @@ def test_no_answer_depends_on_whole_seconds(farm: Farm) -> None:
 def test_a_reader_never_gets_a_torn_file(farm: Farm) -> None:
     below = shelve(farm, 0)
     newest = 0
-    with on_loopback(farm.services) as url, httpx2.Client(base_url=url) as reader, publishing(farm, 300) as over:
+    with on_loopback(farm.context) as url, httpx2.Client(base_url=url) as reader, publishing(farm, 300) as over:
         while not over.is_set():
             found = reader.get(f"/downloads/{below}/note.txt")
             assert found.status_code == 200
@@ -311,9 +311,9 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
     contents = [deb("a", f"1.{number}") for number in range(4)]
     seen = []
     for number, content in enumerate(contents):
-        source = farm.services.home.root / f"deb-{number}"
+        source = farm.context.home.root / f"deb-{number}"
         source.write_bytes(content)
-        write([Shelf(farm.services.home.downloads / below, {"a.deb": source}, "deb")])
+        write([Shelf(farm.context.home.downloads / below, {"a.deb": source}, "deb")])
         [named] = re.findall(r"^Filename: \./(.*)$", download(farm.nobody, f"{below}/./Packages").text, re.M)
         release = download(farm.nobody, f"{below}/Release").text
         hashes = re.findall(r"^ ([0-9a-f]{64}) ", release, re.M)
@@ -347,9 +347,9 @@ def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm
     key = Key.generate("rosa2012", "deb")
     read, early = [], None
     for number in range(3):
-        source = farm.services.home.root / f"rpm-{number}"
+        source = farm.context.home.root / f"rpm-{number}"
         source.write_bytes(rpm("tool", f"1.{number}"))
-        write([Shelf(farm.services.home.downloads / below, {f"tool-{number}.rpm": source}, "dnf", key=key)])
+        write([Shelf(farm.context.home.downloads / below, {f"tool-{number}.rpm": source}, "dnf", key=key)])
         if read:
             signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc")
             assert is_signed(read[-1], signature.content, key)
@@ -357,16 +357,16 @@ def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm
             early = signature.content
         read.append(download(farm.nobody, f"{below}/repodata/repomd.xml").content)
     assert len(set(read)) == 3
-    last = (farm.services.home.downloads / below / "repodata" / "repomd.xml.asc").read_bytes()
+    last = (farm.context.home.downloads / below / "repodata" / "repomd.xml.asc").read_bytes()
     assert download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content == last
 
 
 def test_who_has_read_no_metadata_gets_the_current_signature(farm: Farm) -> None:
     below = "rosa2012/repository/x86_64/main/release"
     key = Key.generate("rosa2012", "deb")
-    write([Shelf(farm.services.home.downloads / below, {}, "dnf", key=key)])
+    write([Shelf(farm.context.home.downloads / below, {}, "dnf", key=key)])
     signature = download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content
-    assert is_signed((farm.services.home.downloads / below / "repodata" / "repomd.xml").read_bytes(), signature, key)
+    assert is_signed((farm.context.home.downloads / below / "repodata" / "repomd.xml").read_bytes(), signature, key)
     assert download(farm.nobody, f"{below.replace('main', 'other')}/repodata/repomd.xml.asc").status_code == 404
 
 
@@ -381,10 +381,10 @@ def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
     path = "rosa2012/repository/large"
     content = bytes(range(256)) * 40_000  # more than sockets hold
     publish(farm, path, content)
-    with on_loopback(farm.services) as url, httpx2.stream("GET", f"{url}/downloads/{path}") as found:
+    with on_loopback(farm.context) as url, httpx2.stream("GET", f"{url}/downloads/{path}") as found:
         pieces = found.iter_raw(1000)
         first = next(pieces)
-        Path(farm.services.home.downloads, path).unlink()
+        Path(farm.context.home.downloads, path).unlink()
         assert first + b"".join(pieces) == content
 
 
@@ -470,7 +470,7 @@ def test_before_anything_was_published_there_is_nothing(farm: Farm) -> None:
 )
 def test_paths_that_reach_out(path: str, shared: Farm, address: str) -> None:
     """As they are, on a socket: a client's library would tidy them up."""
-    home = shared.services.home.root
+    home = shared.context.home.root
     for folder in (home, home.parent):
         (folder / "secret").write_text("root:x:0:0")
     publish(shared, "rosa2012/repository/file")

@@ -15,7 +15,7 @@ HOST = "http://127.0.0.1"
 
 def keep(farm: Farm, content: bytes, name: str) -> str:
     """A file of the store; returns its sha1."""
-    kept = farm.services.depot.keep(io.BytesIO(content))
+    kept = farm.context.file_store.keep(io.BytesIO(content))
     farm.store.build_lists.keep_file(kept.sha1, name, kept.size, farm.store.users.get("ivan"))
     return kept.sha1
 
@@ -109,4 +109,4 @@ def test_the_rest_of_a_log(offset: str, rest: str, farm: Farm) -> None:
 def log_of(farm: Farm, build_list: int) -> Path:
     with farm.store.database.read() as db:
         row = db.execute("select uuid from runs where pk = ?", (farm.row(build_list)["run_pk"],)).fetchone()
-    return farm.services.home.log("package", row["uuid"])
+    return farm.context.home.log("package", row["uuid"])

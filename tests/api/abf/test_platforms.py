@@ -145,7 +145,7 @@ def test_the_builder_is_the_image_of_a_platform_for_debian_packages(farm: Farm) 
     farm.root.changed("PUT", f"repositories/{repository}/add_project.json", project)
     body = farm.body(save_to_repository_id=repository, build_for_platform_id=made["id"], include_repos=[repository])
     assert image_of(farm, farm.new(body)) == "debian:12"
-    object.__setattr__(farm.services, "has_image", lambda name: name == "polylocal/package-builder:12")
+    object.__setattr__(farm.context, "has_image", lambda name: name == "polylocal/package-builder:12")
     assert image_of(farm, farm.new(body)) == "polylocal/package-builder:12"
     again = farm.root.post("platforms.json", {"platform": {**UNNAMED, "name": "another"}}).json()["platform"]
     assert again["message"] == MADE
@@ -250,7 +250,7 @@ def test_the_public_key_of_a_platform(farm: Farm) -> None:
     certificate = Cert.from_bytes(found["key"].encode())
     assert certificate.fingerprint == found["fingerprint"]
     assert [str(name) for name in certificate.user_ids] == ["rosa2012 packages <rosa2012@polylocal>"]
-    kept = farm.services.home.signing / "rosa2012.asc"
+    kept = farm.context.home.signing / "rosa2012.asc"
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert "PRIVATE KEY" in kept.read_text()
 
@@ -270,7 +270,7 @@ def test_the_key_of_a_hidden_platform_is_for_those_who_see_it(farm: Farm) -> Non
 
 
 def test_a_key_that_can_not_be_read_is_told_without_its_path(farm: Farm) -> None:
-    kept = farm.services.home.signing / "rosa2012.asc"
+    kept = farm.context.home.signing / "rosa2012.asc"
     kept.parent.mkdir()
     kept.write_text("garbage")
     answer = farm.ivan.get(f"platforms/{farm.ids.rosa_platform}/key.json")
@@ -278,5 +278,5 @@ def test_a_key_that_can_not_be_read_is_told_without_its_path(farm: Farm) -> None
     said = answer.json()["platform"]["message"]
     assert said.startswith("The file signing/rosa2012.asc in the home folder of the daemon is no OpenPGP secret key")
     assert "restore it from a backup" in said
-    assert str(farm.services.home.root) not in said
+    assert str(farm.context.home.root) not in said
     assert kept.read_text() == "garbage"

@@ -100,7 +100,7 @@ def put_links(farm: Farm, links: Mapping[str, str], files: Mapping[str, str]) ->
             tar.addfile(member)
     archive.seek(0)
     project = farm.store.projects.by_id(farm.ids.evil_tools)
-    return farm.services.repository(project).upload(archive, "ivan")
+    return farm.context.repository(project).upload(archive, "ivan")
 
 
 @pytest.mark.parametrize(
@@ -125,5 +125,5 @@ def test_one_that_is_a_link_is_the_file_that_it_leads_to(target: str, command: s
 )
 def test_a_folder_debian_may_be_a_link(target: str, is_built: bool, farm: Farm) -> None:
     commit = put_links(farm, {"link": target}, {"packaging/control": ""})
-    repository = farm.services.repository(farm.store.projects.by_id(farm.ids.evil_tools))
+    repository = farm.context.repository(farm.store.projects.by_id(farm.ids.evil_tools))
     assert repository.has_folder(commit, "link") is is_built

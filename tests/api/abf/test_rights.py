@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from polylocal.api.abf import build_lists
-from polylocal.api.abf.wire import Ask
+from polylocal.api.abf.calls import Ask
 
 from .farm import FORBIDDEN, Farm, Person
 from .test_actions import ACTIONS, REFUSED, check_done, check_refused
@@ -105,6 +105,6 @@ def test_the_log_of_ones_own_build_needs_no_right_to_the_project_while_it_is_rea
     with farm.store.database.write() as db:
         db.execute("update runs set user_id = ? where kind = 'package' and id = ?", (farm.ids.people["petr"], made))
     petr = farm.store.users.get("petr")
-    ask = Ask(Request({"type": "http", "path_params": {"id": made}}), farm.services, petr)
+    ask = Ask(Request({"type": "http", "path_params": {"id": made}}), farm.context, petr)
     build_lists._readable(ask)
     ask.check_again(petr)

@@ -35,7 +35,7 @@ CHARSET = "text/html; charset=utf-8"
 
 def put_up(farm: Farm, files: Mapping[str, bytes], yanked: Mapping[str, str] | None = None) -> None:
     """A repository with these files, as a publication lays it out."""
-    release = farm.services.home.downloads / RELEASE
+    release = farm.context.home.downloads / RELEASE
     shutil.rmtree(release, ignore_errors=True)
     listed = []
     for name, content in files.items():
@@ -216,7 +216,7 @@ def served(farm: Farm) -> Iterator[Served]:
 
         return noted
 
-    with on_loopback(farm.services, noting) as url:
+    with on_loopback(farm.context, noting) as url:
         yield Served(f"{url}/downloads/{RELEASE}/simple/", asked)
 
 
@@ -321,6 +321,6 @@ def test_the_folder_itself_is_an_index(farm: Farm, install: Install, served: Ser
         "lib-2.0-py3-none-any.whl": real_wheel("lib", "2.0"),
     }
     put_up(farm, files, {"lib-2.0-py3-none-any.whl": ""})
-    served.url = (farm.services.home.downloads / RELEASE / "simple").as_uri()
+    served.url = (farm.context.home.downloads / RELEASE / "simple").as_uri()
     assert install("app") == {"app": "1.0", "lib": "1.0"}
     assert served.seen() == []

@@ -28,7 +28,7 @@ class Pypi:
             "build_for_platform_id": platform,
             "include_repos": [repository],
         }
-        self.code = farm.services.repository(farm.store.projects.by_id(farm.ids.evil_tools))
+        self.code = farm.context.repository(farm.store.projects.by_id(farm.ids.evil_tools))
 
     def commit(self, **files: str) -> str:
         return self.farm.put_code(self.farm.ids.evil_tools, {"setup.py": "x", **files})

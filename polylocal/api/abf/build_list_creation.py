@@ -1,0 +1,315 @@
+"""From a body to a build list: every rule is looked at, and all that are broken are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+from starlette.responses import Response
+
+from polylocal.api.abf.calls import Ask, Json, boolean, done, integer, integers, refused, text
+from polylocal.errors import InvalidInput, NotAllowed, NotFound
+from polylocal.git import tag_versions
+from polylocal.git.repository import Repository as Code
+from polylocal.git.tag_versions import Described
+from polylocal.packages import arches, builder_images, recipes
+from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
+from polylocal.settings import Settings
+from polylocal.statuses import Kind
+from polylocal.store import NewRun
+from polylocal.store.rows import Arch, Platform, Project, Repository
+
+_SUBJECT = "build_list"
+_MOST_VERSION = 255
+_MOST_VARIABLE = 2**17 - 1  # bytes of one variable, name and value, that Linux starts a program with
+_PYPROJECT = "pyproject.toml"
+_PKG_INFO = "PKG-INFO"
+_AUTO_PUBLISH = ("default", "none", "testing")
+
+
+@dataclass
+class _Wanted:
+    """What the caller names, as far as it is there; and what is wrong with it."""
+
+    project: Project | None = None
+    arch: Arch | None = None
+    build_for: Platform | None = None
+    save_to: Repository | None = None
+    platform: Platform | None = None  # of `save_to`
+    include_repos: list[int] = field(default_factory=list)
+    version: str | None = None
+    commit: str | None = None
+    described: Described | None = None  # the code, by the git of the caller
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The code of a build list, and what it says of its own build."""
+
+    code: Code
+    commit: str
+    project: str  # its name
+    version: str | None  # as the caller names it: a branch, a tag or a commit
+    described: Described | None
+
+    @cached_property
+    def files(self) -> set[str]:
+        return self.code.files(self.commit)
+
+    @cached_property
+    def pyproject(self) -> str | None:
+        """The text of pyproject.toml; None: there is none. Raises InvalidInput, NotFound: it can't be read."""
+        return self._text(_PYPROJECT)
+
+    @property
+    def recipe(self) -> str | None:
+        """The text of `.abf.yml`, in the same way."""
+        return self._text(recipes.FILE)
+
+    def _text(self, name: str) -> str | None:
+        if name not in self.files:
+            return None
+        return self.code.read(self.commit, name, recipes.MOST_BYTES, follows=True).decode("utf-8", "replace")
+
+    @cached_property
+    def python_version(self) -> str | None:
+        """The version that a tag gives, or in an unpacked source distribution its PKG-INFO; None: neither does."""
+        try:
+            names = tag_versions.names(self.project, self.pyproject)
+        except (NotFound, InvalidInput):
+            names = {self.project}
+        said = self.described and tag_versions.version(self.described, names)
+        if said:
+            return said
+        found = self.code.describe(self.commit, self.version, partial(tag_versions.of_tag, projects=names))
+        if found:
+            return tag_versions.version(found, names)
+        try:
+            metadata = self._text(_PKG_INFO)
+        except (NotFound, InvalidInput):
+            return None
+        return tag_versions.of_metadata(metadata) if metadata else None
+
+
+def create(ask: Ask) -> Json | Response:
+    said = ask.said(_SUBJECT)
+    wanted = _wanted(ask, said)
+    _check_rights(ask, wanted)
+    _check(ask, wanted, said)
+    project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
+    platform, commit = wanted.platform, wanted.commit
+    if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
+        return refused(_SUBJECT, "BuildList has not been created", *wanted.problems)
+    ask.context.check_room()
+    if build_for.build_image is None:  # what the engine has may be another image with each build
+        image = builder_images.default(build_for.distrib_type, ask.context.has_image)
+        build_for = replace(build_for, build_image=image)
+    auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
+    values = {
+        "save_to_repository_id": save_to.id,
+        "build_for_platform_id": build_for.id,
+        "arch_id": arch.id,
+        "update_type": text(said.get("update_type")),
+        "project_version": wanted.version,
+        "commit_hash": commit,
+        "auto_publish_status": auto_publish,
+        "auto_create_container": auto_publish != "default" and boolean(said.get("auto_create_container"), False),
+        "use_save_to_repository": platform.is_main or boolean(said.get("use_save_to_repository"), True),
+        "include_repos": wanted.include_repos,
+        "extra_repositories": _extra_repositories(ask, platform, integers(said.get("extra_repositories"))),
+        "extra_build_lists": _extra_build_lists(ask, platform, arch, integers(said.get("extra_build_lists"))),
+        "extra_params": _extra_params(said.get("extra_params")),
+        "include_testing_subrepository": boolean(said.get("include_testing_subrepository"), False),
+        "use_cached_chroot": boolean(said.get("use_cached_chroot"), False),
+        "use_extra_tests": boolean(said.get("use_extra_tests"), True),
+        "save_buildroot": boolean(said.get("save_buildroot"), False),
+        "external_nodes": text(said.get("external_nodes")),
+    }
+    code = _Source(ask.context.repository(project), commit, project.name, wanted.version, wanted.described)
+    config = _config(build_for, code, ask.context.settings)
+    reference = ask.store.projects.reference_code(project, {"commit": commit})
+    run = NewRun(Kind.PACKAGE, config=config, resources=_resources(ask.context.settings), code_id=reference.id)
+    made = ask.store.build_lists.create(project, ask.user, run, values)
+    return done(_SUBJECT, made.id, "BuildList has been created successfully")
+
+
+def _wanted(ask: Ask, said: Json) -> _Wanted:
+    platforms = ask.store.platforms
+    wanted = _Wanted(include_repos=integers(said.get("include_repos")))
+    buildable = {arch.id: arch for arch in platforms.arches(arches.buildable())}
+    wanted.arch = buildable.get(integer(said.get("arch_id")) or 0)
+    wanted.project = _found(ask.project, said.get("project_id"))
+    wanted.build_for = _found(platforms.get, said.get("build_for_platform_id"))
+    wanted.save_to = _found(platforms.repository, said.get("save_to_repository_id"))
+    wanted.platform = platforms.get(wanted.save_to.platform_id) if wanted.save_to else None
+    return wanted
+
+
+def _found(find: Any, value: object) -> Any:
+    number = integer(value)
+    try:
+        return None if number is None else find(number)
+    except NotFound:
+        return None
+
+
+def _check_rights(ask: Ask, wanted: _Wanted) -> None:
+    project, build_for = wanted.project, wanted.build_for
+    if project and not (project.is_package and ask.may_write(project)):
+        raise NotAllowed
+    if build_for and not ask.may_see(build_for):
+        raise NotAllowed
+
+
+def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
+    problems = wanted.problems
+    for found, name in (
+        (wanted.project, "Project"),
+        (wanted.arch, "Architecture"),
+        (wanted.build_for, "Build for platform"),
+        (wanted.save_to, "Save to repository"),
+    ):
+        if found is None:
+            problems.append(f"{name} can't be blank")
+    _resolve(ask, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
+    _describe(wanted, text(said.get("git_describe")))
+    if not wanted.include_repos:
+        problems.append("Included repositories can't be blank")
+    if said.get("update_type") not in UPDATE_TYPES:
+        problems.append("Update type is not included in the list")
+    problems += _problems_of_params(_extra_params(said.get("extra_params")))
+    build_for, platform = wanted.build_for, wanted.platform
+    if build_for and platform and platform.is_main and platform.id != build_for.id:
+        problems.append("Build for platform Only the primary platform can be selected for the main repository!")
+    if build_for and not build_for.is_main:
+        problems.append('Build for platform Type of platform in "build_for_platform" should be "main"')
+    if build_for and wanted.include_repos:
+        known = ask.store.platforms.repositories_by_id(wanted.include_repos)
+        if len(known) != len(wanted.include_repos) or any(item.platform_id != build_for.id for item in known):
+            problems.append("Save to repository Include repos have to belongs to build for platform")
+    if wanted.project and wanted.save_to and not ask.store.platforms.has_project(wanted.save_to, wanted.project.id):
+        problems.append("Save to repository Repository does not contain project.")
+
+
+def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None) -> None:
+    if commit is None and version is None:
+        wanted.problems.append("Version can't be blank")
+        return
+    if len(version or "") > _MOST_VERSION:  # it becomes a variable of the container
+        wanted.problems.append(f"Version is too long (maximum is {_MOST_VERSION} characters)")
+        return
+    if wanted.project is None:
+        return
+    named = commit or version or ""
+    found = ask.context.repository(wanted.project).resolve(named)
+    if found is None:
+        wanted.problems.append(f"Commit hash Unable find commit '{named}' in project")
+    wanted.commit, wanted.version = found, version or found
+
+
+def _describe(wanted: _Wanted, said: str | None) -> None:
+    """Read the field `git_describe`. An upload has no tags, so the client sends what its own git says of the folder."""
+    if said is None:
+        return
+    wanted.described = tag_versions.parse(said)
+    if wanted.described is None:
+        wanted.problems.append(
+            "Git describe is not an output of `git describe --tags --long`, such as `v1.2-0-g1a2b3c4`"
+        )
+
+
+def _auto_publish(said: Json) -> str:
+    """Two names of one setting: the later one wins."""
+    status = text(said.get("auto_publish_status"))
+    if status in _AUTO_PUBLISH:
+        return status
+    return "default" if boolean(said.get("auto_publish"), True) else "none"
+
+
+def _extra_repositories(ask: Ask, platform: Platform, wanted: list[int]) -> list[int]:
+    """For personal platforms; what one may not see vanishes."""
+    if platform.is_main:
+        return []
+    platforms = ask.store.platforms
+    known = {repository.id: repository for repository in platforms.repositories_by_id(wanted)}
+    return [number for number in wanted if number in known and ask.may_see(platforms.get(known[number].platform_id))]
+
+
+def _extra_build_lists(ask: Ask, platform: Platform, arch: Arch, wanted: list[int]) -> list[int]:
+    """Those with a container of the same architecture; for a main platform, of the same platform."""
+    kept = []
+    for other in ask.store.build_lists.by_ids(wanted):
+        saved_to = ask.store.platforms.repository(other.save_to_repository_id)
+        fits = other.container_status == ContainerStatus.PUBLISHED and other.arch_id == arch.id
+        fits = fits and (not platform.is_main or saved_to.platform_id == platform.id)
+        if fits and (ask.may_read(ask.store.projects.by_id(other.project_id)) or other.user_id == ask.user.id):
+            kept.append(other.id)
+    return [number for number in wanted if number in kept]
+
+
+def _extra_params(value: object) -> dict[str, str]:
+    """Variables of the build: names that a shell has."""
+    if not isinstance(value, Mapping):
+        return {}
+    plain = {str(name): text(item) for name, item in value.items()}
+    return {name: item for name, item in plain.items() if item and name.isascii() and name.isidentifier()}
+
+
+def _problems_of_params(params: Mapping[str, str]) -> list[str]:
+    """What no container can be started with, though it could be created."""
+    problems = []
+    for name, value in params.items():
+        size = len(f"EXTRA_{name}={value}".encode())
+        if "\0" in value:
+            problems.append(f"Extra params {name[:_MOST_VERSION]} has a null character, which no variable can have")
+        elif size > _MOST_VARIABLE:
+            problems.append(f"Extra params {name[:_MOST_VERSION]} has {size} bytes (maximum is {_MOST_VARIABLE})")
+    return problems
+
+
+def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
+    """What is run in which image: found out once, so that a build that is begun again is the same build."""
+    command = _command(build_for, source)
+    resources = _resources(settings)
+    variables = tag_versions.variables(source.python_version) if build_for.distrib_type == "pypi" else {}
+    environment: Json = {"resources": resources} if resources else {}
+    environment |= {"env_vars": dict(variables)} if variables else {}
+    config: Json = {
+        "run": {"cmd": command},
+        "build": {"image": build_for.build_image},
+        "version": 1,
+        "kind": "job",
+    }
+    return {**config, "environment": environment} if environment else config
+
+
+def _command(build_for: Platform, source: _Source) -> str:
+    code, commit, files = source.code, source.commit, source.files
+    try:
+        said = source.recipe
+    except InvalidInput:
+        return recipes.complaint(f"{recipes.FILE} has more than {recipes.MOST_BYTES} bytes")
+    except NotFound:
+        return recipes.complaint(f"{recipes.FILE} is a link to no file of the code")
+    pyproject, problem, version = None, None, None
+    if build_for.distrib_type == "pypi":
+        version = source.python_version
+        try:
+            pyproject = source.pyproject
+        except (NotFound, InvalidInput) as error:
+            problem = str(error)
+    target = recipes.Target(build_for.distrib_type, build_for.build_command, build_for.build_network)
+    found = recipes.Code(files, code.has_folder(commit, "debian"), said, pyproject, problem, version)
+    return recipes.command(target, found)
+
+
+def _resources(settings: Settings) -> Json | None:
+    found = {}
+    if settings.package_cpus:
+        found["cpu"] = {"limits": settings.package_cpus}
+    if settings.package_memory_mib:
+        found["memory"] = {"limits": settings.package_memory_mib}
+    return found or None

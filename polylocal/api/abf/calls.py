@@ -1,0 +1,368 @@
+"""One call of the ABF API: who asks for what, and how it is answered.
+
+Every answer that is no error carries an ETag, as clients read it without a look; the words of errors are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import secrets
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from polylocal.api import access
+from polylocal.api.api_context import ApiContext
+from polylocal.api.file_responses import FileAnswer
+from polylocal.api.login_throttle import where
+from polylocal.api.quotas import Holder
+from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
+from polylocal.store import Store
+from polylocal.store.queries import Page
+from polylocal.store.rows import Platform, Project, User
+from polylocal.store.users import Credentials
+
+Json = dict[str, Any]
+NO_CREDENTIALS = "You need to sign in or sign up before continuing."
+WRONG_CREDENTIALS = "Invalid email or password."
+NO_RIGHT = "Access violation to this page!"
+NOT_FOUND = "Error 404. Resource not found!"
+BROKEN = "Something went wrong. We've been notified about this issue and we'll take a look at it shortly."
+PER_PAGE, MOST_PER_PAGE = 20, 100
+MAX_BODY = 2**20  # bytes of a body that is not an upload
+MAX_TEXT = 256 * 1024  # characters
+MAX_NUMBERS = 1000  # of one list
+_MOST_ID = 2**63 - 1
+_REMEMBERED_S = 300.0
+_BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were let in by one
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`path` without `.json`: it is served with and without."""
+
+    method: str
+    path: str
+    handler: Callable[[Ask], Any]
+    about: str
+    right: str  # for the record: handlers check
+    is_anonymous: bool = False  # looks at credentials by itself
+    is_upload: bool = False
+
+    @property
+    def is_long(self) -> bool:
+        return self.is_upload
+
+
+class Ask:
+    """One request. `data` is the body: JSON, or a form with nested values."""
+
+    def __init__(self, request: Request, context: ApiContext, user: User | None) -> None:
+        self.request = request
+        self.context = context
+        self.store: Store = context.store
+        self._user = user
+        self.data: object = {}
+        self.relied_on: list[Project | Platform] = []  # what was allowed because of what these are
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Whose share of the daemon's places this takes."""
+        address = where(self.request.client.host if self.request.client else "")
+        return (("user", self._user.id),) if self._user else (("address", address),)
+
+    @property
+    def user(self) -> User:
+        if self._user is None:
+            raise NotAuthenticated(NO_CREDENTIALS)
+        return self._user
+
+    @property
+    def somebody(self) -> User | None:
+        return self._user
+
+    @property
+    def base(self) -> str:
+        """How the caller names this server: `http://host:port`."""
+        return str(self.request.base_url).rstrip("/")
+
+    def id(self, name: str = "id") -> int:
+        return cast(int, self.request.path_params[name])
+
+    def word(self, name: str) -> str:
+        return cast(str, self.request.path_params[name])
+
+    def query(self, name: str) -> str | None:
+        return self.request.query_params.get(name) or None
+
+    def filters(self) -> dict[str, str]:
+        """`filter[status]=6000` → {"status": "6000"}; empty values are none."""
+        pairs = self.request.query_params.multi_items()
+        return {key[7:-1]: value for key, value in pairs if key.startswith("filter[") and key.endswith("]") and value}
+
+    @property
+    def page(self) -> Page:
+        number = max(1, integer(self.query("page")) or 1)
+        size = integer(self.query("per_page"))
+        size = PER_PAGE if size is None or size < 1 else min(size, MOST_PER_PAGE)
+        return Page(size, min((number - 1) * size, _MOST_ID))
+
+    def said(self, subject: str) -> Json:
+        """What the body says of `subject`: `{"build_list": {…}}`."""
+        found = self.data.get(subject) if isinstance(self.data, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def value(self, name: str) -> object:
+        return self.data.get(name) if isinstance(self.data, dict) else None
+
+    # -- rights ---------------------------------------------------------------------------------------------------
+
+    def project(self, project_id: int | None) -> Project:
+        """One that is there to be seen. Raises NotFound."""
+        if project_id is None:
+            raise NotFound
+        found = self.store.projects.by_id(project_id)
+        if found.deleted_at or found.archived_at:
+            raise NotFound
+        return found
+
+    def may_read(self, project: Project) -> bool:
+        self.relied_on.append(project)
+        return project.is_public or self.may_write(project)
+
+    def may_write(self, project: Project) -> bool:
+        return self.user.is_superuser or project.user_id == self.user.id
+
+    def may_see(self, platform: Platform) -> bool:
+        self.relied_on.append(platform)
+        return platform.is_open or self.may_manage(platform)
+
+    def may_manage(self, platform: Platform) -> bool:
+        return self.user.is_superuser or platform.owner_id == self.user.id
+
+    def check_again(self, user: User | None) -> None:
+        """Whether what was allowed would be so now. Raises NotAuthenticated, NotAllowed, NotFound."""
+        if (user.id if user else None) != (self._user.id if self._user else None):
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        again = Ask(self.request, self.context, user)
+        for thing in self.relied_on:
+            if isinstance(thing, Project):
+                again.need(again.may_read(again.project(thing.id)))
+            else:
+                again.need(again.may_see(self.store.platforms.get(thing.id)))
+
+    def need(self, right: bool) -> None:
+        if not right:
+            raise NotAllowed
+
+
+# -- values as clients send them -------------------------------------------------------------------------------------
+
+
+def integer(value: object) -> int | None:
+    """Numbers may come as text. None for what is none, or what no row can have."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    try:
+        found = int(value) if isinstance(value, int | float) else int(str(value)[:20])
+    except ValueError:
+        return None
+    return found if abs(found) <= _MOST_ID else None
+
+
+def integers(value: object) -> list[int]:
+    """Without repetitions, in their order; a single one may stand for a list."""
+    many = value if isinstance(value, list) else [] if value is None else [value]
+    if len(many) > MAX_NUMBERS:
+        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the {MAX_NUMBERS} that are taken.")
+    return list(dict.fromkeys(number for item in many if (number := integer(item)) is not None))
+
+
+def boolean(value: object, otherwise: bool) -> bool:
+    if value is None or value == "":
+        return otherwise
+    if isinstance(value, str):
+        return value.lower() in ("true", "1", "yes", "on", "t")
+    return bool(value)
+
+
+def text(value: object) -> str | None:
+    """A word or a number; None for anything else and for what is blank."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    found = str(value).strip()
+    if len(found) > MAX_TEXT:
+        raise HTTPException(400, f"A text of {len(found)} characters is longer than the {MAX_TEXT} that are taken.")
+    return found or None
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def done(subject: str, row_id: int, message: str) -> Json:
+    return {subject: {"id": row_id, "message": message}}
+
+
+def refused(subject: str, *messages: str) -> Response:
+    return answer({subject: {"id": None, "message": ". ".join(messages)}}, 422)
+
+
+def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(content, status, headers, "application/json; charset=utf-8")
+
+
+def tagged(request: Request, response: Response) -> Response:
+    """With an ETag of its content; 304 without a body, if that is what the caller has."""
+    if not 200 <= response.status_code < 300:
+        return response
+    if "etag" not in response.headers:
+        content = getattr(response, "body", None)  # none: it comes piece by piece, and nobody knows it yet
+        tag = secrets.token_hex(20) if content is None else hashlib.sha256(bytes(content)).hexdigest()[:40]
+        response.headers["ETag"] = f'"{tag}"'
+    if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
+        if isinstance(response, FileAnswer):
+            response.file.close()
+        kept = {name: response.headers[name] for name in ("etag", "vary") if name in response.headers}
+        return Response(status_code=304, headers=kept)
+    return response
+
+
+def _matches(known: str | None, tag: str) -> bool:
+    return known is not None and any(
+        word.strip().removeprefix("W/") in (tag.removeprefix("W/"), "*") for word in known.split(",")
+    )
+
+
+def unauthorized(words: str) -> Response:
+    return answer({"error": words}, 401, {"WWW-Authenticate": 'Basic realm="polylocal"'})
+
+
+# -- who it is -------------------------------------------------------------------------------------------------------
+
+
+class Authenticator:
+    """Knows people by name or address with a password, or with a token. Thread-safe.
+
+    A password that was right a moment ago is not computed again: that takes a processor 50 ms, and clients send it with
+    every request. What is kept of it is a digest with a key of this process.
+    """
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, float] = {}
+        self._lock = threading.Lock()
+
+    def who(self, request: Request) -> User | None:
+        """None: nobody says who they are. Raises NotAuthenticated, TooManyTries."""
+        users = self._context.store.users
+        header = request.headers.get("authorization", "")
+        scheme, _, rest = header.partition(" ")
+        if scheme.lower() == "basic":
+            name, secret = _unpacked(rest)
+            return self._by_secret(request, name, secret)
+        if header:
+            return self._checked(request, access.authenticate(request, users))
+        if token := request.query_params.get("authentication_token"):
+            return self._by_token(request, token)
+        return None
+
+    def again(self, request: Request, user: User | None) -> User | None:
+        """Who it is now that was `user` when the request came. Raises NotAuthenticated, NotFound.
+
+        A password is not computed again: it is right as long as it is the user's.
+        """
+        if user is None or not request.scope.get(_BY_PASSWORD):
+            return self.who(request)
+        found = self._context.store.users.by_id(user.id)
+        if not found.is_active or found.password != user.password:
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        return found
+
+    def _by_secret(self, request: Request, name: str, secret: str) -> User:
+        users = self._context.store.users
+        if not secret:
+            return self._by_token(request, name)
+        user = users.known_as(name)
+        by_token = users.by_token(secret)
+        if by_token and user and by_token.user.id == user.id:
+            return self._checked(request, by_token)
+        if request.scope.get(access.BRIDGE):
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        return self._by_password(request, user, name, secret)
+
+    def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
+        attempts = self._context.attempts
+        known_as = user.username if user else name.lower()  # however its letters are written
+        who = f"{known_as[:256]} {where(request.client.host if request.client else '')}"
+        if wait_s := attempts.wait_s(who):
+            raise TooManyTries(wait_s)
+        digest = self._digest(user, secret)
+        request.scope[_BY_PASSWORD] = True
+        if user and user.is_active and self._is_known(digest):
+            return user
+        with self._context.shares.logins.place(("name", who)), attempts.place():
+            found = self._context.store.users.check_password(user.username if user else name, secret)
+        if found is None:
+            attempts.was_wrong(who)
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        attempts.was_right(who)
+        self._remember(digest)
+        return found
+
+    def _by_token(self, request: Request, token: str) -> User:
+        try:
+            return self._checked(request, access.by_token(request, self._context.store.users, token))
+        except NotAuthenticated as error:
+            raise NotAuthenticated(WRONG_CREDENTIALS) from error
+
+    def _checked(self, request: Request, credentials: Credentials) -> User:
+        """A run's own token is for its project in the other API."""
+        if credentials.run_pk is not None or not credentials.user.is_active or request.scope.get(access.BRIDGE):
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        return credentials.user
+
+    def _digest(self, user: User | None, secret: str) -> bytes:
+        about = f"{user.id if user else 0}\0{user.password if user else ''}\0{secret}"
+        return hmac.digest(self._key, about.encode("utf-8", "surrogatepass"), "sha256")
+
+    def _is_known(self, digest: bytes) -> bool:
+        with self._lock:
+            return self._known.get(digest, 0.0) > time.monotonic()
+
+    def _remember(self, digest: bytes) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._known = {known: until for known, until in self._known.items() if until > now}
+            self._known[digest] = now + _REMEMBERED_S
+
+
+class TooManyTries(Exception):
+    """`wait_s`: until the next password is looked at."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = math.ceil(wait_s)
+        super().__init__(f"Too many wrong passwords; try again in {self.wait_s} seconds.")
+
+
+def _unpacked(encoded: str) -> tuple[str, str]:
+    try:
+        name, colon, secret = b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError as error:
+        raise NotAuthenticated(WRONG_CREDENTIALS) from error
+    if not name:
+        raise NotAuthenticated(WRONG_CREDENTIALS)
+    return name, secret

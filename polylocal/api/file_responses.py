@@ -1,0 +1,108 @@
+"""Answers whose body is an open file.
+
+The file is opened first. Size, tag and bytes of the answer are those of this one file, even if another file takes its
+name, or if a program appends to it, while it is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from polylocal.api.worker_pools import stream
+
+_CHUNK = 1 << 18  # bytes
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+
+
+class FileAnswer(StreamingResponse):
+    """Sends `size` bytes of an open file from its position on, and closes it."""
+
+    def __init__(self, file: BinaryIO, size: int, media: str, headers: Mapping[str, str], status: int = 200) -> None:
+        super().__init__(stream(_pieces(file, size)), status, {**headers, "Content-Length": str(size)}, media)
+        self.file = file
+        self.size = size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope.get("method") == "HEAD":
+                await Response(status_code=self.status_code, headers=dict(self.headers))(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        finally:
+            self.file.close()
+
+
+def file_as_it_is(path: Path, media: str) -> FileAnswer:
+    """A file that may be growing: as much of it as is there now. Raises OSError."""
+    return opened_file(path.open("rb"), path.name, media)
+
+
+def opened_file(file: BinaryIO, name: str, media: str) -> FileAnswer:
+    """The rest of an open file, as an attachment of this name."""
+    plain = name.isascii() and name.isprintable() and not set(name) & set('"\\')
+    shown = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(os.fsencode(name))}"
+    return FileAnswer(file, _rest(file), media, {"Content-Disposition": f"attachment; {shown}"})
+
+
+def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
+    """The rest of an open file, to be shown or installed; every file that takes its name has another tag.
+
+    `variant`: a part of the tag, where one file is served at one address as several content types.
+    There is no `Last-Modified`: two publications within one second would share it.
+    """
+    about = os.fstat(file.fileno())
+    tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}{variant}"'
+    return FileAnswer(file, _rest(file), media, {"ETag": tag, "Accept-Ranges": "bytes"})
+
+
+def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Response:
+    """The range of bytes that a request asks for (RFC 9110, section 14); the whole file if it does not ask for one.
+
+    `asked`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
+    """
+    span = _span(asked or "", answer.size)
+    if span is None or (only_if is not None and only_if != answer.headers.get("etag")):
+        return answer
+    begin, end = span
+    headers = {name: answer.headers[name] for name in answer.headers if name not in ("content-length", "content-type")}
+    if begin >= end:
+        answer.file.close()
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{answer.size}"})
+    answer.file.seek(begin, os.SEEK_CUR)
+    headers["Content-Range"] = f"bytes {begin}-{end - 1}/{answer.size}"
+    return FileAnswer(answer.file, end - begin, answer.headers["content-type"], headers, status=206)
+
+
+def _span(asked: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one behind the last, equal or crossed where nothing of the file is asked for.
+
+    None: it is no range, or several, which a server may ignore.
+    """
+    found = _RANGE.fullmatch(asked.replace(" ", ""))
+    if found is None:
+        return None
+    first, last = found.groups()
+    if not first:
+        return (max(0, size - int(last)), size) if last else None
+    if not last:
+        return int(first), size
+    return (int(first), min(size, int(last) + 1)) if int(first) <= int(last) else None
+
+
+def _rest(file: BinaryIO) -> int:
+    return max(0, os.fstat(file.fileno()).st_size - file.tell())
+
+
+def _pieces(file: BinaryIO, left: int) -> Iterator[bytes]:
+    with file:
+        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+            left -= len(chunk)
+            yield chunk

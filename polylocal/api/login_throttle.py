@@ -1,0 +1,71 @@
+"""Who tries passwords: after some that were wrong, a while must pass before the next is looked at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+from starlette.exceptions import HTTPException
+
+MOST = 10  # wrong ones
+WITHIN_S = 300.0
+MOST_AT_ONCE = 8  # each takes a thread, and its share of a core, for a moment
+_NAMES = 10_000  # kept at a time
+
+
+def where(address: str) -> str:
+    """Of this machine's own addresses anybody here can take any: they count as one."""
+    try:
+        return "here" if ip_address(address).is_loopback else address
+    except ValueError:
+        return address
+
+
+class LoginThrottle:
+    """Wrong passwords by name and by where they came from. Thread-safe; forgotten with the process."""
+
+    def __init__(self, most: int = MOST, within_s: float = WITHIN_S) -> None:
+        self._most = most
+        self._within_s = within_s
+        self._wrong: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """For a password that is looked at. Raises HTTPException 503: waiting would hold a thread that others need."""
+        if not self._places.acquire(blocking=False):
+            words = "Too many are logging in at once; try again in a moment."
+            raise HTTPException(503, words, {"Retry-After": "1"})
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def wait_s(self, who: str) -> float:
+        """Seconds until the next try is looked at; 0: now."""
+        now = time.monotonic()
+        with self._lock:
+            times = self._recent(who, now)
+            return times[0] + self._within_s - now if len(times) >= self._most else 0.0
+
+    def was_wrong(self, who: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            while len(self._wrong) >= _NAMES:
+                del self._wrong[next(iter(self._wrong))]
+            self._wrong.setdefault(who, deque(maxlen=self._most)).append(now)
+
+    def was_right(self, who: str) -> None:
+        with self._lock:
+            self._wrong.pop(who, None)
+
+    def _recent(self, who: str, now: float) -> deque[float]:
+        times = self._wrong.get(who, deque[float]())
+        while times and times[0] <= now - self._within_s:
+            times.popleft()
+        return times

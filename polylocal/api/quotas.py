@@ -1,0 +1,174 @@
+"""Places that are shared out: of each limit one user, one run's token and one address have a bounded part.
+
+The last places are for those who hold few, so that whoever holds many never leaves nothing to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from polylocal.api.login_throttle import MOST_AT_ONCE, where
+from polylocal.store.users import Credentials
+
+RETRY_S = 2
+THREADS = 16  # of the threads that answer, for one holder at a time
+_REMEMBERED = 10_000  # tokens
+
+Holder = tuple[str, int | str]  # ("user", id), ("run", pk), ("address", text), ("name", text)
+_CALLED = {"user": "this user", "run": "this run's token", "address": "this address", "name": "this name"}
+
+
+def holders_of(credentials: Credentials) -> tuple[Holder, ...]:
+    """A run's token counts for its run and for the user who started it, however many tokens these have."""
+    user: Holder = ("user", credentials.user.id)
+    return (user,) if credentials.run_pk is None else (user, ("run", credentials.run_pk))
+
+
+def credential_of(request: HTTPConnection) -> str:
+    """A digest of all by which a request says who asks: header, cookies, token in the query; empty: it says nothing."""
+    query = request.query_params
+    shown = (
+        *(request.headers.get(name, "") for name in ("authorization", "cookie")),
+        *(query.get(name, "") for name in ("token", "authentication_token")),
+    )
+    if not any(shown):
+        return ""
+    return hashlib.sha256("\0".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Shares:
+    """The places of one limit. Thread-safe: the daemon has an event loop for itself and one for containers."""
+
+    def __init__(self, what: str, places: int, *, reserved: int, few: int, **parts: int) -> None:
+        """`what`: the noun for messages; `parts`: the most places of a kind of holder, `user=`, `run=` and so on.
+
+        The last `reserved` places are for holders of less than `few`.
+        """
+        self._what = what
+        self._places = places
+        self._reserved = reserved
+        self._few = few
+        self._parts = parts
+        self._held: Counter[Holder] = Counter()
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    def held(self, holder: Holder) -> int:
+        return self._held[holder]
+
+    @contextmanager
+    def place(self, *holders: Holder) -> Iterator[None]:
+        """One place, until the block ends. Raises HTTPException 503: no more for these holders, or for anybody."""
+        self._take(holders)
+        try:
+            yield
+        finally:
+            self._give_back(holders)
+
+    def _take(self, holders: Sequence[Holder]) -> None:
+        with self._lock:
+            problem = self._problem(holders)
+            if problem:
+                raise HTTPException(503, problem, {"Retry-After": str(RETRY_S)})
+            self._taken += 1
+            self._held.update(holders)
+
+    def _give_back(self, holders: Sequence[Holder]) -> None:
+        with self._lock:
+            self._taken -= 1
+            for holder in holders:
+                self._held[holder] -= 1
+                if not self._held[holder]:
+                    del self._held[holder]
+
+    def _problem(self, holders: Sequence[Holder]) -> str | None:
+        for holder in holders:
+            if self._held[holder] >= (most := self._parts[holder[0]]):
+                return (
+                    f"All {most} {self._what} that {_CALLED[holder[0]]} may have at a time are in use; try again soon."
+                )
+        free = self._places - self._taken
+        has_many = any(self._held[holder] >= self._few for holder in holders)
+        if free <= (self._reserved if has_many else 0):
+            whose = "; the last ones are kept for others" if free else ""
+            return f"All {self._places} {self._what} of this daemon are in use{whose}; try again soon."
+        return None
+
+
+class Turns:
+    """Requests at work: each holder has a part of the places, and a smaller one of the threads; the others wait.
+
+    The holder is known before the request is authenticated, by the credentials of one that was let in before: this
+    decides who waits, never who is let in.
+    """
+
+    def __init__(self, shares: Shares, threads: int = THREADS) -> None:
+        self._shares = shares
+        self._threads = threads
+        self._known: dict[str, tuple[Holder, ...]] = {}
+        self._queues: dict[tuple[int, Holder], asyncio.Semaphore] = {}
+
+    def remember(self, credential: str, holders: tuple[Holder, ...]) -> None:
+        """Whose credential this is, once it was found to be right. Who says nothing stays nobody."""
+        if credential and credential not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[credential] = holders
+
+    def holders(self, credential: str, address: str) -> tuple[Holder, ...]:
+        return self._known.get(credential) or (("address", address),)
+
+    def of(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
+        """A turn for a request or for the handshake of a websocket. Raises HTTPException 503."""
+        address = where(request.client.host if request.client else "")
+        return self.turn(credential_of(request), address)
+
+    @asynccontextmanager
+    async def turn(self, credential: str, address: str) -> AsyncIterator[None]:
+        """Raises HTTPException 503."""
+        holders = self.holders(credential, address)
+        with self._shares.place(*holders):
+            key = (id(asyncio.get_running_loop()), holders[0])
+            queue = self._queues.setdefault(key, asyncio.Semaphore(self._threads))
+            try:
+                async with queue:
+                    yield
+            finally:
+                if self._shares.held(holders[0]) <= 1:  # the last one
+                    self._queues.pop(key, None)
+
+
+@dataclass(frozen=True)
+class AllShares:
+    """Of this daemon."""
+
+    streams: Shares = field(  # fewer than connections: some are always left for short requests
+        default_factory=lambda: Shares("open streams", 1900, reserved=190, few=10, user=1000, run=50, address=100)
+    )
+    bodies: Shares = field(  # each may be 16 MiB in memory
+        default_factory=lambda: Shares("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
+    )
+    made: Shares = field(  # each has a process or a thread until its reader has all of it
+        default_factory=lambda: Shares("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
+    )
+    logins: Shares = field(  # as `attempts.MOST_AT_ONCE`
+        default_factory=lambda: Shares("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4)
+    )
+    work: Turns = field(
+        default_factory=lambda: Turns(
+            Shares("requests", 240, reserved=40, few=4, user=160, run=64, address=64),
+        )
+    )

@@ -1,0 +1,55 @@
+"""Frames of the resources stream. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polylocal.api.shapes import Json
+from polylocal.engine.machine import Gpu, Usage
+from polylocal.store.rows import Run
+
+
+def resources_frame(run: Run, before: Usage, now: Usage, gpus: Sequence[Gpu]) -> Json:
+    """What a container used between two samples. No other key may be in it: clients refuse the whole frame.
+
+    `cpu_percentage` is 100 for each core in full use; memory is in bytes.
+    """
+    machine_ns = now.machine_ns - before.machine_ns
+    per_core = [_percent(new - old, machine_ns, now.cpus) for old, new in zip(before.per_cpu_ns, now.per_cpu_ns)]  # noqa: B905  cores come and go
+    return {
+        "job_uuid": run.uuid,
+        "job_name": run.unique_name,
+        "experiment_uuid": run.uuid,
+        "container_id": run.container_id,
+        "n_cpus": now.cpus,
+        "cpu_percentage": _percent(now.cpu_ns - before.cpu_ns, machine_ns, now.cpus),
+        "percpu_percentage": per_core,
+        "memory_used": now.memory_bytes or 0,
+        "memory_limit": now.memory_limit_bytes or 0,
+        "gpu_resources": [_gpu(gpu) for gpu in gpus] or None,
+    }
+
+
+def _percent(used_ns: int, machine_ns: int, cpus: int) -> float:
+    return round(100.0 * cpus * used_ns / machine_ns, 2) if machine_ns > 0 and used_ns > 0 else 0.0
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "minor": gpu.minor,
+        "bus_id": gpu.bus_id,
+        "serial": gpu.serial,
+        "temperature_gpu": gpu.temperature_gpu,
+        "utilization_gpu": gpu.utilization_gpu,
+        "power_draw": gpu.power_draw,
+        "power_limit": gpu.power_limit,
+        "memory_free": gpu.memory_free,
+        "memory_used": gpu.memory_used,
+        "memory_total": gpu.memory_total,
+        "memory_utilization": round(100.0 * gpu.memory_used / gpu.memory_total) if gpu.memory_total else 0,
+        "processes": [],
+    }

@@ -1,0 +1,191 @@
+"""Places of operations that may take long (archives, git, unpacking): few, shared out, on threads of their own.
+
+Ordinary requests have the web server's threads for themselves. Who waits for a place holds no thread, and one caller
+takes no more than a part of the places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from polylocal.api.quotas import Holder
+from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
+
+T = TypeVar("T")
+Holders = tuple[Holder, ...]  # the user or the address first
+
+MOST = 8  # operations at a time
+MOST_OF_ONE = 4  # of them, of one user or address
+MOST_OF_RUN = 2  # of one run's token
+RESERVED = 2  # the last places, for holders that have none
+MOST_WAITING = 64
+MOST_WAITING_OF_ONE = 32
+STREAM_THREADS = 16  # that read the pieces of answers
+PROGRAM_THREADS = 128  # that wait for pieces that programs make, as many as `AllShares.made` has places
+STATUS_THREADS = 2
+_BUSY = "Too many long operations are under way; try again in a moment."
+
+
+class Places:
+    """Belongs to one event loop; only its thread may call it."""
+
+    def __init__(
+        self,
+        most: int = MOST,
+        most_of_one: int = MOST_OF_ONE,
+        most_waiting: int = MOST_WAITING,
+        most_waiting_of_one: int = MOST_WAITING_OF_ONE,
+        reserved: int = RESERVED,
+    ) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._most_waiting = most_waiting
+        self._most_waiting_of_one = most_waiting_of_one
+        self._reserved = reserved
+        self._taken = 0
+        self._held = Counter[Holder]()
+        self._waiting: list[tuple[Holders, asyncio.Future[None]]] = []
+
+    async def run(self, request: Request, holders: Holders, work: Callable[[], T]) -> T:
+        """Do the work on a thread, when there is a place; it is cancelled when its client leaves.
+
+        Raises HTTPException 503: too many wait already. Raises Cancelled: the client has left.
+        """
+        async with _ended_by_client(request) as cancel, self._place(holders, cancel):
+            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    @asynccontextmanager
+    async def _place(self, holders: Holders, cancel: Cancel) -> AsyncIterator[None]:
+        await self._take(holders, cancel)
+        try:
+            yield
+        finally:
+            self._give_back(holders)
+
+    async def _take(self, holders: Holders, cancel: Cancel) -> None:
+        if self._has_place(holders):
+            self._hold(holders)
+            return
+        of_one = sum(waiter[0] == holders[0] for waiter, _ in self._waiting)
+        if len(self._waiting) >= self._most_waiting or of_one >= self._most_waiting_of_one:
+            raise HTTPException(503, _BUSY, {"Retry-After": "5"})
+        turn = asyncio.get_running_loop().create_future()
+        entry = (holders, turn)
+        self._waiting.append(entry)
+
+        def give_up() -> None:
+            if not turn.done():
+                turn.set_exception(Cancelled("The client has left."))
+
+        try:
+            with cancel.ending(give_up):
+                await turn
+        except BaseException:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:  # it came in the same moment
+                self._give_back(holders)
+            raise
+
+    def _hold(self, holders: Holders) -> None:
+        self._taken += 1
+        self._held.update(holders)
+
+    def _give_back(self, holders: Holders) -> None:
+        self._taken -= 1
+        self._held -= Counter(holders)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for entry in list(self._waiting):
+            holders, turn = entry
+            if self._has_place(holders):
+                self._waiting.remove(entry)
+                if not turn.done():
+                    self._hold(holders)
+                    turn.set_result(None)
+
+    def _has_place(self, holders: Holders) -> bool:
+        free = self._most - self._taken
+        has_one = any(self._held[holder] for holder in holders)
+        return free > (self._reserved if has_one else 0) and all(
+            self._held[holder] < (MOST_OF_RUN if holder[0] == "run" else self._most_of_one) for holder in holders
+        )
+
+    @cached_property
+    def _limiter(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(self._most)
+
+
+_places: RunVar[Places] = RunVar("places")
+_limiters: RunVar[dict[str, anyio.CapacityLimiter]] = RunVar("limiters")
+
+
+async def run(request: Request, holders: Holders, work: Callable[[], T]) -> T:
+    """`Places.run`, of this event loop."""
+    try:
+        places = _places.get()
+    except LookupError:
+        places = Places()
+        _places.set(places)
+    return await places.run(request, holders, work)
+
+
+async def status(work: Callable[[], T]) -> T:
+    """On a thread that only the daemon's own status uses."""
+    return await anyio.to_thread.run_sync(work, limiter=_limiter("status", STATUS_THREADS))
+
+
+async def stream(pieces: Iterator[bytes], *, of_program: bool = False) -> AsyncIterator[bytes]:
+    """Pieces of an answer, each produced on a thread that only answers use; closed at the end.
+
+    `of_program`: a program or another thread makes them, which may take its time: files do not wait for it.
+    """
+    limiter = _limiter("programs", PROGRAM_THREADS) if of_program else _limiter("files", STREAM_THREADS)
+    try:
+        while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:
+            yield piece
+    finally:
+        if close := getattr(pieces, "close", None):
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(close, limiter=limiter)
+
+
+def _limiter(name: str, threads: int) -> anyio.CapacityLimiter:
+    """One of this event loop."""
+    try:
+        limiters = _limiters.get()
+    except LookupError:
+        limiters = {}
+        _limiters.set(limiters)
+    return limiters.setdefault(name, anyio.CapacityLimiter(threads))
+
+
+@asynccontextmanager
+async def _ended_by_client(request: Request) -> AsyncIterator[Cancel]:
+    """For a block, after the body was read: operations in it are cancelled when the client leaves."""
+    cancel = Cancel()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        with cancelled_by(cancel):
+            yield cancel
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])

@@ -1,0 +1,330 @@
+"""How things look on a screen: tables and colours for people, JSON for programs.
+
+All that commands print goes through here, since names, messages and error texts are those of others: what would steer
+a terminal is written out (`polylocal.visible`), markup, emoji codes and links in them mean nothing.
+`tests/cli/test_hostile_texts.py` holds the commands to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from polylocal.cli import streams
+from polylocal.text import visible
+
+
+class Screen(Console):
+    """A console on which no text steers the terminal, whatever it was made from. Styles are the console's own."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(visible.lines(segment.text), segment.style)
+
+
+out = Screen()
+err = Screen(stderr=True)
+
+Json = dict[str, Any]
+Words = Text
+Grid = Table
+Cell = str | Text | None
+
+_LEAST = 10  # characters that are left of a text that is cut
+COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "upstream_failed": "red",
+    "stopped": "yellow",
+    "warning": "yellow",
+    "running": "cyan",
+    "building": "blue",
+    "scheduled": "blue",
+}
+
+
+# -- texts -----------------------------------------------------------------------------------------------------------
+
+
+def text(value: str, style: str = "", *, has_lines: bool = False) -> Text:
+    """A text of anybody's. `has_lines`: its line ends are shown as such."""
+    return Text(visible.lines(value) if has_lines else visible.one_line(value), style=style)
+
+
+def joined(*parts: str | Text, style: str = "") -> Text:
+    made = Text(style=style)
+    for part in parts:
+        made.append_text(part if isinstance(part, Text) else text(part))
+    return made
+
+
+# -- printed ---------------------------------------------------------------------------------------------------------
+
+
+def line(value: str | Text = "", style: str = "") -> None:
+    """A line of what a command puts out. Never wrapped: long paths stay whole."""
+    out.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
+
+
+def say(value: str | Text, style: str = "") -> None:
+    """A line for people, beside what a command puts out."""
+    err.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """An error. Its further lines are indented."""
+    err.print(Text(visible.message(message), style="red"), soft_wrap=True)
+
+
+def page(value: str) -> None:
+    """A text of several lines, as it is but for what steers a terminal: for programs, too."""
+    _write(visible.lines(value))
+
+
+def as_json(value: object) -> None:
+    """Unstyled and unwrapped, whatever the terminal. JSON escapes all that is not ASCII, but for one character."""
+    _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n")
+
+
+def as_csv(table: str) -> None:
+    """A table for other programs. Each record stays one line."""
+    made = io.StringIO()
+    records = csv.reader(io.StringIO(table, newline=""))
+    csv.writer(made, lineterminator="\n").writerows([visible.one_line(cell) for cell in record] for record in records)
+    _write(made.getvalue())
+
+
+def log_bytes(data: bytes) -> None:
+    """What a run wrote, byte for byte: the one thing that is never changed."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def confirm(question: str, *, default: bool = False, abort: bool = False) -> bool:
+    return typer.confirm(visible.one_line(question), default=default, abort=abort)
+
+
+def ask_hidden(name: str) -> str:
+    answer: str = typer.prompt(visible.one_line(name), hide_input=True)
+    return answer
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Says that something goes on for as long as the block lasts; on a terminal only."""
+    return err.status(text(what))
+
+
+def live() -> Live:
+    return Live(console=err, refresh_per_second=4)
+
+
+def stacked(*parts: RenderableType) -> Group:
+    return Group(*parts)
+
+
+def put(renderable: RenderableType) -> None:
+    """A table of `grid`."""
+    out.print(renderable)
+
+
+def _write(value: str) -> None:
+    sys.stdout.write(value)
+
+
+# -- the program as a whole ------------------------------------------------------------------------------------------
+
+
+class _Guarded:
+    """A stream on which others' texts do no harm either where something else than this module writes them: a library,
+    a warning, a thread that dies. What rich makes of them is looked at before, and goes to the stream itself."""
+
+    def __init__(self, stream: streams.Output | streams.Messages) -> None:
+        self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
+
+    def write(self, value: str) -> int:
+        self.rich_proxied_file.write(visible.stream(value))
+        return len(value)
+
+    def writelines(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.write(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """The standard streams, for as long as the program runs. Raises OutputError, also for what is written last."""
+    streams.open_missing()
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        streams.degrade(stream)
+    output, messages = streams.Output(before[0]), streams.Messages(before[1])
+    sys.stdout, sys.stderr = guards = _Guarded(output), _Guarded(messages)
+    try:
+        try:
+            yield
+        finally:
+            output.flush()
+    except (streams.OutputError, BrokenPipeError):
+        streams.discard(before[0])
+        raise
+    finally:  # unless typer has put something in their place, as it does when the reader of the output has left
+        sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
+        sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
+
+
+def wrong_usage(error: Any) -> None:
+    """What typer says of a command line that it can't read: names of files come into it by the shell's `*`."""
+    from typer import rich_utils
+
+    words = visible.message(error.format_message())
+    error.format_message = lambda: words
+    rich_utils.rich_format_error(error)
+
+
+def bug() -> None:
+    """The traceback of the exception that is handled, indented: its message may have lines that look like ours."""
+    sys.stderr.write(visible.message(traceback.format_exc().rstrip("\n")) + "\n")
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def status(word: str) -> Text:
+    return text(word, style=COLOURS.get(word, ""))
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    """A table whose cells are never folded."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(text(column), no_wrap=True)
+    for row in rows:
+        made.add_row(*map(_cell, row))
+    return made
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, one_line: bool = False) -> None:
+    """Columns that are empty in every row are left out.
+
+    `one_line`: what is too long for the screen is cut rather than folded, in the last column and then in the widest
+    others. The first column says which thing a row is about, and is never cut.
+    """
+    if not rows:
+        line(empty)
+        return
+    shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    cells = [[_cell(row[number]) for number in shown] for row in rows]
+    widths = [max(len(columns[number]), *(row[place].cell_len for row in cells)) for place, number in enumerate(shown)]
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for place, number in enumerate(shown):
+        is_last = number == len(columns) - 1
+        least = widths[0] if one_line and not place else None
+        made.add_column(text(columns[number]), no_wrap=one_line or not is_last, overflow="fold", min_width=least)
+    room = _fitted(widths) if one_line else widths
+    for row in cells:
+        for cell, before, now in zip(row, widths, room, strict=True):
+            if now < before:
+                cell.truncate(now, overflow="ellipsis")
+        made.add_row(*row)
+    out.print(made)
+
+
+def _fitted(widths: Sequence[int]) -> list[int]:
+    """Widths that go onto the screen: rich would take from every column what the last one lacks."""
+    *others, last = widths
+    left = out.width - 2 * len(others)
+    while left - sum(others) < min(last, _LEAST) and max(others[1:], default=0) > _LEAST:
+        others[others.index(max(others[1:]), 1)] -= 1
+    return [*others, max(min(last, _LEAST), min(last, left - sum(others)))]
+
+
+def _cell(value: Cell) -> Text:
+    return value.copy() if isinstance(value, Text) else text(value or "")
+
+
+def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
+    """Name and value, one pair a line; what has no value is left out.
+
+    A text that is longer than a line of the screen is folded between its words, but an address or a path stays whole.
+    """
+    shown = [(text(name, style="bold"), _cell(value)) for name, value in pairs if value]
+    width = max((name.cell_len for name, _ in shown), default=0)
+    for name, value in shown:
+        for part in _folded(value, out.width - width - 2):
+            name.pad_right(width + 2 - name.cell_len)
+            line(joined(name, part))
+            name = text("")
+
+
+def _folded(value: Text, room: int) -> Iterator[Text]:
+    """The lines of a text; on a screen with room for each of its words, none is longer than that."""
+    for part in value.split(allow_blank=True):
+        if out.is_terminal and all(cell_len(word) <= room for word in part.plain.split()):
+            yield from part.wrap(out, room)
+        else:
+            yield part
+
+
+def history(statuses: Sequence[Json]) -> None:
+    """The status history with how long each lasted."""
+    rows: list[list[Cell]] = []
+    for entry, following in zip(statuses, [*statuses[1:], None], strict=True):
+        lasted = duration(entry["created_at"], following["created_at"]) if following else ""
+        rows.append([status(entry["status"]), local_time(entry["created_at"]), lasted, entry["message"]])
+    table(["STATUS", "SINCE", "LASTED", "MESSAGE"], rows, empty="No history yet.")
+
+
+def duration(start: str | None, end: str | None) -> str:
+    if start is None:
+        return ""
+    finish = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    seconds = (finish - datetime.fromisoformat(start)).total_seconds()
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def local_time(stamp: str | None) -> str:
+    """In the time zone of who is looking."""
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S") if stamp else ""
+
+
+def short_time(stamp: str) -> str:
+    """The same for a list: the time of today, else the day."""
+    moment = datetime.fromisoformat(stamp).astimezone()
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().astimezone().date() else "%Y-%m-%d")
+
+
+def size(n_bytes: int) -> str:
+    amount = float(n_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

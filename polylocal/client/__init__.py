@@ -1,0 +1,1 @@
+"""The client side of the API: HTTP, and packing code for upload."""

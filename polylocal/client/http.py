@@ -1,0 +1,284 @@
+"""The HTTP client behind the command line. Knows URLs and JSON, nothing of the server's code."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx2
+
+from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
+from polylocal.system import proxies
+
+Json = dict[str, Any]
+_MOST_RUNS = 1000  # on one page
+_SLOW_S = 600.0  # to measure or remove all that an engine has
+
+_ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """Where a run is found."""
+
+    owner: str
+    project: str
+    kind: str
+    id: int
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/{self.owner}/{self.project}/{self.kind}s/{self.id}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+
+class Client:
+    """Talks to one daemon. Raises the errors of `polylocal.errors`, with the server's words."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        headers = {"Authorization": f"Token {token}"} if token else {}
+        self._http = _connection(url, headers)
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- users and projects ---------------------------------------------------------------------------------------
+
+    def whoami(self) -> Json:
+        return self.json("GET", "/api/v1/users/")
+
+    def projects(self, owner: str) -> list[Json]:
+        return list(self._pages(f"/api/v1/{owner}/"))
+
+    def project(self, owner: str, name: str) -> Json:
+        return self.json("GET", f"/api/v1/{owner}/{name}/")
+
+    def create_project(self, values: Json) -> Json:
+        return self.json("POST", "/api/v1/projects/", json=values)
+
+    def update_project(self, owner: str, name: str, values: Json) -> Json:
+        return self.json("PATCH", f"/api/v1/{owner}/{name}/", json=values)
+
+    def delete_project(self, owner: str, name: str) -> None:
+        self.call("DELETE", f"/api/v1/{owner}/{name}/")
+
+    def upload_limits(self, owner: str, name: str) -> Json:
+        """What an upload may come to; empty: the daemon is older, and does not tell. Raises what an upload would."""
+        try:
+            return self.json("GET", f"/polylocal/v1/code/{owner}/{name}/upload")
+        except NotFound:
+            self.project(owner, name)
+            return {}
+
+    def upload(self, owner: str, name: str, archive: BinaryIO) -> None:
+        files = {"repo": ("repo.tar.gz", archive, "application/gzip")}
+        self.call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def create_run(self, owner: str, project: str, kind: str, body: Json) -> Json:
+        """A new run; of a notebook or a tensorboard the one that is there, if one is under way."""
+        where = f"{kind}/start" if kind in ("notebook", "tensorboard") else f"{kind}s"
+        return self.json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
+
+    def group_results(self, group: RunReference, metric: str | None, minimize: bool) -> Json:
+        wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
+        return self.json("GET", f"{group.path}/results/", params=wanted)
+
+    def group_table(self, group: RunReference, metric: str | None, minimize: bool) -> str:
+        """The same as CSV."""
+        wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
+        return self.call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
+
+    def find(self, kind: str, run_id: int) -> Json:
+        """A run by kind and number, with where it is and what it waits for."""
+        return self.json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
+
+    def runs(
+        self,
+        *,
+        kind: str | None,
+        is_open: bool,
+        limit: int,
+        project: str | None = None,
+        query: str | None = None,
+        sort: str | None = None,
+    ) -> list[Json]:
+        """The last changed runs of all projects; of `project` (`user/name`) those that `query` finds, by `sort`."""
+        given = {"kind": kind, "project": project, "query": query, "sort": sort, "open": str(is_open).lower()}
+        parameters = {name: value for name, value in given.items() if value}
+        results: list[Json] = []
+        while True:
+            left = limit - len(results)
+            parameters |= {"limit": str(min(left, _MOST_RUNS) if project else left), "offset": str(len(results))}
+            page = self.json("GET", "/polylocal/v1/runs", params=parameters)
+            results += page["results"]
+            if len(results) >= limit or not page["next"]:
+                return results
+
+    def run(self, run: RunReference) -> Json:
+        return self.json("GET", f"{run.path}/")
+
+    def statuses(self, run: RunReference) -> list[Json]:
+        return list(self._pages(f"{run.path}/statuses/"))
+
+    def stop(self, run: RunReference) -> None:
+        self.call("POST", f"{run.path}/stop/")
+
+    def delete(self, run: RunReference) -> None:
+        self.call("DELETE", f"{run.path}/")
+
+    def disk_of_run(self, run: RunReference) -> Json:
+        """What it takes, in bytes."""
+        return self.json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
+
+    def disk_of_project(self, owner: str, name: str) -> Json:
+        return self.json("GET", f"/polylocal/v1/disk/{owner}/{name}")
+
+    def look(self, budget_gib: float | None) -> Json:
+        """What takes room, and what of it `collect` would remove."""
+        parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
+        return self.json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
+
+    def collect(self, budget_gib: float | None) -> Json:
+        return self.json("POST", "/polylocal/v1/gc", json={"budget_gib": budget_gib}, timeout=_SLOW_S)
+
+    def clone(self, run: RunReference, how: str, body: Json) -> Json:
+        return self.json("POST", f"{run.path}/{how}/", json=body)
+
+    @contextmanager
+    def logs(self, run: RunReference, *, follow: bool = False, timestamps: bool = False) -> Iterator[Iterator[bytes]]:
+        """The bytes of the log as they come; nothing while there is no log."""
+        parameters = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
+        with self._stream(f"{run.path}/logs/", parameters, missing_is_empty=True) as chunks:
+            yield chunks
+
+    def download_outputs(self, run: RunReference, to: Path) -> int:
+        """Save the outputs as tar.gz; returns the number of bytes."""
+        with self._stream(f"{run.path}/outputs/download/", {}) as chunks, to.open("wb") as file:
+            return sum(file.write(chunk) for chunk in chunks)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _stream(self, path: str, parameters: Json, missing_is_empty: bool = False) -> Iterator[Iterator[bytes]]:
+        timeout = httpx2.Timeout(None, connect=5.0)
+        with _translated(self.url), self._http.stream("GET", path, params=parameters, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+                if missing_is_empty and response.status_code == 404 and response.text.startswith('"'):
+                    yield iter(())  # the run is there, its log is not yet
+                    return
+                _raise(response)
+            yield response.iter_bytes()
+
+    def _pages(self, path: str) -> Iterator[Json]:
+        offset = 0
+        while True:
+            page = self.json("GET", path, params={"offset": str(offset)})
+            yield from page["results"]
+            offset += len(page["results"])
+            if not page["next"] or not page["results"]:
+                return
+
+    def json(self, method: str, path: str, **more: Any) -> Json:
+        """The answer of one call, which is JSON."""
+        response = self.call(method, path, **more)
+        try:
+            found: Json = response.json()
+        except ValueError as error:
+            raise SetupError(f"what answers at {self.url} is no polylocal daemon: it sends no JSON") from error
+        return found
+
+    def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        """One call; `more` is for httpx2."""
+        with _translated(self.url):
+            response = self._http.request(method, path, **more)
+        if not response.is_success:
+            _raise(response)
+        return response
+
+
+def connect(home: Path, url: str | None, token: str | None) -> Client:
+    """A client for the daemon at `url`, with `token`; by default the one whose home folder this is."""
+    if url is None:
+        raise SetupError(f"no daemon works on {home}; start one with `polylocal start`")
+    return Client(url, token or _token_of(home))
+
+
+def _connection(url: str, headers: Mapping[str, str]) -> httpx2.Client:
+    """Raises SetupError: the address is none, or its proxy can't be used."""
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise SetupError(f"{url} is no address of a daemon: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise SetupError(f"{url} is no address of a daemon: write it as http://HOST:PORT")
+    proxy = proxies.of(parts.scheme, parts.host, parts.port)
+    try:
+        return httpx2.Client(
+            base_url=parts,
+            headers=headers,
+            timeout=httpx2.Timeout(60.0, connect=5.0),
+            # reading all certificates takes longer than most commands
+            verify=httpx2.create_ssl_context() if parts.scheme == "https" else False,
+            proxy=proxy,
+            trust_env=False,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        why = "SOCKS needs the Python package socksio" if isinstance(error, ImportError) else str(error).rstrip(".")
+        raise SetupError(
+            f"the proxy {_without_password(proxy)}, which the environment names for {parts.host}, can't be used: {why};"
+            f" name {parts.host} in NO_PROXY, or another proxy in HTTP_PROXY"
+        ) from error
+
+
+def _without_password(url: str | None) -> str:
+    return re.sub(r"//[^/@]*@", "//", url or "")
+
+
+def _token_of(home: Path) -> str:
+    path = home / "token"
+    try:
+        return os.environ.get("POLYLOCAL_TOKEN") or path.read_text().strip()
+    except OSError as error:
+        raise SetupError(f"no token: {path} can't be read ({error.strerror}); set POLYLOCAL_TOKEN") from error
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx2.ConnectError as error:
+        raise SetupError(f"no daemon answers at {url}; start one with `polylocal start`") from error
+    except httpx2.HTTPError as error:
+        raise SetupError(f"the daemon at {url} did not answer to the end: {error or type(error).__name__}") from error
+    except UnicodeEncodeError as error:  # an argument of the command line may be any bytes
+        raise InvalidInput(["a text that was given is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
+
+
+def _raise(response: httpx2.Response) -> None:
+    """The server's answer as an error, in its own words."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    if response.status_code == 400 and isinstance(body, dict | list) and "detail" not in body:
+        raise InvalidInput(body)
+    words = _words(body) if isinstance(body, dict) else body
+    kind = _ERRORS.get(response.status_code, PolylocalError)
+    raise kind(str(words or f"the daemon answered {response.status_code}"))
+
+
+def _words(body: Json) -> str | None:
+    """The server's own, in the form of either API."""
+    inner = next((value for value in body.values() if isinstance(value, dict)), {})
+    return body.get("detail") or body.get("message") or body.get("error") or inner.get("message")

@@ -1,0 +1,353 @@
+"""Which paths of a folder are left out of an upload.
+
+`.polyaxonignore` decides; without one, `.gitignore` (nested ones too, as in git) and `.dockerignore` (as in Docker) do.
+`DEFAULT_IGNORE` holds in both cases; a line with `!` in `.polyaxonignore` takes a path in again.
+The code of packages goes by git's rules alone (`GitIgnored`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from pathspec import GitIgnoreSpec
+
+from polylocal.errors import InvalidInput, SetupError
+from polylocal.git import command
+from polylocal.system.processes import QUICK
+
+IGNORE_FILE = ".polyaxonignore"
+GIT_IGNORE, DOCKER_IGNORE = ".gitignore", ".dockerignore"
+IGNORE_FILES = frozenset({IGNORE_FILE, GIT_IGNORE, DOCKER_IGNORE})
+DEFAULT_IGNORE = r"""
+.git
+.hg
+.svn
+.eggs
+eggs
+.venv
+venv
+lib64
+sdist
+*.egg-info
+__pycache__
+.ipynb_checkpoints
+.mypy_cache
+.pytest_cache
+.ruff_cache
+node_modules
+*.pyc
+*.sw[op]
+*~
+.#*
+\#*\#
+.DS_Store
+/.polyaxon
+/.polylocal
+"""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# the daemon reads these from the code, and Docker sends the first kind whatever its rules say
+_NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
+
+
+class Rules(Protocol):
+    """Which paths of one folder are left out. Raises InvalidInput for a file of rules that can't be read."""
+
+    ignore_file: str  # the one to name a path in that is to be left out
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        """`path` is relative to the folder, with forward slashes."""
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        """The same for all that a folder holds: what is in it need not be looked at."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The files of rules that people may not expect to count, as far as they were met."""
+
+
+class GitIgnored:
+    """What git would not have of a folder, by git's rules alone. What it tracks stays, and nothing goes by default.
+
+    In a repository `.git/info/exclude` and the user's own file of excludes count as well.
+    """
+
+    ignore_file = GIT_IGNORE
+
+    def __init__(self, folder: Path) -> None:
+        self._git = _GitRules(folder, with_excludes=True)
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        return self.closes(path, is_folder)
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        return is_of_git(path) or self._git(path, is_folder)
+
+    @property
+    def sources(self) -> list[str]:
+        return [GIT_IGNORE] if self._git.is_used else []
+
+
+def is_of_git(path: str) -> bool:
+    """Whether a path is that of a repository itself, which git never has as a part of the code."""
+    return posixpath.basename(path).lower() == ".git"
+
+
+class Ignored:
+    """The rules of one folder for runs, read once. Raises InvalidInput for a file of rules that can't be read."""
+
+    ignore_file = IGNORE_FILE
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.heeded: list[str] = []  # the files that stand in for a missing `.polyaxonignore`
+        own = _lines(folder / IGNORE_FILE)
+        self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
+        self._git: _GitRules | None = None
+        self._docker: _DockerRules | None = None
+        if own is None:
+            self._git = _GitRules(folder)
+            docker = _lines(folder / DOCKER_IGNORE)
+            self._docker = _DockerRules(docker) if docker is not None else None
+            self.heeded += [DOCKER_IGNORE] if docker is not None else []
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        """`path` is relative to the folder, with forward slashes."""
+        return self.closes(path, is_folder) or (self._docker is not None and self._docker(path))
+
+    def closes(self, path: str, is_folder: bool = True) -> bool:
+        """The same for all that a folder holds: what is in it need not be looked at."""
+        if self._own.match_file(path.lower() + ("/" if is_folder else "")):
+            return True
+        if self._git is not None and self._git(path, is_folder):
+            return True
+        if self._docker is None or self._docker.has_exceptions or not self._docker(path):
+            return False
+        return not (is_folder and _holds_needed(self._folder / path))
+
+    @property
+    def sources(self) -> list[str]:
+        """`heeded`, with `.gitignore` if one was found by now."""
+        return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.heeded]
+
+
+class _GitRules:
+    """`.gitignore` of a folder, of those in it, and of those above it up to the top of its repository."""
+
+    def __init__(self, folder: Path, *, with_excludes: bool = False) -> None:
+        """`with_excludes`: also by the files of excludes that lie outside of the code."""
+        self._top, self._prefix = folder, ""
+        self._specs: dict[str, GitIgnoreSpec | None] = {}
+        self._excludes: list[GitIgnoreSpec] = []
+        top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+        if with_excludes and (top / ".git").exists():
+            self._excludes = [_spec(lines) for path in _exclude_files(top) if (lines := _lines(path)) is not None]
+        if top != folder:
+            self._top, prefix = top, folder.relative_to(top).as_posix()
+            if self._is_ignored_itself(prefix):  # what git knows nothing of has no rules from above
+                self._top, self._specs, self._excludes = folder, {}, []
+            else:
+                self._prefix = f"{prefix}/"
+        # the rules that git itself is asked for lack the user's own excludes: then all that it tracks is listed
+        self._own = _Tracked.of(self._top, *(() if self._excludes else ("--ignored", "--exclude-standard")))
+        self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: the repository in this one, and its files
+
+    def _is_ignored_itself(self, prefix: str) -> bool:
+        parts = prefix.split("/")
+        return any(self._matches("/".join(parts[:depth]), True) for depth in range(1, len(parts) + 1))
+
+    def __call__(self, path: str, is_folder: bool) -> bool:
+        whole = self._prefix + path
+        if not self._matches(whole, is_folder) or self._own.has(whole, is_folder):
+            return False
+        inner = self._repository(whole.rpartition("/")[0])
+        return inner is None or not inner[1].has(whole.removeprefix(f"{inner[0]}/"), is_folder)
+
+    def _repository(self, folder: str) -> tuple[str, _Tracked] | None:
+        """The innermost repository that a folder lies in, below the top one."""
+        if not folder:
+            return None
+        if folder not in self._inner:
+            is_top = (self._top / folder / ".git").exists()
+            found = (folder, _Tracked.of(self._top / folder)) if is_top else None
+            self._inner[folder] = found or self._repository(folder.rpartition("/")[0])
+        return self._inner[folder]
+
+    def _matches(self, path: str, is_folder: bool) -> bool:
+        """The rule of the innermost file decides, in it the last one."""
+        found: bool | None = None
+        for spec in self._excludes:
+            said = spec.check_file(_one_line(path) + ("/" if is_folder else "")).include
+            found = found if said is None else said
+        parts = path.split("/")
+        for depth in range(len(parts)):
+            inner = self._spec("/".join(parts[:depth]))
+            if inner is not None:
+                rest = "/".join(parts[depth:]) + ("/" if is_folder else "")
+                said = inner.check_file(_one_line(rest)).include
+                found = found if said is None else said
+        return bool(found)
+
+    def _spec(self, folder: str) -> GitIgnoreSpec | None:
+        if folder not in self._specs:
+            lines = _lines(self._top / folder / GIT_IGNORE)
+            self._specs[folder] = None if lines is None else _spec(lines)
+        return self._specs[folder]
+
+    @property
+    def is_used(self) -> bool:
+        return any(spec is not None for spec in self._specs.values())
+
+
+def _exclude_files(top: Path) -> list[Path]:
+    """The user's own file of excludes, then that of the repository, which counts more; they need not exist."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    own, of_repository = Path(home, "git", "ignore"), top / ".git" / "info" / "exclude"
+    told = _told(top, "config", "--type=path", "--get", "core.excludesFile")
+    if told:
+        own = top / told
+    told = _told(top, "rev-parse", "--git-path", "info/exclude")  # elsewhere for a working tree beside its repository
+    return [own, top / told if told else of_repository]
+
+
+def _told(top: Path, *arguments: str) -> str:
+    """What git says with the user's own settings; nothing without git."""
+    names = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+    settings = {name: os.environ[name] for name in names if name in os.environ}
+    base = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", **settings}
+    try:
+        done = command.run(
+            *arguments, git_dir=top / ".git", base=base, env={"GIT_WORK_TREE": str(top)}, cwd=top, limits=QUICK
+        )
+    except (SetupError, InvalidInput, OSError):
+        return ""
+    return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else ""
+
+
+@dataclass(frozen=True)
+class _Tracked:
+    """Files of a repository: to git they are not ignored, whatever the rules say."""
+
+    files: frozenset[str]  # and other repositories in it
+    folders: frozenset[str]  # that hold one
+
+    def has(self, path: str, is_folder: bool) -> bool:
+        return path in self.files or (is_folder and path in self.folders)
+
+    @classmethod
+    def of(cls, top: Path, *options: str) -> _Tracked:
+        """All of them, or those that `options` of `git ls-files` select; none without git."""
+        files = frozenset(_listed(top, options))
+        return cls(files, frozenset(above for path in files for above in map(str, PurePosixPath(path).parents)))
+
+
+def _listed(top: Path, options: Sequence[str]) -> Iterator[str]:
+    if not (top / ".git").exists():
+        return
+    arguments = ("ls-files", "-z", "--cached", *options)
+    try:
+        done = command.run(*arguments, git_dir=top / ".git", env={"GIT_WORK_TREE": str(top)}, cwd=top, limits=QUICK)
+    except (SetupError, InvalidInput, OSError):
+        return
+    yield from (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+
+
+def _holds_needed(folder: Path) -> bool:
+    """Whether a file lies in it that is uploaded whatever `.dockerignore` says."""
+    try:
+        with os.scandir(folder) as found:
+            return any(_NEEDED.fullmatch(entry.name) for entry in found)
+    except OSError:
+        return False
+
+
+class _DockerRules:
+    """`.dockerignore`: patterns name whole paths from the top, `!` takes in again, the last rule that fits decides."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._rules: list[tuple[re.Pattern[str], bool]] = []
+        for line in lines:
+            text = line.strip()
+            if not text or line.startswith("#"):
+                continue
+            is_exception = text.startswith("!")
+            pattern = posixpath.normpath(text.removeprefix("!").strip() or ".").lstrip("/")
+            try:
+                self._rules.append((re.compile(f"{_regex(pattern)}(?:/.*)?", re.DOTALL), is_exception))
+            except re.error:
+                continue  # as with git, a line that can't be a pattern matches nothing
+        self.has_exceptions = any(is_exception for _, is_exception in self._rules)
+
+    def __call__(self, path: str) -> bool:
+        if _NEEDED.fullmatch(posixpath.basename(path)):
+            return False
+        fits = (is_exception for rule, is_exception in reversed(self._rules) if rule.fullmatch(path))
+        return not next(fits, True)
+
+
+def _regex(pattern: str) -> str:
+    """A pattern of Go's `filepath.Match`, with Docker's `**`."""
+    made, at = "", 0
+    while at < len(pattern):
+        sign = pattern[at]
+        if pattern.startswith("**", at):
+            at += 2
+            if pattern.startswith("/", at):
+                made, at = f"{made}(?:.*/)?", at + 1
+            else:
+                made += ".*"
+            continue
+        if sign == "[" and (end := pattern.find("]", at + 2)) > 0:
+            made, at = made + pattern[at : end + 1], end + 1
+            continue
+        if sign == "\\" and at + 1 < len(pattern):
+            at += 1
+            sign = re.escape(pattern[at])
+        else:
+            sign = {"*": "[^/]*", "?": "[^/]"}.get(sign) or re.escape(sign)
+        made, at = made + sign, at + 1
+    return made
+
+
+def _lines(file: Path) -> list[str] | None:
+    """None: there is no such file. Raises InvalidInput."""
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidInput([f"{file} can't be read: {error.strerror}; nothing was uploaded"]) from error
+    if data.startswith(_UTF_16) or b"\0" in data:
+        raise InvalidInput([f"{file} is no text in UTF-8 (UTF-16, it seems): save it as UTF-8; nothing was uploaded"])
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _lower(line: str) -> str:
+    """Rules of `.polyaxonignore` hold whatever the case of letters, and may begin with `./`."""
+    sign = "!" if line.startswith("!") else ""
+    return sign + line.removeprefix("!").removeprefix("./").lower()
+
+
+def _one_line(path: str) -> str:
+    """A path that `*` matches as git's does: pathspec's ends at a line end. No pattern has one, nor its substitute."""
+    return path.replace("\n", "\ufdd0")
+
+
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    return GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
+
+
+def _is_pattern(line: str) -> bool:
+    """As with git, a line that can't be a pattern matches nothing."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True

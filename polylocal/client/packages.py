@@ -1,0 +1,175 @@
+"""The HTTP client behind `polylocal package`: the calls of the ABF API, over the connection of `client`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+from polylocal.client.http import Client, Json
+from polylocal.errors import NotFound
+
+_BASE = "/api/v1"
+_PAGE = 100
+_NO_BUILD_LIST = "there is no build list {}; `polylocal package ls --all` lists what there is"
+
+
+class PackagesClient:
+    """Raises the errors of `polylocal.errors`, with the server's words."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    # -- platforms and repositories -------------------------------------------------------------------------------
+
+    def platforms(self) -> list[Json]:
+        """Those that one may build for, with their repositories."""
+        return self._list("platforms/platforms_for_build", "platforms")
+
+    def platform(self, name: str) -> Json:
+        """With the personal ones. Raises NotFound."""
+        for item in self._named_like(name):
+            if item["name"].lower() == name.lower():
+                shown: Json = self._get(f"platforms/{item['id']}")["platform"]
+                return shown
+        raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists what there is")
+
+    def platform_by_id(self, number: int) -> Json:
+        """Raises NotFound."""
+        shown: Json = self._get(f"platforms/{number}")["platform"]
+        return shown
+
+    def key_url(self, platform: str) -> str | None:
+        """Where the public key is that signs the repositories of a platform; None: they are not signed."""
+        path = f"/downloads/{quote(platform)}/key.asc"
+        try:
+            self._client.call("GET", path)
+        except NotFound:
+            return None
+        return f"{self._client.url.rstrip('/')}{path}"
+
+    def _named_like(self, name: str) -> Iterator[Json]:
+        for page in count(1):
+            asked = {"type": "platforms", "query": name, "per_page": str(_PAGE), "page": str(page)}
+            found: list[Json] = self._get("search", **asked)["results"]["platforms"]
+            yield from found
+            if len(found) < _PAGE:
+                return
+
+    def create_platform(self, values: Json) -> Json:
+        return self._made("POST", "platforms", platform=values)
+
+    def platform_key(self, name: str) -> Json:
+        """`fingerprint`, and `key`: the armored public key. Raises NotFound."""
+        found: Json = self._get(f"platforms/{self.platform(name)['id']}/key")["platform"]
+        return found
+
+    def repository(self, named: str) -> Json:
+        """By `platform/repository`; by the name of a platform alone its `main`. Raises NotFound."""
+        platform, _, name = named.partition("/")
+        name = name or "main"
+        found = next((r for r in self.platform(platform)["repositories"] if r["name"].lower() == name.lower()), None)
+        if found is None:
+            raise NotFound(f"the platform `{platform}` has no repository `{name}`")
+        shown: Json = self._get(f"repositories/{found['id']}")["repository"]
+        return shown
+
+    def create_repository(self, values: Json) -> Json:
+        return self._made("POST", "repositories", repository=values)
+
+    def add_project(self, repository_id: int, project_id: int) -> None:
+        self._send("PUT", f"repositories/{repository_id}/add_project", project_id=project_id)
+
+    def remove_project(self, repository_id: int, project_id: int) -> None:
+        self._send("DELETE", f"repositories/{repository_id}/remove_project", project_id=project_id)
+
+    def lock(self, repository_id: int) -> None:
+        self._send("PUT", f"repositories/{repository_id}/add_repo_lock_file")
+
+    def unlock(self, repository_id: int) -> None:
+        self._send("DELETE", f"repositories/{repository_id}/remove_repo_lock_file")
+
+    def arches(self) -> list[Json]:
+        return self._list("arches", "architectures")
+
+    # -- projects and build lists ---------------------------------------------------------------------------------
+
+    def project(self, owner: str, name: str) -> Json:
+        """Raises NotFound."""
+        with _said(f"there is no project `{owner}/{name}`"):
+            found = self._get("projects/get_id", owner=owner, name=name)["project"]
+        shown: Json = self._get(f"projects/{found['id']}")["project"]
+        return shown
+
+    def create_project(self, name: str) -> Json:
+        return self._made("POST", "projects", project={"name": name})
+
+    def build(self, values: Json) -> int:
+        """The number of the new build list."""
+        made: int = self._send("POST", "build_lists", build_list=values)["build_list"]["id"]
+        return made
+
+    def build_lists(self, limit: int, **filters: str) -> list[Json]:
+        asked = {f"filter[{name}]": value for name, value in filters.items()}
+        return self._list("build_lists", "build_lists", per_page=str(limit), **asked)
+
+    def build_list(self, number: int) -> Json:
+        with _said(_NO_BUILD_LIST.format(number)):
+            shown: Json = self._get(f"build_lists/{number}")["build_list"]
+        return shown
+
+    def act(self, number: int, action: str) -> str:
+        """cancel, publish, create_container, reject_publish. Returns the server's words."""
+        with _said(_NO_BUILD_LIST.format(number)):
+            said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
+        return said
+
+    def yank(self, number: int, reason: str) -> str:
+        """Withdraw what it has published. Returns the server's words."""
+        return self._yank("PUT", number, json={"reason": reason})
+
+    def undo_yank(self, number: int) -> str:
+        """Offer it again. Returns the server's words."""
+        return self._yank("DELETE", number)
+
+    def _yank(self, method: str, number: int, **content: Any) -> str:
+        self.build_list(number)  # raises NotFound: there is none
+        with _said("the daemon does not know `yank`: it is older than this command; update polylocal on its machine"):
+            answer = self._client.json(method, f"/polylocal/v1/build_lists/{number}/yank", **content)
+        said: str = answer["build_list"]["message"]
+        return said
+
+    def log(self, number: int, offset: int = 0) -> bytes:
+        """What was written from `offset` bytes on; nothing while there is no log."""
+        try:
+            return self._client.call("GET", f"/build_lists/{number}/log", params={"offset": str(offset)}).content
+        except NotFound:
+            return b""
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, **parameters: str) -> Json:
+        return self._client.json("GET", f"{_BASE}/{path}.json", params=parameters)
+
+    def _list(self, path: str, name: str, **parameters: str) -> list[Json]:
+        found: list[Json] = self._get(path, **parameters)[name]
+        return found
+
+    def _made(self, method: str, path: str, **body: Any) -> Json:
+        """Number and message of what was made."""
+        made: Json = next(iter(self._send(method, path, **body).values()))
+        return made
+
+    def _send(self, method: str, path: str, **body: Any) -> Json:
+        return self._client.json(method, f"{_BASE}/{path}.json", json=body)
+
+
+@contextmanager
+def _said(words: str) -> Iterator[None]:
+    """The server only says that something is not there; these words say what."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(words) from error

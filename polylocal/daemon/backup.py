@@ -1,0 +1,320 @@
+"""A home folder → one archive, while its daemon goes on: the database as it is at one moment, then the files.
+
+Files are copied after the rows that speak of them, so none is older than its row; what they hold beyond it is what a
+daemon finds after a crash, and it is taken up in the same way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import io
+import json
+import os
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from polylocal import __version__, clock
+from polylocal.errors import SetupError, StoreError
+from polylocal.files.archives import Archive, kind
+from polylocal.files.folders import Entry, walk
+from polylocal.files.sparse import Content
+from polylocal.paths import BY_NAME, Home
+from polylocal.store import snapshots
+
+FORMAT = 1
+MANIFEST = "polylocal-backup.json"
+PRIVATE_FOLDERS = (
+    "secrets",
+    "signing",
+    "logs",
+    "code",
+    "contexts",
+    "files",
+)  # polylocal's own: there is no link in them
+PEOPLES_FOLDERS = ("notebooks", "outputs")  # links in here are as good as the files of those who made them
+_COMPRESSION = 3
+_HALF_MADE = (".new", ".gone")  # workspaces on their way in or out
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup says of itself: its first member."""
+
+    format: int
+    polylocal: str
+    made_at: str
+    home: str
+    installation: str
+    runs: int
+    with_outputs: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """`content` bytes in `files` went into an archive of `size` bytes."""
+
+    runs: int
+    files: int
+    content: int
+    size: int
+    seconds: float
+
+
+def make(
+    home: Home, to: Path, *, with_outputs: bool = True, replace: bool = False, say: Say = lambda line: None
+) -> Made:
+    """Write the archive; it is there as a whole or not at all. `say` is told what had to be left out.
+
+    Raises SetupError.
+    """
+    started = time.monotonic()
+    if not home.database.exists():
+        raise SetupError(f"there is no database in {home.root}: nothing to back up")
+    _refuse_target(home, to, replace)
+    with _written(to) as (file, beside):
+        snapshot = _taken(home, beside)
+        manifest = Manifest(
+            format=FORMAT,
+            polylocal=__version__,
+            made_at=clock.now(),
+            home=str(home.root.resolve()),
+            installation=snapshot.installation,
+            runs=snapshot.runs,
+            with_outputs=with_outputs,
+        )
+        archive = _Archive(file, say)
+        try:
+            archive.text(MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+            archive.entry(beside, home.database.name)
+            _add_files(archive, home, snapshot.under_way, with_outputs)
+        finally:
+            archive.close()
+    return Made(snapshot.runs, archive.files, archive.content, to.stat().st_size, time.monotonic() - started)
+
+
+def _taken(home: Home, to: Path) -> snapshots.Snapshot:
+    try:
+        return snapshots.take(home.database, to)
+    except StoreError as error:
+        raise SetupError(f"no backup was made: {error}") from error
+
+
+def _refuse_target(home: Home, to: Path, replace: bool) -> None:
+    if os.path.isdir(to):  # False too for names that can not be
+        raise SetupError(f"{to} is a folder; name the file that the backup goes into, say {to / 'polylocal.tar.gz'}")
+    if os.path.lexists(to) and not replace:
+        raise SetupError(f"{to} is there already; choose another name, or replace it with --force")
+    if to.resolve().is_relative_to(home.root.resolve()):
+        raise SetupError(f"{to} lies in the home folder itself; choose a place outside {home.root}")
+
+
+@contextmanager
+def _written(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """`to`.part, which is given its name at the end, and an empty file beside it; neither stays, whatever happens."""
+    part, beside = to.with_name(f"{to.name}.part"), to.with_name(f"{to.name}.part.db")
+    try:
+        with _locked(part, to) as file:
+            try:
+                _remove_database(beside)
+                os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                yield file, beside
+                file.flush()
+                os.fsync(file.fileno())
+                _remove_database(beside)
+                part.rename(to)
+                _sync_folder(to.parent)
+            except BaseException:
+                _remove_database(beside)
+                part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise SetupError(f"the backup can't be written to {to}: {error.strerror or error}; nothing was kept") from error
+
+
+@contextmanager
+def _locked(part: Path, to: Path) -> Iterator[BinaryIO]:
+    """Emptied and ours alone: it may be there from a backup that was cut off, or from one that is being made."""
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = part.stat().st_ino == os.fstat(file.fileno()).st_ino  # not finished in between by another
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
+            raise SetupError(f"another backup is being written to {to}; wait for it, or choose another name")
+        os.fchmod(file.fileno(), 0o600)
+        file.truncate(0)
+        yield file
+
+
+def _remove_database(path: Path) -> None:
+    for ending in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs: bool) -> None:
+    for path in (home.token, home.settings):
+        archive.entry(path, path.name)
+    for folder in (home.secrets, home.signing):
+        archive.tree(folder, folder.name)
+    archive.tree(home.logs, "logs")
+    for path in _subfolders(home.root / "code"):
+        if (path / "HEAD").exists():  # the rest are uploads on their way
+            archive.repository(path, f"code/{path.name}")
+    archive.tree(home.files, "files")  # what is published is made of them again
+    for uuid in under_way:
+        if not any(home.handover(uuid).glob("build-*")):  # a package build begins again with its commit
+            archive.tree(home.handover(uuid), f"contexts/{uuid}")
+    for path in _subfolders(home.root / "notebooks"):
+        if not path.name.endswith(_HALF_MADE):
+            archive.peoples_tree(path, f"notebooks/{path.name}")
+    if with_outputs:
+        archive.peoples_tree(home.outputs_root, "outputs", leave_out=BY_NAME)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+class _Archive:
+    """A tar.gz that is written while what goes into it may grow, shrink or vanish."""
+
+    def __init__(self, file: BinaryIO, say: Say) -> None:
+        self._say = say
+        self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_COMPRESSION)
+        self._tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
+        self._archive = Archive(self._tar, say)
+
+    @property
+    def files(self) -> int:
+        return self._archive.files
+
+    @property
+    def content(self) -> int:
+        return self._archive.content
+
+    def close(self) -> None:
+        try:
+            self._tar.close()
+        finally:
+            self._gzip.close()
+
+    def text(self, name: str, text: str) -> None:
+        member = tarfile.TarInfo(name)
+        data = text.encode()
+        member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
+        self._archive.write(member, Content(io.BytesIO(data), len(data)))
+
+    def tree(self, top: Path, name: str) -> None:
+        """A folder of polylocal's own and all in it; nothing if it is not there."""
+        for path, inner in _walk(top, name, self._could_not_list):
+            self.entry(path, inner)
+
+    def peoples_tree(self, top: Path, name: str, leave_out: str = "") -> None:
+        """A folder that programs write into, links included, but for its entry `leave_out`."""
+        if not top.is_dir():
+            return
+        self.entry(top.resolve(), name)  # it may lie on another disk
+
+        def could_not_read(path: str, why: str) -> None:
+            self._say(f"{top / path} can't be read: {why}")
+
+        def is_wanted(entry: Entry) -> bool:
+            return not leave_out or entry.path != leave_out
+
+        for entry in walk(top, every_kind=True, enter=is_wanted, could_not_read=could_not_read):
+            if is_wanted(entry):
+                self._archive.add(entry, f"{name}/{entry.path}", top / entry.path)
+
+    def repository(self, top: Path, name: str) -> None:
+        """A bare repository that others upload to: what names objects before the objects that it names."""
+        self.entry(top, name)
+        others = sorted(path.name for path in top.iterdir() if path.name not in ("refs", "objects"))
+        for part in ("refs", *others):  # loose refs move to `packed-refs`, which is among the others
+            whole = (top / part, f"{name}/{part}")
+            for path, inner in _walk(*whole, self._could_not_list) if whole[0].is_dir() else [whole]:
+                self._of_git(path, inner)
+        seen: set[str] = set()
+        while not self._objects(top / "objects", f"{name}/objects", seen):
+            continue  # git packed them meanwhile: what has vanished is in a pack that is new
+
+    def _objects(self, top: Path, name: str, seen: set[str]) -> bool:
+        """Those that are not `seen` yet, packs last since loose ones move there. False: one vanished."""
+        found = [(path, inner) for path, inner in _walk(top, name, self._could_not_list) if inner not in seen]
+        is_whole = True
+        for path, inner in sorted(found, key=lambda item: (f"{name}/pack" in item[1], item[1])):
+            seen.add(inner)
+            if not path.name.startswith(("tmp_", ".tmp")):  # git's own, on their way
+                is_whole &= self._of_git(path, inner)
+        return is_whole
+
+    def _of_git(self, path: Path, name: str) -> bool:
+        return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would keep git out for ever
+
+    def entry(self, path: Path, name: str) -> bool:
+        """One file or folder of polylocal's own. False: it has vanished."""
+        try:
+            about = path.lstat()
+            if stat.S_ISREG(about.st_mode):
+                return self._file(path, name)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(about.st_mode):
+            self._say(f"{path} is {kind(about.st_mode)}")
+            return True
+        member = self._archive.member(name, about)
+        member.type = tarfile.DIRTYPE
+        self._archive.write(member)
+        return True
+
+    def _file(self, path: Path, name: str) -> bool:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._say(f"{path} can't be read: {error.strerror}")
+            return True
+        with os.fdopen(handle, "rb") as file:
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISREG(mode):
+                # git gives an object two names while it takes in an upload; a restore takes no link in our own folders
+                self._archive.add_file(file, name, path, may_be_link=False)
+            else:
+                self._say(f"{path} is {kind(mode)}")
+        return True
+
+    def _could_not_list(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            self._say(f"{error.filename} can't be read: {error.strerror}")
+
+
+def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, str]]:
+    """(path, name in the archive) of a folder and all below it: each folder before what is in it; sorted."""
+    if not top.is_dir():
+        return
+    for parent, folders, files in os.walk(top, onerror=on_error):
+        base = Path(parent)
+        inner = name if base == top else f"{name}/{base.relative_to(top).as_posix()}"
+        yield (base.resolve() if base == top else base), inner  # the topmost may lie on another disk
+        folders.sort()
+        links = [folder for folder in folders if (base / folder).is_symlink()]
+        for entry in sorted([*files, *links]):
+            yield base / entry, f"{inner}/{entry}"

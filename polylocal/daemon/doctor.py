@@ -1,0 +1,295 @@
+"""What is wrong with this machine, and how to mend it: each finding with one line to type."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from polylocal.api import origins
+from polylocal.daemon import home_lock, web_server
+from polylocal.engine.base import EngineInfo
+from polylocal.engine.docker import buildkit, client, gpu_support, probe
+from polylocal.engine.docker.engine import DockerEngine
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
+from polylocal.git import command
+from polylocal.settings import OWN_NETWORK, Settings
+
+BASE_IMAGE = "python:3.11-slim"
+OLDEST_API = (1, 40)  # Docker Engine 19.03: host-gateway and device requests need it, in parts newer
+LITTLE_DISK_MIB = 5 * 1024
+MUCH_SKEW_S = 30.0
+_HELPER_S = 2.0  # for an answer of a credential helper
+_EACH_S = 4.0  # no single check may hold up the rest
+
+State = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    state: State
+    message: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every finding; takes seconds at most, also when an engine hangs."""
+    report = probe.probe(settings.engine, timeout_s=2.0)
+    findings = [_home(settings), *_data(settings), _git(), _port(settings), _credentials()]
+    findings.append(_engine(report))
+    if report.found:
+        url = report.found.url
+        findings += _within(_EACH_S, lambda: list(_of_engine(DockerEngine(url), settings)), url)
+    return findings
+
+
+def _within(timeout_s: float, look: Callable[[], list[Finding]], url: str) -> list[Finding]:
+    found: list[Finding] = []
+
+    def try_it() -> None:
+        try:
+            found.extend(look())
+        except (EngineError, EngineUnreachable) as error:
+            found.append(Finding("engine", "problem", str(error), "Restart the engine, then try again."))
+
+    thread = threading.Thread(target=try_it, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        return [Finding("engine", "problem", f"{url} did not answer within {timeout_s:g} s", "Restart the engine.")]
+    return found
+
+
+def _home(settings: Settings) -> Finding:
+    root = settings.home
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    if not _is_writable(existing):
+        return Finding("home", "problem", f"{existing} can't be written", "Choose another folder with --home.")
+    free = shutil.disk_usage(existing).free / 2**20
+    if free < LITTLE_DISK_MIB:
+        return Finding("home", "problem", f"{root}: {free:.0f} MiB free", "Make room, or move it with --home.")
+    return Finding("home", "ok", f"{root}, {free / 1024:.0f} GiB free")
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    """Where runs find each data folder, and which of them can't be had."""
+    for name, folder in settings.data.items():
+        subject = f"data folder {name}"
+        if problem := folder.problem(name):
+            yield Finding(subject, "problem", problem)
+            continue
+        words = ["in every run" if folder.always else "in runs that name it"]
+        words += ["read-only"] if folder.read_only else []
+        message = f"{folder.path} is {folder.target(name)} {', '.join(words)}"
+        if folder.path in (settings.home, *settings.home.parents) or settings.home in folder.path.parents:
+            hint = f"Name a folder beside the home folder in {settings.folders.settings}."
+            yield Finding(subject, "note", f"{message}; runs read polylocal's home folder in it, with secrets", hint)
+        else:
+            yield Finding(subject, "ok", message)
+
+
+def _is_writable(folder: Path) -> bool:
+    probe_file = folder / f".polylocal-{time.time_ns()}"
+    try:
+        probe_file.touch()
+        probe_file.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _git() -> Finding:
+    try:
+        version = command.version()
+    except (SetupError, OSError, subprocess.SubprocessError):
+        return Finding("git", "problem", "not installed; uploaded code is kept with it", "Install git.")
+    shown = ".".join(map(str, version))
+    if version < command.PINS_SINCE:
+        words = f"{shown}: it can't pin addresses, so a name that changes its address may lead a fetch to this machine"
+        return Finding("git", "note", words, "Install git 2.37 or newer.")
+    return Finding("git", "ok", shown)
+
+
+def _port(settings: Settings) -> Finding:
+    here = home_lock.running(settings.folders)
+    if here:
+        return Finding("daemon", "ok", f"runs on {here.url} (process {here.pid})")
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}: {error.strerror}"
+            return Finding("port", "problem", where, "Choose another port with --port or POLYLOCAL_PORT.")
+    return Finding("port", "ok", f"{settings.host}:{settings.port} is free; no daemon runs on this home folder")
+
+
+def _credentials() -> Finding:
+    """The settings of Docker's own client, and the helpers that they name."""
+    problems = client.credential_problems(_HELPER_S)
+    if problems:
+        fix = "Install the helper, or mend that file; until then registries are asked without these credentials."
+        return Finding("registry credentials", "problem", "; ".join(problems), fix)
+    return Finding("registry credentials", "ok", "all that the settings of Docker's own client name can be asked")
+
+
+def _engine(report: probe.Report) -> Finding:
+    tried = "; ".join(f"{item.url} ({item.why}): {item.answer}" for item in report.tried)
+    if report.found is None:
+        return Finding("engine", "problem", f"none found. Tried {tried}", report.problem)
+    return Finding("engine", "ok", f"{report.found.url} ({report.found.why}). Tried {tried}")
+
+
+def _of_engine(engine: DockerEngine, settings: Settings) -> Iterator[Finding]:
+    try:
+        info = engine.info()
+        yield _api(info)
+        yield _builder(settings, info)
+        yield _disk(info)
+        yield _base_image(engine, settings)
+        yield _gpus(engine)
+        yield _clock(engine)
+        yield _network(engine, settings, info)
+        yield _pages(engine, settings, info)
+    finally:
+        engine.close()
+
+
+def _api(info: EngineInfo) -> Finding:
+    what = f"{info.name} {info.version}, API {info.api_version}, {info.cpus} cores, {info.memory_mib:.0f} MiB"
+    if tuple(map(int, info.api_version.split("."))) < OLDEST_API:
+        oldest = ".".join(map(str, OLDEST_API))
+        return Finding("engine version", "problem", f"{what}; at least API {oldest} is needed", "Update the engine.")
+    return Finding("engine version", "ok", what + (", rootless" if info.is_rootless else ""))
+
+
+def _builder(settings: Settings, info: EngineInfo) -> Finding:
+    kit = buildkit.find(info.address)
+    there = f"{kit.name} is there" if kit else "BuildKit is not there (no docker command with buildx)"
+    if settings.builder == "buildkit" and not kit:
+        return Finding("builder", "problem", there, "Install docker-buildx, or set builder = 'classic'.")
+    return Finding("builder", "ok", f"{settings.builder}; {there}")
+
+
+def _disk(info: EngineInfo) -> Finding:
+    if info.is_desktop or not Path(info.root).exists():
+        return Finding("engine disk", "note", f"{info.root} can't be seen from here")
+    free = shutil.disk_usage(info.root).free / 2**20
+    if free < LITTLE_DISK_MIB:
+        return Finding("engine disk", "problem", f"{info.root}: {free:.0f} MiB free", "Remove images you don't need.")
+    return Finding("engine disk", "ok", f"{info.root}, {free / 1024:.0f} GiB free")
+
+
+def _base_image(engine: DockerEngine, settings: Settings) -> Finding:
+    if engine.image_id(BASE_IMAGE):
+        return Finding("base image", "ok", f"{BASE_IMAGE} is here")
+    fallback = settings.image_fallbacks.get(BASE_IMAGE)
+    if fallback and engine.image_id(fallback):
+        return Finding("base image", "ok", f"{BASE_IMAGE} is not here; the local {fallback} stands in for it")
+    return Finding(
+        "base image",
+        "note",
+        f"{BASE_IMAGE} is not here yet; it is pulled when it is needed",
+        "docker pull " + BASE_IMAGE,
+    )
+
+
+def _gpus(engine: DockerEngine) -> Finding:
+    found = engine.gpus()
+    if found.count is None:
+        return Finding("gpus", "note", "the engine is reached over a network: its GPUs can't be counted from here")
+    if found.count:
+        cards_here = f"{found.count} NVIDIA card{'s' if found.count > 1 else ''}"
+        return Finding("gpus", "ok", f"{cards_here}; runs get them by environment.resources.gpu")
+    fix = (
+        "Install NVIDIA Container Toolkit, then restart the engine." if gpu_support.NO_TOOLKIT in found.problem else ""
+    )
+    return Finding("gpus", "note", f"runs can have none: {found.problem}", fix)
+
+
+def _clock(engine: DockerEngine) -> Finding:
+    skew_s = abs((engine.time() - datetime.now(UTC)).total_seconds())
+    if skew_s > MUCH_SKEW_S:
+        return Finding("clock", "problem", f"the engine's clock is {skew_s:.0f} s off", "Restart the engine's machine.")
+    return Finding("clock", "ok", f"the engine's clock agrees within {skew_s:.1f} s")
+
+
+def _network(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+    if settings.network != OWN_NETWORK:
+        return _other_network(engine, settings)
+    if info.name == "Podman":
+        return Finding("network", "note", f"Podman's own; {_OPEN}")
+    try:
+        is_there = engine.own_network()
+    except EngineError as error:
+        return Finding("network", "problem", str(error), f"Type: docker network rm {OWN_NETWORK}")
+    if is_there and _filters_bridges(info) is False:
+        problem = f"{OWN_NETWORK} is there, but the kernel does not filter between containers: {_OPEN}"
+        return Finding("network", "problem", problem, f"Type: sysctl -w {_BRIDGE_FILTER.replace('/', '.')}=1")
+    reached = f"runs reach the API on {engine.gateway(OWN_NETWORK)}" if is_there else "it is made by the first start"
+    return Finding("network", "ok", f"{OWN_NETWORK}, on which runs can't reach each other; {reached}")
+
+
+def _pages(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+    """What keeps the pages of notebooks and tensorboards from each other and from the API's session."""
+    lost = []
+    if not origins.is_reachable("127.0.0.1", settings.host):
+        lost.append(f"the daemon listens on {settings.host} only: all pages share one origin, and can use each other")
+    if info.is_rootless or info.is_desktop or not _reaches_containers(engine, settings, info):
+        lost.append(
+            "this machine does not reach the addresses of containers: their ports are published on 127.0.0.1, and a"
+            " browser sends them the session's cookie"
+        )
+    if lost:
+        return Finding("pages", "note", "; ".join(lost), "Open only pages of people whom you trust.")
+    return Finding("pages", "ok", "each notebook and tensorboard has an origin of its own below localhost")
+
+
+def _reaches_containers(engine: DockerEngine, settings: Settings, info: EngineInfo) -> bool:
+    network = settings.network
+    if network == OWN_NETWORK and info.name != "Podman" and not engine.own_network():
+        network = "bridge"  # the first start makes the other one alike
+    try:
+        return web_server.reaches(engine, network)
+    except ContainerMissing:
+        return False
+
+
+_OPEN = "runs can reach each other, and whatever listens in one is open to the others"
+_BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
+
+
+def _other_network(engine: DockerEngine, settings: Settings) -> Finding:
+    hint = f"Take the line `network` out of {settings.folders.settings}, unless you need it."
+    if settings.network == "host":
+        return Finding("network", "note", f"host: runs share all ports of this machine; {_OPEN}", hint)
+    try:
+        gateway = engine.gateway(settings.network)
+    except ContainerMissing:
+        return Finding("network", "problem", f"the engine has no network {settings.network}", hint)
+    reached = (
+        f"runs reach the API on {gateway}" if gateway else "it has no gateway: runs reach the API by the host's name"
+    )
+    return Finding("network", "note", f"{settings.network}, {reached}; {_OPEN}", hint)
+
+
+def _filters_bridges(info: EngineInfo) -> bool | None:
+    """Whether traffic between two containers of one bridge meets the engine's rules; None: it can't be seen here."""
+    if info.is_desktop or info.is_rootless or not info.address.startswith("unix://"):
+        return None
+    setting = Path("/proc/sys") / _BRIDGE_FILTER
+    try:
+        return setting.read_text().strip() == "1"
+    except OSError:
+        return None  # a kernel without the module, or another system

@@ -1,0 +1,291 @@
+"""A backup → a home folder: unpacked beside it and checked, then put in its place in one step."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import io
+import json
+import os
+import shutil
+import stat
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from polylocal.daemon import home_lock
+from polylocal.daemon.backup import FORMAT, MANIFEST, PEOPLES_FOLDERS, PRIVATE_FOLDERS, Manifest
+from polylocal.errors import SetupError, StoreError
+from polylocal.paths import Home
+from polylocal.store import snapshots
+
+_CHUNK = 1 << 18
+_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Restored:
+    """`is_new`: it is an installation of its own now, since it does not stand where it was backed up from."""
+
+    manifest: Manifest
+    files: int
+    content: int
+    under_way: int
+    is_new: bool
+    seconds: float
+
+
+def restore(file: Path, home: Home) -> Restored:
+    """Make a home folder of a backup; it is there as a whole or not at all. Raises SetupError."""
+    started = time.monotonic()
+    place = home.root.resolve()
+    _refuse_place(home, place)
+    with _opened(file) as (tar, unzipped):
+        manifest = _manifest(tar, file)
+        with _beside(place) as folder:
+            try:
+                unpacked = _Unpacked(folder, file)
+                unpacked.all(tar)
+                while unzipped.read(_CHUNK):  # to the very end, where the checksum is
+                    continue
+                found, is_new = _accept_database(Home(folder), manifest, place, file)
+                unpacked.finish()
+                _put_in_place(folder, place)
+            except gzip.BadGzipFile:
+                raise
+            except OSError as error:
+                raise SetupError(f"{place} can't be restored: {error.strerror or error}; nothing was kept") from error
+    seconds = time.monotonic() - started
+    return Restored(manifest, unpacked.files, unpacked.content, len(found.under_way), is_new, seconds)
+
+
+def _refuse_place(home: Home, place: Path) -> None:
+    try:
+        if not os.listdir(place):
+            return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SetupError(f"{home.root} can't be a home folder: {error.strerror}") from error
+    here = home_lock.running(home)
+    if here:
+        raise SetupError(
+            f"a daemon works on {home.root} (process {here.pid}); name another folder with --home,"
+            " or end it with `polylocal stop` and move the folder away"
+        )
+    raise SetupError(f"{home.root} is not empty; name another folder with --home, or move it away first")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
+    """Read once from front to end; whatever is wrong with the file is one sentence."""
+    try:
+        with (
+            gzip.open(file) as unzipped,
+            tarfile.open(fileobj=unzipped, mode="r|", encoding="utf-8") as tar,
+        ):
+            yield tar, unzipped
+    except EOFError as error:
+        raise SetupError(f"{file} is not whole: its end is missing; take another backup") from error
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+        raise SetupError(f"{file} is no backup of polylocal, or a damaged one: {error}") from error
+    except OSError as error:
+        raise SetupError(f"{file} can't be read: {error.strerror or error}") from error
+
+
+def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
+    first = tar.next()
+    content = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
+    if content is None:
+        raise SetupError(f"{file} is no backup of polylocal: it does not begin with {MANIFEST}")
+    try:
+        found = json.loads(content.read(_MANIFEST_BYTES))
+        if found["format"] > FORMAT:
+            raise SetupError(f"{file} was made by polylocal {found['polylocal']}, in a newer form; update polylocal")
+        return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{file} is no backup of polylocal: its {MANIFEST} can't be read ({error!r})") from error
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """`<place>.restoring`, empty and ours alone; it goes if what is done in it fails."""
+    folder = place.with_name(f"{place.name}.restoring")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise SetupError(f"{folder} can't be made: {error.strerror or error}") from error
+    try:
+        _clear(folder, handle)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _clear(folder: Path, handle: int) -> None:
+    """What a restore that was cut off has left goes; anything else is somebody's."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SetupError(f"another restore works on {folder}; wait for its end") from None
+    left = list(folder.iterdir())
+    if left and not (folder / MANIFEST).exists():
+        raise SetupError(f"{folder} is in the way: the backup is unpacked there; move it away")
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.chmod(0o700)
+    (folder / MANIFEST).touch()
+
+
+class _Unpacked:
+    """What is taken out of the archive. Links are made and never followed: nothing is put below one."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self.files = self.content = 0
+        self._root = folder
+        self._file = file
+        self._folders: dict[PurePosixPath, tarfile.TarInfo | None] = {PurePosixPath("."): None}
+
+    def all(self, tar: tarfile.TarFile) -> None:
+        while member := tar.next():
+            self._take(tar, member)
+            tar.members = []  # type: ignore[attr-defined]  # it would remember every one
+
+    def finish(self) -> None:
+        """Modes and times of folders last: some may not be written to."""
+        for name, member in reversed(self._folders.items()):
+            if member:
+                (self._root / name).chmod(member.mode & 0o777)
+                os.utime(self._root / name, (member.mtime, member.mtime))
+
+    def _take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = self._checked(member)
+        self._make_folder(name.parent)
+        path = self._root / name
+        try:
+            if member.isdir():
+                self._make_folder(name)
+                self._folders[name] = member
+            elif member.issym():
+                path.symlink_to(member.linkname)
+            elif member.islnk():
+                self._link(path, member)
+            else:
+                content = tar.extractfile(member)
+                assert isinstance(content, io.BufferedReader)
+                self._write(path, member, content.raw)  # unbuffered, it skips holes in a stream too
+        except FileExistsError as error:
+            raise self._damaged(member, "comes twice") from error
+
+    def _checked(self, member: tarfile.TarInfo) -> PurePosixPath:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not name.parts:
+            raise self._damaged(member, "leads out of the home folder")
+        top, is_below = name.parts[0], len(name.parts) > 1
+        known = (*PRIVATE_FOLDERS, *PEOPLES_FOLDERS) if is_below or member.isdir() else _FILES
+        is_link = member.issym() or member.islnk()
+        if top not in known or not (member.isreg() or member.isdir() or is_link):
+            raise self._damaged(member, "is nothing that a backup holds")
+        if is_link and top not in PEOPLES_FOLDERS:
+            raise self._damaged(member, "is a link where none belongs")
+        return name
+
+    def _link(self, path: Path, member: tarfile.TarInfo) -> None:
+        """A further name of a file that came before; on the way to it there are only folders of our own making."""
+        target = PurePosixPath(member.linkname)
+        known = target.parent in self._folders and target.parts[0] in PEOPLES_FOLDERS
+        if not known or not stat.S_ISREG(_mode_of(self._root / target)):
+            raise self._damaged(member, "is nothing that a backup holds")
+        os.link(self._root / target, path, follow_symlinks=False)
+
+    def _make_folder(self, name: PurePosixPath) -> None:
+        if name in self._folders:
+            return
+        self._make_folder(name.parent)
+        try:
+            (self._root / name).mkdir(mode=0o700)
+        except FileExistsError as error:  # a link or a file: only folders of our own making are gone into
+            raise SetupError(f"{self._file} is damaged: {name} is a folder and something else as well") from error
+        self._folders[name] = None
+
+    def _write(self, path: Path, member: tarfile.TarInfo, content: io.RawIOBase) -> None:
+        extents: list[tuple[int, int]] = getattr(member, "sparse", None) or []
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            for start, length in extents or [(0, member.size)]:
+                if extents:
+                    content.seek(start)
+                    file.seek(start)
+                self.content += _copy(content, file, length)
+            file.truncate(member.size)
+            os.fchmod(handle, 0o600 if _is_private(member.name) else member.mode & 0o777)
+        os.utime(path, (member.mtime, member.mtime))
+        self.files += 1
+
+    def _damaged(self, member: tarfile.TarInfo, why: str) -> SetupError:
+        return SetupError(f"{self._file} was not made by polylocal, or is damaged: {member.name!r} {why}")
+
+
+def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
+    """Zeros take no room on the disk."""
+    left = length
+    while left and (chunk := content.read(min(_CHUNK, left))):
+        left -= len(chunk)
+        if chunk.count(0) == len(chunk):
+            file.seek(len(chunk), os.SEEK_CUR)
+        else:
+            file.write(chunk)
+    return length - left
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
+
+
+_FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)
+
+
+def _is_private(name: str) -> bool:
+    return name in _FILES or name.startswith(("secrets/", "signing/"))
+
+
+def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:
+    """Check the database, and make it an installation of its own where it does not stand as it stood."""
+    try:
+        found = snapshots.look(unpacked.database)
+        if found.newer:
+            raise SetupError(
+                f"{file} was made by polylocal {manifest.polylocal}, whose database is newer"
+                f" ({', '.join(found.newer)}); update polylocal"
+            )
+        is_new = manifest.home != str(place)
+        if is_new:
+            snapshots.detach(unpacked.database)
+    except StoreError as error:
+        raise SetupError(f"{file} holds no database that can be used: {error}") from error
+    return found, is_new
+
+
+def _put_in_place(folder: Path, place: Path) -> None:
+    os.sync()  # once for all of it, before it has the name of a home folder
+    (folder / MANIFEST).unlink()
+    try:
+        folder.rename(place)
+    except OSError as error:
+        raise SetupError(
+            f"{place} can't be put in place: {error.strerror}; is it in use, or a disk of its own?"
+            " Restore into a folder that is not there yet"
+        ) from error

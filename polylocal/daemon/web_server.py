@@ -1,0 +1,131 @@
+"""How the application is served: sockets, and a web server that waits for nobody for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from polylocal.api.middleware import ABORT
+from polylocal.engine.base import Engine
+from polylocal.system import addresses
+
+HEAD_S = 15.0  # a client has sent the head of a request by then
+MOST_HEAD = 64 * 1024  # bytes of it
+MOST_CONNECTIONS = 8192
+_KEEP_S = 75  # a client that was quiet for so long connects anew
+_MOST_MESSAGE = 16 * 2**20  # bytes of one websocket message: a notebook's cell may be long
+_FILES = 65_536  # open files and connections
+
+
+def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=PatientHttp,
+        log_config=None,
+        access_log=False,
+        lifespan="on" if has_lifespan else "off",
+        timeout_graceful_shutdown=1,  # followers of logs stay as long as they are let
+        timeout_keep_alive=_KEEP_S,
+        server_header=False,
+        proxy_headers=False,  # nobody is believed who says that he asks for somebody else
+        ws_max_size=_MOST_MESSAGE,
+        ws_ping_interval=20.0,  # a peer that is gone without a word is found out
+        ws_ping_timeout=20.0,
+    )
+    return uvicorn.Server(config)
+
+
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's own, and the head of a request has to come within `HEAD_S` and `MOST_HEAD`: uvicorn waits for ever."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:  # each is a descriptor, and runs need some too
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data)
+        super().data_received(data)
+        if self._deadline is None and self._is_between_requests():
+            self._expect_head()  # an empty line before the next head begins nothing, and ends uvicorn's own waiting
+        if self._deadline is not None and self._head > MOST_HEAD:
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._has_head()
+        super().on_headers_complete()
+
+    def _is_between_requests(self) -> bool:
+        if self.transport is None or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return False  # closed, or a websocket by now
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _expect_head(self) -> None:
+        self._head = 0
+        self._deadline = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _has_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def reaches(engine: Engine, network: str) -> bool:
+    """Whether this machine has an address on a network of the engine, and so reaches the containers there.
+
+    It has none where the engine runs in a virtual machine or in a user's own network namespace. Raises EngineError,
+    EngineUnreachable.
+    """
+    gateway = engine.gateway(network) if network not in ("host", "none") else None
+    address = addresses.parsed(gateway) if gateway else None
+    return address is not None and addresses.is_own(address)
+
+
+def allow_many_files() -> None:
+    """As many open files as this process may have: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,77 @@
+"""The classic builder's stream of events → lines, the step it is at, and how it ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from polylocal.engine.base import BuildResult, OnLine
+
+_STEP = re.compile(r"Step \d+/\d+ : .*")
+_FROM = re.compile(r"Step \d+/\d+ : FROM\b", re.IGNORECASE)
+_MADE = re.compile(r" ---> ([0-9a-f]{12})")
+
+
+class BuildLog:
+    def __init__(self, on_line: OnLine, on_image: Callable[[str], None] = lambda image_id: None) -> None:
+        self._on_line = on_line
+        self._on_image = on_image
+        self._unfinished = ""
+        self._image_id: str | None = None
+        self._error = ""
+        self._step = ""
+        self._is_built = False
+        self._pulled = set[str]()
+
+    def read(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events:
+            if "stream" in event:
+                self._text(event["stream"])
+            elif "error" in event:
+                self._error = str(event["error"]).strip()
+            elif "ID" in (event.get("aux") or {}):
+                self._image_id = event["aux"]["ID"]  # several with several stages: the last is the image
+                self._made(event["aux"]["ID"])
+            elif "status" in event:
+                self._progress(event)
+        if self._unfinished:
+            self._line(self._unfinished)
+
+    @property
+    def is_whole(self) -> bool:
+        """The stream came to its end: an image that is built, or an error. A cut link ends it without either, also
+        between two stages, of which each has an image."""
+        return bool((self._image_id and self._is_built) or self._error)
+
+    def result(self, error: str | None = None) -> BuildResult:
+        problem = error if error is not None else self._error
+        if problem:
+            self._on_line(problem)
+            return BuildResult(None, problem, self._step)
+        return BuildResult(self._image_id)
+
+    def _text(self, text: str) -> None:
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        line = line.rstrip("\r")
+        if _STEP.fullmatch(line):
+            self._step = line
+        elif found := _MADE.fullmatch(line):
+            self._made(found[1])
+        elif line.startswith("Successfully built "):  # the one line that every engine ends with
+            self._is_built = True
+        self._on_line(line)
+
+    def _made(self, image_id: str) -> None:
+        if not _FROM.match(self._step):  # which names an image that was there
+            self._on_image(image_id)
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        text = " ".join(str(event[key]) for key in ("id", "status") if event.get(key))
+        if text not in self._pulled:
+            self._pulled.add(text)
+            self._on_line(text)

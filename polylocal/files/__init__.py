@@ -1,0 +1,1 @@
+"""Files and folders: what the daemon reads, writes and unpacks."""

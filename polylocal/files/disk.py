@@ -1,0 +1,120 @@
+"""Room on the disk of the home folder: how much there is, and whether it is enough to begin something new."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from polylocal.files.folders import walk
+
+_LOOK_S = 1.0  # a look is good for this long
+# what a disk says that has no room, or that can't be written any more: nobody's fault in here, and it may pass
+_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_LEAST_FILES = 1000  # that can still be made
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that polylocal made and that takes room: an image, a container, a folder or a log."""
+
+    kind: str
+    name: str
+    id: str  # the engine's, or the path relative to the home folder
+    size_bytes: int
+    last_used: str  # "" where nobody knows
+    reason: str  # why it goes, or stays
+    goes: bool = False
+    can_go: bool = False  # if room is needed
+
+
+class Disk:
+    """The file system that `folder` lies on. Thread-safe."""
+
+    def __init__(self, folder: Path, min_free_mib: int) -> None:
+        self._folder = folder
+        self._min_free_mib = min_free_mib
+        self._looked_at = -_LOOK_S
+        self._problem: str | None = None
+
+    def problem(self) -> str | None:
+        """Why nothing new can begin, in one sentence; None: there is room."""
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._problem = self._look()
+            self._looked_at = now
+        return self._problem
+
+    def free_mib(self) -> float:
+        return shutil.disk_usage(self._folder).free / 2**20
+
+    def _look(self) -> str | None:
+        try:
+            free_mib = self.free_mib()
+            files = os.statvfs(self._folder)
+        except OSError as error:
+            return f"The disk of {self._folder} can't be looked at: {error.strerror or error}."
+        if files.f_files and files.f_favail < _LEAST_FILES:  # some file systems do not count them
+            return (
+                f"The disk of {self._folder} has room for {files.f_favail} more files, and nothing new begins below"
+                f" {_LEAST_FILES}. `polylocal gc` makes room."
+            )
+        if free_mib >= self._min_free_mib:
+            return None
+        return (
+            f"The disk of {self._folder} is full: {free_mib:.0f} MiB are free, and nothing new begins below"
+            f" {self._min_free_mib} (min_free_mib). `polylocal gc` makes room."
+        )
+
+
+def is_trouble(error: OSError) -> bool:
+    """Whether an error is the disk's own, and not that of what was asked."""
+    return error.errno in _TROUBLE
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether this process, or the machine, has no descriptor or no memory left: that passes as well."""
+    return error.errno in _NONE_LEFT
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error is that of the disk or of the machine, which may be over by the next try."""
+    return isinstance(error, OSError) and (is_trouble(error) or is_shortage(error))
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a file, or all in a folder, takes on the disk; 0 for what is not there. Links are not followed."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_blocks * 512
+        return sum(_sizes(path))
+    return 0
+
+
+def _sizes(folder: Path) -> Iterable[int]:
+    counted: set[tuple[int, int]] = set()  # files that have several names
+    for entry in walk(folder):
+        about = entry.stat
+        if about.st_nlink > 1 and entry.is_file:
+            if (about.st_dev, about.st_ino) in counted:
+                continue
+            counted.add((about.st_dev, about.st_ino))
+        yield about.st_blocks * 512
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; it is there as a whole or not at all."""
+    beside = path.with_name(f"{path.name}.new")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

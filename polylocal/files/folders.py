@@ -1,0 +1,376 @@
+"""Folders that a container writes into while the daemon reads them.
+
+A program may put a link where a folder was, between a look and the opening. So nothing here looks first: each part of a
+path is opened from the folder before it, links are never followed by the kernel, and what was opened is what is served.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from polylocal.files import sparse
+
+MAX_DEPTH = 500  # folders in each other that are walked
+MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
+MAX_PATH = 4096
+MOST_SORTED = 100_000  # names of one folder
+MOST_OPEN = 50  # folders in each other that are open while a tree is removed
+MAX_STEPS = 100_000  # folders opened on the way to one file: a `..` goes there from the top
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
+_FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
+_IS_LINK = (errno.ELOOP, errno.EMLINK)  # the second is FreeBSD's
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE = getattr(os, "O_PATH", 0)  # Linux: a device acts when it is opened, but not when it is opened so
+
+
+class LeadsOut(Exception):
+    """The path, or a link on it, is not inside of the folder."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a folder holds: `parent` is open as long as the entry is looked at."""
+
+    path: str  # relative to where the walk began
+    name: str
+    parent: int
+    stat: os.stat_result
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.stat.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.stat.st_mode)
+
+    @property
+    def target(self) -> str | None:
+        """Where a link leads; None: it is none."""
+        return os.readlink(self.name, dir_fd=self.parent) if stat.S_ISLNK(self.stat.st_mode) else None
+
+    def open(self) -> io.FileIO:
+        """Raises OSError: it is another thing by now."""
+        opened = _open_plain(self.name, self.parent)
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
+        return open(opened, "rb", buffering=0)
+
+
+def open_inside(folder: Path, path: str) -> int:
+    """Open a file or a folder by a path in a folder; links are followed as far as they stay inside.
+
+    Returns a descriptor of a regular file or a folder. Raises LeadsOut, and OSError for what can't be opened.
+    """
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    tops = {str(folder), os.path.realpath(folder)}
+    here: list[str] = []  # plain folders all of them
+    ahead, links, steps = path.split("/")[::-1], 0, MAX_STEPS
+    at = os.open(folder, _READ | os.O_DIRECTORY)
+    try:
+        while ahead:
+            part = ahead.pop()
+            steps -= len(here) if part == ".." else 1
+            if steps < 0:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            if part == ".." and not here:
+                raise LeadsOut(path)
+            if part == "..":
+                here.pop()
+                at = _instead(at, _open_folder(folder, here))
+            elif part not in ("", "."):
+                try:
+                    at = _instead(at, _open_plain(part, at))
+                    here.append(part)
+                except OSError as error:
+                    if error.errno not in _IS_LINK:
+                        raise
+                    target = os.readlink(part, dir_fd=at)
+                    links += 1
+                    if links > MAX_LINKS or len(here) > MAX_DEPTH:
+                        raise
+                    if target.startswith("/"):
+                        target = _below(target, tops)
+                        here = []
+                        at = _instead(at, _open_folder(folder, here))
+                    ahead += target.split("/")[::-1]
+        return os.dup(at)
+    finally:
+        os.close(at)
+
+
+def _instead(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
+def _below(target: str, tops: set[str]) -> str:
+    """An absolute path from the top of the folder on."""
+    for top in tops:
+        if target == top or target.startswith(f"{top}/"):
+            return target[len(top) :]
+    raise LeadsOut(target)
+
+
+def _open_plain(name: str, parent: int) -> int:
+    """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for what is neither."""
+    if _HANDLE:
+        handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            _check_plain(os.fstat(handle))
+            return os.open(f"/proc/self/fd/{handle}", _READ)
+        finally:
+            os.close(handle)
+    _check_plain(os.stat(name, dir_fd=parent, follow_symlinks=False))
+    opened = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        _check_plain(os.fstat(opened))
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _check_plain(found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+
+def entries(descriptor: int) -> Iterator[tuple[str, os.stat_result]]:
+    """What an open folder holds; what vanishes meanwhile is left out. By name, up to the MOST_SORTED first ones: of
+    millions of names no list is made."""
+    with os.scandir(descriptor) as scanned:
+        names = (entry.name for entry in scanned)
+        first = sorted(itertools.islice(names, MOST_SORTED))
+        for name in itertools.chain(first, names):
+            with suppress(FileNotFoundError):
+                yield name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+
+
+def walk(
+    folder: Path,
+    *,
+    every_kind: bool = False,
+    enter: Callable[[Entry], bool] = lambda entry: True,
+    could_not_read: Callable[[str, str], None] = lambda path, why: None,
+) -> Iterator[Entry]:
+    """Every folder, file and link below a folder, each folder before what it holds.
+
+    Other things are left out, unless `every_kind`. So is what vanishes meanwhile, and what can't be read, lies more
+    than MAX_DEPTH folders deep or has a path of more than MAX_PATH bytes: `could_not_read` is told the path and why.
+    Only folders that `enter` accepts are looked into.
+    """
+    ahead: list[tuple[str, ...]] = [()]
+    while ahead:
+        parts = ahead.pop()
+        try:
+            opened = _open_folder(folder, parts)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            could_not_read("/".join(parts), error.strerror or str(error))
+            continue
+        folders: list[tuple[str, ...]] = []
+        try:
+            for name, found in entries(opened):
+                entry = Entry("/".join([*parts, name]), name, opened, found)
+                if len(os.fsencode(entry.path)) > MAX_PATH:
+                    could_not_read(entry.path, f"its path has more than {MAX_PATH} bytes")
+                    continue
+                if every_kind or entry.is_folder or entry.is_file or stat.S_ISLNK(found.st_mode):
+                    yield entry
+                if entry.is_folder and enter(entry):
+                    if len(parts) < MAX_DEPTH:
+                        folders.append((*parts, name))
+                    else:
+                        could_not_read(entry.path, f"it lies more than {MAX_DEPTH} folders deep")
+        except OSError as error:  # a folder whose names may be listed, and nothing else
+            could_not_read("/".join(parts), error.strerror or str(error))
+        finally:
+            os.close(opened)
+        ahead += reversed(folders)
+
+
+def _open_folder(folder: Path, parts: Sequence[str]) -> int:
+    """From the top each time: a folder that waits is a path, not a descriptor, of which there are few."""
+    at = os.open(folder, _READ | os.O_DIRECTORY)
+    for part in parts:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=at)
+        finally:
+            os.close(at)
+        at = inner
+    return at
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy folders, files (modes and times too) and links (as links) into a folder that may hold something.
+
+    Holes stay holes, and further names of one file further names of its copy. Neither side is left over a link, even if
+    a container changes both meanwhile. What can't be read is left out; OSError if the target can't be written.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    copies: dict[tuple[int, int], str] = {}  # of files that have several names
+    for entry in walk(source):
+        parent = _open_folder(target, tuple(entry.path.split("/")[:-1]))
+        try:
+            if entry.is_file and entry.stat.st_nlink > 1:
+                number = (entry.stat.st_dev, entry.stat.st_ino)
+                if _link_copy(target, copies.get(number), entry, parent):
+                    continue
+                copies[number] = entry.path
+            _copy(entry, parent)
+        finally:
+            os.close(parent)
+
+
+def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bool:
+    """Give the copy that was made of a file a further name. False: there is none, or it has no room for names."""
+    if first is None:
+        return False
+    *parts, name = first.split("/")
+    try:
+        there = _open_folder(target, parts)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=parent)
+            os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(there)
+    except OSError as error:
+        if error.errno in (errno.EMLINK, errno.ENOENT, errno.EPERM):
+            return False
+        raise
+    return True
+
+
+def _copy(entry: Entry, parent: int) -> None:
+    if entry.is_folder:
+        _make_folder(entry, parent)
+        return
+    try:
+        target = entry.target
+        content = None if target is not None else entry.open()
+    except OSError:
+        return  # gone, or another thing by now
+    with suppress(FileNotFoundError):
+        os.unlink(entry.name, dir_fd=parent)
+    if target is not None:
+        os.symlink(target, entry.name, dir_fd=parent)
+    elif content is not None:
+        with content, open(os.open(entry.name, _NEW, 0o600, dir_fd=parent), "wb") as out:
+            sparse.copy(content, out)
+            os.fchmod(out.fileno(), stat.S_IMODE(entry.stat.st_mode) & 0o777)
+            os.utime(out.fileno(), ns=(entry.stat.st_atime_ns, entry.stat.st_mtime_ns))
+
+
+def _make_folder(entry: Entry, parent: int) -> None:
+    try:
+        os.mkdir(entry.name, dir_fd=parent)
+    except FileExistsError:
+        if stat.S_ISDIR(os.stat(entry.name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return
+        os.unlink(entry.name, dir_fd=parent)
+        os.mkdir(entry.name, dir_fd=parent)
+    opened = os.open(entry.name, _FOLDER, dir_fd=parent)
+    try:
+        os.fchmod(opened, stat.S_IMODE(entry.stat.st_mode) & 0o777 | 0o700)
+    finally:
+        os.close(opened)
+
+
+def set_mode(name: str, parent: int, mode: int) -> None:
+    """chmod of what lies in an open folder, never of what a link leads to. Raises OSError."""
+    if not _HANDLE:
+        os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
+        return
+    handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        _check_plain(os.fstat(handle))
+        os.chmod(f"/proc/self/fd/{handle}", mode)
+    finally:
+        os.close(handle)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all in it, also what its owner closed to himself; a missing one is fine. Raises OSError."""
+    try:
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode):
+            folder.unlink()
+            return
+        parent = os.open(folder.parent, _READ | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        with suppress(FileNotFoundError):
+            _remove_folder(folder.name, parent, 1)
+    finally:
+        os.close(parent)
+
+
+def _remove_folder(name: str, parent: int, depth: int) -> None:
+    opened = _open_up(name, parent)
+    try:
+        if depth > MOST_OPEN:
+            _remove_below(opened)
+        else:
+            for inner in _remove_files(opened):
+                with suppress(FileNotFoundError):  # another one removes it too
+                    _remove_folder(inner, opened, depth + 1)
+    finally:
+        os.close(opened)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _remove_below(folder: int) -> None:
+    """Remove what is in a folder, however deep: one descriptor goes down, and up again by `..`."""
+    at = os.dup(folder)
+    above: list[tuple[os.stat_result, str, list[str]]] = []  # each folder on the way, and what is left to remove in it
+    try:
+        names = list(_remove_files(at))
+        while names or above:
+            if names:
+                name = names.pop()
+                above.append((os.fstat(at), name, names))
+                at = _instead(at, _open_up(name, at))
+                names = list(_remove_files(at))
+            else:
+                parent, name, names = above.pop()
+                at = _instead(at, os.open("..", _FOLDER, dir_fd=at))
+                if not os.path.samestat(parent, os.fstat(at)):
+                    raise OSError(errno.ESTALE, "a folder was moved while it was removed")
+                os.rmdir(name, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _remove_files(folder: int) -> Iterator[str]:
+    """Remove all but folders; the names of these."""
+    with os.scandir(folder) as scanned:
+        for entry in scanned:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+            else:
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=folder)
+
+
+def _open_up(name: str, parent: int) -> int:
+    """Open a folder whose entries are to be removed: its owner may have closed it."""
+    if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
+        with suppress(PermissionError):  # of another owner: then it depends on the mode
+            set_mode(name, parent, 0o700)
+    return os.open(name, _FOLDER, dir_fd=parent)

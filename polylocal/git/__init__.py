@@ -1,0 +1,1 @@
+"""The code of projects: git repositories, driven by the `git` command."""

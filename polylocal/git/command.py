@@ -1,0 +1,138 @@
+"""Runs the `git` command: each git process of polylocal starts here.
+
+A process has a limit of time, of memory and of what it writes, gets nothing of this process' environment but what is
+given, and ends with all of its children when the operation that it is part of is cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from polylocal.errors import InvalidInput, SetupError
+from polylocal.system import processes
+from polylocal.system.processes import DEFAULT, QUICK, Done, Limits
+
+PINS_SINCE = (2, 37)  # `http.curloptResolve`
+
+# nobody's own git settings (signing, hooks, line ends) reach in here
+ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/nonexistent",
+}
+# what git takes into memory at a time; without these the limit of memory would end ordinary work on large files
+_MODEST = {
+    "core.protectNTFS": "false",
+    "core.protectHFS": "false",
+    "core.bigFileThreshold": "64m",  # larger files are passed through in pieces
+    "core.packedGitWindowSize": "32m",
+    "core.packedGitLimit": "256m",
+    "core.deltaBaseCacheLimit": "64m",
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "pack.threads": "2",
+    "pack.windowMemory": "128m",
+    "pack.deltaCacheSize": "64m",
+    "index.threads": "1",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "protocol.ext.allow": "never",
+}
+
+
+def run(
+    *arguments: str,
+    git_dir: Path,
+    env: Mapping[str, str] | None = None,
+    base: Mapping[str, str] = ENVIRONMENT,
+    config: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    stdout: IO[bytes] | None = None,
+    limits: Limits = DEFAULT,
+) -> Done:
+    """Run git to its end, with the variables of `base`, where the repository is, and those of `env`.
+
+    Raises TimedOut, TooMuchOutput, Cancelled; SetupError: there is no git.
+    """
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        variables = {**base, "PATH": _path(), "GIT_DIR": str(git_dir), **(env or {})}
+        process = start(
+            *arguments,
+            env=variables,
+            config=config,
+            cwd=cwd or git_dir.parent,
+            stdin=given,
+            stdout=stdout,
+            limits=limits,
+        )
+        with processes.ending(process):
+            out, err = processes.collected(process, f"git {arguments[0]}", limits)
+        return Done(process.returncode, out, err)
+
+
+def start(
+    *arguments: str,
+    env: Mapping[str, str],
+    config: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: IO[bytes] | None = None,
+    stderr: int = subprocess.PIPE,
+    limits: Limits = DEFAULT,
+) -> subprocess.Popen[bytes]:
+    """Begin a git process; the caller has to end it. Raises SetupError, and InvalidInput for a zero byte."""
+    settings = {**_MODEST, **(config or {})}
+    command = [_git(env.get("PATH", os.defpath))]
+    command += [word for pair in settings.items() for word in ("-c", "=".join(pair))]
+    command += arguments
+    if any("\0" in word for word in command):
+        raise InvalidInput(["A name in a git command holds a zero byte."])
+    return subprocess.Popen(
+        processes.limited(command, limits),
+        env=dict(env),
+        cwd=cwd,
+        stdin=stdin,
+        stdout=subprocess.PIPE if stdout is None else stdout,
+        stderr=stderr,
+        start_new_session=True,  # a group of its own, that can be ended as a whole; and no terminal to ask at
+    )
+
+
+def _git(path: str) -> str:
+    found = shutil.which("git", path=path)
+    if found is None:
+        raise SetupError("the program `git` is not installed; polylocal keeps uploaded code with it")
+    return found
+
+
+def version() -> tuple[int, ...]:
+    """(2, 39, 5)"""
+    return _version(_git(_path()))
+
+
+@lru_cache
+def _version(program: str) -> tuple[int, ...]:
+    said = subprocess.run([program, "--version"], capture_output=True, check=False, timeout=QUICK.seconds).stdout
+    return tuple(int(part) for part in re.findall(rb"\d+", said)[:3])
+
+
+def _path() -> str:
+    return os.environ.get("PATH", os.defpath)
+
+
+def lines_of(words: Sequence[str]) -> bytes:
+    """Lines for a git command that reads from its standard input."""
+    return "".join(f"{line}\n" for line in words).encode("utf-8", "surrogateescape")

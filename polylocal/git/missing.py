@@ -1,0 +1,135 @@
+"""What a commit names and does not hold: submodules that were not fetched, contents that git-LFS keeps elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polylocal.errors import NotFound
+from polylocal.git import command, empty_folders
+from polylocal.system import processes
+
+_POINTER = re.compile(
+    rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(?:[^\n]+\n)*?"
+    rb"oid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>[0-9]{1,18})\n?"
+)
+_SIZES = range(100, 1025)  # bytes of a pointer
+_AT_A_TIME = 5000  # files that are read by one git process
+_REMEMBERED = 256  # trees
+_NAMED = 3
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A file that stands for one that git-LFS keeps."""
+
+    path: str
+    mode: str
+    text: bytes
+    oid: str  # SHA-256 of the content
+    size: int
+
+
+@dataclass(frozen=True)
+class Lacks:
+    submodules: Sequence[tuple[str, str]] = ()  # path, commit
+    pointers: Sequence[Pointer] = ()
+
+    def sentences(self) -> list[str]:
+        """For the person whose code it is."""
+        said = []
+        if self.submodules:
+            names, is_one = _named([path for path, _ in self.submodules]), len(self.submodules) == 1
+            what = (
+                "a submodule that was not fetched, and an empty folder"
+                if is_one
+                else "submodules that were not fetched"
+            )
+            said.append(f"{names} {'is' if is_one else 'are'} {what} in the code.")
+        if self.pointers:
+            names, is_one = _named([pointer.path for pointer in self.pointers]), len(self.pointers) == 1
+            what = (
+                "is a pointer of git-LFS, its content was" if is_one else "are pointers of git-LFS, their contents were"
+            )
+            said.append(f"{names} {what} not fetched: {self._hint()}.")
+        return said
+
+    @staticmethod
+    def _hint() -> str:
+        if shutil.which("git-lfs") is None:
+            return "install git-lfs on the daemon's machine, and fetch the code again"
+        return "git-lfs could not fetch it, or the URL is none that an admin gave"
+
+
+_known: OrderedDict[tuple[Path, str], Lacks] = OrderedDict()
+_lock = threading.Lock()
+
+
+def look(git_dir: Path, tree: str) -> Lacks:
+    """What a tree lacks."""
+    key = (git_dir, tree)
+    with _lock:
+        found = _known.get(key)
+    if found is None:
+        found = _look(git_dir, tree)
+        with _lock:
+            _known[key] = found
+            while len(_known) > _REMEMBERED:
+                _known.popitem(last=False)
+    return found
+
+
+def _look(git_dir: Path, tree: str) -> Lacks:
+    submodules: list[tuple[str, str]] = []
+    small: list[tuple[str, str, str]] = []  # mode, hash, path
+    for line in _entries(git_dir, tree):
+        about, _, path = line.partition("\t")
+        mode, _, name, size = about.split()
+        if mode == empty_folders.MODE and name != empty_folders.EMPTY_TREE:
+            submodules.append((path, name))
+        elif mode.startswith("100") and size.isdigit() and int(size) in _SIZES:
+            small.append((mode, name, path))
+    pointers = list[Pointer]()
+    for at in range(0, len(small), _AT_A_TIME):
+        pointers += _pointers(git_dir, small[at : at + _AT_A_TIME])
+    return Lacks(submodules, pointers)
+
+
+def _entries(git_dir: Path, tree: str) -> Iterator[str]:
+    with tempfile.TemporaryFile() as file:
+        if command.run("ls-tree", "-r", "-l", "-z", "--full-tree", tree, git_dir=git_dir, stdout=file).returncode:
+            raise NotFound(f"the code has no folder {tree[:12]}")
+        file.seek(0)
+        rest = b""
+        while chunk := file.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\0")
+            yield from map(os.fsdecode, lines)
+
+
+def _pointers(git_dir: Path, files: Sequence[tuple[str, str, str]]) -> Iterator[Pointer]:
+    asked = command.lines_of([name for _, name, _ in files])
+    most = processes.Limits(output=len(files) * 2048 + 1024)
+    said = command.run("cat-file", "--batch", "--buffer", git_dir=git_dir, stdin=asked, limits=most).stdout
+    at = 0
+    for mode, _, path in files:
+        end = said.find(b"\n", at)
+        words = said[at:end].split()
+        if len(words) != 3:
+            raise NotFound(f"the code lacks its file `{path}`")
+        size = int(words[2])
+        text, at = said[end + 1 : end + 1 + size], end + 2 + size
+        if found := _POINTER.fullmatch(text):
+            yield Pointer(path, mode, text, found["oid"].decode(), int(found["size"]))
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(f"`{name}`" for name in names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

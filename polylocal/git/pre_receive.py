@@ -1,0 +1,76 @@
+"""The check of a push before its branches move: git runs this program as its hook `pre-receive`.
+
+What it lets through is measured again before it is unpacked; so it looks at some of what is pushed only, and is cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from polylocal.errors import InvalidInput, PolylocalError
+from polylocal.files.unpacking import Limits
+from polylocal.git import command, tree_size
+from polylocal.system import processes
+
+MAX_REFS = 10_000  # in one push
+_LOOKED_AT = 20  # commits of a push
+_FOLDER = "polylocal-hooks"
+_HOOK = '#!/bin/sh\nexec "$POLYLOCAL_PYTHON" -P -m polylocal.git.pre_receive\n'
+_LIMITS, _PYTHON = "POLYLOCAL_CODE_LIMITS", "POLYLOCAL_PYTHON"
+# objects of a push lie apart until it is let through
+_APART = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH")
+
+
+def prepared(repository: Path) -> Path:
+    """The folder with the hook, for git's `core.hooksPath`."""
+    hook = repository / _FOLDER / "pre-receive"
+    if not hook.exists() or hook.read_text() != _HOOK:
+        hook.parent.mkdir(exist_ok=True)
+        new = hook.with_name(f".{os.getpid()}.new")
+        new.write_text(_HOOK)
+        new.chmod(0o755)
+        new.replace(hook)
+    return hook.parent
+
+
+def environment(limits: Limits) -> dict[str, str]:
+    """What the hook has to know."""
+    known = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return {**known, _PYTHON: sys.executable, _LIMITS: f"{limits.max_unpacked_mib} {limits.max_upload_files}"}
+
+
+def check(lines: Iterable[str], git_dir: Path, limits: Limits, apart: Mapping[str, str]) -> None:
+    """Lines `<old> <new> <ref>`. Raises InvalidInput: the code is larger than code may be."""
+    commits = dict[str, None]()
+    for number, line in enumerate(lines):
+        if number >= MAX_REFS:
+            raise InvalidInput([f"The push changes more than {MAX_REFS} branches and tags."])
+        commits[line.split()[1]] = None
+    some = [commit for commit in commits if commit.strip("0")][:_LOOKED_AT]
+    asked = command.lines_of([f"{commit}^{{tree}}" for commit in some])
+    said = command.run(
+        "cat-file", "--batch-check=%(objectname)", git_dir=git_dir, env=apart, stdin=asked, limits=processes.QUICK
+    )
+    for tree in dict.fromkeys(said.stdout.decode(errors="replace").split("\n")):
+        if len(tree) == 40:  # or else a tag of something that is no commit
+            tree_size.check(git_dir, tree, limits, apart)
+
+
+def main() -> int:
+    most_mib, most_files = os.environ[_LIMITS].split()
+    apart = {name: os.environ[name] for name in _APART if name in os.environ}
+    try:
+        check(sys.stdin, Path(os.environ["GIT_DIR"]).absolute(), Limits(int(most_mib), int(most_files)), apart)
+    except InvalidInput as error:
+        print(error, file=sys.stderr)
+        return 1
+    except PolylocalError as error:  # nothing of it is unpacked without another look
+        print(f"The push was not measured: {error}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

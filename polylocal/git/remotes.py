@@ -1,0 +1,235 @@
+"""How git reaches a repository elsewhere for a user who may not reach this machine: checked, pinned, without detours.
+
+The host of a URL is resolved and checked once (`addresses`); git connects to the addresses that were checked. Redirects
+are followed here, each checked in the same way, and git follows none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import ssl
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote, urljoin
+
+from polylocal.errors import InvalidInput
+from polylocal.git import command
+from polylocal.system import addresses, proxies
+
+MAX_REDIRECTS = 5
+PROBE_S = 30.0  # for all redirects together
+SSH = "ssh -o BatchMode=yes"
+# ssh looks for keys in the home of its user, whatever HOME says
+SSH_WITHOUT_KEYS = (
+    f"{SSH} -F /dev/null -o PubkeyAuthentication=no -o HostbasedAuthentication=no -o GSSAPIAuthentication=no"
+)
+
+_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+_SCHEMES = {"git+ssh": "ssh", "ssh+git": "ssh"} | {name: name for name in _PORTS}
+_USER = r"(?:(?P<user>[^@/\\?#\s-][^@/\\?#\s]*)@)?"
+_HOST = r"(?P<host>\[[0-9a-fA-F:.]+\]|[^@/\\?#:\[\]\s]+)"
+_URL = re.compile(rf"(?P<scheme>[a-z+]+)://{_USER}{_HOST}(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[^\s]*)?", re.IGNORECASE)
+_SCP = re.compile(rf"{_USER}{_HOST}:(?P<path>[^:\s][^\n]*)")
+_SCHEME = re.compile(r"[a-z0-9][a-z0-9+.-]*:(:|//)", re.IGNORECASE)  # a URL, or git's `<helper>::<address>`
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ASKED = "/info/refs"
+_SERVICE = "service=git-upload-pack"
+_PROXY = re.compile(r"(http|https|all|no|ftp)_proxy$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What git is told to reach a remote. `protocols`: those that it may use, joined by colons."""
+
+    url: str
+    protocols: str
+    config: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    scheme: str
+    user: str  # with a password, as it stands in the URL
+    host: str
+    port: int | None
+    path: str
+    local_hosts: frozenset[str] = frozenset()
+
+    def checked(self, by_proxy: bool = False) -> addresses.Host:
+        name = addresses.normalized(self.host)
+        is_allowed = bool({name, f"{name}:{self.real_port}"} & self.local_hosts)
+        return addresses.check(self.host, by_proxy=by_proxy, may_be_local=is_allowed)
+
+    @property
+    def login(self) -> str:
+        return f"{self.user}@" if self.user else ""
+
+    def at(self, host: str) -> str:
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.scheme}://{self.login}{host}{port}{self.path}"
+
+    @property
+    def real_port(self) -> int:
+        return self.port or _PORTS[self.scheme]
+
+
+def checked(url: str, local_hosts: Collection[str] = ()) -> Way:
+    """The way to a URL for a user who is no admin. May ask the server for redirects.
+
+    `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
+
+    Raises InvalidInput: it leads to this machine or a link-local address, it is unknown, or it is no URL. What is of
+    another form than a URL of http, https, ssh or git, or `host:path`, gets a way that no protocol may be used on.
+    """
+    found = _URL.fullmatch(url)
+    scheme = _SCHEMES.get(found["scheme"].lower()) if found else None
+    if found and scheme:
+        port = int(found["port"]) if found["port"] else None
+        if port is not None and not 0 < port < 1 << 16:
+            raise InvalidInput([f"its port {port} is none"])
+        parts = _Parts(scheme, found["user"] or "", found["host"], port, found["path"] or "", frozenset(local_hosts))
+        ways = {"ssh": _over_ssh, "git": _over_git}
+        return ways.get(scheme, _over_http)(parts)
+    if _SCHEME.match(url):
+        if url.partition(":")[0].lower() in _SCHEMES:
+            raise InvalidInput(["it is no URL of the form scheme://user@host:port/path"])
+        return Way(url, "")
+    if found := _SCP.fullmatch(url):
+        host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).checked()
+        login = f"{found['user']}@" if found["user"] else ""
+        return Way(f"{login}{host.in_url}:{found['path']}", "ssh", environment=_ssh(host, None))
+    return Way(url, "")
+
+
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The ways that `checked` gives name the proxy: variables that do so as well could say something else."""
+    return {name: value for name, value in environment.items() if not _PROXY.match(name)}
+
+
+def _over_ssh(parts: _Parts) -> Way:
+    host = parts.checked()
+    return Way(parts.at(host.in_url), "ssh", environment=_ssh(host, parts.port))
+
+
+def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
+    known_as = host.name if port in (None, _PORTS["ssh"]) else f"[{host.name}]:{port}"  # as `known_hosts` has it
+    options = [f"HostName={host.addresses[0]}", f"HostKeyAlias={known_as}", "CheckHostIP=no", "ProxyCommand=none"]
+    words = " ".join(f"-o {shlex.quote(option)}" for option in options)
+    return {"GIT_SSH_COMMAND": f"{SSH_WITHOUT_KEYS} {words}", "GIT_SSH_VARIANT": "ssh"}
+
+
+def _over_git(parts: _Parts) -> Way:
+    host = parts.checked()
+    address = addresses.Host(host.addresses[0], host.addresses)
+    named = host.in_url if parts.port is None else f"{host.in_url}:{parts.port}"
+    return Way(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
+
+
+def _over_http(parts: _Parts) -> Way:
+    return asyncio.run(_followed(parts))
+
+
+async def _followed(parts: _Parts) -> Way:
+    """The way to where the redirects of a URL end. Those that are unanswered in time end where they are."""
+    way, following = _http_way(parts), parts
+    try:
+        async with asyncio.timeout(PROBE_S):
+            for _ in range(MAX_REDIRECTS):
+                location = await _redirect(following)
+                if location is None:
+                    return way
+                following = _redirected(following, location)
+                way = _http_way(following)
+            if await _redirect(following) is not None:
+                raise InvalidInput([f"it redirects more than {MAX_REDIRECTS} times"])
+    except (TimeoutError, _Unanswered):
+        return way  # git asks the same, and has the words for what is wrong
+    return way
+
+
+def _http_way(parts: _Parts) -> Way:
+    proxy = _proxy(parts)
+    host = parts.checked(by_proxy=proxy is not None)
+    config = {"http.followRedirects": "false"}
+    if host.addresses and command.version() >= command.PINS_SINCE:
+        found = ",".join(f"[{address}]" if ":" in address else address for address in host.addresses)
+        config["http.curloptResolve"] = f"{host.name}:{parts.real_port}:{found}"
+    environment = {"http_proxy": proxy, "https_proxy": proxy} if proxy else {}
+    return Way(parts.at(host.in_url), "http:https", config, environment)
+
+
+def _proxy(parts: _Parts) -> str | None:
+    """The proxy that the environment names for a URL."""
+    return proxies.of(parts.scheme, parts.host, parts.real_port)
+
+
+class _Unanswered(Exception):
+    """A server does not say whether it redirects."""
+
+
+async def _redirect(parts: _Parts) -> str | None:
+    """Where a server sends git on to; None: it answers itself. Raises _Unanswered."""
+    import httpx2  # takes longer than most of a start, and few need it
+
+    proxy = _proxy(parts)
+    host = parts.checked(by_proxy=proxy is not None)
+    sign = "&" if "?" in parts.path else "?"
+    path = f"{parts.path}{_ASKED}{sign}{_SERVICE}"
+    port = "" if parts.port is None else f":{parts.port}"
+    headers = {
+        "Host": f"{host.in_url}{port}",
+        "User-Agent": f"git/{'.'.join(map(str, command.version()))}",
+        "Accept": "*/*",
+        "Git-Protocol": "version=2",
+    }
+    user, _, password = parts.user.partition(":")
+    auth = httpx2.BasicAuth(unquote(user), unquote(password)) if parts.user else None
+    # through a proxy the name is the proxy's business; else the connection goes to the address that was checked
+    to = host.in_url if proxy else addresses.Host(host.addresses[0], ()).in_url
+    try:
+        async with (
+            httpx2.AsyncClient(trust_env=False, proxy=proxy, verify=_certificates(), follow_redirects=False) as client,
+            client.stream(
+                "GET",
+                f"{parts.scheme}://{to}{port}{path}",
+                headers=headers,
+                auth=auth,
+                extensions={"sni_hostname": host.name},
+            ) as answer,
+        ):
+            return answer.headers.get("location") if answer.status_code in _REDIRECTS else None
+    except (OSError, ValueError, ImportError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise _Unanswered from error
+
+
+def _redirected(parts: _Parts, location: str) -> _Parts:
+    """The repository that a redirect leads to; as git has it, the end of the URL has to stay the same."""
+    asked = f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}{_ASKED}"
+    target = urljoin(asked, location)
+    found = _URL.fullmatch(target)
+    scheme = found["scheme"].lower() if found else ""
+    path, mark, _ = ((found and found["path"]) or "").rpartition(_ASKED)
+    if not found or scheme not in ("http", "https") or not mark:
+        raise InvalidInput([f"it redirects to `{target[:200]}`, which is no repository"])
+    port = int(found["port"]) if found["port"] else None
+    other = _Parts(scheme, found["user"] or "", found["host"], port, path, parts.local_hosts)
+    is_same = (other.scheme, other.host.lower(), other.real_port) == (parts.scheme, parts.host.lower(), parts.real_port)
+    if is_same and not other.user:
+        return replace(other, user=parts.user)
+    return other  # a name and a password are for the server that they were given for
+
+
+def _certificates() -> ssl.SSLContext:
+    """Those that git trusts, by the same variables."""
+    context = ssl.create_default_context()
+    for name in ("GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        if path := os.environ.get(name):
+            context.load_verify_locations(path)
+            break
+    if os.environ.get("GIT_SSL_NO_VERIFY"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

@@ -1,0 +1,296 @@
+"""What a container is to be: a run and its specification → a plan. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from polylocal.files.data_folders import DataFolder
+from polylocal.planning import servers, termination
+from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
+from polylocal.polyaxonfile import resources as amounts
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
+RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
+# images have labels of their own: whoever starts a container of one of ours inherits them, and it is not our run
+IMAGE_LABEL = "polylocal.image"  # the installation
+BUILD_LABEL = "polylocal.build"  # the uuid of the build
+
+CODE = PurePosixPath("/code")
+HANDOVER = PurePosixPath("/plx-context")
+OUTPUTS = PurePosixPath("/plx-outputs")
+
+HOST_OF_DESKTOPS = "host.docker.internal"  # the host, for containers of an engine in a virtual machine
+
+# Of the capabilities that engines give by default: raw packets are how a program reads its neighbours' traffic, device
+# nodes and file capabilities outlive the container on the host's disk, and nothing that trains needs to give away its
+# own. What stays is what package managers, su, ssh and init programs use.
+DROPPED = ("MKNOD", "NET_RAW", "SETFCAP", "SETPCAP")
+
+LOCALE_VARIABLES = ("LC_ALL", "LANG", "LANGUAGE")
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
+_TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: Path
+    target: PurePosixPath
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None: no limit. `cpus` in cores, `memory_mib` in MiB, `gpus` a number of devices."""
+
+    cpus: float | None = None
+    memory_mib: float | None = None
+    memory_reservation_mib: float | None = None
+    gpus: int | None = None
+    pids: int | None = None  # processes and threads
+
+
+@dataclass(frozen=True)
+class ContainerPlan:
+    name: str
+    image: str
+    command: Sequence[str]
+    labels: Labels
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Sequence[Mount] = ()
+    limits: Limits = Limits()
+    network: str = "bridge"
+    direct_hosts: Sequence[str] = ()  # that are reached without a proxy
+    user: str | None = None  # None: the image's own
+    port: int | None = None  # that a server listens on
+    publishes_port: bool = True  # on loopback, at any free port there; else only the container's own address has it
+    new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
+    cap_drop: Sequence[str] = DROPPED  # Linux capabilities, without CAP_
+    cap_add: Sequence[str] = ()
+    platform: str | None = None  # as `linux/arm64`; None: the machine's own
+    entrypoint: Sequence[str] = ()  # the program that runs the command; empty: the command is the program
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan needs to know of the machine."""
+
+    installation: str
+    node: str
+    network: str
+    outputs: Path
+    handover: Path
+    data: Mapping[str, DataFolder]  # those that the run sees
+    api_url: str  # as seen from inside a container
+    token: str
+    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs} that it reads
+    home: Path = Path()  # what the outputs of those are relative to
+    work: Path | None = None  # the code that a notebook changes
+    watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
+    server_token: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the build, where its image has them not
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    pids_limit: int | None = None
+    new_privileges: bool = False
+    publishes_port: bool = True  # this machine does not reach the addresses of containers
+    capacity: Capacity | None = None  # no limit is above it
+    locale: str = ""  # that the image has, in place of the one that it names; "": that one
+
+
+def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
+    """The container of a run that is not a build. ValueError: nothing is to run in it."""
+    kind = Kind(run.kind)
+    is_server = kind.is_server
+    serve = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
+    cmd = serve or specification.command
+    if cmd is None:
+        raise ValueError(f"a {run.kind} has no command to run")
+    return ContainerPlan(
+        name=f"{run.container_name}-{run.restarts}" if run.log_start else run.container_name,
+        image=image,
+        command=commands.arguments(cmd, shell),
+        labels=own_labels(specification.environment.labels or {}) | labels(run, around.installation),
+        env=environment(run, specification, around),
+        mounts=_mounts(run, around),
+        limits=replace(limits(specification.environment.resources, around.capacity), pids=around.pids_limit),
+        network=around.network,
+        direct_hosts=(urlsplit(around.api_url).hostname or "", HOST_OF_DESKTOPS),
+        port=servers.PORTS[kind] if is_server else None,
+        publishes_port=around.publishes_port,
+        new_privileges=around.new_privileges,
+        entrypoint=termination.entrypoint(shell),
+    )
+
+
+def _mounts(run: Run, around: Surroundings) -> list[Mount]:
+    mounts = [
+        Mount(around.outputs, outputs_path(run)),
+        Mount(around.handover, HANDOVER, read_only=True),
+        *(Mount(data.path, data.target(name), data.read_only) for name, data in sorted(around.data.items())),
+    ]
+    read = {outputs_path(other): other for runs in around.references.values() for other in runs}
+    mounts += [
+        Mount(around.home / (other.outputs or ""), path, read_only=True)
+        for path, other in sorted(read.items())
+        if path != outputs_path(run)  # a resumed run writes where its original did
+    ]
+    if around.watched:
+        mounts.append(Mount(*around.watched, read_only=True))
+    if around.work:
+        mounts.append(Mount(around.work, CODE))
+    return mounts
+
+
+def image_name(run: Run) -> str:
+    """`<project>_<project id>:<build uuid>`: the documented name, without a registry.
+
+    Not every name of a project may stand in an image's: what may not is replaced.
+    """
+    name = run.project_name.lower()
+    if not _REPOSITORY.fullmatch(name):
+        name = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "project"
+    return f"{name}_{run.project_id}:{run.uuid}"
+
+
+def is_name_of(name: str, build_uuid: str) -> bool:
+    """Whether we gave an image this name; others may have given it further ones."""
+    return bool(build_uuid) and name.endswith(f":{build_uuid}")
+
+
+def is_our_name(name: str, run: str) -> bool:
+    """Whether we give containers this name. `run` is the run label, "" of a helper.
+
+    A container inherits the labels of its image, which anybody can write; the name is its own.
+    """
+    kind, _, uuid = run.partition("/")
+    own = rf"plx-{re.escape(kind)}-{re.escape(uuid)}(-\d+)?" if run else r"plx-[\w-]+"
+    return re.fullmatch(own, name) is not None
+
+
+def labels(run: Run, installation: str) -> dict[str, str]:
+    return {HOME_LABEL: installation, RUN_LABEL: f"{run.kind}/{run.uuid}"}
+
+
+def own_labels(given: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a polyaxonfile; an older version also took those that say whose a thing is."""
+    return {name: value for name, value in given.items() if not is_reserved_label(name)}
+
+
+def image_labels(build: Run) -> dict[str, str]:
+    """Of the image that a build comes to; whose it is stands below it, on every step (`dockerfile.with_label`)."""
+    return {BUILD_LABEL: build.uuid}
+
+
+def outputs_path(run: Run) -> PurePosixPath:
+    """Where the run finds its outputs folder; the documented layout below one mount root."""
+    inside = f"groups/{run.group_id}" if run.kind == Kind.EXPERIMENT and run.group_id else f"{run.kind}s"
+    return OUTPUTS / run.owner / run.project_name / inside / str(run.id)
+
+
+def limits(resources: Resources | None, capacity: Capacity | None = None) -> Limits:
+    """What a container may take; nothing above what there is, which the engine would refuse."""
+    if resources is None:
+        return Limits()
+    memory = resources.memory
+    soft = memory.requests if memory else None
+    return Limits(
+        cpus=amounts.ceiling(resources.cpu, capacity.cpus if capacity else None),
+        memory_mib=amounts.ceiling(memory, capacity.memory_mib if capacity else None),
+        # the engine refuses a smaller one; for the queue it counts
+        memory_reservation_mib=soft if soft and soft >= amounts.LEAST_MEMORY_MIB else None,
+        gpus=amounts.gpus(resources, capacity),
+    )
+
+
+def environment(run: Run, specification: Specification, around: Surroundings) -> dict[str, str]:
+    """The variables of the documents, under the names of all their versions."""
+    data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
+    return {
+        **locale_variables(around.locale),
+        **around.variables,
+        **specification.environment.variables,
+        **around.secrets,
+        "POLYAXON_API": around.api_url,
+        "POLYAXON_API_HTTP_HOST": around.api_url,
+        "POLYAXON_API_WS_HOST": around.api_url.replace("http", "ws", 1),
+        "POLYAXON_API_VERSION": "v1",
+        "POLYAXON_IN_CLUSTER": "true",
+        "POLYAXON_IS_MANAGED": "true",
+        "POLYAXON_K8S_NAMESPACE": "polylocal",
+        "POLYAXON_K8S_NODE_NAME": around.node,
+        "POLYAXON_LOG_LEVEL": specification.log_level,
+        "POLYAXON_RUN_OUTPUTS_PATH": str(outputs_path(run)),
+        "POLYAXON_DATA_PATHS": json.dumps(data),
+        "POLYAXON_RUN_DATA_PATHS": json.dumps(data),
+        "POLYAXON_DECLARATIONS": json.dumps(specification.params),
+        "POLYAXON_PARAMS": json.dumps(specification.params),
+        "POLYAXON_INTERNAL_HEADER": "X-POLYAXON-INTERNAL",
+        "POLYAXON_INTERNAL_HEADER_SERVICE": "runner",
+        "POLYAXON_USER_TOKEN": around.token,
+        "POLYAXON_SECRET_USER_TOKEN": around.token,
+        f"POLYAXON_{run.kind.upper()}_INFO": json.dumps(info(run)),
+        **_of_an_experiment(run),
+        **_of_references(around),
+        **({"JUPYTER_TOKEN": around.server_token} if around.server_token else {}),
+        **(
+            {}
+            if amounts.gpus(specification.environment.resources, around.capacity)
+            else {"NVIDIA_VISIBLE_DEVICES": "none"}
+        ),
+    }
+
+
+def locale_variables(locale: str) -> dict[str, str]:
+    """Those that set a locale in place of the image's; "": the image's stays."""
+    return dict.fromkeys(LOCALE_VARIABLES if locale else (), locale)
+
+
+def info(run: Run) -> dict[str, str]:
+    """`POLYAXON_JOB_INFO` and its kin: the clients take the run's id from the last part of its name."""
+    return {
+        "project_name": run.project,
+        "project_uuid": run.project_uuid,
+        f"{run.kind}_name": run.unique_name,
+        f"{run.kind}_uuid": run.uuid,
+        "role": "master" if run.kind == Kind.EXPERIMENT else "worker",
+        "type": "runner",
+        "app": run.kind,
+        **({"experiment_group_name": run.group_name} if run.kind == Kind.EXPERIMENT and run.group_name else {}),
+    }
+
+
+def _of_references(around: Surroundings) -> dict[str, str]:
+    paths = {word: [str(outputs_path(run)) for run in runs] for word, runs in around.references.items() if runs}
+    return {"POLYAXON_REFS_OUTPUTS_PATHS": json.dumps(paths)} if paths else {}
+
+
+def _of_an_experiment(run: Run) -> dict[str, str]:
+    """One task on one machine, in the words of a distributed run."""
+    if run.kind != Kind.EXPERIMENT:
+        return {}
+    task = {"type": "master", "index": 0}
+    return {"POLYAXON_TASK_INFO": json.dumps(task), "POLYAXON_CLUSTER": json.dumps({"master": ["127.0.0.1:2222"]})}
+
+
+TOKEN_FILE = ".authtoken"  # in /plx-context
+
+
+def token_file(token: str) -> str:
+    """The content of the file that hands the token over."""
+    return json.dumps({_TOKEN_KEY: token})
+
+
+def token_in(text: str) -> str | None:
+    """The token of such a content; None if it was not written to the end."""
+    try:
+        found = json.loads(text)[_TOKEN_KEY]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return str(found)

@@ -1,0 +1,65 @@
+"""What there is, and what it is still good for: counted, measured and cleaned up by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from polylocal.store.database import Database
+from polylocal.store.queries import OPEN, SELECT, VISIBLE
+from polylocal.store.rows import BuildUse, Figures, Project, Run, row_of, rows_of
+
+_BUILD_USES = f"""
+select b.uuid, o.username || '.' || p.name as project, b.id, b.image_id,
+    max({OPEN.replace("r.", "b.")} or (u.pk is not null and {OPEN.replace("r.", "u.")})) as is_open,
+    max(k.user_id is not null or ku.user_id is not null) as is_pinned,
+    max(coalesce(b.finished_at, b.created_at), coalesce(max(coalesce(u.finished_at, u.created_at)), '')) as last_used
+from runs b join projects p on p.id = b.project_id join users o on o.id = p.user_id
+    left join runs u on u.build_pk = b.pk and u.kind <> 'build' and u.deleted_at is null
+    left join bookmarks k on k.subject = 'build' and k.object_id = b.pk and k.enabled
+    left join bookmarks ku on ku.subject = u.kind and ku.object_id = u.pk and ku.enabled
+where b.kind = 'build' group by b.pk
+"""
+
+
+class DiskUsage:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def figures(self) -> Figures:
+        """Counted over all projects; what is archived or deleted does not count."""
+        waits = (
+            f"{OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held and {VISIBLE}"
+        )
+        begun = "(r.kind = 'build' and r.status not in ('created', 'unschedulable'))"
+        with self._database.read() as db:
+            counted = f"select r.kind, r.status, count(*) from runs r where {VISIBLE} group by r.kind, r.status"
+            runs = [(kind, status, n) for kind, status, n in db.execute(counted)]
+            oldest = f"select count(*), min(r.created_at) from runs r where {waits} and not {begun}"
+            waiting, since = db.execute(oldest).fetchone()
+            builds = "select count(*), count(distinct build_pk) from runs where build_pk is not null"
+            used, made = db.execute(builds).fetchone()
+        return Figures(runs, waiting, since, used, made)
+
+    def of_project(self, project: Project) -> list[Run]:
+        """Every run of a project that is not deleted."""
+        return _runs(
+            self._database, f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk", (project.id,)
+        )
+
+    def build_uses(self) -> dict[str, BuildUse]:
+        """By uuid: of each build, what it is still good for."""
+        with self._database.read() as db:
+            return {row["uuid"]: row_of(BuildUse, row) for row in db.execute(_BUILD_USES)}
+
+    def known(self, uuids: Iterable[str]) -> dict[str, Run]:
+        """Of these runs, those that there are."""
+        numbers = json.dumps(list(uuids))
+        runs = _runs(self._database, f"{SELECT} where r.uuid in (select value from json_each(?))", (numbers,))
+        return {run.uuid: run for run in runs}
+
+
+def _runs(database: Database, query: str, values: tuple[Any, ...]) -> list[Run]:
+    with database.read() as db:
+        return rows_of(Run, db.execute(query, values))

@@ -1,0 +1,251 @@
+"""Long operations have places of their own: ordinary requests find a thread, whatever is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from support import eventually
+
+from polylocal.api import worker_pools as places
+from polylocal.api.api_context import ApiContext
+from polylocal.api.quotas import Shares, Turns
+from polylocal.api.worker_pools import Holders, Places
+from polylocal.git import command
+from polylocal.store import Store
+from polylocal.store.rows import Project, User
+from polylocal.system.cancellation import Cancelled, current
+
+from .conftest import P, put_code
+
+MANY = 60  # more than the web server has threads
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext, project: Project) -> Path:
+    """git makes no archive of the project's code until the file `go` is there; each that waits is a file beside it."""
+    folder, real = tmp_path / "held", command._git(os.environ["PATH"])
+    folder.mkdir()
+    put_code(context, project, {"a": "1"})
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    waits = f"echo $$ > '{folder}/pid'.$$; until [ -e '{folder}/go' ]; do sleep 0.05; done"
+    mine = context.repository(project).path
+    program.write_text(f'#!/bin/sh\ncase "$GIT_DIR $*" in "{mine} "*" archive "*) {waits};; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return folder
+
+
+def waiting(folder: Path) -> list[int]:
+    return [int(path.suffix[1:]) for path in folder.glob("pid.*")]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def client(live: str, store: Store, root: User) -> Iterator[httpx2.Client]:
+    headers = {"Authorization": f"Token {store.users.new_token(root)}"}
+    limits = httpx2.Limits(max_connections=200)
+    with httpx2.Client(base_url=live, headers=headers, timeout=60.0, limits=limits) as found:
+        yield found
+
+
+def test_long_operations_hold_up_nothing_else(
+    held: Path, live: str, client: httpx2.Client, context: ApiContext, store: Store, ann: User
+) -> None:
+    other = store.projects.create(ann, {"name": "mine"})
+    put_code(context, other, {"b": "1"})
+    as_ann = {"Authorization": f"Token {store.users.new_token(ann)}"}
+    with ThreadPoolExecutor(MANY) as pool:
+        answers = [pool.submit(client.get, f"{P}/repo/download") for _ in range(MANY)]
+        eventually(lambda: len(waiting(held)) == places.MOST_OF_ONE)
+        taken = places.MOST_OF_ONE + places.MOST_WAITING_OF_ONE
+        eventually(lambda: sum(answer.done() for answer in answers) == MANY - taken)  # told that there is no place
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/statusz").status_code == 200
+        assert client.get(f"{P}/jobs").status_code == 200
+        assert client.get("/api/v1/ann/mine/repo/download", headers=as_ann).status_code == 200
+        assert len(waiting(held)) == places.MOST_OF_ONE
+        (held / "go").touch()
+        found = [answer.result() for answer in answers]
+    codes = [answer.status_code for answer in found]
+    assert set(codes) == {200, 503}
+    assert codes.count(200) == taken
+    assert {answer.headers["retry-after"] for answer in found if answer.status_code == 503} == {"5"}
+
+
+def test_git_ends_with_its_client(held: Path, live: str, client: httpx2.Client) -> None:
+    address = httpx2.URL(live)
+    request = f"GET {P}/repo/download HTTP/1.1\r\nHost: {address.netloc.decode()}\r\n"
+    with socket.create_connection((address.host, address.port or 80)) as leaving:
+        leaving.sendall(f"{request}Authorization: {client.headers['authorization']}\r\n\r\n".encode())
+        pids = eventually(lambda: waiting(held))
+    assert len(pids) == 1
+    eventually(lambda: not is_alive(pids[0]))
+    (held / "go").touch()
+    assert client.get(f"{P}/repo/download").status_code == 200
+
+
+def test_health_needs_no_thread(
+    live: str, client: httpx2.Client, context: ApiContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads of the web server are taken by something that nobody has thought of."""
+    everything = Turns(Shares("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
+    object.__setattr__(context.shares, "work", everything)
+    go, entered = threading.Event(), threading.Semaphore(0)
+
+    def stuck(*arguments: object) -> None:
+        entered.release()
+        go.wait(60)
+
+    monkeypatch.setattr("polylocal.api.access.authenticate", stuck)
+    with ThreadPoolExecutor(MANY) as pool:
+        answers = [pool.submit(client.get, f"{P}/jobs") for _ in range(MANY)]
+        try:
+            for _ in range(40):
+                assert entered.acquire(timeout=30)
+            for path in ("/healthz", "/_health", "/statusz", "/_status"):
+                assert client.get(path).status_code == 200
+        finally:
+            go.set()
+        for answer in answers:
+            answer.result()
+
+
+# -- places by themselves -------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A request whose client leaves when `leave` is called."""
+
+    def __init__(self) -> None:
+        self.has_left = asyncio.Event()
+        self.request = Request({"type": "http", "method": "GET", "path": "/", "headers": []}, self._receive)
+
+    async def _receive(self) -> dict[str, str]:
+        await self.has_left.wait()
+        return {"type": "http.disconnect"}
+
+
+ANN, BOB, EVE = ((("user", number),) for number in (1, 2, 3))
+
+
+def many(places: Places, callers: list[Holders], work: Callable[[], object]) -> list[asyncio.Task[object]]:
+    return [asyncio.create_task(places.run(Client().request, caller, work)) for caller in callers]
+
+
+def test_one_caller_has_a_part_of_the_places() -> None:
+    async def check() -> None:
+        go, running = threading.Event(), list[int]()
+
+        def work() -> None:
+            running.append(1)
+            go.wait(30)
+
+        found = Places(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3, reserved=0)
+        tasks = many(found, [ANN] * 6, work)
+        await asyncio.sleep(0)
+        while len(running) < 2:
+            await asyncio.sleep(0.01)
+        refused = [task for task in tasks if task.done()]
+        assert len(refused) == 1
+        assert isinstance(refused[0].exception(), HTTPException)
+        tasks += many(found, [BOB], work)
+        while len(running) < 3:
+            await asyncio.sleep(0.01)
+        go.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert done.count(None) == 6
+        assert found._taken == 0
+
+    asyncio.run(check())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():
+        await asyncio.sleep(0.01)
+
+
+def test_the_last_places_are_for_those_who_have_none() -> None:
+    async def check() -> None:
+        go, running = threading.Event(), list[int]()
+
+        def work() -> None:
+            running.append(1)
+            go.wait(30)
+
+        found = Places(most=5, most_of_one=3, reserved=2)
+        tasks = many(found, [ANN] * 4 + [BOB] * 4, work)
+        await until(lambda: len(running) >= 4)  # three of Ann's, and Bob's first
+        assert len(found._waiting) == 4
+        tasks += many(found, [EVE], work)
+        await until(lambda: len(running) >= 5)
+        go.set()
+        await asyncio.gather(*tasks)
+        assert (found._taken, found._held.total()) == (0, 0)
+
+    asyncio.run(check())
+
+
+def test_one_runs_token_has_a_smaller_part_than_its_user() -> None:
+    async def check() -> None:
+        go, running = threading.Event(), list[int]()
+
+        def work() -> None:
+            running.append(1)
+            go.wait(30)
+
+        found = Places()
+        tasks = many(found, [(*ANN, ("run", 7))] * 4, work)
+        await until(lambda: len(running) >= 2)
+        assert len(found._waiting) == 2
+        tasks += many(found, [ANN], work)
+        await until(lambda: len(running) >= 3)
+        go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(check())
+
+
+def test_who_leaves_waits_no_more_and_takes_no_place() -> None:
+    async def check() -> None:
+        go, seen = threading.Event(), list[object]()
+
+        def work() -> None:
+            cancel = current()
+            assert cancel
+            with cancel.ending(go.set):
+                go.wait(30)
+            seen.append(cancel.called)
+
+        found, first, second = Places(most=1), Client(), Client()
+        running = asyncio.create_task(found.run(first.request, ANN, work))
+        later = asyncio.create_task(found.run(second.request, ANN, work))
+        while not found._waiting:
+            await asyncio.sleep(0)
+        second.has_left.set()
+        with pytest.raises(Cancelled):
+            await later
+        first.has_left.set()
+        await running
+        assert seen == [True]
+        assert found._taken == 0
+        await found.run(Client().request, BOB, lambda: None)
+
+    asyncio.run(check())
