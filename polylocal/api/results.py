@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from polylocal import clock
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.groups import BestExperiment, GroupResults, ResultItem
-from polylocal.polyaxonfile import SearchMetric, of_config
-from polylocal.statuses import Kind, Status
+from polylocal.polyaxonfile import SearchMetric
+from polylocal.statuses import Status
 from polylocal.store import Store
 from polylocal.store.groups import Member
 from polylocal.store.rows import Run
@@ -23,7 +23,7 @@ FEWEST = 4  # experiments that can say anything about a param
 def metric_of(group: Run) -> SearchMetric | None:
     if not group.config:
         return None
-    return of_config(Kind.GROUP, group.content or "", group.config).hptuning.metric
+    return group.specification.hptuning.metric
 
 
 def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExperiment | None:

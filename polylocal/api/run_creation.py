@@ -96,7 +96,7 @@ def make(
 def clone(call: Call, original: Run, strategy: str, body: bodies.Cloning) -> Run:
     """A run made from another one: its polyaxonfile, changed where the body says so, on the same code."""
     call.context.check_room()
-    kind = Kind(original.kind)
+    kind = original.kind
     if original.config is None:
         raise refuse(f"The {kind} has no polyaxonfile to run again.")
     specification = _changed(original, kind, body)

@@ -31,7 +31,6 @@ from polylocal.api.shapes.runs import (
 )
 from polylocal.api.shapes.servers import server_detail, server_item, tensorboard_item
 from polylocal.errors import InvalidInput, NotAllowed
-from polylocal.polyaxonfile import of_config
 from polylocal.statuses import Kind, Status
 from polylocal.store.queries import SORTABLE
 from polylocal.store.rows import Run, StatusRow
@@ -201,7 +200,7 @@ def status(call: Call) -> Json:
 
 
 def _status(row: StatusRow, run: Run) -> Json:
-    shape = {Kind.EXPERIMENT: experiment_status_item, Kind.GROUP: group_status_item}.get(Kind(run.kind), status_item)
+    shape = {Kind.EXPERIMENT: experiment_status_item, Kind.GROUP: group_status_item}.get(run.kind, status_item)
     return {**shape(row, run)}
 
 
@@ -228,7 +227,7 @@ def _check_code_is_theirs(call: Call) -> None:
     """Code gets the secrets that its run names: nobody changes it under a run that names another user's."""
     run, is_own_report = call.run, call.run_pk == call.run.pk
     if run.is_managed and run.config and not is_own_report and not call.user.is_superuser:
-        specification = of_config(Kind(run.kind), run.content or "", run.config)
+        specification = run.specification
         if secrets_owner.names_secrets(specification) and run.secrets_user_id != call.user.id:
             raise NotAllowed(f"{run.label} names secrets of another user: its code is theirs to change.")
 
@@ -252,7 +251,7 @@ def detail(call: Call, run: Run) -> Json:
     """A run by itself, as the caller sees it."""
     bookmarked = run.pk in call.store.bookmarks.of(call.user, [run])
     warnings = _warnings(run)
-    kind = Kind(run.kind)
+    kind = run.kind
     if kind is Kind.BUILD:
         return {**build_detail(run, bookmarked, call.store.runs.dependents(run), warnings)}
     if kind.is_server:
@@ -272,19 +271,19 @@ def detail(call: Call, run: Run) -> Json:
 def whole(call: Call, run: Run) -> Json:
     """What a creation answers: the documented keys first, in their order, then everything else."""
     everything = {**item(run, False), **detail(call, run)}
-    first = _CREATED.get(Kind(run.kind), ())
+    first = _CREATED.get(run.kind, ())
     return {**{key: everything[key] for key in first}, **everything}
 
 
 def item(run: Run, bookmarked: bool) -> Any:
     """A run as it stands in lists."""
-    return _ITEMS[Kind(run.kind)](run, bookmarked)
+    return _ITEMS[run.kind](run, bookmarked)
 
 
 def _warnings(run: Run) -> list[str]:
     if run.warnings is not None or not run.config:
         return run.warnings or []
-    return run_creation.without_effect(of_config(Kind(run.kind), run.content or "", run.config))
+    return run_creation.without_effect(run.specification)
 
 
 def _merged(old: object, new: object) -> object:

@@ -7,8 +7,7 @@ polyaxonfile, whoever runs it again, unless that person says otherwise.
 from __future__ import annotations
 
 from polylocal.errors import NotAllowed
-from polylocal.polyaxonfile import Specification, of_config
-from polylocal.statuses import Kind
+from polylocal.polyaxonfile import Specification
 from polylocal.store.rows import Run, User
 
 
@@ -23,7 +22,7 @@ def of_clone(caller: User, original: Run, specification: Specification, *, wants
     if not names_secrets(specification):
         # the code stays its first owner's: an admin's further restarts may add the name of a secret
         return owner if caller.is_superuser and owner is not None else caller.id
-    if not caller.is_superuser and not names_secrets(of_config(Kind(original.kind), "", original.config or {})):
+    if not caller.is_superuser and not names_secrets(original.specification):
         return caller.id  # nobody's were named before, and what an ordinary user restarts is their own project's code
     if owner is None:
         raise NotAllowed(_GONE.format(run=original.label))

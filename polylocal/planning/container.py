@@ -106,7 +106,7 @@ class Surroundings:
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
     """The container of a run that is not a build. ValueError: nothing is to run in it."""
-    kind = Kind(run.kind)
+    kind = run.kind
     is_server = kind.is_server
     serve = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
     cmd = serve or specification.command

@@ -18,12 +18,12 @@ from polylocal.planning import container, dockerfile
 from polylocal.planning.dockerfile import Base, Reference
 from polylocal.planning.instructions import Unreadable
 from polylocal.planning.requirements import includes
-from polylocal.polyaxonfile import Build, build_variables, is_image_id, of_config
+from polylocal.polyaxonfile import Build, build_variables, is_image_id
 from polylocal.runner import images
 from polylocal.runner.build_context import Stoppable, build_context
 from polylocal.runner.images import Chosen
 from polylocal.runner.runner_context import RunnerContext
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import Status
 from polylocal.store.rows import Run
 from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
 
@@ -70,7 +70,7 @@ def make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Pati
 def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
     store, tag = context.store.runs, container.image_name(run)
     taken_up = run.status not in (Status.CREATED, Status.UNSCHEDULABLE)
-    specification = of_config(Kind.BUILD, run.content or "", run.config or {})
+    specification = run.specification
     try:
         secrets = context.secrets(run, specification)
     except NotFound as error:
@@ -150,7 +150,7 @@ def _hidden(text: str, hide: Callable[[bytes], bytes]) -> str:
 
 
 def _recipe(run: Run, context: RunnerContext) -> _Recipe:
-    build = of_config(Kind.BUILD, run.content or "", run.config or {}).build
+    build = run.specification.build
     repository = context.repository(run)
     folder = posixpath.normpath(build.context) if build.context else ""
     folder = "" if folder == "." else folder

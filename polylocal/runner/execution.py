@@ -29,7 +29,6 @@ from polylocal.errors import (
 )
 from polylocal.files.disk import is_shortage, is_trouble
 from polylocal.planning import container, servers
-from polylocal.polyaxonfile import Specification, of_config
 from polylocal.runner import outcome, ownership, provision, workspace
 from polylocal.runner.building import make_image
 from polylocal.runner.following import Follower, last_line
@@ -89,7 +88,7 @@ class Execution:
     @property
     def time_limit_s(self) -> float | None:
         """How long it may run; None: as long as it wants."""
-        return None if Kind(self.run.kind).is_server else self._context.settings.time_limit_s
+        return None if self.run.kind.is_server else self._context.settings.time_limit_s
 
     @property
     def seconds_running(self) -> float:
@@ -144,7 +143,7 @@ class Execution:
                 self._finish(self._stopped())
                 return
             self._hand_over_outputs(container_id)
-            self._finish(outcome.of(Kind(self.run.kind), ending), exit_code=ending.exit_code)
+            self._finish(outcome.of(self.run.kind, ending), exit_code=ending.exit_code)
             return
 
     def _create(self) -> str | None:
@@ -175,7 +174,7 @@ class Execution:
         try:
             with cancelled_by(self._cancel):
                 made: str = self._patiently(
-                    lambda: provision.make_container(run, build, self._specification(), context)
+                    lambda: provision.make_container(run, build, self.run.specification, context)
                 )
         except Cancelled:
             self._finish(self._stopped())
@@ -241,7 +240,7 @@ class Execution:
             self._kill()  # the request came while the container was starting, when there was nothing to stop
 
     def _say_running(self, container_id: str) -> None:
-        recorded = _place(Kind(self.run.kind), self._look(container_id)) if Kind(self.run.kind).is_server else {}
+        recorded = _place(self.run.kind, self._look(container_id)) if self.run.kind.is_server else {}
         if not self._move(Status.RUNNING, recorded=recorded) and recorded:
             self._context.store.runs.record(self.run, **recorded)
         self._refresh()
@@ -274,7 +273,7 @@ class Execution:
 
     def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
         run = self._context.store.runs.by_pk(self.run.pk)
-        resources = self._specification().environment.resources
+        resources = self.run.specification.environment.resources
         return Ending(
             exit_code=exit_code,
             out_of_memory=out_of_memory,
@@ -338,7 +337,7 @@ class Execution:
 
     @property
     def _max_restarts(self) -> int:
-        return self._specification().environment.max_restarts or 0
+        return self.run.specification.environment.max_restarts or 0
 
     @property
     def _max_losses(self) -> int:
@@ -416,7 +415,7 @@ class Execution:
         return build.image_id or container.image_name(build)
 
     def _stopped(self) -> Outcome:
-        run, kind = self._context.store.runs.by_pk(self.run.pk), Kind(self.run.kind)
+        run, kind = self._context.store.runs.by_pk(self.run.pk), self.run.kind
         if run.stop_reason == outcome.TIME_LIMIT and not run.deleted_at:
             return outcome.timed_out(self.time_limit_s or 0.0)
         return Outcome(Status.STOPPED, (outcome.DELETED if run.deleted_at else outcome.STOPPED)[kind])
@@ -454,9 +453,6 @@ class Execution:
 
     def _refresh(self) -> None:
         self.run = self._context.store.runs.by_pk(self.run.pk)
-
-    def _specification(self) -> Specification:
-        return of_config(Kind(self.run.kind), self.run.content or "", self.run.config or {})
 
     def _look(self, container_id: str) -> ContainerState:
         return self._patiently(lambda: self._context.engine.inspect(container_id), self._note_trouble)

@@ -15,9 +15,7 @@ from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.files import logs
 from polylocal.files.logs import CatchUp, LogChanged, LogWriter
 from polylocal.files.masking import Mask, Masked
-from polylocal.polyaxonfile import of_config
 from polylocal.runner.runner_context import RunnerContext
-from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
@@ -201,7 +199,7 @@ class Follower:
 
 def mask_of(run: Run, context: RunnerContext) -> Mask:
     """Hides what the run was given, and what its secrets hold by now."""
-    specification = of_config(Kind(run.kind), run.content or "", run.config or {})
+    specification = run.specification
     if not specification.secrets:
         return Mask(())
     values: list[str] = []

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_config, of_member, words_of_member
+from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_member, words_of_member
 from polylocal.polyaxonfile.templating import has_template
 from polylocal.runner import bayes, early_stopping, group_outcome, search
 from polylocal.runner.group_outcome import Ended
@@ -62,7 +62,7 @@ class Groups:
     def _tend(self, group: Run) -> None:
         """One look at a group."""
         try:
-            specification = of_config(Kind.GROUP, group.content or "", group.config or {})
+            specification = group.specification
             self._go_on(group, specification)
         except (InvalidInput, SetupError, ValueError, ArithmeticError) as error:
             self._fail(group, str(error))

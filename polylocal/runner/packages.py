@@ -115,7 +115,7 @@ class PackageBuild(Execution):
 
     def _make(self) -> str | None:
         context, run = self._context, self.run
-        specification = self._specification()
+        specification = self.run.specification
         name = specification.build.image or ""
         try:
             with cancelled_by(self._cancel):
@@ -173,7 +173,7 @@ class PackageBuild(Execution):
             self._say(f"the image's user may not be able to write to {folder}: {error}")
 
     def _plan(self, build_list: BuildList, image: str) -> ContainerPlan:
-        context, run, specification = self._context, self.run, self._specification()
+        context, run, specification = self._context, self.run, self.run.specification
         platforms, resources = context.store.platforms, specification.environment.resources
         platform, arch = platforms.get(build_list.build_for_platform_id), platforms.arch(build_list.arch_id)
         work = self._work
@@ -283,7 +283,7 @@ class PackageBuild(Execution):
         extra = {f"EXTRA_{name.upper()}": str(value) for name, value in build_list.extra_params.items()}
         pypi = {"PIP_FIND_LINKS": " ".join(str(MEDIA / medium.name) for medium in media)} if media else {}
         return {
-            **self._specification().environment.variables,
+            **self.run.specification.environment.variables,
             **extra,
             "PACKAGE": run.project_name,
             "GIT_PROJECT_ADDRESS": f"{api}/{run.owner}/{run.project_name}.git",
@@ -305,7 +305,7 @@ class PackageBuild(Execution):
         return [self._context.home.handover(self.run.uuid)]
 
     def _image(self) -> str:
-        return self._specification().build.image or ""
+        return self.run.specification.build.image or ""
 
     def _create(self) -> str | None:
         if not self.run.restarts and (words := self._lack()):

@@ -15,7 +15,7 @@ from polylocal.files.data_folders import DataFolder
 from polylocal.files.disk import write_private
 from polylocal.planning import container
 from polylocal.planning.container import Surroundings
-from polylocal.polyaxonfile import Specification, build_variables, of_config
+from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
 from polylocal.runner import locales, ownership, workspace
 from polylocal.runner.runner_context import RunnerContext
@@ -164,7 +164,7 @@ def _variables(build: Run, specification: Specification, context: RunnerContext)
     """Those of `build.env_vars`, where the image does not have them: it was built from a Dockerfile of the user's own,
     from another description, or by an older version."""
     wanted = specification.build.env_vars or []
-    own = of_config(Kind.BUILD, build.content or "", build.config or {}).build.dockerfile
+    own = build.specification.build.dockerfile
     written = (
         [] if own else (build.dockerfile or "").split("\n")
     )  # one's own may set them in a stage that is left behind

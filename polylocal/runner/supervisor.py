@@ -12,7 +12,7 @@ from polylocal import clock
 from polylocal.engine.base import EngineInfo
 from polylocal.errors import EngineError, EngineUnreachable, InvalidPolyaxonfile, StoreError
 from polylocal.files.folders import remove_tree
-from polylocal.polyaxonfile import Capacity, Resources, Specification, asked, of_config
+from polylocal.polyaxonfile import Capacity, Resources, asked, of_config
 from polylocal.polyaxonfile.resources import cuts, fits, problems
 from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
@@ -201,7 +201,7 @@ class Supervisor:
             if execution:
                 execution.stop()
             elif run.container_id is None or not run.is_managed:
-                message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[Kind(run.kind)]
+                message = (outcome.DELETED if run.deleted_at else outcome.STOPPED)[run.kind]
                 self._context.store.runs.transition(run, Status.STOPPED, message)
             elif not self._is_put_off(run) and not self._has_ended(run):
                 self._begin(run)
@@ -217,7 +217,7 @@ class Supervisor:
         """Give every new run its build: one that is there, one under way, or a new one."""
         for run in self._context.store.runs.unresolved(_BATCH):
             try:
-                specification = _specification(run)
+                specification = run.specification
                 config = specification.build_config()
                 recipe = of_config(Kind.BUILD, "", config)
                 recipe.build  # noqa: B018  a build that only named another one has no recipe
@@ -246,7 +246,7 @@ class Supervisor:
             return
         self._open_servers(machine)
         active = self._in_hand()
-        free = self._context.settings.max_runs - sum(not _is_server(execution.run) for execution in active.values())
+        free = self._context.settings.max_runs - sum(not execution.run.kind.is_server for execution in active.values())
         if free <= 0:
             return
         for run in self._context.store.runs.runnable(free + len(active)):
@@ -282,9 +282,7 @@ class Supervisor:
     def _is_refused(self, run: Run) -> bool:
         """Whether the run can't run on this machine; it then fails with the reason."""
         try:
-            found = [
-                p for wanted in asked(_specification(run)) for p in problems(wanted, self._context.capacity(wanted))
-            ]
+            found = [p for wanted in asked(run.specification) for p in problems(wanted, self._context.capacity(wanted))]
         except InvalidPolyaxonfile as error:  # an experiment of a group
             found = [((), problem) for problem in error.problems]
         if not found:
@@ -296,7 +294,7 @@ class Supervisor:
 
     def _note_cuts(self, run: Run) -> None:
         """Tell the history of a run that a limit is above what there is, if that was not told when it was made."""
-        resources = _specification(run).environment.resources
+        resources = run.specification.environment.resources
         machine = self._context.capacity(resources)
         for path, text in cuts(resources, machine) if machine else ():
             if not any(text in warning for warning in run.warnings or ()):
@@ -373,13 +371,5 @@ class Supervisor:
                 self._put_off[run.pk] = time.monotonic() + REMOVE_AGAIN_S
 
 
-def _is_server(run: Run) -> bool:
-    return Kind(run.kind).is_server
-
-
-def _specification(run: Run) -> Specification:
-    return of_config(Kind(run.kind), run.content or "", run.config or {})
-
-
 def _resources(run: Run) -> Resources | None:
-    return None if run.kind == Kind.BUILD else _specification(run).environment.resources
+    return None if run.kind == Kind.BUILD else run.specification.environment.resources

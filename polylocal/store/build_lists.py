@@ -28,6 +28,7 @@ from polylocal.store.rows import (
     Run,
     StoredFile,
     User,
+    json_columns,
     row_of,
     rows_of,
 )
@@ -38,7 +39,7 @@ select l.*, r.id, r.uuid, r.user_id, r.created_at, r.started_at, r.finished_at, 
 from build_lists l join runs r on r.pk = l.run_pk join projects j on j.id = l.project_id
 """
 _VISIBLE = "r.deleted_at is null and j.deleted_at is null"
-_JSON = ("include_repos", "extra_repositories", "extra_build_lists", "extra_params")
+_JSON = json_columns(BuildList)
 _SAME_KEY = (
     "l.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
     " and l.build_for_platform_id = :build_for_platform_id and l.arch_id = :arch_id"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from functools import cache, cached_property
 from operator import itemgetter
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from polylocal.polyaxonfile import Specification, of_config
+from polylocal.statuses import Kind, Status
 from polylocal.text import non_finite
 
 Json = dict[str, Any]
@@ -64,7 +69,7 @@ class Run:
     """A run of any kind. `pk` is the row; `id` counts per kind and is what people and URLs say."""
 
     pk: int
-    kind: str
+    kind: Kind
     id: int
     uuid: str
     project_id: int
@@ -80,7 +85,7 @@ class Run:
     content: str | None
     config: Json | None
     resources: Json | None
-    status: str
+    status: Status
     is_managed: bool
     backend: str | None
     run_env: Json | None
@@ -184,6 +189,11 @@ class Run:
         """What the API calls the container's name; null until there is one."""
         return self.container_name if self.container_id or (self.kind == "build" and self.started_at) else None
 
+    @cached_property
+    def specification(self) -> Specification:
+        """The compiled polyaxonfile. Raises InvalidPolyaxonfile when it is read: an older version stored it."""
+        return of_config(self.kind, self.content or "", self.config or {})
+
     @property
     def label(self) -> str:
         """How the daemon's log names it: `job/17`."""
@@ -259,7 +269,7 @@ class StatusRow:
     id: int
     uuid: str
     created_at: str
-    status: str
+    status: Status
     message: str | None
     traceback: str | None
     details: Json | None
@@ -412,19 +422,6 @@ class StoredFile:
     created_at: str
 
 
-_JSON = frozenset(
-    {"tags", "config", "resources", "run_env", "data_refs", "details", "params", "measured", "warnings"}
-    | {"ci", "query", "meta", "charts"}
-    | {"include_repos", "extra_repositories", "extra_build_lists", "extra_params", "dependent_packages"}
-)
-_BOOL = frozenset(
-    {"is_superuser", "is_active", "is_public", "is_managed", "is_valid", "is_dirty", "git_by_admin"}
-    | {"is_held", "keeps_changes", "is_package", "is_open", "released", "build_network", "publish_without_qa"}
-    | {"is_locked", "auto_create_container", "use_save_to_repository", "include_testing_subrepository"}
-    | {"use_cached_chroot", "use_extra_tests", "save_buildroot", "is_uploaded"}
-)
-
-
 @dataclass(frozen=True)
 class MetricRow:
     id: int
@@ -470,7 +467,7 @@ class ChartView:
     id: int
     uuid: str
     name: str | None
-    charts: Any
+    charts: list[Any] | Json
     meta: Json | None
     created_at: str
     updated_at: str
@@ -525,20 +522,44 @@ class _Plan:
         self._cls = cls
         self._names = [field.name for field in fields(cls)]
         self._pick = itemgetter(*(columns.index(name) for name in self._names))
-        self._json = [name for name in self._names if name in _JSON]
-        self._bool = [name for name in self._names if name in _BOOL]
+        self._readers = list(_readers(cast(Hashable, cls)).items())
 
     def read(self, row: sqlite3.Row) -> Any:
         values = dict(zip(self._names, self._pick(tuple(row)), strict=True))
-        for name in self._json:
+        for name, reader in self._readers:
             if values[name] is not None:
-                values[name] = json.loads(values[name])
-        for name in self._bool:
-            values[name] = bool(values[name])
+                values[name] = reader(values[name])
         # a frozen class's own __init__ sets field by field, at three times the price of all the rest
         made = object.__new__(self._cls)
         made.__dict__.update(values)
         return made
+
+
+def json_columns(cls: type[Any]) -> frozenset[str]:
+    """The columns of a table that hold JSON: the fields that are annotated as mappings or lists."""
+    return frozenset(name for name, reader in _readers(cast(Hashable, cls)).items() if reader is json.loads)
+
+
+@cache
+def _readers(cls: Hashable) -> dict[str, Callable[[Any], Any]]:
+    """How the values of SQLite become those of the annotations, for the fields where they differ."""
+    hints = get_type_hints(cls)
+    found = {name: _reader(hint) for name, hint in hints.items()}
+    return {name: reader for name, reader in found.items() if reader}
+
+
+def _reader(annotation: Any) -> Callable[[Any], Any] | None:
+    wanted = [one for one in get_args(annotation) if one is not NoneType] if _is_union(annotation) else [annotation]
+    if any(get_origin(one) in (dict, list) for one in wanted):
+        return json.loads
+    if wanted == [bool]:
+        return bool
+    words = [one for one in wanted if isinstance(one, type) and issubclass(one, StrEnum)]
+    return {str(member): member for member in words[0]}.__getitem__ if words else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
 
 
 _PLANS: dict[tuple[Any, tuple[str, ...]], _Plan] = {}

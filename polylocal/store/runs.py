@@ -16,7 +16,7 @@ from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import built_images, package_status, queries, run_values
 from polylocal.store.database import Database, delete_in_parts
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import Project, Run, StatusRow, User, row_of, rows_of, to_json
+from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, row_of, rows_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
@@ -45,7 +45,7 @@ _RECORDED = frozenset(
     }
     | {"is_valid", "outputs", "code_id", "port", "address", "keeps_changes", "iteration", "suggested", "log_start"}
 )
-_JSON = frozenset({"tags", "config", "resources", "run_env", "data_refs", "params"})
+_JSON = json_columns(Run)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from polylocal.statuses import Status
 from polylocal.store import Store
 from polylocal.store.rows import Run, User
 
-from .test_guards import Address, on_socket
+from .test_middleware import Address, on_socket
 
 LOGS = "/ws/v1/root/quick-start/jobs/1/logs"
 FOLLOW = "/api/v1/root/quick-start/jobs/1/logs?follow=true"

@@ -21,7 +21,7 @@ AROUND = Surroundings(
     node="here",
     network="bridge",
     outputs=Path("/home/me/outputs"),
-    context=Path("/home/me/context"),
+    handover=Path("/home/me/context"),
     data={},
     api_url="http://host.docker.internal:8000",
     token="secret",
@@ -31,7 +31,7 @@ AROUND = Surroundings(
 
 def run(kind: Kind, run_id: int = 3, **values: Any) -> Run:
     blank: dict[str, Any] = {field.name: None for field in fields(Run)}
-    about = {"kind": str(kind), "id": run_id, "uuid": "5a3f", "owner": "root", "project_name": "p", "project_uuid": "7"}
+    about = {"kind": kind, "id": run_id, "uuid": "5a3f", "owner": "root", "project_name": "p", "project_uuid": "7"}
     return Run(**{**blank, **about, **values})
 
 
