@@ -51,6 +51,7 @@ node_modules
 /.polyaxon
 /.polylocal
 """
+_SLASH = "ps_d"  # the group of pathspec's patterns for the slash behind a folder that they match
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # the daemon reads these from the code, and Docker sends the first kind whatever its rules say
 _NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
@@ -145,22 +146,19 @@ class _GitRules:
         self._top, self._prefix = folder, ""
         self._specs: dict[str, GitIgnoreSpec | None] = {}
         self._excludes: list[GitIgnoreSpec] = []
+        self._ignored: dict[str, bool] = {}  # by folder
         top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
         if with_excludes and (top / ".git").exists():
             self._excludes = [_spec(lines) for path in _exclude_files(top) if (lines := _lines(path)) is not None]
         if top != folder:
             self._top, prefix = top, folder.relative_to(top).as_posix()
-            if self._is_ignored_itself(prefix):  # what git knows nothing of has no rules from above
-                self._top, self._specs, self._excludes = folder, {}, []
+            if self._matches(prefix, True):  # what git knows nothing of has no rules from above
+                self._top, self._specs, self._excludes, self._ignored = folder, {}, [], {}
             else:
                 self._prefix = f"{prefix}/"
         # the rules that git itself is asked for lack the user's own excludes: then all that it tracks is listed
         self._own = _Tracked.of(self._top, *(() if self._excludes else ("--ignored", "--exclude-standard")))
         self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: the repository in this one, and its files
-
-    def _is_ignored_itself(self, prefix: str) -> bool:
-        parts = prefix.split("/")
-        return any(self._matches("/".join(parts[:depth]), True) for depth in range(1, len(parts) + 1))
 
     def __call__(self, path: str, is_folder: bool) -> bool:
         whole = self._prefix + path
@@ -180,19 +178,26 @@ class _GitRules:
         return self._inner[folder]
 
     def _matches(self, path: str, is_folder: bool) -> bool:
-        """The rule of the innermost file decides, in it the last one."""
+        """The rule of the innermost file decides, in it the last one; in an ignored folder no rule counts."""
+        if self._is_in_ignored(path):
+            return True
         found: bool | None = None
         for spec in self._excludes:
-            said = spec.check_file(_one_line(path) + ("/" if is_folder else "")).include
+            said = _decision(spec, path, is_folder)
             found = found if said is None else said
         parts = path.split("/")
         for depth in range(len(parts)):
             inner = self._spec("/".join(parts[:depth]))
             if inner is not None:
-                rest = "/".join(parts[depth:]) + ("/" if is_folder else "")
-                said = inner.check_file(_one_line(rest)).include
+                said = _decision(inner, "/".join(parts[depth:]), is_folder)
                 found = found if said is None else said
         return bool(found)
+
+    def _is_in_ignored(self, path: str) -> bool:
+        above = path.rpartition("/")[0]
+        if above not in self._ignored:
+            self._ignored[above] = bool(above) and self._matches(above, True)
+        return self._ignored[above]
 
     def _spec(self, folder: str) -> GitIgnoreSpec | None:
         if folder not in self._specs:
@@ -342,6 +347,26 @@ def _one_line(path: str) -> str:
 
 def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
+
+
+def _decision(spec: GitIgnoreSpec, path: str, is_folder: bool) -> bool | None:
+    """Whether the rules of one file ignore this very path; None: no rule names it.
+
+    A rule that names only a folder above it says nothing: git asks for each folder on the way down, and `!lib` takes
+    in that folder, not everything in it that another rule ignores.
+    """
+    text = _one_line(path) + ("/" if is_folder else "")
+    for pattern in reversed(spec.patterns):
+        found = pattern.regex.match(text) if pattern.regex and pattern.include is not None else None
+        if found is None:
+            continue
+        if _SLASH not in found.re.groupindex:  # `a/**` matches everything in `a`, but not `a` itself
+            is_match = not (text.endswith("/") and found.end() == len(text))
+        else:
+            is_match = found.start(_SLASH) in (-1, len(path))  # otherwise it matched a folder above
+        if is_match:
+            return bool(pattern.include)
+    return None
 
 
 def _is_pattern(line: str) -> bool:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polylocal.client.packing import Code, pack, survey
@@ -179,6 +179,9 @@ RULES = st.sampled_from(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(paths={"b.c/a.o/b.c"}, rules=["*.o", "!b.c"], inner=[], tracked=set())
+@example(paths={"sub/b.c/a.o"}, rules=["sub/*", "!b.c"], inner=[], tracked=set())
+@example(paths={"sub/sub/a.o"}, rules=["/sub/**", "!sub/sub"], inner=["!a.o"], tracked=set())
 @given(
     paths=st.sets(PATHS, max_size=8),
     rules=st.lists(RULES, max_size=4),
