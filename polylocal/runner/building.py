@@ -18,10 +18,12 @@ from polylocal.planning import container, dockerfile
 from polylocal.planning.dockerfile import Base, Reference
 from polylocal.planning.instructions import Unreadable
 from polylocal.planning.requirements import includes
-from polylocal.polyaxonfile import Build, build_variables, is_image_id
-from polylocal.runner import images
+from polylocal.polyaxonfile import Build, Resources, build_variables, is_image_id
+from polylocal.runner import images, outcome
 from polylocal.runner.build_context import Stoppable, build_context
+from polylocal.runner.execution import Execution, StillInUse, Work
 from polylocal.runner.images import Chosen
+from polylocal.runner.outcome import Outcome
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.statuses import Status
 from polylocal.store.rows import Run
@@ -56,6 +58,52 @@ class _Recipe:
     build: Build
     text: str  # the Dockerfile as documented and recorded
     folder: str  # of the code, that becomes build/
+
+
+class BuildWork(Work):
+    """A build makes an image. It has no container of its own."""
+
+    def resources(self, run: Run) -> Resources | None:
+        return None
+
+    def operation(self, execution: Execution) -> BuildOperation:
+        return BuildOperation(execution)
+
+    def remove(self, run: Run, context: RunnerContext) -> int:
+        """Remove all images that the build made. One that was stopped or repeated may have left some without a name."""
+        engine, freed = context.engine, 0
+        for image in engine.images(context.installation, context.store.built_images.ledger()):
+            if image.build != run.uuid or not image.is_proven:
+                continue
+            for name in image.names or [image.id]:  # the project may have had another name
+                if not engine.remove_image(name):
+                    raise StillInUse(f"a container uses the image {name}")
+            freed += 0 if image.has_other_names else image.size_bytes
+        return freed
+
+
+class BuildOperation:
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __call__(self) -> None:
+        execution = self._execution
+        execution.start_clock()
+        result = make_image(execution.run, execution.context, execution.cancel, execution.patiently)
+        if result is None or execution.is_stopping:
+            self.finish(execution.stopped())
+        elif result.image_id is None:
+            self.finish(outcome.build_failed(result.error, result.step))
+        else:
+            done = Outcome(Status.SUCCEEDED, "Completed", {"image_id": result.image_id})
+            self.finish(done, image_id=result.image_id)
+
+    def stop(self) -> None:
+        """Nothing more to do: the cancellation ends the build."""
+
+    def finish(self, end: Outcome, **recorded: object) -> None:
+        if self._execution.end(end, recorded) is not None:
+            log.info("run=%s %s: %s", self._execution.run.label, end.status, end.message)
 
 
 def make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from polylocal.engine.base import is_root
@@ -17,15 +17,20 @@ from polylocal.planning import container
 from polylocal.planning.container import Surroundings
 from polylocal.polyaxonfile import Specification, build_variables
 from polylocal.polyaxonfile.commands import BASH, SH
-from polylocal.runner import locales, ownership, workspace
+from polylocal.runner import locales, ownership
 from polylocal.runner.runner_context import RunnerContext
+from polylocal.runner.workspace import Workspace
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
+Prepare = Callable[[Run, RunnerContext], Workspace]
 
-def make_container(run: Run, build: Run, specification: Specification, context: RunnerContext) -> str:
+
+def make_container(
+    run: Run, build: Run, context: RunnerContext, prepare: Prepare = lambda run, context: Workspace()
+) -> str:
     """The container with the shell and the locale that its image has; made once, found again afterwards. Which these
     are, the first run finds out for the rest: the init program starts in any case, so the engine itself would not
     notice that bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone,
@@ -35,7 +40,7 @@ def make_container(run: Run, build: Run, specification: Specification, context: 
         raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
 
     def made(shell: str, locale: str) -> str:
-        return _make(run, build, specification, context, shell, locale)
+        return _make(run, build, prepare, context, shell, locale)
 
     config = context.engine.image_config(_image(build))  # ImageMissing before anything is made
     guess = (build.shell or BASH, locales.likely(config.env) if build.locale is None else build.locale)
@@ -49,7 +54,7 @@ def make_container(run: Run, build: Run, specification: Specification, context: 
             container_id = made(*found)
         context.store.runs.record(build, shell=found[0], locale=found[1])
     if not run.restarts:
-        _tell_of_locales(run, container_id, specification, config.env, found, context)
+        _tell_of_locales(run, container_id, run.specification, config.env, found, context)
     return container_id
 
 
@@ -95,7 +100,8 @@ def _tell_of_locales(
             context.store.runs.note(run, message)
 
 
-def _make(run: Run, build: Run, specification: Specification, context: RunnerContext, shell: str, locale: str) -> str:
+def _make(run: Run, build: Run, prepare: Prepare, context: RunnerContext, shell: str, locale: str) -> str:
+    specification = run.specification
     outputs, handover = context.outputs_path(run), context.home.handover(run.uuid)
     ownership.make_writable(outputs)
     if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
@@ -104,12 +110,12 @@ def _make(run: Run, build: Run, specification: Specification, context: RunnerCon
             folders.copy_tree(original, outputs)
     token = _token(run, context, handover)
     data = _data(specification, context)
-    is_notebook = run.kind == Kind.NOTEBOOK
     secrets = context.secrets(run, specification)
     if both := sorted(set(secrets) & set(specification.environment.variables)):
         raise InvalidInput([f"environment.env_vars.{both[0]}: a secret of the run sets this variable as well."])
     if secrets:
         write_private(context.home.hidden(run.uuid), json.dumps(list(secrets.values())))
+    workspace = prepare(run, context)
     around = Surroundings(
         installation=context.installation,
         node=context.settings.node,
@@ -121,9 +127,9 @@ def _make(run: Run, build: Run, specification: Specification, context: RunnerCon
         token=token,
         references=_references(run, specification, context),
         home=context.home.root,
-        work=workspace.prepare(run, context) if is_notebook else None,
-        watched=workspace.watched(run, context) if run.kind == Kind.TENSORBOARD else None,
-        server_token=workspace.server_token(run, context) if is_notebook else None,
+        work=workspace.code,
+        watched=workspace.watched,
+        server_token=workspace.server_token,
         variables=_variables(build, specification, context),
         secrets=secrets,
         pids_limit=context.settings.pids_limit,

@@ -21,7 +21,8 @@ from polylocal.packages.file_store import GUARD, FileStore
 from polylocal.packages.repositories import SOURCES, Shelf
 from polylocal.packages.signing import Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.runner.packages import folder_of, forget_files
+from polylocal.runner.package_container import folder_of
+from polylocal.runner.package_work import forget_files
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.store.build_lists import NewFile
 from polylocal.store.file_facts import FileFacts

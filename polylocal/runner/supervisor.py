@@ -16,13 +16,13 @@ from polylocal.polyaxonfile import Capacity, Resources, asked, of_config
 from polylocal.polyaxonfile.resources import cuts, fits, problems
 from polylocal.runner import outcome, recovery
 from polylocal.runner.collector import Collector
-from polylocal.runner.execution import Execution
+from polylocal.runner.execution import Execution, StillInUse
 from polylocal.runner.following import Follower
 from polylocal.runner.groups import Groups
-from polylocal.runner.packages import PackageBuild
 from polylocal.runner.publisher import Publisher
-from polylocal.runner.removal import StillInUse, remove
+from polylocal.runner.removal import remove
 from polylocal.runner.runner_context import RunnerContext
+from polylocal.runner.work import WORKS, execution_of
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
 from polylocal.store.rows import Run
@@ -157,7 +157,7 @@ class Supervisor:
         return is_done(self._context.store.runs.by_pk(run.pk).status)
 
     def _begin(self, run: Run) -> None:
-        execution = (PackageBuild if run.kind == Kind.PACKAGE else Execution)(run, self._context)
+        execution = execution_of(run, self._context)
         with self._lock:
             self._active[run.pk] = execution
         try:
@@ -246,7 +246,7 @@ class Supervisor:
             return
         self._open_servers(machine)
         active = self._in_hand()
-        free = self._context.settings.max_runs - sum(not execution.run.kind.is_server for execution in active.values())
+        free = self._context.settings.max_runs - sum(execution.work.takes_slot for execution in active.values())
         if free <= 0:
             return
         for run in self._context.store.runs.runnable(free + len(active)):
@@ -372,4 +372,4 @@ class Supervisor:
 
 
 def _resources(run: Run) -> Resources | None:
-    return None if run.kind == Kind.BUILD else run.specification.environment.resources
+    return WORKS[run.kind].resources(run)

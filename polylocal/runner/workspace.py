@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from polylocal.errors import PolylocalError
@@ -16,6 +17,15 @@ from polylocal.store.rows import Run
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Workspace:
+    """The folders that only notebooks and tensorboards have."""
+
+    code: Path | None = None  # a checkout, for a notebook
+    watched: tuple[Path, PurePosixPath] | None = None  # outputs here and in the container, for a tensorboard
+    server_token: str | None = None  # of Jupyter
+
+
 def prepare(run: Run, context: RunnerContext) -> Path:
     """The code that a notebook works on, checked out once: what was changed since is never overwritten."""
     folder = context.home.work(run.uuid)
@@ -25,7 +35,7 @@ def prepare(run: Run, context: RunnerContext) -> Path:
     return folder
 
 
-def put_away(run: Run, context: RunnerContext) -> None:
+def commit_and_remove(run: Run, context: RunnerContext) -> None:
     """At the end: commit what was changed, unless it was said otherwise, and remove the folder. Idempotent.
 
     A folder that could not be committed as a whole stays, and the history says where.

@@ -18,7 +18,7 @@ from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.machine import Machine
 from polylocal.planning.container import ContainerPlan
-from polylocal.runner import execution
+from polylocal.runner import container_operation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
 from polylocal.store import Store
@@ -85,7 +85,7 @@ def settings(tmp_path: Path) -> Settings:
 def world(
     settings: Settings, store: Store, project: Project, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    monkeypatch.setattr(execution, "LOOK_S", 0.05)
+    monkeypatch.setattr(container_operation, "LOOK_S", 0.05)
     monkeypatch.setattr(api_module.openapi, "document", lambda endpoints: {})  # takes most of the time of `build`
     engine = Engine()
     rig = Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, engine, project, root)

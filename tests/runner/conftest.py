@@ -20,11 +20,11 @@ from polylocal.engine.link import EngineLink
 from polylocal.git.repository import Repository
 from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import Specification, of_config, parse
-from polylocal.runner import execution
-from polylocal.runner.execution import Execution
+from polylocal.runner import container_operation
 from polylocal.runner.groups import Groups
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
+from polylocal.runner.work import execution_of
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -118,11 +118,11 @@ class Rig:
         supervisor._resolve_builds()
         build = self.store.runs.by_pk(self.again(run).build_pk or 0)
         if build.status == "created":
-            Execution(build, self.context())()
+            execution_of(build, self.context())()
         return self.again(run)
 
     def run(self, run: Run) -> Run:
-        Execution(self.built(run), self.context())()
+        execution_of(self.built(run), self.context())()
         return self.again(run)
 
     def again(self, run: Run) -> Run:
@@ -150,7 +150,7 @@ class Rig:
 
 @pytest.fixture
 def rig(settings: Settings, store: Store, project: Project, root: User, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    monkeypatch.setattr(execution, "LOOK_S", 0.05)
+    monkeypatch.setattr(container_operation, "LOOK_S", 0.05)
     return Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, FakeEngine(), project, root)
 
 
@@ -216,5 +216,5 @@ def hasty() -> Iterator[None]:
     """An engine in memory does at once what it is asked for."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LOOK_S", "SETTLE_S", "SIGNAL_S"):
-            patch.setattr(execution, name, 0.02)
+            patch.setattr(container_operation, name, 0.02)
         yield

@@ -19,6 +19,7 @@ from polylocal.git import tree_size
 from polylocal.polyaxonfile import parse
 from polylocal.runner import building
 from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Run
@@ -37,7 +38,7 @@ def a_build(rig: Rig, files: dict[str, str] | None = None, **sections: Any) -> R
 
 @contextmanager
 def executing(rig: Rig, run: Run, context: Any = None) -> Iterator[Execution]:
-    execution = Execution(run, context or rig.context())
+    execution = execution_of(run, context or rig.context())
     thread = threading.Thread(target=execution)
     thread.start()
     yield execution
@@ -126,7 +127,7 @@ def test_code_beyond_the_limits_is_not_built(rig: Rig) -> None:
     files = {f"{number}": "" for number in range(12)}
     run = a_build(rig, files)
     rig.settings = rig.settings.model_copy(update={"max_upload_files": 10})
-    Execution(run, rig.context())()
+    execution_of(run, rig.context())()
     assert rig.again(run).status == "failed"
     assert "more than 10 files and folders (max_upload_files)" in (rig.message(run) or "")
     assert b"max_upload_files" in rig.log(run)
@@ -137,7 +138,7 @@ def test_a_notebook_of_code_beyond_the_limits_fails_with_a_sentence(rig: Rig) ->
     commit = rig.upload({f"{number}": "" for number in range(12)})
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=commit))
     rig.settings = rig.settings.model_copy(update={"max_upload_files": 10})
-    Execution(run, rig.context())()
+    execution_of(run, rig.context())()
     assert rig.again(run).status == "failed"
     assert "Could not start: The code holds more than 10 files" in (rig.message(run) or "")
 
@@ -148,7 +149,7 @@ def test_a_row_that_names_no_commit_gets_no_code(rig: Rig, commit: str) -> None:
     run = a_build(rig)
     code = rig.store.projects.reference_code(rig.project, {"commit": commit})
     rig.store.runs.record(run, code_id=code.id)
-    Execution(rig.again(run), rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert rig.again(run).status == "failed"
     assert rig.engine.builds == 0
 
@@ -161,5 +162,5 @@ def test_a_dockerfile_that_is_no_text(rig: Rig) -> None:
     made = rig.repository.commit_folder(work, run.commit, "root").commit
     code = rig.store.projects.reference_code(rig.project, {"commit": made})
     rig.store.runs.record(run, code_id=code.id)
-    Execution(rig.again(run), rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert "`dockerfile: Dockerfile` is no text in UTF-8" in (rig.message(run) or "")

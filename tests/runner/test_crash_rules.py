@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polylocal.engine.fake import FakeEngine
-from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.settings import load
 from polylocal.store import Store
 
@@ -75,7 +75,7 @@ def until_done(rig: Rig, pk: int, deaths: list[tuple[int, bool]]) -> int:
         countdown = [number]
         try:
             context = rig.context(Mortal(rig.engine, countdown, after), Mortal(rig.store, countdown, after))
-            Execution(run, context)()
+            execution_of(run, context)()
         except Killed:
             died += 1
     return died

@@ -16,12 +16,13 @@ from polylocal.engine.base import Engine
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner import outcome, provision
 from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun
 
 
 def in_thread(rig, run, engine: Engine | None = None) -> tuple[Execution, threading.Thread]:
-    execution = Execution(rig.built(run), rig.context(engine))
+    execution = execution_of(rig.built(run), rig.context(engine))
     thread = threading.Thread(target=execution)
     thread.start()
     return execution, thread
@@ -117,11 +118,11 @@ def test_a_start_asks_the_engine_for_no_more_than_it_needs(rig, monkeypatch):
         monkeypatch.setattr(rig.engine, name, noted(calls, name, getattr(rig.engine, name)))
     first = rig.built(rig.submit("true"))
     calls.clear()
-    provision.make_container(first, rig.store.runs.by_pk(first.build_pk), rig.specification(first), rig.context())
+    provision.make_container(first, rig.store.runs.by_pk(first.build_pk), rig.context())
     assert (calls.count("create"), calls.count("remove"), calls.count("read_file")) == (1, 0, 1)
     second = rig.built(rig.submit("true"))
     calls.clear()
-    provision.make_container(second, rig.store.runs.by_pk(second.build_pk), rig.specification(second), rig.context())
+    provision.make_container(second, rig.store.runs.by_pk(second.build_pk), rig.context())
     assert calls == ["create"]
 
 
@@ -290,7 +291,7 @@ def test_a_program_that_saves_at_its_time_limit_has_not_completed(rig):
 
 def test_stopping_before_the_container_was_made(rig):
     run = rig.built(rig.submit("echo never"))
-    execution = Execution(run, rig.context())
+    execution = execution_of(run, rig.context())
     rig.store.runs.request_stop(run)
     execution.stop()
     execution()
@@ -306,7 +307,7 @@ def test_stopping_a_build(rig):
             Kind.BUILD, "", {"build": {"image": "base", "build_steps": ["sleep 60"]}, "version": 1, "kind": "build"}
         ),
     )
-    execution = Execution(build, rig.context())
+    execution = execution_of(build, rig.context())
     thread = threading.Thread(target=execution)
     thread.start()
     eventually(lambda: rig.again(build).status == "running")
@@ -397,7 +398,7 @@ def test_an_image_that_vanished_is_built_again(rig):
     first = rig.run(rig.submit("echo one"))
     rig.engine.local = {"base": "sha256:base"}
     second = rig.built(rig.submit("echo two"))
-    Execution(second, rig.context())()
+    execution_of(second, rig.context())()
     assert rig.again(second).build_pk is None
     second = rig.run(second)
     assert second.status == "succeeded"
@@ -424,7 +425,7 @@ def test_ttl_keeps_the_container(rig):
 def test_a_bug_fails_the_run_and_says_so(rig, monkeypatch):
     run = rig.built(rig.submit("true"))
     monkeypatch.setattr(rig.engine, "create", lambda plan: 1 / 0)
-    Execution(run, rig.context())()
+    execution_of(run, rig.context())()
     assert rig.again(run).status == "failed"
     assert "polylocal could not carry on: ZeroDivisionError" in (rig.message(run) or "")
 
@@ -433,7 +434,7 @@ def test_a_bug_fails_the_run_and_says_so(rig, monkeypatch):
 def test_a_done_run_stays_done(rig, status):
     run = rig.built(rig.submit("true"))
     rig.store.runs.transition(run, status, "decided elsewhere")
-    Execution(rig.again(run), rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert rig.history(run)[-1] == status
 
 
@@ -456,7 +457,7 @@ def env_of(rig, run) -> dict[str, str]:
     """The environment of the container that a run gets."""
     build = rig.store.runs.by_pk(rig.built(run).build_pk)
     rig.engine.shells = {"/bin/bash"}
-    container_id = provision.make_container(rig.again(run), build, rig.specification(run), rig.context())
+    container_id = provision.make_container(rig.again(run), build, rig.context())
     return dict(rig.engine.made[container_id].plan.env)
 
 

@@ -11,7 +11,7 @@ from support import fill, small_disk
 from polylocal.errors import StoreError
 from polylocal.files import disk, logs
 from polylocal.runner import supervisor as supervisor_module
-from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -147,7 +147,7 @@ def full_logs(monkeypatch: pytest.MonkeyPatch) -> FullLogs:
 def test_a_thread_that_can_keep_nothing_ends_and_its_run_does_not(rig: Rig, full_logs: FullLogs) -> None:
     run = rig.built(rig.submit("echo one; sleep 60"))
     full_logs.is_full = True
-    assert Execution(run, rig.context())() is False
+    assert execution_of(run, rig.context())() is False
     assert rig.again(run).status == "running"
     assert rig.container(run).status == "running"
 
@@ -220,9 +220,12 @@ def test_a_disk_without_a_free_byte(rig: Rig, supervise: Supervise) -> None:
 
 
 def test_a_program_that_fails_while_the_disk_is_full_is_told_of_it(rig: Rig, supervise: Supervise) -> None:
-    run = rig.submit("sleep 0.3; echo OSError >&2; exit 1")
-    supervise(lambda: rig.again(run).status == "running")
+    run = rig.submit("echo OSError >&2; sleep 60")
+    supervise(lambda: rig.log(run) == b"OSError\n")
     full(rig)
+    container = rig.container(rig.again(run))
+    container.handled = 1
+    assert rig.engine.terminate(rig.again(run).container_id or "")
     supervise(lambda: rig.again(run).finished_at)
     assert rig.message(run) == "Exit code 1 while the disk was full: OSError"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from support import eventually
 
 from polylocal.errors import NotFound
-from polylocal.runner.execution import Execution
 from polylocal.runner.supervisor import Supervisor
+from polylocal.runner.work import execution_of
 
 from .conftest import Rig, Supervise
 
@@ -72,7 +72,7 @@ def test_a_deleted_build_is_tried_again_when_a_run_has_ended(rig: Rig) -> None:
     supervisor._remove_deleted()
     assert supervisor._is_put_off(build)
     rig.engine.remove(run.container_id or "")
-    other = Execution(rig.submit("true"), rig.context())
+    other = execution_of(rig.submit("true"), rig.context())
     supervisor._active[other.run.pk] = other
     supervisor._carry_out(other)
     supervisor._remove_deleted()

@@ -30,7 +30,7 @@ def container_of(rig):
     run = rig.built(rig.submit())
     build = rig.store.runs.by_pk(run.build_pk)
     rig.engine.users[build.image_id] = "1234"
-    made = provision.make_container(run, build, rig.specification(run), rig.context())
+    made = provision.make_container(run, build, rig.context())
     return rig.again(run), rig.engine.made[made]
 
 

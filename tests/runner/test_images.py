@@ -12,8 +12,8 @@ import pytest
 from polylocal.git.repository import Repository
 from polylocal.polyaxonfile import parse
 from polylocal.runner import provision
-from polylocal.runner.execution import Execution
 from polylocal.runner.supervisor import Supervisor
+from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind
 from polylocal.store import NewRun
 from polylocal.store.rows import Project, Run, User
@@ -41,7 +41,7 @@ class World:
             config = {"dockerfile": "Dockerfile"}
         file = parse({"version": 1, "kind": "build", "build": config}, Kind.BUILD)
         run = rig.store.runs.insert(project, user, NewRun(Kind.BUILD, file.content, file.config, code_id=code))
-        Execution(run, rig.context())()
+        execution_of(run, rig.context())()
         return rig.store.runs.by_pk(run.pk)
 
     def why(self, run: Run) -> str:
@@ -260,7 +260,7 @@ def attached(world: World, user: User, config: dict[str, Any]) -> Run:
     Supervisor(rig.context())._resolve_builds()
     build = rig.store.runs.by_pk(rig.again(run).build_pk or 0)
     if build.status == "created":
-        Execution(build, rig.context())()
+        execution_of(build, rig.context())()
     return rig.again(run)
 
 
@@ -279,7 +279,7 @@ def test_a_run_does_not_begin_when_its_user_may_not_read_the_code_in_its_image_a
     store.projects.update(world.hidden, {"is_public": True})
     run = attached(world, world.ann, {"image": world.name(world.secret)})
     store.projects.update(world.hidden, {"is_public": False})
-    Execution(run, world.rig.context())()
+    execution_of(run, world.rig.context())()
     run = world.rig.again(run)
     assert run.status == "failed"
     assert "the code of a project that ann may not read" in world.why(run)
@@ -296,5 +296,5 @@ def test_a_build_that_an_earlier_version_made_is_its_projects_alone(world: World
 def test_ordinary_runs_use_their_own_images(world: World) -> None:
     run = attached(world, world.ann, {"image": "base"})
     build = world.rig.store.runs.by_pk(run.build_pk or 0)
-    assert provision.make_container(run, build, world.rig.specification(run), world.rig.context())
+    assert provision.make_container(run, build, world.rig.context())
     assert json.dumps(run.config)

@@ -12,7 +12,7 @@ from polylocal import clock
 from polylocal.engine.fake import FakeContainer
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
-from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
 
@@ -25,7 +25,7 @@ KILLED = "engine-lost: its container was stopped through the engine, by its end 
 
 def begin(rig: Rig, run: Run) -> threading.Thread:
     """Carry a run out on a thread, until it has said something."""
-    thread = threading.Thread(target=Execution(rig.built(run), rig.context()), daemon=True)
+    thread = threading.Thread(target=execution_of(rig.built(run), rig.context()), daemon=True)
     thread.start()
     eventually(lambda: has_said(rig, run, b"begun\n"))
     return thread
@@ -95,7 +95,7 @@ def test_a_marker_begins_a_line_of_its_own(rig: Rig) -> None:
 
 
 def begin_until(rig: Rig, run: Run, text: bytes) -> threading.Thread:
-    thread = threading.Thread(target=Execution(rig.built(run), rig.context()), daemon=True)
+    thread = threading.Thread(target=execution_of(rig.built(run), rig.context()), daemon=True)
     thread.start()
     eventually(lambda: has_said(rig, run, text))
     return thread
@@ -106,7 +106,7 @@ def test_what_is_lost_while_nobody_looks_is_started_again_by_the_next_daemon(rig
     run = rig.built(rig.submit("echo begun", **restarting(1)))
     rig.store.runs.record(run, container_id="gone")
     rig.store.runs.transition(run, "running")
-    Execution(rig.again(run), rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert (rig.again(run).status, rig.again(run).restarts) == ("succeeded", 1)
     assert rig.log(run).endswith(b"restart 1 of 1\nbegun\n")
 
@@ -163,12 +163,12 @@ def test_a_program_that_ends_itself_with_the_code_of_a_kill_is_its_own_fault(rig
 def test_a_stopped_run_is_stopped_even_if_the_engine_was_away_before(rig: Rig) -> None:
     """Its log says nothing of a loss: nothing was lost."""
     run = rig.submit("echo begun; sleep 60")
-    execution = Execution(rig.built(run), rig.context())
+    execution = execution_of(rig.built(run), rig.context())
     thread = threading.Thread(target=execution, daemon=True)
     thread.start()
     eventually(lambda: has_said(rig, run, b"begun\n"))
     with rig.engine.away():
-        eventually(lambda: execution._engine_was_away)
+        eventually(lambda: execution.operation.engine_was_away)
     rig.store.runs.request_stop(run)
     execution.stop()
     thread.join(10)
@@ -260,7 +260,7 @@ def test_servers_have_no_limit(limited: Rig, supervise: Supervise) -> None:
 def test_time_goes_on_while_no_daemon_runs(limited: Rig, supervise: Supervise, monkeypatch) -> None:
     """It is counted from the first line of history that says that it runs."""
     run = limited.built(limited.submit("sleep 60"))
-    container_id = Execution(run, limited.context())._create()
+    container_id = execution_of(run, limited.context()).operation.create()
     limited.engine.start(container_id or "")
     limited.store.runs.transition(run, "running")
     monkeypatch.setattr(type(limited.store.runs), "seconds_since_running", lambda self, run: 1000.0)
@@ -275,7 +275,7 @@ def test_a_clock_that_is_set_ends_no_run_that_the_next_daemon_takes_up(
     """The first daemon has noted on the machine's own clock since when it runs."""
     rig.settings = rig.settings.model_copy(update={"time_limit_s": 3600.0})
     run = rig.submit("echo begun; sleep 60")
-    first = Execution(rig.built(run), rig.context())
+    first = execution_of(rig.built(run), rig.context())
     thread = threading.Thread(target=first, daemon=True)
     thread.start()
     eventually(lambda: has_said(rig, run, b"begun\n") and first.seconds_running)

@@ -34,9 +34,12 @@ from polylocal.packages.file_store import FileStore, Staged
 from polylocal.packages.repositories import Shelf
 from polylocal.planning import termination
 from polylocal.planning.container import ContainerPlan, Limits
-from polylocal.runner import packages
-from polylocal.runner.packages import MEDIA_LIST, OBJECTS, PROJECT, RESULTS, PackageBuild
+from polylocal.runner import package_results
+from polylocal.runner.container_operation import ContainerOperation
+from polylocal.runner.execution import Execution
+from polylocal.runner.package_container import MEDIA_LIST, OBJECTS, PROJECT, RESULTS
 from polylocal.runner.removal import remove
+from polylocal.runner.work import execution_of
 from polylocal.store import Store
 from polylocal.store.build_lists import NewFile
 from polylocal.store.rows import BuildList
@@ -108,11 +111,11 @@ class Yard:
         return self.go(self.queue(*steps, **values))
 
     def go(self, made: BuildList) -> BuildList:
-        assert PackageBuild(self.ground.run(made), self.rig.context())()
+        assert execution_of(self.ground.run(made), self.rig.context())()
         return self.ground.again(made)
 
-    def in_thread(self, made: BuildList) -> tuple[PackageBuild, threading.Thread]:
-        build = PackageBuild(self.ground.run(made), self.rig.context())
+    def in_thread(self, made: BuildList) -> tuple[Execution, threading.Thread]:
+        build = execution_of(self.ground.run(made), self.rig.context())
         thread = threading.Thread(target=build)
         thread.start()
         return build, thread
@@ -340,7 +343,7 @@ def test_the_code_belongs_to_the_user_of_the_image(yard: Yard, user: str, uid: i
     opened: list[list[str]] = []
     look = yard.engine.does(lambda plan: opened.append(next(iter(yard.engine.made.values())).open_folders))
     made = yard.queue(look)
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=uid, gid=uid))()
+    assert execution_of(yard.ground.run(made), replace(yard.rig.context(), uid=uid, gid=uid))()
     assert yard.ground.again(made).status == 0
     helper = yard.engine.helpers[0]
     assert helper.command == ["chown", "-hR", owner, "/plx-outputs/0", "/plx-outputs/1"]
@@ -351,7 +354,7 @@ def test_the_code_belongs_to_the_user_of_the_image(yard: Yard, user: str, uid: i
 
 def test_nothing_changes_hands_where_root_builds_for_root(yard: Yard) -> None:
     made = yard.queue(yard.engine.does(lambda plan: None))
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=0, gid=0))()
+    assert execution_of(yard.ground.run(made), replace(yard.rig.context(), uid=0, gid=0))()
     assert yard.engine.helpers == []
 
 
@@ -392,7 +395,7 @@ def test_the_folders_of_a_container_that_never_started_are_reclaimed(
     made = yard.queue("true")
     nobody = os.getuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: nobody)
-    assert PackageBuild(yard.ground.run(made), replace(yard.rig.context(), uid=nobody, gid=nobody))()
+    assert execution_of(yard.ground.run(made), replace(yard.rig.context(), uid=nobody, gid=nobody))()
     assert yard.ground.again(made).status == 666
     commands = [helper.command for helper in yard.engine.helpers]
     assert commands[-1] == ["chown", "-hR", f"{nobody}:{nobody}", "/plx-outputs"]
@@ -751,13 +754,13 @@ def test_what_a_living_container_may_still_write_is_copied(yard: Yard, monkeypat
     """The end of a run whose thread failed is recorded while its container may go on."""
     made, numbers = yard.queue(yard.engine.leaves("a.txt", b"a"), "sleep 60"), []
 
-    def fail(execution: PackageBuild, *_: object) -> None:
+    def fail(operation: ContainerOperation, *_: object) -> None:
         path = yard.work(made) / "build-0" / "results" / "a.txt"
         eventually(lambda: path.exists() and path.read_bytes())
         numbers.append(path.stat().st_ino)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(PackageBuild, "_wait", fail)
+    monkeypatch.setattr(ContainerOperation, "wait", fail)
     made = yard.go(made)
     kept = yard.rig.context().file_store.path(sha1(b"a"))
     assert kept
@@ -786,7 +789,9 @@ def test_what_a_lost_container_may_still_write_is_copied(yard: Yard) -> None:
 
 def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be handed over, its owner could change it later on."""
-    monkeypatch.setattr("polylocal.runner.packages.PackageBuild._hand_over_outputs", lambda self, container_id: None)
+    monkeypatch.setattr(
+        "polylocal.runner.container_operation.ContainerOperation.reclaim_folders", lambda self, container_id: None
+    )
     numbers: list[int] = []
 
     def leave(plan: ContainerPlan) -> None:
@@ -804,8 +809,8 @@ def test_a_file_of_another_user_is_copied(yard: Yard, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def hasty_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polylocal.runner.packages.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("polylocal.runner.packages.MOST_PAUSE_S", 0.01)
+    monkeypatch.setattr("polylocal.runner.package_results.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("polylocal.runner.package_results.MOST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -938,14 +943,14 @@ def test_the_results_are_gone_through_once_whatever_a_build_says_of_them(tmp_pat
     data = tmp_path / "container_data.json"
     data.write_text(told(*({"name": "x", "fullname": f"{number}.txt"} for number in range(40))))
     results = Results((f"in/{number}.txt", NewFile("a" * 40, f"{number}.txt", 1)) for number in range(40))
-    assert len(packages._told(results, data)) == 40
+    assert len(package_results._told(results, data)) == 40
     assert times == [1]
 
 
 def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes less room than it has bytes, and yet it has no holes."""
     monkeypatch.setattr("polylocal.files.sparse.holes", lambda about: 2 << 30)
-    monkeypatch.setattr("polylocal.runner.packages.MOST_HOLES", 1)
+    monkeypatch.setattr("polylocal.runner.package_results.MOST_HOLES", 1)
     made = yard.build(yard.engine.leaves("zeros.log", bytes(1 << 20)))
     assert (made.status, yard.results(made)) == (0, [main_log(made), "zeros.log"])
     assert yard.kept(made, "zeros.log") == bytes(1 << 20)
@@ -1211,7 +1216,7 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
         countdown = [number]
         engine: Any = Mortal(yard.engine, countdown, after)
         with suppress(crash_rules.Killed):
-            PackageBuild(yard.ground.run(made), yard.rig.context(engine, Mortal(yard.rig.store, countdown, after)))()
+            execution_of(yard.ground.run(made), yard.rig.context(engine, Mortal(yard.rig.store, countdown, after)))()
 
 
 @pytest.mark.usefixtures("hasty")

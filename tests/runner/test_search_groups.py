@@ -20,7 +20,7 @@ from polylocal import clock
 from polylocal.engine.fake import FakeEngine
 from polylocal.planning.container import RUN_LABEL
 from polylocal.polyaxonfile import HPTuning, parse
-from polylocal.runner import bayes, execution
+from polylocal.runner import bayes, container_operation
 from polylocal.runner.groups import BUDGET, EARLY, Groups
 from polylocal.runner.search import Params, Trial
 from polylocal.runner.supervisor import Supervisor
@@ -524,7 +524,7 @@ class Measuring(FakeEngine):
 @pytest.fixture
 def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     """A group from its beginning to its end; `amnesia`: at every look a daemon that knows nothing tends to it."""
-    monkeypatch.setattr(execution, "LOOK_S", 0.02)
+    monkeypatch.setattr(container_operation, "LOOK_S", 0.02)
     engine = Measuring()
     engine.store = rig.store
     live = replace(rig, engine=engine, settings=rig.settings.model_copy(update={"max_runs": 4}))

@@ -15,7 +15,7 @@ from support import deep, eventually
 from polylocal.files.folders import remove_tree
 from polylocal.planning.container import Mount
 from polylocal.runner import workspace
-from polylocal.runner.execution import Execution
+from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status
 
 CODE = {"train.py": "print()\n", "lib/a.py": "a = 1\n"}
@@ -120,8 +120,8 @@ def test_a_server_that_ends_by_itself_has_not_been_stopped(rig, supervise, noteb
 
 def test_a_server_is_taken_up_with_the_port_that_it_has(rig, supervise, notebook):
     rig.store.runs.record(notebook, port=1)
-    execution = Execution(rig.again(notebook), rig.context())
-    execution._say_running(notebook.container_id or "")
+    execution = execution_of(rig.again(notebook), rig.context())
+    execution.operation.mark_running(notebook.container_id or "")
     assert rig.again(notebook).port == rig.engine.inspect(notebook.container_id).port != 1
 
 
@@ -279,7 +279,7 @@ def test_more_than_code_may_have_keeps_the_folder_and_the_history_says_why(rig, 
         with (folder / f"{n}").open("wb") as file:
             file.truncate(1 << 20)
     rig.settings = rig.settings.model_copy(update={setting: 3})
-    workspace.put_away(rig.again(notebook), rig.context())
+    workspace.commit_and_remove(rig.again(notebook), rig.context())
     assert newest(rig) == before
     assert (folder / "8").exists()
     assert any(words in (text or "") and str(folder) in (text or "") for text in rig.messages(notebook))
@@ -343,9 +343,9 @@ class Deaf:
 def stopped_on_disk(rig):
     """A notebook whose container has ended, whose row says `running`, and that no daemon has in hand."""
     run = rig.built(rig.server(Kind.NOTEBOOK, commit=rig.upload(CODE)))
-    execution = Execution(run, rig.context())
-    container_id = execution._create()
-    execution._start(container_id, Deaf())
+    execution = execution_of(run, rig.context())
+    container_id = execution.operation.create()
+    execution.operation.start(container_id, Deaf())
     (work(rig, run) / "new.py").write_text("1")
     rig.store.runs.request_stop(run)
     rig.engine.stop(container_id, 1)
@@ -354,20 +354,20 @@ def stopped_on_disk(rig):
 
 def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
     run = stopped_on_disk(rig)
-    dying = Execution(run, rig.context())
-    move = dying._move
+    dying = execution_of(run, rig.context())
+    move = dying.move
 
     def die_at_the_end(to, *arguments, **more):
         if to == Status.STOPPED:
             raise Killed
         return move(to, *arguments, **more)
 
-    monkeypatch.setattr(dying, "_move", die_at_the_end)
+    monkeypatch.setattr(dying, "move", die_at_the_end)
     with pytest.raises(Killed):
         dying()
     assert rig.again(run).status == "running"
     commit = rig.repository.resolve("master")
-    Execution(rig.again(run), rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert (rig.again(run).status, rig.message(run)) == ("stopped", "Notebook was stopped")
     assert rig.repository.resolve("master") == commit
     assert newest(rig) == {**CODE, "new.py": "1"}
@@ -379,8 +379,8 @@ def test_a_crash_right_after_the_commit(rig, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "remove_tree", _dying_at_removal(0))
         with pytest.raises(Killed):
-            Execution(run, rig.context())()
-    Execution(rig.again(run), rig.context())()
+            execution_of(run, rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert rig.again(run).status == "stopped"
     assert newest(rig) == {**CODE, "new.py": "1"}
     assert list(work(rig, run).parent.iterdir()) == []
@@ -392,8 +392,8 @@ def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "remove_tree", _dying_at_removal(1))
         with pytest.raises(Killed):
-            Execution(run, rig.context())()
-    Execution(rig.again(run), rig.context())()
+            execution_of(run, rig.context())()
+    execution_of(rig.again(run), rig.context())()
     assert rig.again(run).status == "stopped"
     assert newest(rig) == {**CODE, "new.py": "1"}
 

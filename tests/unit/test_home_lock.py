@@ -18,7 +18,7 @@ from polylocal.paths import Home
 HOLD = """
 import sys, signal, os
 from pathlib import Path
-from polylocal import occupancy
+from polylocal.daemon import home_lock as occupancy
 from polylocal.paths import Home
 lock = occupancy.take(Home(Path(sys.argv[1])))
 occupancy.announce(lock, occupancy.Running(os.getpid(), "http://here"))
@@ -29,7 +29,7 @@ signal.pause()
 LOOK = """
 import sys
 from pathlib import Path
-from polylocal import occupancy
+from polylocal.daemon import home_lock as occupancy
 from polylocal.paths import Home
 print("looking", flush=True)
 while True:

@@ -112,8 +112,8 @@ def test_what_another_process_was_writing_is_swept_however_young(file_store: Fil
 STAGES = """
 import io, sys
 from pathlib import Path
-from polylocal.packages.depot import Depot
-print(Depot(Path(sys.argv[1])).stage(io.BytesIO(b"half")).path.name, end="")
+from polylocal.packages.file_store import FileStore
+print(FileStore(Path(sys.argv[1])).stage(io.BytesIO(b"half")).path.name, end="")
 """
 
 

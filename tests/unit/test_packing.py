@@ -356,7 +356,7 @@ def as_nobody(folder: Path) -> str:
     """What packing a folder says to an ordinary user."""
     program = (
         "import io, os, sys, pathlib\n"
-        "from polylocal import packing\n"
+        "from polylocal.client import packing\n"
         "packing.pack(pathlib.Path(sys.argv[1]), io.BytesIO())\n"  # the interpreter may be closed to others, too
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: packing.pack(pathlib.Path(), io.BytesIO()); print('packed')\n"

@@ -333,7 +333,7 @@ BOMBS = {
 BOMB = """
 import gzip, io, resource, sys, tempfile, pathlib, tarfile
 from polylocal.errors import InvalidInput
-from polylocal.unpacking import Limits, unpack
+from polylocal.files.unpacking import Limits, unpack
 more = b''
 def head(name, size, kind, isextended=False):
     m = tarfile.TarInfo(name); m.size = size; m.type = kind

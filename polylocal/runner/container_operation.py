@@ -1,0 +1,414 @@
+"""The container of a run: created, started or taken up where it is, followed to its end, removed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from polylocal import clock
+from polylocal.engine.base import ContainerState
+from polylocal.engine.events import Waiter
+from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
+from polylocal.planning import container
+from polylocal.runner import outcome, ownership
+from polylocal.runner.execution import Execution, Work
+from polylocal.runner.following import Follower, last_line
+from polylocal.runner.outcome import Ending, Outcome
+from polylocal.runner.runner_context import RunnerContext
+from polylocal.statuses import Status, is_done
+from polylocal.store.rows import Run
+from polylocal.system.cancellation import Cancelled, cancelled_by
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 1.0  # for a start request whose connection was lost
+SIGNAL_S = 1.0  # for the event of a death that was already seen
+LOOK_S = 0.2  # how often a container is inspected after the end of its output, until it has ended
+
+
+class ContainerWork(Work):
+    """A kind whose runs have a container."""
+
+    def operation(self, execution: Execution) -> ContainerOperation:
+        return ContainerOperation(execution, self)
+
+    @abstractmethod
+    def create(self, operation: ContainerOperation) -> str:
+        """Create the container of the run, or find the one that is there. Returns its id.
+
+        Raises Cancelled; NotReady: the run waits for something; InvalidInput: it can never start; EngineError,
+        NotFound: it can't start now.
+        """
+
+    @abstractmethod
+    def image(self, run: Run, context: RunnerContext) -> str:
+        """The name or the id of the run's image. Raises NotFound."""
+
+    def writable_folders(self, run: Run, context: RunnerContext) -> list[Path]:
+        """The folders that the container may write to. Their files are given to the daemon's user at the end."""
+        return [context.outputs_path(run)]
+
+    def place(self, operation: ContainerOperation, container_id: str) -> dict[str, Any]:
+        """The columns that tell where the daemon reaches the program of a running container."""
+        return {}
+
+    def most_restarts(self, run: Run) -> int:
+        """The number of times that a run starts again after its program failed."""
+        return run.specification.environment.max_restarts or 0
+
+    def most_losses(self, run: Run) -> int:
+        """The number of times that a run starts again after the engine lost its container."""
+        return self.most_restarts(run)
+
+    def tries_start_again(self, operation: ContainerOperation, reason: str) -> bool:
+        """Whether to try again after the engine refused to start the container, for this reason."""
+        return False
+
+    def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
+        """Do what must be done before the final status is known to anybody."""
+
+    def end(self, operation: ContainerOperation, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
+        """Record the final status. Returns it as recorded; None if the run had one already."""
+        return operation.execution.end(end, recorded)
+
+
+class NotReady(Exception):
+    """The container can't be created yet. The supervisor takes the run up again."""
+
+
+class ContainerOperation:
+    """Called on the run's thread; `stop()` is called from other threads."""
+
+    def __init__(self, execution: Execution, work: ContainerWork) -> None:
+        self.execution = execution
+        self.context = execution.context
+        self.work = work
+        self.engine_was_away = False
+        self._must_check_log = False
+        self._was_unseen = False  # no daemon was there when the container ended
+        self._was_followed = True
+        self._was_told = False  # its processes were told to end
+
+    @property
+    def run(self) -> Run:
+        return self.execution.run
+
+    def __call__(self) -> None:
+        is_fresh = not self.run.container_id
+        container_id = self.run.container_id or self.create()
+        while container_id is not None:
+            try:
+                ending = self._attempt(container_id, is_fresh)
+                again = ending is not None and self._restarted(container_id, ending)
+            except ContainerMissing:
+                if not self._retry_after_loss(container_id, outcome.GONE):
+                    self.reclaim_folders(None)
+                    self.finish(self._stopped() if self.execution.is_stopping else outcome.lost(outcome.GONE))
+                    return
+                again = True
+            except EngineError as error:
+                if not self.work.tries_start_again(self, str(error)):
+                    self.finish(outcome.not_started(str(error)))
+                    return
+                again = True
+            is_fresh = not self.run.container_id
+            if again:
+                container_id = self.run.container_id or self.create()
+                continue
+            if ending is None:
+                self.finish(self._stopped())
+                return
+            self.reclaim_folders(container_id)
+            self.finish(outcome.of(self.run.kind, ending), exit_code=ending.exit_code)
+            return
+
+    # -- the start ------------------------------------------------------------------------------------------------
+
+    def create(self) -> str | None:
+        """Create the container. Returns its id; None: the run has ended, or waits for another image."""
+        execution, context = self.execution, self.context
+        if execution.is_stopping:
+            self.finish(self._stopped())
+            return None
+        container_id = self._created()
+        if container_id is None:
+            return None
+        recorded = {"container_id": container_id, "node": context.settings.node}
+        if not execution.move(Status.SCHEDULED, recorded=recorded):
+            context.store.runs.record(self.run, **recorded)
+        execution.refresh()
+        if is_done(self.run.status):  # by its own report in the meantime: nothing may be started any more
+            self.finish(self._stopped())
+            return None
+        return container_id
+
+    def _created(self) -> str | None:
+        execution = self.execution
+        while True:
+            try:
+                with cancelled_by(execution.cancel):
+                    return self.work.create(self)
+            except Cancelled:
+                self.finish(self._stopped())
+            except NotReady:
+                log.info("run=%s: waits, its container can't be created yet", self.run.label)
+            except InvalidInput as error:  # another attempt would fail in the same way
+                self.finish(outcome.not_started(str(error)))
+            except (EngineError, NotFound) as error:
+                if self.work.tries_start_again(self, str(error)):
+                    execution.refresh()
+                    continue
+                self.finish(outcome.not_started(str(error)))
+            return None
+
+    def _attempt(self, container_id: str, is_fresh: bool) -> Ending | None:
+        """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
+        execution, context = self.execution, self.context
+        with context.deaths.watch(container_id) as waiter, Follower(self.run, container_id, context) as follower:
+            self._was_unseen = False
+            found = None
+            if not is_fresh:
+                found = execution.patiently(lambda: self._settled(container_id), self._note_trouble)
+            if found is None or self._is_to_start(found):
+                if execution.is_stopping:
+                    return None
+                self.start(container_id, follower)
+            else:
+                self._was_unseen = found.is_finished
+                self._was_followed = not found.is_finished
+                self.mark_running(container_id)
+            state = self.wait(container_id, waiter, follower)
+            if state is None:
+                if follower.has_changed():
+                    execution.patiently(follower.complete)
+                self._must_check_log = True  # after the final status: an engine answers slowly just after a death
+                return self._ending(0, out_of_memory=False)
+            if state.exit_code in outcome.KILLS and waiter.wait(SIGNAL_S) is None:
+                self._was_unseen = True  # the event would tell whether it was killed through the engine
+            execution.patiently(follower.complete)
+        return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
+
+    def _settled(self, container_id: str) -> ContainerState:
+        """The state after a start request of which the answer was lost has reached the engine."""
+        state = self.context.engine.inspect(container_id)
+        if self._is_to_start(state):
+            threading.Event().wait(SETTLE_S)
+            state = self.context.engine.inspect(container_id)
+        return state
+
+    def _is_to_start(self, state: ContainerState) -> bool:
+        restart_is_due = state.is_finished and state.finished_at == self.run.restarted_after
+        return state.status == "created" or restart_is_due
+
+    def start(self, container_id: str, follower: Follower) -> None:
+        follower.attach()
+
+        def start() -> None:
+            # where the answer to a start was lost, the program may have ended already: it must not run twice
+            if not self.engine_was_away or self._is_to_start(self._settled(container_id)):
+                self.context.engine.start(container_id)
+
+        self.execution.patiently(start, self._note_trouble)
+        self.mark_running(container_id)
+        if self.execution.is_stopping:
+            self.stop()  # the request came while the container was starting, when there was nothing to stop
+
+    def mark_running(self, container_id: str) -> None:
+        execution, runs = self.execution, self.context.store.runs
+        recorded = self.work.place(self, container_id)
+        if not execution.move(Status.RUNNING, recorded=recorded) and recorded:
+            runs.record(self.run, **recorded)
+        execution.refresh()
+        execution.start_clock(runs.seconds_since_running(self.run))
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def wait(self, container_id: str, waiter: Waiter, follower: Follower) -> ContainerState | None:
+        """Follow the output until the container has ended.
+
+        Returns None if the engine's event told exit code 0 and the output came to an orderly end. Everything else is
+        inspected: a container that is gone, killed or cut off tells more than its exit code.
+        """
+        while True:
+            follower.follow(waiter)
+            code = waiter.wait(LOOK_S)
+            if code == 0 and follower.is_orderly and not self.engine_was_away and not self.context.link.has_failed:
+                return None
+            state = self.look(container_id)
+            if state.is_finished:
+                return state
+            if state.is_running:  # the stream ended before the container did
+                self.engine_was_away = follower.is_orderly = False
+            if code is not None:
+                # the event comes a moment before the engine's own records; or it was of the attempt before
+                threading.Event().wait(0.005)
+                state = self.look(container_id)
+                if state.is_finished:
+                    return state
+                waiter.forget()
+
+    def _ending(self, exit_code: int, out_of_memory: bool, *, was_signalled: bool = False) -> Ending:
+        context, execution = self.context, self.execution
+        run = context.store.runs.by_pk(self.run.pk)
+        was_rebooted = self._was_unseen and not self._was_followed and execution.seconds_running > clock.uptime_s()
+        resources = run.specification.environment.resources
+        return Ending(
+            exit_code=exit_code,
+            out_of_memory=out_of_memory,
+            stop_requested=run.stop_requested_at is not None,
+            deleted=run.deleted_at is not None,
+            engine_was_away=self.engine_was_away,
+            was_signalled=was_signalled,
+            was_unseen=self._was_unseen,
+            was_rebooted=was_rebooted,
+            was_told=self._was_told,
+            time_limit_s=(execution.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
+            disk_was_full=bool(exit_code) and context.disk.problem() is not None,
+            memory_limit_mib=container.limits(resources, context.link.capacity(with_gpus=False)).memory_mib,
+            last_line=last_line(context.log_path(run)) if exit_code else "",
+        )
+
+    def finish(self, end: Outcome, **recorded: object) -> None:
+        """Record the final status, then remove the container: the run needs nothing of it any more."""
+        execution, context, run = self.execution, self.context, self.run
+        self.work.before_end(self, recorded)
+        if (ended := self.work.end(self, end, recorded)) is not None:
+            log.info("run=%s %s: %s", run.label, ended.status, ended.message)
+        self.complete_log()
+        shutil.rmtree(context.home.handover(run.uuid), ignore_errors=True)
+        if run.container_id and not run.ttl:
+            with suppress(EngineError):  # a container that stays is found by its label and removed later
+                execution.patiently(lambda: context.engine.remove(run.container_id or ""))
+
+    def complete_log(self) -> None:
+        """Fetch what the live stream may have missed, if that was put off until the end was recorded."""
+        run = self.run
+        if run.container_id and self._must_check_log:
+            with Follower(run, run.container_id, self.context) as follower:
+                follower.is_orderly = True  # otherwise the log was completed before
+                self.execution.patiently(follower.complete)
+
+    def _stopped(self) -> Outcome:
+        return self.execution.stopped()
+
+    # -- another try ----------------------------------------------------------------------------------------------
+
+    def _restarted(self, container_id: str, ending: Ending) -> bool:
+        """Whether the run has another try. It is recorded first, so that no try is given twice."""
+        run, allowed = self.run, self.work.most_restarts(self.run)
+        if ending.is_lost:
+            return self._retry_after_loss(container_id, outcome.loss(ending))
+        if not outcome.should_restart(ending, run.restarts, allowed):
+            return False
+        finished_at = self.look(container_id).finished_at
+        recorded = {"restarts": run.restarts + 1, "restarted_after": finished_at}
+        return self.record_restart(f"Exit code {ending.exit_code}: restart {run.restarts + 1} of {allowed}", recorded)
+
+    def _retry_after_loss(self, container_id: str, how: str) -> bool:
+        """Whether a run that the engine lost has another try.
+
+        It gets a new container, since nobody knows what the engine still has of the lost one. The log says where the
+        output of the new one begins.
+        """
+        run, allowed = self.run, self.work.most_losses(self.run)
+        again = not self.execution.is_unwanted() and run.restarts < allowed
+        words = f"engine-lost: {how}"
+        with Follower(run, container_id, self.context) as follower:
+            further = f"; what comes now is of another one, restart {run.restarts + 1} of {allowed}" if again else ""
+            size = follower.mark(f"{words}: what it wrote last may be missing here{further}")
+        if not again:
+            return False
+        recorded = {"restarts": run.restarts + 1, "container_id": None, "log_start": size}
+        if not self.record_restart(f"{words}: restart {run.restarts + 1} of {allowed}", recorded):
+            return False
+        self.engine_was_away = False
+        with suppress(EngineError):  # a container that stays is found by its label and removed later
+            self.execution.patiently(lambda: self.context.engine.remove(container_id))
+        return True
+
+    def record_restart(self, message: str, recorded: Mapping[str, object]) -> bool:
+        """Record another try. Returns False if the run is done by its own report, and has no further try."""
+        runs = self.context.store.runs
+        if not self.execution.move(Status.WARNING, message, recorded=recorded):
+            if is_done(runs.by_pk(self.run.pk).status):
+                return False
+            runs.record(self.run, **recorded)  # its status is `warning` already: only the history gets an entry
+            runs.note(self.run, message)
+        self.execution.refresh()
+        return True
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def reclaim_folders(self, container_id: str | None) -> None:
+        for folder in self.work.writable_folders(self.run, self.context):
+            self.reclaim(container_id, folder)
+
+    def reclaim(self, container_id: str | None, folder: Path) -> None:
+        """Give the files of a folder to the daemon's user, with the image of the container.
+
+        Where the container is gone (None), the image that it was made from is used.
+        """
+        context = self.context
+
+        def reclaimed() -> str | None:
+            if not ownership.has_foreign(folder, context.uid):
+                return None
+            image = (
+                context.engine.inspect(container_id).image_id if container_id else self.work.image(self.run, context)
+            )
+            return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation)
+
+        try:
+            problem = self.execution.patiently(reclaimed)
+        except (ContainerMissing, NotFound):
+            problem = "outputs may belong to another user: the container was removed before they were handed over"
+        if problem:
+            log.warning("run=%s: %s", self.run.label, problem)
+            context.store.runs.note(self.run, problem)
+
+    # -- stopping -------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        container_id = self.run.container_id
+        if container_id:
+            args = (container_id, self.context.settings.grace_s)
+            threading.Thread(target=self._stop, args=args, name=f"stop {self.run.label}", daemon=True).start()
+
+    def _stop(self, container_id: str, grace_s: float) -> None:
+        try:
+            if not self._terminated(container_id, grace_s):
+                self.execution.patiently(lambda: self.context.engine.stop(container_id, grace_s))
+        except EngineError as error:
+            log.warning("run=%s: the engine refused to stop it, and is asked again: %s", self.run.label, error)
+            self.execution.stop_again()
+
+    def _terminated(self, container_id: str, grace_s: float) -> bool:
+        """Tell every process once to end, and kill the container after the grace period, in seconds.
+
+        Returns False if they can't be told.
+        """
+        engine, patiently = self.context.engine, self.execution.patiently
+        self._was_told = True  # before the signal: the program's end may be recorded while this thread still waits
+        if not grace_s or not patiently(lambda: engine.terminate(container_id)):
+            self._was_told = False
+            return False
+        until = time.monotonic() + grace_s
+        if not patiently(lambda: engine.wait(container_id, max(0.0, until - time.monotonic()))):
+            patiently(lambda: engine.kill(container_id))
+        return True
+
+    # -- the engine -----------------------------------------------------------------------------------------------
+
+    def look(self, container_id: str) -> ContainerState:
+        """Inspect the container. Raises ContainerMissing, EngineError."""
+        return self.execution.patiently(lambda: self.context.engine.inspect(container_id), self._note_trouble)
+
+    def _note_trouble(self) -> None:
+        self.engine_was_away = True

@@ -1,0 +1,325 @@
+"""The results of a package build: read after its container has ended, and kept in the file store."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from polylocal.errors import EngineError, PackageError, StoreError
+from polylocal.files import sparse
+from polylocal.files.disk import is_shortage, is_trouble, size_of
+from polylocal.files.folders import Entry, remove_tree, walk
+from polylocal.packages import description, kinds, reading, versions
+from polylocal.packages.file_store import GUARD, Staged
+from polylocal.runner.container_operation import ContainerOperation
+from polylocal.runner.outcome import Outcome
+from polylocal.runner.package_container import work_folder
+from polylocal.statuses import Status
+from polylocal.store.build_lists import Harvest, NewFile, NewPackage
+from polylocal.text import visible
+
+log = logging.getLogger(__name__)
+
+DATA = "container_data.json"  # in it a build itself names the packages among its results
+UNREADABLE = "results"  # the reason of a build whose packages can't be read
+KEEPS_PACKAGES = (0, 5)  # exit codes: success; packages whose tests failed
+MOST_RESULTS = 100_000  # files
+MOST_HOLES = 1 << 30  # bytes in the holes of one of them
+FIRST_PAUSE_S, MOST_PAUSE_S = 2.0, 60.0  # between two attempts to store results that have no room
+_MAX_DATA = 1 << 24
+_MOST_NAME = 100  # characters of a name in a message
+
+
+@dataclass
+class _Collection:
+    """The results of a build on their way into the file store; it outlives an attempt that finds no room."""
+
+    kind: str | None  # `distrib_type` of the platform that was built for
+    exit_code: object
+    may_link: bool  # nobody writes to the results any more
+    staged: dict[str, Staged] = field(default_factory=dict)  # by path among the results; "" is the log
+    by_inode: dict[tuple[int, int], Staged] = field(default_factory=dict)  # of files that have several names
+    said: set[str] = field(default_factory=set)  # in the log of the build
+
+    def forget(self) -> None:
+        """Remove what has not been committed."""
+        for file in self.staged.values():
+            file.path.unlink(missing_ok=True)
+        self.staged.clear()
+        self.by_inode.clear()
+
+
+class Results:
+    """Stores the results of one build, and records its end."""
+
+    def __init__(self, operation: ContainerOperation) -> None:
+        self._operation = operation
+        self._execution = operation.execution
+        self._context = operation.context
+        self.run = operation.run
+
+    def end(self, end: Outcome, recorded: Mapping[str, object]) -> Outcome | None:
+        """Store the results before the final status is recorded, so that readers of the status find them.
+
+        Results that can't be kept change how the build has ended.
+        """
+        run, context = self.run, self._context
+        self._operation.complete_log()
+        lists = context.store.build_lists
+        platform = context.store.platforms.get(lists.of_run(run.pk).build_for_platform_id)
+        collection = _Collection(platform.distrib_type, recorded.get("exit_code"), may_link=self._has_stopped(recorded))
+        try:
+            end, harvest = self._harvested(end, collection)
+            if end.details and end.details.get("reason") == UNREADABLE:
+                recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
+            with GUARD:
+                for file in set(collection.staged.values()):
+                    context.file_store.commit(file)
+                is_recorded = lists.conclude(
+                    run,
+                    end.status,
+                    end.message,
+                    details=end.details,
+                    recorded=recorded,
+                    harvest=harvest,
+                    is_newer=partial(versions.is_newer, platform.distrib_type),
+                )
+            return end if is_recorded else None
+        finally:
+            collection.forget()
+
+    def _has_stopped(self, recorded: Mapping[str, object]) -> bool:
+        """Whether no program of the container can write to the results any more."""
+        container_id = self.run.container_id
+        if not container_id or recorded.get("exit_code") is not None:
+            return True
+        try:
+            return self._operation.look(container_id).is_finished
+        except EngineError as error:  # one that does not know the container says nothing of its programs
+            log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
+            return False
+
+    def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        """What a build ends with. Results that can't be read are how it ended; those without room wait for it.
+
+        The wait ends when the build is cancelled: the results are discarded then. Raises StoreError, and OSError where
+        this process lacks descriptors or memory.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return self._harvested_now(end, collection)
+            except OSError as error:
+                if not is_trouble(error):
+                    raise
+                self._say_no_room(error, collection)
+            if self._is_cancelled_within(pause_s):
+                return self._execution.stopped(), self._discarded(collection)
+            pause_s = min(2 * pause_s, MOST_PAUSE_S)
+
+    def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        """Raises OSError where the disk or the process has no room."""
+        try:
+            return self._harvest(end, collection)
+        except (PackageError, OSError) as error:
+            if isinstance(error, OSError) and (is_trouble(error) or is_shortage(error)):
+                raise
+            words = f"its results can't be kept: {_shown(error)}"
+        except Exception as error:
+            log.exception("run=%s: its results can't be kept", self.run.label)
+            words = f"its results can't be kept: {type(error).__name__}: {_shown(error)}"
+        self._say_once(words, collection)
+        details = {"reason": UNREADABLE, "exit_code": collection.exit_code}
+        return Outcome(Status.FAILED, words, details), Harvest((), self._main_log(collection.staged))
+
+    def _say_once(self, words: str, collection: _Collection) -> None:
+        if words not in collection.said:
+            self._execution.say(words)
+            collection.said.add(words)
+
+    def _say_no_room(self, error: OSError, collection: _Collection) -> None:
+        words = (
+            f"its results can't be stored: {error.strerror or error}. They are stored when that has passed;"
+            f" `polylocal package cancel {self.run.id}` discards them"
+        )
+        try:
+            self._say_once(words, collection)
+        except StoreError as trouble:  # the log may lie on the same disk
+            log.warning("run=%s: %s, and its log can't say so: %s", self.run.label, words, trouble)
+
+    def _is_cancelled_within(self, seconds: float) -> bool:
+        self._execution.stop_clock()  # the time limit is for the container, which has ended
+        self._execution.wait_for_stop(seconds)
+        return self._execution.is_unwanted()
+
+    def _discarded(self, collection: _Collection) -> Harvest:
+        """The log alone, for which the removed results may have made room; nothing, if they have not."""
+        collection.forget()
+        try:
+            remove_tree(work_folder(self.run, self._context) / "results")
+            return Harvest((), self._main_log(collection.staged))
+        except OSError as error:
+            log.warning("run=%s: its log is not kept as a file of the build: %s", self.run.label, error)
+            return Harvest()
+
+    def _harvest(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
+        results, exit_code = work_folder(self.run, self._context) / "results", collection.exit_code
+        self._check_room(results, collection)
+        found = walk(results, could_not_read=_refuse) if results.is_dir() else ()
+        files: dict[str, NewFile] = {}
+        for entry in found:
+            if entry.is_file:
+                files[entry.path] = self._kept(entry, collection)
+            if len(files) > MOST_RESULTS:
+                raise PackageError(f"there are more than {MOST_RESULTS} of them")
+        packages: list[NewPackage] = []
+        if exit_code in KEEPS_PACKAGES:
+            try:
+                packages = _packages(files, collection, lambda words: self._say_once(words, collection))
+            except PackageError as error:
+                words = _shown(error)
+                self._say_once(words, collection)
+                end = Outcome(Status.FAILED, words, {"reason": UNREADABLE, "exit_code": exit_code})
+        taken = {package.sha1 for package in packages}
+        others = [file for path, file in files.items() if file.sha1 not in taken and path != DATA]
+        return end, Harvest(packages, [*self._main_log(collection.staged), *others])
+
+    def _check_room(self, results: Path, collection: _Collection) -> None:
+        """Raises OSError (ENOSPC) before anything is copied, where it is certain that not all of it has room."""
+        file_store = self._context.file_store
+        if collection.may_link and file_store.is_beside(results):
+            return
+        missing = size_of(results) - sum(file.size for file in set(collection.staged.values()))
+        if missing > file_store.free_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file_store.folder))
+
+    def _kept(self, entry: Entry, collection: _Collection) -> NewFile:
+        file_store = self._context.file_store
+        with entry.open() as file:  # never over a link, even if a program should still be at work
+            about = os.fstat(file.fileno())
+            if sparse.has_more_holes(file.fileno(), MOST_HOLES):
+                raise PackageError(f"{entry.path} is a sparse file of {about.st_size} bytes")
+            file.seek(0)  # the look at its holes has moved it
+            number = (about.st_dev, about.st_ino)
+            stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
+            if stored is None and collection.may_link and about.st_uid == self._context.uid:
+                stored = file_store.link(entry, file)
+            stored = collection.staged[entry.path] = stored or file_store.stage(file)
+            if about.st_nlink > 1:
+                collection.by_inode[number] = stored
+        return NewFile(stored.sha1, os.fsencode(entry.name).decode("utf-8", "replace"), stored.size)
+
+    def _main_log(self, staged: dict[str, Staged]) -> list[NewFile]:
+        path = self._context.log_path(self.run)
+        if not path.exists():
+            return []
+        if (former := staged.pop("", None)) is not None:  # the log has grown since
+            former.path.unlink(missing_ok=True)
+        with path.open("rb") as file:
+            stored = staged[""] = self._context.file_store.stage(file)
+        return [NewFile(stored.sha1, f"abfworker::rpm-worker-{self.run.id}.log", stored.size)]
+
+
+def _refuse(path: str, why: str) -> None:
+    """Raises PackageError, since a part of the results would be lost; OSError for a reason that passes."""
+    error = OSError(_ERRNO.get(why), why, path)
+    if is_trouble(error) or is_shortage(error):
+        raise error
+    raise PackageError(f"{path} can't be read: {why}")
+
+
+_ERRNO = {os.strerror(code): code for code in errno.errorcode}
+
+
+def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]) -> list[NewPackage]:
+    """By what the build says itself, or else what is a package of the platform's kind. Raises PackageError."""
+    staged = collection.staged
+    if DATA in files:
+        return _told(files, staged[DATA].path)
+    packages: dict[str, NewPackage] = {}
+    parts: dict[str, description.Description] = {}
+    for path, file in sorted(files.items()):
+        if not kinds.is_package(file.file_name, collection.kind):
+            continue
+        try:
+            found = reading.read(staged[path].path, file.file_name)
+        except PackageError as error:
+            if not kinds.may_be_other(file.file_name):
+                raise
+            say(f"{path} is not taken for a package: {error}")
+            continue
+        if found is not None:
+            packages[path] = _package(file, found)
+            parts |= {str(Path(path).with_name(name)): found for name in found.parts}
+    for path, found in parts.items():  # a Debian source is several files: they belong to one package
+        if path in files:
+            packages[path] = _package(files[path], found)
+    return _told_apart(packages.values())
+
+
+def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
+    """They will lie in one folder. Raises PackageError."""
+    found: dict[tuple[str, str], NewPackage] = {}
+    for package in packages:
+        other = found.setdefault((package.type, package.file_name), package)
+        if other.sha1 != package.sha1:
+            raise PackageError(f"the build has left two different files of the name {package.file_name}")
+    return list(found.values())
+
+
+def _shown(error: Exception) -> str:
+    """What an error says, as a text that the database takes: the names in it may be of any bytes."""
+    return visible.one_line(str(error))
+
+
+def _package(file: NewFile, found: description.Description) -> NewPackage:
+    reading.check_name(file.file_name)
+    about = (found.name, found.type, found.epoch, found.version, found.release)
+    return NewPackage(file.sha1, file.file_name, *about, file.size)
+
+
+def _told(files: Mapping[str, NewFile], data: Path) -> list[NewPackage]:
+    try:
+        with data.open("rb") as opened:
+            entries = json.load(io.BytesIO(opened.read(_MAX_DATA)))
+        if not isinstance(entries, list):
+            raise ValueError("it must be a list")
+        by_name: dict[str, NewFile] = {}
+        for path, file in files.items():
+            by_name.setdefault(path, file)
+            by_name.setdefault(file.file_name, file)
+        return _told_apart(
+            _one_told(entry, by_name) for entry in entries if isinstance(entry, dict) and entry.get("name")
+        )
+    except (ValueError, RecursionError, PackageError) as error:
+        raise PackageError(f"{DATA}: {error}") from error
+
+
+def _one_told(entry: Mapping[str, object], by_name: Mapping[str, NewFile]) -> NewPackage:
+    """`by_name`: the results by their paths and by their names."""
+    name = str(entry.get("fullname") or "")
+    file = by_name.get(name)
+    if file is None:
+        raise ValueError(f"`{name[:_MOST_NAME]}` is not among the results")
+    kind = "source" if name.endswith((".src.rpm", ".dsc", ".tar.gz", ".tar.xz")) else "binary"
+    epoch, dependents = entry.get("epoch"), entry.get("dependent_packages")
+    number = "" if epoch is None else str(epoch)
+    if number and not description.is_epoch(number):
+        raise ValueError(f"`{number[:20]}` is no epoch")
+    said = description.Description(
+        str(entry["name"]),
+        kind,
+        int(number) if number else None,
+        str(entry.get("version") or ""),
+        str(entry.get("release") or ""),
+    )
+    reading.check(said, file.file_name)
+    made = _package(file, said)
+    return replace(made, dependent_packages=list(map(str, dependents)) if isinstance(dependents, list) else [])

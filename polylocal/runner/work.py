@@ -1,0 +1,106 @@
+"""The kinds of runs: one object for each, in one table.
+
+A new kind of run is a new class here, or in a module of its own, and a line in the table.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polylocal.errors import ImageMissing, InvalidInput
+from polylocal.planning import container, servers
+from polylocal.runner import provision, workspace
+from polylocal.runner.building import BuildWork
+from polylocal.runner.container_operation import ContainerOperation, ContainerWork, NotReady, log
+from polylocal.runner.execution import Execution, Work
+from polylocal.runner.package_work import PackageWork
+from polylocal.runner.runner_context import RunnerContext
+from polylocal.runner.workspace import Workspace
+from polylocal.statuses import Kind
+from polylocal.store.rows import Run
+
+
+class CommandWork(ContainerWork):
+    """Jobs and experiments: a command in the image of a build."""
+
+    def workspace(self, run: Run, context: RunnerContext) -> Workspace:
+        """Prepare the folders that only containers of this kind have."""
+        return Workspace()
+
+    def create(self, operation: ContainerOperation) -> str:
+        run, context = operation.run, operation.context
+        build = context.store.runs.by_pk(run.build_pk) if run.build_pk else None
+        if build is None:
+            raise InvalidInput(["its build is gone"])
+
+        def create() -> str:
+            return provision.make_container(run, build, context, self.workspace)
+
+        try:
+            return operation.execution.patiently(create)
+        except ImageMissing as error:
+            log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
+            context.store.runs.detach_build(run, build)
+            raise NotReady from error
+
+    def image(self, run: Run, context: RunnerContext) -> str:
+        build = context.store.runs.by_pk(run.build_pk or 0)
+        return build.image_id or container.image_name(build)
+
+
+class ServerWork(CommandWork):
+    """Programs that people look at in a browser, until they stop them."""
+
+    takes_slot = False
+
+    def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
+        return None
+
+    def place(self, operation: ContainerOperation, container_id: str) -> dict[str, Any]:
+        """A port that is published on loopback, or the container's own address."""
+        state = operation.look(container_id)
+        if state.port is not None:
+            return {"port": state.port, "address": None}
+        return {"port": servers.PORTS[operation.run.kind], "address": state.address}
+
+    @abstractmethod
+    def workspace(self, run: Run, context: RunnerContext) -> Workspace: ...
+
+
+class NotebookWork(ServerWork):
+    """A notebook works on a checkout of the code. Its changes become a commit at its end."""
+
+    def workspace(self, run: Run, context: RunnerContext) -> Workspace:
+        return Workspace(code=workspace.prepare(run, context), server_token=workspace.server_token(run, context))
+
+    def writable_folders(self, run: Run, context: RunnerContext) -> list[Path]:
+        return [*super().writable_folders(run, context), context.home.work(run.uuid)]
+
+    def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
+        workspace.commit_and_remove(operation.run, operation.context)
+
+
+class TensorboardWork(ServerWork):
+    """A tensorboard reads the outputs of experiments."""
+
+    def workspace(self, run: Run, context: RunnerContext) -> Workspace:
+        return Workspace(watched=workspace.watched(run, context))
+
+
+# a group has no entry: it makes experiments, and nothing of its own is carried out
+WORKS: Mapping[Kind, Work] = {
+    Kind.BUILD: BuildWork(),
+    Kind.JOB: CommandWork(),
+    Kind.EXPERIMENT: CommandWork(),
+    Kind.NOTEBOOK: NotebookWork(),
+    Kind.TENSORBOARD: TensorboardWork(),
+    Kind.PACKAGE: PackageWork(),
+}
+
+
+def execution_of(run: Run, context: RunnerContext) -> Execution:
+    """What carries a run out, by its kind. Raises KeyError for a group."""
+    return Execution(run, WORKS[run.kind], context)
