@@ -221,7 +221,7 @@ def test_a_disk_without_a_free_byte(rig: Rig, supervise: Supervise) -> None:
 
 def test_a_program_that_fails_while_the_disk_is_full_is_told_of_it(rig: Rig, supervise: Supervise) -> None:
     run = rig.submit("echo OSError >&2; sleep 60")
-    supervise(lambda: rig.log(run) == b"OSError\n")
+    supervise(lambda: rig.log_path(run).exists() and rig.log(run) == b"OSError\n")
     full(rig)
     container = rig.container(rig.again(run))
     container.handled = 1
