@@ -1,4 +1,4 @@
-"""Keeps the disk from filling: finds what polylocal made and nobody needs, and removes it; nothing of others."""
+"""Garbage collection: finds and removes what polylocal made and nobody needs any more, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from polylocal.statuses import Kind, is_done
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 600.0  # between two collections that nobody asked for
-STEPS_S = 86400.0  # for so long the next try of a build that failed begins with the steps that went well
-SOON_S = 30.0  # the same while the disk is full
-_HALF_MADE_S = 3600.0  # what is in the making has been finished by then
-_JUST_MADE_S = 60.0  # its row may be on the way
+EVERY_S = 600.0  # between two automatic collections
+STEPS_S = 86400.0  # the steps of a failed build are kept this long, for its next attempt
+SOON_S = 30.0  # between two automatic collections while the disk is full
+_HALF_MADE_S = 3600.0  # older files are not being written any more
+_JUST_MADE_S = 60.0  # the row of a younger file may not be committed yet
 _MANY = 500
 
 
@@ -37,7 +37,7 @@ class Collector:
     """Thread-safe: one collection at a time."""
 
     def __init__(self, context: RunnerContext, in_hand: Callable[[], set[str]]) -> None:
-        """`in_hand`: uuids of the runs that a thread works on."""
+        """`in_hand` returns the uuids of the runs that have a thread."""
         self._context = context
         self._in_hand = in_hand
         self._lock = threading.RLock()
@@ -45,9 +45,10 @@ class Collector:
         self._started_at = clock.now()
 
     def look(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
-        """Everything that takes room, and what of it would go. `budget_gib` None: the one that is set.
+        """List everything that takes space, and whether it would be removed.
 
-        `asked`: a person wants it. Else people's files stay, even those that no row speaks of.
+        `budget_gib`: space for images, in GiB; None is the setting. `asked`: a person requested it. Otherwise files
+        that may belong to people are kept, even without a row.
         """
         budget, context = self._budget(budget_gib), self._context
         found = context.engine.images(context.installation, context.store.built_images.ledger())
@@ -55,13 +56,13 @@ class Collector:
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
     def collect(self, budget_gib: float | None = None, *, asked: bool = True) -> list[Item]:
-        """Remove what goes. Returns everything as `look` does; what could not be removed does not go."""
+        """Remove what nobody needs. Returns the list of `look`; in it, things that could not be removed are kept."""
         with self._lock:
             self._forget_images()
             items = [self._without(item) if item.goes else item for item in self.look(budget_gib, asked=asked)]
             self._remove_build_containers()
             if self._budget(budget_gib) <= self._budget_by_itself():
-                self._next_at = time.monotonic() + EVERY_S  # it has removed all that the next one by itself would
+                self._next_at = time.monotonic() + EVERY_S  # the next automatic collection would find nothing
         gone = [item for item in items if item.goes]
         if gone:
             freed = sum(item.size_bytes for item in gone) / 2**20
@@ -69,9 +70,9 @@ class Collector:
         return items
 
     def _steps_before(self, asked: bool) -> str:
-        """What a build that is under way has made looks like what one has left: then none of it goes.
+        """The time before which steps of builds are leftovers; "": none are.
 
-        What a daemon before this one left goes in any case.
+        Intermediate layers of a running build are indistinguishable from leftovers: while one runs, none are removed.
         """
         if self._is_building():
             return ""
@@ -81,20 +82,20 @@ class Collector:
         return any(run.kind == Kind.BUILD for run in self._context.store.runs.begun())
 
     def _forget_images(self) -> None:
-        """Drop the notes of images that are gone."""
-        moment = clock.now()  # first: what is noted from here on may not be listed yet
+        """Forget the images that are gone."""
+        moment = clock.now()  # before the list is fetched: it may lack images that are recorded from now on
         self._context.store.built_images.forget(self._context.engine.image_ids(), moment)
 
     def _remove_build_containers(self) -> None:
-        """Containers of steps, left by an engine that ended in the middle of a build."""
+        """Remove the containers of build steps that an engine left behind when it ended during a build."""
         engine = self._context.engine
         found = engine.build_containers(self._context.store.built_images.ledger())
-        for container_id in () if self._is_building() else found:  # looked at first: a build may begin meanwhile
+        for container_id in () if self._is_building() else found:  # listed first: a build may have begun since
             engine.remove(container_id)
             log.info("container %s removed: left over from a build", container_id[:12])
 
     def is_due(self) -> bool:
-        """Now and then; and every little while as long as the disk is full."""
+        """Whether an automatic collection is due: every `EVERY_S`, or every `SOON_S` while the disk is full."""
         now = time.monotonic()
         is_full = self._context.disk.problem() is not None
         if self._context.link.info is None or now < (self._next_at - EVERY_S + SOON_S if is_full else self._next_at):
@@ -103,14 +104,14 @@ class Collector:
         return True
 
     def collect_by_itself(self) -> None:
-        """What nobody needs, unless a collection that somebody asked for removes it meanwhile."""
+        """Run an automatic collection, unless a requested one is running."""
         called_at = time.monotonic()
         with self._lock:
             if self._next_at - EVERY_S <= called_at:
                 self.collect(self._budget_by_itself(), asked=False)
 
     def _budget_by_itself(self) -> float:
-        """On a full disk every image goes that can be made again."""
+        """The budget of an automatic collection, in GiB: on a full disk, every image that can be built again goes."""
         return 0.0 if self._context.disk.problem() else self._budget(None)
 
     def _budget(self, gib: float | None) -> float:
@@ -121,7 +122,7 @@ class Collector:
         found = context.engine.containers(context.installation)
         rows = {run.uuid: run for run in (context.store.runs.by_uuid(_uuid(item)) for item in found) if run}
         removals = recovery.plan(found, rows, self._in_hand(), clock.now())
-        # those of runs that are known go by themselves, once their logs are whole
+        # the supervisor removes the containers of known runs, once their logs are complete
         return gc.containers(found, {r.container_id: r.why for r in removals if r.run not in rows})
 
     # -- leftovers ------------------------------------------------------------------------------------------------
@@ -140,7 +141,10 @@ class Collector:
                 yield self._leftover(path, "the code of no project that is known", needs_word=True)
 
     def _of_runs(self, folder: Path, why: str, *, are_kept: bool) -> Iterator[Leftover]:
-        """What lies in a folder under the uuids of runs that are unknown or done; `are_kept`: it is theirs for good."""
+        """Files that are named after the uuid of a run that is unknown or done.
+
+        `are_kept`: a known run keeps its files for good.
+        """
         by_uuid: dict[str, list[Path]] = {}
         with suppress(FileNotFoundError):
             for entry in os.scandir(folder):
@@ -166,7 +170,7 @@ class Collector:
     # -- removing -------------------------------------------------------------------------------------------------
 
     def _without(self, item: Item) -> Item:
-        """Remove one thing. What was needed again in the meantime, or can't be removed, stays."""
+        """Remove one thing. It is kept if it is in use again, or can't be removed."""
         context = self._context
         try:
             if item.kind == "image":
@@ -186,7 +190,7 @@ class Collector:
         use = uses.get(item.id)
         if use and use.is_open:
             return False
-        if use:  # first: a run that asks for it from now on has it made again
+        if use:  # before the image is removed: a run that needs it from now on has it built again
             build = context.store.runs.by_uuid(use.uuid)
             if build:
                 context.store.runs.record(build, is_valid=False)

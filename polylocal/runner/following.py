@@ -1,4 +1,4 @@
-"""A container's output into the run's log: live while it lasts, caught up after a cut, complete at the end."""
+"""Copies the output of a container into the log of its run: live, without gaps after a lost connection, complete."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 10.0  # how long the rest of the output may take after the container's death
-SMALL = 256 * 1024  # bytes: a log up to here is compared whole at the end, a longer one by its tail
+DRAIN_S = 10.0  # the longest time from a container's death to the end of its output
+SMALL = 256 * 1024  # bytes: a log of at most this size is compared whole at the end, a longer one by its tail
 TAIL_LINES = 200
-_TRIES = 3  # to fetch a log that somebody changes meanwhile
+_TRIES = 3  # to fetch a log that somebody changes at the same time
 _SHOWN = 4096
 
 
 class Follower:
-    """The log of one attempt of one run. The file is at all times a prefix of what the container wrote."""
+    """The log of one attempt of one run. At any time the file is a prefix of the container's output."""
 
     def __init__(self, run: Run, container_id: str, context: RunnerContext) -> None:
         self._run = run
@@ -38,7 +38,7 @@ class Follower:
         self._writer = LogWriter(
             context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, may_reread=True
         )
-        self._missing = 0  # lines that somebody else removed, and that are to be fetched again
+        self._missing = 0  # lines that somebody else removed and that must be fetched again
         self._check_start()
         self._mask = mask_of(run, context)
         self._masked: dict[int, Masked] = {}
@@ -54,14 +54,17 @@ class Follower:
         self._writer.close()
 
     def attach(self) -> None:
-        """Before the start: the fastest way to all of the output. Where it can't be had, the stored log serves."""
+        """Attach before the start, which is the fastest way to all of the output.
+
+        Where the engine refuses, the log that it stores is followed instead.
+        """
         try:
             self._attached = self._engine.attach(self._container_id)
         except (EngineError, EngineUnreachable) as error:
             log.debug("run=%s: no attach, following the stored log: %s", self._run.label, error)
 
     def follow(self, waiter: Waiter) -> None:
-        """Returns when the stream has ended, which says nothing about the run."""
+        """Follow the output to the end of the stream. That end does not tell that the run has ended."""
         if self._attached:
             stream, self._attached = self._attached, None
             try:
@@ -69,11 +72,11 @@ class Follower:
                 return
             except LogChanged:
                 self._reopen()
-        while waiter.wait(0) is None:  # else the end is complete()'s to fetch
+        while waiter.wait(0) is None:  # otherwise complete() fetches the rest
             try:
                 stream = self._engine.logs(self._container_id, follow=True)
             except (EngineUnreachable, EngineError):
-                return  # the caller looks at the container next, and sees why
+                return  # the caller inspects the container next, and finds the reason
             try:
                 self._drain(stream, waiter, self._catch_up())
                 return
@@ -81,7 +84,10 @@ class Follower:
                 self._reopen()
 
     def complete(self) -> None:
-        """After the container's end: fetch what the live stream missed. A cut looks like an end, so always look."""
+        """Fetch what the live stream missed. Call it after the container's end.
+
+        A lost connection looks like the end of a stream, so the log is always compared.
+        """
         if self.has_changed():
             self._reopen()
         elif self._writer.is_full or (self._writer.size > SMALL and self.is_orderly and self._ends_alike()):
@@ -101,7 +107,7 @@ class Follower:
                 for frame in stream:
                     self._keep(frame, catch_up)
             self._say_rest(catch_up)
-        except EngineError as error:  # removed, or being removed, by someone: how the run ended is known all the same
+        except EngineError as error:  # somebody removed the container: the end of the run is known all the same
             log.warning("run=%s: its log may lack the end, the engine gives it no more: %s", self._run.label, error)
             if self._missing:
                 self._writer.say_lost(self._missing)
@@ -113,25 +119,25 @@ class Follower:
         return self._writer.has_changed()
 
     def _reopen(self) -> None:
-        """The engine has all lines of the container still: they are fetched again, behind those that are left."""
+        """Append all lines of the container again, which the engine still has, behind the lines that are left."""
         log.warning("run=%s: its log was changed from outside, lines are fetched again", self._run.label)
         self.is_orderly = False
         self._missing += self._writer.reopen()
         self._check_start()
 
     def _check_start(self) -> None:
-        """What was written before the present container is nowhere else: if it is gone, the log says so."""
+        """Note in the log that the output of earlier containers was removed: nothing else has a copy of it."""
         if self._writer.size < self._run.log_start:
             self._writer.say_lost(0, is_all=False)
             self._run = self._store.runs.record(self._run, log_start=self._writer.size)
 
     def _say_rest(self, catch_up: CatchUp) -> None:
-        """What was held back as the beginning of a secret was none: nothing more comes."""
+        """Write the bytes that were held back as a possible beginning of a secret. No more output follows."""
         for number, masked in self._masked.items():
             self._writer.append(catch_up(number, masked.rest()), number, is_stored=True)
 
     def mark(self, text: str) -> int:
-        """A line of polylocal's own in the log. Returns the size of the log behind it, in bytes."""
+        """Write a line of polylocal's own. Returns the size of the log with it, in bytes."""
         try:
             self._writer.mark(text)
         except LogChanged:
@@ -141,15 +147,15 @@ class Follower:
         return self._writer.size
 
     def _catch_up(self) -> CatchUp:
-        self._masked.clear()  # what was held back is not in the file: it comes again
-        if not logs.has_times(self._writer.path):  # then nobody knows which lines are there: all come again
+        self._masked.clear()  # bytes that were held back are not in the file: they are sent again
+        if not logs.has_times(self._writer.path):  # the lines in the file can't be counted: fetch all of them again
             self._writer.rewind(self._run.log_start)
         return CatchUp(logs.positions(self._writer.path, self._run.log_start))
 
     def _drain(self, stream: Stream, waiter: Waiter, catch_up: CatchUp | None) -> bool:
-        """Read a stream to its end; whether it came to that by itself.
+        """Read a stream to its end. Returns whether it ended by itself.
 
-        Some engines leave a stream open after the container's end: it is closed a while after the death.
+        Some engines leave a stream open after the container's end: it is closed `DRAIN_S` after the death.
         """
         has_ended = False
         timer: list[threading.Timer] = []
@@ -161,7 +167,7 @@ class Follower:
 
         waiter.on_death(close_later)
         try:
-            with stream, suppress(EngineUnreachable):  # cut: the caller looks at the container, then follows again
+            with stream, suppress(EngineUnreachable):  # the caller inspects the container, then follows again
                 for frame in stream:
                     self._keep(frame, catch_up)
                 has_ended = True
@@ -174,13 +180,13 @@ class Follower:
 
     def _keep(self, frame: Frame, catch_up: CatchUp | None) -> None:
         data = frame.data
-        if self._mask:  # before what is there already is left out, which may end in the middle of a secret
+        if self._mask:  # before the lines in the file are skipped: they may end in the middle of a secret
             data = self._masked.setdefault(frame.stream, Masked(self._mask))(data)
         data = catch_up(frame.stream, data) if catch_up else data
         self._writer.append(data, frame.stream, frame.time_us, is_stored=catch_up is not None)
 
     def _ends_alike(self) -> bool:
-        """Whether the engine's last lines are the last ones here too, stream by stream, and only there."""
+        """Whether the engine's last lines are the last ones of this log too, in each stream, and nowhere else in it."""
         tail: dict[int, bytes] = {}
         try:
             with self._engine.logs(self._container_id, follow=False, tail=TAIL_LINES) as stream:
@@ -193,12 +199,12 @@ class Follower:
         for number, data in logs.streams(self._writer.path, max(self._run.log_start, self._writer.size - reach)):
             ours[number] = ours.get(number, b"") + data
         if any(end in ours.get(number, b"")[:-1] for number, end in tail.items()):
-            return False  # lines that come again and again: where in them it ends, their likeness does not say
+            return False  # lines that repeat: equal lines do not tell how many of them are there
         return bool(tail) and all(ours.get(number, b"").endswith(self._mask.hide(end)) for number, end in tail.items())
 
 
 def mask_of(run: Run, context: RunnerContext) -> Mask:
-    """Hides what the run was given, and what its secrets hold by now."""
+    """A mask of the secret values that the run was given, and of those that its secrets have now."""
     specification = run.specification
     if not specification.secrets:
         return Mask(())
@@ -211,7 +217,7 @@ def mask_of(run: Run, context: RunnerContext) -> Mask:
 
 
 def last_line(path: Path) -> str:
-    """The last line with something in it, for a message."""
+    """The last line that is not blank, for a message. "": there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _SHOWN))

@@ -1,4 +1,7 @@
-"""What this installation made, and what of it can go: images by when they were last used, and leftovers. Pure."""
+"""Garbage collection: decides which images, containers and files of this installation can be removed. Pure.
+
+Images are removed in the order of their last use.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,25 @@ OVER_BUDGET = "least recently used, and the images are over the budget"
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder under the home folder: the log of a run, or what belongs to none that could need it."""
+    """A file or folder under the home folder: the log of a run, or something that no run needs."""
 
     path: str  # relative to the home folder
     size_bytes: int
     last_used: str
     why: str
-    needs_word: bool  # goes only if a person asks for it: it may be somebody's
-    stays: bool = False  # it is somebody's
+    needs_word: bool  # it may belong to somebody: only a request of a person removes it
+    stays: bool = False  # it belongs to somebody
 
 
 def images(
     found: Sequence[Image], uses: Mapping[str, BuildUse], budget_bytes: int, steps_before: str = ""
 ) -> list[Item]:
-    """Each image, the least recently used first. Those that go bring the rest under the budget, if that can be;
-    what belongs to no build goes in any case; what is in use or pinned stays in any case.
+    """Decide on each image. Returns them with the least recently used first.
 
-    `steps_before`: steps of builds that came to no end go if they are older; the next try begins with younger ones.
+    Images without a build are removed, images in use or pinned are kept. Of the others so many are removed that the
+    rest takes no more than the budget.
+
+    `steps_before`: the steps of unfinished builds are removed if they are older. Another attempt reuses younger ones.
     """
     room = _Room([image for image in found if image.is_proven])
     items = sorted(
@@ -47,12 +52,12 @@ def images(
         if not item.goes and item.can_go and (room.taken > budget_bytes or not budget_bytes):
             room.without(image)
             item = replace(item, goes=True, reason=OVER_BUDGET)
-        judged.append(replace(item, size_bytes=room.alone(image)))
+        judged.append(replace(item, size_bytes=room.exclusive_bytes(image)))
     return judged
 
 
 class _Room:
-    """What images take together: a layer that several have is there once."""
+    """The bytes that images take together. A layer that several of them share is counted once."""
 
     def __init__(self, found: Collection[Image]) -> None:
         self._users = Counter(layer for image in found for layer in image.layers)
@@ -63,8 +68,8 @@ class _Room:
         self._users.subtract(image.layers.keys())
         self.taken -= sum(size for layer, size in image.layers.items() if not self._users[layer])
 
-    def alone(self, image: Image) -> int:
-        """Bytes that nobody shares."""
+    def exclusive_bytes(self, image: Image) -> int:
+        """The size of the layers that only this image uses."""
         return sum(size for layer, size in image.layers.items() if self._all.get(layer, 1) == 1)
 
 
@@ -91,7 +96,7 @@ def _image(image: Image, use: BuildUse | None, steps_before: str) -> Item:
 
 
 def containers(found: Iterable[Found], removals: Mapping[str, str]) -> list[Item]:
-    """`removals`: container id → why it goes."""
+    """`removals`: ids of the containers to remove, and the reasons."""
     return [
         Item(
             "container",

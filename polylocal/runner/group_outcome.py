@@ -1,4 +1,4 @@
-"""How the experiments of a group ended → how the group ends. Pure."""
+"""Decides how a group ends from how its experiments ended. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class GroupOutcome:
 
 @dataclass(frozen=True)
 class Ended:
-    """The experiments of a group when nothing of it is left to run.
+    """The experiments of a group after the last of them has ended.
 
-    `counts`: how many have which status; `reported`: the metrics that any of them told, and whether one ended with a
-    finite value; `build`: the one build of all of them, where it failed; `is_late`: the budget's seconds are used up.
+    `counts`: their number by status. `reported`: the metrics that any of them reported, and whether one ended with a
+    finite value. `build`: their common build, if it failed. `is_late`: the budget of seconds is used up.
     """
 
     counts: Mapping[str, int]
@@ -47,13 +47,13 @@ class Ended:
 
 
 def too_many_failures(tuning: HPTuning, failures: int) -> str | None:
-    """Why no further experiment of the search begins."""
+    """The reason why no further experiment of the search starts."""
     most = tuning.max_failures
     return f"{_experiments(failures)} failed, and `max_failures` is {most}" if most and failures >= most else None
 
 
 def outcome(tuning: HPTuning, ended: Ended) -> GroupOutcome:
-    """A search succeeds when it has found something to choose from."""
+    """A search succeeds if at least one experiment has a result to choose."""
     if limit := too_many_failures(tuning, ended.failed):
         return _nothing(f"{limit}: {ended.shown}", ended, "max_failures")
     if ended.total and not ended.counts.get(Status.SUCCEEDED):
@@ -71,7 +71,7 @@ def outcome(tuning: HPTuning, ended: Ended) -> GroupOutcome:
 
 
 def metrics(tuning: HPTuning) -> list[str]:
-    """The metrics that a search looks at."""
+    """The metrics that the search and its early stopping compare."""
     own = [tuning.metric.name] if tuning.metric else []
     return list(dict.fromkeys([*own, *(rule.metric for rule in tuning.early_stopping or [])]))
 

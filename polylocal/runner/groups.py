@@ -1,7 +1,8 @@
-"""Groups: make the experiments that a search asks for, let go as many as may run at a time, see the end.
+"""Groups: creates the experiments of a search, releases as many as may run at a time, and ends the group.
 
-Each step is recorded and looks at what is there first, so the next look goes on wherever this one ends. What an
-iteration tries follows from the results of those before it; it is kept here only so that it is found out once.
+Each step first reads the rows and then records what it did, so a crash between two steps loses nothing. The
+suggestions of an iteration follow from the results of the iterations before it; they are kept in memory only to save
+time.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from polylocal.store.rows import Run
 
 log = logging.getLogger(__name__)
 
-CHUNK = 50  # experiments made in one go: others want to write, too
+CHUNK = 50  # experiments in one transaction: other writers must get their turn
 EARLY = "Early stopping"
 BUDGET = "The budget is used up"
 
 
 class Groups:
-    """Called by one thread."""
+    """Not thread-safe: the supervisor's thread calls it."""
 
     def __init__(self, context: RunnerContext, wake: Callable[[], None]) -> None:
         self._context = context
         self._wake = wake
-        self._judged: dict[int, int] = {}  # by group: the newest value at its last judgement
+        self._judged: dict[int, int] = {}  # by group: the newest metric when its early stopping was last evaluated
         self._bayes = bayes.Asked()
-        self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: of which iteration, and what
+        self._plans: dict[int, tuple[int, Future[list[Suggestion]]]] = {}  # by group: iteration, suggestions
         self._may_begin = True
 
     def tend_all(self, *, may_begin: bool = True) -> None:
-        """One look at every group. `may_begin`: whether there is room for further experiments."""
+        """Carry every open group on by one step. `may_begin`: further experiments may be created and released."""
         self._may_begin = may_begin
         found = self._context.store.groups.open()
         for pk in self._plans.keys() - {group.pk for group in found}:
@@ -56,11 +57,11 @@ class Groups:
         for group in found:
             try:
                 self._tend(group)
-            except Exception:  # a bug that one group meets must not hold up everybody's runs
+            except Exception:  # a bug in one group must not stop everybody's runs
                 log.exception("run=%s: could not be tended", group.label)
 
     def _tend(self, group: Run) -> None:
-        """One look at a group."""
+        """Carry one group on by one step."""
         try:
             specification = group.specification
             self._go_on(group, specification)
@@ -84,7 +85,7 @@ class Groups:
         is_over = is_late or is_full or is_hopeless
         plan = [] if is_over else self._plan(group, tuning)
         if plan is None:
-            return  # it is being thought about
+            return  # the suggestions are being computed
         if not self._may_begin and (group.suggested < len(plan) or progress.open):
             return
         if group.suggested < len(plan):
@@ -99,7 +100,7 @@ class Groups:
             self._end(group, specification, is_late=is_late)
 
     def _is_hopeless(self, group: Run, specification: Specification, progress: Progress) -> bool:
-        """Whether no further experiment is to begin because of those that failed. What runs may finish."""
+        """Whether failures keep further experiments from starting. Running experiments go on."""
         store = self._context.store
         if not progress.failed:
             return False
@@ -123,10 +124,10 @@ class Groups:
         if store.runs.transition(group, end.status, end.message, details=end.details):
             log.info("run=%s %s: %s", group.label, end.status, end.message)
 
-    # -- what to try ----------------------------------------------------------------------------------------------
+    # -- suggestions ----------------------------------------------------------------------------------------------
 
     def _plan(self, group: Run, tuning: HPTuning) -> list[Suggestion] | None:
-        """The suggestions of the group's iteration; None: they come later, and with them a hint."""
+        """The suggestions of the group's iteration; None: they are being computed, and the supervisor is woken then."""
         known = self._plans.get(group.pk)
         if known is None or known[0] != group.iteration:
             past = _past(tuning, self._context.store.groups.members(group), group.iteration) if group.iteration else []
@@ -141,10 +142,10 @@ class Groups:
         def think() -> None:
             try:
                 found.set_result(search.following(tuning, group.uuid, past, self._bayes))
-            except Exception as error:  # told where the result is asked for
+            except Exception as error:  # raised again where the result is read
                 found.set_exception(error)
 
-        if tuning.bo and past:  # a process of its own, for seconds: nobody else waits for it, and no exit does
+        if tuning.bo and past:  # a child process that takes seconds: neither the queue nor an exit waits for it
             found.add_done_callback(lambda done: self._wake())
             threading.Thread(target=think, name=f"search {group.label}", daemon=True).start()
         else:
@@ -152,7 +153,7 @@ class Groups:
         return found
 
     def _make(self, group: Run, specification: Specification, plan: Sequence[Suggestion], progress: Progress) -> None:
-        """The next chunk of the iteration's experiments."""
+        """Create the next chunk of the iteration's experiments."""
         store, budget = self._context.store, specification.hptuning.budget
         room = budget.n_experiments - progress.made if budget and budget.n_experiments else CHUNK
         wanted = plan[group.suggested : group.suggested + max(0, min(CHUNK, room))]
@@ -164,7 +165,7 @@ class Groups:
         band, runs = specification.hptuning.hyperband, self._context.store.runs
         origin = None
         if suggestion.of is not None:
-            with suppress(NotFound):  # deleted meanwhile: its params are tried all the same
+            with suppress(NotFound):  # it was deleted: its params are tried all the same
                 origin = runs.find(Kind.EXPERIMENT, suggestion.of)
         is_resumed = bool(origin and band and band.resume)
         about = {
@@ -189,15 +190,15 @@ class Groups:
             outputs=origin.outputs if origin and is_resumed else None,
         )
 
-    # -- when to stop ---------------------------------------------------------------------------------------------
+    # -- early stopping ---------------------------------------------------------------------------------------------
 
     def _has_stopped(self, group: Run, tuning: HPTuning) -> bool:
-        """End experiments that are not worth it, and the search when it has found what it was to find."""
+        """Apply the early stopping policies: end bad experiments, and the whole search once its goal is reached."""
         if not tuning.early_stopping:
             return False
         newest = self._context.store.metrics.newest()
         if self._judged.get(group.pk) == newest:
-            return False  # nobody has told anything since
+            return False  # no metric was reported since
         store = self._context.store
         for rule in tuning.early_stopping:
             if rule.policy:
@@ -208,7 +209,7 @@ class Groups:
                 store.groups.stop(group, pending_only=True, message=EARLY)
                 log.info("run=%s stopped: %s has reached %s", group.label, rule.metric, rule.value)
                 return True
-        self._judged[group.pk] = newest  # only now: what could not be judged is judged at the next look
+        self._judged[group.pk] = newest  # after the evaluation: one that failed is repeated
         return False
 
     def _end_the_worst(self, group: Run, rule: EarlyStopping) -> None:
@@ -222,18 +223,18 @@ class Groups:
 
 
 def _has_one_build(group: Run) -> bool:
-    """Whether all experiments have the same build: nothing in it depends on their params."""
+    """Whether all experiments have the same build: it does not depend on their params."""
     return not has_template(json.dumps((group.config or {}).get("build")))
 
 
 def _past(tuning: HPTuning, members: Sequence[Member], iteration: int) -> list[list[Trial]]:
-    """The trials of the iterations before this one."""
+    """The trials of all earlier iterations."""
     metric = tuning.metric
     past: list[list[Trial]] = [[] for _ in range(iteration)]
     for member in members:
         if member.iteration < iteration:
             told = member.last_metric.get(metric.name) if metric else None
-            # one that failed or was stopped tells nothing, whatever it told before
+            # a failed or stopped experiment has no value, whatever it reported before
             value = float(told) if told is not None and member.status == Status.SUCCEEDED else None
             past[member.iteration].append(Trial(member.id, member.params, value))
     return past

@@ -1,8 +1,8 @@
-"""Which image a run may use: the one place where a name that a user wrote becomes an image of the engine.
+"""Chooses the image of a run: the one place where a name that a user wrote becomes an image of the engine.
 
-The engine is shared, also by other home folders, and takes ids and the start of an id for a name. An image that a build
-made holds the code of its project. So a name is looked up among the engine's names only, and an image of a build is
-used only for a user who may read every project whose code is in it. Such an image is treated as if it were not here.
+The engine is shared, also with other home folders, and accepts ids and prefixes of ids as names. An image that a build
+made contains the code of its project. So a name is looked up only among the names of the engine's images, and an image
+of a build is used only for users who may read every project whose code is in it. For others it does not exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STOPPED = "The build was stopped."
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image to use; `projects`: uuids of those whose code is in it. `problem`: why there is none."""
+    """An image to use, and the uuids of the projects whose code is in it. `problem`: the reason why there is none."""
 
     name: str = ""
     image: LocalImage | None = None
@@ -38,9 +38,9 @@ class Chosen:
 
 
 def choose(run: Run, name: str, context: RunnerContext, say: Say, cancel: Cancel) -> Chosen:
-    """The image of this name, which is pulled if it is not here, or else what stands for it by the settings.
+    """Choose the image of this name. A missing one is pulled; where that fails, `image_fallbacks` may name another.
 
-    `say` takes lines for the run's log.
+    `say` receives lines for the run's log. Raises Cancelled, EngineUnreachable.
     """
     user = context.store.users.get(run.user)
     if problem := refusal(name):
@@ -65,14 +65,14 @@ def choose(run: Run, name: str, context: RunnerContext, say: Say, cancel: Cancel
 
 
 def refusal(name: str) -> str:
-    """What is wrong with a name, whatever the engine has."""
+    """The reason why a name is refused, whatever images there are; "": it is valid."""
     if is_image_id(name):
         return f"{name} is the id of an image; write the image's name."
     return "" if references.is_name(name) else f"{name!r} is no name of an image."
 
 
 def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[str] | None:
-    """The projects whose code is in an image; None: the user may not read all of them."""
+    """The uuids of the projects whose code is in an image; None: the user may not read all of them."""
     built = context.store.built_images
     known = built.contents([image.id, *image.ancestors])
     own = known.pop(digits(image.id), None)
@@ -88,9 +88,9 @@ def usable(image: LocalImage, user: User, context: RunnerContext) -> frozenset[s
 
 
 def _is_of_others(image: LocalImage) -> bool:
-    """Not made by a build: nothing of polylocal's in it, or something that somebody else made over one and named."""
+    """Whether no build made the image: it has no labels of ours, or somebody else built it from one of ours."""
     build = image.labels.get(BUILD_LABEL)
-    if not build:  # a step on the way has the other label alone
+    if not build:  # an intermediate step has only the other label
         return not image.labels.get(IMAGE_LABEL)
     is_ours = any(f"LABEL {label}=" in image.made_by for label in (BUILD_LABEL, IMAGE_LABEL))
     return not is_ours and not any(references.build_of(name) == build for name in image.names)
@@ -118,8 +118,10 @@ def _not_here(name: str) -> str:
 
 
 def unreachable(what: str, hosts: Collection[str]) -> str:
-    """A sentence if one of these hosts is none that everybody may have the engine connect to: it has the reach of this
-    machine."""
+    """The refusal of hosts that only an admin may let the engine connect to, as a sentence; "": none is among them.
+
+    The engine reaches what this machine reaches.
+    """
     for host in hosts:
         port = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", host)
         try:

@@ -1,8 +1,8 @@
-"""Which locale a run gets: the one that its image names, or one that the image has.
+"""Chooses the locale of a run: the one that its image names, or one that the image has.
 
-A program that can't set its locale says so first thing, as bash does on the first line of the log. Known are glibc's
-compiled locales (a folder each, or all in one archive) and musl, which takes any name. Not looked at: `LOCPATH`, and
-names that `locale.alias` maps to others.
+A program that can't set its locale prints a warning, as bash does on the first line of a log. Supported are glibc's
+compiled locales (a folder for each, or one archive) and musl, which accepts any name. `LOCPATH` and the names of
+`locale.alias` are not supported.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ FOLDER = "/usr/lib/locale"
 ARCHIVE = f"{FOLDER}/locale-archive"
 _MACHINES = ("x86_64", "aarch64", "armhf", "i386", "ppc64le", "s390x", "riscv64")
 _MUSL = [f"/lib/ld-musl-{machine}.so.1" for machine in _MACHINES]
-_ARCHIVE_HEAD = 1 << 20  # bytes, in which all names are: the locales themselves come after them
+_ARCHIVE_HEAD = 1 << 20  # bytes at the start of the archive that hold all names
 _MAGIC = 0xDE020109  # of glibc's locarchive.h
 _NAME = re.compile(r"(?P<place>[^.@/]+)(?:\.(?P<charset>[^@/]+))?(?P<modifier>@[^/]+)?")
 
 
 def substitute(engine: Engine, container_id: str, environment: Mapping[str, str], *, has_bash: bool) -> str:
-    """The locale for programs of this container in place of the one that its environment names; "": it has that one.
+    """The locale to use instead of the one that the environment names; "": the image has that one.
 
-    The container need not have been started.
+    The container need not have been started. Raises EngineError.
     """
     wanted = named(environment)
     if not wanted:
@@ -39,19 +39,19 @@ def substitute(engine: Engine, container_id: str, environment: Mapping[str, str]
     if there.has(UTF8):
         return UTF8
     if not has_bash and not engine.has_file(container_id, FOLDER):
-        return ""  # a libc without locales: it takes any name for C
+        return ""  # a libc without locales takes any name for C
     if any(engine.has_file(container_id, path) for path in _MUSL):
         return ""
     return PLAIN
 
 
 def likely(environment: Mapping[str, str]) -> str:
-    """What `substitute` finds in most images: they have C.UTF-8, and no other one."""
+    """The most likely result of `substitute`: most images have C.UTF-8 and no other locale."""
     return "" if UTF8_SPELLINGS.issuperset(named(environment)) else UTF8
 
 
 def named(environment: Mapping[str, str]) -> list[str]:
-    """The locales that an environment asks for. LC_ALL counts before all others; C and POSIX are everywhere."""
+    """The locales that an environment names. LC_ALL overrides all others; C and POSIX always exist."""
     everything = environment.get("LC_ALL")
     others = [value for name, value in sorted(environment.items()) if name == "LANG" or name.startswith("LC_")]
     wanted = [everything] if everything else others
@@ -59,14 +59,14 @@ def named(environment: Mapping[str, str]) -> list[str]:
 
 
 def named_by(own: Mapping[str, str], inherited: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The variables of its own by which a run asks for locales, with the names of those."""
+    """The locale variables that a run sets itself, and the locales that they name."""
     wanted = named({**inherited, **own})
     names = ["LC_ALL"] if own.get("LC_ALL") else sorted(own)
     return [(name, own[name]) for name in names if own[name] in wanted and named({name: own[name]})]
 
 
 def spellings(name: str) -> list[str]:
-    """The names under which glibc finds a locale: as it is written, and with the character set as glibc spells it."""
+    """The names under which glibc looks for a locale: as written, and with its own spelling of the character set."""
     parts = _NAME.fullmatch(name)
     if parts is None:
         return []
@@ -79,7 +79,7 @@ def spellings(name: str) -> list[str]:
 
 
 def names_in_archive(head: bytes) -> Iterator[str]:
-    """The locales of a glibc archive, by its beginning."""
+    """The locales of a glibc archive. `head`: its first bytes."""
     for order in "<>":
         header = struct.Struct(f"{order}8I")
         if len(head) >= header.size and header.unpack_from(head)[0] == _MAGIC:
@@ -89,7 +89,7 @@ def names_in_archive(head: bytes) -> Iterator[str]:
 
 
 class _Locales:
-    """Those of a container."""
+    """The locales of a container."""
 
     def __init__(self, engine: Engine, container_id: str) -> None:
         self._engine, self._container_id = engine, container_id

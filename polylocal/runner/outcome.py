@@ -1,4 +1,7 @@
-"""How a run ended: what the engine saw → status, message, whose fault. Pure. No exit code of 0, no success."""
+"""Decides how a run ended: status, message and reason, from the facts about its container. Pure.
+
+Only exit code 0 is a success.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from polylocal.statuses import Kind, Status
 
-DISK_FULL = "disk-full"  # the reason of what failed because a disk of this machine had no room
+DISK_FULL = "disk-full"  # the reason of a failure for lack of space on a disk of this machine
 _SHOWN = 160  # characters of the log's last line that fit into a message
 
 STOPPED = {
@@ -48,36 +51,36 @@ class Ending:
     stop_requested: bool = False
     deleted: bool = False
     engine_was_away: bool = False  # the engine did not answer for a while during the run
-    was_signalled: bool = False  # the engine was told to send it a signal
-    was_told: bool = False  # its processes were told to end, because a stop was asked for
-    was_unseen: bool = False  # it ended while no daemon was there to see how
-    was_rebooted: bool = False  # the machine was started anew since the run began
+    was_signalled: bool = False  # somebody had the engine send it a signal
+    was_told: bool = False  # its processes were told to end, because of a stop request
+    was_unseen: bool = False  # no daemon was running when it ended
+    was_rebooted: bool = False  # the machine was restarted after the run had begun
     memory_limit_mib: float | None = None
-    time_limit_s: float | None = None  # set: it was stopped because of this limit
+    time_limit_s: float | None = None  # the limit that it was stopped for
     disk_was_full: bool = False  # the home folder's disk, at the end of the run
     last_line: str = ""
 
     @property
     def is_lost(self) -> bool:
-        """The engine took the container with it when it ended, or somebody ended it behind our back."""
+        """Whether the engine ended the container with itself, or somebody else ended it through the engine."""
         if self.exit_code not in KILLS or self.stop_requested or self.deleted:
             return False
         if self.engine_was_away or self.was_signalled or self.was_rebooted:
             return True
-        # an engine that comes up kills what it finds; 255 and a limit of memory have reasons of their own
+        # a starting engine kills the containers that it finds; 255 and memory limits have other causes
         return self.was_unseen and self.exit_code != 255 and not self.memory_limit_mib
 
 
 TIME_LIMIT = "time-limit"
 GONE = "its container is gone"
-KILLS = (137, 143, 255)  # exit codes of what was killed
+KILLS = (137, 143, 255)  # exit codes of killed programs
 KILLED_WITH_ENGINE = "the engine went away while it ran and its container was killed"
 REBOOTED = "the machine was started anew while it ran"
 KILLED = "its container was stopped through the engine, by its end or by somebody else"
 
 
 def loss(ending: Ending) -> str:
-    """How a run was lost that `is_lost`."""
+    """The cause of a loss. Call it for an ending that `is_lost`."""
     if ending.was_rebooted:
         return REBOOTED
     return KILLED_WITH_ENGINE if ending.engine_was_away else KILLED
@@ -87,7 +90,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     code = ending.exit_code
     if ending.deleted:
         return Outcome(Status.STOPPED, DELETED[kind], {"exit_code": code})
-    if ending.time_limit_s is not None and (code or ending.was_told):  # it saved its work, and did not complete it
+    if ending.time_limit_s is not None and (code or ending.was_told):  # 0 after a stop is no success
         return timed_out(ending.time_limit_s, code)
     if ending.stop_requested and ending.time_limit_s is None:
         return Outcome(Status.STOPPED, STOPPED[kind], {"exit_code": code})
@@ -98,7 +101,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
     if ending.out_of_memory:
         return _failed(code, "memory", f"Out of memory{_limit(ending)}: killed (exit code {code})")
     if code == 137 and ending.memory_limit_mib:
-        # some hosts never tell that memory was the reason; nobody else kills with a limit set
+        # some hosts don't report the lack of memory; with a limit set, it is the likely cause of a kill
         return _failed(code, "memory", f"Exit code 137: killed, most likely out of memory{_limit(ending)}")
     if ending.disk_was_full:
         return _failed(code, DISK_FULL, f"Exit code {code} while the disk was full{_said(ending.last_line)}")
@@ -106,7 +109,7 @@ def of(kind: Kind, ending: Ending) -> Outcome:
 
 
 def lost(how: str, exit_code: int | None = None) -> Outcome:
-    """The engine lost the run: not the program's fault, and never taken for a success."""
+    """The engine lost the run. That is not the program's fault, and never a success."""
     return Outcome(Status.FAILED, f"engine-lost: {how}", {"reason": "engine-lost", "exit_code": exit_code})
 
 
@@ -126,7 +129,7 @@ def build_failed(error: str, step: str) -> Outcome:
 
 
 def host_failed(words: str) -> Outcome:
-    """The machine, or a bug of ours: nothing that the run did."""
+    """The machine or a bug of polylocal is the cause, not the run."""
     return Outcome(Status.FAILED, f"polylocal could not carry on: {words}", {"reason": _fault(words, "host")})
 
 
@@ -136,7 +139,7 @@ def should_restart(ending: Ending, restarts: int, max_restarts: int) -> bool:
 
 
 def _fault(words: str, otherwise: str) -> str:
-    """The engine says a full disk in words only."""
+    """The reason. The engine reports a full disk only in the text of an error."""
     return DISK_FULL if "no space left on device" in words.lower() else otherwise
 
 
@@ -149,7 +152,7 @@ def _limit(ending: Ending) -> str:
 
 
 def _signal(code: int) -> str:
-    """128 + n is how a shell says that signal n ended the program."""
+    """The name of the signal that ended the program: shells exit with 128 + its number."""
     try:
         return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
     except ValueError:

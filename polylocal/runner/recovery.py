@@ -1,4 +1,4 @@
-"""Rows and containers → what to do about those that don't belong to each other. Pure."""
+"""Compares containers with the rows of runs, and decides which containers to remove. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from polylocal.engine.base import Found
 from polylocal.statuses import is_done
 from polylocal.store.rows import Run
 
-_STARTED_S = 600.0  # a helper is started right after it was made
+_STARTED_S = 600.0  # a helper is started right after its creation
 
 
 @dataclass(frozen=True)
 class Remove:
-    """A container that nothing waits for any more."""
+    """A container that nobody needs any more."""
 
     container_id: str
     run: str  # uuid; there may be no such run
@@ -25,12 +25,12 @@ class Remove:
 def plan(
     found: Iterable[Found], runs: dict[str, Run], active: Collection[str], now: str, started_at: str = ""
 ) -> list[Remove]:
-    """What to remove of the containers with our label.
+    """The containers with our label that must be removed.
 
-    `runs` are the rows by uuid; `active` the uuids of runs that a thread has in hand: their containers are theirs.
-    A container without a row, or of a run that is done and need not be kept any longer, goes. What carries no run is a
-    helper of ours: it goes once it has done its work, or if nobody has started it for long, or if it was made by a
-    daemon before this one, which started at `started_at`.
+    `runs` are the rows by uuid. `active` are the uuids of runs that have a thread, which removes their containers.
+    A container is removed if it has no row, or if its run is done and its ttl has passed. A container without a run is
+    a helper. It is removed after its end, if it was not started for long, or if an earlier daemon created it;
+    `started_at` is the start of this one.
     """
     removals = []
     for container in found:
@@ -50,7 +50,7 @@ def plan(
 def _is_left_over(helper: Found, now: str, started_at: str) -> bool:
     if helper.status == "created":
         if started_at and helper.created_at and helper.created_at < clock.parse(started_at).timestamp() - 1:
-            return True  # the engine says whole seconds
+            return True  # the engine's times are whole seconds
         return clock.parse(now).timestamp() - helper.created_at > _STARTED_S
     return helper.status in ("exited", "dead")
 

@@ -1,4 +1,4 @@
-"""What is left of a deleted run is removed."""
+"""Removes everything that a deleted run has left."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def remove(run: Run, context: RunnerContext) -> None:
-    """Everything of a run that is done: container, image, log, files; then its row. Says what was freed.
+    """Remove everything of a run that is done: container, images, log, files, and then its row.
 
-    Raises OSError or StillInUse where something can't be removed: the row stays, so that it is not forgotten.
+    Raises OSError, StillInUse: something can't be removed. The row is kept, so that the removal is tried again.
     """
     if run.container_id:
         context.engine.remove(run.container_id)
@@ -34,7 +34,7 @@ def remove(run: Run, context: RunnerContext) -> None:
         file.unlink(missing_ok=True)
     if run.outputs and not context.store.runs.shares_outputs(run):
         remove_tree(context.outputs_path(run))
-        with suppress(OSError):  # the folder of a group goes with the last experiment in it
+        with suppress(OSError):  # the folder of a group is removed with its last experiment
             context.outputs_path(run).parent.rmdir()
     work = context.home.work(run.uuid)
     for folder in (context.home.handover(run.uuid), work, work.with_name(f"{work.name}.gone")):
@@ -54,7 +54,7 @@ def _paths(run: Run, context: RunnerContext) -> list[Path]:
 
 
 def _reclaim(run: Run, context: RunnerContext) -> None:
-    """What a program wrote as another user can't be removed as it is."""
+    """Give files that a program wrote as another user to the daemon's user, so that they can be removed."""
     folder = context.outputs_path(run)
     if not ownership.has_foreign(folder, context.uid):
         return

@@ -1,4 +1,4 @@
-"""A space and what was tried in it → the params to try next. Pure: the same past and seed give the same future.
+"""Hyperparameter search: suggests the next params from the space and the earlier trials. Pure, and deterministic.
 
 Sources: the platform's rules (grid, random, hyperband as of Li et al., "Hyperband", JMLR 2018, Algorithm 1), and for
 bayesian optimisation `bayes`, which is handed in.
@@ -18,13 +18,13 @@ from polylocal.polyaxonfile import HPTuning, Hyperband, Matrix, SearchMetric
 
 Params = dict[str, Any]
 
-_TRIES = 1000  # draws in a row that give nothing new: the space is as good as used up
-_ALMOST = 1e-9  # what powers of a fraction may be off by
+_TRIES = 1000  # draws in a row without a new point, after which the space counts as used up
+_ALMOST = 1e-9  # rounding errors of powers of fractions
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one experiment. `value` None: it failed, or never told the metric."""
+    """The result of one experiment. `value` None: it failed, or did not report the metric."""
 
     id: int
     params: Params
@@ -33,18 +33,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Params to try; `of` is the trial that goes on with them, None: a new one."""
+    """Params to try. `of`: the id of the experiment to continue with them; None: a new one."""
 
     params: Params
     of: int | None = None
 
 
-Past = Sequence[Sequence[Trial]]  # of each iteration, in the order in which they were suggested
-Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params | None]  # None: nothing is left to try
+Past = Sequence[Sequence[Trial]]  # by iteration, in the order of the suggestions
+Bayes = Callable[[HPTuning, str, Sequence[Trial]], Params | None]  # None: the space is used up
 
 
 def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Suggestion]:
-    """The experiments of the next iteration; none: the search is over. `seed` counts where the file names none."""
+    """The suggestions of the next iteration; none: the search is over. `seed` is used if the file names none."""
     seed = str(tuning.seed) if tuning.seed else seed
     if tuning.hyperband:
         return _hyperband(tuning, tuning.hyperband, seed, past)
@@ -61,7 +61,7 @@ def following(tuning: HPTuning, seed: str, past: Past, bayes: Bayes) -> list[Sug
 
 
 def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
-    """All that a search tries which needs no results. Raises ValueError for one that learns from them."""
+    """All suggestions of a search that needs no results. Raises ValueError for one that learns from results."""
     if tuning.hyperband or tuning.bo:
         raise ValueError(f"`{tuning.algorithm}` learns from results")
     if tuning.random_search:
@@ -73,7 +73,7 @@ def suggestions(tuning: HPTuning, seed: str) -> Iterator[Params]:
 
 
 def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
-    """Those that have a value; of equal ones the earlier is the better."""
+    """The trials that have a value, the best first; of equal ones the earlier first."""
     told = [trial for trial in trials if trial.value is not None]
     return sorted(told, key=lambda trial: (trial.value or 0.0) * (-1 if metric.optimization == "maximize" else 1))
 
@@ -82,13 +82,13 @@ def best_first(trials: Sequence[Trial], metric: SearchMetric) -> list[Trial]:
 
 
 def _grid(matrix: Mapping[str, Matrix]) -> Iterator[Params]:
-    """The product, in the order of the matrix; the last name varies fastest."""
+    """The Cartesian product, in the order of the matrix. The last name varies fastest."""
     for values in itertools.product(*(option.listed for option in matrix.values())):
         yield dict(zip(matrix, values, strict=True))
 
 
 def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
-    """Draws without a repetition, until the space has no more."""
+    """Random points without repetition, until the space is used up."""
     matrix = tuning.matrix or {}
     chance = random.Random(seed)
     draws = {name: drawing(option, chance) for name, option in matrix.items()}
@@ -103,7 +103,7 @@ def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
         seen.add(key(drawn))
         yield drawn
     rest = _finite(matrix)
-    if rest is not None:  # few are left, and chance finds them late
+    if rest is not None:  # few points are left, which random draws would rarely hit
         for each in rest:
             if key(each) not in seen:
                 seen.add(key(each))
@@ -111,7 +111,7 @@ def sampled(tuning: HPTuning, seed: str) -> Iterator[Params]:
 
 
 def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Params] | None:
-    """The whole space, if it has an end."""
+    """All points of the space, if it is finite."""
     lists = []
     for option in matrix.values():
         if option.is_distribution and not option.pvalues:
@@ -121,12 +121,12 @@ def _finite(matrix: Mapping[str, Matrix]) -> Iterator[Params] | None:
 
 
 def key(params: Params) -> str:
-    """The same for the same point of the space."""
+    """A key that is equal for equal points of the space."""
     return json.dumps(params, sort_keys=True, default=str)
 
 
 def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
-    """Gives one value of a parameter each time."""
+    """Draws values of one parameter."""
     if option.pvalues:
         values, weights = zip(*option.pvalues, strict=True)
         return lambda: chance.choices(values, weights)[0]
@@ -136,7 +136,7 @@ def drawing(option: Matrix, chance: random.Random) -> Callable[[], Any]:
     numbers = getattr(option, option.option)
     if option.option.startswith("q"):
         *about, step = numbers
-        # floor division, then round: that is what the platform's own quantisation does
+        # floor division, then round, as the platform's own quantisation
         return lambda: round(_checked(_DRAWS[option.option[1:]](chance, *about)) // step) * step
     return lambda: _checked(_DRAWS[option.option](chance, *numbers))
 
@@ -160,14 +160,14 @@ _DRAWS: dict[str, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Round:
-    """One round of successive halving: so many configurations with so much of the resource each."""
+    """One round of successive halving: the number of configurations, and the resource of each."""
 
     configurations: int
     resource: float
 
 
 def brackets(max_iter: int, eta: float) -> list[list[Round]]:
-    """All rounds of all brackets, the most exploring bracket first."""
+    """All rounds of all brackets. The bracket with the most configurations comes first."""
     most = 0
     while eta > 1 and eta ** (most + 1) <= max_iter + _ALMOST:
         most += 1
@@ -182,14 +182,14 @@ def brackets(max_iter: int, eta: float) -> list[list[Round]]:
 
 def _hyperband(tuning: HPTuning, band: Hyperband, seed: str, past: Past) -> list[Suggestion]:
     plan = brackets(band.max_iter, band.eta)
-    bracket, number = 0, 0  # where the next iteration is
+    bracket, number = 0, 0  # of the next iteration
     survivors: list[Trial] = []
     for trials in past:
         number += 1
         survivors = []
         if number < len(plan[bracket]):
             survivors = best_first(trials, band.metric)[: plan[bracket][number].configurations]
-        if not survivors:  # the bracket has come to its end, or nobody in it told a metric
+        if not survivors:  # the bracket is over, or no trial of it reported the metric
             bracket, number = bracket + 1, 0
     if bracket >= len(plan):
         return []
@@ -199,7 +199,7 @@ def _hyperband(tuning: HPTuning, band: Hyperband, seed: str, past: Past) -> list
     before = sum(rounds[0].configurations for rounds in plan[:bracket])
     wanted = plan[bracket][0].configurations
     points = list(itertools.islice(sampled(tuning, seed), before, before + wanted))
-    if not points:  # a small space was tried as a whole by the brackets before: with more of the resource once more
+    if not points:  # earlier brackets used up a small space: try its points again, with more of the resource
         points = list(itertools.islice(sampled(tuning, seed), wanted))
     return [Suggestion({**params, **resource}) for params in points]
 
