@@ -1,6 +1,6 @@
-"""Bayesian optimisation: a Gaussian process over what was tried → the next point. Needs scikit-learn (`polylocal[bo]`).
+"""Bayesian optimisation: suggests the next point by a Gaussian process. Needs scikit-learn (`polylocal[bo]`).
 
-Run as a program it answers questions in JSON with points: the daemon stays as small as it is without.
+The daemon runs this module as a child process and exchanges JSON with it, so that it never loads scikit-learn itself.
 
 Sources: Snoek et al., "Practical Bayesian Optimization of Machine Learning Algorithms" (2012), for the acquisition
 functions; the platform's rules for the encoding and for how the acquisition is maximised.
@@ -23,28 +23,30 @@ from polylocal.errors import SetupError
 from polylocal.polyaxonfile import HPTuning, Matrix
 from polylocal.runner.search import Params, Trial, best_first, key, sampled
 
-N_WARMUP = 1000  # points at which the acquisition is looked at first
-N_ITER = 5  # of the best of them, climbed from by L-BFGS
-CANDIDATES = 4096  # at most, of a space that is all lists
+N_WARMUP = 1000  # random points at which the acquisition function is evaluated first
+N_ITER = 5  # the best of them, from which L-BFGS starts
+CANDIDATES = 4096  # the most points of a space of lists that are evaluated
 TIMEOUT_S = 300
-# of the unit cube that points are encoded in: beyond these a fit knows nothing of what lies between points
+# length scales in the unit cube; a fit beyond them tells nothing about the space between points
 LENGTHS = (0.05, 10.0)
-RESTARTS = 2  # of the fit, at the least: from one start it may overshoot
+RESTARTS = 2  # the least number of starts of a fit: a single one may miss the optimum
 
 Axis = list[float]
 
 
 class Asked:
-    """The process that knows scikit-learn. It starts with the first question and stays for the next, since most of the
-    time goes into importing what it needs. Thread-safe."""
+    """The child process. Thread-safe.
+
+    It starts with the first question and is kept for the next: importing scikit-learn takes most of the time.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._said: IO[str] | None = None  # what it has to say when it fails
+        self._said: IO[str] | None = None  # its error output
 
     def __call__(self, tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
-        """The next point; None: all were tried. Raises SetupError, where scikit-learn is missing for example."""
+        """The next point; None: the space is used up. Raises SetupError, for example if scikit-learn is missing."""
         question = json.dumps(
             {
                 "tuning": tuning.model_dump(exclude_none=True),
@@ -67,7 +69,7 @@ class Asked:
         return found
 
     def close(self) -> None:
-        """Idempotent; the next question starts it again. Waits for nobody: a question that is being answered fails."""
+        """End the process. Idempotent. A question that is being answered fails; the next one starts a new process."""
         process = self._process
         if self._lock.acquire(blocking=False):
             try:
@@ -79,7 +81,7 @@ class Asked:
 
     def _answered(self, question: str) -> str:
         if self._process is None:
-            # small matrices: more threads would only wait for each other
+            # the matrices are small: more threads would only wait for each other
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  open for as long as the process
             self._process = subprocess.Popen(
@@ -116,14 +118,14 @@ class Asked:
         process, said = self._process, self._said
         self._process = self._said = None
         if process is not None:
-            with process:  # closes its input, which is how it is told; and waits
+            with process:  # closing its input ends it; this waits for its end
                 process.kill()
         if said is not None:
             said.close()
 
 
 def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
-    """One question to a process of its own."""
+    """Ask one question of a new process."""
     asked = Asked()
     try:
         return asked(tuning, seed, trials)
@@ -132,7 +134,7 @@ def ask(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
 
 
 def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | None:
-    """The point where the acquisition function is highest, of those that were not tried; None: there is none left."""
+    """The untried point with the highest value of the acquisition function; None: the space is used up."""
     import numpy as np
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
@@ -179,7 +181,7 @@ def suggest(tuning: HPTuning, seed: str, trials: Sequence[Trial]) -> Params | No
 
 
 def hash_of(seed: str) -> int:
-    """The same number for the same seed in every process."""
+    """A number that is equal for equal seeds in every process."""
     return int.from_bytes(seed.encode()[-8:].rjust(8, b"\0"), "big")
 
 
@@ -194,7 +196,7 @@ def _some(tuning: HPTuning, seed: str, utility: Any) -> list[Params]:
 
 
 def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:
-    """How much each point promises: upper confidence bound, expected improvement, or probability of improvement."""
+    """The acquisition: upper confidence bound, expected improvement, or probability of improvement."""
     import numpy as np
     from scipy.stats import norm
 
@@ -212,7 +214,7 @@ def _acquisition(regressor: Any, points: Any, best: float, utility: Any) -> Any:
 
 
 def _climbed(matrix: dict[str, Matrix], params: Params, regressor: Any, best: float, utility: Any) -> Params:
-    """From a point uphill along the axes that have no steps."""
+    """Climb from a point along the continuous axes."""
     import numpy as np
     from scipy.optimize import minimize
 
@@ -236,7 +238,7 @@ def _climbed(matrix: dict[str, Matrix], params: Params, regressor: Any, best: fl
 
 
 def _encoded(matrix: dict[str, Matrix], params: Params) -> list[float]:
-    """A point in the unit cube: numbers along their range, words each on an axis of its own."""
+    """Encode params as a point of the unit cube: a number by its range, each word on its own axis."""
     found: list[float] = []
     for name, option in matrix.items():
         found += _axes(option, params.get(name))
@@ -248,7 +250,7 @@ def _axes(option: Matrix, value: Any) -> Axis:
         low, high = getattr(option, option.option)[:2]
         is_log = "log" in option.option
         number = (math.log(value) if value > 0 else low) if is_log else float(value)
-        return [max(0.0, (number - low) / (high - low))]  # a quantised one may lie below its range
+        return [max(0.0, (number - low) / (high - low))]  # a quantised value may lie below its range
     listed = option.listed
     if all(isinstance(item, int | float) and not isinstance(item, bool) for item in listed):
         low, high = float(min(listed)), float(max(listed))
@@ -263,7 +265,7 @@ def _decoded(option: Matrix, place: float) -> float:
 
 
 def _names(matrix: dict[str, Matrix]) -> list[str]:
-    """The parameter of each axis."""
+    """The name of the parameter of each axis."""
     return [name for name, option in matrix.items() for _ in _axes(option, _any(option))]
 
 
@@ -281,7 +283,7 @@ def _is_listed(matrix: dict[str, Matrix]) -> bool:
 
 
 def main() -> None:
-    """A question a line, an answer a line, until there are no more."""
+    """Answer one question per line until the input ends."""
     for line in sys.stdin:
         question = json.loads(line)
         tuning = HPTuning.model_validate(question["tuning"])

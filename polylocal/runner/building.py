@@ -1,4 +1,4 @@
-"""Make the image of a build: Dockerfile, base images, context, build; every line into the build's log."""
+"""Builds an image: Dockerfile, base images, build context, build. Every line goes into the build's log."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from polylocal.system.cancellation import Cancel, Cancelled, cancelled_by
 
 log = logging.getLogger(__name__)
 
-MOST_REQUIREMENTS = 4 << 20  # bytes of a file that is looked through for others
-AGAIN_S = 3.0  # an engine that ends is gone by then
-# failures that no line of a Dockerfile can bring about; what a step says of itself is not among them
+MOST_REQUIREMENTS = 4 << 20  # bytes of a requirements file that is read for the files that it includes
+AGAIN_S = 3.0  # the time in which an ending engine is gone
+# failures of the engine itself, which no line of a Dockerfile can cause
 _OF_THE_ENGINE = re.compile(
     r"(?!.*returned a non-zero code).*(libnetwork|of sandbox|containerd|shim|transport is closing|ttrpc|grpc)",
     re.IGNORECASE | re.DOTALL,
@@ -46,7 +46,7 @@ Patiently = Callable[..., Any]
 
 @dataclass(frozen=True)
 class _Images:
-    """The Dockerfile with its images, and the projects whose code is in them; or why it can't be built."""
+    """The Dockerfile with its base images, and the projects whose code is in them. `problem`: why it can't be built."""
 
     text: str = ""
     projects: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class _Images:
 class _Recipe:
     build: Build
     text: str  # the Dockerfile as documented and recorded
-    folder: str  # of the code, that becomes build/
+    folder: str  # the folder of the code that becomes build/
 
 
 class BuildWork(Work):
@@ -107,7 +107,7 @@ class BuildOperation:
 
 
 def make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Patiently) -> BuildResult | None:
-    """From row to image. None: it was stopped, at whatever step."""
+    """Build the image of a run. Returns None if it was stopped. Raises StoreError."""
     try:
         with cancelled_by(cancel):
             return _make_image(run, context, cancel, patiently)
@@ -134,7 +134,7 @@ def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Pat
         else:
             found = patiently(lambda: context.engine.image_id(tag))
             if found and context.store.built_images.knows(run, found):
-                # it was made, and the daemon ended before it could say so
+                # the image was built, but the daemon ended before it recorded that
                 context.store.built_images.complete(run, found)
                 return BuildResult(found)
             writer.say("polylocal: the daemon was restarted, building again")
@@ -166,7 +166,7 @@ def _made(
     cancel: Cancel,
     patiently: Patiently,
 ) -> BuildResult:
-    """By the engine, once more if it ends meanwhile. Raises Cancelled."""
+    """Build with the engine, and once more if the engine ends during the build. Raises Cancelled."""
 
     def again() -> None:
         writer.say("polylocal: the engine went away in the middle of the build, building again")
@@ -184,7 +184,7 @@ def _made(
 
     result: BuildResult = patiently(build, again)
     if result.image_id is None and not cancel.called and _OF_THE_ENGINE.match(result.error):
-        again()  # as it ends it fails what it has in hand, and still answers
+        again()  # an ending engine still answers, and fails its running builds
         if cancel.wait(AGAIN_S):
             raise Cancelled("The build was stopped.")
         result = patiently(build, again)
@@ -210,7 +210,7 @@ def _recipe(run: Run, context: RunnerContext) -> _Recipe:
             return _Recipe(build, repository.read(run.commit, path, follows=True).decode(), folder)
         except UnicodeDecodeError as error:
             raise InvalidInput([f"`dockerfile: {build.dockerfile}` is no text in UTF-8"]) from error
-    if problems := build_variables.problems(build.env_vars):  # of a run that an older version has stored
+    if problems := build_variables.problems(build.env_vars):  # an older version stored it unchecked
         raise InvalidInput([f"{'.'.join(map(str, path))}: {text}" for path, text in problems])
     files = repository.files(run.commit, folder) if run.commit else set()
 
@@ -224,7 +224,7 @@ def _recipe(run: Run, context: RunnerContext) -> _Recipe:
 
 
 def _with_images(run: Run, recipe: _Recipe, context: RunnerContext, writer: LogWriter, cancel: Cancel) -> _Images:
-    """The Dockerfile to build, all its images being here."""
+    """The Dockerfile to build, after all images that it names were pulled or found."""
     user, found = context.store.users.get(run.user), dict[str, Chosen]()
     is_buildkit = context.engine.builder().startswith("buildkit")
     arguments = dockerfile.platform_arguments(context.engine.platform()) if is_buildkit else {}
@@ -232,7 +232,7 @@ def _with_images(run: Run, recipe: _Recipe, context: RunnerContext, writer: LogW
         if not user.is_superuser and (frontends := dockerfile.foreign_frontends(recipe.text)):
             return _Images(problem=f"Only an admin may build with the frontend {frontends[0]}.")
         wanted = dockerfile.references(recipe.text, arguments)
-        for reference in wanted:  # grows by the triggers of base images
+        for reference in wanted:  # the triggers of base images are appended
             chosen = _chosen(reference, run, found, context, writer, cancel)
             if chosen.problem:
                 return _Images(problem=chosen.problem)
@@ -248,7 +248,7 @@ def _with_images(run: Run, recipe: _Recipe, context: RunnerContext, writer: LogW
 
 
 def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
-    """The Dockerfile; in a rendered one the code belongs to the user of the base image, whoever that is."""
+    """The Dockerfile. In a rendered one the code belongs to the user of the base image."""
     base = found.get(recipe.build.image or "")
     user = base.image.user if base and base.image else ""
     is_rendered = recipe.build.dockerfile is None
@@ -258,7 +258,7 @@ def _owned(recipe: _Recipe, found: Mapping[str, Chosen]) -> str:
 def _chosen(
     reference: Reference, run: Run, found: dict[str, Chosen], context: RunnerContext, writer: LogWriter, cancel: Cancel
 ) -> Chosen:
-    """The image of one reference; that of a trigger is used by a later build, and looked at then."""
+    """The image of one reference. The image of a trigger is checked by the later build that uses it."""
     name = reference.image
     if reference.is_trigger:
         return Chosen(problem=images.refusal(name) if is_image_id(name) else "")
@@ -268,7 +268,7 @@ def _chosen(
 
 
 def _downloads(text: str, arguments: Mapping[str, str], found: Mapping[str, Chosen]) -> str:
-    """A sentence if ADD fetches something from where only an admin may have the engine connect to."""
+    """The refusal of an ADD from hosts that only an admin may let the engine connect to; "": there is none."""
     bases = {name: Base(chosen.image.env, chosen.image.triggers) for name, chosen in found.items() if chosen.image}
     return images.unreachable("What ADD names", dockerfile.downloads(text, arguments, bases))
 

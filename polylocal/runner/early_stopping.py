@@ -1,4 +1,4 @@
-"""Early stopping: what was measured → which experiments to end, and whether the search is over. Pure.
+"""Early stopping: decides by the metrics which experiments to end, and whether the search is over. Pure.
 
 Sources: the platform's rules; the median rule is that of Golovin et al., "Google Vizier" (2017).
 """
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from polylocal.polyaxonfile import EarlyStopping
 
-Series = Mapping[int, Sequence[float]]  # the values of a metric of each experiment, the oldest first
+Series = Mapping[int, Sequence[float]]  # values of one metric by experiment, the oldest first
 
 
 def to_end(rule: EarlyStopping, series: Series, running: Sequence[int]) -> dict[int, str]:
-    """The running experiments that are not worth going on with, each with the reason.
+    """The running experiments to end, each with the reason.
 
     They are judged at every `evaluation_interval`-th value that they tell, against what the others had told by then.
     """
@@ -37,14 +37,14 @@ def to_end(rule: EarlyStopping, series: Series, running: Sequence[int]) -> dict[
 
 
 def _judged(rule: EarlyStopping, values: Sequence[float]) -> float:
-    """What an experiment is judged by: its best so far by the median, what it told last by the others."""
+    """The value that the rule compares: the best so far for the median, the last one for the others."""
     if rule.policy and rule.policy.kind == "median":
         return max(values) if rule.optimization == "maximize" else min(values)
     return values[-1]
 
 
 def _limit(rule: EarlyStopping, own: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
-    """The value below which (or above which) one is ended; None: too few are as far."""
+    """The value below (or above) which an experiment is ended; None: too few have come as far."""
     policy = rule.policy
     if policy is None:
         return None

@@ -24,8 +24,8 @@ from polylocal.system.cancellation import Cancelled
 HOME = PurePosixPath("/home/vagrant")  # where ABF's own workers build
 PROJECT, RESULTS, MEDIA = HOME / "project", HOME / "results", HOME / "media"
 MEDIA_LIST = HOME / "container/media.list"
-OBJECTS = HOME / "container/objects"  # of the code's repository
-_READABLE = 0o005  # a folder, for everybody
+OBJECTS = HOME / "container/objects"  # of the project's git repository
+_READABLE = 0o005  # mode bits: every user may enter the folder
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PackageContainer:
         return execution.patiently(lambda: self._container(build_list, chosen.name))
 
     def _container(self, build_list: BuildList, image: str) -> str:
-        """Create the container. The image's user then owns the code, and may write to the folder above it, where
+        """Create the container, give the code to the image's user, and let it write to the folder above, where
         dpkg-buildpackage leaves its packages. Raises EngineError, NotFound, InvalidInput.
         """
         context, work = self._context, work_folder(self.run, self._context)
@@ -111,13 +111,13 @@ class PackageContainer:
             limits=replace(container.limits(resources, context.capacity(resources)), pids=context.settings.pids_limit),
             network=context.settings.network if platform.build_network else "none",
             new_privileges=context.settings.new_privileges,
-            cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files that have some
+            cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files with capabilities
             platform=arches.engine_platform(arch.name),
             entrypoint=termination.entrypoint(SH),
         )
 
     def _check_out(self, build_list: BuildList, work: Path) -> None:
-        """The code, and the files of the file store that its `.abf.yml` names."""
+        """Check out the code, and add the files of the file store that its `.abf.yml` names."""
         if work.exists():
             self._operation.reclaim(None, work)  # an interrupted attempt may have given it to the image's user
         remove_tree(work)
@@ -125,7 +125,7 @@ class PackageContainer:
         repository, project = self._context.repository(self.run), work / "project"
         repository.checkout(build_list.commit_hash, project)
         users, may_have = self._context.store.users, self._context.store.build_lists.may_have
-        # the code names the files, and its project's owner may read less than an admin who has it built
+        # both must be allowed to read a file: the owner of the code that names it, and the user who builds
         readers = [users.by_id(build_list.user_id), users.get(self.run.owner)]
         for name, sha1 in recipes.sources(self._recipe(build_list)).items():
             is_theirs = all(may_have(sha1, reader) for reader in readers)
@@ -143,17 +143,17 @@ class PackageContainer:
         ownership.make_writable(work / "results")
 
     def _recipe(self, build_list: BuildList) -> str | None:
-        """The text of `.abf.yml` as it is in git, whatever a file of the file store puts in its place."""
+        """The text of `.abf.yml` in git, even if a file of the file store replaces it."""
         try:
             found = self._context.repository(self.run).read(
                 build_list.commit_hash, recipes.FILE, recipes.MOST_BYTES, follows=True
             )
-        except (NotFound, InvalidInput):  # there is none, or the command of the build says what is wrong with it
+        except (NotFound, InvalidInput):  # missing, or invalid: the build's command reports that
             return None
         return found.decode("utf-8", "replace")
 
     def _add_history(self, build_list: BuildList, project: Path, image: str) -> bool:
-        """Add a `.git` to the code. False: the image's user could not read the objects of the project's repository."""
+        """Add a `.git` to the code. Returns False if the image's user can't read the project's objects."""
         repository = self._context.repository(self.run)
         is_readable = stat.S_IMODE(repository.objects.stat().st_mode) & _READABLE == _READABLE
         if not is_readable and not is_root(self._context.engine.image_config(image).user):
@@ -164,7 +164,7 @@ class PackageContainer:
         return True
 
     def _media(self, build_list: BuildList, platform: Platform, arch: str, below: Path) -> list[Medium]:
-        """As they are now: another publication meanwhile changes nothing for this build."""
+        """Snapshots of the repositories to install from: a later publication does not change them."""
         store, downloads = self._context.store.platforms, self._context.home.downloads
         wanted = list(dict.fromkeys([*build_list.include_repos, *build_list.extra_repositories]))
         if build_list.use_save_to_repository and build_list.save_to_repository_id not in wanted:
@@ -211,7 +211,7 @@ class PackageContainer:
         }
 
     def _lack(self) -> str | None:
-        """What its image is known to lack, where the platform's own command does not make up for it."""
+        """The programs that the image is known to lack, if the platform has no build command that installs them."""
         context = self._context
         platform = context.store.platforms.get(context.store.build_lists.of_run(self.run.pk).build_for_platform_id)
         image = self.run.specification.build.image or ""
@@ -220,7 +220,7 @@ class PackageContainer:
 
 
 def work_folder(run: Run, context: RunnerContext) -> Path:
-    """The folder of one attempt. Files that another user made in the one before may not be removable yet."""
+    """The folder of one attempt. It is a new one for each, since files of another user may not be removable yet."""
     return context.home.handover(run.uuid) / f"build-{run.restarts}"
 
 
@@ -232,7 +232,7 @@ def _command(run: Run) -> list[str]:
 def folder_of(
     context: RunnerContext, saved_to: Platform, build_for: Platform, repository: Repository, arch: str, sub: str
 ) -> Path:
-    """Where the packages of a repository lie, for one platform and architecture."""
+    """The folder with the packages of a repository for one platform and architecture."""
     return repositories.folder(
         context.home.downloads,
         saved_to.name,
@@ -245,7 +245,7 @@ def folder_of(
 
 
 def _lists(platform: Platform, media: list[Medium], work: Path) -> list[Mount]:
-    """What says to the tools in the image where to install from."""
+    """Write the configuration files that tell package managers in the image where to install from."""
     names = [medium.name for medium in media]
     texts = {MEDIA_LIST: "".join(f"{name} file://{MEDIA / name}\n" for name in names)}
     if platform.distrib_type == "deb":

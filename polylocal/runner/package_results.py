@@ -1,4 +1,4 @@
-"""The results of a package build: read after its container has ended, and kept in the file store."""
+"""Collects the results of a package build into the file store, after its container has ended."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _MOST_NAME = 100  # characters of a name in a message
 
 @dataclass
 class _Collection:
-    """The results of a build on their way into the file store; it outlives an attempt that finds no room."""
+    """The results of a build that are being stored. It is kept from one attempt to the next."""
 
-    kind: str | None  # `distrib_type` of the platform that was built for
+    kind: str | None  # `distrib_type` of the platform that the build is for
     exit_code: object
-    may_link: bool  # nobody writes to the results any more
+    may_link: bool  # no program can write to the results any more
     staged: dict[str, Staged] = field(default_factory=dict)  # by path among the results; "" is the log
     by_inode: dict[tuple[int, int], Staged] = field(default_factory=dict)  # of files that have several names
-    said: set[str] = field(default_factory=set)  # in the log of the build
+    said: set[str] = field(default_factory=set)  # lines that were written to the build's log
 
     def forget(self) -> None:
-        """Remove what has not been committed."""
+        """Remove the files that were not committed."""
         for file in self.staged.values():
             file.path.unlink(missing_ok=True)
         self.staged.clear()
@@ -78,7 +78,7 @@ class Results:
         try:
             end, harvest = self._harvested(end, collection)
             if end.details and end.details.get("reason") == UNREADABLE:
-                recorded = {**recorded, "exit_code": None}  # whatever it was, there are no packages to go on with
+                recorded = {**recorded, "exit_code": None}  # there are no packages, whatever the program said
             with GUARD:
                 for file in set(collection.staged.values()):
                     context.file_store.commit(file)
@@ -102,15 +102,15 @@ class Results:
             return True
         try:
             return self._operation.look(container_id).is_finished
-        except EngineError as error:  # one that does not know the container says nothing of its programs
+        except EngineError as error:  # an unknown container may still run on another engine
             log.warning("run=%s: its results are copied, since its container may still run: %s", self.run.label, error)
             return False
 
     def _harvested(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
-        """What a build ends with. Results that can't be read are how it ended; those without room wait for it.
+        """The end of the build, and its results. Results that can't be read fail it; a full disk makes it wait.
 
-        The wait ends when the build is cancelled: the results are discarded then. Raises StoreError, and OSError where
-        this process lacks descriptors or memory.
+        Cancelling the build ends the wait and discards the results. Raises StoreError; OSError where this process
+        lacks descriptors or memory.
         """
         pause_s = FIRST_PAUSE_S
         while True:
@@ -125,7 +125,7 @@ class Results:
             pause_s = min(2 * pause_s, MOST_PAUSE_S)
 
     def _harvested_now(self, end: Outcome, collection: _Collection) -> tuple[Outcome, Harvest]:
-        """Raises OSError where the disk or the process has no room."""
+        """Raises OSError where the disk is full, or the process lacks descriptors or memory."""
         try:
             return self._harvest(end, collection)
         except (PackageError, OSError) as error:
@@ -151,7 +151,7 @@ class Results:
         )
         try:
             self._say_once(words, collection)
-        except StoreError as trouble:  # the log may lie on the same disk
+        except StoreError as trouble:  # the log may be on the same disk
             log.warning("run=%s: %s, and its log can't say so: %s", self.run.label, words, trouble)
 
     def _is_cancelled_within(self, seconds: float) -> bool:
@@ -160,7 +160,7 @@ class Results:
         return self._execution.is_unwanted()
 
     def _discarded(self, collection: _Collection) -> Harvest:
-        """The log alone, for which the removed results may have made room; nothing, if they have not."""
+        """The log alone, if the removed results made space for it."""
         collection.forget()
         try:
             remove_tree(work_folder(self.run, self._context) / "results")
@@ -192,7 +192,7 @@ class Results:
         return end, Harvest(packages, [*self._main_log(collection.staged), *others])
 
     def _check_room(self, results: Path, collection: _Collection) -> None:
-        """Raises OSError (ENOSPC) before anything is copied, where it is certain that not all of it has room."""
+        """Raises OSError (ENOSPC) before anything is copied, if the results can't fit on the disk."""
         file_store = self._context.file_store
         if collection.may_link and file_store.is_beside(results):
             return
@@ -202,11 +202,11 @@ class Results:
 
     def _kept(self, entry: Entry, collection: _Collection) -> NewFile:
         file_store = self._context.file_store
-        with entry.open() as file:  # never over a link, even if a program should still be at work
+        with entry.open() as file:  # follows no link, even if a program is still running
             about = os.fstat(file.fileno())
             if sparse.has_more_holes(file.fileno(), MOST_HOLES):
                 raise PackageError(f"{entry.path} is a sparse file of {about.st_size} bytes")
-            file.seek(0)  # the look at its holes has moved it
+            file.seek(0)  # the search for holes has moved it
             number = (about.st_dev, about.st_ino)
             stored = collection.staged.get(entry.path) or collection.by_inode.get(number)
             if stored is None and collection.may_link and about.st_uid == self._context.uid:
@@ -228,7 +228,7 @@ class Results:
 
 
 def _refuse(path: str, why: str) -> None:
-    """Raises PackageError, since a part of the results would be lost; OSError for a reason that passes."""
+    """Raises PackageError, since a part of the results would be lost; OSError for a temporary reason."""
     error = OSError(_ERRNO.get(why), why, path)
     if is_trouble(error) or is_shortage(error):
         raise error
@@ -239,7 +239,7 @@ _ERRNO = {os.strerror(code): code for code in errno.errorcode}
 
 
 def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callable[[str], None]) -> list[NewPackage]:
-    """By what the build says itself, or else what is a package of the platform's kind. Raises PackageError."""
+    """The packages that the build names itself, or else all files of the platform's kind. Raises PackageError."""
     staged = collection.staged
     if DATA in files:
         return _told(files, staged[DATA].path)
@@ -258,14 +258,14 @@ def _packages(files: Mapping[str, NewFile], collection: _Collection, say: Callab
         if found is not None:
             packages[path] = _package(file, found)
             parts |= {str(Path(path).with_name(name)): found for name in found.parts}
-    for path, found in parts.items():  # a Debian source is several files: they belong to one package
+    for path, found in parts.items():  # a Debian source package is several files
         if path in files:
             packages[path] = _package(files[path], found)
     return _told_apart(packages.values())
 
 
 def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
-    """They will lie in one folder. Raises PackageError."""
+    """The packages without duplicates. Raises PackageError for two different files of one name."""
     found: dict[tuple[str, str], NewPackage] = {}
     for package in packages:
         other = found.setdefault((package.type, package.file_name), package)
@@ -275,7 +275,7 @@ def _told_apart(packages: Iterable[NewPackage]) -> list[NewPackage]:
 
 
 def _shown(error: Exception) -> str:
-    """What an error says, as a text that the database takes: the names in it may be of any bytes."""
+    """The text of an error in a form that the database takes: names in it may contain any bytes."""
     return visible.one_line(str(error))
 
 

@@ -1,4 +1,4 @@
-"""Package builds: a container works on a commit, with packages of other builds at hand, and leaves packages."""
+"""Package builds: a container builds packages from a commit, and may install packages of other builds."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PackageWork(ContainerWork):
 
 
 def forget_files(context: RunnerContext, among: Iterable[str] | None = None) -> None:
-    """Files that no build has any more; None: whatever was left over by a process that ended in between."""
+    """Remove the files of these sha1 that no build has any more; None: all of them, and unfinished uploads."""
     with GUARD:
         for sha1 in context.store.build_lists.forget_files(among):
             context.file_store.forget(sha1)

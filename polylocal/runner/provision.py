@@ -1,4 +1,4 @@
-"""The container of a run: everything that it needs is put in its place, then it is made."""
+"""Creates the container of a run, after everything that it mounts was prepared."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ Prepare = Callable[[Run, RunnerContext], Workspace]
 def make_container(
     run: Run, build: Run, context: RunnerContext, prepare: Prepare = lambda run, context: Workspace()
 ) -> str:
-    """The container with the shell and the locale that its image has; made once, found again afterwards. Which these
-    are, the first run finds out for the rest: the init program starts in any case, so the engine itself would not
-    notice that bash is missing. Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone,
-    or may not be used for its user; InvalidInput: a secret has come to set a variable that the polyaxonfile sets.
+    """Create the container of a run, or find the one that is there. Returns its id.
+
+    The first run of an image finds out its shell and its locale, and records them for the others. The engine would not
+    report a missing bash, since the init program starts in any case. `prepare` makes the folders of the run's kind.
+
+    Raises EngineError, EngineUnreachable; NotFound: something that the run names is gone, or its user may not use it;
+    InvalidInput: a secret sets a variable that the polyaxonfile sets as well.
     """
     if not context.store.built_images.may_use(context.store.users.get(run.user), build):
         raise NotFound(f"the image of {build.label} holds the code of a project that {run.user} may not read")
@@ -42,7 +45,7 @@ def make_container(
     def made(shell: str, locale: str) -> str:
         return _make(run, build, prepare, context, shell, locale)
 
-    config = context.engine.image_config(_image(build))  # ImageMissing before anything is made
+    config = context.engine.image_config(_image(build))  # raises ImageMissing before anything is created
     guess = (build.shell or BASH, locales.likely(config.env) if build.locale is None else build.locale)
     container_id = made(*guess)
     found = guess
@@ -63,7 +66,7 @@ def _image(build: Run) -> str:
 
 
 def _locale(container_id: str, environment: Mapping[str, str], context: RunnerContext, *, has_bash: bool) -> str:
-    """The one in place of those named. That the engine can't look into the container is no reason not to start it."""
+    """The locale to use instead of the named ones. "" also if the engine can't read the container's files."""
     try:
         return locales.substitute(context.engine, container_id, environment, has_bash=has_bash)
     except ContainerMissing:
@@ -81,7 +84,7 @@ def _tell_of_locales(
     found: tuple[str, str],
     context: RunnerContext,
 ) -> None:
-    """Says in the history, once, which locales that the polyaxonfile names the image lacks."""
+    """Note in the history, once, the locales that the polyaxonfile names and the image lacks."""
     shell, instead = found
     build, own = specification.build, specification.environment.variables
     said = []
@@ -104,7 +107,7 @@ def _make(run: Run, build: Run, prepare: Prepare, context: RunnerContext, shell:
     specification = run.specification
     outputs, handover = context.outputs_path(run), context.home.handover(run.uuid)
     ownership.make_writable(outputs)
-    if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # what it made itself stays
+    if run.cloning_strategy == "copy" and run.original_pk and not run.restarts:  # a restart keeps its own files
         original = context.outputs_path(context.store.runs.by_pk(run.original_pk))
         if original.is_dir():
             folders.copy_tree(original, outputs)
@@ -142,7 +145,7 @@ def _make(run: Run, build: Run, prepare: Prepare, context: RunnerContext, shell:
     if is_root(context.engine.image_config(_image(build)).user):
         return made
     try:
-        context.engine.open_folder(made, container.CODE)  # the builder makes it root's, whoever the image's user is
+        context.engine.open_folder(made, container.CODE)  # the builder creates it as root, whatever the image's user
     except ContainerMissing:
         raise
     except EngineError as error:
@@ -167,20 +170,22 @@ def _data(specification: Specification, context: RunnerContext) -> dict[str, Dat
 
 
 def _variables(build: Run, specification: Specification, context: RunnerContext) -> dict[str, str]:
-    """Those of `build.env_vars`, where the image does not have them: it was built from a Dockerfile of the user's own,
-    from another description, or by an older version."""
+    """The variables of `build.env_vars`, if the image lacks them.
+
+    It lacks them if it was built from the user's own Dockerfile, from another build section, or by an older version.
+    """
     wanted = specification.build.env_vars or []
     own = build.specification.build.dockerfile
     written = (
         [] if own else (build.dockerfile or "").split("\n")
-    )  # one's own may set them in a stage that is left behind
+    )  # the user's own Dockerfile may set them in an earlier stage
     if all(build_variables.instruction(name, value) in written for name, value in wanted):
         return {}
     return build_variables.expanded(wanted, context.engine.image_config(_image(build)).env)
 
 
 def _references(run: Run, specification: Specification, context: RunnerContext) -> dict[str, list[Run]]:
-    """The runs whose outputs this one reads."""
+    """The runs whose outputs this one reads, by the plural of their kind. Raises NotFound."""
     runs, project = context.store.runs, context.store.projects.by_id(run.project_id)
     wanted = specification.environment.references
 
@@ -197,7 +202,7 @@ def _references(run: Run, specification: Specification, context: RunnerContext) 
 
 
 def _token(run: Run, context: RunnerContext, handover: Path) -> str:
-    """The run's token, in its hand-over file. One that was made before may be in a container already: it stays."""
+    """The run's token, which is also written to its hand-over file. An existing one is kept: a container may use it."""
     users, file = context.store.users, handover / container.TOKEN_FILE
     handover.mkdir(parents=True, exist_ok=True)
     if file.exists():

@@ -1,4 +1,4 @@
-"""Puts what was built where package managers find it: into repositories, and into containers of single builds."""
+"""Publishes packages: into repositories, and into a container of each build."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
 
 log = logging.getLogger(__name__)
 
-Key = tuple[int, int, int]  # project, platform that is built for, architecture
-AGAIN_S = 15.0  # what could not be done for reasons that pass is tried again
+Key = tuple[int, int, int]  # project, platform to build for, architecture
+AGAIN_S = 15.0  # between two attempts after a temporary failure
 SUBFOLDERS = ("release", "updates")
 
 
 class Publisher:
-    """Every step can be the last of this process: what it leaves waiting is simply done again."""
+    """Any step can be the last one of this process: an interrupted publication is done again."""
 
     def __init__(self, context: RunnerContext) -> None:
         self._context = context
@@ -44,9 +44,9 @@ class Publisher:
         self._platforms = context.store.platforms
         self._has_looked = False
         self._not_before = 0.0
-        self._later: dict[int, float] = {}  # repositories that could not be written anew: until when they wait
+        self._later: dict[int, float] = {}  # repositories that could not be written, and the time of the next attempt
         self._keys = Keys(context.home.signing)
-        self._tidy_at = math.inf  # when files that earlier generations left may have to go
+        self._tidy_at = math.inf  # the next time that files of earlier generations may expire
 
     def is_due(self) -> bool:
         if time.monotonic() < self._not_before:
@@ -71,12 +71,12 @@ class Publisher:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Removes what earlier generations left, once their time is over."""
+        """Remove the files of earlier generations that have expired."""
         stay = [self._is_left(path) for path in repositories.with_leftovers(self._context.home.downloads)]
         self._tidy_at = time.monotonic() + repositories.SLOT_S if any(stay) else math.inf
 
     def _is_left(self, path: Path) -> bool:
-        """Removes what earlier generations of one folder left; whether something stays. Publishing does not wait."""
+        """Remove expired files of one folder. Returns whether younger ones are left."""
         try:
             return repositories.forget_leftovers(path)
         except OSError as error:
@@ -99,7 +99,7 @@ class Publisher:
         return [number for number in self._lists.stale_repositories() if now >= self._later.get(number, 0.0)]
 
     def _look_for_lost(self) -> None:
-        """Folders can be made again from the file store: a backup has none of them. Files that nobody has go."""
+        """Write missing folders again from the file store: backups leave them out. Remove files without an owner."""
         forget_files(self._context)
         for repository_id in self._lists.published_repositories():
             repository = self._platforms.repository(repository_id)
@@ -112,14 +112,14 @@ class Publisher:
                 self._lists.contain_again(build_list)
         lying = {folder.name: folder for folder in self._context.home.downloads.glob("*/container/*")}
         known = {str(found.id) for found in self._lists.by_ids(int(name) for name in lying if name.isdecimal())}
-        for name in lying.keys() - known:  # of builds that were deleted while somebody made them
+        for name in lying.keys() - known:  # of builds that were deleted while their folders were written
             remove_tree(lying[name])
 
     # -- repositories ---------------------------------------------------------------------------------------------
 
     def _publish(self, repository: Repository, waiting: Sequence[BuildList]) -> None:
-        """All that waits, together; if that goes wrong one by one, so that one that is broken fails alone."""
-        if self._platforms.repository(repository.id).is_locked:  # since the queue was looked at
+        """Publish all waiting builds together; if that fails, one by one, so that only the broken one fails."""
+        if self._platforms.repository(repository.id).is_locked:  # since the queue was read
             return
         ready = [build_list for build_list in waiting if self._is_ready(repository, build_list)]
         if not ready:
@@ -130,7 +130,7 @@ class Publisher:
             self._write(saved_to, self._shelves(repository, saved_to, ready), stays)
         except StoreError:
             raise
-        except Exception as error:  # of whatever kind: those behind it must not wait for it
+        except Exception as error:  # any error: the builds behind it must not wait
             if self._is_full(error):
                 return
             if len(ready) > 1:
@@ -165,7 +165,7 @@ class Publisher:
         return ", ".join(lost)
 
     def _shelves(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
-        """What the folders that change are to hold: what lies there, less what is replaced, and what comes."""
+        """New contents of each changed folder: current files, minus replaced ones, plus the new builds'."""
         sub = saved_to.subfolder
         replaced = {_key(build_list) for build_list in ready}
         stays = [
@@ -173,7 +173,7 @@ class Publisher:
             for found in self._lists.published(repository.id)
             if found.published_into == sub and _key(found) not in replaced
         ]
-        last = {_key(build_list): build_list for build_list in ready}  # of two builds of one project the later one
+        last = {_key(build_list): build_list for build_list in ready}  # of several builds of one project, the last one
         changed = {(build_list.build_for_platform_id, build_list.arch_id) for build_list in ready}
         new = {build_list.run_pk for build_list in last.values()}
         return self._laid_out(repository, saved_to, sub, [*stays, *last.values()], changed, new)
@@ -187,7 +187,7 @@ class Publisher:
         changed: Iterable[tuple[int, int]],
         new: Collection[int] = (),
     ) -> list[Shelf]:
-        """`new`: builds, by their pk, that come to those that lie there already. Raises PackageError."""
+        """`new`: pks of the builds that are added. Raises PackageError."""
         projects = {build_list.run_pk: build_list.project_id for build_list in held}
         packages: dict[int, list[PackageRow]] = {}
         for package in self._lists.packages(build_list.run_pk for build_list in held):
@@ -211,7 +211,7 @@ class Publisher:
                 path = folder_of(self._context, saved_to, build_for, repository, arch, sub)
                 files = self._files(found, kind, path)
                 _check_owners([package for package in found if package.type == kind], projects, new)
-                # a broken file fails the build that has it, while that is new; later it must not fail other builds
+                # a broken file fails its own build while that is new; later it must not fail other builds
                 settled = files.keys() - {package.file_name for package in found if package.run_pk in new}
                 release = self._release(saved_to, sub, arch)
                 shelves[path] = Shelf(
@@ -220,13 +220,13 @@ class Publisher:
         return list(shelves.values())
 
     def _release(self, saved_to: Platform, sub: str, arch: str) -> Release:
-        """`arch`: of ABF's names, or the folder of sources."""
+        """`arch`: an architecture as ABF names it, or the folder of sources."""
         architectures = () if arch == SOURCES else (arches.debian(arch),)
         codename = saved_to.name if saved_to.origin else None
         return Release(sub, architectures, saved_to.origin, codename)
 
     def _files(self, packages: Iterable[PackageRow], kind: str, lying: Path) -> dict[str, Path]:
-        """What the file store has lost may still lie where it was published; if not, it holds nobody else back."""
+        """The files of a folder. A file that the store has lost is taken from the published folder, or left out."""
         found = {}
         for package in packages:
             if package.type != kind:
@@ -239,7 +239,7 @@ class Publisher:
         return found
 
     def _refresh(self, repository: Repository) -> None:
-        """A project has left it: what is published there is written anew, from what there is now."""
+        """Write a repository again after a project was removed from it."""
         saved_to = self._platforms.get(repository.platform_id)
         published = self._lists.published(repository.id)
         for sub in SUBFOLDERS:
@@ -255,14 +255,14 @@ class Publisher:
                 self._write(saved_to, shelves, self._lists.not_withdrawn(repository.id))
             except StoreError:
                 raise
-            except Exception as error:  # of whatever kind: other repositories must not wait for it
+            except Exception as error:  # any error: other repositories must not wait
                 log.warning("repository %s/%s can't be written anew: %s", saved_to.name, repository.name, error)
                 self._later[repository.id] = time.monotonic() + AGAIN_S
                 return
         self._lists.set_fresh(repository)
 
     def _lying(self, repository: Repository, saved_to: Platform, sub: str) -> Iterator[tuple[Path, str | None]]:
-        """The folders of a repository that lie there, whoever has published into them; and of which kind they are."""
+        """The existing folders of a repository, and the kind of each."""
         root = self._context.home.downloads / saved_to.name / "repository"
         pattern = f"*/{repository.name}/{sub}" if saved_to.is_main else f"*/*/{repository.name}/{sub}"
         for path in root.glob(pattern):
@@ -279,7 +279,7 @@ class Publisher:
         )
 
     def _package_version(self, saved_to: Platform, build_list: BuildList) -> str | None:
-        """Of its source package; of any other where it made none."""
+        """The version of the source package, or of another package if the build made none."""
         packages = sorted(self._lists.packages([build_list.run_pk]), key=lambda package: package.type != "source")
         if not packages:
             return None
@@ -304,7 +304,7 @@ class Publisher:
             self._write(saved_to, shelves)
         except StoreError:
             raise
-        except Exception as error:  # of whatever kind: those behind it must not wait for it
+        except Exception as error:  # any error: the builds behind it must not wait
             if self._is_full(error):
                 return
             log.warning("build list %s: no container: %s", build_list.id, error)
@@ -314,7 +314,7 @@ class Publisher:
         self._lists.set_container(build_list, ContainerStatus.PUBLISHED)
 
     def _container(self, build_list: BuildList, below: str | None = None) -> Path:
-        """`below`: the folder of sources instead of that of the architecture."""
+        """`below`: the folder of sources instead of the one of the architecture."""
         repository = self._platforms.repository(build_list.save_to_repository_id)
         return repositories.container(
             self._context.home.downloads,
@@ -324,10 +324,10 @@ class Publisher:
             name=repository.name,
         )
 
-    # -- what goes wrong ------------------------------------------------------------------------------------------
+    # -- failures ------------------------------------------------------------------------------------------
 
     def _is_full(self, error: Exception) -> bool:
-        """A disk without room, or a machine without memory, fails nothing: what waits goes on waiting."""
+        """A lack of disk space or memory fails no build: it stays in the queue."""
         if passes(error):
             log.warning("publishing is put off: %s", error)
             self._put_off()
@@ -348,7 +348,7 @@ class Publisher:
 
 
 class KnownFacts:
-    """What indexes say of the files of some shelves: from the store, or else from the file itself."""
+    """What indexes say of files: read from the store, or else from the file itself."""
 
     def __init__(self, store: FileFacts, file_store: FileStore, shelves: Iterable[Shelf]) -> None:
         self._store = store
@@ -370,12 +370,12 @@ class KnownFacts:
         return found
 
     def keep(self) -> None:
-        """For the next publication."""
+        """Record new facts for the next publication."""
         self._store.keep(self._new)
 
 
 def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], new: Collection[int]) -> None:
-    """Of one project a later build's file takes the place of an earlier one's; of two it would just be gone.
+    """A later build of the same project may replace a file; a build of another project must not.
 
     `projects`: by the pk of their builds. Raises PackageError where one of the two is of a build in `new`.
     """
