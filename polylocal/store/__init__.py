@@ -1,4 +1,4 @@
-"""The store: rows in SQLite. The database is the queue; a hint after each change makes things faster, never right."""
+"""The store: rows in SQLite. The database is the queue. Hints about changes only save time; nothing depends on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Listener = Callable[[int], None]
 
 
 class Store:
-    """Everything that is kept in `path`. Thread-safe."""
+    """The tables of the database file `path`. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
@@ -51,28 +51,28 @@ class Store:
         self.file_facts = FileFacts(self.database)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener(run pk)` called after each change of a run, on the changing thread. Returns the way out."""
+        """Call `listener(run pk)` after each change of a run, on the changing thread. Returns what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def subscribe_to_projects(self, listener: Listener) -> None:
-        """Have `listener(project id)` called after a project was made, renamed or deleted, on the changing thread."""
+        """Call `listener(project id)` after a project was created, renamed or deleted, on the changing thread."""
         self._project_listeners.append(listener)
 
     def installation(self) -> str:
-        """The id of this home folder, 12 hex digits: it is in the label of everything that the daemon makes."""
+        """The id of this home folder: 12 hex digits that label everything that the daemon creates."""
         with self.database.write() as db:
             db.execute("insert or ignore into facts values ('installation', ?)", (uuids.uuid4().hex[:12],))
             found: str = db.execute("select value from facts where name = 'installation'").fetchone()["value"]
         return found
 
     def rights_version(self) -> int:
-        """Grows with every change that may end somebody's right to something, by whatever process."""
+        """A counter that grows with every change, by any process, that may withdraw a permission."""
         with self.database.read() as db:
             return int(db.execute("select n from rights_version").fetchone()[0])
 
     def remember(self, name: str, value: str) -> None:
-        """Keep a fact about this home folder."""
+        """Store a fact about this home folder."""
         with self.database.write() as db:
             db.execute("insert or replace into facts values (?, ?)", (name, value))
 

@@ -1,4 +1,4 @@
-"""Who did what, and what one looked at last."""
+"""The activity log: actions of users, and the objects that they viewed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from polylocal.store.rows import Activity, Project, Run, User, row_of
 log = logging.getLogger(__name__)
 
 VIEWED = "viewed"
-KEPT = 100_000  # lines; the oldest go
-_CUT = 20  # of the oldest go with each line that comes
-AGAIN_S = 60.0  # a thing that is looked at all the time is noted this often
+KEPT = 100_000  # entries; the oldest are removed
+_CUT = 20  # the most entries that are removed with each new one
+AGAIN_S = 60.0  # between two recorded views of the same object
 _REMEMBERED = 10_000
-_PATIENCE_MS = 50  # a reader does not wait for longer to be noted
+_PATIENCE_MS = 50  # the longest time that recording a view may delay a reader
 
 _SELECT = """
 select a.id, u.username as actor, a.action, a.subject, a.object_id, a.object_name, a.created_at
@@ -31,7 +31,7 @@ class Activities:
         self._viewed: dict[tuple[int, str, int], float] = {}
 
     def view(self, user: User, thing: Project | Run) -> None:
-        """That a user looked at a thing; again after a while only, since readers should not write."""
+        """Record that a user viewed an object, at most every `AGAIN_S`: reads should rarely write."""
         key = (user.id, _subject(thing), thing.id)
         now = time.monotonic()
         if now - self._viewed.get(key, -AGAIN_S) < AGAIN_S:
@@ -41,11 +41,11 @@ class Activities:
         try:
             self.add(user, VIEWED, thing, patience_ms=_PATIENCE_MS)
             self._viewed[key] = now
-        except StoreError as error:  # to look at a thing needs no room and no turn
+        except StoreError as error:  # a view must succeed on a full or busy disk
             log.debug("a view of %s is not noted: %s", thing.unique_name, error)
 
     def add(self, user: User, action: str, thing: Project | Run, *, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
-        """One line. A view is kept once a thing: the last one."""
+        """Add an entry. Only the last view of an object is kept."""
         project_id = thing.id if isinstance(thing, Project) else thing.project_id
         row = (user.id, action, _subject(thing), thing.id, thing.unique_name, project_id, clock.now())
         with self._database.write(patience_ms) as db:
@@ -55,12 +55,12 @@ class Activities:
                 " values (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-            # a few at a time: nobody waits for the removal of what another one did
+            # a few at a time, so that no action waits for a long removal
             oldest = "select id from activities where id <= (select max(id) from activities) - ? order by id limit ?"
             db.execute(f"delete from activities where id in ({oldest})", (KEPT, _CUT))
 
     def page(self, project: Project | None, user: User, *, limit: int, offset: int) -> tuple[int, list[Activity]]:
-        """What was done in a project (None: in all that the user may see), the newest first."""
+        """The actions in a project, the newest first. None: in all projects that the user may read."""
         where = "where a.action <> 'viewed'"
         if project is not None:
             return self._page(f"{where} and a.project_id = ?", (project.id,), limit, offset)
@@ -68,7 +68,7 @@ class Activities:
         return self._page(f"{where} and {seen}", (user.is_superuser, user.id), limit, offset)
 
     def views(self, user: User, *, limit: int, offset: int) -> tuple[int, list[Activity]]:
-        """What a user looked at, the newest first."""
+        """The objects that a user viewed, the newest first."""
         return self._page("where a.user_id = ? and a.action = 'viewed'", (user.id,), limit, offset)
 
     def _page(self, where: str, values: tuple[object, ...], limit: int, offset: int) -> tuple[int, list[Activity]]:

@@ -17,7 +17,7 @@ from polylocal.store.rows import Project, Run, User, row_of
 
 Thing = TypeVar("Thing", Project, Run)
 
-_SEEN = "p.archived_at is null and (? or p.is_public or p.user_id = ?)"  # a project may have become private since
+_SEEN = "p.archived_at is null and (? or p.is_public or p.user_id = ?)"  # a bookmarked project may have become private
 _UPSERT = """
 insert into bookmarks values (?, ?, ?, 1, ?, ?)
 on conflict do update set enabled = 1, updated_at = excluded.updated_at
@@ -29,27 +29,27 @@ class Bookmarks:
         self._database = database
 
     def add(self, user: User, thing: Project | Run) -> None:
-        """Idempotent."""
+        """Add a bookmark. Idempotent."""
         now = clock.now()
         with self._database.write() as db:
             db.execute(_UPSERT, (user.id, *_subject(thing), now, now))
 
     def remove(self, user: User, thing: Project | Run) -> None:
-        """Idempotent once it was bookmarked; NotFound if it never was."""
+        """Remove a bookmark. Idempotent. Raises NotFound for an object that was never bookmarked."""
         update = "update bookmarks set enabled = 0, updated_at = ? where user_id = ? and subject = ? and object_id = ?"
         with self._database.write() as db:
             if not db.execute(update, (clock.now(), user.id, *_subject(thing))).rowcount:
                 raise NotFound
 
     def projects(self, user: User, page: Page) -> tuple[int, list[Project]]:
-        """Count and one page of a user's bookmarked projects, the last bookmarked first."""
+        """Count and one page of the projects that a user bookmarked, the last one first."""
         found = f"{PROJECTS} join bookmarks k on k.subject = 'project' and k.object_id = p.id"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and p.deleted_at is null"
         by = by_dates(page.sort, "p", "k.updated_at desc")
         return self._page(Project, f"{found} {where}", by, (user.id, user.is_superuser, user.id), page)
 
     def runs(self, user: User, kind: Kind, page: Page) -> tuple[int, list[Run]]:
-        """The same of runs of a kind."""
+        """Count and one page of the runs of a kind that a user bookmarked, the last one first."""
         found = f"{RUNS} join bookmarks k on k.subject = r.kind and k.object_id = r.pk"
         where = f"where k.user_id = ? and k.enabled and {_SEEN} and r.kind = ? and {VISIBLE}"
         by = by_dates(page.sort, "r", "k.updated_at desc")
@@ -65,7 +65,7 @@ class Bookmarks:
             return count, [row_of(cls, row) for row in rows]
 
     def of(self, user: User, things: Iterable[Project | Run]) -> set[int]:
-        """Which of these (one kind) the user has bookmarked: ids of projects, pks of runs."""
+        """The ids of projects, or pks of runs of one kind, that the user bookmarked among these."""
         subjects = [_subject(thing) for thing in things]
         if not subjects:
             return set()

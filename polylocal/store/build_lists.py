@@ -1,4 +1,4 @@
-"""Build lists: package builds as ABF knows them, with their packages, results and the files that are kept of them."""
+"""Build lists: package builds as ABF has them, with their packages, results and stored files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NewFile:
 
 @dataclass(frozen=True)
 class Harvest:
-    """What a build came to: its packages, and the other files that it left."""
+    """The results of a build: its packages, and its other files."""
 
     packages: Sequence[NewPackage] = ()
     results: Sequence[NewFile] = ()
@@ -87,10 +87,10 @@ class BuildLists:
         self._database = database
         self._hint = hint
 
-    # -- made and found -------------------------------------------------------------------------------------------
+    # -- creating and finding -----------------------------------------------------------------------------------------
 
     def create(self, project: Project, user: User, run: NewRun, values: Mapping[str, Any]) -> BuildList:
-        """The run and its build list in one transaction: from here on it waits for its turn."""
+        """Insert the run and its build list in one transaction. The run is then in the queue."""
         row = {name: json.dumps(value) if name in _JSON else value for name, value in values.items()}
         with self._database.write() as db:
             pk = insert(db, project, user, run)
@@ -111,7 +111,7 @@ class BuildLists:
         return self._one(f"{_SELECT} where r.kind = 'package' and r.id = ? and {_VISIBLE}", (build_list_id,))
 
     def of_run(self, run_pk: int) -> BuildList:
-        """Also finds what is deleted and not yet removed."""
+        """The build list of a run, also of a deleted one that is not removed yet."""
         return self._one(f"{_SELECT} where l.run_pk = ?", (run_pk,))
 
     def by_ids(self, ids: Iterable[int]) -> list[BuildList]:
@@ -120,7 +120,7 @@ class BuildLists:
         return self._many(query, (json.dumps(list(ids)),))
 
     def page(self, where: Where, page: Page) -> list[BuildList]:
-        """The last changed first."""
+        """A page of build lists, the last changed first."""
         conditions = " and ".join([_VISIBLE, *where.conditions])
         joins = "join repositories t on t.id = l.save_to_repository_id join platforms s on s.id = t.platform_id"
         query = f"{_SELECT} {joins} where {conditions} order by l.updated_at desc, l.run_pk desc limit ? offset ?"
@@ -139,7 +139,7 @@ class BuildLists:
             )
 
     def refusal(self, build_list: BuildList) -> Refusal | None:
-        """Why a build that has come to rest was not published; None: it was, nobody wanted it, or it failed before."""
+        """Why a finished build was not published; None: it was, nobody requested it, or the build failed."""
         if build_list.status not in statuses.REFUSED:
             return None
         query = (
@@ -151,7 +151,7 @@ class BuildLists:
         return Refusal(row["reason"], row["message"]) if row else None
 
     def figures(self, project: Project) -> list[tuple[int, int, float]]:
-        """Of a project's builds that came to packages: arch id, how many, average seconds."""
+        """Successful builds of a project by architecture: arch id, number, average seconds."""
         query = (
             "select l.arch_id, count(*), avg((julianday(r.finished_at) - julianday(r.started_at)) * 86400)"
             " from build_lists l join runs r on r.pk = l.run_pk"
@@ -160,10 +160,10 @@ class BuildLists:
         with self._database.read() as db:
             return [(row[0], row[1], row[2] or 0.0) for row in db.execute(query, (project.id,))]
 
-    # -- what people ask for --------------------------------------------------------------------------------------
+    # -- requests of people -------------------------------------------------------------------------------------------
 
     def cancel(self, build_list: BuildList) -> bool:
-        """False: it is too late for that, or too early."""
+        """Request to cancel a build. Returns False if its status does not allow that."""
         with self._database.write() as db:
             moved = package_status.move(db, build_list.run_pk, BuildStatus.CANCELING)
             if moved:
@@ -175,7 +175,7 @@ class BuildLists:
         return moved
 
     def publish(self, build_list: BuildList, user: User, *, again: bool) -> bool:
-        """Have it published; `again`: also what is published already. False: not from where it is."""
+        """Request its publication; `again`: also if it is published. Returns False if its status forbids that."""
         among = statuses.PUBLISHABLE | ({BuildStatus.PUBLISHED} if again else frozenset())
         with self._database.write() as db:
             moved = _move(db, build_list, BuildStatus.PUBLISHING, among, user)
@@ -183,7 +183,7 @@ class BuildLists:
         return moved
 
     def reject(self, build_list: BuildList, user: User) -> bool:
-        """What an earlier publication of it has left in the repository goes from there."""
+        """Remove the packages of its earlier publication from the repository."""
         with self._database.write() as db:
             moved = _move(db, build_list, BuildStatus.REJECTED, statuses.REJECTABLE, user)
             if moved:
@@ -192,14 +192,14 @@ class BuildLists:
         return moved
 
     def yank(self, build_list: BuildList, reason: str) -> bool:
-        """Withdraw what it has published (PEP 592); `reason` may be empty, and takes the place of an earlier one.
+        """Yank its published packages (PEP 592). `reason` may be empty, and replaces an earlier one.
 
-        The repository is to be written anew. False: nothing of it lies in the repository.
+        The repository is then written again. Returns False if none of its packages is in the repository.
         """
         return self._set_yanked(build_list, reason, "published_into is not null")
 
     def undo_yank(self, build_list: BuildList) -> bool:
-        """Offer it again as before. False: it is not withdrawn."""
+        """Undo `yank`. Returns False if the build is not yanked."""
         return self._set_yanked(build_list, None, "yanked is not null")
 
     def _set_yanked(self, build_list: BuildList, reason: str | None, condition: str) -> bool:
@@ -214,7 +214,7 @@ class BuildLists:
         return changed > 0
 
     def hint(self) -> None:
-        """Something has changed that builds wait for."""
+        """Wake the threads that wait for a change."""
         self._hint(0)
 
     def ask_for_container(self, build_list: BuildList) -> bool:
@@ -223,7 +223,7 @@ class BuildLists:
         self._hint(build_list.run_pk)
         return moved
 
-    # -- what the runner does -------------------------------------------------------------------------------------
+    # -- for the runner -----------------------------------------------------------------------------------------------
 
     def conclude(
         self,
@@ -236,7 +236,7 @@ class BuildLists:
         harvest: Harvest,
         is_newer: Callable[[Version, Version, bool], bool],
     ) -> bool:
-        """The end of a build: its status, what it left, and what follows by itself, in one transaction.
+        """Record the end of a build: its status, its results and automatic publication, in one transaction.
 
         `is_newer(version, published, equal_is_enough)` compares source packages. False: the run had moved on.
         """
@@ -253,7 +253,7 @@ class BuildLists:
         return True
 
     def to_publish(self) -> list[BuildList]:
-        """What waits to be published into a repository that nobody has locked, oldest first."""
+        """Builds that wait to be published into an unlocked repository, the oldest first."""
         return self._many(
             f"{_SELECT} join repositories t on t.id = l.save_to_repository_id"
             f" where l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE}"
@@ -261,13 +261,13 @@ class BuildLists:
         )
 
     def to_contain(self) -> list[BuildList]:
-        """What waits for its container."""
+        """Builds that wait for a container to be created."""
         return self._many(
             f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHING)} and {_VISIBLE} order by l.run_pk"
         )
 
     def published(self, repository_id: int) -> list[BuildList]:
-        """Whose packages lie in a repository now, in the order of their publication."""
+        """The builds whose packages are in a repository now, in the order of their publication."""
         return self._many(
             f"{_SELECT} where l.save_to_repository_id = ? and l.published_into is not null and {_VISIBLE}"
             " order by l.published_at, l.run_pk",
@@ -275,7 +275,7 @@ class BuildLists:
         )
 
     def not_withdrawn(self, repository_id: int) -> frozenset[str]:
-        """The sha1 of each package of the projects in a repository, whether a later version has replaced it or not.
+        """The sha1 of each package that the projects of a repository ever built, including replaced versions.
 
         Packages of builds that were rejected or deleted are not among them.
         """
@@ -289,9 +289,9 @@ class BuildLists:
             return frozenset(row["sha1"] for row in db.execute(query, (repository_id,)))
 
     def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
-        """It lies in its repository, and those of the same project that lay there before lie there no more.
+        """Record that its packages are in the repository, and that they replaced the project's earlier ones.
 
-        False: it may not lie there any more; then it has failed, and the repository is to be written anew.
+        Returns False if they may not be there any more: the publication failed, and the repository is written again.
         """
         with self._database.write() as db:
             if not _may_lie(db, build_list):
@@ -313,7 +313,7 @@ class BuildLists:
         return True
 
     def set_failed(self, build_list: BuildList, to: BuildStatus, files: Sequence[NewFile], words: str = "") -> None:
-        """It could not be published; `words` say why, and `files`."""
+        """Record that it could not be published. `words`: the reason; `files`: the files that are to blame."""
         with self._database.write() as db:
             if package_status.move(db, build_list.run_pk, to):
                 _keep_results(db, build_list.run_pk, files)
@@ -332,17 +332,17 @@ class BuildLists:
         self._hint(build_list.run_pk)
 
     def published_repositories(self) -> list[int]:
-        """Repositories that packages are to lie in."""
+        """Repositories that should contain packages."""
         query = "select distinct save_to_repository_id from build_lists where published_into is not null"
         with self._database.read() as db:
             return [row[0] for row in db.execute(query)]
 
     def contained(self) -> list[BuildList]:
-        """Those that have a container."""
+        """Builds that have a container."""
         return self._many(f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHED)} and {_VISIBLE}")
 
     def contain_again(self, build_list: BuildList) -> None:
-        """Its container is lost, and is to be made again."""
+        """Record that its container is lost and must be created again."""
         with self._database.write() as db:
             db.execute(
                 "update build_lists set container_status = ? where run_pk = ?",
@@ -354,20 +354,20 @@ class BuildLists:
             db.execute(_STALE, (repository_id,))
 
     def stale_repositories(self) -> list[int]:
-        """Those whose content is to be written anew, and that nobody has locked."""
+        """Unlocked repositories whose content must be written again."""
         with self._database.read() as db:
             return [row["id"] for row in db.execute("select id from repositories where stale and not is_locked")]
 
     def set_fresh(self, repository: Repository) -> None:
-        """It was written anew; a reason that came up since it was looked at stays."""
+        """Record that a repository was written again, unless another reason to write it came up since `seen`."""
         with self._database.write() as db:
             fresh = "update repositories set stale = 0 where id = ? and stale = ?"
             db.execute(fresh, (repository.id, repository.stale))
 
-    # -- files ----------------------------------------------------------------------------------------------------
+    # -- files --------------------------------------------------------------------------------------------------------
 
     def keep_file(self, sha1: str, file_name: str, size: int, user: User) -> None:
-        """A file that a person uploads. Idempotent."""
+        """Record a file that a person uploaded. Idempotent."""
         with self._database.write() as db:
             _store(db, NewFile(sha1, file_name, size), user.id, is_uploaded=True)
 
@@ -379,7 +379,7 @@ class BuildLists:
         return row_of(StoredFile, row)
 
     def may_have(self, sha1: str, user: User | None) -> bool:
-        """Whether a file is somebody's to read: one that was uploaded, or made by a project that they may read."""
+        """Whether a user may read a file: it was uploaded, or built by a project that they may read."""
         held = "select run_pk from packages where sha1 = :sha1 union select run_pk from results where sha1 = :sha1"
         query = (
             "select exists (select 1 from stored_files where sha1 = :sha1 and is_uploaded)"
@@ -391,13 +391,13 @@ class BuildLists:
             return bool(db.execute(query, values).fetchone()[0])
 
     def files_of(self, run: Run) -> list[str]:
-        """The sha1 of all that a build has."""
+        """The sha1 of each file of a build."""
         query = "select sha1 from packages where run_pk = ?1 union select sha1 from results where run_pk = ?1"
         with self._database.read() as db:
             return [row["sha1"] for row in db.execute(query, (run.pk,))]
 
     def forget_files(self, among: Iterable[str] | None = None) -> list[str]:
-        """Files that no build has any more and nobody uploaded: their rows go. Returns their sha1; None: of all."""
+        """Remove the rows of files that no build has and nobody uploaded. Returns their sha1. None: of all files."""
         unused = (
             "not is_uploaded and not exists (select 1 from packages p where p.sha1 = stored_files.sha1)"
             " and not exists (select 1 from results e where e.sha1 = stored_files.sha1)"
@@ -409,7 +409,7 @@ class BuildLists:
             return [row["sha1"] for row in gone]
 
     def unknown_files(self, names: Iterable[str]) -> list[str]:
-        """Of these sha1, those that no row speaks of."""
+        """Those of these sha1 that no row names."""
         query = "select value from json_each(?) where value not in (select sha1 from stored_files)"
         with self._database.read() as db:
             return [row["value"] for row in db.execute(query, (json.dumps(list(names)),))]
@@ -426,7 +426,7 @@ class BuildLists:
 
 
 _STALE = "update repositories set stale = stale + 1 where id = ?"
-_OWN_FILES = "abfworker::"  # the names of logs begin so
+_OWN_FILES = "abfworker::"  # the names of logs start with it
 _KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
 
 
@@ -449,7 +449,7 @@ def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> st
 
 
 def _may_lie(db: sqlite3.Connection, build_list: BuildList) -> bool:
-    """Whether the project is still there, and in the repository."""
+    """Whether the project still exists and is in the repository."""
     query = (
         "select 1 from repository_projects h join projects p on p.id = h.project_id"
         " where h.repository_id = ? and h.project_id = ? and p.deleted_at is null"
@@ -473,7 +473,7 @@ def _publish_or_explain(
     harvest: Harvest,
     is_newer: Callable[[Version, Version, bool], bool],
 ) -> None:
-    """Auto-publish, where it is wanted and allowed; the history of the run says why it is not."""
+    """Publish automatically, if that is requested and allowed. Otherwise the run's history has the reason."""
     saved_to = db.execute(_SAVED_TO, (build_list.run_pk,)).fetchone()
     refusal = _refusal(db, build_list, harvest, saved_to)
     is_wanted = build_list.auto_publish_status == "default"
@@ -498,7 +498,7 @@ where l.run_pk = ?
 
 
 def _refusal(db: sqlite3.Connection, build_list: BuildList, harvest: Harvest, saved_to: sqlite3.Row) -> Refusal | None:
-    """Why a build can't be published, whatever lies in its repository."""
+    """The reason why a build can't be published, whatever its repository contains."""
     if not harvest.packages:
         others = [file.file_name for file in harvest.results if not file.file_name.startswith(_OWN_FILES)]
         return refusals.no_packages(saved_to["distrib_type"], others)
@@ -536,7 +536,7 @@ def _not_newer(
 
 
 def _unpublished(db: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
-    """Those of them that are not published, or not there any more."""
+    """Those that are not published, or don't exist any more."""
     query = (
         "select r.id from build_lists l join runs r on r.pk = l.run_pk where r.kind = 'package'"
         f" and r.id in (select value from json_each(?)) and l.status = {int(BuildStatus.PUBLISHED)}"
@@ -546,7 +546,7 @@ def _unpublished(db: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
 
 
 def _source_version(db: sqlite3.Connection, run_pk: int) -> Version | None:
-    """Of the source package; of any other where a build made none."""
+    """The version of the source package, or of another package if the build made none."""
     row = db.execute(
         "select epoch, version, release from packages where run_pk = ? order by type = 'source' desc, id limit 1",
         (run_pk,),

@@ -1,4 +1,4 @@
-"""Which images the builds of this home made, and the code of which projects is in them."""
+"""The images that builds of this home made, and the projects whose code is in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from polylocal import clock
 from polylocal.store.database import Database
 from polylocal.store.rows import Ledger, Run, User, digits
 
-# of each image: a set of projects whose code it has. Builds that an older version made have no row of their own here
+# the projects whose code each image has; builds of older versions have no row in this table
 _CONTENTS = """
 select digits, projects, is_whole from built_images where digits in (select value from json_each(:keys))
 union
@@ -26,16 +26,16 @@ select p.uuid from projects p where p.uuid in (select value from json_each(?)) a
 
 
 class BuiltImages:
-    """Rows outlive the build that they tell of: they go when the engine has the image no more."""
+    """A row outlives its build: it is removed when the engine does not have the image any more."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, build: Run, image_id: str, *, is_whole: bool, sources: Iterable[str] = ()) -> None:
-        """Note an image of a build before anything is made of it.
+        """Record an image of a build before another image is built from it.
 
         `image_id` may be the start of one; `is_whole`: it is what the build comes to, not a step on the way;
-        `sources`: uuids of the projects whose images it is made from.
+        `sources`: uuids of the projects whose images it is built from.
         """
         projects = json.dumps(sorted({build.project_uuid, *sources}))
         with self._database.write() as db:
@@ -46,7 +46,7 @@ class BuiltImages:
             )
 
     def complete(self, build: Run, image_id: str) -> None:
-        """A step of a build is what it came to."""
+        """Record that an intermediate image is the result of the build."""
         with self._database.write() as db:
             values = (digits(image_id), build.uuid)
             db.execute("update built_images set is_whole = 1 where digits = ? and build_uuid = ?", values)
@@ -66,9 +66,9 @@ class BuiltImages:
         return Ledger(images, steps, {row["uuid"] for row in builds if not row["image_id"]})
 
     def contents(self, image_ids: Collection[str]) -> dict[str, list[set[str]]]:
-        """By the first digits of each id that is ours: sets of project uuids. Who may read one set may have it.
+        """Sets of project uuids by the first digits of each image id. Reading all of one set permits using the image.
 
-        What builds came to counts before what was noted on the way of others: a step may print any id.
+        Results of builds take precedence over intermediate images: a step can print any id.
         """
         keys = {"keys": json.dumps([digits(each) for each in image_ids]), "ids": json.dumps(list(image_ids))}
         steps: dict[str, list[set[str]]] = {}
@@ -79,20 +79,22 @@ class BuiltImages:
         return steps | whole
 
     def may_use(self, user: User, build: Run) -> bool:
-        """Whether the image of a build may be used for a user now."""
+        """Whether a user may use the image of a build now."""
         contents = self.contents([build.image_id]).get(digits(build.image_id), []) if build.image_id else []
         return not contents or any(self.may_read(user, projects) for projects in contents)
 
     def may_read(self, user: User, projects: Collection[str]) -> bool:
-        """Whether a user may read all of these projects as they are now. An admin may read also what is gone."""
+        """Whether a user may read all of these projects now. An admin may also read removed projects."""
         if user.is_superuser:
             return True
         with self._database.read() as db:
             return can_read(db, user.id, projects)
 
     def forget(self, here: Collection[str], noted_before: str) -> None:
-        """Drop the rows of images that are gone; `here` are the ids of all that the engine has. Rows that were made
-        later than `noted_before` may speak of an image that was not listed yet."""
+        """Remove the rows of images that are gone. `here`: the ids of all images of the engine.
+
+        Rows newer than `noted_before` are kept: the list may lack their images.
+        """
         left = json.dumps([digits(each) for each in here])
         with self._database.write() as db:
             db.execute(
@@ -102,7 +104,7 @@ class BuiltImages:
 
 
 def may_share(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:
-    """Whether a user may be given the image of a build that is made or under way, in the caller's transaction."""
+    """Whether a user may use the image of a finished or running build, in the caller's transaction."""
     if db.execute("select is_superuser from users where id = ?", (user_id,)).fetchone()["is_superuser"]:
         return True
     noted = db.execute("select projects from built_images where build_uuid = ? and is_whole", (build_uuid,)).fetchall()
@@ -110,6 +112,6 @@ def may_share(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:
 
 
 def can_read(db: sqlite3.Connection, user_id: int, projects: Collection[str]) -> bool:
-    """`may_read` of somebody who is no admin, in the caller's transaction."""
+    """`may_read` for a user who is not an admin, in the caller's transaction."""
     readable = db.execute(_READABLE, (json.dumps(sorted(projects)), user_id)).fetchall()
     return {row["uuid"] for row in readable} == set(projects)

@@ -1,4 +1,4 @@
-"""Connections to the one SQLite file: a single writer behind a lock, a pool of readers, errors translated once."""
+"""Connections to the SQLite file: one writer behind a lock, a pool of readers. Translates SQLite's errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from polylocal.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION = 18  # how many migrations there are: what a database that has them all says in `user_version`
+SCHEMA_VERSION = 18  # the number of migrations, which an up-to-date database has in `user_version`
 BUSY_TIMEOUT_MS = 10_000
-_PART = 5000  # rows that are deleted in one transaction
+_PART = 5000  # the most rows that one transaction deletes
 _PRAGMAS = (
     "pragma journal_mode = wal",
     "pragma synchronous = normal",
@@ -23,9 +23,9 @@ _PRAGMAS = (
 
 
 class Database:
-    """Thread-safe. `write()` is one transaction at a time; `read()` sees the last committed state.
+    """Thread-safe. `write()` runs one transaction at a time; `read()` sees the last committed state.
 
-    No engine, git or network call belongs inside either block.
+    Never call an engine, git or the network inside such a block.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +46,7 @@ class Database:
                 f" knows {SCHEMA_VERSION}): update polylocal, or restore a backup of this version into another folder."
             )
         if version < SCHEMA_VERSION:
-            # only now: sqlite-utils imports numpy where it is there, a good part of what a start takes
+            # imported only here: sqlite-utils imports numpy if it is installed, which takes much of a start
             from polylocal.store import schema
 
             schema.apply(self._writer)
@@ -55,7 +55,7 @@ class Database:
     def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[sqlite3.Connection]:
         """One transaction: committed at the end of the block, rolled back by any exception.
 
-        `patience_ms`: how long to wait for those who write now. Raises StoreError.
+        `patience_ms`: the longest wait for other writers. Raises StoreError.
         """
         with self._turn(patience_ms), _translated(self.path):
             self._begin(patience_ms)
@@ -69,7 +69,7 @@ class Database:
 
     @contextmanager
     def _turn(self, patience_ms: int) -> Iterator[None]:
-        """Of the threads in this process everybody has a turn, however long that takes, unless they have no time."""
+        """Wait for the lock between the threads of this process, however long that takes without a limit of time."""
         if not self._lock.acquire(timeout=-1 if patience_ms >= BUSY_TIMEOUT_MS else patience_ms / 1000):
             raise StoreError(f"The database {self.path} is busy.")
         try:
@@ -89,7 +89,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view for the length of the block."""
+        """One consistent snapshot for the length of the block."""
         with _translated(self.path):
             connection = self._take()
             try:
@@ -101,7 +101,7 @@ class Database:
                 self._give_back(connection)
 
     def close(self) -> None:
-        """Idempotent. Connections in use close when they are given back."""
+        """Close all connections; those in use when they are returned. Idempotent."""
         with self._lock:
             self._closed = True
             for connection in (*self._idle, self._writer):
@@ -111,7 +111,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
-        # SQLite's own `like` knows upper and lower case of ASCII only
+        # SQLite's own `like` ignores case for ASCII only
         connection.create_function("casefold", 1, _casefold, deterministic=True)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
@@ -119,7 +119,7 @@ class Database:
 
     def _take(self) -> sqlite3.Connection:
         try:
-            return self._idle.pop()  # atomic: no lock, a read never waits for a writer
+            return self._idle.pop()  # atomic, so no lock is needed: a read never waits for a writer
         except IndexError:
             return self._connect()
 
@@ -131,13 +131,13 @@ class Database:
 
 
 def is_older(path: Path) -> bool:
-    """Whether the tables of a database are those of an older version; it is not changed. Raises StoreError."""
+    """Whether the tables of a database are of an older version. Changes nothing. Raises StoreError."""
     with _translated(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
         return int(connection.execute("pragma user_version").fetchone()[0]) < SCHEMA_VERSION
 
 
 def delete_in_parts(database: Database, table: str, where: str, values: tuple[Any, ...]) -> None:
-    """All rows of a condition, each transaction a part: a cascade over a million rows would hold the writer."""
+    """Delete all rows that meet a condition, in several transactions: a large cascade would block other writers."""
     part = f"delete from {table} where rowid in (select rowid from {table} where {where} limit {_PART})"
     while True:
         with database.write() as db:
@@ -151,19 +151,19 @@ def _casefold(value: str | None) -> str | None:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """SQLite's own faults as StoreError; a broken constraint stays what it is, for the caller to explain."""
+    """Raise SQLite's errors as StoreError. A violated constraint passes, for the caller to explain."""
     try:
         yield
     except sqlite3.IntegrityError:
         raise
-    except (OverflowError, UnicodeEncodeError) as error:  # of a value, before SQLite has seen it
+    except (OverflowError, UnicodeEncodeError) as error:  # a value that can't be passed to SQLite
         raise InvalidInput([f"A value can't be kept: {error}."]) from error
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} can't be used: {error}{_advice(error)}") from error
 
 
 def _advice(error: sqlite3.Error) -> str:
-    """A damaged file mends itself no more; a full or busy one does."""
+    """The advice for an error: a damaged file needs a person, a full disk or a busy database may pass."""
     if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return ""
     return ". It is damaged: move the home folder away and bring a backup back with `polylocal restore`"

@@ -1,4 +1,4 @@
-"""What indexes of repositories say of files, by the sha1 of their content."""
+"""Facts about files for the indexes of repositories, by the sha1 of their content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from polylocal.packages.facts import Facts
 from polylocal.packages.reading import FORMAT
 from polylocal.store.database import Database
 
-Known = Mapping[tuple[str, str], Facts]  # by sha1 and kind of the reader
+Known = Mapping[tuple[str, str], Facts]  # by sha1 and the kind of reader
 
 _INSERT = """
 insert or replace into file_facts (sha1, kind, format, md5, sha256, size, about)
@@ -22,7 +22,7 @@ class FileFacts:
         self._database = database
 
     def of(self, sha1s: Iterable[str]) -> Known:
-        """What is known of these files; whatever an older version has read differently is left out."""
+        """The known facts about these files, without those that an older version read differently."""
         query = "select * from file_facts where format = ? and sha1 in (select value from json_each(?))"
         with self._database.read() as db:
             rows = db.execute(query, (FORMAT, json.dumps(list(sha1s)))).fetchall()
@@ -34,7 +34,7 @@ class FileFacts:
         }
 
     def keep(self, found: Known) -> None:
-        """Idempotent. Files that nobody has any more are left out."""
+        """Store facts. Idempotent. Files that have no row any more are left out."""
         if not found:
             return
         rows = [
