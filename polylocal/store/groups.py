@@ -1,4 +1,4 @@
-"""Groups: rows of the same table as the experiments that they make, let go and count."""
+"""Groups: rows of the table of runs, and the experiments that they create, release and count."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from polylocal.text import non_finite
 
 @dataclass(frozen=True)
 class Member:
-    """What a search must know of an experiment."""
+    """The part of an experiment that a search needs."""
 
     pk: int
     id: int
     iteration: int
     status: str
     params: Json
-    measured: Json  # the last value of each metric; a word for one that is not finite
+    measured: Json  # the last value of each metric; a word instead of one that is not finite
     is_held: bool
     is_stopping: bool
-    is_own: bool  # made by the group, not selected into it
+    is_own: bool  # created by the group, not selected into it
     has_begun: bool
     started_at: str | None
     finished_at: str | None
@@ -47,7 +47,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Progress:
-    """The visible experiments of a group, counted."""
+    """Counts of the visible experiments of a group."""
 
     made: int
     open: int
@@ -67,15 +67,15 @@ class Groups:
         self._hint = hint
 
     def open(self) -> list[Run]:
-        """Groups that still have something to make or to let go, the oldest first."""
-        # by the index of open groups: left to itself SQLite looks at all that there ever were
+        """Open groups, the oldest first."""
+        # by the index of open groups: SQLite's own choice would scan all groups
         found = f"select r.pk from runs r indexed by runs_groups where r.kind = 'group' and {OPEN}"
         condition = f"r.pk in ({found}) and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
         with self._database.read() as db:
             return [row_of(Run, row) for row in db.execute(f"{SELECT} where {condition} order by r.pk")]
 
     def members(self, group: Run) -> list[Member]:
-        """The visible experiments of a group, the oldest first; those selected, of a selection."""
+        """The visible experiments of a group, the oldest first; of a selection, the selected ones."""
         among = queries.of_group(group)
         query = (
             f"select pk, id, iteration, status, params, {queries.LAST_METRIC} as measured, is_held,"
@@ -104,7 +104,7 @@ class Groups:
         ]
 
     def progress(self, group: Run) -> Progress:
-        """What each look at a group must know, without reading its experiments."""
+        """The counts of a group, without reading its experiments."""
         query = (
             f"select count(*), count(*) filter (where {OPEN}), count(*) filter (where {OPEN} and r.is_held),"
             " count(*) filter (where r.status in ('failed', 'upstream_failed'))"
@@ -114,13 +114,13 @@ class Groups:
             return Progress(*db.execute(query, (group.pk,)).fetchone())
 
     def running(self, group: Run) -> list[int]:
-        """The pks of experiments that run and that nobody wants stopped."""
+        """The pks of running experiments without a stop request."""
         query = f"select r.pk from runs r where {_MEMBERS} and r.status = 'running' and r.stop_requested_at is null"
         with self._database.read() as db:
             return [row["pk"] for row in db.execute(query, (group.pk,))]
 
     def has_reached(self, group: Run, metric: str, value: float, *, maximize: bool) -> bool:
-        """Whether the last value of a metric of any visible experiment is as good as `value`."""
+        """Whether any visible experiment has a last value of the metric as good as `value`."""
         query = (
             "select 1 from run_values v join runs r on r.pk = v.run_pk where v.space = 'metric' and v.name = ?"
             f" and v.number {'>=' if maximize else '<='} ? and {_MEMBERS} and {VISIBLE} limit 1"
@@ -129,7 +129,7 @@ class Groups:
             return db.execute(query, (metric, value, group.pk)).fetchone() is not None
 
     def reported(self, group: Run, metrics: Iterable[str]) -> dict[str, bool]:
-        """Those of the metrics that a visible experiment has told; each with whether one's last value is finite."""
+        """The metrics that visible experiments reported, each with whether any last value is finite."""
         query = (
             "select v.name, max(v.number is not null) as is_finite from run_values v join runs r on r.pk = v.run_pk"
             " where v.space = 'metric' and v.name in (select value from json_each(?))"
@@ -140,7 +140,7 @@ class Groups:
         return {row["name"]: bool(row["is_finite"]) for row in found}
 
     def failed_build(self, group: Run) -> str | None:
-        """The unique name of a build that failed, if no visible experiment of the group has come further than that."""
+        """The unique name of a failed build, if no visible experiment of the group has come further than its build."""
         query = (
             f"select r.build_pk, b.status, r.container_id from runs r left join runs b on b.pk = r.build_pk"
             f" where {_MEMBERS} and {VISIBLE} and r.build_pk is not null"
@@ -154,7 +154,7 @@ class Groups:
         return build.unique_name
 
     def counts(self, group: Run) -> Counter[str]:
-        """Visible experiments per status; those selected, for a selection."""
+        """The number of visible experiments by status; of a selection, of the selected ones."""
         query = f"select r.status, count(*) as n from runs r where {_MEMBERS} and {VISIBLE} group by r.status"
         if group.group_type == "selection":
             query = (
@@ -165,9 +165,10 @@ class Groups:
             return Counter({row["status"]: row["n"] for row in db.execute(query, (group.pk,))})
 
     def suggest(self, group: Run, project: Project, user: User, experiments: Sequence[NewRun]) -> bool:
-        """Make the next experiments of a group, which runs from then on; they are held until it lets them go.
+        """Create the next experiments of a group, as held ones. The group is then running.
 
-        `group` tells how many of its iteration were made before: False, and nothing is made, if that is not so now.
+        `group` has the number that its iteration has created so far. Returns False, and creates none, if the row has
+        another number.
         """
         with self._database.write() as db:
             claimed = db.execute(
@@ -179,13 +180,13 @@ class Groups:
                 move(db, group.pk, Status.RUNNING, None, None, None, None)
             for experiment in experiments if claimed else ():
                 pk = insert(db, project, user, experiment)
-                # also where that user is gone: then it is nobody's, and not the group's own user's
+                # also if that user is gone: the secrets are then nobody's, never those of the group's user
                 db.execute("update runs set secrets_user_id = ? where pk = ?", (group.secrets_user_id, pk))
         self._hint(group.pk)
         return bool(claimed)
 
     def advance(self, group: Run) -> None:
-        """On to the next iteration, once."""
+        """Begin the next iteration, once."""
         with self._database.write() as db:
             db.execute(
                 "update runs as r set iteration = iteration + 1, suggested = 0"
@@ -195,12 +196,12 @@ class Groups:
         self._hint(group.pk)
 
     def release(self, group: Run) -> int:
-        """Let the oldest held experiments go, as many as the group's concurrency has room for. Returns how many."""
+        """Release the oldest held experiments, up to the group's concurrency. Returns their number."""
         counted = (
             "select count(*) filter (where r.is_held), count(*) filter (where not r.is_held)"
             f" from runs r where {_MEMBERS} and {OPEN} and r.deleted_at is null"
         )
-        with self._database.read() as db:  # most looks find nothing to do, and must not wait for writers
+        with self._database.read() as db:  # usually there is nothing to do, and no reason to wait for writers
             held, active = db.execute(counted, (group.pk,)).fetchone()
         if not held or active >= (group.concurrency or 1):
             return 0
@@ -217,14 +218,14 @@ class Groups:
         return int(released)
 
     def drop_held(self, group: Run, message: str) -> None:
-        """Stop the experiments that were not let go yet, and nothing else."""
+        """Stop the held experiments only."""
         with self._database.write() as db:
             dropped = _drop(db, group, "r.is_held", message)
         if dropped:
             self._hint(group.pk)
 
     def fail_held(self, group: Run, message: str, details: Mapping[str, Any]) -> None:
-        """End the experiments that no build was asked for yet: that of the others has failed, and it is theirs, too."""
+        """End the experiments without a build: the build that they share with the others has failed."""
         which = "r.build_pk is null and r.status = 'created' and r.is_managed"
         if not self._has_open(group, which):
             return
@@ -233,9 +234,9 @@ class Groups:
         self._hint(group.pk)
 
     def drop_pending(self, group: Run, message: str) -> None:
-        """Stop the experiments that have not begun; those that run go on, and so does the group.
+        """Stop the experiments that have not begun. The running ones and the group go on.
 
-        Those that have a build may be in the runner's hands at this moment: it is asked to stop them.
+        The runner may be starting those that have a build: it is asked to stop them.
         """
         pending = "r.container_id is null and r.is_managed and r.stop_requested_at is null"
         if not self._has_open(group, pending):
@@ -249,15 +250,15 @@ class Groups:
         self._hint(group.pk)
 
     def _has_open(self, group: Run, which: str) -> bool:
-        """Most looks find nothing to do, and must not wait for writers."""
+        """A first check without a transaction: usually there is nothing to do, and no reason to wait for writers."""
         with self._database.read() as db:
             query = f"select 1 from runs r where {_MEMBERS} and {OPEN} and {which} limit 1"
             return db.execute(query, (group.pk,)).fetchone() is not None
 
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
-        """Stop the experiments that have not begun, or all of them, and the group.
+        """Stop the group, and all of its experiments or those that have not begun.
 
-        Those that have a build may be in the runner's hands at this moment: it is asked to stop them.
+        The runner may be starting those that have a build: it is asked to stop them.
         """
         why = message or (STOPPED_PENDING if pending_only else STOPPED)
         waiting = "and r.container_id is null and r.status in ('created', 'resuming')" if pending_only else ""
@@ -273,7 +274,7 @@ class Groups:
         self._hint(group.pk)
 
     def select(self, group: Run, experiments: Iterable[Run], operation: str | None) -> None:
-        """Make these the experiments of a selection (None), or `add` them to it, or `remove` them."""
+        """Make these the experiments of a selection (None), `add` them to it, or `remove` them."""
         pairs = [(group.pk, experiment.pk) for experiment in experiments]
         with self._database.write() as db:
             if operation == "remove":
@@ -286,7 +287,7 @@ class Groups:
         self._hint(group.pk)
 
     def find(self, project: Project, ids: Iterable[int]) -> list[Run]:
-        """The visible experiments of a project with these ids; what there is not is left out."""
+        """The visible experiments of a project with these ids. Unknown ids are ignored."""
         among = "r.id in (select value from json_each(?))"
         query = f"{SELECT} where r.project_id = ? and r.kind = ? and {VISIBLE} and {among} order by r.pk"
         with self._database.read() as db:

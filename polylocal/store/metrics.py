@@ -1,4 +1,4 @@
-"""What experiments measured."""
+"""Metrics that experiments report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polylocal.store.rows import MetricRow, Run, row_of
 from polylocal.text import non_finite
 
 MAX_ENTRIES = 1_000_000  # of one run
-MAX_VALUES = 50_000_000  # in all its entries
+MAX_VALUES = 50_000_000  # in all entries of one run
 
 _SELECT = """
 select m.id, m.uuid, m.created_at, m."values" as measured, r.id as experiment
@@ -34,10 +34,10 @@ class Metrics:
         self._hint = hint
 
     def add(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
-        """Keep measured values, each with its time (None: now); the newest of each name are the run's last ones.
+        """Add measured values, each with its time (None: now). The newest of each name becomes the run's last value.
 
-        A value that is not finite is kept as its word: it is the last one, and no number that anything compares.
-        Takes time in proportion to what is added, whatever is there. Raises InvalidInput: more than one run may keep.
+        A value that is not finite is stored as a word: it can be the last one, but is never compared as a number. The
+        time is proportional to the number of new values. Raises InvalidInput: the run has too many values.
         """
         now = clock.now()
         last: dict[str, float] = {}
@@ -61,7 +61,7 @@ class Metrics:
         ]
 
     def page(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
-        """Count and one page of an experiment's metrics, or of all experiments of a group; the oldest first."""
+        """Count and one page of the metrics of an experiment, or of all experiments of a group; the oldest first."""
         where = "m.run_pk = :pk"
         if run.kind == "group":
             where = f"m.run_pk in (select pk from runs r where group_pk = :pk and kind = 'experiment' and {VISIBLE}"
@@ -74,12 +74,12 @@ class Metrics:
             return count, [row_of(MetricRow, row) for row in db.execute(found, values)]
 
     def newest(self) -> int:
-        """Grows with every value that anybody reports."""
+        """A counter that grows with every reported value."""
         with self._database.read() as db:
             return int(db.execute("select coalesce(max(id), 0) from metrics").fetchone()[0])
 
     def series(self, group: Run, name: str) -> dict[int, list[float]]:
-        """The finite values of one metric of each experiment of a group, by pk, the oldest first."""
+        """The finite values of one metric, the oldest first, by the pks of a group's experiments."""
         query = (
             'select m.run_pk, j.value from metrics m join runs r on r.pk = m.run_pk, json_each(m."values") j'
             f" where r.group_pk = ? and r.kind = 'experiment' and {VISIBLE} and j.key = ? and j.type <> 'text'"
@@ -95,7 +95,7 @@ class Metrics:
 def _check(db: sqlite3.Connection, pk: int, last: Mapping[str, float], entries: int, values: int) -> None:
     row = db.execute("select metric_entries, metric_values from runs where pk = ?", (pk,)).fetchone()
     if row is None:
-        raise NotFound  # removed since it was looked up
+        raise NotFound  # the run was removed since it was read
     if row["metric_entries"] + entries > MAX_ENTRIES:
         raise InvalidInput([f"An experiment keeps at most {MAX_ENTRIES} entries of metrics."])
     if row["metric_values"] + values > MAX_VALUES:

@@ -1,4 +1,4 @@
-"""Where rows say that outputs lie, and the rows of older versions that say it by name."""
+"""The paths of outputs in rows, and their relocation from the layout of older versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from polylocal.store.database import Database
 from polylocal.store.queries import OPEN
 
-_AFTER_SLASH = "0"  # the character that follows `/`: `a/…` lies between `a/` and `a0`
+_AFTER_SLASH = "0"  # the character after `/`: every `a/…` sorts between `a/` and `a0`
 
 
 class Outputs:
@@ -15,9 +15,9 @@ class Outputs:
         self._database = database
 
     def folders_by_name(self) -> list[str]:
-        """Folders of the form `outputs/<user>/<project>` that rows name; none in a home folder of this version.
+        """Folders `outputs/<user>/<project>` that rows name. A home folder of this version has none.
 
-        Jumps from folder to folder in the index, so the cost depends on the number of projects, not of runs.
+        Skips from folder to folder in the index, so the cost depends on the number of projects, not of runs.
         """
         found: list[str] = []
         at = "outputs/"
@@ -33,7 +33,7 @@ class Outputs:
         return found
 
     def paths_in(self, folder: str) -> dict[str, str]:
-        """{path of a run: uuid of its project} below a folder. A path that runs share belongs to the oldest of them."""
+        """{path: uuid of the project} of runs below a folder. A shared path belongs to the oldest run."""
         query = (
             "select r.outputs, p.uuid from runs r join projects p on p.id = r.project_id"
             " where r.outputs > ? and r.outputs < ? order by r.pk"
@@ -45,7 +45,7 @@ class Outputs:
         return found
 
     def with_containers(self) -> dict[str, str]:
-        """{path of a run: uuid of its project} of the runs that are under way in a container."""
+        """{path: uuid of the project} of the runs that have a running container."""
         query = (
             "select r.outputs, p.uuid from runs r join projects p on p.id = r.project_id"
             f" where {OPEN} and r.container_id is not null and r.outputs is not null order by r.pk"
@@ -54,6 +54,6 @@ class Outputs:
             return {row["outputs"]: row["uuid"] for row in db.execute(query)}
 
     def move(self, places: Mapping[str, str]) -> None:
-        """{old path: new path}, all in one transaction."""
+        """Change {old path: new path} in one transaction."""
         with self._database.write() as db:
             db.executemany("update runs set outputs = ? where outputs = ?", [(new, old) for old, new in places.items()])

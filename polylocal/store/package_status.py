@@ -1,4 +1,4 @@
-"""The status of a build list moves here, and nowhere else."""
+"""The one place that moves the status of a build list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from polylocal.packages.statuses import BuildStatus
 
 
 def move(db: sqlite3.Connection, run_pk: int, to: BuildStatus, among: frozenset[BuildStatus] | None = None) -> bool:
-    """Move a build list, if it is where one may come from; `among`: from these alone. In the caller's transaction."""
+    """Move a build list, if its status allows that; `among`: only from these. In the caller's transaction."""
     sources = statuses.sources(to) if among is None else among
     moved = db.execute(
         f"update build_lists set status = ?, updated_at = max(updated_at, ?)"
@@ -21,7 +21,7 @@ def move(db: sqlite3.Connection, run_pk: int, to: BuildStatus, among: frozenset[
 
 
 def follow(db: sqlite3.Connection, run_pk: int) -> None:
-    """The run has moved: what that means for its build list."""
+    """Move the build list after its run has moved."""
     row = db.execute(
         "select r.status, r.exit_code, r.stop_reason, l.status as build_status from runs r"
         " join build_lists l on l.run_pk = r.pk where r.pk = ?",

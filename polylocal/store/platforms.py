@@ -1,4 +1,4 @@
-"""Platforms, the repositories in them, and which projects may publish there."""
+"""Platforms, their repositories, and the projects that may publish there."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ class Platforms:
     # -- platforms ------------------------------------------------------------------------------------------------
 
     def create(self, owner: User, values: Mapping[str, Any]) -> Platform:
-        """A main platform. Raises InvalidInput for a name that is taken."""
+        """Create a main platform. Raises InvalidInput for a name that is taken."""
         now = clock.now()
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
         row |= {"owner_id": owner.id, "platform_type": "main", "created_at": now, "updated_at": now}
         with self._database.write() as db:
-            same = "select 1 from platforms where lower(name) = lower(?)"  # their folders may not be told apart
+            same = (
+                "select 1 from platforms where lower(name) = lower(?)"  # on some disks their folders would be the same
+            )
             if db.execute(same, (row.get("name"),)).fetchone():
                 raise InvalidInput([_TAKEN])
             made = _insert(db, "platforms", row)
@@ -63,7 +65,7 @@ class Platforms:
     def page(
         self, user: User, page: Page, *, platform_type: str | None = None, name_like: str | None = None
     ) -> list[Platform]:
-        """Those that a user may see, oldest first; `name_like` is a part of the name, whatever its case."""
+        """Platforms that a user may see, oldest first. `name_like`: a part of the name, in any case."""
         where = _SEEN
         values: list[Any] = [user.is_superuser, user.id]
         if platform_type:
@@ -75,7 +77,7 @@ class Platforms:
             return rows_of(Platform, db.execute(query, (*values, page.limit, page.offset)))
 
     def update(self, platform: Platform, values: Mapping[str, Any]) -> Platform:
-        """Released once, released for good: from then on its repositories have QA. Its name stays: folders have it."""
+        """Change a platform. A release can't be undone, and its repositories have QA afterwards. The name is fixed."""
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS - {"name", "released"}}
         with self._database.write() as db:
             _update(db, "platforms", platform.id, row)
@@ -106,7 +108,7 @@ class Platforms:
         return row_of(Repository, row)
 
     def repositories(self, platforms: Iterable[int]) -> list[Repository]:
-        """Of these platforms, oldest first."""
+        """The repositories of these platforms, oldest first."""
         return self._repositories("t.platform_id", platforms)
 
     def repositories_by_id(self, ids: Iterable[int]) -> list[Repository]:
@@ -123,7 +125,7 @@ class Platforms:
             )
 
     def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
-        """Its name stays: folders have it."""
+        """Change a repository. The name is fixed, since folders have it."""
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS - {"name"}}
         with self._database.write() as db:
             _update(db, "repositories", repository.id, row)
@@ -141,7 +143,7 @@ class Platforms:
             return rows_of(Repository, db.execute(query, (project.id,)))
 
     def add_project(self, repository: Repository, project: Project) -> None:
-        """Idempotent. Raises InvalidInput: another repository of the same platform has it."""
+        """Add a project. Idempotent. Raises InvalidInput: another repository of the same platform has it."""
         elsewhere = (
             "select t.name from repository_projects h join repositories t on t.id = h.repository_id"
             " where h.project_id = ? and t.platform_id = ? and t.id <> ?"
@@ -153,7 +155,7 @@ class Platforms:
             db.execute("insert or ignore into repository_projects values (?, ?)", (repository.id, project.id))
 
     def remove_project(self, repository: Repository, project: Project) -> None:
-        """Idempotent. What was published of it goes from the repository, as soon as nobody has locked that."""
+        """Remove a project. Idempotent. Its packages are removed from the repository once that is unlocked."""
         with self._database.write() as db:
             db.execute(
                 "delete from repository_projects where repository_id = ? and project_id = ?",
@@ -162,7 +164,7 @@ class Platforms:
             forget_published(db, "save_to_repository_id = ? and project_id = ?", (repository.id, project.id))
 
     def projects_of(self, repository: Repository, user: User, page: Page) -> list[int]:
-        """Ids of those that a user may read, in their order."""
+        """The ids that a user may read, in the given order."""
         query = (
             "select h.project_id from repository_projects h join projects p on p.id = h.project_id"
             " where h.repository_id = ? and p.deleted_at is null and p.archived_at is null"
@@ -180,7 +182,7 @@ class Platforms:
     # -- architectures --------------------------------------------------------------------------------------------
 
     def arches(self, names: Iterable[str]) -> list[Arch]:
-        """These architectures, each with the number that it has had since it was first named."""
+        """These architectures. Each keeps the id that it got when it was first named."""
         wanted = list(names)
         marks = ", ".join("?" * len(wanted))
         query = f"select * from arches where name in ({marks}) order by id"
@@ -214,9 +216,9 @@ def _update(db: sqlite3.Connection, table: str, row_id: int, row: Mapping[str, A
 
 
 def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:
-    """What these build lists have published is to leave its repository. In the caller's transaction.
+    """Remove the packages of these build lists from their repositories. In the caller's transaction.
 
-    What is being published counts: a process that ended may have written it, and not have told so.
+    Running publications count: an interrupted process may have written the packages without recording that.
     """
     lies = f"(published_into is not null or status = {int(BuildStatus.PUBLISHING)})"
     lying = f"build_lists where {lies} and {condition}"

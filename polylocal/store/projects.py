@@ -1,4 +1,4 @@
-"""Projects, and the code references that belong to them."""
+"""Projects, and their code references."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", 
 
 class Projects:
     def __init__(self, database: Database, changed: Callable[[int], None] = lambda project_id: None) -> None:
-        """`changed` is called with the id of a project that was made, renamed or deleted."""
+        """`changed` is called with the id of a project that was created, renamed or deleted."""
         self._database = database
         self._changed = changed
 
     def create(self, user: User, values: Mapping[str, Any]) -> Project:
-        """`values` may hold name (needed), description, readme, tags, is_public. A name of one's own is unique."""
+        """Create a project. `values`: name (required, unique for the user), description, readme, tags, is_public."""
         now = clock.now()
         row = {"is_public": True, **{k: v for k, v in values.items() if k in _COLUMNS}}
         row |= {"tags": to_json(row.get("tags")), "uuid": uuids.uuid4().hex, "user_id": user.id}
@@ -44,7 +44,7 @@ class Projects:
         return self._one(query, (username, name))
 
     def archived(self, username: str, name: str) -> Project:
-        """A project that may be archived."""
+        """A project, also an archived one. Raises NotFound."""
         return self._one(f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null", (username, name))
 
     def by_id(self, project_id: int) -> Project:
@@ -62,7 +62,7 @@ class Projects:
         return count, [row_of(Project, row) for row in rows]
 
     def readable(self, user: User, page: Page, *, owned: bool = False, name_like: str | None = None) -> list[Project]:
-        """Those that a user may read, oldest first; `owned`: only their own; `name_like`: a part of the name."""
+        """Projects that a user may read, oldest first. `owned`: only their own. `name_like`: a part of the name."""
         where, values = f"{_VISIBLE} and (p.user_id = ? or (not ? and (? or p.is_public)))", [user.id, owned]
         values.append(user.is_superuser)
         condition = "instr(casefold(p.name), casefold(?))" if name_like else "?"
@@ -84,9 +84,9 @@ class Projects:
         return self.change(project, lambda _: values)
 
     def change(self, project: Project, values_for: Callable[[Project], Mapping[str, Any]]) -> Project:
-        """Where new values follow from the old ones: `values_for` gets the project as it is in this transaction.
+        """Change a project to values that depend on the old ones: `values_for` gets the row of this transaction.
 
-        What it raises ends the transaction, and nothing is changed.
+        An exception of `values_for` ends the transaction, and nothing is changed.
         """
         with self._database.write() as db:
             found = db.execute(f"{SELECT} where p.id = ?", (project.id,)).fetchone()
@@ -107,7 +107,7 @@ class Projects:
         return self.by_id(project.id)
 
     def archive(self, project: Project) -> None:
-        """Out of sight until it is restored, with all its runs. What is under way is stopped."""
+        """Archive it with all its runs: they are invisible until it is restored. Its open runs are stopped."""
         now = clock.now()
         among = "project_id = ? and archived_at is null and deleted_at is null"
         with self._database.write() as db:
@@ -116,11 +116,11 @@ class Projects:
                 (now, project.id),
             )
             db.execute("update projects set archived_at = ? where id = ? and archived_at is null", (now, project.id))
-            if db.execute("select changes()").fetchone()[0]:  # twice at the same moment is once
+            if db.execute("select changes()").fetchone()[0]:  # unless another request archived it at the same moment
                 db.execute(f"update runs set archived_at = ? where {among}", (now, project.id))
 
     def restore(self, project: Project) -> None:
-        """Back in sight, with the runs that went out of it at the same moment."""
+        """Restore it, with the runs that were archived together with it."""
         with self._database.write() as db:
             db.execute("update projects set archived_at = null where id = ?", (project.id,))
             db.execute(
@@ -129,7 +129,7 @@ class Projects:
             )
 
     def set_repository(self, project: Project, git_url: str | None, *, by_admin: bool = False) -> Project:
-        """The project's code is that of `git_url` from now on, and was fetched just now; None: it is uploaded.
+        """Record that the code was fetched from `git_url` just now; None: the code is uploaded from now on.
 
         `by_admin`: an admin gave the URL.
         """
@@ -141,7 +141,7 @@ class Projects:
         return self.by_id(project.id)
 
     def set_ci(self, project: Project, config: Mapping[str, Any] | None) -> Project:
-        """What happens when new code comes: None nothing, else a run by the code's own file."""
+        """Set what new code starts: None for nothing, otherwise a run by the code's own file."""
         now = clock.now()
         with self._database.write() as db:
             db.execute(
@@ -152,7 +152,7 @@ class Projects:
         return self.by_id(project.id)
 
     def delete(self, project: Project) -> None:
-        """Invisible at once, with all its runs; what they hold is removed by the runner."""
+        """Delete it with all its runs: they are invisible at once, and the runner removes what they hold."""
         now = clock.now()
         with self._database.write() as db:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
@@ -161,17 +161,17 @@ class Projects:
         self._changed(project.id)
 
     def existing(self) -> list[Project]:
-        """All projects of all users, archived ones too."""
+        """All projects of all users, including archived ones."""
         with self._database.read() as db:
             return [row_of(Project, row) for row in db.execute(f"{SELECT} where p.deleted_at is null order by p.id")]
 
     def uuids(self) -> set[str]:
-        """Of all projects, deleted ones too that are not removed yet."""
+        """The uuids of all projects, including deleted ones that are not removed yet."""
         with self._database.read() as db:
             return {row["uuid"] for row in db.execute("select uuid from projects")}
 
     def to_remove(self) -> list[Project]:
-        """Deleted projects that no run holds any more."""
+        """Deleted projects without runs."""
         query = f"{SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
         with self._database.read() as db:
             return [row_of(Project, row) for row in db.execute(query)]
@@ -184,7 +184,7 @@ class Projects:
             db.execute("delete from projects where id = ?", (project.id,))
 
     def counts(self, project: Project) -> dict[str, int]:
-        """Visible runs per kind; `independent` are the experiments of no group."""
+        """The number of visible runs by kind. `independent`: experiments without a group."""
         grouped = (
             "select count(*) from runs r where r.group_pk in (select pk from runs where project_id = ?"
             f" and kind = 'group') and r.kind = 'experiment' and {VISIBLE}"
@@ -195,7 +195,7 @@ class Projects:
         return {**found, "independent": found.get("experiment", 0) - in_groups}
 
     def reference_code(self, project: Project, values: Mapping[str, Any]) -> CodeReference:
-        """Find or make the reference with this branch, commit, head, is_dirty and git_url."""
+        """Find or create the reference with this branch, commit, head, is_dirty and git_url."""
         wanted = {"branch": "master", "commit": None, "head": None, "is_dirty": False, "git_url": None, **values}
         where = " and ".join(f'"{column}" is :{column}' for column in wanted)
         row = {**wanted, "project_id": project.id}

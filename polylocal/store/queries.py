@@ -1,4 +1,4 @@
-"""`?query=` and `?sort=` → parametrised SQL. Pure.
+"""Compiles `?query=` and `?sort=` into parametrised SQL. Pure.
 
 The grammar is the platform's: `field:operation[,field:operation…]`, `~` after the colon negates, `a|b` is one of,
 `<` `<=` `>` `>=` compare, `low .. high` is a range of dates, `%` at an end of a text is the rest of it.
@@ -20,21 +20,21 @@ from polylocal.store.rows import Run
 
 @dataclass(frozen=True)
 class Where:
-    """A condition over the columns of a run, and its values in order."""
+    """A condition over the columns of a run, and the values of its parameters, in order."""
 
     sql: str
     values: tuple[Any, ...]
 
 
 MAX_METRIC_NAMES = 1000  # of one run
-# word for word as the indexes in the schema have it, order included: else they are not used
+# exactly the expression of the indexes in the schema, or SQLite does not use them
 OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
 VISIBLE = "r.deleted_at is null and r.archived_at is null"
 
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list, in which order."""
+    """The page of a list, and its order."""
 
     limit: int
     offset: int
@@ -51,8 +51,8 @@ _JOINS = {
     "e": "left join runs e on e.pk = r.experiment_pk",
     "c": "left join code_references c on c.id = r.code_id",
 }
-# each as the text of its number: SQLite's own JSON keeps 15 digits. One that is not finite has no number, and its word
-# as the text. More than the bound stand in `metrics` only
+# numbers as their text, since SQLite's own JSON keeps 15 digits; a word for one that is not finite. Values beyond the
+# bound are in `metrics` only
 LAST_METRIC = f"""(select '{{' || group_concat(json_quote(v.name) || ':' ||
     iif(v.number is null, json_quote(v.text), v.text)) || '}}' from
     (select name, number, text from run_values where run_pk = r.pk and space = 'metric' limit {MAX_METRIC_NAMES}) v)"""
@@ -72,12 +72,12 @@ _MOST = 2**63 - 1
 _VALUE = "(select {what} from run_values v where v.run_pk = r.pk and v.space = '{space}' and v.name = ?)"
 _HAVING = "select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition}"
 _AMONG = f"r.pk in ({_HAVING})"
-NEWEST = "r.updated_at desc, r.pk desc"  # the order of lists of which nobody says another
+NEWEST = "r.updated_at desc, r.pk desc"  # the default order of lists
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
 def where(query: str, kind: str | None) -> Where:
-    """All expressions of a query, joined by `and`; `kind` None: of runs of all kinds.
+    """Compile all expressions of a query, joined by `and`. `kind` None: a list of all kinds.
 
     Raises InvalidInput, a list of one sentence, as documented.
     """
@@ -88,7 +88,7 @@ def where(query: str, kind: str | None) -> Where:
 
 
 def order(sort: str | None, kind: str | None) -> Where:
-    """An `order by` list. Unknown keys are dropped, as they always were; nulls come last in both directions."""
+    """An `order by` list. Unknown keys are ignored, as the platform does; nulls come last in both directions."""
     found = [term for key, way in _sort_keys(sort) if (term := _sorting(key, way, kind))]
     terms = [term.sql for term in found]
     values = [value for term in found for value in term.values]
@@ -96,7 +96,7 @@ def order(sort: str | None, kind: str | None) -> Where:
 
 
 def check_sort(sort: str | None, kind: str | None) -> None:
-    """Raises InvalidInput for the first key that `order` would drop."""
+    """Raises InvalidInput for the first key that `order` would ignore."""
     for key, way in _sort_keys(sort):
         if _sorting(key, way, kind):
             continue
@@ -135,21 +135,21 @@ def _name_a_kind(field: str, kinds: Iterable[str]) -> str:
 
 
 def joins(sql: str) -> str:
-    """The tables beside `runs r` that a condition needs: a count must not look at more."""
+    """The tables beside `runs r` that a condition needs. A count should not read others."""
     wanted = {alias for alias in _JOINS if re.search(rf"\b{alias}\.", sql)}
     wanted |= {"p"} if "o" in wanted else set()
     return " ".join(join for alias, join in _JOINS.items() if alias in wanted)
 
 
 def of_group(group: Run) -> Where:
-    """The experiments of a group: those that it made, or those that were selected."""
+    """The condition for experiments of a group: those that it created, or those that were selected."""
     if group.group_type == "selection":
         return Where("r.pk in (select experiment_pk from selections where group_pk = ?)", (group.pk,))
     return Where("r.group_pk = ?", (group.pk,))
 
 
 def by_dates(sort: str | None, alias: str, otherwise: str) -> str:
-    """An `order by` list of things of which only `created_at` and `updated_at` are sorted by."""
+    """An `order by` list for objects that are sorted by `created_at` and `updated_at` only."""
     terms = []
     for term in (sort or "")[:MAX_QUERY].split(","):
         field, way = term.strip().removeprefix("-"), "desc" if term.strip().startswith("-") else "asc"
@@ -175,7 +175,7 @@ def _expression(text: str, kind: str | None) -> Where:
         raise InvalidInput([_name_a_kind(field, _FIELDS[field].kinds)])
     negated = operation.startswith("~")
     known = _FIELDS[field]
-    if ":" in operation and known.build is not _date:  # only times of day have colons of their own
+    if ":" in operation and known.build is not _date:  # only times contain colons
         raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
     built = known.build(known.column, operation.removeprefix("~").strip(), text)
     return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
@@ -222,13 +222,13 @@ def _tags(column: str, operation: str, text: str) -> Where:
 
 
 def _owner(column: str, operation: str, text: str) -> Where:
-    """A user by id or by name."""
+    """The condition for a user, by id or name."""
     values = _values(operation, text)
     return Where(f"({column} in ({_marks(values)}) or cast(r.user_id as text) in ({_marks(values)}))", (*values,) * 2)
 
 
 def _project(column: str, operation: str, text: str) -> Where:
-    """A project by id, by name or by unique name."""
+    """The condition for a project, by id, name or unique name."""
     values = _values(operation, text)
     names = f"({column}, o.username || '.' || {column}, cast(r.project_id as text))"
     either = " or ".join(f"? in {names}" for _ in values)
@@ -236,13 +236,13 @@ def _project(column: str, operation: str, text: str) -> Where:
 
 
 def _metric(name: str, operation: str, text: str) -> Where:
-    """The last value of a metric against a number."""
+    """The condition that compares the last value of a metric with a number."""
     compared = _scalar("v.number", operation, text)
     return Where(_AMONG.format(space="metric", condition=compared.sql), (name, *compared.values))
 
 
 def _param(name: str, operation: str, text: str) -> Where:
-    """A param against a number, a range of numbers with both its ends, or values: `adam`, `0.1`, `true`.
+    """The condition that compares a param with a number, an inclusive range, or values: `adam`, `0.1`, `true`.
 
     A value that is a number finds the params that are this number, however it is written, and texts that read so.
     """
@@ -274,7 +274,7 @@ def _independent(column: str, operation: str, text: str) -> Where:
 
 
 def _run_id(column: str, operation: str, text: str) -> Where:
-    """Another run by id or by unique name."""
+    """The condition for another run, by id or unique name."""
     values = [value.rpartition(".")[2] for value in _values(operation, text)]
     return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
 
@@ -307,9 +307,9 @@ def _date(column: str, operation: str, text: str) -> Where:
     if len(operation) > len("2018-08-23"):
         return Where(f"{column} = ?", (moment,))
     try:
-        next_day = clock.stamp(clock.parse(moment) + timedelta(days=1))  # a bare date is the whole day
+        next_day = clock.stamp(clock.parse(moment) + timedelta(days=1))  # a date without a time means the whole day
     except OverflowError:
-        next_day = "~"  # after the last day that there is
+        next_day = "~"  # sorts after the last date
     return Where(f"({column} >= ? and {column} < ?)", (moment, next_day))
 
 

@@ -1,4 +1,4 @@
-"""What the store hands out: frozen rows, JSON columns already read."""
+"""The rows of the store, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class User:
 
     @property
     def identity(self) -> str:
-        """Tells this user from one who had the name before: ids are given again, names are, too."""
+        """Distinguishes this user from an earlier one with the same id or name, which are both reused."""
         return f"{self.id} {self.created_at}"
 
 
@@ -57,7 +57,7 @@ class Project:
     ci_updated_at: str | None
     is_package: bool
     default_branch: str
-    git_by_admin: bool = False  # an admin gave `git_url`: it may be fetched with the machine owner's keys
+    git_by_admin: bool = False  # an admin gave `git_url`: the keys of the daemon's user may be used for it
 
     @property
     def unique_name(self) -> str:
@@ -66,7 +66,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of any kind. `pk` is the row; `id` counts per kind and is what people and URLs say."""
+    """A run of any kind. `pk` identifies the row; `id` counts by kind, and is in URLs and texts."""
 
     pk: int
     kind: Kind
@@ -117,9 +117,9 @@ class Run:
     image_id: str | None
     builder: str | None
     shell: str | None
-    locale: str | None  # for runs of this build, in place of the one that its image names; "": that one
+    locale: str | None  # for runs of this build, instead of the one that its image names; "": that one
     params: Json | None
-    measured: Json | None  # the last value of each metric; a word for one that is not finite
+    measured: Json | None  # the last value of each metric; a word instead of one that is not finite
     framework: str | None
     group_pk: int | None
     group_id: int | None
@@ -131,15 +131,15 @@ class Run:
     iteration: int
     suggested: int
     is_held: bool
-    port: int | None  # of a server, where the daemon reaches it: at `address`, or on loopback
+    port: int | None  # where the daemon reaches a server: at `address`, or on loopback
     address: str | None
     keeps_changes: bool
     archived_at: str | None
     log_start: int
     stop_reason: str | None
     status_entries: int
-    secrets_user_id: int | None = None  # whose secrets it names; None: that user is gone
-    warnings: list[str] | None = None  # what was said when it was made; None: an older version made it
+    secrets_user_id: int | None = None  # the user whose secrets it names; None: that user is gone
+    warnings: list[str] | None = None  # sentences for its creator; None: an older version created it
 
     @property
     def last_metric(self) -> Json | None:
@@ -186,46 +186,46 @@ class Run:
 
     @property
     def pod_id(self) -> str | None:
-        """What the API calls the container's name; null until there is one."""
+        """The name of the container in the API; None until there is one."""
         return self.container_name if self.container_id or (self.kind == "build" and self.started_at) else None
 
     @cached_property
     def specification(self) -> Specification:
-        """The compiled polyaxonfile. Raises InvalidPolyaxonfile when it is read: an older version stored it."""
+        """The compiled polyaxonfile. Its parts raise InvalidPolyaxonfile if an older version stored an invalid one."""
         return of_config(self.kind, self.content or "", self.config or {})
 
     @property
     def label(self) -> str:
-        """How the daemon's log names it: `job/17`."""
+        """The name in the daemon's log: `job/17`."""
         return f"{self.kind}/{self.id}"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How many there are of what."""
+    """Counts for the metrics."""
 
-    runs: list[tuple[str, str, int]]  # kind, status, how many
-    waiting: int  # runs that wait to begin
-    waiting_since: str | None  # when the first of them was made
+    runs: list[tuple[str, str, int]]  # kind, status, number
+    waiting: int  # runs that wait to start
+    waiting_since: str | None  # the creation of the oldest
     runs_with_build: int
     builds_used: int
 
 
 def digits(image_id: str) -> str:
-    """The part of an image's id that builders print."""
+    """The prefix of an image id that builders print."""
     return image_id.removeprefix("sha256:")[:12]
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Which images the builds of this home made: by the first digits of their ids, the uuids of the builds."""
+    """The images that builds of this home made: uuids of builds by the prefix of the image's id."""
 
     images: Mapping[str, str] = field(default_factory=dict)
-    steps: Mapping[str, str] = field(default_factory=dict)  # what an image was made over
-    builds: Collection[str] = ()  # the uuids of those that have no image yet, or it was not noted any more
+    steps: Mapping[str, str] = field(default_factory=dict)  # intermediate images, and the builds that made them
+    builds: Collection[str] = ()  # the uuids of builds whose image is not recorded
 
     def maker(self, image_id: str, names: Collection[str], ancestors: Iterable[str]) -> str | None:
-        """The uuid of the build that made an image; None: none of ours did.
+        """The uuid of the build that made an image; None: no build of ours did.
 
         An image without a name that lies right over a step is a step that was not noted any more. Over the image of a
         build anybody may put something, since it has a name.
@@ -249,14 +249,14 @@ NOTHING_BUILT = Ledger()
 
 @dataclass(frozen=True)
 class BuildUse:
-    """What a build's image is still good for."""
+    """The use of a build's image."""
 
     uuid: str
     project: str
     id: int
     image_id: str | None
-    is_open: bool  # it is being made, or a run that is not done needs it
-    is_pinned: bool  # somebody has bookmarked it, or a run that used it
+    is_open: bool  # it is being built, or an open run needs it
+    is_pinned: bool  # the build, or a run that used it, is bookmarked
     last_used: str
 
     @property
@@ -296,7 +296,7 @@ class Arch:
 
 @dataclass(frozen=True)
 class Platform:
-    """What packages are built for, and what repositories belong to."""
+    """A platform: packages are built for it, and repositories belong to it."""
 
     id: int
     name: str
@@ -314,7 +314,7 @@ class Platform:
     time_living: int  # seconds
     created_at: str
     updated_at: str
-    origin: str | None  # as repositories name it; None: clients know them without one
+    origin: str | None  # the Origin of its repositories; None: clients know them without one
 
     @property
     def is_main(self) -> bool:
@@ -322,13 +322,13 @@ class Platform:
 
     @property
     def subfolder(self) -> str:
-        """Where publications go: a released platform stays as it is, and has its updates beside it."""
+        """The folder for publications: a released platform is frozen, and gets its updates in another folder."""
         return "updates" if self.released else "release"
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A place that packages are published to."""
+    """A repository of packages in a platform."""
 
     id: int
     platform_id: int
@@ -344,7 +344,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class BuildList:
-    """What ABF knows of a run of kind `package`. `id` is the run's."""
+    """The ABF part of a run of the kind `package`. `id` is the run's."""
 
     run_pk: int
     id: int
@@ -380,7 +380,7 @@ class BuildList:
     publisher_id: int | None
     published_at: str | None
     published_into: str | None
-    yanked: str | None  # the reason, which may be empty; None: it is not withdrawn
+    yanked: str | None  # the reason, which may be empty; None: it is not yanked
     updated_at: str
 
 
@@ -402,7 +402,7 @@ class PackageRow:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A file of a build that is no package: a log, mostly."""
+    """A file of a build that is not a package, such as a log."""
 
     id: int
     run_pk: int
@@ -427,7 +427,7 @@ class MetricRow:
     id: int
     uuid: str
     created_at: str
-    measured: Json  # a word for a value that is not finite
+    measured: Json  # a word instead of a value that is not finite
     experiment: int  # its id
 
     @property
@@ -441,7 +441,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Search:
-    """A query that a person keeps."""
+    """A saved query."""
 
     id: int
     name: str | None
@@ -451,7 +451,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Activity:
-    """Who did what to which thing."""
+    """An entry of the activity log."""
 
     id: int
     actor: str
@@ -474,7 +474,7 @@ class ChartView:
 
 
 def unique_name(project: str, kind: str, run_id: int) -> str:
-    """As the platform names things: experiments and groups have no word of their own in it."""
+    """The platform's name of a run. For experiments and groups it has no word for the kind."""
     return f"{project}.{run_id}" if kind in ("experiment", "group") else f"{project}.{kind}s.{run_id}"
 
 
@@ -501,12 +501,12 @@ Row = TypeVar(
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
-    """The dataclass from the columns of the same names."""
+    """Make a dataclass from the columns of the same names."""
     return rows_of(cls, [row])[0]
 
 
 def rows_of(cls: type[Row], rows: Iterable[sqlite3.Row]) -> list[Row]:
-    """The same of many rows with the same columns."""
+    """Make dataclasses from rows with the same columns."""
     found = list(rows)
     if not found:
         return []
@@ -516,7 +516,7 @@ def rows_of(cls: type[Row], rows: Iterable[sqlite3.Row]) -> list[Row]:
 
 
 class _Plan:
-    """How a row with these columns becomes a dataclass, found out once: lists are made of a thousand values."""
+    """The conversion of rows with these columns to a dataclass. It is prepared once, since lists have many values."""
 
     def __init__(self, cls: type[Any], columns: tuple[str, ...]) -> None:
         self._cls = cls
@@ -529,7 +529,7 @@ class _Plan:
         for name, reader in self._readers:
             if values[name] is not None:
                 values[name] = reader(values[name])
-        # a frozen class's own __init__ sets field by field, at three times the price of all the rest
+        # the __init__ of a frozen dataclass takes three times as long as everything else here
         made = object.__new__(self._cls)
         made.__dict__.update(values)
         return made
@@ -566,5 +566,5 @@ _PLANS: dict[tuple[Any, tuple[str, ...]], _Plan] = {}
 
 
 def to_json(value: object) -> str | None:
-    """Raises ValueError for a number that is not finite: no answer could ever show a row that holds one."""
+    """JSON for a column. Raises ValueError for a number that is not finite, which no response could contain."""
     return None if value is None else json.dumps(value, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Metrics and params one by one, so that filters and orders find them by an index: the rows of `run_values`.
+"""The table `run_values`: one row for each metric and param, so that filters and orders can use an index.
 
 They are written here and not by triggers, since SQLite's own reader of JSON keeps 15 digits of a number.
 """
@@ -22,12 +22,12 @@ _UPSERT = (
 
 
 def of_metric(name: str, value: float) -> Value:
-    """One that is not finite has no number, and its word as the text."""
+    """Rows of metrics. A value that is not finite has no number, and its word as the text."""
     return (name, value, json.dumps(value)) if math.isfinite(value) else (name, None, non_finite.word(value))
 
 
 def of_param(name: str, value: Any) -> Value:
-    """Numbers have both. Flags are the words of JSON, lists and objects are JSON; null has neither."""
+    """Rows of params. Numbers have number and text. Booleans, lists and objects are JSON text. null has neither."""
     if value is None or isinstance(value, str):
         return name, None, value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -35,11 +35,11 @@ def of_param(name: str, value: Any) -> Value:
 
 
 def set_metrics(db: sqlite3.Connection, pk: int, last: Mapping[str, float]) -> None:
-    """These are the last ones now; other names stay as they are."""
+    """Replace the values of these names; other names are kept."""
     db.executemany(_UPSERT, [(pk, "metric", *of_metric(name, value)) for name, value in last.items()])
 
 
 def set_params(db: sqlite3.Connection, pk: int, params: Mapping[str, Any] | None) -> None:
-    """These and no others."""
+    """Replace all values of the run."""
     db.execute("delete from run_values where run_pk = ? and space = 'param'", (pk,))
     db.executemany(_UPSERT, [(pk, "param", *of_param(name, value)) for name, value in (params or {}).items()])

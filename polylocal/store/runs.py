@@ -1,4 +1,4 @@
-"""Runs of every kind: one table, one life cycle. Status moves in one function, `transition`."""
+"""Runs of all kinds: one table and one life cycle. One function, `transition`, moves a status."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, ro
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
-_WORK = "r.kind not in ('group', 'build', 'package')"  # runs that need an image made; groups only make others
-# a group with its experiments; these and experiments by themselves with their tensorboards
+_WORK = "r.kind not in ('group', 'build', 'package')"  # runs that need an image of a build
+# a run with the runs that belong to it: experiments of a group, tensorboards of both
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
 _SERVERS = "('notebook', 'tensorboard')"
-_NOT_BEGUN = "('created', 'unschedulable')"  # of a build
+_NOT_BEGUN = "('created', 'unschedulable')"  # statuses of a build that has not begun
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
 _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
@@ -50,12 +50,12 @@ _JSON = json_columns(Run)
 
 @dataclass(frozen=True)
 class NewRun:
-    """What a run is made from."""
+    """The values of a new run."""
 
     kind: Kind
     content: str | None = None
     config: Mapping[str, Any] | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)  # name, description, tags, … as the caller sent them
+    values: Mapping[str, Any] = field(default_factory=dict)  # name, description, tags … as the caller sent them
     resources: Mapping[str, Any] | None = None
     code_id: int | None = None
     build_pk: int | None = None
@@ -63,11 +63,11 @@ class NewRun:
     original: Run | None = None
     cloning_strategy: str | None = None
     group: Run | None = None  # of an experiment or a tensorboard
-    outputs: str | None = None  # None: a folder of its own
-    warnings: Sequence[str] = ()  # what its maker is told
+    outputs: str | None = None  # the path of the outputs folder; None: a new one
+    warnings: Sequence[str] = ()  # sentences for the creator
     message: str | None = None  # of the first status
     notes: Sequence[str] = ()  # messages of further entries of its history
-    secrets_user_id: int | None = None  # whose secrets it names; None: its own user's
+    secrets_user_id: int | None = None  # the user whose secrets it names; None: its own user
 
 
 class Runs:
@@ -75,10 +75,10 @@ class Runs:
         self._database = database
         self._hint = hint
 
-    # -- made and found -------------------------------------------------------------------------------------------
+    # -- creating and finding -----------------------------------------------------------------------------------------
 
     def insert(self, project: Project, user: User, new: NewRun) -> Run:
-        """The row and its first status, in one transaction: from here on the run exists."""
+        """Insert a run and its first status, in one transaction."""
         with self._database.write() as db:
             pk = insert(db, project, user, new)
         self._hint(pk)
@@ -89,7 +89,7 @@ class Runs:
         return self._one(query, (kind, run_id, project.id))
 
     def archived(self, project: Project, kind: Kind, run_id: int) -> Run:
-        """A run that may be archived."""
+        """A run, also an archived one. Raises NotFound."""
         query = f"{SELECT} where r.kind = ? and r.id = ? and r.project_id = ? and r.deleted_at is null"
         return self._one(query, (kind, run_id, project.id))
 
@@ -108,7 +108,7 @@ class Runs:
         return self._one(query, (kind, name, project.id))
 
     def by_pk(self, pk: int) -> Run:
-        """Also finds what is deleted and not yet removed."""
+        """A run by its pk, also a deleted one that is not removed yet. Raises NotFound."""
         return self._one(f"{SELECT} where r.pk = ?", (pk,))
 
     def by_uuid(self, uuid: str) -> Run | None:
@@ -127,7 +127,7 @@ class Runs:
         group: Run | None = None,
         only_open: bool = False,
     ) -> tuple[int, list[Run]]:
-        """Count and one page, of a group alone if one is named. Without conditions the count is a kept counter.
+        """Count and one page of runs. `group`: only of this group. Without conditions the count is a stored counter.
 
         `kind` None: runs of all kinds.
         """
@@ -150,7 +150,7 @@ class Runs:
                 count = db.execute(f"{counted} and kind = ?" if kind else counted, values).fetchone()[0]
             else:
                 count = db.execute(f"select count(*) {among}", values).fetchone()[0]
-            # first which, then what: rows that are only sorted or skipped are never read as a whole
+            # first the pks of the page, then its rows: sorted and skipped rows are never read as a whole
             if kind is None and where is None and by.sql == queries.NEWEST:
                 pks = _newest(db, project, limit, offset)
             else:
@@ -161,7 +161,7 @@ class Runs:
         return count, [by_pk[pk] for pk in pks]
 
     def latest(self, user: User, *, kind: str | None, is_open: bool, limit: int) -> list[Run]:
-        """The last changed runs of every project that the user may see."""
+        """The last changed runs of all projects that the user may read."""
         condition = f"{VISIBLE} and p.archived_at is null and (? or p.is_public or p.user_id = ?)"
         values: list[Any] = [user.is_superuser, user.id]
         if kind:
@@ -183,7 +183,7 @@ class Runs:
         return count, [row_of(Run, row) for row in rows]
 
     def dependents(self, build: Run) -> dict[str, int]:
-        """Visible runs per kind that use this build."""
+        """The number of visible runs that use this build, by kind."""
         query = "select kind, count(*) from runs where build_pk = ? and deleted_at is null group by kind"
         with self._database.read() as db:
             return dict(db.execute(query, (build.pk,)).fetchall())
@@ -200,7 +200,7 @@ class Runs:
         traceback: str | None = None,
         recorded: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Move a run, if its status allows it: one update and one line of history in one transaction.
+        """Move a run, if its status allows that: one update and one entry of the history, in one transaction.
 
         `recorded` are columns that become true at the same moment. False: the run had moved on and nothing was
         written. The end of a build moves the runs that wait for it, in the same transaction.
@@ -213,7 +213,7 @@ class Runs:
         return moved
 
     def note(self, run: Run, message: str, details: Mapping[str, Any] | None = None) -> None:
-        """A line of history that moves nothing: the status is said again, with a message."""
+        """Add an entry to the history that repeats the status, with a message."""
         with self._database.write() as db:
             note(db, run.pk, message, details)
         self._hint(run.pk)
@@ -225,7 +225,7 @@ class Runs:
             return count, [row_of(StatusRow, row) for row in db.execute(query, (run.pk, limit, offset))]
 
     def newest_messages(self, runs: Iterable[Run]) -> dict[int, str | None]:
-        """By pk: the message of the last line of each one's history."""
+        """The message of the last entry of each run's history, by pk."""
         last = "select max(id) from statuses where run_pk in (select value from json_each(?)) group by run_pk"
         with self._database.read() as db:
             found = f"select run_pk, message from statuses where id in ({last})"
@@ -235,11 +235,11 @@ class Runs:
         with self._database.read() as db:
             row = db.execute("select * from statuses where run_pk = ? order by id desc limit 1", (run.pk,)).fetchone()
         if row is None:
-            raise NotFound  # removed meanwhile
+            raise NotFound  # it was removed at the same time
         return row_of(StatusRow, row)
 
     def seconds_since_running(self, run: Run) -> float:
-        """How long ago its history first said that it runs; 0 where it never did.
+        """Seconds since its history first had the status running; 0 if it never had.
 
         On the machine's own clock, which nobody sets, from the first time that this is asked; by the times in the
         history only where the machine was started anew since, or does not say.
@@ -260,7 +260,7 @@ class Runs:
         return passed
 
     def running_since(self, run: Run) -> str | None:
-        """When its history last said that it runs, also after a restart. None: never, or the run is removed."""
+        """The time of the last entry `running` of its history. None: there is none, or the run is removed."""
         query = "select created_at from statuses where run_pk = ? and status = 'running' order by id desc limit 1"
         with self._database.read() as db:
             row = db.execute(query, (run.pk,)).fetchone()
@@ -274,7 +274,7 @@ class Runs:
         return row_of(StatusRow, row)
 
     def request_stop(self, run: Run, reason: str | None = None) -> None:
-        """Written here, done by the runner. Nothing happens to a run that is done.
+        """Request a stop, which the runner carries out. Has no effect on a run that is done.
 
         `reason`: why, if not because a person wants it; the first word counts.
         """
@@ -287,21 +287,21 @@ class Runs:
             )
         self._hint(run.pk)
 
-    # -- changed --------------------------------------------------------------------------------------------------
+    # -- changing --------------------------------------------------------------------------------------------------
 
     def update(self, run: Run, values: Mapping[str, Any]) -> Run:
-        """What a person may change. Raises InvalidInput for a name that another run of the project has."""
+        """Change the columns that a person may change. Raises InvalidInput for a name of another run of the project."""
         return self.change(run, lambda _: values)
 
     def change(self, run: Run, values_for: Callable[[Run], Mapping[str, Any]]) -> Run:
-        """The same where new values follow from the old ones: `values_for` gets the run as it is in this transaction.
+        """Change a run to values that depend on the old ones: `values_for` gets the row of this transaction.
 
         What it raises ends the transaction, and nothing is changed.
         """
         with self._database.write() as db:
             found = db.execute(f"{SELECT} where r.pk = ?", (run.pk,)).fetchone()
             if found is None:
-                raise NotFound  # removed since it was looked up
+                raise NotFound  # it was removed since it was read
             values = {k: v for k, v in values_for(row_of(Run, found)).items() if k in _PATCHABLE}
             row = {k: to_json(v) if k in _JSON else v for k, v in values.items()} | {"updated_at": clock.now()}
             sets = ", ".join(f"{column} = :{column}" for column in row)
@@ -316,7 +316,7 @@ class Runs:
         return self.by_pk(run.pk)
 
     def record(self, run: Run, **columns: Any) -> Run:
-        """What the runner found out. Does not count as a change of the run."""
+        """Set columns for the runner. This does not count as a change of the run."""
         unknown = columns.keys() - _RECORDED
         if unknown:
             raise TypeError(f"not for the runner to record: {sorted(unknown)}")
@@ -324,12 +324,12 @@ class Runs:
         return self.by_pk(run.pk)
 
     def invalidate_builds(self, project: Project) -> None:
-        """No build so far is used again."""
+        """Mark all builds of a project as not reusable."""
         with self._database.write() as db:
             db.execute("update runs set is_valid = 0 where project_id = ? and kind = 'build'", (project.id,))
 
     def archive(self, run: Run) -> None:
-        """Out of sight until it is restored, with all that is its own. What is under way is stopped."""
+        """Archive a run and the runs that belong to it: they are invisible until it is restored. Open ones stop."""
         now = clock.now()
         among = f"archived_at is null and deleted_at is null and {_WITH}"
         values = {"now": now, "pk": run.pk}
@@ -342,7 +342,7 @@ class Runs:
         self._hint(run.pk)
 
     def restore(self, run: Run) -> None:
-        """Back in sight, with what went out of it at the same moment."""
+        """Restore a run, with the runs that were archived together with it."""
         with self._database.write() as db:
             db.execute(
                 f"update runs set archived_at = null where archived_at = :at and {_WITH}",
@@ -351,13 +351,13 @@ class Runs:
         self._hint(run.pk)
 
     def delete(self, run: Run) -> None:
-        """Invisible at once, with all that is its own; stopped and removed by the runner."""
+        """Delete a run and the runs that belong to it: they are invisible at once, and the runner removes them."""
         with self._database.write() as db:
             db.execute(
                 f"update runs set deleted_at = :now where {_WITH} and deleted_at is null",
                 {"now": clock.now(), "pk": run.pk},
             )
-            db.execute(  # who still waits for this build asks for another one
+            db.execute(  # runs that wait for this build ask for another one
                 "update runs set build_pk = null where build_pk = ? and container_id is null"
                 " and status in ('created', 'building', 'unschedulable')",
                 (run.pk,),
@@ -365,7 +365,7 @@ class Runs:
         self._hint(run.pk)
 
     def remove(self, run: Run) -> None:
-        """The row itself, when nothing else of the run is left."""
+        """Remove the row, after everything else of the run was removed."""
         for table in ("metrics", "statuses"):
             delete_in_parts(self._database, table, "run_pk = ?", (run.pk,))
         with self._database.write() as db:
@@ -378,10 +378,10 @@ class Runs:
         with self._database.read() as db:
             return db.execute(query, (run.outputs, run.pk)).fetchone() is not None
 
-    # -- work for the runner --------------------------------------------------------------------------------------
+    # -- for the runner -----------------------------------------------------------------------------------------------
 
     def unresolved(self, limit: int) -> list[Run]:
-        """Runs that need an image and have not asked for one, oldest first."""
+        """Runs that need an image and have no build yet, the oldest first."""
         return self._many(
             f"{SELECT} where {OPEN} and {_WORK} and r.is_managed"
             " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null and not r.is_held"
@@ -390,7 +390,7 @@ class Runs:
         )
 
     def attach_build(self, run: Run, build: NewRun, *, anew: bool) -> Run | None:
-        """Give a run its build: the newest good one with the key of `build`, the one under way, or `build` itself.
+        """Give a run its build: the newest good one with the key of `build`, a running one, or `build` itself.
 
         `build.secrets_user_id` is set where the build takes secrets: one that took another user's is not used.
         All in one transaction: ten runs at once share one build. `anew` always makes a new one. A run whose build
@@ -400,10 +400,10 @@ class Runs:
             if not db.execute(
                 f"select 1 from runs r where pk = ? and build_pk is null and {OPEN}", (run.pk,)
             ).fetchone():
-                return None  # stopped or deleted meanwhile, or given its build already
+                return None  # it was stopped or deleted, or has a build already
             found = None if anew else _reusable_build(db, build)
             if found and not built_images.may_share(db, run.user_id, found["uuid"]):
-                found = None  # it is made from an image that this user may not have
+                found = None  # it was built from an image that this user may not use
             pk = found["pk"] if found else _insert_build_for(db, run, build)
             db.execute("update runs set build_pk = ?, updated_at = ? where pk = ?", (pk, clock.now(), run.pk))
             if not found or found["status"] != Status.SUCCEEDED:
@@ -413,7 +413,7 @@ class Runs:
         return self.by_pk(pk)
 
     def detach_build(self, run: Run, build: Run) -> None:
-        """The build's image is gone: the build is used no more, and the run asks for another."""
+        """Mark a build whose image is gone as not reusable. The run then gets another build."""
         with self._database.write() as db:
             db.execute("update runs set is_valid = 0 where pk = ?", (build.pk,))
             row = db.execute(f"select status from runs r where pk = ? and {OPEN}", (run.pk,)).fetchone()
@@ -424,7 +424,7 @@ class Runs:
         self._hint(run.pk)
 
     def with_resources(self) -> list[Run]:
-        """Open runs that ask for resources and have no container; groups that have made nothing yet."""
+        """Open runs that request resources and have no container, and groups without experiments."""
         return self._many(
             f"{SELECT} where {OPEN} and r.is_managed and r.resources is not null and r.container_id is null"
             " and r.stop_requested_at is null and r.deleted_at is null and not r.is_held"
@@ -432,11 +432,11 @@ class Runs:
         )
 
     def runnable(self, limit: int, *, servers: bool = False) -> list[Run]:
-        """The queue: builds to make and runs whose image is there; by priority, then by age.
+        """The queue: waiting builds, and runs whose image is ready; by priority, then by age.
 
         `servers`: notebooks and tensorboards, which have a queue of their own.
         """
-        # by the index of open runs: left to itself SQLite looks at all servers that there ever were
+        # by the index of open runs: SQLite's own choice would scan all servers
         kinds = f"{'' if servers else 'not '}in {_SERVERS}"
         found = f"select r.pk from runs r indexed by runs_open where {OPEN} and r.kind {kinds}"
         return self._many(
@@ -449,7 +449,7 @@ class Runs:
         )
 
     def waiting(self, limit: int) -> list[Run]:
-        """What would begin next, builds and runs, if it may; those that were told already why not are left out."""
+        """Builds and runs that wait to start, without those whose status says already why they can't."""
         return self._many(
             f"{SELECT} where {OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held"
             " and r.stop_requested_at is null and r.deleted_at is null"
@@ -463,7 +463,7 @@ class Runs:
         self, project: Project, kind: Kind, *, experiment: Run | None = None, group: Run | None = None
     ) -> Run | None:
         """The newest notebook or tensorboard of a project, or of one experiment or group in it."""
-        # the kind stands in the text, or else the index of servers does not apply
+        # the kind is part of the text: SQLite does not use the index of servers otherwise
         of = f"r.project_id = ? and r.kind = '{kind}' and r.kind in {_SERVERS}"
         of += " and r.experiment_pk is ? and r.group_pk is ?"
         values = (project.id, experiment.pk if experiment else None, group.pk if group else None)
@@ -471,19 +471,19 @@ class Runs:
         return found[0] if found else None
 
     def begun(self) -> list[Run]:
-        """Managed runs that a daemon had in hand: to be taken up again after a restart."""
+        """Managed runs that have begun, and that a new daemon must take up."""
         return self._many(
             f"{SELECT} where {OPEN} and r.is_managed and (r.container_id is not null"
             f" or (r.kind = 'build' and r.status not in {_NOT_BEGUN})) order by r.pk"
         )
 
     def stopping(self) -> list[Run]:
-        """Open runs that someone wants stopped, deleted ones among them."""
+        """Open runs with a stop request, including deleted ones."""
         wanted = "(r.stop_requested_at is not null or r.deleted_at is not null)"
         return self._many(f"{SELECT} where {OPEN} and {wanted} order by r.pk")
 
     def deleted(self) -> list[Run]:
-        """Deleted runs that are done: what they hold can go. Builds come after the runs that need their images."""
+        """Deleted runs that are done and can be removed. Builds come after the runs that need their images."""
         gone = f"r.deleted_at is not null and not ({OPEN})"
         needed = f"""r.kind = 'build' and exists (select 1 from runs u where u.build_pk = r.pk and u.kind <> 'build'
             and (u.deleted_at is not null or {OPEN.replace("r.", "u.")}))"""
@@ -517,7 +517,7 @@ class Runs:
 
 
 def _newest(db: sqlite3.Connection, project: Project, limit: int, offset: int) -> list[int]:
-    """A page of a project's runs of all kinds, the last changed first: each kind has an index in this order."""
+    """A page of a project's runs of all kinds, the last changed first. Each kind has an index in this order."""
     of_kind = (
         f"select * from (select r.pk, r.updated_at from runs r where r.project_id = :project and r.kind = '{{kind}}'"
         f" and {VISIBLE} order by {queries.NEWEST} limit :limit + :offset)"
@@ -529,10 +529,10 @@ def _newest(db: sqlite3.Connection, project: Project, limit: int, offset: int) -
 
 
 def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) -> int:
-    """A run and its first status, in the caller's transaction. Returns its pk."""
+    """Insert a run and its first status, in the caller's transaction. Returns its pk."""
     now = clock.now()
     if db.execute("select 1 from projects where id = ? and deleted_at is null", (project.id,)).fetchone() is None:
-        raise NotFound  # deleted since it was looked up: nobody would ever remove the run
+        raise NotFound  # the project was deleted since it was read: nothing would ever remove the run
     if new.build_pk is not None:
         _check_build(db, new.build_pk)
     run_id = _next_id(db, new.kind)
@@ -572,7 +572,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
 
 
 def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
-    """The folder of a new run, under the uuid of its project: a name may belong to another project later.
+    """The outputs folder of a new run. It has the uuid of the project, since names of projects are reused.
 
     An experiment's lies in that of its group. Groups and package builds have none.
     """
@@ -584,7 +584,7 @@ def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
 
 
 def _check_build(db: sqlite3.Connection, pk: int) -> None:
-    """Looked at in the transaction that makes the run: a build that failed a moment ago has no image either."""
+    """Check the build of a new run, in the transaction that inserts it. A failed build has no image."""
     row = db.execute("select id, status from runs where pk = ? and deleted_at is null", (pk,)).fetchone()
     if row is None or (is_done(row["status"]) and row["status"] != Status.SUCCEEDED):
         state = f"The build {row['id']} is {row['status']}" if row else "The build is deleted"
@@ -598,7 +598,7 @@ def _next_id(db: sqlite3.Connection, kind: Kind) -> int:
 
 
 def _free_name(db: sqlite3.Connection, project: Project, new: NewRun) -> str | None:
-    """The wanted name, with `-N` behind it where another run of the project has it."""
+    """The requested name, with a suffix `-N` if another run of the project has it."""
     wanted: str | None = new.values.get("name") or None
     taken = "select 1 from runs where project_id = ? and kind = ? and name = ? and deleted_at is null"
     name, n = wanted, 1
@@ -634,7 +634,7 @@ def move(
         return False
     _record_status(db, pk, to, now, message, details, traceback)
     if is_done(to):
-        db.execute("delete from tokens where run_pk = ?", (pk,))  # a run's token dies with the run
+        db.execute("delete from tokens where run_pk = ?", (pk,))  # the token of a run is valid while it is open
     if moved[0]["kind"] == Kind.PACKAGE:
         package_status.follow(db, pk)
     return True
@@ -648,7 +648,7 @@ def note(db: sqlite3.Connection, pk: int, message: str, details: Mapping[str, An
 
 
 def _moment(db: sqlite3.Connection, pk: int) -> str:
-    """Now, and never before what the history has already: clocks are set back at times."""
+    """The present time, but not before the last entry of the history: clocks may be set back."""
     last = db.execute("select created_at from statuses where run_pk = ? order by id desc limit 1", (pk,)).fetchone()
     return max(clock.now(), last["created_at"]) if last else clock.now()
 
@@ -670,7 +670,7 @@ def _record_status(
 
 
 def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | None) -> list[int]:
-    """What the end of a build means for the runs that wait for it."""
+    """Carry the end of a build over to the runs that wait for it."""
     if not is_done(to):
         return []
     waiting = f"select r.pk from runs r where r.build_pk = ? and r.kind <> 'build' and {OPEN}"
@@ -710,13 +710,13 @@ def _insert_build_for(db: sqlite3.Connection, run: Run, build: NewRun) -> int:
 
 
 def shorten(message: str | None) -> str | None:
-    """A message within the documented length, cut visibly."""
+    """Cut a message to the documented length, visibly."""
     if message is None or len(message) <= MAX_MESSAGE:
         return message
     return message[: MAX_MESSAGE - 1] + "…"
 
 
 def build_key(project_id: int, config: Mapping[str, Any], commit: str | None) -> str:
-    """The same for the same build of the same code in the same project, whatever the order of the config's keys."""
+    """A key that is equal for equal builds of the same code in the same project. The order of keys does not matter."""
     text = json.dumps([project_id, config, commit], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

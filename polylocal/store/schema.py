@@ -1,4 +1,4 @@
-"""The tables, as numbered migrations. Append only: a migration that has shipped is never edited."""
+"""The tables, as numbered migrations. Append only: a released migration is never edited."""
 
 from __future__ import annotations
 
@@ -571,8 +571,10 @@ def built_images(db: Database) -> None:
 
 @migrations(name="0011_outputs_by_project")
 def outputs_by_project(db: Database) -> None:
-    """Changes no table: outputs lie under the uuids of projects, and `polylocal.relocation` moves those of older homes.
-    An older version would use names again; this entry tells it that the database is newer."""
+    """Change no table. Outputs are in folders with the uuids of projects; `daemon.relocation` moves older ones.
+
+    The entry tells older versions, which would use names again, that the database is newer.
+    """
 
 
 _BOUNDS = """
@@ -614,7 +616,7 @@ def bounds(db: Database) -> None:
     upsert = "insert or replace into run_values (run_pk, space, name, number, text) values (?, 'metric', ?, ?, ?)"
     kept = db.execute("select pk, last_metric from runs where last_metric is not null").fetchall()
     db.execute("delete from run_values where space = 'metric'")
-    for pk, text in kept:  # SQLite's own reader of JSON keeps 15 digits of a number
+    for pk, text in kept:  # SQLite's own JSON functions keep 15 digits of a number
         numbers = json.loads(text)
         rows = [(pk, name, float(number), json.dumps(float(number))) for name, number in numbers.items()]
         db.conn.executemany(upsert, rows)
@@ -689,19 +691,19 @@ def package_indexes(db: Database) -> None:
 
 @migrations(name="0018_yanked")
 def yanked(db: Database) -> None:
-    # the reason, which may be empty; null: what the build list has published is not withdrawn
+    # the reason, which may be empty; null: the build list is not yanked
     db.execute("alter table build_lists add column yanked text")
 
 
 def apply(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest tables, and have it say so: a start that reads that asks no further."""
+    """Run the missing migrations, and set `user_version`, which lets later starts skip this."""
     database = Database(connection)
     migrations.apply(database)
     connection.execute(f"pragma user_version = {len(migrations.applied(database))}")
 
 
 def _run_script(db: Database, script: str) -> None:
-    """Statement by statement: sqlite3's own executescript() would commit the migration's transaction."""
+    """Execute statement by statement: sqlite3's executescript() would commit the migration's transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,4 +1,4 @@
-"""Queries and charts that people keep."""
+"""Saved queries and charts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_CHART_VIEWS = 200  # of one run
 
 
 class Searches:
-    """Each person's own, per project and kind of run."""
+    """Saved queries of one user, by project and kind of run."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +31,7 @@ class Searches:
             return count, [row_of(Search, row) for row in db.execute(found, (*values, limit, offset))]
 
     def add(self, user: User, project: Project, kind: Kind, values: Mapping[str, Any]) -> Search:
-        """`values` are query (needed), name and meta. A name is given once."""
+        """Save a query. `values`: query (required), name and meta. Names are unique."""
         row = (
             user.id,
             project.id,
@@ -62,7 +62,7 @@ class Searches:
 
 
 class ChartViews:
-    """Of an experiment or a group."""
+    """Charts of an experiment or a group."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -81,7 +81,7 @@ class ChartViews:
         return row_of(ChartView, row)
 
     def add(self, run: Run, values: Mapping[str, Any]) -> ChartView:
-        """`values` are charts (needed), name and meta."""
+        """Save charts. `values`: charts (required), name and meta."""
         now = clock.now()
         row = (uuids.uuid4().hex, run.pk, values.get("name"), to_json(values["charts"]), to_json(values.get("meta")))
         insert = (

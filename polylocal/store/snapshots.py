@@ -1,4 +1,4 @@
-"""Copies of the database: made while others read and write, checked before they count."""
+"""Copies of the database: made during reads and writes, and checked before they are used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from polylocal.store.database import BUSY_TIMEOUT_MS
 from polylocal.store.queries import OPEN
 from polylocal.store.schema import migrations
 
-# has the form of an engine's id and is no container's: the daemon finds nothing there and says that it was lost
+# the form of a container id that no container has: the daemon finds none, and reports it as lost
 _NO_CONTAINER = "0" * 64
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a copy says of itself. `newer`: changes to the tables that this polylocal does not know."""
+    """Facts about a copy. `newer`: migrations that this version does not know."""
 
     installation: str
     runs: int
@@ -32,14 +32,14 @@ class Snapshot:
 
 
 def take(database: Path, to: Path) -> Snapshot:
-    """Copy the database as it is at one moment, whoever else writes to it. Raises StoreError if it is damaged."""
+    """Copy a consistent state of the database while others write to it. Raises StoreError if it is damaged."""
     with _opened(database) as source, _opened(to, "rwc") as target:
         source.backup(target)
     return look(to, of=database)
 
 
 def look(path: Path, of: Path | None = None) -> Snapshot:
-    """What a copy holds; it is not changed. Raises StoreError, in the name of `of`, if it is damaged or not ours."""
+    """The facts about a copy. Changes nothing. Raises StoreError, which names `of`, if it is damaged or not ours."""
     with _opened(path, called=of) as db:
         _check(db, of or path)
         facts = dict(db.execute("select name, value from facts").fetchall())
@@ -53,7 +53,7 @@ def look(path: Path, of: Path | None = None) -> Snapshot:
 
 
 def detach(path: Path, installation: str | None = None) -> str:
-    """Make a copy an installation of its own, and return its id.
+    """Turn a copy into a separate installation, and return its id.
 
     Containers belong to the installation that made them: no run of the copy leads to one any more, and the copy listens
     for containers at an address of its own.
@@ -83,7 +83,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, mode: str = "rw", called: Path | None = None) -> Iterator[sqlite3.Connection]:
-    """Without the changes to the tables that a daemon's own connection would make."""
+    """Open the file without the migrations that a daemon would run."""
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000

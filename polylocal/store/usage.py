@@ -1,4 +1,4 @@
-"""What there is, and what it is still good for: counted, measured and cleaned up by it."""
+"""Usage: the counts for metrics, and which images and files are still needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DiskUsage:
         self._database = database
 
     def figures(self) -> Figures:
-        """Counted over all projects; what is archived or deleted does not count."""
+        """Counts over all projects, without archived and deleted runs."""
         waits = (
             f"{OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held and {VISIBLE}"
         )
@@ -43,18 +43,18 @@ class DiskUsage:
         return Figures(runs, waiting, since, used, made)
 
     def of_project(self, project: Project) -> list[Run]:
-        """Every run of a project that is not deleted."""
+        """All runs of a project that are not deleted."""
         return _runs(
             self._database, f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk", (project.id,)
         )
 
     def build_uses(self) -> dict[str, BuildUse]:
-        """By uuid: of each build, what it is still good for."""
+        """The use of each build's image, by the uuid of the build."""
         with self._database.read() as db:
             return {row["uuid"]: row_of(BuildUse, row) for row in db.execute(_BUILD_USES)}
 
     def known(self, uuids: Iterable[str]) -> dict[str, Run]:
-        """Of these runs, those that there are."""
+        """The runs with these uuids that exist, by uuid."""
         numbers = json.dumps(list(uuids))
         runs = _runs(self._database, f"{SELECT} where r.uuid in (select value from json_each(?))", (numbers,))
         return {run.uuid: run for run in runs}

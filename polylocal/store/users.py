@@ -1,4 +1,4 @@
-"""Users and tokens. Tokens are kept as sha256 only; passwords as argon2 hashes."""
+"""Users, tokens and browser sessions. Tokens are stored as sha256 digests, passwords as argon2 hashes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from polylocal.store.rows import User, row_of
 
 _USERNAME = re.compile(r"[-a-zA-Z0-9_]{1,156}")
 _EMAIL = re.compile(r"[^\s@:]{1,64}@[^\s@:]{1,190}")
-# first words of paths under /api/v1: the pages of a user of that name could not be reached
+# first words of paths under /api/v1, which would hide the pages of a user of that name
 RESERVED = frozenset(
     "activitylogs archives arches bookmarks build_lists catalogs cluster downloads experiments file_stores"
     " historylogs log_handler nodes openapi options platforms projects repositories search searches superusers upload"
     " user users versions".split()
 )
-_MOST_PAGES = 20  # cookies of one server that one session keeps: a browser opened it anew
-SESSION_S = 30 * 86400  # a browser is let in for so long
+_MOST_PAGES = (
+    20  # the most cookies of one server in one session, which gets another one whenever the browser opens the page
+)
+SESSION_S = 30 * 86400  # the length of a browser session
 _hasher = PasswordHasher()
-_verifying = threading.BoundedSemaphore(4)  # each takes 64 MiB for a moment
+_verifying = threading.BoundedSemaphore(4)  # each verification takes 64 MiB for a moment
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who is asking. `run_pk` set: a run's own token, good for what that run needs and nothing else."""
+    """The user of a request. `run_pk`: the token belongs to this run, and permits only what the run needs."""
 
     user: User
     run_pk: int | None
@@ -49,7 +51,7 @@ class Users:
     def add(
         self, username: str, *, is_superuser: bool = False, password: str | None = None, email: str | None = None
     ) -> User:
-        """Make a user. Raises InvalidInput for a name that is taken or that the clients could not read back."""
+        """Create a user. Raises InvalidInput for a name that is taken, or that clients can't handle."""
         if not _USERNAME.fullmatch(username):
             raise InvalidInput(
                 {"username": [f"`{username}` must be 1 to 156 letters, digits, underscores or hyphens."]}
@@ -92,14 +94,14 @@ class Users:
         return row_of(User, row)
 
     def known_as(self, name: str) -> User | None:
-        """By name or address, whatever the case of their letters; the exact name first."""
+        """Find a user by name or address, in any case; the exact name first."""
         query = "select * from users where lower(username) = lower(?1) or lower(email) = lower(?1)"
         with self._database.read() as db:
             row = db.execute(f"{query} order by username = ?1 desc, id limit 1", (name,)).fetchone()
         return row_of(User, row) if row else None
 
     def like(self, word: str, page: Page) -> list[User]:
-        """Active users with this in their names, whatever the case of its letters; oldest first."""
+        """Active users whose names contain this text, in any case; oldest first."""
         query = "select * from users where is_active and instr(lower(username), lower(?)) order by id limit ? offset ?"
         with self._database.read() as db:
             return [row_of(User, row) for row in db.execute(query, (word, page.limit, page.offset))]
@@ -109,7 +111,7 @@ class Users:
             return [row_of(User, row) for row in db.execute("select * from users order by id")]
 
     def check_password(self, username: str, password: str) -> User | None:
-        """The user, or None for a wrong name or password; both take the same time."""
+        """The user, or None for a wrong name or password. Both take the same time."""
         with self._database.read() as db:
             row = db.execute("select * from users where username = ? and is_active", (username,)).fetchone()
         hashed = row["password"] if row and row["password"] else _unused_hash()
@@ -121,7 +123,7 @@ class Users:
         return row_of(User, row) if row and row["password"] else None
 
     def new_token(self, user: User, run_pk: int | None = None) -> str:
-        """A fresh token, 40 hex digits. It is shown once: only its hash is kept."""
+        """A new token of 40 hex digits. Only its hash is stored."""
         token = secrets.token_hex(20)
         with self._database.write() as db:
             if run_pk is not None:
@@ -130,7 +132,7 @@ class Users:
         return token
 
     def keep_token(self, user: User, token: str) -> None:
-        """Make a token that stands in a file valid (again). Idempotent."""
+        """Make the token of a file valid. Idempotent."""
         with self._database.write() as db:
             if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
                 self._store_token(db, token, user.id, None)
@@ -149,7 +151,7 @@ class Users:
         return Credentials(row_of(User, row), row["run_pk"])
 
     def new_session(self, user: User) -> str:
-        """What a browser's cookie holds: it opens pages, and is no token of the API."""
+        """A new session for a browser's cookie. It opens pages, and is not a token of the API."""
         token = secrets.token_hex(20)
         now = clock.now()
         with self._database.write() as db:
@@ -159,7 +161,7 @@ class Users:
         return token
 
     def new_page_session(self, session: str, run_pk: int) -> str | None:
-        """What the cookie of a server's own origin holds: it opens this one server, as long as the session lasts.
+        """A new value for the cookie of a server's own origin. It opens this server, as long as the session lasts.
 
         `session` is what the browser's own cookie holds. None: that session has ended.
         """
@@ -183,7 +185,7 @@ class Users:
         return token
 
     def by_page_session(self, token: str, run_pk: int) -> Credentials | None:
-        """Who has this cookie of a server's own origin; None: nobody, or it is another server's."""
+        """The user of such a cookie; None: it is invalid, or for another server."""
         query = (
             "select u.*, t.created_at as made_at from page_sessions s join tokens t on t.hash = s.session"
             " join users u on u.id = t.user_id where s.hash = ? and s.run_pk = ? and t.is_session"
@@ -195,17 +197,17 @@ class Users:
         return Credentials(row_of(User, row), None)
 
     def end_session(self, token: str) -> None:
-        """The browser's session, with those of the pages that it opened. Idempotent."""
+        """End a browser's session, with the cookies of the servers that it opened. Idempotent."""
         with self._database.write() as db:
             db.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
 
     def revoke(self, user: User) -> int:
-        """Nothing that lets this user in so far is good any more, but for the tokens of runs. Returns how many."""
+        """Revoke all tokens and sessions of a user, except the tokens of runs. Returns their number."""
         with self._database.write() as db:
             return db.execute("delete from tokens where user_id = ? and run_pk is null", (user.id,)).rowcount
 
     def update(self, user: User, **columns: bool) -> None:
-        """Set is_active or is_superuser. Raises InvalidInput: the last active admin stays one."""
+        """Set is_active or is_superuser. Raises InvalidInput for the last active admin."""
         unknown = columns.keys() - {"is_active", "is_superuser"}
         if unknown:
             raise TypeError(f"not to be set: {sorted(unknown)}")
@@ -215,7 +217,7 @@ class Users:
             _check_admins(db)
 
     def delete(self, user: User) -> None:
-        """Raises InvalidInput: projects of theirs, or runs in others' projects, are still there."""
+        """Delete a user. Raises InvalidInput: they still have projects, or runs in projects of others."""
         held = (
             "select (select count(*) from projects where user_id = ?1) + (select count(*) from runs where user_id = ?1)"
             " + (select count(*) from platforms where owner_id = ?1 and platform_type = 'main')"
@@ -240,22 +242,22 @@ class Users:
 
 
 def _check_admins(db: sqlite3.Connection) -> None:
-    """In the transaction that would take the last one away."""
+    """Raise InvalidInput for the last active admin. In the transaction that would remove the role."""
     if not db.execute("select 1 from users where is_superuser and is_active").fetchone():
         raise InvalidInput(["This is the last active admin: somebody must stay who can let others in."])
 
 
 def personal_platform(username: str) -> str:
-    """The name of the platform that each user has; a trigger of the database makes it."""
+    """The name of the personal platform of a user, which a trigger of the database creates."""
     return f"{username}_personal"
 
 
 def hash_of(token: str) -> str:
-    """Tokens are random and long: a plain digest is enough, and looking it up by index leaks no prefix of it."""
+    """The digest of a token. A plain one is enough, since tokens are long and random."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 @cache
 def _unused_hash() -> str:
-    """Of no password: verifying it takes the time that a real one takes."""
+    """The hash of no password, which takes the same time to verify as a real one."""
     return _hasher.hash(secrets.token_hex(8))
