@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from polylocal.api.feed import Feed
 from polylocal.api.index_readers import Readers
 from polylocal.api.login_throttle import LoginThrottle
 from polylocal.api.metrics import Monitor
@@ -32,6 +33,7 @@ class ApiContext:
     settings: Settings
     store: Store
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
+    feed: Feed = field(default_factory=Feed)  # of changes: in runs and in logs
     shares: AllShares = field(default_factory=AllShares)  # of all that is bounded, between users
     attempts: LoginThrottle = field(default_factory=LoginThrottle)  # at passwords
     readers: Readers = field(default_factory=Readers)  # of the metadata of repositories

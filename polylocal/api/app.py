@@ -80,16 +80,18 @@ ENDPOINTS: list[Endpoint] = [
 
 def build(context: ApiContext) -> Starlette:
     """The application over these services."""
-    changes = logs.Changes(context.home.logs, context.store)
+    feed = context.feed
     pages = proxy.Proxy(context)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        watching = asyncio.create_task(changes.watch(stop))
+        unsubscribe = context.store.subscribe(feed.run_changed)
+        watching = asyncio.create_task(feed.watch(context.home.logs, stop))
         yield
         stop.set()
         await watching
+        unsubscribe()
         await pages.close()
 
     by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
@@ -116,7 +118,6 @@ def build(context: ApiContext) -> Starlette:
         exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
     )
     app.router.redirect_slashes = False
-    app.state.changes = changes
     return app
 
 

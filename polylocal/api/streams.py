@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from polylocal.api import access, long_responses
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
-from polylocal.api.logs import Changes, Plain, follow, only_grew
+from polylocal.api.logs import Plain, follow, only_grew
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.machine import Usage, gpus
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
@@ -65,12 +66,11 @@ async def send_logs(client: Follower) -> None:
     if is_done(run.status):
         await client.refuse(_not_running(run))
         return
-    changes: Changes = client.socket.app.state.changes
-    path = client.call.context.log(run)
-    last = await _send_statuses(client, changes)
+    path, feed = client.call.context.log(run), client.call.context.feed
+    last = await _send_statuses(client, path)
     source = Plain(path) if client.is_old else logs.Stamped(path)
     sent = False
-    async with aclosing(_lines(follow(source, run, client.call.store, changes))) as batches:
+    async with aclosing(_lines(follow(source, run, client.call.store, feed))) as batches:
         async for lines in batches:
             sent = True
             await _send_lines(client, lines)
@@ -78,12 +78,13 @@ async def send_logs(client: Follower) -> None:
         await client.send({"status": last, "log_lines": None})
 
 
-async def _send_statuses(client: Follower, changes: Changes) -> str:
+async def _send_statuses(client: Follower, log: Path) -> str:
     """Until there is something to read, or there will never be. Returns the last status."""
     store, run = client.call.store, client.run
     seen = 0
-    with changes.of(client.call.context.log(run), run) as wakeup:
+    with client.call.context.feed.of(log, run) as wakeup:
         while True:
+            wakeup.runs.clear()
             _, rows = await run_in_threadpool(store.runs.statuses, run, limit=100, offset=seen)
             seen += len(rows)
             last = rows[-1].status if rows else (await run_in_threadpool(store.runs.by_pk, run.pk)).status

@@ -11,12 +11,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from starlette.applications import Starlette
 
 from polylocal.api import app as api
 from polylocal.api.api_context import ApiContext
+from polylocal.api.feed import Feed
 from polylocal.daemon import home_lock, leftovers, web_server
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
@@ -83,14 +83,15 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         return look(settings.node, name, about.api_version if about else None)
 
     bridge = Bridge(engine, settings, port, store, installation)
-    grown = Grown()
+    feed = Feed()
     tools = RunnerContext(
-        settings, store, engine, link, deaths, installation, bridge.url, bridge.reaches_containers, grown
+        settings, store, engine, link, deaths, installation, bridge.url, bridge.reaches_containers, feed.log_grew
     )
     supervisor = Supervisor(tools)
     services = ApiContext(
         settings,
         store,
+        feed=feed,
         engine_state=engine_state,
         scheduler_state=supervisor.state,
         look=supervisor.collector.look,
@@ -104,7 +105,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     )
     engine.observe = services.monitor.observe_engine
     app = bridge.app = api.build(services)
-    grown.listener = app.state.changes.grew
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()
     supervisor.start()
@@ -184,16 +184,6 @@ def revoke(users: Users, user: User, home: Home) -> tuple[int, bool]:
         return count, False
     write_private(home.token, users.new_token(user) + "\n")
     return count, True
-
-
-class Grown:
-    """Passes on which log has grown."""
-
-    def __init__(self) -> None:
-        self.listener: Callable[[Path], None] = lambda path: None
-
-    def __call__(self, path: Path) -> None:
-        self.listener(path)
 
 
 class Bridge:

@@ -20,8 +20,7 @@ from support import eventually
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from polylocal.api import logs as api_logs
-from polylocal.api import streams
+from polylocal.api import feed, streams
 from polylocal.api.api_context import ApiContext
 from polylocal.engine.machine import Usage
 from polylocal.files.logs import LogWriter
@@ -77,7 +76,7 @@ def frames(socket: WebSocketTestSession) -> Iterator[Any]:
 
 def quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followers are woken, or wait for ever."""
-    monkeypatch.setattr(api_logs, "LOOK_S", FOREVER_S)
+    monkeypatch.setattr(feed, "LOOK_S", FOREVER_S)
 
 
 # -- lines ----------------------------------------------------------------------------------------------------------
@@ -579,17 +578,17 @@ def test_a_client_that_goes_away_leaves_no_follower(
     http: TestClient,
     header: dict[str, str],
     make: Callable[..., Run],
+    context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a run that says nothing, so nothing is sent that would fail."""
     quietly(monkeypatch)
     make(Kind.JOB, status)
-    changes = http.app.state.changes  # type: ignore[attr-defined]
     for _ in range(3):
         with http.websocket_connect(path, headers=header) as socket:
-            eventually(lambda: changes._by_id)
+            eventually(lambda: context.feed._wakeups)
             socket.close()
-            eventually(lambda: not changes._by_id and not changes._wakeups)
+            eventually(lambda: not context.feed._wakeups)
 
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB), old(Kind.JOB, what="resources")])

@@ -1,0 +1,131 @@
+"""The feed of changes: which followers are woken, by which reports, from any thread, on any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from support import job
+
+from polylocal.api import feed as feed_module
+from polylocal.api.feed import Feed, Wakeup
+from polylocal.statuses import Kind, Status
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Project, Run, User
+
+FOREVER_S = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower without a hint waits for ever: such a test fails by the time limit of all tests."""
+    monkeypatch.setattr(feed_module, "LOOK_S", FOREVER_S)
+
+
+@pytest.fixture
+def one(store: Store, project: Project, root: User) -> Run:
+    return store.runs.insert(project, root, NewRun(Kind.JOB, config=job()))
+
+
+@pytest.fixture
+def other(store: Store, project: Project, root: User) -> Run:
+    return store.runs.insert(project, root, NewRun(Kind.JOB, config=job()))
+
+
+async def told(report: Callable[[], object], *wakeups: Wakeup) -> None:
+    """Report from another thread, and wait until each of these followers was woken."""
+    await asyncio.to_thread(report)
+    assert await asyncio.gather(*(wakeup.wait() for wakeup in wakeups)) == [True] * len(wakeups)
+
+
+def test_who_follows_a_run_hears_of_its_changes_and_of_its_log(one: Run, other: Run, tmp_path: Path) -> None:
+    async def follow() -> None:
+        feed, path = Feed(), tmp_path / "one.log"
+        with feed.of(path, one) as wakeup, feed.of(tmp_path / "other.log", other) as unconcerned:
+            await told(lambda: feed.log_grew(path), wakeup)
+            assert wakeup.runs == set()
+            await told(lambda: feed.run_changed(one.pk), wakeup)
+            assert wakeup.runs == {one.pk}
+            assert not unconcerned.event.is_set()
+
+    asyncio.run(follow())
+
+
+def test_who_follows_all_runs_hears_which_ones_changed(one: Run, other: Run, store: Store, tmp_path: Path) -> None:
+    async def follow() -> None:
+        feed = Feed()
+        unsubscribe = store.subscribe(feed.run_changed)
+        with feed.all() as wakeup, feed.all() as second:
+            await told(lambda: store.runs.transition(one, Status.RUNNING), wakeup, second)
+            await told(lambda: store.runs.transition(other, Status.STOPPED), wakeup, second)
+            assert wakeup.runs == second.runs == {one.pk, other.pk}
+            feed.log_grew(tmp_path / "one.log")
+            wakeup.runs.clear()
+            await told(lambda: store.runs.transition(one, Status.SUCCEEDED), wakeup)
+            assert wakeup.runs == {one.pk}
+        unsubscribe()
+
+    asyncio.run(follow())
+
+
+def test_without_a_hint_a_follower_looks_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "LOOK_S", 0.0)
+
+    async def follow() -> bool:
+        with Feed().all() as wakeup:
+            return await wakeup.wait()
+
+    assert asyncio.run(follow()) is False
+
+
+def test_followers_on_every_loop_are_woken(one: Run) -> None:
+    feed = Feed()
+
+    async def inner() -> None:
+        with feed.all() as wakeup:
+            await told(lambda: feed.run_changed(one.pk), wakeup)
+
+    async def outer() -> None:
+        with feed.all() as wakeup:
+            await asyncio.gather(wakeup.wait(), asyncio.to_thread(asyncio.run, inner()))
+            assert wakeup.runs == {one.pk}
+
+    asyncio.run(outer())
+
+
+def test_a_log_that_another_process_writes_is_noticed(one: Run, tmp_path: Path) -> None:
+    async def follow() -> None:
+        feed, stop = Feed(), asyncio.Event()
+        path = tmp_path / one.kind.plural
+        watching = asyncio.create_task(feed.watch(tmp_path, stop))
+        with feed.of(path / "1.log", one) as wakeup:
+            await write_until(wakeup.wait, path / "1.log")
+        stop.set()
+        await watching
+
+    asyncio.run(follow())
+
+
+async def write_until(woken: Callable[[], Awaitable[bool]], path: Path) -> None:
+    """Write again and again: the watch begins a moment after it was asked for."""
+    waiting = asyncio.ensure_future(woken())
+    while not waiting.done():
+        if path.parent.is_dir():
+            with path.open("a") as file:
+                file.write("line\n")
+        await asyncio.wait([waiting], timeout=0.05)
+    assert waiting.result()
+
+
+def test_who_left_is_forgotten(one: Run, tmp_path: Path) -> None:
+    feed = Feed()
+
+    async def follow() -> None:
+        with feed.of(tmp_path / "one.log", one), feed.all():
+            pass
+
+    asyncio.run(follow())
+    assert not feed._wakeups
+    feed.run_changed(one.pk)  # nobody is there to be woken
