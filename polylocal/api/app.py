@@ -1,20 +1,17 @@
-"""The ASGI application: the route table, who may come in, one error handler."""
+"""The ASGI application: the endpoints of the Polyaxon API, the middleware, and the switch to the other APIs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import platform
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from functools import cache, partial
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,14 +20,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polylocal.api import (
     abf,
-    access,
     body_parsing,
     bookmarks,
     ci,
     experiments,
     groups,
+    kernel,
     logs,
-    long_responses,
     machine,
     monitoring,
     openapi,
@@ -46,13 +42,12 @@ from polylocal.api import (
     streams,
     system,
     users,
-    worker_pools,
 )
 from polylocal.api.access import BRIDGE
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import Access, Call, Endpoint, Threads
+from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, OriginCheck, QueryLimit
-from polylocal.errors import EngineUnreachable, InvalidInput, PolylocalError, StoreError
+from polylocal.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +74,7 @@ ENDPOINTS: list[Endpoint] = [
 
 
 def build(context: ApiContext) -> Starlette:
-    """The application over these services."""
+    """The application over a context."""
     feed = context.feed
     pages = proxy.Proxy(context)
 
@@ -94,17 +89,14 @@ def build(context: ApiContext) -> Starlette:
         unsubscribe()
         await pages.close()
 
-    by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
-    for endpoint in ENDPOINTS:
-        by_path[endpoint.path][endpoint.method] = endpoint
-    routes = [
-        Route("/api/v1/openapi", _described),  # asked for as openapi.json
-        *(Route(path, _answering(methods, context), methods=_METHODS) for path, methods in by_path.items()),
-        *streams.routes(context),
-        *pages.routes(),
-    ]
-    app = Starlette(
-        routes=routes,
+    return kernel.application(
+        [
+            Route("/api/v1/openapi", _described),  # requested as openapi.json
+            *_TABLE.routes(context),
+            *streams.routes(context),
+            *pages.routes(),
+        ],
+        _words,
         lifespan=lifespan,
         middleware=[
             Middleware(OriginCheck, hosts=_hosts(context), friends=context.settings.allowed_hosts),
@@ -115,10 +107,7 @@ def build(context: ApiContext) -> Starlette:
             Middleware(NormalizePath),
             Middleware(ApiSwitch, abf=abf.application(context)),
         ],
-        exception_handlers={PolylocalError: _failed, HTTPException: _http_failed, Exception: _broken},
     )
-    app.router.redirect_slashes = False
-    return app
 
 
 def _hosts(context: ApiContext) -> set[str]:
@@ -191,80 +180,19 @@ class FromContainers:
         await self._app({**scope, BRIDGE: True}, receive, send)
 
 
-def _looked_up(call: Call) -> Response:
-    if call.endpoint.access is not Access.ANYONE:
-        access.admit(call)
-    return _answered(call)
+def _read_body(request: Request, call: Call) -> AbstractAsyncContextManager[body_parsing.Read]:
+    return body_parsing.body(request, call.body_limit)
 
 
-def _changed(call: Call, read: body_parsing.Read) -> Response:
-    call.data = read()
-    return _answered(call)
-
-
-def _answered(call: Call) -> Response:
-    """In a thread, the JSON of the answer too: a long list takes a while."""
-    result = call.endpoint.handler(call)
+def _render(call: Call, result: object) -> Response:
     return result if isinstance(result, Response) else responses.json_of(result, call.endpoint.status)
 
 
-def _answering(methods: Mapping[str, Endpoint], context: ApiContext) -> Any:
-    async def answer(request: Request) -> Response:
-        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
-        if endpoint is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(methods)})
-        call = Call(request, endpoint, context)
-        if endpoint.threads is Threads.NONE:
-            return _answered(call)
-        if endpoint.threads is Threads.STATUS:
-            return await worker_pools.status(partial(_looked_up, call))
-        work = context.shares.work
-        if request.method in ("GET", "HEAD") and not endpoint.is_long:
-            async with work.of(request):  # nothing to wait for in between: one way to a thread
-                return long_responses.kept(call, await run_in_threadpool(_looked_up, call))
-        if endpoint.access is not Access.ANYONE:
-            async with work.of(request):
-                await run_in_threadpool(access.admit, call)  # before anything of the body is looked at
-        limit = body_parsing.MAX_ANONYMOUS if endpoint.access is Access.ANYONE else body_parsing.MAX_BODY
-        if endpoint.is_upload:
-            limit = context.settings.max_upload_mib * 2**20
-        with context.shares.bodies.place(*call.holders):
-            async with body_parsing.body(request, limit) as read:
-                if endpoint.is_long:
-                    result = await worker_pools.run(request, call.holders, partial(_changed, call, read))
-                else:
-                    async with work.of(request):
-                        result = await run_in_threadpool(_changed, call, read)
-        return long_responses.kept(call, result)
-
-    return answer
+_TABLE = kernel.Table(ENDPOINTS, Call, _read_body, _render)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    """Our own errors: the one place where they become HTTP."""
-    if isinstance(error, InvalidInput):
-        return JSONResponse(error.messages, status_code=400)
-    status = error.http_status if isinstance(error, PolylocalError) else 500
-    headers = {"WWW-Authenticate": "Token"} if status == 401 else {}
-    if isinstance(error, StoreError | EngineUnreachable):
-        headers["Retry-After"] = "5"
-    if status >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    return JSONResponse({"detail": str(error)}, status_code=status, headers=headers)
-
-
-async def _http_failed(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    detail = error.detail
-    if error.status_code == 405:
-        detail = f'Method "{request.method}" not allowed.'
-    elif error.status_code == 404:
-        detail = "Not found."
-    return JSONResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """A bug of ours: the details are in the daemon's log, not in the answer."""
-    log.error("%s %s: bug", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"detail": "Internal error; the daemon's log has the details."}, status_code=500)
+def _words(failure: kernel.Failure) -> Response:
+    if isinstance(failure.error, InvalidInput):
+        return JSONResponse(failure.error.messages, status_code=400)
+    headers = {"WWW-Authenticate": "Token"} if failure.status == 401 else failure.headers
+    return JSONResponse({"detail": failure.message}, status_code=failure.status, headers=headers)

@@ -1,48 +1,33 @@
-"""One row of the route table, and the one call that it answers."""
+"""The endpoints and calls of the Polyaxon API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import HTTPConnection
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from polylocal.api import bodies
+from polylocal.api import access, bodies
 from polylocal.api.api_context import ApiContext
-from polylocal.api.login_throttle import where
-from polylocal.api.quotas import Holder, holders_of
+from polylocal.api.body_parsing import MAX_ANONYMOUS, MAX_BODY
+from polylocal.api.kernel import BaseCall, BaseEndpoint
 from polylocal.api.shapes.platform import TokenItem
-from polylocal.api.worker_pools import stream
-from polylocal.errors import InvalidInput, NotAllowed
+from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind
-from polylocal.store.rows import Project, Run, User
-from polylocal.store.users import Credentials, Users
+from polylocal.store.rows import Project, Run
+from polylocal.store.users import Credentials
 
 AnyBody = TypeVar("AnyBody", bound=bodies.Body)
 
-
-class IdConvertor(Convertor[int]):
-    """Numbers that a row can have: a longer one is no path of ours."""
-
-    regex = "[0-9]{1,18}"
-
-    def convert(self, value: str) -> int:
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        return str(value)
-
-
-register_url_convertor("id", IdConvertor())
+_FOR_ANY_RUN = frozenset({"/api/v1/users"})  # outside of projects: a run's token may ask whose it is
 
 
 class Access(StrEnum):
-    """Who may call. A project is read by everybody if it is public, and written by its owner and by admins."""
+    """Who may call. Everybody reads a public project; its owner and admins write it."""
 
     ANYONE = "anyone"
     USER = "any user"
@@ -52,29 +37,17 @@ class Access(StrEnum):
     ADMIN = "admins"
 
 
-class Threads(StrEnum):
-    """Where a handler runs."""
-
-    SHARED = "the web server's threads"
-    LONG = "threads of long operations"
-    STATUS = "threads of the daemon's own status"
-    NONE = "the event loop: it only answers"
-
-
 @dataclass(frozen=True)
 class Query:
-    """A query parameter, for the record."""
+    """A query parameter, for the documentation."""
 
     name: str
     about: str
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    method: str
-    path: str  # without a trailing slash: all forms are served
+class Endpoint(BaseEndpoint):
     handler: Callable[[Call], Any]
-    about: str
     access: Access = Access.READ
     body: type[bodies.Body] | None = None
     answer: Any = None  # a TypedDict, or None for no body
@@ -82,14 +55,12 @@ class Endpoint:
     status: int = 200
     media: str = "application/json"
     query: tuple[Query, ...] = ()
-    is_upload: bool = False
     refusal: str = ""  # the media type of a 401 that is no JSON
-    threads: Threads = Threads.SHARED
-    finds_archived: bool = False  # looks up what its path is about by itself
+    finds_archived: bool = False  # the handler looks up the project or run of the path by itself
 
     @property
-    def is_long(self) -> bool:
-        return self.is_upload or self.threads is Threads.LONG
+    def max_body(self) -> int:
+        return MAX_ANONYMOUS if self.access is Access.ANYONE else MAX_BODY
 
     @property
     def kind(self) -> Kind | None:
@@ -97,51 +68,31 @@ class Endpoint:
         word = self.path.partition("/{project}/")[2].partition("/")[0]
         return next((kind for kind in POLYAXON_KINDS if kind.plural == word), None)
 
+    @property
+    def is_about_project(self) -> bool:
+        return "{project}" in self.path
 
-class Call:
-    """One request: who asks, about what, with which body."""
+    @property
+    def is_about_run(self) -> bool:
+        return self.is_about_project and "{id:id}" in self.path and self.kind is not None
+
+
+class Call(BaseCall[Endpoint]):
+    """One request to the Polyaxon API, with the project and the run of its path."""
 
     def __init__(self, request: HTTPConnection, endpoint: Endpoint, context: ApiContext) -> None:
-        self.request = request
-        self.endpoint = endpoint
-        self.context = context
-        self.store = context.store
-        self.credentials: Credentials | None = None
-        self.identify: Callable[[HTTPConnection, Users], Credentials] | None = None  # None: by the header
-        self.data: object = {}
-
-    @property
-    def user(self) -> User:
-        if self.credentials is None:
-            raise RuntimeError(f"{self.endpoint.path} is open to anyone and knows no user")
-        return self.credentials.user
-
-    @property
-    def run_pk(self) -> int | None:
-        """Set when a run's own token is used."""
-        return self.credentials.run_pk if self.credentials else None
-
-    @property
-    def holders(self) -> tuple[Holder, ...]:
-        """Whose share of the daemon's places this takes."""
-        if self.credentials is None:
-            return (("address", where(self.request.client.host if self.request.client else "")),)
-        return holders_of(self.credentials)
-
-    def parameter(self, name: str) -> str:
-        return cast(str, self.request.path_params[name])
-
-    def query(self, name: str) -> str | None:
-        return self.request.query_params.get(name)
+        super().__init__(request, endpoint, context)
+        self._identify: access.Identify | None = None  # None: by the header
 
     def flag(self, name: str) -> bool:
+        """A parameter of the query string that is yes or no."""
         return (self.query(name) or "").lower() in ("true", "1", "yes")
 
     def body(self, model: type[AnyBody]) -> AnyBody:
         return bodies.read(model, self.data)
 
     def note(self, action: str, thing: Project | Run) -> None:
-        """For the activity log: what a person did. What runs say of themselves is in their history."""
+        """Note in the activity log what a person did. A run's own actions are in its history."""
         if self.run_pk is None:
             self.store.activities.add(self.user, action, thing)
 
@@ -151,15 +102,50 @@ class Call:
 
     @cached_property
     def project(self) -> Project:
-        """The project of the path, if the caller may do with it what the endpoint does."""
+        """The project of the path. Raises NotFound; NotAllowed: the caller has no access to it."""
         projects = self.store.projects
         find = projects.archived if self.endpoint.finds_archived else projects.get
         found = find(self.parameter("user"), self.parameter("project"))
         self.check_right(found)
         return found
 
+    @cached_property
+    def run(self) -> Run:
+        """The run of the path. Raises NotFound, also for a run of another project."""
+        kind = self.endpoint.kind
+        if kind is None:
+            raise RuntimeError(f"{self.endpoint.path} is not about a run")
+        find = self.store.runs.archived if self.endpoint.finds_archived else self.store.runs.get
+        return find(self.project, kind, self.number("id"))
+
+    # -- access ---------------------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        if self.endpoint.access is not Access.ANYONE:
+            self.identify()
+            self.check_access()
+
+    def identify(self, identify: access.Identify | None = None) -> None:
+        """Set the credentials, by the header or by another way. Raises NotAuthenticated, NotAllowed."""
+        self._identify = identify
+        self.set_credentials(self._identified())
+
+    def check_access(self) -> None:
+        """Check the access to the endpoint and find the project and the run of the path.
+
+        Raises NotAllowed, NotFound.
+        """
+        endpoint = self.endpoint
+        if endpoint.access is Access.ADMIN and not self.user.is_superuser:
+            raise NotAllowed
+        is_outside_projects = endpoint.access in (Access.USER, Access.ADMIN)
+        if self.run_pk is not None and is_outside_projects and endpoint.path not in _FOR_ANY_RUN:
+            raise NotAllowed  # a run's token is for its own project, whoever started the run
+        if endpoint.is_about_project and not endpoint.finds_archived:
+            _ = self.run if endpoint.is_about_run else self.project
+
     def check_right(self, found: Project) -> None:
-        """Raises NotAllowed."""
+        """Check the caller's access to a project. Raises NotAllowed."""
         is_mine = self.user.is_superuser or found.user_id == self.user.id
         reads_only = self.endpoint.access is Access.READ  # a bookmark is the reader's own: it changes nothing
         if not is_mine and not (found.is_public and reads_only):
@@ -167,47 +153,55 @@ class Call:
         if self.run_pk is not None:
             self._check_run_token(found, reads_only)
 
-    @cached_property
-    def run(self) -> Run:
-        """The run of the path; another project's run of this number is not found."""
-        kind = self.endpoint.kind
-        if kind is None:
-            raise RuntimeError(f"{self.endpoint.path} is not about a run")
-        find = self.store.runs.archived if self.endpoint.finds_archived else self.store.runs.get
-        return find(self.project, kind, self.number("id"))
+    def check_again(self) -> None:
+        endpoint, store = self.endpoint, self.store
+        if endpoint.access is Access.ANYONE:
+            return
+        again = Call(self.request, endpoint, self.context)
+        again.credentials = self._identified()
+        if again.holders != self.holders:
+            raise NotAuthenticated("Invalid token.")
+        if endpoint.access is Access.ADMIN and not again.user.is_superuser:
+            raise NotAllowed
+        if endpoint.is_about_project:  # found by their ids, since both may have new names
+            project = store.projects.by_id(self.project.id)
+            self._check_exists(project)
+            again.check_right(project)
+            if endpoint.is_about_run:
+                self._check_exists(store.runs.by_pk(self.run.pk))
 
-    def number(self, name: str) -> int:
-        return cast(int, self.request.path_params[name])
+    @property
+    def permission_key(self) -> Hashable:
+        endpoint, request = self.endpoint, self.request
+        run = self.run.pk if endpoint.is_about_run else None
+        about = (self.project.id, run) if endpoint.is_about_project else ()
+        shown = [request.headers.get("authorization")]
+        if self._identify:  # cookies and the query identify the caller, too
+            shown += [request.headers.get("cookie"), request.query_params.get("token")]
+        return (*shown, self._identify, endpoint.access, endpoint.method, about)
+
+    def _identified(self) -> Credentials:
+        return (self._identify or access.authenticate)(self.request, self.store.users)
+
+    def _check_exists(self, thing: Project | Run) -> None:
+        if thing.deleted_at or (thing.archived_at and not self.endpoint.finds_archived):
+            raise NotFound
 
     def _check_run_token(self, project: Project, reads_only: bool) -> None:
-        """A run's token reads its own project, and writes what its own run is told to write."""
+        """A run's token reads its own project, and writes what the run itself may write. Raises NotAllowed."""
         own = self.store.runs.by_pk(self.run_pk or 0)
-        is_about_itself = (
-            self.endpoint.access is Access.TRACK and self.endpoint.kind == own.kind and self.number("id") == own.id
-        )
-        only_looks = reads_only and (self.endpoint.method in ("GET", "WS") or self.endpoint.answer is TokenItem)
+        endpoint = self.endpoint
+        is_about_itself = endpoint.access is Access.TRACK and endpoint.kind == own.kind and self.number("id") == own.id
+        only_looks = reads_only and (endpoint.method in ("GET", "WS") or endpoint.answer is TokenItem)
         if own.project_id != project.id or not (only_looks or is_about_itself):
             raise NotAllowed
 
 
-class MadeAnswer(StreamingResponse):
-    """What a program or a thread of its own makes while it is sent: it is at work as long as its reader takes."""
-
-    def __init__(
-        self,
-        pieces: Iterator[bytes],
-        status: int = 200,
-        headers: dict[str, str] | None = None,
-        media: str | None = None,
-    ) -> None:
-        super().__init__(stream(pieces, of_program=True), status, headers, media)
-
-
 def refuse(message: str) -> InvalidInput:
-    """The answer of a view that finds something wrong: a list with one sentence."""
+    """A 400 whose body is a list with one sentence."""
     return InvalidInput([message])
 
 
 def empty(status: int = 200) -> Response:
-    """Actions answer with a status and nothing else."""
+    """The answer of an action: a status without a body."""
     return Response(status_code=status)

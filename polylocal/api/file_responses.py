@@ -1,7 +1,7 @@
-"""Answers whose body is an open file.
+"""Responses whose body is an open file or the output of a program.
 
-The file is opened first. Size, tag and bytes of the answer are those of this one file, even if another file takes its
-name, or if a program appends to it, while it is sent.
+A file is opened first. Size, tag and bytes of the response belong to this one file, even if another file takes its name
+or a program appends to it meanwhile.
 """
 
 from __future__ import annotations
@@ -20,6 +20,19 @@ from polylocal.api.worker_pools import stream
 
 _CHUNK = 1 << 18  # bytes
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+
+
+class MadeAnswer(StreamingResponse):
+    """Sends what a program or a thread of its own makes meanwhile. The program works as long as its reader takes."""
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        media: str | None = None,
+    ) -> None:
+        super().__init__(stream(pieces, of_program=True), status, headers, media)
 
 
 class FileAnswer(StreamingResponse):

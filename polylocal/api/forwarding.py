@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from polylocal import clock
-from polylocal.api import forwarded_headers, long_responses, pages, sessions
+from polylocal.api import forwarded_headers, pages, sessions
 from polylocal.api.endpoint import Call
-from polylocal.api.middleware import PASSED_ON
+from polylocal.api.kernel import long_responses
+from polylocal.api.middleware import passed_on
 from polylocal.paths import Home
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -75,9 +76,9 @@ class Forwarder:
         """
         with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
             answer = await self._answer(request, target)
-        return (
-            await long_responses.dropped(answer) if right.ended.is_set() else long_responses.kept(target.call, answer)
-        )
+        if right.ended.is_set():
+            return await long_responses.refused(answer)
+        return long_responses.guarded(target.call, answer)
 
     async def _answer(self, request: Request, target: Target) -> Response:
         import httpx2
@@ -108,7 +109,7 @@ class Forwarder:
         """Open a websocket to the program, and pass messages on until one of the two ends closes."""
         from websockets.exceptions import WebSocketException
 
-        _passed_on(socket)
+        passed_on(socket.scope)
         await socket.receive()  # the handshake; until it is accepted, only that the browser left can come next
         try:
             with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
@@ -166,7 +167,7 @@ class Forwarder:
         failures = 0
         while True:
             try:
-                _passed_on(request)
+                passed_on(request.scope)
                 # while somebody waits for it: it may never come
                 return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
             except httpx2.RequestError:
@@ -226,11 +227,6 @@ async def _socket_left(socket: WebSocket) -> None:
         continue
 
 
-def _passed_on(request: HTTPConnection) -> None:
-    """It is not this daemon that works."""
-    request.scope.get(PASSED_ON, _nothing)()
-
-
 async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         yield chunk
@@ -240,10 +236,6 @@ async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes
 def _no_cookies() -> CookieJar:
     """A jar that stays empty: cookies are the browser's, and a jar would send those of one program to all others."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-def _nothing() -> None:
-    """Behind no admission there are no places to give back."""
 
 
 async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 from starlette.exceptions import HTTPException
 
@@ -17,12 +17,13 @@ MOST_AT_ONCE = 8  # each takes a thread, and its share of a core, for a moment
 _NAMES = 10_000  # kept at a time
 
 
-def where(address: str) -> str:
-    """Of this machine's own addresses anybody here can take any: they count as one."""
-    try:
-        return "here" if ip_address(address).is_loopback else address
-    except ValueError:
-        return address
+class TooManyAttempts(HTTPException):
+    """The answer 429 to a log-in that is not looked at."""
+
+    def __init__(self, wait_s: float) -> None:
+        seconds = math.ceil(wait_s)
+        words = f"Too many wrong passwords; try again in {seconds} seconds."
+        super().__init__(429, words, {"Retry-After": str(seconds)})
 
 
 class LoginThrottle:
@@ -52,6 +53,11 @@ class LoginThrottle:
         with self._lock:
             times = self._recent(who, now)
             return times[0] + self._within_s - now if len(times) >= self._most else 0.0
+
+    def check(self, who: str) -> None:
+        """Raises TooManyAttempts."""
+        if wait_s := self.wait_s(who):
+            raise TooManyAttempts(wait_s)
 
     def was_wrong(self, who: str) -> None:
         now = time.monotonic()

@@ -228,7 +228,7 @@ class ClientTimeout:
             await self._app(scope, receiving, sending)
         except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
             log.info("%s: let go: %s", scope["path"], error)
-            scope.get(ABORT, _nothing)()
+            abort(scope)
         except ClientDisconnect:  # in the middle of a body: nobody is there to be told
             log.debug("%s: the client has left", scope["path"])
 
@@ -253,8 +253,16 @@ def _has_body(scope: Scope) -> bool:
     return b"transfer-encoding" in named or named.get(b"content-length", b"0").strip(b" 0") != b""
 
 
-def _nothing() -> None:
-    """A server that has no way to end a connection at once ends it when it can."""
+def abort(scope: Scope) -> None:
+    """End a connection at once; a server that can't do that ends it later."""
+    if end := scope.get(ABORT):
+        end()
+
+
+def passed_on(scope: Scope) -> None:
+    """Give back the place among the requests at work: another program works on this one."""
+    if leave := scope.get(PASSED_ON):
+        leave()
 
 
 class Slow(Exception):

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from starlette.responses import JSONResponse, Response
 
 from polylocal.api import bodies, system
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
+from polylocal.api.kernel import Threads
 from polylocal.api.metrics import CONTENT_TYPE
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import RoomItem, disk_item

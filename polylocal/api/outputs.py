@@ -14,8 +14,8 @@ from pathlib import Path
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal.api.endpoint import Call, Endpoint, MadeAnswer, Query, refuse
-from polylocal.api.file_responses import opened_file
+from polylocal.api.endpoint import Call, Endpoint, Query, refuse
+from polylocal.api.file_responses import MadeAnswer, opened_file
 from polylocal.api.shapes.runs import TreeItem
 from polylocal.errors import NotFound
 from polylocal.files import folders

@@ -153,10 +153,10 @@ class Proxy:
     def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
         """The call of a reader who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._context)
-        access.know(call, identify)
+        call.identify(identify)
         if call.run_pk is not None:
             raise NotAllowed
-        access.check(call)
+        call.check_access()
         return call
 
     # -- the way to the own origin --------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from polylocal.api.login_throttle import MOST_AT_ONCE, where
+from polylocal.api.login_throttle import MOST_AT_ONCE
 from polylocal.store.users import Credentials
 
 RETRY_S = 2
@@ -31,6 +32,15 @@ def holders_of(credentials: Credentials) -> tuple[Holder, ...]:
     """A run's token counts for its run and for the user who started it, however many tokens these have."""
     user: Holder = ("user", credentials.user.id)
     return (user,) if credentials.run_pk is None else (user, ("run", credentials.run_pk))
+
+
+def client_address(request: HTTPConnection) -> str:
+    """Where a request comes from. Anybody here can take any of this machine's own addresses: they count as one."""
+    address = request.client.host if request.client else ""
+    try:
+        return "here" if ip_address(address).is_loopback else address
+    except ValueError:
+        return address
 
 
 def credential_of(request: HTTPConnection) -> str:
@@ -133,8 +143,7 @@ class Turns:
 
     def of(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
         """A turn for a request or for the handshake of a websocket. Raises HTTPException 503."""
-        address = where(request.client.host if request.client else "")
-        return self.turn(credential_of(request), address)
+        return self.turn(credential_of(request), client_address(request))
 
     @asynccontextmanager
     async def turn(self, credential: str, address: str) -> AsyncIterator[None]:

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 from polylocal import clock
 from polylocal.api import bodies, ci
 from polylocal.api.body_parsing import parsed
-from polylocal.api.endpoint import Access, Call, Endpoint, Query, Threads, empty, refuse
+from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.file_responses import opened_file
+from polylocal.api.kernel import Threads
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound

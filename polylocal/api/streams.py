@@ -19,9 +19,10 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from polylocal.api import access, long_responses
+from polylocal.api import access
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
+from polylocal.api.kernel import long_responses
 from polylocal.api.logs import Plain, follow, only_grew
 from polylocal.api.shapes.streams import resources_frame
 from polylocal.engine.machine import Usage, gpus
@@ -227,8 +228,8 @@ def _identify(request: HTTPConnection, users: Users) -> Credentials:
 
 
 def _admit(call: Call) -> None:
-    access.know(call, _identify)
-    access.check(call)
+    call.identify(_identify)
+    call.check_access()
     job_id = call.request.path_params.get("jid")
     if job_id is not None and job_id != call.run.id:
         raise NotFound

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from polylocal.api import access, bodies, pages
 from polylocal.api.access import BRIDGE
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
-from polylocal.api.login_throttle import where
+from polylocal.api.quotas import client_address
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, end_session, give_session
 from polylocal.api.shapes.platform import TokenItem, UserItem, user_item
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated
@@ -28,11 +26,9 @@ def login(call: Call) -> Response:
     if call.request.scope.get(BRIDGE):
         raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
-    attempts, client = call.context.attempts, call.request.client
-    who = f"{body.username} {where(client.host if client else '')}"
-    if wait_s := attempts.wait_s(who):
-        words = f"Too many wrong passwords; try again in {math.ceil(wait_s)} seconds."
-        raise HTTPException(429, words, {"Retry-After": str(math.ceil(wait_s))})
+    attempts = call.context.attempts
+    who = f"{body.username} {client_address(call.request)}"
+    attempts.check(who)
     with call.context.shares.logins.place(("name", who)), attempts.place():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:

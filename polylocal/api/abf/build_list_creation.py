@@ -95,7 +95,7 @@ class _Source:
 
 
 def create(ask: Ask) -> Json | Response:
-    said = ask.said(_SUBJECT)
+    said = ask.section(_SUBJECT)
     wanted = _wanted(ask, said)
     _check_rights(ask, wanted)
     _check(ask, wanted, said)

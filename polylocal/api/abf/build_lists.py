@@ -35,7 +35,7 @@ def create(ask: Ask) -> Json | Response:
 
 def cancel(ask: Ask) -> Json | Response:
     found, project = _found(ask)
-    ask.need(ask.may_write(project))
+    ask.require(ask.may_write(project))
     if not ask.store.build_lists.cancel(found):
         return refused(_SUBJECT, "Errors during build cancelation!")
     return done(_SUBJECT, found.id, "Build canceled")
@@ -47,7 +47,7 @@ def publish(ask: Ask) -> Json | Response:
     is_again = found.status == BuildStatus.PUBLISHED
     is_manager = ask.may_manage(platform)
     needs_manager = is_again or not saved_to.publish_without_qa
-    ask.need(is_manager if needs_manager else ask.may_write(project))
+    ask.require(is_manager if needs_manager else ask.may_write(project))
     can_be = ask.store.platforms.has_project(saved_to, found.project_id) and _may_follow(ask, found, platform)
     if not can_be or not ask.store.build_lists.publish(found, ask.user, again=is_manager):
         return refused(_SUBJECT, "Errors during build publishing!")
@@ -66,7 +66,7 @@ def _may_follow(ask: Ask, found: BuildList, platform: Platform) -> bool:
 def create_container(ask: Ask) -> Json | Response:
     found, project = _found(ask)
     _, platform = _saved_to(ask, found)
-    ask.need(ask.may_write(project) or ask.may_manage(platform))
+    ask.require(ask.may_write(project) or ask.may_manage(platform))
     if not ask.store.build_lists.ask_for_container(found):
         return refused(_SUBJECT, "Errors during container creating!")
     return done(_SUBJECT, found.id, "Container is queued for creating")
@@ -75,7 +75,7 @@ def create_container(ask: Ask) -> Json | Response:
 def reject_publish(ask: Ask) -> Json | Response:
     found, _ = _found(ask)
     saved_to, platform = _saved_to(ask, found)
-    ask.need(ask.may_manage(platform))
+    ask.require(ask.may_manage(platform))
     if saved_to.publish_without_qa or not ask.store.build_lists.reject(found, ask.user):
         return refused(_SUBJECT, "Rejecting publishing failed")
     return done(_SUBJECT, found.id, "Publishing rejected")
@@ -87,7 +87,7 @@ def index(ask: Ask) -> Json | Response:
 
 def index_of_project(ask: Ask) -> Json | Response:
     project = ask.project(ask.id())
-    ask.need(ask.may_read(project))
+    ask.require(ask.may_read(project))
     return _listed(ask, project, "everything")
 
 
@@ -114,7 +114,7 @@ def _found(ask: Ask) -> tuple[BuildList, Project]:
 
 def _readable(ask: Ask) -> tuple[BuildList, Project]:
     found, project = _found(ask)
-    ask.need(found.user_id == ask.user.id or ask.may_read(project))  # one's own needs no right to the project
+    ask.require(found.user_id == ask.user.id or ask.may_read(project))  # one's own needs no right to the project
     return found, project
 
 

@@ -1,6 +1,6 @@
-"""One call of the ABF API: who asks for what, and how it is answered.
+"""The endpoints and calls of the ABF API, its authentication, and its responses.
 
-Every answer that is no error carries an ETag, as clients read it without a look; the words of errors are compared.
+Clients expect an ETag on every response that is no error, and compare the texts of errors.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 import secrets
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,10 +23,9 @@ from starlette.responses import Response
 from polylocal.api import access
 from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import FileAnswer
-from polylocal.api.login_throttle import where
-from polylocal.api.quotas import Holder
+from polylocal.api.kernel import BaseCall, BaseEndpoint
+from polylocal.api.quotas import client_address
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
-from polylocal.store import Store
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, User
 from polylocal.store.users import Credentials
@@ -48,48 +46,26 @@ _BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were let
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """`path` without `.json`: it is served with and without."""
-
-    method: str
-    path: str
+class Endpoint(BaseEndpoint):
     handler: Callable[[Ask], Any]
-    about: str
-    right: str  # for the record: handlers check
-    is_anonymous: bool = False  # looks at credentials by itself
-    is_upload: bool = False
+    right: str  # for the documentation: handlers check it
+    is_anonymous: bool = False  # the handler decides whether it needs credentials
 
     @property
-    def is_long(self) -> bool:
-        return self.is_upload
+    def max_body(self) -> int:
+        return MAX_BODY
 
 
-class Ask:
-    """One request. `data` is the body: JSON, or a form with nested values."""
+class Ask(BaseCall[Endpoint]):
+    """One request to the ABF API. `data` is the body: JSON, or a form with nested values."""
 
-    def __init__(self, request: Request, context: ApiContext, user: User | None) -> None:
-        self.request = request
-        self.context = context
-        self.store: Store = context.store
-        self._user = user
-        self.data: object = {}
-        self.relied_on: list[Project | Platform] = []  # what was allowed because of what these are
+    request: Request
+    no_credentials = NO_CREDENTIALS
 
-    @property
-    def holders(self) -> tuple[Holder, ...]:
-        """Whose share of the daemon's places this takes."""
-        address = where(self.request.client.host if self.request.client else "")
-        return (("user", self._user.id),) if self._user else (("address", address),)
-
-    @property
-    def user(self) -> User:
-        if self._user is None:
-            raise NotAuthenticated(NO_CREDENTIALS)
-        return self._user
-
-    @property
-    def somebody(self) -> User | None:
-        return self._user
+    def __init__(self, request: Request, endpoint: Endpoint, context: ApiContext, authenticator: Authenticator) -> None:
+        super().__init__(request, endpoint, context)
+        self._authenticator = authenticator
+        self.relied_on: list[Project | Platform] = []  # what the caller may see because of its visibility or owner
 
     @property
     def base(self) -> str:
@@ -97,13 +73,10 @@ class Ask:
         return str(self.request.base_url).rstrip("/")
 
     def id(self, name: str = "id") -> int:
-        return cast(int, self.request.path_params[name])
-
-    def word(self, name: str) -> str:
-        return cast(str, self.request.path_params[name])
+        return self.number(name)
 
     def query(self, name: str) -> str | None:
-        return self.request.query_params.get(name) or None
+        return super().query(name) or None
 
     def filters(self) -> dict[str, str]:
         """`filter[status]=6000` → {"status": "6000"}; empty values are none."""
@@ -117,8 +90,8 @@ class Ask:
         size = PER_PAGE if size is None or size < 1 else min(size, MOST_PER_PAGE)
         return Page(size, min((number - 1) * size, _MOST_ID))
 
-    def said(self, subject: str) -> Json:
-        """What the body says of `subject`: `{"build_list": {…}}`."""
+    def section(self, subject: str) -> Json:
+        """The section of the body with this name, as in `{"build_list": {…}}`; empty if there is none."""
         found = self.data.get(subject) if isinstance(self.data, dict) else None
         return found if isinstance(found, dict) else {}
 
@@ -150,20 +123,35 @@ class Ask:
     def may_manage(self, platform: Platform) -> bool:
         return self.user.is_superuser or platform.owner_id == self.user.id
 
-    def check_again(self, user: User | None) -> None:
-        """Whether what was allowed would be so now. Raises NotAuthenticated, NotAllowed, NotFound."""
-        if (user.id if user else None) != (self._user.id if self._user else None):
-            raise NotAuthenticated(WRONG_CREDENTIALS)
-        again = Ask(self.request, self.context, user)
-        for thing in self.relied_on:
-            if isinstance(thing, Project):
-                again.need(again.may_read(again.project(thing.id)))
-            else:
-                again.need(again.may_see(self.store.platforms.get(thing.id)))
-
-    def need(self, right: bool) -> None:
+    def require(self, right: bool) -> None:
+        """Raises NotAllowed."""
         if not right:
             raise NotAllowed
+
+    def admit(self) -> None:
+        user = self._authenticator.identify(self.request)
+        if user is not None:
+            self.set_credentials(Credentials(user, None))
+        elif not self.endpoint.is_anonymous:
+            raise NotAuthenticated(NO_CREDENTIALS)
+
+    def check_again(self) -> None:
+        user = self._authenticator.identify_again(self.request, self.user_or_none)
+        again = Ask(self.request, self.endpoint, self.context, self._authenticator)
+        again.credentials = Credentials(user, None) if user else None
+        if again.holders != self.holders:
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        for thing in self.relied_on:
+            if isinstance(thing, Project):
+                again.require(again.may_read(again.project(thing.id)))
+            else:
+                again.require(again.may_see(self.store.platforms.get(thing.id)))
+
+    @property
+    def permission_key(self) -> Hashable:
+        things = tuple((type(thing), thing.id) for thing in self.relied_on)
+        request = self.request
+        return request.headers.get("authorization"), request.query_params.get("authentication_token"), things
 
 
 # -- values as clients send them -------------------------------------------------------------------------------------
@@ -266,8 +254,8 @@ class Authenticator:
         self._known: dict[bytes, float] = {}
         self._lock = threading.Lock()
 
-    def who(self, request: Request) -> User | None:
-        """None: nobody says who they are. Raises NotAuthenticated, TooManyTries."""
+    def identify(self, request: Request) -> User | None:
+        """None: nobody says who they are. Raises NotAuthenticated, TooManyAttempts."""
         users = self._context.store.users
         header = request.headers.get("authorization", "")
         scheme, _, rest = header.partition(" ")
@@ -280,13 +268,13 @@ class Authenticator:
             return self._by_token(request, token)
         return None
 
-    def again(self, request: Request, user: User | None) -> User | None:
+    def identify_again(self, request: Request, user: User | None) -> User | None:
         """Who it is now that was `user` when the request came. Raises NotAuthenticated, NotFound.
 
         A password is not computed again: it is right as long as it is the user's.
         """
         if user is None or not request.scope.get(_BY_PASSWORD):
-            return self.who(request)
+            return self.identify(request)
         found = self._context.store.users.by_id(user.id)
         if not found.is_active or found.password != user.password:
             raise NotAuthenticated(WRONG_CREDENTIALS)
@@ -307,9 +295,8 @@ class Authenticator:
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
         attempts = self._context.attempts
         known_as = user.username if user else name.lower()  # however its letters are written
-        who = f"{known_as[:256]} {where(request.client.host if request.client else '')}"
-        if wait_s := attempts.wait_s(who):
-            raise TooManyTries(wait_s)
+        who = f"{known_as[:256]} {client_address(request)}"
+        attempts.check(who)
         digest = self._digest(user, secret)
         request.scope[_BY_PASSWORD] = True
         if user and user.is_active and self._is_known(digest):
@@ -348,14 +335,6 @@ class Authenticator:
         with self._lock:
             self._known = {known: until for known, until in self._known.items() if until > now}
             self._known[digest] = now + _REMEMBERED_S
-
-
-class TooManyTries(Exception):
-    """`wait_s`: until the next password is looked at."""
-
-    def __init__(self, wait_s: float) -> None:
-        self.wait_s = math.ceil(wait_s)
-        super().__init__(f"Too many wrong passwords; try again in {self.wait_s} seconds.")
 
 
 def _unpacked(encoded: str) -> tuple[str, str]:

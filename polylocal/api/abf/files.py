@@ -26,16 +26,16 @@ _TRIES = 5  # looks at a path: a publication may come in between
 
 def stored(ask: Ask) -> Response:
     """By its sha1, with `.log` behind it or without. What builds of hidden projects made is for those who read them."""
-    sha1 = ask.word("sha1").removesuffix(".log")
+    sha1 = ask.parameter("sha1").removesuffix(".log")
     found = ask.store.build_lists.file(sha1)
     path = ask.context.file_store.path(sha1)
     if path is None:
         raise NotFound
-    if not ask.store.build_lists.may_have(sha1, ask.somebody):
-        if ask.somebody is None:
+    if not ask.store.build_lists.may_have(sha1, ask.user_or_none):
+        if ask.user_or_none is None:
             raise NotAuthenticated
         raise NotAllowed
-    is_text = found.file_name.endswith(_TEXTS) or ask.word("sha1").endswith(".log")
+    is_text = found.file_name.endswith(_TEXTS) or ask.parameter("sha1").endswith(".log")
     try:
         response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     except FileNotFoundError as error:  # it was removed since
@@ -59,7 +59,7 @@ def find(ask: Ask) -> list[Json]:
 
 
 def upload(ask: Ask) -> Response:
-    part = ask.said("file_store").get("file")
+    part = ask.section("file_store").get("file")
     if not isinstance(part, UploadFile):
         return refused("file_store", "File has not been stored", "File can't be blank")
     ask.context.check_room()
@@ -95,10 +95,10 @@ def download(ask: Ask) -> Response:
 
 def _check_rights(ask: Ask, platform_name: str) -> None:
     platform = ask.store.platforms.named(platform_name)
-    if not platform.is_open and ask.somebody is None:
+    if not platform.is_open and ask.user_or_none is None:
         raise NotAuthenticated
     if not platform.is_open:
-        ask.need(ask.may_see(platform))
+        ask.require(ask.may_see(platform))
 
 
 def _current(ask: Ask, target: Path, parts: list[str]) -> Response:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf.calls import Ask
 from polylocal.api.api_context import ApiContext
-from polylocal.api.endpoint import MadeAnswer
+from polylocal.api.file_responses import MadeAnswer
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.git import command, pre_receive
 from polylocal.git.repository import Repository
@@ -53,12 +53,12 @@ def serve(ask: Ask, body: IO[bytes]) -> Response:
     """Everybody who may read the project clones it; its owner pushes. `body` is closed at the end."""
     with ExitStack() as stack:
         stack.enter_context(body)
-        path = ask.word("path")
+        path = ask.parameter("path")
         is_known = path in _PATHS and ask.query("service") in (None, *_SERVICES)
         if not is_known or ask.request.method not in ("GET", "POST"):
             raise NotFound
-        project = ask.store.projects.get(ask.word("owner"), ask.word("project"))
-        ask.need(ask.may_read(project))
+        project = ask.store.projects.get(ask.parameter("owner"), ask.parameter("project"))
+        ask.require(ask.may_read(project))
         is_push = "git-receive-pack" in (path, ask.query("service"))
         if is_push:
             _check_push(ask, project)

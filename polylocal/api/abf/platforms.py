@@ -56,7 +56,7 @@ def show(ask: Ask) -> Json:
 
 def _platform(ask: Ask) -> Platform:
     platform = ask.store.platforms.get(ask.id())
-    ask.need(ask.may_see(platform))
+    ask.require(ask.may_see(platform))
     return platform
 
 
@@ -73,8 +73,8 @@ def key(ask: Ask) -> Json | Response:
 
 
 def create(ask: Ask) -> Json | Response:
-    ask.need(ask.user.is_superuser)
-    said = ask.said("platform")
+    ask.require(ask.user.is_superuser)
+    said = ask.section("platform")
     values, problems = _values_of_platform(said)
     name = text(said.get("name"))
     if name is None:
@@ -110,8 +110,8 @@ def _owner(ask: Ask, said: Json, problems: list[str]) -> User | None:
 
 def update(ask: Ask) -> Json | Response:
     platform = ask.store.platforms.get(ask.id())
-    ask.need(ask.may_manage(platform))
-    said = ask.said("platform")
+    ask.require(ask.may_manage(platform))
+    said = ask.section("platform")
     values, problems = _values_of_platform(said)
     owner = _owner(ask, said, problems)
     if problems or owner is None:
@@ -155,7 +155,7 @@ def _is_name(name: str) -> bool:
 
 def show_repository(ask: Ask) -> Json:
     repository, platform = _repository(ask)
-    ask.need(ask.may_see(platform))
+    ask.require(ask.may_see(platform))
     return {"repository": shapes.repository_detail(repository)}
 
 
@@ -166,17 +166,17 @@ def _repository(ask: Ask) -> tuple[Repository, Platform]:
 
 def _managed(ask: Ask) -> Repository:
     repository, platform = _repository(ask)
-    ask.need(ask.may_manage(platform))
+    ask.require(ask.may_manage(platform))
     return repository
 
 
 def create_repository(ask: Ask) -> Json | Response:
-    said = ask.said("repository")
+    said = ask.section("repository")
     try:
         platform = ask.store.platforms.get(integer(said.get("platform_id")) or 0)
     except NotFound:
         return refused("repository", "Repository has not been created", "Platform can't be blank")
-    ask.need(ask.may_manage(platform))
+    ask.require(ask.may_manage(platform))
     name = text(said.get("name"))
     if name is None or not _is_name(name):
         problem = "Name can't be blank" if name is None else "Name is invalid"
@@ -190,7 +190,7 @@ def create_repository(ask: Ask) -> Json | Response:
 
 def update_repository(ask: Ask) -> Json:
     repository = _managed(ask)
-    ask.store.platforms.update_repository(repository, _values_of_repository(ask.said("repository")))
+    ask.store.platforms.update_repository(repository, _values_of_repository(ask.section("repository")))
     return done("repository", repository.id, "Repository has been updated successfully")
 
 
@@ -205,7 +205,7 @@ def _values_of_repository(said: Json) -> dict[str, Any]:
 
 def add_project(ask: Ask) -> Json | Response:
     repository, project = _managed(ask), _named_project(ask)
-    ask.need(ask.may_read(project))
+    ask.require(ask.may_read(project))
     try:
         ask.store.platforms.add_project(repository, project)
     except InvalidInput as error:
@@ -226,7 +226,7 @@ def _named_project(ask: Ask) -> Project:
 
 def projects_of(ask: Ask) -> Json:
     repository, platform = _repository(ask)
-    ask.need(ask.may_see(platform))
+    ask.require(ask.may_see(platform))
     numbers = ask.store.platforms.projects_of(repository, ask.user, ask.page)
     found = [ask.store.projects.by_id(number) for number in numbers]
     blocks = [shapes.project_block(item, ask.store.users.by_id(item.user_id), ask.base) for item in found]

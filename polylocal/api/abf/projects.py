@@ -23,7 +23,7 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 def show(ask: Ask) -> Json:
     project = ask.project(ask.id())
-    ask.need(ask.may_read(project))
+    ask.require(ask.may_read(project))
     platforms = ask.store.platforms
     owner = ask.store.users.by_id(project.user_id)
     statistics = ask.store.build_lists.figures(project)
@@ -40,7 +40,7 @@ def get_id(ask: Ask) -> Json:
     if not found:
         raise NotFound
     project = next((project for project in found if project.name == name), found[0])
-    ask.need(ask.may_read(project))
+    ask.require(ask.may_read(project))
     return {_SUBJECT: {**shapes.project_block(project, owner, ask.base), "owner": shapes.member(owner)}}
 
 
@@ -60,7 +60,7 @@ def _block(ask: Ask, project: Project) -> Json:
 
 
 def create(ask: Ask) -> Json | Response:
-    said = ask.said(_SUBJECT)
+    said = ask.section(_SUBJECT)
     owner, problems = _owner(ask, said), _problems(said, is_new=True)
     if owner is None:
         problems.append("Owner can't be blank")
@@ -129,8 +129,8 @@ def _values(said: Json) -> dict[str, Any]:
 
 def update(ask: Ask) -> Json | Response:
     project = ask.project(ask.id())
-    ask.need(ask.may_write(project))
-    said = ask.said(_SUBJECT)
+    ask.require(ask.may_write(project))
+    said = ask.section(_SUBJECT)
     if problems := _problems(said, is_new=False):
         return refused(_SUBJECT, "Project has not been updated", *problems)
     changed = ask.store.projects.update(project, _values(said))
@@ -143,7 +143,7 @@ def update(ask: Ask) -> Json | Response:
 def destroy(ask: Ask) -> Json:
     """With all that was built and run in it."""
     project = ask.project(ask.id())
-    ask.need(ask.may_write(project))
+    ask.require(ask.may_write(project))
     ask.store.activities.add(ask.user, "deleted", project)
     ask.store.projects.delete(project)
     return done(_SUBJECT, project.id, "Project has been destroyed successfully")
@@ -151,7 +151,7 @@ def destroy(ask: Ask) -> Json:
 
 def refs(ask: Ask) -> Json:
     project = ask.project(ask.id())
-    ask.need(ask.may_read(project))
+    ask.require(ask.may_read(project))
     found = ask.context.repository(project).refs()
     listed = [
         {"ref": ref.name, "object": {"type": "tag" if ref.is_tag else "commit", "sha": ref.commit}} for ref in found

@@ -5,30 +5,35 @@ The Polyaxon API has paths of `projects` and `users` as well: the suffix tells t
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import IO, cast
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response
 
-from polylocal.api import body_parsing, long_responses, worker_pools
-from polylocal.api.abf import build_lists, calls, files, forms, git, platforms, projects, users, yanking
-from polylocal.api.abf.calls import Ask, Authenticator, Endpoint, TooManyTries, answer, tagged, unauthorized
+from polylocal.api import body_parsing, kernel
+from polylocal.api.abf import build_lists, files, forms, git, platforms, projects, users, yanking
+from polylocal.api.abf.calls import (
+    BROKEN,
+    NO_CREDENTIALS,
+    NO_RIGHT,
+    NOT_FOUND,
+    WRONG_CREDENTIALS,
+    Ask,
+    Authenticator,
+    Endpoint,
+    answer,
+    tagged,
+    unauthorized,
+)
 from polylocal.api.api_context import ApiContext
-from polylocal.api.quotas import credential_of
-from polylocal.errors import NotAllowed, NotAuthenticated, NotFound, PolylocalError, StoreError
-from polylocal.store.rows import User
+from polylocal.api.login_throttle import TooManyAttempts
+from polylocal.errors import NotAllowed, NotAuthenticated, StoreError
 
-log = logging.getLogger(__name__)
-
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _OWN = frozenset("build_lists platforms repositories arches user search file_stores upload".split())
 
 ENDPOINTS: list[Endpoint] = [
@@ -38,6 +43,19 @@ ENDPOINTS: list[Endpoint] = [
     *platforms.ENDPOINTS,
     *users.ENDPOINTS,
     *files.ENDPOINTS,
+]
+
+
+_GIT = [
+    Endpoint(
+        method,
+        "/{owner}/{project}.git/{path:path}",
+        lambda ask: git.serve(ask, cast(IO[bytes], ask.data)),
+        "git over HTTP",
+        "readers of the project",
+        is_upload=True,
+    )
+    for method in ("GET", "POST")
 ]
 
 
@@ -61,139 +79,42 @@ def serves(path: str, asked: str) -> bool:
 
 
 def application(context: ApiContext) -> Starlette:
-    doorman = Authenticator(context)
-    by_path: dict[str, dict[str, Endpoint]] = defaultdict(dict)
-    for endpoint in ENDPOINTS:
-        by_path[endpoint.path][endpoint.method] = endpoint
-    routes = [Route(path, _answering(methods, context, doorman), methods=_METHODS) for path, methods in by_path.items()]
-    routes.append(Route("/{owner}/{project}.git/{path:path}", _git(context, doorman), methods=["GET", "POST"]))
-    handlers = {
-        PolylocalError: _failed,
-        TooManyTries: _too_many,
-        HTTPException: _http_failed,
-        ClientDisconnect: _gone,
-        Exception: _broken,
-    }
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    app.router.redirect_slashes = False
-    return app
+    ask = partial(Ask, authenticator=Authenticator(context))
+    api = kernel.Table(ENDPOINTS, ask, _read_body, _render, get_has_body=True)
+    git_http = kernel.Table(_GIT, ask, _spool_body, lambda ask, result: cast(Response, result), get_has_body=True)
+    return kernel.application([*api.routes(context), *git_http.routes(context)], _words, [ClientDisconnect])
 
 
-def _answering(methods: Mapping[str, Endpoint], context: ApiContext, doorman: Authenticator) -> Any:
-    async def answered(request: Request) -> Response:
-        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
-        if endpoint is None:
-            raise NotFound
-        async with context.shares.work.of(request):
-            ask = Ask(request, context, await run_in_threadpool(_who, request, doorman, endpoint))
-        _remember(ask)
-        # a body may come with any method, and with some of no use: CLIs send one with PUT and DELETE
-        limit = context.settings.max_upload_mib * 2**20 if endpoint.is_upload else calls.MAX_BODY
-        with context.shares.bodies.place(*ask.holders):
-            async with body_parsing.body(request, limit, lambda form: forms.nested(form.multi_items())) as read:
-                work = partial(_answered, endpoint, ask, read)
-                if endpoint.is_long:
-                    result = await worker_pools.run(request, ask.holders, work)
-                else:
-                    async with context.shares.work.of(request):
-                        result = await run_in_threadpool(work)
-        return _kept(ask, doorman, result)
-
-    return answered
+def _read_body(request: Request, ask: Ask) -> AbstractAsyncContextManager[body_parsing.Read]:
+    """A body may come with any method: clients send one with GET, PUT and DELETE."""
+    return body_parsing.body(request, ask.body_limit, lambda form: forms.nested(form.multi_items()))
 
 
-def _remember(ask: Ask) -> None:
-    if ask.somebody is not None:
-        ask.context.shares.work.remember(credential_of(ask.request), ask.holders)
-
-
-def _kept(ask: Ask, doorman: Authenticator, result: Response) -> Response:
-    """What comes piece by piece holds a place of its user's share, and ends when the right to it does."""
-    if not isinstance(result, StreamingResponse):
-        return result
-    things = tuple((type(thing), thing.id) for thing in ask.relied_on)
-    key = (ask.request.headers.get("authorization"), ask.request.query_params.get("authentication_token"), things)
-
-    def check() -> None:
-        ask.check_again(doorman.again(ask.request, ask.somebody))
-
-    return long_responses.Lasting(ask.context, result, ask.holders, check, key)
-
-
-def _answered(endpoint: Endpoint, ask: Ask, read: body_parsing.Read) -> Response:
-    """In a thread, the JSON of both sides too."""
-    ask.data = read()
-    result = endpoint.handler(ask)
+def _render(ask: Ask, result: object) -> Response:
     return tagged(ask.request, result if isinstance(result, Response) else answer(result))
 
 
-def _git(context: ApiContext, doorman: Authenticator) -> Callable[[Request], Any]:
-    async def answered(request: Request) -> Response:
-        async with context.shares.work.of(request):
-            ask = Ask(request, context, await run_in_threadpool(doorman.who, request))
-        _ = ask.user  # before a body is taken
-        _remember(ask)
-        with context.shares.bodies.place(*ask.holders):
-            try:
-                body = await git.spooled(request, git.limit(context))
-            except ValueError as error:
-                raise HTTPException(413, str(error)) from error
-            try:
-                served = await worker_pools.run(request, ask.holders, partial(git.serve, ask, body))
-            finally:
-                body.close()  # nobody has, if there was no place
-        return _kept(ask, doorman, served)
-
-    return answered
+@asynccontextmanager
+async def _spool_body(request: Request, ask: Ask) -> AsyncIterator[body_parsing.Read]:
+    try:
+        body = await git.spooled(request, ask.body_limit)
+    except ValueError as error:
+        raise HTTPException(413, str(error)) from error
+    with body:
+        yield lambda: body
 
 
-def _who(request: Request, doorman: Authenticator, endpoint: Endpoint) -> User | None:
-    user = doorman.who(request)
-    if user is None and not endpoint.is_anonymous:
-        raise NotAuthenticated(calls.NO_CREDENTIALS)
-    return user
-
-
-async def _failed(request: Request, error: Exception) -> Response:
+def _words(failure: kernel.Failure) -> Response:
+    error, status = failure.error, failure.status
     if isinstance(error, NotAuthenticated):
-        words = str(error) if error.args else calls.NO_CREDENTIALS
-        return unauthorized(words if words == calls.NO_CREDENTIALS else calls.WRONG_CREDENTIALS)
+        words = str(error) if error.args else NO_CREDENTIALS
+        return unauthorized(words if words == NO_CREDENTIALS else WRONG_CREDENTIALS)
     if isinstance(error, NotAllowed):
-        return answer({"message": calls.NO_RIGHT}, 403)
-    if isinstance(error, NotFound):
-        return _not_found()
-    if isinstance(error, StoreError):
-        log.error("%s %s: %s", request.method, request.url.path, error)
-        return answer({"message": str(error)}, 503, {"Retry-After": "5"})
-    status = error.http_status if isinstance(error, PolylocalError) else 500
-    if status < 500:
-        return answer({"message": str(error)}, status)
-    return await _broken(request, error)
-
-
-async def _too_many(request: Request, error: Exception) -> Response:
-    wait_s = error.wait_s if isinstance(error, TooManyTries) else 1
-    return answer({"error": str(error)}, 429, {"Retry-After": str(wait_s)})
-
-
-async def _http_failed(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    if error.status_code in (404, 405):
-        return _not_found()
-    return answer({"message": error.detail}, error.status_code, error.headers)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    """The client has left in the middle of what it sent: nobody reads this."""
-    return Response(status_code=400)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """A bug of ours: the details are in the daemon's log, not in the answer."""
-    log.error("%s %s: bug", request.method, request.url.path, exc_info=error)
-    return answer({"status": 500, "message": calls.BROKEN}, 500)
-
-
-def _not_found() -> Response:
-    return answer({"status": 404, "message": calls.NOT_FOUND}, 404)
+        return answer({"message": NO_RIGHT}, 403)
+    if status in (404, 405):
+        return answer({"status": 404, "message": NOT_FOUND}, 404)
+    if isinstance(error, TooManyAttempts):
+        return answer({"error": failure.message}, status, failure.headers)
+    if status >= 500 and not isinstance(error, HTTPException | StoreError):
+        return answer({"status": 500, "message": BROKEN}, 500)
+    return answer({"message": failure.message}, status, failure.headers)

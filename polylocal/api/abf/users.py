@@ -18,7 +18,7 @@ def me(ask: Ask) -> Json:
 
 def show(ask: Ask) -> Json:
     """By number or by name."""
-    word = ask.word("user")
+    word = ask.parameter("user")
     if word.isascii() and word.isdigit():
         return {"user": _person(ask, ask.store.users.by_id(int(word[:18])))}
     found = ask.store.users.known_as(word)

@@ -44,7 +44,7 @@ def _allowed(ask: Ask) -> tuple[BuildList, Repository]:
     project = ask.project(found.project_id)
     repository = ask.store.platforms.repository(found.save_to_repository_id)
     is_manager = ask.may_manage(ask.store.platforms.get(repository.platform_id))
-    ask.need(is_manager or (repository.publish_without_qa and ask.may_write(project)))
+    ask.require(is_manager or (repository.publish_without_qa and ask.may_write(project)))
     return found, repository
 
 

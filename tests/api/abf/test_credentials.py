@@ -195,22 +195,22 @@ def asked_by(name: str, secret: str) -> Request:
 def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Farm) -> None:
     """Of an open stream it is asked whether its reader may still come in, also while further tries have to wait."""
     request = asked_by("ivan", PASSWORD)
-    user = (doorman := Authenticator(farm.context)).who(request)
+    user = (authenticator := Authenticator(farm.context)).identify(request)
     assert user is not None
     for _ in range(12):
         farm.nobody.get("user.json", headers=basic("ivan", "wrong"))
     assert farm.nobody.get("user.json", headers=basic("ivan", PASSWORD)).status_code == 429
-    assert doorman.again(request, user) == user
+    assert authenticator.identify_again(request, user) == user
     farm.store.users.update(user, is_active=False)
     with pytest.raises(NotAuthenticated):
-        doorman.again(request, user)
+        authenticator.identify_again(request, user)
 
 
 def test_a_token_is_asked_for_again(farm: Farm) -> None:
     request = asked_by("ivan", farm.ids.tokens["ivan"])
-    user = (doorman := Authenticator(farm.context)).who(request)
+    user = (authenticator := Authenticator(farm.context)).identify(request)
     assert user is not None
-    assert doorman.again(request, user) == user
+    assert authenticator.identify_again(request, user) == user
     farm.store.users.revoke(user)
     with pytest.raises(NotAuthenticated):
-        doorman.again(request, user)
+        authenticator.identify_again(request, user)

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from polylocal.api.abf import build_lists
-from polylocal.api.abf.calls import Ask
+from polylocal.api.abf.calls import Ask, Authenticator
 
 from .farm import FORBIDDEN, Farm, Person
 from .test_actions import ACTIONS, REFUSED, check_done, check_refused
@@ -104,7 +104,10 @@ def test_the_log_of_ones_own_build_needs_no_right_to_the_project_while_it_is_rea
     made = farm.new(farm.of_secret_tools())
     with farm.store.database.write() as db:
         db.execute("update runs set user_id = ? where kind = 'package' and id = ?", (farm.ids.people["petr"], made))
-    petr = farm.store.users.get("petr")
-    ask = Ask(Request({"type": "http", "path_params": {"id": made}}), farm.context, petr)
+    headers = [(name.lower().encode(), value.encode()) for name, value in farm.petr.headers.items()]
+    request = Request({"type": "http", "path_params": {"id": made}, "query_string": b"", "headers": headers})
+    log = next(endpoint for endpoint in build_lists.ENDPOINTS if endpoint.path.endswith("/log"))
+    ask = Ask(request, log, farm.context, Authenticator(farm.context))
+    ask.admit()
     build_lists._readable(ask)
-    ask.check_again(petr)
+    ask.check_again()

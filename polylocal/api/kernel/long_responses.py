@@ -1,0 +1,85 @@
+"""Streamed responses: each takes a place of its user's quota, and ends when the permission to read it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from polylocal.api.file_responses import FileAnswer, MadeAnswer
+from polylocal.api.kernel.call import BaseCall
+from polylocal.api.middleware import abort
+from polylocal.api.permission_watch import Right
+
+log = logging.getLogger(__name__)
+
+OVER = "You may not see this any longer."
+
+
+@contextmanager
+def opened(call: BaseCall[Any]) -> Iterator[Right]:
+    """A place for a stream and a watch on its permission, until the block ends.
+
+    Raises HTTPException 503: the quota is used up.
+    """
+    shares, rights = call.context.shares, call.context.rights
+    with shares.streams.place(*call.holders), rights.watching(call.check_again, call.permission_key) as right:
+        yield right
+
+
+def guarded(call: BaseCall[Any], response: Response) -> Response:
+    """The response; a streamed one is sent within a place, and only while its reader is permitted to read it."""
+    return _Guarded(call, response) if isinstance(response, StreamingResponse) else response
+
+
+async def refused(response: Response) -> Response:
+    """A 403 in place of a response whose reader lost the permission meanwhile. Releases what the response holds."""
+    if isinstance(response, FileAnswer):
+        response.file.close()
+    if response.background is not None:
+        await response.background()
+    return JSONResponse({"detail": OVER}, 403)
+
+
+class _Guarded(Response):
+    def __init__(self, call: BaseCall[Any], response: StreamingResponse) -> None:
+        self._call = call
+        self._response = response
+        self.status_code = response.status_code
+        self.raw_headers = response.raw_headers
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = self._call
+        with ExitStack() as stack:
+            try:
+                if isinstance(self._response, MadeAnswer):
+                    stack.enter_context(call.context.shares.made.place(*call.holders))
+                right = stack.enter_context(opened(call))
+            except HTTPException as error:
+                await refused(self._response)
+                await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
+                return
+            await _send_while_permitted(right, self._response, scope, receive, send)
+
+
+async def _send_while_permitted(right: Right, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    sending = asyncio.ensure_future(response(scope, receive, send))
+    ending = asyncio.ensure_future(right.ended.wait())
+    try:
+        await asyncio.wait((sending, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not sending.done():
+            log.info("%s: ended, since its reader lost the permission", scope["path"])
+            abort(scope)  # a response that has begun can't become an error
+            return
+        sending.result()
+    finally:
+        for task in (sending, ending):
+            task.cancel()
+        await asyncio.gather(sending, ending, return_exceptions=True)
