@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from polylocal.api.feed import Feed
-from polylocal.api.index_readers import Readers
+from polylocal.api.index_readers import IndexReaders
 from polylocal.api.login_throttle import LoginThrottle
-from polylocal.api.metrics import Monitor
-from polylocal.api.permission_watch import Rights
-from polylocal.api.quotas import AllShares
+from polylocal.api.metrics import EngineTimes, Monitor
+from polylocal.api.permission_watch import PermissionWatch
+from polylocal.api.quotas import Quotas
 from polylocal.engine.machine import Machine, Usage, look
 from polylocal.errors import StoreError
 from polylocal.files.disk import Disk, Item
@@ -34,9 +34,10 @@ class ApiContext:
     store: Store
     starting: threading.Lock = field(default_factory=threading.Lock)  # held while it is decided whether one is there
     feed: Feed = field(default_factory=Feed)  # of changes: in runs and in logs
-    shares: AllShares = field(default_factory=AllShares)  # of all that is bounded, between users
+    engine_times: EngineTimes = field(default_factory=EngineTimes)
+    shares: Quotas = field(default_factory=Quotas)  # of all that is bounded, between users
     attempts: LoginThrottle = field(default_factory=LoginThrottle)  # at passwords
-    readers: Readers = field(default_factory=Readers)  # of the metadata of repositories
+    readers: IndexReaders = field(default_factory=IndexReaders)  # of the metadata of repositories
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 
     scheduler_state: Callable[[], str | None] = lambda: None  # the same of what takes runs from the queue
@@ -51,8 +52,8 @@ class ApiContext:
     capacity: Callable[[bool], Capacity | None] = lambda with_gpus: None
 
     @cached_property
-    def rights(self) -> Rights:
-        return Rights(self.store)
+    def rights(self) -> PermissionWatch:
+        return PermissionWatch(self.store)
 
     @cached_property
     def disk(self) -> Disk:
@@ -60,7 +61,7 @@ class ApiContext:
 
     @cached_property
     def monitor(self) -> Monitor:
-        return Monitor(self.store, self.disk, self.engine_state)
+        return Monitor(self.store, self.disk, self.engine_state, self.engine_times)
 
     @cached_property
     def secret_store(self) -> SecretStore:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import platform
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -46,12 +45,8 @@ from polylocal.api import (
 from polylocal.api.access import BRIDGE
 from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Call, Endpoint
-from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, OriginCheck, QueryLimit
+from polylocal.api.middleware import ClientTimeout, ConcurrencyLimit, ConnectionMiddleware, OriginCheck, QueryLimit
 from polylocal.errors import InvalidInput
-
-log = logging.getLogger(__name__)
-
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # which of them a path takes is said by the table
 
 # fixed words before names: the first match wins
 ENDPOINTS: list[Endpoint] = [
@@ -103,7 +98,7 @@ def build(context: ApiContext) -> Starlette:
             Middleware(QueryLimit),
             Middleware(ConcurrencyLimit),
             Middleware(ClientTimeout),
-            Middleware(ByOrigin, pages=pages.at_own_origin),
+            Middleware(ServerOrigins, pages=pages.at_own_origin),
             Middleware(NormalizePath),
             Middleware(ApiSwitch, abf=abf.application(context)),
         ],
@@ -111,7 +106,7 @@ def build(context: ApiContext) -> Starlette:
 
 
 def _hosts(context: ApiContext) -> set[str]:
-    """The names of this machine that a browser may know: others come in only if the daemon listens for others."""
+    """The names of this machine in `Host`; the machine's own name counts only if other machines can connect."""
     settings = context.settings
     names = {settings.host}
     return names if settings.is_private else names | {platform.node(), platform.node().partition(".")[0]}
@@ -123,60 +118,53 @@ def _described(request: Request) -> Response:
 
 @cache
 def _document() -> dict[str, Any]:
-    """Made when somebody first asks: it takes longer than all the rest of a start."""
+    """Made at the first request, since it takes longer than the rest of a start."""
     return openapi.document(ENDPOINTS)
 
 
-class NormalizePath:
-    """One route serves a path with and without its last slash, with doubled ones, and with `.json` behind it; nothing
-    is redirected, since clients turn a redirected POST into a GET."""
+class NormalizePath(ConnectionMiddleware):
+    """Maps a path with a last slash, doubled slashes or the suffix `.json` to that of the route.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Nothing is redirected, since clients turn a redirected POST into a GET.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            path = "/" + "/".join(part for part in scope["path"].split("/") if part)
-            path = path.removesuffix(".json") if path.startswith("/api/") else path  # no name has a dot in it
-            scope = {**scope, "polylocal.path": scope["path"], "path": path}
-        await self._app(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = "/" + "/".join(part for part in scope["path"].split("/") if part)
+        path = path.removesuffix(".json") if path.startswith("/api/") else path  # names have no dots
+        await self._app({**scope, "polylocal.path": scope["path"], "path": path}, receive, send)
 
 
-class ByOrigin:
-    """Sends what is asked of the own origin of a notebook or tensorboard to its pages: the API is not served there."""
+class ServerOrigins(ConnectionMiddleware):
+    """Passes requests to the own origin of a notebook or tensorboard to its pages, where the API is not served."""
 
     def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._pages = pages
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_asked = scope["type"] in ("http", "websocket")
-        server = origins.server_of(Headers(scope=scope).get("host")) if is_asked else None
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        server = origins.server_of(Headers(scope=scope).get("host"))
         if server is None:
             await self._app(scope, receive, send)
         else:
             await self._pages({**scope, proxy.SERVER: server}, receive, send)
 
 
-class ApiSwitch:
-    """Two APIs on one port: paths of ABF's go to its own application, with its own ways of saying what is wrong."""
+class ApiSwitch(ConnectionMiddleware):
+    """Passes requests with paths of ABF to its application, which has its own words for errors."""
 
     def __init__(self, app: ASGIApp, abf: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._abf = abf
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_abf = scope["type"] == "http" and abf.serves(scope["path"], scope["polylocal.path"])
         await (self._abf if is_abf else self._app)(scope, receive, send)
 
 
-class FromContainers:
-    """The same application for requests that come over the engine's network: run tokens only."""
+class FromContainers(ConnectionMiddleware):
+    """The application for containers, which connect over the engine's network: accepts tokens of runs only."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app({**scope, BRIDGE: True}, receive, send)
 
 

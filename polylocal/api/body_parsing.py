@@ -1,7 +1,6 @@
-"""Bodies of requests: JSON and forms, within bounds.
+"""Bodies of requests: JSON and forms, within limits.
 
-The event loop takes the bytes in; everything that looks at them runs in a thread, since all other clients wait for the
-loop.
+The event loop receives the bytes. Threads parse them, so that no other client waits for that.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from starlette.types import Message as Received
 from polylocal.text import bounded_json
 
 MAX_BODY = 16 * 2**20  # bytes of a body that is not an upload
-MAX_ANONYMOUS = 64 * 1024  # of one whose sender nobody knows yet
+MAX_ANONYMOUS = 64 * 1024  # bytes of a body of an anonymous request
 MAX_FIELDS = 1000  # of a form
-MAX_FIELD = 2**20  # bytes of one
-_PIECE = 256 * 1024  # bytes of a form that a thread reads at a time
+MAX_FIELD = 2**20  # bytes of a field
+_PIECE = 256 * 1024  # bytes of a form that a thread parses at a time
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 Read = Callable[[], object]
@@ -41,9 +40,9 @@ def fields(form: FormData) -> object:
 async def body(
     request: Request, limit: int = MAX_BODY, read_form: Callable[[FormData], object] = fields
 ) -> AsyncIterator[Read]:
-    """The function that reads the body, for a thread to call: JSON, a form by `read_form`, or nothing: `{}`.
+    """A function that parses the body in a thread: JSON, a form by `read_form`, or `{}` for an empty body.
 
-    The files of a form are closed at the end. Both raise HTTPException: 400, 413.
+    Closes the files of a form at the end. Both functions raise HTTPException 400 or 413.
     """
     limited = _limited(request, limit)
     about = Message()
@@ -64,7 +63,7 @@ async def body(
 
 
 def _limited(request: Request, limit: int) -> Request:
-    """The same request, refused as soon as more than `limit` bytes of a body are announced or come."""
+    """The same request, refused as soon as more than `limit` bytes of its body are announced or received."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > limit:
         size = int(length[:20])
@@ -111,7 +110,7 @@ def _urlencoded(raw: bytes) -> FormData:
 
 
 async def _multipart(request: Request) -> FormData:
-    """Read in pieces, each by a thread. Raises HTTPException 400."""
+    """Parse the form in pieces, each in a thread. Raises HTTPException 400."""
     parser = _MultiPart(request)
     piece = bytearray()
     try:
@@ -130,7 +129,7 @@ async def _multipart(request: Request) -> FormData:
 
 
 class _MultiPart(MultiPartParser):
-    """starlette's parser, driven from outside: its coroutine waits for the next piece of the body only."""
+    """starlette's parser, driven from outside: its coroutine only ever waits for the next piece of the body."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.headers, self._pieces(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS)
@@ -150,20 +149,20 @@ class _MultiPart(MultiPartParser):
             form: FormData = end.value
             whole = {id(value.file) for _, value in form.multi_items() if isinstance(value, UploadFile)}
             for file in self._files_to_close_on_error:
-                if id(file) not in whole:  # the body ended in the middle of it
+                if id(file) not in whole:  # the body ended inside this file
                     file.close()
             return form
         raise RuntimeError("the parser of forms waits for more than the body has")
 
     def close(self) -> None:
-        """Idempotent; the files of a body that was not read to its end are closed."""
+        """Close the files of a body that was not read to its end. Idempotent."""
         self._work.close()
 
     async def _pieces(self) -> Any:
         while piece := await _next_piece():
             yield piece
 
-    # files are written at once, since this is a thread already: starlette would go to another one
+    # files are written directly, since this is a thread already: starlette would use another one
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:

@@ -54,7 +54,7 @@ class FileAnswer(StreamingResponse):
 
 
 def file_as_it_is(path: Path, media: str) -> FileAnswer:
-    """A file that may be growing: as much of it as is there now. Raises OSError."""
+    """A file that may be growing, up to its present end. Raises OSError."""
     return opened_file(path.open("rb"), path.name, media)
 
 
@@ -66,10 +66,10 @@ def opened_file(file: BinaryIO, name: str, media: str) -> FileAnswer:
 
 
 def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
-    """The rest of an open file, to be shown or installed; every file that takes its name has another tag.
+    """The rest of an open file. A file that replaces it under the same name has another tag.
 
-    `variant`: a part of the tag, where one file is served at one address as several content types.
-    There is no `Last-Modified`: two publications within one second would share it.
+    `variant`: a part of the tag, for a file that is served as several content types. There is no `Last-Modified`, since
+    two publications within one second would share it.
     """
     about = os.fstat(file.fileno())
     tag = f'"{about.st_ino:x}-{about.st_mtime_ns:x}-{about.st_size:x}{variant}"'
@@ -77,7 +77,7 @@ def served_file(file: BinaryIO, media: str, variant: str = "") -> FileAnswer:
 
 
 def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Response:
-    """The range of bytes that a request asks for (RFC 9110, section 14); the whole file if it does not ask for one.
+    """The requested range of bytes (RFC 9110, section 14), or the whole file without one.
 
     `asked`: the header `Range`. `only_if`: the header `If-Range`; a tag other than the answer's means the whole file.
     """
@@ -95,9 +95,9 @@ def part_of(answer: FileAnswer, asked: str | None, only_if: str | None) -> Respo
 
 
 def _span(asked: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one behind the last, equal or crossed where nothing of the file is asked for.
+    """The first byte of the range and the one after its last; the range is empty if the first is not less.
 
-    None: it is no range, or several, which a server may ignore.
+    None: there is no range, or several, which a server may ignore.
     """
     found = _RANGE.fullmatch(asked.replace(" ", ""))
     if found is None:

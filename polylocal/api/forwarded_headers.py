@@ -1,8 +1,8 @@
 """The headers that pass between a browser and the program of a notebook or tensorboard: two allow-lists. Pure.
 
-A program's answer is a stranger's: a header that logs a person out (`Clear-Site-Data`), widens the reach of a service
-worker (`Service-Worker-Allowed`), or names a place for reports has effects beyond the page. A browser's request carries
-what says who the person is. So only the headers that pages need are passed on, in both directions.
+A program's response is untrusted: a header that logs the user out (`Clear-Site-Data`), widens the scope of a service
+worker (`Service-Worker-Allowed`) or names an address for reports has effects beyond the page. A browser's request
+carries the user's credentials. So only headers that pages need are passed on, in both directions.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _ANSWER = frozenset(
     " expires last-modified location permissions-policy pragma preference-applied priority referrer-policy refresh"
     " retry-after server server-timing sourcemap timing-allow-origin vary".split()
 )
-# families that are the business of a page and its program
+# prefixes of headers between a page and its program
 _REQUEST_FAMILIES = ("x-", "sec-fetch-", "sec-ch-")
 _ANSWER_FAMILIES = ("x-",)
-# of those families: a proxy's words about the client, words for the API, and words to browsers about the whole host
+# exceptions: headers of proxies about the client, headers for the API, and headers to browsers about the whole host
 _NOT_REQUESTED = ("x-forwarded", "x-real-ip", "x-original", "x-rewrite", "x-polyaxon", "x-polylocal", "x-http-method")
 _NOT_ANSWERED = ("x-accel", "x-sendfile", "x-frame-options", "x-content-type-options", "x-permitted", "x-dns-prefetch")
-# the page of a program may be framed by its own pages, and nobody guesses what its files are
+# only pages of the same origin may frame a program's page, and browsers don't guess content types
 _ADDED = [(b"content-security-policy", b"frame-ancestors 'self'"), (b"x-content-type-options", b"nosniff")]
 
 
 def of_request(headers: Iterable[tuple[str, str]], our_cookies: Collection[str]) -> list[tuple[str, str]]:
-    """What a program may know of a request: nothing that says who the person is."""
+    """The headers of a request that a program gets, without credentials of the user."""
     passed = []
     for name, value in headers:
         name = name.lower()
@@ -48,9 +48,9 @@ def of_request(headers: Iterable[tuple[str, str]], our_cookies: Collection[str])
 
 
 def of_answer(headers: Iterable[tuple[bytes, bytes]], our_cookies: Collection[str], path: str = "/") -> RawHeaders:
-    """What a browser may be told by a program, and what is said for it.
+    """The headers of a program's response that a browser gets, and those that we add.
 
-    `path`: the program's cookies reach no path outside of it; `/` where the host is the program's own.
+    `path` limits the program's cookies: `/` where the host is the program's own.
     """
     passed: RawHeaders = []
     for name, value in headers:
@@ -64,12 +64,12 @@ def of_answer(headers: Iterable[tuple[bytes, bytes]], our_cookies: Collection[st
 
 
 def own_cookie(value: bytes, our_cookies: Collection[str], path: str = "/") -> bytes | None:
-    """A program's `Set-Cookie` for its own host alone; None: it has the name of one of ours.
+    """A program's `Set-Cookie`, limited to its own host; None: it has the name of one of our cookies.
 
-    `Domain` would hand it to other hosts, so it is left out; `Path` is kept inside `path`.
+    Removes `Domain`, which would send the cookie to other hosts, and a `Path` outside of `path`.
     """
     pair, *attributes = value.split(b";")
-    # browsers leave out blanks, and where nothing stands before the `=` they send what stands behind it
+    # browsers ignore blanks, and a cookie without a name is sent as its value alone
     named = pair.lstrip(b"= \t").partition(b"=")[0].strip().decode("latin-1")
     if named in our_cookies:
         return None

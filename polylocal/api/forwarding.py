@@ -36,16 +36,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WITHOUT_EFFECT = ("GET", "HEAD")
-_PATIENCE_S = 120  # a program may take so long until it listens, from the moment that its container runs
-_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for what a page consists of, while its program comes up
-_MOST_MESSAGE = 64 * 2**20  # bytes of one that a program sends: a page of plots
-_STARTING_S = 1  # seconds after which the page of a starting program is asked for again
+_PATIENCE_S = 120  # from the start of a container until its program listens
+_PARTS_TRIES, _AGAIN_S = 12, 0.5  # for scripts, images and the like of a page, while its program starts
+_MOST_MESSAGE = 64 * 2**20  # bytes of a program's websocket message, such as a page of plots
+_STARTING_S = 1  # until the page of a starting program is loaded again
 
 
 @dataclass(frozen=True)
 class Target:
-    """The program of a run. `path` is what it is asked for, with the query; `prefix` is where its page begins: `/` at
-    an origin of its own. `call` is that of the reader who was let in."""
+    """A request to the program of a run. `path` includes the query; `prefix` is the path of the program's page: `/` at
+    an origin of its own. `call` is the admitted request of the reader."""
 
     run: Run
     call: Call
@@ -58,7 +58,7 @@ class Target:
 
 
 class Forwarder:
-    """Belongs to one event loop; opens its connections when they are first needed."""
+    """Belongs to one event loop. Opens its HTTP client at the first request."""
 
     def __init__(self, home: Home, runs: Runs) -> None:
         self._home = home
@@ -70,13 +70,13 @@ class Forwarder:
             await self._client.aclose()
 
     async def forward(self, request: Request, target: Target) -> Response:
-        """The program's answer, as long as its reader has a right to it; or a page that says why there is none.
+        """The program's response, sent while its reader is permitted to read it, or a page with the reason for none.
 
-        Raises HTTPException 503: the reader's share of open streams is used up.
+        Raises HTTPException 503: the reader's quota of open streams is used up.
         """
-        with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
+        with long_responses.opened(target.call) as permission:  # a program may take any time until it answers
             answer = await self._answer(request, target)
-        if right.ended.is_set():
+        if permission.ended.is_set():
             return await long_responses.refused(answer)
         return long_responses.guarded(target.call, answer)
 
@@ -90,44 +90,44 @@ class Forwarder:
         try:
             answer = await self._asked(request, url, headers, run)
         except httpx2.RequestError as error:
-            # the engine's own proxy takes connections for a program that does not listen yet, and cuts them
+            # the engine's own proxy accepts connections before the program listens, and closes them
             if request.method in _WITHOUT_EFFECT and await self._is_young(run):
                 return starting(f"{run.unique_name} is starting")
             log.info("run=%s: its page did not answer: %r", run.label, error)
             text = f"{html.escape(run.unique_name)} did not answer; its log may say why."
             return pages.page(502, "No answer", text)
-        if answer.status_code < 200:  # it goes on in a language that nobody here speaks
+        if answer.status_code < 200:  # it switched to another protocol
             await answer.aclose()
             return pages.page(502, "No answer", f"{html.escape(run.unique_name)} gave no answer that can be shown.")
-        # closed in any case, also when the browser goes before the first byte
+        # also closes it when the browser leaves before the first byte
         close = BackgroundTask(answer.aclose)
         shown = StreamingResponse(_body(answer), status_code=answer.status_code, background=close)
         shown.raw_headers = forwarded_headers.of_answer(answer.headers.raw, sessions.OURS, target.prefix)
         return shown
 
     async def join(self, socket: WebSocket, target: Target) -> None:
-        """Open a websocket to the program, and pass messages on until one of the two ends closes."""
+        """Open a websocket to the program and pass messages on until one end closes."""
         from websockets.exceptions import WebSocketException
 
         passed_on(socket.scope)
-        await socket.receive()  # the handshake; until it is accepted, only that the browser left can come next
+        await socket.receive()  # the handshake; before it is accepted, only a disconnect can follow
         try:
-            with long_responses.opened(target.call) as right:  # a program may take as long as it likes until it answers
+            with long_responses.opened(target.call) as permission:  # a program may take any time until it answers
                 opening = self._opened(socket, target)
-                async with await _before(opening, _socket_left(socket), right.ended.wait()) as other:
+                async with await _before(opening, long_responses.left(socket), permission.ended.wait()) as other:
                     await socket.accept(other.subprotocol)
-                    await _both_ways(socket, other, right.ended)
+                    await _both_ways(socket, other, permission.ended)
         except (OSError, WebSocketException) as error:
             log.info("run=%s: its websocket did not open: %r", target.run.label, error)
             await socket.close(1011)
-        except HTTPException:  # no place is left
+        except HTTPException:  # the quota is used up
             await socket.close(1013)
-        except ClientDisconnect:  # or there is no right to it any more
+        except ClientDisconnect:  # the browser left, or the permission ended
             with suppress(WebSocketDisconnect, RuntimeError, OSError):
                 await socket.close(1008)
 
     async def _opened(self, socket: WebSocket, target: Target) -> ClientConnection:
-        """The program's end of a websocket. Raises OSError, WebSocketException."""
+        """Connect to the program's websocket. Raises OSError, WebSocketException."""
         from websockets.asyncio.client import connect
 
         wanted: Any = list(socket.scope.get("subprotocols") or []) or None
@@ -135,23 +135,23 @@ class Forwarder:
         kept = [(name, value) for name, value in passed if name != "origin"]
         return await connect(
             f"ws://{target.place}{target.path}",
-            # as seen by the program this is its own page: it compares the two
+            # the program compares `Origin` and `Host`
             origin=f"http://{target.place}",  # type: ignore[arg-type]
             subprotocols=wanted,
             additional_headers=[*kept, *self._key(target.run)],
             max_size=_MOST_MESSAGE,
-            open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel is there
-            ping_interval=None,  # the browser's end says when it is gone
+            open_timeout=_PATIENCE_S,  # Jupyter answers when the kernel has started
+            ping_interval=None,  # the browser's connection has pings
             compression=None,
             proxy=None,
         )
 
     async def _asked(self, request: Request, url: str, headers: list[tuple[str, str]], run: Run) -> httpx2.Response:
-        """Send a request to the program; one without effect is sent again. Raises httpx2.RequestError."""
+        """Send a request to the program; repeat one without effect. Raises httpx2.RequestError."""
         import httpx2
 
         if self._client is None:
-            # no time limit on reading: kernels think, and event streams are quiet
+            # no time limit on reading: kernels compute, and event streams are quiet
             times = httpx2.Timeout(None, connect=5.0)
             many = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
             self._client = httpx2.AsyncClient(
@@ -168,42 +168,42 @@ class Forwarder:
         while True:
             try:
                 passed_on(request.scope)
-                # while somebody waits for it: it may never come
+                # ended when the client leaves: a response may never come
                 return await _before(self._client.send(sent, stream=True), _has_left(request, is_read))
             except httpx2.RequestError:
                 failures += 1
                 if not (has_no_effect and await self._is_sent_again(request, run, failures)):
                     raise
-            # at first at once: a connection that was kept may have been closed at the other end just now
+            # the first time at once: the program may have just closed a connection that was kept
             await asyncio.sleep(0 if failures == 1 else _AGAIN_S)
 
     async def _is_sent_again(self, request: Request, run: Run, failures: int) -> bool:
-        """Once in any case; a part of a page up to `_PARTS_TRIES` times while its program comes up."""
+        """Once for any request; up to `_PARTS_TRIES` times for a part of a page while its program starts."""
         return failures == 1 or failures < _PARTS_TRIES and _is_part(request) and await self._is_young(run)
 
     async def _is_young(self, run: Run) -> bool:
-        """Whether its container has run for less than `_PATIENCE_S`. The time of the build does not count."""
+        """Whether its container has run for less than `_PATIENCE_S`, without the time of the build."""
         since = await run_in_threadpool(self._runs.running_since, run)
         return since is not None and clock.seconds_between(since, clock.now()) < _PATIENCE_S
 
     def _key(self, run: Run) -> list[tuple[str, str]]:
-        """Jupyter's own token, for whoever has been let in here."""
+        """Jupyter's own token, since its reader was admitted here."""
         if run.kind != Kind.NOTEBOOK:
             return []
-        with suppress(FileNotFoundError):  # it has just ended
+        with suppress(FileNotFoundError):  # the notebook has just ended
             return [("authorization", f"token {self._home.server_token(run.uuid).read_text()}")]
         return []
 
 
 def starting(what: str) -> Response:
-    """The page of a program that does not answer yet. It looks again by itself."""
+    """The page of a program that does not answer yet. It reloads itself."""
     answer = pages.page(503, "Starting", f"{html.escape(what)}. This page looks again every second.")
     answer.headers["Refresh"] = answer.headers["Retry-After"] = str(_STARTING_S)
     return answer
 
 
 async def _before(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, object]) -> T:
-    """What the work gives. Raises ClientDisconnect: one of `ends` came first, and nobody waits for it any more."""
+    """The result of the work. Raises ClientDisconnect: one of `ends` came first."""
     working, ending = asyncio.ensure_future(work), [asyncio.ensure_future(each) for each in ends]
     try:
         await asyncio.wait((working, *ending), return_when=asyncio.FIRST_COMPLETED)
@@ -216,14 +216,9 @@ async def _before(work: Coroutine[Any, Any, T], *ends: Coroutine[Any, Any, objec
 
 
 async def _has_left(request: Request, is_read: asyncio.Event) -> None:
-    """`is_read`: the body has come, and nobody else looks any more whether the client is there."""
+    """Wait until the client leaves; before `is_read`, the reader of the body would notice that."""
     await is_read.wait()
     while (await request.receive())["type"] != "http.disconnect":
-        continue
-
-
-async def _socket_left(socket: WebSocket) -> None:
-    while (await socket.receive())["type"] != "websocket.disconnect":
         continue
 
 
@@ -234,7 +229,7 @@ async def _read(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes
 
 
 def _no_cookies() -> CookieJar:
-    """A jar that stays empty: cookies are the browser's, and a jar would send those of one program to all others."""
+    """A jar that stays empty: with cookies, it would send those of one program to all others."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
@@ -247,7 +242,7 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.Event) -> None:
-    """Until one of the two closes, then the other one is closed alike; or until there is no right to it any more."""
+    """Pass messages on until one end closes, then close the other alike; or until the permission ends."""
     from websockets.exceptions import ConnectionClosedError
 
     async def out() -> None:
@@ -260,10 +255,10 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
             await other.send(text if text is not None else message["bytes"])
 
     async def back() -> None:
-        with suppress(ConnectionClosedError):  # how it was closed is told on
+        with suppress(ConnectionClosedError):  # the close code is passed on below
             async for message in other:
                 await (socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message))
-        ended = other.protocol.close_rcvd or other.protocol.close_sent  # by the program, or by us: too long a message
+        ended = other.protocol.close_rcvd or other.protocol.close_sent  # we close after a message that is too long
         await socket.close(_code(ended.code if ended else None), ended.reason if ended else "")
 
     async def end() -> None:
@@ -280,10 +275,10 @@ async def _both_ways(socket: WebSocket, other: ClientConnection, over: asyncio.E
 
 
 def _code(code: int | None) -> int:
-    """A close code that may be sent: some only say that none was."""
+    """A close code that may be sent: some codes only mean that there was none."""
     return code if code and code not in (1005, 1006, 1015) else 1000
 
 
 def _is_part(request: Request) -> bool:
-    """Whether a browser needs it for a page that it has: that page would be broken for good without it."""
+    """Whether a browser needs the response for a page that is loaded, which would be broken without it."""
     return request.headers.get("sec-fetch-dest", "document") not in ("document", "iframe")

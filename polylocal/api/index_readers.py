@@ -1,7 +1,7 @@
-"""Which `repomd.xml` a client has read last, so that it gets the signature of that very file.
+"""Remembers which `repomd.xml` a client read last, so that the client gets the signature of that very file.
 
-dnf reads the file and its signature in two requests. A publication in between would make the signature look wrong, and
-dnf takes that for an attack. The address of the client joins the two requests: each comes on a connection of its own.
+dnf reads the file and its signature in two requests, on two connections. A publication in between would make the
+signature wrong, which dnf takes for an attack. The address of the client connects the two requests.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _STAYS_S = 60.0
 _MOST = 1000
 
 
-class Readers:
-    """What clients have read, by their address and the path that they have asked for. Thread-safe."""
+class IndexReaders:
+    """The last content that each client read at each path. Thread-safe."""
 
     def __init__(self) -> None:
         self._read: OrderedDict[tuple[str, Path], tuple[float, str]] = OrderedDict()
@@ -30,7 +30,7 @@ class Readers:
                 self._read.popitem(last=False)
 
     def recall(self, client: str, path: Path) -> str | None:
-        """The SHA-256 of the content; None: the client has not read it within the last minute."""
+        """The SHA-256 of the content; None: the client read none within the last minute."""
         with self._lock:
             when, sha256 = self._read.get((client, path), (0.0, ""))
         return sha256 if sha256 and time.monotonic() - when < _STAYS_S else None

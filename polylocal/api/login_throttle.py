@@ -1,4 +1,4 @@
-"""Who tries passwords: after some that were wrong, a while must pass before the next is looked at."""
+"""Throttles log-ins: ten wrong passwords lock a name at an address for five minutes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 
-MOST = 10  # wrong ones
+MOST = 10  # wrong passwords
 WITHIN_S = 300.0
-MOST_AT_ONCE = 8  # each takes a thread, and its share of a core, for a moment
-_NAMES = 10_000  # kept at a time
+MOST_AT_ONCE = 8  # each computes a hash on a thread
+_NAMES = 10_000  # remembered
 
 
 class TooManyAttempts(HTTPException):
-    """The answer 429 to a log-in that is not looked at."""
+    """The answer 429 to a log-in of a locked name."""
 
     def __init__(self, wait_s: float) -> None:
         seconds = math.ceil(wait_s)
@@ -27,7 +27,7 @@ class TooManyAttempts(HTTPException):
 
 
 class LoginThrottle:
-    """Wrong passwords by name and by where they came from. Thread-safe; forgotten with the process."""
+    """Counts wrong passwords in memory, by name and address. Thread-safe."""
 
     def __init__(self, most: int = MOST, within_s: float = WITHIN_S) -> None:
         self._most = most
@@ -38,7 +38,7 @@ class LoginThrottle:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """For a password that is looked at. Raises HTTPException 503: waiting would hold a thread that others need."""
+        """A place for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
         if not self._places.acquire(blocking=False):
             words = "Too many are logging in at once; try again in a moment."
             raise HTTPException(503, words, {"Retry-After": "1"})
@@ -48,7 +48,7 @@ class LoginThrottle:
             self._places.release()
 
     def wait_s(self, who: str) -> float:
-        """Seconds until the next try is looked at; 0: now."""
+        """Seconds until the next attempt is allowed; 0: now."""
         now = time.monotonic()
         with self._lock:
             times = self._recent(who, now)

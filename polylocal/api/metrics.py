@@ -1,4 +1,4 @@
-"""What can be watched from outside: the numbers of this installation in Prometheus' text format."""
+"""The metrics of this installation in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -16,33 +16,42 @@ from polylocal.store.rows import Figures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-_LOOK_S = 5.0  # figures are counted anew this often, whoever asks
+_LOOK_S = 5.0  # figures of the database are reused for so long
 
 
-class Monitor:
-    """Thread-safe. What is kept is counted when somebody asks; what passes by is measured as it does."""
+class EngineTimes:
+    """Measures how long calls to the engine take. Thread-safe; made before the engine, which reports to it."""
 
-    def __init__(self, store: Store, disk: Disk, engine_state: Callable[[], str | None]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Kept(store, disk, engine_state))
-        self._engine = Histogram(
+    def __init__(self) -> None:
+        self.histogram = Histogram(
             "polylocal_engine_seconds",
             "Seconds until the engine answers, by what it was asked for.",
             ["call"],
             buckets=_BUCKETS_S,
-            registry=self._registry,
+            registry=None,
         )
 
-    def observe_engine(self, call: str, seconds: float) -> None:
-        """The engine has answered: `call` as in `POST containers/start`."""
-        self._engine.labels(call).observe(seconds)
+    def observe(self, call: str, seconds: float) -> None:
+        """Note an answer of the engine: `call` as in `POST containers/start`."""
+        self.histogram.labels(call).observe(seconds)
+
+
+class Monitor:
+    """All metrics. Thread-safe."""
+
+    def __init__(
+        self, store: Store, disk: Disk, engine_state: Callable[[], str | None], engine_times: EngineTimes
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Figures(store, disk, engine_state))
+        self._registry.register(engine_times.histogram)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
 
-class _Kept(Collector):
-    """What the database and the disk say."""
+class _Figures(Collector):
+    """The figures of the database and the disk, counted when somebody reads the metrics."""
 
     def __init__(self, store: Store, disk: Disk, engine_state: Callable[[], str | None]) -> None:
         self._store = store
@@ -51,7 +60,7 @@ class _Kept(Collector):
         self._figures: tuple[float, Figures] | None = None
 
     def describe(self) -> Iterable[Metric]:
-        return []  # nothing is looked at before somebody asks
+        return []  # else registering would count already
 
     def collect(self) -> Iterable[Metric]:
         figures = self._look()
@@ -65,12 +74,10 @@ class _Kept(Collector):
             "polylocal_queue_wait_seconds", "How long the first of them has waited.", max(0.0, wait_s)
         )
         used = figures.runs_with_build
-        hits = CounterMetricFamily("polylocal_build_cache_hits", "Runs whose image was there or under way already.")
-        hits.add_metric([], max(0, used - figures.builds_used))
-        yield hits
-        misses = CounterMetricFamily("polylocal_build_cache_misses", "Runs whose image had to be made.")
-        misses.add_metric([], figures.builds_used)
-        yield misses
+        hits, about = max(0, used - figures.builds_used), "Runs whose image was there or under way already."
+        yield CounterMetricFamily("polylocal_build_cache_hits", about, hits)
+        about = "Runs whose image had to be made."
+        yield CounterMetricFamily("polylocal_build_cache_misses", about, figures.builds_used)
         yield GaugeMetricFamily(
             "polylocal_disk_free_bytes", "Free on the home folder's disk.", self._disk.free_mib() * 2**20
         )
@@ -78,9 +85,9 @@ class _Kept(Collector):
             "polylocal_disk_full", "1: nothing new begins for want of room.", _bit(self._disk.problem())
         )
         yield GaugeMetricFamily("polylocal_engine_up", "1: the engine answers.", 1 - _bit(self._engine_state()))
-        about = GaugeMetricFamily("polylocal_build_info", "The version.", labels=["version"])
-        about.add_metric([__version__], 1)
-        yield about
+        version = GaugeMetricFamily("polylocal_build_info", "The version.", labels=["version"])
+        version.add_metric([__version__], 1)
+        yield version
 
     def _look(self) -> Figures:
         now = time.monotonic()

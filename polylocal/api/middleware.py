@@ -1,4 +1,4 @@
-"""What stands before the application: whose page asks, how many may ask at a time, how long a client may take."""
+"""Middleware: checks the origin of requests, and limits their number, their query strings and their duration."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from polylocal.api import origins
 
 log = logging.getLogger(__name__)
 
-CLIENT_S = 30.0  # between two pieces of a body that a client sends, and for one piece that it is sent
-LEAST_RATE = 1024.0  # bytes a second, after that, of a body as a whole
-MOST_WORKING = 256  # requests that are being answered at a time
+CLIENT_S = 30.0  # for the next piece of a request's body, and for one piece of a response
+LEAST_RATE = 1024.0  # bytes a second of a whole body, after the first `CLIENT_S`
+MOST_WORKING = 256  # requests at work
 MOST_PARAMETERS = 1000  # of a query string
-MOST_OPEN = 2000  # answers and websockets that are being followed at a time
-PASSED_ON = "polylocal.passed-on"  # in the scope: what says that somebody else works on it, and may take their time
-ABORT = "polylocal.abort"  # in the scope: what ends the connection, with all that nobody has read
-ALWAYS = ("/healthz", "/_health")  # a daemon that has much to do is alive
+MOST_OPEN = 2000  # requests and websockets in all
+PASSED_ON = "polylocal.passed-on"  # in the scope: a function that gives back the place among the requests at work
+ABORT = "polylocal.abort"  # in the scope: a function that ends the connection and drops unsent bytes
+ALWAYS = ("/healthz", "/_health")  # answered at any load: a busy daemon is alive
 _PIECE = 64 * 1024  # bytes
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:@/\[\]]*)(:[0-9]{0,5})?")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# a name that always means this machine; pages of others can't have it. Containers know the last one
+# names that always mean this machine, so that no page of others has them; containers use the last one
 _OUR_NAMES = frozenset({"localhost", "host.docker.internal"})
-# of every answer that says nothing else: data is no page, whatever a browser takes it for
+# added to every response that has none of its own: no browser may treat data as a page
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -45,25 +45,36 @@ _HEADERS = [
 ]
 
 
-class OriginCheck:
-    """Refuses what pages of other sites make a browser ask for.
+class ConnectionMiddleware:
+    """Base of middleware for requests and websockets; the lifespan passes by."""
 
-    A page elsewhere can point a name of its own at this address (DNS rebinding): so a name in `Host` must be one of
-    ours, while a plain address can't be borrowed. And it can send forms and open websockets: so whoever changes
-    something or opens a websocket, and says which page it is, must be a page of ours. Programs send no `Origin`.
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_connection = scope["type"] in ("http", "websocket")
+        await (self.handle if is_connection else self._app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class OriginCheck(ConnectionMiddleware):
+    """Refuses requests that pages of other sites make a browser send.
+
+    A page elsewhere can point a name of its own at this address (DNS rebinding), so a name in `Host` must be one of
+    ours; a plain address can't be borrowed. Such a page can also send forms and open websockets, so the `Origin` of a
+    request that changes something or opens a websocket must be ours. Programs send no `Origin`.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], friends: Collection[str] = ()) -> None:
-        """`hosts`: further names of this machine, as `Host` has them, without a port; `friends`: names whose pages
-        may ask for anything, at any port."""
-        self._app = app
+        """`hosts`: further names of this machine in `Host`, without a port. `friends`: hosts, at any port, whose pages
+        may send any request."""
+        super().__init__(app)
         self._names = _OUR_NAMES | {host.lower() for host in (*hosts, *friends)}
         self._friends = {host.lower() for host in friends}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = self._problem(scope)
         if problem is None:
             await self._app(scope, receive, _with_headers(send))
@@ -75,20 +86,20 @@ class OriginCheck:
         host = headers.get("host")
         if host is not None and not self._is_ours(host):
             name = _name_of(host)
-            return f"`{name:.100}` is no name of this machine; allow it by the setting allowed_hosts, if it is one."
+            return f"`{name:.100}` is no name of this machine; if it is one, add it to the setting allowed_hosts."
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return None
         origin = headers.get("origin")
-        if origin is None:  # a browser that leaves it out still says how far away its page is
+        if origin is None:  # a browser that omits it still says how its page is related to us
             is_own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         else:
             netloc = _netloc(origin)
             is_own = bool(netloc) and (netloc == host or _name_of(netloc) in self._friends)
-        return None if is_own else "This was asked for by a page of another site."
+        return None if is_own else "A page of another site sent this request."
 
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host)
-        if not _HOST.fullmatch(host):  # it becomes part of addresses that browsers are sent on to
+        if not _HOST.fullmatch(host):  # it becomes part of redirects
             return False
         try:
             ipaddress.ip_address(name)
@@ -97,38 +108,35 @@ class OriginCheck:
         return True
 
 
-class QueryLimit:
-    """Refuses query strings with more parameters than anybody needs: reading them takes a while."""
+class QueryLimit(ConnectionMiddleware):
+    """Refuses query strings with too many parameters, which take long to parse."""
 
     def __init__(self, app: ASGIApp, most: int = MOST_PARAMETERS) -> None:
-        self._app = app
+        super().__init__(app)
         self._most = most
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and scope.get("query_string", b"").count(b"&") >= self._most:
-            await _refuse(scope, receive, send, 400, f"The address has more than {self._most} parameters.")
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("query_string", b"").count(b"&") >= self._most:
+            await _refuse(scope, receive, send, 400, f"The query string has more than {self._most} parameters.")
             return
         await self._app(scope, receive, send)
 
 
-class ConcurrencyLimit:
-    """Turns away what would be too much at a time, with a word when to come again, rather than to fall over."""
+class ConcurrencyLimit(ConnectionMiddleware):
+    """Answers 503 with `Retry-After` to requests beyond what the daemon can work on at a time."""
 
     def __init__(self, app: ASGIApp, most_working: int = MOST_WORKING, most_open: int = MOST_OPEN) -> None:
-        self._app = app
+        super().__init__(app)
         self._most_working = most_working
         self._most_open = most_open
-        self._lock = threading.Lock()  # there is an event loop for containers, too
-        self.working = 0  # not answered yet
-        self._open = 0  # all
+        self._lock = threading.Lock()  # containers have an event loop of their own
+        self.working = 0  # requests without a response yet
+        self._open = 0  # all requests and websockets
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_full = self.working >= self._most_working or self._open >= self._most_open
         if is_full and scope["path"].rstrip("/") not in ALWAYS:
-            words = "Too much is asked for at once; try again in a moment."
+            words = "Too many requests at once; try again in a moment."
             await _refuse(scope, receive, send, 503, words, {"Retry-After": "2"})
             return
         place = _Slot(self, awaits_body=scope["type"] == "http" and _has_body(scope))
@@ -147,8 +155,8 @@ class ConcurrencyLimit:
 
 
 class _Slot:
-    """Of one request among those at work: from when its body is here, which may never come, until its answer begins, or
-    somebody else works on it."""
+    """The place of one request among those at work: from the arrival of its whole body until its response begins, or
+    until another program works on it."""
 
     def __init__(self, admission: ConcurrencyLimit, *, awaits_body: bool) -> None:
         self._admission = admission
@@ -162,7 +170,7 @@ class _Slot:
         self._admission.count(working=1)
 
     def leave(self) -> None:
-        """For good. Idempotent."""
+        """Give the place back for good. Idempotent."""
         self._awaits_body = False
         if self._is_taken:
             self._is_taken = False
@@ -180,31 +188,28 @@ class _Slot:
 
     def sending(self, send: Send) -> Send:
         async def sent(message: Message) -> None:
-            self.leave()  # what follows may take as long as the run
+            self.leave()  # the rest of a response may take as long as a run
             await send(message)
 
         return sent
 
 
-class ClientTimeout:
-    """A client that neither sends nor reads is let go: it holds a place that others want."""
+class ClientTimeout(ConnectionMiddleware):
+    """Ends the requests of clients that neither send nor read, since they hold places that others need."""
 
     def __init__(self, app: ASGIApp, client_s: float = CLIENT_S) -> None:
-        self._app = app
+        super().__init__(app)
         self._client_s = client_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_body = scope["type"] == "http"
-        left_s = self._client_s  # for the whole body: more with each byte of it
+        left_s = self._client_s  # for the rest of the body; each byte adds to it
         clock = asyncio.get_running_loop().time
 
         async def receiving() -> Message:
             nonlocal has_body, left_s
             if not has_body:
-                return await receive()  # a follower waits for its client to go, as long as that takes
+                return await receive()  # after the body only a disconnect can come, at any time
             began = clock()
             try:
                 async with asyncio.timeout(min(self._client_s, left_s)):
@@ -226,15 +231,15 @@ class ClientTimeout:
 
         try:
             await self._app(scope, receiving, sending)
-        except Slow as error:  # nothing can be said in an answer that has begun: uvicorn closes the connection
-            log.info("%s: let go: %s", scope["path"], error)
+        except Slow as error:  # a response that has begun can't become an error
+            log.info("%s: ended: %s", scope["path"], error)
             abort(scope)
-        except ClientDisconnect:  # in the middle of a body: nobody is there to be told
+        except ClientDisconnect:  # in the middle of a body
             log.debug("%s: the client has left", scope["path"])
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """A long piece of a body in short ones: a client on a thin line takes each of them in time."""
+    """Split a long piece of a body, so that a client with a slow connection reads each part in time."""
     body = message.get("body", b"") if message["type"] == "http.response.body" else b""
     if len(body) <= _PIECE:
         yield message
@@ -266,7 +271,7 @@ def passed_on(scope: Scope) -> None:
 
 
 class Slow(Exception):
-    """A client that takes too long."""
+    """The client reads too slowly."""
 
 
 def _name_of(host: str) -> str:
@@ -277,7 +282,7 @@ def _name_of(host: str) -> str:
 def _netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
-    except ValueError:  # no URL at all: certainly not ours
+    except ValueError:  # no URL
         return ""
 
 

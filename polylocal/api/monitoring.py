@@ -1,9 +1,10 @@
-"""Is everything well, and what takes room? For people, for Prometheus, and for who cleans up."""
+"""Health, metrics and disk usage of the daemon."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 from starlette.responses import JSONResponse, Response
 
@@ -51,12 +52,12 @@ def metrics(call: Call) -> Response:
 
 
 def room(call: Call) -> RoomItem:
-    """What `collect` would remove, and what it would leave."""
+    """The items that `collect` would remove or keep."""
     return _room(call.context.look(_budget(call)))
 
 
 def collect(call: Call) -> RoomItem:
-    """Remove what nobody needs. Answers with what went, and what stayed and why."""
+    """Remove what is not needed. Answers with the removed items, and the kept ones with the reasons."""
     return _room(call.context.collect(call.body(bodies.Collection).budget_gib))
 
 
@@ -77,12 +78,12 @@ def _room(items: Iterable[Item]) -> RoomItem:
 
 
 def of_run(call: Call) -> Json:
-    """What a run takes on the disk, in bytes: what its deletion frees."""
+    """The bytes on the disk that the deletion of a run frees."""
     return _sizes(call, [system.find(call)])
 
 
 def of_project(call: Call) -> Json:
-    """The same for a project."""
+    """The bytes on the disk that the deletion of a project frees."""
     found = _sizes(call, call.store.usage.of_project(call.project))
     found["code_bytes"] = size_of(call.context.home.code(call.project.uuid))
     found["size_bytes"] += found["code_bytes"]
@@ -110,10 +111,11 @@ def _of_images(call: Call, builds: set[str]) -> int:
         return 0
 
 
+_long = partial(Endpoint, threads=Threads.LONG)
 _BUDGET = (Query("budget_gib", "GiB that images may take, instead of the setting"),)
 
 ENDPOINTS = [
-    Endpoint("GET", "/healthz", health, "The daemon answers", Access.ANYONE, threads=Threads.NONE),
+    Endpoint("GET", "/healthz", health, "Whether the daemon answers", Access.ANYONE, threads=Threads.NONE),
     Endpoint("GET", "/_health", health, "The same, under its older name", Access.ANYONE, threads=Threads.NONE),
     Endpoint(
         "GET", "/statusz", status, "The state of each component", Access.ANYONE, answer=Json, threads=Threads.STATUS
@@ -122,41 +124,8 @@ ENDPOINTS = [
         "GET", "/_status", status, "The same, under its older name", Access.ANYONE, answer=Json, threads=Threads.STATUS
     ),
     Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", Access.USER, media=CONTENT_TYPE),
-    Endpoint(
-        "GET",
-        "/polylocal/v1/disk",
-        room,
-        "What takes room, and why",
-        Access.ADMIN,
-        answer=RoomItem,
-        query=_BUDGET,
-        threads=Threads.LONG,
-    ),
-    Endpoint(
-        "POST",
-        "/polylocal/v1/gc",
-        collect,
-        "Make room",
-        Access.ADMIN,
-        bodies.Collection,
-        RoomItem,
-        threads=Threads.LONG,
-    ),
-    Endpoint(
-        "GET",
-        "/polylocal/v1/runs/{kind}/{id:id}/disk",
-        of_run,
-        "What a run takes",
-        Access.USER,
-        answer=Json,
-        threads=Threads.LONG,
-    ),
-    Endpoint(
-        "GET",
-        "/polylocal/v1/disk/{user}/{project}",
-        of_project,
-        "What a project takes",
-        answer=Json,
-        threads=Threads.LONG,
-    ),
+    _long("GET", "/polylocal/v1/disk", room, "Disk usage of all parts", Access.ADMIN, answer=RoomItem, query=_BUDGET),
+    _long("POST", "/polylocal/v1/gc", collect, "Remove what is not needed", Access.ADMIN, bodies.Collection, RoomItem),
+    _long("GET", "/polylocal/v1/runs/{kind}/{id:id}/disk", of_run, "Disk usage of a run", Access.USER, answer=Json),
+    _long("GET", "/polylocal/v1/disk/{user}/{project}", of_project, "Disk usage of a project", answer=Json),
 ]

@@ -1,4 +1,4 @@
-"""One-time codes: let a browser carry a permission from one origin to another, once and soon."""
+"""One-time codes: a browser carries a permission from one origin to another, within a minute."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from polylocal.store.users import hash_of
 
-LIFE_S = 60.0  # seconds that a code is good for
-MOST_EACH = 50  # codes of one owner that wait to be used; a further one replaces the oldest
+LIFE_S = 60.0  # of a code
+MOST_EACH = 50  # unused codes of one owner; a further one replaces the oldest
 
 Permission = TypeVar("Permission")
 
@@ -26,7 +26,7 @@ class _Issued(Generic[Permission]):
 
 
 class OneTimeCodes(Generic[Permission]):
-    """Codes in memory, by their SHA-256. Thread-safe; a restart of the daemon voids them."""
+    """Keeps codes in memory, by their SHA-256. Thread-safe; a restart of the daemon voids all codes."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -34,7 +34,7 @@ class OneTimeCodes(Generic[Permission]):
         self._issued: dict[str, _Issued[Permission]] = {}  # the oldest first
 
     def issue(self, permission: Permission, owner: Hashable, about: Hashable = None) -> str:
-        """A code of 40 hex digits. `owner` bounds how many wait; `about` is what `waiting_s` finds it by."""
+        """A new code of 40 hex digits. `MOST_EACH` limits those of an `owner`; `waiting_s` finds it by `about`."""
         code = secrets.token_hex(20)
         with self._lock:
             self._forget_old()
@@ -45,14 +45,14 @@ class OneTimeCodes(Generic[Permission]):
         return code
 
     def redeem(self, code: str) -> Permission | None:
-        """What the code permits; None: there is no such code, or it was used, or it is too old."""
+        """The permission of a code; None: the code is unknown, used or too old."""
         with self._lock:
             self._forget_old()
             issued = self._issued.pop(hash_of(code), None)
         return issued.permission if issued else None
 
     def waiting_s(self, about: Hashable) -> float:
-        """Seconds since the oldest unused code about this was issued; 0.0: none is."""
+        """The age of the oldest unused code about this, in seconds; 0.0: there is none."""
         with self._lock:
             self._forget_old()
             return max((self._now() - found.at for found in self._issued.values() if found.about == about), default=0.0)

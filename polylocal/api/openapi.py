@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the route table and the models. Pure."""
+"""The OpenAPI document, made from the table of endpoints and the models. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Origins of notebooks and tensorboards: `http://<kind>-<uuid>.localhost:<port>` for each server. Pure.
 
-The page of a server is a stranger's program in the user's browser. Browsers resolve names below `localhost` to loopback
-(RFC 6761, section 6.3), so each server gets an origin of its own without any set-up: no cookie, storage, service worker
-or token of another server or of the API is within its reach.
+The page of a server is untrusted code in the user's browser. Browsers resolve names below `localhost` to loopback (RFC
+6761, section 6.3), so each server has an origin of its own without any set-up, and its page can't reach cookies,
+storage, service workers or tokens of other servers or of the API.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
-# names below that of a server belong to it: its page can set cookies for them
+# includes names below that of a server, since its page can set cookies for them
 _OWN = re.compile(rf"(?:.*\.)?({Kind.NOTEBOOK}|{Kind.TENSORBOARD})-([0-9a-f]{{32}})\.localhost\.?")
-# addresses of the listener that a name below `localhost` leads to
+# addresses of the listener that names below `localhost` reach
 _REACHED = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})
 
 
@@ -25,16 +25,16 @@ def host_name(run: Run) -> str:
 
 
 def server_of(host: str | None) -> tuple[Kind, str] | None:
-    """The kind and the uuid of the server that a `Host` header names; None: the API itself is meant."""
+    """The kind and the uuid of the server that a `Host` header names; None: it names the API."""
     name, _ = split(host or "")
     match = _OWN.fullmatch(name)
     return (Kind(match[1]), match[2]) if match else None
 
 
 def own_origin(run: Run, host: str | None, listens_on: str) -> str | None:
-    """A server's own origin for a browser that asked for `host`; None: that browser can't reach one.
+    """A server's own origin for a browser that uses `host` for the API; None: that browser can't reach the origin.
 
-    `listens_on` is the setting `host`. A browser on another machine would look for the name on itself.
+    `listens_on` is the setting `host`. On another machine the name would lead to that machine itself.
     """
     if not is_reachable(host, listens_on):
         return None
@@ -42,7 +42,7 @@ def own_origin(run: Run, host: str | None, listens_on: str) -> str | None:
 
 
 def is_reachable(host: str | None, listens_on: str) -> bool:
-    """Whether a browser that asked for `host` reaches names below `localhost` here."""
+    """Whether a browser that uses `host` for the API reaches names below `localhost` here."""
     return listens_on in _REACHED and is_loopback(split(host or "")[0])
 
 

@@ -1,4 +1,4 @@
-"""The few pages of polylocal's own: a word about what is wrong, and the form that asks for a token. Pure."""
+"""The HTML pages of polylocal's own: errors, and the form for a token. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE = """<!doctype html>
 <h1>{title}</h1>{text}</html>
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-# The form leads on to a server's own origin, and browsers hold redirects to `form-action`, too.
+# the form redirects to a server's own origin, and browsers apply `form-action` to redirects, too
 _POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self' http://*.localhost:*;"
     " frame-ancestors 'none'; base-uri 'none'"
@@ -25,7 +25,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "X-Frame-Options": "DENY",  # for browsers without frame-ancestors
 }
 ONE_ORIGIN_NOTICE = """<p>At this address all notebooks and tensorboards share one origin with this page: a program in
 one of them can use the others as you. Open only pages of people whom you trust, or use polylocal on the machine that it
@@ -43,7 +43,7 @@ def page(status: int, title: str, text: str) -> Response:
 
 
 def form(path: str, error: str = "") -> str:
-    """Asks for a token, and goes on to `path`. HTML."""
+    """A form that asks for a token and then opens `path`. HTML."""
     said = f'<p class="error">{html.escape(error)}</p>' if error else ""
     return f"""{said}<p>This page is for those who have a token; <code>polylocal token</code> prints yours.</p>
 <form method="post" action="/polylocal/v1/session"><input type="hidden" name="next" value="{html.escape(path)}">
@@ -52,12 +52,12 @@ def form(path: str, error: str = "") -> str:
 
 
 def way_in(url: str) -> str:
-    """Leads from a server's own origin to where one logs in. HTML."""
+    """A link from a server's own origin to the log-in. HTML."""
     return f'<p>You are not logged in here. <a href="{html.escape(url)}">Open the page again</a>.</p>'
 
 
 def other_way(origin: str, again: str, path: str) -> str:
-    """For a browser that did not get to a server's own origin: try again, or do without. HTML."""
+    """For a browser that could not reach a server's own origin: try again, or open the page here. HTML."""
     return f"""<p>This page has an address of its own, <code>{html.escape(origin)}</code>, so that no program in it
 can use your other pages. Your browser did not get there: some browsers do not know names below
 <code>localhost</code>.</p>

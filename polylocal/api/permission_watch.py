@@ -1,7 +1,7 @@
-"""Rights of open streams: asked again when users, tokens, projects or runs changed, and a stream without one ends.
+"""Ends open streams whose readers lost their permission.
 
-The database counts such changes by triggers, so those of other processes count as well. One look a second at that
-counter serves all streams; only after a change are the rights themselves asked for, those that are alike once.
+Triggers of the database count each change of users, tokens, projects and runs, including changes by other processes.
+Once a second the watch reads this counter. Only after a change it checks the permissions, equal ones once.
 """
 
 from __future__ import annotations
@@ -21,94 +21,95 @@ from polylocal.store import Store
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-WHOLE_LOOK_S = 60.0  # without any change: sessions end by their age
-_LEAST_REST = 10  # times what the last look at all rights took: many streams cost a tenth of a core
-MOST_REST_S = 5.0  # whatever they cost: who opens many different streams must not keep reading by that
+WHOLE_LOOK_S = 60.0  # between checks without any change, since sessions expire
+_LEAST_REST = 10  # pause after a check, in durations of that check: it takes at most a tenth of a core
+MOST_REST_S = 5.0  # a user can't delay the end of a stream by opening many different ones
 
 
 @dataclass(eq=False)
-class Right:
-    """Of one open stream. Belongs to one event loop."""
+class Permission:
+    """The permission to read one open stream. Belongs to one event loop."""
 
     check: Callable[[], object]  # raises NotAuthenticated, NotAllowed or NotFound; runs in a thread
-    key: Hashable  # the same for rights that are alike
-    is_new: bool = True  # not asked for since the stream was opened: it may have ended just before
+    key: Hashable  # equal for permissions whose checks have the same result
+    is_new: bool = True  # not checked since the stream was opened, and may have ended just before
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Rights:
+class PermissionWatch:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._watched: dict[asyncio.AbstractEventLoop, set[Right]] = {}
+        self._watched: dict[asyncio.AbstractEventLoop, set[Permission]] = {}
         self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     @contextmanager
-    def watching(self, check: Callable[[], object], key: Hashable) -> Iterator[Right]:
-        """A right that was found a moment ago: its `ended` is set within seconds of its end."""
-        right = Right(check, key)
+    def watching(self, check: Callable[[], object], key: Hashable) -> Iterator[Permission]:
+        """Watch a permission until the block ends: its `ended` is set within seconds of its end."""
+        permission = Permission(check, key)
         loop = asyncio.get_running_loop()
-        rights = self._watched.setdefault(loop, set())
-        rights.add(right)
+        watched = self._watched.setdefault(loop, set())
+        watched.add(permission)
         if loop not in self._tasks:
-            self._tasks[loop] = loop.create_task(self._look_while_there_are(loop, rights))
+            self._tasks[loop] = loop.create_task(self._watch(loop, watched))
         try:
-            yield right
+            yield permission
         finally:
-            rights.discard(right)
+            watched.discard(permission)
 
-    async def _look_while_there_are(self, loop: asyncio.AbstractEventLoop, rights: set[Right]) -> None:
-        seen, asked_at, rest_s = -1, time.monotonic(), 0.0
+    async def _watch(self, loop: asyncio.AbstractEventLoop, watched: set[Permission]) -> None:
+        """Runs as long as anything is watched."""
+        seen, checked_at, rest_s = -1, time.monotonic(), 0.0
         try:
             while True:
                 await asyncio.sleep(max(LOOK_S, rest_s))
-                if not rights:
+                if not watched:
                     return
                 try:
                     version = await run_in_threadpool(self._store.rights_version)
-                    is_whole = version != seen or time.monotonic() - asked_at > WHOLE_LOOK_S
+                    is_whole = version != seen or time.monotonic() - checked_at > WHOLE_LOOK_S
                     began = time.monotonic()
-                    asked = [each for each in rights if is_whole or each.is_new]
-                    ended, problem = await run_in_threadpool(_ended, asked)
+                    due = [each for each in watched if is_whole or each.is_new]
+                    ended, problem = await run_in_threadpool(_ended, due)
                 except PolylocalError as error:
                     ended, problem = [], error
-                for right in ended:
-                    right.ended.set()
-                if problem:  # a database that is busy now: asked again at the next look
-                    log.warning("the rights of open streams could not be asked for: %s", problem)
+                for permission in ended:
+                    permission.ended.set()
+                if problem:  # such as a busy database: checked again at the next look
+                    log.warning("the permissions of open streams could not be checked: %s", problem)
                     continue
                 rest_s = min(MOST_REST_S, _LEAST_REST * (time.monotonic() - began))
-                seen, asked_at = version, began if is_whole else asked_at
+                seen, checked_at = version, began if is_whole else checked_at
         finally:
             del self._tasks[loop], self._watched[loop]
 
 
-def _ended(rights: list[Right]) -> tuple[list[Right], PolylocalError | None]:
-    """Those that have ended; and why others could not be asked for, if so."""
+def _ended(permissions: list[Permission]) -> tuple[list[Permission], PolylocalError | None]:
+    """The permissions that have ended, and the error if some could not be checked."""
     answers: dict[Hashable, bool] = {}
-    found: list[Right] = []
+    found: list[Permission] = []
     problem = None
-    for right in rights:
+    for each in permissions:
         try:
-            if right.key not in answers:
-                answers[right.key] = _has_ended(right)
+            if each.key not in answers:
+                answers[each.key] = _has_ended(each)
         except PolylocalError as error:
             problem = error
             continue
-        if answers[right.key]:
-            found.append(right)
-        right.is_new = False
+        if answers[each.key]:
+            found.append(each)
+        each.is_new = False
     return found, problem
 
 
-def _has_ended(right: Right) -> bool:
-    """Raises PolylocalError: nobody can say now."""
+def _has_ended(permission: Permission) -> bool:
+    """Raises PolylocalError: it can't be checked now."""
     try:
-        right.check()
+        permission.check()
     except (NotAuthenticated, NotAllowed, NotFound):
         return True
     except PolylocalError:
         raise
-    except Exception:  # a bug of ours must not leave this stream open, nor all others unwatched
-        log.exception("a right could not be asked for: its stream ends")
+    except Exception:  # a bug must neither leave this stream open nor end the watch of all others
+        log.exception("a permission could not be checked: its stream ends")
         return True
     return False

@@ -1,9 +1,8 @@
-"""Who may open the page of a notebook or tensorboard, and at which address it is shown.
+"""The pages of notebooks and tensorboards: who may open them, and at which address.
 
-A page is a program of whoever wrote the code, so a browser is sent on from the documented path to the server's own
-origin (`origins`), with a one-time code that becomes a cookie of that host alone. Programs with a token in their header
-are answered at the documented path. Where a browser can't reach such an origin, the page is shown at the documented
-path, on the API's own origin.
+A page is untrusted code. So a browser is redirected from the documented path to the server's own origin (`origins`),
+with a one-time code that becomes a cookie of that host alone. Programs with a token in their header get the page at the
+documented path, on the API's origin, as does a browser that can't reach the server's own.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 SERVER = "polylocal.server"  # in the scope of requests to an own origin: the kind and the uuid of the server
 _NOTEBOOK = "/notebook/{user}/{project}"
 _TENSORBOARD = "/tensorboard/{user}/{project}"
-# who may open a page; a notebook carries out what one types into it
+# who may open a page; only the owner opens a notebook, which executes its visitor's input
 _OF_NOTEBOOK = Endpoint("GET", _NOTEBOOK, lambda call: None, "The notebook of a project", Access.WRITE)
 _OF_EXPERIMENT = Endpoint(
     "GET", f"{_TENSORBOARD}/experiments/{{id:id}}", lambda call: None, "The tensorboard of an experiment"
@@ -47,13 +46,13 @@ _OF_GROUP = Endpoint("GET", f"{_TENSORBOARD}/groups/{{id:id}}", lambda call: Non
 _OF_PROJECT = Endpoint("GET", _TENSORBOARD, lambda call: None, "The tensorboard of a project")
 SCOPES = [_OF_NOTEBOOK, _OF_EXPERIMENT, _OF_GROUP, _OF_PROJECT]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ENTER = "/polylocal/v1/enter"  # of an own origin: takes the one-time code
-_LOST_S = 3.0  # a browser that comes again after so long, its code unused, did not get to the own origin
+_ENTER = "/polylocal/v1/enter"  # at an own origin: takes the one-time code
+_LOST_S = 3.0  # a browser that returns after so long, its code unused, could not reach the own origin
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a one-time code permits: to open one server, with a session, beginning with one path."""
+    """The permission of a one-time code: to open one server in one session, beginning at `path`."""
 
     session: str
     run_pk: int
@@ -100,14 +99,14 @@ class Proxy:
         return bridge
 
     def _at_path(self, request: Request, scope: Endpoint) -> Response | Target:
-        """A page of ours, a way on, or the program that answers at this path."""
-        if let_in := self._let_in(request):
-            return let_in
+        """The program that answers at this path; or else a redirect, or a page of ours."""
+        if opened := self._open_session(request):
+            return opened
         try:
             call = self._checked(request, scope, sessions.of_visitor)
             run = self._server(call)
         except NotAuthenticated:
-            return pages.page(401, "Log in", self._notice(request) + pages.form(_path(request)))
+            return pages.page(401, "Log in", self._warning(request) + pages.form(_path(request)))
         except NotAllowed as error:
             return pages.page(403, "Not allowed", html.escape(str(error)))
         except NotFound:
@@ -117,7 +116,7 @@ class Proxy:
         if run.status != Status.RUNNING or not run.port:
             return starting(f"{run.unique_name} is {run.status}")
         if not self._is_shown_here(request, run):
-            return self._sent_on(request, run, request.cookies[sessions.SESSION])
+            return self._redirect_to_origin(request, run, request.cookies[sessions.SESSION])
         if not _path(request).startswith(_prefix(run)):
             return RedirectResponse(_prefix(run), 307)  # links on the page are relative to it
         return Target(run, call, self._inner_path(request, run), _prefix(run))
@@ -130,16 +129,16 @@ class Proxy:
             return None
         return Target(run, call, self._inner_path(socket, run), _prefix(run))
 
-    def _let_in(self, request: Request) -> Response | None:
-        """A token of ours in the query becomes a session, and goes from the address that the browser shows and keeps.
+    def _open_session(self, request: Request) -> Response | None:
+        """Turn a token in the query into a session, and redirect to an address without the token.
 
-        None: there is none. Jupyter's pages have one of Jupyter's own there.
+        None: there is no token of ours. Jupyter's pages use the same parameter for Jupyter's own.
         """
-        if request.method != "GET" or not self._is_ours(request.query_params.get("token")):
+        if request.method != "GET" or not self._is_users_token(request.query_params.get("token")):
             return None
         found = access.by_token(request, self._users, request.query_params["token"])
         answer = RedirectResponse(self._with_query(request, _path(request)), 303)
-        if sessions.is_typed_or_own(request):  # a page of others may lead here, but does not say as whom
+        if sessions.is_typed_or_own(request):  # pages of other sites may link here, but can't log a user in
             sessions.give_session(answer, self._users, found.user)
         return answer
 
@@ -151,7 +150,7 @@ class Proxy:
         return call.store.runs.server(call.project, kind, experiment=experiment, group=group)
 
     def _checked(self, request: HTTPConnection, scope: Endpoint, identify: access.Identify) -> Call:
-        """The call of a reader who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
+        """The call of a visitor who may see the page. Raises NotAuthenticated, NotAllowed, NotFound."""
         call = Call(request, scope, self._context)
         call.identify(identify)
         if call.run_pk is not None:
@@ -162,20 +161,20 @@ class Proxy:
     # -- the way to the own origin --------------------------------------------------------------------------------
 
     def _is_shown_here(self, request: HTTPConnection, run: Run) -> bool:
-        """Whether a page is shown on the API's origin: to a program, to a browser that can't reach another origin, or
-        because a person chose so."""
+        """Whether a page is shown on the API's origin: to a program, to a browser that can't reach the other origin, or
+        because its user chose so."""
         is_chosen = sessions.ONE_ORIGIN in request.cookies or self._own_origin(request, run) is None
         return is_chosen or sessions.has_token(request, self._users)
 
     def _own_origin(self, request: HTTPConnection, run: Run) -> str | None:
         return origins.own_origin(run, request.headers.get("host"), self._context.settings.host)
 
-    def _sent_on(self, request: Request, run: Run, session: str) -> Response:
-        """To the server's own origin, with a one-time code; a page that explains, if the browser never arrived."""
+    def _redirect_to_origin(self, request: Request, run: Run, session: str) -> Response:
+        """Redirect to the server's own origin with a one-time code, or explain it if the browser can't get there."""
         mode = request.headers.get("sec-fetch-mode", "navigate")
         if request.method not in ("GET", "HEAD") or mode != "navigate":
             return pages.page(403, "Not allowed", "This page has an address of its own: reload it.")
-        if "prefetch" in request.headers.get("sec-purpose", ""):  # a browser that only guesses follows to no other host
+        if "prefetch" in request.headers.get("sec-purpose", ""):  # browsers prefetch from one host only
             return pages.page(503, "Not fetched in advance", "This page has an address of its own: open it.")
         about = (session, run.pk)
         is_lost = "sec-fetch-mode" in request.headers and self._codes.waiting_s(about) > _LOST_S
@@ -187,20 +186,20 @@ class Proxy:
             return pages.page(200, "Open the page", pages.other_way(str(origin), address, _path(request)))
         return RedirectResponse(address, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
-    def _notice(self, request: Request) -> str:
-        """What a visitor should know where pages are not kept apart from each other, or from the session. HTML."""
+    def _warning(self, request: Request) -> str:
+        """A warning where pages are not isolated from each other, or from the session. HTML."""
         if not origins.is_reachable(request.headers.get("host"), self._context.settings.host):
             return pages.ONE_ORIGIN_NOTICE
         try:
             is_published = not self._context.reaches_containers()
-        except (EngineError, EngineUnreachable):  # nothing runs now
+        except (EngineError, EngineUnreachable):  # no server runs without an engine
             return ""
         return pages.PUBLISHED_NOTICE if is_published else ""
 
     # -- own origins ----------------------------------------------------------------------------------------------
 
     async def at_own_origin(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application: everything that is asked of a server's own origin."""
+        """The ASGI application of the servers' own origins."""
         if scope["type"] == "websocket":
             socket = WebSocket(scope, receive, send)
             await self._bridge(socket, lambda: self._socket_at_origin(socket))
@@ -213,7 +212,7 @@ class Proxy:
         except PolylocalError as error:
             log.error("%s %s: %s", request.method, request.url.path, error)
             answer = pages.page(error.http_status, "Try again", html.escape(str(error)))
-        except HTTPException as error:  # all places are taken, or a body did not come
+        except HTTPException as error:  # the quota is used up, or the body did not come
             answer = pages.page(error.status_code, "Try again", html.escape(error.detail))
             answer.headers.update(error.headers or {})
         await answer(scope, receive, send)
@@ -223,11 +222,11 @@ class Proxy:
         if request.scope.get(BRIDGE) or run is None:
             return pages.page(404, "Not found", "There is no such notebook or tensorboard.")
         if path == _ENTER:
-            return self._entered(request, run)
+            return self._enter(request, run)
         try:
             call = self._check_at_origin(request, run)
         except NotAuthenticated:
-            return pages.page(401, "Log in", pages.way_in(self._documented(request, run)))
+            return pages.page(401, "Log in", pages.way_in(self._documented_url(request, run)))
         except (NotAllowed, NotFound):
             return pages.page(403, "Not allowed", "You may not open this page.")
         if is_done(run.status):
@@ -259,17 +258,17 @@ class Proxy:
         request.scope["path_params"] = {"user": run.owner, "project": run.project_name, **about}
         return self._checked(request, scope, sessions.OfPage(run.pk))
 
-    def _entered(self, request: Request, run: Run) -> Response:
-        """The one-time code becomes the cookie of this origin."""
+    def _enter(self, request: Request, run: Run) -> Response:
+        """Turn the one-time code into the cookie of this origin."""
         entry = self._codes.redeem(request.query_params.get("code", "")) if request.method == "GET" else None
-        refused = pages.page(403, "Open the page again", pages.way_in(self._documented(request, run)))
+        refused = pages.page(403, "Open the page again", pages.way_in(self._documented_url(request, run)))
         if entry is None or entry.run_pk != run.pk:
             return refused
         answer = RedirectResponse(entry.path, 303, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
         return answer if sessions.give_page(answer, self._users, entry.session, run) else refused
 
-    def _documented(self, request: HTTPConnection, run: Run) -> str:
-        """The URL where a browser with a session is sent on from."""
+    def _documented_url(self, request: HTTPConnection, run: Run) -> str:
+        """The URL that redirects a browser with a session to the own origin."""
         host = self._context.settings.host
         _, port = origins.split(request.headers.get("host", ""))
         name = "[::1]" if host in ("::", "::1") else "localhost" if host == "localhost" else "127.0.0.1"
@@ -284,36 +283,36 @@ class Proxy:
         except (NotAuthenticated, NotAllowed, NotFound, HTTPException):
             target = None
         if target is None:
-            await socket.close(1008)  # before it was accepted: the browser is told 403
+            await socket.close(1008)  # before the handshake is accepted: the browser gets a 403
         else:
             await self._forwarder.join(socket, target)
 
     def _inner_path(self, request: HTTPConnection, run: Run) -> str:
-        """Jupyter knows the path that it is seen under; TensorBoard thinks that it is at the top."""
+        """The path at the program: Jupyter knows its documented path, TensorBoard is at the root."""
         path = _path(request)
         return self._with_query(request, _own_path(path, run) if run.kind == Kind.TENSORBOARD else path)
 
-    def _is_ours(self, token: str | None) -> bool:
-        """Whether it lets a person in: it goes no further than here."""
+    def _is_users_token(self, token: str | None) -> bool:
+        """Whether a token is a user's own: such a token is not passed on."""
         found = self._users.by_token(token) if token else None
         return found is not None and found.run_pk is None and found.user.is_active
 
     def _with_query(self, request: HTTPConnection, path: str) -> str:
-        """With the query as it came, but for a token of ours."""
+        """The path with the query of the request, without tokens of ours."""
         query = request.scope.get("query_string", b"").decode("ascii", "replace")
-        if any(self._is_ours(token) for token in request.query_params.getlist("token")):
+        if any(self._is_users_token(token) for token in request.query_params.getlist("token")):
             query = "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token")
         return path + (f"?{query}" if query else "")
 
 
 def _path(request: HTTPConnection) -> str:
-    """As it was asked for, quoted, last slash and all; but one slash at its begin: two would name a host."""
+    """The path as the client sent it, but with one slash at its beginning: two would name a host in a redirect."""
     raw: bytes = request.scope.get("raw_path") or quote(request.url.path).encode()
     return "/" + raw.decode("ascii", "replace").partition("?")[0].lstrip("/\\")
 
 
 def _scope_of(run: Run) -> tuple[Endpoint, dict[str, Any]]:
-    """What the page of a server is about, and the number of its experiment or group."""
+    """The endpoint of a server's page, and the parameters of its path."""
     if run.kind == Kind.NOTEBOOK:
         return _OF_NOTEBOOK, {}
     if run.experiment_id:
@@ -329,7 +328,7 @@ def _prefix(run: Run) -> str:
 
 
 def _own_path(path: str, run: Run) -> str:
-    """Where a path of the API's origin lies at the server's own: Jupyter keeps its path, TensorBoard is at the top."""
+    """The path at the server's own origin for a path at the API's: Jupyter keeps it, TensorBoard is at the root."""
     prefix = _prefix(run)
     if run.kind == Kind.NOTEBOOK:
         return prefix if path in ("/", prefix.rstrip("/")) else path

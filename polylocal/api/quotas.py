@@ -1,6 +1,6 @@
-"""Places that are shared out: of each limit one user, one run's token and one address have a bounded part.
+"""Concurrency limits per user, per run's token and per address.
 
-The last places are for those who hold few, so that whoever holds many never leaves nothing to others.
+The last places of each limit are reserved for holders of few, so that nobody can take all of them.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from polylocal.api.login_throttle import MOST_AT_ONCE
 from polylocal.store.users import Credentials
 
 RETRY_S = 2
-THREADS = 16  # of the threads that answer, for one holder at a time
+THREADS = 16  # for the requests of one holder
 _REMEMBERED = 10_000  # tokens
 
 Holder = tuple[str, int | str]  # ("user", id), ("run", pk), ("address", text), ("name", text)
-_CALLED = {"user": "this user", "run": "this run's token", "address": "this address", "name": "this name"}
+_HOLDERS = {"user": "this user", "run": "this run's token", "address": "this address", "name": "this name"}
 
 
 def holders_of(credentials: Credentials) -> tuple[Holder, ...]:
-    """A run's token counts for its run and for the user who started it, however many tokens these have."""
+    """All tokens of a user count together. A run's token counts for the run and for the user who started it."""
     user: Holder = ("user", credentials.user.id)
     return (user,) if credentials.run_pk is None else (user, ("run", credentials.run_pk))
 
 
 def client_address(request: HTTPConnection) -> str:
-    """Where a request comes from. Anybody here can take any of this machine's own addresses: they count as one."""
+    """The address of a request. All loopback addresses count as one, since a local client can use any of them."""
     address = request.client.host if request.client else ""
     try:
         return "here" if ip_address(address).is_loopback else address
@@ -44,7 +44,7 @@ def client_address(request: HTTPConnection) -> str:
 
 
 def credential_of(request: HTTPConnection) -> str:
-    """A digest of all by which a request says who asks: header, cookies, token in the query; empty: it says nothing."""
+    """A digest of the credentials of a request: header, cookies and token in the query. Empty if there are none."""
     query = request.query_params
     shown = (
         *(request.headers.get(name, "") for name in ("authorization", "cookie")),
@@ -55,13 +55,13 @@ def credential_of(request: HTTPConnection) -> str:
     return hashlib.sha256("\0".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Shares:
-    """The places of one limit. Thread-safe: the daemon has an event loop for itself and one for containers."""
+class Quota:
+    """One limit. Thread-safe, since containers have an event loop of their own."""
 
     def __init__(self, what: str, places: int, *, reserved: int, few: int, **parts: int) -> None:
-        """`what`: the noun for messages; `parts`: the most places of a kind of holder, `user=`, `run=` and so on.
+        """`what`: the noun in messages. `parts`: the places that one holder of each kind may take, as `user=`, `run=`.
 
-        The last `reserved` places are for holders of less than `few`.
+        The last `reserved` places are for holders of fewer than `few`.
         """
         self._what = what
         self._places = places
@@ -81,7 +81,7 @@ class Shares:
 
     @contextmanager
     def place(self, *holders: Holder) -> Iterator[None]:
-        """One place, until the block ends. Raises HTTPException 503: no more for these holders, or for anybody."""
+        """Take a place until the block ends. Raises HTTPException 503: none is left for these holders."""
         self._take(holders)
         try:
             yield
@@ -108,7 +108,7 @@ class Shares:
         for holder in holders:
             if self._held[holder] >= (most := self._parts[holder[0]]):
                 return (
-                    f"All {most} {self._what} that {_CALLED[holder[0]]} may have at a time are in use; try again soon."
+                    f"All {most} {self._what} that {_HOLDERS[holder[0]]} may have at a time are in use; try again soon."
                 )
         free = self._places - self._taken
         has_many = any(self._held[holder] >= self._few for holder in holders)
@@ -118,21 +118,21 @@ class Shares:
         return None
 
 
-class Turns:
-    """Requests at work: each holder has a part of the places, and a smaller one of the threads; the others wait.
+class RequestQueue:
+    """Limits the requests at work: a holder's requests beyond `threads` wait, and those beyond its places are refused.
 
-    The holder is known before the request is authenticated, by the credentials of one that was let in before: this
-    decides who waits, never who is let in.
+    The holder is looked up before the request is authenticated, by the credentials of earlier requests. This decides
+    which requests wait, never which are admitted.
     """
 
-    def __init__(self, shares: Shares, threads: int = THREADS) -> None:
+    def __init__(self, shares: Quota, threads: int = THREADS) -> None:
         self._shares = shares
         self._threads = threads
         self._known: dict[str, tuple[Holder, ...]] = {}
         self._queues: dict[tuple[int, Holder], asyncio.Semaphore] = {}
 
     def remember(self, credential: str, holders: tuple[Holder, ...]) -> None:
-        """Whose credential this is, once it was found to be right. Who says nothing stays nobody."""
+        """Note the holders of a valid credential. Does nothing for a request without credentials."""
         if credential and credential not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
@@ -142,7 +142,7 @@ class Turns:
         return self._known.get(credential) or (("address", address),)
 
     def of(self, request: HTTPConnection) -> AbstractAsyncContextManager[None]:
-        """A turn for a request or for the handshake of a websocket. Raises HTTPException 503."""
+        """A thread for a request or for the handshake of a websocket. Raises HTTPException 503."""
         return self.turn(credential_of(request), client_address(request))
 
     @asynccontextmanager
@@ -161,23 +161,19 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class AllShares:
-    """Of this daemon."""
+class Quotas:
+    """All limits of this daemon."""
 
-    streams: Shares = field(  # fewer than connections: some are always left for short requests
-        default_factory=lambda: Shares("open streams", 1900, reserved=190, few=10, user=1000, run=50, address=100)
+    streams: Quota = field(  # fewer than connections, so that short requests always find one
+        default_factory=lambda: Quota("open streams", 1900, reserved=190, few=10, user=1000, run=50, address=100)
     )
-    bodies: Shares = field(  # each may be 16 MiB in memory
-        default_factory=lambda: Shares("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
+    bodies: Quota = field(  # each may be 16 MiB in memory
+        default_factory=lambda: Quota("uploads", 512, reserved=64, few=4, user=256, run=32, address=128)
     )
-    made: Shares = field(  # each has a process or a thread until its reader has all of it
-        default_factory=lambda: Shares("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
+    made: Quota = field(  # each takes a process or a thread until it is sent
+        default_factory=lambda: Quota("archives and clones", 128, reserved=16, few=4, user=64, run=16, address=16)
     )
-    logins: Shares = field(  # as `attempts.MOST_AT_ONCE`
-        default_factory=lambda: Shares("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4)
-    )
-    work: Turns = field(
-        default_factory=lambda: Turns(
-            Shares("requests", 240, reserved=40, few=4, user=160, run=64, address=64),
-        )
+    logins: Quota = field(default_factory=lambda: Quota("log-ins", MOST_AT_ONCE, reserved=2, few=1, name=4))
+    work: RequestQueue = field(
+        default_factory=lambda: RequestQueue(Quota("requests", 240, reserved=40, few=4, user=160, run=64, address=64))
     )

@@ -1,4 +1,4 @@
-"""Answers as JSON."""
+"""JSON responses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-_AT_ONCE = 500  # results: the encoder keeps the interpreter's lock for all that it is given
+_AT_ONCE = 500  # results: the encoder holds the interpreter's lock meanwhile
 
 
 def json_of(content: object, status: int = 200) -> Response:
-    """As `JSONResponse`; a long list is encoded in parts, so that other threads go on in between."""
+    """A `JSONResponse`. Encodes a long list in parts, so that other threads run in between."""
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(results, list) or len(results) <= _AT_ONCE:
         return JSONResponse(content, status_code=status)
-    begin = _encoded({**content, "results": []}).removesuffix("]}").encode()  # they come last in every page
+    begin = _encoded({**content, "results": []}).removesuffix("]}").encode()  # `results` is the last key of every page
     return Response(begin + b",".join(_parts(results)) + b"]}", status, None, "application/json")
 
 

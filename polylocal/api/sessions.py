@@ -1,7 +1,7 @@
-"""Sessions of browsers: the cookies that stand for a person.
+"""Sessions of browsers: cookies that identify a user.
 
 The session's cookie belongs to the host of the API and opens pages, never the API. The cookie of a page belongs to the
-own origin of one notebook or tensorboard and opens that server alone; it ends with the session that it came from.
+own origin of one notebook or tensorboard and opens that server alone; it ends with its session.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from polylocal.store.rows import Run, User
 from polylocal.store.users import SESSION_S, Credentials, Users
 
 SESSION = "polylocal_session"
-USER_COOKIE = "user"  # the user's name, for pages; older dashboards read it
+USER_COOKIE = "user"  # the user's name; older dashboards read it
 PAGE = "polylocal_page"
-ONE_ORIGIN = "polylocal_one_origin"  # the person chose to open this page on the host of the API
+ONE_ORIGIN = "polylocal_one_origin"  # the user chose to open this page on the host of the API
 _OLD_TOKEN = "token"  # of older dashboards
-OURS = frozenset({SESSION, USER_COOKIE, PAGE, ONE_ORIGIN, _OLD_TOKEN})  # no program sees them or sets them
+OURS = frozenset({SESSION, USER_COOKIE, PAGE, ONE_ORIGIN, _OLD_TOKEN})  # programs of servers neither get nor set them
 
 
 def give_session(answer: Response, users: Users, user: User) -> None:
-    """Let a browser in as this user."""
+    """Open a session for this user in the browser."""
     answer.set_cookie(SESSION, users.new_session(user), httponly=True, samesite="lax", path="/")
     answer.set_cookie(USER_COOKIE, user.username, samesite="lax", path="/")
 
 
 def end_session(request: HTTPConnection, answer: Response, users: Users) -> None:
-    """Log a browser out, also of the pages that it opened. Idempotent."""
+    """Log a browser out, also of the pages of servers. Idempotent."""
     if session := request.cookies.get(SESSION):
         users.end_session(session)
     for name in (SESSION, USER_COOKIE, _OLD_TOKEN):
@@ -40,7 +40,7 @@ def end_session(request: HTTPConnection, answer: Response, users: Users) -> None
 
 
 def give_page(answer: Response, users: Users, session: str, run: Run) -> bool:
-    """Let a browser in at a server's own origin. False: the session has ended meanwhile."""
+    """Open a server's own origin to the browser. False: the session has ended meanwhile."""
     made = users.new_page_session(session, run.pk)
     if made is None:
         return False
@@ -49,17 +49,17 @@ def give_page(answer: Response, users: Users, session: str, run: Run) -> bool:
 
 
 def of_session(request: HTTPConnection, users: Users) -> Credentials | None:
-    """Who has the session of this request's cookie; None: nobody. Raises NotAuthenticated, NotAllowed."""
+    """The credentials of the session in the cookie; None: there is none. Raises NotAuthenticated, NotAllowed."""
     session = request.cookies.get(SESSION)
     found = users.by_token(session, is_session=True) if session else None
     return _checked(request, found)
 
 
 def of_visitor(request: HTTPConnection, users: Users) -> Credentials:
-    """Who asks for a page at its documented path: a program, by its header, or else a browser, by its session.
+    """Identify the visitor of a documented path: a program by its header, or else a browser by its session.
 
-    A header without a token of ours does not count beside a session: Jupyter's pages send one of Jupyter's. Raises
-    NotAuthenticated, NotAllowed.
+    Besides a session, a header with another token is ignored: Jupyter's pages send Jupyter's. Raises NotAuthenticated,
+    NotAllowed.
     """
     try:
         return access.authenticate(request, users)
@@ -71,7 +71,7 @@ def of_visitor(request: HTTPConnection, users: Users) -> Credentials:
 
 
 def has_token(request: HTTPConnection, users: Users) -> bool:
-    """Whether a program asks, by a token of ours in its header."""
+    """Whether the request has a valid token in its header, as programs send it."""
     try:
         access.authenticate(request, users)
     except NotAuthenticated:
@@ -81,9 +81,9 @@ def has_token(request: HTTPConnection, users: Users) -> bool:
 
 @dataclass(frozen=True)
 class OfPage:
-    """Who looks at the own origin of a server: by its cookie, or else by the header that programs send.
+    """Identifies the visitor of a server's own origin: by its cookie, or else by the header that programs send.
 
-    The cookie first: Jupyter's pages send a header of their own. Raises NotAuthenticated, NotAllowed.
+    The cookie is first, since Jupyter's pages send a header of their own. Raises NotAuthenticated, NotAllowed.
     """
 
     run_pk: int
@@ -95,9 +95,9 @@ class OfPage:
 
 
 def is_typed_or_own(request: HTTPConnection) -> bool:
-    """Whether a person, a page of this very origin or a program asked for this; not a page of another site or port.
+    """Whether a request comes from a user's own input, a page of this origin or a program, not from another page.
 
-    Browsers say it in `Sec-Fetch-Site` (Fetch Metadata); programs and old browsers say nothing.
+    Browsers say so in `Sec-Fetch-Site` (Fetch Metadata); programs and old browsers send no such header.
     """
     return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
@@ -112,7 +112,7 @@ def _checked(request: HTTPConnection, found: Credentials | None) -> Credentials 
 
 
 def _check_origin(request: HTTPConnection) -> None:
-    """A browser sends a cookie with the requests of other pages, too; it names the page in `Origin`."""
+    """Refuse the requests of other pages: browsers send cookies with them, and name the page in `Origin`."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise NotAllowed("This was asked for by a page of another site.")
+        raise NotAllowed("A page of another site sent this request.")

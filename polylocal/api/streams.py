@@ -1,6 +1,6 @@
-"""Websockets: logs and resources as they come, in the frames of both generations of clients.
+"""Websockets: logs and the use of resources as they change, in the frames of both generations of clients.
 
-A client that is refused at the handshake tells its user nothing, so every refusal is a frame of its own.
+A client that is refused at the handshake shows no reason, so every refusal is a frame after the handshake.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from polylocal.store.rows import Run
 from polylocal.store.users import Credentials, Users
 
 SAMPLE_S = 2.0  # between two frames of resources
-FIRST_SAMPLE_S = 0.5  # between the two samples that the first frame needs
+FIRST_SAMPLE_S = 0.5  # between the two samples for the first frame
 _LINES_A_FRAME = 1000
 _MOST_LINE = 1 << 20  # bytes
 _STARTED = (Status.RUNNING, Status.WARNING)
@@ -44,11 +44,11 @@ Handler = Callable[["Follower"], Awaitable[None]]
 
 @dataclass
 class Follower:
-    """One client at the other end."""
+    """A connected client."""
 
     call: Call
     socket: WebSocket
-    is_old: bool  # of the 0.2 generation: lists of lines, without times
+    is_old: bool  # of version 0.2: expects lists of lines without timestamps
 
     @property
     def run(self) -> Run:
@@ -62,7 +62,7 @@ class Follower:
 
 
 async def send_logs(client: Follower) -> None:
-    """Each status until the run is running, then each line, until the run is done and everything was sent."""
+    """Send each status until the run is running, then each line until the run is done."""
     run = client.run
     if is_done(run.status):
         await client.refuse(_not_running(run))
@@ -80,7 +80,7 @@ async def send_logs(client: Follower) -> None:
 
 
 async def _send_statuses(client: Follower, log: Path) -> str:
-    """Until there is something to read, or there will never be. Returns the last status."""
+    """Send each status until the run writes a log or is done. Returns the last status."""
     store, run = client.call.store, client.run
     seen = 0
     with client.call.context.feed.of(log, run) as wakeup:
@@ -92,7 +92,7 @@ async def _send_statuses(client: Follower, log: Path) -> str:
             for row in rows:
                 if not is_done(row.status) and row.status not in _STARTED:
                     await client.send({"status": row.status, "log_lines": None})
-            # a build has something to say before its image is made: what it fetches
+            # a build writes a log already while it fetches code and images
             if is_done(last) or last in _STARTED or (run.kind == Kind.BUILD and last == Status.BUILDING):
                 return last
             while await only_grew(wakeup):
@@ -100,8 +100,8 @@ async def _send_statuses(client: Follower, log: Path) -> str:
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
-    """Whole lines; one of more than `_MOST_LINE` bytes comes in pieces, and the last one may lack its end."""
-    pieces: list[bytes] = []  # of a line whose end has not come
+    """Whole lines. A line of more than `_MOST_LINE` bytes comes in pieces; the last line may be unfinished."""
+    pieces: list[bytes] = []  # of an unfinished line
     size = 0
     async for chunk in chunks:
         first, *others = chunk.split(b"\n")
@@ -119,11 +119,11 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[str]]:
 
 
 def _cut(line: bytes) -> list[bytes]:
-    """In pieces of at most `_MOST_LINE` bytes, no character cut apart; the last one is empty only where the line is."""
+    """Cut a line between characters into pieces of at most `_MOST_LINE` bytes; only an empty line has an empty one."""
     pieces = []
     while len(line) > _MOST_LINE:
         end = _MOST_LINE
-        while end > _MOST_LINE - 4 and line[end] & 0xC0 == 0x80:  # not the first byte of a character
+        while end > _MOST_LINE - 4 and line[end] & 0xC0 == 0x80:  # inside a character
             end -= 1
         pieces.append(line[:end])
         line = line[end:]
@@ -144,7 +144,7 @@ async def _send_lines(client: Follower, lines: list[str]) -> None:
 
 
 async def send_resources(client: Follower) -> None:
-    """What the run's container uses, every two seconds, until it ends."""
+    """Send the run's use of resources every two seconds until the run is done."""
     before: Usage | None = None
     while True:
         run = await run_in_threadpool(client.call.store.runs.by_pk, client.run.pk)
@@ -164,7 +164,7 @@ async def send_resources(client: Follower) -> None:
 
 
 def _sample(context: ApiContext, run: Run) -> Usage | None:
-    """None: there is no container that runs, or nobody to ask."""
+    """None: no container runs, or the engine does not answer."""
     if not run.container_id or run.status not in _STARTED:
         return None
     try:
@@ -199,24 +199,24 @@ def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_
         except (NotAuthenticated, NotAllowed, NotFound) as error:
             missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"
             await client.refuse(missing if isinstance(error, NotFound) else str(error))
-        except HTTPException as error:  # this user's share is used up
+        except HTTPException as error:  # the user's quota is used up
             await client.refuse(error.detail)
         else:
             await _until_over(client, handler)
-        with suppress(WebSocketDisconnect, RuntimeError):  # it may have gone meanwhile
+        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have left
             await socket.close()
 
     return accept
 
 
 async def _until_over(client: Follower, handler: Handler) -> None:
-    """Until the work is done, the client goes, or the right to it ends."""
+    """Run the handler until it is done, the client leaves, or the permission ends."""
     try:
-        with long_responses.opened(client.call) as right:
-            await _until_gone(client.socket, handler(client), right.ended)
-            if right.ended.is_set():
+        with long_responses.opened(client.call) as permission:
+            await _until_gone(client.socket, handler(client), permission.ended)
+            if permission.ended.is_set():
                 await client.refuse(long_responses.OVER)
-    except HTTPException as error:  # no place is left
+    except HTTPException as error:  # the quota is used up
         await client.refuse(error.detail)
 
 
@@ -236,22 +236,17 @@ def _admit(call: Call) -> None:
 
 
 async def _until_gone(socket: WebSocket, work: Awaitable[None], over: asyncio.Event) -> None:
-    """Do the work, unless the client goes before it is done: a quiet log must not be followed for nobody."""
-    tasks = [asyncio.ensure_future(each) for each in (work, _left(socket), over.wait())]
+    """Do the work until it is done, the client leaves or `over` is set. Raises the errors of the work."""
+    tasks = [asyncio.ensure_future(each) for each in (work, long_responses.left(socket), over.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:  # also when the daemon ends
+    finally:  # also at the end of the daemon
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
             raise result
-
-
-async def _left(socket: WebSocket) -> None:
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        continue
 
 
 def _table() -> list[tuple[Endpoint, Handler]]:
@@ -264,7 +259,7 @@ def _table() -> list[tuple[Endpoint, Handler]]:
                 about = f"Follow the log of a {kind}"
                 rows.append((Endpoint("WS", path, _no_request, about), send_logs))
             for path in (f"/ws/v1{task}/resources", f"/api/v1{task}/resources"):
-                about = f"Follow what a {kind} uses"
+                about = f"Follow the use of resources by a {kind}"
                 rows.append((Endpoint("WS", path, _no_request, about), send_resources))
     return rows
 

@@ -1,4 +1,4 @@
-"""Users: logging in and out, by token, by password and with a browser; what admins do with them."""
+"""Users: log-ins and log-outs by token, by password and with a browser; their administration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def login(call: Call) -> Response:
-    """By name and password; with `login` a browser is let in as well."""
+    """Log in by name and password; with `login`, also open a session in the browser."""
     if call.request.scope.get(BRIDGE):
         raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
@@ -42,7 +42,7 @@ def login(call: Call) -> Response:
 
 
 def open_session(call: Call) -> Response:
-    """The form of a page: a token, and where to go on."""
+    """Open a session by the form of a page: a token, and the page to open then."""
     body = call.body(bodies.NewSession)
     try:
         found = access.by_token(call.request, call.store.users, body.token.strip())
@@ -64,9 +64,9 @@ def refresh_session(call: Call) -> Response:
 
 
 def log_out_by_get(call: Call) -> Response:
-    """The documented way, for programs. An image on any page makes a browser ask for this, too, so a token is needed.
+    """The documented way to log out. An image on any page makes a browser send this, too, so it needs a token.
 
-    Without a session there is nothing to change, and nothing is asked for.
+    Without a session it changes nothing and needs none.
     """
     if not {SESSION, "authorization"} & {*call.request.cookies, *call.request.headers}:
         return empty()
@@ -75,14 +75,14 @@ def log_out_by_get(call: Call) -> Response:
 
 
 def logout(call: Call) -> Response:
-    """End the browser's session, and those of the pages that it opened. A token stays good: it may be in a script."""
+    """End the browser's session and those of its pages. A token stays valid, since scripts may use it."""
     answer = empty()
     end_session(call.request, answer, call.store.users)
     return answer
 
 
 def share_origin(call: Call) -> Response:
-    """Open the page of one server on the API's origin, in a browser that does not get to the server's own."""
+    """Open the page of one server on the API's origin, in a browser that can't reach the server's own."""
     match = _PAGE_PATH.fullmatch(call.body(bodies.OneOrigin).next)
     if match is None:
         raise InvalidInput({"next": ["Not the path of a notebook or tensorboard."]})
@@ -110,7 +110,7 @@ def delete(call: Call) -> Response:
 
 
 def _remove_published(call: Call, user: User) -> None:
-    """Another user of this name has a personal platform of the same name, and must find nothing in it."""
+    """Empty the user's platform: a later user of this name has a platform of the same name."""
     folder = call.context.home.downloads / personal_platform(user.username)
     try:
         remove_tree(folder)
@@ -128,7 +128,7 @@ def revoke(call: Call) -> Response:
     return empty()
 
 
-# a page of a server, and what is asked of it; the page becomes the path of a cookie, so it has letters of names only
+# a page of a server, and the rest of the path; the page becomes the path of a cookie, so only letters of names match
 _PAGE_PATH = re.compile(
     r"(?P<page>/(notebook|tensorboard)/[-.%\w]+/[-.%\w]+(/(experiments|groups)/[0-9]+)?)(/|(?=\?)|\Z)(?P<rest>.*)",
     re.ASCII | re.DOTALL,
@@ -136,7 +136,7 @@ _PAGE_PATH = re.compile(
 
 
 def _own_page(path: str) -> str:
-    """Only pages of ours: nobody is sent away by a link that somebody made up."""
+    """The path if it is a page of ours, so that no forged link redirects elsewhere."""
     return path if path.startswith(("/notebook/", "/tensorboard/")) else "/healthz"
 
 
@@ -146,11 +146,17 @@ def _named(call: Call) -> User:
 
 ENDPOINTS = [
     Endpoint("POST", "/api/v1/users/token", login, "Log in by password", Access.ANYONE, bodies.Login, TokenItem),
-    Endpoint("GET", "/api/v1/users", whoami, "Who one is", Access.USER, answer=UserItem),
-    Endpoint("GET", "/api/v1/users/logout", log_out_by_get, "The same, by a program with a token", Access.ANYONE),
+    Endpoint("GET", "/api/v1/users", whoami, "The caller", Access.USER, answer=UserItem),
+    Endpoint(
+        "GET",
+        "/api/v1/users/logout",
+        log_out_by_get,
+        "End the browser's session, by a program with a token",
+        Access.ANYONE,
+    ),
     Endpoint("POST", "/api/v1/users/logout", logout, "End the browser's session", Access.ANYONE),
-    Endpoint("POST", "/api/v1/users/session/refresh", refresh_session, "Let a browser in", Access.USER),
-    Endpoint("POST", "/api/v1/users/activate/{username}", activate, "Let a user in", Access.ADMIN),
+    Endpoint("POST", "/api/v1/users/session/refresh", refresh_session, "Open a session in the browser", Access.USER),
+    Endpoint("POST", "/api/v1/users/activate/{username}", activate, "Activate a user", Access.ADMIN),
     Endpoint("DELETE", "/api/v1/users/delete/{username}", delete, "Delete a user", Access.ADMIN, status=204),
     Endpoint("POST", "/api/v1/superusers/grant/{username}", grant, "Make a user an admin", Access.ADMIN),
     Endpoint("POST", "/api/v1/superusers/revoke/{username}", revoke, "Make an admin a user", Access.ADMIN),
@@ -158,7 +164,7 @@ ENDPOINTS = [
         "POST",
         "/polylocal/v1/session",
         open_session,
-        "Let a browser in by a token",
+        "Open a session by a token",
         Access.ANYONE,
         bodies.NewSession,
         status=303,

@@ -1,7 +1,6 @@
-"""Places of operations that may take long (archives, git, unpacking): few, shared out, on threads of their own.
+"""Threads besides those of the web server: for long operations (archives, git, unpacking), streams and the status.
 
-Ordinary requests have the web server's threads for themselves. Who waits for a place holds no thread, and one caller
-takes no more than a part of the places.
+A long operation that waits for a place holds no thread, and one caller can take only a part of the places.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ T = TypeVar("T")
 Holders = tuple[Holder, ...]  # the user or the address first
 
 MOST = 8  # operations at a time
-MOST_OF_ONE = 4  # of them, of one user or address
-MOST_OF_RUN = 2  # of one run's token
-RESERVED = 2  # the last places, for holders that have none
+MOST_OF_ONE = 4  # for one user or address
+MOST_OF_RUN = 2  # for one run's token
+RESERVED = 2  # the last places are for holders of none
 MOST_WAITING = 64
 MOST_WAITING_OF_ONE = 32
-STREAM_THREADS = 16  # that read the pieces of answers
-PROGRAM_THREADS = 128  # that wait for pieces that programs make, as many as `AllShares.made` has places
+STREAM_THREADS = 16  # read files of streamed responses
+PROGRAM_THREADS = 128  # wait for output of programs: as many as `Quotas.made` has places
 STATUS_THREADS = 2
 _BUSY = "Too many long operations are under way; try again in a moment."
 
 
-class Places:
-    """Belongs to one event loop; only its thread may call it."""
+class FairPool:
+    """The places of long operations, shared out between their holders. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -58,9 +57,9 @@ class Places:
         self._waiting: list[tuple[Holders, asyncio.Future[None]]] = []
 
     async def run(self, request: Request, holders: Holders, work: Callable[[], T]) -> T:
-        """Do the work on a thread, when there is a place; it is cancelled when its client leaves.
+        """Do the work on a thread when there is a place. Cancels it when the client leaves.
 
-        Raises HTTPException 503: too many wait already. Raises Cancelled: the client has left.
+        Raises HTTPException 503: too many operations wait already; Cancelled: the client has left.
         """
         async with _ended_by_client(request) as cancel, self._place(holders, cancel):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
@@ -94,7 +93,7 @@ class Places:
         except BaseException:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            elif turn.done() and not turn.cancelled() and turn.exception() is None:  # it came in the same moment
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:  # the place came in the same moment
                 self._give_back(holders)
             raise
 
@@ -128,29 +127,29 @@ class Places:
         return anyio.CapacityLimiter(self._most)
 
 
-_places: RunVar[Places] = RunVar("places")
+_places: RunVar[FairPool] = RunVar("places")
 _limiters: RunVar[dict[str, anyio.CapacityLimiter]] = RunVar("limiters")
 
 
 async def run(request: Request, holders: Holders, work: Callable[[], T]) -> T:
-    """`Places.run`, of this event loop."""
+    """Do long work in the pool of this event loop; see `FairPool.run`."""
     try:
         places = _places.get()
     except LookupError:
-        places = Places()
+        places = FairPool()
         _places.set(places)
     return await places.run(request, holders, work)
 
 
 async def status(work: Callable[[], T]) -> T:
-    """On a thread that only the daemon's own status uses."""
+    """Do work on a thread that only the daemon's own status uses."""
     return await anyio.to_thread.run_sync(work, limiter=_limiter("status", STATUS_THREADS))
 
 
 async def stream(pieces: Iterator[bytes], *, of_program: bool = False) -> AsyncIterator[bytes]:
-    """Pieces of an answer, each produced on a thread that only answers use; closed at the end.
+    """The pieces of a response, each read on a thread of streams. Closes the iterator at the end.
 
-    `of_program`: a program or another thread makes them, which may take its time: files do not wait for it.
+    `of_program`: a program or another thread makes the pieces. Slow programs don't delay files.
     """
     limiter = _limiter("programs", PROGRAM_THREADS) if of_program else _limiter("files", STREAM_THREADS)
     try:
@@ -163,7 +162,7 @@ async def stream(pieces: Iterator[bytes], *, of_program: bool = False) -> AsyncI
 
 
 def _limiter(name: str, threads: int) -> anyio.CapacityLimiter:
-    """One of this event loop."""
+    """The limiter of this name and event loop."""
     try:
         limiters = _limiters.get()
     except LookupError:
@@ -174,7 +173,7 @@ def _limiter(name: str, threads: int) -> anyio.CapacityLimiter:
 
 @asynccontextmanager
 async def _ended_by_client(request: Request) -> AsyncIterator[Cancel]:
-    """For a block, after the body was read: operations in it are cancelled when the client leaves."""
+    """Cancel the operations in the block when the client leaves. The body must have been read before."""
     cancel = Cancel()
 
     async def watch() -> None:

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from polylocal.api import app as api
 from polylocal.api.api_context import ApiContext
 from polylocal.api.feed import Feed
+from polylocal.api.metrics import EngineTimes
 from polylocal.daemon import home_lock, leftovers, web_server
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
@@ -69,7 +70,9 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     report = probe.probe(settings.engine)
     address = report.found.url if report.found else settings.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ENGINE
     log.info("home %s, engine %s", home.root, address if report.found else f"none yet: {report.problem}")
+    feed, engine_times = Feed(), EngineTimes()
     engine = DockerEngine(address, use_buildkit=settings.builder == "buildkit", pull_timeout_s=settings.pull_timeout_s)
+    engine.observe = engine_times.observe
     link = EngineLink(engine, address)
     installation = store.installation()
     deaths = Deaths(engine, installation, link.listen_again)
@@ -83,7 +86,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         return look(settings.node, name, about.api_version if about else None)
 
     bridge = Bridge(engine, settings, port, store, installation)
-    feed = Feed()
     tools = RunnerContext(
         settings, store, engine, link, deaths, installation, bridge.url, bridge.reaches_containers, feed.log_grew
     )
@@ -92,6 +94,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         settings,
         store,
         feed=feed,
+        engine_times=engine_times,
         engine_state=engine_state,
         scheduler_state=supervisor.state,
         look=supervisor.collector.look,
@@ -103,7 +106,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         machine=machine,
         capacity=lambda with_gpus: link.capacity(with_gpus=with_gpus),
     )
-    engine.observe = services.monitor.observe_engine
     app = bridge.app = api.build(services)
     store.subscribe(lambda pk: supervisor.wake())
     deaths.start()

@@ -1,4 +1,4 @@
-"""How the application is served: sockets, and a web server that waits for nobody for ever."""
+"""The web server: listening sockets, and uvicorn with limits on the head of a request and on connections."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from polylocal.api.middleware import ABORT
 from polylocal.engine.base import Engine
 from polylocal.system import addresses
 
-HEAD_S = 15.0  # a client has sent the head of a request by then
-MOST_HEAD = 64 * 1024  # bytes of it
+HEAD_S = 15.0  # for the head of a request
+MOST_HEAD = 64 * 1024  # bytes of the head
 MOST_CONNECTIONS = 8192
-_KEEP_S = 75  # a client that was quiet for so long connects anew
-_MOST_MESSAGE = 16 * 2**20  # bytes of one websocket message: a notebook's cell may be long
+_KEEP_S = 75  # an idle connection is closed
+_MOST_MESSAGE = 16 * 2**20  # bytes of one websocket message, such as a cell of a notebook
 _FILES = 65_536  # open files and connections
 
 
 def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
-        http=PatientHttp,
+        http=LimitedHttp,
         log_config=None,
         access_log=False,
         lifespan="on" if has_lifespan else "off",
-        timeout_graceful_shutdown=1,  # followers of logs stay as long as they are let
+        timeout_graceful_shutdown=1,  # followers of logs don't leave by themselves
         timeout_keep_alive=_KEEP_S,
         server_header=False,
-        proxy_headers=False,  # nobody is believed who says that he asks for somebody else
+        proxy_headers=False,  # no client may claim another address
         ws_max_size=_MOST_MESSAGE,
-        ws_ping_interval=20.0,  # a peer that is gone without a word is found out
+        ws_ping_interval=20.0,  # detects clients that left without closing
         ws_ping_timeout=20.0,
     )
     return uvicorn.Server(config)
 
 
-class PatientHttp(HttpToolsProtocol):
-    """uvicorn's own, and the head of a request has to come within `HEAD_S` and `MOST_HEAD`: uvicorn waits for ever."""
+class LimitedHttp(HttpToolsProtocol):
+    """uvicorn's protocol with limits on the head of a request, `HEAD_S` and `MOST_HEAD`, which uvicorn lacks."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -51,7 +51,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:  # each is a descriptor, and runs need some too
+        if len(self.connections) > MOST_CONNECTIONS:  # leaves descriptors for runs
             transport.abort()
             return
         self._expect_head()
@@ -64,7 +64,7 @@ class PatientHttp(HttpToolsProtocol):
         self._head += len(data)
         super().data_received(data)
         if self._deadline is None and self._is_between_requests():
-            self._expect_head()  # an empty line before the next head begins nothing, and ends uvicorn's own waiting
+            self._expect_head()  # an empty line before a head ends uvicorn's own timeout
         if self._deadline is not None and self._head > MOST_HEAD:
             self.send_400_response("The head of the request is too long.")
 
@@ -80,7 +80,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def _is_between_requests(self) -> bool:
         if self.transport is None or self.transport.is_closing() or self.transport.get_protocol() is not self:
-            return False  # closed, or a websocket by now
+            return False  # closed, or a websocket
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def _expect_head(self) -> None:
@@ -115,7 +115,7 @@ def bound(host: str, port: int) -> socket.socket:
 def reaches(engine: Engine, network: str) -> bool:
     """Whether this machine has an address on a network of the engine, and so reaches the containers there.
 
-    It has none where the engine runs in a virtual machine or in a user's own network namespace. Raises EngineError,
+    It has none if the engine runs in a virtual machine or in a network namespace of its own. Raises EngineError,
     EngineUnreachable.
     """
     gateway = engine.gateway(network) if network not in ("host", "none") else None
@@ -124,7 +124,7 @@ def reaches(engine: Engine, network: str) -> bool:
 
 
 def allow_many_files() -> None:
-    """As many open files as this process may have: each connection is one."""
+    """Raise the limit of open files, since each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

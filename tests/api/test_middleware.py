@@ -79,7 +79,7 @@ def test_a_name_that_anybody_can_have_is_refused(nobody: Caller, host: str) -> N
     """DNS rebinding: the name of another site, pointed at this address."""
     answer = nobody.get(HEALTH, headers={"Host": host})
     assert answer.status_code == 403
-    assert "is no name of this machine; allow it by the setting allowed_hosts" in answer.json()["detail"]
+    assert "is no name of this machine; if it is one, add it to the setting allowed_hosts" in answer.json()["detail"]
 
 
 def test_further_names_are_let_in_where_they_are_set(serving: Callable[..., TestClient], context: ApiContext) -> None:
@@ -120,7 +120,7 @@ def test_who_says_no_name_is_a_program(context: ApiContext) -> None:
 def test_pages_of_others_change_nothing(api: Caller, method: str, origin: str) -> None:
     answer = api(method, P, headers={"Origin": origin, "Host": "127.0.0.1:8000"})
     assert answer.status_code == 403
-    assert answer.json() == {"detail": "This was asked for by a page of another site."}
+    assert answer.json() == {"detail": "A page of another site sent this request."}
 
 
 @pytest.mark.usefixtures("project")

@@ -72,8 +72,8 @@ def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], conte
 
 
 def test_what_the_engine_was_asked_for_is_measured(api: Caller, context: ApiContext) -> None:
-    context.monitor.observe_engine("POST containers/start", 0.02)
-    context.monitor.observe_engine("POST containers/start", 0.7)
+    context.engine_times.observe("POST containers/start", 0.02)
+    context.engine_times.observe("POST containers/start", 0.7)
     found = figures(api)
     assert found[("polylocal_engine_seconds_count", "POST containers/start")] == 2
     assert found[("polylocal_engine_seconds_sum", "POST containers/start")] == pytest.approx(0.72)

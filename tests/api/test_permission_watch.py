@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from polylocal.api import permission_watch as rights
 from polylocal.api.api_context import ApiContext
-from polylocal.api.permission_watch import Rights
+from polylocal.api.permission_watch import PermissionWatch
 from polylocal.errors import NotAllowed, StoreError
 from polylocal.files.logs import LogWriter
 from polylocal.statuses import Status
@@ -140,7 +140,7 @@ def test_a_websocket_is_told_and_closed(
     with connect(url, proxy=None) as socket:
         eventually(lambda: context.shares.streams.taken == 1)
         store.projects.update(project, {"is_public": False})
-        assert "any longer" in heard(socket)[-1]
+        assert "no longer have access" in heard(socket)[-1]
     eventually(lambda: context.shares.streams.taken == 0)
 
 
@@ -153,7 +153,7 @@ def test_an_admin_who_is_none_any_more(
     with connect(url, proxy=None) as socket:
         assert "status" in str(socket.recv())
         store.users.update(ann, is_superuser=False)
-        assert "any longer" in heard(socket)[-1]
+        assert "no longer have access" in heard(socket)[-1]
 
 
 def test_a_runs_own_token_that_has_died(
@@ -171,7 +171,7 @@ def test_a_runs_own_token_that_has_died(
     with connect(url, proxy=None) as socket:
         assert "status" in str(socket.recv())
         store.runs.transition(job, Status.SUCCEEDED)
-        assert "any longer" in heard(socket)[-1]
+        assert "no longer have access" in heard(socket)[-1]
 
 
 # -- the watch itself -------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_thousand_streams_alike_are_asked_for_once_and_not_without_a_change(
     asked: list[int] = []
 
     async def scenario() -> None:
-        watch = Rights(store)
+        watch = PermissionWatch(store)
         with counted(store, monkeypatch) as looks, ExitStack() as stack:
             for _ in range(1000):
                 stack.enter_context(watch.watching(lambda: asked.append(1), "alike"))
@@ -221,7 +221,7 @@ def test_the_watch_ends_with_the_last_stream_and_begins_again(store: Store) -> N
         raise NotAllowed
 
     async def scenario() -> None:
-        watch = Rights(store)
+        watch = PermissionWatch(store)
         for _ in range(2):
             with watch.watching(refuse, 1) as lost, watch.watching(lambda: None, 2) as kept:
                 await asyncio.wait_for(lost.ended.wait(), 20)
@@ -242,7 +242,7 @@ def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.Monkey
         return check()
 
     async def scenario() -> None:
-        watch = Rights(store)
+        watch = PermissionWatch(store)
         asked: list[int] = []
         with watch.watching(lambda: asked.append(1), 1) as right:
             await until(lambda: len(asked) == 1)
@@ -266,7 +266,7 @@ def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store,
 
     async def scenario() -> None:
         nonlocal over
-        watch = Rights(store)
+        watch = PermissionWatch(store)
         with ExitStack() as stack:
             lost = [stack.enter_context(watch.watching(refuse, key)) for key in range(3)]
             failing = stack.enter_context(watch.watching(fail, 4))
@@ -294,7 +294,7 @@ def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeyp
 
     async def scenario() -> None:
         nonlocal over
-        watch = Rights(store)
+        watch = PermissionWatch(store)
         with watch.watching(check, 1) as right:
             await until(lambda: not right.is_new)
             over = True

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from polylocal.api import app
 from polylocal.api.api_context import ApiContext
-from polylocal.api.quotas import AllShares, Shares, Turns
+from polylocal.api.quotas import Quota, Quotas, RequestQueue
 from polylocal.statuses import Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -29,11 +29,11 @@ from .conftest import Caller, P, one_of_each, write
 FOLLOW = f"{P}/jobs/1/logs/?follow=true"
 
 
-def shares(**parts: int) -> Shares:
-    return Shares("things", 10, reserved=3, few=2, **(parts or {"user": 8, "run": 2}))
+def shares(**parts: int) -> Quota:
+    return Quota("things", 10, reserved=3, few=2, **(parts or {"user": 8, "run": 2}))
 
 
-def refused(shares: Shares, *holders: Any) -> str | None:
+def refused(shares: Quota, *holders: Any) -> str | None:
     """Why; None: there is a place."""
     with ExitStack() as stack:
         try:
@@ -47,7 +47,7 @@ def refused(shares: Shares, *holders: Any) -> str | None:
 
 
 @contextmanager
-def held(shares: Shares, count: int, *holders: Any) -> Iterator[None]:
+def held(shares: Quota, count: int, *holders: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(shares.place(*holders))
@@ -106,7 +106,7 @@ def test_a_place_is_free_again_after_an_error() -> None:
 
 
 def test_the_parts_are_what_is_promised() -> None:
-    of = AllShares()
+    of = Quotas()
     with held(of.streams, 1000, ("user", 1)):
         assert refused(of.streams, ("user", 1))
         assert refused(of.streams, ("user", 2)) is None
@@ -124,7 +124,7 @@ def test_the_parts_are_what_is_promised() -> None:
 
 
 def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
-    turns = Turns(shares(user=8, address=8), threads=2)
+    turns = RequestQueue(shares(user=8, address=8), threads=2)
     turns.remember("Token a", (("user", 1),))
     turns.remember("Token b", (("user", 2),))
 
@@ -158,9 +158,9 @@ def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
 # -- over the API -----------------------------------------------------------------------------------------------------
 
 
-def few(context: ApiContext, **parts: int) -> Shares:
+def few(context: ApiContext, **parts: int) -> Quota:
     """Open streams are scarce."""
-    made = Shares("open streams", 10, reserved=2, few=2, **{"user": 3, "run": 2, "address": 2, **parts})
+    made = Quota("open streams", 10, reserved=2, few=2, **{"user": 3, "run": 2, "address": 2, **parts})
     object.__setattr__(context.shares, "streams", made)
     return made
 
@@ -271,7 +271,9 @@ def test_places_are_given_back_by_whatever_ends_a_request(api: Caller, context: 
 def test_one_user_who_keeps_the_daemon_at_work_is_refused_and_others_are_answered(
     api: Caller, as_ann: Caller, http: TestClient, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    object.__setattr__(context.shares, "work", Turns(Shares("requests", 20, reserved=4, few=2, user=6, address=4), 3))
+    object.__setattr__(
+        context.shares, "work", RequestQueue(Quota("requests", 20, reserved=4, few=2, user=6, address=4), 3)
+    )
     going, begun = threading.Event(), threading.Semaphore(0)
     versions = next(endpoint for endpoint in app.ENDPOINTS if endpoint.path == "/api/v1/users")
 

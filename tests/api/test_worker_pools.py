@@ -18,8 +18,8 @@ from support import eventually
 
 from polylocal.api import worker_pools as places
 from polylocal.api.api_context import ApiContext
-from polylocal.api.quotas import Shares, Turns
-from polylocal.api.worker_pools import Holders, Places
+from polylocal.api.quotas import Quota, RequestQueue
+from polylocal.api.worker_pools import FairPool, Holders
 from polylocal.git import command
 from polylocal.store import Store
 from polylocal.store.rows import Project, User
@@ -106,7 +106,7 @@ def test_health_needs_no_thread(
     live: str, client: httpx2.Client, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All threads of the web server are taken by something that nobody has thought of."""
-    everything = Turns(Shares("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
+    everything = RequestQueue(Quota("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
     object.__setattr__(context.shares, "work", everything)
     go, entered = threading.Event(), threading.Semaphore(0)
 
@@ -146,7 +146,7 @@ class Client:
 ANN, BOB, EVE = ((("user", number),) for number in (1, 2, 3))
 
 
-def many(places: Places, callers: list[Holders], work: Callable[[], object]) -> list[asyncio.Task[object]]:
+def many(places: FairPool, callers: list[Holders], work: Callable[[], object]) -> list[asyncio.Task[object]]:
     return [asyncio.create_task(places.run(Client().request, caller, work)) for caller in callers]
 
 
@@ -158,7 +158,7 @@ def test_one_caller_has_a_part_of_the_places() -> None:
             running.append(1)
             go.wait(30)
 
-        found = Places(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3, reserved=0)
+        found = FairPool(most=3, most_of_one=2, most_waiting=4, most_waiting_of_one=3, reserved=0)
         tasks = many(found, [ANN] * 6, work)
         await asyncio.sleep(0)
         while len(running) < 2:
@@ -190,7 +190,7 @@ def test_the_last_places_are_for_those_who_have_none() -> None:
             running.append(1)
             go.wait(30)
 
-        found = Places(most=5, most_of_one=3, reserved=2)
+        found = FairPool(most=5, most_of_one=3, reserved=2)
         tasks = many(found, [ANN] * 4 + [BOB] * 4, work)
         await until(lambda: len(running) >= 4)  # three of Ann's, and Bob's first
         assert len(found._waiting) == 4
@@ -211,7 +211,7 @@ def test_one_runs_token_has_a_smaller_part_than_its_user() -> None:
             running.append(1)
             go.wait(30)
 
-        found = Places()
+        found = FairPool()
         tasks = many(found, [(*ANN, ("run", 7))] * 4, work)
         await until(lambda: len(running) >= 2)
         assert len(found._waiting) == 2
@@ -234,7 +234,7 @@ def test_who_leaves_waits_no_more_and_takes_no_place() -> None:
                 go.wait(30)
             seen.append(cancel.called)
 
-        found, first, second = Places(most=1), Client(), Client()
+        found, first, second = FairPool(most=1), Client(), Client()
         running = asyncio.create_task(found.run(first.request, ANN, work))
         later = asyncio.create_task(found.run(second.request, ANN, work))
         while not found._waiting:

@@ -42,7 +42,7 @@ MAX_TEXT = 256 * 1024  # characters
 MAX_NUMBERS = 1000  # of one list
 _MOST_ID = 2**63 - 1
 _REMEMBERED_S = 300.0
-_BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were let in by one
+_BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were admitted by a password
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Ask(BaseCall[Endpoint]):
         return super().query(name) or None
 
     def filters(self) -> dict[str, str]:
-        """`filter[status]=6000` → {"status": "6000"}; empty values are none."""
+        """`filter[status]=6000` → {"status": "6000"}, without empty values."""
         pairs = self.request.query_params.multi_items()
         return {key[7:-1]: value for key, value in pairs if key.startswith("filter[") and key.endswith("]") and value}
 
@@ -101,7 +101,7 @@ class Ask(BaseCall[Endpoint]):
     # -- rights ---------------------------------------------------------------------------------------------------
 
     def project(self, project_id: int | None) -> Project:
-        """One that is there to be seen. Raises NotFound."""
+        """A project that is neither deleted nor archived. Raises NotFound."""
         if project_id is None:
             raise NotFound
         found = self.store.projects.by_id(project_id)
@@ -158,7 +158,7 @@ class Ask(BaseCall[Endpoint]):
 
 
 def integer(value: object) -> int | None:
-    """Numbers may come as text. None for what is none, or what no row can have."""
+    """A number, which may come as text; None for anything else and for numbers that no row can have."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, float) and not value.is_integer():
@@ -171,7 +171,7 @@ def integer(value: object) -> int | None:
 
 
 def integers(value: object) -> list[int]:
-    """Without repetitions, in their order; a single one may stand for a list."""
+    """Numbers without repetitions, in their order. A single one may stand for a list. Raises HTTPException 400."""
     many = value if isinstance(value, list) else [] if value is None else [value]
     if len(many) > MAX_NUMBERS:
         raise HTTPException(400, f"A list of {len(many)} numbers is longer than the {MAX_NUMBERS} that are taken.")
@@ -187,7 +187,7 @@ def boolean(value: object, otherwise: bool) -> bool:
 
 
 def text(value: object) -> str | None:
-    """A word or a number; None for anything else and for what is blank."""
+    """A text or a number as text; None for anything else and for blanks. Raises HTTPException 400: too long."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     found = str(value).strip()
@@ -213,11 +213,11 @@ def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 def tagged(request: Request, response: Response) -> Response:
-    """With an ETag of its content; 304 without a body, if that is what the caller has."""
+    """The response with an ETag of its content; a 304 without a body if the client has that content."""
     if not 200 <= response.status_code < 300:
         return response
     if "etag" not in response.headers:
-        content = getattr(response, "body", None)  # none: it comes piece by piece, and nobody knows it yet
+        content = getattr(response, "body", None)  # None: the response is streamed
         tag = secrets.token_hex(20) if content is None else hashlib.sha256(bytes(content)).hexdigest()[:40]
         response.headers["ETag"] = f'"{tag}"'
     if request.method in ("GET", "HEAD") and _matches(request.headers.get("if-none-match"), response.headers["etag"]):
@@ -238,14 +238,14 @@ def unauthorized(words: str) -> Response:
     return answer({"error": words}, 401, {"WWW-Authenticate": 'Basic realm="polylocal"'})
 
 
-# -- who it is -------------------------------------------------------------------------------------------------------
+# -- authentication --------------------------------------------------------------------------------------------------
 
 
 class Authenticator:
-    """Knows people by name or address with a password, or with a token. Thread-safe.
+    """Identifies users by name or e-mail address with a password or a token, or by a token alone. Thread-safe.
 
-    A password that was right a moment ago is not computed again: that takes a processor 50 ms, and clients send it with
-    every request. What is kept of it is a digest with a key of this process.
+    Clients send the password with every request, and its hash takes 50 ms of a core. So the digest of a correct
+    password, with a key of this process, is remembered for a while.
     """
 
     def __init__(self, context: ApiContext) -> None:
@@ -255,7 +255,7 @@ class Authenticator:
         self._lock = threading.Lock()
 
     def identify(self, request: Request) -> User | None:
-        """None: nobody says who they are. Raises NotAuthenticated, TooManyAttempts."""
+        """The user of a request; None: it has no credentials. Raises NotAuthenticated, TooManyAttempts."""
         users = self._context.store.users
         header = request.headers.get("authorization", "")
         scheme, _, rest = header.partition(" ")
@@ -269,9 +269,9 @@ class Authenticator:
         return None
 
     def identify_again(self, request: Request, user: User | None) -> User | None:
-        """Who it is now that was `user` when the request came. Raises NotAuthenticated, NotFound.
+        """The user of a request that was identified as `user` before. Raises NotAuthenticated, NotFound.
 
-        A password is not computed again: it is right as long as it is the user's.
+        Computes no hash again: a password is correct until the user's changes.
         """
         if user is None or not request.scope.get(_BY_PASSWORD):
             return self.identify(request)
@@ -294,7 +294,7 @@ class Authenticator:
 
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
         attempts = self._context.attempts
-        known_as = user.username if user else name.lower()  # however its letters are written
+        known_as = user.username if user else name.lower()  # in any case of letters
         who = f"{known_as[:256]} {client_address(request)}"
         attempts.check(who)
         digest = self._digest(user, secret)
@@ -317,7 +317,7 @@ class Authenticator:
             raise NotAuthenticated(WRONG_CREDENTIALS) from error
 
     def _checked(self, request: Request, credentials: Credentials) -> User:
-        """A run's own token is for its project in the other API."""
+        """Refuse a run's own token, which is for the Polyaxon API."""
         if credentials.run_pk is not None or not credentials.user.is_active or request.scope.get(access.BRIDGE):
             raise NotAuthenticated(WRONG_CREDENTIALS)
         return credentials.user

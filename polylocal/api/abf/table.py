@@ -1,6 +1,6 @@
-"""The table of the ABF API and the application that answers it; which paths are its own.
+"""The application of the ABF API: its endpoints, its paths, and its words for errors.
 
-The Polyaxon API has paths of `projects` and `users` as well: the suffix tells them apart.
+The Polyaxon API has paths of `projects` and `users`, too. ABF's have the suffix `.json`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _GIT = [
 
 
 def serves(path: str, asked: str) -> bool:
-    """Whether a path is this API's. `asked` is as the client sent it, `path` without what does not matter in it."""
+    """Whether a path belongs to this API. `asked` is the path as the client sent it, `path` the normalized one."""
     parts = path.split("/")[1:]
     if parts[:2] == ["api", "v1"] and len(parts) > 2:
         word = parts[2]
@@ -81,12 +81,12 @@ def serves(path: str, asked: str) -> bool:
 def application(context: ApiContext) -> Starlette:
     ask = partial(Ask, authenticator=Authenticator(context))
     api = kernel.Table(ENDPOINTS, ask, _read_body, _render, get_has_body=True)
-    git_http = kernel.Table(_GIT, ask, _spool_body, lambda ask, result: cast(Response, result), get_has_body=True)
+    git_http = kernel.Table(_GIT, ask, _spool_body, lambda ask, result: cast(Response, result))
     return kernel.application([*api.routes(context), *git_http.routes(context)], _words, [ClientDisconnect])
 
 
 def _read_body(request: Request, ask: Ask) -> AbstractAsyncContextManager[body_parsing.Read]:
-    """A body may come with any method: clients send one with GET, PUT and DELETE."""
+    """Clients send bodies with any method, also with GET and DELETE."""
     return body_parsing.body(request, ask.body_limit, lambda form: forms.nested(form.multi_items()))
 
 

@@ -11,26 +11,28 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from polylocal.api.file_responses import FileAnswer, MadeAnswer
 from polylocal.api.kernel.call import BaseCall
 from polylocal.api.middleware import abort
-from polylocal.api.permission_watch import Right
+from polylocal.api.permission_watch import Permission
 
 log = logging.getLogger(__name__)
 
-OVER = "You may not see this any longer."
+OVER = "You no longer have access to this."
 
 
 @contextmanager
-def opened(call: BaseCall[Any]) -> Iterator[Right]:
+def opened(call: BaseCall[Any]) -> Iterator[Permission]:
     """A place for a stream and a watch on its permission, until the block ends.
 
     Raises HTTPException 503: the quota is used up.
     """
-    shares, rights = call.context.shares, call.context.rights
-    with shares.streams.place(*call.holders), rights.watching(call.check_again, call.permission_key) as right:
-        yield right
+    place = call.context.shares.streams.place(*call.holders)
+    watch = call.context.rights.watching(call.check_again, call.permission_key)
+    with place, watch as permission:
+        yield permission
 
 
 def guarded(call: BaseCall[Any], response: Response) -> Response:
@@ -47,6 +49,12 @@ async def refused(response: Response) -> Response:
     return JSONResponse({"detail": OVER}, 403)
 
 
+async def left(socket: WebSocket) -> None:
+    """Wait until the client of a websocket leaves, ignoring its messages."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        continue
+
+
 class _Guarded(Response):
     def __init__(self, call: BaseCall[Any], response: StreamingResponse) -> None:
         self._call = call
@@ -61,17 +69,19 @@ class _Guarded(Response):
             try:
                 if isinstance(self._response, MadeAnswer):
                     stack.enter_context(call.context.shares.made.place(*call.holders))
-                right = stack.enter_context(opened(call))
+                permission = stack.enter_context(opened(call))
             except HTTPException as error:
                 await refused(self._response)
                 await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
                 return
-            await _send_while_permitted(right, self._response, scope, receive, send)
+            await _send_while_permitted(permission, self._response, scope, receive, send)
 
 
-async def _send_while_permitted(right: Right, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_while_permitted(
+    permission: Permission, response: Response, scope: Scope, receive: Receive, send: Send
+) -> None:
     sending = asyncio.ensure_future(response(scope, receive, send))
-    ending = asyncio.ensure_future(right.ended.wait())
+    ending = asyncio.ensure_future(permission.ended.wait())
     try:
         await asyncio.wait((sending, ending), return_when=asyncio.FIRST_COMPLETED)
         if not sending.done():
