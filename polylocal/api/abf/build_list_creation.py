@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from polylocal.api.abf.calls import Ask, Json, boolean, done, integer, integers, refused, text
+from polylocal.api.abf.calls import AbfCall, Json, boolean, done, integer, integers, refused, text
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import tag_versions
 from polylocal.git.repository import Repository as Code
@@ -94,18 +94,18 @@ class _Source:
         return tag_versions.of_metadata(metadata) if metadata else None
 
 
-def create(ask: Ask) -> Json | Response:
-    said = ask.section(_SUBJECT)
-    wanted = _wanted(ask, said)
-    _check_rights(ask, wanted)
-    _check(ask, wanted, said)
+def create(call: AbfCall) -> Json | Response:
+    said = call.section(_SUBJECT)
+    wanted = _wanted(call, said)
+    _check_rights(call, wanted)
+    _check(call, wanted, said)
     project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
     platform, commit = wanted.platform, wanted.commit
     if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
         return refused(_SUBJECT, "BuildList has not been created", *wanted.problems)
-    ask.context.check_room()
+    call.context.check_room()
     if build_for.build_image is None:  # what the engine has may be another image with each build
-        image = builder_images.default(build_for.distrib_type, ask.context.has_image)
+        image = builder_images.default(build_for.distrib_type, call.context.has_image)
         build_for = replace(build_for, build_image=image)
     auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
     values = {
@@ -119,8 +119,8 @@ def create(ask: Ask) -> Json | Response:
         "auto_create_container": auto_publish != "default" and boolean(said.get("auto_create_container"), False),
         "use_save_to_repository": platform.is_main or boolean(said.get("use_save_to_repository"), True),
         "include_repos": wanted.include_repos,
-        "extra_repositories": _extra_repositories(ask, platform, integers(said.get("extra_repositories"))),
-        "extra_build_lists": _extra_build_lists(ask, platform, arch, integers(said.get("extra_build_lists"))),
+        "extra_repositories": _extra_repositories(call, platform, integers(said.get("extra_repositories"))),
+        "extra_build_lists": _extra_build_lists(call, platform, arch, integers(said.get("extra_build_lists"))),
         "extra_params": _extra_params(said.get("extra_params")),
         "include_testing_subrepository": boolean(said.get("include_testing_subrepository"), False),
         "use_cached_chroot": boolean(said.get("use_cached_chroot"), False),
@@ -128,20 +128,20 @@ def create(ask: Ask) -> Json | Response:
         "save_buildroot": boolean(said.get("save_buildroot"), False),
         "external_nodes": text(said.get("external_nodes")),
     }
-    code = _Source(ask.context.repository(project), commit, project.name, wanted.version, wanted.described)
-    config = _config(build_for, code, ask.context.settings)
-    reference = ask.store.projects.reference_code(project, {"commit": commit})
-    run = NewRun(Kind.PACKAGE, config=config, resources=_resources(ask.context.settings), code_id=reference.id)
-    made = ask.store.build_lists.create(project, ask.user, run, values)
+    code = _Source(call.context.repository(project), commit, project.name, wanted.version, wanted.described)
+    config = _config(build_for, code, call.context.settings)
+    reference = call.store.projects.reference_code(project, {"commit": commit})
+    run = NewRun(Kind.PACKAGE, config=config, resources=_resources(call.context.settings), code_id=reference.id)
+    made = call.store.build_lists.create(project, call.user, run, values)
     return done(_SUBJECT, made.id, "BuildList has been created successfully")
 
 
-def _wanted(ask: Ask, said: Json) -> _Wanted:
-    platforms = ask.store.platforms
+def _wanted(call: AbfCall, said: Json) -> _Wanted:
+    platforms = call.store.platforms
     wanted = _Wanted(include_repos=integers(said.get("include_repos")))
     buildable = {arch.id: arch for arch in platforms.arches(arches.buildable())}
     wanted.arch = buildable.get(integer(said.get("arch_id")) or 0)
-    wanted.project = _found(ask.project, said.get("project_id"))
+    wanted.project = _found(call.project, said.get("project_id"))
     wanted.build_for = _found(platforms.get, said.get("build_for_platform_id"))
     wanted.save_to = _found(platforms.repository, said.get("save_to_repository_id"))
     wanted.platform = platforms.get(wanted.save_to.platform_id) if wanted.save_to else None
@@ -156,15 +156,15 @@ def _found(find: Any, value: object) -> Any:
         return None
 
 
-def _check_rights(ask: Ask, wanted: _Wanted) -> None:
+def _check_rights(call: AbfCall, wanted: _Wanted) -> None:
     project, build_for = wanted.project, wanted.build_for
-    if project and not (project.is_package and ask.may_write(project)):
+    if project and not (project.is_package and call.may_write(project)):
         raise NotAllowed
-    if build_for and not ask.may_see(build_for):
+    if build_for and not call.may_see(build_for):
         raise NotAllowed
 
 
-def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
+def _check(call: AbfCall, wanted: _Wanted, said: Json) -> None:
     problems = wanted.problems
     for found, name in (
         (wanted.project, "Project"),
@@ -174,7 +174,7 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
     ):
         if found is None:
             problems.append(f"{name} can't be blank")
-    _resolve(ask, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
+    _resolve(call, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
     _describe(wanted, text(said.get("git_describe")))
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
@@ -187,14 +187,14 @@ def _check(ask: Ask, wanted: _Wanted, said: Json) -> None:
     if build_for and not build_for.is_main:
         problems.append('Build for platform Type of platform in "build_for_platform" should be "main"')
     if build_for and wanted.include_repos:
-        known = ask.store.platforms.repositories_by_id(wanted.include_repos)
+        known = call.store.platforms.repositories_by_id(wanted.include_repos)
         if len(known) != len(wanted.include_repos) or any(item.platform_id != build_for.id for item in known):
             problems.append("Save to repository Include repos have to belongs to build for platform")
-    if wanted.project and wanted.save_to and not ask.store.platforms.has_project(wanted.save_to, wanted.project.id):
+    if wanted.project and wanted.save_to and not call.store.platforms.has_project(wanted.save_to, wanted.project.id):
         problems.append("Save to repository Repository does not contain project.")
 
 
-def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None) -> None:
+def _resolve(call: AbfCall, wanted: _Wanted, commit: str | None, version: str | None) -> None:
     if commit is None and version is None:
         wanted.problems.append("Version can't be blank")
         return
@@ -204,7 +204,7 @@ def _resolve(ask: Ask, wanted: _Wanted, commit: str | None, version: str | None)
     if wanted.project is None:
         return
     named = commit or version or ""
-    found = ask.context.repository(wanted.project).resolve(named)
+    found = call.context.repository(wanted.project).resolve(named)
     if found is None:
         wanted.problems.append(f"Commit hash Unable find commit '{named}' in project")
     wanted.commit, wanted.version = found, version or found
@@ -229,23 +229,23 @@ def _auto_publish(said: Json) -> str:
     return "default" if boolean(said.get("auto_publish"), True) else "none"
 
 
-def _extra_repositories(ask: Ask, platform: Platform, wanted: list[int]) -> list[int]:
+def _extra_repositories(call: AbfCall, platform: Platform, wanted: list[int]) -> list[int]:
     """For personal platforms; what one may not see vanishes."""
     if platform.is_main:
         return []
-    platforms = ask.store.platforms
+    platforms = call.store.platforms
     known = {repository.id: repository for repository in platforms.repositories_by_id(wanted)}
-    return [number for number in wanted if number in known and ask.may_see(platforms.get(known[number].platform_id))]
+    return [number for number in wanted if number in known and call.may_see(platforms.get(known[number].platform_id))]
 
 
-def _extra_build_lists(ask: Ask, platform: Platform, arch: Arch, wanted: list[int]) -> list[int]:
+def _extra_build_lists(call: AbfCall, platform: Platform, arch: Arch, wanted: list[int]) -> list[int]:
     """Those with a container of the same architecture; for a main platform, of the same platform."""
     kept = []
-    for other in ask.store.build_lists.by_ids(wanted):
-        saved_to = ask.store.platforms.repository(other.save_to_repository_id)
+    for other in call.store.build_lists.by_ids(wanted):
+        saved_to = call.store.platforms.repository(other.save_to_repository_id)
         fits = other.container_status == ContainerStatus.PUBLISHED and other.arch_id == arch.id
         fits = fits and (not platform.is_main or saved_to.platform_id == platform.id)
-        if fits and (ask.may_read(ask.store.projects.by_id(other.project_id)) or other.user_id == ask.user.id):
+        if fits and (call.may_read(call.store.projects.by_id(other.project_id)) or other.user_id == call.user.id):
             kept.append(other.id)
     return [number for number in wanted if number in kept]
 

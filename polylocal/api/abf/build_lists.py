@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api.abf import build_list_creation, shapes
-from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused
 from polylocal.api.file_responses import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
@@ -24,78 +24,78 @@ from polylocal.store.rows import BuildList, Platform, Project, Repository
 _SUBJECT = "build_list"
 
 
-def show(ask: Ask) -> Json:
-    found, project = _readable(ask)
-    return {_SUBJECT: _shown(ask, found, project)}
+def show(call: AbfCall) -> Json:
+    found, project = _readable(call)
+    return {_SUBJECT: _shown(call, found, project)}
 
 
-def create(ask: Ask) -> Json | Response:
-    return build_list_creation.create(ask)
+def create(call: AbfCall) -> Json | Response:
+    return build_list_creation.create(call)
 
 
-def cancel(ask: Ask) -> Json | Response:
-    found, project = _found(ask)
-    ask.require(ask.may_write(project))
-    if not ask.store.build_lists.cancel(found):
+def cancel(call: AbfCall) -> Json | Response:
+    found, project = _found(call)
+    call.require(call.may_write(project))
+    if not call.store.build_lists.cancel(found):
         return refused(_SUBJECT, "Errors during build cancelation!")
     return done(_SUBJECT, found.id, "Build canceled")
 
 
-def publish(ask: Ask) -> Json | Response:
-    found, project = _found(ask)
-    saved_to, platform = _saved_to(ask, found)
+def publish(call: AbfCall) -> Json | Response:
+    found, project = _found(call)
+    saved_to, platform = _saved_to(call, found)
     is_again = found.status == BuildStatus.PUBLISHED
-    is_manager = ask.may_manage(platform)
+    is_manager = call.may_manage(platform)
     needs_manager = is_again or not saved_to.publish_without_qa
-    ask.require(is_manager if needs_manager else ask.may_write(project))
-    can_be = ask.store.platforms.has_project(saved_to, found.project_id) and _may_follow(ask, found, platform)
-    if not can_be or not ask.store.build_lists.publish(found, ask.user, again=is_manager):
+    call.require(is_manager if needs_manager else call.may_write(project))
+    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _may_follow(call, found, platform)
+    if not can_be or not call.store.build_lists.publish(found, call.user, again=is_manager):
         return refused(_SUBJECT, "Errors during build publishing!")
     return done(_SUBJECT, found.id, "Build is queued for publishing")
 
 
-def _may_follow(ask: Ask, found: BuildList, platform: Platform) -> bool:
+def _may_follow(call: AbfCall, found: BuildList, platform: Platform) -> bool:
     """What it was built with must be published before it, where it goes to a main platform."""
     if not platform.is_main:
         return True
-    others = ask.store.build_lists.by_ids(found.extra_build_lists)
+    others = call.store.build_lists.by_ids(found.extra_build_lists)
     is_whole = len(others) == len(found.extra_build_lists)
     return is_whole and all(other.status == BuildStatus.PUBLISHED for other in others)
 
 
-def create_container(ask: Ask) -> Json | Response:
-    found, project = _found(ask)
-    _, platform = _saved_to(ask, found)
-    ask.require(ask.may_write(project) or ask.may_manage(platform))
-    if not ask.store.build_lists.ask_for_container(found):
+def create_container(call: AbfCall) -> Json | Response:
+    found, project = _found(call)
+    _, platform = _saved_to(call, found)
+    call.require(call.may_write(project) or call.may_manage(platform))
+    if not call.store.build_lists.ask_for_container(found):
         return refused(_SUBJECT, "Errors during container creating!")
     return done(_SUBJECT, found.id, "Container is queued for creating")
 
 
-def reject_publish(ask: Ask) -> Json | Response:
-    found, _ = _found(ask)
-    saved_to, platform = _saved_to(ask, found)
-    ask.require(ask.may_manage(platform))
-    if saved_to.publish_without_qa or not ask.store.build_lists.reject(found, ask.user):
+def reject_publish(call: AbfCall) -> Json | Response:
+    found, _ = _found(call)
+    saved_to, platform = _saved_to(call, found)
+    call.require(call.may_manage(platform))
+    if saved_to.publish_without_qa or not call.store.build_lists.reject(found, call.user):
         return refused(_SUBJECT, "Rejecting publishing failed")
     return done(_SUBJECT, found.id, "Publishing rejected")
 
 
-def index(ask: Ask) -> Json | Response:
-    return _listed(ask, None, "owned")
+def index(call: AbfCall) -> Json | Response:
+    return _listed(call, None, "owned")
 
 
-def index_of_project(ask: Ask) -> Json | Response:
-    project = ask.project(ask.id())
-    ask.require(ask.may_read(project))
-    return _listed(ask, project, "everything")
+def index_of_project(call: AbfCall) -> Json | Response:
+    project = call.project(call.id())
+    call.require(call.may_read(project))
+    return _listed(call, project, "everything")
 
 
-def log(ask: Ask) -> Response:
+def log(call: AbfCall) -> Response:
     """What the build has written so far; from `offset` bytes on."""
-    found, _ = _readable(ask)
-    path = ask.context.home.log("package", found.uuid)
-    offset = integer(ask.query("offset")) or 0
+    found, _ = _readable(call)
+    path = call.context.home.log("package", found.uuid)
+    offset = integer(call.query("offset")) or 0
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -107,35 +107,35 @@ def log(ask: Ask) -> Response:
     return response
 
 
-def _found(ask: Ask) -> tuple[BuildList, Project]:
-    found = ask.store.build_lists.get(ask.id())
-    return found, ask.project(found.project_id)
+def _found(call: AbfCall) -> tuple[BuildList, Project]:
+    found = call.store.build_lists.get(call.id())
+    return found, call.project(found.project_id)
 
 
-def _readable(ask: Ask) -> tuple[BuildList, Project]:
-    found, project = _found(ask)
-    ask.require(found.user_id == ask.user.id or ask.may_read(project))  # one's own needs no right to the project
+def _readable(call: AbfCall) -> tuple[BuildList, Project]:
+    found, project = _found(call)
+    call.require(found.user_id == call.user.id or call.may_read(project))  # one's own needs no right to the project
     return found, project
 
 
-def _saved_to(ask: Ask, found: BuildList) -> tuple[Repository, Platform]:
-    repository = ask.store.platforms.repository(found.save_to_repository_id)
-    return repository, ask.store.platforms.get(repository.platform_id)
+def _saved_to(call: AbfCall, found: BuildList) -> tuple[Repository, Platform]:
+    repository = call.store.platforms.repository(found.save_to_repository_id)
+    return repository, call.store.platforms.get(repository.platform_id)
 
 
 # -- one of them -----------------------------------------------------------------------------------------------------
 
 
-def _shown(ask: Ask, found: BuildList, project: Project) -> Json:
-    store, users = ask.store.platforms, ask.store.users
+def _shown(call: AbfCall, found: BuildList, project: Project) -> Json:
+    store, users = call.store.platforms, call.store.users
     wanted = {*found.include_repos, *found.extra_repositories, found.save_to_repository_id}
     known = {repository.id: repository for repository in store.repositories_by_id(wanted)}
     platforms = {number: store.get(number) for number in {found.platform_id for found in known.values()}}
     save_to = known[found.save_to_repository_id]
     arch = store.arch(found.arch_id)
-    others = ask.store.build_lists.by_ids(found.extra_build_lists)
+    others = call.store.build_lists.by_ids(found.extra_build_lists)
     around = shapes.Around(
-        base=ask.base,
+        base=call.base,
         project=project,
         owner=users.by_id(project.user_id),
         user=users.by_id(found.user_id),
@@ -146,40 +146,40 @@ def _shown(ask: Ask, found: BuildList, project: Project) -> Json:
         platforms=platforms,
         include_repos=[known[number] for number in found.include_repos if number in known],
         extra_repositories=[known[number] for number in found.extra_repositories if number in known],
-        extra_build_lists=[_other(ask, other) for other in others],
-        packages=ask.store.build_lists.packages([found.run_pk]),
-        results=ask.store.build_lists.results(found),
-        container_path=_container_path(ask, found, save_to, arch.name),
-        refusal=ask.store.build_lists.refusal(found),
+        extra_build_lists=[_other(call, other) for other in others],
+        packages=call.store.build_lists.packages([found.run_pk]),
+        results=call.store.build_lists.results(found),
+        container_path=_container_path(call, found, save_to, arch.name),
+        refusal=call.store.build_lists.refusal(found),
     )
     return shapes.build_list(found, around)
 
 
-def _other(ask: Ask, other: BuildList) -> Json:
-    save_to = ask.store.platforms.repository(other.save_to_repository_id)
-    path = _container_path(ask, other, save_to, ask.store.platforms.arch(other.arch_id).name)
+def _other(call: AbfCall, other: BuildList) -> Json:
+    save_to = call.store.platforms.repository(other.save_to_repository_id)
+    path = _container_path(call, other, save_to, call.store.platforms.arch(other.arch_id).name)
     about = {"id": other.id, "status": other.status, "container_path": path}
     return {**about, "url": shapes.build_list_url(other.id)}
 
 
-def _container_path(ask: Ask, found: BuildList, save_to: Repository, arch: str) -> str:
+def _container_path(call: AbfCall, found: BuildList, save_to: Repository, arch: str) -> str:
     if found.container_status != ContainerStatus.PUBLISHED:
         return ""
-    downloads = ask.context.home.downloads
+    downloads = call.context.home.downloads
     path = repositories.container(downloads, save_to.platform_name, found.id, arch=arch, name=save_to.name)
-    return f"{ask.base}/downloads/{path.relative_to(downloads).as_posix()}/"
+    return f"{call.base}/downloads/{path.relative_to(downloads).as_posix()}/"
 
 
 # -- many of them ----------------------------------------------------------------------------------------------------
 
 
-def _listed(ask: Ask, project: Project | None, ownership: str) -> Json | Response:
-    filters = ask.filters()
+def _listed(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
+    filters = call.filters()
     if problems := _problems(filters):
         return refused(_SUBJECT, "Build lists can't be filtered", *problems)
-    where = _where(ask, filters, project, ownership)
-    found = ask.store.build_lists.page(where, ask.page) if where else []
-    names = {number: ask.store.projects.by_id(number).name for number in {item.project_id for item in found}}
+    where = _where(call, filters, project, ownership)
+    found = call.store.build_lists.page(where, call.page) if where else []
+    names = {number: call.store.projects.by_id(number).name for number in {item.project_id for item in found}}
     asked = urlencode([(f"filter[{name}]", value) for name, value in filters.items()])
     return {
         "build_lists": [shapes.build_list_row(item, names[item.project_id]) for item in found],
@@ -204,9 +204,9 @@ def _problems(filters: dict[str, str]) -> list[str]:
     return problems
 
 
-def _where(ask: Ask, filters: dict[str, str], project: Project | None, ownership: str) -> Where | None:
+def _where(call: AbfCall, filters: dict[str, str], project: Project | None, ownership: str) -> Where | None:
     """None: nothing can be found by this."""
-    user = ask.user
+    user = call.user
     conditions = ["(? or j.is_public or j.user_id = ? or r.user_id = ?)", "j.archived_at is null"]
     values: list[Any] = [user.is_superuser, user.id, user.id]
     if project:

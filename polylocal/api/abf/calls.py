@@ -47,7 +47,7 @@ _BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were adm
 
 @dataclass(frozen=True)
 class Endpoint(BaseEndpoint):
-    handler: Callable[[Ask], Any]
+    handler: Callable[[AbfCall], Any]
     right: str  # for the documentation: handlers check it
     is_anonymous: bool = False  # the handler decides whether it needs credentials
 
@@ -56,7 +56,7 @@ class Endpoint(BaseEndpoint):
         return MAX_BODY
 
 
-class Ask(BaseCall[Endpoint]):
+class AbfCall(BaseCall[Endpoint]):
     """One request to the ABF API. `data` is the body: JSON, or a form with nested values."""
 
     request: Request
@@ -137,7 +137,7 @@ class Ask(BaseCall[Endpoint]):
 
     def check_again(self) -> None:
         user = self._authenticator.identify_again(self.request, self.user_or_none)
-        again = Ask(self.request, self.endpoint, self.context, self._authenticator)
+        again = AbfCall(self.request, self.endpoint, self.context, self._authenticator)
         again.credentials = Credentials(user, None) if user else None
         if again.holders != self.holders:
             raise NotAuthenticated(WRONG_CREDENTIALS)

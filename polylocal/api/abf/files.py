@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from polylocal.api.abf import shapes, simple_index
-from polylocal.api.abf.calls import Ask, Endpoint, Json, answer, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json, answer, refused
 from polylocal.api.file_responses import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages import repositories
@@ -24,18 +24,18 @@ _TEXTS = (".log", ".txt", ".list", ".md5sum")
 _TRIES = 5  # looks at a path: a publication may come in between
 
 
-def stored(ask: Ask) -> Response:
+def stored(call: AbfCall) -> Response:
     """By its sha1, with `.log` behind it or without. What builds of hidden projects made is for those who read them."""
-    sha1 = ask.parameter("sha1").removesuffix(".log")
-    found = ask.store.build_lists.file(sha1)
-    path = ask.context.file_store.path(sha1)
+    sha1 = call.parameter("sha1").removesuffix(".log")
+    found = call.store.build_lists.file(sha1)
+    path = call.context.file_store.path(sha1)
     if path is None:
         raise NotFound
-    if not ask.store.build_lists.may_have(sha1, ask.user_or_none):
-        if ask.user_or_none is None:
+    if not call.store.build_lists.may_have(sha1, call.user_or_none):
+        if call.user_or_none is None:
             raise NotAuthenticated
         raise NotAllowed
-    is_text = found.file_name.endswith(_TEXTS) or ask.parameter("sha1").endswith(".log")
+    is_text = found.file_name.endswith(_TEXTS) or call.parameter("sha1").endswith(".log")
     try:
         response = file_as_it_is(path, "text/plain; charset=utf-8" if is_text else "application/octet-stream")
     except FileNotFoundError as error:  # it was removed since
@@ -46,158 +46,158 @@ def stored(ask: Ask) -> Response:
     return response
 
 
-def find(ask: Ask) -> list[Json]:
-    sha1 = (ask.query("hash") or "").lower()
+def find(call: AbfCall) -> list[Json]:
+    sha1 = (call.query("hash") or "").lower()
     try:
-        found = ask.store.build_lists.file(sha1)
+        found = call.store.build_lists.file(sha1)
     except NotFound:
         return []
-    if not ask.store.build_lists.may_have(sha1, ask.user):
+    if not call.store.build_lists.may_have(sha1, call.user):
         return []
-    user = ask.store.users.by_id(found.user_id) if found.user_id else None
+    user = call.store.users.by_id(found.user_id) if found.user_id else None
     return [shapes.stored_file(found, user)]
 
 
-def upload(ask: Ask) -> Response:
-    part = ask.section("file_store").get("file")
+def upload(call: AbfCall) -> Response:
+    part = call.section("file_store").get("file")
     if not isinstance(part, UploadFile):
         return refused("file_store", "File has not been stored", "File can't be blank")
-    ask.context.check_room()
-    staged = ask.context.file_store.stage(part.file)
+    call.context.check_room()
+    staged = call.context.file_store.stage(part.file)
     with GUARD:
-        kept = ask.context.file_store.commit(staged)
-        ask.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, ask.user)
+        kept = call.context.file_store.commit(staged)
+        call.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
     return answer({"sha1_hash": kept.sha1}, 201)
 
 
 # -- downloads -------------------------------------------------------------------------------------------------------
 
 
-def download(ask: Ask) -> Response:
+def download(call: AbfCall) -> Response:
     """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
-    path = ask.request.path_params.get("path", "")
+    path = call.request.path_params.get("path", "")
     if len(os.fsencode(path)) > _MOST_PATH:
         raise NotFound
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
     # what is being written, ways out, and names that no file has
     if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
-    root = ask.context.home.downloads
+    root = call.context.home.downloads
     if parts:
-        _check_rights(ask, parts[0])
+        _check_rights(call, parts[0])
     else:
         root.mkdir(parents=True, exist_ok=True)  # nothing was published yet
     target = root.joinpath(*parts)
-    answer = _signature_of_what_was_read(ask, target) or _current(ask, target, parts)
-    _remember(ask, target, answer)
+    answer = _signature_of_what_was_read(call, target) or _current(call, target, parts)
+    _remember(call, target, answer)
     return answer
 
 
-def _check_rights(ask: Ask, platform_name: str) -> None:
-    platform = ask.store.platforms.named(platform_name)
-    if not platform.is_open and ask.user_or_none is None:
+def _check_rights(call: AbfCall, platform_name: str) -> None:
+    platform = call.store.platforms.named(platform_name)
+    if not platform.is_open and call.user_or_none is None:
         raise NotAuthenticated
     if not platform.is_open:
-        ask.require(ask.may_see(platform))
+        call.require(call.may_see(platform))
 
 
-def _current(ask: Ask, target: Path, parts: list[str]) -> Response:
+def _current(call: AbfCall, target: Path, parts: list[str]) -> Response:
     """The answer of one publication, whatever others come in between. Raises NotFound."""
     for _ in range(_TRIES):
         place = target.resolve()  # in the folder of one publication
         try:
-            found = _answer(ask, place, parts)
+            found = _answer(call, place, parts)
         except (FileNotFoundError, NotADirectoryError):
             if target.resolve() == place:
-                return _leftover(ask, target)
+                return _leftover(call, target)
         else:
             if isinstance(found, FileAnswer) or target.resolve() == place:
                 return found  # a list of a folder that was turned away from may lack what was removed already
     raise NotFound
 
 
-def _answer(ask: Ask, place: Path, parts: list[str]) -> Response:
+def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
     """The file at a place, or the page of a folder: its own `index.html`, or a list of what is in it.
 
     Raises FileNotFoundError, NotADirectoryError: there is nothing, or a publication removed it just now.
     """
     try:
-        return _file(ask, place)
+        return _file(call, place)
     except IsADirectoryError:
         pass
-    asked: str = ask.request.scope["polylocal.path"]
+    asked: str = call.request.scope["polylocal.path"]
     if not asked.endswith("/"):  # links in the page are relative to it
-        return RedirectResponse(f"{quote(ask.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
+        return RedirectResponse(f"{quote(call.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
     with os.scandir(place) as found:
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
     if "index.json" in names and "index.html" in names:
-        return _negotiated(ask, place)
+        return _negotiated(call, place)
     if "index.html" in names:
-        return _file(ask, place / "index.html")
+        return _file(call, place / "index.html")
     if not parts:
-        names = [name for name in names if _is_open(ask, name.rstrip("/"))]
+        names = [name for name in names if _is_open(call, name.rstrip("/"))]
     title = html.escape("/".join(["downloads", *parts]))
     links = "".join(f'<a href="{quote(name)}">{html.escape(name)}</a><br>\n' for name in names)
     return HTMLResponse(f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>\n{links}</body></html>\n")
 
 
-def _remember(ask: Ask, target: Path, answer: Response) -> None:
+def _remember(call: AbfCall, target: Path, answer: Response) -> None:
     """Notes which `repomd.xml` a client gets."""
     if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
         digest = hashlib.sha256(answer.file.read()).hexdigest()
         answer.file.seek(0)
-        ask.context.readers.remember(_client(ask), target, digest)
+        call.context.readers.remember(_client(call), target, digest)
 
 
-def _signature_of_what_was_read(ask: Ask, target: Path) -> Response | None:
+def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
     """The signature of the `repomd.xml` that this client got, which may be that of an earlier generation."""
     if not target.match(repositories.REPOMD_SIGNATURE):
         return None
-    digest = ask.context.readers.recall(_client(ask), target.with_suffix(""))
+    digest = call.context.readers.recall(_client(call), target.with_suffix(""))
     if digest is None:
         return None
     place = target.parent.parent / repositories.signature_path(digest)
     for found in (place, *repositories.leftovers(place)):
         try:
-            return _file(ask, found)
+            return _file(call, found)
         except FileNotFoundError:
             continue
     return None
 
 
-def _client(ask: Ask) -> str:
-    return ask.request.client.host if ask.request.client else ""
+def _client(call: AbfCall) -> str:
+    return call.request.client.host if call.request.client else ""
 
 
-def _leftover(ask: Ask, target: Path) -> Response:
+def _leftover(call: AbfCall, target: Path) -> Response:
     """A file that only an earlier generation of its repository has. Raises NotFound."""
     for place in repositories.leftovers(target):
         try:
-            return _file(ask, place)
+            return _file(call, place)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
     raise NotFound
 
 
-def _negotiated(ask: Ask, folder: Path) -> Response:
+def _negotiated(call: AbfCall, folder: Path) -> Response:
     """A page of an index that lies there as HTML and as JSON. Raises OSError, HTTPException: 406."""
-    media = simple_index.content_type(ask.request.headers.getlist("accept"), ask.query("format"))
-    response = _file(ask, folder / simple_index.FILES[media], media)
+    media = simple_index.content_type(call.request.headers.getlist("accept"), call.query("format"))
+    response = _file(call, folder / simple_index.FILES[media], media)
     response.headers["Vary"] = "Accept"
     return response
 
 
-def _file(ask: Ask, path: Path, media: str | None = None) -> Response:
+def _file(call: AbfCall, path: Path, media: str | None = None) -> Response:
     """`media`: the content type that was negotiated; None: that of the file's name. Raises OSError."""
     variant = f"-{media}" if media else ""
     media = media or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     answer = served_file(path.open("rb"), media, variant)
-    return part_of(answer, ask.request.headers.get("range"), ask.request.headers.get("if-range"))
+    return part_of(answer, call.request.headers.get("range"), call.request.headers.get("if-range"))
 
 
-def _is_open(ask: Ask, platform: str) -> bool:
+def _is_open(call: AbfCall, platform: str) -> bool:
     try:
-        return ask.store.platforms.named(platform).is_open
+        return call.store.platforms.named(platform).is_open
     except NotFound:
         return False
 

@@ -14,7 +14,7 @@ from typing import IO
 from starlette.requests import Request
 from starlette.responses import Response
 
-from polylocal.api.abf.calls import Ask
+from polylocal.api.abf.calls import AbfCall
 from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import MadeAnswer
 from polylocal.errors import NotAllowed, NotFound
@@ -49,25 +49,25 @@ async def spooled(request: Request, limit: int) -> IO[bytes]:
     return file
 
 
-def serve(ask: Ask, body: IO[bytes]) -> Response:
+def serve(call: AbfCall, body: IO[bytes]) -> Response:
     """Everybody who may read the project clones it; its owner pushes. `body` is closed at the end."""
     with ExitStack() as stack:
         stack.enter_context(body)
-        path = ask.parameter("path")
-        is_known = path in _PATHS and ask.query("service") in (None, *_SERVICES)
-        if not is_known or ask.request.method not in ("GET", "POST"):
+        path = call.parameter("path")
+        is_known = path in _PATHS and call.query("service") in (None, *_SERVICES)
+        if not is_known or call.request.method not in ("GET", "POST"):
             raise NotFound
-        project = ask.store.projects.get(ask.parameter("owner"), ask.parameter("project"))
-        ask.require(ask.may_read(project))
-        is_push = "git-receive-pack" in (path, ask.query("service"))
+        project = call.store.projects.get(call.parameter("owner"), call.parameter("project"))
+        call.require(call.may_read(project))
+        is_push = "git-receive-pack" in (path, call.query("service"))
         if is_push:
-            _check_push(ask, project)
-        repository = ask.context.repository(project)
+            _check_push(call, project)
+        repository = call.context.repository(project)
         repository.create(project.default_branch)
         if path == "git-receive-pack":
             stack.enter_context(repository.changed_by_git())
-            ask.context.check_room()
-        process = _started(ask, repository, path, body)
+            call.context.check_room()
+        process = _started(call, repository, path, body)
         with processes.ending(process, goes_on=True):
             status, headers = _head(process)
             rest = _rest(process)
@@ -83,34 +83,34 @@ def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
         yield from rest
 
 
-def _check_push(ask: Ask, project: Project) -> None:
-    if not ask.may_write(project) or project.git_url:  # the code of another repository is fetched, not pushed
+def _check_push(call: AbfCall, project: Project) -> None:
+    if not call.may_write(project) or project.git_url:  # the code of another repository is fetched, not pushed
         raise NotAllowed
 
 
-def _started(ask: Ask, repository: Repository, path: str, body: IO[bytes]) -> subprocess.Popen[bytes]:
-    headers = ask.request.headers
-    service, packed = ask.query("service"), headers.get("content-encoding", "")
+def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) -> subprocess.Popen[bytes]:
+    headers = call.request.headers
+    service, packed = call.query("service"), headers.get("content-encoding", "")
     protocol, content_type = headers.get("git-protocol", ""), headers.get("content-type", "")
     environment = {
         **command.ENVIRONMENT,
-        **pre_receive.environment(ask.context.code_limits),
+        **pre_receive.environment(call.context.code_limits),
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_PROJECT_ROOT": str(repository.path.parent),
         "GIT_HTTP_EXPORT_ALL": "1",
         "PATH_INFO": f"/{repository.path.name}/{path}",
         "QUERY_STRING": f"service={service}" if service in _SERVICES else "",
-        "REQUEST_METHOD": ask.request.method,
+        "REQUEST_METHOD": call.request.method,
         "CONTENT_TYPE": content_type if content_type == f"application/x-{path}-request" else "",
         "HTTP_CONTENT_ENCODING": packed if packed in _PACKED else "",
         "GIT_PROTOCOL": protocol if _PROTOCOL.fullmatch(protocol) else "",
-        "REMOTE_USER": ask.user.username,
-        "REMOTE_ADDR": ask.request.client.host if ask.request.client else "",
-        "GIT_COMMITTER_NAME": ask.user.username,
-        "GIT_COMMITTER_EMAIL": ask.user.email or f"{ask.user.username}@polylocal",
+        "REMOTE_USER": call.user.username,
+        "REMOTE_ADDR": call.request.client.host if call.request.client else "",
+        "GIT_COMMITTER_NAME": call.user.username,
+        "GIT_COMMITTER_EMAIL": call.user.email or f"{call.user.username}@polylocal",
     }
     environment["CONTENT_LENGTH"] = str(os.fstat(body.fileno()).st_size)
-    most = limit(ask.context)  # of what the pack is when it was unpacked once
+    most = limit(call.context)  # of what the pack is when it was unpacked once
     return command.start(
         "http-backend",
         env=environment,

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
@@ -20,51 +20,51 @@ _NOT_A_FOLDER = ("container", "repository")
 _MOST = 10_000
 
 
-def all_arches(ask: Ask) -> Json:
+def all_arches(call: AbfCall) -> Json:
     """Those that this machine can build for."""
-    return {"architectures": [shapes.arch(arch) for arch in ask.store.platforms.arches(arches.buildable())]}
+    return {"architectures": [shapes.arch(arch) for arch in call.store.platforms.arches(arches.buildable())]}
 
 
 # -- platforms -------------------------------------------------------------------------------------------------------
 
 
-def index(ask: Ask) -> Json:
-    wanted = ask.query("type")
+def index(call: AbfCall) -> Json:
+    wanted = call.query("type")
     kind = wanted if wanted in ("main", "personal") else None
-    found = ask.store.platforms.page(ask.user, ask.page, platform_type=kind)
+    found = call.store.platforms.page(call.user, call.page, platform_type=kind)
     asked = f"?type={kind}" if kind else ""
     return {
-        "platforms": [shapes.platform_for_build(platform, *_around(ask, platform)) for platform in found],
+        "platforms": [shapes.platform_for_build(platform, *_around(call, platform)) for platform in found],
         "url": f"/api/v1/platforms.json{asked}",
     }
 
 
-def for_build(ask: Ask) -> Json:
-    found = ask.store.platforms.page(ask.user, Page(_MOST, 0), platform_type="main")
-    shown = [shapes.platform_for_build(platform, *_around(ask, platform)) for platform in found]
+def for_build(call: AbfCall) -> Json:
+    found = call.store.platforms.page(call.user, Page(_MOST, 0), platform_type="main")
+    shown = [shapes.platform_for_build(platform, *_around(call, platform)) for platform in found]
     return {"platforms": shown, "url": "/api/v1/platforms/platforms_for_build.json"}
 
 
-def _around(ask: Ask, platform: Platform) -> tuple[User, list[Repository]]:
-    return ask.store.users.by_id(platform.owner_id), ask.store.platforms.repositories([platform.id])
+def _around(call: AbfCall, platform: Platform) -> tuple[User, list[Repository]]:
+    return call.store.users.by_id(platform.owner_id), call.store.platforms.repositories([platform.id])
 
 
-def show(ask: Ask) -> Json:
-    platform = _platform(ask)
-    return {"platform": shapes.platform_detail(platform, *_around(ask, platform))}
+def show(call: AbfCall) -> Json:
+    platform = _platform(call)
+    return {"platform": shapes.platform_detail(platform, *_around(call, platform))}
 
 
-def _platform(ask: Ask) -> Platform:
-    platform = ask.store.platforms.get(ask.id())
-    ask.require(ask.may_see(platform))
+def _platform(call: AbfCall) -> Platform:
+    platform = call.store.platforms.get(call.id())
+    call.require(call.may_see(platform))
     return platform
 
 
-def key(ask: Ask) -> Json | Response:
+def key(call: AbfCall) -> Json | Response:
     """The public half of the key that signs the repositories of a platform; it is generated if there is none yet."""
-    platform = _platform(ask)
+    platform = _platform(call)
     try:
-        found = signing.Keys(ask.context.home.signing).of(platform.name, platform.distrib_type)
+        found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
     except PackageError as error:
         return refused("platform", str(error))
     return {
@@ -72,9 +72,9 @@ def key(ask: Ask) -> Json | Response:
     }
 
 
-def create(ask: Ask) -> Json | Response:
-    ask.require(ask.user.is_superuser)
-    said = ask.section("platform")
+def create(call: AbfCall) -> Json | Response:
+    call.require(call.user.is_superuser)
+    said = call.section("platform")
     values, problems = _values_of_platform(said)
     name = text(said.get("name"))
     if name is None:
@@ -83,44 +83,44 @@ def create(ask: Ask) -> Json | Response:
         problems.insert(0, "Name is invalid")
     if said.get("distrib_type") not in kinds.KINDS:
         problems.append("Distrib type is not included in the list")
-    owner = _owner(ask, said, problems)
+    owner = _owner(call, said, problems)
     if problems or owner is None:
         return refused("platform", "Platform has not been created", *problems)
     kind = said["distrib_type"]
     given = {**values, "name": name, "distrib_type": kind}
     try:
-        made = ask.store.platforms.create(owner, given)
+        made = call.store.platforms.create(owner, given)
     except InvalidInput as error:
         return refused("platform", "Platform has not been created", *error.messages)
     message = "Platform has been created successfully"
     if made.build_image is None and made.build_command is None:
-        image = builder_images.default(kind, ask.context.has_image)
+        image = builder_images.default(kind, call.context.has_image)
         message = ". ".join(filter(None, [message, builder_images.advice(kind, image)]))
     return done("platform", made.id, message)
 
 
-def _owner(ask: Ask, said: Json, problems: list[str]) -> User | None:
+def _owner(call: AbfCall, said: Json, problems: list[str]) -> User | None:
     number = integer(said.get("owner_id"))
     try:
-        return ask.user if number is None else ask.store.users.by_id(number)
+        return call.user if number is None else call.store.users.by_id(number)
     except NotFound:
         problems.append("Owner can't be blank")
         return None
 
 
-def update(ask: Ask) -> Json | Response:
-    platform = ask.store.platforms.get(ask.id())
-    ask.require(ask.may_manage(platform))
-    said = ask.section("platform")
+def update(call: AbfCall) -> Json | Response:
+    platform = call.store.platforms.get(call.id())
+    call.require(call.may_manage(platform))
+    said = call.section("platform")
     values, problems = _values_of_platform(said)
-    owner = _owner(ask, said, problems)
+    owner = _owner(call, said, problems)
     if problems or owner is None:
         return refused("platform", "Platform has not been updated", *problems)
     if platform.is_main and integer(said.get("owner_id")) is not None:
         values["owner_id"] = owner.id
     if not platform.is_main:
         values.pop("released", None)
-    ask.store.platforms.update(platform, values)
+    call.store.platforms.update(platform, values)
     return done("platform", platform.id, "Platform has been updated successfully")
 
 
@@ -153,44 +153,44 @@ def _is_name(name: str) -> bool:
 # -- repositories ----------------------------------------------------------------------------------------------------
 
 
-def show_repository(ask: Ask) -> Json:
-    repository, platform = _repository(ask)
-    ask.require(ask.may_see(platform))
+def show_repository(call: AbfCall) -> Json:
+    repository, platform = _repository(call)
+    call.require(call.may_see(platform))
     return {"repository": shapes.repository_detail(repository)}
 
 
-def _repository(ask: Ask) -> tuple[Repository, Platform]:
-    repository = ask.store.platforms.repository(ask.id())
-    return repository, ask.store.platforms.get(repository.platform_id)
+def _repository(call: AbfCall) -> tuple[Repository, Platform]:
+    repository = call.store.platforms.repository(call.id())
+    return repository, call.store.platforms.get(repository.platform_id)
 
 
-def _managed(ask: Ask) -> Repository:
-    repository, platform = _repository(ask)
-    ask.require(ask.may_manage(platform))
+def _managed(call: AbfCall) -> Repository:
+    repository, platform = _repository(call)
+    call.require(call.may_manage(platform))
     return repository
 
 
-def create_repository(ask: Ask) -> Json | Response:
-    said = ask.section("repository")
+def create_repository(call: AbfCall) -> Json | Response:
+    said = call.section("repository")
     try:
-        platform = ask.store.platforms.get(integer(said.get("platform_id")) or 0)
+        platform = call.store.platforms.get(integer(said.get("platform_id")) or 0)
     except NotFound:
         return refused("repository", "Repository has not been created", "Platform can't be blank")
-    ask.require(ask.may_manage(platform))
+    call.require(call.may_manage(platform))
     name = text(said.get("name"))
     if name is None or not _is_name(name):
         problem = "Name can't be blank" if name is None else "Name is invalid"
         return refused("repository", "Repository has not been created", problem)
     try:
-        made = ask.store.platforms.add_repository(platform, {"name": name, **_values_of_repository(said)})
+        made = call.store.platforms.add_repository(platform, {"name": name, **_values_of_repository(said)})
     except InvalidInput as error:
         return refused("repository", "Repository has not been created", *error.messages)
     return done("repository", made.id, "Repository has been created successfully")
 
 
-def update_repository(ask: Ask) -> Json:
-    repository = _managed(ask)
-    ask.store.platforms.update_repository(repository, _values_of_repository(ask.section("repository")))
+def update_repository(call: AbfCall) -> Json:
+    repository = _managed(call)
+    call.store.platforms.update_repository(repository, _values_of_repository(call.section("repository")))
     return done("repository", repository.id, "Repository has been updated successfully")
 
 
@@ -203,48 +203,48 @@ def _values_of_repository(said: Json) -> dict[str, Any]:
     return values
 
 
-def add_project(ask: Ask) -> Json | Response:
-    repository, project = _managed(ask), _named_project(ask)
-    ask.require(ask.may_read(project))
+def add_project(call: AbfCall) -> Json | Response:
+    repository, project = _managed(call), _named_project(call)
+    call.require(call.may_read(project))
     try:
-        ask.store.platforms.add_project(repository, project)
+        call.store.platforms.add_project(repository, project)
     except InvalidInput as error:
         return refused("repository", f"Project '{project.id}' has not been added to repository", *error.messages)
     return done("repository", repository.id, f"Project '{project.id}' has been added to repository successfully")
 
 
-def remove_project(ask: Ask) -> Json:
-    repository, project = _managed(ask), _named_project(ask)
-    ask.store.platforms.remove_project(repository, project)
+def remove_project(call: AbfCall) -> Json:
+    repository, project = _managed(call), _named_project(call)
+    call.store.platforms.remove_project(repository, project)
     return done("repository", repository.id, f"Project '{project.id}' has been removed from repository successfully")
 
 
-def _named_project(ask: Ask) -> Project:
-    number = ask.value("project_id")
-    return ask.project(integer(ask.query("project_id") if number is None else number))
+def _named_project(call: AbfCall) -> Project:
+    number = call.value("project_id")
+    return call.project(integer(call.query("project_id") if number is None else number))
 
 
-def projects_of(ask: Ask) -> Json:
-    repository, platform = _repository(ask)
-    ask.require(ask.may_see(platform))
-    numbers = ask.store.platforms.projects_of(repository, ask.user, ask.page)
-    found = [ask.store.projects.by_id(number) for number in numbers]
-    blocks = [shapes.project_block(item, ask.store.users.by_id(item.user_id), ask.base) for item in found]
+def projects_of(call: AbfCall) -> Json:
+    repository, platform = _repository(call)
+    call.require(call.may_see(platform))
+    numbers = call.store.platforms.projects_of(repository, call.user, call.page)
+    found = [call.store.projects.by_id(number) for number in numbers]
+    blocks = [shapes.project_block(item, call.store.users.by_id(item.user_id), call.base) for item in found]
     held = {**shapes.repository_name(repository), "projects": blocks}  # where clients look for them
     return {"repository": held, "projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
 
 
-def lock(ask: Ask) -> Json:
+def lock(call: AbfCall) -> Json:
     """What is published into it waits, until it is unlocked."""
-    repository = _managed(ask)
-    ask.store.platforms.update_repository(repository, {"is_locked": True})
+    repository = _managed(call)
+    call.store.platforms.update_repository(repository, {"is_locked": True})
     return done("repository", repository.id, "'.repo.lock' file has been added successfully")
 
 
-def unlock(ask: Ask) -> Json:
-    repository = _managed(ask)
-    ask.store.platforms.update_repository(repository, {"is_locked": False})
-    ask.store.build_lists.hint()
+def unlock(call: AbfCall) -> Json:
+    repository = _managed(call)
+    call.store.platforms.update_repository(repository, {"is_locked": False})
+    call.store.build_lists.hint()
     return done("repository", repository.id, "'.repo.lock' file has been removed successfully")
 
 

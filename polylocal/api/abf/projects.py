@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import Ask, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused, text
 from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import revisions
@@ -21,73 +21,73 @@ _MOST = 10_000
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def show(ask: Ask) -> Json:
-    project = ask.project(ask.id())
-    ask.require(ask.may_read(project))
-    platforms = ask.store.platforms
-    owner = ask.store.users.by_id(project.user_id)
-    statistics = ask.store.build_lists.figures(project)
-    return {_SUBJECT: shapes.project_detail(project, owner, ask.base, platforms.holding(project), statistics)}
+def show(call: AbfCall) -> Json:
+    project = call.project(call.id())
+    call.require(call.may_read(project))
+    platforms = call.store.platforms
+    owner = call.store.users.by_id(project.user_id)
+    statistics = call.store.build_lists.figures(project)
+    return {_SUBJECT: shapes.project_detail(project, owner, call.base, platforms.holding(project), statistics)}
 
 
-def get_id(ask: Ask) -> Json:
+def get_id(call: AbfCall) -> Json:
     """By owner and name, whatever the case of their letters."""
-    owner = ask.store.users.known_as(ask.query("owner") or "")
+    owner = call.store.users.known_as(call.query("owner") or "")
     if owner is None:
         raise NotFound
-    name = ask.query("name") or ""
-    found = [project for project in _of(ask, owner) if project.name.casefold() == name.casefold()]
+    name = call.query("name") or ""
+    found = [project for project in _of(call, owner) if project.name.casefold() == name.casefold()]
     if not found:
         raise NotFound
     project = next((project for project in found if project.name == name), found[0])
-    ask.require(ask.may_read(project))
-    return {_SUBJECT: {**shapes.project_block(project, owner, ask.base), "owner": shapes.member(owner)}}
+    call.require(call.may_read(project))
+    return {_SUBJECT: {**shapes.project_block(project, owner, call.base), "owner": shapes.member(owner)}}
 
 
-def _of(ask: Ask, owner: User) -> list[Project]:
-    _, found = ask.store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
+def _of(call: AbfCall, owner: User) -> list[Project]:
+    _, found = call.store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
     return found
 
 
-def index(ask: Ask) -> Json:
+def index(call: AbfCall) -> Json:
     """One's own, and for admins everybody's."""
-    found = ask.store.projects.readable(ask.user, ask.page, owned=not ask.user.is_superuser)
-    return {"projects": [_block(ask, project) for project in found], "url": "/api/v1/projects.json"}
+    found = call.store.projects.readable(call.user, call.page, owned=not call.user.is_superuser)
+    return {"projects": [_block(call, project) for project in found], "url": "/api/v1/projects.json"}
 
 
-def _block(ask: Ask, project: Project) -> Json:
-    return shapes.project_block(project, ask.store.users.by_id(project.user_id), ask.base)
+def _block(call: AbfCall, project: Project) -> Json:
+    return shapes.project_block(project, call.store.users.by_id(project.user_id), call.base)
 
 
-def create(ask: Ask) -> Json | Response:
-    said = ask.section(_SUBJECT)
-    owner, problems = _owner(ask, said), _problems(said, is_new=True)
+def create(call: AbfCall) -> Json | Response:
+    said = call.section(_SUBJECT)
+    owner, problems = _owner(call, said), _problems(said, is_new=True)
     if owner is None:
         problems.append("Owner can't be blank")
     if problems or owner is None:
         return refused(_SUBJECT, "Project has not been created", *problems)
-    ask.context.check_room()
+    call.context.check_room()
     try:
-        project = ask.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
+        project = call.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
     except InvalidInput:
         return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
-    ask.context.repository(project).create(project.default_branch)
-    platforms = ask.store.platforms
+    call.context.repository(project).create(project.default_branch)
+    platforms = call.store.platforms
     personal = platforms.named(f"{owner.username}_personal")
     platforms.add_project(platforms.repositories([personal.id])[0], project)
-    ask.store.activities.add(ask.user, "created", project)
+    call.store.activities.add(call.user, "created", project)
     return done(_SUBJECT, project.id, "Project has been created successfully")
 
 
-def _owner(ask: Ask, said: Json) -> User | None:
+def _owner(call: AbfCall, said: Json) -> User | None:
     """Oneself; for admins anybody. Raises NotAllowed."""
     number = integer(said.get("owner_id"))
     if number is None:
-        return ask.user
-    if number != ask.user.id and not ask.user.is_superuser:
+        return call.user
+    if number != call.user.id and not call.user.is_superuser:
         raise NotAllowed
     try:
-        return ask.store.users.by_id(number)
+        return call.store.users.by_id(number)
     except NotFound:
         return None
 
@@ -127,32 +127,32 @@ def _values(said: Json) -> dict[str, Any]:
     return values
 
 
-def update(ask: Ask) -> Json | Response:
-    project = ask.project(ask.id())
-    ask.require(ask.may_write(project))
-    said = ask.section(_SUBJECT)
+def update(call: AbfCall) -> Json | Response:
+    project = call.project(call.id())
+    call.require(call.may_write(project))
+    said = call.section(_SUBJECT)
     if problems := _problems(said, is_new=False):
         return refused(_SUBJECT, "Project has not been updated", *problems)
-    changed = ask.store.projects.update(project, _values(said))
+    changed = call.store.projects.update(project, _values(said))
     if changed.default_branch != project.default_branch:
-        ask.context.repository(project).set_head(changed.default_branch)
-    ask.store.activities.add(ask.user, "updated", project)
+        call.context.repository(project).set_head(changed.default_branch)
+    call.store.activities.add(call.user, "updated", project)
     return done(_SUBJECT, project.id, "Project has been updated successfully")
 
 
-def destroy(ask: Ask) -> Json:
+def destroy(call: AbfCall) -> Json:
     """With all that was built and run in it."""
-    project = ask.project(ask.id())
-    ask.require(ask.may_write(project))
-    ask.store.activities.add(ask.user, "deleted", project)
-    ask.store.projects.delete(project)
+    project = call.project(call.id())
+    call.require(call.may_write(project))
+    call.store.activities.add(call.user, "deleted", project)
+    call.store.projects.delete(project)
     return done(_SUBJECT, project.id, "Project has been destroyed successfully")
 
 
-def refs(ask: Ask) -> Json:
-    project = ask.project(ask.id())
-    ask.require(ask.may_read(project))
-    found = ask.context.repository(project).refs()
+def refs(call: AbfCall) -> Json:
+    project = call.project(call.id())
+    call.require(call.may_read(project))
+    found = call.context.repository(project).refs()
     listed = [
         {"ref": ref.name, "object": {"type": "tag" if ref.is_tag else "commit", "sha": ref.commit}} for ref in found
     ]

@@ -23,7 +23,7 @@ from polylocal.api.abf.calls import (
     NO_RIGHT,
     NOT_FOUND,
     WRONG_CREDENTIALS,
-    Ask,
+    AbfCall,
     Authenticator,
     Endpoint,
     answer,
@@ -50,7 +50,7 @@ _GIT = [
     Endpoint(
         method,
         "/{owner}/{project}.git/{path:path}",
-        lambda ask: git.serve(ask, cast(IO[bytes], ask.data)),
+        lambda call: git.serve(call, cast(IO[bytes], call.data)),
         "git over HTTP",
         "readers of the project",
         is_upload=True,
@@ -79,25 +79,25 @@ def serves(path: str, asked: str) -> bool:
 
 
 def application(context: ApiContext) -> Starlette:
-    ask = partial(Ask, authenticator=Authenticator(context))
-    api = kernel.Table(ENDPOINTS, ask, _read_body, _render, get_has_body=True)
-    git_http = kernel.Table(_GIT, ask, _spool_body, lambda ask, result: cast(Response, result))
+    call = partial(AbfCall, authenticator=Authenticator(context))
+    api = kernel.Table(ENDPOINTS, call, _read_body, _render, get_has_body=True)
+    git_http = kernel.Table(_GIT, call, _spool_body, lambda call, result: cast(Response, result))
     return kernel.application([*api.routes(context), *git_http.routes(context)], _words, [ClientDisconnect])
 
 
-def _read_body(request: Request, ask: Ask) -> AbstractAsyncContextManager[body_parsing.Read]:
+def _read_body(request: Request, call: AbfCall) -> AbstractAsyncContextManager[body_parsing.Read]:
     """Clients send bodies with any method, also with GET and DELETE."""
-    return body_parsing.body(request, ask.body_limit, lambda form: forms.nested(form.multi_items()))
+    return body_parsing.body(request, call.body_limit, lambda form: forms.nested(form.multi_items()))
 
 
-def _render(ask: Ask, result: object) -> Response:
-    return tagged(ask.request, result if isinstance(result, Response) else answer(result))
+def _render(call: AbfCall, result: object) -> Response:
+    return tagged(call.request, result if isinstance(result, Response) else answer(result))
 
 
 @asynccontextmanager
-async def _spool_body(request: Request, ask: Ask) -> AsyncIterator[body_parsing.Read]:
+async def _spool_body(request: Request, call: AbfCall) -> AsyncIterator[body_parsing.Read]:
     try:
-        body = await git.spooled(request, ask.body_limit)
+        body = await git.spooled(request, call.body_limit)
     except ValueError as error:
         raise HTTPException(413, str(error)) from error
     with body:

@@ -5,51 +5,53 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import Ask, Endpoint, Json
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json
 from polylocal.errors import NotFound
 from polylocal.store.rows import User
 
 _KINDS = ("projects", "users", "groups", "platforms")
 
 
-def me(ask: Ask) -> Json:
-    return {"user": {**_person(ask, ask.user), "role": "admin" if ask.user.is_superuser else ""}}
+def me(call: AbfCall) -> Json:
+    return {"user": {**_person(call, call.user), "role": "admin" if call.user.is_superuser else ""}}
 
 
-def show(ask: Ask) -> Json:
+def show(call: AbfCall) -> Json:
     """By number or by name."""
-    word = ask.parameter("user")
+    word = call.parameter("user")
     if word.isascii() and word.isdigit():
-        return {"user": _person(ask, ask.store.users.by_id(int(word[:18])))}
-    found = ask.store.users.known_as(word)
+        return {"user": _person(call, call.store.users.by_id(int(word[:18])))}
+    found = call.store.users.known_as(word)
     if found is None or found.username.lower() != word.lower():
         raise NotFound
-    return {"user": _person(ask, found)}
+    return {"user": _person(call, found)}
 
 
-def _person(ask: Ask, user: User) -> Json:
-    count, _ = ask.store.projects.page(user.username, public_only=False, limit=0, offset=0)
-    return shapes.person(user, count, ask.base)
+def _person(call: AbfCall, user: User) -> Json:
+    count, _ = call.store.projects.page(user.username, public_only=False, limit=0, offset=0)
+    return shapes.person(user, count, call.base)
 
 
-def search(ask: Ask) -> Json:
+def search(call: AbfCall) -> Json:
     """A part of a name, whatever the case of its letters; of one kind of thing, or of all."""
-    word, kind = ask.query("query") or "", ask.query("type")
+    word, kind = call.query("query") or "", call.query("type")
     kinds = (kind,) if kind in _KINDS else _KINDS
-    asked = urlencode([(name, value) for name in ("query", "type") if (value := ask.query(name))])
+    asked = urlencode([(name, value) for name in ("query", "type") if (value := call.query(name))])
     url = "/api/v1/search.json" + (f"?{asked}" if asked else "")
-    return {"results": {found: _found(ask, found, word) for found in kinds}, "url": url}
+    return {"results": {found: _found(call, found, word) for found in kinds}, "url": url}
 
 
-def _found(ask: Ask, kind: str, word: str) -> list[Json]:
+def _found(call: AbfCall, kind: str, word: str) -> list[Json]:
     if kind == "groups":
         return []
     if kind == "users":
-        return [shapes.member(user) for user in ask.store.users.like(word, ask.page)]
+        return [shapes.member(user) for user in call.store.users.like(word, call.page)]
     if kind == "platforms":
-        return [shapes.platform_block(found) for found in ask.store.platforms.page(ask.user, ask.page, name_like=word)]
-    projects = ask.store.projects.readable(ask.user, ask.page, name_like=word)
-    return [shapes.project_block(found, ask.store.users.by_id(found.user_id), ask.base) for found in projects]
+        return [
+            shapes.platform_block(found) for found in call.store.platforms.page(call.user, call.page, name_like=word)
+        ]
+    projects = call.store.projects.readable(call.user, call.page, name_like=word)
+    return [shapes.project_block(found, call.store.users.by_id(found.user_id), call.base) for found in projects]
 
 
 ENDPOINTS = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from polylocal.api.abf.calls import Ask, Endpoint, Json, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, Json, done, refused
 from polylocal.store.rows import BuildList, Repository
 from polylocal.text import visible
 
@@ -18,33 +18,33 @@ _RIGHT = "writers of the project, admins of the platform; with QA, admins of the
 MOST_REASON = 200  # characters
 
 
-def yank(ask: Ask) -> Json | Response:
+def yank(call: AbfCall) -> Json | Response:
     """The body may have a `reason`; that of an earlier withdrawal is replaced."""
-    found, repository = _allowed(ask)
-    reason = ask.value("reason")
+    found, repository = _allowed(call)
+    reason = call.value("reason")
     if problem := _reason_problem(reason):
         return refused(_SUBJECT, problem)
-    if problem := _kind_problem(ask, found):
+    if problem := _kind_problem(call, found):
         return refused(_SUBJECT, problem)
-    if not ask.store.build_lists.yank(found, str(reason or "").strip()):
+    if not call.store.build_lists.yank(found, str(reason or "").strip()):
         return refused(_SUBJECT, _absent(found))
     return done(_SUBJECT, found.id, f"Build is yanked{_later(repository)}")
 
 
-def undo(ask: Ask) -> Json | Response:
-    found, repository = _allowed(ask)
-    if not ask.store.build_lists.undo_yank(found):
+def undo(call: AbfCall) -> Json | Response:
+    found, repository = _allowed(call)
+    if not call.store.build_lists.undo_yank(found):
         return refused(_SUBJECT, f"Build list {found.id} is not yanked")
     return done(_SUBJECT, found.id, f"Build is not yanked any more{_later(repository)}")
 
 
-def _allowed(ask: Ask) -> tuple[BuildList, Repository]:
+def _allowed(call: AbfCall) -> tuple[BuildList, Repository]:
     """The build list, and where it was published. Raises NotFound; NotAllowed, for who may not publish there."""
-    found = ask.store.build_lists.get(ask.id())
-    project = ask.project(found.project_id)
-    repository = ask.store.platforms.repository(found.save_to_repository_id)
-    is_manager = ask.may_manage(ask.store.platforms.get(repository.platform_id))
-    ask.require(is_manager or (repository.publish_without_qa and ask.may_write(project)))
+    found = call.store.build_lists.get(call.id())
+    project = call.project(found.project_id)
+    repository = call.store.platforms.repository(found.save_to_repository_id)
+    is_manager = call.may_manage(call.store.platforms.get(repository.platform_id))
+    call.require(is_manager or (repository.publish_without_qa and call.may_write(project)))
     return found, repository
 
 
@@ -61,8 +61,8 @@ def _reason_problem(reason: object) -> str | None:
     return None
 
 
-def _kind_problem(ask: Ask, found: BuildList) -> str | None:
-    built_for = ask.store.platforms.get(found.build_for_platform_id)
+def _kind_problem(call: AbfCall, found: BuildList) -> str | None:
+    built_for = call.store.platforms.get(found.build_for_platform_id)
     if built_for.distrib_type == "pypi":
         return None
     kind = built_for.distrib_type or "other"

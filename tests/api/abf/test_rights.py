@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from polylocal.api.abf import build_lists
-from polylocal.api.abf.calls import Ask, Authenticator
+from polylocal.api.abf.calls import AbfCall, Authenticator
 
 from .farm import FORBIDDEN, Farm, Person
 from .test_actions import ACTIONS, REFUSED, check_done, check_refused
@@ -107,7 +107,7 @@ def test_the_log_of_ones_own_build_needs_no_right_to_the_project_while_it_is_rea
     headers = [(name.lower().encode(), value.encode()) for name, value in farm.petr.headers.items()]
     request = Request({"type": "http", "path_params": {"id": made}, "query_string": b"", "headers": headers})
     log = next(endpoint for endpoint in build_lists.ENDPOINTS if endpoint.path.endswith("/log"))
-    ask = Ask(request, log, farm.context, Authenticator(farm.context))
-    ask.admit()
-    build_lists._readable(ask)
-    ask.check_again()
+    call = AbfCall(request, log, farm.context, Authenticator(farm.context))
+    call.admit()
+    build_lists._readable(call)
+    call.check_again()
