@@ -67,7 +67,7 @@ def _limited(request: Request, limit: int) -> Request:
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > limit:
         size = int(length[:20])
-        raise HTTPException(413, f"The body has {size} bytes ({_size(size)}), more than the {_size(limit)} taken here.")
+        raise HTTPException(413, f"The body has {size} bytes ({_size(size)}), more than the limit of {_size(limit)}.")
     seen = 0
 
     async def receive() -> Received:
@@ -75,7 +75,7 @@ def _limited(request: Request, limit: int) -> Request:
         message = await request.receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise HTTPException(413, f"The body has more than the {_size(limit)} taken here.")
+            raise HTTPException(413, f"The body has more than the limit of {_size(limit)}.")
         return message
 
     return Request(request.scope, receive)

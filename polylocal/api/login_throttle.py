@@ -40,7 +40,7 @@ class LoginThrottle:
     def place(self) -> Iterator[None]:
         """A place for checking a password. Raises HTTPException 503 instead of waiting, which would hold a thread."""
         if not self._places.acquire(blocking=False):
-            words = "Too many are logging in at once; try again in a moment."
+            words = "Too many log-ins at once; try again in a moment."
             raise HTTPException(503, words, {"Retry-After": "1"})
         try:
             yield

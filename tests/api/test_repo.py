@@ -185,7 +185,7 @@ def test_the_limits_of_an_upload_can_be_asked_first(
 def test_a_body_that_is_too_large_is_told_in_mib(api: Caller) -> None:
     answer = api.post(f"{P}/jobs/", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
-    assert answer.json() == {"detail": "The body has 17825792 bytes (17.0 MiB), more than the 16.0 MiB taken here."}
+    assert answer.json() == {"detail": "The body has 17825792 bytes (17.0 MiB), more than the limit of 16.0 MiB."}
 
 
 # -- download -------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def integers(value: object) -> list[int]:
     """Numbers without repetitions, in their order. A single one may stand for a list. Raises HTTPException 400."""
     many = value if isinstance(value, list) else [] if value is None else [value]
     if len(many) > MAX_NUMBERS:
-        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the {MAX_NUMBERS} that are taken.")
+        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the limit of {MAX_NUMBERS}.")
     return list(dict.fromkeys(number for item in many if (number := integer(item)) is not None))
 
 
@@ -192,7 +192,7 @@ def text(value: object) -> str | None:
         return None
     found = str(value).strip()
     if len(found) > MAX_TEXT:
-        raise HTTPException(400, f"A text of {len(found)} characters is longer than the {MAX_TEXT} that are taken.")
+        raise HTTPException(400, f"A text of {len(found)} characters is longer than the limit of {MAX_TEXT}.")
     return found or None
 
 

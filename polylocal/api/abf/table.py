@@ -16,20 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from polylocal.api import body_parsing, kernel
-from polylocal.api.abf import build_lists, files, forms, git, platforms, projects, users, yanking
-from polylocal.api.abf.calls import (
-    BROKEN,
-    NO_CREDENTIALS,
-    NO_RIGHT,
-    NOT_FOUND,
-    WRONG_CREDENTIALS,
-    AbfCall,
-    Authenticator,
-    Endpoint,
-    answer,
-    tagged,
-    unauthorized,
-)
+from polylocal.api.abf import build_lists, calls, files, forms, git, platforms, projects, users, yanking
+from polylocal.api.abf.calls import AbfCall, Authenticator, Endpoint, answer, tagged, unauthorized
 from polylocal.api.api_context import ApiContext
 from polylocal.api.login_throttle import TooManyAttempts
 from polylocal.errors import NotAllowed, NotAuthenticated, StoreError
@@ -107,14 +95,14 @@ async def _spool_body(request: Request, call: AbfCall) -> AsyncIterator[body_par
 def _words(failure: kernel.Failure) -> Response:
     error, status = failure.error, failure.status
     if isinstance(error, NotAuthenticated):
-        words = str(error) if error.args else NO_CREDENTIALS
-        return unauthorized(words if words == NO_CREDENTIALS else WRONG_CREDENTIALS)
+        words = str(error) if error.args else calls.NO_CREDENTIALS
+        return unauthorized(words if words == calls.NO_CREDENTIALS else calls.WRONG_CREDENTIALS)
     if isinstance(error, NotAllowed):
-        return answer({"message": NO_RIGHT}, 403)
+        return answer({"message": calls.NO_RIGHT}, 403)
     if status in (404, 405):
-        return answer({"status": 404, "message": NOT_FOUND}, 404)
+        return answer({"status": 404, "message": calls.NOT_FOUND}, 404)
     if isinstance(error, TooManyAttempts):
         return answer({"error": failure.message}, status, failure.headers)
     if status >= 500 and not isinstance(error, HTTPException | StoreError):
-        return answer({"status": 500, "message": BROKEN}, 500)
+        return answer({"status": 500, "message": calls.BROKEN}, 500)
     return answer({"message": failure.message}, status, failure.headers)
