@@ -1,0 +1,77 @@
+"""The list of what a kind of run must have: a new kind fails here for each part that is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from polylocal.api import app
+from polylocal.planning.servers import PORTS
+from polylocal.polyaxonfile.specification import MODELS
+from polylocal.runner import outcome
+from polylocal.runner.container_operation import ContainerWork
+from polylocal.runner.execution import Work
+from polylocal.runner.work import WORKS, ServerWork
+from polylocal.statuses import POLYAXON_KINDS, Kind
+from polylocal.store import Store, queries
+
+CARRIED_OUT = [kind for kind in Kind if kind is not Kind.GROUP]  # a group only creates experiments
+
+
+@pytest.mark.parametrize("kind", CARRIED_OUT)
+def test_a_kind_has_its_work(kind: Kind) -> None:
+    """`runner.work`: how it is carried out, its time limit, its folders, what comes before its end."""
+    assert isinstance(WORKS.get(kind), Work), f"runner.work.WORKS has no entry for {kind}"
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("polyaxonfile.specification.MODELS", MODELS),
+        ("runner.outcome.STOPPED", outcome.STOPPED),
+        ("runner.outcome.DELETED", outcome.DELETED),
+    ],
+)
+def test_a_kind_has_its_entry(kind: Kind, name: str, table: Mapping[Kind, object]) -> None:
+    assert table.get(kind), f"{name} has no entry for {kind}"
+
+
+@pytest.mark.parametrize("kind", CARRIED_OUT)
+def test_a_server_has_a_port_and_takes_no_slot(kind: Kind) -> None:
+    is_server = isinstance(WORKS[kind], ServerWork)
+    assert (kind.is_server, kind in PORTS, not WORKS[kind].takes_slot) == (is_server, is_server, is_server)
+
+
+@pytest.mark.parametrize("kind", CARRIED_OUT)
+def test_a_kind_with_a_container_says_which_image_it_has(kind: Kind) -> None:
+    if isinstance(WORKS[kind], ContainerWork):
+        assert type(WORKS[kind]).image is not ContainerWork.image
+
+
+def test_the_database_takes_every_kind_and_no_other(store: Store) -> None:
+    with store.database.read() as db:
+        [text] = db.execute("select sql from sqlite_master where type = 'table' and name = 'runs'").fetchone()
+    [words] = re.findall(r"check \(kind in \(([^)]*)\)\)", text)
+    assert {word.strip(" '") for word in words.split(",")} == set(Kind), "the check of runs.kind needs a migration"
+
+
+@pytest.mark.parametrize("kind", POLYAXON_KINDS)
+def test_a_kind_of_the_platform_has_its_endpoints(kind: Kind) -> None:
+    known = {(endpoint.method, endpoint.path) for endpoint in app.ENDPOINTS}
+    one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
+    needed = {
+        ("GET", one.rpartition("/")[0]),
+        ("GET", one),
+        ("PATCH", one),
+        ("DELETE", one),
+        ("GET", f"{one}/statuses"),
+    }
+    assert needed <= known, f"the API has no {needed - known}"
+
+
+@pytest.mark.parametrize("kind", POLYAXON_KINDS)
+def test_lists_of_a_kind_can_be_filtered(kind: Kind) -> None:
+    assert queries.where("status:created", kind).sql
