@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 
+from polylocal.engine.link import EngineLink
 from process import Memory
 from stage import Stage, job
 from table import Row
 
 from polylocal.engine.events import Deaths
 from polylocal.engine.fake import FakeEngine
-from polylocal.engine.link import EngineLink
 from polylocal.polyaxonfile import parse
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor

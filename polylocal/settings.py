@@ -11,11 +11,10 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import SetupError
 from polylocal.files.data_folders import DataFolders
 from polylocal.paths import DEFAULT_HOME, Home
-
-OWN_NETWORK = "polylocal"  # on the engine; made by polylocal, and the default of `network`
 
 
 class Settings(BaseSettings):

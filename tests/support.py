@@ -20,8 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from polylocal.client.http import Client
 from polylocal.daemon import home_lock
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.plan import IMAGE_LABEL
 from polylocal.paths import Home
-from polylocal.planning.container import IMAGE_LABEL
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from polylocal.api.login_throttle import LoginThrottle
 from polylocal.api.metrics import EngineTimes, Monitor
 from polylocal.api.permission_watch import PermissionWatch
 from polylocal.api.quotas import Quotas
-from polylocal.engine.machine import Machine, Usage, look
+from polylocal.engine.base import Usage
+from polylocal.engine.machine import Machine
 from polylocal.errors import StoreError
 from polylocal.files.disk import Disk, Item
 from polylocal.files.secrets import SecretStore
@@ -47,7 +48,7 @@ class ApiContext:
     reaches_containers: Callable[[], bool] = lambda: True  # else their ports are published on loopback
     has_image: Callable[[str], bool] = lambda name: False  # whether the engine has an image of this name
     usage: Callable[[str], Usage | None] = lambda container_id: None  # what a container uses now
-    machine: Callable[[], Machine] = lambda: look("", None, None)
+    machine: Callable[[], Machine] = lambda: Machine("", 0, 0, "", "")  # the engine's machine now
     # what the engine's machine has, without asking the engine; True: GPUs too; None: the engine never answered
     capacity: Callable[[bool], Capacity | None] = lambda with_gpus: None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.kernel import long_responses
 from polylocal.api.logs import Plain, follow, only_grew
 from polylocal.api.shapes.streams import resources_frame
-from polylocal.engine.machine import Usage, gpus
+from polylocal.engine.base import Usage
+from polylocal.engine.machine import Gpu
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.files import logs
 from polylocal.statuses import Kind, Status, is_done
@@ -157,7 +158,7 @@ async def send_resources(client: Follower) -> None:
             await asyncio.sleep(SAMPLE_S)
             continue
         if before is not None:
-            cards = await run_in_threadpool(gpus) if _has_gpus(run) else []
+            cards = await run_in_threadpool(_gpus, client.call.context) if _has_gpus(run) else []
             await client.send([resources_frame(run, before, sample, cards)])
         await asyncio.sleep(FIRST_SAMPLE_S if before is None else SAMPLE_S)
         before = sample
@@ -171,6 +172,10 @@ def _sample(context: ApiContext, run: Run) -> Usage | None:
         return context.usage(run.container_id)
     except (EngineUnreachable, PolylocalError):
         return None
+
+
+def _gpus(context: ApiContext) -> Sequence[Gpu]:
+    return context.machine().gpus
 
 
 def _has_gpus(run: Run) -> bool:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from polylocal.api import origins
 from polylocal.daemon import home_lock, web_server
-from polylocal.engine.base import EngineInfo
-from polylocal.engine.docker import buildkit, client, gpu_support, probe
-from polylocal.engine.docker.engine import DockerEngine
+from polylocal.daemon.engine_setup import engine_at
+from polylocal.engine.base import Engine, EngineInfo, Host, Images
+from polylocal.engine.opening import Report, find_engine, registry_problems
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError
 from polylocal.git import command
-from polylocal.settings import OWN_NETWORK, Settings
+from polylocal.settings import Settings
 
 BASE_IMAGE = "python:3.11-slim"
 OLDEST_API = (1, 40)  # Docker Engine 19.03: host-gateway and device requests need it, in parts newer
@@ -45,12 +46,12 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every finding; takes seconds at most, also when an engine hangs."""
-    report = probe.probe(settings.engine, timeout_s=2.0)
+    report = find_engine(settings.engine, timeout_s=2.0)
     findings = [_home(settings), *_data(settings), _git(), _port(settings), _credentials()]
     findings.append(_engine(report))
     if report.found:
         url = report.found.url
-        findings += _within(_EACH_S, lambda: list(_of_engine(DockerEngine(url), settings)), url)
+        findings += _within(_EACH_S, lambda: list(_of_engine(engine_at(url, settings), settings)), url)
     return findings
 
 
@@ -137,25 +138,25 @@ def _port(settings: Settings) -> Finding:
 
 def _credentials() -> Finding:
     """The settings of Docker's own client, and the helpers that they name."""
-    problems = client.credential_problems(_HELPER_S)
+    problems = registry_problems(_HELPER_S)
     if problems:
         fix = "Install the helper, or mend that file; until then registries are asked without these credentials."
         return Finding("registry credentials", "problem", "; ".join(problems), fix)
     return Finding("registry credentials", "ok", "all that the settings of Docker's own client name can be asked")
 
 
-def _engine(report: probe.Report) -> Finding:
+def _engine(report: Report) -> Finding:
     tried = "; ".join(f"{item.url} ({item.why}): {item.answer}" for item in report.tried)
     if report.found is None:
         return Finding("engine", "problem", f"none found. Tried {tried}", report.problem)
     return Finding("engine", "ok", f"{report.found.url} ({report.found.why}). Tried {tried}")
 
 
-def _of_engine(engine: DockerEngine, settings: Settings) -> Iterator[Finding]:
+def _of_engine(engine: Engine, settings: Settings) -> Iterator[Finding]:
     try:
         info = engine.info()
         yield _api(info)
-        yield _builder(settings, info)
+        yield _builder(engine, settings)
         yield _disk(info)
         yield _base_image(engine, settings)
         yield _gpus(engine)
@@ -174,9 +175,9 @@ def _api(info: EngineInfo) -> Finding:
     return Finding("engine version", "ok", what + (", rootless" if info.is_rootless else ""))
 
 
-def _builder(settings: Settings, info: EngineInfo) -> Finding:
-    kit = buildkit.find(info.address)
-    there = f"{kit.name} is there" if kit else "BuildKit is not there (no docker command with buildx)"
+def _builder(engine: Host, settings: Settings) -> Finding:
+    kit = engine.buildkit()
+    there = f"{kit} is there" if kit else "BuildKit is not there (no docker command with buildx)"
     if settings.builder == "buildkit" and not kit:
         return Finding("builder", "problem", there, "Install docker-buildx, or set builder = 'classic'.")
     return Finding("builder", "ok", f"{settings.builder}; {there}")
@@ -191,7 +192,7 @@ def _disk(info: EngineInfo) -> Finding:
     return Finding("engine disk", "ok", f"{info.root}, {free / 1024:.0f} GiB free")
 
 
-def _base_image(engine: DockerEngine, settings: Settings) -> Finding:
+def _base_image(engine: Images, settings: Settings) -> Finding:
     if engine.image_id(BASE_IMAGE):
         return Finding("base image", "ok", f"{BASE_IMAGE} is here")
     fallback = settings.image_fallbacks.get(BASE_IMAGE)
@@ -205,27 +206,24 @@ def _base_image(engine: DockerEngine, settings: Settings) -> Finding:
     )
 
 
-def _gpus(engine: DockerEngine) -> Finding:
+def _gpus(engine: Host) -> Finding:
     found = engine.gpus()
     if found.count is None:
         return Finding("gpus", "note", "the engine is reached over a network: its GPUs can't be counted from here")
     if found.count:
         cards_here = f"{found.count} NVIDIA card{'s' if found.count > 1 else ''}"
         return Finding("gpus", "ok", f"{cards_here}; runs get them by environment.resources.gpu")
-    fix = (
-        "Install NVIDIA Container Toolkit, then restart the engine." if gpu_support.NO_TOOLKIT in found.problem else ""
-    )
-    return Finding("gpus", "note", f"runs can have none: {found.problem}", fix)
+    return Finding("gpus", "note", f"runs can have none: {found.problem}", found.fix)
 
 
-def _clock(engine: DockerEngine) -> Finding:
+def _clock(engine: Host) -> Finding:
     skew_s = abs((engine.time() - datetime.now(UTC)).total_seconds())
     if skew_s > MUCH_SKEW_S:
         return Finding("clock", "problem", f"the engine's clock is {skew_s:.0f} s off", "Restart the engine's machine.")
     return Finding("clock", "ok", f"the engine's clock agrees within {skew_s:.1f} s")
 
 
-def _network(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+def _network(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
     if settings.network != OWN_NETWORK:
         return _other_network(engine, settings)
     if info.name == "Podman":
@@ -241,7 +239,7 @@ def _network(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Find
     return Finding("network", "ok", f"{OWN_NETWORK}, on which runs can't reach each other; {reached}")
 
 
-def _pages(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Finding:
+def _pages(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
     """What keeps the pages of notebooks and tensorboards from each other and from the API's session."""
     lost = []
     if not origins.is_reachable("127.0.0.1", settings.host):
@@ -256,7 +254,7 @@ def _pages(engine: DockerEngine, settings: Settings, info: EngineInfo) -> Findin
     return Finding("pages", "ok", "each notebook and tensorboard has an origin of its own below localhost")
 
 
-def _reaches_containers(engine: DockerEngine, settings: Settings, info: EngineInfo) -> bool:
+def _reaches_containers(engine: Host, settings: Settings, info: EngineInfo) -> bool:
     network = settings.network
     if network == OWN_NETWORK and info.name != "Podman" and not engine.own_network():
         network = "bridge"  # the first start makes the other one alike
@@ -270,7 +268,7 @@ _OPEN = "runs can reach each other, and whatever listens in one is open to the o
 _BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
 
 
-def _other_network(engine: DockerEngine, settings: Settings) -> Finding:
+def _other_network(engine: Host, settings: Settings) -> Finding:
     hint = f"Take the line `network` out of {settings.folders.settings}, unless you need it."
     if settings.network == "host":
         return Finding("network", "note", f"host: runs share all ports of this machine; {_OPEN}", hint)

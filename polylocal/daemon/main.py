@@ -19,19 +19,18 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.feed import Feed
 from polylocal.api.metrics import EngineTimes
 from polylocal.daemon import home_lock, leftovers, web_server
+from polylocal.daemon.engine_setup import engine_at
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
-from polylocal.engine.base import Engine
-from polylocal.engine.docker import probe
-from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.base import Engine, Images
 from polylocal.engine.events import Deaths
-from polylocal.engine.link import EngineLink
-from polylocal.engine.machine import Machine, look
+from polylocal.engine.opening import address_of, find_engine
 from polylocal.errors import EngineError, EngineUnreachable, SetupError
 from polylocal.files.disk import write_private
 from polylocal.files.folders import remove_tree
 from polylocal.files.secrets import SecretStore
 from polylocal.paths import Home
+from polylocal.runner.engine_link import EngineLink
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
 from polylocal.settings import Settings
@@ -43,7 +42,6 @@ log = logging.getLogger("polylocal.daemon")
 
 BRIDGE_S = 5.0  # how long a start waits for the address that containers use
 LEAST_TOKEN = 32  # characters, where other machines may try
-DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
 def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None) -> None:
@@ -67,11 +65,11 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     settle_deleted_users(store, home)
     _check_exposure(settings, home)
     web_server.allow_many_files()
-    report = probe.probe(settings.engine)
-    address = report.found.url if report.found else settings.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ENGINE
+    report = find_engine(settings.engine)
+    address = address_of(report, settings.engine)
     log.info("home %s, engine %s", home.root, address if report.found else f"none yet: {report.problem}")
     feed, engine_times = Feed(), EngineTimes()
-    engine = DockerEngine(address, use_buildkit=settings.builder == "buildkit", pull_timeout_s=settings.pull_timeout_s)
+    engine = engine_at(address, settings, use_buildkit=settings.builder == "buildkit")
     engine.observe = engine_times.observe
     link = EngineLink(engine, address)
     installation = store.installation()
@@ -79,11 +77,6 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
 
     def engine_state() -> str | None:
         return None if link.info and not link.is_away else f"the engine at {address} to answer"
-
-    def machine() -> Machine:
-        about = link.info
-        name = f"{about.name} {about.version}" if about else None
-        return look(settings.node, name, about.api_version if about else None)
 
     bridge = Bridge(engine, settings, port, store, installation)
     tools = RunnerContext(
@@ -103,7 +96,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         reaches_containers=bridge.reaches_containers,
         has_image=known_images(engine),
         usage=engine.usage,
-        machine=machine,
+        machine=engine.machine,
         capacity=lambda with_gpus: link.capacity(with_gpus=with_gpus),
     )
     app = bridge.app = api.build(services)
@@ -137,13 +130,13 @@ def check_data(settings: Settings) -> None:
             log.warning("%s Runs that see it are refused until then.", problem)
 
 
-def image_sizes(engine: DockerEngine, installation: str, store: Store) -> list[tuple[str, int]]:
+def image_sizes(engine: Images, installation: str, store: Store) -> list[tuple[str, int]]:
     """Builds by their uuid, and the bytes of their images."""
     found = engine.images(installation, store.built_images.ledger())
     return [(image.build, image.size_bytes) for image in found if image.is_proven]
 
 
-def known_images(engine: Engine) -> Callable[[str], bool]:
+def known_images(engine: Images) -> Callable[[str], bool]:
     """Whether the engine has an image of a name; while it does not answer, what it said last, or False."""
     known: dict[str, bool] = {}
 

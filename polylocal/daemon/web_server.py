@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from polylocal.api.middleware import ABORT
-from polylocal.engine.base import Engine
+from polylocal.engine.base import Host
 from polylocal.system import addresses
 
 HEAD_S = 15.0  # for the head of a request
@@ -112,7 +112,7 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def reaches(engine: Engine, network: str) -> bool:
+def reaches(engine: Host, network: str) -> bool:
     """Whether this machine has an address on a network of the engine, and so reaches the containers there.
 
     It has none if the engine runs in a virtual machine or in a network namespace of its own. Raises EngineError,

@@ -1,1 +1,1 @@
-"""The engine: what runs containers and builds images. `base` is the contract, `dockerengine` the real one."""
+"""The container engine: the plan of a container, the contract of an engine, Docker and a fake as implementations."""

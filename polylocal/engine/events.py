@@ -1,7 +1,7 @@
-"""One stream of the engine's events for the whole daemon: who died, with which exit code. A hint, never the truth.
+"""Passes the engine's events on to the threads that wait for a death. One stream serves the whole daemon.
 
-It tells of a death 10 to 30 ms before the engine's `wait` returns. A stream that is cut goes on silently, so everyone
-who waits also looks for himself from time to time.
+An event arrives 10 to 30 ms before the engine's `wait` returns. It is a hint and never the truth: a stream that is cut
+goes on silently, so every thread that waits also inspects the container from time to time.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from polylocal.engine.base import Died, Engine
+from polylocal.engine.base import Containers, Died
 from polylocal.errors import EngineError, EngineUnreachable
 
 log = logging.getLogger(__name__)
 
-PAUSE_S = 0.5  # between two tries to listen
+PAUSE_S = 0.5  # between two connections
 
 
 class Waiter:
@@ -30,12 +30,12 @@ class Waiter:
         self._action: Callable[[], None] | None = None
 
     def wait(self, timeout_s: float) -> int | None:
-        """The exit code, or None: no word of it yet."""
+        """The exit code; None: no event came within this time."""
         self._died.wait(timeout_s)
         return self._code
 
     def on_death(self, action: Callable[[], None]) -> None:
-        """Called once, from another thread; at once if it is dead already."""
+        """Call this once at the death, from another thread. After the death: at once."""
         with self._lock:
             is_dead = self._died.is_set()
             self._action = None if is_dead else action
@@ -43,7 +43,7 @@ class Waiter:
             action()
 
     def forget(self) -> None:
-        """What was told was an earlier death: wait for the next one."""
+        """Wait for the next death: the last event was about an earlier one."""
         with self._lock:
             self._died.clear()
             self._code = None
@@ -60,9 +60,9 @@ class Waiter:
 
 
 class Deaths:
-    """Listens on a thread of its own from `start()` on."""
+    """Listens to the engine on a thread of its own after `start()`."""
 
-    def __init__(self, engine: Engine, installation: str, wait_until_back: Callable[[], None]) -> None:
+    def __init__(self, engine: Containers, installation: str, wait_until_back: Callable[[], None]) -> None:
         self._engine = engine
         self._installation = installation
         self._wait_until_back = wait_until_back
@@ -74,7 +74,7 @@ class Deaths:
 
     @contextmanager
     def watch(self, container_id: str) -> Iterator[Waiter]:
-        """Deaths from now on. One waiter a container."""
+        """Watch for deaths in this block. A container has one waiter at most."""
         waiter = Waiter()
         with self._lock:
             self._waiters[container_id] = waiter
@@ -85,15 +85,15 @@ class Deaths:
                 self._waiters.pop(container_id, None)
 
     def tell(self, died: Died) -> None:
-        """Pass a death on to who waits for it."""
+        """Pass a death on to the waiter of its container."""
         with self._lock:
             waiter = self._waiters.get(died.container_id)
         if waiter is None:
             return
         try:
             waiter.tell(died)
-        except Exception:  # one run's trouble must not make the others deaf
-            log.exception("what was to be done at the death of %s failed", died.container_id[:12])
+        except Exception:  # a failure in one run must not end the events of all others
+            log.exception("the action for the death of container %s failed", died.container_id[:12])
 
     def _listen(self) -> None:
         while True:

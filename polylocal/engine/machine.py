@@ -1,4 +1,4 @@
-"""This machine and its GPUs, and what a container uses of them."""
+"""This machine and its NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What a container has used so far, or uses now. None: nobody knows."""
-
-    cpu_ns: int  # of all cores together, since its start
-    per_cpu_ns: Sequence[int]  # the same core by core; empty where the kernel does not tell
-    machine_ns: int  # what all cores of the machine together have worked and rested meanwhile
-    cpus: int
-    memory_bytes: int | None
-    memory_limit_bytes: int | None
-
-
-@dataclass(frozen=True)
 class Gpu:
-    """One GPU at this moment; amounts in bytes, watts and degrees Celsius."""
+    """One GPU at this moment: memory in bytes, power in watts, temperature in degrees Celsius."""
 
     index: int
     uuid: str
@@ -45,20 +33,20 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The one node of an installation."""
+    """The machine that runs the containers of an installation."""
 
     name: str
     cpus: int
     memory_mib: int
     os_image: str
     kernel: str
-    engine: str | None = None  # name and version; None: it does not answer
+    engine: str | None = None  # name and version; None: it never answered
     engine_api: str | None = None
     gpus: Sequence[Gpu] = field(default_factory=list)
 
 
 def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
-    """The machine as the operating system describes it."""
+    """This machine, as the operating system and the GPU driver describe it. `engine` and `engine_api` are passed on."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         name=name,
@@ -73,17 +61,17 @@ def look(name: str, engine: str | None, engine_api: str | None) -> Machine:
 
 
 def gpus() -> list[Gpu]:
-    """All NVIDIA GPUs, as the driver's own library tells; none where there is no driver."""
+    """All GPUs, from the library of the driver; none where there is no driver."""
     return _asked_the_driver(lambda pynvml: [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], [])
 
 
 def count_gpus() -> int:
-    """How many NVIDIA GPUs there are. Quicker than `gpus`: the cards themselves are not asked."""
+    """The number of GPUs. Quicker than `gpus`: it does not ask the cards themselves."""
     return int(_asked_the_driver(lambda pynvml: pynvml.nvmlDeviceGetCount(), 0))
 
 
 def no_gpus() -> str:
-    """Why there are no NVIDIA GPUs, in the words of the driver's library where it has some. "": there are."""
+    """Why there are no GPUs, in the words of the driver's library if it has any. "": there are GPUs."""
 
     def tell(pynvml: Any) -> str:
         return "" if pynvml.nvmlDeviceGetCount() else "the NVIDIA driver knows of no card"
@@ -94,7 +82,7 @@ def no_gpus() -> str:
 
 
 def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], None] = lambda text: None) -> T:
-    import pynvml  # thousands of constants: only who asks for GPUs waits for them
+    import pynvml  # slow to import, since it has thousands of constants
 
     try:
         pynvml.nvmlInit()
@@ -103,7 +91,7 @@ def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[
         return otherwise
     try:
         return ask(pynvml)
-    except pynvml.NVMLError as error:  # the driver is being replaced, or a card has fallen off the bus
+    except pynvml.NVMLError as error:  # somebody replaces the driver, or a card has fallen off the bus
         trouble(str(error))
         return otherwise
     finally:
@@ -113,14 +101,14 @@ def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[
 
 def _gpu(pynvml: Any, index: int) -> Gpu:
     def known(ask: Callable[[Any], Any], otherwise: Any) -> Any:
-        """Cards for the desktop do not know everything about themselves."""
+        """Desktop cards do not support every question."""
         try:
             return ask(handle)
         except pynvml.NVMLError:
             return otherwise
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = known(pynvml.nvmlDeviceGetMemoryInfo, None)  # chips that share the machine's memory have none to tell
+    memory = known(pynvml.nvmlDeviceGetMemoryInfo, None)  # integrated GPUs have no memory of their own
     sensor = pynvml.NVML_TEMPERATURE_GPU
     return Gpu(
         index=index,

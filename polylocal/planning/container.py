@@ -9,73 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from polylocal.engine import termination
+from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, HOST_OF_DESKTOPS, RUN_LABEL, ContainerPlan, Limits, Mount
 from polylocal.files.data_folders import DataFolder
-from polylocal.planning import servers, termination
+from polylocal.planning import servers
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
-HOME_LABEL = "polylocal.home"  # the installation that made a thing: clean-up touches nothing without it
-RUN_LABEL = "polylocal.run"  # `<kind>/<uuid>`
-# images have labels of their own: whoever starts a container of one of ours inherits them, and it is not our run
-IMAGE_LABEL = "polylocal.image"  # the installation
-BUILD_LABEL = "polylocal.build"  # the uuid of the build
-
 CODE = PurePosixPath("/code")
 HANDOVER = PurePosixPath("/plx-context")
 OUTPUTS = PurePosixPath("/plx-outputs")
 
-HOST_OF_DESKTOPS = "host.docker.internal"  # the host, for containers of an engine in a virtual machine
-
-# Of the capabilities that engines give by default: raw packets are how a program reads its neighbours' traffic, device
-# nodes and file capabilities outlive the container on the host's disk, and nothing that trains needs to give away its
-# own. What stays is what package managers, su, ssh and init programs use.
-DROPPED = ("MKNOD", "NET_RAW", "SETFCAP", "SETPCAP")
-
 LOCALE_VARIABLES = ("LC_ALL", "LANG", "LANGUAGE")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
 _TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
-Labels = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Mount:
-    source: Path
-    target: PurePosixPath
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """None: no limit. `cpus` in cores, `memory_mib` in MiB, `gpus` a number of devices."""
-
-    cpus: float | None = None
-    memory_mib: float | None = None
-    memory_reservation_mib: float | None = None
-    gpus: int | None = None
-    pids: int | None = None  # processes and threads
-
-
-@dataclass(frozen=True)
-class ContainerPlan:
-    name: str
-    image: str
-    command: Sequence[str]
-    labels: Labels
-    env: Mapping[str, str] = field(default_factory=dict)
-    mounts: Sequence[Mount] = ()
-    limits: Limits = Limits()
-    network: str = "bridge"
-    direct_hosts: Sequence[str] = ()  # that are reached without a proxy
-    user: str | None = None  # None: the image's own
-    port: int | None = None  # that a server listens on
-    publishes_port: bool = True  # on loopback, at any free port there; else only the container's own address has it
-    new_privileges: bool = False  # whether a program may have more than who started it, as sudo does
-    cap_drop: Sequence[str] = DROPPED  # Linux capabilities, without CAP_
-    cap_add: Sequence[str] = ()
-    platform: str | None = None  # as `linux/arm64`; None: the machine's own
-    entrypoint: Sequence[str] = ()  # the program that runs the command; empty: the command is the program
 
 
 @dataclass(frozen=True)
@@ -157,21 +106,6 @@ def image_name(run: Run) -> str:
     if not _REPOSITORY.fullmatch(name):
         name = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "project"
     return f"{name}_{run.project_id}:{run.uuid}"
-
-
-def is_name_of(name: str, build_uuid: str) -> bool:
-    """Whether we gave an image this name; others may have given it further ones."""
-    return bool(build_uuid) and name.endswith(f":{build_uuid}")
-
-
-def is_our_name(name: str, run: str) -> bool:
-    """Whether we give containers this name. `run` is the run label, "" of a helper.
-
-    A container inherits the labels of its image, which anybody can write; the name is its own.
-    """
-    kind, _, uuid = run.partition("/")
-    own = rf"plx-{re.escape(kind)}-{re.escape(uuid)}(-\d+)?" if run else r"plx-[\w-]+"
-    return re.fullmatch(own, name) is not None
 
 
 def labels(run: Run, installation: str) -> dict[str, str]:

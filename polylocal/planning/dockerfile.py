@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from polylocal.engine.references import familiar
 from polylocal.planning import instructions, requirements
 from polylocal.planning.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
-from polylocal.planning.references import familiar
 from polylocal.polyaxonfile import Build, build_variables, commands
 
 # looked for at the root of the code; the first that is there is copied in before the build steps

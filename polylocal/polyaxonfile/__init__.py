@@ -3,7 +3,7 @@
 from polylocal.polyaxonfile.group_resources import asked
 from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
 from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
-from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_image_id, is_reserved_label
+from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_reserved_label
 from polylocal.polyaxonfile.reader import merge, read, value
 from polylocal.polyaxonfile.resources import Capacity
 from polylocal.polyaxonfile.specification import (
@@ -32,7 +32,6 @@ __all__ = [
     "SourceFile",
     "Specification",
     "asked",
-    "is_image_id",
     "is_reserved_label",
     "merge",
     "of_config",

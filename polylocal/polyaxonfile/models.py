@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -12,7 +11,6 @@ from polylocal.statuses import Kind
 
 SLUG = r"^[-a-zA-Z0-9_]+$"
 MAX_NAME = 128
-_IMAGE_ID = re.compile(r"sha256:.*|[0-9a-f]{64}", re.DOTALL)
 
 Scalar = str | int | float | bool | None
 Value = Scalar | list[Any] | dict[str, Any]
@@ -39,11 +37,6 @@ def image_name(image: str) -> str:
     if not image or not parts[0] or not port_ok or any(c.isspace() for c in image):
         raise ValueError(f"Invalid docker image `{image}`")
     return image
-
-
-def is_image_id(image: str) -> bool:
-    """Whether a reference can only be the id of an image. A short prefix of one may also be a name."""
-    return _IMAGE_ID.fullmatch(image) is not None
 
 
 def is_reserved_label(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from polylocal.engine.references import is_image_id
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import build_variables, commands, reader, resources, templating, variables
 from polylocal.polyaxonfile.build_variables import MAX_LINE
@@ -28,7 +29,6 @@ from polylocal.polyaxonfile.models import (
     JobFile,
     NotebookFile,
     TensorboardFile,
-    is_image_id,
     is_reserved_label,
     tags_of,
 )

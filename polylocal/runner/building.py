@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.engine.plan import IMAGE_LABEL
+from polylocal.engine.references import is_image_id
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.files.logs import LogWriter
 from polylocal.files.masking import Mask
@@ -18,7 +20,7 @@ from polylocal.planning import container, dockerfile
 from polylocal.planning.dockerfile import Base, Reference
 from polylocal.planning.instructions import Unreadable
 from polylocal.planning.requirements import includes
-from polylocal.polyaxonfile import Build, Resources, build_variables, is_image_id
+from polylocal.polyaxonfile import Build, Resources, build_variables
 from polylocal.runner import images, outcome
 from polylocal.runner.build_context import Stoppable, build_context
 from polylocal.runner.execution import Execution, StillInUse, Work
@@ -130,7 +132,7 @@ def _make_image(run: Run, context: RunnerContext, cancel: Cancel, patiently: Pat
 
     with LogWriter(context.log_path(run), context.log_grew, max_mib=context.settings.max_log_mib, hide=hide) as writer:
         if not taken_up:
-            store.transition(run, Status.SCHEDULED, recorded={"node": context.settings.node})
+            store.transition(run, Status.SCHEDULED, recorded={"node": context.engine.node})
         else:
             found = patiently(lambda: context.engine.image_id(tag))
             if found and context.store.built_images.knows(run, found):
@@ -174,7 +176,7 @@ def _made(
     def note(image_id: str) -> None:
         context.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
 
-    text = dockerfile.with_label(chosen.text, container.IMAGE_LABEL, context.installation)
+    text = dockerfile.with_label(chosen.text, IMAGE_LABEL, context.installation)
     if secrets:
         text = dockerfile.with_secrets(text)
     arguments = dockerfile.secrets_argument(secrets)

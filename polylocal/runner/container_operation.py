@@ -140,7 +140,7 @@ class ContainerOperation:
         container_id = self._created()
         if container_id is None:
             return None
-        recorded = {"container_id": container_id, "node": context.settings.node}
+        recorded = {"container_id": container_id, "node": context.engine.node}
         if not execution.move(Status.SCHEDULED, recorded=recorded):
             context.store.runs.record(self.run, **recorded)
         execution.refresh()

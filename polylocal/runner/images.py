@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from polylocal.engine import references
 from polylocal.engine.base import LocalImage
+from polylocal.engine.ledger import digits
+from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL
+from polylocal.engine.references import is_image_id
 from polylocal.errors import EngineError, EngineUnreachable
-from polylocal.planning import references
-from polylocal.planning.container import BUILD_LABEL, IMAGE_LABEL
-from polylocal.polyaxonfile import is_image_id
 from polylocal.runner.runner_context import RunnerContext
-from polylocal.store.rows import Run, User, digits
+from polylocal.store.rows import Run, User
 from polylocal.system import addresses
 from polylocal.system.cancellation import Cancel
 from polylocal.text import visible

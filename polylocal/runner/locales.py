@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from polylocal.engine.base import Engine
+from polylocal.engine.base import Containers
 
 UTF8, PLAIN = "C.UTF-8", "C"
 UTF8_SPELLINGS = frozenset(("C.UTF-8", "C.utf8"))
@@ -25,7 +25,7 @@ _MAGIC = 0xDE020109  # of glibc's locarchive.h
 _NAME = re.compile(r"(?P<place>[^.@/]+)(?:\.(?P<charset>[^@/]+))?(?P<modifier>@[^/]+)?")
 
 
-def substitute(engine: Engine, container_id: str, environment: Mapping[str, str], *, has_bash: bool) -> str:
+def substitute(engine: Containers, container_id: str, environment: Mapping[str, str], *, has_bash: bool) -> str:
     """The locale to use instead of the one that the environment names; "": the image has that one.
 
     The container need not have been started. Raises EngineError.
@@ -91,7 +91,7 @@ def names_in_archive(head: bytes) -> Iterator[str]:
 class _Locales:
     """The locales of a container."""
 
-    def __init__(self, engine: Engine, container_id: str) -> None:
+    def __init__(self, engine: Containers, container_id: str) -> None:
         self._engine, self._container_id = engine, container_id
 
     def has(self, name: str) -> bool:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from polylocal.engine.base import Engine
+from polylocal.engine.base import Containers
+from polylocal.engine.plan import HOME_LABEL, ContainerPlan, Mount
 from polylocal.errors import EngineError
 from polylocal.files.folders import set_mode, walk
-from polylocal.planning.container import HOME_LABEL, ContainerPlan, Mount
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def has_foreign(folder: Path, uid: int) -> bool:
         return True
 
 
-def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, installation: str) -> str | None:
+def reclaim(folder: Path, uid: int, gid: int, engine: Containers, image: str, installation: str) -> str | None:
     """Give everything in `folder` to uid:gid. Returns a sentence if that could not be done.
 
     Root does it itself; anybody else has a small container of the run's own image do it, as root. On engines that map
@@ -81,7 +81,7 @@ def reclaim(folder: Path, uid: int, gid: int, engine: Engine, image: str, instal
     return f"outputs belong to another user: {problem}" if problem else None
 
 
-def give_to_user(folders: Sequence[Path], user: str, engine: Engine, image: str, installation: str) -> str | None:
+def give_to_user(folders: Sequence[Path], user: str, engine: Containers, image: str, installation: str) -> str | None:
     """Give folders with all that they hold to a user of an image. Returns a sentence if that could not be done.
 
     `user` is the image's own, as `engine.image_config` has it: a name or a number, with or without a group; "" is root.
@@ -97,7 +97,7 @@ def give_to_user(folders: Sequence[Path], user: str, engine: Engine, image: str,
 
 
 def _chown_in_container(
-    mounts: Sequence[Mount], owner: str, engine: Engine, image: str, installation: str
+    mounts: Sequence[Mount], owner: str, engine: Containers, image: str, installation: str
 ) -> str | None:
     """Returns what went wrong. Raises EngineUnreachable."""
     plan = ContainerPlan(

@@ -7,12 +7,13 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from polylocal.engine import termination
 from polylocal.engine.base import is_root
+from polylocal.engine.plan import DROPPED, ContainerPlan, Mount
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
 from polylocal.files.folders import remove_tree
 from polylocal.packages import arches, builder_images, recipes, repositories
-from polylocal.planning import container, termination
-from polylocal.planning.container import ContainerPlan, Mount
+from polylocal.planning import container
 from polylocal.polyaxonfile import commands
 from polylocal.polyaxonfile.commands import SH
 from polylocal.runner import images, ownership
@@ -111,7 +112,7 @@ class PackageContainer:
             limits=replace(container.limits(resources, context.capacity(resources)), pids=context.settings.pids_limit),
             network=context.settings.network if platform.build_network else "none",
             new_privileges=context.settings.new_privileges,
-            cap_drop=[name for name in container.DROPPED if name != "SETFCAP"],  # rpm unpacks files with capabilities
+            cap_drop=[name for name in DROPPED if name != "SETFCAP"],  # rpm unpacks files with capabilities
             platform=arches.engine_platform(arch.name),
             entrypoint=termination.entrypoint(SH),
         )

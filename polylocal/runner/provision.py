@@ -121,7 +121,7 @@ def _make(run: Run, build: Run, prepare: Prepare, context: RunnerContext, shell:
     workspace = prepare(run, context)
     around = Surroundings(
         installation=context.installation,
-        node=context.settings.node,
+        node=context.engine.node,
         network=context.settings.network,
         outputs=outputs,
         handover=handover,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from polylocal.engine.base import Engine
 from polylocal.engine.events import Deaths
-from polylocal.engine.link import EngineLink
 from polylocal.errors import NotFound
 from polylocal.files.disk import Disk
 from polylocal.files.secrets import SecretStore
@@ -20,6 +19,7 @@ from polylocal.packages.file_store import FileStore
 from polylocal.paths import Home
 from polylocal.polyaxonfile import Capacity, Resources, Specification
 from polylocal.polyaxonfile.resources import asks_for_gpus
+from polylocal.runner.engine_link import EngineLink
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import Run

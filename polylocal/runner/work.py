@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polylocal.engine.base import LOOPBACK
 from polylocal.errors import ImageMissing, InvalidInput
 from polylocal.planning import container, servers
 from polylocal.runner import provision, workspace
@@ -61,10 +62,10 @@ class ServerWork(CommandWork):
 
     def place(self, operation: ContainerOperation, container_id: str) -> dict[str, Any]:
         """A port that is published on loopback, or the container's own address."""
-        state = operation.look(container_id)
-        if state.port is not None:
-            return {"port": state.port, "address": None}
-        return {"port": servers.PORTS[operation.run.kind], "address": state.address}
+        found = operation.look(container_id).endpoint(servers.PORTS[operation.run.kind])
+        if found is None:
+            return {"port": None, "address": None}
+        return {"port": found.port, "address": None if found.host == LOOPBACK else found.host}
 
     @abstractmethod
     def workspace(self, run: Run, context: RunnerContext) -> Workspace: ...

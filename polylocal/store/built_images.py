@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Collection, Iterable
 
 from polylocal import clock
+from polylocal.engine.ledger import Ledger, digits
 from polylocal.store.database import Database
-from polylocal.store.rows import Ledger, Run, User, digits
+from polylocal.store.rows import Run, User
 
 # the projects whose code each image has; builds of older versions have no row in this table
 _CONTENTS = """

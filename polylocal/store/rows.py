@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache, cached_property
 from operator import itemgetter
@@ -209,42 +209,6 @@ class Figures:
     waiting_since: str | None  # the creation of the oldest
     runs_with_build: int
     builds_used: int
-
-
-def digits(image_id: str) -> str:
-    """The prefix of an image id that builders print."""
-    return image_id.removeprefix("sha256:")[:12]
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """The images that builds of this home made: uuids of builds by the prefix of the image's id."""
-
-    images: Mapping[str, str] = field(default_factory=dict)
-    steps: Mapping[str, str] = field(default_factory=dict)  # intermediate images, and the builds that made them
-    builds: Collection[str] = ()  # the uuids of builds whose image is not recorded
-
-    def maker(self, image_id: str, names: Collection[str], ancestors: Iterable[str]) -> str | None:
-        """The uuid of the build that made an image; None: no build of ours did.
-
-        An image without a name that lies right over a step is a step that was not noted any more. Over the image of a
-        build anybody may put something, since it has a name.
-        """
-        key = digits(image_id)
-        if known := self.images.get(key) or self.steps.get(key):
-            return known
-        for name in names:
-            if (uuid := name.rpartition(":")[2]) in self.builds:
-                return uuid
-        for ancestor in () if names else map(digits, ancestors):
-            if ancestor in self.images:
-                return None
-            if ancestor in self.steps:
-                return self.steps[ancestor]
-        return None
-
-
-NOTHING_BUILT = Ledger()
 
 
 @dataclass(frozen=True)

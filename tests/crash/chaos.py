@@ -28,9 +28,9 @@ from support import all_in
 
 from polylocal.client.http import Client, RunReference
 from polylocal.daemon import home_lock
+from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL
 from polylocal.errors import NotFound, PolylocalError
 from polylocal.paths import Home
-from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL
 from polylocal.statuses import is_done
 
 from .own_engine import OwnEngine, saved_image, unmount_below

@@ -21,7 +21,7 @@ import pytest
 from support import BUSYBOX, all_in, build, eventually, job, start_daemon, sweep
 
 from polylocal.client.http import RunReference
-from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL
+from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL
 from polylocal.store import Store
 
 from .test_kill import containers_of, finished, log_has, look, status, submit

@@ -9,7 +9,7 @@ import docker
 import pytest
 from support import Daemon, build, eventually
 
-from polylocal.planning.container import IMAGE_LABEL
+from polylocal.engine.plan import IMAGE_LABEL
 from polylocal.store import Store
 
 from .test_kill import finished, log_has, look, submit

@@ -10,7 +10,7 @@ from support import BUSYBOX, eventually, start_daemon
 
 from polylocal.client.http import Client, RunReference
 from polylocal.engine.docker.engine import DockerEngine
-from polylocal.settings import OWN_NETWORK
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.statuses import is_done
 from polylocal.store import Store
 

@@ -11,9 +11,9 @@ import pytest
 from support import BUSYBOX, Daemon, all_in, eventually
 
 from polylocal.client.http import Client, RunReference
+from polylocal.engine.plan import BUILD_LABEL
 from polylocal.errors import InvalidInput
 from polylocal.files.secrets import SecretStore
-from polylocal.planning.container import BUILD_LABEL
 from polylocal.statuses import is_done
 
 pytestmark = pytest.mark.engine

@@ -13,7 +13,7 @@ from support import BUSYBOX
 from polylocal.engine.base import Engine
 from polylocal.engine.docker.engine import DockerEngine
 from polylocal.engine.fake import FakeEngine
-from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
 
 
 @dataclass

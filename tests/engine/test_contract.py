@@ -13,8 +13,8 @@ import pytest
 from support import eventually
 
 from polylocal.engine.base import BuildRequest, BuildResult, Died, Frame
+from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
-from polylocal.planning.container import ContainerPlan
 from polylocal.system.cancellation import Cancel
 
 

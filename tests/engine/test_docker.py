@@ -20,10 +20,11 @@ from support import eventually
 
 from polylocal.engine.docker import buildkit
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.plan import Limits, Mount
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
 from polylocal.files.logs import CatchUp, LogWriter
-from polylocal.planning.container import LOCALE_VARIABLES, Limits, Mount
+from polylocal.planning.container import LOCALE_VARIABLES
 from polylocal.runner import locales, ownership
 
 from .conftest import Bench

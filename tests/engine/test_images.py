@@ -14,9 +14,9 @@ import pytest
 from support import BUSYBOX
 
 from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.engine.ledger import Ledger, digits
+from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.planning import dockerfile
-from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.store.rows import Ledger, digits
 from polylocal.system.cancellation import Cancel
 
 from .conftest import Bench

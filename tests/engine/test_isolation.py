@@ -13,10 +13,9 @@ from support import eventually
 
 from polylocal.engine.docker import networks
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.plan import OWN_NETWORK, Mount
 from polylocal.errors import EngineError
-from polylocal.planning.container import Mount
 from polylocal.runner import ownership
-from polylocal.settings import OWN_NETWORK
 
 from .conftest import Bench
 from .test_contract import build
@@ -167,7 +166,7 @@ def test_a_helper_has_only_what_handing_files_over_needs(docker_bench: Bench, tm
 def trial(monkeypatch: pytest.MonkeyPatch, raw_engine: docker.DockerClient) -> Any:
     """The own network under a name of this test, so that it can be made, broken and removed."""
     name = f"plx-{id(monkeypatch):x}"[-14:]
-    for module in ("networks", "engine"):
+    for module in ("networks", "host"):
         monkeypatch.setattr(f"polylocal.engine.docker.{module}.OWN_NETWORK", name)
     monkeypatch.setattr(networks, "INTERFACE", name)
     yield name

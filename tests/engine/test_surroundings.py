@@ -9,7 +9,7 @@ import pytest
 from support import eventually
 
 from polylocal.engine.docker.engine import DockerEngine
-from polylocal.planning.container import Mount
+from polylocal.engine.plan import Mount
 
 from .conftest import Bench
 from .test_contract import build

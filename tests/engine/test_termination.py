@@ -12,9 +12,9 @@ import docker
 import pytest
 from support import BUSYBOX, eventually, sweep
 
+from polylocal.engine import termination
 from polylocal.engine.docker.engine import DockerEngine
-from polylocal.planning import termination
-from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
+from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan, Mount
 from polylocal.polyaxonfile import commands
 
 pytestmark = pytest.mark.engine

@@ -17,7 +17,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.machine import Machine
-from polylocal.planning.container import ContainerPlan
+from polylocal.engine.plan import ContainerPlan
 from polylocal.runner import container_operation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status

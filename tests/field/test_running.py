@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from polylocal.planning.container import ContainerPlan
+from polylocal.engine.plan import ContainerPlan
 from polylocal.polyaxonfile import commands
 from polylocal.statuses import Kind, is_done
 from polylocal.store.rows import Run

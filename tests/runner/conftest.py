@@ -16,11 +16,11 @@ from support import eventually, job
 from polylocal.engine.base import Engine
 from polylocal.engine.events import Deaths
 from polylocal.engine.fake import FakeContainer, FakeEngine
-from polylocal.engine.link import EngineLink
+from polylocal.engine.plan import ContainerPlan
 from polylocal.git.repository import Repository
-from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import Specification, of_config, parse
 from polylocal.runner import container_operation
+from polylocal.runner.engine_link import EngineLink
 from polylocal.runner.groups import Groups
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support import eventually
 
+from polylocal.engine.plan import ContainerPlan, Mount
 from polylocal.files.data_folders import DataFolder
-from polylocal.planning.container import ContainerPlan, Mount
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 

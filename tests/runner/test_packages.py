@@ -26,14 +26,14 @@ from packages_support import Ground, dsc, package, sdist, sha1, stocked, tarred,
 from support import eventually, fill, small_disk
 
 from polylocal.api.abf import build_list_creation
+from polylocal.engine import termination
 from polylocal.engine.fake import FakeContainer, FakeEngine
+from polylocal.engine.plan import ContainerPlan, Limits
 from polylocal.errors import EngineError
 from polylocal.files import folders
 from polylocal.packages import repositories
 from polylocal.packages.file_store import FileStore, Staged
 from polylocal.packages.repositories import Shelf
-from polylocal.planning import termination
-from polylocal.planning.container import ContainerPlan, Limits
 from polylocal.runner import package_results
 from polylocal.runner.container_operation import ContainerOperation
 from polylocal.runner.execution import Execution

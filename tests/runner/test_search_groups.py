@@ -18,7 +18,7 @@ from support import eventually, job
 
 from polylocal import clock
 from polylocal.engine.fake import FakeEngine
-from polylocal.planning.container import RUN_LABEL
+from polylocal.engine.plan import RUN_LABEL
 from polylocal.polyaxonfile import HPTuning, parse
 from polylocal.runner import bayes, container_operation
 from polylocal.runner.groups import BUDGET, EARLY, Groups

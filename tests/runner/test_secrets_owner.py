@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from support import job
 
+from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import NotFound
 from polylocal.files.secrets import SecretStore
-from polylocal.planning.container import ContainerPlan
 from polylocal.polyaxonfile import parse
 from polylocal.runner.following import mask_of
 from polylocal.statuses import Kind

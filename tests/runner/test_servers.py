@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from support import deep, eventually
 
+from polylocal.engine.plan import Mount
 from polylocal.files.folders import remove_tree
-from polylocal.planning.container import Mount
 from polylocal.runner import workspace
 from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status

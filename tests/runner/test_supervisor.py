@@ -150,7 +150,7 @@ def test_outputs_that_a_resume_shares_stay(rig, supervise):
 def test_containers_that_nothing_waits_for_are_removed(rig):
     run = rig.submit("sleep 60")
     plan_of_nobody = {"polylocal.home": "home", "polylocal.run": "job/nobody"}
-    from polylocal.planning.container import ContainerPlan
+    from polylocal.engine.plan import ContainerPlan
 
     orphan = rig.engine.create(ContainerPlan("plx-job-x", "base", ["/bin/sh", "-c", "true"], plan_of_nobody))
     foreign = rig.engine.create(
@@ -165,7 +165,8 @@ def test_containers_that_nothing_waits_for_are_removed(rig):
 
 def _left_behind(rig, run, cmd, name):
     """A container of a run that came to its end while nobody looked."""
-    from polylocal.planning.container import ContainerPlan, labels
+    from polylocal.engine.plan import ContainerPlan
+    from polylocal.planning.container import labels
 
     container_id = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], labels(run, "home")))
     rig.engine.start(container_id)
@@ -197,7 +198,7 @@ def test_the_log_of_the_container_that_a_run_ended_in_is_completed_before_it_goe
 
 
 def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
-    from polylocal.planning.container import ContainerPlan
+    from polylocal.engine.plan import ContainerPlan
 
     def helper(name, cmd):
         made = rig.engine.create(ContainerPlan(name, "base", ["/bin/sh", "-c", cmd], {"polylocal.home": "home"}))
@@ -348,7 +349,8 @@ def test_unmanaged_runs_are_left_to_their_clients(rig, supervise):
 
 
 def _plan(rig, run):
-    from polylocal.planning.container import ContainerPlan, labels
+    from polylocal.engine.plan import ContainerPlan
+    from polylocal.planning.container import labels
 
     command = ["/bin/bash", "-c", run.config["run"]["cmd"]]
     image = rig.store.runs.by_pk(run.build_pk).image_id

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from polylocal.engine.plan import ContainerPlan
 from polylocal.files.secrets import SecretStore
-from polylocal.planning.container import ContainerPlan
 from polylocal.statuses import Kind
 
 from .conftest import Rig, Supervise, plan_of

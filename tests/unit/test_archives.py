@@ -45,7 +45,7 @@ class Client:
 
 def engine(*answers: requests.Response) -> DockerEngine:
     made = DockerEngine("tcp://127.0.0.1:1")
-    made._client = Client(*answers)  # type: ignore[assignment]
+    made._connection._client = Client(*answers)  # type: ignore[assignment]
     return made
 
 
@@ -96,4 +96,4 @@ def test_the_configuration_of_an_image_is_asked_for_once_where_its_id_is_known()
     made = engine()
     for name in (IMAGE_ID, IMAGE_ID, "name:tag", "name:tag"):
         assert made.image_config(name) == ImageConfig({"A": "1"}, "app")
-    assert made._client.inspected == [IMAGE_ID, "name:tag", "name:tag"]  # type: ignore[union-attr]
+    assert made._connection._client.inspected == [IMAGE_ID, "name:tag", "name:tag"]  # type: ignore[union-attr]

@@ -17,9 +17,9 @@ from support import eventually
 
 from polylocal.daemon.main import Bridge
 from polylocal.engine.fake import FakeEngine
+from polylocal.engine.plan import HOME_LABEL, OWN_NETWORK, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError
-from polylocal.planning.container import HOME_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.settings import OWN_NETWORK, load
+from polylocal.settings import load
 from polylocal.store import Store
 
 GATEWAYS = {"bridge": "127.77.0.1", OWN_NETWORK: "127.77.1.1"}

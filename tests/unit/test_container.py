@@ -9,23 +9,10 @@ from typing import Any
 import pytest
 from support import build, job
 
+from polylocal.engine import termination
+from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan, Limits, Mount, is_our_name
 from polylocal.files.data_folders import DataFolder
-from polylocal.planning import termination
-from polylocal.planning.container import (
-    HOME_LABEL,
-    RUN_LABEL,
-    ContainerPlan,
-    Limits,
-    Mount,
-    Surroundings,
-    image_name,
-    info,
-    is_our_name,
-    limits,
-    plan,
-    token_file,
-    token_in,
-)
+from polylocal.planning.container import Surroundings, image_name, info, limits, plan, token_file, token_in
 from polylocal.polyaxonfile import Resources, of_config, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run

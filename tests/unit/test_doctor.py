@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from polylocal.daemon import doctor
-from polylocal.engine.base import EngineInfo
-from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.base import EngineInfo, Host
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import ContainerMissing, EngineError
-from polylocal.settings import OWN_NETWORK, load
+from polylocal.settings import load
 
 
 class Engine:
@@ -31,7 +31,7 @@ class Engine:
 
 def finding(tmp_path: Path, own: bool | EngineError = True, name: str = "Docker", **settings: Any) -> doctor.Finding:
     info = EngineInfo(name, "28", "1.48", "unix:///run/docker.sock", 2, 1024.0, "/", False, False)
-    return doctor._network(cast(DockerEngine, Engine(own)), load(home=tmp_path, **settings), info)
+    return doctor._network(cast(Host, Engine(own)), load(home=tmp_path, **settings), info)
 
 
 @pytest.fixture

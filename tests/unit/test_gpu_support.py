@@ -9,10 +9,9 @@ import pytest
 
 from polylocal.daemon import doctor
 from polylocal.engine import machine
-from polylocal.engine.base import EngineInfo, GpuSupport
+from polylocal.engine.base import EngineInfo, GpuSupport, Host
 from polylocal.engine.docker import gpu_support
-from polylocal.engine.docker.engine import DockerEngine
-from polylocal.engine.link import EngineLink
+from polylocal.runner.engine_link import EngineLink
 
 
 def info(name: str = "Docker", *, gives_gpus: bool = False, is_desktop: bool = False) -> EngineInfo:
@@ -60,7 +59,7 @@ def test_no_driver(driver: Any) -> None:
 def test_an_engine_without_the_toolkit(driver: Any) -> None:
     driver(1)
     wanted = "1 NVIDIA card here, but the engine can't give them: it has no runtime `nvidia`"
-    assert gpu_support.support(info(), is_local=True) == GpuSupport(0, wanted)
+    assert gpu_support.support(info(), is_local=True) == GpuSupport(0, wanted, gpu_support.INSTALL_TOOLKIT)
 
 
 def test_the_toolkit_s_hook_is_enough_on_this_machine(
@@ -118,18 +117,21 @@ def test_cards_that_come_later_are_found_and_stay_known() -> None:
     assert [link.capacity(with_gpus=True).gpus for _ in range(3)] == [0, 2, 2]  # type: ignore[union-attr]
 
 
+NO_TOOLKIT = GpuSupport(0, f"1 NVIDIA card here, but {gpu_support.NO_TOOLKIT}", gpu_support.INSTALL_TOOLKIT)
+
+
 @pytest.mark.parametrize(
     ("support", "state", "words", "fix"),
     [
         (GpuSupport(2), "ok", "2 NVIDIA cards", ""),
         (GpuSupport(1), "ok", "1 NVIDIA card;", ""),
         (GpuSupport(0, "the NVIDIA driver knows of no card"), "note", "none: the NVIDIA driver knows of no card", ""),
-        (GpuSupport(0, f"1 NVIDIA card here, but {gpu_support.NO_TOOLKIT}"), "note", "no runtime `nvidia`", "Toolkit"),
+        (NO_TOOLKIT, "note", "no runtime `nvidia`", "Toolkit"),
         (GpuSupport(None), "note", "can't be counted", ""),
     ],
 )
 def test_doctor_says_why_there_are_none(support: GpuSupport, state: str, words: str, fix: str) -> None:
-    found = doctor._gpus(cast(DockerEngine, Engine(support)))
+    found = doctor._gpus(cast(Host, Engine(support)))
     assert found.state == state
     assert words in found.message
     assert fix in found.fix

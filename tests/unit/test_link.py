@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from polylocal.engine.base import EngineInfo
-from polylocal.engine.link import EngineLink
 from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.runner.engine_link import EngineLink
 
 INFO = EngineInfo("Docker", "20.10", "1.41", "unix:///x", 2, 4096, "/var/lib/docker", False, False)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from polylocal.engine.fake import FakeEngine
-from polylocal.planning.container import ContainerPlan
+from polylocal.engine.plan import ContainerPlan
 from polylocal.runner.locales import ARCHIVE, FOLDER, named, names_in_archive, spellings, substitute
 
 

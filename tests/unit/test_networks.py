@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from polylocal.engine.docker import networks
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import EngineError
-from polylocal.settings import OWN_NETWORK
 
 
 def network(created: str = "2026-01-01T00:00:00Z", **changed: Any) -> dict[str, Any]:

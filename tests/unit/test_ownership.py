@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from support import BUSYBOX
 
-from polylocal.engine.docker import engine as dockerengine
+from polylocal.engine.docker import containers
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.plan import HOME_LABEL, ContainerPlan
 from polylocal.errors import EngineError
-from polylocal.planning.container import HOME_LABEL, ContainerPlan
 from polylocal.runner.ownership import foreign, make_writable, reclaim
 
 ME = os.getuid()
@@ -111,7 +111,7 @@ def test_a_helper_that_does_not_come_to_its_end_is_given_up(
     engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real one: it is removed, and the engine goes on as before."""
-    monkeypatch.setattr(dockerengine, "HELPER_S", 1.0)
+    monkeypatch.setattr(containers, "HELPER_S", 1.0)
     installation = f"test-{uuid.uuid4().hex[:8]}"
     swept.append(installation)
 

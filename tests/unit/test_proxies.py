@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from polylocal.client.http import Client
+from polylocal.engine.docker.creation import without_proxy
 from polylocal.errors import SetupError
 from polylocal.system import addresses, proxies
 
@@ -103,5 +104,5 @@ def test_an_address_that_is_none_is_one_sentence(url: str) -> None:
 def test_hosts_join_those_that_are_reached_directly(
     env: dict[str, str], inherited: dict[str, str], expected: tuple[str, str]
 ) -> None:
-    found = proxies.without_proxy(("10.0.0.1", "x"), env, inherited)
+    found = without_proxy(("10.0.0.1", "x"), env, inherited)
     assert (found["NO_PROXY"], found["no_proxy"]) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.planning.references import build_of, familiar, is_name, registry
+from polylocal.engine.references import build_of, familiar, is_name, registry
 
 UUID = "0123456789abcdef" * 2
 

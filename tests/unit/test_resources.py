@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from support import job
 
+from polylocal.engine.plan import Limits
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.planning.container import Limits, limits
+from polylocal.planning.container import limits
 from polylocal.polyaxonfile import Capacity, Resources, asked, of_config, parse
 from polylocal.polyaxonfile.resources import cuts, fits, gpus, problems, reserved
 from polylocal.statuses import Kind

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from polylocal.engine.plan import ContainerPlan, Mount
 from polylocal.planning import servers
-from polylocal.planning.container import ContainerPlan, Mount, Surroundings, outputs_path, plan
+from polylocal.planning.container import Surroundings, outputs_path, plan
 from polylocal.polyaxonfile import Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run

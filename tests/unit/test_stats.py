@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from polylocal.engine.base import Usage
 from polylocal.engine.docker import stats
-from polylocal.engine.machine import Usage
 
 GIB = 2**30
 

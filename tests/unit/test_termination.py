@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.planning import termination
+from polylocal.engine import termination
 from polylocal.polyaxonfile.commands import BASH, SH
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from polylocal.api.shapes import Json
-from polylocal.engine.machine import Gpu, Usage
+from polylocal.engine.base import Usage
+from polylocal.engine.machine import Gpu
 from polylocal.store.rows import Run
 
 

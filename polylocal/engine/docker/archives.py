@@ -1,6 +1,6 @@
-"""Files and folders in containers, by the engine's calls for archives: they need no program and no user of the image.
+"""Files and folders in containers, by the engine's archive calls, which need no program and no user of the image.
 
-Raises docker's and requests' errors, and EngineUnreachable where an answer ends in its middle.
+Raises the errors of docker-py and requests, and EngineUnreachable if an answer ends in the middle.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _MOST_S = 120.0
 
 
 def has(client: Any, container_id: str, path: str) -> bool:
-    """Whether something stands at a path."""
+    """Whether a path exists."""
     answer = client.head(_url(client, container_id), params={"path": path}, timeout=_MOST_S)
-    if not answer.ok and answer.status_code != 404:  # it has no words of the engine
+    if not answer.ok and answer.status_code != 404:  # a HEAD answer has no body with the engine's words
         raise EngineError(f"the engine could not say whether {path} is in the container: {answer.status_code}")
     return bool(answer.ok)
 
 
 def first_member(client: Any, container_id: str, path: PurePosixPath) -> tarfile.TarInfo | None:
-    """What stands at a path; None: nothing does. Not read: what is in a folder."""
+    """The file or folder at a path, without the content of a folder; None: the path does not exist."""
     with _opened(client, container_id, str(path)) as tar:
         return tar.next() if tar else None
 
 
 def beginning(client: Any, container_id: str, path: str, most_bytes: int) -> bytes | None:
-    """The beginning of a file; None: there is none."""
+    """The first bytes of a file; None: there is no such file."""
     with _opened(client, container_id, path) as tar:
         member = tar.next() if tar else None
         file = tar.extractfile(member) if tar and member and member.isfile() else None
@@ -41,7 +41,7 @@ def beginning(client: Any, container_id: str, path: str, most_bytes: int) -> byt
 
 
 def set_mode(client: Any, container_id: str, path: PurePosixPath, folder: tarfile.TarInfo, mode: int) -> bool:
-    """Give a folder another mode; what is in it and all else about it stays."""
+    """Give a folder another mode. Its content and its other properties stay. False: the engine refused."""
     wanted = copy(folder)
     wanted.name, wanted.mode = path.name, mode
     packed = io.BytesIO()
@@ -53,17 +53,17 @@ def set_mode(client: Any, container_id: str, path: PurePosixPath, folder: tarfil
 
 @contextmanager
 def _opened(client: Any, container_id: str, path: str) -> Iterator[tarfile.TarFile | None]:
-    """The archive of what stands at a path, as it comes; None: nothing stands there."""
-    headers = {"Accept-Encoding": "identity"}  # the engine would compress all that is in a folder
+    """The archive of the file or folder at a path, as a stream; None: the path does not exist."""
+    headers = {"Accept-Encoding": "identity"}  # else the engine compresses the whole folder
     with client.get(
         _url(client, container_id), params={"path": path}, headers=headers, stream=True, timeout=_MOST_S
     ) as answer:
         if answer.status_code == 404:
-            client.inspect_container(container_id)  # is it there?
+            client.inspect_container(container_id)  # raises if the container itself is missing
             yield None
             return
         if not answer.ok:
-            _ = answer.content  # the engine's words, while they can be read
+            _ = answer.content  # read the engine's words while the connection is open
             answer.raise_for_status()
         try:
             with tarfile.open(fileobj=answer.raw, mode="r|") as tar:

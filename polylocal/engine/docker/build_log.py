@@ -1,4 +1,4 @@
-"""The classic builder's stream of events → lines, the step it is at, and how it ended. Pure."""
+"""The event stream of the classic builder → its lines, its current step and its outcome. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from polylocal.engine.base import BuildResult, OnLine
+from polylocal.engine.images import BuildResult, OnLine
 
 _STEP = re.compile(r"Step \d+/\d+ : .*")
 _FROM = re.compile(r"Step \d+/\d+ : FROM\b", re.IGNORECASE)
@@ -31,7 +31,7 @@ class BuildLog:
             elif "error" in event:
                 self._error = str(event["error"]).strip()
             elif "ID" in (event.get("aux") or {}):
-                self._image_id = event["aux"]["ID"]  # several with several stages: the last is the image
+                self._image_id = event["aux"]["ID"]  # one for each stage; the last one is the result
                 self._made(event["aux"]["ID"])
             elif "status" in event:
                 self._progress(event)
@@ -40,8 +40,8 @@ class BuildLog:
 
     @property
     def is_whole(self) -> bool:
-        """The stream came to its end: an image that is built, or an error. A cut link ends it without either, also
-        between two stages, of which each has an image."""
+        """Whether the stream has its end: a finished image, or an error. A cut connection ends it without either, even
+        between two stages that each have an image."""
         return bool((self._image_id and self._is_built) or self._error)
 
     def result(self, error: str | None = None) -> BuildResult:
@@ -62,12 +62,12 @@ class BuildLog:
             self._step = line
         elif found := _MADE.fullmatch(line):
             self._made(found[1])
-        elif line.startswith("Successfully built "):  # the one line that every engine ends with
+        elif line.startswith("Successfully built "):  # the last line of every engine
             self._is_built = True
         self._on_line(line)
 
     def _made(self, image_id: str) -> None:
-        if not _FROM.match(self._step):  # which names an image that was there
+        if not _FROM.match(self._step):  # FROM names an image that existed before
             self._on_image(image_id)
 
     def _progress(self, event: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""BuildKit through the docker command: docker-py has none (docker-py#2230)."""
+"""BuildKit through the docker command, since docker-py does not support it (docker-py#2230)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polylocal.engine.base import BuildRequest, BuildResult, OnLine
-from polylocal.system.cancellation import Cancel
+from polylocal.engine.images import BuildRequest, BuildResult, Cancellation, OnLine
 
 _STEP = re.compile(r"#\d+ (\[[^\]]*\d+/\d+\] .*)")
 _ERROR = re.compile(r"^ERROR: (.*)")
@@ -18,18 +17,19 @@ _ERROR = re.compile(r"^ERROR: (.*)")
 
 @dataclass(frozen=True)
 class BuildKit:
-    """`command` builds from a tar on standard input."""
+    """`command` reads a tar from its standard input and builds it."""
 
     name: str
     command: Sequence[str]
     address: str
 
-    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
-        """The image id of the result is empty: the caller asks the engine for the tag's."""
+    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancellation) -> BuildResult:
+        """The image id of the result is "": ask the engine for the id of the tag."""
         arguments = [*self.command, "--progress=plain", f"--tag={request.tag}"]
         arguments += [f"--label={name}={value}" for name, value in request.labels.items()]
         arguments += ["--no-cache"] if request.nocache else []
-        arguments += [f"--build-arg={name}" for name in request.arguments]  # the value is in the environment: no secret
+        # the values are in the environment, since every user can read a command line
+        arguments += [f"--build-arg={name}" for name in request.arguments]
         process = subprocess.Popen(
             [*arguments, "-"],
             stdin=request.context,
@@ -50,7 +50,7 @@ class BuildKit:
 
 
 def find(address: str) -> BuildKit | None:
-    """The first docker command on PATH that can drive BuildKit: with buildx, or older than 23 with its own client."""
+    """The first docker command on PATH that supports BuildKit: one with buildx, or a version before 23."""
     for folder in os.get_exec_path():
         docker = Path(folder) / "docker"
         if not os.access(docker, os.X_OK):
@@ -66,7 +66,7 @@ def find(address: str) -> BuildKit | None:
 
 def _follow(process: subprocess.Popen[str], on_line: OnLine) -> tuple[str, str]:
     step = error = ""
-    assert process.stdout is not None  # a pipe was asked for
+    assert process.stdout is not None  # Popen made the pipe
     for line in process.stdout:
         line = line.rstrip("\r\n")
         if found := _STEP.match(line):

@@ -1,7 +1,8 @@
-"""docker-py's client with what the settings of Docker's own client (`config.json`) say, as far as they can be used.
+"""docker-py's client with the usable parts of the configuration of Docker's command line (`config.json`).
 
-docker-py reads that file in its constructor. It fails on parts that it can't use, and fails every build and pull where
-a credential helper is missing, broken or silent (docker-py#2540). Docker's own client builds without credentials then.
+docker-py reads this file in its constructor. It fails on parts that it can't use. It also fails every build and pull if
+a credential helper is missing, is broken or does not answer (docker-py#2540). Docker's command line then builds without
+credentials.
 """
 
 from __future__ import annotations
@@ -23,15 +24,13 @@ from docker.credentials.errors import CredentialsNotFound, StoreError
 from docker.errors import DockerException
 from docker.utils import config as docker_config
 
-from polylocal.system import addresses
-
-HELPER_S = 10.0  # that a credential helper may take for an answer
+HELPER_S = 10.0  # for the answer of a credential helper
 _UNUSABLE = (StoreError, DockerException, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass
 class ClientSettings:
-    """What a `config.json` says; `problems` are sentences about the parts that are not used."""
+    """The content of a `config.json`. `problems` are sentences about its unusable parts."""
 
     path: str = ""
     auths: dict[str, Any] = field(default_factory=dict)
@@ -42,9 +41,9 @@ class ClientSettings:
 
 
 class Credentials(auth.AuthConfig):
-    """Credentials for registries. A helper that gives none is named in `problems`, and not asked again."""
+    """Credentials for registries. A helper that fails is named in `problems` and not asked again."""
 
-    is_empty = False  # or docker-py would read the file itself
+    is_empty = False  # if it is true, docker-py reads the file itself
 
     def __init__(self, settings: ClientSettings, helper_s: float = HELPER_S) -> None:
         super().__init__({"auths": dict(settings.auths)})
@@ -99,12 +98,12 @@ class Credentials(auth.AuthConfig):
 
 
 def _in_docker_py(error: Exception) -> BaseException:
-    """What docker-py's own error was made of; a StoreError says it in words of its own."""
+    """The cause of docker-py's own error. A StoreError has words of its own."""
     return error if isinstance(error, StoreError) else error.__cause__ or error
 
 
 class _Helper(Store):
-    """A credential helper that is waited for no longer than `timeout_s`."""
+    """A credential helper with a time limit."""
 
     def __init__(self, program: str, timeout_s: float) -> None:
         super().__init__(program)
@@ -126,9 +125,13 @@ class _Helper(Store):
 
 
 class Client(docker.APIClient):
-    """Never asks a proxy for an engine on this machine, and never fails on the settings of Docker's own client."""
+    """Never fails on the configuration of Docker's command line.
 
-    def __init__(self, **arguments: Any) -> None:
+    `uses_proxy`: reach the engine through the proxy that the environment names; a socket never needs one.
+    """
+
+    def __init__(self, *, uses_proxy: bool = False, **arguments: Any) -> None:
+        self._uses_proxy = uses_proxy
         self._settings = read_settings()
         self.credentials = Credentials(self._settings)
         super().__init__(**arguments)
@@ -139,7 +142,7 @@ class Client(docker.APIClient):
 
     @_general_configs.setter
     def _general_configs(self, loaded: object) -> None:
-        """What docker-py has read."""
+        """Ignores what docker-py read."""
 
     @property
     def _auth_configs(self) -> Credentials:
@@ -147,23 +150,22 @@ class Client(docker.APIClient):
 
     @_auth_configs.setter
     def _auth_configs(self, loaded: object) -> None:
-        """What docker-py has read."""
+        """Ignores what docker-py read."""
 
     def _retrieve_server_version(self) -> str:
-        host = self.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2].rpartition(":")[0]
-        if self.base_url.startswith("http+docker://") or addresses.is_this_machine(host):
+        if not self._uses_proxy or self.base_url.startswith("http+docker://"):
             self.trust_env = False
         found: str = super()._retrieve_server_version()
         return found
 
     def proxy_variables(self) -> dict[str, str]:
-        """Those that the settings of Docker's own client give to containers and builds."""
+        """The variables for containers and builds that the configuration sets."""
         found: dict[str, str] = self._proxy_configs.get_environment()
         return found
 
 
 def read_settings() -> ClientSettings:
-    """What there is of Docker's own client, at the place where that looks for it."""
+    """The configuration file of Docker's command line, where that looks for it."""
     path = docker_config.find_config_file()
     if path is None:
         return ClientSettings()
@@ -183,7 +185,7 @@ def read_settings() -> ClientSettings:
 
 
 def credential_problems(timeout_s: float) -> Sequence[str]:
-    """What is wrong with the settings of Docker's own client and its helpers, each of which is asked once."""
+    """The problems of the configuration of Docker's command line. Asks each credential helper once."""
     credentials = Credentials(read_settings(), timeout_s)
     credentials.get_all_credentials()
     return credentials.problems
@@ -209,7 +211,7 @@ def _fill(found: ClientSettings, data: Mapping[str, Any]) -> None:
 
 
 def _without_empty(entry: object) -> object:
-    """Docker's own client takes an empty `auth` for none, and writes one itself where a helper has the credentials."""
+    """Docker's command line ignores an empty `auth`, and writes one itself where a helper has the credentials."""
     if not isinstance(entry, dict):
         return entry or {}
     return {name: value for name, value in entry.items() if name != "auth" or value}

@@ -1,4 +1,4 @@
-"""The engine's framing of stdout and stderr in one connection. Pure.
+"""The frames by which the engine sends stdout and stderr over one connection. Pure.
 
 Source: Docker Engine API, "Stream format" of ContainerAttach: [stream, 0, 0, 0, size as 4 bytes, big-endian], payload.
 """
@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from polylocal.engine.base import Frame
+from polylocal.engine.containers import Frame
 
 _HEADER = 8
 _STAMP = re.compile(r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<part>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?")
 
 
 class Demultiplexer:
-    """Bytes in, whole frames out. What a cut leaves behind of a frame is never given out."""
+    """Takes bytes and returns whole frames. The rest of a frame that was cut off is never returned."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -34,7 +34,7 @@ class Demultiplexer:
 
 
 def joined(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """Neighbours of one stream as one frame: fewer, larger writes."""
+    """Join neighbouring frames of one stream, so that there are fewer and larger writes."""
     stream, parts = 0, list[bytes]()
     for frame in frames:
         if parts and frame.stream != stream:
@@ -47,7 +47,7 @@ def joined(frames: Iterator[Frame]) -> Iterator[Frame]:
 
 
 def timed(frame: Frame) -> Frame:
-    """A frame of a log with time stamps: the stamp goes from the data into `time_us`."""
+    """Move the time stamp of a log's frame from the data to `time_us`."""
     stamp, space, data = frame.data.partition(b" ")
     if not space:
         return frame

@@ -1,8 +1,8 @@
-"""Whether an engine can give GPUs to containers, and how many there are.
+"""Whether Docker can give GPUs to containers, and how many.
 
-Docker gives NVIDIA cards by a device request. It can where it has the runtime `nvidia`, where its devices come by CDI
-(Docker 28.2 and newer list them), or where it found the hook of NVIDIA's Container Toolkit at its start (moby
-daemon/nvidia_linux.go), whatever its runtimes are.
+A device request gives NVIDIA GPUs to a container. It works if the engine has the runtime `nvidia`, if its devices come
+by CDI (Docker 28.2 and newer list them), or if the engine found the hook of NVIDIA's Container Toolkit at its start
+(moby daemon/nvidia_linux.go).
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from polylocal.engine import machine
-from polylocal.engine.base import EngineInfo, GpuSupport
+from polylocal.engine.host import EngineInfo, GpuSupport
 
 PODMAN = "Podman's Docker API can't give GPUs; use Docker Engine for runs that need one"
 NO_TOOLKIT = "the engine can't give them: it has no runtime `nvidia`"
+INSTALL_TOOLKIT = "Install NVIDIA Container Toolkit, then restart the engine."
 _HOOK = "nvidia-container-runtime-hook"
-_PATH = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))  # of services
+# the PATH of services
+_PATH = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))
 
 
 def gives_gpus(about: Mapping[str, Any]) -> bool:
-    """What the engine itself says in the answer to `GET /info`."""
+    """Whether the engine itself says so in its answer to `GET /info`."""
     devices = about.get("DiscoveredDevices") or []
     has_cdi = any(str(device.get("ID") or "").startswith("nvidia.com/gpu") for device in devices)
     return "nvidia" in (about.get("Runtimes") or {}) or has_cdi
 
 
 def support(info: EngineInfo, *, is_local: bool) -> GpuSupport:
-    """The cards of this machine, if the engine can give them. Those of another machine can't be counted from here."""
+    """The GPUs of this machine, if the engine can give them. Those of another machine can't be counted."""
     if info.name == "Podman":
         return GpuSupport(0, PODMAN)
     if not is_local:
@@ -39,4 +41,4 @@ def support(info: EngineInfo, *, is_local: bool) -> GpuSupport:
         return GpuSupport(0, machine.no_gpus() or "the NVIDIA driver knows of no card")
     if info.gives_gpus or (not info.is_desktop and shutil.which(_HOOK, path=_PATH)):
         return GpuSupport(count)
-    return GpuSupport(0, f"{count} NVIDIA card{'s' if count > 1 else ''} here, but {NO_TOOLKIT}")
+    return GpuSupport(0, f"{count} NVIDIA card{'s' if count > 1 else ''} here, but {NO_TOOLKIT}", INSTALL_TOOLKIT)

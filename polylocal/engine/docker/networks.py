@@ -1,5 +1,6 @@
-"""The network that runs join: one for the whole engine, shared by all home folders, on which runs can't reach each
-other. Pure: it says how the network is to be, `dockerengine` makes it.
+"""The properties of polylocal's own network, on which runs can't reach each other. Pure: `host` creates it.
+
+All home folders that use one engine share this network.
 """
 
 from __future__ import annotations
@@ -7,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import EngineError
-from polylocal.settings import OWN_NETWORK
 
 LABEL = "polylocal.network"
-# a fixed name of the interface: the engine refuses a second network with it, so two daemons that make the network at
-# the same moment end with one. The engine's check for duplicate names of networks alone has a gap
+# The engine refuses a second network with this interface. So two daemons that create the network at the same moment end
+# with one; the engine's check for duplicate names has a gap.
 INTERFACE = "polylocal0"
 
 _ICC = "com.docker.network.bridge.enable_icc"
@@ -25,8 +26,10 @@ Json = Mapping[str, Any]
 
 
 def ours(found: Sequence[Json]) -> Json | None:
-    """Of the networks that the engine lists under the name, the one to use. EngineError: one is there that is not
-    polylocal's, or that does not keep containers apart."""
+    """The network to use among those that the engine lists; None: there is none yet.
+
+    Raises EngineError: a network of this name is not polylocal's, or does not keep containers apart.
+    """
     named = [network for network in found if network["Name"] == OWN_NETWORK]
     for network in named:
         if problem := _problem(network):
@@ -50,9 +53,9 @@ def _problem(network: Json) -> str | None:
 
 
 def arguments(default_bridge: Json) -> dict[str, Any]:
-    """What the SDK's `create_network` is called with."""
+    """The arguments of docker-py's `create_network`."""
     options = {_ICC: "false", _NAME: INTERFACE}
-    # before Docker 24 a network does not get the daemon's `mtu`, but the default bridge has it
+    # before Docker 24 only the default bridge gets the `mtu` of the daemon's configuration
     if mtu := (default_bridge.get("Options") or {}).get(_MTU):
         options[_MTU] = mtu
     return {
@@ -66,7 +69,7 @@ def arguments(default_bridge: Json) -> dict[str, Any]:
 
 
 def refusal(words: str) -> str:
-    """A sentence for an engine that would not make the network."""
+    """The error message if the engine refuses to create the network. `words`: its reason."""
     if any(known in words for known in _NO_ADDRESSES):
         return (
             f"the engine has no free range of addresses for the network {OWN_NETWORK}: remove networks that nothing"

@@ -1,4 +1,4 @@
-"""The engine's statistics of a container → one sample; and from the kernel what the engine leaves out."""
+"""The engine's statistics of a container → one sample. The kernel's files have what the engine leaves out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from polylocal.engine.machine import Usage
+from polylocal.engine.containers import Usage
 
-_NO_LIMIT = 2**60  # the kernel's way to say that there is none is a number near 2**63
+_NO_LIMIT = 2**60  # for "no limit" the kernel reports a number near 2**63
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def read(stats: dict[str, Any]) -> Usage | None:
-    """None: the container does not run, so there is nothing to tell."""
+    """The sample in an answer of the engine; None: the container does not run."""
     cpu = stats.get("cpu_stats") or {}
     used = cpu.get("cpu_usage") or {}
     if not cpu.get("system_cpu_usage"):
@@ -34,14 +34,15 @@ def read(stats: dict[str, Any]) -> Usage | None:
 
 
 def with_memory(sample: Usage, memory: tuple[int | None, int | None]) -> Usage:
+    """The sample with the memory that `memory_of` found."""
     used, limit = memory
     return replace(sample, memory_bytes=used, memory_limit_bytes=sample.memory_limit_bytes or limit)
 
 
 def memory_of(pid: int, proc: Path = _PROC, cgroup: Path = _CGROUP) -> tuple[int | None, int | None]:
-    """Bytes used and allowed of the control group that a process is in, by either version of cgroups.
+    """The used and allowed bytes of the control group of a process on this machine, by either version of cgroups.
 
-    Where there is no such group that counts memory, the process's own resident memory is the next best thing.
+    If no such group counts memory, the resident memory of the process itself is returned without a limit.
     """
     for folder, used, limit in _groups(pid, proc, cgroup):
         found = _number(folder / used)
@@ -69,7 +70,7 @@ def _groups(pid: int, proc: Path, cgroup: Path) -> list[tuple[Path, str, str]]:
 def _number(path: Path) -> int | None:
     try:
         number = int(path.read_text())
-    except (OSError, ValueError):  # not there, or the word `max`
+    except (OSError, ValueError):  # no such file, or the word `max`
         return None
     return number if number < _NO_LIMIT else None
 

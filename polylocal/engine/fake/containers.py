@@ -1,47 +1,21 @@
-"""An engine without containers, for tests and benchmarks: the same contract, in memory.
-
-Its programs are a little shell: `echo TEXT`, `printf TEXT` (with ` >&2` for stderr), `sleep SECONDS`, `exit N`, `true`,
-`false`, joined by `;`. What publishes a port is a server, and runs until it is stopped. It asserts the protocol:
-nothing is started that was not created, no run has two containers.
-"""
+"""The containers of the fake engine. Their programs are a small shell, which threads of this process interpret."""
 
 from __future__ import annotations
 
-import itertools
-import re
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from queue import SimpleQueue
 from typing import Self
 
-from polylocal import clock
-from polylocal.engine.base import (
-    BuildRequest,
-    BuildResult,
-    ContainerState,
-    Died,
-    EngineInfo,
-    Found,
-    Frame,
-    GpuSupport,
-    Image,
-    ImageConfig,
-    LocalImage,
-    OnLine,
-)
-from polylocal.engine.machine import Usage
-from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
-from polylocal.planning.container import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
-from polylocal.store.rows import NOTHING_BUILT, Ledger
-from polylocal.system.cancellation import Cancel
+from polylocal.engine.containers import LOOPBACK, ContainerState, Died, Endpoint, Found, Frame, Usage
+from polylocal.engine.fake.state import FakeState
+from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
+from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 
-KILLED, TERMINATED = 137, 143
-IMAGE_BYTES = 1 << 20  # of each image that it builds
+TERMINATED = 143  # the exit code of a program that SIGTERM ended
 
 
 @dataclass
@@ -62,45 +36,24 @@ class FakeContainer:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class FakeEngine:
-    """See `base.Engine`. `shells` are the files that every image has."""
+class FakeContainers(FakeState):
+    """See `engine.containers.Containers`."""
 
-    def __init__(self, images: Sequence[str] = ("base",), shells: Sequence[str] = ("/bin/bash", "/bin/sh")) -> None:
-        self.local = {name: f"sha256:{name}" for name in images}
-        self._built: dict[str, tuple[str, Image]] = {}  # by id: whose, and what
-        self.labels: dict[str, dict[str, str]] = {}  # of images, by id
-        self.triggers: dict[str, list[str]] = {}  # what ONBUILD left in images, by id
-        self.users: dict[str, str] = {}  # of images, by id
-        self.texts: list[str] = []  # the Dockerfiles that it was given
-        self.remote: set[str] = set()  # what a pull finds
-        self.shells = set(shells)
-        self.files: dict[str, bytes] = {}  # further ones of every image
-        self.environment: dict[str, str] = {}  # of every image
+    is_local = True
+
+    def __init__(self, images: Sequence[str], shells: Sequence[str], node: str) -> None:
+        super().__init__(images, shells, node)
+        self.files: dict[str, bytes] = {}  # further files of every image
         self.made: dict[str, FakeContainer] = {}
-        self.builds = 0
         self.helpers: list[ContainerPlan] = []
         self.chown_exit_code = 0
-        self.cards = 0  # GPUs
-        self.is_away = False
         self.on_death: Callable[[Died], None] = lambda died: None
-        self._lock = threading.RLock()
-        self._numbers = itertools.count(1)
         self._events: list[SimpleQueue[Died | None]] = []
 
     # -- what tests do behind its back ----------------------------------------------------------------------------
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """The engine does not answer; containers go on."""
-        self.is_away = True
-        self.cut()
-        try:
-            yield
-        finally:
-            self.is_away = False
-
     def cut(self) -> None:
-        """Every open stream ends, without a word."""
+        """End every open stream silently."""
         with self._lock:
             for container in self.made.values():
                 for listener in container.listeners:
@@ -110,116 +63,13 @@ class FakeEngine:
                 queue.put(None)
 
     def lose(self, container_id: str) -> None:
-        """`docker rm -f` by somebody else."""
+        """Remove a container as `docker rm -f` of a user does."""
         with self._lock:
             container = self._get(container_id)
             container.stopping.set()
             del self.made[container_id]
 
     # -- the contract ---------------------------------------------------------------------------------------------
-
-    is_local = True
-
-    def info(self) -> EngineInfo:
-        self._answer()
-        return EngineInfo("Fake", "1.0", "1.41", "fake://", 4, 4096.0, "/", False, False)
-
-    def gpus(self) -> GpuSupport:
-        return GpuSupport(self.cards, "" if self.cards else "the fake engine has no cards")
-
-    def builder(self) -> str:
-        return "classic (Fake 1.0)"
-
-    def platform(self) -> str:
-        return "linux/amd64"
-
-    def image_id(self, name: str) -> str | None:
-        self._answer()
-        return self.local.get(name) or (name if name in self.local.values() else None)
-
-    def image(self, name: str) -> LocalImage | None:
-        self._answer()
-        found = self.local.get(name)
-        if found is None:
-            return None
-        names = [tag for tag, image_id in self.local.items() if image_id == found]
-        made = self._built.get(found)
-        labels = {IMAGE_LABEL: made[0], BUILD_LABEL: made[1].build} if made else self.labels.get(found, {})
-        made_by = f"LABEL {BUILD_LABEL}={made[1].build}" if made else ""
-        triggers, user = self.triggers.get(found, []), self.users.get(found, "")
-        return LocalImage(found, names, labels, triggers=triggers, made_by=made_by, user=user)
-
-    def image_config(self, image: str) -> ImageConfig:
-        image_id = self.image_id(image)
-        if image_id is None:
-            raise ImageMissing(f"No such image: {image}")
-        return ImageConfig(self.environment, self.users.get(image_id, ""))
-
-    def pull(self, name: str, on_line: OnLine, cancel: Cancel, *, anew: bool = False) -> None:
-        self._answer()
-        if name in self.local and not anew:
-            return
-        if name not in self.remote:
-            raise EngineError(f"pull access denied for {name}")
-        on_line(f"{name} pulled")
-        self.local[name] = f"sha256:{name}"
-
-    def build(self, request: BuildRequest, on_line: OnLine, cancel: Cancel) -> BuildResult:
-        self._answer()
-        self.builds += 1
-        with tarfile.open(fileobj=request.context) as tar:
-            member = tar.extractfile("Dockerfile")
-            text = member.read().decode() if member else ""
-        self.texts.append(text)
-        owner = re.search(rf"^LABEL {re.escape(IMAGE_LABEL)}=(.*)$", text, re.MULTILINE)
-        lines = [line for line in text.splitlines() if line and not line.startswith(("#", "LABEL "))]
-        for number, line in enumerate(lines, 1):
-            step = f"Step {number}/{len(lines)} : {line}"
-            on_line(step)
-            if cancel.called:
-                return BuildResult(None, "The build was stopped.", step)
-            if line.startswith("RUN sleep "):
-                self._sleep_until_cancelled(float(line.split()[2]), cancel)
-            if line.startswith("RUN exit ") and line != "RUN exit 0":
-                error = f"The command '/bin/sh -c {line[4:]}' returned a non-zero code: {line.split()[2]}"
-                on_line(error)
-                return BuildResult(None, error, step)
-        if cancel.called:
-            return BuildResult(None, "The build was stopped.", step)
-        made = f"sha256:{next(self._numbers):012x}{'0' * 52}"
-        request.on_image(made)
-        self.local[request.tag] = made
-        installation, uuid = owner[1] if owner else "", request.labels.get(BUILD_LABEL, "")
-        self._built[made] = (installation, Image(made, uuid, [request.tag], {made: IMAGE_BYTES}, clock.now()))
-        return BuildResult(made)
-
-    def remove_image(self, name: str) -> bool:
-        self._answer()
-        image_id = self.local.get(name, name)
-        if any(container.image_id == image_id for container in self.made.values()):
-            return False
-        for tag in [tag for tag, known in self.local.items() if name in (tag, known)]:
-            del self.local[tag]
-        return True
-
-    def images(self, installation: str, ledger: Ledger = NOTHING_BUILT) -> Sequence[Image]:
-        self._answer()
-        here = set(self.local.values())
-        found = []
-        for of, image in self._built.values():
-            maker = ledger.maker(image.id, image.names, ())
-            if image.id in here and (maker or of == installation):
-                build = maker or image.build
-                found.append(replace(image, build=build, is_proven=maker is not None))
-        return found
-
-    def image_ids(self) -> Sequence[str]:
-        self._answer()
-        return list(self.local.values())
-
-    def build_containers(self, ledger: Ledger) -> Sequence[str]:
-        self._answer()
-        return []
 
     def create(self, plan: ContainerPlan) -> str:
         self._answer()
@@ -264,17 +114,17 @@ class FakeEngine:
             container.ended.clear()
         threading.Thread(target=self._play, args=(container,), name=container.plan.name, daemon=True).start()
 
-    def attach(self, container_id: str) -> _FakeStream:
+    def attach(self, container_id: str) -> FakeStream:
         self._answer()
         with self._lock:
-            return _FakeStream(self._get(container_id), [], listens=True)
+            return FakeStream(self._get(container_id), [], listens=True)
 
-    def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> _FakeStream:
+    def logs(self, container_id: str, *, follow: bool, tail: int | None = None) -> FakeStream:
         self._answer()
         with self._lock:
             container = self._get(container_id)
             stored = list(container.output) if tail is None else _tail(container.output, tail)
-            return _FakeStream(container, stored, listens=follow and container.status == "running")
+            return FakeStream(container, stored, listens=follow and container.status == "running")
 
     def inspect(self, container_id: str) -> ContainerState:
         self._answer()
@@ -289,7 +139,8 @@ class FakeEngine:
                 started_at=f"start {container.starts}" if container.starts else "",
                 finished_at=f"finish {container.finishes}" if container.finishes else "",
                 image_id=container.image_id,
-                port=_port(container),
+                node=self.node,
+                published=_published(container),
                 address=_address(container),
             )
 
@@ -349,7 +200,7 @@ class FakeEngine:
             self._events.remove(queue)
 
     def run_helper(self, plan: ContainerPlan) -> int:
-        """`chown` is the one program that it pretends to have, beside those of `_step`."""
+        """Beside the programs of `_step` it knows `chown`, which does nothing."""
         self.helpers.append(plan)
         if plan.command[0] == "chown":
             self._answer()
@@ -361,24 +212,16 @@ class FakeEngine:
         self.remove(container_id)
         return code
 
-    def gateway(self, network: str) -> str | None:
-        self._answer()
-        return None
-
-    def close(self) -> None:
-        self.cut()
-
-    # -- helpers --------------------------------------------------------------------------------------------------
-
-    def _answer(self) -> None:
-        if self.is_away:
-            raise EngineUnreachable("the fake engine is away")
+    # -- the programs ---------------------------------------------------------------------------------------------
 
     def _get(self, container_id: str) -> FakeContainer:
         container = self.made.get(container_id)
         if container is None:
             raise ContainerMissing(f"No such container: {container_id}")
         return container
+
+    def _is_in_use(self, image_id: str) -> bool:
+        return any(container.image_id == image_id for container in self.made.values())
 
     def _play(self, container: FakeContainer) -> None:
         code = 0
@@ -406,6 +249,7 @@ class FakeEngine:
         self.on_death(Died(container.id, code, container.was_signalled))
 
     def _step(self, container: FakeContainer, word: str) -> int | None:
+        """Execute one command. Returns the exit code of the program; None: it goes on."""
         name, _, rest = word.partition(" ")
         text, to_stderr, _ = rest.partition(" >&2")
         if name in ("echo", "printf"):
@@ -430,14 +274,8 @@ class FakeEngine:
             for listener in container.listeners:
                 listener.put(frame)
 
-    @staticmethod
-    def _sleep_until_cancelled(seconds: float, cancel: Cancel) -> None:
-        called = threading.Event()
-        cancel.on_call(called.set)
-        called.wait(seconds)
 
-
-class _FakeStream:
+class FakeStream:
     def __init__(self, container: FakeContainer, stored: list[Frame], *, listens: bool) -> None:
         self._stored = stored
         self._queue: SimpleQueue[Frame | None] = SimpleQueue()
@@ -461,17 +299,19 @@ class _FakeStream:
         self.close()
 
 
-def _port(container: FakeContainer) -> int | None:
-    is_published = container.plan.port and container.plan.publishes_port and container.status == "running"
-    return 40_000 + int(container.id[-3:], 16) if is_published else None
+def _published(container: FakeContainer) -> dict[int, Endpoint]:
+    port = container.plan.port
+    if not port or not container.plan.publishes_port or container.status != "running":
+        return {}
+    return {port: Endpoint(LOOPBACK, 40_000 + int(container.id[-3:], 16))}
 
 
 def _address(container: FakeContainer) -> str | None:
-    """One of loopback's many addresses, so that a test can listen there."""
-    if container.status != "running" or container.plan.network in ("host", "none"):
+    """One of the many addresses of loopback, so that a test can listen there."""
+    if container.status != "running" or container.plan.network == "none":
         return None
     number = int(container.id, 16)
-    return f"127.1.{number >> 8 & 255}.{number & 255}"
+    return LOOPBACK if container.plan.network == "host" else f"127.1.{number >> 8 & 255}.{number & 255}"
 
 
 def _tail(frames: list[Frame], lines: int) -> list[Frame]:

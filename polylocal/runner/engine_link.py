@@ -1,4 +1,4 @@
-"""Whether the engine answers, said once when it stops and once when it is back."""
+"""Waits for an engine that does not answer, and logs once when it stops and once when it is back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from polylocal.engine.base import Engine, EngineInfo
+from polylocal.engine.base import EngineInfo, Host
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.polyaxonfile import Capacity
 from polylocal.system.cancellation import Cancel, Cancelled, current
@@ -21,19 +21,19 @@ T = TypeVar("T")
 class EngineLink:
     """Shared by every thread that needs the engine."""
 
-    def __init__(self, engine: Engine, address: str, pause_s: float = 0.5) -> None:
+    def __init__(self, engine: Host, address: str, pause_s: float = 0.5) -> None:
         self._engine = engine
         self._address = address
         self._pause_s = pause_s
-        self._asking = threading.Lock()  # one thread asks, the others find the answer
-        self.info: EngineInfo | None = None  # None until it answered for the first time
+        self._asking = threading.Lock()  # one thread asks, the others use its answer
+        self.info: EngineInfo | None = None  # the last answer; None: it never answered
         self._cards: int | None = None
         self.is_away = False
         self._away_since = 0.0
-        self.has_failed = False  # ever: then no connection's end is taken for that of what it carried
+        self.has_failed = False  # ever: from then on the end of a connection proves nothing about its content
 
     def check(self) -> bool:
-        """Ask once."""
+        """Ask the engine once. True: it answers."""
         try:
             self.info = self._engine.info()
         except (EngineUnreachable, EngineError):
@@ -41,21 +41,21 @@ class EngineLink:
         return True
 
     def capacity(self, *, with_gpus: bool) -> Capacity | None:
-        """What the engine's machine has, as it said when it answered last; None: it never did.
+        """The resources of the engine's machine by its last answer; None: it never answered.
 
-        `with_gpus`: ask the driver for the number of cards, which may take a while.
+        `with_gpus`: ask the driver for the number of GPUs, which may take a while.
         """
         info = self.info
         if info is None:
             return None
-        if with_gpus and not self._cards:  # none yet: at the start of a machine the driver may come last
+        if with_gpus and not self._cards:  # ask again if there were none: the driver may start late
             self._cards = self._engine.gpus().count
         return Capacity(info.cpus, info.memory_mib, self._cards if with_gpus else None)
 
     def wait_until_back(self) -> None:
-        """Returns when the engine answers; runs keep their state meanwhile.
+        """Return when the engine answers. Runs keep their state meanwhile.
 
-        Raises Cancelled: the operation of this thread is not wanted any more.
+        Raises Cancelled: somebody ended the operation of this thread.
         """
         cancel = current() or Cancel()
         while not self._asking.acquire(timeout=max(self._pause_s, 0.05)):
@@ -81,12 +81,13 @@ class EngineLink:
         log.info("the engine is back after %.0f s", time.monotonic() - self._away_since)
 
     def listen_again(self) -> None:
-        """The stream of events has ended: by itself it does so only with the engine. Returns when that answers."""
+        """Return when the engine answers again. To be called when the stream of events ends: only the end of the engine
+        ends it."""
         self.has_failed = True
         self.wait_until_back()
 
     def patiently(self, call: Callable[[], T], on_trouble: Callable[[], None] = lambda: None) -> T:
-        """Do one idempotent thing, however long the engine stays away. Raises Cancelled, as `wait_until_back`."""
+        """Call an idempotent function until the engine answers it. Raises Cancelled, as `wait_until_back`."""
         while True:
             try:
                 return call()

@@ -1,0 +1,22 @@
+"""Opens the engine with what the settings say."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from polylocal.engine.base import Engine
+from polylocal.engine.opening import open_engine
+from polylocal.settings import Settings
+from polylocal.system import addresses
+
+
+def engine_at(address: str, settings: Settings, *, use_buildkit: bool = False) -> Engine:
+    """The engine at an address, which connects at the first call. An engine of this machine is never asked by proxy."""
+    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
+    return open_engine(
+        address,
+        node=settings.node,
+        uses_proxy=not addresses.is_this_machine(host),
+        use_buildkit=use_buildkit,
+        pull_timeout_s=settings.pull_timeout_s,
+    )

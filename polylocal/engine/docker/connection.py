@@ -1,0 +1,134 @@
+"""The connections to a Docker engine, and the translation of docker-py's errors into those of the contract.
+
+docker-py is made for short programs. This package works around its traps for a daemon; each place names the issue.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    NotFound,
+    create_api_error_from_http_exception,
+)
+from docker.utils import kwargs_from_env
+
+from polylocal.engine.docker.client import Client
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, ImageMissing
+
+CALL_TIMEOUT_S = 120  # docker-py's 60 s are too short for a busy engine (docker-py#2266)
+POOL_SIZE = 64  # docker-py's pool of 10 drops connections under parallel runs (docker-py#1636)
+# A cut connection: docker-py lets the errors of requests, urllib3 and the socket through.
+CUT = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+# The last words of the API's paths that are no names.
+_VERBS = frozenset("archive attach create exec history json kill logs prune start stats stop tag wait".split())
+
+C = TypeVar("C", bound=Client)
+
+
+class Connection:
+    """Connects at the first call. `on_answer` gets each call of the API with its seconds."""
+
+    def __init__(self, address: str, on_answer: Callable[[str, float], None], *, uses_proxy: bool) -> None:
+        self.address = address
+        self._on_answer = on_answer
+        self._uses_proxy = uses_proxy
+        self._connecting = threading.Lock()
+        self._client: Client | None = None
+
+    def client(self) -> Client:
+        """The client that all short calls share. Raises EngineUnreachable."""
+        with self._connecting:
+            if self._client is None:
+                self._client = self._made(CALL_TIMEOUT_S, Client)
+            return self._client
+
+    @contextmanager
+    def new_client(self, timeout_s: float | None, cls: type[C]) -> Iterator[C]:
+        """A client for one call that holds its connection for long (docker-py#2477). Raises EngineUnreachable."""
+        client = self._made(timeout_s, cls)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client:
+            client.close()
+
+    def _made(self, timeout_s: float | None, cls: type[C]) -> C:
+        # Without `version` the client negotiates it. A fixed one breaks on older and on much newer engines (moby 29).
+        tls = kwargs_from_env().get("tls") if self.address.startswith(("tcp://", "https://")) else None
+        try:
+            client = cls(
+                uses_proxy=self._uses_proxy,
+                base_url=self.address,
+                timeout=timeout_s,
+                max_pool_size=POOL_SIZE,
+                tls=tls or False,
+            )
+        except DockerException as error:  # the constructor asks for the engine's version, and hides the cause
+            raise EngineUnreachable(f"the engine does not answer: {error}") from error
+        client.hooks["response"].append(self._answered)
+        return client
+
+    def _answered(self, response: requests.Response, *arguments: Any, **more: Any) -> None:
+        self._on_answer(_call_of(response.request), response.elapsed.total_seconds())
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the errors of docker-py, requests and the socket as those of the contract.
+
+    The originals are not kept as causes. They contain URLs, and the URL of a build contains its arguments with the
+    secrets among them.
+    """
+    try:
+        try:
+            yield
+        except APIError:  # a subclass of HTTPError
+            raise
+        except requests.exceptions.HTTPError as error:  # from a request that docker-py did not make itself
+            create_api_error_from_http_exception(error)
+    except ImageNotFound as error:
+        raise ImageMissing(words(error)) from None
+    except NotFound as error:
+        raise ContainerMissing(words(error)) from None
+    except APIError as error:
+        raise EngineError(words(error)) from None
+    except CUT as error:
+        raise EngineUnreachable(f"the engine does not answer: {_plain(error)}") from None
+    except json.JSONDecodeError as error:
+        raise EngineUnreachable(f"the engine's answer ended in the middle: {error}") from error
+    except DockerException as error:  # docker-py itself refuses the arguments
+        raise EngineError(str(error)) from error
+
+
+def words(error: APIError) -> str:
+    """The engine's own words."""
+    return _plain(error.explanation or error)
+
+
+def _plain(error: object) -> str:
+    """The text of an error without the queries of its URLs."""
+    return re.sub(r"\?[^\s\"']*", "", str(error)) if "://" in str(error) or "url:" in str(error) else str(error)
+
+
+def _call_of(request: requests.PreparedRequest) -> str:
+    """A request without the names in its path: `POST containers/start`."""
+    parts = [part for part in urlsplit(request.url or "").path.split("/") if part]
+    path = [part for part in parts if not part.startswith("v1.")]
+    named = path[:1] + [word for word in path[-1:] if len(path) > 1 and word in _VERBS]
+    return f"{request.method} {'/'.join(named)}"

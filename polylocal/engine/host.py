@@ -1,0 +1,72 @@
+"""The machine of an engine: its version, its resources, its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from polylocal.engine.machine import Machine
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    name: str  # "Docker" or "Podman"
+    version: str
+    api_version: str
+    address: str
+    cpus: int
+    memory_mib: float
+    root: str  # the folder of its images
+    is_rootless: bool
+    is_desktop: bool  # the engine runs in a virtual machine of its own
+    gives_gpus: bool = False  # the engine says that it can give GPUs; `Host.gpus` knows more
+
+
+@dataclass(frozen=True)
+class GpuSupport:
+    """How many GPUs the engine can give to containers."""
+
+    count: int | None  # None: it can't be seen from here
+    problem: str = ""  # why there are none
+    fix: str = ""  # one line for the user: how to get them; "": unknown
+
+
+class Host(Protocol):
+    """Describes the machine of the engine. `base` has the rules that hold for every method."""
+
+    observe: Callable[[str, float], None]  # called after each answer of the engine: the call, its seconds
+
+    @property
+    def node(self) -> str:
+        """The name of the machine on which the engine itself runs and builds images."""
+
+    def info(self) -> EngineInfo: ...
+
+    def machine(self) -> Machine:
+        """The machine and its GPUs at this moment. Asks the driver, but not the engine: its version is as in the last
+        `info`."""
+
+    def gpus(self) -> GpuSupport:
+        """Asks the driver for the number of GPUs, and the last `info` for the support of the engine."""
+
+    def buildkit(self) -> str | None:
+        """The name of the installed BuildKit, used or not; None: there is none."""
+
+    def time(self) -> datetime:
+        """The engine's clock."""
+
+    def own_network(self) -> bool:
+        """Whether polylocal's network exists. Creates nothing. Raises EngineError: a network of this name exists, and
+        polylocal can't use it."""
+
+    def gateway(self, network: str) -> str | None:
+        """The address of the host on this network, where containers reach it; None: it has none.
+
+        Creates polylocal's own network. Raises ContainerMissing: no such network; EngineError: polylocal's own network
+        can't be created.
+        """
+
+    def close(self) -> None:
+        """Close all connections, so that open streams end. Idempotent."""
