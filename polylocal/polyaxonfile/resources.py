@@ -6,7 +6,7 @@ As in Kubernetes: `requests` are reserved, `limits` are a ceiling, and limits wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from polylocal.polyaxonfile.models import Amount, Resources
 
 LEAST_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
 LEAST_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
-_ROUNDING = 1e-6  # ten times 0.1 core are one core
+ROUNDING = 1e-6  # ten times 0.1 core are one core
 _NAMES = ("cpu", "memory", "gpu")
 _KEYS = ("requests", "limits")
 
@@ -75,7 +75,7 @@ def problems(resources: Resources | None, capacity: Capacity | None = None) -> l
         return found
     for name, amount in _amounts(resources):
         has = capacity.of(name)
-        if has is not None and amount.reserved > has + _ROUNDING:
+        if has is not None and amount.reserved > has + ROUNDING:
             key = "requests" if amount.requests is not None else "limits"
             found.append((_path(name, key), _too_much(name, amount.reserved, has)))
     return found
@@ -89,12 +89,10 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
         if (
             has is not None
             and amount.limits is not None
-            and amount.reserved - _ROUNDING <= has < amount.limits - _ROUNDING
+            and amount.reserved - ROUNDING <= has < amount.limits - ROUNDING
         ):
-            text = (
-                f"The limit of {_text(name, amount.limits)} is cut to what this machine has, {_text(name, int(has))}."
-            )
-            found.append((_path(name, "limits"), text))
+            limit, most = spelled(name, amount.limits), spelled(name, int(has))
+            found.append((_path(name, "limits"), f"The limit of {limit} is cut to what this machine has, {most}."))
     return found
 
 
@@ -111,14 +109,6 @@ def not_numbers(environment: object) -> list[Problem]:
     return found
 
 
-def fits(wanted: Resources | None, others: Sequence[Resources | None], capacity: Capacity) -> bool:
-    """Whether there is room for a run beside those that run. One that reserves nothing always fits."""
-    cpus, memory_mib = reserved(wanted)
-    used = [reserved(other) for other in others]
-    fits_cpus = not cpus or cpus + sum(c for c, _ in used) <= capacity.cpus + _ROUNDING
-    return fits_cpus and (not memory_mib or memory_mib + sum(m for _, m in used) <= capacity.memory_mib + _ROUNDING)
-
-
 def _contradictions(resources: Resources | None) -> Iterator[Problem]:
     """What no machine can give."""
     for name, amount in _amounts(resources):
@@ -132,11 +122,11 @@ def _contradictions(resources: Resources | None) -> Iterator[Problem]:
         requests, limits = amount.requests, amount.limits
         has_ceiling = limits is not None and (limits > 0 or name == "gpu")
         if requests is not None and limits is not None and has_ceiling and requests > limits:
-            text = f"`requests` ({_text(name, requests)}) must not be above `limits` ({_text(name, limits)})."
+            text = f"`requests` ({spelled(name, requests)}) must not be above `limits` ({spelled(name, limits)})."
             yield _path(name, "requests"), text
         least = {"cpu": LEAST_CPUS, "memory": LEAST_MEMORY_MIB}.get(name, 0.0)
         if limits and limits < least:
-            yield _path(name, "limits"), f"A container needs at least {_text(name, least)}, not {limits:g}."
+            yield _path(name, "limits"), f"A container needs at least {spelled(name, least)}, not {limits:g}."
 
 
 def _amounts(resources: Resources | None) -> Iterator[tuple[str, Amount]]:
@@ -153,20 +143,20 @@ def _path(name: str, key: str) -> Path:
 def _too_much(name: str, wanted: float, has: float) -> str:
     if name == "gpu" and not has:
         return (
-            f"The run asks for {_text(name, wanted)}; this machine has none that the engine can give"
+            f"The run asks for {spelled(name, wanted)}; this machine has none that the engine can give"
             " (polylocal doctor says why); take `gpu` out to run on the processor."
         )
     unit = " MiB" if name == "memory" else ""
-    return f"The run asks for {_text(name, wanted)}; this machine has {int(has)}{unit}."
+    return f"The run asks for {spelled(name, wanted)}; this machine has {int(has)}{unit}."
 
 
-def _text(name: str, amount: float) -> str:
+def spelled(name: str, amount: float) -> str:
     if name == "memory":
-        return f"{_number(amount)} MiB of memory"
+        return f"{plain(amount)} MiB of memory"
     word = "core" if name == "cpu" else "GPU"
-    return f"{_number(amount)} {word}" + ("" if amount == 1 else "s")
+    return f"{plain(amount)} {word}" + ("" if amount == 1 else "s")
 
 
-def _number(amount: float) -> str:
+def plain(amount: float) -> str:
     """As people write it; never rounded up, so that what is too much looks it, nor in powers of ten."""
     return f"{math.floor(amount * 100) / 100:.2f}".rstrip("0").rstrip(".")

@@ -20,7 +20,7 @@ from polylocal.planning import container, dockerfile
 from polylocal.planning.dockerfile import Base, Reference
 from polylocal.planning.instructions import Unreadable
 from polylocal.planning.requirements import includes
-from polylocal.polyaxonfile import Build, Resources, build_variables
+from polylocal.polyaxonfile import Build, build_variables
 from polylocal.runner import images, outcome
 from polylocal.runner.build_context import Stoppable, build_context
 from polylocal.runner.execution import Execution, StillInUse, Work
@@ -64,9 +64,6 @@ class _Recipe:
 
 class BuildWork(Work):
     """A build makes an image. It has no container of its own."""
-
-    def resources(self, run: Run) -> Resources | None:
-        return None
 
     def operation(self, execution: Execution) -> BuildOperation:
         return BuildOperation(execution)

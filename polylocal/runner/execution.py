@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 from polylocal.errors import EngineError, PolylocalError, StoreError
 from polylocal.files.disk import is_shortage, is_trouble
 from polylocal.files.logs import LogWriter
-from polylocal.polyaxonfile import Resources
 from polylocal.runner import outcome
 from polylocal.runner.outcome import Outcome
 from polylocal.runner.runner_context import RunnerContext
@@ -48,12 +47,6 @@ class Operation(Protocol):
 
 class Work(ABC):
     """What differs by the kind of a run. There is one object for each kind; it has no state."""
-
-    takes_slot = True  # counts towards `max_runs`
-
-    def resources(self, run: Run) -> Resources | None:
-        """The part of the machine that the run reserves. Raises InvalidPolyaxonfile."""
-        return run.specification.environment.resources
 
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         """The longest time that a run may take, in seconds; None: there is no limit."""

@@ -55,8 +55,6 @@ class CommandWork(ContainerWork):
 class ServerWork(CommandWork):
     """Programs that people look at in a browser, until they stop them."""
 
-    takes_slot = False
-
     def time_limit_s(self, run: Run, context: RunnerContext) -> float | None:
         return None
 

@@ -64,8 +64,37 @@ class Project:
         return f"{self.user}.{self.name}"
 
 
+class _Named:
+    """The names of a row of `runs`."""
+
+    kind: Kind
+    id: int
+    owner: str
+    project_name: str
+    group_id: int | None
+    build_id: int | None
+
+    @property
+    def project(self) -> str:
+        return f"{self.owner}.{self.project_name}"
+
+    @property
+    def unique_name(self) -> str:
+        if self.kind == "experiment" and self.group_id:
+            return f"{self.project}.{self.group_id}.{self.id}"
+        return unique_name(self.project, self.kind, self.id)
+
+    @property
+    def build_name(self) -> str | None:
+        return unique_name(self.project, "build", self.build_id) if self.build_id else None
+
+    @property
+    def group_name(self) -> str | None:
+        return unique_name(self.project, "group", self.group_id) if self.group_id else None
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(_Named):
     """A run of any kind. `pk` identifies the row; `id` counts by kind, and is in URLs and texts."""
 
     pk: int
@@ -150,26 +179,8 @@ class Run:
         return non_finite.words(self.measured or {})
 
     @property
-    def project(self) -> str:
-        return f"{self.owner}.{self.project_name}"
-
-    @property
-    def unique_name(self) -> str:
-        if self.kind == "experiment" and self.group_id:
-            return f"{self.project}.{self.group_id}.{self.id}"
-        return unique_name(self.project, self.kind, self.id)
-
-    @property
-    def build_name(self) -> str | None:
-        return unique_name(self.project, "build", self.build_id) if self.build_id else None
-
-    @property
     def original_name(self) -> str | None:
         return unique_name(self.project, self.kind, self.original_id) if self.original_id else None
-
-    @property
-    def group_name(self) -> str | None:
-        return unique_name(self.project, "group", self.group_id) if self.group_id else None
 
     @property
     def is_clone(self) -> bool:
@@ -198,6 +209,24 @@ class Run:
     def label(self) -> str:
         """The name in the daemon's log: `job/17`."""
         return f"{self.kind}/{self.id}"
+
+
+@dataclass(frozen=True)
+class QueuedRun(_Named):
+    """A run that has not begun: the columns that the queue needs."""
+
+    pk: int
+    kind: Kind
+    id: int
+    owner: str
+    project_name: str
+    group_id: int | None
+    build_id: int | None
+    build_status: Status | None
+    resources: Json | None
+    is_held: bool
+    concurrency: int | None  # of its group
+    released: int  # unfinished experiments that its group does not hold; 0 unless `is_held`
 
 
 @dataclass(frozen=True)
@@ -447,6 +476,7 @@ Row = TypeVar(
     User,
     Project,
     Run,
+    QueuedRun,
     BuildUse,
     StatusRow,
     CodeReference,

@@ -16,7 +16,7 @@ from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import built_images, package_status, queries, run_values
 from polylocal.store.database import Database, delete_in_parts
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import Project, Run, StatusRow, User, json_columns, row_of, rows_of, to_json
+from polylocal.store.rows import Project, QueuedRun, Run, StatusRow, User, json_columns, row_of, rows_of, to_json
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
@@ -26,6 +26,8 @@ _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
 _SERVERS = "('notebook', 'tensorboard')"
 _NOT_BEGUN = "('created', 'unschedulable')"  # statuses of a build that has not begun
+_PENDING = f"""{OPEN} and r.is_managed and r.container_id is null and r.stop_requested_at is null
+    and r.deleted_at is null"""
 _ABOUT = frozenset({"name", "description", "readme", "tags", "data_refs", "run_env", "backend", "params", "framework"})
 _INSERTABLE = _ABOUT | {"is_managed", "ttl", "priority", "experiment_pk", "group_type", "is_held"}
 _INSERTABLE |= {"search_algorithm", "concurrency", "iteration"}
@@ -383,9 +385,8 @@ class Runs:
     def unresolved(self, limit: int) -> list[Run]:
         """Runs that need an image and have no build yet, the oldest first."""
         return self._many(
-            f"{SELECT} where {OPEN} and {_WORK} and r.is_managed"
-            " and r.build_pk is null and r.container_id is null and r.stop_requested_at is null and not r.is_held"
-            " and r.deleted_at is null order by r.priority desc, r.pk limit ?",
+            f"{SELECT} where {_PENDING} and {_WORK} and r.build_pk is null and not r.is_held"
+            " order by r.priority desc, r.pk limit ?",
             (limit,),
         )
 
@@ -426,8 +427,7 @@ class Runs:
     def with_resources(self) -> list[Run]:
         """Open runs that request resources and have no container, and groups without experiments."""
         return self._many(
-            f"{SELECT} where {OPEN} and r.is_managed and r.resources is not null and r.container_id is null"
-            " and r.stop_requested_at is null and r.deleted_at is null and not r.is_held"
+            f"{SELECT} where {_PENDING} and r.resources is not null and not r.is_held"
             " and (r.kind <> 'group' or r.status = 'created') order by r.pk"
         )
 
@@ -440,8 +440,7 @@ class Runs:
         kinds = f"{'' if servers else 'not '}in {_SERVERS}"
         found = f"select r.pk from runs r indexed by runs_open where {OPEN} and r.kind {kinds}"
         return self._many(
-            f"{SELECT} where r.pk in ({found}) and r.is_managed"
-            " and r.stop_requested_at is null and r.deleted_at is null and r.container_id is null and not r.is_held"
+            f"{SELECT} where r.pk in ({found}) and {_PENDING} and not r.is_held"
             f" and (case r.kind when 'build' then r.status in {_NOT_BEGUN} when 'package' then 1"
             " else b.status = 'succeeded' end)"
             " order by r.priority desc, r.pk limit ?",
@@ -451,8 +450,7 @@ class Runs:
     def waiting(self, limit: int) -> list[Run]:
         """Builds and runs that wait to start, without those whose status says already why they can't."""
         return self._many(
-            f"{SELECT} where {OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held"
-            " and r.stop_requested_at is null and r.deleted_at is null"
+            f"{SELECT} where {_PENDING} and r.kind <> 'group' and not r.is_held"
             " and r.status in ('created', 'resuming', 'building', 'warning')"
             " and (r.kind <> 'build' or r.status = 'created')"
             " order by r.priority desc, r.pk limit ?",
@@ -488,6 +486,27 @@ class Runs:
         needed = f"""r.kind = 'build' and exists (select 1 from runs u where u.build_pk = r.pk and u.kind <> 'build'
             and (u.deleted_at is not null or {OPEN.replace("r.", "u.")}))"""
         return self._many(f"{SELECT} where {gone} and not ({needed}) order by r.deleted_at, r.pk limit 100")
+
+    def queue(self, *, held: Iterable[int] = ()) -> list[QueuedRun]:
+        """All runs that have not begun, by priority, then by age, and the groups that have made no experiment yet.
+
+        Experiments that their group holds may be many: only those with the pks `held` are included.
+        """
+        members = f"from runs m where m.group_pk = r.group_pk and m.kind = 'experiment' and {OPEN.replace('r.', 'm.')}"
+        released = f"(select count(*) {members} and not m.is_held and m.deleted_at is null)"
+        query = (
+            "select r.pk, r.kind, r.id, o.username as owner, p.name as project_name, g.id as group_id, r.is_held,"
+            " b.id as build_id, b.status as build_status, iif(r.kind = 'group', null, r.resources) as resources,"
+            f" g.concurrency, iif(r.is_held, {released}, 0) as released"
+            " from runs r join projects p on p.id = r.project_id join users o on o.id = p.user_id"
+            " left join runs b on b.pk = r.build_pk and b.deleted_at is null left join runs g on g.pk = r.group_pk"
+            f" where r.pk in (select r.pk from runs r indexed by runs_open where {OPEN}) and {_PENDING}"
+            f" and (case r.kind when 'build' then r.status in {_NOT_BEGUN} when 'group' then r.status = 'created'"
+            " else 1 end) and (not r.is_held or r.pk in (select value from json_each(?)))"
+            " order by r.priority desc, r.pk"
+        )
+        with self._database.read() as db:
+            return rows_of(QueuedRun, db.execute(query, (json.dumps([*held]),)))
 
     def ahead_of(self, run: Run) -> int:
         """How many open runs will be taken before this one."""

@@ -115,7 +115,7 @@ class Rig:
     def built(self, run: Run) -> Run:
         """The run, its build made: ready for its container."""
         supervisor = Supervisor(self.context())
-        supervisor._resolve_builds()
+        supervisor.resolve_builds()
         build = self.store.runs.by_pk(self.again(run).build_pk or 0)
         if build.status == "created":
             execution_of(build, self.context())()
@@ -155,29 +155,29 @@ def rig(settings: Settings, store: Store, project: Project, root: User, monkeypa
 
 
 class Supervise:
-    """Look again and again, as the daemon's thread does, until something is true."""
+    """Take steps, as the daemon's thread does, until something is true. The first call makes the supervisor."""
+
+    supervisor: Supervisor
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._supervisors: list[Supervisor] = []
 
     def __call__(self, check: Callable[[], Any], within_s: float = 30.0, max_runs: int = 2) -> Any:
-        if not self._supervisors:
+        if not hasattr(self, "supervisor"):
             self._rig.settings = self._rig.settings.model_copy(update={"max_runs": max_runs})
-            self._supervisors.append(Supervisor(self._rig.context()))
+            self.supervisor = Supervisor(self._rig.context())
 
         def look() -> Any:
-            self._supervisors[-1].once()
+            self.supervisor.once()
             return check()
 
         return eventually(look, within_s)
 
     def end(self) -> None:
-        for one in self._supervisors:
-            for running in one._in_hand().values():
+        if hasattr(self, "supervisor"):
+            for running in self.supervisor.executions().values():
                 running.stop()
-        for one in self._supervisors:
-            eventually(lambda one=one: not one._in_hand())
+            eventually(lambda: not self.supervisor.executions())
 
 
 @pytest.fixture

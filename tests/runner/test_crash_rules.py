@@ -121,7 +121,7 @@ def test_a_build_survives_its_daemon(steps: list[str], deaths: list[tuple[int, b
         rig.store.runs._set(run.pk, {"config": _with_steps(run.config or {}, steps)})
         from polylocal.runner.supervisor import Supervisor
 
-        Supervisor(rig.context())._resolve_builds()
+        Supervisor(rig.context()).resolve_builds()
         build = rig.store.runs.by_pk(rig.again(run).build_pk or 0)
         until_done(rig, build.pk, deaths)
         build, run = rig.again(build), rig.again(run)

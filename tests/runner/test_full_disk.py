@@ -56,7 +56,7 @@ def test_a_build_that_waited_goes_its_whole_way(rig: Rig, supervise: Supervise) 
     supervise(lambda: True, max_runs=1)  # resolves it, and may begin the build
     supervise(lambda: rig.again(run).finished_at)
     waiting = rig.submit("true", build={"image": "base", "build_steps": ["true"]})
-    supervise._supervisors[-1]._resolve_builds()
+    supervise.supervisor.resolve_builds()
     build = rig.store.runs.by_pk(rig.again(waiting).build_pk or 0)
     assert build.status == "created"
     ballast = full(rig)
@@ -199,7 +199,7 @@ def test_a_thread_is_put_off_for_a_while(rig: Rig, supervise: Supervise, full_lo
     run = rig.submit("echo one; sleep 60")
     full_logs.is_full = True
     supervise(lambda: full_logs.refused)
-    supervise(lambda: not supervise._supervisors[0]._in_hand())
+    supervise(lambda: not supervise.supervisor.executions())
     tried = full_logs.refused
     look(supervise, 10)
     assert full_logs.refused == tried
@@ -245,7 +245,7 @@ def test_a_full_disk_is_collected_by_itself(rig: Rig, supervise: Supervise) -> N
     supervise(lambda: rig.again(run).finished_at)
     kept = rig.submit("sleep 60", build={"image": "base", "build_steps": ["true"]})
     supervise(lambda: rig.again(kept).status == "running")
-    collector = supervise._supervisors[-1].collector
+    collector = supervise.supervisor.housekeeping.collector
     full(rig)
     collector._next_at -= 600.0
     supervise(lambda: len(rig.engine.images("home")) == 1, within_s=10)

@@ -257,7 +257,7 @@ def attached(world: World, user: User, config: dict[str, Any]) -> Run:
     rig = world.rig
     file = parse({"version": 1, "kind": "job", "build": config, "run": {"cmd": "true"}}, Kind.JOB)
     run = rig.store.runs.insert(world.anns, user, NewRun(Kind.JOB, file.content, file.config))
-    Supervisor(rig.context())._resolve_builds()
+    Supervisor(rig.context()).resolve_builds()
     build = rig.store.runs.by_pk(rig.again(run).build_pk or 0)
     if build.status == "created":
         execution_of(build, rig.context())()

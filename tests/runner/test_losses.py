@@ -250,9 +250,9 @@ def test_servers_have_no_limit(limited: Rig, supervise: Supervise) -> None:
     """Somebody sits in front of them."""
     server = limited.server(Kind.TENSORBOARD)
     supervise(lambda: limited.again(server).status == "running")
-    running = next(iter(supervise._supervisors[0]._in_hand().values()))
+    running = next(iter(supervise.supervisor.executions().values()))
     supervise(lambda: running.seconds_running > 0.6)
-    supervise._supervisors[0].once()
+    supervise.supervisor.once()
     assert limited.again(server).stop_requested_at is None
     assert limited.again(server).status == "running"
 
@@ -281,11 +281,11 @@ def test_a_clock_that_is_set_ends_no_run_that_the_next_daemon_takes_up(
     eventually(lambda: has_said(rig, run, b"begun\n") and first.seconds_running)
     told = clock.now
     monkeypatch.setattr(clock, "now", lambda: clock.stamp(clock.parse(told()) + timedelta(hours=hours)))
-    supervise(lambda: supervise._supervisors and supervise._supervisors[0]._in_hand())
-    [second] = supervise._supervisors[0]._in_hand().values()
+    supervise(lambda: supervise.supervisor.executions())
+    [second] = supervise.supervisor.executions().values()
     supervise(lambda: second.seconds_running)
     for _ in range(3):
-        supervise._supervisors[0].once()
+        supervise.supervisor.once()
     assert second.seconds_running < 3600
     assert (rig.again(run).status, rig.again(run).stop_requested_at) == ("running", None)
     rig.store.runs.request_stop(run)

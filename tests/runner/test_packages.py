@@ -1182,7 +1182,7 @@ def test_what_takes_too_long_is_canceled(rig: Rig, supervise: Supervise) -> None
     yard = Yard(rig, time_living=600)
     made = yard.queue("sleep 60")
     supervise(lambda: yard.ground.run(made).status == "running")
-    running = supervise._supervisors[0]._in_hand()[made.run_pk]
+    running = supervise.supervisor.executions()[made.run_pk]
     assert running.time_limit_s == 600
     eventually(lambda: running._running_since is not None)
     running._running_since = time.monotonic() - 601

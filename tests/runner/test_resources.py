@@ -11,6 +11,7 @@ from support import eventually
 
 from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeEngine
+from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Kind, Status, is_done
 from polylocal.store import NewRun
@@ -71,7 +72,7 @@ def test_a_cut_that_was_told_when_the_run_was_made_is_not_told_again(small: Rig)
     run = small.submit("true", **asking(cpu={"requests": 1, "limits": 8}))
     text = "The limit of 8 cores is cut to what this machine has, 2 cores."
     small.store.runs._set(run.pk, {"warnings": f'["job.yml, line 8, environment.resources.cpu.limits: {text}"]'})
-    Supervisor(small.context())._resolve_builds()
+    Supervisor(small.context()).resolve_builds()
     assert not [message for message in small.messages(run) if message and "cut to" in message]
 
 
@@ -137,7 +138,7 @@ def test_a_run_that_can_not_be_read_holds_up_nobody(small: Rig, supervise: Super
 def test_a_run_that_is_stopped_while_it_is_refused_does_not_begin(small: Rig) -> None:
     run = small.submit("true", **asking(cpu={"limits": 3}))
     small.store.runs.transition(run, Status.STOPPED)
-    assert Supervisor(small.context())._is_refused(run)
+    assert Supervisor(small.context()).refuse_if_impossible(run)
     assert small.history(run) == ["created", "stopped"]
 
 
@@ -145,13 +146,18 @@ def test_a_run_that_is_stopped_while_it_is_refused_does_not_begin(small: Rig) ->
 
 
 @pytest.fixture
-def away(small: Rig) -> Iterator[Supervisor]:
-    """A daemon whose engine has never answered."""
+def unanswered(small: Rig) -> RunnerContext:
+    """The engine has never answered."""
     small.engine.is_away = True
-    supervisor = Supervisor(small.context())
+    return small.context()
+
+
+@pytest.fixture
+def away(small: Rig, unanswered: RunnerContext) -> Iterator[Supervisor]:
+    supervisor = Supervisor(unanswered)
     yield supervisor
     small.engine.is_away = False
-    eventually(lambda: not supervisor._in_hand())
+    eventually(lambda: not supervisor.executions())
 
 
 def test_nothing_is_built_or_made_before_the_engine_has_answered(small: Rig, away: Supervisor) -> None:
@@ -168,7 +174,9 @@ def test_nothing_is_built_or_made_before_the_engine_has_answered(small: Rig, awa
     assert small.again(fine).build_pk
 
 
-def test_a_run_of_a_build_that_is_named_is_refused_before_that_is_done(small: Rig, away: Supervisor) -> None:
+def test_a_run_of_a_build_that_is_named_is_refused_before_that_is_done(
+    small: Rig, away: Supervisor, unanswered: RunnerContext
+) -> None:
     build = small.store.runs.insert(small.project, small.user, _new_build())
     run = small.submit("true", **asking(cpu={"limits": 3}))
     cut = small.submit("true", **asking(cpu={"requests": 1, "limits": 3}))
@@ -176,22 +184,23 @@ def test_a_run_of_a_build_that_is_named_is_refused_before_that_is_done(small: Ri
         small.store.runs._set(each.pk, {"build_pk": build.pk})
     away.once()
     small.engine.is_away = False
-    assert away._context.link.check()
-    away._refuse_impossible()
+    assert unanswered.link.check()
+    away.refuse_impossible()
     assert small.history(run) == ["created", "failed"]
     assert "cut to what this machine has" in (small.message(cut) or "")
 
 
 def test_a_machine_that_has_become_smaller_is_looked_at_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = Supervisor(rig.context())
+    context = rig.context()
+    supervisor = Supervisor(context)
     build = rig.store.runs.insert(rig.project, rig.user, _new_build())
     run = rig.submit("true", **asking(cpu={"limits": 3}))
     rig.store.runs._set(run.pk, {"build_pk": build.pk})
-    supervisor._refuse_impossible()
+    supervisor.refuse_impossible()
     assert rig.again(run).status == "created"
     smaller = EngineInfo("Fake", "1.0", "1.41", "fake://", 2, 4096.0, "/", False, False)
-    supervisor._context.link.info = smaller
-    supervisor._refuse_impossible()
+    context.link.info = smaller
+    supervisor.refuse_impossible()
     assert rig.history(run) == ["created", "failed"]
 
 

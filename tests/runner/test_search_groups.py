@@ -528,14 +528,15 @@ def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     engine = Measuring()
     engine.store = rig.store
     live = replace(rig, engine=engine, settings=rig.settings.model_copy(update={"max_runs": 4}))
-    supervisor = Supervisor(live.context())
+    context = live.context()
+    supervisor = Supervisor(context)
 
     def until_done(hptuning: dict[str, Any], amnesia: bool = False) -> Run:
         group = submit(rig, hptuning, "echo lr {{ lr }}")
 
         def over() -> bool:
             if amnesia:
-                supervisor._groups = Groups(supervisor._context, supervisor.wake)
+                supervisor.groups = Groups(context, supervisor.wake)
             supervisor.once()
             agrees(rig, group)
             return is_done(rig.again(group).status)
@@ -545,8 +546,8 @@ def supervised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         return rig.again(group)
 
     yield until_done
-    eventually(lambda: not supervisor._in_hand())
-    supervisor._groups._bayes.close()
+    eventually(lambda: not supervisor.executions())
+    supervisor.groups._bayes.close()
 
 
 @pytest.mark.parametrize("amnesia", [False, True])

@@ -11,6 +11,7 @@ import pytest
 from support import eventually
 
 from polylocal.errors import EngineError, EngineUnreachable
+from polylocal.runner import housekeeping
 from polylocal.runner import supervisor as supervisor_module
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Status
@@ -157,7 +158,7 @@ def test_containers_that_nothing_waits_for_are_removed(rig):
         ContainerPlan("other", "base", ["/bin/sh", "-c", "true"], {"polylocal.home": "elsewhere"})
     )
     supervisor = Supervisor(rig.context())
-    supervisor._reconcile()
+    supervisor.housekeeping.reconcile()
     assert orphan not in rig.engine.made
     assert foreign in rig.engine.made
     assert rig.again(run).status == "created"
@@ -180,7 +181,7 @@ def test_the_log_of_a_container_that_was_lost_is_not_completed_behind_its_succes
     before = rig.log(run)
     lost = _left_behind(rig, run, "echo first; echo more of the first", "lost")
     assert rig.again(run).container_id != lost
-    Supervisor(rig.context())._reconcile()
+    Supervisor(rig.context()).housekeeping.reconcile()
     assert lost not in rig.engine.made
     assert rig.log(run) == before == b"second\n"
 
@@ -192,7 +193,7 @@ def test_the_log_of_the_container_that_a_run_ended_in_is_completed_before_it_goe
     rig.store.runs.transition(run, Status.SUCCEEDED)
     rig.log_path(run).parent.mkdir(parents=True, exist_ok=True)
     rig.log_path(run).write_bytes(b"one\n")
-    Supervisor(rig.context())._reconcile()
+    Supervisor(rig.context()).housekeeping.reconcile()
     assert last not in rig.engine.made
     assert rig.log(run) == b"one\ntwo\n"
 
@@ -207,7 +208,7 @@ def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
 
     working, left = helper("plx-chown-1", "sleep 60"), helper("plx-chown-2", "true")
     rig.engine.wait(left)
-    Supervisor(rig.context())._reconcile()
+    Supervisor(rig.context()).housekeeping.reconcile()
     assert list(rig.engine.made) == [working]
     rig.engine.stop(working, 0)
 
@@ -227,8 +228,8 @@ def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
             go.wait(15)
         removed.append(run.pk)
 
-    monkeypatch.setattr(supervisor_module, "remove", hang)
-    monkeypatch.setattr(supervisor_module, "MOMENT_S", 0.0)
+    monkeypatch.setattr(housekeeping, "remove", hang)
+    monkeypatch.setattr(housekeeping, "MOMENT_S", 0.0)
     try:
         rig.store.runs.delete(gone)
         supervise(hanging.is_set)
@@ -238,8 +239,7 @@ def test_a_removal_that_hangs_holds_up_no_run(rig, supervise, monkeypatch):
         assert removed == []
     finally:
         go.set()
-    aside = supervise._supervisors[-1]._aside
-    eventually(lambda: not any(thread.is_alive() for thread in aside.values()))
+    eventually(lambda: supervise.supervisor.housekeeping.is_idle)
     assert removed[0] == gone.pk
     monkeypatch.undo()
     supervise(lambda: rig.store.runs.by_uuid(gone.uuid) is None)
@@ -254,8 +254,8 @@ def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
         begun.append(threading.get_ident())
         go.wait(15)
 
-    monkeypatch.setattr(supervisor_module, "remove", hang)
-    monkeypatch.setattr(supervisor_module, "MOMENT_S", 0.0)
+    monkeypatch.setattr(housekeeping, "remove", hang)
+    monkeypatch.setattr(housekeeping, "MOMENT_S", 0.0)
     try:
         rig.store.runs.delete(gone)
         supervise(lambda: begun)
@@ -264,8 +264,7 @@ def test_a_removal_that_hangs_is_begun_once(rig, supervise, monkeypatch):
         assert len(begun) == 1
     finally:
         go.set()
-    aside = supervise._supervisors[-1]._aside
-    eventually(lambda: not any(thread.is_alive() for thread in aside.values()))
+    eventually(lambda: supervise.supervisor.housekeeping.is_idle)
 
 
 @pytest.mark.parametrize("error", [EngineError("it is in use"), EngineUnreachable("no answer"), OSError("busy")])
@@ -286,12 +285,12 @@ def test_a_removal_that_fails_is_put_off_and_the_others_go_on(rig, supervise, mo
     for run in runs:
         rig.store.runs.delete(run)
     supervisor = Supervisor(rig.context())
-    supervisor._remove_deleted()
+    supervisor.housekeeping.remove_deleted()
     assert [rig.store.runs.by_uuid(run.uuid) is None for run in runs] == [False, True, True]
-    supervisor._remove_deleted()
+    supervisor.housekeeping.remove_deleted()
     assert rig.store.runs.by_uuid(runs[0].uuid), "it was not put off"
-    supervisor._put_off.clear()  # as after REMOVE_AGAIN_S
-    supervisor._remove_deleted()
+    supervisor.housekeeping.retry_removals()  # as after REMOVE_AGAIN_S
+    supervisor.housekeeping.remove_deleted()
     assert rig.store.runs.by_uuid(runs[0].uuid) is None
     assert stuck not in rig.engine.made
 
@@ -315,6 +314,20 @@ def test_what_this_process_runs_out_of_puts_a_run_off(rig, supervise, monkeypatc
     assert "failed" not in rig.history(run)
 
 
+def test_the_state_of_the_queue_names_what_runs_and_what_is_tried_again(rig, supervise, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "RETRY_S", 60.0)
+    running = rig.submit("sleep 60")
+    supervise(lambda: rig.again(running).status == "running")
+    monkeypatch.setattr(rig.engine, "create", lambda plan: (_ for _ in ()).throw(OSError(errno.ENOMEM, "none left")))
+    delayed = rig.submit("true")
+    supervise(lambda: delayed.pk in supervise.supervisor.queue_state().retries)
+    state = supervise.supervisor.queue_state()
+    assert [run.pk for run in state.active] == [running.pk]
+    assert 0 < state.retries[delayed.pk] <= 60
+    supervise(lambda: True)
+    assert [run.pk for run in supervise.supervisor.queue_state().active] == [running.pk]
+
+
 def test_any_other_error_of_the_system_fails_the_run(rig, supervise, monkeypatch):
     def refuse(plan):
         raise OSError(errno.EACCES, "words")
@@ -331,11 +344,11 @@ def test_a_restart_takes_up_what_was_begun(rig):
     rig.store.runs.transition(run, Status.SCHEDULED, recorded={"container_id": container_id})
     rig.engine.start(container_id)
     supervisor = Supervisor(rig.context())
-    supervisor._take_up()
+    supervisor.resume_interrupted()
     eventually(lambda: rig.again(run).finished_at)
     assert rig.again(run).status == "succeeded"
     assert rig.log(run) == b"a\nb\n"
-    eventually(lambda: not supervisor._in_hand())
+    eventually(lambda: not supervisor.executions())
 
 
 def test_unmanaged_runs_are_left_to_their_clients(rig, supervise):

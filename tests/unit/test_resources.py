@@ -11,7 +11,7 @@ from polylocal.engine.plan import Limits
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.planning.container import limits
 from polylocal.polyaxonfile import Capacity, Resources, asked, of_config, parse
-from polylocal.polyaxonfile.resources import cuts, fits, gpus, problems, reserved
+from polylocal.polyaxonfile.resources import cuts, gpus, problems, reserved
 from polylocal.statuses import Kind
 
 TWO = Capacity(2, 4096.0, 2)
@@ -160,17 +160,6 @@ def test_a_run_that_asks_for_a_card_never_goes_without_one_silently() -> None:
 def test_a_reservation_that_the_engine_refuses_counts_for_the_queue_alone() -> None:
     wanted = Resources(memory={"requests": 2, "limits": 64})
     assert (limits(wanted).memory_reservation_mib, reserved(wanted)) == (None, (0, 2))
-
-
-def test_runs_fit_beside_each_other_by_what_is_reserved() -> None:
-    half = Resources(cpu={"requests": 0.5, "limits": 2})
-    assert fits(half, [half, half, half], TWO)
-    assert not fits(half, [half, half, half, half], TWO)
-    tenth = Resources(cpu={"requests": 0.1})
-    assert fits(tenth, [tenth] * 19, TWO)
-    assert not fits(tenth, [tenth] * 20, TWO)
-    assert fits(None, [Resources(cpu={"limits": 2})], TWO)
-    assert not fits(Resources(memory={"requests": 3000}), [Resources(memory={"requests": 3000})], TWO)
 
 
 def test_amounts_are_told_as_people_write_them() -> None:
