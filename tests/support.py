@@ -22,6 +22,9 @@ from polylocal.daemon import home_lock
 from polylocal.engine.docker.engine import DockerEngine
 from polylocal.engine.plan import IMAGE_LABEL
 from polylocal.paths import Home
+from polylocal.planning import queue
+from polylocal.store import Store
+from polylocal.store.rows import Run
 
 T = TypeVar("T")
 
@@ -112,6 +115,16 @@ def start_daemon(
         process.kill()  # nobody else knows of it
         process.wait()
         raise
+
+
+def ahead_of(store: Store, run: Run) -> int:
+    """How many runs wait before this one while no place is free."""
+    waiting = store.runs.queue()
+    pks = [each.pk for each in waiting]
+    decision = queue.decide(waiting, (), None, 0)[pks.index(run.pk)]
+    assert isinstance(decision, queue.Wait)
+    assert isinstance(decision.reason, queue.Place)
+    return decision.reason.ahead
 
 
 def deep(folder: Path, levels: int) -> None:

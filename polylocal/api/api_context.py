@@ -23,6 +23,7 @@ from polylocal.files.unpacking import Limits
 from polylocal.git.repository import Repository
 from polylocal.packages.file_store import FileStore
 from polylocal.paths import Home
+from polylocal.planning.queue import QueueState
 from polylocal.polyaxonfile import Capacity
 from polylocal.settings import Settings
 from polylocal.store import Store
@@ -42,6 +43,7 @@ class ApiContext:
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: all is well
 
     scheduler_state: Callable[[], str | None] = lambda: None  # the same of what takes runs from the queue
+    queue_state: Callable[[], QueueState] = QueueState  # what the runner works on, and what it tries again
     look: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # what takes room
     collect: Callable[[float | None], Sequence[Item]] = lambda budget_gib: ()  # and make some
     image_sizes: Callable[[], Iterable[tuple[str, int]]] = lambda: ()  # uuid of the build, bytes

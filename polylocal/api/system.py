@@ -13,8 +13,9 @@ from polylocal.api.paging import envelope, number, window
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import LogHandlerItem, VersionsItem
 from polylocal.api.shapes.runs import RunItem, run_item
+from polylocal.api.waiting import waits_for
 from polylocal.errors import NotAllowed, NotFound
-from polylocal.statuses import POLYAXON_KINDS, Kind, is_done
+from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store import queries
 from polylocal.store.rows import Project, Run
 
@@ -101,23 +102,8 @@ def find(call: Call) -> Run:
 
 def _items(call: Call, found: Sequence[Run]) -> list[RunItem]:
     messages = call.store.runs.newest_messages(found)
-    return [run_item(run, messages.get(run.pk), _waits_for(call, run)) for run in found]
-
-
-def _waits_for(call: Call, found: Run) -> str | None:
-    """Why a run that has not begun has not begun."""
-    if is_done(found.status) or found.container_id or found.status not in ("created", "building", "unschedulable"):
-        return None
-    if problem := call.context.disk.problem():
-        return problem
-    if found.kind == Kind.BUILD and found.status == "building":
-        return None
-    if problem := call.context.engine_state():
-        return problem
-    if found.build_pk and not is_done(call.store.runs.by_pk(found.build_pk).status):
-        return f"its build, {found.build_name}"
-    ahead = call.store.runs.ahead_of(found)
-    return f"a free place: {ahead} before it, {call.context.settings.max_runs} at a time"
+    reasons = waits_for(call.context, call.user, found)
+    return [run_item(run, messages.get(run.pk), reasons.get(run.pk)) for run in found]
 
 
 ENDPOINTS = [

@@ -90,6 +90,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
         engine_times=engine_times,
         engine_state=engine_state,
         scheduler_state=supervisor.state,
+        queue_state=supervisor.queue_state,
         look=supervisor.housekeeping.collector.look,
         collect=supervisor.housekeeping.collector.collect,
         image_sizes=lambda: image_sizes(engine, installation, store),

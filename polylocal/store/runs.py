@@ -508,15 +508,6 @@ class Runs:
         with self._database.read() as db:
             return rows_of(QueuedRun, db.execute(query, (json.dumps([*held]),)))
 
-    def ahead_of(self, run: Run) -> int:
-        """How many open runs will be taken before this one."""
-        query = f"select count(*) from runs r where {OPEN} and r.is_managed and {VISIBLE} and not r.is_held"
-        query += f" and r.kind <> 'group' and r.kind not in {_SERVERS}"
-        query += " and (r.priority > ? or (r.priority = ? and r.pk < ?))"
-        with self._database.read() as db:
-            found: int = db.execute(query, (run.priority, run.priority, run.pk)).fetchone()[0]
-        return found
-
     # -- helpers --------------------------------------------------------------------------------------------------
 
     def _one(self, query: str, values: tuple[Any, ...]) -> Run:

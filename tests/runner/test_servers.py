@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from support import deep, eventually
+from support import ahead_of, deep, eventually
 
 from polylocal.engine.plan import Mount
 from polylocal.files.folders import remove_tree
@@ -68,7 +68,7 @@ def test_servers_take_no_place_from_others(rig, supervise):
     servers = [rig.server(Kind.NOTEBOOK), rig.server(Kind.TENSORBOARD)]
     supervise(lambda: all(rig.again(run).status == "running" for run in servers), max_runs=1)
     job = rig.submit("true")
-    assert rig.store.runs.ahead_of(job) == 0
+    assert ahead_of(rig.store, job) == 0
     supervise(lambda: rig.again(job).finished_at)
     assert rig.again(job).status == "succeeded"
 
