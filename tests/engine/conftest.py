@@ -15,6 +15,8 @@ from polylocal.engine.docker.engine import DockerEngine
 from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
 
+NODE = "the-node-of-the-tests"
+
 
 @dataclass
 class Bench:
@@ -44,10 +46,10 @@ class Bench:
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     installation = f"test-{uuid.uuid4().hex[:8]}"
     if request.param == "fake":
-        yield Bench(FakeEngine(["base"], shells=["/bin/sh"]), "base", installation)
+        yield Bench(FakeEngine(["base"], shells=["/bin/sh"], node=NODE), "base", installation)
         return
     request.getfixturevalue("swept").append(installation)
-    engine = DockerEngine(request.getfixturevalue("engine_address"))
+    engine = DockerEngine(request.getfixturevalue("engine_address"), node=NODE)
     yield Bench(engine, BUSYBOX, installation)
     engine.close()
 

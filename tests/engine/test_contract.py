@@ -8,14 +8,17 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from support import eventually
 
-from polylocal.engine.base import BuildRequest, BuildResult, Died, Frame
+from polylocal.engine.base import LOOPBACK, BuildRequest, BuildResult, Died, Endpoint, Frame
 from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 from polylocal.system.cancellation import Cancel
+
+from .conftest import NODE
 
 
 def build(bench, dockerfile: str, tag: str, on_line=lambda line: None, cancel: Cancel | None = None) -> BuildResult:
@@ -300,24 +303,37 @@ def test_the_usage_of_a_missing_container(bench):
         bench.engine.usage("0" * 64)
 
 
-def test_a_port_is_known_while_the_container_runs_and_only_then(bench):
+def test_a_published_port_has_an_endpoint_on_loopback_while_the_container_runs(bench):
     container_id = bench.engine.create(bench.plan("sleep 60", port=8888))
-    assert bench.engine.inspect(container_id).port is None
+    assert bench.engine.inspect(container_id).endpoint(8888) is None
     bench.engine.start(container_id)
-    port = eventually(lambda: bench.engine.inspect(container_id).port)
-    assert 1024 < port < 65536
+    found = eventually(lambda: bench.engine.inspect(container_id).published.get(8888))
+    assert found.host == LOOPBACK
+    assert 1024 < found.port < 65536
+    assert bench.engine.inspect(container_id).endpoint(8888) == found
     bench.engine.stop(container_id, 0)
-    assert ended(bench, container_id).port is None
+    assert ended(bench, container_id).endpoint(8888) is None
 
 
 def test_without_a_port_nothing_is_published(bench):
-    assert bench.engine.inspect(bench.started("sleep 60")).port is None
+    assert bench.engine.inspect(bench.started("sleep 60")).published == {}
 
 
-def test_two_containers_with_the_same_port_get_different_ones(bench):
+def test_two_containers_with_the_same_port_have_different_endpoints(bench):
     ids = [bench.started("sleep 60", port=8888) for _ in range(2)]
-    ports = [eventually(lambda i=i: bench.engine.inspect(i).port) for i in ids]
+    ports = [eventually(lambda i=i: bench.engine.inspect(i).published.get(8888)).port for i in ids]
     assert ports[0] != ports[1]
+
+
+def test_a_port_that_is_not_published_has_an_endpoint_at_the_containers_own_address(bench):
+    container_id = bench.started("sleep 60", port=8888, publishes_port=False)
+    state = bench.engine.inspect(container_id)
+    assert state.published == {}
+    assert state.endpoint(8888) == Endpoint(state.address, 8888)
+    assert state.endpoint(6006) == Endpoint(state.address, 6006)
+    assert not ipaddress.IPv4Address(state.address).is_unspecified
+    bench.engine.stop(container_id, 0)
+    assert ended(bench, container_id).endpoint(8888) is None
 
 
 def test_each_running_container_has_an_address_of_its_own_on_its_network(bench):
@@ -331,9 +347,48 @@ def test_each_running_container_has_an_address_of_its_own_on_its_network(bench):
     assert ended(bench, ids[0]).address is None
 
 
-@pytest.mark.parametrize("network", ["host", "none"])
-def test_a_container_without_a_network_of_its_own_has_no_address(bench, network):
-    assert bench.engine.inspect(bench.started("sleep 60", network=network)).address is None
+@pytest.mark.parametrize("publishes_port", [True, False])
+def test_on_the_hosts_network_an_endpoint_is_on_loopback(bench, publishes_port):
+    container_id = bench.started("sleep 60", port=8888, publishes_port=publishes_port, network="host")
+    state = bench.engine.inspect(container_id)
+    assert state.published == {}
+    assert state.endpoint(8888) == Endpoint(LOOPBACK, 8888)
+    bench.engine.stop(container_id, 0)
+    assert ended(bench, container_id).endpoint(8888) is None
+
+
+def test_a_container_without_a_network_has_no_endpoint(bench):
+    state = bench.engine.inspect(bench.started("sleep 60", network="none"))
+    assert (state.address, state.endpoint(8888)) == (None, None)
+
+
+# -- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_the_node_of_a_container_is_the_one_that_the_engine_was_told(bench):
+    container_id = bench.engine.create(bench.plan("true"))
+    assert bench.engine.inspect(container_id).node == bench.engine.node == NODE
+    bench.engine.start(container_id)
+    assert ended(bench, container_id).node == NODE
+
+
+def test_the_machine_has_the_name_of_the_node_and_the_version_of_the_engine(bench):
+    info = bench.engine.info()
+    found = bench.engine.machine()
+    assert (found.name, found.engine, found.engine_api) == (NODE, f"{info.name} {info.version}", info.api_version)
+    assert found.cpus >= 1
+    assert found.memory_mib > 64
+
+
+def test_the_clock_of_the_engine(bench):
+    assert abs(bench.engine.time() - datetime.now(UTC)) < timedelta(minutes=10)
+
+
+def test_a_builder_that_is_not_installed_has_no_name(bench):
+    assert bench.engine.buildkit() is None or bench.engine.buildkit().startswith("buildkit (")
+
+
+# -- builds -------------------------------------------------------------------------------------------------------
 
 
 def test_build_streams_lines_and_gives_the_image(bench):

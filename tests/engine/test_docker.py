@@ -233,6 +233,14 @@ def test_buildkit_builds_where_a_docker_command_can(docker_bench, engine_address
     engine.close()
 
 
+def test_each_answer_of_the_engine_is_observed(docker_bench):
+    seen: list[tuple[str, float]] = []
+    docker_bench.engine.observe = lambda call, seconds: seen.append((call, seconds))
+    docker_bench.started("true")
+    assert {"POST containers/create", "POST containers/start"} <= {call for call, _ in seen}
+    assert all(seconds >= 0 for _, seconds in seen)
+
+
 def test_syntax_that_the_classic_builder_does_not_know_fails_the_build(docker_bench):
     result = build(docker_bench, f"FROM {docker_bench.image}\nNONSENSE x\n", "polylocal-test:x")
     assert result.image_id is None
@@ -256,8 +264,7 @@ def test_a_port_is_reached_on_this_machine_and_from_nowhere_else(
 ) -> None:
     engine = docker_bench.engine
     container_id = docker_bench.started("while :; do echo hello | nc -l -p 8888; done", port=8888)
-    port = engine.inspect(container_id).port
-    assert port
+    port = engine.inspect(container_id).published[8888].port
     assert eventually(lambda: _said_at("127.0.0.1", port)) == b"hello\n"
     published = raw_engine.containers.get(container_id).attrs["NetworkSettings"]["Ports"]
     assert published == {"8888/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
@@ -277,7 +284,7 @@ def _said_at(host: str, port: int) -> bytes:
 
 def test_a_container_on_the_hosts_network_publishes_nothing(docker_bench: Bench) -> None:
     container_id = docker_bench.started("sleep 60", port=8888, network="host")
-    assert docker_bench.engine.inspect(container_id).port is None
+    assert docker_bench.engine.inspect(container_id).published == {}
 
 
 @pytest.mark.parametrize(("locale", "substitute"), [("en_US.UTF-8", "C.UTF-8"), ("C.UTF-8", ""), ("C.utf8", "")])

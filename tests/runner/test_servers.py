@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -95,7 +96,7 @@ def test_what_can_never_fit_is_said(rig, supervise):
 
 
 def test_the_port_is_recorded_while_it_runs(rig, supervise, notebook):
-    assert notebook.port == rig.engine.inspect(notebook.container_id).port
+    assert notebook.port == rig.engine.inspect(notebook.container_id).published[8888].port
     assert notebook.port
     assert rig.container(notebook).plan.port == 8888
     assert rig.history(notebook) == ["created", "building", "scheduled", "running"]
@@ -122,7 +123,21 @@ def test_a_server_is_taken_up_with_the_port_that_it_has(rig, supervise, notebook
     rig.store.runs.record(notebook, port=1)
     execution = execution_of(rig.again(notebook), rig.context())
     execution.operation.mark_running(notebook.container_id or "")
-    assert rig.again(notebook).port == rig.engine.inspect(notebook.container_id).port != 1
+    assert rig.again(notebook).port == rig.engine.inspect(notebook.container_id).published[8888].port != 1
+
+
+@pytest.mark.parametrize(
+    ("network", "port", "has_address"), [("bridge", 8888, True), ("host", 8888, False), ("none", None, False)]
+)
+def test_a_server_whose_port_is_not_published_is_recorded_where_the_daemon_reaches_it(
+    rig, supervise, notebook, network, port, has_address
+):
+    container = rig.container(notebook)
+    container.plan = replace(container.plan, publishes_port=False, network=network)
+    execution_of(rig.again(notebook), rig.context()).operation.mark_running(container.id)
+    found = rig.again(notebook)
+    assert found.port == port
+    assert found.address == (rig.engine.inspect(container.id).address if has_address else None)
 
 
 # -- the code of a notebook --------------------------------------------------------------------------------------

@@ -300,8 +300,8 @@ class FakeStream:
 
 
 def _published(container: FakeContainer) -> dict[int, Endpoint]:
-    port = container.plan.port
-    if not port or not container.plan.publishes_port or container.status != "running":
+    plan, port = container.plan, container.plan.port
+    if not port or not plan.publishes_port or plan.network == "host" or container.status != "running":
         return {}
     return {port: Endpoint(LOOPBACK, 40_000 + int(container.id[-3:], 16))}
 
