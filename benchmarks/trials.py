@@ -12,6 +12,7 @@ from table import Row
 
 from polylocal.engine.events import Deaths
 from polylocal.engine.fake import FakeEngine
+from polylocal.installation import Installation
 from polylocal.polyaxonfile import parse
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
@@ -65,7 +66,7 @@ def _supervisor(stage: Stage, store: Store) -> _Driven:
     deaths = Deaths(engine, "home", link.wait_until_back)
     engine.on_death = deaths.tell
     settings = load(home=stage.new_home()).model_copy(update={"max_runs": CONCURRENCY})
-    return _Driven(RunnerContext(settings, store, engine, link, deaths, "home", lambda: "http://api:1"))
+    return _Driven(RunnerContext(Installation(settings, store), engine, link, deaths, "home", lambda: "http://api:1"))
 
 
 def _submit(store: Store, count: int) -> Run:

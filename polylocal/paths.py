@@ -1,17 +1,21 @@
-"""Where things lie under the home folder. Pure: nothing here touches the disk.
+"""The layout of the home folder. Pure: nothing here touches the disk.
 
-polylocal.db  polylocal.toml  token  daemon.log (+ .1, …)  daemon.out  daemon.lock
-logs/<kind>s/<uuid>.log (+ .times)      what the container wrote, byte for byte
+polylocal.db                            the database
+polylocal.toml                          settings
+token                                   the admin's token
+daemon.log (+ .1, …)  daemon.out        the daemon's log, and its output at its start
+daemon.lock                             held while a daemon runs; contains its process id and URL
+logs/<kind>s/<uuid>.log (+ .times)      the output of a run, byte for byte, and the times of its parts
 outputs/<project uuid>/<kind>s/<id>/    the outputs of a run; of an experiment in a group: groups/<group id>/<id>/
-outputs/by-name/<user>/<project>        links to these for people; the daemon opens nothing through them
-code/<project uuid>/                    one git repository a project
+outputs/by-name/<user>/<project>        links to the folders above, for people; the daemon never opens them
+code/<project uuid>/                    the bare git repository of a project
 secrets/<user>/<name>                   values that runs and builds get by name
-signing/<platform>.asc                  the secret keys that repositories of packages are signed with
-contexts/<run uuid>/                    hand-over files mounted at /plx-context
-notebooks/<run uuid>/                   the code that a running notebook works on, until it is committed
-files/<sha1>                            packages and logs of package builds, and what people upload for them
-scratch/                                build contexts, for as long as their builds take
-downloads/<platform>/…                  repositories and containers of packages, as package managers read them
+signing/<platform>.asc                  secret keys that sign package repositories
+contexts/<run uuid>/                    files that are handed to a container, mounted at /plx-context
+notebooks/<run uuid>/                   the code of a running notebook, until its changes are committed
+files/<sha1>                            packages and logs of package builds, and files that people upload for them
+scratch/                                temporary files; each start of a daemon empties it
+downloads/<platform>/…                  package repositories and containers, as package managers read them
 """
 
 from __future__ import annotations
@@ -20,12 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_HOME = Path("~/.polylocal")
-BY_NAME = "by-name"  # no uuid, so no project's folder
+OUTPUTS = "outputs"
+BY_NAME = "by-name"  # cannot collide with a project: project folders are named after uuids
+
+
+def run_outputs(kind: str, run_id: int, group_id: int | None = None) -> str:
+    """The outputs folder of a run relative to its project's: `jobs/3`, in group 7 `groups/7/12`."""
+    return f"groups/{group_id}/{run_id}" if group_id and kind == "experiment" else f"{kind}s/{run_id}"
 
 
 @dataclass(frozen=True)
 class Home:
-    """The one folder that holds everything. A copy of it is a backup only while no daemon works on it."""
+    """The folder that holds all data of one installation.
+
+    A plain copy is a backup only if it was made while no daemon was running.
+    """
 
     root: Path
 
@@ -51,7 +64,7 @@ class Home:
 
     @property
     def daemon_output(self) -> Path:
-        """What a daemon in the background prints itself: why it could not start."""
+        """Standard output and error of a daemon in the background. Tells why a start failed."""
         return self.root / "daemon.out"
 
     @property
@@ -71,13 +84,14 @@ class Home:
 
     @property
     def outputs_root(self) -> Path:
-        return self.root / "outputs"
+        return self.root / OUTPUTS
 
     def project_outputs(self, project_uuid: str) -> Path:
         return self.outputs_root / project_uuid
 
     def outputs(self, project_uuid: str, kind: str, run_id: int) -> Path:
-        return self.project_outputs(project_uuid) / f"{kind}s" / str(run_id)
+        """The outputs folder of a run that belongs to no group, or of a group with all its experiments."""
+        return self.project_outputs(project_uuid) / run_outputs(kind, run_id)
 
     @property
     def outputs_by_name(self) -> Path:
@@ -90,16 +104,16 @@ class Home:
         return self.root / "contexts" / run_uuid
 
     def hidden(self, run_uuid: str) -> Path:
-        """The secret values that the run's container was given: what is hidden in its log."""
+        """The secret values that a run's container received. They are masked in its log."""
         return self.handover(run_uuid) / ".hidden"
 
     def server_token(self, run_uuid: str) -> Path:
-        """What the server in a notebook's container wants to be told; the proxy tells it."""
+        """The token of the Jupyter server in a notebook's container. The daemon's proxy sends it."""
         return self.handover(run_uuid) / ".servertoken"
 
     @property
     def scratch(self) -> Path:
-        """What is needed for a moment only; each start of a daemon empties it."""
+        """Temporary files. Each start of a daemon empties the folder."""
         return self.root / "scratch"
 
     @property

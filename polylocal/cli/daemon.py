@@ -192,12 +192,12 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
 @users.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
     """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
-    from polylocal.daemon import main
+    from polylocal.daemon import accounts
 
     store = open_store(home_folder(home))
     try:
         user = store.users.get(name)
-        count, is_in_file = main.revoke(store.users, user, home_folder(home))
+        count, is_in_file = accounts.revoke(store.users, user, home_folder(home))
     finally:
         store.close()
     console.line(f"{count} tokens of {name} are good no more")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from polylocal.engine import termination
 from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, HOST_OF_DESKTOPS, RUN_LABEL, ContainerPlan, Limits, Mount
 from polylocal.files.data_folders import DataFolder
+from polylocal.paths import run_outputs
 from polylocal.planning import servers
 from polylocal.polyaxonfile import Capacity, Resources, Specification, commands, is_reserved_label
 from polylocal.polyaxonfile import resources as amounts
@@ -124,8 +125,7 @@ def image_labels(build: Run) -> dict[str, str]:
 
 def outputs_path(run: Run) -> PurePosixPath:
     """Where the run finds its outputs folder; the documented layout below one mount root."""
-    inside = f"groups/{run.group_id}" if run.kind == Kind.EXPERIMENT and run.group_id else f"{run.kind}s"
-    return OUTPUTS / run.owner / run.project_name / inside / str(run.id)
+    return OUTPUTS / run.owner / run.project_name / run_outputs(run.kind, run.id, run.group_id)
 
 
 def limits(resources: Resources | None, capacity: Capacity | None = None) -> Limits:

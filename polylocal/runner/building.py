@@ -71,7 +71,7 @@ class BuildWork(Work):
     def remove(self, run: Run, context: RunnerContext) -> int:
         """Remove all images that the build made. One that was stopped or repeated may have left some without a name."""
         engine, freed = context.engine, 0
-        for image in engine.images(context.installation, context.store.built_images.ledger()):
+        for image in engine.images(context.installation_id, context.store.built_images.ledger()):
             if image.build != run.uuid or not image.is_proven:
                 continue
             for name in image.names or [image.id]:  # the project may have had another name
@@ -173,7 +173,7 @@ def _made(
     def note(image_id: str) -> None:
         context.store.built_images.add(run, image_id, is_whole=False, sources=chosen.projects)
 
-    text = dockerfile.with_label(chosen.text, IMAGE_LABEL, context.installation)
+    text = dockerfile.with_label(chosen.text, IMAGE_LABEL, context.installation_id)
     if secrets:
         text = dockerfile.with_secrets(text)
     arguments = dockerfile.secrets_argument(secrets)

@@ -51,7 +51,7 @@ class Collector:
         that may belong to people are kept, even without a row.
         """
         budget, context = self._budget(budget_gib), self._context
-        found = context.engine.images(context.installation, context.store.built_images.ledger())
+        found = context.engine.images(context.installation_id, context.store.built_images.ledger())
         images = gc.images(found, context.store.usage.build_uses(), int(budget * 2**30), self._steps_before(asked))
         return [*images, *self._containers(), *gc.files(self._leftovers(), asked=asked)]
 
@@ -119,7 +119,7 @@ class Collector:
 
     def _containers(self) -> list[Item]:
         context = self._context
-        found = context.engine.containers(context.installation)
+        found = context.engine.containers(context.installation_id)
         rows = {run.uuid: run for run in (context.store.runs.by_uuid(_uuid(item)) for item in found) if run}
         removals = recovery.plan(found, rows, self._in_hand(), clock.now())
         # the supervisor removes the containers of known runs, once their logs are complete

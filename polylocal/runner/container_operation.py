@@ -363,7 +363,7 @@ class ContainerOperation:
             image = (
                 context.engine.inspect(container_id).image_id if container_id else self.work.image(self.run, context)
             )
-            return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation)
+            return ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id)
 
         try:
             problem = self.execution.patiently(reclaimed)

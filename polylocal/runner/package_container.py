@@ -71,7 +71,7 @@ class PackageContainer:
         if is_root(user) and context.uid == 0:
             return made
         folders = [work / PROJECT.name, work / RESULTS.name]
-        if problem := ownership.give_to_user(folders, user, context.engine, image, context.installation):
+        if problem := ownership.give_to_user(folders, user, context.engine, image, context.installation_id):
             self._execution.say(
                 f"the code could not be given to the image's user, who may not be able to change it: {problem}"
             )
@@ -106,7 +106,7 @@ class PackageContainer:
             name=f"{run.container_name}-{run.restarts}" if run.restarts else run.container_name,
             image=image,
             command=_command(run),
-            labels=container.labels(run, context.installation),
+            labels=container.labels(run, context.installation_id),
             env=self._environment(build_list, platform, arch.name, media),
             mounts=mounts,
             limits=replace(container.limits(resources, context.capacity(resources)), pids=context.settings.pids_limit),

@@ -120,7 +120,7 @@ def _make(run: Run, build: Run, prepare: Prepare, context: RunnerContext, shell:
         write_private(context.home.hidden(run.uuid), json.dumps(list(secrets.values())))
     workspace = prepare(run, context)
     around = Surroundings(
-        installation=context.installation,
+        installation=context.installation_id,
         node=context.engine.node,
         network=context.settings.network,
         outputs=outputs,

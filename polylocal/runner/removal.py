@@ -60,5 +60,5 @@ def _reclaim(run: Run, context: RunnerContext) -> None:
         return
     build = context.store.runs.by_pk(run.build_pk) if run.build_pk else None
     image = (build.image_id or container.image_name(build)) if build else ""
-    if problem := ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation):
+    if problem := ownership.reclaim(folder, context.uid, context.gid, context.engine, image, context.installation_id):
         log.warning("run=%s: what it kept can't be removed: %s", run.label, problem)

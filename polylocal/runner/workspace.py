@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from polylocal.errors import PolylocalError
 from polylocal.files.folders import remove_tree
+from polylocal.paths import run_outputs
 from polylocal.planning import container
 from polylocal.runner import ownership
 from polylocal.runner.runner_context import RunnerContext
@@ -78,7 +79,7 @@ def watched(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
         folder, inside = context.outputs_path(experiment), container.outputs_path(experiment)
     elif run.group_id:
         folder = home.outputs(run.project_uuid, "group", run.group_id)
-        inside = container.OUTPUTS / run.owner / run.project_name / "groups" / str(run.group_id)
+        inside = container.OUTPUTS / run.owner / run.project_name / run_outputs("group", run.group_id)
     else:
         folder = home.project_outputs(run.project_uuid)
         inside = container.OUTPUTS / run.owner / run.project_name

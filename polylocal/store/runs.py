@@ -12,6 +12,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.paths import OUTPUTS, run_outputs
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import built_images, package_status, queries, run_values
 from polylocal.store.database import Database, delete_in_parts
@@ -588,9 +589,7 @@ def _outputs(project: Project, new: NewRun, run_id: int) -> str | None:
     """
     if new.kind in (Kind.GROUP, Kind.PACKAGE):
         return None
-    is_member = new.group is not None and new.kind is Kind.EXPERIMENT
-    inside = f"groups/{new.group.id}" if is_member and new.group else new.kind.plural
-    return f"outputs/{project.uuid}/{inside}/{run_id}"
+    return f"{OUTPUTS}/{project.uuid}/{run_outputs(new.kind, run_id, new.group.id if new.group else None)}"
 
 
 def _check_build(db: sqlite3.Connection, pk: int) -> None:

@@ -26,6 +26,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.app import FromContainers, build
 from polylocal.api.endpoint import Endpoint
 from polylocal.engine.machine import Gpu, Machine
+from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import NewRun, Store
@@ -129,7 +130,7 @@ def _document() -> Json:
 
 @pytest.fixture
 def context(settings: Settings, store: Store) -> ApiContext:
-    return ApiContext(settings, store, machine=lambda: MACHINE)
+    return ApiContext(Installation(settings, store), machine=lambda: MACHINE)
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """One application for all examples of a test that makes them up; `restore` makes again what they delete."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(load(home=home), store)
+    context = ApiContext(Installation(load(home=home), store))
     root = store.users.add("root", is_superuser=True)
     with InProcess(build(context)) as http:
         caller = Caller(http, store.users.new_token(root))

@@ -16,6 +16,7 @@ import pytest
 from support import job
 
 from polylocal.api.api_context import ApiContext
+from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -95,7 +96,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiC
     """One real socket for all commands: (URL, what it works with)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(load(home=home), store)
+    context = ApiContext(Installation(load(home=home), store))
     with on_loopback(context) as url:
         yield url, context
     store.close()

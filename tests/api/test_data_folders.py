@@ -9,6 +9,7 @@ import pytest
 from support import build, job
 
 from polylocal.api.api_context import ApiContext
+from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.store import Store
 
@@ -23,7 +24,7 @@ def with_data(serving: Any, context: ApiContext, store: Store, api: Caller, tmp_
 
     def start(**folders: Any) -> Caller:
         settings = load(home=context.settings.home, data=folders)
-        return Caller(serving(ApiContext(settings, store)), api.token)
+        return Caller(serving(ApiContext(Installation(settings, store))), api.token)
 
     return start
 

@@ -12,6 +12,7 @@ import pytest
 
 from polylocal.api.api_context import ApiContext
 from polylocal.git.submodules import is_beside, resolved
+from polylocal.installation import Installation
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project
@@ -185,7 +186,7 @@ def test_submodules_beyond_the_limits_of_code_are_refused(
     lib = make("git/lib", {f"{n}.py": "1\n" for n in range(10)})
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(lib)})
     small = context.settings.model_copy(update={"max_upload_files": 8})
-    object.__setattr__(context, "settings", small)
+    object.__setattr__(context, "installation", Installation(small, context.store))
     answer = api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
     assert answer.status_code == 400
     assert "max_upload_files" in answer.json()[0]

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from polylocal import __version__
 from polylocal.api.api_context import ApiContext
+from polylocal.installation import Installation
 from polylocal.statuses import POLYAXON_KINDS
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
@@ -67,7 +68,7 @@ def test_what_waits_is_counted_and_how_long(api: Caller, make_job: Callable[...,
 
 
 def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], context: ApiContext, root: User) -> None:
-    away = ApiContext(context.settings, context.store, engine_state=lambda: "the engine to answer")
+    away = ApiContext(Installation(context.settings, context.store), engine_state=lambda: "the engine to answer")
     assert figures(Caller(serving(away), context.store.users.new_token(root)))[("polylocal_engine_up",)] == 0
 
 
@@ -100,6 +101,8 @@ def test_a_budget_is_a_number(api: Caller, budget: str) -> None:
 
 
 def test_the_state_of_the_scheduler(serving: Callable[..., TestClient], context: ApiContext) -> None:
-    late = ApiContext(context.settings, context.store, scheduler_state=lambda: "The queue was not looked at for 90 s.")
+    late = ApiContext(
+        Installation(context.settings, context.store), scheduler_state=lambda: "The queue was not looked at for 90 s."
+    )
     told = Caller(serving(late)).get("/statusz").json()
     assert (told["scheduler"]["is_healthy"], told["engine"]["is_healthy"]) == (False, True)

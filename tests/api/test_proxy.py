@@ -25,6 +25,7 @@ from polylocal.api import forwarding, middleware, permission_watch
 from polylocal.api.api_context import ApiContext
 from polylocal.api.sessions import ONE_ORIGIN, SESSION, USER_COOKIE
 from polylocal.errors import NotFound
+from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -63,7 +64,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiC
     """One real socket for all tests: (URL, what it works with)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
-    context = ApiContext(load(home=home), store)
+    context = ApiContext(Installation(load(home=home), store))
     with on_loopback(context) as url:
         yield url, context
     store.close()

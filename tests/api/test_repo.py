@@ -14,6 +14,7 @@ from support import job
 
 from polylocal.api.api_context import ApiContext
 from polylocal.errors import PolylocalError
+from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
@@ -156,7 +157,7 @@ def in_pieces(archive: bytes, size: int) -> Iterator[bytes]:
 def test_an_upload_that_is_too_large(
     says_its_size: bool, serving: object, settings: Settings, store: Store, api: Caller
 ) -> None:
-    small = ApiContext(load(home=settings.home, max_upload_mib=1), store)
+    small = ApiContext(Installation(load(home=settings.home, max_upload_mib=1), store))
     caller = Caller(serving(small), api.token)  # type: ignore[operator]
     pieces = in_pieces(tar_of(FILES, "w"), 2 * 2**20)
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -297,7 +298,8 @@ def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
 ) -> None:
     before = put_code(context, project, FILES)
     small = {"max_unpacked_mib": 1, "max_upload_files": 5}
-    object.__setattr__(context, "settings", context.settings.model_copy(update=small))
+    tight = Installation(context.settings.model_copy(update=small), context.store)
+    object.__setattr__(context, "installation", tight)
     for files, setting in (
         ({"zeros.bin": b"\0" * (2 << 20)}, "max_unpacked_mib"),
         ({f"{n}": b"" for n in range(6)}, "max_upload_files"),

@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
+from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
@@ -51,7 +52,9 @@ def test_without_a_default_image(
     kind: Kind, context: ApiContext, store: Store, root: User, serving: Callable[..., TestClient]
 ) -> None:
     settings = load(home=context.settings.home, notebook_image="", tensorboard_image="")
-    api = Caller(serving(replace(context, settings=settings)), store.users.new_token(root))
+    api = Caller(
+        serving(replace(context, installation=Installation(settings, context.store))), store.users.new_token(root)
+    )
     answer = api.post(f"{P}/{kind}/start/")
     assert answer.status_code == 400
     assert answer.json() == [f"Please provide a polyaxonfile, or set a default {kind} image."]

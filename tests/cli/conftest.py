@@ -17,6 +17,7 @@ from polylocal import cli
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
 from polylocal.cli import console as show
+from polylocal.installation import Installation
 from polylocal.settings import Settings
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -54,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def context(settings: Settings, store: Store) -> ApiContext:
-    return ApiContext(settings, store)
+    return ApiContext(Installation(settings, store))
 
 
 @pytest.fixture

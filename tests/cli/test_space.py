@@ -10,6 +10,7 @@ import pytest
 
 from polylocal.api.api_context import ApiContext
 from polylocal.files.disk import Item
+from polylocal.installation import Installation
 from polylocal.settings import Settings
 from polylocal.store import Store
 
@@ -42,7 +43,7 @@ def room() -> Room:
 
 @pytest.fixture
 def context(settings: Settings, store: Store, room: Room) -> ApiContext:
-    return dataclasses.replace(ApiContext(settings, store), look=room.look, collect=room.collect)
+    return dataclasses.replace(ApiContext(Installation(settings, store)), look=room.look, collect=room.collect)
 
 
 @pytest.mark.usefixtures("daemon")

@@ -13,6 +13,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.client import packing
 from polylocal.client.http import Client
 from polylocal.files import folders
+from polylocal.installation import Installation
 from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, User
@@ -39,7 +40,8 @@ def no_packing(monkeypatch: pytest.MonkeyPatch, no_upload: None) -> None:
 
 
 def limit(context: ApiContext, **values: int) -> None:
-    object.__setattr__(context, "settings", context.settings.model_copy(update=values))
+    tight = Installation(context.settings.model_copy(update=values), context.store)
+    object.__setattr__(context, "installation", tight)
 
 
 def names(context: ApiContext, project: Project) -> set[str]:

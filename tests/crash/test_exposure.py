@@ -17,7 +17,7 @@ import pytest
 from support import Daemon, eventually, fill, job, small_disk, start_daemon, sweep
 
 from polylocal.client.http import RunReference
-from polylocal.daemon.main import LEAST_TOKEN
+from polylocal.daemon.accounts import LEAST_TOKEN
 from polylocal.store import Store
 
 from .test_kill import finished, log, look, submit

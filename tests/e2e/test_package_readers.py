@@ -22,6 +22,7 @@ from support import eventually
 from e2e.packages import inside
 from polylocal.api.api_context import ApiContext
 from polylocal.engine.fake import FakeEngine
+from polylocal.installation import Installation
 from polylocal.packages.file_store import FileStore
 from polylocal.runner.publisher import Publisher
 from polylocal.runner.runner_context import RunnerContext
@@ -177,7 +178,7 @@ def test_a_reader_meets_no_error_and_no_old_index(
 ) -> None:
     press = presses(kind, made)
     press.publish(1)
-    context = ApiContext(press.context.settings, press.ground.store)
+    context = ApiContext(Installation(press.context.settings, press.ground.store))
     with on_loopback(context, press.around) as url, publishing(press):
         key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
         script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP

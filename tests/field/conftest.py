@@ -18,6 +18,7 @@ from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.machine import Machine
 from polylocal.engine.plan import ContainerPlan
+from polylocal.installation import Installation
 from polylocal.runner import container_operation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind, Status
@@ -90,7 +91,7 @@ def world(
     engine = Engine()
     rig = Rig(settings.model_copy(update={"grace_s": 1.0, "poll_s": 0.05}), store, engine, project, root)
     rig.upload(CODE)
-    context = ApiContext(settings, store, machine=lambda: MACHINE)
+    context = ApiContext(Installation(settings, store), machine=lambda: MACHINE)
     for name, values in SECRETS.items():
         context.secret_store.write(root.username, name, values, identity=root.identity)
     earlier = rig.experiment()

@@ -18,6 +18,7 @@ from polylocal.engine.events import Deaths
 from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.plan import ContainerPlan
 from polylocal.git.repository import Repository
+from polylocal.installation import Installation
 from polylocal.polyaxonfile import Specification, of_config, parse
 from polylocal.runner import container_operation
 from polylocal.runner.engine_link import EngineLink
@@ -47,7 +48,12 @@ class Rig:
         deaths = Deaths(engine or self.engine, "home", link.wait_until_back)
         self.engine.on_death = deaths.tell
         return RunnerContext(
-            self.settings, store or self.store, engine or self.engine, link, deaths, "home", lambda: "http://api:1"
+            Installation(self.settings, store or self.store),
+            engine or self.engine,
+            link,
+            deaths,
+            "home",
+            lambda: "http://api:1",
         )
 
     def submit(self, cmd: str = "true", **sections: Any) -> Run:

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import eventually
 
-from polylocal.daemon.main import Bridge
+from polylocal.daemon.bridge import Bridge
 from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import HOME_LABEL, OWN_NETWORK, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError
@@ -55,13 +55,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def bridge(engine: Engine, store: Store, tmp_path: Path, **settings: str) -> Bridge:
-    made = Bridge(engine, load(home=tmp_path, **settings), 8000, store, "home")
-
     async def answer(request: Request) -> PlainTextResponse:
         return PlainTextResponse("the API")
 
-    made.app = Starlette(routes=[Route("/", answer)])
-    return made
+    app = Starlette(routes=[Route("/", answer)])
+    return Bridge(app, engine, load(home=tmp_path, **settings), 8000, store, "home")
 
 
 def answer(url: str) -> str:

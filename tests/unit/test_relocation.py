@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from polylocal.daemon import relocation, restore
-from polylocal.daemon.main import settle_deleted_users
+from polylocal.daemon.accounts import settle_deleted_users
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
 from polylocal.errors import SetupError, StoreError

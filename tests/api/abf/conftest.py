@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
 from polylocal.api.app import build
+from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.store import Store
 from polylocal.store.rows import User
@@ -32,7 +33,7 @@ def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The home folder of a farm, to be copied: making one takes longer than most tests."""
     home = tmp_path_factory.mktemp("farm")
     store = Store(load(home=home).folders.database)
-    context = ApiContext(load(home=home), store)
+    context = ApiContext(Installation(load(home=home), store))
     users = {
         name: store.users.add(
             name, is_superuser=name == "root", password=PASSWORD, email=f"{name.capitalize()}@example.org"
@@ -99,7 +100,7 @@ def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iter
     home = tmp_path_factory.mktemp("shared")
     copy(farm_at_rest, home)
     ids = farm_at_rest.ids
-    context = ApiContext(load(home=home), Store(load(home=home).folders.database))
+    context = ApiContext(Installation(load(home=home), Store(load(home=home).folders.database)))
     with InProcess(build(context)) as http:
         yield Farm(context, context.store, ids, **people(http, ids.people, ids.tokens))
     context.store.close()

@@ -1,0 +1,63 @@
+"""The first user and the token file, and what deleted users left behind."""
+
+from __future__ import annotations
+
+import logging
+
+from polylocal.errors import SetupError
+from polylocal.files.disk import write_private
+from polylocal.files.folders import remove_tree
+from polylocal.files.secrets import SecretStore
+from polylocal.paths import Home
+from polylocal.settings import Settings
+from polylocal.store import Store
+from polylocal.store.rows import User
+from polylocal.store.users import Users, personal_platform
+
+log = logging.getLogger("polylocal.daemon")
+
+LEAST_TOKEN = 32  # characters, if other machines can reach the daemon
+
+
+def first_user(users: Users, settings: Settings, home: Home) -> None:
+    """Make the admin and the token file if they are missing, and make the database accept the file's token."""
+    names = {user.username for user in users.all()}
+    if settings.user not in names:
+        users.add(settings.user, is_superuser=True)
+    admin = users.get(settings.user)
+    if not home.token.exists() or not home.token.read_text().strip():
+        write_private(home.token, users.new_token(admin) + "\n")
+    users.keep_token(admin, home.token.read_text().strip())
+
+
+def settle_deleted_users(store: Store, home: Home) -> None:
+    """Finish removals that an earlier process began: a new user may be given the name of a deleted one."""
+    names = {user.username for user in store.users.all()}
+    SecretStore(home.secrets).settle(names)
+    for folder in home.downloads.glob(f"*{personal_platform('')}"):
+        if folder.name.removesuffix(personal_platform("")) not in names:
+            remove_tree(folder)
+
+
+def revoke(users: Users, user: User, home: Home) -> tuple[int, bool]:
+    """Revoke all tokens of a user. Returns their number, and whether the token file got a new token for that reason."""
+    token = home.token.read_text().strip() if home.token.exists() else ""
+    held = users.by_token(token) if token else None
+    count = users.revoke(user)
+    if held is None or held.user.id != user.id:
+        return count, False
+    write_private(home.token, users.new_token(user) + "\n")
+    return count, True
+
+
+def check_exposure(settings: Settings, home: Home) -> None:
+    """Warn if other machines can reach the daemon. Raises SetupError if the token is then too easy to guess."""
+    if settings.is_private:
+        return
+    found = len(home.token.read_text().strip())
+    if found < LEAST_TOKEN:
+        raise SetupError(
+            f"{settings.host} is open to other machines, and the token in {home.token} has only {found} characters, not"
+            f" {LEAST_TOKEN}: delete that file, and the next start makes a new one"
+        )
+    log.warning("%s is open to other machines: all they need is the token, and nothing is encrypted", settings.host)
