@@ -13,7 +13,6 @@ import lzma
 import os
 import re
 import stat
-import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -69,30 +68,14 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> Non
             os.close(top)
 
 
-def unpack_code(archive: BinaryIO, folder: Path) -> None:
-    """Unpack what git has packed, into an empty folder: whatever its size, and with links as they are.
-
-    Files and folders have the modes that git gives them, 0644 and 0755, whatever the umask of this process is.
-    Wherever they lead, nothing is written through them: a tree of somebody's own making may hold a link and a folder of
-    one name. Raises InvalidInput for such a one.
-    """
-    with _explained():
-        top = os.open(folder, _FOLDER)
-        try:
-            _Unpacking(top, Limits(sys.maxsize, sys.maxsize), is_code=True).read(archive)
-        finally:
-            os.close(top)
-
-
 class _Refused(Exception):
     """What is wrong with an archive, and what to do about it."""
 
 
 class _Unpacking:
-    def __init__(self, top: int, limits: Limits, is_code: bool = False) -> None:
+    def __init__(self, top: int, limits: Limits) -> None:
         self._top = top
         self._limits = limits
-        self._is_code = is_code  # that was let in before: links may lead anywhere, and files are as old as their commit
         self._bytes = self._count = 0
         self._folders: set[tuple[str, ...]] = set()
         self._links: list[tuple[str, ...]] = []
@@ -137,26 +120,21 @@ class _Unpacking:
         if member.islnk():
             self._link(member, parent, name)
         elif member.issym():
-            if not self._is_code and name.lower() == ".gitmodules":
+            if name.lower() == ".gitmodules":
                 raise _Refused(f"{shown} is a link, and git takes no link of this name. Pack the file itself.")
-            if not self._is_code and (member.linkname.startswith("/") or not member.linkname):
+            if member.linkname.startswith("/") or not member.linkname:
                 raise _Refused(
                     f"{shown} is a link to {member.linkname!r}, which is no path inside the archive. {_HINT}"
                 )
             _clear(name, parent)
             os.symlink(member.linkname, name, dir_fd=parent)
-            if not self._is_code:
-                self._links.append(parts)
+            self._links.append(parts)
         elif member.isreg():
             self._count_bytes(member.size)
             _clear(name, parent)
-            mode = 0o755 if member.mode & 0o100 else 0o644
-            file = os.open(name, _NEW, mode, dir_fd=parent)
+            file = os.open(name, _NEW, 0o755 if member.mode & 0o100 else 0o644, dir_fd=parent)
             with open(file, "wb", buffering=0) as out:
                 self._copy(member, tar, tape, out)
-                if self._is_code:
-                    os.fchmod(out.fileno(), mode)  # packages are made of these files: the umask has no say in them
-                    os.utime(out.fileno(), (member.mtime, member.mtime))
         else:
             raise _Refused(f"{shown} is neither a file, a folder nor a link.")
 
@@ -202,13 +180,10 @@ class _Unpacking:
         at = os.dup(self._top)
         for depth, part in enumerate(parts, 1):
             try:
-                is_new = make and parts[:depth] not in self._folders
-                if is_new:
+                if make and parts[:depth] not in self._folders:
                     self._make_folder(part, at)
                     self._folders.add(parts[:depth])
                 inner = os.open(part, _FOLDER, dir_fd=at)
-                if is_new and self._is_code:
-                    os.fchmod(inner, 0o755)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
                     raise _Refused(f"{shown} lies below {part!r}, which is no folder.") from error

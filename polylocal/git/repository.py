@@ -22,8 +22,9 @@ from packaging.version import Version
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.files.folders import remove_tree, walk
-from polylocal.files.unpacking import Limits, unpack, unpack_code
+from polylocal.files.unpacking import Limits, unpack
 from polylocal.git import (
+    checkout,
     command,
     empty_folders,
     history,
@@ -254,16 +255,17 @@ class Repository:
         return found
 
     def checkout(self, commit: str | None, folder: Path) -> None:
-        """Put the code into a new folder; nothing but the folder without a commit. A half-made one is made anew."""
+        """Write the code of a commit into a new folder. None: leave the folder empty. See `checkout.write`.
+
+        The folder appears under its name when it is complete; what an interrupted checkout left is replaced.
+        """
         new = folder.with_name(f"{folder.name}.new")
         remove_tree(new)
         new.mkdir(parents=True)
         new.chmod(0o755)
-        if commit and self._tree(commit) != empty_folders.EMPTY_TREE:  # of which git makes no tar that can be read
-            with tempfile.TemporaryFile() as file:
-                self.archive(commit, file)
-                file.seek(0)
-                unpack_code(file, new)
+        if commit:
+            self._check_size(commit)
+            checkout.write(self.path, commit, new)
         new.rename(folder)
 
     def add_history(self, commit: str, folder: Path, objects: PurePosixPath, untracked: Collection[str] = ()) -> None:

@@ -6,6 +6,7 @@ is; so the cost is that of the objects, and the totals are those of the files.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -139,11 +140,15 @@ def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
 def _read(content: bytes, most: int) -> _Tree:
     """Entries `<mode> <name>\\0<20 bytes>`; no more of them than are needed to see that there are too many."""
     tree, at = _Tree(), 0
+    kinds: dict[bytes, bool] = {}  # whether the entry of a name is a folder
     while at < len(content) and tree.entries <= most:
         space, zero = content.find(b" ", at), content.find(b"\0", at)
         if not at < space < zero or zero + 21 > len(content):
             raise InvalidInput(["The code holds a damaged folder."])
         mode, length, name = content[at:space].lstrip(b"0"), zero - space - 1, content[zero + 1 : zero + 21].hex()
+        if kinds.setdefault(content[space + 1 : zero], mode == _FOLDER) != (mode == _FOLDER):
+            shown = os.fsdecode(content[space + 1 : zero])
+            raise InvalidInput([f"A folder of the code lies below {shown!r}, which is no folder."])
         tree.entries += 1
         if mode == _FOLDER:
             tree.folders.append((name, length))

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polylocal.errors import InvalidInput
-from polylocal.files.unpacking import Limits, unpack, unpack_code
+from polylocal.files.unpacking import Limits, unpack
 from polylocal.git.repository import Repository
 
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -380,43 +380,6 @@ def test_xz_that_wants_all_memory_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"{}", b"x" * 10_000])
 def test_what_is_no_archive(data: bytes, folder: Path) -> None:
     assert refusal(data, folder).startswith("The upload is not a tar archive: ")
-
-
-# -- code that git has packed ---------------------------------------------------------------------------------------
-
-
-def test_code_keeps_its_links_and_its_times(folder: Path) -> None:
-    """It was let in before; a link that leads out is as good as the one who wrote it meant it."""
-    targets = {"absolute": "/etc/passwd", "out": "../../x", "nowhere": "no/such", "round": "round", "sub/up": ".."}
-    made = [entry("a", b"1", mtime=86400), entry("sub/run.sh", b"2", mtime=99, mode=0o755)]
-    made += [link(name, target) for name, target in targets.items()]
-    unpack_code(io.BytesIO(tar(*made)), folder)
-    assert {name: os.readlink(folder / name) for name in targets} == targets
-    assert [(folder / name).stat().st_mtime for name in ("a", "sub/run.sh")] == [86400, 99]
-    assert [os.access(folder / name, os.X_OK) for name in ("a", "sub/run.sh")] == [False, True]
-
-
-def test_code_is_bound_by_no_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was within those of the day when it came in; a run must not fail since they are lower now."""
-    monkeypatch.setattr(Limits.__init__, "__defaults__", (1, 5))
-    data = tar(entry("large", bytes(3 << 20)), *(entry(f"{number}") for number in range(20)))
-    assert "max_unpacked_mib" in refusal(data, folder)
-    unpack_code(io.BytesIO(data), folder)
-    assert (folder / "large").stat().st_size == 3 << 20
-    assert len(names(folder)) == 21
-
-
-@pytest.mark.parametrize("target", ["../outside", "{outside}", "sub"])
-@pytest.mark.parametrize("inner", [entry("l/evil", b"x"), link("l/evil", "/"), entry("l/b", b"x"), hard("l/evil", "a")])
-def test_code_is_not_written_through_its_own_links(folder: Path, target: str, inner: Entry) -> None:
-    """A tree of somebody's own making may have a link and a folder of one name."""
-    outside = folder.parent / "outside"
-    outside.mkdir()
-    made = [entry("a"), entry("sub/b", b"mine"), link("l", target.format(outside=outside)), inner]
-    with pytest.raises(InvalidInput):
-        unpack_code(io.BytesIO(tar(*made)), folder)
-    assert os.listdir(outside) == []
-    assert (os.listdir(folder / "sub"), (folder / "sub" / "b").read_bytes()) == (["b"], b"mine")
 
 
 def test_a_refused_upload_leaves_nothing_and_the_code_unharmed(tmp_path: Path) -> None:
