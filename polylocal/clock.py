@@ -1,6 +1,6 @@
-"""Times as polylocal keeps and sends them: UTC, ISO-8601, microseconds, numeric offset.
+"""Timestamps as text: ISO 8601 in UTC, with microseconds and a numeric offset.
 
-The text has a fixed width, so comparing two as text compares the moments.
+The text has a fixed width, so the order of two texts is the order of the times.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ def now() -> str:
 
 
 def stamp(moment: datetime) -> str:
-    """`2018-08-23T00:30:18.674062+00:00`; a naive moment is read as UTC. Raises ValueError: in UTC it is no date."""
+    """`2018-08-23T00:30:18.674062+00:00`; a naive time counts as UTC.
+
+    Raises ValueError if the time lies outside the years 1 to 9999 in UTC.
+    """
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     try:
         moment = moment.astimezone(UTC)
-    except OverflowError as error:  # within its offset of the first or the last day that there is
+    except OverflowError as error:  # the offset moves it beyond the first or last day of the calendar
         raise ValueError(f"{moment.isoformat()} is not between the years 1 and 9999 in UTC") from error
     return moment.isoformat(timespec="microseconds")
 
 
 def parse(text: str) -> datetime:
-    """The moment that an ISO-8601 text names; no offset means UTC. Raises ValueError."""
+    """Parse ISO 8601; a text without an offset is in UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -37,7 +40,7 @@ def seconds_between(earlier: str, later: str) -> float:
 
 @cache
 def boot_id() -> str | None:
-    """Another one after each start of this machine; None where it does not say."""
+    """An identifier that changes with each boot of this machine; None if the system provides none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
     except OSError:
@@ -45,6 +48,6 @@ def boot_id() -> str | None:
 
 
 def uptime_s() -> float:
-    """How long this machine has been up, sleep included where the system counts it."""
+    """Seconds since this machine booted, including sleep where the system counts it."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)

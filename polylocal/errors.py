@@ -1,19 +1,19 @@
-"""Every error that polylocal raises on purpose.
+"""All errors that polylocal raises deliberately.
 
     PolylocalError
-    ├── InvalidInput            400  the caller sent something that can't be used; carries all messages at once
-    │   └── InvalidPolyaxonfile 400  … a polyaxonfile, with line and path of each problem
+    ├── InvalidInput            400  the caller sent invalid input; the error carries all messages at once
+    │   └── InvalidPolyaxonfile 400  … in a polyaxonfile; with the line and path of each problem
     ├── NotAuthenticated        401
     ├── NotAllowed              403
     ├── NotFound                404
-    ├── EngineError             502  the engine refused one request; its own words are the message
-    │   ├── ImageMissing             … because the image is not there
-    │   └── ContainerMissing         … because the container is not there
-    ├── EngineUnreachable       503  nobody answers at the engine's address: wait and try again
-    ├── StoreError              503  the database or a log can't be read or written: disk full, locked, damaged
-    └── SetupError              500  the machine or the home folder is not fit to start; the message says what to do
+    ├── EngineError             502  the engine refused a request; the message is the engine's
+    │   ├── ImageMissing             … because the image does not exist
+    │   └── ContainerMissing         … because the container does not exist
+    ├── EngineUnreachable       503  the engine does not answer: wait and try again
+    ├── StoreError              503  the database or a log can't be read or written: the disk is full, …
+    └── SetupError              500  the machine or the home folder is not ready; the message says what to do
 
-A user's failure (a non-zero exit, a broken build step) is a value, never one of these.
+A failure of the user's program (a non-zero exit code, a failed build step) is a value, not an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Messages = Mapping[str, Sequence[str]] | Sequence[str]
 
 
 class PolylocalError(Exception):
-    """The root: `http_status` says how the API answers it."""
+    """The base class. `http_status` is the status code of the API's response."""
 
     http_status = 500
 
@@ -33,7 +33,7 @@ class PolylocalError(Exception):
 
 
 class InvalidInput(PolylocalError):
-    """`messages` is what the API sends: `{field: [message, …]}`, or a plain list where no field is to blame."""
+    """`messages` is the body of the response: `{field: [message, …]}`, or a list of messages that concern no field."""
 
     http_status = 400
 
@@ -43,7 +43,7 @@ class InvalidInput(PolylocalError):
 
 
 class InvalidPolyaxonfile(InvalidInput):
-    """`problems` are whole sentences, each with the line and the path of what is wrong."""
+    """`problems` are whole sentences, each with a line number and a path in the file."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -93,11 +93,11 @@ class SetupError(PolylocalError):
 
 
 class PackageError(PolylocalError):
-    """A package can't be read, or a repository can't be written. The message is for the packager."""
+    """A package can't be read, or a repository can't be written. The message addresses the packager."""
 
 
 def flatten(messages: Messages) -> str:
-    """One line for people: `name: This field is required.; is_public: Must be a valid boolean.`"""
+    """All messages in one line: `name: This field is required.; is_public: Must be a valid boolean.`"""
     if isinstance(messages, Mapping):
         return "; ".join(f"{field}: {text}" for field, texts in messages.items() for text in texts)
     return "; ".join(messages)

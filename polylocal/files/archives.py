@@ -1,7 +1,7 @@
-"""Folders → members of a tar, while programs may be at work in them.
+"""Writes folders into a tar archive, even while programs change them.
 
-No member has a setuid, setgid or sticky bit. Holes of files stay holes, and further names of one file become links, so
-an archive takes time and room by what lies on the disk.
+No member has a setuid, setgid or sticky bit. Holes and hard links are kept, so the time and the size of an archive
+depend on the bytes on the disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from polylocal.files import sparse
 from polylocal.files.folders import Entry
 
 PERMISSIONS = 0o777
-MAX_NAME = 3072  # bytes of a member's name: to be unpacked into some folder, it must stay below 4096 with that
+MAX_NAME = 3072  # bytes of a member's name; the system's limit of 4096 includes the folder it is unpacked into
 
 
 class Archive:
-    """Writes to `tar`. `say` is told what could not be taken in as it was, and why."""
+    """Writes to `tar`. `say` receives a sentence for each entry that could not be archived completely."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Archive:
         self._say = say
         self._with_owners = with_owners
         self._with_holes = with_holes
-        self._names: dict[tuple[int, int], str] = {}  # of files that have several
+        self._names: dict[tuple[int, int], str] = {}  # of the first member of files with several names
 
     def add(self, entry: Entry, name: str, shown: object) -> bool:
-        """A folder, a file or a link; other things are left out. `shown`: what it is called if it is.
+        """Add a folder, a file or a link. `shown`: the entry's name in messages.
 
-        False: it has vanished, or could not be read.
+        Returns False if the entry vanished, could not be read or is of another kind.
         """
         if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
             self._say(f"{shown} has a path of more than {MAX_NAME} bytes")
@@ -74,7 +74,7 @@ class Archive:
             return self.add_file(file, name, shown)
 
     def add_file(self, file: BinaryIO, name: str, shown: object, *, may_be_link: bool = True) -> bool:
-        """An open file. `may_be_link`: where it is a further name of one that was added, a link to that will do."""
+        """Add an open file. `may_be_link`: a further name of a file that was added becomes a hard link to it."""
         about = os.fstat(file.fileno())
         number = (about.st_dev, about.st_ino)
         member = self.member(name, about)
@@ -107,7 +107,7 @@ class Archive:
 
     def write(self, member: tarfile.TarInfo, content: sparse.Content | None = None) -> None:
         self._tar.addfile(member, content)
-        self._tar.members = []  # type: ignore[attr-defined]  # it would remember every one
+        self._tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all members
 
 
 def kind(mode: int) -> str:

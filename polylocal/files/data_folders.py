@@ -1,4 +1,4 @@
-"""Data folders: folders of this machine that runs see, as `[data]` in polylocal.toml lists them."""
+"""Data folders: folders of this machine, listed under `[data]` in polylocal.toml, that are mounted into runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
-ROOT = PurePosixPath("/plx-data")  # in a container: folders without a mount of their own lie in it by name
+ROOT = PurePosixPath("/plx-data")  # in a container: parent of the folders without a `mount`
 
-# Folders of a container that hold its system: a mount on one, in one or above one would hide programs or the kernel's
-# own files. What images keep elsewhere (/opt, /root, /usr/share) may be wanted there.
+# Folders that hold the system of a container: a mount at, in or above one would hide programs or the kernel's files.
+# Mounts in other folders of an image (/opt, /root, /usr/share) are allowed.
 _SYSTEM = """
 /bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr/bin /usr/lib /usr/lib32 /usr/lib64
 /usr/libexec /usr/local/bin /usr/local/lib /usr/local/sbin /usr/sbin /var/run
 """
 _RESERVED = tuple(PurePosixPath(path) for path in ("/code", *_SYSTEM.split()))
-_OWN = "plx-"  # folders at the root of a container that begin so are the platform's
+_OWN = "plx-"  # prefix of polylocal's own folders at the root of a container
 
 
 def _path(value: object) -> object:
@@ -44,7 +44,7 @@ def _mount(path: PurePosixPath) -> PurePosixPath:
         raise ValueError(f"`{path}` is a relative path; write an absolute path in the container, as `/data`")
     if ".." in path.parts:
         raise ValueError(f"`{path}` holds `..`; write the path without it")
-    path = PurePosixPath("/", *path.parts[1:])  # of two slashes at the beginning one stays
+    path = PurePosixPath("/", *path.parts[1:])  # `//data` becomes `/data`
     if path == PurePosixPath("/"):
         raise ValueError("`/` is the root of the container; write a path below it, as `/data`")
     if path.parts[1].startswith(_OWN):
@@ -63,21 +63,21 @@ def _check_printable(path: str) -> None:
 
 
 class DataFolder(BaseModel):
-    """One folder: where it is on this machine and in a container, and which runs see it."""
+    """The path of a data folder on this machine and in containers, and the runs that see it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-    mount: Annotated[PurePosixPath, AfterValidator(_mount)] | None = None  # None: below /plx-data, by its name
-    always: bool = False  # in every run, also in those that do not name it
+    mount: Annotated[PurePosixPath, AfterValidator(_mount)] | None = None  # None: /plx-data/<name>
+    always: bool = False  # mounted into runs that do not name it, too
     read_only: bool = False
 
     def target(self, name: str) -> PurePosixPath:
-        """Where a run finds it."""
+        """The folder's path in a container."""
         return self.mount or ROOT / name
 
     def problem(self, name: str) -> str | None:
-        """Why runs can't have it now. A folder that the daemon may not look at is left to the engine."""
+        """Why runs can't use the folder now; None: they can, or only the engine may access it."""
         try:
             mode = self.path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -90,7 +90,7 @@ class DataFolder(BaseModel):
 
 
 def _written_short(value: object) -> object:
-    """`name = "/srv/x"` says where it is, and nothing else."""
+    """Accept the short form `name = "/srv/x"`."""
     return {"path": value} if isinstance(value, str | Path) else value
 
 
@@ -107,7 +107,7 @@ def _names(folders: Mapping[str, DataFolder]) -> Iterator[str]:
 
 
 def _overlaps(folders: Mapping[str, DataFolder]) -> Iterator[str]:
-    """Mounts in one another: the engine would make the inner one's mount point in the outer one's folder."""
+    """Nested mounts: the engine would create the inner mount point in the outer folder."""
     for (one, first), (other, second) in itertools.combinations(folders.items(), 2):
         here, there = first.target(one), second.target(other)
         if here == there:
@@ -126,7 +126,7 @@ DataFolders = Annotated[
 
 
 def chosen(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_them: bool) -> dict[str, DataFolder]:
-    """The folders that a run sees: those that it names and those that every run sees. Raises KeyError."""
+    """The folders that a run sees: the named ones and those with `always`. Raises KeyError for an unknown name."""
     if all_of_them:
         return dict(folders)
     return {
@@ -136,5 +136,5 @@ def chosen(folders: Mapping[str, DataFolder], named: Iterable[str], *, all_of_th
 
 
 def unknown(folders: Mapping[str, DataFolder], name: str) -> str:
-    """What is told of a name that no folder has."""
+    """The message for an unknown name."""
     return f"no data folder `{name}`; polylocal.toml [data] names {', '.join(sorted(folders)) or 'none'}."

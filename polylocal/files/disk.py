@@ -1,4 +1,4 @@
-"""Room on the disk of the home folder: how much there is, and whether it is enough to begin something new."""
+"""Free space on the disk of the home folder, and the size of files and folders."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 
 from polylocal.files.folders import walk
 
-_LOOK_S = 1.0  # a look is good for this long
-# what a disk says that has no room, or that can't be written any more: nobody's fault in here, and it may pass
+_LOOK_S = 1.0  # seconds that a result is reused
+# errors of a disk that is full or can't be written: they may pass
 _TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_LEAST_FILES = 1000  # that can still be made
+_LEAST_FILES = 1000  # that the file system can still create
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that polylocal made and that takes room: an image, a container, a folder or a log."""
+    """An image, a container, a folder or a log that polylocal made and that uses disk space."""
 
     kind: str
     name: str
     id: str  # the engine's, or the path relative to the home folder
     size_bytes: int
-    last_used: str  # "" where nobody knows
-    reason: str  # why it goes, or stays
-    goes: bool = False
-    can_go: bool = False  # if room is needed
+    last_used: str  # "": unknown
+    reason: str  # why it is removed or kept
+    goes: bool = False  # garbage collection removes it
+    can_go: bool = False  # garbage collection may remove it to free space
 
 
 class Disk:
@@ -44,7 +44,7 @@ class Disk:
         self._problem: str | None = None
 
     def problem(self) -> str | None:
-        """Why nothing new can begin, in one sentence; None: there is room."""
+        """The reason why no new work can begin, in one sentence; None: there is enough space."""
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_S:
             self._problem = self._look()
@@ -74,22 +74,22 @@ class Disk:
 
 
 def is_trouble(error: OSError) -> bool:
-    """Whether an error is the disk's own, and not that of what was asked."""
+    """Whether the cause of an error is the disk: full, read-only or broken."""
     return error.errno in _TROUBLE
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether this process, or the machine, has no descriptor or no memory left: that passes as well."""
+    """Whether the cause of an error is a lack of file descriptors or memory, which may pass."""
     return error.errno in _NONE_LEFT
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error is that of the disk or of the machine, which may be over by the next try."""
+    """Whether an error is caused by the disk or a shortage, so that a later attempt may succeed."""
     return isinstance(error, OSError) and (is_trouble(error) or is_shortage(error))
 
 
 def size_of(path: Path) -> int:
-    """Bytes that a file, or all in a folder, takes on the disk; 0 for what is not there. Links are not followed."""
+    """Bytes on the disk of a file or of a folder with its contents; 0 if it is missing. Links are not followed."""
     with suppress(FileNotFoundError, NotADirectoryError):
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_blocks * 512
@@ -98,7 +98,7 @@ def size_of(path: Path) -> int:
 
 
 def _sizes(folder: Path) -> Iterable[int]:
-    counted: set[tuple[int, int]] = set()  # files that have several names
+    counted: set[tuple[int, int]] = set()  # device and inode of files with several names
     for entry in walk(folder):
         about = entry.stat
         if about.st_nlink > 1 and entry.is_file:
@@ -109,7 +109,7 @@ def _sizes(folder: Path) -> Iterable[int]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; it is there as a whole or not at all."""
+    """Write a file atomically, readable by its owner only."""
     beside = path.with_name(f"{path.name}.new")
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:

@@ -1,7 +1,7 @@
-"""Folders that a container writes into while the daemon reads them.
+"""Safe access to folders while a container writes into them.
 
-A program may put a link where a folder was, between a look and the opening. So nothing here looks first: each part of a
-path is opened from the folder before it, links are never followed by the kernel, and what was opened is what is served.
+A program may replace a folder by a link between a check and the use of a path. So no path is checked first: each part
+is opened relative to the folder before it, the kernel follows no links, and later steps use the open descriptor.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from pathlib import Path
 
 from polylocal.files import sparse
 
-MAX_DEPTH = 500  # folders in each other that are walked
-MAX_LINKS = 40  # on the way to a file; where the kernel gives up as well
+MAX_DEPTH = 500  # deepest folder that `walk` enters
+MAX_LINKS = 40  # followed to open one path; the kernel has the same limit
 MAX_PATH = 4096
-MOST_SORTED = 100_000  # names of one folder
-MOST_OPEN = 50  # folders in each other that are open while a tree is removed
-MAX_STEPS = 100_000  # folders opened on the way to one file: a `..` goes there from the top
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that came in between must not be waited for
+MOST_SORTED = 100_000  # names of one folder that are sorted
+MOST_OPEN = 50  # folders held open at once while a tree is removed
+MAX_STEPS = 100_000  # folders opened for one path; after a `..` the path is opened again from the top
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # without O_NONBLOCK, opening a pipe blocks
 _FOLDER = _READ | os.O_DIRECTORY | os.O_NOFOLLOW
-_IS_LINK = (errno.ELOOP, errno.EMLINK)  # the second is FreeBSD's
+_IS_LINK = (errno.ELOOP, errno.EMLINK)  # FreeBSD reports the second
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_HANDLE = getattr(os, "O_PATH", 0)  # Linux: a device acts when it is opened, but not when it is opened so
+_HANDLE = getattr(os, "O_PATH", 0)  # Linux: opens a device without activating it
 
 
 class LeadsOut(Exception):
-    """The path, or a link on it, is not inside of the folder."""
+    """The path leaves the folder, directly or through a link."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a folder holds: `parent` is open as long as the entry is looked at."""
+    """An entry of a folder. The descriptor `parent` is valid until the walk goes on."""
 
-    path: str  # relative to where the walk began
+    path: str  # relative to the top of the walk
     name: str
     parent: int
     stat: os.stat_result
@@ -54,11 +54,11 @@ class Entry:
 
     @property
     def target(self) -> str | None:
-        """Where a link leads; None: it is none."""
+        """The target of a link; None for other entries."""
         return os.readlink(self.name, dir_fd=self.parent) if stat.S_ISLNK(self.stat.st_mode) else None
 
     def open(self) -> io.FileIO:
-        """Raises OSError: it is another thing by now."""
+        """Open the file. Raises OSError if it was replaced by something else."""
         opened = _open_plain(self.name, self.parent)
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             os.close(opened)
@@ -67,14 +67,14 @@ class Entry:
 
 
 def open_inside(folder: Path, path: str) -> int:
-    """Open a file or a folder by a path in a folder; links are followed as far as they stay inside.
+    """Open a file or a folder by its path inside `folder`, following links that stay inside.
 
-    Returns a descriptor of a regular file or a folder. Raises LeadsOut, and OSError for what can't be opened.
+    Returns a descriptor of a regular file or a folder. Raises LeadsOut, OSError.
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     tops = {str(folder), os.path.realpath(folder)}
-    here: list[str] = []  # plain folders all of them
+    here: list[str] = []  # real folders, no links
     ahead, links, steps = path.split("/")[::-1], 0, MAX_STEPS
     at = os.open(folder, _READ | os.O_DIRECTORY)
     try:
@@ -115,7 +115,7 @@ def _instead(old: int, new: int) -> int:
 
 
 def _below(target: str, tops: set[str]) -> str:
-    """An absolute path from the top of the folder on."""
+    """The part of an absolute path below the folder. Raises LeadsOut."""
     for top in tops:
         if target == top or target.startswith(f"{top}/"):
             return target[len(top) :]
@@ -123,7 +123,7 @@ def _below(target: str, tops: set[str]) -> str:
 
 
 def _open_plain(name: str, parent: int) -> int:
-    """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for what is neither."""
+    """Open a regular file or a folder. Raises OSError: ELOOP for a link, ENXIO for other kinds."""
     if _HANDLE:
         handle = os.open(name, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
@@ -149,8 +149,10 @@ def _check_plain(found: os.stat_result) -> None:
 
 
 def entries(descriptor: int) -> Iterator[tuple[str, os.stat_result]]:
-    """What an open folder holds; what vanishes meanwhile is left out. By name, up to the MOST_SORTED first ones: of
-    millions of names no list is made."""
+    """(name, status) of the entries of an open folder, without those that vanish meanwhile.
+
+    The first MOST_SORTED entries are sorted by name; larger folders are not held in memory as a whole.
+    """
     with os.scandir(descriptor) as scanned:
         names = (entry.name for entry in scanned)
         first = sorted(itertools.islice(names, MOST_SORTED))
@@ -166,11 +168,11 @@ def walk(
     enter: Callable[[Entry], bool] = lambda entry: True,
     could_not_read: Callable[[str, str], None] = lambda path, why: None,
 ) -> Iterator[Entry]:
-    """Every folder, file and link below a folder, each folder before what it holds.
+    """Yield every folder, file and link below `folder`, each folder before its contents; `every_kind`: all entries.
 
-    Other things are left out, unless `every_kind`. So is what vanishes meanwhile, and what can't be read, lies more
-    than MAX_DEPTH folders deep or has a path of more than MAX_PATH bytes: `could_not_read` is told the path and why.
-    Only folders that `enter` accepts are looked into.
+    Entries that vanish meanwhile are left out. Entries that can't be read, lie more than MAX_DEPTH folders deep or have
+    a path of more than MAX_PATH bytes are reported to `could_not_read` with the path and the reason. Only folders that
+    `enter` accepts are entered.
     """
     ahead: list[tuple[str, ...]] = [()]
     while ahead:
@@ -196,7 +198,7 @@ def walk(
                         folders.append((*parts, name))
                     else:
                         could_not_read(entry.path, f"it lies more than {MAX_DEPTH} folders deep")
-        except OSError as error:  # a folder whose names may be listed, and nothing else
+        except OSError as error:  # the folder may be listed, but not searched
             could_not_read("/".join(parts), error.strerror or str(error))
         finally:
             os.close(opened)
@@ -204,7 +206,7 @@ def walk(
 
 
 def _open_folder(folder: Path, parts: Sequence[str]) -> int:
-    """From the top each time: a folder that waits is a path, not a descriptor, of which there are few."""
+    """Open a folder from the top. Waiting folders are kept as paths, since descriptors are scarce."""
     at = os.open(folder, _READ | os.O_DIRECTORY)
     for part in parts:
         try:
@@ -216,13 +218,13 @@ def _open_folder(folder: Path, parts: Sequence[str]) -> int:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy folders, files (modes and times too) and links (as links) into a folder that may hold something.
+    """Copy folders, files (with modes and times) and links (as links) into a folder, which may have contents.
 
-    Holes stay holes, and further names of one file further names of its copy. Neither side is left over a link, even if
-    a container changes both meanwhile. What can't be read is left out; OSError if the target can't be written.
+    Holes and hard links are kept. No link is followed on either side, even if a container changes both meanwhile.
+    Unreadable entries are left out. Raises OSError if the target can't be written.
     """
     target.mkdir(parents=True, exist_ok=True)
-    copies: dict[tuple[int, int], str] = {}  # of files that have several names
+    copies: dict[tuple[int, int], str] = {}  # path of the copy, for files with several names
     for entry in walk(source):
         parent = _open_folder(target, tuple(entry.path.split("/")[:-1]))
         try:
@@ -237,7 +239,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _link_copy(target: Path, first: str | None, entry: Entry, parent: int) -> bool:
-    """Give the copy that was made of a file a further name. False: there is none, or it has no room for names."""
+    """Hard-link to the copy at path `first`. False: there is no copy yet, or no further link is possible."""
     if first is None:
         return False
     *parts, name = first.split("/")
@@ -264,7 +266,7 @@ def _copy(entry: Entry, parent: int) -> None:
         target = entry.target
         content = None if target is not None else entry.open()
     except OSError:
-        return  # gone, or another thing by now
+        return  # it vanished or was replaced
     with suppress(FileNotFoundError):
         os.unlink(entry.name, dir_fd=parent)
     if target is not None:
@@ -292,7 +294,7 @@ def _make_folder(entry: Entry, parent: int) -> None:
 
 
 def set_mode(name: str, parent: int, mode: int) -> None:
-    """chmod of what lies in an open folder, never of what a link leads to. Raises OSError."""
+    """Set the mode of an entry of an open folder, never of the target of a link. Raises OSError."""
     if not _HANDLE:
         os.chmod(name, mode, dir_fd=parent, follow_symlinks=False)
         return
@@ -305,7 +307,7 @@ def set_mode(name: str, parent: int, mode: int) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all in it, also what its owner closed to himself; a missing one is fine. Raises OSError."""
+    """Remove a folder and its contents, even without write permission on subfolders. Idempotent. Raises OSError."""
     try:
         about = folder.lstat()
         if not stat.S_ISDIR(about.st_mode):
@@ -328,7 +330,7 @@ def _remove_folder(name: str, parent: int, depth: int) -> None:
             _remove_below(opened)
         else:
             for inner in _remove_files(opened):
-                with suppress(FileNotFoundError):  # another one removes it too
+                with suppress(FileNotFoundError):  # removed by another thread
                     _remove_folder(inner, opened, depth + 1)
     finally:
         os.close(opened)
@@ -336,9 +338,9 @@ def _remove_folder(name: str, parent: int, depth: int) -> None:
 
 
 def _remove_below(folder: int) -> None:
-    """Remove what is in a folder, however deep: one descriptor goes down, and up again by `..`."""
+    """Remove the contents of a folder of any depth, with one descriptor that moves down, and up by `..`."""
     at = os.dup(folder)
-    above: list[tuple[os.stat_result, str, list[str]]] = []  # each folder on the way, and what is left to remove in it
+    above: list[tuple[os.stat_result, str, list[str]]] = []  # parents: status, name, folders left
     try:
         names = list(_remove_files(at))
         while names or above:
@@ -358,7 +360,7 @@ def _remove_below(folder: int) -> None:
 
 
 def _remove_files(folder: int) -> Iterator[str]:
-    """Remove all but folders; the names of these."""
+    """Remove all entries except folders, and yield the names of the folders."""
     with os.scandir(folder) as scanned:
         for entry in scanned:
             if entry.is_dir(follow_symlinks=False):
@@ -369,8 +371,8 @@ def _remove_files(folder: int) -> Iterator[str]:
 
 
 def _open_up(name: str, parent: int) -> int:
-    """Open a folder whose entries are to be removed: its owner may have closed it."""
+    """Open a folder to remove its contents, after adding the owner's permissions if they are missing."""
     if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
-        with suppress(PermissionError):  # of another owner: then it depends on the mode
+        with suppress(PermissionError):  # not the owner: the mode decides
             set_mode(name, parent, 0o700)
     return os.open(name, _FOLDER, dir_fd=parent)

@@ -1,8 +1,8 @@
-"""Log files: the bytes that a run wrote, and beside them when and on which stream each piece came.
+"""Log files: the output of a run, and the time and the stream of each piece of it.
 
-`<uuid>.log` holds the bytes. `<uuid>.log.times` holds fixed records (offset, microseconds since 1970, stream), each
-written before the bytes that it speaks of, so the file is at all times a prefix of what the run wrote and every byte
-in it is accounted for. Both sides use this module: the runner writes, the API reads.
+`<uuid>.log` holds the bytes. `<uuid>.log.times` holds records of a fixed size (offset, microseconds since 1970,
+stream). A record is written before its bytes. So at any time the log is a prefix of the run's output, and each byte
+has a record. The runner writes with this module, the API reads.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from polylocal.errors import StoreError
 from polylocal.text import visible
 
 STDOUT, STDERR = 1, 2
-OWN = 3  # what polylocal itself has to say in a log: gaps and cuts. No part of what the run wrote
-LOST = 4  # the same, where lines are missing that were in the log before
-MARK = "polylocal: "  # each line of ours begins with it
+OWN = 3  # polylocal's own messages: gaps and cuts. Not part of the run's output
+LOST = 4  # a message of polylocal that lines of the log were lost
+MARK = "polylocal: "  # prefix of polylocal's own lines
 
 _RECORD = struct.Struct("<QqB")
 _CHUNK = 1 << 20
-_STORED = 0x10  # flag beside the stream in a record
+_STORED = 0x10  # flag in the stream byte of a record
 _SAME_MOMENT_US = 1000  # pieces of one stream within a millisecond share a record
-_REPLACED = "\ufffd".encode()  # what the engine gives for a byte that is not UTF-8
-_Number = tuple[int, int]  # a file's device and inode, which no other file has while it is open
-_ENGINE_PIECE = 16 * 1024  # the engine stores a longer line in pieces of this many bytes
+_REPLACED = "\ufffd".encode()  # what the engine returns for a byte that is not UTF-8
+_Number = tuple[int, int]  # device and inode; unique while the file is open
+_ENGINE_PIECE = 16 * 1024  # bytes; the engine splits longer lines
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the log: from `offset` on, until the next piece, it came on `stream` at `time_us`.
+    """A piece of the log, from `offset` to the next piece: its time in microseconds and its stream.
 
-    `is_stored`: it was caught up from the engine's storage, so it is in the form that the engine gives back.
+    `is_stored`: the piece was read from the engine's storage, not live, so it has the form that the engine returns.
     """
 
     offset: int
@@ -51,33 +51,33 @@ class Piece:
 
 @dataclass
 class Position:
-    """How far the log of one stream is, in terms that survive the engine's own storage.
+    """The end of one stream of the log, in units that the engine's storage preserves.
 
-    The engine keeps lines as JSON text: bytes that are not UTF-8 come back as U+FFFD. Line ends are never changed,
-    so whole lines are counted, and only the unfinished last line is measured, as the engine would give it.
+    The engine stores lines as JSON text and returns U+FFFD for bytes that are not UTF-8. It never changes line ends:
+    complete lines are counted, and only the incomplete last line is measured in the bytes that the engine returns.
     """
 
     lines: int = 0
-    unfinished: int = 0  # bytes, as the engine gives them
-    begun: bytes = b""  # the first bytes of a character whose rest has not come yet
+    unfinished: int = 0  # bytes of the incomplete line, as the engine returns them
+    begun: bytes = b""  # the first bytes of an incomplete character
 
     def skip(self, data: bytes) -> bytes:
-        """What is left of `data` behind the unfinished line, which gets shorter by what was skipped."""
+        """Remove bytes of the unfinished line from the start of `data`, and from its count."""
         skipped = min(self.unfinished, len(data))
         self.unfinished -= skipped
         return data[skipped:]
 
 
 class LogChanged(Exception):
-    """The log was changed by somebody else while it was written: shortened, removed or replaced, or its times were."""
+    """Another process shortened, removed or replaced the log or its times while it was written."""
 
 
 class LogWriter:
-    """Appends to one run's log. One thread at a time. An existing log is continued.
+    """Appends to the log of a run, new or existing. Not thread-safe.
 
-    Before each piece it sees whether the files are as it left them. If they are not, the log goes on with what is left
-    of it, and a line says how many lines are missing; with `may_reread` LogChanged is raised instead, and the caller
-    fetches the lines again after `reopen()`.
+    Before each write, the writer checks that the files are unchanged. If another process changed them, the writer adds
+    a line with the number of lost lines and goes on. With `may_reread` it raises LogChanged instead: then the caller
+    calls `reopen()` and fetches the lines again.
     """
 
     def __init__(
@@ -89,14 +89,13 @@ class LogWriter:
         hide: Callable[[bytes], bytes] = lambda line: line,
         may_reread: bool = False,
     ) -> None:
-        """`grew` is called after each piece: a hint for those who follow. `max_mib`: what is longer is cut, visibly.
-        `hide`: what is not to be read in `line`s.
+        """`grew` is called after each write. `max_mib`: longest log, in MiB. `hide` masks secrets in a `line`.
 
-        Raises StoreError here and wherever something is written: there is no room, or the disk is read-only. The file
-        holds what was written until then, and a writer that is opened later goes on.
+        The constructor and all methods that write raise StoreError if the disk is full or read-only. The file keeps
+        what was written, and a later writer can continue it.
         """
         self.path = path
-        self._data_path, self._times_path = str(path), str(times_of(path))  # looked at before each piece
+        self._data_path, self._times_path = str(path), str(times_of(path))  # checked before each write
         self._grew = grew
         self._max_mib = max_mib
         self._hide = hide
@@ -118,11 +117,11 @@ class LogWriter:
 
     @property
     def is_full(self) -> bool:
-        """It was cut, and takes no more."""
+        """Whether the log reached its limit and was cut."""
         return self.size > self._limit
 
     def append(self, data: bytes, stream: int = STDOUT, time_us: int | None = None, *, is_stored: bool = False) -> None:
-        """`time_us` None: now. `is_stored`: these bytes come from the engine's storage, not live."""
+        """`time_us`: microseconds since 1970; None: now. `is_stored`: see `Piece`."""
         if self.is_full:
             return
         room = self._limit - self.size
@@ -133,26 +132,26 @@ class LogWriter:
         self.mark(f"the log is cut here: it has reached {self._max_mib} MiB (max_log_mib)")
 
     def line(self, text: str) -> None:
-        """A line about the making of an image, in the log of a build."""
+        """Append a line to the log of a build."""
         self.append(self._hide(text.rstrip("\n").encode()) + b"\n")
 
     def say(self, text: str) -> None:
-        """A sentence of polylocal's own there. It may name what others have named: nothing in it steers a terminal."""
+        """Append a message of polylocal to the log of a build, with control characters escaped."""
         self.line(visible.message(text))
 
     def mark(self, text: str) -> None:
-        """Say in the log of a run where and why it is not all that the run wrote."""
+        """Mark a place in the log of a run where output is missing, with the reason."""
         line = f"{MARK}{visible.one_line(text)}\n".encode()
         self._mend()
         with _explained(self.path), self.path.open("rb") as file:
             file.seek(max(0, self.size - len(line)))
             end = file.read()
         if end == line:
-            return  # it was said, and nothing has come since
+            return  # the log already ends with this line
         self._write((b"" if not end or end.endswith(b"\n") else b"\n") + line, OWN, None, False)
 
     def has_changed(self) -> bool:
-        """Whether somebody else has shortened, removed or replaced the log or its times."""
+        """Whether another process shortened, removed or replaced the log or its times."""
         with _explained(self.path):
             data, times = self._opened
             return not (
@@ -160,11 +159,11 @@ class LogWriter:
             )
 
     def reopen(self) -> int:
-        """Go on with what is left. Returns how many lines are missing, as far as they were written by this writer."""
+        """Continue a log that another process changed. Returns how many of this writer's lines are missing."""
         was_replaced = not _is_as_left(self._data_path, self._opened[0], 0)
         are_spoiled = not _is_as_left(self._times_path, self._opened[1], self._times_size)
         self.close()
-        if self._may_reread and (was_replaced or are_spoiled):  # they say nothing of the bytes any more
+        if self._may_reread and (was_replaced or are_spoiled):  # they no longer match the bytes
             times_of(self.path).unlink(missing_ok=True)
         self._open()
         if was_replaced:
@@ -176,25 +175,25 @@ class LogWriter:
         return missing
 
     def rewind(self, size: int) -> None:
-        """Forget everything behind `size`: it is written again."""
+        """Cut the log to `size` bytes, to write the rest again."""
         with _explained(self.path):
             os.ftruncate(self._data.fileno(), min(size, self.size))
         self.close()
         self._open()
-        if self.size and not has_times(self.path):  # whose those bytes were is not known
+        if self.size and not has_times(self.path):  # the stream of the remaining bytes is unknown
             _write_all(self._times, _RECORD.pack(0, time.time_ns() // 1000, OWN))
             self._times_size += _RECORD.size
         self._begun_at, self._lines = self.size, 0
 
     def say_lost(self, count: int, *, is_all: bool = True) -> None:
-        """Say that lines are missing which were in the log before; not `is_all`: and others that nobody counted."""
+        """Append a message that lines were lost. `is_all`: `count` is exact, not a minimum."""
         what = "one line is" if count == 1 else f"{count} lines are"
         what = what if is_all else f"at least {what}" if count else "lines are"
         text = f"{MARK}{what} missing here: the log was changed from outside\n"
         self._write(self._new_line() + text.encode(), LOST, None, False)
 
     def _new_line(self) -> bytes:
-        """What ends a line that has not come to its end."""
+        """A line end if the log ends with an incomplete line."""
         return b"" if not self.size or b"".join(read(self.path, self.size - 1)) == b"\n" else b"\n"
 
     def _mend(self) -> None:
@@ -234,7 +233,7 @@ class LogWriter:
         self.close()
 
     def _drop_promises(self) -> None:
-        """Records whose bytes were never written: the process ended between the two, or the disk was full."""
+        """Remove records without bytes: the process ended, or the disk was full, between the two writes."""
         self.size = self._data.seek(0, os.SEEK_END)
         records = self._times.seek(0, os.SEEK_END) // _RECORD.size
         with times_of(self.path).open("rb") as file:
@@ -252,17 +251,17 @@ def _number(about: os.stat_result) -> _Number:
 
 
 def _is_as_left(path: str, number: _Number, size: int) -> bool:
-    """Whether that file is there still, and no shorter."""
+    """Whether the path still leads to the same file, which is not shorter than `size`."""
     try:
         about = os.stat(path)
     except FileNotFoundError:
         return False
-    # after a write that found no room more may lie there than was counted
+    # a write that failed on a full disk may have added bytes
     return _number(about) == number and about.st_size >= size
 
 
 def has_times(path: Path) -> bool:
-    """Whether the times of a log can be those of its bytes: without them nobody knows which stream a line was on."""
+    """Whether the log has records from its first byte on. Without them, the streams of its lines are unknown."""
     if not _size(path):
         return True
     first = next(pieces(path), None)
@@ -270,7 +269,7 @@ def has_times(path: Path) -> bool:
 
 
 def _continues(last: Piece | None, here: Piece) -> bool:
-    """Whether a piece is told apart from the one before it at all."""
+    """Whether a piece needs no record of its own after the one before."""
     if last is None or (last.stream, last.is_stored) != (here.stream, here.is_stored):
         return False
     return 0 <= here.time_us - last.time_us < _SAME_MOMENT_US
@@ -295,7 +294,7 @@ def times_of(path: Path) -> Path:
 
 
 def pieces(path: Path, start: int = 0) -> Iterator[Piece]:
-    """The pieces of a log in order, from the one that holds the byte `start`; none for a log without records."""
+    """The pieces of a log in order, beginning with the one that contains the byte `start`."""
     try:
         with times_of(path).open("rb") as file:
             file.seek(_record_of(file, start) * _RECORD.size)
@@ -308,7 +307,7 @@ def pieces(path: Path, start: int = 0) -> Iterator[Piece]:
 
 
 def _record_of(file: BinaryIO, offset: int) -> int:
-    """The number of the last record that begins at or before `offset`: records have one size, so halves are tried."""
+    """The index of the last record at or before `offset`, by binary search."""
     low, high = 0, file.seek(0, os.SEEK_END) // _RECORD.size
     while high - low > 1:
         middle = (low + high) // 2
@@ -319,7 +318,7 @@ def _record_of(file: BinaryIO, offset: int) -> int:
 
 
 def read(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The bytes from `start` to `end` (or to what there is), in chunks; nothing if there is no log yet."""
+    """The bytes from `start` to `end`, or to the end of the file, in chunks; nothing if the log does not exist."""
     left = sys.maxsize if end is None else end - start
     try:
         with path.open("rb") as file:
@@ -332,13 +331,13 @@ def read(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
 
 
 def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The log from `start` on as (stream, bytes)."""
+    """(stream, bytes) of the log from `start` on."""
     for piece, data in _by_piece(path, start):
         yield piece.stream, data
 
 
 def _behind_lines(data: bytes, lines: int) -> tuple[bytes, int]:
-    """What follows so many lines, and how many of them are still to come."""
+    """Skip complete lines. Returns the data after them, and how many lines are left to skip."""
     if not lines:
         return data, 0
     count = data.count(b"\n")
@@ -352,23 +351,23 @@ def _behind_lines(data: bytes, lines: int) -> tuple[bytes, int]:
 
 @dataclass
 class Tail:
-    """How far somebody who follows a log has read it, also where the log is shortened or replaced meanwhile.
+    """The position of a reader who follows a log, even if the log is shortened or replaced meanwhile.
 
-    What was read is then read over once more and left out, by its number of lines: it is written to the log again. It
-    is not where the log says that lines are missing: then reading goes on with that line.
+    The writer usually writes a damaged log again. So the reader starts again and skips as many lines as it has read. If
+    the log contains a message that lines were lost, the reader continues with that message.
     """
 
     path: Path
     offset: int = 0
-    _lines: int = 0  # that were given
-    _rest: int = 0  # bytes that were given of a line that has no end yet
-    _left_lines: int = 0  # to leave out
-    _left_rest: int = 0
-    _number: tuple[int, int] | None = None  # of the file
+    _lines: int = 0  # complete lines that were returned
+    _rest: int = 0  # bytes of the incomplete line that were returned
+    _left_lines: int = 0  # lines left to skip
+    _left_rest: int = 0  # bytes left to skip after them
+    _number: _Number | None = None
     _read_at_us: int = 0
 
     def begin(self) -> None:
-        """Before each reading: see whether the log is still what it was."""
+        """Check the log for changes. To be called before each reading."""
         try:
             about = self.path.stat()
             number, size = (about.st_dev, about.st_ino), about.st_size
@@ -383,15 +382,15 @@ class Tail:
             if offset is None:
                 return
             self.offset, self._left_lines, self._left_rest = offset, 0, 0
-        self._read_at_us = now_us  # what is said until here is read once
+        self._read_at_us = now_us  # earlier messages about lost lines count as read
 
     def _lost_at(self) -> int | None:
-        """Where the log says that lines are missing, if it has said so since the last reading."""
+        """The offset of the last message about lost lines since the last reading; None if there is none."""
         said = [piece for piece in pieces(self.path) if piece.stream == LOST and piece.time_us >= self._read_at_us]
         return said[-1].offset if said else None
 
     def take(self, data: bytes) -> bytes:
-        """What of the next bytes was not given before."""
+        """The part of the next bytes that was not returned before."""
         self.offset += len(data)
         data, self._left_lines = _behind_lines(data, self._left_lines)
         skipped = min(self._left_rest, len(data))
@@ -407,9 +406,9 @@ class Tail:
 
 @dataclass
 class Stamped(Tail):
-    """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, the form that later clients know.
+    """The log with `YYYY-mm-dd HH:MM:SS UTC -- ` before each line, as later versions of the clients expect it.
 
-    Each `read` gives what has come since the one before.
+    Each `read` returns the output since the one before.
     """
 
     _at_line_start: bool = True
@@ -423,7 +422,7 @@ class Stamped(Tail):
                 continue
             made.append(self._with_stamps(data, _stamp(piece)))
             size += len(made[-1])
-            if size > _CHUNK:  # in few large pieces: each is a way to a thread and back for who follows
+            if size > _CHUNK:  # large chunks: each costs the reader a switch between threads
                 yield b"".join(made)
                 made, size = [], 0
         if made:
@@ -441,14 +440,14 @@ def _stamp(piece: Piece) -> bytes:
 
 
 def stamped(path: Path) -> Iterator[bytes]:
-    """All of a log as `Stamped` gives it."""
+    """The whole log with a timestamp before each line."""
     return Stamped(path).read()
 
 
 def positions(path: Path, start: int = 0) -> dict[int, Position]:
-    """Where each stream stands: what a log that is taken up again must not repeat.
+    """The end of each stream, from which a continued log goes on.
 
-    `start`: where the output of the present container begins in it, in bytes.
+    `start`: offset of the output of the present container, in bytes.
     """
     meters = {STDOUT: _Meter(), STDERR: _Meter()}
     for piece, data in _by_piece(path, start):
@@ -459,7 +458,7 @@ def positions(path: Path, start: int = 0) -> dict[int, Position]:
 
 @dataclass
 class CatchUp:
-    """Of what the engine gives from the start, lets through only what comes after `positions`."""
+    """Filters the output that the engine returns from the start, and passes on the part after `positions`."""
 
     positions: dict[int, Position]
     _left: dict[int, Position] = field(init=False)
@@ -474,7 +473,7 @@ class CatchUp:
             return b""
         data = left.skip(data)
         if left.begun and data:
-            # the engine has the whole character, or found that there was none and gave something for each byte
+            # the engine returns the whole character, or a replacement for each of its bytes
             n = min(len(left.begun), len(data))
             is_whole = data[:n] == left.begun[:n]
             left.unfinished = len(left.begun) if is_whole else len(left.begun) * len(_REPLACED)
@@ -484,7 +483,7 @@ class CatchUp:
 
 
 def _by_piece(path: Path, start: int) -> Iterator[tuple[Piece, bytes]]:
-    end = _size(path)  # asked first: what was written until now has its records; what comes meanwhile may not
+    end = _size(path)  # read first: bytes up to here have records
     index = pieces(path, start)
     current = next(index, Piece(0, 0, STDOUT))
     following = next(index, None)
@@ -507,7 +506,7 @@ def _size(path: Path) -> int:
 
 
 class _Meter:
-    """Counts lines, and measures the unfinished one as the engine's storage would give it back."""
+    """Counts complete lines, and measures the incomplete one in the bytes that the engine returns."""
 
     def __init__(self) -> None:
         self._lines = 0
@@ -521,9 +520,9 @@ class _Meter:
             self._lines += newlines
             self._restart()
             data = data[data.rindex(b"\n") + 1 :]
-        if is_stored:  # in the engine's form already
+        if is_stored:  # already in the form that the engine returns
             begun, _ = self._decoder.getstate()
-            goes_on = data and data[0] & 0xC0 == 0x80  # with the rest of the character: the engine had all of it
+            goes_on = data and data[0] & 0xC0 == 0x80  # the rest of a character that the engine has complete
             self._measured += len(data) + (len(begun) if goes_on else len(begun) * len(_REPLACED))
             self._decoder.reset()
             return
@@ -531,7 +530,7 @@ class _Meter:
             piece, data = data[: self._room], data[self._room :]
             self._measured += _length(self._decoder.decode(piece))
             self._room -= len(piece)
-            if not self._room:  # the engine decodes each of its pieces by itself
+            if not self._room:  # the engine decodes each piece separately
                 self._measured += _length(self._decoder.decode(b"", final=True))
                 self._decoder.reset()
                 self._room = _ENGINE_PIECE
@@ -555,7 +554,7 @@ def _length(text: str) -> int:
 
 
 def _replace_bytes(error: UnicodeError) -> tuple[str, int]:
-    """One U+FFFD for each byte that is not UTF-8: what the engine's JSON writer does."""
+    """One U+FFFD per invalid byte, like the engine's JSON encoder."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\ufffd" * (error.end - error.start), error.end

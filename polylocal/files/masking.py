@@ -1,6 +1,6 @@
-"""Hides secret values in what programs write: each as a whole, with as many asterisks as it has bytes. Pure.
+"""Masks secret values in the output of programs, with one asterisk per byte. Pure.
 
-The length stays, so that positions in a log mean the same as in what the engine has stored.
+Masking keeps the length, so a position in a log is the same as in the engine's own storage.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-LEAST_HIDDEN = 8  # characters: a shorter value is a word that others use too, and is not hidden
+LEAST_HIDDEN = 8  # characters; shorter values occur in ordinary text, and are not masked
 
 
-Span = tuple[int, int]  # from, and up to but not including
+Span = tuple[int, int]  # start, and end (exclusive)
 
 
 class Mask:
-    """Hides values line by line, also as base64, in a URL or in JSON; what is shorter than `LEAST_HIDDEN` stays."""
+    """Masks each line of the values, also as base64, in URLs and in JSON; not those below `LEAST_HIDDEN` characters."""
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value) if len(form) >= LEAST_HIDDEN}
@@ -30,7 +30,7 @@ class Mask:
         return painted(data, self.spans(data))
 
     def spans(self, data: bytes) -> list[Span]:
-        """Where values stand, in order; those that share bytes are one."""
+        """The spans of all values in `data`, in order; overlapping spans are joined."""
         found = sorted((at, at + len(form)) for form in self._forms for at in _places(form, data))
         joined: list[Span] = []
         for start, end in found:
@@ -40,17 +40,17 @@ class Mask:
         return joined
 
     def open_from(self, data: bytes) -> int:
-        """Where in `data` the beginning of a value may stand whose rest has not come yet; its length if nowhere."""
+        """The start of a possible incomplete value at the end of `data`; its length if there is none."""
         return len(data) - max((_begun(form, data) for form in self._forms), default=0)
 
 
 class Masked:
-    """One stream of a program as it comes. Values come torn: what may be the beginning of one waits for the rest."""
+    """Masks a stream in chunks. A value may be split: the possible beginning of one is held back."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._held = b""
-        self._hidden = 0  # so many bytes at the begin of what is held belong to a value that was seen whole
+        self._hidden = 0  # bytes at the start of `_held` that belong to a complete value
 
     def __call__(self, data: bytes) -> bytes:
         if not self._mask:
@@ -63,14 +63,14 @@ class Masked:
         return painted(whole, spans)[:cut]
 
     def rest(self) -> bytes:
-        """What was held back, when nothing more comes."""
+        """The bytes held back, at the end of the stream."""
         held = painted(self._held, [(0, self._hidden), *self._mask.spans(self._held)])
         self._held, self._hidden = b"", 0
         return held
 
 
 def painted(data: bytes, spans: Iterable[Span]) -> bytes:
-    """The same with an asterisk for each byte within the spans."""
+    """The data with an asterisk for each byte within the spans."""
     hidden = bytearray(data)
     for start, end in spans:
         hidden[start:end] = b"*" * (end - start)
@@ -78,7 +78,7 @@ def painted(data: bytes, spans: Iterable[Span]) -> bytes:
 
 
 def _places(form: bytes, data: bytes) -> Iterator[int]:
-    """Everywhere that it stands, also where it overlaps itself."""
+    """All positions of `form`, including overlapping ones."""
     at = data.find(form)
     while at >= 0:
         yield at
@@ -86,7 +86,7 @@ def _places(form: bytes, data: bytes) -> Iterator[int]:
 
 
 def _begun(form: bytes, data: bytes) -> int:
-    """How many bytes at the end of `data` are the beginning of `form`, and not all of it: the most that can be."""
+    """The length of the longest proper prefix of `form` at the end of `data`."""
     tail = data[-(len(form) - 1) :]
     at = tail.find(form[:1])
     while at >= 0:
@@ -97,7 +97,7 @@ def _begun(form: bytes, data: bytes) -> int:
 
 
 def _forms(value: str) -> Iterator[bytes]:
-    """How programs write a value: as it is, line by line, and in what goes over a line."""
+    """The forms in which programs write a value: verbatim, and encoded for a URL, for JSON or as base64."""
     whole = value.strip()
     yield from (line.strip().encode() for line in whole.splitlines())
     for text in {value, whole}:
@@ -111,7 +111,7 @@ def _forms(value: str) -> Iterator[bytes]:
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """Also behind one or two bytes of something else, as in `user:value`: what of it is the value's alone."""
+    """base64 at each alignment, as in `user:value`: the digits that depend on the value only."""
     for before in range(3):
         first = (0, 2, 3)[before]
         digits = base64.b64encode(b"\0" * before + raw).rstrip(b"=")

@@ -1,4 +1,4 @@
-"""Secret values by name: files under the home folder that only its owner reads. They are in no row, answer or log."""
+"""Stores secret values by name, in private files under the home folder. No row, response or log contains them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.files.disk import write_private
 from polylocal.files.folders import remove_tree
 
-MOST = 64 * 1024  # characters of a value: a variable holds no more than twice that
+MOST = 64 * 1024  # characters of a value; an environment variable holds at most twice as many
 _NAME = re.compile(r"[-a-zA-Z0-9_]{1,128}")
-_IDENTITY = ".user"  # in a user's folder: whose it is, since names are given again; no name of a secret begins so
-_ASIDE = ".deleted"  # no user's name has a dot
+_IDENTITY = ".user"  # file with the user's identity, since names are reused; not a valid name of a secret
+_ASIDE = ".deleted"  # not part of any user name, which has no dots
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class SecretStore:
-    """The secrets under `folder`, one folder a user: nobody names those of another one. Thread-safe."""
+    """The secrets under `folder`, with a subfolder for each user. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,9 +34,9 @@ class SecretStore:
     def read(
         self, user: str, name: str, keys: Iterable[str] | None = None, *, identity: str | None = None
     ) -> dict[str, str]:
-        """{variable: value}; `keys`: of these alone. Raises NotFound, with what to do.
+        """The secret as {variable: value}, or only its variables `keys`. Raises NotFound with advice.
 
-        `identity`: of the user as the database knows them. Secrets of an earlier user of that name are not read.
+        `identity`: the user's identity in the database. Secrets of an earlier user of the same name are not read.
         """
         if identity and not self._claimed(user, identity):
             raise NotFound(
@@ -45,7 +45,7 @@ class SecretStore:
             )
         try:
             found: dict[str, str] = json.loads(self._path(user, name).read_text())
-        except (FileNotFoundError, InvalidInput, ValueError) as error:  # ValueError: somebody wrote into it
+        except (FileNotFoundError, InvalidInput, ValueError) as error:  # ValueError: the file was edited
             message = (
                 f"{user} has no secret `{name}`; make it with `polylocal secret set {name} VARIABLE --user {user}`."
             )
@@ -56,9 +56,9 @@ class SecretStore:
         return found if keys is None else {key: found[key] for key in keys}
 
     def write(self, user: str, name: str, values: Mapping[str, str], *, identity: str | None = None) -> None:
-        """As a whole or not at all. Raises InvalidInput for a name that can't stand in a file or a variable.
+        """Write a secret atomically. Raises InvalidInput for an invalid name, variable or value.
 
-        `identity`: as for `read`; the secrets of an earlier user of that name are removed.
+        `identity`: as for `read`. Secrets of an earlier user of the same name are removed.
         """
         for key, value in values.items():
             if not _KEY.fullmatch(key):
@@ -83,9 +83,9 @@ class SecretStore:
 
     @contextmanager
     def forgetting(self, user: str) -> Iterator[None]:
-        """Remove all of a user's, who is deleted in the block; if that is refused, they stay.
+        """Remove all secrets of a user whom the block deletes. If the block fails, the secrets stay.
 
-        They are put aside first: another user may have this name a moment later, and must not find them.
+        They are renamed first: a new user may get the same name at once, and must not find them.
         """
         mine, aside = self._folder / user, self._folder / f"{user}{_ASIDE}"
         remove_tree(aside)
@@ -100,7 +100,7 @@ class SecretStore:
         remove_tree(aside)
 
     def settle(self, users: Container[str]) -> None:
-        """At a start: finish what a process before this one began. `users`: those that there are."""
+        """Finish the removals that an earlier process began. `users`: the existing users."""
         for aside in self._folder.glob(f"*{_ASIDE}"):
             mine = self._folder / aside.name.removesuffix(_ASIDE)
             if mine.name in users and not mine.exists():
@@ -109,13 +109,13 @@ class SecretStore:
                 remove_tree(aside)
 
     def _claimed(self, user: str, identity: str) -> bool:
-        """Whether the folder is this user's. One that is nobody's yet, as every folder was once, becomes theirs."""
+        """Whether the folder belongs to this user. An older folder without an owner becomes theirs."""
         marker = self._folder / user / _IDENTITY
         try:
             return marker.read_text().strip() == identity
         except FileNotFoundError:
             if marker.parent.is_dir():
-                with suppress(OSError):  # a full disk: it is marked by one of the next looks
+                with suppress(OSError):  # disk full: a later call marks it
                     write_private(marker, identity + "\n")
             return True
 

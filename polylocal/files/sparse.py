@@ -1,7 +1,7 @@
-"""Sparse files: their data is read and written, their holes are skipped.
+"""Reads and copies sparse files without reading their holes.
 
-`truncate -s 60G` makes a file in no time that takes minutes to read. What this module does takes time by the bytes on
-the disk, whatever the size says.
+`truncate -s 60G` creates a file at once that takes minutes to read. Here the time depends on the bytes on the disk, not
+on the size of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 Extent = tuple[int, int]  # offset and length of data
 
-LEAST = 64 * 1024  # bytes: smaller holes are handled as data
+LEAST = 64 * 1024  # bytes; smaller holes count as data
 MOST_EXTENTS = 200_000
 _CHUNK = 1 << 20
 _BLOCK = 512
@@ -23,19 +23,19 @@ _SLACK = 1 << 30
 
 
 def holes(about: os.stat_result) -> int:
-    """Bytes of a file that are not on the disk. On a file system that compresses, not all of them are in holes."""
+    """Bytes of a file that use no disk space. On a compressing file system, some of them are data."""
     return max(0, about.st_size - about.st_blocks * _BLOCK) if stat.S_ISREG(about.st_mode) else 0
 
 
 def is_sparse(about: os.stat_result) -> bool:
-    """Whether a file has holes that are worth skipping."""
+    """Whether a file has holes large enough to skip."""
     return holes(about) >= LEAST
 
 
 def extents(handle: int, about: os.stat_result) -> list[Extent]:
-    """Where an open file has data, in order. The whole file where the file system does not tell.
+    """The parts of an open file that hold data, in order; the whole file if the file system does not report holes.
 
-    Raises OSError EFBIG for a file with so many holes, so far apart, that no list of them can be kept.
+    Raises OSError EFBIG if the file has too many holes for a list.
     """
     found: list[Extent] = []
     at, least = 0, LEAST
@@ -43,7 +43,7 @@ def extents(handle: int, about: os.stat_result) -> list[Extent]:
         try:
             start = os.lseek(handle, at, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
+            if error.errno == errno.ENXIO:  # the rest is a hole
                 break
             if error.errno == errno.EINVAL:
                 return [(0, about.st_size)]
@@ -85,7 +85,7 @@ def _add(found: list[Extent], start: int, end: int, least: int) -> None:
 
 
 def copy(source: BinaryIO, target: BinaryIO) -> None:
-    """Copy a file with the size that it has now, holes as holes; one that grows meanwhile is copied up to there."""
+    """Copy a file up to its present size, and keep its holes."""
     about = os.fstat(source.fileno())
     for start, length in extents(source.fileno(), about):
         source.seek(start)
@@ -98,10 +98,9 @@ def copy(source: BinaryIO, target: BinaryIO) -> None:
 
 
 class Content:
-    """What a tar holds of an open file: exactly the bytes that its header promises, whatever happens to the file.
+    """The content of an open file for a tar: exactly as many bytes as its header says, even if the file changes.
 
-    One that grows is read up to its size of the beginning; one that shrinks, or can't be read, is filled up with zeros
-    (`lack` of them, `why`).
+    If the file shrinks or can't be read, zeros fill the rest: `lack` is their number, `why` the reason.
     """
 
     def __init__(self, file: BinaryIO, size: int, parts: Sequence[Extent] | None = None) -> None:
@@ -139,7 +138,7 @@ class Content:
 
 
 def _map_of(parts: Sequence[Extent], size: int) -> bytes:
-    """The list of extents in front of the data, as GNU tar writes it in format 1.0."""
+    """The list of extents that precedes the data in GNU tar's sparse format 1.0."""
     listed = list(parts)
     if not listed or sum(listed[-1]) < size:
         listed.append((size, 0))
@@ -148,9 +147,9 @@ def _map_of(parts: Sequence[Extent], size: int) -> bytes:
 
 
 def prepare(member: tarfile.TarInfo, file: BinaryIO, with_holes: bool = True) -> Content:
-    """The content of a file that goes into a PAX archive, and what its header says of it.
+    """Prepare the content of a file and the header of its member in a PAX archive.
 
-    If `with_holes`, files with holes become sparse members, as GNU tar, bsdtar and Python's own module read them.
+    `with_holes`: write files with holes as sparse members, which GNU tar, bsdtar and Python can read.
     """
     about = os.fstat(file.fileno())
     if not with_holes or not is_sparse(about):
@@ -158,7 +157,7 @@ def prepare(member: tarfile.TarInfo, file: BinaryIO, with_holes: bool = True) ->
         member.size = content.size
         return content
     parts = extents(file.fileno(), about)
-    if about.st_size - _length(parts) < LEAST:  # compressed, and plain to those who unpack it
+    if about.st_size - _length(parts) < LEAST:  # compressed on the disk, not sparse
         return prepare(member, file, with_holes=False)
     content = Content(file, about.st_size, parts)
     folder, _, name = member.name.rpartition("/")

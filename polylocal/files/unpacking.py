@@ -1,7 +1,7 @@
-"""A tar, uploaded or packed by git → plain files, folders and links in a new folder; everything else is refused.
+"""Unpacks an uploaded tar archive into files, folders and links in a new folder, and refuses everything else.
 
-Python's `tarfile` reads the headers, nothing else of it is used: its extraction follows links, and believes sizes. What
-is read is counted after decompression, whatever the headers say.
+Python's `tarfile` only reads the headers: its extraction follows links and trusts sizes. The limits count the bytes
+after decompression, whatever the headers say.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from typing import BinaryIO, Protocol
 
 from polylocal.errors import InvalidInput
 
-MAX_HEADER = 1 << 18  # bytes in front of one member: long names, PAX records
-MAX_HEADERS = 32 << 20  # of all members together, beyond what each has in any case: reading them takes its time
-MAX_NAME = 2048  # bytes of a path; git and the file system take 4096 with the folder in front
-MAX_STREAMS = 100_000  # compressed streams one after the other, as bgzip writes them
-MAX_STEPS = 1_000_000  # to see where all links lead
-_MEMORY = 128 << 20  # bytes that unpacking xz may take: `xz -9` needs 65 MiB
+MAX_HEADER = 1 << 18  # bytes of the headers of one member: long names, PAX records
+MAX_HEADERS = 32 << 20  # bytes of all headers together, beyond the usual size per member: parsing is slow
+MAX_NAME = 2048  # bytes of a path; the system's limit of 4096 includes the folder above
+MAX_STREAMS = 100_000  # concatenated compressed streams, as bgzip writes them
+MAX_STEPS = 1_000_000  # path components visited to resolve all links
+_MEMORY = 128 << 20  # bytes of memory for decompressing xz; `xz -9` needs 65 MiB
 _CHUNK = 1 << 18
 _BLOCK = 512
 _MOST_RECORDS = 1000
-# names that git keeps for itself, as some file systems read them: HFS+ ignores these, NTFS what is at the end
+# names of git's own files as some file systems see them: HFS+ ignores these characters, NTFS a suffix
 _UNSEEN = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 _GITS_OWN = frozenset({".git", "git~1"})
-# `tarfile` looks for numbers with patterns that take quadratic time on long ones (CVE-2024-6232); no record has one
+# `tarfile` needs quadratic time to parse long numbers (CVE-2024-6232); no valid record has one
 _LONG_NUMBER = re.compile(rb"[0-9]{256}")
-# what a name in an archive can do to a disk: the archive's fault, not the disk's
+# errors that a name in the archive can cause: the archive is at fault, not the disk
 _NAME_FAULTS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
 )
@@ -48,7 +48,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may come to; both are settings."""
+    """The most that code may unpack to. Both are settings."""
 
     max_unpacked_mib: int = 4096
     max_upload_files: int = 100_000
@@ -59,7 +59,7 @@ class Limits:
 
 
 def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> None:
-    """Unpack into an empty folder. Raises InvalidInput, and then some of it may be there already."""
+    """Unpack into an empty folder. Raises InvalidInput; then the folder may have partial contents."""
     with _explained():
         top = os.open(folder, _FOLDER)
         try:
@@ -69,7 +69,7 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits | None = None) -> Non
 
 
 class _Refused(Exception):
-    """What is wrong with an archive, and what to do about it."""
+    """The archive is refused. The message says why, and what to do."""
 
 
 class _Unpacking:
@@ -81,12 +81,12 @@ class _Unpacking:
         self._links: list[tuple[str, ...]] = []
 
     def read(self, archive: BinaryIO) -> None:
-        # padding and headers come on top of what the files hold
+        # the stream has padding and headers besides the contents
         tape = _Tape(_decompressed(archive), self._limits.size + self._limits.max_upload_files * 2 * _BLOCK, self._full)
-        with tarfile.TarFile(fileobj=tape) as tar:  # type: ignore[arg-type]  # has what tarfile calls
+        with tarfile.TarFile(fileobj=tape) as tar:  # type: ignore[arg-type]  # has the methods that tarfile calls
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if len(tar.pax_headers) > _MOST_RECORDS:  # each member gets a copy of them
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members
+                if len(tar.pax_headers) > _MOST_RECORDS:  # tarfile copies them for each member
                     raise _Refused("Its global headers hold too much. Pack it with another program.")
                 self._add(member, tar, tape)
                 tape.expect_header()
@@ -96,7 +96,7 @@ class _Unpacking:
 
     def _add(self, member: tarfile.TarInfo, tar: tarfile.TarFile, tape: _Tape) -> None:
         parts = _parts(member)
-        if any(map(_is_gits_own, parts)):  # git would keep it as a bare link
+        if any(map(_is_gits_own, parts)):  # git would record a submodule instead of the files
             return
         self._count_one()
         shown = repr(member.name)
@@ -149,7 +149,7 @@ class _Unpacking:
             left -= len(chunk)
 
     def _link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        """A second name of a file that came before; git reads it once more, so it counts once more."""
+        """A hard link to an earlier member. It counts as a file of its own, since git reads it again."""
         shown = repr(member.name)
         parts = _split(member.linkname)
         if not parts or ".." in parts or member.linkname.startswith("/"):
@@ -171,12 +171,12 @@ class _Unpacking:
 
     def _replace(self, target: str, source: int, name: str, parent: int) -> None:
         there, wanted = (os.stat(n, dir_fd=at, follow_symlinks=False) for n, at in ((name, parent), (target, source)))
-        if not os.path.samestat(there, wanted):  # a link to itself is what it is
+        if not os.path.samestat(there, wanted):  # a link to itself changes nothing
             _clear(name, parent)
             os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def _enter(self, parts: tuple[str, ...], shown: str, make: bool = True) -> int:
-        """Open a folder in the archive, step by step: nothing on the way is a link."""
+        """Open a folder of the archive component by component, without following links."""
         at = os.dup(self._top)
         for depth, part in enumerate(parts, 1):
             try:
@@ -220,14 +220,14 @@ class _Unpacking:
         )
 
     def _check_links(self) -> None:
-        """Where each link leads in what was unpacked in the end: one may go through others."""
+        """Resolve every link in the final tree: a link may pass through others."""
         steps = MAX_STEPS
         for parts in self._links:
             steps = _follow(self._top, parts, steps)
 
 
 def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
-    """Walk to where a link leads; what is left of the steps. Raises _Refused: it leads out."""
+    """Resolve a link. Returns the steps that are left. Raises _Refused if it leads out of the archive."""
     shown, seen = "/".join(link), 0
     here: list[str] = []
     ahead = list(reversed(link))
@@ -248,7 +248,7 @@ def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
             here.append(part)
             continue
         seen += 1
-        if seen > 40:  # where the kernel gives up as well: it leads nowhere
+        if seen > 40:  # the kernel's limit: the link can't be resolved
             return steps
         if target.startswith("/"):
             raise _Refused(f"{shown!r} is a link that leads out of the archive. {_HINT}")
@@ -260,11 +260,11 @@ def _target(path: str, top: int) -> str | None:
     try:
         return os.readlink(path, dir_fd=top)
     except OSError:
-        return None  # no link, or nothing
+        return None  # not a link, or missing
 
 
 def _clear(name: str, parent: int) -> None:
-    """A later member of the same name is the one that counts."""
+    """Remove an earlier member of the same name: the last one wins."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
 
@@ -302,7 +302,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's object with the face of the other two."""
+    """Gives zlib's decompressor the interface of those of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(31)
@@ -336,7 +336,7 @@ _PACKINGS: list[tuple[bytes, Callable[[], _Decompressor]]] = [
 
 
 class _Decompressed(io.RawIOBase):
-    """The standard library's files for this take time per byte of a header, and lzma's memory has no bound."""
+    """A decompressed stream. Unlike the standard library's, it is fast for small reads and bounds lzma's memory."""
 
     def __init__(self, packed: BinaryIO, magic: bytes) -> None:
         self._packed = packed
@@ -365,7 +365,7 @@ class _Decompressed(io.RawIOBase):
                 return len(found)
 
     def _next_stream(self) -> bool:
-        """Streams one after the other are one; what else comes behind is padding, which gzip ignores as well."""
+        """Start the next of several concatenated streams. Other trailing data is padding, as for gzip."""
         self._rest = self._stream.unused_data
         if len(self._rest) < len(self._magic):
             self._rest += self._packed.read(_CHUNK >> 2)
@@ -388,7 +388,7 @@ def _decompressed(archive: BinaryIO) -> BinaryIO:
 
 
 class _Tape:
-    """What `tarfile` reads from: forward only, counted, and no header that fills the memory."""
+    """The input of `tarfile`: reads forward only, counts bytes, and limits the size of headers."""
 
     def __init__(self, source: BinaryIO, most: int, full: Callable[[], Exception]) -> None:
         self._source = source
@@ -397,7 +397,7 @@ class _Tape:
         self._at = 0
         self._header_left: int | None = MAX_HEADER
         self._headers_left = MAX_HEADERS
-        self.last = b""  # the block that was read last as a header
+        self.last = b""  # the last block read as a header
 
     def expect_header(self) -> None:
         self._end_header()
