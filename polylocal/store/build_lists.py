@@ -47,11 +47,40 @@ _SAME_KEY = (
 
 
 @dataclass(frozen=True)
-class Where:
-    """Conditions over l (build_lists), r (its run), j (the project) and s (the platform that it is saved to)."""
+class Filters:
+    """Conditions of a list. All that are set must hold; None is no condition."""
 
-    conditions: Sequence[str] = ()
-    values: Sequence[Any] = ()
+    id: int | None = None
+    project_id: int | None = None
+    user_id: int | None = None  # the user who created the build list
+    related_user_id: int | None = None  # the user who created it, or who owns its project
+    status: int | None = None
+    arch_id: int | None = None
+    save_to_platform_id: int | None = None
+    save_to_repository_id: int | None = None
+    build_for_platform_id: int | None = None
+    project_name: str | None = None  # a part of the name, in any case
+    project_version: str | None = None
+    updated_from: str | None = None  # the first and the last moment, as stamps
+    updated_until: str | None = None
+
+
+# over l (build_lists), r (its run), j (its project) and t (the repository that it is saved to)
+_FILTERS = {
+    "id": "r.id = :id",
+    "project_id": "r.project_id = :project_id",
+    "user_id": "r.user_id = :user_id",
+    "related_user_id": "(r.user_id = :related_user_id or j.user_id = :related_user_id)",
+    "status": "l.status = :status",
+    "arch_id": "l.arch_id = :arch_id",
+    "save_to_platform_id": "t.platform_id = :save_to_platform_id",
+    "save_to_repository_id": "l.save_to_repository_id = :save_to_repository_id",
+    "build_for_platform_id": "l.build_for_platform_id = :build_for_platform_id",
+    "project_name": "instr(casefold(j.name), casefold(:project_name))",
+    "project_version": "l.project_version = :project_version",
+    "updated_from": "l.updated_at >= :updated_from",
+    "updated_until": "l.updated_at <= :updated_until",
+}
 
 
 @dataclass(frozen=True)
@@ -119,12 +148,20 @@ class BuildLists:
         query = f"{_SELECT} where r.kind = 'package' and {wanted} and {_VISIBLE} order by r.id"
         return self._many(query, (json.dumps(list(ids)),))
 
-    def page(self, where: Where, page: Page) -> list[BuildList]:
-        """A page of build lists, the last changed first."""
-        conditions = " and ".join([_VISIBLE, *where.conditions])
-        joins = "join repositories t on t.id = l.save_to_repository_id join platforms s on s.id = t.platform_id"
-        query = f"{_SELECT} {joins} where {conditions} order by l.updated_at desc, l.run_pk desc limit ? offset ?"
-        return self._many(query, (*where.values, page.limit, page.offset))
+    def page(self, reader: User, filters: Filters, page: Page) -> list[BuildList]:
+        """The build lists that `reader` may read and that meet the filters, the last changed first.
+
+        Those of archived projects are left out.
+        """
+        values = {name: value for name, value in vars(filters).items() if value is not None}
+        readable = "(:is_admin or j.is_public or j.user_id = :reader_id or r.user_id = :reader_id)"
+        conditions = [_VISIBLE, "j.archived_at is null", readable, *(_FILTERS[name] for name in values)]
+        query = (
+            f"{_SELECT} join repositories t on t.id = l.save_to_repository_id where {' and '.join(conditions)}"
+            " order by l.updated_at desc, l.run_pk desc limit :limit offset :offset"
+        )
+        values |= {"reader_id": reader.id, "is_admin": reader.is_superuser, "limit": page.limit, "offset": page.offset}
+        return self._many(query, values)
 
     def packages(self, run_pks: Iterable[int]) -> list[PackageRow]:
         pks = json.dumps(list(run_pks))
@@ -420,9 +457,9 @@ class BuildLists:
             raise NotFound
         return found[0]
 
-    def _many(self, query: str, values: Sequence[Any] = ()) -> list[BuildList]:
+    def _many(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[BuildList]:
         with self._database.read() as db:
-            return rows_of(BuildList, db.execute(query, tuple(values)))
+            return rows_of(BuildList, db.execute(query, values))
 
 
 _STALE = "update repositories set stale = stale + 1 where id = ?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import Kind, Status, can_move, is_done
 from polylocal.store import NewRun, Store
-from polylocal.store.build_lists import BuildLists, Harvest, NewFile, Where
+from polylocal.store.build_lists import BuildLists, Filters, Harvest, NewFile
 from polylocal.store.queries import Page
 from polylocal.store.rows import BuildList, Project, User
 
@@ -66,7 +67,7 @@ def test_a_build_list_waits_with_all_that_it_was_made_of(ground: Ground) -> None
 def test_a_build_list_that_names_what_is_not_there_is_not_made(ground: Ground) -> None:
     with pytest.raises(IntegrityError):
         ground.queue(save_to_repository_id=999)
-    assert ground.store.build_lists.page(Where(), ALL) == []
+    assert ground.store.build_lists.page(ground.user, Filters(), ALL) == []
     assert ground.queue().id == 1  # nor is a run left of it
 
 
@@ -105,7 +106,7 @@ def test_those_of_deleted_runs_are_found_by_their_run_alone(ground: Ground) -> N
         ground.store.build_lists.get(made.id)
     assert ground.store.build_lists.of_run(made.run_pk).id == made.id
     assert ground.store.build_lists.by_ids([made.id, other.id, 99]) == [other]
-    assert ground.store.build_lists.page(Where(), ALL) == [other]
+    assert ground.store.build_lists.page(ground.user, Filters(), ALL) == [other]
 
 
 def test_the_last_changed_come_first(ground: Ground) -> None:
@@ -114,27 +115,51 @@ def test_the_last_changed_come_first(ground: Ground) -> None:
     ground.end(made[0])
 
     def listed(page: Page) -> list[int]:
-        return [found.id for found in ground.store.build_lists.page(Where(), page)]
+        return [found.id for found in ground.store.build_lists.page(ground.user, Filters(), page)]
 
     assert listed(ALL) == [made[0].id, made[1].id, made[3].id, made[2].id]
     assert listed(Page(2, 1)) == [made[1].id, made[3].id]
     assert listed(Page(2, 9)) == []
 
 
-def test_conditions_are_all_to_hold(ground: Ground) -> None:
+def test_all_filters_must_hold(ground: Ground) -> None:
     other = ground.store.projects.create(ground.user, {"name": "other"})
     first, second, third = ground.queue(), ground.queue(project=other), ground.queue(project=other)
     ground.end(first)
     ground.end(second)
 
-    def listed(*conditions: str, values: tuple[Any, ...] = ()) -> set[int]:
-        return {found.id for found in ground.store.build_lists.page(Where(conditions, values), ALL)}
+    def listed(**filters: Any) -> set[int]:
+        return {found.id for found in ground.store.build_lists.page(ground.user, Filters(**filters), ALL)}
 
-    assert listed("l.status = ?", values=(0,)) == {first.id, second.id}
-    assert listed("l.status = ?", "j.name = ?", values=(0, "other")) == {second.id}
-    assert listed("s.name = ?", "j.user_id = r.user_id", values=("cocos",)) == {first.id, second.id, third.id}
-    assert listed("r.user_id <> ?", values=(ground.user.id,)) == set()
-    assert listed("t.id = ?", "l.arch_id = ?", values=(ground.repository.id, ground.arch.id)) == {1, 2, 3}
+    assert listed(status=0) == {first.id, second.id}
+    assert listed(status=0, project_name="OTH") == {second.id}
+    assert listed(save_to_platform_id=ground.platform.id, related_user_id=ground.user.id) == {1, 2, third.id}
+    assert listed(user_id=ground.user.id + 1) == listed(related_user_id=ground.user.id + 1) == set()
+    assert listed(save_to_repository_id=ground.repository.id, arch_id=ground.arch.id) == {1, 2, 3}
+    assert listed(updated_from=ground.store.build_lists.get(second.id).updated_at) == {second.id}
+    assert listed(updated_until=third.updated_at) == {third.id}
+
+
+def test_every_filter_has_its_condition(ground: Ground) -> None:
+    """None of these values is there, so a filter that were ignored would show the build list."""
+    made = ground.queue()
+    for field in dataclasses.fields(Filters):
+        absent = "0000" if field.name == "updated_until" else "~" if field.type == "str | None" else 10**6
+        found = ground.store.build_lists.page(ground.user, Filters(**{field.name: absent}), ALL)
+        assert (field.name, found) == (field.name, [])
+    assert ground.store.build_lists.page(ground.user, Filters(id=made.id), ALL) == [made]
+
+
+def test_a_list_has_only_what_its_reader_may_read(ground: Ground) -> None:
+    """Build lists of a private project are for its owner, for admins and for the user who created each."""
+    store = ground.store
+    ann, ben = (store.users.add(name) for name in ("ann", "ben"))
+    hidden = store.projects.create(ann, {"name": "hidden", "is_public": False})
+    made = ground.queue(project=hidden)
+    assert [made] == store.build_lists.page(ann, Filters(), ALL) == store.build_lists.page(ground.user, Filters(), ALL)
+    assert store.build_lists.page(ben, Filters(), ALL) == []
+    store.projects.archive(hidden)
+    assert store.build_lists.page(ann, Filters(), ALL) == []
 
 
 def test_the_last_published_commit_is_fixed_when_a_build_list_is_made(ground: Ground) -> None:

@@ -1,12 +1,9 @@
-"""Build lists: the eight calls of the document."""
+"""The calls on build lists: the eight of the "Build lists" document, and the log."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -14,19 +11,20 @@ from starlette.responses import Response
 from polylocal import clock
 from polylocal.api.abf import build_list_creation, shapes
 from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused
+from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.store.build_lists import Where
-from polylocal.store.rows import BuildList, Platform, Project, Repository
+from polylocal.store.build_lists import Filters
+from polylocal.store.rows import BuildList, Platform, Project, Repository, User
 
 _SUBJECT = "build_list"
 
 
 def show(call: AbfCall) -> Json:
     found, project = _readable(call)
-    return {_SUBJECT: _shown(call, found, project)}
+    return {_SUBJECT: detail(found, project, call.base, call.context)}
 
 
 def create(call: AbfCall) -> Json | Response:
@@ -55,7 +53,7 @@ def publish(call: AbfCall) -> Json | Response:
 
 
 def _may_follow(call: AbfCall, found: BuildList, platform: Platform) -> bool:
-    """What it was built with must be published before it, where it goes to a main platform."""
+    """On a main platform, the build lists that it was built with must be published first."""
     if not platform.is_main:
         return True
     others = call.store.build_lists.by_ids(found.extra_build_lists)
@@ -92,7 +90,7 @@ def index_of_project(call: AbfCall) -> Json | Response:
 
 
 def log(call: AbfCall) -> Response:
-    """What the build has written so far; from `offset` bytes on."""
+    """The log of the build so far, from byte `offset` on."""
     found, _ = _readable(call)
     path = call.context.home.log("package", found.uuid)
     offset = integer(call.query("offset")) or 0
@@ -114,7 +112,7 @@ def _found(call: AbfCall) -> tuple[BuildList, Project]:
 
 def _readable(call: AbfCall) -> tuple[BuildList, Project]:
     found, project = _found(call)
-    call.require(found.user_id == call.user.id or call.may_read(project))  # one's own needs no right to the project
+    call.require(found.user_id == call.user.id or call.may_read(project))  # its creator needs no right to the project
     return found, project
 
 
@@ -126,126 +124,125 @@ def _saved_to(call: AbfCall, found: BuildList) -> tuple[Repository, Platform]:
 # -- one of them -----------------------------------------------------------------------------------------------------
 
 
-def _shown(call: AbfCall, found: BuildList, project: Project) -> Json:
-    store, users = call.store.platforms, call.store.users
+def detail(found: BuildList, project: Project, base: str, context: ApiContext) -> Json:
+    """A build list by itself. `base`: the URL of this server, as the caller addresses it."""
+    store, users, lists = context.store.platforms, context.store.users, context.store.build_lists
     wanted = {*found.include_repos, *found.extra_repositories, found.save_to_repository_id}
     known = {repository.id: repository for repository in store.repositories_by_id(wanted)}
-    platforms = {number: store.get(number) for number in {found.platform_id for found in known.values()}}
-    save_to = known[found.save_to_repository_id]
-    arch = store.arch(found.arch_id)
-    others = call.store.build_lists.by_ids(found.extra_build_lists)
+    save_to, arch = known[found.save_to_repository_id], store.arch(found.arch_id)
     around = shapes.Around(
-        base=call.base,
+        base=base,
         project=project,
         owner=users.by_id(project.user_id),
         user=users.by_id(found.user_id),
         publisher=users.by_id(found.publisher_id) if found.publisher_id else None,
         build_for=store.get(found.build_for_platform_id),
-        save_to=save_to,
         arch=arch,
-        platforms=platforms,
-        include_repos=[known[number] for number in found.include_repos if number in known],
-        extra_repositories=[known[number] for number in found.extra_repositories if number in known],
-        extra_build_lists=[_other(call, other) for other in others],
-        packages=call.store.build_lists.packages([found.run_pk]),
-        results=call.store.build_lists.results(found),
-        container_path=_container_path(call, found, save_to, arch.name),
-        refusal=call.store.build_lists.refusal(found),
+        repositories=known,
+        platforms={number: store.get(number) for number in {found.platform_id for found in known.values()}},
+        extra_build_lists=[_other(other, base, context) for other in lists.by_ids(found.extra_build_lists)],
+        packages=lists.packages([found.run_pk]),
+        results=lists.results(found),
+        container_path=_container_path(found, save_to, arch.name, base, context),
+        refusal=lists.refusal(found),
     )
     return shapes.build_list(found, around)
 
 
-def _other(call: AbfCall, other: BuildList) -> Json:
-    save_to = call.store.platforms.repository(other.save_to_repository_id)
-    path = _container_path(call, other, save_to, call.store.platforms.arch(other.arch_id).name)
+def _other(other: BuildList, base: str, context: ApiContext) -> Json:
+    save_to = context.store.platforms.repository(other.save_to_repository_id)
+    path = _container_path(other, save_to, context.store.platforms.arch(other.arch_id).name, base, context)
     about = {"id": other.id, "status": other.status, "container_path": path}
     return {**about, "url": shapes.build_list_url(other.id)}
 
 
-def _container_path(call: AbfCall, found: BuildList, save_to: Repository, arch: str) -> str:
+def _container_path(found: BuildList, save_to: Repository, arch: str, base: str, context: ApiContext) -> str:
     if found.container_status != ContainerStatus.PUBLISHED:
         return ""
-    downloads = call.context.home.downloads
+    downloads = context.home.downloads
     path = repositories.container(downloads, save_to.platform_name, found.id, arch=arch, name=save_to.name)
-    return f"{call.base}/downloads/{path.relative_to(downloads).as_posix()}/"
+    return f"{base}/downloads/{path.relative_to(downloads).as_posix()}/"
 
 
 # -- many of them ----------------------------------------------------------------------------------------------------
 
 
 def _listed(call: AbfCall, project: Project | None, ownership: str) -> Json | Response:
-    filters = call.filters()
-    if problems := _problems(filters):
+    said = call.filters()
+    if problems := _problems(said):
         return refused(_SUBJECT, "Build lists can't be filtered", *problems)
-    where = _where(call, filters, project, ownership)
-    found = call.store.build_lists.page(where, call.page) if where else []
+    filters = filters_of(said, call.user, project, ownership)
+    found = call.store.build_lists.page(call.user, filters, call.page) if filters else []
     names = {number: call.store.projects.by_id(number).name for number in {item.project_id for item in found}}
-    asked = urlencode([(f"filter[{name}]", value) for name, value in filters.items()])
+    query = urlencode([(f"filter[{name}]", value) for name, value in said.items()])
     return {
         "build_lists": [shapes.build_list_row(item, names[item.project_id]) for item in found],
-        "url": "/api/v1/build_lists.json" + (f"?{asked}" if asked else ""),
+        "url": "/api/v1/build_lists.json" + (f"?{query}" if query else ""),
     }
 
 
-def _problems(filters: dict[str, str]) -> list[str]:
-    """What a filter says that it can't say; one that would be ignored shows more than was asked for.
+def _problems(said: dict[str, str]) -> list[str]:
+    """The values that are refused: without its condition the list would have more than the caller asked for.
 
-    A number that is none is no problem: nothing has it.
+    A malformed number is no problem: no build list has it.
     """
-    if "id" in filters:  # alone: nothing else counts then
+    if "id" in said:  # no other filter counts then
         return []
     problems = []
-    if filters.get("ownership", "index") not in _OWNERSHIPS:
+    if said.get("ownership", "index") not in _OWNERSHIPS:
         problems.append(f"Ownership must be one of {', '.join(_OWNERSHIPS)}")
     for name in ("updated_at_start", "updated_at_end"):
-        if name in filters and _moment(filters[name]) is None:
+        if name in said and _moment(said[name]) is None:
             words = name.replace("_", " ").capitalize()
             problems.append(f"{words} must be seconds since 1970, or a day written as dd/mm/yyyy")
     return problems
 
 
-def _where(call: AbfCall, filters: dict[str, str], project: Project | None, ownership: str) -> Where | None:
-    """None: nothing can be found by this."""
-    user = call.user
-    conditions = ["(? or j.is_public or j.user_id = ? or r.user_id = ?)", "j.archived_at is null"]
-    values: list[Any] = [user.is_superuser, user.id, user.id]
-    if project:
-        conditions.append("r.project_id = ?")
-        values.append(project.id)
-    if "id" in filters:  # alone: nothing else counts then
-        number = integer(filters["id"])
-        return None if number is None else Where([*conditions, "r.id = ?"], [*values, number])
-    if _is_of_nothing_here(filters):
+def filters_of(said: dict[str, str], user: User, project: Project | None, ownership: str) -> Filters | None:
+    """The filters of a query string as conditions; None: no build list can meet them.
+
+    `ownership` counts where the query string names none. An `id` excludes all other filters.
+    """
+    project_id = project.id if project else None
+    names = ("id",) if "id" in said else _NUMBERS
+    numbers = {name: integer(said[name]) for name in names if name in said}
+    platforms = {numbers.pop(name) for name in _PLATFORMS if name in numbers}
+    if None in numbers.values() or None in platforms or len(platforms) > 1:
         return None
-    owner = _OWNERSHIP.get(filters.get("ownership") or ownership)
-    if owner:
-        conditions.append(owner)
-        values += [user.id] * owner.count("?")
-    for name, column in _EQUAL.items():
-        if name in filters:
-            number = integer(filters[name])
-            if number is None:
-                return None
-            conditions.append(f"{column} = ?")
-            values.append(number)
-    for name, (condition, read) in _COMPARED.items():
-        if name in filters and (value := read(filters[name])) is not None:
-            conditions.append(condition)
-            values.append(value)
-    return Where(conditions, values)
-
-
-def _is_of_nothing_here(filters: dict[str, str]) -> bool:
-    """Recurrent and mass builds, and those of the old core: there are none."""
-    return (
-        boolean(filters.get("is_circle"), False)
-        or filters.get("mass_build_id", "-1") != "-1"
-        or not boolean(filters.get("new_core"), True)
+    if "id" in said:
+        return Filters(id=numbers["id"], project_id=project_id)
+    if _names_other_builds(said):
+        return None
+    ownership = said.get("ownership") or ownership
+    return Filters(
+        project_id=project_id,
+        user_id=user.id if ownership == "owned" else None,
+        related_user_id=user.id if ownership == "related" else None,
+        save_to_platform_id=next(iter(platforms), None),
+        project_name=said.get("project_name"),
+        project_version=said.get("project_version"),
+        updated_from=_moment(said.get("updated_at_start")),
+        updated_until=_moment(said.get("updated_at_end"), is_end=True),
+        **numbers,
     )
 
 
-def _moment(said: str, *, is_end: bool = False) -> str | None:
-    """Unix seconds, the whole second; or a day, `dd/mm/yyyy`, from its first to its last moment. None: neither."""
+def _names_other_builds(said: dict[str, str]) -> bool:
+    """Whether only recurrent builds, mass builds or builds of the old core are asked for: there are none here."""
+    return (
+        boolean(said.get("is_circle"), False)
+        or said.get("mass_build_id", "-1") != "-1"
+        or not boolean(said.get("new_core"), True)
+    )
+
+
+def _moment(said: str | None, *, is_end: bool = False) -> str | None:
+    """The first or last moment that a text names, as a stamp; None: the text names none.
+
+    A text is a whole second in unix time, or a day as `dd/mm/yyyy`.
+    """
+    if said is None:
+        return None
     number = integer(said)
     try:
         if number is not None and str(number) == said.strip():
@@ -253,44 +250,41 @@ def _moment(said: str, *, is_end: bool = False) -> str | None:
         else:
             start, length = datetime.strptime(said.strip(), "%d/%m/%Y").replace(tzinfo=UTC), timedelta(days=1)
         return clock.stamp(start + length - timedelta(microseconds=1) if is_end else start)
-    except (ValueError, OverflowError, OSError):  # beyond it there is no date
+    except (ValueError, OverflowError, OSError):  # the first of these: no date; the others: a date out of range
         return None
 
 
-_OWNERSHIP = {"owned": "r.user_id = ?", "related": "(r.user_id = ? or j.user_id = ?)"}
-_OWNERSHIPS = (*_OWNERSHIP, "index", "everything")  # the last two: all that one may read
-_EQUAL = {
-    "status": "l.status",
-    "arch_id": "l.arch_id",
-    "save_to_platform_id": "s.id",
-    "platform_id": "s.id",
-    "build_for_platform_id": "l.build_for_platform_id",
-    "save_to_repository_id": "l.save_to_repository_id",
-}
-_COMPARED: dict[str, tuple[str, Callable[[str], str | None]]] = {
-    "project_name": ("instr(casefold(j.name), casefold(?))", str),
-    "project_version": ("l.project_version = ?", str),
-    "updated_at_start": ("l.updated_at >= ?", _moment),
-    "updated_at_end": ("l.updated_at <= ?", partial(_moment, is_end=True)),
-}
+_OWNERSHIPS = ("owned", "related", "index", "everything")  # the last two: all that the caller may read
+_PLATFORMS = ("save_to_platform_id", "platform_id")  # two names of one filter
+_NUMBERS = ("status", "arch_id", "build_for_platform_id", "save_to_repository_id", *_PLATFORMS)
 _ONE = "/api/v1/build_lists/{id:id}"
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/build_lists", index, "List build lists", "anybody: what they may read"),
+    Endpoint("GET", "/api/v1/build_lists", index, "List build lists", "any user: those that they may read"),
     Endpoint("POST", "/api/v1/build_lists", create, "Create a build list", "writers of the project"),
-    Endpoint("GET", _ONE, show, "Get a build list", "readers of the project, and who made it"),
-    Endpoint("PUT", f"{_ONE}/cancel", cancel, "Cancel it", "writers of the project"),
+    Endpoint("GET", _ONE, show, "Get a build list", "readers of the project, and its creator"),
+    Endpoint("PUT", f"{_ONE}/cancel", cancel, "Cancel a build list", "writers of the project"),
     Endpoint(
-        "PUT", f"{_ONE}/publish", publish, "Publish it", "writers of the project; with QA, admins of the platform"
+        "PUT",
+        f"{_ONE}/publish",
+        publish,
+        "Publish a build list",
+        "writers of the project; with QA, admins of the platform",
     ),
     Endpoint(
         "PUT",
         f"{_ONE}/create_container",
         create_container,
-        "Make a container of it",
+        "Make a container of a build list",
         "writers of the project, admins of the platform",
     ),
-    Endpoint("PUT", f"{_ONE}/reject_publish", reject_publish, "Reject it", "admins of the platform"),
-    Endpoint("GET", "/api/v1/projects/{id:id}/build_lists", index_of_project, "Of a project", "readers of the project"),
-    Endpoint("GET", "/build_lists/{id:id}/log", log, "What the build has written so far", "as for the build list"),
+    Endpoint("PUT", f"{_ONE}/reject_publish", reject_publish, "Reject a build list", "admins of the platform"),
+    Endpoint(
+        "GET",
+        "/api/v1/projects/{id:id}/build_lists",
+        index_of_project,
+        "List those of a project",
+        "readers of the project",
+    ),
+    Endpoint("GET", "/build_lists/{id:id}/log", log, "Get the log of a build list", "as for the build list"),
 ]

@@ -176,11 +176,9 @@ class Around:
     user: User
     publisher: User | None
     build_for: Platform
-    save_to: Repository
     arch: Arch
-    platforms: Mapping[int, Platform]  # of all the repositories here
-    include_repos: Sequence[Repository]
-    extra_repositories: Sequence[Repository]
+    repositories: Mapping[int, Repository]  # all that the build list names and that are there, by their ids
+    platforms: Mapping[int, Platform]  # the platforms of these, by their ids
     extra_build_lists: Sequence[Json]
     packages: Sequence[PackageRow]
     results: Sequence[ResultRow]
@@ -205,8 +203,12 @@ def build_list_url(build_list_id: int) -> str:
 def build_list(found: BuildList, around: Around) -> Json:
     files = f"{around.base}/api/v1/file_stores"
 
-    def block(repository: Repository) -> Json:
+    def block(repository_id: int) -> Json:
+        repository = around.repositories[repository_id]
         return repository_block(repository, around.platforms[repository.platform_id])
+
+    def blocks(repository_ids: Iterable[int]) -> list[Json]:
+        return [block(number) for number in repository_ids if number in around.repositories]
 
     return {
         "id": found.id,
@@ -219,7 +221,7 @@ def build_list(found: BuildList, around: Around) -> Json:
         "project": project_block(around.project, around.owner, around.base),
         "build_for_platform": platform_block(around.build_for),
         "use_save_to_repository": found.use_save_to_repository,
-        "save_to_repository": block(around.save_to),
+        "save_to_repository": block(found.save_to_repository_id),
         "arch": arch(around.arch),
         "created_at": seconds(found.created_at),
         "updated_at": seconds(found.updated_at),
@@ -244,8 +246,8 @@ def build_list(found: BuildList, around: Around) -> Json:
         "owner": member(around.owner),
         "user": member(around.user),
         "publisher": member(around.publisher) if around.publisher else None,
-        "include_repos": [block(repository) for repository in around.include_repos],
-        "extra_repositories": [block(repository) for repository in around.extra_repositories],
+        "include_repos": blocks(found.include_repos),
+        "extra_repositories": blocks(found.extra_repositories),
         "extra_build_lists": list(around.extra_build_lists),
         "extra_params": found.extra_params,
         "yanked": found.yanked is not None,
