@@ -6,16 +6,16 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal.api import bodies
+from polylocal.api import bodies, run_creation
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
-from polylocal.api.run_creation import make
 from polylocal.api.shapes.projects import CiItem, ci_item
 from polylocal.errors import InvalidPolyaxonfile, NotFound
 from polylocal.polyaxonfile import read
 from polylocal.statuses import Kind
-from polylocal.store.rows import Run
+from polylocal.store.rows import Project, Run, User
 
-FILES = ("polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json")  # at the top of the code; the first that is there
+FILES = ("polyaxonci.yml", "polyaxonci.yaml", "polyaxonci.json")  # at the top of the code; the first one counts
 NOT_TRIGGERED = "Could not trigger the project CI."
 _STARTED = (Kind.EXPERIMENT, Kind.JOB, Kind.GROUP, Kind.BUILD)
 
@@ -53,18 +53,20 @@ def disable(call: Call) -> Response:
 
 
 def answer(call: Call) -> Response:
-    """What a synchronisation answers: 201 when a run was started by it."""
-    if trigger(call) is None:
+    """The answer to new code: 201 when it started a run."""
+    run = trigger(call.project, call.user, call.context)
+    if run is None:
         return JSONResponse(NOT_TRIGGERED)
+    call.note("created", run)
     return empty(201)
 
 
-def trigger(call: Call) -> Run | None:
-    """Start the run that the newest code describes; None: CI is off, or the code has no such file.
+def trigger(project: Project, user: User, context: ApiContext) -> Run | None:
+    """Start the run that the newest code describes; None: CI is off, or the code has no file that describes one.
 
-    Raises InvalidInput for a file that is there and wrong.
+    Raises InvalidInput: the file is not valid.
     """
-    project, repository = call.project, call.context.repository(call.project)
+    repository = context.repository(project)
     commit = repository.resolve("HEAD")
     if project.ci is None or commit is None:
         return None
@@ -75,10 +77,10 @@ def trigger(call: Call) -> Run | None:
     kind = _kind(text)
     if kind is None:
         return None
-    # the code is the project's owner's, whoever brings it in
-    run = make(call, kind, bodies.NewRunBody(content=text), secrets_user_id=project.user_id)
-    call.note("created", run)
-    return run
+    # the code is that of the project's owner, whoever uploads it
+    body, owner_id = bodies.NewRunBody(content=text), project.user_id
+    new = run_creation.check(project, user, kind, body, context, secrets_user_id=owner_id)
+    return context.store.runs.insert(project, user, new)
 
 
 def _kind(text: str) -> Kind | None:
@@ -93,8 +95,8 @@ _CI = "/api/v1/{user}/{project}/ci"
 
 ENDPOINTS = [
     Endpoint("GET", _CI, show, "Whether new code starts a run", answer=CiItem),
-    Endpoint("POST", _CI, enable, "Let new code start a run", Access.WRITE, bodies.Ci, CiItem, status=201),
-    Endpoint("PATCH", _CI, change, "Change how", Access.WRITE, bodies.Ci, CiItem),
-    Endpoint("PUT", _CI, replace, "Say it anew", Access.WRITE, bodies.Ci, CiItem),
-    Endpoint("DELETE", _CI, disable, "Let new code start nothing", Access.WRITE, status=204),
+    Endpoint("POST", _CI, enable, "Start a run with new code", Access.WRITE, bodies.Ci, CiItem, status=201),
+    Endpoint("PATCH", _CI, change, "Change the CI", Access.WRITE, bodies.Ci, CiItem),
+    Endpoint("PUT", _CI, replace, "Replace the CI", Access.WRITE, bodies.Ci, CiItem),
+    Endpoint("DELETE", _CI, disable, "Start no run with new code", Access.WRITE, status=204),
 ]

@@ -1,51 +1,52 @@
-"""Groups of experiments: those that a search makes, and selections of what is there."""
+"""Groups of experiments: searches, which create their experiments, and selections of existing ones."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from polylocal.api import bodies, experiments, results, runs
+from polylocal.api import bodies, experiments, results, run_creation, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
-from polylocal.api.run_creation import make
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.experiments import MetricItem
 from polylocal.api.shapes.groups import GroupDetail, GroupItem, GroupResults, GroupStatusItem
 from polylocal.statuses import Kind
-from polylocal.store.rows import Run
+from polylocal.store import Store
+from polylocal.store.rows import Project, Run
 
 
 def create(call: Call) -> Json:
-    """With a polyaxonfile a search; without one a selection, of `experiment_ids`."""
+    """A search with a polyaxonfile; without one a selection of `experiment_ids`."""
     body = call.body(bodies.NewGroup)
-    selected = _selected(call, body.experiment_ids) if body.experiment_ids else []
+    selected = _selected(call.project, body.experiment_ids, call.store) if body.experiment_ids else []
     if body.source is None and body.check_specification:
         raise refuse("Experiment Group expects a `content`.")
-    group = make(call, Kind.GROUP, body)
+    new = run_creation.check(call.project, call.user, Kind.GROUP, body, call.context)
+    group = call.store.runs.insert(call.project, call.user, new)
     if group.group_type == "selection":
         call.store.groups.select(group, selected, None)
     call.note("created", group)
-    return runs.whole(call, group)
+    return runs.whole(group, call.project, call.user, call.context)
 
 
 def stop(call: Call) -> Response:
-    """`pending`: only what has not begun."""
+    """With `pending`, only the experiments that have not begun are stopped."""
     call.store.groups.stop(call.run, pending_only=call.body(bodies.StoppedGroup).pending)
     call.note("stopped", call.run)
     return empty()
 
 
 def select(call: Call) -> Json:
-    """Change what a selection holds."""
+    """Change the experiments of a selection."""
     body = call.body(bodies.ChangedSelection)
     group = call.store.runs.get(call.project, Kind.GROUP, call.number("id"))
     if group.group_type != "selection":
         raise refuse("This group is a not a selection.")
-    call.store.groups.select(group, _selected(call, body.experiment_ids), body.operation)
-    return runs.detail(call, call.store.runs.by_pk(group.pk))
+    call.store.groups.select(group, _selected(call.project, body.experiment_ids, call.store), body.operation)
+    return runs.detail(call.store.runs.by_pk(group.pk), call.project, call.user, call.context)
 
 
 def table(call: Call) -> GroupResults | Response:
-    """`?metric=` and `?optimization=` where the search has none; `?format=csv`."""
+    """The results of a group. `metric` and `optimization` replace those of the search."""
     try:
         named = results.parameters(call.query("metric"), call.query("optimization"))
     except ValueError as error:
@@ -56,8 +57,8 @@ def table(call: Call) -> GroupResults | Response:
     return found
 
 
-def _selected(call: Call, ids: list[int]) -> list[Run]:
-    found = call.store.groups.find(call.project, ids)
+def _selected(project: Project, ids: list[int], store: Store) -> list[Run]:
+    found = store.groups.find(project, ids)
     if len(found) != len(set(ids)):
         raise refuse("Experiments selection is not valid.")
     return found
@@ -77,7 +78,7 @@ ENDPOINTS = [
         "GET",
         f"{_ONE}/results",
         table,
-        "What the experiments of a group have come to, the best first",
+        "The results of the experiments of a group, the best first",
         answer=GroupResults,
         query=(
             Query("metric", "the metric to compare by; default: that of the search"),
@@ -86,7 +87,13 @@ ENDPOINTS = [
         ),
     ),
     Endpoint(
-        "PUT", _SELECTION, select, "Change what a selection holds", Access.WRITE, bodies.ChangedSelection, GroupDetail
+        "PUT",
+        _SELECTION,
+        select,
+        "Change the experiments of a selection",
+        Access.WRITE,
+        bodies.ChangedSelection,
+        GroupDetail,
     ),
     Endpoint("PATCH", _SELECTION, select, "The same", Access.WRITE, bodies.ChangedSelection, GroupDetail),
 ]

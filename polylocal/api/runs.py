@@ -1,4 +1,4 @@
-"""Runs of every kind: what holds for builds and jobs alike is written once."""
+"""The endpoints that all kinds of runs share, and those of builds and jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api import bodies, results, run_creation, secrets_owner
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.paging import LIMIT, envelope, window
-from polylocal.api.run_creation import clone, make
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.experiments import experiment_detail, experiment_item, experiment_status_item
 from polylocal.api.shapes.groups import group_detail, group_item, group_status_item
@@ -33,11 +33,11 @@ from polylocal.api.shapes.servers import server_detail, server_item, tensorboard
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.statuses import Kind, Status
 from polylocal.store.queries import SORTABLE
-from polylocal.store.rows import Run, StatusRow
+from polylocal.store.rows import Project, Run, StatusRow, User
 
 _LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
-MAX_STATUSES = 10_000  # that are reported; how a run ends is kept in any case
-STATUSES_PAGE = 100  # a client that asks for one page must see all of a history
+MAX_STATUSES = 10_000  # reported statuses of a run; its end is recorded in any case
+STATUSES_PAGE = 100  # clients ask for one page and take it for the whole history
 
 
 def index(call: Call) -> Json:
@@ -46,13 +46,13 @@ def index(call: Call) -> Json:
 
 
 def listed(call: Call, count: int, runs: list[Run], default: int = LIMIT) -> Json:
-    """A page of runs as they stand in lists."""
+    """A page of runs, each as it is in lists."""
     marked = call.store.bookmarks.of(call.user, runs)
     return envelope(call.request, count, [item(run, run.pk in marked) for run in runs], default)
 
 
 def page(call: Call, *, group: Run | None = None, more: str = "", default: int = LIMIT) -> tuple[int, list[Run]]:
-    """The runs that the query string asks for; `more` is a further condition, in words of its own."""
+    """Count and page of the runs that the query string selects; `more`: a further condition in its syntax."""
     limit, offset = window(call.request, default)
     query = ",".join(part for part in (call.query("query"), more) if part)
     return call.store.runs.page(
@@ -61,25 +61,26 @@ def page(call: Call, *, group: Run | None = None, more: str = "", default: int =
 
 
 def create(call: Call) -> Json:
-    run = make(call, _kind(call), call.body(bodies.NewRunBody))
+    new = run_creation.check(call.project, call.user, _kind(call), call.body(bodies.NewRunBody), call.context)
+    run = call.store.runs.insert(call.project, call.user, new)
     call.note("created", run)
-    return whole(call, run)
+    return whole(run, call.project, call.user, call.context)
 
 
 def show(call: Call) -> Json:
     call.note_view(call.run)
-    return detail(call, call.run)
+    return _answer(call, call.run)
 
 
 def update(call: Call) -> Json:
     body = call.body(bodies.ChangedRun)
     changed = call.store.runs.change(call.run, partial(_changes, body))
     call.note("updated", changed)
-    return detail(call, changed)
+    return _answer(call, changed)
 
 
 def _changes(body: bodies.ChangedRun, run: Run) -> Json:
-    """The columns that a body changes. What a merge comes to has the bounds of a body. Raises InvalidInput."""
+    """The columns that a body changes. The result of a merge has the bounds of a body. Raises InvalidInput."""
     given = body.given()
     if "params" in given:
         given.pop("declarations", None)  # the older word for the same
@@ -114,7 +115,7 @@ def restore(call: Call) -> Response:
 
 
 def reconcile(call: Call) -> Response:
-    """What a client believes the status to be. Of a managed run the daemon knows better."""
+    """A client reports the status of a run that it executes itself. For a managed run the call has no effect."""
     body = call.body(bodies.NewStatus)
     if not call.run.is_managed:
         _check_history(call.run)
@@ -123,14 +124,14 @@ def reconcile(call: Call) -> Response:
 
 
 def token(call: Call) -> TokenItem:
-    """A run's own token for the run itself, while it is under way."""
+    """The run's own token, for the run itself while it is live."""
     if call.run.status not in _LIVE or call.run_pk != call.run.pk:
         raise NotAllowed
     return own_token(call)
 
 
 def own_token(call: Call) -> TokenItem:
-    """The token that the call came with."""
+    """The token of the request."""
     _, _, given = call.request.headers.get("authorization", "").partition(" ")
     return {"token": given.strip()}
 
@@ -148,9 +149,10 @@ def copy(call: Call) -> Json:
 
 
 def _cloned(call: Call, strategy: str, action: str) -> Json:
-    made = clone(call, call.run, strategy, call.body(bodies.Cloning))
+    new = run_creation.check_clone(call.project, call.user, call.run, strategy, call.body(bodies.Cloning), call.context)
+    made = call.store.runs.insert(call.project, call.user, new)
     call.note(action, made)
-    return detail(call, made)
+    return _answer(call, made)
 
 
 def bookmark(call: Call) -> Response:
@@ -169,7 +171,7 @@ def invalidate(call: Call) -> Response:
 
 
 def heartbeat(call: Call) -> Response:
-    """Accepted and not needed: the daemon watches the containers themselves."""
+    """Without effect: the daemon watches the containers themselves."""
     return empty()
 
 
@@ -180,7 +182,7 @@ def statuses(call: Call) -> Json:
 
 
 def add_status(call: Call) -> Json:
-    """A client reports. What a managed run may become is decided by the transition table."""
+    """A client reports a status. The transition table decides whether the run takes it."""
     body = call.body(bodies.NewStatus)
     run, status = call.run, Status(body.status)
     _check_history(run)
@@ -211,30 +213,29 @@ def code_reference(call: Call) -> CodeReferenceItem:
 
 
 def add_code_reference(call: Call) -> CodeReferenceItem:
-    _check_code_is_theirs(call)
+    _check_code_owner(call.run, call.user, is_own_report=call.run_pk == call.run.pk)
     given = {name: value for name, value in call.body(bodies.NewCodeReference).given().items() if value is not None}
     run = call.run
-    if not given and run.code_id:  # clients outside of a git folder report nothing: that is no other code
+    if not given and run.code_id:  # clients outside of a git folder send nothing: the code stays
         return code_reference(call)
     if run.is_managed and run.kind in (Kind.BUILD, Kind.NOTEBOOK) and "commit" in given:
-        given["commit"] = _own_commit(call, given["commit"])
+        given["commit"] = _own_commit(call.project, given["commit"], call.context)
     reference = call.store.projects.reference_code(call.project, given)
     call.store.runs.record(call.run, code_id=reference.id)
     return code_reference_item(reference, call.project)
 
 
-def _check_code_is_theirs(call: Call) -> None:
-    """Code gets the secrets that its run names: nobody changes it under a run that names another user's."""
-    run, is_own_report = call.run, call.run_pk == call.run.pk
-    if run.is_managed and run.config and not is_own_report and not call.user.is_superuser:
-        specification = run.specification
-        if secrets_owner.names_secrets(specification) and run.secrets_user_id != call.user.id:
-            raise NotAllowed(f"{run.label} names secrets of another user: its code is theirs to change.")
+def _check_code_owner(run: Run, user: User, *, is_own_report: bool) -> None:
+    """The code of a run gets its secrets, so only the owner of the secrets may change it. Raises NotAllowed."""
+    if not run.is_managed or not run.config or is_own_report or user.is_superuser:
+        return
+    if secrets_owner.names_secrets(run.specification) and run.secrets_user_id != user.id:
+        raise NotAllowed(f"{run.label} names secrets of another user: only that user may change its code.")
 
 
-def _own_commit(call: Call, named: str) -> str:
-    """A commit of the project's code: polylocal itself checks it out for this run. Raises InvalidInput."""
-    found = call.context.repository(call.project).resolve(named)
+def _own_commit(project: Project, named: str, context: ApiContext) -> str:
+    """A commit of the project's code, which the daemon checks out for this run. Raises InvalidInput."""
+    found = context.repository(project).resolve(named)
     if found is None:
         raise InvalidInput({"commit": [f"The code of this project has no commit `{named}`."]})
     return found
@@ -247,30 +248,35 @@ def _kind(call: Call) -> Kind:
     return kind
 
 
-def detail(call: Call, run: Run) -> Json:
-    """A run by itself, as the caller sees it."""
-    bookmarked = run.pk in call.store.bookmarks.of(call.user, [run])
+def _answer(call: Call, run: Run) -> Json:
+    return detail(run, call.project, call.user, call.context)
+
+
+def detail(run: Run, project: Project, user: User, context: ApiContext) -> Json:
+    """A run by itself, as `user` sees it."""
+    store = context.store
+    bookmarked = run.pk in store.bookmarks.of(user, [run])
     warnings = _warnings(run)
     kind = run.kind
     if kind is Kind.BUILD:
-        return {**build_detail(run, bookmarked, call.store.runs.dependents(run), warnings)}
+        return {**build_detail(run, bookmarked, store.runs.dependents(run), warnings)}
     if kind.is_server:
         return {**server_detail(run, bookmarked, warnings)}
     if kind is Kind.GROUP:
-        tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, group=run)
-        best = results.best(call.store, run)
-        return {**group_detail(run, bookmarked, call.store.groups.counts(run), tensorboard, best, warnings)}
-    outputs = call.context.outputs(run)
+        tensorboard = store.runs.server(project, Kind.TENSORBOARD, group=run)
+        best = results.best(store, run)
+        return {**group_detail(run, bookmarked, store.groups.counts(run), tensorboard, best, warnings)}
+    outputs = context.outputs(run)
     path = str(outputs) if outputs else None
     if kind is Kind.JOB:
         return {**job_detail(run, bookmarked, path, warnings)}
-    tensorboard = call.store.runs.server(call.project, Kind.TENSORBOARD, experiment=run)
+    tensorboard = store.runs.server(project, Kind.TENSORBOARD, experiment=run)
     return {**experiment_detail(run, bookmarked, path, tensorboard, warnings)}
 
 
-def whole(call: Call, run: Run) -> Json:
-    """What a creation answers: the documented keys first, in their order, then everything else."""
-    everything = {**item(run, False), **detail(call, run)}
+def whole(run: Run, project: Project, user: User, context: ApiContext) -> Json:
+    """The answer to a creation: the documented keys first, in their order, then everything else."""
+    everything = {**item(run, False), **detail(run, project, user, context)}
     first = _CREATED.get(run.kind, ())
     return {**{key: everything[key] for key in first}, **everything}
 

@@ -1,4 +1,4 @@
-"""Notebooks and tensorboards: started, stopped, listed. Their pages are served by `proxy`."""
+"""Notebooks and tensorboards: start, stop and list. `proxy` serves their pages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from polylocal.api import bodies, runs
+from polylocal.api import bodies, run_creation, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
-from polylocal.api.run_creation import make
 from polylocal.api.shapes.platform import TokenItem
 from polylocal.api.shapes.servers import ServerDetail, ServerItem, TensorboardItem
-from polylocal.errors import NotAllowed
+from polylocal.errors import InvalidInput, NotAllowed
+from polylocal.settings import Settings
 from polylocal.statuses import Kind, is_done
-from polylocal.store.rows import Run
+from polylocal.store import Store
+from polylocal.store.rows import Project, Run
 
 
 def start_notebook(call: Call) -> Response:
@@ -21,14 +22,14 @@ def start_notebook(call: Call) -> Response:
 
 
 def start_tensorboard(call: Call) -> Response:
-    """Of the project, or of the experiment or the group of the path."""
+    """The tensorboard of the project, or of the experiment or group of the path."""
     return _start(call, Kind.TENSORBOARD, _shown(call))
 
 
 def stop_notebook(call: Call) -> Response:
-    """What was changed in it becomes the newest commit of the project's code, unless `commit` is false."""
+    """The changes made in the notebook become the newest commit of the project's code, unless `commit` is false."""
     keeps = call.body(bodies.StoppedNotebook).commit
-    running = _running(call, Kind.NOTEBOOK, None)
+    running = _running(call.project, Kind.NOTEBOOK, None, call.store)
     if running:
         call.store.runs.record(running, keeps_changes=keeps)
         _stop(call, running)
@@ -36,15 +37,15 @@ def stop_notebook(call: Call) -> Response:
 
 
 def stop_tensorboard(call: Call) -> Response:
-    running = _running(call, Kind.TENSORBOARD, _shown(call))
+    running = _running(call.project, Kind.TENSORBOARD, _shown(call), call.store)
     if running:
         _stop(call, running)
     return empty()
 
 
 def notebook_token(call: Call) -> TokenItem:
-    """A notebook's own token for the notebook itself."""
-    running = _running(call, Kind.NOTEBOOK, None)
+    """The notebook's own token, for the notebook itself."""
+    running = _running(call.project, Kind.NOTEBOOK, None, call.store)
     if running is None or call.run_pk != running.pk:
         raise NotAllowed
     return runs.own_token(call)
@@ -55,28 +56,29 @@ def _stop(call: Call, running: Run) -> None:
     call.note("stopped", running)
 
 
-def _start(call: Call, kind: Kind, of: Run | None) -> Response:
-    """One at a time: 201 with a new one, 200 with the one that is there."""
+def _start(call: Call, kind: Kind, shown: Run | None) -> Response:
+    """Only one runs at a time: 201 with a new one, or 200 with the running one."""
     body = call.body(bodies.NewRunBody)
-    with call.context.starting:  # two clicks at the same time are one start
-        running = _running(call, kind, of)
+    project, user, context = call.project, call.user, call.context
+    with context.starting:  # two requests at the same time start one
+        running = _running(project, kind, shown, call.store)
         if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
-            raise refuse("The notebook is being stopped, and its changes are put away: start it again in a moment.")
+            raise refuse("The notebook is being stopped, and its changes are committed: start it again in a moment.")
         if running and not running.stop_requested_at:
-            return JSONResponse(runs.detail(call, running))
+            return JSONResponse(runs.detail(running, project, user, context))
         if body.source is None:
-            body = body.model_copy(update={"content": _default(call, kind)})
-        started = make(call, kind, body, of=of)
+            body = body.model_copy(update={"content": _default(kind, context.settings)})
+        new = run_creation.check(project, user, kind, body, context, shown=shown)
+        started = call.store.runs.insert(project, user, new)
     call.note("started", started)
-    return JSONResponse(runs.detail(call, started), status_code=201)
+    return JSONResponse(runs.detail(started, project, user, context), status_code=201)
 
 
-def _default(call: Call, kind: Kind) -> dict[str, Any]:
-    """The polyaxonfile of who sends none."""
-    settings = call.context.settings
+def _default(kind: Kind, settings: Settings) -> dict[str, Any]:
+    """The polyaxonfile in place of none. Raises InvalidInput: no image is set."""
     image = settings.notebook_image if kind is Kind.NOTEBOOK else settings.tensorboard_image
     if not image:
-        raise refuse(f"Please provide a polyaxonfile, or set a default {kind} image.")
+        raise InvalidInput([f"Please provide a polyaxonfile, or set a default {kind} image."])
     return {"version": 1, "kind": kind.value, "build": {"image": image}}
 
 
@@ -86,10 +88,10 @@ def _shown(call: Call) -> Run | None:
     return call.run if kind in (Kind.EXPERIMENT, Kind.GROUP) else None
 
 
-def _running(call: Call, kind: Kind, of: Run | None) -> Run | None:
-    experiment = of if of and of.kind == Kind.EXPERIMENT else None
-    group = of if of and of.kind == Kind.GROUP else None
-    newest = call.store.runs.server(call.project, kind, experiment=experiment, group=group)
+def _running(project: Project, kind: Kind, shown: Run | None, store: Store) -> Run | None:
+    experiment = shown if shown and shown.kind is Kind.EXPERIMENT else None
+    group = shown if shown and shown.kind is Kind.GROUP else None
+    newest = store.runs.server(project, kind, experiment=experiment, group=group)
     return newest if newest and not is_done(newest.status) else None
 
 

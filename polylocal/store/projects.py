@@ -196,15 +196,8 @@ class Projects:
 
     def reference_code(self, project: Project, values: Mapping[str, Any]) -> CodeReference:
         """Find or create the reference with this branch, commit, head, is_dirty and git_url."""
-        wanted = {"branch": "master", "commit": None, "head": None, "is_dirty": False, "git_url": None, **values}
-        where = " and ".join(f'"{column}" is :{column}' for column in wanted)
-        row = {**wanted, "project_id": project.id}
         with self._database.write() as db:
-            found = db.execute(
-                f"select id from code_references where project_id = :project_id and {where} order by id desc", row
-            ).fetchone()
-            row |= {"uuid": uuids.uuid4().hex, "created_at": clock.now()}
-            reference_id = found["id"] if found else _insert(db, "code_references", row)
+            reference_id = reference_code(db, project, values)
         return self.code_reference(reference_id)
 
     def code_reference(self, reference_id: int) -> CodeReference:
@@ -220,6 +213,17 @@ class Projects:
         if row is None:
             raise NotFound
         return row_of(Project, row)
+
+
+def reference_code(db: sqlite3.Connection, project: Project, values: Mapping[str, Any]) -> int:
+    """`Projects.reference_code` in the caller's transaction. Returns the id of the reference."""
+    wanted = {"branch": "master", "commit": None, "head": None, "is_dirty": False, "git_url": None, **values}
+    where = " and ".join(f'"{column}" is :{column}' for column in wanted)
+    row = {**wanted, "project_id": project.id}
+    query = f"select id from code_references where project_id = :project_id and {where} order by id desc"
+    if found := db.execute(query, row).fetchone():
+        return int(found["id"])
+    return _insert(db, "code_references", {**row, "uuid": uuids.uuid4().hex, "created_at": clock.now()})
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:

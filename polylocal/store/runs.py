@@ -16,6 +16,7 @@ from polylocal.paths import OUTPUTS, run_outputs
 from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import built_images, package_status, queries, run_values
 from polylocal.store.database import Database, delete_in_parts
+from polylocal.store.projects import reference_code
 from polylocal.store.queries import OPEN, SELECT, VISIBLE
 from polylocal.store.rows import Project, QueuedRun, Run, StatusRow, User, json_columns, row_of, rows_of, to_json
 
@@ -61,6 +62,7 @@ class NewRun:
     values: Mapping[str, Any] = field(default_factory=dict)  # name, description, tags … as the caller sent them
     resources: Mapping[str, Any] | None = None
     code_id: int | None = None
+    code: Mapping[str, Any] | None = None  # in place of `code_id`: its commit, head and branch, referenced on insertion
     build_pk: int | None = None
     build_key: str | None = None
     original: Run | None = None
@@ -568,7 +570,7 @@ def insert(db: sqlite3.Connection, project: Project, user: User, new: NewRun) ->
         "original_pk": new.original.pk if new.original else None,
         "group_pk": new.group.pk if new.group else None,
         "cloning_strategy": new.cloning_strategy,
-        "code_id": new.code_id,
+        "code_id": reference_code(db, project, new.code) if new.code else new.code_id,
         "outputs": new.outputs or _outputs(project, new, run_id),
         "warnings": to_json(list(new.warnings)),
     }
