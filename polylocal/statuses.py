@@ -79,7 +79,3 @@ STARTS = frozenset({Status.BUILDING, Status.SCHEDULED, Status.STARTING, Status.R
 
 def is_done(status: str) -> bool:
     return status in DONE
-
-
-def can_move(source: str, target: Status) -> bool:
-    return source in TRANSITIONS[target]

@@ -1,4 +1,4 @@
-"""What callers may send. Unknown and read-only keys are ignored, as they always were; every fault is told at once."""
+"""The bodies of requests. Unknown and read-only keys are ignored, as in the platform; all faults are reported."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from polylocal.git import revisions
 from polylocal.polyaxonfile import SourceFile
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
 from polylocal.polyaxonfile.models import Tags as AnyTags
+from polylocal.statuses import Status
 from polylocal.text import non_finite, visible
 
-# words that stand in URLs where a name would; the platform reserved these and their plurals
+# words that take the place of a name in URLs; the platform reserves these and their plurals
 _RESERVED_WORDS = """
 user admin experiment experiment_group project api polyaxon dashboard index log metric public version repo
 cluster event login logout team doc static status job plugin tensorboard pipeline task monitor setting
@@ -27,21 +28,21 @@ cluster event login logout team doc static status job plugin tensorboard pipelin
 _RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
-_MOST = 2**63 - 1  # what a column holds
+_MOST = 2**63 - 1  # the largest integer of a column
 MAX_TAGS = 200
-MAX_PARAMS = 1000  # names: each is kept by itself, for filters
+MAX_PARAMS = 1000  # names: each has a row of its own, for filters
 MAX_WORD = 256  # characters
 MAX_TEXT = 256 * 1024
 MAX_README = 2 * 2**20
 MAX_JSON = 256 * 1024  # of an object, written as JSON
 MAX_MEASURED = 1000  # values of one entry of metrics
-MAX_FILES = 1000  # that a polyaxonfile is put together from
+MAX_FILES = 1000  # files that a polyaxonfile is merged from
 MAX_IDS = 10_000  # experiments of a selection
 _SHOWN = 100  # characters of a value in the message about it
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a project of this name would stand where a word of the API's paths does."""
+    """Whether a project of this name would take the place of a word in the API's paths."""
     return name.lower() in _RESERVED or name.lower().removesuffix("s") in _RESERVED
 
 
@@ -52,7 +53,7 @@ def _not_reserved(name: str | None) -> str | None:
 
 
 def _json_object(value: object) -> object:
-    """Form bodies carry everything as text."""
+    """All values of a form are texts."""
     if isinstance(value, str):
         try:
             return parsed(value)
@@ -84,7 +85,7 @@ def _can_be_kept(moment: datetime) -> datetime:
 Slug = Annotated[str, Field(pattern=SLUG, min_length=1, max_length=MAX_NAME), AfterValidator(_not_reserved)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)] | None
 Readme = Annotated[str, Field(max_length=MAX_README)] | None
-Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # what stands in a column that is searched
+Word = Annotated[str, Field(max_length=MAX_WORD)] | None  # for a column that is searched
 Moment = Annotated[datetime, AfterValidator(_can_be_kept)]
 Tags = Annotated[AnyTags, Field(max_length=MAX_TAGS)]
 _FINITE = AfterValidator(non_finite.nulled)
@@ -97,7 +98,7 @@ Params = Annotated[
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=MAX_IDS)]
 Charts = Annotated[list[dict[str, Any]] | dict[str, Any], _FINITE, AfterValidator(_not_large)]
 MetricName = Annotated[str, Field(max_length=MAX_WORD)]
-_REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `not_finite.reported`
+_REPORTED = {"anyOf": [{"type": kind} for kind in ("number", "string", "null")]}  # see `non_finite.reported`
 Measured = Annotated[float, BeforeValidator(non_finite.reported), WithJsonSchema(_REPORTED)]
 
 
@@ -105,12 +106,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     def given(self) -> dict[str, Any]:
-        """What the caller said, without what the model filled in."""
+        """The values that the caller sent, without defaults."""
         return {name: getattr(self, name) for name in self.model_fields_set}
-
-
-class Nothing(Body):
-    """No body is needed; one that is sent is ignored."""
 
 
 class NewProject(Body):
@@ -131,7 +128,7 @@ class ChangedProject(Body):
 
 
 class FileOfSource(Body):
-    """A file that a polyaxonfile was put together from, and the line of the whole at which it begins, from 1."""
+    """A file that a polyaxonfile was merged from. `line`: its first line in the merged text, from 1."""
 
     name: Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
     line: Annotated[int, Field(ge=1, le=_MOST)]
@@ -141,7 +138,7 @@ Files = Annotated[list[FileOfSource], Field(max_length=MAX_FILES)]
 
 
 class NewRunBody(Body):
-    """A polyaxonfile comes as `config` (0.2) or `content` (0.5), as an object or as text."""
+    """A new run. Clients send the polyaxonfile as `config` (0.2) or `content` (0.5), as an object or a text."""
 
     config: dict[str, Any] | str | None = None
     content: dict[str, Any] | str | None = None
@@ -183,13 +180,13 @@ class NewRunBody(Body):
 
 
 class NewGroup(NewRunBody):
-    """Without a polyaxonfile: a selection of experiments that are there."""
+    """A new group. Without a polyaxonfile it is a selection of existing experiments."""
 
     experiment_ids: Ids | None = None
 
 
 class ChangedSelection(Body):
-    """`operation` null: these experiments and no others."""
+    """A change of a selection. Without an `operation` the experiments replace all others."""
 
     operation: Literal["add", "remove"] | None = None
     experiment_ids: Ids
@@ -251,7 +248,7 @@ class ChangedRun(Body):
 
 
 class Cloning(Body):
-    """A restart, resume or copy; the polyaxonfile is laid over the original's."""
+    """A restart, resume or copy. The polyaxonfile is merged over that of the original."""
 
     config: dict[str, Any] | str | None = None
     content: dict[str, Any] | str | None = None
@@ -270,29 +267,14 @@ class Cloning(Body):
 
 
 class NewStatus(Body):
-    status: Literal[
-        "created",
-        "resuming",
-        "warning",
-        "unschedulable",
-        "building",
-        "scheduled",
-        "starting",
-        "running",
-        "succeeded",
-        "failed",
-        "upstream_failed",
-        "stopped",
-        "skipped",
-        "unknown",
-    ]
+    status: Status
     message: Annotated[str, Field(max_length=256)] | None = None
     traceback: Text = None
     details: JsonObject | None = None
 
 
 class NewMetric(Body):
-    """Measured values of one moment."""
+    """The measured values of one moment."""
 
     values: Annotated[dict[MetricName, Measured], BeforeValidator(_json_object), Field(max_length=MAX_MEASURED)]
     created_at: Moment | None = None
@@ -343,7 +325,7 @@ class NewSession(Body):
 
 
 class OneOrigin(Body):
-    """The page that is to be shown on the API's own origin."""
+    """The page to show on the API's own origin."""
 
     next: str = ""
 
@@ -352,7 +334,7 @@ AnyBody = TypeVar("AnyBody", bound=Body)
 
 
 def read(model: type[AnyBody], data: object) -> AnyBody:
-    """Check a body. Raises InvalidInput: `{field: [message, …]}` with every fault."""
+    """Check a body. Raises InvalidInput: `{field: [message, …]}` with all faults."""
     if not isinstance(data, Mapping):
         message = f"Invalid data. Expected a dictionary, but got {type(data).__name__}."
         raise InvalidInput({"non_field_errors": [message]})
@@ -368,6 +350,7 @@ def read(model: type[AnyBody], data: object) -> AnyBody:
         raise InvalidInput(messages) from error
 
 
+_CHOICES = ("enum", "literal_error")
 _MESSAGES = {
     "missing": "This field is required.",
     "string_type": "Not a valid string.",
@@ -382,12 +365,12 @@ _MESSAGES = {
 
 
 def _message(code: str, text: str, context: Mapping[str, Any], value: object) -> str:
-    """The words that the platform's own framework uses."""
-    if value is None and (code.endswith("_type") or code == "literal_error"):
+    """The message of the platform's framework (Django REST framework) for the same fault."""
+    if value is None and (code.endswith("_type") or code in _CHOICES):
         return "This field may not be null."
     if code == "string_too_long":
         return f"Ensure this field has no more than {context['max_length']} characters."
-    if code == "literal_error":
+    if code in _CHOICES:
         return f'"{str(value)[:_SHOWN]}" is not a valid choice.'
     if code == "list_type":
         return f'Expected a list of items but got type "{type(value).__name__}".'

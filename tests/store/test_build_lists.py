@@ -17,7 +17,7 @@ from packages_support import Ground, by_text, package, sha1
 
 from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.statuses import Kind, Status, can_move, is_done
+from polylocal.statuses import TRANSITIONS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.build_lists import BuildLists, Filters, Harvest, NewFile
 from polylocal.store.queries import Page
@@ -691,7 +691,7 @@ class Moves(RuleBasedStateMachine):
     def run_moves(self, made: BuildList, to: str) -> None:
         run = self.ground.run(made)
         moved = self.store.runs.transition(run, Status(to))
-        assert moved == can_move(Status(run.status), Status(to))
+        assert moved == (run.status in TRANSITIONS[Status(to)])
         if moved and self.model[made.run_pk][0] != 10000:
             self.model[made.run_pk][0] = 3000 if to in BEGUN else 2000
 

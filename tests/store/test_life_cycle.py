@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from polylocal.statuses import STARTS, Kind, Status, can_move, is_done
+from polylocal.statuses import STARTS, TRANSITIONS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Run, StatusRow
 
@@ -48,7 +48,7 @@ class LifeCycle(RuleBasedStateMachine):
     def transition(self, run: Run, to: Status, message: str | None) -> None:
         before = self._row(run)
         moved = self.store.runs.transition(run, to, message)
-        assert moved == can_move(before.status, to)
+        assert moved == (before.status in TRANSITIONS[to])
         assert self._row(run).status == (to if moved else before.status)
 
     @rule(target=runs, run=runs, anew=st.booleans())
