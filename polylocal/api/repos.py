@@ -1,4 +1,4 @@
-"""The code of a project: upload, download, and what is known of it."""
+"""The code of a project: upload, download, external repositories."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from polylocal import clock
 from polylocal.api import bodies, ci
+from polylocal.api.api_context import ApiContext
 from polylocal.api.body_parsing import parsed
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.file_responses import opened_file
@@ -17,55 +18,58 @@ from polylocal.api.kernel import Threads
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.git.repository import without_secrets
+from polylocal.git.repository import Repository, without_secrets
 from polylocal.statuses import Kind, is_done
+from polylocal.store import Store
+from polylocal.store.rows import Project, User
 
 
 def upload(call: Call) -> Response:
-    """The part `repo` of a form, a tar (gzipped or not). An upload that changes nothing makes no new commit."""
-    project = call.project  # the right to write is checked before the archive is looked at
+    """The form part `repo` is a tar, gzipped or not. An upload without changes makes no new commit."""
+    project = call.project  # checks the right to write before the archive is read
     part = call.data.get("repo") if isinstance(call.data, dict) else None
     if not isinstance(part, UploadFile):
         raise InvalidInput({"repo": ["No file was submitted: send the tar.gz as the form part `repo`."]})
-    _check_upload(call)
+    _check_upload(project, call.context)
     call.context.repository(project).upload(part.file, call.user.username, call.context.code_limits)
     call.note("updated", project)
     return ci.answer(call) if _wants_ci(call.data) else empty()
 
 
 def limits(call: Call) -> Json:
-    """What an upload may come to. Refuses what an upload would be refused for, so that a client can ask first."""
-    _check_upload(call)
+    """The limits of an upload. Answers with the error that an upload would get, so that clients can ask first."""
+    _check_upload(call.project, call.context)
     settings = call.context.settings
     return {name: getattr(settings, name) for name in ("max_upload_mib", "max_unpacked_mib", "max_upload_files")}
 
 
-def _check_upload(call: Call) -> None:
-    if call.project.git_url:
-        raise NotAllowed(_EXTERNAL.format(name=call.project.name))
-    _check_notebook(call)
-    call.context.check_room()
+def _check_upload(project: Project, context: ApiContext) -> None:
+    if project.git_url:
+        raise NotAllowed(_EXTERNAL.format(name=project.name))
+    _check_notebook(project, context.store)
+    context.check_room()
 
 
 def external(call: Call) -> Response:
-    """The code of the project is what a git URL has; it is fetched at once."""
+    """Take the code of the project from a git URL, and fetch it at once."""
     project, body = call.project, call.body(bodies.ExternalRepo)
     if project.git_url and project.git_url != body.git_url:
         raise refuse(f"Project was already initialized with a different git url: {without_secrets(project.git_url)}")
     if project.git_url is None and call.context.repository(project).exists:
         raise NotAllowed(f"The Project `{project.name}` has uploaded code. Delete it first: DELETE …/repo/.")
-    _check_notebook(call)
-    warnings = _fetch(call, body.git_url, by_admin=call.user.is_superuser)
+    _check_notebook(project, call.store)
+    warnings = _fetch(project, call.user, body.git_url, call.context, by_admin=call.user.is_superuser)
     status = 200 if project.git_url else 201
     return JSONResponse({"warnings": warnings}, status_code=status) if warnings else empty(status)
 
 
 def sync(call: Call) -> Response:
-    """Fetch what is new, and set the project's CI going."""
-    if not call.project.git_url:
+    """Fetch new commits, and start the project's CI."""
+    project = call.project
+    if not project.git_url:
         raise NotFound
-    _check_notebook(call)
-    warnings = _fetch(call, call.project.git_url, by_admin=call.project.git_by_admin)
+    _check_notebook(project, call.store)
+    warnings = _fetch(project, call.user, project.git_url, call.context, by_admin=project.git_by_admin)
     answer = ci.answer(call)
     if not warnings:
         return answer
@@ -73,29 +77,25 @@ def sync(call: Call) -> Response:
     return JSONResponse({**detail, "warnings": warnings}, status_code=answer.status_code)
 
 
-def _fetch(call: Call, git_url: str, *, by_admin: bool) -> list[str]:
-    """What of the code could not be fetched, a sentence each.
-
-    `by_admin`: an admin gave the URL. An admin who fetches what somebody else named does not open it for them.
-    """
-    # a path or a file:// of this machine, and what the daemon's owner has keys for, is an admin's to give
-    mine = call.user.is_superuser and by_admin
-    protocols = "http:https:ssh:git:file" if mine else "http:https:ssh:git"
-    call.context.check_room()
+def _fetch(project: Project, user: User, git_url: str, context: ApiContext, *, by_admin: bool) -> list[str]:
+    """Returns a sentence for each part of the code that could not be fetched. `by_admin`: an admin gave the URL."""
+    # only admins may open paths of this machine, and repositories that need the keys of the daemon's owner; an admin
+    # who fetches the URL of another user does not open them for that user
+    is_trusted = user.is_superuser and by_admin
+    protocols = "http:https:ssh:git:file" if is_trusted else "http:https:ssh:git"
+    context.check_room()
     warnings: list[str] = []
-    hosts = call.context.settings.local_git_hosts
-    call.context.repository(call.project).fetch(
-        git_url, protocols, with_keys=mine, local_hosts=hosts, warn=warnings.append
-    )
-    call.store.projects.set_repository(call.project, git_url, by_admin=by_admin)
+    hosts = context.settings.local_git_hosts
+    context.repository(project).fetch(git_url, protocols, with_keys=is_trusted, local_hosts=hosts, warn=warnings.append)
+    context.store.projects.set_repository(project, git_url, by_admin=by_admin)
     return warnings
 
 
-def _check_notebook(call: Call) -> None:
-    """A notebook works on the code, and makes it the newest at its end."""
-    running = call.store.runs.server(call.project, Kind.NOTEBOOK)
+def _check_notebook(project: Project, store: Store) -> None:
+    """A notebook works on the code, and commits its changes at its end. Raises NotAllowed while one runs."""
+    running = store.runs.server(project, Kind.NOTEBOOK)
     if running and not is_done(running.status):
-        raise NotAllowed(_NOTEBOOK.format(name=call.project.name))
+        raise NotAllowed(_NOTEBOOK.format(name=project.name))
 
 
 def _wants_ci(data: object) -> bool:
@@ -108,13 +108,13 @@ def _wants_ci(data: object) -> bool:
 
 
 def download(call: Call) -> Response:
-    """The code as tar.gz, without a folder around it; of the newest commit, or of `?commit=`."""
+    """The code of the newest commit, or of `commit`, as tar.gz without an enclosing folder."""
     project, repository = call.project, call.context.repository(call.project)
     wanted = call.query("commit")
     commit = repository.resolve(wanted or "HEAD")
     if commit is None:
         raise NotFound(f"The project has no commit `{wanted}`." if wanted else "No code was uploaded to this project.")
-    file = tempfile.TemporaryFile()  # noqa: SIM115  closed when it was sent; without a name, so nothing is ever left
+    file = tempfile.TemporaryFile()  # noqa: SIM115  closed after the answer was sent; it has no name, so a crash leaves nothing
     try:
         repository.archive(commit, file, gzip=True)
         file.seek(0)
@@ -125,22 +125,28 @@ def download(call: Call) -> Response:
 
 
 def show(call: Call) -> RepoItem:
-    project, repository = call.project, call.context.repository(call.project)
+    return describe(call.project, call.context.repository(call.project))
+
+
+def describe(project: Project, repository: Repository) -> RepoItem:
+    """Raises NotFound: the project has no code, or it is deleted at this moment."""
     if not repository.exists:
         raise NotFound
-    changed = datetime.fromtimestamp((repository.path / "refs" / "heads").stat().st_mtime, UTC)
-    created = datetime.fromtimestamp((repository.path / "info").stat().st_mtime, UTC)
+    try:
+        changed, created = ((repository.path / name).stat().st_mtime for name in ("refs/heads", "info"))
+    except FileNotFoundError as error:
+        raise NotFound from error
     return {
         "project": project.name,
-        "created_at": clock.stamp(created),
-        "updated_at": clock.stamp(changed),
+        "created_at": clock.stamp(datetime.fromtimestamp(created, UTC)),
+        "updated_at": clock.stamp(datetime.fromtimestamp(changed, UTC)),
         "is_public": project.is_public,
         "git_url": without_secrets(project.git_url) if project.git_url else None,
     }
 
 
 def update(call: Call) -> RepoItem:
-    """The code is as public as its project: this changes both."""
+    """The code is as public as its project, so this changes both."""
     is_public = call.body(bodies.ChangedRepo).is_public
     if not call.context.repository(call.project).exists:
         raise NotFound
@@ -153,7 +159,7 @@ def delete(call: Call) -> Response:
     repository = call.context.repository(call.project)
     if not repository.exists:
         raise NotFound
-    _check_notebook(call)
+    _check_notebook(call.project, call.store)
     repository.remove()
     call.store.projects.set_repository(call.project, None)
     return empty(204)
@@ -172,7 +178,7 @@ ENDPOINTS = [
         "GET",
         "/polylocal/v1/code/{user}/{project}/upload",
         limits,
-        "What an upload of code may come to, if the caller may upload now",
+        "The limits of an upload of code, if the caller may upload now",
         Access.WRITE,
         answer=Json,
     ),
@@ -194,9 +200,9 @@ ENDPOINTS = [
         bodies.ExternalRepo,
         threads=Threads.LONG,
     ),
-    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch what is new there", Access.WRITE, threads=Threads.LONG),
-    Endpoint("GET", _REPO, show, "What is known of the code", answer=RepoItem),
-    Endpoint("PATCH", _REPO, update, "Change who sees it", Access.WRITE, bodies.ChangedRepo, RepoItem),
+    Endpoint("POST", f"{_REPO}/sync", sync, "Fetch new commits from the git URL", Access.WRITE, threads=Threads.LONG),
+    Endpoint("GET", _REPO, show, "About the code of a project", answer=RepoItem),
+    Endpoint("PATCH", _REPO, update, "Change who may read the code", Access.WRITE, bodies.ChangedRepo, RepoItem),
     Endpoint("PUT", _REPO, update, "The same", Access.WRITE, bodies.ChangedRepo, RepoItem),
     Endpoint("DELETE", _REPO, delete, "Delete the code of a project", Access.WRITE, status=204),
 ]

@@ -14,6 +14,7 @@ from support import job
 
 from polylocal.api.api_context import ApiContext
 from polylocal.errors import PolylocalError
+from polylocal.git.repository import Repository
 from polylocal.installation import Installation
 from polylocal.settings import Settings, load
 from polylocal.statuses import Kind
@@ -282,6 +283,21 @@ def test_what_is_known_of_the_code(api: Caller, context: ApiContext, project: Pr
     assert list(found) == ["project", "created_at", "updated_at", "is_public", "git_url"]
     assert (found["project"], found["is_public"], found["git_url"]) == ("quick-start", True, None)
     assert found["created_at"] <= found["updated_at"]
+
+
+def test_code_that_is_deleted_at_the_same_moment_is_not_found(
+    api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether there is code and the look at its folder."""
+    put_code(context, project, FILES)
+
+    def removed_after_this(repository: Repository) -> bool:
+        repository.remove()
+        return True
+
+    monkeypatch.setattr(Repository, "exists", property(removed_after_this))
+    answer = api.get(f"{P}/repo/")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not found."})
 
 
 def test_deleting_the_code(api: Caller, context: ApiContext, project: Project) -> None:
