@@ -1,4 +1,4 @@
-"""What experiments have beyond other runs: metrics, params, the one job, tokens for tracking."""
+"""The endpoints of experiments alone: metrics, params, the one task, tokens for tracking."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from polylocal.api import bodies, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.paging import LIMIT, envelope, window
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.experiments import (
+from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.experiments import ExperimentJobItem, MetricItem, MetricsItem, ParamsItem, experiment_job_item
+from polylocal.api.shapes.platform import TokenItem
+from polylocal.api.shapes.runs import (
     ExperimentDetail,
     ExperimentItem,
-    ExperimentJobItem,
     ExperimentStatusItem,
-    MetricItem,
-    experiment_job_item,
-    metric_item,
-    metrics_item,
-    params_item,
+    StatusItem,
+    item,
+    task_status_item,
 )
-from polylocal.api.shapes.platform import TokenItem
-from polylocal.api.shapes.runs import StatusItem, status_item
 from polylocal.errors import InvalidInput, NotFound
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
@@ -34,7 +32,7 @@ METRICS_PAGE = 300_000  # clients ask for all of them at once
 
 
 def index(call: Call) -> Json:
-    """As every list, and with `metrics` or `params` (`declarations`) only these of each."""
+    """A list of experiments; with `metrics` or `params` (`declarations`) only these of each experiment."""
     if call.flag("independent") and call.query("group"):
         message = "You cannot filter for independent experiments and group experiments at the same time."
         raise refuse(message)
@@ -43,33 +41,33 @@ def index(call: Call) -> Json:
     more = "independent:true" if call.flag("independent") else ""
     count, found = runs.page(call, group=group, more=more, default=default)
     if call.flag("metrics"):
-        return envelope(call.request, count, [metrics_item(run) for run in found], default)
+        return envelope(call.request, count, [shaped(MetricsItem, run) for run in found], default)
     if call.flag("params") or call.flag("declarations"):
-        return envelope(call.request, count, [params_item(run) for run in found], default)
+        return envelope(call.request, count, [shaped(ParamsItem, run) for run in found], default)
     return runs.listed(call, count, found, default)
 
 
 def metrics(call: Call) -> Json:
     limit, offset = window(call.request, METRICS_PAGE)
     count, rows = call.store.metrics.page(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [metric_item(row) for row in rows], METRICS_PAGE)
+    return envelope(call.request, count, [shaped(MetricItem, row) for row in rows], METRICS_PAGE)
 
 
 def add_metrics(call: Call) -> MetricItem | Response:
-    """One object, or a list of them: clients send what they have gathered for a second."""
+    """Takes one object or a list: clients send the metrics of a second together."""
     if call.data in ({}, []):
-        return empty(201)  # clients end with an empty body
+        return empty(201)  # clients send an empty body at their end
     sent = call.data if isinstance(call.data, list) else [call.data]
     if len(sent) > MAX_ENTRIES:
         raise refuse(f"One request takes at most {MAX_ENTRIES} entries of metrics, this one has {len(sent)}.")
-    checked = [bodies.read(bodies.NewMetric, item) for item in sent]
-    entries = [(item.values, clock.stamp(item.created_at) if item.created_at else None) for item in checked]
+    checked = [bodies.read(bodies.NewMetric, one) for one in sent]
+    entries = [(one.values, clock.stamp(one.created_at) if one.created_at else None) for one in checked]
     made = call.store.metrics.add(call.run, entries)
-    return empty(201) if isinstance(call.data, list) else metric_item(made[0])
+    return empty(201) if isinstance(call.data, list) else shaped(MetricItem, made[0])
 
 
 def jobs(call: Call) -> Json:
-    """One `master`, from the moment that there is a container."""
+    """One task, `master`, once there is a container."""
     found = [experiment_job_item(call.run)] if call.run.container_id else []
     return envelope(call.request, len(found), found)
 
@@ -80,16 +78,16 @@ def job(call: Call) -> ExperimentJobItem:
 
 
 def fixed(call: Call) -> NoReturn:
-    """Distributed experiments had several."""
+    """Tasks can't be changed: only distributed experiments had several."""
     _check_job(call)
-    raise refuse("An experiment has one task, which is what the experiment is: change or delete that.")
+    raise refuse("The one task of an experiment can't be changed: change or delete the experiment.")
 
 
 def job_statuses(call: Call) -> Json:
     _check_job(call)
     limit, offset = window(call.request, runs.STATUSES_PAGE)
     count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [status_item(row, call.run) for row in rows], runs.STATUSES_PAGE)
+    return envelope(call.request, count, [task_status_item(row, call.run) for row in rows], runs.STATUSES_PAGE)
 
 
 def stop_many(call: Call) -> Response:
@@ -107,11 +105,11 @@ def delete_many(call: Call) -> Response:
 
 
 def everywhere(call: Call) -> Json:
-    """The experiments of every project that the caller may see."""
+    """The experiments of all projects that the caller may read."""
     limit, _ = window(call.request)
     found = call.store.runs.latest(call.user, kind=Kind.EXPERIMENT, is_open=False, limit=min(limit, 1000))
     marked = call.store.bookmarks.of(call.user, found)
-    return envelope(call.request, len(found), [runs.item(run, run.pk in marked) for run in found])
+    return envelope(call.request, len(found), [item(run, run.pk in marked) for run in found])
 
 
 def _group(call: Call) -> Run | None:
@@ -125,9 +123,9 @@ def _check_job(call: Call) -> None:
 
 
 def _many(call: Call) -> list[Run]:
-    """The experiments that the body names; all of them are found before anything is done to one."""
+    """The experiments that the body names. Raises NotFound before any of them is changed."""
     ids = call.data.get("ids") if isinstance(call.data, Mapping) else None
-    if not isinstance(ids, list) or not all(isinstance(item, int) and 0 <= item < 2**63 for item in ids):
+    if not isinstance(ids, list) or not all(isinstance(one, int) and 0 <= one < 2**63 for one in ids):
         raise InvalidInput({"ids": ["A list of ids is required."]})
     return [call.store.runs.get(call.project, Kind.EXPERIMENT, run_id) for run_id in ids]
 
@@ -166,9 +164,9 @@ ENDPOINTS = [
     ),
     Endpoint("GET", f"{_ONE}/jobs", jobs, "The tasks of an experiment", answer=ExperimentJobItem, many=True),
     Endpoint("GET", f"{_ONE}/jobs/{{jid:id}}", job, "The task of an experiment", answer=ExperimentJobItem),
-    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
-    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
-    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: it is its experiment's", Access.WRITE, status=400),
+    Endpoint("PATCH", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
+    Endpoint("PUT", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
+    Endpoint("DELETE", f"{_ONE}/jobs/{{jid:id}}", fixed, "Refused: change the experiment", Access.WRITE, status=400),
     Endpoint(
         "PATCH", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", fixed, "Refused: history stays", Access.WRITE, status=400
     ),
@@ -191,16 +189,27 @@ ENDPOINTS = [
         status=201,
     ),
     Endpoint(
-        "GET", f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}", runs.status, "One line of it", answer=ExperimentStatusItem
+        "GET",
+        f"{_ONE}/jobs/{{jid:id}}/statuses/{{uuid}}",
+        runs.status,
+        "An entry of it",
+        answer=ExperimentStatusItem,
     ),
     Endpoint(
         "POST",
         f"{_ONE}/jobs/{{uuid}}/_reconcile",
         runs.reconcile,
-        "Say what its status should be",
+        "Report a status of the task again",
         Access.TRACK,
         bodies.NewStatus,
     ),
     Endpoint("POST", f"{_ONE}/ephemeraltoken", runs.token, "A token for tracking", Access.TRACK, answer=TokenItem),
-    Endpoint("POST", f"{_ONE}/token", runs.token, "The same, under its older name", Access.TRACK, answer=TokenItem),
+    Endpoint(
+        "POST",
+        f"{_ONE}/token",
+        runs.token,
+        "A token for tracking",
+        Access.TRACK,
+        answer=TokenItem,
+    ),
 ]

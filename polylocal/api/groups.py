@@ -7,8 +7,8 @@ from starlette.responses import Response
 from polylocal.api import bodies, experiments, results, run_creation, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.experiments import MetricItem
-from polylocal.api.shapes.groups import GroupDetail, GroupItem, GroupResults, GroupStatusItem
+from polylocal.api.shapes.experiments import GroupResults, MetricItem
+from polylocal.api.shapes.runs import GroupDetail, GroupItem, GroupStatusItem
 from polylocal.statuses import Kind
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run
@@ -25,7 +25,7 @@ def create(call: Call) -> Json:
     if group.group_type == "selection":
         call.store.groups.select(group, selected, None)
     call.note("created", group)
-    return runs.whole(group, call.project, call.user, call.context)
+    return runs.detail(group, call.project, call.user, call.context)
 
 
 def stop(call: Call) -> Response:

@@ -1,4 +1,4 @@
-"""The cluster of one node: this machine."""
+"""The cluster of the platform, which has one node: this machine."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def gpu(call: Call) -> GpuItem:
 
 
 def fixed(call: Call) -> NoReturn:
-    """Nodes were registered by the cluster's agents."""
-    raise refuse("The one node is this machine: what it is and has is found out, and can't be written.")
+    """The node can't be written: agents of a cluster register nodes, and here there are none."""
+    raise refuse("The one node is this machine. The daemon finds out its properties, so they can't be written.")
 
 
 def _check(call: Call) -> None:
@@ -58,17 +58,17 @@ def _check(call: Call) -> None:
 
 
 def _uuid(call: Call) -> str:
-    """The installation's id, filled up to the length of a uuid."""
+    """The id of the installation, padded to the length of a uuid."""
     return call.store.installation().ljust(32, "0")
 
 
 def _since(call: Call) -> str:
-    """When the first user was made is when this installation was."""
+    """When the installation was made: at the same time as its first user."""
     return call.store.users.all()[0].created_at
 
 
 _NODE = "/api/v1/nodes/{sequence:id}"
-_FIXED = "Refused: the machine is what it is"
+_FIXED = "Refused: the machine can't be changed"
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/cluster", cluster, "The installation", Access.ADMIN, answer=ClusterItem),
@@ -76,9 +76,9 @@ ENDPOINTS = [
     Endpoint("POST", "/api/v1/cluster/nodes", fixed, _FIXED, Access.ADMIN, status=400),
     Endpoint("GET", _NODE, node, "This machine", Access.ADMIN, answer=NodeDetail),
     *(Endpoint(method, _NODE, fixed, _FIXED, Access.ADMIN, status=400) for method in ("PUT", "PATCH", "DELETE")),
-    Endpoint("GET", f"{_NODE}/gpus", gpus, "Its GPUs", Access.ADMIN, answer=GpuItem, many=True),
+    Endpoint("GET", f"{_NODE}/gpus", gpus, "The GPUs of this machine", Access.ADMIN, answer=GpuItem, many=True),
     Endpoint("POST", f"{_NODE}/gpus", fixed, _FIXED, Access.ADMIN, status=400),
-    Endpoint("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "One of them", Access.ADMIN, answer=GpuItem),
+    Endpoint("GET", f"{_NODE}/gpus/{{index:id}}", gpu, "A GPU of this machine", Access.ADMIN, answer=GpuItem),
     *(
         Endpoint(method, f"{_NODE}/gpus/{{index:id}}", fixed, _FIXED, Access.ADMIN, status=400)
         for method in ("PUT", "PATCH", "DELETE")

@@ -1,4 +1,4 @@
-"""What runs kept: as one archive, as a tree, file by file."""
+"""The outputs of runs: as one archive, as a tree, and file by file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK = 1 << 18
 
 
 def download(call: Call) -> Response:
-    """Everything as tar.gz, made while it is sent; names are relative to the outputs folder."""
+    """All outputs as tar.gz, generated while it is sent. Names are relative to the outputs folder."""
     folder = _folder(call)
     if not folder.is_dir():
         raise NotFound("The run has no outputs.")
@@ -84,7 +84,7 @@ def _folder(call: Call) -> Path:
 
 
 def _open(folder: Path, path: str) -> int:
-    """A path in the outputs, opened; links are followed only as far as they stay inside. Raises OSError."""
+    """Open a path in the outputs. Links are followed inside the folder only. Raises OSError, InvalidInput."""
     if "\0" in path:
         raise refuse("The path holds a zero byte.")
     try:
@@ -96,7 +96,7 @@ def _open(folder: Path, path: str) -> int:
 
 
 def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
-    """A folder, or a link to one inside."""
+    """Whether an entry is a folder, or a link to a folder inside the outputs."""
     if not stat.S_ISLNK(about.st_mode):
         return stat.S_ISDIR(about.st_mode)
     try:
@@ -110,16 +110,16 @@ def _is_folder(top: Path, path: str, about: os.stat_result) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name that need not be UTF-8, as text."""
+    """A name as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode(errors="replace")
 
 
 def _archive(folder: Path) -> Iterator[bytes]:
-    """The tar is written on a thread of its own into a pipe: of a large file only some pieces are in memory."""
+    """The archive in chunks. A thread writes it into a pipe, so large files are never in memory as a whole."""
     reading, writing = os.pipe()
     writer = threading.Thread(target=_write_archive, args=(folder, writing), name="archive", daemon=True)
     writer.start()
-    with open(reading, "rb", buffering=0) as pipe:  # closed early, it ends the writer
+    with open(reading, "rb", buffering=0) as pipe:  # if the client disconnects, the closed pipe ends the thread
         while chunk := pipe.read(_CHUNK):
             yield chunk
     writer.join()

@@ -1,4 +1,4 @@
-"""Pages of 20, with the links that clients follow."""
+"""Pages of lists, with links to the next and the previous page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST = 2**31
 
 
 def window(request: HTTPConnection, default: int = LIMIT) -> tuple[int, int]:
-    """`limit` and `offset`; what is not a sensible number counts as not given."""
+    """`limit` and `offset` of the query string. Values that are no numbers are ignored."""
     limit = number(request.query_params.get("limit"))
     return limit if limit else default, number(request.query_params.get("offset")) or 0
 

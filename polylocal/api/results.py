@@ -1,4 +1,4 @@
-"""What the experiments of a group have come to: the best, the table, which params matter."""
+"""The results of the experiments of a group: the best one, the table, and the importance of each param."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 from polylocal import clock
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.groups import BestExperiment, GroupResults, ResultItem
+from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.experiments import GroupResults, ResultItem
+from polylocal.api.shapes.runs import BestExperiment
 from polylocal.polyaxonfile import SearchMetric
 from polylocal.statuses import Status
 from polylocal.store import Store
 from polylocal.store.groups import Member
 from polylocal.store.rows import Run
 
-FEWEST = 4  # experiments that can say anything about a param
+FEWEST = 4  # experiments that the importance of a param is computed from
 
 
 def metric_of(group: Run) -> SearchMetric | None:
@@ -27,7 +29,7 @@ def metric_of(group: Run) -> SearchMetric | None:
 
 
 def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExperiment | None:
-    """By the metric of the search, or by the one that is named; None: there is no metric, or nobody told it."""
+    """The best experiment by the metric `named`, or by that of the search; None: no metric, or no value of it."""
     metric = named or metric_of(group)
     if metric is None:
         return None
@@ -36,7 +38,7 @@ def best(store: Store, group: Run, named: SearchMetric | None = None) -> BestExp
 
 
 def results(store: Store, group: Run, named: SearchMetric | None = None) -> GroupResults:
-    """The whole table, the best first."""
+    """The table of all experiments, the best first."""
     metric = named or metric_of(group)
     members = store.groups.members(group)
     ranked = _ranked(members, metric) if metric else members
@@ -51,9 +53,9 @@ def results(store: Store, group: Run, named: SearchMetric | None = None) -> Grou
 
 
 def as_csv(table: GroupResults) -> str:
-    """A line an experiment, a column a param (`params.x`) and a metric (`metric.x`).
+    """A row for each experiment, a column for each param (`params.x`) and each metric (`metric.x`).
 
-    What is not finite is `nan`, `inf` or `-inf` here: readers of CSV know these words.
+    Values that are not finite are `nan`, `inf` or `-inf`, which readers of CSV know.
     """
     rows = table["results"]
     params = list(dict.fromkeys(name for row in rows for name in row["params"]))
@@ -82,18 +84,14 @@ def _best(group: Run, member: Member, metric: SearchMetric) -> BestExperiment:
 
 def _item(group: Run, member: Member) -> ResultItem:
     took = member.has_begun and member.started_at and member.finished_at
-    found: ResultItem = {
-        "id": member.id,
-        "unique_name": _name(group, member),
-        "status": member.status,
-        "iteration": member.iteration,
-        "params": member.params,
-        "metrics": member.last_metric,
-        "seconds": clock.seconds_between(member.started_at or "", member.finished_at or "") if took else None,
-    }
-    if member.last_metric_not_finite:
-        found["not_finite"] = member.last_metric_not_finite
-    return found
+    return shaped(
+        ResultItem,
+        member,
+        unique_name=_name(group, member),
+        metrics=member.last_metric,
+        not_finite=member.last_metric_not_finite,
+        seconds=clock.seconds_between(member.started_at or "", member.finished_at or "") if took else None,
+    )
 
 
 def _name(group: Run, member: Member) -> str:
@@ -101,7 +99,7 @@ def _name(group: Run, member: Member) -> str:
 
 
 def _value(member: Member, metric: SearchMetric) -> float | None:
-    """Of one that succeeded: what a failed one told last says nothing of its params."""
+    """The last value of an experiment that succeeded; None: it failed, so the value says nothing about its params."""
     return member.last_metric.get(metric.name) if member.status == Status.SUCCEEDED else None
 
 
@@ -116,7 +114,7 @@ def _ranked(members: Sequence[Member], metric: SearchMetric) -> list[Member]:
 
 
 def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, float]:
-    """The squared rank correlation of each numeric param with the metric; nothing of params that never changed."""
+    """The squared rank correlation of each numeric param with the metric. Params with one value are left out."""
     told = [(member.params, value) for member in members if (value := _value(member, metric)) is not None]
     names = dict.fromkeys(name for params, _ in told for name in params)
     found = {}
@@ -129,7 +127,7 @@ def _importance(members: Sequence[Member], metric: SearchMetric) -> dict[str, fl
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """The place of each value among all; equal ones share the middle of theirs."""
+    """The rank of each value. Equal values have the mean of their ranks."""
     place: dict[float, float] = {}
     start = 0
     for value, equal in itertools.groupby(sorted(values)):
@@ -144,6 +142,6 @@ def _is_number(value: object) -> bool:
 
 
 def parameters(metric: str | None, optimization: str | None) -> SearchMetric | None:
-    """A metric that a person names."""
+    """The metric of a query string; None: it names none. Raises ValueError: the optimization is unknown."""
     wanted: Json = {"name": metric, "optimization": optimization or "maximize"}
     return SearchMetric.model_validate(wanted) if metric else None

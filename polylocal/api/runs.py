@@ -13,8 +13,7 @@ from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, empty, refuse
 from polylocal.api.paging import LIMIT, envelope, window
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.experiments import experiment_detail, experiment_item, experiment_status_item
-from polylocal.api.shapes.groups import group_detail, group_item, group_status_item
+from polylocal.api.shapes.experiments import counts_of_group
 from polylocal.api.shapes.platform import TokenItem
 from polylocal.api.shapes.projects import CodeReferenceItem, code_reference_item
 from polylocal.api.shapes.runs import (
@@ -23,17 +22,15 @@ from polylocal.api.shapes.runs import (
     JobDetail,
     JobItem,
     StatusItem,
-    build_detail,
-    build_item,
-    job_detail,
-    job_item,
+    item,
+    server_keys,
     status_item,
 )
-from polylocal.api.shapes.servers import server_detail, server_item, tensorboard_item
+from polylocal.api.shapes.runs import detail as detail_item
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.statuses import Kind, Status
 from polylocal.store.queries import SORTABLE
-from polylocal.store.rows import Project, Run, StatusRow, User
+from polylocal.store.rows import Project, Run, User
 
 _LIVE = (Status.SCHEDULED, Status.STARTING, Status.RUNNING)
 MAX_STATUSES = 10_000  # reported statuses of a run; its end is recorded in any case
@@ -64,7 +61,8 @@ def create(call: Call) -> Json:
     new = run_creation.check(call.project, call.user, _kind(call), call.body(bodies.NewRunBody), call.context)
     run = call.store.runs.insert(call.project, call.user, new)
     call.note("created", run)
-    return whole(run, call.project, call.user, call.context)
+    answer = _answer(call, run)
+    return {key: answer[key] for key in _CREATED.get(run.kind, ())} | answer
 
 
 def show(call: Call) -> Json:
@@ -119,7 +117,7 @@ def reconcile(call: Call) -> Response:
     body = call.body(bodies.NewStatus)
     if not call.run.is_managed:
         _check_history(call.run)
-        call.store.runs.transition(call.run, Status(body.status), "Status was reconciled.")
+        call.store.runs.transition(call.run, body.status, "Status was reconciled.")
     return empty()
 
 
@@ -178,18 +176,18 @@ def heartbeat(call: Call) -> Response:
 def statuses(call: Call) -> Json:
     limit, offset = window(call.request, STATUSES_PAGE)
     count, rows = call.store.runs.statuses(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [_status(row, call.run) for row in rows], STATUSES_PAGE)
+    return envelope(call.request, count, [status_item(row, call.run) for row in rows], STATUSES_PAGE)
 
 
 def add_status(call: Call) -> Json:
     """A client reports a status. The transition table decides whether the run takes it."""
     body = call.body(bodies.NewStatus)
-    run, status = call.run, Status(body.status)
+    run, status = call.run, body.status
     _check_history(run)
     moved = call.store.runs.transition(run, status, body.message, details=body.details, traceback=body.traceback)
     if not moved:
         raise refuse(f"The {run.kind} is {call.store.runs.by_pk(run.pk).status} and can't become {status}.")
-    return _status(call.store.runs.newest_status(run), run)
+    return status_item(call.store.runs.newest_status(run), run)
 
 
 def _check_history(run: Run) -> None:
@@ -198,12 +196,7 @@ def _check_history(run: Run) -> None:
 
 
 def status(call: Call) -> Json:
-    return _status(call.store.runs.status_entry(call.run, call.parameter("uuid")), call.run)
-
-
-def _status(row: StatusRow, run: Run) -> Json:
-    shape = {Kind.EXPERIMENT: experiment_status_item, Kind.GROUP: group_status_item}.get(run.kind, status_item)
-    return {**shape(row, run)}
+    return status_item(call.store.runs.status_entry(call.run, call.parameter("uuid")), call.run)
 
 
 def code_reference(call: Call) -> CodeReferenceItem:
@@ -254,36 +247,26 @@ def _answer(call: Call, run: Run) -> Json:
 
 def detail(run: Run, project: Project, user: User, context: ApiContext) -> Json:
     """A run by itself, as `user` sees it."""
+    bookmarked = run.pk in context.store.bookmarks.of(user, [run])
+    return detail_item(run, bookmarked, _warnings(run), **_values_of_kind(run, project, context))
+
+
+def _values_of_kind(run: Run, project: Project, context: ApiContext) -> Json:
+    """The values of a detail that are not columns of the run."""
     store = context.store
-    bookmarked = run.pk in store.bookmarks.of(user, [run])
-    warnings = _warnings(run)
-    kind = run.kind
-    if kind is Kind.BUILD:
-        return {**build_detail(run, bookmarked, store.runs.dependents(run), warnings)}
-    if kind.is_server:
-        return {**server_detail(run, bookmarked, warnings)}
-    if kind is Kind.GROUP:
+    if run.kind is Kind.BUILD:
+        used_by = store.runs.dependents(run)
+        return {f"num_{kind.plural}": used_by.get(kind, 0) for kind in (Kind.JOB, Kind.EXPERIMENT)}
+    if run.kind is Kind.GROUP:
         tensorboard = store.runs.server(project, Kind.TENSORBOARD, group=run)
-        best = results.best(store, run)
-        return {**group_detail(run, bookmarked, store.groups.counts(run), tensorboard, best, warnings)}
+        known = {"best_experiment": results.best(store, run), **counts_of_group(store.groups.counts(run))}
+        return {**known, **server_keys(Kind.TENSORBOARD, tensorboard)}
     outputs = context.outputs(run)
-    path = str(outputs) if outputs else None
-    if kind is Kind.JOB:
-        return {**job_detail(run, bookmarked, path, warnings)}
-    tensorboard = store.runs.server(project, Kind.TENSORBOARD, experiment=run)
-    return {**experiment_detail(run, bookmarked, path, tensorboard, warnings)}
-
-
-def whole(run: Run, project: Project, user: User, context: ApiContext) -> Json:
-    """The answer to a creation: the documented keys first, in their order, then everything else."""
-    everything = {**item(run, False), **detail(run, project, user, context)}
-    first = _CREATED.get(run.kind, ())
-    return {**{key: everything[key] for key in first}, **everything}
-
-
-def item(run: Run, bookmarked: bool) -> Any:
-    """A run as it stands in lists."""
-    return _ITEMS[run.kind](run, bookmarked)
+    known = {"outputs_path": str(outputs) if outputs else None}
+    if run.kind is Kind.EXPERIMENT:
+        tensorboard = store.runs.server(project, Kind.TENSORBOARD, experiment=run)
+        known |= {"num_jobs": 1 if run.container_id else 0, **server_keys(Kind.TENSORBOARD, tensorboard)}
+    return known
 
 
 def _warnings(run: Run) -> list[str]:
@@ -300,19 +283,11 @@ def _merged(old: object, new: object) -> object:
     return new
 
 
-_ITEMS: dict[Kind, Callable[[Run, bool], Any]] = {
-    Kind.BUILD: build_item,
-    Kind.JOB: job_item,
-    Kind.EXPERIMENT: experiment_item,
-    Kind.GROUP: group_item,
-    Kind.NOTEBOOK: server_item,
-    Kind.TENSORBOARD: tensorboard_item,
-}
-# what the documents show of a creation, where it is not the list's form
+# the documents' order of keys in the answer to a creation, where it is not that of lists
 _CREATED = {
     Kind.EXPERIMENT: ("id", "user", "name", "description", "original_experiment", "config", "declarations", "tags")
 }
-_COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # where a body says it otherwise than the store
+_COLUMNS = {"node_scheduled": "node", "declarations": "params"}  # key of a body → column, where they differ
 FILTERS = (
     Query("query", "conditions, `field:operation[,…]`"),
     Query("sort", f"{', '.join(SORTABLE)}; of experiments metric.NAME, params.NAME, too; `-` before it: descending"),
@@ -325,7 +300,7 @@ _PAGE = FILTERS[2:]
 def listing(
     kind: Kind, item: Any, listed: Callable[[Call], Json] | None = None, more: tuple[Query, ...] = ()
 ) -> Endpoint:
-    """The list of a kind; `listed`, with `more` parameters, for a kind that has its own."""
+    """The list of a kind. `listed`: its own handler, with the further parameters `more`."""
     path = f"/api/v1/{{user}}/{{project}}/{kind.plural}"
     return Endpoint("GET", path, listed or index, f"List {kind.plural}", answer=item, many=True, query=FILTERS + more)
 
@@ -336,7 +311,7 @@ def creation(kind: Kind, detail: Any) -> Endpoint:
 
 
 def common(kind: Kind, detail: Any, line: Any = StatusItem) -> list[Endpoint]:
-    """What every kind of run has; `line` is one of its history."""
+    """The endpoints of every kind. `line`: the shape of an entry of its history."""
     one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
     history = f"{one}/statuses"
     told = f"Report a status of a {kind}"
@@ -345,20 +320,18 @@ def common(kind: Kind, detail: Any, line: Any = StatusItem) -> list[Endpoint]:
         Endpoint("PATCH", one, update, f"Change a {kind}", Access.TRACK, bodies.ChangedRun, detail),
         Endpoint("PUT", one, update, f"Change a {kind}", Access.WRITE, bodies.ChangedRun, detail),
         Endpoint("DELETE", one, delete, f"Stop and delete a {kind}", Access.WRITE, status=204),
-        Endpoint("POST", f"{one}/archive", archive, f"Put a {kind} out of sight", Access.WRITE),
-        Endpoint(
-            "POST", f"{one}/restore", restore, f"Bring an archived {kind} back", Access.WRITE, finds_archived=True
-        ),
+        Endpoint("POST", f"{one}/archive", archive, f"Archive a {kind}", Access.WRITE),
+        Endpoint("POST", f"{one}/restore", restore, f"Restore an archived {kind}", Access.WRITE, finds_archived=True),
         Endpoint("GET", history, statuses, f"The history of a {kind}", answer=line, many=True, query=_PAGE),
         Endpoint("POST", history, add_status, told, Access.TRACK, bodies.NewStatus, line, status=201),
-        Endpoint("GET", f"{history}/{{uuid}}", status, "One line of the history", answer=line),
+        Endpoint("GET", f"{history}/{{uuid}}", status, "An entry of the history", answer=line),
         Endpoint("POST", f"{one}/bookmark", bookmark, f"Bookmark a {kind}", status=201),
         Endpoint("DELETE", f"{one}/unbookmark", unbookmark, f"Remove the bookmark of a {kind}", status=204),
     ]
 
 
 def carried_out(kind: Kind) -> list[Endpoint]:
-    """What kinds that are carried out themselves have on top; groups only make others."""
+    """The further endpoints of the kinds that run in containers: all but groups."""
     one = f"/api/v1/{{user}}/{{project}}/{kind.plural}/{{id:id}}"
     code, told = f"{one}/coderef", f"Report the code of a {kind}"
     body, answer = bodies.NewCodeReference, CodeReferenceItem
@@ -366,8 +339,15 @@ def carried_out(kind: Kind) -> list[Endpoint]:
         Endpoint("POST", f"{one}/stop", stop, f"Stop a {kind}", Access.WRITE),
         Endpoint("GET", code, code_reference, f"The code of a {kind}", answer=answer),
         Endpoint("POST", code, add_code_reference, told, Access.TRACK, body, answer, status=201),
-        Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"A {kind} is alive", Access.TRACK),
-        Endpoint("POST", f"{one}/_reconcile", reconcile, "Say what a status should be", Access.TRACK, bodies.NewStatus),
+        Endpoint("POST", f"{one}/_heartbeat", heartbeat, f"Report that a {kind} is alive", Access.TRACK),
+        Endpoint(
+            "POST",
+            f"{one}/_reconcile",
+            reconcile,
+            "Report a status again",
+            Access.TRACK,
+            bodies.NewStatus,
+        ),
         Endpoint(
             "POST", f"{one}/impersonatetoken", token, "A token for the run itself", Access.TRACK, answer=TokenItem
         ),
@@ -405,7 +385,7 @@ ENDPOINTS = [
         "POST",
         "/api/v1/{user}/{project}/builds/{id:id}/invalidate",
         invalidate,
-        "Do not use this build again",
+        "Stop using a build for new runs",
         Access.WRITE,
     ),
     listing(Kind.JOB, JobItem),

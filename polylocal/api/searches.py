@@ -1,4 +1,4 @@
-"""What people keep and what is noted of them: searches, charts, activity and history."""
+"""Saved searches and charts, the activity log, and the history of views."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from polylocal.api import bodies
 from polylocal.api.endpoint import Access, Call, Endpoint, empty
 from polylocal.api.paging import envelope, window
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.groups import ChartViewItem, chart_view_item
-from polylocal.api.shapes.platform import ActivityItem, SearchItem, activity_item, search_item
+from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.experiments import ChartViewItem
+from polylocal.api.shapes.platform import ActivityItem, SearchItem, activity_item
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 _PAGE = 300_000  # clients ask for all of them at once
@@ -20,12 +21,12 @@ _PAGE = 300_000  # clients ask for all of them at once
 def searches(kind: Kind, call: Call) -> Json:
     limit, offset = window(call.request, _PAGE)
     count, found = call.store.searches.page(call.user, call.project, kind, limit=limit, offset=offset)
-    return envelope(call.request, count, [search_item(item) for item in found], _PAGE)
+    return envelope(call.request, count, [shaped(SearchItem, item) for item in found], _PAGE)
 
 
 def add_search(kind: Kind, call: Call) -> SearchItem:
     values = call.body(bodies.NewSearch).given()
-    return search_item(call.store.searches.add(call.user, call.project, kind, values))
+    return shaped(SearchItem, call.store.searches.add(call.user, call.project, kind, values))
 
 
 def delete_search(kind: Kind, call: Call) -> Response:
@@ -36,25 +37,25 @@ def delete_search(kind: Kind, call: Call) -> Response:
 def chart_views(call: Call) -> Json:
     limit, offset = window(call.request, _PAGE)
     count, found = call.store.chart_views.page(call.run, limit=limit, offset=offset)
-    return envelope(call.request, count, [chart_view_item(item) for item in found], _PAGE)
+    return envelope(call.request, count, [shaped(ChartViewItem, item) for item in found], _PAGE)
 
 
 def add_chart_view(call: Call) -> ChartViewItem:
-    return chart_view_item(call.store.chart_views.add(call.run, call.body(bodies.NewChartView).given()))
+    return shaped(ChartViewItem, call.store.chart_views.add(call.run, call.body(bodies.NewChartView).given()))
 
 
 def chart_view(call: Call) -> ChartViewItem:
-    return chart_view_item(call.store.chart_views.get(call.run, call.number("cid")))
+    return shaped(ChartViewItem, call.store.chart_views.get(call.run, call.number("cid")))
 
 
 def update_chart_view(call: Call) -> ChartViewItem:
     given = call.body(bodies.ChangedChartView).given()
     values = {name: value for name, value in given.items() if value is not None or name != "charts"}
-    return chart_view_item(call.store.chart_views.update(call.run, call.number("cid"), values))
+    return shaped(ChartViewItem, call.store.chart_views.update(call.run, call.number("cid"), values))
 
 
 def replace_chart_view(call: Call) -> ChartViewItem:
-    """PUT: what is required on creation is required here too."""
+    """As PATCH, but the keys that a creation requires are required."""
     call.body(bodies.NewChartView)
     return update_chart_view(call)
 
@@ -65,7 +66,7 @@ def delete_chart_view(call: Call) -> Response:
 
 
 def activity(call: Call) -> Json:
-    """What was done in all projects that the caller may see."""
+    """The actions in all projects that the caller may read."""
     limit, offset = window(call.request)
     count, found = call.store.activities.page(None, call.user, limit=limit, offset=offset)
     return envelope(call.request, count, [activity_item(item) for item in found])
@@ -78,7 +79,7 @@ def project_activity(call: Call) -> Json:
 
 
 def history(call: Call) -> Json:
-    """What the caller looked at."""
+    """The projects and runs that the caller viewed."""
     limit, offset = window(call.request)
     count, found = call.store.activities.views(call.user, limit=limit, offset=offset)
     return envelope(call.request, count, [activity_item(item) for item in found])
@@ -88,8 +89,8 @@ def _of_searches(kind: Kind) -> list[Endpoint]:
     path = f"/api/v1/searches/{{user}}/{{project}}/{kind.plural}"
     listed, added, gone = partial(searches, kind), partial(add_search, kind), partial(delete_search, kind)
     return [
-        Endpoint("GET", path, listed, f"One's own searches of {kind.plural}", answer=SearchItem, many=True),
-        Endpoint("POST", path, added, "Keep a search", body=bodies.NewSearch, answer=SearchItem, status=201),
+        Endpoint("GET", path, listed, f"The caller's saved searches of {kind.plural}", answer=SearchItem, many=True),
+        Endpoint("POST", path, added, "Save a search", body=bodies.NewSearch, answer=SearchItem, status=201),
         Endpoint("DELETE", f"{path}/{{sid:id}}", gone, "Delete a search", status=204),
     ]
 
@@ -100,7 +101,7 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
     item = ChartViewItem
     return [
         Endpoint("GET", path, chart_views, f"The chart views of a {kind}", answer=item, many=True),
-        Endpoint("POST", path, add_chart_view, "Keep a chart view", Access.WRITE, new, item, status=201),
+        Endpoint("POST", path, add_chart_view, "Save a chart view", Access.WRITE, new, item, status=201),
         Endpoint("GET", one, chart_view, "Get a chart view", answer=item),
         Endpoint("PATCH", one, update_chart_view, "Change a chart view", Access.WRITE, changed, item),
         Endpoint("PUT", one, replace_chart_view, "Replace a chart view", Access.WRITE, new, item),
@@ -111,14 +112,14 @@ def _of_charts(kind: Kind) -> list[Endpoint]:
 ENDPOINTS = [
     *(endpoint for kind in POLYAXON_KINDS for endpoint in _of_searches(kind)),
     *(endpoint for kind in (Kind.EXPERIMENT, Kind.GROUP) for endpoint in _of_charts(kind)),
-    Endpoint("GET", "/api/v1/activitylogs", activity, "What was done", Access.USER, answer=ActivityItem, many=True),
+    Endpoint("GET", "/api/v1/activitylogs", activity, "The activity log", Access.USER, answer=ActivityItem, many=True),
     Endpoint(
         "GET",
         "/api/v1/activitylogs/{user}/{project}",
         project_activity,
-        "What was done in a project",
+        "The activity log of a project",
         answer=ActivityItem,
         many=True,
     ),
-    Endpoint("GET", "/api/v1/historylogs", history, "What one looked at", Access.USER, answer=ActivityItem, many=True),
+    Endpoint("GET", "/api/v1/historylogs", history, "Views of the caller", Access.USER, answer=ActivityItem, many=True),
 ]

@@ -1,7 +1,7 @@
-"""Whose secrets a run gets that somebody starts out of another one. Pure.
+"""The owner of the secrets of a cloned run. Pure.
 
-A run names secrets by name only, and its code decides what becomes of them. So they are those of the user who wrote the
-polyaxonfile, whoever runs it again, unless that person says otherwise.
+A run names secrets by name only, and its code decides their use. So a clone gets the secrets of the user who wrote the
+polyaxonfile, unless the user who clones it asks for their own.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from polylocal.store.rows import Run, User
 
 
 def of_clone(caller: User, original: Run, specification: Specification, *, wants_own: bool) -> int:
-    """The id of the user whose secrets a restart, resume or copy names. Raises NotAllowed.
+    """The id of the user whose secrets a restart, resume or copy gets. Raises NotAllowed.
 
-    `specification` is the new run's; `wants_own`: the caller has asked for their own secrets.
+    `specification`: of the new run. `wants_own`: the caller asks for their own secrets.
     """
     owner = original.secrets_user_id
     if wants_own or owner == caller.id:
         return caller.id
     if not names_secrets(specification):
-        # the code stays its first owner's: an admin's further restarts may add the name of a secret
+        # an admin keeps the owner: the code is still that user's, and a later restart may name a secret
         return owner if caller.is_superuser and owner is not None else caller.id
     if not caller.is_superuser and not names_secrets(original.specification):
-        return caller.id  # nobody's were named before, and what an ordinary user restarts is their own project's code
+        return caller.id  # no secrets were named before, and ordinary users restart the code of their own projects
     if owner is None:
         raise NotAllowed(_GONE.format(run=original.label))
     if not caller.is_superuser:
@@ -32,17 +32,17 @@ def of_clone(caller: User, original: Run, specification: Specification, *, wants
 
 
 def names_secrets(specification: Specification) -> bool:
-    """Whether the run gets secrets, or the build that is made for it."""
+    """Whether the run or its build gets secrets."""
     build = specification.config.get("build")
     environment = build.get("environment") if isinstance(build, dict) else None
     return bool(specification.secrets or (environment or {}).get("secret_refs"))
 
 
 _GONE = (
-    "The user whose secrets {run} names is gone. Say that your own secrets of these names are meant: `secrets: mine`,"
+    "The user whose secrets {run} names is gone. Ask for your own secrets of these names: `secrets: mine`,"
     " --my-secrets on the command line."
 )
 _OTHERS = (
-    "{run} names secrets of another user, which only they and admins may use again. Say that your own secrets of these"
-    " names are meant: `secrets: mine`, --my-secrets on the command line."
+    "{run} names secrets of another user, which only they and admins may use again. Ask for your own secrets of these"
+    " names: `secrets: mine`, --my-secrets on the command line."
 )

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from polylocal.api import bodies, run_creation, runs
 from polylocal.api.endpoint import Access, Call, Endpoint, empty, refuse
 from polylocal.api.shapes.platform import TokenItem
-from polylocal.api.shapes.servers import ServerDetail, ServerItem, TensorboardItem
+from polylocal.api.shapes.runs import ServerDetail, ServerItem, TensorboardItem
 from polylocal.errors import InvalidInput, NotAllowed
 from polylocal.settings import Settings
 from polylocal.statuses import Kind, is_done

@@ -1,4 +1,4 @@
-"""The daemon itself: its versions; and runs over all projects, for the command line."""
+"""Versions of the daemon, and runs over all projects for the command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import envelope, number, window
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.platform import LogHandlerItem, VersionsItem
-from polylocal.api.shapes.runs import RunItem, run_item
+from polylocal.api.shapes.runs import RunItem, item, run_item
 from polylocal.api.waiting import waits_for
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store import queries
 from polylocal.store.rows import Project, Run
 
-# what the original clients compare themselves with: none of them is too old, and 0.6.1 is the newest there is
+# the original clients compare their versions with these; 0.6.1 is the newest client that exists
 CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
 _MOST = 1000
 
@@ -38,12 +38,12 @@ def log_handler(call: Call) -> LogHandlerItem:
 
 
 def logged_out(call: Call) -> Response:
-    """Clients that have no user yet ask for the projects of nobody."""
+    """Clients without a user ask for the projects of an empty name."""
     raise NotFound
 
 
 def runs(call: Call) -> Json:
-    """The last changed runs of every project that the caller may see, or those of one project as it is asked for."""
+    """The last changed runs of all projects that the caller may read, or a page of the runs of one project."""
     kind = call.query("kind")
     if kind and kind not in set(Kind):
         raise refuse(f"There is no kind `{kind}` of run; the kinds are {', '.join(Kind)}.")
@@ -59,7 +59,7 @@ def runs(call: Call) -> Json:
 
 
 def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
-    """A page of runs, of all kinds if none is named. Each has what lists of its kind have, too."""
+    """A page of runs of a kind, or of all kinds. Each run also has the keys of the lists of its kind."""
     query, sort = call.query("query"), call.query("sort")
     queries.check_sort(sort, kind)
     limit, offset = window(call.request)
@@ -68,13 +68,13 @@ def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
     )
     of_kinds = [[run for run in found if run.kind == each] for each in POLYAXON_KINDS]
     marked = set[int]().union(*(call.store.bookmarks.of(call.user, some) for some in of_kinds))
-    known = {run.pk: all_runs.item(run, run.pk in marked) for some in of_kinds for run in some}
+    known = {run.pk: item(run, run.pk in marked) for some in of_kinds for run in some}
     listed = zip(found, _items(call, found), strict=True)
-    return envelope(call.request, count, [{**known.get(run.pk, {}), **item} for run, item in listed])
+    return envelope(call.request, count, [{**known.get(run.pk, {}), **about} for run, about in listed])
 
 
 def _project(call: Call, named: str) -> Project:
-    """A project by `user/name` or `user.name`, if the caller may see it. Raises NotFound, NotAllowed."""
+    """A project by `user/name` or `user.name`, if the caller may read it. Raises NotFound, NotAllowed."""
     owner, _, name = named.rpartition("/" if "/" in named else ".")
     project = call.store.projects.get(owner, name)
     _check_readable(call, project)
@@ -92,7 +92,7 @@ def run(call: Call) -> RunItem:
 
 
 def find(call: Call) -> Run:
-    """The run of the path, if the caller may see its project. Raises NotFound, NotAllowed."""
+    """The run of the path, if the caller may read its project. Raises NotFound, NotAllowed."""
     if call.parameter("kind") not in set(Kind):
         raise NotFound
     found = call.store.runs.find(Kind(call.parameter("kind")), call.number("id"))

@@ -17,7 +17,7 @@ from polylocal.store.rows import User
 from .conftest import CARD, MACHINE, Caller
 
 NODE = ["uuid", "sequence", "name", "hostname", "role", "memory", "cpu", "n_gpus"]
-REFUSED = ["The one node is this machine: what it is and has is found out, and can't be written."]
+REFUSED = ["The one node is this machine. The daemon finds out its properties, so they can't be written."]
 
 
 def test_the_cluster(api: Caller) -> None:

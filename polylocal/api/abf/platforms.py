@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf import shapes
 from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.shapes.base import picked
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
@@ -22,7 +23,7 @@ _MOST = 10_000
 
 def all_arches(call: AbfCall) -> Json:
     """Those that this machine can build for."""
-    return {"architectures": [shapes.arch(arch) for arch in call.store.platforms.arches(arches.buildable())]}
+    return {"architectures": [picked(arch, "id name") for arch in call.store.platforms.arches(arches.buildable())]}
 
 
 # -- platforms -------------------------------------------------------------------------------------------------------

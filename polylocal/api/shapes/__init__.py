@@ -1,4 +1,4 @@
-"""Rows → JSON. Pure. The documents' keys in the documents' order, then the keys of later versions."""
+"""Rows as JSON objects. Pure. The documents' keys come first, in the documents' order."""
 
 from __future__ import annotations
 

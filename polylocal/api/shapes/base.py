@@ -1,14 +1,17 @@
-"""A row in the form that a TypedDict describes: its keys, in its order. Pure."""
+"""A row as the JSON object that a TypedDict describes. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast
 
+from polylocal.api.shapes import Json
+
 Shape = TypeVar("Shape")
 
-# where the API's word is not the row's
-_OTHERWISE = {
+_DOCUMENTED: dict[str, tuple[str, ...]] = {}  # name of a shape → its first keys
+_ATTRIBUTES = {  # key → the attribute of the row, where their names differ
     "last_status": "status",
     "node_scheduled": "node",
     "build_job": "build_name",
@@ -21,10 +24,20 @@ _OTHERWISE = {
 }
 
 
-def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
-    """`known` are values that the row does not have, or says otherwise; all others are its attributes.
+def documented(keys: str) -> Callable[[type[Shape]], type[Shape]]:
+    """A decorator that puts these keys first, in the order of the documents' examples."""
 
-    Keys of a TypedDict that is not total are there only where they say something.
+    def register(shape: type[Shape]) -> type[Shape]:
+        _DOCUMENTED[shape.__name__] = tuple(keys.split())
+        return shape
+
+    return register
+
+
+def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
+    """The object of a row. `known` has the values that are no attributes of the row.
+
+    Optional keys (of a TypedDict with `total=False`) are left out where their values are empty.
     """
     attributes, optional = _attributes(cast(Any, shape))
     found = {key: known[key] if key in known else getattr(row, attribute) for key, attribute in attributes}
@@ -34,7 +47,12 @@ def shaped(shape: type[Shape], row: object, **known: Any) -> Shape:
     return cast(Shape, found)
 
 
+def picked(row: object, keys: str) -> Json:
+    """Attributes of a row under their own names."""
+    return {key: getattr(row, key) for key in keys.split()}
+
+
 @cache
 def _attributes(shape: type[Any]) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
-    keys = tuple((key, _OTHERWISE.get(key, key)) for key in shape.__annotations__)
-    return keys, frozenset(shape.__optional_keys__)
+    keys = dict.fromkeys((*_DOCUMENTED.get(shape.__name__, ()), *shape.__annotations__))
+    return tuple((key, _ATTRIBUTES.get(key, key)) for key in keys), frozenset(shape.__optional_keys__)

@@ -1,117 +1,50 @@
-"""Experiments and groups, and what they measured as JSON. Pure."""
+"""Metrics, params, tasks and results of experiments, and charts of them, as JSON. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
-from polylocal.api.shapes.groups import under_way
-from polylocal.store.rows import MetricRow, Run, StatusRow
+from polylocal.api.shapes.runs import BestExperiment, LastNotFinite, NamedRun
+from polylocal.statuses import Status
+from polylocal.store.rows import Run
+
+_PENDING = (Status.CREATED, Status.RESUMING)
+_RUNNING = (Status.SCHEDULED, Status.BUILDING, Status.STARTING, Status.RUNNING)
 
 
-class LastNotFinite(TypedDict, total=False):
-    """`nan`, `inf` or `-inf` for each value in `last_metric` that JSON has no number for, and that is null there."""
-
-    last_metric_not_finite: dict[str, str]
-
-
-class _Item(TypedDict):
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    user: str
-    description: str | None
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    finished_at: str | None
-    last_status: str
-    original: str | None
-    project: str
-    experiment_group: str | None
-    build_job: str | None
-    tags: list[str] | None
-    last_metric: Json | None
-    declarations: Json | None
-    bookmarked: bool
-    params: Json | None
-    pod_id: str | None
-    cloning_strategy: str | None
-    backend: str | None
-    framework: str | None
-    is_managed: bool
-
-
-class ExperimentItem(_Item, LastNotFinite):
-    """An experiment in a list."""
-
-
-class _Detail(_Item):
-    original_experiment: int | None
-    config: Json | None
-    resources: Json | None
-    num_jobs: int
-    is_clone: bool
-    has_tensorboard: bool | None
-    tensorboard: int | None
-    content: str | None
-    readme: str | None
-    run_env: Json | None
-    data_refs: Json | None
-    code_reference: int | None
-    node_scheduled: str | None
-    commit: str | None
-    outputs_path: str | None
-    exit_code: int | None
-    restarts: int
-    priority: int
-    ttl: int | None
-    warnings: list[str]
-
-
-class ExperimentDetail(_Detail, LastNotFinite):
-    """An experiment by itself."""
-
-
-class _Metrics(TypedDict):
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    last_metric: Json | None
-    started_at: str | None
-    finished_at: str | None
-
-
-class MetricsItem(_Metrics, LastNotFinite):
+class MetricsItem(NamedRun, LastNotFinite):
     """An experiment in a list of metrics."""
 
+    last_metric: Json | None
+    started_at: str | None
+    finished_at: str | None
 
-class ParamsItem(TypedDict):
+
+class ParamsItem(NamedRun):
     """An experiment in a list of params, under their old and their new name."""
 
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
     declarations: Json | None
     params: Json | None
 
 
-class _Measured(TypedDict):
+class NotFinite(TypedDict, total=False):
+    """`nan`, `inf` or `-inf` for each value that JSON has no number for, and that is null."""
+
+    not_finite: dict[str, str]
+
+
+class MetricItem(NotFinite):
+    """The values of one moment."""
+
     id: int
     uuid: str
     created_at: str
     values: Json
     experiment: int
-
-
-class MetricItem(_Measured, total=False):
-    """Values that were measured at one moment; `not_finite` has `nan`, `inf` or `-inf` for each that is null."""
-
-    not_finite: dict[str, str]
 
 
 class ExperimentJobItem(TypedDict):
@@ -133,55 +66,57 @@ class ExperimentJobItem(TypedDict):
     definition: Json
 
 
-class ExperimentStatusItem(TypedDict):
-    """One line of an experiment's history."""
+class ResultItem(NotFinite):
+    """An experiment in the table of its group."""
+
+    id: int
+    unique_name: str
+    status: str
+    iteration: int
+    params: Json
+    metrics: Json
+    seconds: float | None
+
+
+class GroupResults(TypedDict):
+    """The results of a group, the best first.
+
+    `importance`: how far each numeric param determines the metric, 0 to 1.
+    """
+
+    metric: str | None
+    optimization: str | None
+    best_experiment: BestExperiment | None
+    importance: dict[str, float]
+    results: list[ResultItem]
+
+
+class ChartViewItem(TypedDict):
+    """A set of charts that a user keeps."""
 
     id: int
     uuid: str
+    name: str | None
+    charts: list[Json] | Json
+    meta: Json | None
     created_at: str
-    message: str | None
-    status: str
-    details: Json | None
-    experiment: int
-    traceback: str | None
-
-
-def experiment_item(run: Run, bookmarked: bool) -> ExperimentItem:
-    return shaped(ExperimentItem, run, bookmarked=bookmarked)
-
-
-def experiment_detail(
-    run: Run, bookmarked: bool, outputs_path: str | None, tensorboard: Run | None, warnings: list[str]
-) -> ExperimentDetail:
-    return shaped(
-        ExperimentDetail,
-        run,
-        bookmarked=bookmarked,
-        num_jobs=1 if run.container_id else 0,
-        has_tensorboard=under_way(tensorboard),
-        tensorboard=tensorboard.id if tensorboard else None,
-        outputs_path=outputs_path,
-        warnings=warnings,
-    )
-
-
-def metrics_item(run: Run) -> MetricsItem:
-    return shaped(MetricsItem, run)
-
-
-def params_item(run: Run) -> ParamsItem:
-    return shaped(ParamsItem, run)
-
-
-def metric_item(metric: MetricRow) -> MetricItem:
-    return shaped(MetricItem, metric)
+    updated_at: str
 
 
 def experiment_job_item(run: Run) -> ExperimentJobItem:
-    """A run has one task, so the task has the run's number."""
+    """A run has one task, so the task has the number of the run."""
     name = f"{run.unique_name}.{run.id}.master"
     return shaped(ExperimentJobItem, run, unique_name=name, role="master", experiment=run.id, definition={})
 
 
-def experiment_status_item(status: StatusRow, run: Run) -> ExperimentStatusItem:
-    return shaped(ExperimentStatusItem, status, experiment=run.id)
+def counts_of_group(counts: Mapping[str, int]) -> Json:
+    """The keys `num_…experiments` of a group. `counts`: its experiments by status."""
+    return {
+        "num_experiments": sum(counts.values()),
+        "num_pending_experiments": sum(counts.get(status, 0) for status in _PENDING),
+        "num_running_experiments": sum(counts.get(status, 0) for status in _RUNNING),
+        "num_scheduled_experiments": counts.get(Status.SCHEDULED, 0),
+        "num_succeeded_experiments": counts.get(Status.SUCCEEDED, 0),
+        "num_failed_experiments": counts.get(Status.FAILED, 0) + counts.get(Status.UPSTREAM_FAILED, 0),
+        "num_stopped_experiments": counts.get(Status.STOPPED, 0),
+    }

@@ -1,4 +1,4 @@
-"""Users, versions, the machine as JSON. Pure."""
+"""Users, versions, the machine and the disk as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
 from polylocal.engine.machine import Gpu, Machine
 from polylocal.files.disk import Item
-from polylocal.store.rows import Activity, Search, User
+from polylocal.store.rows import Activity, User
 
 
 class UserItem(TypedDict):
@@ -33,7 +33,7 @@ class LogHandlerItem(TypedDict):
 
 
 class SearchItem(TypedDict):
-    """A query that somebody keeps."""
+    """A query that a user keeps."""
 
     id: int
     name: str | None
@@ -42,7 +42,7 @@ class SearchItem(TypedDict):
 
 
 class ActivityItem(TypedDict):
-    """Who did what to which thing."""
+    """An action of a user on a project or a run."""
 
     id: int
     event_action: str
@@ -67,7 +67,7 @@ class GpuItem(TypedDict):
 
 
 class NodeItem(TypedDict):
-    """The machine, in a list of nodes. No other key may be in it: clients refuse the whole answer. Memory in MiB."""
+    """The machine in a list of nodes. Memory in MiB. Clients refuse an answer with any other key."""
 
     uuid: str
     sequence: int
@@ -103,60 +103,6 @@ class ClusterItem(TypedDict):
     nodes: list[NodeItem]
 
 
-def search_item(search: Search) -> SearchItem:
-    return shaped(SearchItem, search)
-
-
-def activity_item(activity: Activity) -> ActivityItem:
-    return shaped(ActivityItem, activity, event_action=activity.action, event_subject=activity.subject)
-
-
-def node_item(machine: Machine, uuid: str) -> NodeItem:
-    """`uuid` is the installation's."""
-    return {
-        "uuid": uuid,
-        "sequence": 1,
-        "name": machine.name,
-        "hostname": machine.name,
-        "role": "master",
-        "memory": machine.memory_mib,
-        "cpu": float(machine.cpus),
-        "n_gpus": len(machine.gpus),
-    }
-
-
-def node_detail(machine: Machine, uuid: str, since: str, now: str) -> NodeDetail:
-    return {
-        **node_item(machine, uuid),
-        "status": "ready" if machine.engine else "notReady",
-        "is_current": True,
-        "docker_version": machine.engine,
-        "kubelet_version": None,
-        "os_image": machine.os_image,
-        "kernel_version": machine.kernel,
-        "schedulable_taints": True,
-        "schedulable_state": machine.engine is not None,
-        "gpus": [gpu_item(gpu, uuid, since, now) for gpu in machine.gpus],
-    }
-
-
-def gpu_item(gpu: Gpu, node: str, since: str, now: str) -> GpuItem:
-    return {
-        "uuid": gpu.uuid,
-        "cluster_node": node,
-        "index": gpu.index,
-        "serial": gpu.serial,
-        "name": gpu.name,
-        "memory": gpu.memory_total >> 20,
-        "created_at": since,
-        "updated_at": now,
-    }
-
-
-def user_item(user: User) -> UserItem:
-    return shaped(UserItem, user)
-
-
 class DiskItem(TypedDict):
     kind: str
     name: str
@@ -173,5 +119,50 @@ class RoomItem(TypedDict):
     results: list[DiskItem]
 
 
+def user_item(user: User) -> UserItem:
+    return shaped(UserItem, user)
+
+
+def activity_item(activity: Activity) -> ActivityItem:
+    return shaped(ActivityItem, activity, event_action=activity.action, event_subject=activity.subject)
+
+
 def disk_item(item: Item) -> DiskItem:
     return shaped(DiskItem, item, last_used=item.last_used or None)
+
+
+def node_item(machine: Machine, uuid: str) -> NodeItem:
+    """`uuid`: the installation's."""
+    return shaped(
+        NodeItem,
+        machine,
+        uuid=uuid,
+        sequence=1,
+        hostname=machine.name,
+        role="master",
+        memory=machine.memory_mib,
+        cpu=float(machine.cpus),
+        n_gpus=len(machine.gpus),
+    )
+
+
+def node_detail(machine: Machine, uuid: str, since: str, now: str) -> NodeDetail:
+    """`since`: when the installation was made, as a stamp."""
+    return shaped(
+        NodeDetail,
+        machine,
+        **node_item(machine, uuid),
+        status="ready" if machine.engine else "notReady",
+        is_current=True,
+        docker_version=machine.engine,
+        kubelet_version=None,
+        kernel_version=machine.kernel,
+        schedulable_taints=True,
+        schedulable_state=machine.engine is not None,
+        gpus=[gpu_item(gpu, uuid, since, now) for gpu in machine.gpus],
+    )
+
+
+def gpu_item(gpu: Gpu, node: str, since: str, now: str) -> GpuItem:
+    memory = gpu.memory_total >> 20
+    return shaped(GpuItem, gpu, cluster_node=node, memory=memory, created_at=since, updated_at=now)

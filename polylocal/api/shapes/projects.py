@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
-from polylocal.api.shapes.groups import under_way
+from polylocal.api.shapes.runs import server_keys
 from polylocal.git.repository import without_secrets
+from polylocal.statuses import Kind
 from polylocal.store.rows import CodeReference, Project, Run
 
 
-class ProjectItem(TypedDict):
-    """A project in a list."""
-
+class ProjectShape(TypedDict):
     id: int
     uuid: str
     user: str
@@ -26,23 +26,18 @@ class ProjectItem(TypedDict):
     created_at: str
     updated_at: str
     is_public: bool
+
+
+class ProjectItem(ProjectShape):
+    """A project in a list."""
+
     owner: str
     bookmarked: bool
 
 
-class ProjectDetail(TypedDict):
+class ProjectDetail(ProjectShape):
     """A project by itself."""
 
-    id: int
-    uuid: str
-    user: str
-    name: str
-    unique_name: str
-    description: str | None
-    tags: list[str] | None
-    created_at: str
-    updated_at: str
-    is_public: bool
     has_code: bool
     has_tensorboard: bool | None
     has_notebook: bool | None
@@ -70,7 +65,7 @@ class CodeReferenceItem(TypedDict):
 
 
 class CiItem(TypedDict):
-    """What happens when new code comes."""
+    """The continuous integration of a project."""
 
     config: Json
     created_at: str | None
@@ -97,37 +92,27 @@ def project_detail(
     notebook: Run | None,
     tensorboard: Run | None,
 ) -> ProjectDetail:
-    """`counts` are the visible runs per kind, and `independent` the experiments of no group."""
+    """`counts`: the visible runs by kind, and as `independent` the experiments of no group."""
     return shaped(
         ProjectDetail,
         project,
         owner=project.user,
         bookmarked=bookmarked,
         has_code=has_code,
-        has_tensorboard=under_way(tensorboard),
-        has_notebook=under_way(notebook),
         num_experiment_groups=counts.get("group", 0),
+        **{f"num_{name}s": counts.get(name, 0) for name in ("experiment", "job", "build")},
         num_independent_experiments=counts.get("independent", 0),
-        num_experiments=counts.get("experiment", 0),
-        num_jobs=counts.get("job", 0),
-        num_builds=counts.get("build", 0),
-        notebook=notebook.id if notebook else None,
-        tensorboard=tensorboard.id if tensorboard else None,
+        **server_keys(Kind.NOTEBOOK, notebook),
+        **server_keys(Kind.TENSORBOARD, tensorboard),
     )
 
 
 def code_reference_item(reference: CodeReference | None, project: Project) -> CodeReferenceItem:
-    """Nulls where a run has no code."""
-    return {
-        "id": reference.id if reference else None,
-        "branch": reference.branch if reference else None,
-        "commit": reference.commit if reference else None,
-        "head": reference.head if reference else None,
-        "is_dirty": reference.is_dirty if reference else False,
-        "git_url": reference.git_url if reference else None,
-        "repo": project.unique_name if reference else None,
-        "external_repo": without_secrets(project.git_url) if reference and project.git_url else None,
-    }
+    """All values of a run without code are null."""
+    if reference is None:
+        return cast(CodeReferenceItem, {**dict.fromkeys(CodeReferenceItem.__annotations__), "is_dirty": False})
+    external = without_secrets(project.git_url) if project.git_url else None
+    return shaped(CodeReferenceItem, reference, repo=project.unique_name, external_repo=external)
 
 
 def ci_item(project: Project) -> CiItem:

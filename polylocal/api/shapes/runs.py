@@ -1,146 +1,240 @@
-"""Builds, jobs, and what every run has as JSON. Pure."""
+"""Runs of all kinds as JSON: in lists, by themselves, and their history. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json
-from polylocal.api.shapes.base import shaped
+from polylocal.api.shapes.base import documented, shaped
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run, StatusRow
 
 
-class BuildItem(TypedDict):
+class NamedRun(TypedDict):
+    id: int
+    uuid: str
+    name: str | None
+    unique_name: str
+
+
+class RunShape(NamedRun):
+    """The keys of all kinds in lists."""
+
+    user: str
+    description: str | None
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    finished_at: str | None
+    last_status: str
+    tags: list[str] | None
+    project: str
+    bookmarked: bool
+    backend: str | None
+    is_managed: bool
+
+
+class BuildItem(RunShape):
     """A build in a list."""
 
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    user: str
-    description: str | None
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    finished_at: str | None
-    last_status: str
-    tags: list[str] | None
-    project: str
-    bookmarked: bool
     pod_id: str | None
-    backend: str | None
-    is_managed: bool
 
 
-class BuildDetail(TypedDict):
-    """A build by itself."""
+@documented(
+    "id uuid name unique_name user description created_at updated_at last_status started_at finished_at tags project"
+    " build_job"
+)
+class JobItem(BuildItem):
+    """A job in a list."""
 
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    user: str
-    description: str | None
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    finished_at: str | None
-    last_status: str
-    tags: list[str] | None
-    project: str
-    config: Json | None
-    resources: Json | None
+    build_job: str | None
+    original: str | None
+    cloning_strategy: str | None
+
+
+class LastNotFinite(TypedDict, total=False):
+    """`nan`, `inf` or `-inf` for each value in `last_metric` that JSON has no number for, and that is null there."""
+
+    last_metric_not_finite: dict[str, str]
+
+
+_EXPERIMENT = (
+    "id uuid name unique_name user description created_at updated_at started_at finished_at last_status original"
+    " project experiment_group build_job tags"
+)
+
+
+@documented(_EXPERIMENT)
+class ExperimentItem(JobItem, LastNotFinite):
+    """An experiment in a list."""
+
+    experiment_group: str | None
+    last_metric: Json | None
+    declarations: Json | None
+    params: Json | None
+    framework: str | None
+
+
+_GROUP = (
+    "id uuid name unique_name user description last_status project created_at updated_at started_at finished_at tags"
+    " concurrency search_algorithm"
+)
+
+
+@documented(_GROUP)
+class GroupItem(RunShape):
+    """A group in a list."""
+
+    concurrency: int | None
+    search_algorithm: str | None
+    group_type: str
+
+
+class ServerItem(BuildItem):
+    """A notebook in a list."""
+
+    build_job: str | None
     node_scheduled: str | None
-    num_jobs: int
-    num_experiments: int
-    dockerfile: str | None
-    commit: str | None
-    bookmarked: bool
-    pod_id: str | None
-    backend: str | None
-    is_managed: bool
-    content: str | None
-    builder: str | None
+
+
+@documented(
+    "id uuid name unique_name pod_id build_job node_scheduled user description created_at updated_at started_at"
+    " finished_at last_status tags project experiment_group experiment"
+)
+class TensorboardItem(ServerItem):
+    """A tensorboard in a list; both `experiment_group` and `experiment` null: it shows the whole project."""
+
+    experiment_group: int | None
+    experiment: int | None
+
+
+class RunFile(TypedDict):
+    """The compiled polyaxonfile of a run."""
+
+    config: Json | None
     warnings: list[str]
 
 
-class JobItem(TypedDict):
-    """A job in a list."""
-
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    user: str
-    description: str | None
-    created_at: str
-    updated_at: str
-    last_status: str
-    started_at: str | None
-    finished_at: str | None
-    tags: list[str] | None
-    project: str
-    build_job: str | None
-    bookmarked: bool
-    pod_id: str | None
-    original: str | None
-    cloning_strategy: str | None
-    backend: str | None
-    is_managed: bool
-
-
-class JobDetail(TypedDict):
-    """A job by itself."""
-
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
-    user: str
-    description: str | None
-    created_at: str
-    updated_at: str
-    last_status: str
-    started_at: str | None
-    finished_at: str | None
-    tags: list[str] | None
-    project: str
-    build_job: str | None
-    is_clone: bool
-    original: str | None
-    config: Json | None
-    resources: Json | None
-    node_scheduled: str | None
-    bookmarked: bool
-    pod_id: str | None
-    cloning_strategy: str | None
-    backend: str | None
-    is_managed: bool
+class ExecutedRun(RunFile):
     content: str | None
+    resources: Json | None
+    commit: str | None
+
+
+class ClonableRun(ExecutedRun):
+    is_clone: bool
+    node_scheduled: str | None
     readme: str | None
     run_env: Json | None
     data_refs: Json | None
-    commit: str | None
     outputs_path: str | None
     exit_code: int | None
     restarts: int
     priority: int
     ttl: int | None
-    warnings: list[str]
 
 
-class StatusItem(TypedDict):
-    """One line of a run's history."""
+@documented(
+    "id uuid name unique_name user description created_at updated_at started_at finished_at last_status tags project"
+    " config resources node_scheduled num_jobs num_experiments dockerfile commit bookmarked"
+)
+class BuildDetail(BuildItem, ExecutedRun):
+    """A build by itself."""
 
+    node_scheduled: str | None
+    num_jobs: int
+    num_experiments: int
+    dockerfile: str | None
+    builder: str | None
+
+
+@documented(
+    "id uuid name unique_name user description created_at updated_at last_status started_at finished_at tags project"
+    " build_job is_clone original config resources node_scheduled bookmarked"
+)
+class JobDetail(JobItem, ClonableRun):
+    """A job by itself."""
+
+
+@documented(_EXPERIMENT)
+class ExperimentDetail(ExperimentItem, ClonableRun):
+    """An experiment by itself."""
+
+    original_experiment: int | None
+    num_jobs: int
+    has_tensorboard: bool | None
+    tensorboard: int | None
+    code_reference: int | None
+
+
+class BestExperiment(TypedDict):
+    """The experiment with the best last metric, of those that succeeded."""
+
+    id: int
+    unique_name: str
+    metric: str
+    value: float
+    params: Json
+
+
+@documented(_GROUP)
+class GroupDetail(GroupItem, RunFile):
+    """A group by itself."""
+
+    current_iteration: int
+    content: str
+    hptuning: Json | None
+    has_tensorboard: bool | None
+    tensorboard: int | None
+    num_experiments: int
+    num_pending_experiments: int
+    num_running_experiments: int
+    num_scheduled_experiments: int
+    num_succeeded_experiments: int
+    num_failed_experiments: int
+    num_stopped_experiments: int
+    readme: str | None
+    best_experiment: BestExperiment | None
+
+
+class ServerDetail(TensorboardItem, ExecutedRun):
+    """A notebook or a tensorboard by itself; `url` is its path in the daemon."""
+
+    exit_code: int | None
+    readme: str | None
+    url: str
+
+
+class StatusShape(TypedDict):
     id: int
     uuid: str
     created_at: str
     message: str | None
     status: str
     details: Json | None
+
+
+class StatusItem(StatusShape):
+    """One entry of a run's history."""
+
     job: int
+    traceback: str | None
+
+
+class ExperimentStatusItem(StatusShape):
+    """One entry of an experiment's history."""
+
+    experiment: int
+    traceback: str | None
+
+
+class GroupStatusItem(StatusShape):
+    """One entry of a group's history."""
+
+    experiment_group: int
     traceback: str | None
 
 
@@ -151,14 +245,10 @@ class TreeItem(TypedDict):
     dirs: list[str]
 
 
-class RunItem(TypedDict):
+class RunItem(NamedRun):
     """A run of any kind, for tables over all projects."""
 
     kind: str
-    id: int
-    uuid: str
-    name: str | None
-    unique_name: str
     user: str
     owner: str
     project: str
@@ -172,27 +262,67 @@ class RunItem(TypedDict):
     waits_for: str | None
 
 
-def build_item(run: Run, bookmarked: bool) -> BuildItem:
-    return shaped(BuildItem, run, bookmarked=bookmarked)
+ITEMS: Mapping[Kind, type[Any]] = {
+    Kind.BUILD: BuildItem,
+    Kind.JOB: JobItem,
+    Kind.EXPERIMENT: ExperimentItem,
+    Kind.GROUP: GroupItem,
+    Kind.NOTEBOOK: ServerItem,
+    Kind.TENSORBOARD: TensorboardItem,
+}
+DETAILS: Mapping[Kind, type[Any]] = {
+    Kind.BUILD: BuildDetail,
+    Kind.JOB: JobDetail,
+    Kind.EXPERIMENT: ExperimentDetail,
+    Kind.GROUP: GroupDetail,
+    Kind.NOTEBOOK: ServerDetail,
+    Kind.TENSORBOARD: ServerDetail,
+}
 
 
-def build_detail(run: Run, bookmarked: bool, used_by: Mapping[str, int], warnings: list[str]) -> BuildDetail:
-    """`used_by` are the runs that use it, per kind."""
-    jobs, experiments = used_by.get(Kind.JOB, 0), used_by.get(Kind.EXPERIMENT, 0)
-    return shaped(
-        BuildDetail, run, bookmarked=bookmarked, num_jobs=jobs, num_experiments=experiments, warnings=warnings
-    )
+def item(run: Run, bookmarked: bool) -> Json:
+    """A run of a Polyaxon kind in a list."""
+    return cast(Json, shaped(ITEMS[run.kind], run, bookmarked=bookmarked, **_known(run)))
 
 
-def job_item(run: Run, bookmarked: bool) -> JobItem:
-    return shaped(JobItem, run, bookmarked=bookmarked)
+def detail(run: Run, bookmarked: bool, warnings: list[str], **known: Any) -> Json:
+    """A run of a Polyaxon kind by itself. `known`: the values of its kind that are no columns of the run."""
+    about = {**_known(run), **known}
+    return cast(Json, shaped(DETAILS[run.kind], run, bookmarked=bookmarked, warnings=warnings, **about))
 
 
-def job_detail(run: Run, bookmarked: bool, outputs_path: str | None, warnings: list[str]) -> JobDetail:
-    return shaped(JobDetail, run, bookmarked=bookmarked, outputs_path=outputs_path, warnings=warnings)
+def _known(run: Run) -> Json:
+    if run.kind is Kind.GROUP:
+        hptuning = (run.config or {}).get("hptuning")
+        # older clients take no null as `content` of a group
+        return {"group_type": run.group_type or "study", "content": run.content or "", "hptuning": hptuning}
+    if run.kind.is_server:
+        return {"experiment_group": run.group_id, "experiment": run.experiment_id, "url": server_path(run)}
+    return {}
 
 
-def status_item(status: StatusRow, run: Run) -> StatusItem:
+def server_path(run: Run) -> str:
+    """The path of the page of a notebook or a tensorboard."""
+    below = f"experiments/{run.experiment_id}/" if run.experiment_id else ""
+    below = f"groups/{run.group_id}/" if run.group_id else below
+    return f"/{run.kind}/{run.owner}/{run.project_name}/{below}"
+
+
+def server_keys(kind: Kind, server: Run | None) -> Json:
+    """`has_notebook` and `notebook`, or the same for a tensorboard; both null: there never was one."""
+    return {f"has_{kind}": server and server.finished_at is None, str(kind): server and server.id}
+
+
+def status_item(status: StatusRow, run: Run) -> Json:
+    """An entry of the history in the shape of the run's kind."""
+    if run.kind is Kind.EXPERIMENT:
+        return {**shaped(ExperimentStatusItem, status, experiment=run.id)}
+    if run.kind is Kind.GROUP:
+        return {**shaped(GroupStatusItem, status, experiment_group=run.id)}
+    return {**task_status_item(status, run)}
+
+
+def task_status_item(status: StatusRow, run: Run) -> StatusItem:
     return shaped(StatusItem, status, job=run.id)
 
 

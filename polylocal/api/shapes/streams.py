@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from polylocal.api.shapes import Json
+from polylocal.api.shapes.base import picked
 from polylocal.engine.base import Usage
 from polylocal.engine.machine import Gpu
 from polylocal.store.rows import Run
 
+_GPU = (
+    "index uuid name minor bus_id serial temperature_gpu utilization_gpu power_draw power_limit memory_free memory_used"
+    " memory_total"
+)
+
 
 def resources_frame(run: Run, before: Usage, now: Usage, gpus: Sequence[Gpu]) -> Json:
-    """What a container used between two samples. No other key may be in it: clients refuse the whole frame.
+    """The usage of a container between two samples. Clients refuse a frame with any other key.
 
     `cpu_percentage` is 100 for each core in full use; memory is in bytes.
     """
@@ -36,21 +41,7 @@ def _percent(used_ns: int, machine_ns: int, cpus: int) -> float:
     return round(100.0 * cpus * used_ns / machine_ns, 2) if machine_ns > 0 and used_ns > 0 else 0.0
 
 
-def _gpu(gpu: Gpu) -> dict[str, Any]:
-    return {
-        "index": gpu.index,
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "minor": gpu.minor,
-        "bus_id": gpu.bus_id,
-        "serial": gpu.serial,
-        "temperature_gpu": gpu.temperature_gpu,
-        "utilization_gpu": gpu.utilization_gpu,
-        "power_draw": gpu.power_draw,
-        "power_limit": gpu.power_limit,
-        "memory_free": gpu.memory_free,
-        "memory_used": gpu.memory_used,
-        "memory_total": gpu.memory_total,
-        "memory_utilization": round(100.0 * gpu.memory_used / gpu.memory_total) if gpu.memory_total else 0,
-        "processes": [],
-    }
+def _gpu(gpu: Gpu) -> Json:
+    """Memory in bytes, power in watts, temperature in °C."""
+    used = round(100.0 * gpu.memory_used / gpu.memory_total) if gpu.memory_total else 0
+    return {**picked(gpu, _GPU), "memory_utilization": used, "processes": []}
