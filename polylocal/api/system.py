@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.responses import Response
 
 from polylocal import __version__
+from polylocal.api import rights
 from polylocal.api import runs as all_runs
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import envelope, number, window
@@ -82,7 +83,7 @@ def _project(call: Call, named: str) -> Project:
 
 
 def _check_readable(call: Call, project: Project) -> None:
-    if not (call.user.is_superuser or project.is_public or project.user_id == call.user.id):
+    if not rights.may_read(call.user, project):
         raise NotAllowed
 
 

@@ -47,6 +47,10 @@ class Projects:
         """A project, also an archived one. Raises NotFound."""
         return self._one(f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null", (username, name))
 
+    def visible(self, project_id: int) -> Project:
+        """A project that is neither deleted nor archived. Raises NotFound."""
+        return self._one(f"{SELECT} where p.id = ? and {_VISIBLE}", (project_id,))
+
     def by_id(self, project_id: int) -> Project:
         return self._one(f"{SELECT} where p.id = ?", (project_id,))
 

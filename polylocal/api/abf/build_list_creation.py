@@ -1,15 +1,15 @@
-"""From a body to a build list: every rule is looked at, and all that are broken are told at once."""
+"""From a body to a new build list: all checks before its insertion. They report all problems at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from starlette.responses import Response
-
-from polylocal.api.abf.calls import AbfCall, Json, boolean, done, integer, integers, refused, text
+from polylocal.api import rights
+from polylocal.api.abf.calls import Json, boolean, integer, integers, text
+from polylocal.api.api_context import ApiContext
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import tag_versions
 from polylocal.git.repository import Repository as Code
@@ -18,20 +18,36 @@ from polylocal.packages import arches, builder_images, recipes
 from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
-from polylocal.store import NewRun
-from polylocal.store.rows import Arch, Platform, Project, Repository
+from polylocal.store import NewRun, Store
+from polylocal.store.rows import Arch, Platform, Project, Repository, User
 
-_SUBJECT = "build_list"
 _MOST_VERSION = 255
-_MOST_VARIABLE = 2**17 - 1  # bytes of one variable, name and value, that Linux starts a program with
+_MOST_VARIABLE = 2**17 - 1  # bytes of a variable, name and value, that Linux accepts
 _PYPROJECT = "pyproject.toml"
 _PKG_INFO = "PKG-INFO"
 _AUTO_PUBLISH = ("default", "none", "testing")
 
 
+class InvalidBuildList(Exception):
+    """Holds all problems of a body, a sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(". ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class NewBuildList:
+    """A checked build list: the arguments of `store.build_lists.create`."""
+
+    project: Project
+    run: NewRun
+    values: Json
+
+
 @dataclass
 class _Wanted:
-    """What the caller names, as far as it is there; and what is wrong with it."""
+    """The existing rows that the caller names, and the problems of the others."""
 
     project: Project | None = None
     arch: Arch | None = None
@@ -41,18 +57,18 @@ class _Wanted:
     include_repos: list[int] = field(default_factory=list)
     version: str | None = None
     commit: str | None = None
-    described: Described | None = None  # the code, by the git of the caller
+    described: Described | None = None  # the output of `git describe` that the caller sends
     problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The code of a build list, and what it says of its own build."""
+    """The code of a build list, and its own instructions for the build."""
 
     code: Code
     commit: str
     project: str  # its name
-    version: str | None  # as the caller names it: a branch, a tag or a commit
+    version: str | None  # the branch, tag or commit that the caller names
     described: Described | None
 
     @cached_property
@@ -61,12 +77,12 @@ class _Source:
 
     @cached_property
     def pyproject(self) -> str | None:
-        """The text of pyproject.toml; None: there is none. Raises InvalidInput, NotFound: it can't be read."""
+        """The text of pyproject.toml; None: it does not exist. Raises InvalidInput, NotFound: it can't be read."""
         return self._text(_PYPROJECT)
 
     @property
     def recipe(self) -> str | None:
-        """The text of `.abf.yml`, in the same way."""
+        """The text of `.abf.yml`, with the same errors."""
         return self._text(recipes.FILE)
 
     def _text(self, name: str) -> str | None:
@@ -76,7 +92,7 @@ class _Source:
 
     @cached_property
     def python_version(self) -> str | None:
-        """The version that a tag gives, or in an unpacked source distribution its PKG-INFO; None: neither does."""
+        """The version by a tag, or by the PKG-INFO of an unpacked source distribution; None: neither has one."""
         try:
             names = tag_versions.names(self.project, self.pyproject)
         except (NotFound, InvalidInput):
@@ -94,33 +110,48 @@ class _Source:
         return tag_versions.of_metadata(metadata) if metadata else None
 
 
-def create(call: AbfCall) -> Json | Response:
-    said = call.section(_SUBJECT)
-    wanted = _wanted(call, said)
-    _check_rights(call, wanted)
-    _check(call, wanted, said)
+def check(said: Json, user: User, context: ApiContext) -> NewBuildList:
+    """Check the section `build_list` of a body. The insertion is left to the caller.
+
+    Raises InvalidBuildList; NotAllowed; StoreError: the disk is full.
+    """
+    store = context.store
+    wanted = _wanted(said, store)
+    _check_rights(wanted, user)
+    _check(wanted, said, context)
     project, arch, build_for, save_to = wanted.project, wanted.arch, wanted.build_for, wanted.save_to
     platform, commit = wanted.platform, wanted.commit
     if wanted.problems or not (project and arch and build_for and save_to and platform and commit):
-        return refused(_SUBJECT, "BuildList has not been created", *wanted.problems)
-    call.context.check_room()
-    if build_for.build_image is None:  # what the engine has may be another image with each build
-        image = builder_images.default(build_for.distrib_type, call.context.has_image)
+        raise InvalidBuildList(wanted.problems)
+    context.check_room()
+    if build_for.build_image is None:  # the images of the engine may change before the build begins
+        image = builder_images.default(build_for.distrib_type, context.has_image)
         build_for = replace(build_for, build_image=image)
-    auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
     values = {
         "save_to_repository_id": save_to.id,
         "build_for_platform_id": build_for.id,
         "arch_id": arch.id,
-        "update_type": text(said.get("update_type")),
         "project_version": wanted.version,
         "commit_hash": commit,
+        "include_repos": wanted.include_repos,
+        "use_save_to_repository": platform.is_main or boolean(said.get("use_save_to_repository"), True),
+        "extra_repositories": _extra_repositories(platform, integers(said.get("extra_repositories")), user, store),
+        "extra_build_lists": _extra_build_lists(platform, arch, integers(said.get("extra_build_lists")), user, store),
+        **_options(said, save_to),
+    }
+    code = _Source(context.repository(project), commit, project.name, wanted.version, wanted.described)
+    config, resources = _config(build_for, code, context.settings), _resources(context.settings)
+    run = NewRun(Kind.PACKAGE, config=config, resources=resources, code={"commit": commit})
+    return NewBuildList(project, run, values)
+
+
+def _options(said: Json, save_to: Repository) -> Json:
+    """The columns that do not depend on other rows."""
+    auto_publish = _auto_publish(said) if save_to.publish_without_qa else "none"
+    return {
+        "update_type": text(said.get("update_type")),
         "auto_publish_status": auto_publish,
         "auto_create_container": auto_publish != "default" and boolean(said.get("auto_create_container"), False),
-        "use_save_to_repository": platform.is_main or boolean(said.get("use_save_to_repository"), True),
-        "include_repos": wanted.include_repos,
-        "extra_repositories": _extra_repositories(call, platform, integers(said.get("extra_repositories"))),
-        "extra_build_lists": _extra_build_lists(call, platform, arch, integers(said.get("extra_build_lists"))),
         "extra_params": _extra_params(said.get("extra_params")),
         "include_testing_subrepository": boolean(said.get("include_testing_subrepository"), False),
         "use_cached_chroot": boolean(said.get("use_cached_chroot"), False),
@@ -128,20 +159,14 @@ def create(call: AbfCall) -> Json | Response:
         "save_buildroot": boolean(said.get("save_buildroot"), False),
         "external_nodes": text(said.get("external_nodes")),
     }
-    code = _Source(call.context.repository(project), commit, project.name, wanted.version, wanted.described)
-    config = _config(build_for, code, call.context.settings)
-    reference = call.store.projects.reference_code(project, {"commit": commit})
-    run = NewRun(Kind.PACKAGE, config=config, resources=_resources(call.context.settings), code_id=reference.id)
-    made = call.store.build_lists.create(project, call.user, run, values)
-    return done(_SUBJECT, made.id, "BuildList has been created successfully")
 
 
-def _wanted(call: AbfCall, said: Json) -> _Wanted:
-    platforms = call.store.platforms
+def _wanted(said: Json, store: Store) -> _Wanted:
+    platforms = store.platforms
     wanted = _Wanted(include_repos=integers(said.get("include_repos")))
     buildable = {arch.id: arch for arch in platforms.arches(arches.buildable())}
     wanted.arch = buildable.get(integer(said.get("arch_id")) or 0)
-    wanted.project = _found(call.project, said.get("project_id"))
+    wanted.project = _found(store.projects.visible, said.get("project_id"))
     wanted.build_for = _found(platforms.get, said.get("build_for_platform_id"))
     wanted.save_to = _found(platforms.repository, said.get("save_to_repository_id"))
     wanted.platform = platforms.get(wanted.save_to.platform_id) if wanted.save_to else None
@@ -156,16 +181,16 @@ def _found(find: Any, value: object) -> Any:
         return None
 
 
-def _check_rights(call: AbfCall, wanted: _Wanted) -> None:
+def _check_rights(wanted: _Wanted, user: User) -> None:
     project, build_for = wanted.project, wanted.build_for
-    if project and not (project.is_package and call.may_write(project)):
+    if project and not (project.is_package and rights.may_write(user, project)):
         raise NotAllowed
-    if build_for and not call.may_see(build_for):
+    if build_for and not rights.may_see(user, build_for):
         raise NotAllowed
 
 
-def _check(call: AbfCall, wanted: _Wanted, said: Json) -> None:
-    problems = wanted.problems
+def _check(wanted: _Wanted, said: Json, context: ApiContext) -> None:
+    problems, platforms = wanted.problems, context.store.platforms
     for found, name in (
         (wanted.project, "Project"),
         (wanted.arch, "Architecture"),
@@ -174,7 +199,7 @@ def _check(call: AbfCall, wanted: _Wanted, said: Json) -> None:
     ):
         if found is None:
             problems.append(f"{name} can't be blank")
-    _resolve(call, wanted, text(said.get("commit_hash")), text(said.get("project_version")))
+    _resolve(wanted, context, text(said.get("commit_hash")), text(said.get("project_version")))
     _describe(wanted, text(said.get("git_describe")))
     if not wanted.include_repos:
         problems.append("Included repositories can't be blank")
@@ -187,14 +212,14 @@ def _check(call: AbfCall, wanted: _Wanted, said: Json) -> None:
     if build_for and not build_for.is_main:
         problems.append('Build for platform Type of platform in "build_for_platform" should be "main"')
     if build_for and wanted.include_repos:
-        known = call.store.platforms.repositories_by_id(wanted.include_repos)
+        known = platforms.repositories_by_id(wanted.include_repos)
         if len(known) != len(wanted.include_repos) or any(item.platform_id != build_for.id for item in known):
             problems.append("Save to repository Include repos have to belongs to build for platform")
-    if wanted.project and wanted.save_to and not call.store.platforms.has_project(wanted.save_to, wanted.project.id):
+    if wanted.project and wanted.save_to and not platforms.has_project(wanted.save_to, wanted.project.id):
         problems.append("Save to repository Repository does not contain project.")
 
 
-def _resolve(call: AbfCall, wanted: _Wanted, commit: str | None, version: str | None) -> None:
+def _resolve(wanted: _Wanted, context: ApiContext, commit: str | None, version: str | None) -> None:
     if commit is None and version is None:
         wanted.problems.append("Version can't be blank")
         return
@@ -204,14 +229,14 @@ def _resolve(call: AbfCall, wanted: _Wanted, commit: str | None, version: str | 
     if wanted.project is None:
         return
     named = commit or version or ""
-    found = call.context.repository(wanted.project).resolve(named)
+    found = context.repository(wanted.project).resolve(named)
     if found is None:
         wanted.problems.append(f"Commit hash Unable find commit '{named}' in project")
     wanted.commit, wanted.version = found, version or found
 
 
 def _describe(wanted: _Wanted, said: str | None) -> None:
-    """Read the field `git_describe`. An upload has no tags, so the client sends what its own git says of the folder."""
+    """Parse the field `git_describe`. An upload has no tags, so the client sends the output of its own git."""
     if said is None:
         return
     wanted.described = tag_versions.parse(said)
@@ -222,36 +247,36 @@ def _describe(wanted: _Wanted, said: str | None) -> None:
 
 
 def _auto_publish(said: Json) -> str:
-    """Two names of one setting: the later one wins."""
+    """Two keys set the same thing. `auto_publish_status` has precedence."""
     status = text(said.get("auto_publish_status"))
     if status in _AUTO_PUBLISH:
         return status
     return "default" if boolean(said.get("auto_publish"), True) else "none"
 
 
-def _extra_repositories(call: AbfCall, platform: Platform, wanted: list[int]) -> list[int]:
-    """For personal platforms; what one may not see vanishes."""
+def _extra_repositories(platform: Platform, wanted: list[int], user: User, store: Store) -> list[int]:
+    """Only personal platforms have them. Those that the user may not see are left out."""
     if platform.is_main:
         return []
-    platforms = call.store.platforms
-    known = {repository.id: repository for repository in platforms.repositories_by_id(wanted)}
-    return [number for number in wanted if number in known and call.may_see(platforms.get(known[number].platform_id))]
+    platforms = store.platforms
+    found = {one.id: platforms.get(one.platform_id) for one in platforms.repositories_by_id(wanted)}
+    return [number for number in wanted if number in found and rights.may_see(user, found[number])]
 
 
-def _extra_build_lists(call: AbfCall, platform: Platform, arch: Arch, wanted: list[int]) -> list[int]:
-    """Those with a container of the same architecture; for a main platform, of the same platform."""
+def _extra_build_lists(platform: Platform, arch: Arch, wanted: list[int], user: User, store: Store) -> list[int]:
+    """Those with a container of the same architecture; for a main platform, of the same platform too."""
     kept = []
-    for other in call.store.build_lists.by_ids(wanted):
-        saved_to = call.store.platforms.repository(other.save_to_repository_id)
+    for other in store.build_lists.by_ids(wanted):
+        saved_to = store.platforms.repository(other.save_to_repository_id)
         fits = other.container_status == ContainerStatus.PUBLISHED and other.arch_id == arch.id
         fits = fits and (not platform.is_main or saved_to.platform_id == platform.id)
-        if fits and (call.may_read(call.store.projects.by_id(other.project_id)) or other.user_id == call.user.id):
+        if fits and (other.user_id == user.id or rights.may_read(user, store.projects.by_id(other.project_id))):
             kept.append(other.id)
     return [number for number in wanted if number in kept]
 
 
 def _extra_params(value: object) -> dict[str, str]:
-    """Variables of the build: names that a shell has."""
+    """Variables of the build. Names that no shell variable can have are left out."""
     if not isinstance(value, Mapping):
         return {}
     plain = {str(name): text(item) for name, item in value.items()}
@@ -259,7 +284,7 @@ def _extra_params(value: object) -> dict[str, str]:
 
 
 def _problems_of_params(params: Mapping[str, str]) -> list[str]:
-    """What no container can be started with, though it could be created."""
+    """Variables that a container can be created with, and can't be started with."""
     problems = []
     for name, value in params.items():
         size = len(f"EXTRA_{name}={value}".encode())
@@ -271,7 +296,7 @@ def _problems_of_params(params: Mapping[str, str]) -> list[str]:
 
 
 def _config(build_for: Platform, source: _Source, settings: Settings) -> Json:
-    """What is run in which image: found out once, so that a build that is begun again is the same build."""
+    """The polyaxonfile of the build. It is made once, so a repeated build runs the same command in the same image."""
     command = _command(build_for, source)
     resources = _resources(settings)
     variables = tag_versions.variables(source.python_version) if build_for.distrib_type == "pypi" else {}

@@ -28,7 +28,12 @@ def show(call: AbfCall) -> Json:
 
 
 def create(call: AbfCall) -> Json | Response:
-    return build_list_creation.create(call)
+    try:
+        new = build_list_creation.check(call.section(_SUBJECT), call.user, call.context)
+    except build_list_creation.InvalidBuildList as error:
+        return refused(_SUBJECT, "BuildList has not been created", *error.problems)
+    made = call.store.build_lists.create(new.project, call.user, new.run, new.values)
+    return done(_SUBJECT, made.id, "BuildList has been created successfully")
 
 
 def cancel(call: AbfCall) -> Json | Response:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from polylocal.api import access
+from polylocal.api import access, rights
 from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import FileAnswer
 from polylocal.api.kernel import BaseCall, BaseEndpoint
@@ -104,24 +104,21 @@ class AbfCall(BaseCall[Endpoint]):
         """A project that is neither deleted nor archived. Raises NotFound."""
         if project_id is None:
             raise NotFound
-        found = self.store.projects.by_id(project_id)
-        if found.deleted_at or found.archived_at:
-            raise NotFound
-        return found
+        return self.store.projects.visible(project_id)
 
     def may_read(self, project: Project) -> bool:
         self.relied_on.append(project)
         return project.is_public or self.may_write(project)
 
     def may_write(self, project: Project) -> bool:
-        return self.user.is_superuser or project.user_id == self.user.id
+        return rights.may_write(self.user, project)
 
     def may_see(self, platform: Platform) -> bool:
         self.relied_on.append(platform)
         return platform.is_open or self.may_manage(platform)
 
     def may_manage(self, platform: Platform) -> bool:
-        return self.user.is_superuser or platform.owner_id == self.user.id
+        return rights.may_manage(self.user, platform)
 
     def require(self, right: bool) -> None:
         """Raises NotAllowed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from polylocal.api.abf import build_list_creation
+
 from .farm import CODE, FORBIDDEN, Farm, Json
 
 
@@ -14,6 +16,23 @@ def test_the_answer(shared: Farm) -> None:
     assert answer.status_code == 200
     assert answer.json() == {"build_list": {"id": number, "message": "BuildList has been created successfully"}}
     assert shared.show(number)["status"] == 2000
+
+
+def test_a_check_writes_nothing(farm: Farm) -> None:
+    """Nor is the commit referenced before there is a build list of it."""
+    commit = farm.put_code(farm.ids.evil_tools, {**CODE, "a": "1"})
+    said, ivan = farm.body(commit_hash=commit)["build_list"], farm.store.users.get("ivan")
+    tables = ("runs", "build_lists", "code_references")
+
+    def counts() -> list[int]:
+        with farm.store.database.read() as db:
+            return [db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables]
+
+    before = counts()
+    new = build_list_creation.check(said, ivan, farm.context)
+    assert counts() == before
+    farm.store.build_lists.create(new.project, ivan, new.run, new.values)
+    assert counts() == [count + 1 for count in before]
 
 
 def test_each_has_a_number_of_its_own(shared: Farm) -> None:
