@@ -1,4 +1,4 @@
-"""Files: those of the file store by their sha1, and the folders that package managers install from."""
+"""Files of the file store by their sha1, and the repositories that package managers install from."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from polylocal.packages.file_store import GUARD
 
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 _TEXTS = (".log", ".txt", ".list", ".md5sum")
-_TRIES = 5  # looks at a path: a publication may come in between
+_TRIES = 5  # attempts to read a path: a publication may replace it meanwhile
 
 
 def stored(call: AbfCall) -> Response:
-    """By its sha1, with `.log` behind it or without. What builds of hidden projects made is for those who read them."""
+    """A file by its sha1, with or without `.log`. Results of hidden projects are for the readers of the project."""
     sha1 = call.parameter("sha1").removesuffix(".log")
     found = call.store.build_lists.file(sha1)
     path = call.context.file_store.path(sha1)
@@ -74,12 +74,12 @@ def upload(call: AbfCall) -> Response:
 
 
 def download(call: AbfCall) -> Response:
-    """A file of a repository, or what is in one of its folders. Open platforms are open to everybody."""
+    """A file or a folder of a repository. Open platforms need no credentials."""
     path = call.request.path_params.get("path", "")
     if len(os.fsencode(path)) > _MOST_PATH:
         raise NotFound
     parts = [part for part in path.split("/") if part not in ("", ".")]  # apt asks for `release/./Packages`
-    # what is being written, ways out, and names that no file has
+    # no unfinished files, no `..`, no names that no file can have
     if any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > _MOST_NAME for part in parts):
         raise NotFound
     root = call.context.home.downloads
@@ -102,7 +102,7 @@ def _check_rights(call: AbfCall, platform_name: str) -> None:
 
 
 def _current(call: AbfCall, target: Path, parts: list[str]) -> Response:
-    """The answer of one publication, whatever others come in between. Raises NotFound."""
+    """The response from one publication, even if others replace it meanwhile. Raises NotFound."""
     for _ in range(_TRIES):
         place = target.resolve()  # in the folder of one publication
         try:
@@ -112,14 +112,14 @@ def _current(call: AbfCall, target: Path, parts: list[str]) -> Response:
                 return _leftover(call, target)
         else:
             if isinstance(found, FileAnswer) or target.resolve() == place:
-                return found  # a list of a folder that was turned away from may lack what was removed already
+                return found  # the list of a replaced folder may lack files that are removed already
     raise NotFound
 
 
 def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
-    """The file at a place, or the page of a folder: its own `index.html`, or a list of what is in it.
+    """A file, or the page of a folder: its `index.html`, or a list of its entries.
 
-    Raises FileNotFoundError, NotADirectoryError: there is nothing, or a publication removed it just now.
+    Raises FileNotFoundError, NotADirectoryError: the path does not exist, or a publication removed it just now.
     """
     try:
         return _file(call, place)
@@ -127,7 +127,7 @@ def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
         pass
     asked: str = call.request.scope["polylocal.path"]
     if not asked.endswith("/"):  # links in the page are relative to it
-        return RedirectResponse(f"{quote(call.request.scope['path'])}/", 301)  # tidied: two slashes would name a host
+        return RedirectResponse(f"{quote(call.request.scope['path'])}/", 301)  # two slashes would name a host
     with os.scandir(place) as found:
         names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found if entry.name[0] != ".")
     if "index.json" in names and "index.html" in names:
@@ -142,7 +142,7 @@ def _answer(call: AbfCall, place: Path, parts: list[str]) -> Response:
 
 
 def _remember(call: AbfCall, target: Path, answer: Response) -> None:
-    """Notes which `repomd.xml` a client gets."""
+    """Note the `repomd.xml` that a client gets, for its signature."""
     if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
         digest = hashlib.sha256(answer.file.read()).hexdigest()
         answer.file.seek(0)
@@ -150,7 +150,7 @@ def _remember(call: AbfCall, target: Path, answer: Response) -> None:
 
 
 def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
-    """The signature of the `repomd.xml` that this client got, which may be that of an earlier generation."""
+    """The signature of the `repomd.xml` that this client got, perhaps from an earlier publication."""
     if not target.match(repositories.REPOMD_SIGNATURE):
         return None
     digest = call.context.readers.recall(_client(call), target.with_suffix(""))
@@ -170,7 +170,7 @@ def _client(call: AbfCall) -> str:
 
 
 def _leftover(call: AbfCall, target: Path) -> Response:
-    """A file that only an earlier generation of its repository has. Raises NotFound."""
+    """A file of an earlier publication. Raises NotFound."""
     for place in repositories.leftovers(target):
         try:
             return _file(call, place)
@@ -180,7 +180,7 @@ def _leftover(call: AbfCall, target: Path) -> Response:
 
 
 def _negotiated(call: AbfCall, folder: Path) -> Response:
-    """A page of an index that lies there as HTML and as JSON. Raises OSError, HTTPException: 406."""
+    """A page of an index in HTML or JSON, as the client accepts. Raises OSError, HTTPException 406."""
     media = simple_index.content_type(call.request.headers.getlist("accept"), call.query("format"))
     response = _file(call, folder / simple_index.FILES[media], media)
     response.headers["Vary"] = "Accept"
@@ -188,7 +188,7 @@ def _negotiated(call: AbfCall, folder: Path) -> Response:
 
 
 def _file(call: AbfCall, path: Path, media: str | None = None) -> Response:
-    """`media`: the content type that was negotiated; None: that of the file's name. Raises OSError."""
+    """`media`: the negotiated content type; None: by the name of the file. Raises OSError."""
     variant = f"-{media}" if media else ""
     media = media or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     answer = served_file(path.open("rb"), media, variant)
@@ -203,23 +203,23 @@ def _is_open(call: AbfCall, platform: str) -> bool:
 
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/file_stores", find, "Whether a file is there: `hash=`", "anybody"),
+    Endpoint("GET", "/api/v1/file_stores", find, "Find a file by its sha1: `hash=`", "any user"),
     Endpoint(
         "GET",
         "/api/v1/file_stores/{sha1}",
         stored,
-        "A file",
-        "everybody; of a hidden project: its readers",
+        "Get a file",
+        "anyone; files of a hidden project: its readers",
         is_anonymous=True,
     ),
-    Endpoint("POST", "/api/v1/upload", upload, "Keep a file: the part `file_store[file]`", "anybody", is_upload=True),
+    Endpoint("POST", "/api/v1/upload", upload, "Store a file: the part `file_store[file]`", "any user", is_upload=True),
     Endpoint(
         "GET",
         "/downloads/{path:path}",
         download,
         "Repositories and containers",
-        "everybody; of a hidden platform: who sees it",
+        "anyone; a hidden platform: its owner",
         is_anonymous=True,
     ),
-    Endpoint("GET", "/downloads", download, "The platforms", "everybody", is_anonymous=True),
+    Endpoint("GET", "/downloads", download, "The platforms", "anyone", is_anonymous=True),
 ]

@@ -1,4 +1,4 @@
-"""Forms → the nested values that JSON would have, by the rules of Rails. Pure.
+"""Forms as nested values, by the rules of Rails. Pure.
 
 `build_list[project_id]=3&build_list[include_repos][]=1` → {"build_list": {"project_id": "3", "include_repos": ["1"]}}.
 The last of several values of one name counts. `a[][b]=1` begins the next mapping of a list when the last one has `b`.
@@ -19,7 +19,7 @@ _INNER = re.compile(r"\[([^\[\]]*)\]")
 
 
 def nested(pairs: Iterable[tuple[str, object]]) -> Json:
-    """Values are texts, or files of a form. Raises HTTPException (400): two names do not fit together."""
+    """Nest the fields of a form: texts or files. Raises HTTPException 400: two names exclude each other."""
     found: Json = {}
     for name, value in pairs:
         keys = _keys(name)
@@ -37,13 +37,13 @@ def nested(pairs: Iterable[tuple[str, object]]) -> Json:
 
 
 def _keys(name: str) -> list[str]:
-    """`a[b][]` → ["a", "b", ""]; a name of another shape is one key."""
+    """`a[b][]` → ["a", "b", ""]. Any other name is one key."""
     fits = _NAME.fullmatch(name)
     return [fits["head"], *_INNER.findall(fits["inner"])] if fits else [name]
 
 
 def _put(into: Json, keys: list[str], value: object) -> None:
-    """Raises TypeError: something of another kind is there."""
+    """Raises TypeError: the place has a value of another kind."""
     key, *rest = keys
     if not rest:
         if isinstance(into.get(key), dict | list):
@@ -62,7 +62,7 @@ def _put(into: Json, keys: list[str], value: object) -> None:
 
 
 def _has(there: object, keys: list[str]) -> bool:
-    """Whether a value for these keys would take the place of another one."""
+    """Whether a value for these keys would replace another one."""
     for key in keys:
         if key == "":  # lists grow
             return False

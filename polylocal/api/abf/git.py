@@ -1,4 +1,4 @@
-"""git over HTTP: clone, fetch and push, by git's own `http-backend`."""
+"""Git over HTTP: clone, fetch and push through git's `http-backend`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from polylocal.system import processes
 _SERVICES = frozenset({"git-upload-pack", "git-receive-pack"})
 _PATHS = frozenset({"info/refs", *_SERVICES})
 _CHUNK = 1 << 16
-_LIMITS = processes.Limits(seconds=3600.0)  # a clone over a thin line takes its time
+_LIMITS = processes.Limits(seconds=3600.0)  # enough for a clone over a slow connection
 _PROTOCOL = re.compile(r"version=[0-2]")
 _PACKED = frozenset({"gzip", "x-gzip"})
 
@@ -50,7 +50,7 @@ async def spooled(request: Request, limit: int) -> IO[bytes]:
 
 
 def serve(call: AbfCall, body: IO[bytes]) -> Response:
-    """Everybody who may read the project clones it; its owner pushes. `body` is closed at the end."""
+    """Readers of the project may clone it, and its owner may push. `body` is closed at the end."""
     with ExitStack() as stack:
         stack.enter_context(body)
         path = call.parameter("path")
@@ -71,9 +71,9 @@ def serve(call: AbfCall, body: IO[bytes]) -> Response:
         with processes.ending(process, goes_on=True):
             status, headers = _head(process)
             rest = _rest(process)
-            if path == "git-receive-pack":  # its answer is short, and the lock is not held for a slow reader
+            if path == "git-receive-pack":  # the response is short, and a slow reader must not hold the lock
                 return Response(b"".join(rest), status, headers)
-            begun = next(rest, b"")  # a generator that nobody ever began would not end the process either
+            begun = next(rest, b"")  # a generator that never started would not end the process
         return MadeAnswer(_all(begun, rest), status, headers)
 
 
@@ -84,7 +84,7 @@ def _all(begun: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _check_push(call: AbfCall, project: Project) -> None:
-    if not call.may_write(project) or project.git_url:  # the code of another repository is fetched, not pushed
+    if not call.may_write(project) or project.git_url:  # code of an external repository is fetched, not pushed
         raise NotAllowed
 
 
@@ -110,7 +110,7 @@ def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) 
         "GIT_COMMITTER_EMAIL": call.user.email or f"{call.user.username}@polylocal",
     }
     environment["CONTENT_LENGTH"] = str(os.fstat(body.fileno()).st_size)
-    most = limit(call.context)  # of what the pack is when it was unpacked once
+    most = limit(call.context)  # of the pack after decompression
     return command.start(
         "http-backend",
         env=environment,
@@ -122,7 +122,7 @@ def _started(call: AbfCall, repository: Repository, path: str, body: IO[bytes]) 
 
 
 def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
-    """The status and the headers that a CGI program begins with."""
+    """The status and the headers of a CGI response."""
     status, headers = 200, {}
     while process.stdout and (line := process.stdout.readline().strip()):
         name, _, value = line.decode("latin-1").partition(":")
@@ -134,7 +134,7 @@ def _head(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
 
 
 def _rest(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """The body. The process ends with it, or when nobody reads any more."""
+    """The body. The process ends at its end, or when the client disconnects."""
     until = time.monotonic() + _LIMITS.seconds
     try:
         while process.stdout and (chunk := process.stdout.read1(_CHUNK)):  # type: ignore[attr-defined]

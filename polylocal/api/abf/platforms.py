@@ -1,4 +1,4 @@
-"""Platforms and repositories: what is built for, and where it goes."""
+"""Platforms, which packages are built for, and repositories, which they are published to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from polylocal.packages.statuses import TIME_LIVING_S
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, Repository, User
 
-_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # it is the name of a folder
+_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9_.]{0,99}")  # a folder has this name
 _NOT_A_FOLDER = ("container", "repository")
 _MOST = 10_000
 
 
 def all_arches(call: AbfCall) -> Json:
-    """Those that this machine can build for."""
+    """The architectures that this machine can build for."""
     return {"architectures": [picked(arch, "id name") for arch in call.store.platforms.arches(arches.buildable())]}
 
 
@@ -62,7 +62,7 @@ def _platform(call: AbfCall) -> Platform:
 
 
 def key(call: AbfCall) -> Json | Response:
-    """The public half of the key that signs the repositories of a platform; it is generated if there is none yet."""
+    """The public key that verifies the repositories of a platform. It is generated if it does not exist."""
     platform = _platform(call)
     try:
         found = signing.Keys(call.context.home.signing).of(platform.name, platform.distrib_type)
@@ -126,7 +126,7 @@ def update(call: AbfCall) -> Json | Response:
 
 
 def _values_of_platform(said: Json) -> tuple[dict[str, Any], list[str]]:
-    """What a caller may say of a platform, as far as it was said; and what is wrong with it."""
+    """The columns that a caller sets, and the problems of their values."""
     values: dict[str, Any] = {}
     problems = []
     for name in ("description", "default_branch", "build_image", "build_command"):
@@ -231,12 +231,12 @@ def projects_of(call: AbfCall) -> Json:
     numbers = call.store.platforms.projects_of(repository, call.user, call.page)
     found = [call.store.projects.by_id(number) for number in numbers]
     blocks = [shapes.project_block(item, call.store.users.by_id(item.user_id), call.base) for item in found]
-    held = {**shapes.repository_name(repository), "projects": blocks}  # where clients look for them
+    held = {**shapes.repository_name(repository), "projects": blocks}  # clients look for them here
     return {"repository": held, "projects": blocks, "url": f"/api/v1/repositories/{repository.id}/projects.json"}
 
 
 def lock(call: AbfCall) -> Json:
-    """What is published into it waits, until it is unlocked."""
+    """Publications wait until the repository is unlocked."""
     repository = _managed(call)
     call.store.platforms.update_repository(repository, {"is_locked": True})
     return done("repository", repository.id, "'.repo.lock' file has been added successfully")
@@ -253,19 +253,25 @@ _PLATFORM = "/api/v1/platforms/{id:id}"
 _REPOSITORY = "/api/v1/repositories/{id:id}"
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/arches", all_arches, "Architectures that can be built for", "anybody"),
-    Endpoint("GET", "/api/v1/platforms/platforms_for_build", for_build, "Platforms that one may build for", "anybody"),
-    Endpoint("GET", "/api/v1/platforms", index, "List platforms; `type=main` or `personal`", "anybody"),
+    Endpoint("GET", "/api/v1/arches", all_arches, "Architectures that can be built for", "any user"),
+    Endpoint("GET", "/api/v1/platforms/platforms_for_build", for_build, "Platforms to build for", "any user"),
+    Endpoint("GET", "/api/v1/platforms", index, "List platforms; `type=main` or `personal`", "any user"),
     Endpoint("POST", "/api/v1/platforms", create, "Create a main platform", "admins"),
-    Endpoint("GET", _PLATFORM, show, "Get a platform", "anybody; a hidden one: its owner"),
-    Endpoint("GET", f"{_PLATFORM}/key", key, "The public key that signs it", "anybody; a hidden one: its owner"),
+    Endpoint("GET", _PLATFORM, show, "Get a platform", "any user; a hidden one: its owner"),
+    Endpoint("GET", f"{_PLATFORM}/key", key, "The public key that signs it", "any user; a hidden one: its owner"),
     Endpoint("PUT", _PLATFORM, update, "Change a platform", "its owner"),
     Endpoint("POST", "/api/v1/repositories", create_repository, "Create a repository", "the platform's owner"),
-    Endpoint("GET", _REPOSITORY, show_repository, "Get a repository", "who sees its platform"),
+    Endpoint("GET", _REPOSITORY, show_repository, "Get a repository", "as for its platform"),
     Endpoint("PUT", _REPOSITORY, update_repository, "Change a repository", "the platform's owner"),
-    Endpoint("GET", f"{_REPOSITORY}/projects", projects_of, "Its projects", "who sees its platform"),
-    Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Let a project publish there", "the platform's owner"),
-    Endpoint("DELETE", f"{_REPOSITORY}/remove_project", remove_project, "No more", "the platform's owner"),
-    Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", lock, "Hold what is published", "the platform's owner"),
-    Endpoint("DELETE", f"{_REPOSITORY}/remove_repo_lock_file", unlock, "Go on", "the platform's owner"),
+    Endpoint("GET", f"{_REPOSITORY}/projects", projects_of, "The projects of a repository", "as for its platform"),
+    Endpoint("PUT", f"{_REPOSITORY}/add_project", add_project, "Add a project", "the platform's owner"),
+    Endpoint(
+        "DELETE",
+        f"{_REPOSITORY}/remove_project",
+        remove_project,
+        "End that",
+        "the platform's owner",
+    ),
+    Endpoint("PUT", f"{_REPOSITORY}/add_repo_lock_file", lock, "Lock a repository", "the platform's owner"),
+    Endpoint("DELETE", f"{_REPOSITORY}/remove_repo_lock_file", unlock, "Unlock a repository", "the platform's owner"),
 ]

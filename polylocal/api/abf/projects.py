@@ -1,4 +1,4 @@
-"""Projects as ABF knows them: made, shown, changed, destroyed."""
+"""Projects in the ABF API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def show(call: AbfCall) -> Json:
 
 
 def get_id(call: AbfCall) -> Json:
-    """By owner and name, whatever the case of their letters."""
+    """A project by owner and name, in any case."""
     owner = call.store.users.known_as(call.query("owner") or "")
     if owner is None:
         raise NotFound
@@ -50,7 +50,7 @@ def _of(call: AbfCall, owner: User) -> list[Project]:
 
 
 def index(call: AbfCall) -> Json:
-    """One's own, and for admins everybody's."""
+    """The projects of the caller; for admins all projects."""
     found = call.store.projects.readable(call.user, call.page, owned=not call.user.is_superuser)
     return {"projects": [_block(call, project) for project in found], "url": "/api/v1/projects.json"}
 
@@ -80,7 +80,7 @@ def create(call: AbfCall) -> Json | Response:
 
 
 def _owner(call: AbfCall, said: Json) -> User | None:
-    """Oneself; for admins anybody. Raises NotAllowed."""
+    """The named owner; None: there is no such user. Only admins may name another user. Raises NotAllowed."""
     number = integer(said.get("owner_id"))
     if number is None:
         return call.user
@@ -114,7 +114,7 @@ def _is_branch(name: str) -> bool:
 
 
 def _values(said: Json) -> dict[str, Any]:
-    """What a caller may say of a project, as far as it was said."""
+    """The columns that a caller sets."""
     values: dict[str, Any] = {}
     if "description" in said:
         values["description"] = text(said["description"])
@@ -141,7 +141,7 @@ def update(call: AbfCall) -> Json | Response:
 
 
 def destroy(call: AbfCall) -> Json:
-    """With all that was built and run in it."""
+    """Delete a project with all its runs and build lists."""
     project = call.project(call.id())
     call.require(call.may_write(project))
     call.store.activities.add(call.user, "deleted", project)
@@ -163,12 +163,12 @@ _ONE = "/api/v1/projects/{id:id}"
 
 ENDPOINTS = [
     Endpoint("GET", "/api/v1/projects/get_id", get_id, "Find a project by its owner and name", "its readers"),
-    Endpoint("GET", "/api/v1/projects", index, "One's own projects", "anybody"),
+    Endpoint("GET", "/api/v1/projects", index, "The caller's projects", "any user"),
     Endpoint(
-        "POST", "/api/v1/projects", create, "Create a project, with a git repository", "anybody; for others: admins"
+        "POST", "/api/v1/projects", create, "Create a project, with a git repository", "any user; for others: admins"
     ),
     Endpoint("GET", _ONE, show, "Get a project", "its readers"),
     Endpoint("PUT", _ONE, update, "Change a project", "its owner"),
-    Endpoint("DELETE", _ONE, destroy, "Destroy a project and all that is in it", "its owner"),
+    Endpoint("DELETE", _ONE, destroy, "Destroy a project with its runs and build lists", "its owner"),
     Endpoint("GET", f"{_ONE}/refs_list", refs, "Its branches and tags", "its readers"),
 ]

@@ -1,4 +1,4 @@
-"""Which form of the Python package index a client gets: the content negotiation of PEP 691. Pure."""
+"""The content negotiation of the Python package index (PEP 691). Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 HTML = "text/html"
 V1_HTML = "application/vnd.pypi.simple.v1+html"
 V1_JSON = "application/vnd.pypi.simple.v1+json"
-# the files of a page, in the order of preference among types that a client likes equally: browsers, `curl` and old
-# versions of pip name none of the others
+# the files of a page by content type; the first type wins where a client accepts several equally, as browsers, `curl`
+# and old versions of pip do
 FILES = {HTML: "index.html", V1_JSON: "index.json", V1_HTML: "index.html"}
 _LATEST = {
     "application/vnd.pypi.simple.latest+html": V1_HTML,
@@ -19,10 +19,10 @@ _LATEST = {
 
 
 def content_type(accepted: Sequence[str], asked: str | None) -> str:
-    """The content type of an answer: a key of `FILES`. Raises HTTPException (406): the client takes none of them.
+    """The content type of a response, a key of `FILES`. Raises HTTPException 406: the client accepts none of them.
 
-    `accepted`: the values of the headers `Accept`; without one the client takes everything. `asked`: the parameter
-    `format` of the address, which has precedence.
+    `accepted`: the values of the `Accept` headers; without one the client accepts all types. `asked`: the query
+    parameter `format`, which has precedence.
     """
     if asked is not None:
         wanted = _LATEST.get(asked.lower(), asked.lower())
@@ -44,7 +44,7 @@ def _best(ranges: Sequence[tuple[str, float]]) -> str | None:
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """Of a content type; the most specific range decides (RFC 9110, section 12.5.1)."""
+    """The quality of a content type. The most specific range decides (RFC 9110, section 12.5.1)."""
     for pattern in (media, f"{media.partition('/')[0]}/*", "*/*"):
         found = [quality for named, quality in ranges if named == pattern]
         if found:
@@ -53,7 +53,7 @@ def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
 
 
 def _ranges(accepted: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Media ranges with their qualities. Parameters other than `q` do not matter: no type here has any."""
+    """Media ranges with their qualities. Parameters other than `q` are ignored: no type here has any."""
     for element in ",".join(accepted).split(","):
         named, *parameters = (part.strip().lower() for part in element.split(";"))
         if not named:
@@ -67,7 +67,7 @@ def _ranges(accepted: Sequence[str]) -> Iterator[tuple[str, float]]:
 
 
 def _number(text: str) -> float:
-    """A quality, from 0 to 1; what is none counts as 0: the client said something else than "gladly"."""
+    """A quality from 0 to 1. A malformed one counts as 0."""
     try:
         number = float(text)
     except ValueError:

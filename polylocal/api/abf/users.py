@@ -1,4 +1,4 @@
-"""Who there is, and what can be found by a word."""
+"""Users, and the search by a part of a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def me(call: AbfCall) -> Json:
 
 
 def show(call: AbfCall) -> Json:
-    """By number or by name."""
+    """A user by number or by name."""
     word = call.parameter("user")
     if word.isascii() and word.isdigit():
         return {"user": _person(call, call.store.users.by_id(int(word[:18])))}
@@ -33,7 +33,7 @@ def _person(call: AbfCall, user: User) -> Json:
 
 
 def search(call: AbfCall) -> Json:
-    """A part of a name, whatever the case of its letters; of one kind of thing, or of all."""
+    """Find things by a part of their name, in any case; `type` limits the search to one kind."""
     word, kind = call.query("query") or "", call.query("type")
     kinds = (kind,) if kind in _KINDS else _KINDS
     asked = urlencode([(name, value) for name in ("query", "type") if (value := call.query(name))])
@@ -55,7 +55,7 @@ def _found(call: AbfCall, kind: str, word: str) -> list[Json]:
 
 
 ENDPOINTS = [
-    Endpoint("GET", "/api/v1/user", me, "Who one is", "anybody"),
-    Endpoint("GET", "/api/v1/users/{user}", show, "A user, by number or by name", "anybody"),
-    Endpoint("GET", "/api/v1/search", search, "Find things by a part of their name", "anybody: what they may read"),
+    Endpoint("GET", "/api/v1/user", me, "The caller", "any user"),
+    Endpoint("GET", "/api/v1/users/{user}", show, "A user, by number or by name", "any user"),
+    Endpoint("GET", "/api/v1/search", search, "Find things by a part of their name", "any user: what they may read"),
 ]

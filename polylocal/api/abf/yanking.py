@@ -1,7 +1,7 @@
-"""Withdrawing what a build list has published in an index of Python packages (PEP 592), and offering it again.
+"""Yanking of published Python packages (PEP 592), and its undoing.
 
-The "Build lists" document has no such calls, so they lie under `/polylocal/v1`. Credentials and answers are as with the
-calls of the document.
+The "Build lists" document has no such calls, so their paths begin with `/polylocal/v1`. Credentials and answers are as
+for the calls of the document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_REASON = 200  # characters
 
 
 def yank(call: AbfCall) -> Json | Response:
-    """The body may have a `reason`; that of an earlier withdrawal is replaced."""
+    """The body may have a `reason`. It replaces an earlier one."""
     found, repository = _allowed(call)
     reason = call.value("reason")
     if problem := _reason_problem(reason):
@@ -39,7 +39,7 @@ def undo(call: AbfCall) -> Json | Response:
 
 
 def _allowed(call: AbfCall) -> tuple[BuildList, Repository]:
-    """The build list, and where it was published. Raises NotFound; NotAllowed, for who may not publish there."""
+    """The build list, and its repository. Raises NotFound; NotAllowed: the caller may not publish there."""
     found = call.store.build_lists.get(call.id())
     project = call.project(found.project_id)
     repository = call.store.platforms.repository(found.save_to_repository_id)
@@ -56,7 +56,7 @@ def _reason_problem(reason: object) -> str | None:
     text = reason.strip()
     if len(text) > MOST_REASON:
         return f"`reason` has {len(text)} characters; the most are {MOST_REASON}"
-    if visible.one_line(text) != text:  # it stands in pages, and pip prints it on terminals
+    if visible.one_line(text) != text:  # pages contain it, and pip prints it on terminals
         return "`reason` must be one line without control characters and invisible ones"
     return None
 
@@ -80,6 +80,6 @@ def _later(repository: Repository) -> str:
 
 
 ENDPOINTS = [
-    Endpoint("PUT", _PATH, yank, "Withdraw published Python packages; `reason`", _RIGHT),
-    Endpoint("DELETE", _PATH, undo, "Offer them again", _RIGHT),
+    Endpoint("PUT", _PATH, yank, "Yank published Python packages; `reason`", _RIGHT),
+    Endpoint("DELETE", _PATH, undo, "Undo the yanking", _RIGHT),
 ]
