@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
-from collections import defaultdict
+import tomllib
+from pathlib import Path
 
 import typer
 from typer.cli import get_docs_for_click
 
+import polylocal
 from polylocal import cli
 from polylocal.api import abf, proxy, streams
 from polylocal.api import app as api
@@ -17,6 +21,8 @@ from polylocal.polyaxonfile import GroupFile, HPTuning, Matrix
 from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, ExperimentFile, Header, JobFile
 from polylocal.settings import Settings
 from polylocal.statuses import DONE, TRANSITIONS, Status
+
+_WIDTH = 60  # of the picture
 
 os.environ["TERMINAL_WIDTH"] = "100"
 os.environ["NO_COLOR"] = "1"
@@ -124,21 +130,40 @@ def commands() -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def layers() -> str:
-    """The packages and what each says of itself."""
-    import importlib
-    import pkgutil
+def picture() -> str:
+    """The rooms of the house from top to bottom, as the import contract in pyproject.toml has them."""
+    contracts = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["name"] == "layers point down"]
+    rows = [[name.strip().removeprefix("polylocal.") for name in layer.split("|")] for layer in layers]
+    lines = ["```text", f"┌{'─' * _WIDTH}┐"]
+    for above, row in zip([[], *rows], rows, strict=False):
+        if above:
+            lines.append(f"├{'─' * _WIDTH}┤")
+        lines.append(f"│{'   '.join(row):^{_WIDTH}}│")
+    return "\n".join([*lines, f"└{'─' * _WIDTH}┘", "```"])
 
-    import polylocal
 
-    found = defaultdict(list)
+def rooms() -> str:
+    """Every package, and what it says of itself."""
+    rows = ["| room | |", "|---|---|"]
+    for name, about in _modules():
+        if (Path("polylocal") / name.replace(".", "/")).is_dir() or "." not in name:
+            rows.append(f"| `{name}` | {about} |")
+    return "\n".join(rows)
+
+
+def modules() -> str:
+    """Every module, and what it says of itself."""
+    return "\n".join(["| module | |", "|---|---|", *(f"| `{name}` | {about} |" for name, about in _modules())])
+
+
+def _modules() -> list[tuple[str, str]]:
+    found = []
     for module in pkgutil.walk_packages(polylocal.__path__, "polylocal."):
-        if module.name.endswith("__main__"):
-            continue
-        about = (importlib.import_module(module.name).__doc__ or "").strip().splitlines()[0]
-        found[module.name.split(".")[1]].append(f"| `{module.name.removeprefix('polylocal.')}` | {about} |")
-    rows = [row for group in found.values() for row in group]
-    return "\n".join(["| module | |", "|---|---|", *rows])
+        if not module.name.endswith("__main__"):
+            about = (importlib.import_module(module.name).__doc__ or "").strip().splitlines()[0]
+            found.append((module.name.removeprefix("polylocal."), about))
+    return sorted(found)
 
 
 def _media(media: str) -> str:
