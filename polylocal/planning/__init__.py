@@ -1,1 +1,1 @@
-"""What a run becomes: its image, its container, its turn in the queue. Pure."""
+"""Plans: from a run to its Dockerfile, its container and its turn in the queue. Pure."""

@@ -1,4 +1,4 @@
-"""What a container is to be: a run and its specification → a plan. Pure."""
+"""The plan of a container, from a run and its specification. Pure."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ _TOKEN_KEY = "POLYAXON_SECRET_USER_TOKEN"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a plan needs to know of the machine."""
+    """The parts of a plan that do not follow from the run: paths, addresses and tokens of this machine."""
 
     installation: str
     node: str
     network: str
     outputs: Path
     handover: Path
-    data: Mapping[str, DataFolder]  # those that the run sees
+    data: Mapping[str, DataFolder]  # the data folders of the run
     api_url: str  # as seen from inside a container
     token: str
-    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs} that it reads
-    home: Path = Path()  # what the outputs of those are relative to
-    work: Path | None = None  # the code that a notebook changes
-    watched: tuple[Path, PurePosixPath] | None = None  # what a tensorboard shows, here and in the container
+    references: Mapping[str, Sequence[Run]] = field(default_factory=dict)  # {jobs|experiments: runs}; it reads theirs
+    home: Path = Path()  # the folder that the outputs of those are relative to
+    work: Path | None = None  # the checkout of a notebook
+    watched: tuple[Path, PurePosixPath] | None = None  # the folder that a tensorboard shows: here, in the container
     server_token: str | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)  # of the build, where its image has them not
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the build; empty if its image has them
     secrets: Mapping[str, str] = field(default_factory=dict)
     pids_limit: int | None = None
     new_privileges: bool = False
-    publishes_port: bool = True  # this machine does not reach the addresses of containers
-    capacity: Capacity | None = None  # no limit is above it
-    locale: str = ""  # that the image has, in place of the one that it names; "": that one
+    publishes_port: bool = True  # False: this machine reaches the addresses of containers
+    capacity: Capacity | None = None  # limits are cut to it
+    locale: str = ""  # one that the image has, if it lacks the one that it names; "": the image's own
 
 
 def plan(run: Run, specification: Specification, image: str, shell: str, around: Surroundings) -> ContainerPlan:
-    """The container of a run that is not a build. ValueError: nothing is to run in it."""
+    """The container of a run that is not a build. Raises ValueError: the run has no command."""
     kind = run.kind
     is_server = kind.is_server
     serve = servers.command(run, specification, around.watched and around.watched[1]) if is_server else None
@@ -99,9 +99,9 @@ def _mounts(run: Run, around: Surroundings) -> list[Mount]:
 
 
 def image_name(run: Run) -> str:
-    """`<project>_<project id>:<build uuid>`: the documented name, without a registry.
+    """The documented name, `<project>_<project id>:<build uuid>`, without a registry.
 
-    Not every name of a project may stand in an image's: what may not is replaced.
+    Characters of the project's name that image names can't have are replaced.
     """
     name = run.project_name.lower()
     if not _REPOSITORY.fullmatch(name):
@@ -114,22 +114,22 @@ def labels(run: Run, installation: str) -> dict[str, str]:
 
 
 def own_labels(given: Mapping[str, str]) -> dict[str, str]:
-    """The labels of a polyaxonfile; an older version also took those that say whose a thing is."""
+    """The labels of a polyaxonfile, without reserved ones: an older version accepted those."""
     return {name: value for name, value in given.items() if not is_reserved_label(name)}
 
 
 def image_labels(build: Run) -> dict[str, str]:
-    """Of the image that a build comes to; whose it is stands below it, on every step (`dockerfile.with_label`)."""
+    """The labels of the image that a build makes, besides that of the installation (`dockerfile.with_label`)."""
     return {BUILD_LABEL: build.uuid}
 
 
 def outputs_path(run: Run) -> PurePosixPath:
-    """Where the run finds its outputs folder; the documented layout below one mount root."""
+    """The outputs folder inside the container, in the documented layout."""
     return OUTPUTS / run.owner / run.project_name / run_outputs(run.kind, run.id, run.group_id)
 
 
 def limits(resources: Resources | None, capacity: Capacity | None = None) -> Limits:
-    """What a container may take; nothing above what there is, which the engine would refuse."""
+    """The limits of a container, cut to the capacity: the engine refuses limits above it."""
     if resources is None:
         return Limits()
     memory = resources.memory
@@ -137,14 +137,14 @@ def limits(resources: Resources | None, capacity: Capacity | None = None) -> Lim
     return Limits(
         cpus=amounts.ceiling(resources.cpu, capacity.cpus if capacity else None),
         memory_mib=amounts.ceiling(memory, capacity.memory_mib if capacity else None),
-        # the engine refuses a smaller one; for the queue it counts
+        # the engine refuses a smaller reservation; the queue counts it
         memory_reservation_mib=soft if soft and soft >= amounts.LEAST_MEMORY_MIB else None,
         gpus=amounts.gpus(resources, capacity),
     )
 
 
 def environment(run: Run, specification: Specification, around: Surroundings) -> dict[str, str]:
-    """The variables of the documents, under the names of all their versions."""
+    """The documented environment variables, under the names of all documented versions."""
     data = {name: str(folder.target(name)) for name, folder in sorted(around.data.items())}
     return {
         **locale_variables(around.locale),
@@ -182,12 +182,12 @@ def environment(run: Run, specification: Specification, around: Surroundings) ->
 
 
 def locale_variables(locale: str) -> dict[str, str]:
-    """Those that set a locale in place of the image's; "": the image's stays."""
+    """The variables that set a locale; "": none, so that the image's own applies."""
     return dict.fromkeys(LOCALE_VARIABLES if locale else (), locale)
 
 
 def info(run: Run) -> dict[str, str]:
-    """`POLYAXON_JOB_INFO` and its kin: the clients take the run's id from the last part of its name."""
+    """The value of `POLYAXON_JOB_INFO` and its like. The clients take the run's id from the end of its name."""
     return {
         "project_name": run.project,
         "project_uuid": run.project_uuid,
@@ -206,7 +206,7 @@ def _of_references(around: Surroundings) -> dict[str, str]:
 
 
 def _of_an_experiment(run: Run) -> dict[str, str]:
-    """One task on one machine, in the words of a distributed run."""
+    """The variables of a distributed run, for one task on one machine."""
     if run.kind != Kind.EXPERIMENT:
         return {}
     task = {"type": "master", "index": 0}
@@ -217,12 +217,12 @@ TOKEN_FILE = ".authtoken"  # in /plx-context
 
 
 def token_file(token: str) -> str:
-    """The content of the file that hands the token over."""
+    """The content of the token file."""
     return json.dumps({_TOKEN_KEY: token})
 
 
 def token_in(text: str) -> str | None:
-    """The token of such a content; None if it was not written to the end."""
+    """The token in the content of a token file; None: the file is incomplete."""
     try:
         found = json.loads(text)[_TOKEN_KEY]
     except (ValueError, LookupError, TypeError):

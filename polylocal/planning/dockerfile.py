@@ -1,4 +1,4 @@
-"""A build config → the documented Dockerfile, byte for byte. Pure."""
+"""Renders the documented Dockerfile of a build, byte for byte; reads and changes the Dockerfiles of users. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from polylocal.planning import instructions, requirements
 from polylocal.planning.instructions import UNKNOWN, Excessive, Instruction, Reading, Unreadable
 from polylocal.polyaxonfile import Build, build_variables, commands
 
-# looked for at the root of the code; the first that is there is copied in before the build steps
+# at the root of the code; the first one that exists is copied before the build steps
 REQUIREMENTS = ("polyaxon_requirements.txt", "requirements.txt")
 CONDA = ("polyaxon_conda_env.yaml", "polyaxon_conda_env.yml", "conda_env.yaml", "conda_env.yml")
 SETUP = ("polyaxon_setup.sh", "setup.sh")
 
 _URL = re.compile(r"\w[\w+.-]*://(?P<authority>[^/?#]*)|(?P<host>[\w.-]+@[^:/]+):")
-_Variables = ChainMap[str, str]  # those of ENV before those of ARG
+_Variables = ChainMap[str, str]  # ENV, then ARG
 _NONE: Mapping[str, str] = MappingProxyType({})
 _DOCKERS_OWN = re.compile(r"docker/dockerfile(-upstream)?[:@].*")
 _STAGE_NUMBER = re.compile(r"[0-9]{1,18}")  # a longer one is a name to builders
 _RUN = re.compile(r"^(?P<head>\s*RUN\s+(?:--\S+\s+)*)(?P<command>.*)$", re.IGNORECASE)
 _CARRIER = "FTP_PROXY"
-# what builders set by the settings of the engine's client, whatever a Dockerfile says
+# builders set these from the settings of the engine's client, whatever a Dockerfile assigns
 _PROXIES = frozenset(
     each for name in ("HTTP", "HTTPS", "FTP", "NO", "ALL") for each in (f"{name}_PROXY", f"{name.lower()}_proxy")
 )
@@ -43,31 +43,31 @@ def render(
     user: str = "",
     included: Sequence[str] = (),
 ) -> str:
-    """The text, with one newline before the first instruction, as the platform always rendered it.
+    """The text of the Dockerfile. A newline precedes the first instruction, as in the platform's own.
 
-    `files` are the names at the root of the code; `lang_env` the locale lines' value where the build names none
-    (empty: no locale lines); `user` is `uid:gid` to drop root for; `included` are further files of the code that the
-    requirements name.
+    `files`: the names at the root of the code. `lang_env`: the locale, unless the build names one; "": no locale lines.
+    `nvidia_bin`: a folder for PATH. `user`: `uid:gid` of the user that replaces root. `included`: the files that the
+    requirements include.
     """
     return "\n" + "".join(f"{line}\n" for line in _lines(build, files, lang_env, nvidia_bin, user, included))
 
 
 def setup_file(files: Collection[str]) -> str | None:
-    """The setup script that a build step may call; it is made executable."""
+    """The name of the setup script, which must be executable for the build steps; None: there is none."""
     return _first(SETUP, files)
 
 
 def files_with_includes(files: Collection[str]) -> list[str]:
-    """The copied files that may name others to be installed from."""
+    """The copied files that may include other files."""
     return [found for names in (REQUIREMENTS, CONDA) if (found := _first(names, files))]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An image that a Dockerfile names. `line` counts from 1; `stages` are the names of the stages before it.
+    """An image that a Dockerfile names. `line` counts from 1. `stages`: the names of the stages before it.
 
-    `is_trigger`: it is named behind ONBUILD, and used by a later build only. `is_inner`: it is a stage of this build,
-    or `scratch`.
+    `is_trigger`: an ONBUILD instruction names it, so only a later build uses it. `is_inner`: it is a stage of this
+    build, or `scratch`.
     """
 
     line: int
@@ -80,16 +80,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class Base:
-    """What an image hands on to those that start from it: its variables and its ONBUILD triggers."""
+    """The properties of an image that images built from it inherit: its variables and its ONBUILD triggers."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     triggers: Sequence[str] = ()
 
 
 def references(dockerfile: str, arguments: Mapping[str, str] = _NONE) -> list[Reference]:
-    """Every image that a build takes anything from; stages and `scratch` left out.
+    """Every image that a build reads from, without stages and `scratch`.
 
-    `arguments` are those that the builder is given, or sets itself. Raises Unreadable.
+    `arguments`: the build arguments, and those that the builder sets itself. Raises Unreadable.
     """
     first, *others = [
         [reference for _, reference in _references(reading, arguments) if not reference.is_inner]
@@ -114,8 +114,10 @@ def triggers(lines: Iterable[str], base: Reference) -> list[Reference]:
 
 
 def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Mapping[str, str] = _NONE) -> str:
-    """The same Dockerfile with other images, and what each stage starts from named as such, not by variables: the
-    builder reads the name that was looked at. Raises Unreadable."""
+    """The Dockerfile with images replaced, and with the variables in FROM expanded.
+
+    So the builder reads exactly the names that were checked. Raises Unreadable.
+    """
     lines = dockerfile.split("\n")
     found = _references(instructions.read(dockerfile)[0], arguments)
     for instruction, both in itertools.groupby(found, key=lambda each: each[0]):
@@ -126,13 +128,13 @@ def with_base_images(dockerfile: str, replaced: Mapping[str, str], arguments: Ma
         text = renamed.text
         if text != instruction.text:
             end = "\r" if lines[instruction.last].endswith("\r") else ""
-            count = instruction.last - instruction.first  # the lines behind it keep their numbers
+            count = instruction.last - instruction.first  # so that later lines keep their numbers
             lines[instruction.first : instruction.last + 1] = [text + end, *[""] * count]
     return "\n".join(lines)
 
 
 def with_label(dockerfile: str, name: str, value: str) -> str:
-    """The same Dockerfile with a label on each image on its way: a build that comes to no end leaves some."""
+    """The Dockerfile with a label after each FROM, so that the layers of an unfinished build carry it, too."""
     lines = dockerfile.split("\n")
     for instruction in reversed(instructions.read(dockerfile)[0].instructions):
         if instruction.keyword == "from":
@@ -141,9 +143,9 @@ def with_label(dockerfile: str, name: str, value: str) -> str:
 
 
 def with_owner(dockerfile: str, user: str) -> str:
-    """A rendered Dockerfile whose copied code belongs to the user that programs of its image run as.
+    """A rendered Dockerfile whose copied code belongs to the user of the image.
 
-    Without a group it is that of root, as for a user that the image does not know: a name need not have one of its own.
+    A user without a group gets the group of root, as the engine does it for a user that the image does not know.
     """
     owner = user if ":" in user else f"{user}:0"
     return "".join(
@@ -153,7 +155,7 @@ def with_owner(dockerfile: str, user: str) -> str:
 
 
 def with_secrets(dockerfile: str) -> str:
-    """The same Dockerfile with the variables of its secrets set in each RUN that a shell reads."""
+    """The Dockerfile with the variables of the secrets set in each RUN that a shell executes."""
     lines = dockerfile.split("\n")
     for instruction in instructions.read(dockerfile)[0].instructions:
         line = lines[instruction.first]
@@ -166,7 +168,7 @@ def with_secrets(dockerfile: str) -> str:
 
 
 def downloads(dockerfile: str, arguments: Mapping[str, str], bases: Mapping[str, Base]) -> list[str]:
-    """The hosts that the builder itself fetches files from, for ADD. Raises Unreadable for one that can't be known."""
+    """The hosts from which the builder downloads files for ADD. Raises Unreadable: one depends on an unknown value."""
     found = dict.fromkeys(
         host for reading in instructions.read(dockerfile) for host in _downloads(reading, arguments, bases)
     )
@@ -174,22 +176,22 @@ def downloads(dockerfile: str, arguments: Mapping[str, str], bases: Mapping[str,
 
 
 def platform_arguments(platform: str) -> dict[str, str]:
-    """The arguments that BuildKit sets by itself, on a machine of this platform: `os/architecture[/variant]`."""
+    """The arguments that BuildKit sets itself on a machine of this platform (`os/architecture[/variant]`)."""
     system, architecture, variant = (*platform.split("/"), "", "")[:3]
     about = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
     return {f"{kind}{name}": value for kind in ("BUILD", "TARGET") for name, value in about.items()}
 
 
 def foreign_frontends(dockerfile: str) -> list[str]:
-    """The frontends that it asks BuildKit for and that are not Docker's own: those read what they like."""
+    """The frontends that it names for BuildKit and that are not Docker's own: they may read Dockerfiles differently."""
     return [name for name in instructions.syntaxes(dockerfile) if not _DOCKERS_OWN.fullmatch(familiar(name))]
 
 
 def secrets_argument(values: Mapping[str, str]) -> dict[str, str]:
-    """The build arguments that hand secrets over to `with_secrets`.
+    """The build arguments that carry the secrets to the instructions of `with_secrets`.
 
-    The builders keep the arguments for proxies, and no other, out of an image's history, its layers and the cache
-    (docs.docker.com: "Predefined ARGs"); so that is how they travel, in the one of a protocol that is no more.
+    Builders keep only the proxy arguments out of an image's history, layers and cache (docs.docker.com: "Predefined
+    ARGs"). So the secrets travel in one of these, that of FTP, which nobody needs any more.
     """
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
     return {_CARRIER: text} if values else {}
@@ -228,7 +230,7 @@ def _references(reading: Reading, arguments: Mapping[str, str]) -> Iterator[tupl
 
 
 def _started_from(instruction: Instruction, values: Mapping[str, str], escape: str) -> tuple[str, list[str]]:
-    """The image of a FROM, and the words behind it."""
+    """The image of a FROM, and the words after it. Raises Unreadable."""
     line, (raw, *behind) = instruction.first + 1, instruction.words or [""]
     image = instructions.expand(raw, values, escape)
     if UNKNOWN in image:
@@ -239,7 +241,7 @@ def _started_from(instruction: Instruction, values: Mapping[str, str], escape: s
 
 
 def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iterator[str]:
-    """The images in the flags of an instruction."""
+    """The images in the flags of an instruction. Raises Unreadable."""
     for flag in instruction.flags:
         name, _, value = flag.partition("=")
         if name == "--mount":
@@ -253,7 +255,7 @@ def _named(instruction: Instruction, stages: Collection[str], line: int) -> Iter
 
 
 def _mounted(value: str, line: int) -> str:
-    """What a mount is from; "" for none."""
+    """The `from` of a mount; "": it has none. Raises Unreadable."""
     try:
         fields = next(csv.reader([value]), [])
     except csv.Error as error:
@@ -292,7 +294,7 @@ def _downloads(reading: Reading, arguments: Mapping[str, str], bases: Mapping[st
 
 
 def _assign(instruction: Instruction, values: _Variables, escape: str, outside: Mapping[str, str]) -> None:
-    """What an ARG or ENV sets. A variable of ENV hides an argument of its name."""
+    """Assigns the variables of an ARG or ENV. A variable of ENV hides an argument of the same name."""
     if instruction.keyword not in ("arg", "env"):
         return
     found = instructions.assignments(instruction.rest, escape)
@@ -314,7 +316,7 @@ def _assign(instruction: Instruction, values: _Variables, escape: str, outside: 
 
 
 def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -> Iterator[str]:
-    """The hosts of an ADD."""
+    """The hosts of an ADD. Raises Unreadable."""
     for source in instructions.sources(instruction) if instruction.keyword == "add" else ():
         word = instructions.expand(source, values, escape)
         match = _URL.match(word)
@@ -325,7 +327,7 @@ def _fetched(instruction: Instruction, values: Mapping[str, str], escape: str) -
 
 
 def _renamed(instruction: Instruction, reference: Reference, image: str) -> Instruction:
-    """An instruction with the image under this name."""
+    """The instruction with the reference replaced by `image`. Raises Unreadable."""
     if reference.is_base:
         raw = instruction.words[0]
         return replace(instruction, text=f"{instruction.before_rest}{image}{instruction.rest[len(raw) :]}")

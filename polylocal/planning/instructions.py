@@ -1,8 +1,8 @@
-"""Reads a Dockerfile into its instructions, as the builders' own parser does. Pure.
+"""Parses a Dockerfile into its instructions, as the builders do. Pure.
 
-The parser is moby/buildkit's `frontend/dockerfile/parser` and `frontend/dockerfile/shell`. Its versions differ in two
-points: older ones know no here-documents, and let a doubled escape character continue a line. Where a text could be
-read in several ways, `read` gives the readings that a builder could accept, so that nothing hides in one of them.
+The builders use moby/buildkit's `frontend/dockerfile/parser` and `frontend/dockerfile/shell`. Versions differ in two
+points: older ones know no here-documents, and they continue a line that ends in a doubled escape character. `read`
+returns every reading that some builder accepts, so that no image can hide in one of them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# what Go's unicode.IsSpace takes for a space; Python's own list has more
+# the spaces of Go's unicode.IsSpace; Python's own list is longer
 _SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-# flags are read byte by byte: some bytes of a letter that is not ASCII count as spaces there
+# the parser reads flags byte by byte, so that some bytes of non-ASCII letters count as spaces
 _BYTE_SPACES = "\t\n\v\f\r \x85\xa0"
-UNKNOWN = "\0"  # in place of a value that is not known before the build
+UNKNOWN = "\0"  # replaces a value that is unknown before the build
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
-# bounds, so that no text takes the reader any time or memory
+# bounds on the time and memory that a text can cost
 MOST_TEXT = 1 << 18  # characters
 MOST_INSTRUCTIONS = 2000
-_MOST_VALUE = 1 << 16  # characters; a variable of a process holds no more than twice that
-_DEEPEST = 20  # substitutions inside each other
+_MOST_VALUE = 1 << 16  # characters; the kernel allows twice that for a variable
+_DEEPEST = 20  # nested substitutions
 _KEYWORDS = frozenset(
     "add arg cmd copy entrypoint env expose from healthcheck label maintainer onbuild run shell stopsignal user"
     " volume workdir".split()
@@ -37,16 +37,16 @@ _SIMPLE_NAME = re.compile(r"[A-Za-z_]\w*|[0-9]+|[@*#?$!0-]", re.ASCII)
 
 
 class Unreadable(ValueError):
-    """The text can't be read in one way only. The message is a sentence that names the line."""
+    """The text is wrong or ambiguous. The message is a sentence with the line."""
 
 
 class Excessive(Unreadable):
-    """A value that would take any memory, of this process and of the builder."""
+    """A value exceeds the bounds on memory."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """`text` is the whole instruction on one line; it stands on the lines `first` to `last`, counted from 0."""
+    """An instruction on the lines `first` to `last`, counted from 0. `text` is the whole of it on one line."""
 
     first: int
     last: int
@@ -59,28 +59,28 @@ class Instruction:
 
     @property
     def flags(self) -> list[str]:
-        """`--name=value`, quotes and escapes taken away."""
+        """`--name=value`, without quotes and escapes."""
         return split_flags(_head(self.text)[1])[0]
 
     @property
     def rest(self) -> str:
-        """What stands behind the flags."""
+        """The text after the flags."""
         return split_flags(_head(self.text)[1])[1].strip(_SPACES)
 
     @property
     def before_rest(self) -> str:
-        """The text up to `rest`."""
+        """The text before `rest`."""
         text = self.text.rstrip(_SPACES)
         return text[: len(text) - len(self.rest)]
 
     @property
     def words(self) -> list[str]:
-        """`rest`, split at spaces."""
+        """The words of `rest`."""
         return [word for word in _BETWEEN.split(self.rest) if word]
 
     @property
     def trigger(self) -> Instruction | None:
-        """The instruction behind ONBUILD."""
+        """The instruction after ONBUILD; None: this is another instruction."""
         if self.keyword != "onbuild":
             return None
         return Instruction(self.first, self.last, _head(self.text)[1].strip(_SPACES), self.body_end)
@@ -97,7 +97,7 @@ class Reading:
 
 
 def read(text: str) -> list[Reading]:
-    """The possible readings; the first is that of the builders of today. Raises Unreadable."""
+    """The possible readings, that of current builders first. Raises Unreadable."""
     if len(text) > MOST_TEXT:
         raise Unreadable(f"it has more than {MOST_TEXT >> 10} thousand characters")
     lines = text.removeprefix("\ufeff").split("\n")
@@ -114,8 +114,7 @@ def read(text: str) -> list[Reading]:
 
 
 def of_trigger(text: str) -> list[Instruction]:
-    """The instruction of a trigger that an image has, in each reading: builders parse it like a file of its own. Raises
-    Unreadable."""
+    """The instruction of an image's trigger, in each reading. Builders parse it as a Dockerfile. Raises Unreadable."""
     readings = [reading.instructions for reading in read(text)]
     if any(len(found) != 1 for found in readings):
         raise Unreadable(f"the base image has a trigger that is not one instruction: {text[:100]!r}")
@@ -123,7 +122,7 @@ def of_trigger(text: str) -> list[Instruction]:
 
 
 def syntaxes(text: str) -> list[str]:
-    """The images of frontends that the text asks for: `# syntax=`, and the other forms that BuildKit knows."""
+    """The images of frontends that the text names, by `# syntax=` and the other forms that BuildKit accepts."""
     found: list[str] = []
     for line in text.removeprefix("\ufeff").split("\n"):
         plain = line.strip(_SPACES)
@@ -139,10 +138,10 @@ def syntaxes(text: str) -> list[str]:
 
 
 def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int = 0) -> str:
-    """A word with its variables put in and its quotes taken away. Where a value is UNKNOWN the result has that in it.
+    """The word with its variables expanded and its quotes removed. An UNKNOWN value stays in the result.
 
-    Raises Unreadable for a substitution that only some builders know, and for a value beyond all measure. `depth`: of
-    substitutions around it.
+    `depth`: the number of substitutions around it. Raises Unreadable: only some builders know a substitution, or a
+    value is too large.
     """
     if depth > _DEEPEST:
         raise Excessive(f"`{word[:100]}` has too many substitutions inside each other")
@@ -173,7 +172,7 @@ def expand(word: str, values: Mapping[str, str], escape: str = "\\", depth: int 
 
 
 def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
-    """`NAME=value` and `NAME` of an ARG or ENV, values as they are written."""
+    """The names and the unexpanded values of an ARG or ENV; None: a name has no value."""
     found = []
     for word in _words(rest, escape):
         name, equals, value = word.partition("=")
@@ -182,13 +181,15 @@ def assignments(rest: str, escape: str) -> list[tuple[str, str | None]]:
 
 
 def sources(instruction: Instruction) -> list[str]:
-    """The words of an ADD or COPY that name what is taken in."""
+    """The sources of an ADD or COPY."""
     return (_list(instruction.rest) or instruction.words)[:-1]
 
 
 def split_flags(line: str) -> tuple[list[str], str]:
-    """The builder's flags at the start, and what follows: `extractBuilderFlags` of the parser, which takes each byte
-    for a letter. Raises Unreadable."""
+    """The flags at the start of a line, and the rest, as `extractBuilderFlags` of the parser splits it: by bytes.
+
+    Raises Unreadable.
+    """
     letters = line.encode("utf-8", "surrogatepass").decode("latin-1")
     flags, end = _flags(letters)
     try:
@@ -242,7 +243,10 @@ def _without_comment(line: str) -> str:
 
 
 def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
-    """The line without its last escape character, and whether it had one. `doubled`: two of them are none."""
+    """The line without its last escape character, and whether the next line continues it.
+
+    `doubled`: two escape characters do not continue a line.
+    """
     bare = line.rstrip(" \t")
     if not bare.endswith(escape) or (doubled and bare.endswith(escape * 2)):
         return line, False
@@ -250,7 +254,10 @@ def _continued(line: str, escape: str, doubled: bool) -> tuple[str, bool]:
 
 
 def _documents(line: str, number: int) -> list[tuple[str, bool]]:
-    """Delimiters of the here-documents that an instruction begins, and whether tabs before them are left out."""
+    """The delimiters of the here-documents of an instruction, each with whether tabs before it are ignored.
+
+    Raises Unreadable.
+    """
     keyword, rest = _head(line)
     if _lower(keyword) == "onbuild":
         keyword, rest = _head(rest.strip(_SPACES))
@@ -280,7 +287,7 @@ def _after_document(lines: Sequence[str], number: int, delimiter: str, is_indent
 
 
 def _escapes(lines: Sequence[str]) -> list[str]:
-    """The escape character; both where it depends on the builder."""
+    """The escape character; two where it depends on the builder."""
     for number, line in enumerate(lines):
         plain = _line(line).lstrip(_SPACES)
         if not plain.startswith("#"):
@@ -298,7 +305,7 @@ def _escapes(lines: Sequence[str]) -> list[str]:
 
 
 def _lower(word: str) -> str:
-    """As Go has it: two letters that are not ASCII become ASCII ones."""
+    """Lowers the case as Go does: two non-ASCII letters become ASCII letters."""
     return word.translate({0x130: "i", 0x212A: "k"}).lower()
 
 
@@ -309,7 +316,7 @@ def _head(text: str) -> tuple[str, str]:
 
 
 def _list(text: str) -> list[str] | None:
-    """The words of a JSON list; None: it is none. What stands behind it is ignored, as the parser does."""
+    """The words of a JSON list; None: the text is no such list. Like the parser, it ignores the text after the list."""
     try:
         found = json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else None
     except (ValueError, RecursionError):
@@ -319,7 +326,7 @@ def _list(text: str) -> list[str] | None:
 
 
 def _flags(line: str) -> tuple[list[str], int]:
-    """The flags, and where they end."""
+    """The flags, and the index after them."""
     flags: list[str] = []
     index = 0
     while index < len(line):
@@ -355,7 +362,7 @@ def _flag(line: str, index: int) -> tuple[str, int]:
 
 
 def _words(text: str, escape: str) -> list[str]:
-    """Split at spaces that no quote holds; quotes and escapes stay. None at all if a quote has no end."""
+    """The words, split at unquoted spaces, with their quotes and escapes. Empty: a quote is not closed."""
     words, word, quote, index = [], "", "", 0
     while index < len(text):
         char = text[index]
@@ -378,7 +385,7 @@ def _words(text: str, escape: str) -> list[str]:
 
 
 def _variable(word: str, index: int, values: Mapping[str, str], escape: str, depth: int) -> tuple[str, int]:
-    """What `$…` at `index` stands for, and where it ends."""
+    """The value of `$…` at `index`, and the index after it. Raises Unreadable."""
     if not word.startswith("${", index):
         match = _SIMPLE_NAME.match(word, index + 1)
         return (values.get(match[0], ""), match.end()) if match else ("$", index + 1)

@@ -1,7 +1,7 @@
-"""Files that the requirements of a project include, so that they are in the image before the build steps. Pure.
+"""The files that a project's requirements include. The image needs them before its build steps. Pure.
 
-pip reads `-r FILE` and `-c FILE` relative to the file that they stand in (pip.pypa.io: "Requirements File Format"), and
-conda passes the `pip:` part of an environment to it.
+pip resolves `-r FILE` and `-c FILE` relative to the file that contains them (pip.pypa.io: "Requirements File Format").
+conda passes the `pip:` part of an environment to pip.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import yaml
 from polylocal.errors import InvalidInput, NotFound
 
 MOST_FILES = 1000
-_MOST_FOLDERS = 40  # an instruction each, and an image has about 120 layers at most
-# that of UTF-32 begins with that of UTF-16
+_MOST_FOLDERS = 40  # each takes an instruction, and an image has at most about 120 layers
+# UTF-32 first: its mark begins with that of UTF-16
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -37,16 +37,16 @@ Read = Callable[[str], bytes]  # the content of a file by its path in the code; 
 
 
 def includes(root: str, read: Read) -> list[str]:
-    """The files that a file of requirements, or an environment of conda, includes, each once, without itself.
+    """The files that the requirements or the conda environment at `root` include, directly or not, each once.
 
-    Addresses, and files outside of the code or not in it, are left out. Raises InvalidInput: they are too many.
+    URLs, missing files and files outside the code are left out. Raises InvalidInput: there are too many files.
     """
     found, waiting, known = list[str](), deque([root]), {root, ".."}
     while waiting:
         path = waiting.popleft()
         try:
             text = _text(read(path))
-        except (NotFound, InvalidInput):  # none, or one that is too large to be looked through
+        except (NotFound, InvalidInput):  # it is missing, or too large to be read
             continue
         found.append(path)
         lines = _lines_of_conda(text) if path.endswith((".yml", ".yaml")) else text
@@ -62,13 +62,13 @@ def includes(root: str, read: Read) -> list[str]:
 
 
 def _text(content: bytes) -> str:
-    """As pip reads it: by its byte order mark, which PowerShell writes with UTF-16."""
+    """Decodes by the byte order mark, as pip does. PowerShell writes UTF-16 with such a mark."""
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors="replace")
 
 
 def copies(paths: Iterable[str]) -> Iterator[str]:
-    """The COPY instructions that put files of the code in their places, one a folder. Raises InvalidInput."""
+    """The COPY instructions for these files of the code, one for each folder. Raises InvalidInput: too many folders."""
     folders = [(folder, list(inside)) for folder, inside in groupby(sorted(paths, key=_split), posixpath.dirname)]
     if len(folders) > _MOST_FOLDERS:
         raise InvalidInput([f"the files that requirements include are in more than {_MOST_FOLDERS} folders"])
@@ -88,17 +88,17 @@ def _copy(sources: list[str], target: str) -> str:
 
 
 def _pattern(path: str) -> str:
-    """A path as a pattern that only it matches."""
+    """A pattern of COPY that matches this path only."""
     return re.sub(r"[*?\[\\]", lambda sign: "\\\\" if sign[0] == "\\" else f"[{sign[0]}]", path)
 
 
 def _literal(word: str) -> str:
-    """A word in which a builder finds no variables and no quotes."""
+    """The word with its variables and quotes escaped for the builder."""
     return re.sub(r"[\"'\\$]", r"\\\g<0>", word)
 
 
 def _named(text: str) -> Iterator[str]:
-    """The files behind `-r` and `-c`."""
+    """The arguments of `-r` and `-c`."""
     for line in _CONTINUED.sub("", text).splitlines():
         line = _COMMENT.sub("", line).strip()
         if not _OPTION.match(line):
@@ -106,13 +106,13 @@ def _named(text: str) -> Iterator[str]:
         rest = re.split(r"[\s=]", line, maxsplit=1)[1:] if line.startswith("--") else [line[2:]]
         try:
             words = shlex.split("".join(rest))
-        except ValueError:  # a quote without an end
+        except ValueError:  # an unclosed quote
             continue
         yield from words[:1]
 
 
 def _lines_of_conda(text: str) -> str:
-    """What an environment passes to pip."""
+    """The lines that conda passes to pip."""
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):

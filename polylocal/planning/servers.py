@@ -1,7 +1,7 @@
-"""Notebooks and tensorboards: what runs in their containers, and at which port. Pure.
+"""The commands and ports of notebooks and tensorboards. Pure.
 
-Both listen inside the container on all addresses; the port is published on loopback only, and people come through the
-daemon's proxy. Jupyter is told the path that it is seen under, TensorBoard's pages know none.
+Both programs listen on all addresses of the container. Browsers reach them through the daemon's proxy only. Jupyter
+needs the path at which the proxy shows it; TensorBoard's pages work at any path.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _MISSING = "echo 'polylocal: the image has no {program}: install it with a build
 
 
 def command(run: Run, specification: Specification, watched: PurePosixPath | None) -> str:
-    """The shell line of a notebook or a tensorboard; `watched` is where a tensorboard finds event files."""
+    """The shell command of a notebook or a tensorboard. `watched`: the folder with the event files of a tensorboard."""
     if run.kind == Kind.TENSORBOARD:
         arguments = ["--logdir", str(watched), "--host", "0.0.0.0", "--port", str(PORTS[Kind.TENSORBOARD])]
         return _started("tensorboard", "tensorboard", arguments)
     flavour = "lab" if specification.file.backend == "lab" else "notebook"
     base = f"/notebook/{run.owner}/{run.project_name}/"
     arguments = [flavour, "--no-browser", "--allow-root", "--ip=0.0.0.0", f"--port={PORTS[Kind.NOTEBOOK]}"]
-    # the name before Jupyter 7, and since; each ignores the other's
+    # the name of the option before Jupyter 7, and the one since; each version ignores the other
     arguments += [f"--{app}.base_url={base}" for app in ("NotebookApp", "ServerApp")]
     package = "jupyterlab" if flavour == "lab" else "notebook"
     return f"cd /code && {_started('jupyter', package, arguments)}"

@@ -1,6 +1,7 @@
-"""What a run asks of the machine: what is reserved for it, what it may take at most, what can never be had. Pure.
+"""Requests and limits of a run: amounts that are reserved, amounts that are cut, and amounts that no machine has. Pure.
 
-As in Kubernetes: `requests` are reserved, `limits` are a ceiling, and limits without requests are reserved, too.
+As in Kubernetes: `requests` are reserved and `limits` are the most that a run may take. Limits without requests are
+reserved, too. Cores are numbers, memory is in MiB, GPUs are whole devices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from polylocal.polyaxonfile.models import Amount, Resources
 
 LEAST_CPUS = 0.01  # the kernel gives a container at least 1 ms of each 100 ms
 LEAST_MEMORY_MIB = 6.0  # the engine starts no container with a smaller limit
-ROUNDING = 1e-6  # ten times 0.1 core are one core
+ROUNDING = 1e-6  # so that ten times 0.1 core fit into one core
 _NAMES = ("cpu", "memory", "gpu")
 _KEYS = ("requests", "limits")
 
@@ -26,7 +27,7 @@ MiB = float
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the machine of the engine has for all runs together. `gpus` None: they were not counted."""
+    """The amounts that the engine's machine has for all runs together. `gpus` None: nobody counted them."""
 
     cpus: Cores
     memory_mib: MiB
@@ -37,7 +38,7 @@ class Capacity:
 
 
 def reserved(resources: Resources | None) -> tuple[Cores, MiB]:
-    """What no other run gets while this one runs."""
+    """The amounts that no other run gets while this one runs."""
     if resources is None:
         return 0.0, 0.0
     cpu, memory = resources.cpu, resources.memory
@@ -50,14 +51,14 @@ def asks_for_gpus(resources: Resources | None) -> bool:
 
 
 def ceiling(amount: Amount | None, most: float | None) -> float | None:
-    """The limit of a container: what the polyaxonfile allows, cut to what there is. None: no limit."""
+    """The limit of a container: that of the polyaxonfile, but not above `most`. None: no limit."""
     if amount is None or not amount.limits:
         return None
     return amount.limits if most is None else min(amount.limits, most)
 
 
 def gpus(resources: Resources | None, capacity: Capacity | None) -> int | None:
-    """The number of GPUs that a container gets."""
+    """The number of GPUs that a container gets; None: none. Never less than is reserved, even if they are missing."""
     gpu = resources.gpu if resources else None
     wanted = (gpu.limits if gpu.limits is not None else gpu.requests) if gpu else None
     if not wanted:
@@ -65,11 +66,14 @@ def gpus(resources: Resources | None, capacity: Capacity | None) -> int | None:
     there = capacity.gpus if capacity else None
     if gpu is None or there is None:
         return int(wanted)
-    return int(max(gpu.reserved, min(wanted, there))) or None  # never less than was asked for: not silently without
+    return int(max(gpu.reserved, min(wanted, there))) or None
 
 
 def problems(resources: Resources | None, capacity: Capacity | None = None) -> list[Problem]:
-    """Why a run with these resources can't run, each with its path. Without a capacity: on no machine."""
+    """The reasons why a run with these resources can't run, each with its path in the polyaxonfile.
+
+    `capacity` None: only the reasons that hold on every machine.
+    """
     found = [*_contradictions(resources)]
     if found or resources is None or capacity is None:
         return found
@@ -82,7 +86,7 @@ def problems(resources: Resources | None, capacity: Capacity | None = None) -> l
 
 
 def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
-    """Limits above what the machine has, as sentences for the history of a run that can run all the same."""
+    """The limits above the capacity, as sentences for the history of the run. It can run with less."""
     found: list[Problem] = []
     for name, amount in _amounts(resources):
         has = capacity.of(name)
@@ -97,7 +101,7 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
 
 
 def not_numbers(environment: object) -> list[Problem]:
-    """Amounts that YAML reads as true or false, in an environment as it was written."""
+    """The amounts that YAML reads as true or false. `environment` is the section before its validation."""
     resources = environment.get("resources") if isinstance(environment, Mapping) else None
     found: list[Problem] = []
     for name in _NAMES:
@@ -110,7 +114,7 @@ def not_numbers(environment: object) -> list[Problem]:
 
 
 def _contradictions(resources: Resources | None) -> Iterator[Problem]:
-    """What no machine can give."""
+    """The amounts that are impossible on every machine."""
     for name, amount in _amounts(resources):
         values = [(key, value) for key in _KEYS if (value := getattr(amount, key)) is not None]
         for key, value in values:
@@ -158,5 +162,5 @@ def spelled(name: str, amount: float) -> str:
 
 
 def plain(amount: float) -> str:
-    """As people write it; never rounded up, so that what is too much looks it, nor in powers of ten."""
+    """A number as people write it. It is rounded down: an amount just above the capacity must not look equal to it."""
     return f"{math.floor(amount * 100) / 100:.2f}".rstrip("0").rstrip(".")
