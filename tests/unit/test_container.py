@@ -32,7 +32,7 @@ AROUND = Surroundings(
 
 def run(**values: Any) -> Run:
     blank: dict[str, Any] = {field.name: None for field in fields(Run)}
-    about = {"kind": "job", "id": 3, "uuid": UUID, "owner": "root", "project_name": "Quick-Start", "project_id": 9}
+    about = {"kind": Kind.JOB, "id": 3, "uuid": UUID, "owner": "root", "project_name": "Quick-Start", "project_id": 9}
     return Run(**{**blank, **about, "project_uuid": "77", **values})
 
 
@@ -42,7 +42,7 @@ def planned(around: Surroundings = AROUND, **sections: Any) -> ContainerPlan:
 
 def test_names_are_the_documented_ones() -> None:
     assert planned().name == f"plx-job-{UUID}"
-    assert image_name(run(kind="build")) == f"quick-start_9:{UUID}"
+    assert image_name(run(kind=Kind.BUILD)) == f"quick-start_9:{UUID}"
 
 
 def test_the_command_goes_through_the_shell() -> None:
@@ -143,7 +143,7 @@ def test_the_token_is_handed_over_in_a_file() -> None:
 def test_what_has_no_command_has_no_plan() -> None:
     specification = parse(build(), Kind.BUILD)
     with pytest.raises(ValueError, match="no command"):
-        plan(run(kind="build"), specification, "an:image", "/bin/sh", AROUND)
+        plan(run(kind=Kind.BUILD), specification, "an:image", "/bin/sh", AROUND)
 
 
 @pytest.mark.parametrize("name", ["_tmp", "exp-", "-", "__", "A", "a--b", "a__b", "a_-b", "Quick-Start", "a-_-b", "9"])
