@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from polylocal.api import app
+from polylocal.planning.queue import takes_place
 from polylocal.planning.servers import PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome
@@ -40,9 +41,9 @@ def test_a_kind_has_its_entry(kind: Kind, name: str, table: Mapping[Kind, object
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)
-def test_a_server_has_a_port_and_takes_no_slot(kind: Kind) -> None:
+def test_a_server_has_a_port_and_takes_no_place(kind: Kind) -> None:
     is_server = isinstance(WORKS[kind], ServerWork)
-    assert (kind.is_server, kind in PORTS, not WORKS[kind].takes_slot) == (is_server, is_server, is_server)
+    assert (kind.is_server, kind in PORTS, not takes_place(kind)) == (is_server, is_server, is_server)
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)
