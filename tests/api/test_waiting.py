@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from polylocal.api.api_context import ApiContext
 from polylocal.api.waiting import waits_for
+from polylocal.installation import Installation
 from polylocal.planning.queue import QueueState
 from polylocal.polyaxonfile import Capacity
 from polylocal.statuses import Kind, Status
@@ -32,11 +33,15 @@ def make(store: Store, project: Project, root: User) -> Make:
 
 @pytest.fixture
 def told(context: ApiContext, root: User, store: Store) -> Callable[..., dict[str, str]]:
-    """told(run, …, active=, retries=, by=, …) → the words, by the run's name, on a machine of 4 cores and 4096 MiB."""
+    """told(run, …, active=, retries=, by=, places=, …) → {name of a run: words}, for a machine of 4 cores, 4096 MiB."""
 
-    def ask(*runs: Run, active: Any = (), retries: Any = None, by: User = root, **more: Any) -> dict[str, str]:
+    def ask(
+        *runs: Run, active: Any = (), retries: Any = None, by: User = root, places: int = 2, **more: Any
+    ) -> dict[str, str]:
         state = QueueState([store.runs.by_pk(run.pk) for run in active], retries or {})
+        settings = context.settings.model_copy(update={"max_runs": places})
         parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.0), **more}
+        parts["installation"] = Installation(settings, store)
         fresh = [store.runs.by_pk(run.pk) for run in runs]
         found = waits_for(replace(context, **parts), by, fresh)
         return {run.unique_name: found[run.pk] for run in runs if run.pk in found}
@@ -64,13 +69,12 @@ def test_a_run_waits_for_memory_and_those_behind_it_for_their_turn(make: Make, t
     assert told(second, active=[running])[second.unique_name].startswith("its turn: 1 before it")
 
 
-def test_a_run_waits_for_cores(make: Make, told: Any, context: ApiContext) -> None:
+def test_a_run_waits_for_cores(make: Make, told: Any) -> None:
     running = [make(resources={"cpu": {"requests": amount}}) for amount in (0.5, 1.5, 1, 1)]
     waiting = make(resources={"cpu": {"requests": 2}})
     names = [running[n].unique_name for n in (1, 2, 3)]
     words = f"2 cores: 0 of 4 free (held by {names[0]}, {names[1]}, {names[2]} and 1 other run)"
-    settings = context.settings.model_copy(update={"max_runs": 9})
-    assert told(waiting, active=running, settings=settings) == {waiting.unique_name: words}
+    assert told(waiting, active=running, places=9) == {waiting.unique_name: words}
 
 
 @pytest.mark.parametrize("kind", [Kind.NOTEBOOK, Kind.TENSORBOARD])
@@ -135,19 +139,16 @@ def test_what_holds_up_everything_comes_first(make: Make, told: Any, monkeypatch
     assert told(run, **away) == {run.unique_name: "The disk is full."}
 
 
-def test_the_names_of_other_users_runs_are_not_told(
-    make: Make, told: Any, store: Store, ann: User, context: ApiContext
-) -> None:
+def test_the_names_of_other_users_runs_are_not_told(make: Make, told: Any, store: Store, ann: User) -> None:
     own = store.projects.create(ann, {"name": "own"})
     mine = store.runs.insert(own, ann, NewRun(Kind.JOB, resources={"cpu": {"requests": 1}}))
     others = [make(resources={"cpu": {"requests": 1}}) for _ in range(2)]
     first = make(resources={"cpu": {"requests": 3}})
     last = store.runs.insert(own, ann, NewRun(Kind.JOB))
-    settings = context.settings.model_copy(update={"max_runs": 4})
-    words = told(last, active=[mine, *others], by=ann, settings=settings)[last.unique_name]
+    words = told(last, active=[mine, *others], by=ann, places=4)[last.unique_name]
     held = f"(held by {mine.unique_name} and 2 other runs)"
     assert words == f"its turn: 1 before it, and the first one waits for 3 cores: 1 of 4 free {held}"
-    words = told(first, active=others, by=ann, settings=settings, retries={mine.pk: 1.0})[first.unique_name]
+    words = told(first, active=others, by=ann, places=4, retries={mine.pk: 1.0})[first.unique_name]
     assert words == "3 cores: 2 of 4 free (held by 2 runs of other users)"
 
 
