@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from polylocal.engine.fake.containers import FakeContainer, FakeContainers
-from polylocal.engine.fake.images import FakeImages
 from polylocal.engine.host import EngineInfo, GpuSupport
 from polylocal.engine.machine import Machine
 
 __all__ = ["FakeContainer", "FakeEngine"]
 
 
-class FakeEngine(FakeImages, FakeContainers):
+class FakeEngine(FakeContainers):
     """See `engine.base.Engine`. `shells` are files that every image has; `node` "" is the name of this machine."""
 
     def __init__(

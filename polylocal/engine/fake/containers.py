@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Self
 
 from polylocal.engine.containers import LOOPBACK, ContainerState, Died, Endpoint, Found, Frame, Usage
-from polylocal.engine.fake.state import FakeState
+from polylocal.engine.fake.images import FakeImages
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 
@@ -36,13 +36,15 @@ class FakeContainer:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class FakeContainers(FakeState):
-    """See `engine.containers.Containers`."""
+class FakeContainers(FakeImages):
+    """See `engine.containers.Containers`. `shells` are files that every image has."""
 
     is_local = True
 
     def __init__(self, images: Sequence[str], shells: Sequence[str], node: str) -> None:
-        super().__init__(images, shells, node)
+        super().__init__(images)
+        self.shells = set(shells)
+        self.node = node
         self.files: dict[str, bytes] = {}  # further files of every image
         self.made: dict[str, FakeContainer] = {}
         self.helpers: list[ContainerPlan] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tarfile
 import threading
@@ -9,20 +10,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from polylocal import clock
-from polylocal.engine.fake.state import FakeState
 from polylocal.engine.images import BuildRequest, BuildResult, Cancellation, Image, ImageConfig, LocalImage, OnLine
 from polylocal.engine.ledger import NOTHING_BUILT, Ledger
 from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL
-from polylocal.errors import EngineError, ImageMissing
+from polylocal.errors import EngineError, EngineUnreachable, ImageMissing
 
 IMAGE_BYTES = 1 << 20  # of each built image
 
 
-class FakeImages(FakeState):
-    """See `engine.images.Images`."""
+class FakeImages:
+    """See `engine.images.Images`. `images` are the names of those that are here."""
 
-    def __init__(self, images: Sequence[str], shells: Sequence[str], node: str) -> None:
-        super().__init__(images, shells, node)
+    def __init__(self, images: Sequence[str]) -> None:
+        self.is_away = False
+        self.local = {name: f"sha256:{name}" for name in images}
+        self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
         self._built: dict[str, tuple[str, Image]] = {}  # by id: the installation, and the image
         self.labels: dict[str, dict[str, str]] = {}  # by image id
         self.triggers: dict[str, list[str]] = {}  # ONBUILD instructions, by image id
@@ -127,6 +130,14 @@ class FakeImages(FakeState):
     def build_containers(self, ledger: Ledger) -> Sequence[str]:
         self._answer()
         return []
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise EngineUnreachable("the fake engine is away")
+
+    def _is_in_use(self, image_id: str) -> bool:
+        """Whether a container needs this image."""
+        return False
 
 
 def _sleep_until_cancelled(seconds: float, cancel: Cancellation) -> None:
