@@ -230,13 +230,13 @@ class TestProbe:
     def test_hung_engine_is_waited_for_no_longer_than_asked(self, home: Path, silent: str) -> None:
         report = probe(silent, environ={}, home=home, uid=1000, timeout_s=0.05)
         assert report.tried[0].answer == "does not answer"
-        assert "what is there does not answer" in report.problem
+        assert "the engine there does not answer" in report.problem
 
     def test_hung_engine_among_the_usual_places_is_named(self, home: Path, silent: str) -> None:
         (home / ".rd").mkdir()
         (home / ".rd/docker.sock").symlink_to(silent.removeprefix("unix://"))
         report = _find(home)
-        assert report.problem.startswith(f"The engine at unix://{home}/.rd/docker.sock (Rancher Desktop) is there but")
+        assert report.problem.startswith(f"The engine at unix://{home}/.rd/docker.sock (Rancher Desktop) does not")
 
     def test_some_other_server_is_no_engine(self, home: Path, serve: Serve) -> None:
         assert _ask(serve(home / "other.sock", status=503)).answer == "does not answer"
@@ -276,7 +276,9 @@ class TestPermissionDenied:
         report = self._find(home)
         assert report.found is None
         assert (report.tried[0].answer, report.tried[1].answer) == ("permission denied", "not there")
-        assert report.problem.startswith("An engine is there at unix:///var/run/docker.sock (default socket) but")
+        assert report.problem.startswith(
+            "This user may not use the engine at unix:///var/run/docker.sock (default socket): run"
+        )
         assert "usermod -aG docker" in report.problem
         assert report.exit_code == 3
 

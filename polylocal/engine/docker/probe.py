@@ -1,10 +1,11 @@
-"""Find the container engine of this machine: ask every usual address for `/_ping`, take the first that answers.
+"""Finds the container engine of this machine: sends `/_ping` to every usual address and takes the first that answers.
 
-Standard library only and fit for Python 3.9, because `scripts/ensure-docker` runs this file before there is a virtual
-environment: `python3 -I probe.py [URL]` prints the address on stdout, and on stderr who answered and why it was asked.
+docker-py knows only `DOCKER_HOST` and the default socket. This module also finds Docker's contexts, Docker Desktop,
+OrbStack, Colima, Rancher and Podman (see docker/for-mac#6529).
 
-docker-py knows `DOCKER_HOST` and the default socket only; Docker's contexts, Docker Desktop, OrbStack, Colima, Rancher
-and Podman are found here (see docker/for-mac#6529).
+`python3 -I probe.py [URL]` prints the address on stdout, and the engine and the origin of its address on stderr.
+`scripts/ensure-docker` runs this before a virtual environment exists, so this file uses only the standard library and
+works with Python 3.9.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Connect = Callable[[str, float], socket.socket]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An address worth asking, and where it comes from."""
+    """An address to try, and its origin."""
 
     url: str
     why: str
@@ -45,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a candidate said. `server` and `api_version` are as in the answer's headers, "" where unknown."""
+    """The answer of a candidate. `server` and `api_version` come from its headers; "" if unknown."""
 
     url: str
     why: str
@@ -56,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Report:
-    """The engine to use, or one sentence (`problem`) on what to do about having none."""
+    """The engine to use; or `problem`, one sentence on how to get one."""
 
     found: Attempt | None
     tried: tuple[Attempt, ...]
@@ -89,10 +90,9 @@ def probe(
     timeout_s: float = 3.0,
     connect: Connect | None = None,
 ) -> Report:
-    """Ask the candidates in order and stop at the first that answers.
+    """Try the candidates in order and stop at the first that answers.
 
-    An address that somebody chose, by `explicit` or by DOCKER_HOST, is the only one asked: work must never land on
-    another engine than the one that was named.
+    If `explicit` or DOCKER_HOST names an address, only this one is tried: work must never land on another engine.
     """
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or os.path.expanduser("~")) if home is None else home
@@ -108,7 +108,7 @@ def probe(
 
 
 def candidates(environ: Mapping[str, str], home: Path, uid: int) -> list[Candidate]:
-    """Every address to ask, in order. Reads Docker's configuration files and nothing else."""
+    """The addresses to try, in order. Reads nothing but Docker's configuration files."""
     if environ.get("DOCKER_HOST"):
         return [Candidate(environ["DOCKER_HOST"], DOCKER_HOST)]
 
@@ -124,7 +124,7 @@ def candidates(environ: Mapping[str, str], home: Path, uid: int) -> list[Candida
         (home / ".rd/docker.sock", "Rancher Desktop"),
         (run / "podman/podman.sock", "rootless Podman"),
     ]
-    if uid == 0:  # nobody else may enter that folder, so that "permission denied" there would not mean an engine
+    if uid == 0:  # other users may not enter this folder, so "permission denied" would not prove an engine there
         sockets.append((Path("/run/podman/podman.sock"), "Podman"))
     return [*_of_context(environ, home), *(Candidate(f"unix://{path}", why) for path, why in sockets)]
 
@@ -136,13 +136,13 @@ def _of_context(environ: Mapping[str, str], home: Path) -> list[Candidate]:
         return []
     meta = config / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
     host = _read(meta, "Endpoints", "docker", "Host")
-    if not host:  # listed all the same, so that the report shows why the user's own choice was not taken
+    if not host:  # listed nevertheless, so that the report shows why the user's choice is not used
         return [Candidate(f"context://{name}", f"docker context {name}, which has no readable {meta}")]
     return [Candidate(host, f"docker context {name}")]
 
 
 def _read(path: Path, *keys: str) -> str:
-    """The string at `keys` in a JSON file, "" if there is no such thing."""
+    """The string at `keys` in a JSON file; "" if it is missing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         for key in keys:
@@ -162,7 +162,7 @@ def _ask(candidate: Candidate, tls: bool, timeout_s: float, connect: Connect) ->
     except PermissionError:
         return Attempt(url, why, PERMISSION_DENIED)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, socket.gaierror, ValueError):
-        return Attempt(url, why, NOT_THERE)  # refused: the file is left, but nobody listens any more
+        return Attempt(url, why, NOT_THERE)  # a refused connection: the file exists, but nobody listens
     except (OSError, http.client.HTTPException):
         return Attempt(url, why, DOES_NOT_ANSWER)
     answer = ANSWERS if status == 200 else DOES_NOT_ANSWER
@@ -170,13 +170,13 @@ def _ask(candidate: Candidate, tls: bool, timeout_s: float, connect: Connect) ->
 
 
 def _is_beyond_a_socket(url: str, tls: bool) -> bool:
-    """ssh:// and TLS want keys that belong to Docker's own client: such an address is taken on trust."""
+    """Whether only Docker's own client has the keys for an address (ssh, TLS). It is used without a try."""
     address = _split(url)
     return address.scheme in ("ssh", "https") or (address.scheme == "tcp" and (tls or address.port == 2376))
 
 
 def _connect(url: str, timeout_s: float) -> socket.socket:
-    """Raises ValueError for an address that is none of an engine, and OSError as `socket` does."""
+    """Raises ValueError: not the address of an engine; OSError: as `socket`."""
     address = _split(url)
     if address.scheme == "unix":
         return _connect_unix(address.path, timeout_s)
@@ -206,7 +206,7 @@ def _ping(connection: socket.socket, prefix: str) -> tuple[int, http.client.HTTP
 
 
 def _prefix(url: str) -> str:
-    """An engine behind a proxy may live below a path; that of a unix socket is the path of the socket itself."""
+    """The path of an engine behind a proxy. The path in the address of a unix socket is the socket itself."""
     address = _split(url)
     return "" if address.scheme == "unix" else address.path.rstrip("/")
 
@@ -219,17 +219,17 @@ def _problem(tried: Sequence[Attempt]) -> str:
     for attempt in tried:
         if attempt.answer == PERMISSION_DENIED:
             return (
-                f"An engine is there at {attempt.url} ({attempt.why}) but this user may not use it: run "
+                f"This user may not use the engine at {attempt.url} ({attempt.why}): run "
                 f"'sudo usermod -aG docker {_user()}' and log in again, or run this as root."
             )
     if _was_chosen(tried):
         last = tried[-1]
         undo = "unset it" if last.why == DOCKER_HOST else "change it"
-        verb = "nothing is there" if last.answer == NOT_THERE else "what is there does not answer"
-        return f"{_capital(last.why)} says {last.url} but {verb}: {undo}, or start that engine."
+        state = "nothing is there" if last.answer == NOT_THERE else "the engine there does not answer"
+        return f"{_capital(last.why)} says {last.url} but {state}: {undo}, or start that engine."
     for attempt in tried:
         if attempt.answer == DOES_NOT_ANSWER:
-            return f"The engine at {attempt.url} ({attempt.why}) is there but does not answer: restart it."
+            return f"The engine at {attempt.url} ({attempt.why}) does not answer: restart it."
     if sys.platform == "darwin":
         return "No Docker engine answers: start Docker Desktop, OrbStack, Colima or Rancher Desktop, and try again."
     return (
@@ -254,7 +254,7 @@ def _capital(sentence: str) -> str:
 
 
 def _spelled(text: str) -> str:
-    """What `polylocal.visible` does: the engine's words and settings of others steer no terminal."""
+    """Escapes control characters, as `polylocal.text.visible` does, so that words of others can't steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

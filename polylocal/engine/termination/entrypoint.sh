@@ -1,21 +1,21 @@
-# The parent of a run's command, which are the arguments. Its own process id is that of the init program's first child.
+# The parent of a run's command. The arguments are the command. This shell is the first child of the init program.
 
-# an own name: another one may be a variable of the command's environment
+# the prefix keeps the name apart from variables in the environment of the command
 polylocal_stopped=
 trap polylocal_stopped=1 TERM INT
-# signals for the command that a person sends to the container
+# a user sends these signals to the container for the command, not for this shell
 trap : HUP QUIT USR1 USR2
-# what a shell says of a program that a signal ended ("Terminated") is no output of the run
+# the shell's own message about a program that a signal ended ("Terminated") is no output of the run
 exec 3>&2 2>/dev/null
 (exec "$@" 2>&3 3>&-)
 code=$?
 [ "$polylocal_stopped" ] || exit $code
 
-# terminate.sh makes the file, and writes the exit code of the program that the stopped shell waited for
+# terminate.sh creates this file, and writes the exit code of the program for which the suspended shell waited
 told=/dev/shm/.polylocal-stop
 children=/proc/1/task/1/children
-# of 50 ms each, where it was not terminate.sh that sent the signal: a script may end its processes by `kill 0`,
-# and a process that ignores that must not keep the run from its end
+# The number of checks, 50 ms apart, if the signal did not come from terminate.sh. A script may end its processes by
+# `kill 0`, and a process that ignores this must not delay the end of the run.
 looks=200
 
 is_alone() {

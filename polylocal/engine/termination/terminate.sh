@@ -1,24 +1,24 @@
-# Sends SIGTERM to every process of the container once, but for the init program. Beyond that:
+# Sends SIGTERM to every process of the container once, except to the init program. Four kinds of processes are special:
 #
-# - A shell that waits for its programs is held (SIGSTOP) until they have ended. It then ends at its SIGTERM before it
-#   runs anything further. The exit code of its program is left for entrypoint.sh.
-# - What reads from a pipe that a program still writes into (`| tee log`) goes on until the program has ended: a
-#   program that prints while it saves must meet no broken pipe. It is told when nobody writes any more.
-# - What only waits for the program that it runs (`timeout`, `sudo`, `flock`) is not told. Some pass SIGTERM on, and
-#   programs take a second one as "now"; the others end at it, and nobody knows the program's exit code.
-# - Whatever else handles SIGTERM may pass it on, too, as `trap 'kill $pid; wait' TERM` does. Its children are stopped
-#   for a moment: while they are, a second signal is one with the first.
+# - Shells that wait for their programs are suspended (SIGSTOP) until the programs have ended. Then the pending SIGTERM
+#   ends them before they start anything further. The exit code of the program is kept for entrypoint.sh.
+# - Readers of a pipe into which a program still writes (`| tee log`) go on until the program has ended. Else a program
+#   that prints while it saves would meet a broken pipe. They get SIGTERM when the last writer is gone.
+# - Programs that only wait for another one (`timeout`, `sudo`, `flock`) get no signal. Some would pass SIGTERM on, and
+#   many programs take a second SIGTERM as "end at once". The others would end, and the exit code would be lost.
+# - Every other program that handles SIGTERM may pass it on, too, as `trap 'kill $pid; wait' TERM` does. Its children are
+#   suspended for a moment, so that the two signals become one.
 #
-# Uses nothing of the image but its shell, and `sleep`. Prints the ids of processes that only root may signal.
+# Needs only the shell of the image, and `sleep`. Prints the ids of processes that only root may signal.
 exec 2>/dev/null
 told=/dev/shm/.polylocal-stop
-# a daemon before this one, or a call whose answer was lost, has told them
+# a former daemon, or a call whose answer was lost, has already sent the signals
 [ -e $told ] && exit
 main= held= fed= relays= closed= foreign= handlers= others= paused=
 
 is_in() { case " $2 " in *" $1 "*) ;; *) return 1 ;; esac; }
 
-# sets name, state, parent, and status: how a process ended that nobody has asked for its end yet
+# Sets name, state, parent, and status: the wait status of a zombie.
 look_at() {
   read -r line </proc/$1/stat || return
   name=${line#*\(} name=${name%)*}
@@ -47,7 +47,7 @@ is_shell() {
   done
 }
 
-# Whether it may pass a SIGTERM on to its children. Those that are not told may if somebody may pass one to them.
+# Whether a process may pass a SIGTERM on to its children. One that gets no signal may do so if its parent may.
 may_pass_on() {
   is_in $1 "0 1 $main $held $others" && return 1
   is_in $1 "$handlers" && return
@@ -65,8 +65,8 @@ may_pass_on() {
   return 1
 }
 
-# Whether SIGTERM ends it: it neither ignores nor catches it. A bash with an EXIT trap catches all signals that would
-# end it, and ends at them.
+# Whether SIGTERM ends a process: it neither ignores nor catches it. A bash with an EXIT trap catches all signals that
+# end it, and ends nevertheless.
 ends_at_sigterm() {
   while read -r key value; do
     case $key$value in
@@ -76,7 +76,7 @@ ends_at_sigterm() {
   done </proc/$1/status
 }
 
-# whether a process writes into what it reads from
+# Whether any process writes into the standard input of a process.
 is_fed() {
   for entry in /proc/[0-9]*; do
     [ $entry/fd/1 -ef /proc/$1/fd/0 ] || [ $entry/fd/2 -ef /proc/$1/fd/0 ] && return
@@ -101,13 +101,13 @@ sort_in() {
   if [ -p /proc/$1/fd/0 ] && is_fed $1 && { [ -z "$children" ] || ! is_shell $1; }; then
     fed="$fed $1"
   elif is_shell $1; then
-    # su and sudo would stop with it
+    # su and sudo suspend themselves together with their child
     look_at $above && case $name in su | sudo | runuser) return ;; esac
     held="$held $1"
   fi
 }
 
-# until it is stopped: a SIGTERM before that would end it; `looks` is how often that is looked for at most
+# Waits until a process is suspended, since an earlier SIGTERM would end it. `looks`: the number of checks for all.
 hold() {
   while look_at $1; do
     case $state in T | Z) return ;; esac
@@ -116,14 +116,14 @@ hold() {
   done
 }
 
-# Whether the kernel shows 0 instead of the status: to a process that may not trace it. `timeout` closes itself to all
-# just before it ends.
+# Whether the kernel hides the wait status: it shows 0 to a process that may not trace the other one. `timeout` forbids
+# tracing just before it ends.
 is_hidden() {
   is_in $1 "$closed" || { is_in $1 "$relays" && [ $status = 0 ] && ! read -r line </proc/$1/io; }
 }
 
-# Lets a shell go whose programs have ended. Its exit code is the last of theirs that is neither 0 nor 143, else 0 if
-# one is, else 143.
+# Resumes a shell whose programs have ended. Its exit code is the last one of theirs that is neither 0 nor 143; else 0 if
+# one is 0; else 143.
 settle() {
   find_children $1
   code=143
@@ -151,7 +151,7 @@ settle() {
   kill -CONT $1
 }
 
-# Ends what reads from a pipe that nobody writes into, after a while in which it can come to its end by itself.
+# Ends the reader of a pipe without writers, after some time in which it can end by itself.
 drain() {
   look_at $1 && [ $state != Z ] || return 0
   is_fed $1 && { eval "idle_$1=0"; return 1; }
@@ -168,11 +168,11 @@ see_to_the_end() {
     fed=$left
     [ -z "$held$fed" ] || sleep 0.05 || sleep 1 || break
   done
-  # also what stopped together with a shell
+  # this also resumes processes that were suspended together with a shell
   kill -CONT -1
 }
 
-# no `:`, whose failed redirection would end this shell
+# not `:`, since a failed redirection of a special builtin ends the shell
 true >$told
 find_children 1
 main=${children%% *}
@@ -197,7 +197,7 @@ if [ "$fed$relays" ]; then
   done
   kill -TERM $list
 else
-  # at once: no process that starts meanwhile is left out
+  # one call for all, so that it includes processes that start meanwhile
   kill -TERM -1
 fi
 [ "$paused" ] && {
