@@ -1,1 +1,1 @@
-"""The client side of the API: HTTP, and packing code for upload."""
+"""The client of the API: HTTP requests, and packing code for uploads."""

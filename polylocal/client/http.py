@@ -1,4 +1,4 @@
-"""The HTTP client behind the command line. Knows URLs and JSON, nothing of the server's code."""
+"""The HTTP client of the command line. Uses URLs and JSON, and no code of the server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from polylocal.system import proxies
 
 Json = dict[str, Any]
 _MOST_RUNS = 1000  # on one page
-_SLOW_S = 600.0  # to measure or remove all that an engine has
+_SLOW_S = 600.0  # seconds; the server may measure or remove all images of an engine
 
 _ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
 
 
 @dataclass(frozen=True)
 class RunReference:
-    """Where a run is found."""
+    """The owner, project, kind and number of a run."""
 
     owner: str
     project: str
@@ -40,7 +40,7 @@ class RunReference:
 
 
 class Client:
-    """Talks to one daemon. Raises the errors of `polylocal.errors`, with the server's words."""
+    """A connection to one daemon. Raises the errors of `polylocal.errors` with the server's messages."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -71,7 +71,7 @@ class Client:
         self.call("DELETE", f"/api/v1/{owner}/{name}/")
 
     def upload_limits(self, owner: str, name: str) -> Json:
-        """What an upload may come to; empty: the daemon is older, and does not tell. Raises what an upload would."""
+        """The limits of uploads; empty if an older daemon does not report them. Raises the same errors as an upload."""
         try:
             return self.json("GET", f"/polylocal/v1/code/{owner}/{name}/upload")
         except NotFound:
@@ -85,7 +85,7 @@ class Client:
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def create_run(self, owner: str, project: str, kind: str, body: Json) -> Json:
-        """A new run; of a notebook or a tensorboard the one that is there, if one is under way."""
+        """Create a run. For a notebook or a tensorboard, returns the running one if there is one."""
         where = f"{kind}/start" if kind in ("notebook", "tensorboard") else f"{kind}s"
         return self.json("POST", f"/api/v1/{owner}/{project}/{where}/", json=body)
 
@@ -94,12 +94,12 @@ class Client:
         return self.json("GET", f"{group.path}/results/", params=wanted)
 
     def group_table(self, group: RunReference, metric: str | None, minimize: bool) -> str:
-        """The same as CSV."""
+        """The results as CSV."""
         wanted = {"metric": metric, "optimization": "minimize" if minimize else "maximize"} if metric else {}
         return self.call("GET", f"{group.path}/results/", params={**wanted, "format": "csv"}).text
 
     def find(self, kind: str, run_id: int) -> Json:
-        """A run by kind and number, with where it is and what it waits for."""
+        """A run by kind and number, with its project and the reason why it waits."""
         return self.json("GET", f"/polylocal/v1/runs/{kind}/{run_id}")
 
     def runs(
@@ -112,7 +112,7 @@ class Client:
         query: str | None = None,
         sort: str | None = None,
     ) -> list[Json]:
-        """The last changed runs of all projects; of `project` (`user/name`) those that `query` finds, by `sort`."""
+        """The runs of all projects, last changed first; or those of `project` (`user/name`) that match `query`."""
         given = {"kind": kind, "project": project, "query": query, "sort": sort, "open": str(is_open).lower()}
         parameters = {name: value for name, value in given.items() if value}
         results: list[Json] = []
@@ -137,14 +137,14 @@ class Client:
         self.call("DELETE", f"{run.path}/")
 
     def disk_of_run(self, run: RunReference) -> Json:
-        """What it takes, in bytes."""
+        """Its disk usage, in bytes."""
         return self.json("GET", f"/polylocal/v1/runs/{run.kind}/{run.id}/disk")
 
     def disk_of_project(self, owner: str, name: str) -> Json:
         return self.json("GET", f"/polylocal/v1/disk/{owner}/{name}")
 
     def look(self, budget_gib: float | None) -> Json:
-        """What takes room, and what of it `collect` would remove."""
+        """What uses disk space, and what `collect` would remove."""
         parameters = {} if budget_gib is None else {"budget_gib": budget_gib}
         return self.json("GET", "/polylocal/v1/disk", params=parameters, timeout=_SLOW_S)
 
@@ -156,7 +156,7 @@ class Client:
 
     @contextmanager
     def logs(self, run: RunReference, *, follow: bool = False, timestamps: bool = False) -> Iterator[Iterator[bytes]]:
-        """The bytes of the log as they come; nothing while there is no log."""
+        """Stream the log; yields nothing if there is no log yet."""
         parameters = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         with self._stream(f"{run.path}/logs/", parameters, missing_is_empty=True) as chunks:
             yield chunks
@@ -175,7 +175,7 @@ class Client:
             if not response.is_success:
                 response.read()
                 if missing_is_empty and response.status_code == 404 and response.text.startswith('"'):
-                    yield iter(())  # the run is there, its log is not yet
+                    yield iter(())  # the run exists, but has no log yet
                     return
                 _raise(response)
             yield response.iter_bytes()
@@ -190,7 +190,7 @@ class Client:
                 return
 
     def json(self, method: str, path: str, **more: Any) -> Json:
-        """The answer of one call, which is JSON."""
+        """Send a request and decode the JSON response. `more`: arguments for httpx2."""
         response = self.call(method, path, **more)
         try:
             found: Json = response.json()
@@ -199,7 +199,7 @@ class Client:
         return found
 
     def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """One call; `more` is for httpx2."""
+        """Send a request. `more`: arguments for httpx2."""
         with _translated(self.url):
             response = self._http.request(method, path, **more)
         if not response.is_success:
@@ -208,14 +208,14 @@ class Client:
 
 
 def connect(home: Path, url: str | None, token: str | None) -> Client:
-    """A client for the daemon at `url`, with `token`; by default the one whose home folder this is."""
+    """A client for the daemon at `url`; without a `token`, uses the one of the home folder. Raises SetupError."""
     if url is None:
         raise SetupError(f"no daemon works on {home}; start one with `polylocal start`")
     return Client(url, token or _token_of(home))
 
 
 def _connection(url: str, headers: Mapping[str, str]) -> httpx2.Client:
-    """Raises SetupError: the address is none, or its proxy can't be used."""
+    """Raises SetupError if the address is invalid or its proxy can't be used."""
     try:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL as error:
@@ -228,7 +228,7 @@ def _connection(url: str, headers: Mapping[str, str]) -> httpx2.Client:
             base_url=parts,
             headers=headers,
             timeout=httpx2.Timeout(60.0, connect=5.0),
-            # reading all certificates takes longer than most commands
+            # loading all certificates is slower than most commands
             verify=httpx2.create_ssl_context() if parts.scheme == "https" else False,
             proxy=proxy,
             trust_env=False,
@@ -261,12 +261,12 @@ def _translated(url: str) -> Iterator[None]:
         raise SetupError(f"no daemon answers at {url}; start one with `polylocal start`") from error
     except httpx2.HTTPError as error:
         raise SetupError(f"the daemon at {url} did not answer to the end: {error or type(error).__name__}") from error
-    except UnicodeEncodeError as error:  # an argument of the command line may be any bytes
+    except UnicodeEncodeError as error:  # command-line arguments may be any bytes
         raise InvalidInput(["a text that was given is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
 
 
 def _raise(response: httpx2.Response) -> None:
-    """The server's answer as an error, in its own words."""
+    """Raise the error of a response, with the server's message."""
     try:
         body = response.json()
     except ValueError:
@@ -279,6 +279,6 @@ def _raise(response: httpx2.Response) -> None:
 
 
 def _words(body: Json) -> str | None:
-    """The server's own, in the form of either API."""
+    """The message in an error response of either API."""
     inner = next((value for value in body.values() if isinstance(value, dict)), {})
     return body.get("detail") or body.get("message") or body.get("error") or inner.get("message")

@@ -1,8 +1,8 @@
-"""Which paths of a folder are left out of an upload.
+"""Decides which paths of a folder are left out of an upload.
 
-`.polyaxonignore` decides; without one, `.gitignore` (nested ones too, as in git) and `.dockerignore` (as in Docker) do.
-`DEFAULT_IGNORE` holds in both cases; a line with `!` in `.polyaxonignore` takes a path in again.
-The code of packages goes by git's rules alone (`GitIgnored`).
+The rules are those of `.polyaxonignore`. Without that file, they are those of `.gitignore` (with nested files, as in
+git) and `.dockerignore` (as in Docker). `DEFAULT_IGNORE` applies in both cases; a line with `!` in `.polyaxonignore`
+includes a path again. For the code of packages only git's rules apply (`GitIgnored`).
 """
 
 from __future__ import annotations
@@ -53,30 +53,30 @@ node_modules
 """
 _SLASH = "ps_d"  # the group of pathspec's patterns for the slash behind a folder that they match
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# the daemon reads these from the code, and Docker sends the first kind whatever its rules say
+# the daemon needs these files; Docker, too, sends Dockerfiles whatever the rules say
 _NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
 
 
 class Rules(Protocol):
-    """Which paths of one folder are left out. Raises InvalidInput for a file of rules that can't be read."""
+    """The ignore rules of one folder. Raises InvalidInput for an ignore file that can't be read."""
 
-    ignore_file: str  # the one to name a path in that is to be left out
+    ignore_file: str  # the file in which users exclude paths
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        """`path` is relative to the folder, with forward slashes."""
+        """Whether to leave out `path`, which is relative to the folder and has forward slashes."""
 
     def closes(self, path: str, is_folder: bool = True) -> bool:
-        """The same for all that a folder holds: what is in it need not be looked at."""
+        """Whether to leave out a path with all its contents, so that a folder need not be read."""
 
     @property
     def sources(self) -> list[str]:
-        """The files of rules that people may not expect to count, as far as they were met."""
+        """The ignore files found so far whose use may surprise users."""
 
 
 class GitIgnored:
-    """What git would not have of a folder, by git's rules alone. What it tracks stays, and nothing goes by default.
+    """The paths that git ignores. Tracked files are kept, and there are no default rules.
 
-    In a repository `.git/info/exclude` and the user's own file of excludes count as well.
+    In a repository, `.git/info/exclude` and the user's own exclude file apply as well.
     """
 
     ignore_file = GIT_IGNORE
@@ -96,18 +96,18 @@ class GitIgnored:
 
 
 def is_of_git(path: str) -> bool:
-    """Whether a path is that of a repository itself, which git never has as a part of the code."""
+    """Whether a path is a `.git` folder or file, which is never part of the code."""
     return posixpath.basename(path).lower() == ".git"
 
 
 class Ignored:
-    """The rules of one folder for runs, read once. Raises InvalidInput for a file of rules that can't be read."""
+    """The rules for the code of runs. Raises InvalidInput for an ignore file that can't be read."""
 
     ignore_file = IGNORE_FILE
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.heeded: list[str] = []  # the files that stand in for a missing `.polyaxonignore`
+        self.heeded: list[str] = []  # ignore files used instead of a missing `.polyaxonignore`
         own = _lines(folder / IGNORE_FILE)
         self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
         self._git: _GitRules | None = None
@@ -119,11 +119,11 @@ class Ignored:
             self.heeded += [DOCKER_IGNORE] if docker is not None else []
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        """`path` is relative to the folder, with forward slashes."""
+        """See `Rules`."""
         return self.closes(path, is_folder) or (self._docker is not None and self._docker(path))
 
     def closes(self, path: str, is_folder: bool = True) -> bool:
-        """The same for all that a folder holds: what is in it need not be looked at."""
+        """See `Rules`."""
         if self._own.match_file(path.lower() + ("/" if is_folder else "")):
             return True
         if self._git is not None and self._git(path, is_folder):
@@ -134,15 +134,15 @@ class Ignored:
 
     @property
     def sources(self) -> list[str]:
-        """`heeded`, with `.gitignore` if one was found by now."""
+        """`heeded`, and `.gitignore` if one was found so far."""
         return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.heeded]
 
 
 class _GitRules:
-    """`.gitignore` of a folder, of those in it, and of those above it up to the top of its repository."""
+    """The `.gitignore` files of a folder, its subfolders and its parents up to the top of the repository."""
 
     def __init__(self, folder: Path, *, with_excludes: bool = False) -> None:
-        """`with_excludes`: also by the files of excludes that lie outside of the code."""
+        """`with_excludes`: apply exclude files outside the code, too."""
         self._top, self._prefix = folder, ""
         self._specs: dict[str, GitIgnoreSpec | None] = {}
         self._excludes: list[GitIgnoreSpec] = []
@@ -152,13 +152,13 @@ class _GitRules:
             self._excludes = [_spec(lines) for path in _exclude_files(top) if (lines := _lines(path)) is not None]
         if top != folder:
             self._top, prefix = top, folder.relative_to(top).as_posix()
-            if self._matches(prefix, True):  # what git knows nothing of has no rules from above
+            if self._matches(prefix, True):  # an ignored folder: rules from above do not apply
                 self._top, self._specs, self._excludes, self._ignored = folder, {}, [], {}
             else:
                 self._prefix = f"{prefix}/"
-        # the rules that git itself is asked for lack the user's own excludes: then all that it tracks is listed
+        # `--exclude-standard` lacks the user's excludes: then list all tracked files
         self._own = _Tracked.of(self._top, *(() if self._excludes else ("--ignored", "--exclude-standard")))
-        self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: the repository in this one, and its files
+        self._inner: dict[str, tuple[str, _Tracked] | None] = {}  # by folder: nested repository, files
 
     def __call__(self, path: str, is_folder: bool) -> bool:
         whole = self._prefix + path
@@ -168,7 +168,7 @@ class _GitRules:
         return inner is None or not inner[1].has(whole.removeprefix(f"{inner[0]}/"), is_folder)
 
     def _repository(self, folder: str) -> tuple[str, _Tracked] | None:
-        """The innermost repository that a folder lies in, below the top one."""
+        """The innermost nested repository around a folder."""
         if not folder:
             return None
         if folder not in self._inner:
@@ -178,7 +178,7 @@ class _GitRules:
         return self._inner[folder]
 
     def _matches(self, path: str, is_folder: bool) -> bool:
-        """The rule of the innermost file decides, in it the last one; in an ignored folder no rule counts."""
+        """Whether a path is ignored: by the last matching rule of the innermost file, or with a folder around it."""
         if self._is_in_ignored(path):
             return True
         found: bool | None = None
@@ -211,18 +211,18 @@ class _GitRules:
 
 
 def _exclude_files(top: Path) -> list[Path]:
-    """The user's own file of excludes, then that of the repository, which counts more; they need not exist."""
+    """The exclude files of the user and of the repository, which takes precedence. They need not exist."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     own, of_repository = Path(home, "git", "ignore"), top / ".git" / "info" / "exclude"
     told = _told(top, "config", "--type=path", "--get", "core.excludesFile")
     if told:
         own = top / told
-    told = _told(top, "rev-parse", "--git-path", "info/exclude")  # elsewhere for a working tree beside its repository
+    told = _told(top, "rev-parse", "--git-path", "info/exclude")  # a linked work tree has it elsewhere
     return [own, top / told if told else of_repository]
 
 
 def _told(top: Path, *arguments: str) -> str:
-    """What git says with the user's own settings; nothing without git."""
+    """The output of git with the user's settings; empty if it fails or is not installed."""
     names = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
     settings = {name: os.environ[name] for name in names if name in os.environ}
     base = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", **settings}
@@ -237,17 +237,17 @@ def _told(top: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class _Tracked:
-    """Files of a repository: to git they are not ignored, whatever the rules say."""
+    """The tracked files of a repository, which git never ignores."""
 
-    files: frozenset[str]  # and other repositories in it
-    folders: frozenset[str]  # that hold one
+    files: frozenset[str]  # and nested repositories
+    folders: frozenset[str]  # folders with tracked files
 
     def has(self, path: str, is_folder: bool) -> bool:
         return path in self.files or (is_folder and path in self.folders)
 
     @classmethod
     def of(cls, top: Path, *options: str) -> _Tracked:
-        """All of them, or those that `options` of `git ls-files` select; none without git."""
+        """All tracked files, or those that options of `git ls-files` select; none without git."""
         files = frozenset(_listed(top, options))
         return cls(files, frozenset(above for path in files for above in map(str, PurePosixPath(path).parents)))
 
@@ -264,7 +264,7 @@ def _listed(top: Path, options: Sequence[str]) -> Iterator[str]:
 
 
 def _holds_needed(folder: Path) -> bool:
-    """Whether a file lies in it that is uploaded whatever `.dockerignore` says."""
+    """Whether a folder contains a file that is uploaded whatever `.dockerignore` says."""
     try:
         with os.scandir(folder) as found:
             return any(_NEEDED.fullmatch(entry.name) for entry in found)
@@ -273,7 +273,7 @@ def _holds_needed(folder: Path) -> bool:
 
 
 class _DockerRules:
-    """`.dockerignore`: patterns name whole paths from the top, `!` takes in again, the last rule that fits decides."""
+    """`.dockerignore`: patterns match whole paths, `!` includes paths again, the last matching rule decides."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._rules: list[tuple[re.Pattern[str], bool]] = []
@@ -286,7 +286,7 @@ class _DockerRules:
             try:
                 self._rules.append((re.compile(f"{_regex(pattern)}(?:/.*)?", re.DOTALL), is_exception))
             except re.error:
-                continue  # as with git, a line that can't be a pattern matches nothing
+                continue  # as in git, an invalid pattern matches nothing
         self.has_exceptions = any(is_exception for _, is_exception in self._rules)
 
     def __call__(self, path: str) -> bool:
@@ -297,7 +297,7 @@ class _DockerRules:
 
 
 def _regex(pattern: str) -> str:
-    """A pattern of Go's `filepath.Match`, with Docker's `**`."""
+    """The regular expression of a pattern of Go's `filepath.Match` with Docker's `**`."""
     made, at = "", 0
     while at < len(pattern):
         sign = pattern[at]
@@ -321,7 +321,7 @@ def _regex(pattern: str) -> str:
 
 
 def _lines(file: Path) -> list[str] | None:
-    """None: there is no such file. Raises InvalidInput."""
+    """The lines of a file; None if it does not exist. Raises InvalidInput."""
     try:
         data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -335,13 +335,13 @@ def _lines(file: Path) -> list[str] | None:
 
 
 def _lower(line: str) -> str:
-    """Rules of `.polyaxonignore` hold whatever the case of letters, and may begin with `./`."""
+    """Normalize a rule of `.polyaxonignore`, which ignores case and may begin with `./`."""
     sign = "!" if line.startswith("!") else ""
     return sign + line.removeprefix("!").removeprefix("./").lower()
 
 
 def _one_line(path: str) -> str:
-    """A path that `*` matches as git's does: pathspec's ends at a line end. No pattern has one, nor its substitute."""
+    """Replace line ends, which `*` of pathspec does not match, unlike git's, by a character that no pattern has."""
     return path.replace("\n", "\ufdd0")
 
 
@@ -370,7 +370,7 @@ def _decision(spec: GitIgnoreSpec, path: str, is_folder: bool) -> bool | None:
 
 
 def _is_pattern(line: str) -> bool:
-    """As with git, a line that can't be a pattern matches nothing."""
+    """Whether a line is a valid pattern; as in git, invalid ones match nothing."""
     try:
         GitIgnoreSpec.from_lines([line])
     except ValueError:

@@ -1,4 +1,4 @@
-"""The HTTP client behind `polylocal package`: the calls of the ABF API, over the connection of `client`."""
+"""The HTTP client of `polylocal package`: requests to the ABF API over a `Client`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_BUILD_LIST = "there is no build list {}; `polylocal package ls --all` lists 
 
 
 class PackagesClient:
-    """Raises the errors of `polylocal.errors`, with the server's words."""
+    """Raises the errors of `polylocal.errors` with the server's messages."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -25,11 +25,11 @@ class PackagesClient:
     # -- platforms and repositories -------------------------------------------------------------------------------
 
     def platforms(self) -> list[Json]:
-        """Those that one may build for, with their repositories."""
+        """The platforms that the user may build for, with their repositories."""
         return self._list("platforms/platforms_for_build", "platforms")
 
     def platform(self, name: str) -> Json:
-        """With the personal ones. Raises NotFound."""
+        """A platform by name, including personal ones. Raises NotFound."""
         for item in self._named_like(name):
             if item["name"].lower() == name.lower():
                 shown: Json = self._get(f"platforms/{item['id']}")["platform"]
@@ -42,7 +42,7 @@ class PackagesClient:
         return shown
 
     def key_url(self, platform: str) -> str | None:
-        """Where the public key is that signs the repositories of a platform; None: they are not signed."""
+        """The URL of the public key of a platform's repositories; None if they are not signed."""
         path = f"/downloads/{quote(platform)}/key.asc"
         try:
             self._client.call("GET", path)
@@ -67,7 +67,7 @@ class PackagesClient:
         return found
 
     def repository(self, named: str) -> Json:
-        """By `platform/repository`; by the name of a platform alone its `main`. Raises NotFound."""
+        """A repository by `platform/repository`, or `platform` for its `main`. Raises NotFound."""
         platform, _, name = named.partition("/")
         name = name or "main"
         found = next((r for r in self.platform(platform)["repositories"] if r["name"].lower() == name.lower()), None)
@@ -107,7 +107,7 @@ class PackagesClient:
         return self._made("POST", "projects", project={"name": name})
 
     def build(self, values: Json) -> int:
-        """The number of the new build list."""
+        """Create a build list. Returns its number."""
         made: int = self._send("POST", "build_lists", build_list=values)["build_list"]["id"]
         return made
 
@@ -121,28 +121,28 @@ class PackagesClient:
         return shown
 
     def act(self, number: int, action: str) -> str:
-        """cancel, publish, create_container, reject_publish. Returns the server's words."""
+        """Send cancel, publish, create_container or reject_publish. Returns the server's message."""
         with _said(_NO_BUILD_LIST.format(number)):
             said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
         return said
 
     def yank(self, number: int, reason: str) -> str:
-        """Withdraw what it has published. Returns the server's words."""
+        """Withdraw the published packages of a build list. Returns the server's message."""
         return self._yank("PUT", number, json={"reason": reason})
 
     def undo_yank(self, number: int) -> str:
-        """Offer it again. Returns the server's words."""
+        """Undo `yank`. Returns the server's message."""
         return self._yank("DELETE", number)
 
     def _yank(self, method: str, number: int, **content: Any) -> str:
-        self.build_list(number)  # raises NotFound: there is none
+        self.build_list(number)  # raises NotFound if there is none
         with _said("the daemon does not know `yank`: it is older than this command; update polylocal on its machine"):
             answer = self._client.json(method, f"/polylocal/v1/build_lists/{number}/yank", **content)
         said: str = answer["build_list"]["message"]
         return said
 
     def log(self, number: int, offset: int = 0) -> bytes:
-        """What was written from `offset` bytes on; nothing while there is no log."""
+        """The log from byte `offset` on; empty if there is no log yet."""
         try:
             return self._client.call("GET", f"/build_lists/{number}/log", params={"offset": str(offset)}).content
         except NotFound:
@@ -158,7 +158,7 @@ class PackagesClient:
         return found
 
     def _made(self, method: str, path: str, **body: Any) -> Json:
-        """Number and message of what was made."""
+        """The number of the new object, and the server's message."""
         made: Json = next(iter(self._send(method, path, **body).values()))
         return made
 
@@ -168,7 +168,7 @@ class PackagesClient:
 
 @contextmanager
 def _said(words: str) -> Iterator[None]:
-    """The server only says that something is not there; these words say what."""
+    """Replace the server's general NotFound by a specific message."""
     try:
         yield
     except NotFound as error:

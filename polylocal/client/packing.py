@@ -1,4 +1,4 @@
-"""A folder → the tar.gz that is uploaded, without what its ignore files name and what leads out of it."""
+"""Packs a folder into a tar.gz for an upload, without ignored files and links that lead out of the folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from polylocal.files.folders import Entry, walk
 
 __all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "GitIgnored", "Ignored", "Item", "files", "pack", "survey"]
 
-MOST_HOLES = 1 << 30  # bytes in the holes of one file
-_MOST_LINKS = 40  # on one way, where the kernel gives up as well
+MOST_HOLES = 1 << 30  # bytes; most holes of one file
+_MOST_LINKS = 40  # followed to resolve one path; the kernel has the same limit
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file, a link, or an empty folder of the code."""
+    """A file, a link or an empty folder of the code."""
 
     path: str
     stat: os.stat_result
-    target: str | None = None  # of a link: relative, and inside of the folder
+    target: str | None = None  # of a link: relative, and inside the folder
 
     @property
     def is_file(self) -> bool:
@@ -47,20 +47,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Code:
-    """What is uploaded of a folder, by its path in there."""
+    """The parts of a folder that an upload contains. `items` are by path."""
 
     folder: Path
     items: Mapping[str, Item]
     rules: Rules
-    links_out: list[str] = field(default_factory=list)  # left out, since they lead out of the folder
-    heeded: list[str] = field(default_factory=list)  # the ignore files that stand in for a missing `.polyaxonignore`
-    is_cut: bool = False  # rules have left something out
-    left: list[str] = field(default_factory=list)  # what the rules have left out; folders end with a slash
-    empty: list[str] = field(default_factory=list)  # folders that git would not have, since nothing is in them
+    links_out: list[str] = field(default_factory=list)  # links that were left out, since they lead out of the folder
+    heeded: list[str] = field(default_factory=list)  # ignore files used instead of a missing `.polyaxonignore`
+    is_cut: bool = False  # whether rules left out anything
+    left: list[str] = field(default_factory=list)  # paths that rules left out; folders end with a slash
+    empty: list[str] = field(default_factory=list)  # empty folders, which git does not record
 
     @property
     def is_as_git(self) -> bool:
-        """Whether it is what git would have of the folder."""
+        """Whether git's rules were applied."""
         return isinstance(self.rules, GitIgnored)
 
     @cached_property
@@ -70,11 +70,11 @@ class Code:
 
     @cached_property
     def count(self) -> int:
-        """Files and folders, as the limit of them counts."""
+        """Number of files and folders, as the server's limit counts them."""
         return len(self.items) + len(_parents(self.items))
 
     def largest(self, *, by_count: bool = False) -> list[tuple[str, int]]:
-        """What at the top of the folder has the most bytes (or files), the largest first."""
+        """The entries at the top of the folder with their bytes (or number of files), largest first."""
         totals = Counter[str]()
         for item in self.items.values():
             top, slash, _ = item.path.partition("/")
@@ -83,7 +83,7 @@ class Code:
 
 
 def survey(folder: Path, *, as_git: bool = False) -> Code:
-    """Look at what would be packed, without reading any file: `as_git` what git would have, or else what runs get.
+    """Find what to pack, without reading files, by git's rules (`as_git`) or those for runs.
 
     Raises InvalidInput for a folder that can't be read.
     """
@@ -107,7 +107,7 @@ def survey(folder: Path, *, as_git: bool = False) -> Code:
             try:
                 items[entry.path] = Item(entry.path, entry.stat, _inside(folder, entry.path, entry.target))
             except OSError:
-                continue  # a link that is gone by now
+                continue  # a link that vanished
     links_out = _leading_out({item.path: item.target for item in items.values() if item.target is not None})
     for path in links_out:
         del items[path]
@@ -119,17 +119,17 @@ def survey(folder: Path, *, as_git: bool = False) -> Code:
 
 
 def files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files and links that are uploaded, sorted: (path, name in the archive)."""
+    """(path, name in the archive) of the files and links to upload, sorted."""
     for item in survey(folder).items.values():
         if not item.is_folder:
             yield folder / item.path, item.path
 
 
 def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int]:
-    """Write the archive; returns the number of files and their bytes before packing.
+    """Write the archive. Returns the number of files and their bytes before packing.
 
-    `code`: what `survey` has found, where it was looked at before. Raises InvalidInput for what can't be read, and for
-    a file that is mostly holes: what takes no room here would take its whole size there.
+    `code`: the result of an earlier `survey`. Raises InvalidInput for unreadable files, and for sparse files with large
+    holes, which would use their full size on the server.
     """
     code = code or survey(folder)
     count = size = 0
@@ -160,7 +160,7 @@ def _add_link(archive: Archive, entry: Entry, target: str) -> None:
 
 
 def _parents(paths: Collection[str]) -> set[str]:
-    """The folders that something is in."""
+    """The folders that contain the paths."""
     found = set[str]()
     for path in paths:
         while (path := path.rpartition("/")[0]) and path not in found:
@@ -172,7 +172,7 @@ def _parents(paths: Collection[str]) -> set[str]:
 
 
 def _inside(folder: Path, path: str, target: str | None) -> str | None:
-    """The target of a link; an absolute one that leads into the folder itself is made relative."""
+    """The target of a link; an absolute one into the folder becomes relative."""
     if target is None or not target.startswith("/") or ".." in target.split("/"):
         return target
     for top in (str(folder), os.path.realpath(folder)):
@@ -182,9 +182,9 @@ def _inside(folder: Path, path: str, target: str | None) -> str | None:
 
 
 def _leading_out(links: Mapping[str, str]) -> list[str]:
-    """The links that lead out of the folder, also by way of others."""
+    """The links that lead out of the folder, directly or through other links."""
     out = {path for path in links if _leads_out(path, links)}
-    while True:  # without a link, `..` behind it means another folder
+    while True:  # leaving out a link changes the meaning of paths through it
         kept = {path: target for path, target in links.items() if path not in out}
         more = {path for path in kept if _leads_out(path, kept)}
         if not more:
@@ -193,7 +193,7 @@ def _leading_out(links: Mapping[str, str]) -> list[str]:
 
 
 def _leads_out(path: str, links: Mapping[str, str]) -> bool:
-    """Whether a link leads out, by the rules that an upload is unpacked by."""
+    """Whether a link leads out of the folder, by the server's rules."""
     here: list[str] = []
     ahead, seen = path.split("/")[::-1], 0
     while ahead:
@@ -211,7 +211,7 @@ def _leads_out(path: str, links: Mapping[str, str]) -> bool:
             continue
         seen += 1
         if seen > _MOST_LINKS:
-            return False  # in circles: it leads nowhere
+            return False  # a cycle: the link can't be resolved
         if target.startswith("/"):
             return True
         ahead += target.split("/")[::-1]
@@ -227,12 +227,12 @@ def _is_mostly_holes(entry: Entry) -> bool:
     try:
         with entry.open() as file:
             return sparse.has_more_holes(file.fileno(), MOST_HOLES)
-    except OSError:  # gone, or not to be read: that is said where it is added
+    except OSError:  # adding the file will report the error
         return False
 
 
 def _unreadable(folder: Path, ignored: Rules) -> Callable[[str, str], None]:
-    """For `walk`: refuses a folder that can't be looked into, unless it is left out anyway."""
+    """A callback for `walk` that refuses unreadable folders, unless they are left out anyway."""
 
     def could_not_read(path: str, why: str) -> None:
         if path and ignored(path, True):

@@ -1,1 +1,1 @@
-"""The daemon: its start, its lock, its log, its server, and what keeps a home folder."""
+"""The daemon: its start, lock, log and server, and the maintenance of its home folder."""

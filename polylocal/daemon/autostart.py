@@ -1,4 +1,4 @@
-"""The daemon as a service of the person who installs it: systemd on Linux, launchd on macOS. Rendering is pure."""
+"""Installs the daemon as a service of the user: with systemd on Linux, launchd on macOS. Rendering is pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ UNIT = "polylocal.service"
 LABEL = "io.polylocal.daemon"
 _CALL_S = 30.0
 _KEPT_ENGINE = ("DOCKER_HOST",)
-_NOT_KEPT = ("POLYLOCAL_HOME", "POLYLOCAL_URL", "POLYLOCAL_TOKEN", "POLYLOCAL_PROJECT")  # of the command line
+_NOT_KEPT = ("POLYLOCAL_HOME", "POLYLOCAL_URL", "POLYLOCAL_TOKEN", "POLYLOCAL_PROJECT")  # read by the command line only
 _QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"', "%": "%%", **{n: f"\\x{n:02x}" for n in (*range(1, 32), 127)}})
 
 
 @dataclass(frozen=True)
 class Service:
-    """What is to run: `python -m polylocal serve` on a home folder, with some of today's environment."""
+    """A service that runs `python -m polylocal serve` for a home folder, with some environment variables."""
 
     home: Home
     python: str = sys.executable
@@ -35,17 +35,17 @@ class Service:
 
 
 def kept(environ: Mapping[str, str]) -> dict[str, str]:
-    """Of an environment what the daemon reads, sorted: the engine's address, and settings."""
+    """The variables of an environment that the daemon reads, sorted: the engine's address, and settings."""
     names = (name for name in environ if name.startswith("POLYLOCAL_") and name not in _NOT_KEPT)
     return {name: environ[name] for name in sorted([*names, *(name for name in _KEPT_ENGINE if name in environ)])}
 
 
 def render_unit(service: Service) -> str:
-    """A unit of systemd's. Containers go on when the daemon ends, and so does everything else that it began."""
+    """The systemd unit. When the daemon ends, its containers and child processes go on."""
     environment = "".join(f"Environment={_word(f'{k}={v}')}\n" for k, v in service.environment.items())
     command = " ".join(_word(part) for part in service.command)
     if "$" in command:
-        command = f":{command}"  # no variable is to be put in; before systemd 244 there is no such mark
+        command = f":{command}"  # `:` turns off the expansion of variables; systemd before 244 does not know it
     return f"""\
 [Unit]
 Description=polylocal, the Polyaxon v0 API on this machine
@@ -63,12 +63,12 @@ WantedBy=default.target
 
 
 def _word(text: str) -> str:
-    """One word for systemd: in quotes, with its escapes; `%` would begin a specifier."""
+    """Quote a word for systemd, with its escapes and without specifiers (`%`)."""
     return f'"{text.translate(_QUOTED)}"'
 
 
 def render_plist(service: Service) -> str:
-    """A property list of launchd's."""
+    """The launchd property list. Raises SetupError."""
     output = str(service.home.daemon_output)
     content: dict[str, object] = {
         "Label": LABEL,
@@ -77,7 +77,7 @@ def render_plist(service: Service) -> str:
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": 5,
-        "AbandonProcessGroup": True,  # nothing but the daemon is ended with it
+        "AbandonProcessGroup": True,  # child processes of the daemon go on
         "StandardOutPath": output,
         "StandardErrorPath": output,
     }
@@ -94,14 +94,14 @@ def render_plist(service: Service) -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """What was done, line by line, and what is left to type."""
+    """Messages about what was done, and commands for the user to type."""
 
     lines: list[str]
     to_type: list[str] = field(default_factory=list)
 
 
 class Manager:
-    """The manager of services of one person on this machine."""
+    """Base class of the service managers: the services of one user on this machine."""
 
     def __init__(self, environ: Mapping[str, str], home: Path) -> None:
         self._environ = environ
@@ -127,7 +127,7 @@ class Manager:
         return Done([*lines, *self._begin(is_new=before != text)], self._left())
 
     def remove(self) -> Done:
-        """End the daemon and take the file away. Raises SetupError."""
+        """Stop the daemon and remove the file. Raises SetupError."""
         if self._read() is None:
             return Done([f"There is no {self.file}: nothing to remove"])
         lines = self._end()
@@ -152,13 +152,13 @@ class Manager:
         raise NotImplementedError
 
     def _forget(self) -> None:
-        """What is to be done after the file is gone."""
+        """Called after the file was removed."""
 
     def _state(self) -> str:
         raise NotImplementedError
 
     def _left(self) -> list[str]:
-        """Commands that the person is to type."""
+        """Commands for the user to type."""
         return []
 
     def _read(self) -> str | None:
@@ -198,7 +198,7 @@ class Systemd(Manager):
     @property
     def file(self) -> Path:
         config = self._environ.get("XDG_CONFIG_HOME") or ""
-        # by its specification one that is not absolute is to be ignored
+        # the XDG specification: ignore relative paths
         return (Path(config) if config.startswith("/") else self._home / ".config") / "systemd" / "user" / UNIT
 
     def render(self, service: Service) -> str:
@@ -213,7 +213,7 @@ class Systemd(Manager):
         self._must("systemctl", "--user", "daemon-reload")
         self._must("systemctl", "--user", "enable", "--now", UNIT)
         if is_new:
-            self._must("systemctl", "--user", "restart", UNIT)  # it may have run by what the file said before
+            self._must("systemctl", "--user", "restart", UNIT)  # it may have run with the old file
         return ["The daemon is started, now and whenever you log in"]
 
     def _left(self) -> list[str]:
@@ -238,7 +238,7 @@ class Systemd(Manager):
         return ", ".join(word or "unknown" for word in words)
 
     def _answers(self) -> bool:
-        """Whether there is a manager for this person: in containers and over `su` there is none."""
+        """Whether the user has a running systemd instance; in containers and with `su` there is none."""
         return self._call("systemctl", "--user", "show-environment").returncode == 0
 
 
@@ -281,7 +281,7 @@ class Launchd(Manager):
 
 
 def manager(environ: Mapping[str, str], platform: str = sys.platform) -> Manager:
-    """Of this machine. Raises SetupError where there is none that is known."""
+    """The service manager of this platform. Raises SetupError if it is not supported."""
     kinds: dict[str, Callable[[Mapping[str, str], Path], Manager]] = {"linux": Systemd, "darwin": Launchd}
     if platform not in kinds:
         raise SetupError(f"on {platform} no manager of services is known here; `polylocal start` starts the daemon")

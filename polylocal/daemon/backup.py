@@ -1,7 +1,7 @@
-"""A home folder → one archive, while its daemon goes on: the database as it is at one moment, then the files.
+"""Backs up a home folder into one archive while its daemon works: a snapshot of the database, then the files.
 
-Files are copied after the rows that speak of them, so none is older than its row; what they hold beyond it is what a
-daemon finds after a crash, and it is taken up in the same way.
+The files are copied after the snapshot, so they are never older than the rows that refer to them. Files that are newer
+look as after a crash, from which every start recovers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from polylocal.errors import SetupError, StoreError
 from polylocal.files.archives import Archive, kind
 from polylocal.files.folders import Entry, walk
 from polylocal.files.sparse import Content
-from polylocal.paths import BY_NAME, Home
+from polylocal.paths import BY_NAME, OUTPUTS, Home
 from polylocal.store import snapshots
 
 FORMAT = 1
@@ -37,17 +37,17 @@ PRIVATE_FOLDERS = (
     "code",
     "contexts",
     "files",
-)  # polylocal's own: there is no link in them
-PEOPLES_FOLDERS = ("notebooks", "outputs")  # links in here are as good as the files of those who made them
+)  # written by polylocal only; contain no links
+PEOPLES_FOLDERS = ("notebooks", OUTPUTS)  # written by users' programs; may contain links
 _COMPRESSION = 3
-_HALF_MADE = (".new", ".gone")  # workspaces on their way in or out
+_HALF_MADE = (".new", ".gone")  # workspaces that are being created or removed
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup says of itself: its first member."""
+    """Describes a backup; its first member."""
 
     format: int
     polylocal: str
@@ -60,7 +60,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Made:
-    """`content` bytes in `files` went into an archive of `size` bytes."""
+    """The result of a backup. `content` is the number of bytes in `files`, `size` that of the archive."""
 
     runs: int
     files: int
@@ -72,7 +72,7 @@ class Made:
 def make(
     home: Home, to: Path, *, with_outputs: bool = True, replace: bool = False, say: Say = lambda line: None
 ) -> Made:
-    """Write the archive; it is there as a whole or not at all. `say` is told what had to be left out.
+    """Write the archive, completely or not at all. `say` receives a sentence for each file that was left out.
 
     Raises SetupError.
     """
@@ -109,7 +109,7 @@ def _taken(home: Home, to: Path) -> snapshots.Snapshot:
 
 
 def _refuse_target(home: Home, to: Path, replace: bool) -> None:
-    if os.path.isdir(to):  # False too for names that can not be
+    if os.path.isdir(to):  # os.path: returns False for invalid names
         raise SetupError(f"{to} is a folder; name the file that the backup goes into, say {to / 'polylocal.tar.gz'}")
     if os.path.lexists(to) and not replace:
         raise SetupError(f"{to} is there already; choose another name, or replace it with --force")
@@ -119,7 +119,10 @@ def _refuse_target(home: Home, to: Path, replace: bool) -> None:
 
 @contextmanager
 def _written(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """`to`.part, which is given its name at the end, and an empty file beside it; neither stays, whatever happens."""
+    """Yield the open file `to`.part, which is renamed at the end, and an empty file for the snapshot beside it.
+
+    Both are removed if the block fails.
+    """
     part, beside = to.with_name(f"{to.name}.part"), to.with_name(f"{to.name}.part.db")
     try:
         with _locked(part, to) as file:
@@ -142,11 +145,11 @@ def _written(to: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 @contextmanager
 def _locked(part: Path, to: Path) -> Iterator[BinaryIO]:
-    """Emptied and ours alone: it may be there from a backup that was cut off, or from one that is being made."""
+    """Open, lock and empty a file that an interrupted backup may have left. Raises SetupError if another one runs."""
     with os.fdopen(os.open(part, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = part.stat().st_ino == os.fstat(file.fileno()).st_ino  # not finished in between by another
+            is_ours = part.stat().st_ino == os.fstat(file.fileno()).st_ino  # not renamed meanwhile by another backup
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:
@@ -176,17 +179,17 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
         archive.tree(folder, folder.name)
     archive.tree(home.logs, "logs")
     for path in _subfolders(home.root / "code"):
-        if (path / "HEAD").exists():  # the rest are uploads on their way
+        if (path / "HEAD").exists():  # others are uploads in progress
             archive.repository(path, f"code/{path.name}")
-    archive.tree(home.files, "files")  # what is published is made of them again
+    archive.tree(home.files, "files")  # published repositories are rebuilt from them
     for uuid in under_way:
-        if not any(home.handover(uuid).glob("build-*")):  # a package build begins again with its commit
+        if not any(home.handover(uuid).glob("build-*")):  # a package build starts again from its commit
             archive.tree(home.handover(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):
         if not path.name.endswith(_HALF_MADE):
             archive.peoples_tree(path, f"notebooks/{path.name}")
     if with_outputs:
-        archive.peoples_tree(home.outputs_root, "outputs", leave_out=BY_NAME)
+        archive.peoples_tree(home.outputs_root, OUTPUTS, leave_out=BY_NAME)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -194,7 +197,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 class _Archive:
-    """A tar.gz that is written while what goes into it may grow, shrink or vanish."""
+    """A tar.gz of files that may grow, shrink or vanish meanwhile."""
 
     def __init__(self, file: BinaryIO, say: Say) -> None:
         self._say = say
@@ -223,15 +226,15 @@ class _Archive:
         self._archive.write(member, Content(io.BytesIO(data), len(data)))
 
     def tree(self, top: Path, name: str) -> None:
-        """A folder of polylocal's own and all in it; nothing if it is not there."""
+        """Add a folder that only polylocal writes, with its contents, if it exists."""
         for path, inner in _walk(top, name, self._could_not_list):
             self.entry(path, inner)
 
     def peoples_tree(self, top: Path, name: str, leave_out: str = "") -> None:
-        """A folder that programs write into, links included, but for its entry `leave_out`."""
+        """Add a folder that users' programs write, with links, without its entry `leave_out`."""
         if not top.is_dir():
             return
-        self.entry(top.resolve(), name)  # it may lie on another disk
+        self.entry(top.resolve(), name)  # may be a link to another disk
 
         def could_not_read(path: str, why: str) -> None:
             self._say(f"{top / path} can't be read: {why}")
@@ -244,32 +247,32 @@ class _Archive:
                 self._archive.add(entry, f"{name}/{entry.path}", top / entry.path)
 
     def repository(self, top: Path, name: str) -> None:
-        """A bare repository that others upload to: what names objects before the objects that it names."""
+        """Add a bare repository in use: first the refs, then the objects that they need."""
         self.entry(top, name)
         others = sorted(path.name for path in top.iterdir() if path.name not in ("refs", "objects"))
-        for part in ("refs", *others):  # loose refs move to `packed-refs`, which is among the others
+        for part in ("refs", *others):  # git may move loose refs to `packed-refs`, one of the others
             whole = (top / part, f"{name}/{part}")
             for path, inner in _walk(*whole, self._could_not_list) if whole[0].is_dir() else [whole]:
                 self._of_git(path, inner)
         seen: set[str] = set()
         while not self._objects(top / "objects", f"{name}/objects", seen):
-            continue  # git packed them meanwhile: what has vanished is in a pack that is new
+            continue  # git packed objects meanwhile: they are in a new pack
 
     def _objects(self, top: Path, name: str, seen: set[str]) -> bool:
-        """Those that are not `seen` yet, packs last since loose ones move there. False: one vanished."""
+        """Add new objects, packs last, since git moves objects there. Returns False if one vanished."""
         found = [(path, inner) for path, inner in _walk(top, name, self._could_not_list) if inner not in seen]
         is_whole = True
         for path, inner in sorted(found, key=lambda item: (f"{name}/pack" in item[1], item[1])):
             seen.add(inner)
-            if not path.name.startswith(("tmp_", ".tmp")):  # git's own, on their way
+            if not path.name.startswith(("tmp_", ".tmp")):  # incomplete files of git
                 is_whole &= self._of_git(path, inner)
         return is_whole
 
     def _of_git(self, path: Path, name: str) -> bool:
-        return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would keep git out for ever
+        return path.name.endswith((".lock", ".pid")) or self.entry(path, name)  # they would block git
 
     def entry(self, path: Path, name: str) -> bool:
-        """One file or folder of polylocal's own. False: it has vanished."""
+        """Add one file or folder that only polylocal writes. Returns False if it vanished."""
         try:
             about = path.lstat()
             if stat.S_ISREG(about.st_mode):
@@ -295,7 +298,7 @@ class _Archive:
         with os.fdopen(handle, "rb") as file:
             mode = os.fstat(handle).st_mode
             if stat.S_ISREG(mode):
-                # git gives an object two names while it takes in an upload; a restore takes no link in our own folders
+                # git briefly hard-links new objects; a restore accepts no links in these folders
                 self._archive.add_file(file, name, path, may_be_link=False)
             else:
                 self._say(f"{path} is {kind(mode)}")
@@ -307,13 +310,13 @@ class _Archive:
 
 
 def _walk(top: Path, name: str, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, str]]:
-    """(path, name in the archive) of a folder and all below it: each folder before what is in it; sorted."""
+    """(path, name in the archive) of a folder and its contents, sorted, each folder before its contents."""
     if not top.is_dir():
         return
     for parent, folders, files in os.walk(top, onerror=on_error):
         base = Path(parent)
         inner = name if base == top else f"{name}/{base.relative_to(top).as_posix()}"
-        yield (base.resolve() if base == top else base), inner  # the topmost may lie on another disk
+        yield (base.resolve() if base == top else base), inner  # the top may be a link to another disk
         folders.sort()
         links = [folder for folder in folders if (base / folder).is_symlink()]
         for entry in sorted([*files, *links]):

@@ -1,6 +1,6 @@
-"""The daemon's own log: a line of JSON an event, in files that take turns. The logs of runs are files of their own.
+"""The daemon's own log: one line of JSON per event, in rotating files. Runs have log files of their own.
 
-A log that can't be written must not keep the daemon from its work: what can't be kept is dropped, in silence.
+The daemon works even if the log can't be written: then events are dropped silently.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _RUN = re.compile(r"run=(\w+/\d+)")
 
 
 def configure(settings: Settings, *, on_screen: bool = True) -> None:
-    """Send what the daemon has to say to its log, and, for whoever watches, to standard error as text."""
-    logging.raiseExceptions = False  # a full disk would put a traceback an event on standard error
+    """Log to the daemon's log file and, if `on_screen`, as text to standard error."""
+    logging.raiseExceptions = False  # on a full disk, each event would print a traceback
     path = settings.folders.daemon_log
     handlers: list[logging.Handler] = [_file(path, settings.daemon_log_mib << 20, settings.daemon_log_files)]
     if on_screen:
@@ -51,8 +51,7 @@ def _screen() -> logging.Handler:
 
 
 class _Plain(logging.Formatter):
-    """An event as text. Messages name what others have named: nothing in them steers a terminal or looks like a line
-    of its own, and tracebacks are indented."""
+    """An event as text. Control characters and line ends in messages are escaped, tracebacks are indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return visible.one_line(super().formatMessage(record))
@@ -68,7 +67,7 @@ _NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stac
 
 
 class _Line(JsonFormatter):
-    """An event as JSON; the run that a message begins with is a field as well, to find all that was said of it."""
+    """An event as JSON. A run at the start of a message becomes a field, for searches."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if run := _RUN.match(log_data["message"]):
@@ -77,12 +76,12 @@ class _Line(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.__dict__["time"] = clock.stamp(datetime.fromtimestamp(record.created, UTC))
-        # a name of a file may hold bytes that are no text, and somebody may look at this file on a terminal
+        # names may contain invalid text and control characters, and people read this file on terminals
         return visible.in_json(super().format(record))
 
 
 class _Private(RotatingFileHandler):
-    """Files that only their owner can read: messages name projects, folders and addresses."""
+    """Log files that only their owner can read: messages contain projects, paths and addresses."""
 
     def _open(self) -> TextIOWrapper:
         opened = open(self.baseFilename, self.mode, encoding=self.encoding, opener=_open_private)  # noqa: SIM115
@@ -90,9 +89,9 @@ class _Private(RotatingFileHandler):
         return cast(TextIOWrapper, opened)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """The event is lost; the next one finds the file opened anew: of one whose disk was full, not all may work."""
+        """Drop the event and close the file: the next event opens it again, when the disk may have space."""
         if self.stream:
-            with suppress(OSError, ValueError):  # what could not be written can't be written now
+            with suppress(OSError, ValueError):  # unwritten data fails again
                 self.stream.close()
             self.stream = None
 

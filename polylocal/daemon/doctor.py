@@ -1,4 +1,4 @@
-"""What is wrong with this machine, and how to mend it: each finding with one line to type."""
+"""Checks this machine, and says how to fix each problem."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from polylocal.git import command
 from polylocal.settings import Settings
 
 BASE_IMAGE = "python:3.11-slim"
-OLDEST_API = (1, 40)  # Docker Engine 19.03: host-gateway and device requests need it, in parts newer
+OLDEST_API = (1, 40)  # Docker Engine 19.03; host-gateway and device requests need it or newer versions
 LITTLE_DISK_MIB = 5 * 1024
 MUCH_SKEW_S = 30.0
-_HELPER_S = 2.0  # for an answer of a credential helper
-_EACH_S = 4.0  # no single check may hold up the rest
+_HELPER_S = 2.0  # seconds to wait for a credential helper
+_EACH_S = 4.0  # seconds for the checks of the engine
 
 State = Literal["ok", "note", "problem"]
 
@@ -45,7 +45,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Every finding; takes seconds at most, also when an engine hangs."""
+    """Run all checks. Takes a few seconds at most, even if an engine hangs."""
     report = find_engine(settings.engine, timeout_s=2.0)
     findings = [_home(settings), *_data(settings), _git(), _port(settings), _credentials()]
     findings.append(_engine(report))
@@ -84,7 +84,7 @@ def _home(settings: Settings) -> Finding:
 
 
 def _data(settings: Settings) -> Iterator[Finding]:
-    """Where runs find each data folder, and which of them can't be had."""
+    """Each data folder: its path in containers, or its problem."""
     for name, folder in settings.data.items():
         subject = f"data folder {name}"
         if problem := folder.problem(name):
@@ -137,7 +137,7 @@ def _port(settings: Settings) -> Finding:
 
 
 def _credentials() -> Finding:
-    """The settings of Docker's own client, and the helpers that they name."""
+    """The settings of Docker's client, and the credential helpers in them."""
     problems = registry_problems(_HELPER_S)
     if problems:
         fix = "Install the helper, or mend that file; until then registries are asked without these credentials."
@@ -240,7 +240,7 @@ def _network(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
 
 
 def _pages(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
-    """What keeps the pages of notebooks and tensorboards from each other and from the API's session."""
+    """Whether the pages of notebooks and tensorboards are isolated from each other and from the API's session."""
     lost = []
     if not origins.is_reachable("127.0.0.1", settings.host):
         lost.append(f"the daemon listens on {settings.host} only: all pages share one origin, and can use each other")
@@ -257,7 +257,7 @@ def _pages(engine: Host, settings: Settings, info: EngineInfo) -> Finding:
 def _reaches_containers(engine: Host, settings: Settings, info: EngineInfo) -> bool:
     network = settings.network
     if network == OWN_NETWORK and info.name != "Podman" and not engine.own_network():
-        network = "bridge"  # the first start makes the other one alike
+        network = "bridge"  # the first start creates a network of the same kind
     try:
         return web_server.reaches(engine, network)
     except ContainerMissing:
@@ -283,11 +283,11 @@ def _other_network(engine: Host, settings: Settings) -> Finding:
 
 
 def _filters_bridges(info: EngineInfo) -> bool | None:
-    """Whether traffic between two containers of one bridge meets the engine's rules; None: it can't be seen here."""
+    """Whether the kernel filters traffic between containers of one bridge; None: unknown."""
     if info.is_desktop or info.is_rootless or not info.address.startswith("unix://"):
         return None
     setting = Path("/proc/sys") / _BRIDGE_FILTER
     try:
         return setting.read_text().strip() == "1"
     except OSError:
-        return None  # a kernel without the module, or another system
+        return None  # no such kernel module, or another system

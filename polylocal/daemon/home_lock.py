@@ -1,4 +1,4 @@
-"""Which daemon has a home folder in hand: a lock that lives as long as its process, with its address inside."""
+"""The lock file of a home folder. A daemon holds it until its process ends, and writes its URL into it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from polylocal.errors import SetupError
 from polylocal.paths import Home
 
 _STOP_S = 15.0
-_LOOKERS_S = 0.5
+_READERS_S = 0.5  # seconds to wait for processes that test the lock
 
 
 @dataclass(frozen=True)
 class Running:
-    """A daemon that has a home folder in hand."""
+    """A daemon that holds the lock. `url` is empty during its start."""
 
     pid: int
     url: str
 
 
 def running(home: Home) -> Running | None:
-    """The daemon of this home folder, if one runs."""
+    """The daemon of a home folder; None if none runs."""
     try:
         with home.lock.open() as file:
             try:
@@ -40,7 +40,7 @@ def running(home: Home) -> Running | None:
 
 
 def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
-    """End the daemon of this home folder; its containers go on. None: there was none. Raises SetupError."""
+    """Stop the daemon of a home folder; its containers go on. Returns None if none ran. Raises SetupError."""
     found = running(home)
     if found is None:
         return None
@@ -54,23 +54,23 @@ def stop(home: Home, timeout_s: float = _STOP_S) -> Running | None:
 
 
 def _end(pid: int) -> None:
-    if pid <= 0:  # it has the lock and has not said yet who it is: 0 would mean all of our own group
+    if pid <= 0:  # it has not written its pid yet; kill(0) would signal our own process group
         raise SetupError("a daemon is just starting here; try again in a moment")
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
-        return  # it ended by itself
+        return  # it has ended already
 
 
 def take(home: Home) -> IO[str]:
-    """The lock of the home folder, held as long as the process lives."""
+    """Take the lock, for the life of this process. The caller must keep the file. Raises SetupError."""
     file = home.lock.open("a+")
-    deadline = time.monotonic() + _LOOKERS_S
+    deadline = time.monotonic() + _READERS_S
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() < deadline:  # it may only be somebody who looks, for a moment, whether one runs
+            if time.monotonic() < deadline:  # the holder may be a process that only tests the lock
                 time.sleep(0.02)
                 continue
             other = running(home)
@@ -82,7 +82,7 @@ def take(home: Home) -> IO[str]:
 
 
 def announce(lock: IO[str], here: Running) -> None:
-    """Raises SetupError: there is no room even for that."""
+    """Write pid and URL into the lock file. Raises SetupError if the disk is full."""
     try:
         lock.truncate(0)
         lock.write(json.dumps({"pid": here.pid, "url": here.url}))

@@ -1,4 +1,4 @@
-"""What a daemon before this one left half done under a home folder, to be removed by the next start."""
+"""Removes incomplete files that an earlier daemon left in a home folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def set_aside(home: Home) -> list[Path]:
-    """Move what is left of work that was cut off out of the way, and return where it lies.
+    """Move the leftovers of interrupted work to the scratch folder, and return their paths there.
 
-    Only while no daemon works on the home folder. Work that begins later meets nothing of it, however long its removal
-    takes.
+    Requires that no daemon uses the home folder. New work can begin at once, even if the removal takes long.
     """
     home.scratch.mkdir(exist_ok=True, mode=0o700)
     for number, path in enumerate([*_left(home)]):
@@ -31,7 +30,7 @@ def set_aside(home: Home) -> list[Path]:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """What can't be removed is said, and stays."""
+    """Remove files and folders. Logs a warning for those that can't be removed."""
     for path in paths:
         try:
             remove_tree(path)
@@ -43,10 +42,10 @@ def _left(home: Home) -> Iterator[Path]:
     yield from (home.root / "code").glob("upload-*")
     yield from (home.root / "code").glob("commit-*")
     notebooks = home.root / "notebooks"
-    yield from notebooks.glob("*.new")  # a checkout that did not come to its end: it is begun anew
-    yield from notebooks.glob("*.gone")  # committed, and on its way out
+    yield from notebooks.glob("*.new")  # incomplete checkouts
+    yield from notebooks.glob("*.gone")  # committed, removal interrupted
     yield from home.files.glob(".new-*")
-    # files that are written beside those that they replace; some hold secrets
+    # files written to replace others; some contain secrets
     yield home.token.with_name(f"{home.token.name}.new")
     yield from home.secrets.glob("*/*.new")
     yield from home.signing.glob("*.new")

@@ -1,4 +1,4 @@
-"""Links for people: `outputs/by-name/<user>/<project>` leads to the outputs of the project that has this name now."""
+"""Maintains the links `outputs/by-name/<user>/<project>` to the outputs of projects, for people."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 
 class ProjectLinks:
-    """Thread-safe. A link that can't be made is a warning: nothing depends on it."""
+    """Thread-safe. Logs a warning if a link can't be made: the daemon itself never uses the links."""
 
     def __init__(self, home: Home, store: Store) -> None:
         self._folder = home.outputs_by_name
         self._projects = store.projects
-        self._links: dict[int, Path] = {}  # by the id of the project
+        self._links: dict[int, Path] = {}  # by project id
         self._lock = threading.Lock()
 
     def refresh_all(self) -> None:
-        """At a start: make what is missing, remove what is out of date."""
+        """Create missing links and remove outdated ones."""
         with self._lock:
             for project in self._projects.existing():
                 self._keep(project)
@@ -37,7 +37,7 @@ class ProjectLinks:
                     _unlink(path)
 
     def refresh(self, project_id: int) -> None:
-        """After a project was made, renamed or deleted. The row is read here, so the last change counts."""
+        """Update the link of a project that was created, renamed or deleted."""
         with self._lock:
             try:
                 project = self._projects.by_id(project_id)
@@ -71,7 +71,7 @@ class ProjectLinks:
 
 
 def _unlink(path: Path) -> None:
-    """Only links are ours; a folder that holds something else stays."""
+    """Remove a link, and its folder if it is empty."""
     try:
         if path.is_symlink():
             path.unlink()

@@ -1,11 +1,11 @@
-"""Moves the outputs of an older home folder: from the names of users and projects to the uuids of projects.
+"""Moves outputs from folders named after users and projects, as in older versions, to folders named after uuids.
 
-Folders are renamed, never copied: containers that have one mounted keep it, and a start takes no longer for large
-outputs. Each folder is renamed first and its rows follow in one transaction. What to do follows from the rows and the
-disk alone, so a start that was interrupted at any step is continued by the next one.
+Folders are renamed, never copied: running containers keep their mounts, and large outputs take no extra time. Each
+folder is renamed before its rows change, in one transaction. An interrupted move is continued by the next start, since
+the rows and the disk determine what is left to do.
 
-A container that is restarted has its folders mounted by their old paths. Where one is under way, a link stays at the
-old path until a start at which no run is under way. polylocal itself opens nothing through it.
+A restarted container mounts the old paths. While a run is active, a link stays at its old path; a later start without
+active runs removes the link. The daemon itself never uses these links.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from polylocal.errors import SetupError
-from polylocal.paths import BY_NAME, Home
+from polylocal.paths import BY_NAME, OUTPUTS, Home
 from polylocal.store import Store
 
 log = logging.getLogger(__name__)
 
 _UUID = re.compile(r"[0-9a-f]{32}")
-# how far down two folders are merged: what lies in the folder of one run is never mixed
+# levels at which two folders are merged; the contents of a run's folder are never mixed
 _PROJECT, _GROUPS, _KIND, _RUN = 3, 2, 1, 0
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-# on another disk, a disk of its own, or with a mode that forbids it: it stays, and a link leads there
+# on another disk, a mount point, or without permission: the folder stays, and a link leads to it
 _STAYS = (errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM)
 
 
 def relocate(home: Home, store: Store) -> int:
-    """Returns how many folders were moved: 0 in a home folder of this version. Raises SetupError."""
+    """Move outputs and update their rows. Returns the number of folders moved. Raises SetupError."""
     folders = store.outputs.folders_by_name()
     for folder in folders:
         try:
@@ -51,20 +51,20 @@ def relocate(home: Home, store: Store) -> int:
 
 def _relocate(root: Path, folder: str, store: Store) -> None:
     owners = store.outputs.paths_in(folder)
-    places = {path: f"outputs/{uuid}{path.removeprefix(folder)}" for path, uuid in owners.items()}
+    places = {path: f"{OUTPUTS}/{uuid}{path.removeprefix(folder)}" for path, uuid in owners.items()}
     under_way = store.outputs.with_containers()
     uuids = set(owners.values())
     if len(uuids) == 1:
         uuid = uuids.pop()
-        moved, levels = {folder: f"outputs/{uuid}"}, _PROJECT
-        mounted = {folder} if uuid in under_way.values() else set()  # a tensorboard has all of it
-    else:  # the name was given to another project: both kept outputs in one folder
+        moved, levels = {folder: f"{OUTPUTS}/{uuid}"}, _PROJECT
+        mounted = {folder} if uuid in under_way.values() else set()  # a tensorboard mounts the whole folder
+    else:  # two projects had this name one after the other, and share the folder
         moved, levels = places, _RUN
         mounted = places.keys() & under_way.keys()
     for old, new in moved.items():
         _move(root / old, root / new, root, levels)
     _remove_empty(root / folder, _PROJECT)
-    with suppress(OSError):  # other projects of the user are still in it
+    with suppress(OSError):  # not empty: other projects of the user
         (root / folder).parent.rmdir()
     for old in mounted:
         _leave_link(root / old, root / moved[old])
@@ -81,7 +81,7 @@ def _remove_links(home: Home) -> None:
     for path in home.outputs_root.glob("*/"):
         if path.name == BY_NAME or _UUID.fullmatch(path.name) or path.is_symlink():
             continue
-        depths = ("*", "*/*/*", "*/*/*/*")  # of a project, of a run, of an experiment in a group
+        depths = ("*", "*/*/*", "*/*/*/*")  # a project, a run, an experiment in a group
         links = [link for depth in depths for link in path.glob(depth) if link.is_symlink() and _is_ours(link)]
         for link in links:
             link.unlink()
@@ -95,9 +95,9 @@ def _is_ours(link: Path) -> bool:
 
 
 def _move(source: Path, target: Path, root: Path, levels: int) -> None:
-    """Rename, or merge folders that have a run of the other side in common; `levels`: how far down to merge.
+    """Rename a folder. If the target exists, merge both down to `levels`.
 
-    A missing source was moved before, or never made. A link on either side leads to the other.
+    A missing source was moved earlier or never created. A source that is the target itself, by a link, stays.
     """
     if not os.path.lexists(source) or os.path.realpath(source) == os.path.realpath(target):
         return
@@ -108,7 +108,7 @@ def _move(source: Path, target: Path, root: Path, levels: int) -> None:
     try:
         if os.path.lexists(target) and not target.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        source.rename(target)  # an empty folder in its place is replaced
+        source.rename(target)  # replaces an empty folder
     except OSError as error:
         if error.errno in _IN_THE_WAY:
             _merge(source, target, root, levels)
@@ -128,7 +128,7 @@ def _merge(source: Path, target: Path, root: Path, levels: int) -> None:
 
 
 def _link(source: Path, target: Path, root: Path) -> None:
-    """Relative inside of the home folder, which may be moved as a whole."""
+    """Link to a folder that can't be moved; relative if it lies in the home folder, which may be moved."""
     real = Path(os.path.realpath(source))
     is_inside = real.is_relative_to(os.path.realpath(root))
     target.symlink_to(os.path.relpath(real, os.path.realpath(target.parent)) if is_inside else real)
@@ -136,7 +136,7 @@ def _link(source: Path, target: Path, root: Path) -> None:
 
 
 def _remove_empty(folder: Path, levels: int) -> None:
-    """What a move left behind; a folder with anything in it stays."""
+    """Remove empty folders that a move left."""
     if folder.is_symlink() or not folder.is_dir():
         return
     for inner in folder.iterdir() if levels else ():

@@ -1,4 +1,4 @@
-"""A backup → a home folder: unpacked beside it and checked, then put in its place in one step."""
+"""Restores a backup: unpacks and checks it beside the home folder, then renames it into place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MANIFEST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Restored:
-    """`is_new`: it is an installation of its own now, since it does not stand where it was backed up from."""
+    """The result of a restore. `is_new`: the folder differs from the original, so it is a new installation."""
 
     manifest: Manifest
     files: int
@@ -41,7 +41,7 @@ class Restored:
 
 
 def restore(file: Path, home: Home) -> Restored:
-    """Make a home folder of a backup; it is there as a whole or not at all. Raises SetupError."""
+    """Restore a backup into a home folder, completely or not at all. Raises SetupError."""
     started = time.monotonic()
     place = home.root.resolve()
     _refuse_place(home, place)
@@ -51,7 +51,7 @@ def restore(file: Path, home: Home) -> Restored:
             try:
                 unpacked = _Unpacked(folder, file)
                 unpacked.all(tar)
-                while unzipped.read(_CHUNK):  # to the very end, where the checksum is
+                while unzipped.read(_CHUNK):  # read to the end to verify the checksum
                     continue
                 found, is_new = _accept_database(Home(folder), manifest, place, file)
                 unpacked.finish()
@@ -83,7 +83,7 @@ def _refuse_place(home: Home, place: Path) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
-    """Read once from front to end; whatever is wrong with the file is one sentence."""
+    """Open a backup as a stream. Raises SetupError for every fault of the file."""
     try:
         with (
             gzip.open(file) as unzipped,
@@ -114,7 +114,7 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
 
 @contextmanager
 def _beside(place: Path) -> Iterator[Path]:
-    """`<place>.restoring`, empty and ours alone; it goes if what is done in it fails."""
+    """Yield the empty, locked folder `<place>.restoring`; it is removed if the block fails."""
     folder = place.with_name(f"{place.name}.restoring")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,7 +133,7 @@ def _beside(place: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path, handle: int) -> None:
-    """What a restore that was cut off has left goes; anything else is somebody's."""
+    """Lock the folder and remove what an interrupted restore left. Raises SetupError for other contents."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,7 +148,7 @@ def _clear(folder: Path, handle: int) -> None:
 
 
 class _Unpacked:
-    """What is taken out of the archive. Links are made and never followed: nothing is put below one."""
+    """Unpacks the archive. Creates links but never follows them: no member is written below a link."""
 
     def __init__(self, folder: Path, file: Path) -> None:
         self.files = self.content = 0
@@ -159,10 +159,10 @@ class _Unpacked:
     def all(self, tar: tarfile.TarFile) -> None:
         while member := tar.next():
             self._take(tar, member)
-            tar.members = []  # type: ignore[attr-defined]  # it would remember every one
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all members
 
     def finish(self) -> None:
-        """Modes and times of folders last: some may not be written to."""
+        """Set modes and times of folders, last of all: some modes forbid writing."""
         for name, member in reversed(self._folders.items()):
             if member:
                 (self._root / name).chmod(member.mode & 0o777)
@@ -183,7 +183,7 @@ class _Unpacked:
             else:
                 content = tar.extractfile(member)
                 assert isinstance(content, io.BufferedReader)
-                self._write(path, member, content.raw)  # unbuffered, it skips holes in a stream too
+                self._write(path, member, content.raw)  # unbuffered, to skip holes in a stream
         except FileExistsError as error:
             raise self._damaged(member, "comes twice") from error
 
@@ -201,7 +201,7 @@ class _Unpacked:
         return name
 
     def _link(self, path: Path, member: tarfile.TarInfo) -> None:
-        """A further name of a file that came before; on the way to it there are only folders of our own making."""
+        """Hard-link to an earlier member, through folders that this restore created."""
         target = PurePosixPath(member.linkname)
         known = target.parent in self._folders and target.parts[0] in PEOPLES_FOLDERS
         if not known or not stat.S_ISREG(_mode_of(self._root / target)):
@@ -214,7 +214,7 @@ class _Unpacked:
         self._make_folder(name.parent)
         try:
             (self._root / name).mkdir(mode=0o700)
-        except FileExistsError as error:  # a link or a file: only folders of our own making are gone into
+        except FileExistsError as error:  # a link or a file: use no folder that this restore did not create
             raise SetupError(f"{self._file} is damaged: {name} is a folder and something else as well") from error
         self._folders[name] = None
 
@@ -237,7 +237,7 @@ class _Unpacked:
 
 
 def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
-    """Zeros take no room on the disk."""
+    """Copy `length` bytes, zeros as holes. Returns the number of bytes read."""
     left = length
     while left and (chunk := content.read(min(_CHUNK, left))):
         left -= len(chunk)
@@ -263,7 +263,7 @@ def _is_private(name: str) -> bool:
 
 
 def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path) -> tuple[snapshots.Snapshot, bool]:
-    """Check the database, and make it an installation of its own where it does not stand as it stood."""
+    """Check the database, and give it a new identity if the folder differs from the original."""
     try:
         found = snapshots.look(unpacked.database)
         if found.newer:
@@ -280,7 +280,7 @@ def _accept_database(unpacked: Home, manifest: Manifest, place: Path, file: Path
 
 
 def _put_in_place(folder: Path, place: Path) -> None:
-    os.sync()  # once for all of it, before it has the name of a home folder
+    os.sync()  # write everything to the disk before the rename
     (folder / MANIFEST).unlink()
     try:
         folder.rename(place)

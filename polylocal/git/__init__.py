@@ -1,1 +1,1 @@
-"""The code of projects: git repositories, driven by the `git` command."""
+"""The code of projects, in bare git repositories. Uses the `git` command."""

@@ -1,7 +1,7 @@
-"""Runs the `git` command: each git process of polylocal starts here.
+"""Runs the `git` command. No other module starts git.
 
-A process has a limit of time, of memory and of what it writes, gets nothing of this process' environment but what is
-given, and ends with all of its children when the operation that it is part of is cancelled.
+A git process has limits of time, memory and output. It gets an environment of its own instead of the daemon's. It ends
+with all its children when its operation is cancelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polylocal.system.processes import DEFAULT, QUICK, Done, Limits
 
 PINS_SINCE = (2, 37)  # `http.curloptResolve`
 
-# nobody's own git settings (signing, hooks, line ends) reach in here
+# excludes the git settings of the user and the system: signing, hooks, line ends
 ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -30,11 +30,11 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
 }
-# what git takes into memory at a time; without these the limit of memory would end ordinary work on large files
+# smaller buffers than git's defaults, with which work on large files would exceed the memory limit
 _MODEST = {
     "core.protectNTFS": "false",
     "core.protectHFS": "false",
-    "core.bigFileThreshold": "64m",  # larger files are passed through in pieces
+    "core.bigFileThreshold": "64m",  # git streams larger files
     "core.packedGitWindowSize": "32m",
     "core.packedGitLimit": "256m",
     "core.deltaBaseCacheLimit": "64m",
@@ -61,9 +61,9 @@ def run(
     stdout: IO[bytes] | None = None,
     limits: Limits = DEFAULT,
 ) -> Done:
-    """Run git to its end, with the variables of `base`, where the repository is, and those of `env`.
+    """Run git and wait for its end. Its environment is `base`, PATH, GIT_DIR and `env`.
 
-    Raises TimedOut, TooMuchOutput, Cancelled; SetupError: there is no git.
+    Raises TimedOut, TooMuchOutput, Cancelled, SetupError if git is not installed.
     """
     with tempfile.TemporaryFile() as given:
         given.write(stdin)
@@ -93,7 +93,7 @@ def start(
     stderr: int = subprocess.PIPE,
     limits: Limits = DEFAULT,
 ) -> subprocess.Popen[bytes]:
-    """Begin a git process; the caller has to end it. Raises SetupError, and InvalidInput for a zero byte."""
+    """Start a git process, which the caller has to end. Raises SetupError, InvalidInput for a zero byte."""
     settings = {**_MODEST, **(config or {})}
     command = [_git(env.get("PATH", os.defpath))]
     command += [word for pair in settings.items() for word in ("-c", "=".join(pair))]
@@ -107,7 +107,7 @@ def start(
         stdin=stdin,
         stdout=subprocess.PIPE if stdout is None else stdout,
         stderr=stderr,
-        start_new_session=True,  # a group of its own, that can be ended as a whole; and no terminal to ask at
+        start_new_session=True,  # a process group that can be ended as a whole, without a terminal for prompts
     )
 
 
@@ -134,5 +134,5 @@ def _path() -> str:
 
 
 def lines_of(words: Sequence[str]) -> bytes:
-    """Lines for a git command that reads from its standard input."""
+    """One line per word, for the standard input of a git command."""
     return "".join(f"{line}\n" for line in words).encode("utf-8", "surrogateescape")

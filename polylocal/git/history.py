@@ -1,7 +1,7 @@
-"""The `.git` of a checkout in a container: its commit and the tags, without a copy of any object.
+"""Adds a `.git` folder to a checkout for a container: the commit and the tags, but no copies of objects.
 
-The objects stay in the project's repository, which the container has read-only. There are no remotes, hooks or
-credentials. With it `git describe`, `git rev-parse` and `git status` say in a build what they say in a clone.
+The container reads the objects from the project's repository, mounted read-only. There are no remotes, hooks or
+credentials. In a build, `git describe`, `git rev-parse` and `git status` give the same results as in a clone.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from polylocal.git import command
 from polylocal.system.processes import Limits
 
 GIT = ".git"
-# the owner of a checkout changes after its files were compared with the index: only their sizes and times are looked at
+# the owner of the files changes after the index was written, so git must compare sizes and times only
 _COMPARING = {"core.checkStat": "minimal", "core.trustctime": "false"}
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n" + "".join(
     f"\t{name.removeprefix('core.')} = {value}\n" for name, value in _COMPARING.items()
 )
-# files of a checkout are those of the commit, byte by byte, whatever the code's own attributes say
+# checkouts have the exact bytes of the commit, whatever attributes the code has
 _ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
 _TAGS = "%(objectname) %(refname)%(if)%(*objectname)%(then)%0a^%(*objectname)%(end)"
 _LIMITS = Limits(output=256 << 20)
 
 
 def add(git_dir: Path, commit: str, folder: Path, objects: PurePosixPath, untracked: Collection[str] = ()) -> None:
-    """Add a `.git` to the checkout of a commit in `folder`. `objects`: where the container has those of `git_dir`.
+    """Add `.git` to the checkout of a commit in `folder`. `objects`: path of the objects of `git_dir` in the container.
 
-    `untracked` are names of files at the top that were added to the checkout: `git status` does not list them. Raises
-    SetupError; InvalidInput: git took too long; Cancelled.
+    `untracked`: names of added files at the top, which `git status` must not list. Raises SetupError, InvalidInput if
+    git takes too long, Cancelled.
     """
     made = folder / GIT
     for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
@@ -43,7 +43,7 @@ def add(git_dir: Path, commit: str, folder: Path, objects: PurePosixPath, untrac
     (made / "info/exclude").write_bytes(b"".join(map(_pattern, untracked)))
     index = {"GIT_INDEX_FILE": str(made / "index"), "GIT_WORK_TREE": str(folder)}
     _git("read-tree", commit, git_dir=git_dir, env=index)
-    # ends with 1 where a file differs from the commit's, as one of the file store may
+    # exit code 1: a file differs from the commit, as files from the file store may
     command.run("update-index", "-q", "--refresh", git_dir=git_dir, env=index, cwd=folder, config=_COMPARING)
 
 
@@ -55,7 +55,7 @@ def _git(*arguments: str, git_dir: Path, env: dict[str, str] | None = None) -> b
 
 
 def _pattern(name: str) -> bytes:
-    """A line of an exclude file that names one file at the top; none for a name that no line can hold."""
+    """A line of an exclude file for one file at the top; empty for a name that no line can express."""
     if "\n" in name or "\r" in name:
         return b""
     escaped = "".join(f"\\{character}" if character in "\\*?[] " else character for character in name)

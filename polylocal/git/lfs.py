@@ -1,6 +1,6 @@
-"""Contents that git-LFS keeps beside a git repository, fetched by the program `git-lfs` where it is installed.
+"""Fetches file contents from git-LFS, with the program `git-lfs` if it is installed.
 
-It connects to whatever its server names, so it is used only for URLs that an admin gave.
+`git-lfs` connects to any address that its server names. So it is used only for URLs that an admin configured.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def fetch(
     work: Path,
     limits: Limits,
 ) -> bytes:
-    """Lines for `git update-index --index-info` that put contents in the place of pointers, but for what fails."""
+    """Input for `git update-index --index-info` that replaces pointers by contents; failed ones stay pointers."""
     size = sum(pointer.size for pointer in pointers)
     if not is_trusted or shutil.which("git-lfs") is None or len(pointers) > MAX_FILES or size > limits.size:
         return b""
     lines, known = b"", dict[str, str | None]()
-    # in a repository of its own: git-lfs would leave hooks and copies in the other one, and read its `.lfsconfig`
+    # a separate repository: git-lfs would add hooks and copies to the real one, and read its `.lfsconfig`
     own = work / "lfs.git"
     command.run("init", "--quiet", "--bare", str(own), git_dir=own)
     for pointer in pointers:
@@ -44,7 +44,7 @@ def fetch(
 
 
 def _content(git_dir: Path, own: Path, pointer: Pointer, url: str, environment: Mapping[str, str]) -> str | None:
-    """The hash of its blob in the repository; None: git-lfs did not give what the pointer names."""
+    """The hash of the blob with the content; None: git-lfs did not return the content of the pointer."""
     content = own / pointer.oid
     with content.open("wb") as file:
         command.run(
@@ -56,7 +56,7 @@ def _content(git_dir: Path, own: Path, pointer: Pointer, url: str, environment: 
             cwd=own,
             stdin=pointer.text,
             stdout=file,
-            limits=processes.Limits(memory_mib=16384),  # of addresses: its runtime reserves more than it uses
+            limits=processes.Limits(memory_mib=16384),  # address space; the Go runtime reserves more than it uses
         )
     with content.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != pointer.oid:

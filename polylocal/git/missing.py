@@ -1,4 +1,4 @@
-"""What a commit names and does not hold: submodules that were not fetched, contents that git-LFS keeps elsewhere."""
+"""Finds what a commit refers to but does not contain: submodules that were not fetched, contents in git-LFS."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(?:[^\n]+\n)*?"
     rb"oid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>[0-9]{1,18})\n?"
 )
-_SIZES = range(100, 1025)  # bytes of a pointer
-_AT_A_TIME = 5000  # files that are read by one git process
-_REMEMBERED = 256  # trees
-_NAMED = 3
+_SIZES = range(100, 1025)  # possible bytes of a pointer
+_AT_A_TIME = 5000  # files read by one git process
+_REMEMBERED = 256  # cached results
+_NAMED = 3  # paths in a message
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """A file that stands for one that git-LFS keeps."""
+    """A file that stands for content in git-LFS."""
 
     path: str
     mode: str
@@ -44,7 +44,7 @@ class Lacks:
     pointers: Sequence[Pointer] = ()
 
     def sentences(self) -> list[str]:
-        """For the person whose code it is."""
+        """Messages to the owner of the code."""
         said = []
         if self.submodules:
             names, is_one = _named([path for path, _ in self.submodules]), len(self.submodules) == 1
@@ -74,7 +74,7 @@ _lock = threading.Lock()
 
 
 def look(git_dir: Path, tree: str) -> Lacks:
-    """What a tree lacks."""
+    """The missing parts of a tree."""
     key = (git_dir, tree)
     with _lock:
         found = _known.get(key)

@@ -1,6 +1,6 @@
-"""The check of a push before its branches move: git runs this program as its hook `pre-receive`.
+"""git's hook `pre-receive`: refuses pushes of code beyond the limits.
 
-What it lets through is measured again before it is unpacked; so it looks at some of what is pushed only, and is cheap.
+Code is measured again before it is unpacked. So the hook measures only some of the pushed commits, to be fast.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from polylocal.git import command, tree_size
 from polylocal.system import processes
 
 MAX_REFS = 10_000  # in one push
-_LOOKED_AT = 20  # commits of a push
+_LOOKED_AT = 20  # commits measured per push
 _FOLDER = "polylocal-hooks"
 _HOOK = '#!/bin/sh\nexec "$POLYLOCAL_PYTHON" -P -m polylocal.git.pre_receive\n'
 _LIMITS, _PYTHON = "POLYLOCAL_CODE_LIMITS", "POLYLOCAL_PYTHON"
-# objects of a push lie apart until it is let through
+# git keeps a push's objects in a separate folder until the hook accepts it
 _APART = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH")
 
 
 def prepared(repository: Path) -> Path:
-    """The folder with the hook, for git's `core.hooksPath`."""
+    """Write the hook. Returns its folder, for git's `core.hooksPath`."""
     hook = repository / _FOLDER / "pre-receive"
     if not hook.exists() or hook.read_text() != _HOOK:
         hook.parent.mkdir(exist_ok=True)
@@ -37,13 +37,13 @@ def prepared(repository: Path) -> Path:
 
 
 def environment(limits: Limits) -> dict[str, str]:
-    """What the hook has to know."""
+    """Environment variables that the hook reads."""
     known = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return {**known, _PYTHON: sys.executable, _LIMITS: f"{limits.max_unpacked_mib} {limits.max_upload_files}"}
 
 
 def check(lines: Iterable[str], git_dir: Path, limits: Limits, apart: Mapping[str, str]) -> None:
-    """Lines `<old> <new> <ref>`. Raises InvalidInput: the code is larger than code may be."""
+    """Check a push by its lines `<old> <new> <ref>`. Raises InvalidInput if code exceeds the limits."""
     commits = dict[str, None]()
     for number, line in enumerate(lines):
         if number >= MAX_REFS:
@@ -55,7 +55,7 @@ def check(lines: Iterable[str], git_dir: Path, limits: Limits, apart: Mapping[st
         "cat-file", "--batch-check=%(objectname)", git_dir=git_dir, env=apart, stdin=asked, limits=processes.QUICK
     )
     for tree in dict.fromkeys(said.stdout.decode(errors="replace").split("\n")):
-        if len(tree) == 40:  # or else a tag of something that is no commit
+        if len(tree) == 40:  # otherwise the tag of an object without a tree
             tree_size.check(git_dir, tree, limits, apart)
 
 
@@ -67,7 +67,7 @@ def main() -> int:
     except InvalidInput as error:
         print(error, file=sys.stderr)
         return 1
-    except PolylocalError as error:  # nothing of it is unpacked without another look
+    except PolylocalError as error:  # accepted: the code is measured again before it is unpacked
         print(f"The push was not measured: {error}", file=sys.stderr)
     return 0
 

@@ -1,7 +1,7 @@
-"""How git reaches a repository elsewhere for a user who may not reach this machine: checked, pinned, without detours.
+"""Lets git fetch from URLs of users who must not reach this machine's own services.
 
-The host of a URL is resolved and checked once (`addresses`); git connects to the addresses that were checked. Redirects
-are followed here, each checked in the same way, and git follows none.
+The host of a URL is resolved and checked once (see `addresses`), and git connects to the checked addresses only.
+Redirects are followed here, with the same check, and never by git.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from polylocal.git import command
 from polylocal.system import addresses, proxies
 
 MAX_REDIRECTS = 5
-PROBE_S = 30.0  # for all redirects together
+PROBE_S = 30.0  # seconds for all redirects together
 SSH = "ssh -o BatchMode=yes"
-# ssh looks for keys in the home of its user, whatever HOME says
+# options instead of HOME: ssh finds keys by the user's entry in passwd
 SSH_WITHOUT_KEYS = (
     f"{SSH} -F /dev/null -o PubkeyAuthentication=no -o HostbasedAuthentication=no -o GSSAPIAuthentication=no"
 )
@@ -33,7 +33,7 @@ _USER = r"(?:(?P<user>[^@/\\?#\s-][^@/\\?#\s]*)@)?"
 _HOST = r"(?P<host>\[[0-9a-fA-F:.]+\]|[^@/\\?#:\[\]\s]+)"
 _URL = re.compile(rf"(?P<scheme>[a-z+]+)://{_USER}{_HOST}(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[^\s]*)?", re.IGNORECASE)
 _SCP = re.compile(rf"{_USER}{_HOST}:(?P<path>[^:\s][^\n]*)")
-_SCHEME = re.compile(r"[a-z0-9][a-z0-9+.-]*:(:|//)", re.IGNORECASE)  # a URL, or git's `<helper>::<address>`
+_SCHEME = re.compile(r"[a-z0-9][a-z0-9+.-]*:(:|//)", re.IGNORECASE)  # a URL, or git's syntax `<helper>::<address>`
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ASKED = "/info/refs"
 _SERVICE = "service=git-upload-pack"
@@ -42,7 +42,7 @@ _PROXY = re.compile(r"(http|https|all|no|ftp)_proxy$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Way:
-    """What git is told to reach a remote. `protocols`: those that it may use, joined by colons."""
+    """How git reaches a remote. `protocols`: the allowed ones, joined by colons."""
 
     url: str
     protocols: str
@@ -53,7 +53,7 @@ class Way:
 @dataclass(frozen=True)
 class _Parts:
     scheme: str
-    user: str  # with a password, as it stands in the URL
+    user: str  # with the password, as in the URL
     host: str
     port: int | None
     path: str
@@ -78,12 +78,12 @@ class _Parts:
 
 
 def checked(url: str, local_hosts: Collection[str] = ()) -> Way:
-    """The way to a URL for a user who is no admin. May ask the server for redirects.
+    """The way to a URL of a user who is no admin. May ask the server for redirects.
 
     `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
 
-    Raises InvalidInput: it leads to this machine or a link-local address, it is unknown, or it is no URL. What is of
-    another form than a URL of http, https, ssh or git, or `host:path`, gets a way that no protocol may be used on.
+    Raises InvalidInput if the URL is invalid, its host is unknown, or it leads to this machine or a link-local address.
+    Texts other than `host:path` and URLs of http, https, ssh or git get a way without any allowed protocol.
     """
     found = _URL.fullmatch(url)
     scheme = _SCHEMES.get(found["scheme"].lower()) if found else None
@@ -106,7 +106,7 @@ def checked(url: str, local_hosts: Collection[str] = ()) -> Way:
 
 
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """The ways that `checked` gives name the proxy: variables that do so as well could say something else."""
+    """Remove the proxy variables, which could contradict the proxy of a `Way`."""
     return {name: value for name, value in environment.items() if not _PROXY.match(name)}
 
 
@@ -116,7 +116,7 @@ def _over_ssh(parts: _Parts) -> Way:
 
 
 def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
-    known_as = host.name if port in (None, _PORTS["ssh"]) else f"[{host.name}]:{port}"  # as `known_hosts` has it
+    known_as = host.name if port in (None, _PORTS["ssh"]) else f"[{host.name}]:{port}"  # the form in `known_hosts`
     options = [f"HostName={host.addresses[0]}", f"HostKeyAlias={known_as}", "CheckHostIP=no", "ProxyCommand=none"]
     words = " ".join(f"-o {shlex.quote(option)}" for option in options)
     return {"GIT_SSH_COMMAND": f"{SSH_WITHOUT_KEYS} {words}", "GIT_SSH_VARIANT": "ssh"}
@@ -134,7 +134,7 @@ def _over_http(parts: _Parts) -> Way:
 
 
 async def _followed(parts: _Parts) -> Way:
-    """The way to where the redirects of a URL end. Those that are unanswered in time end where they are."""
+    """The way to the end of a URL's redirects. If a server does not answer in time, the redirects end there."""
     way, following = _http_way(parts), parts
     try:
         async with asyncio.timeout(PROBE_S):
@@ -147,7 +147,7 @@ async def _followed(parts: _Parts) -> Way:
             if await _redirect(following) is not None:
                 raise InvalidInput([f"it redirects more than {MAX_REDIRECTS} times"])
     except (TimeoutError, _Unanswered):
-        return way  # git asks the same, and has the words for what is wrong
+        return way  # git will fail in the same way, with a good message
     return way
 
 
@@ -163,17 +163,17 @@ def _http_way(parts: _Parts) -> Way:
 
 
 def _proxy(parts: _Parts) -> str | None:
-    """The proxy that the environment names for a URL."""
+    """The proxy for a URL, from the environment."""
     return proxies.of(parts.scheme, parts.host, parts.real_port)
 
 
 class _Unanswered(Exception):
-    """A server does not say whether it redirects."""
+    """The server did not answer, or not in HTTP."""
 
 
 async def _redirect(parts: _Parts) -> str | None:
-    """Where a server sends git on to; None: it answers itself. Raises _Unanswered."""
-    import httpx2  # takes longer than most of a start, and few need it
+    """The target of the server's redirect; None if it does not redirect. Raises _Unanswered."""
+    import httpx2  # a slow import that few daemons need
 
     proxy = _proxy(parts)
     host = parts.checked(by_proxy=proxy is not None)
@@ -188,7 +188,7 @@ async def _redirect(parts: _Parts) -> str | None:
     }
     user, _, password = parts.user.partition(":")
     auth = httpx2.BasicAuth(unquote(user), unquote(password)) if parts.user else None
-    # through a proxy the name is the proxy's business; else the connection goes to the address that was checked
+    # a proxy resolves the name itself; otherwise connect to the checked address
     to = host.in_url if proxy else addresses.Host(host.addresses[0], ()).in_url
     try:
         async with (
@@ -207,7 +207,7 @@ async def _redirect(parts: _Parts) -> str | None:
 
 
 def _redirected(parts: _Parts, location: str) -> _Parts:
-    """The repository that a redirect leads to; as git has it, the end of the URL has to stay the same."""
+    """The repository that a redirect leads to. As in git, the end of the URL must stay the same."""
     asked = f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path}{_ASKED}"
     target = urljoin(asked, location)
     found = _URL.fullmatch(target)
@@ -220,11 +220,11 @@ def _redirected(parts: _Parts, location: str) -> _Parts:
     is_same = (other.scheme, other.host.lower(), other.real_port) == (parts.scheme, parts.host.lower(), parts.real_port)
     if is_same and not other.user:
         return replace(other, user=parts.user)
-    return other  # a name and a password are for the server that they were given for
+    return other  # user and password are for the original server only
 
 
 def _certificates() -> ssl.SSLContext:
-    """Those that git trusts, by the same variables."""
+    """The certificates that git trusts, from the same environment variables."""
     context = ssl.create_default_context()
     for name in ("GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         if path := os.environ.get(name):

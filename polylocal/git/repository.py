@@ -1,4 +1,4 @@
-"""The code of a project: one bare git repository each, filled by uploads. Drives the `git` command."""
+"""The code of a project: a bare git repository, filled by uploads, pushes and fetches."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ from polylocal.system.cancellation import Cancelled, holding
 from polylocal.system.processes import QUICK, Done
 
 BRANCH = "master"
-_HALVES = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # of packs and objects, as git names them
-_LEFT_S = 3600.0  # after which a half of a pack is nobody's any more
-FETCH_S = 600  # seconds that fetching someone else's repository may take
-MAX_FILE = 16 << 20  # bytes of a file that is read into memory: a Dockerfile, a polyaxonfile, a script
+_HALVES = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # names of incomplete packs and objects
+_LEFT_S = 3600.0  # seconds after which an incomplete pack is abandoned
+FETCH_S = 600  # most seconds for a fetch
+MAX_FILE = 16 << 20  # largest file to read into memory, in bytes: a Dockerfile, a polyaxonfile, a script
 
-# what was uploaded is what is built: no attribute of the code's own may leave files out or rewrite them
+# builds use the exact files: attributes in the code must not leave files out or rewrite them
 _ATTRIBUTES = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n"
 _CHUNK = 1 << 20
-_BLOB = re.compile(rb"[0-9a-f]+ blob ([0-9]+)")  # of a file, as `git cat-file --batch` says it
-_MOST_LARGE = 100  # files that are left out of a commit for their size
-_MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # by the programs that use them: nobody's work
-_FETCHED = "refs/polylocal/fetched"  # what comes in, until all of it is here
+_BLOB = re.compile(rb"[0-9a-f]+ blob ([0-9]+)")  # header of a file in the output of `git cat-file --batch`
+_MOST_LARGE = 100  # most files that a commit leaves out for their size
+_MADE_ANEW = frozenset({".ipynb_checkpoints", "__pycache__"})  # caches that programs create
+_FETCHED = "refs/polylocal/fetched"  # a fetched commit, until the fetch is complete
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A file of the host's that goes into an archive as `<prefix><its name>`."""
+    """A file of the host to add to an archive as `<prefix><file name>`."""
 
     prefix: str
     path: Path
@@ -67,7 +67,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Committed:
-    """`commit` None: nothing had changed. `left_out`: files and folders that are not in it."""
+    """`commit` is None if nothing changed. `left_out`: files and folders that were not committed."""
 
     commit: str | None
     left_out: list[str]
@@ -82,24 +82,24 @@ class Ref:
 
 @dataclass(frozen=True)
 class Fetching:
-    """How a repository elsewhere is asked, and until when."""
+    """A fetch: its URL, its rights and its deadline."""
 
     url: str
     protocols: str
     with_keys: bool
     local_hosts: Collection[str]
-    until: float  # of the monotonic clock
+    until: float  # deadline on the monotonic clock
 
     @property
     def seconds(self) -> float:
         return max(1.0, self.until - time.monotonic())
 
     def way(self) -> remotes.Way:
-        """Raises InvalidInput: it leads to where it must not."""
+        """Raises InvalidInput if the user must not reach the URL."""
         return remotes.Way(self.url, self.protocols) if self.with_keys else remotes.checked(self.url, self.local_hosts)
 
     def to(self, url: str) -> Fetching:
-        """To a submodule: with keys, and to this machine's disk, only if it lies beside the repository itself."""
+        """The fetch of a submodule. It may use keys and local files only if it lies beside the repository."""
         if self.with_keys and not submodules.is_beside(self.url, url):
             protocols = ":".join(name for name in self.protocols.split(":") if name != "file")
             return replace(self, url=url, protocols=protocols, with_keys=False)
@@ -107,9 +107,9 @@ class Fetching:
 
 
 class Repository:
-    """The code under `path`; need not exist before the first upload. Thread-safe.
+    """The code under `path`, which need not exist before the first upload. Thread-safe.
 
-    `limits`: what a commit may come to that is unpacked, archived or fetched, whatever way it came in.
+    `limits`: largest commit that may be fetched, checked out or archived.
     """
 
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
@@ -121,7 +121,7 @@ class Repository:
         return (self.path / "HEAD").exists()
 
     def create(self, branch: str = BRANCH) -> None:
-        """An empty repository whose first branch is `branch`, where there is none. Idempotent."""
+        """Create an empty repository with the branch `branch`, if there is none. Idempotent."""
         with holding(_locks[self.path]):
             if not self.exists:
                 self._folder()
@@ -129,7 +129,7 @@ class Repository:
                 self._point_to(branch)
 
     def set_head(self, branch: str) -> None:
-        """Which branch one gets who clones it."""
+        """Set the default branch of clones."""
         with holding(_locks[self.path]):
             if self.exists:
                 self._point_to(branch)
@@ -141,25 +141,25 @@ class Repository:
 
     @contextmanager
     def changed_by_git(self) -> Iterator[None]:
-        """While git itself takes in what somebody pushes: nobody uploads meanwhile."""
+        """Hold the repository's lock while git receives a push."""
         with holding(_locks[self.path]):
             self._sweep(time.time() - _LEFT_S)
             yield
 
     def refs(self) -> list[Ref]:
-        """Branches and tags, by name."""
+        """Branches and tags, sorted by name."""
         if not self.exists:
             return []
         form = "%(objecttype) %(objectname) %(*objectname) %(refname)"
         listed = self._run("for-each-ref", f"--format={form}", "refs/heads", "refs/tags").stdout
-        # names are bytes to git, and may hold what Unicode calls the end of a line
+        # not splitlines(): names may contain other line ends of Unicode
         return [_ref(line) for line in listed.decode("utf-8", "replace").split("\n") if line]
 
     def upload(self, archive: BinaryIO, author: str, limits: Limits | None = None) -> str:
-        """Make an uploaded tar the newest commit, and return its 40 hex digits.
+        """Commit an uploaded tar archive, and return the hash of the commit.
 
-        An archive that changes nothing makes no commit: the one that is there is returned, so builds are re-used.
-        Raises InvalidInput for what is not a tar, for one that reaches out of its folder, and for one beyond `limits`.
+        If nothing changed, returns the present commit, so builds are reused. Raises InvalidInput if the archive is not
+        a tar, leads out of its folder or exceeds `limits`.
         """
         with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="upload-") as folder:
             tree = Path(folder) / "tree"
@@ -172,11 +172,11 @@ class Repository:
             return self._commit(self._git("write-tree", env=index), author)
 
     def commit_folder(self, folder: Path, base: str | None, author: str) -> Committed:
-        """Put what was changed in a folder since `base` was checked out into it on top of the newest commit.
+        """Commit the changes in a folder since the checkout of `base`, on top of the newest commit.
 
-        What the code's own `.gitignore` names stays out, unless it was there before; so do repositories inside, and
-        single files beyond the limits of code. Raises InvalidInput, and nothing is committed: others changed the same
-        lines meanwhile, or all files together are beyond those limits.
+        Leaves out files that `.gitignore` names and `base` does not contain, nested repositories, and single files
+        beyond the limits. Raises InvalidInput without a commit if others changed the same lines meanwhile, or if all
+        files together exceed the limits.
         """
         base = self._object(base) if base else None
         with holding(_locks[self.path]), tempfile.TemporaryDirectory(dir=self._folder(), prefix="commit-") as work:
@@ -209,7 +209,7 @@ class Repository:
             self._run("update-index", "-z", "--index-info", env=env, stdin=empty_folders.entries(folders))
 
     def _unstage_empty(self, env: Mapping[str, str]) -> list[str]:
-        """The empty folders of an index, taken out of it: git would take in nothing that was put into them since."""
+        """Remove the empty folders from an index and return them: git would ignore files inside a submodule entry."""
         found = empty_folders.staged(self._listed("--stage", env=env, cwd=self.path))
         if found:
             names = "".join(f"{name}\0" for name in found).encode("utf-8", "surrogateescape")
@@ -217,7 +217,7 @@ class Repository:
         return found
 
     def _listed(self, *arguments: str, env: Mapping[str, str], cwd: Path) -> Iterator[str]:
-        """The names that `git ls-files` lists, by way of a file: a folder may hold millions."""
+        """The names that `git ls-files` prints, through a temporary file: a folder may hold millions."""
         with tempfile.TemporaryFile() as file:
             self._run("ls-files", "-z", *arguments, env=env, cwd=cwd, stdout=file)
             file.seek(0)
@@ -227,9 +227,9 @@ class Repository:
                 yield from map(os.fsdecode, names)
 
     def _too_large(self, folder: Path, env: Mapping[str, str], kept_out: Sequence[str]) -> list[str]:
-        """Files that are too large to be read for a commit, by their size and before anything is read.
+        """Files too large for a commit, found before any file is read.
 
-        Raises InvalidInput where there are too many of these, of all files, or too many bytes.
+        Raises InvalidInput if there are too many of them, too many files in all, or too many bytes.
         """
         found: list[str] = []
         count = size = 0
@@ -239,7 +239,7 @@ class Repository:
             try:
                 about = (folder / name).lstat()
             except OSError:
-                continue  # removed, or nothing that git can reach either
+                continue  # removed, or unreachable for git as well
             count += 1
             if stat.S_ISREG(about.st_mode) and about.st_size > limits.size:
                 found.append(name)
@@ -255,9 +255,9 @@ class Repository:
         return found
 
     def checkout(self, commit: str | None, folder: Path) -> None:
-        """Write the code of a commit into a new folder. None: leave the folder empty. See `checkout.write`.
+        """Write the code of a commit into a new folder; None: make the folder empty. See `checkout.write`.
 
-        The folder appears under its name when it is complete; what an interrupted checkout left is replaced.
+        The folder gets its name when it is complete. An interrupted checkout is replaced.
         """
         new = folder.with_name(f"{folder.name}.new")
         remove_tree(new)
@@ -269,18 +269,18 @@ class Repository:
         new.rename(folder)
 
     def add_history(self, commit: str, folder: Path, objects: PurePosixPath, untracked: Collection[str] = ()) -> None:
-        """Add a `.git` to a checkout; see `code_history.add`."""
+        """Add `.git` to a checkout; see `history.add`."""
         history.add(self.path, self._object(commit), folder, objects, untracked)
 
     @property
     def objects(self) -> Path:
-        """The folder of git's objects."""
+        """git's folder of objects."""
         return self.path / "objects"
 
     def describe(
         self, commit: str, preferred: str | None, version_of: Callable[[str], Version | None]
     ) -> Described | None:
-        """The commit by a tag that names a version; see `describing.of_commit`."""
+        """Describe a commit by a version tag; see `version_tags.of_commit`."""
         return version_tags.of_commit(self.path, self._object(commit), preferred, version_of)
 
     def fetch(
@@ -292,13 +292,13 @@ class Repository:
         local_hosts: Collection[str] = (),
         warn: Callable[[str], object] = lambda warning: None,
     ) -> str:
-        """Make the newest commit of another repository the newest one here, and return its 40 hex digits.
+        """Fetch the newest commit of another repository, make it the newest one here, and return its hash.
 
-        With submodules or files of git-LFS it is a commit on top of that one, which holds their content. `warn` is told
-        what of it could not be fetched.
+        If it has submodules or git-LFS files, the result is a commit on top of it with their contents. `warn` receives
+        a sentence for each that could not be fetched.
 
-        `protocols` are those that git may use, joined by colons; `with_keys`: with the credentials and settings of who
-        runs the daemon. Raises InvalidInput with git's own words; then nothing here has changed.
+        `protocols`: those that git may use, joined by colons. `with_keys`: use the credentials and settings of the
+        daemon's user. Raises InvalidInput with git's message; then nothing has changed.
         """
         with holding(_locks[self.path]):
             self._folder()
@@ -334,7 +334,7 @@ class Repository:
         return whole
 
     def _fetch_into(self, fetching: Fetching, refs: Sequence[str]) -> None:
-        """Raises InvalidInput with git's own words."""
+        """Raises InvalidInput with git's message."""
         url, shown = fetching.url, without_secrets(fetching.url)
         try:
             way = fetching.way()
@@ -362,17 +362,17 @@ class Repository:
                 why = f"it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)"
             raise InvalidInput([f"`{shown}` could not be fetched: {why}"])
 
-    # -- what a fetched commit names and does not hold
+    # -- submodules and git-LFS
 
     def lacks(self, commit: str) -> missing.Lacks:
-        """Submodules and files of git-LFS whose content is not in a commit."""
+        """The submodules and git-LFS files whose contents a commit lacks."""
         return missing.look(self.path, self._tree(commit))
 
     def submodules(self, commit: str) -> Sequence[tuple[str, str]]:
         return self.lacks(commit).submodules
 
     def urls(self, commit: str) -> Mapping[str, str]:
-        """Of submodules, by their paths, as `.gitmodules` has them."""
+        """URLs of submodules by path, as in `.gitmodules`."""
         arguments = ("--no-includes", "-z", "--blob", self._path(commit, ".gitmodules"), "--list")
         listed = self._run("config", *arguments, check=False, limits=QUICK).stdout.decode("utf-8", "surrogateescape")
         values: dict[str, dict[str, str]] = defaultdict(dict)
@@ -384,16 +384,16 @@ class Repository:
         return {found["path"]: found["url"] for found in values.values() if {"path", "url"} <= found.keys()}
 
     def _completed(self, head: str, way: Fetching, warn: Callable[[str], object]) -> str:
-        """The commit with the content of its submodules and of what git-LFS keeps; itself, if it names none."""
+        """A commit with the contents of submodules and git-LFS files; `head` itself if it has none."""
         found = submodules.collect(self, head, way.url, partial(self._fetch_submodule, way), without_secrets)
         with tempfile.TemporaryDirectory(dir=self._folder(), prefix="fetch-") as work:
-            index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": work}  # nothing is written to the second
+            index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": work}  # no files are written there
             self._git("read-tree", head, env=index)
             for path, commit in found.fetched:
                 gone = f"0 {'0' * 40}\t{path}\0".encode("utf-8", "surrogateescape")
                 self._run("update-index", "-z", "--index-info", env=index, stdin=gone)
                 put = self._run("read-tree", f"--prefix={path}/", commit, env=index, cwd=Path(work), check=False)
-                if put.returncode:  # names that git takes into no index
+                if put.returncode:  # names that git refuses
                     raise InvalidInput([f"its submodule `{path}` can't be put into its folder: {put.words}"])
             tree = self._git("write-tree", env=index)
             if pointers := missing.look(self.path, tree).pointers:
@@ -407,7 +407,7 @@ class Repository:
             warn(warning)
         if tree == self._tree(head):
             return head
-        # the same content is the same commit, so builds are re-used
+        # fixed dates: the same content gives the same commit, so builds are reused
         when = f"@{self._git('show', '--no-patch', '--format=%ct', head)} +0000"
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
         message = "with the content of submodules and git-LFS"
@@ -421,23 +421,23 @@ class Repository:
         where = way.to(url)
         try:
             self._fetch_into(where, [f"+{commit}:{kept}"])
-        except InvalidInput:  # a server that gives only what a branch begins with
+        except InvalidInput:  # the server serves heads of branches only
             self._fetch_into(where, [f"+refs/heads/*:{kept}-branches/*"])
             if not self._first_commit([commit]):
                 raise
             self._git("update-ref", kept, commit)
 
     def _sweep(self, until: float = math.inf, since: float = 0.0) -> None:
-        """Remove halves of packs and objects last written between two times: git leaves them where it was ended."""
+        """Remove incomplete packs and objects, last written between two times, that interrupted git processes left."""
         for path in (path for form in _HALVES for path in self.objects.glob(form)):
-            with suppress(OSError):  # it is gone by itself, or will be found the next time
+            with suppress(OSError):  # it vanished, or a later sweep removes it
                 if since <= path.stat().st_mtime <= until:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def resolve(self, name: str) -> str | None:
-        """The commit that a caller names by a branch, a tag, HEAD or a hash (at least 7 digits of it); None: no such.
+        """The commit of a branch, a tag, HEAD or a hash (at least 7 digits of it); None if there is none.
 
-        Where several are meant git's order holds: the whole hash, a tag, a branch, the first digits of a hash.
+        An ambiguous name is resolved in git's order: full hash, tag, branch, first digits of a hash.
         """
         candidates = revisions.candidates(name)
         if not self.exists or not candidates:
@@ -455,27 +455,27 @@ class Repository:
     def _first_commit(self, names: Sequence[str]) -> str | None:
         lines = command.lines_of([f"{name}^{{commit}}" for name in names])
         form = "--batch-check=%(objectname) %(objecttype)"
-        done = self._run("cat-file", form, stdin=lines, check=False, limits=QUICK)  # a damaged repository has no commit
+        done = self._run("cat-file", form, stdin=lines, check=False, limits=QUICK)  # it fails in damaged repositories
         said = done.stdout.decode(errors="replace").split("\n")
         found = (line.removesuffix(" commit") for line in said if line.endswith(" commit"))
         return next((sha for sha in found if revisions.is_commit(sha)), None)
 
     def _newest(self) -> str | None:
-        """The head of the branch, read without git: every new run asks for it."""
+        """The head of the branch, read without git: every new run needs it."""
         try:
             found = (self.path / "refs" / "heads" / BRANCH).read_text().strip()
         except OSError:
-            return None  # packed away, or there is none: git knows
+            return None  # packed, or missing: ask git
         return found if revisions.is_commit(found) else None
 
     def files(self, commit: str, folder: str = "") -> set[str]:
-        """Names of files at the top of the code, or of a folder in it. Raises NotFound: there is no such folder."""
+        """Names of the files at the top of the code, or of a folder in it. Raises NotFound."""
         return set(self.modes(commit, folder))
 
     def has_folder(self, commit: str, folder: str) -> bool:
-        """Whether there is one of this name, or a link to one inside of the code."""
+        """Whether the code has a folder of this name, or a link to a folder inside the code."""
         asked = command.lines_of([self._path(commit, folder)])
-        ways = ((), ("--follow-symlinks",))  # by the second one git does not find an empty folder
+        ways = ((), ("--follow-symlinks",))  # with the second option, git does not find empty folders
         form = "--batch-check=%(objecttype)"
         return any(
             self._run("cat-file", form, *way, check=False, stdin=asked, limits=QUICK).stdout == b"tree\n"
@@ -483,7 +483,7 @@ class Repository:
         )
 
     def modes(self, commit: str, folder: str = "") -> dict[str, str]:
-        """The same with git's mode of each file: 100644, 100755, or 120000 for a link."""
+        """The same files with git's modes: 100644, 100755, or 120000 for a link."""
         found = self._run("ls-tree", "-z", self._path(commit, folder), check=False)
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no folder `{folder}`")
@@ -492,16 +492,16 @@ class Repository:
         return {name: mode for mode, kind, _, name in split if kind == "blob"}
 
     def size(self, commit: str, path: str) -> int:
-        """Bytes of one file. Raises NotFound."""
+        """Size of a file in bytes. Raises NotFound."""
         found = self._run("cat-file", "-s", self._path(commit, path), check=False, limits=QUICK)
         if found.returncode:
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
         return int(found.stdout)
 
     def read(self, commit: str, path: str, most: int = MAX_FILE, *, follows: bool = False) -> bytes:
-        """The content of one file; `follows` links, as builders do, as far as they stay inside of the code.
+        """The content of a file. `follows`: follow links inside the code, as builders do.
 
-        Raises NotFound; InvalidInput: it has more than `most` bytes.
+        Raises NotFound, InvalidInput if the file has more than `most` bytes.
         """
         options = ["--follow-symlinks"] if follows else []
         asked = command.lines_of([self._path(commit, path)])
@@ -513,7 +513,7 @@ class Repository:
             raise too_much from error
         head, _, content = said.partition(b"\n")
         found = _BLOB.fullmatch(head)
-        if found is None or "\n" in path:  # git reads a name a line
+        if found is None or "\n" in path:  # git reads one name per line
             raise NotFound(f"the code at {commit[:12]} has no file `{path}`")
         if (size := int(found[1])) > most:
             raise too_much
@@ -529,9 +529,9 @@ class Repository:
         extras: Sequence[Extra] = (),
         gzip: bool = False,
     ) -> None:
-        """Write the code, or a folder of it, as a tar to a real file; `extras` come after it.
+        """Write the code, or a folder of it, and then `extras` as a tar archive to a real file.
 
-        Raises NotFound: there is no such folder; InvalidInput: it is beyond the limits of what code may come to.
+        Raises NotFound if there is no such folder, InvalidInput if it exceeds the limits.
         """
         self._check_size(commit, folder)
         arguments = ["archive", f"--format={'tar.gz' if gzip else 'tar'}"]
@@ -545,7 +545,7 @@ class Repository:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _check_size(self, commit: str, folder: str = "") -> None:
-        """Raises InvalidInput: unpacked it is larger than code may be; NotFound."""
+        """Raises InvalidInput if the code exceeds the limits, NotFound."""
         tree_size.check(self.path, self._tree(commit, folder), self._limits)
 
     def _tree(self, commit: str, folder: str = "") -> str:
@@ -553,7 +553,7 @@ class Repository:
         path = f"{self._path(commit, folder)}^{{tree}}" if not folder else self._path(commit, folder)
         said = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", path, check=False, limits=QUICK)
         found = said.stdout.decode(errors="replace").split()
-        if said.returncode and said.words:  # what is only not there is no word to git
+        if said.returncode and said.words:  # for a missing object git prints nothing
             raise SetupError(f"git can't read the code at {commit[:12]}: {said.words}")
         if said.returncode or not found or not revisions.is_commit(found[-1]):
             where = f"folder `{folder}`" if folder else "such commit"
@@ -561,7 +561,7 @@ class Repository:
         return found[-1]
 
     def _path(self, commit: str, path: str) -> str:
-        """A path in a commit, for git. Only whole hashes of commits get this far, whatever a row says."""
+        """A path in a commit, as an argument for git. Raises NotFound for anything but a full hash."""
         return f"{self._object(commit)}:{path}" if path else self._object(commit)
 
     def _object(self, commit: str) -> str:
@@ -570,7 +570,7 @@ class Repository:
         return commit
 
     def _on_newest(self, tree_id: str, base: str | None, author: str) -> str:
-        """A tree with the changes of this one since `base`, and with what others changed since then."""
+        """A tree that merges the changes of `tree_id` since `base` with those of the newest commit."""
         head = self._head()
         if head == base or head is None:
             return tree_id
@@ -583,7 +583,7 @@ class Repository:
         return merged.stdout.decode().split()[0]
 
     def _commit(self, tree_id: str, author: str) -> str:
-        """Make a tree the newest commit; the one that is there, if it has this tree already."""
+        """Commit a tree. Returns the present commit if it has the same tree."""
         head = self._head()
         if head and self._tree(head) == tree_id:
             return head
@@ -631,15 +631,15 @@ class Repository:
         return done
 
 
-# which of git's variables say how to reach others, not where this repository is
+# git's variables about connections, not about this repository
 _REACHES = re.compile(r"GIT_(SSL|SSH|PROXY|ASKPASS|HTTP|CONFIG|CURL|TRACE)").match
 
-# which variables say how to get out of this machine, and nothing of who one is
+# variables about the network that contain no credentials
 _LEADS = re.compile(r"PATH$|SSL_|GIT_SSL|CURL_CA|(http|https|all|no)_proxy$", re.IGNORECASE).match
 
 
 def _environment(with_keys: bool) -> dict[str, str]:
-    """Of a git that asks others: the person's own set-up knows proxies and certificates and, if wanted, credentials."""
+    """The environment for a fetch: the user's proxies and certificates and, `with_keys`, credentials."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _REACHES(name)}
     if not with_keys:
         mine = {name: value for name, value in mine.items() if _LEADS(name)}
@@ -649,12 +649,12 @@ def _environment(with_keys: bool) -> dict[str, str]:
 
 
 def without_secrets(url: str) -> str:
-    """A git URL as others may see it: without the name and the password in it."""
+    """A git URL without user and password."""
     return re.sub(r"^(\w[\w+.-]*://)[^/@]*@", r"\1", url)
 
 
 def _reason(words: bytes) -> str:
-    """The line of git's that says why."""
+    """The line of git's output with the reason of a failure."""
     lines = words.decode(errors="replace").strip().splitlines()
     fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
     return fatal[0] if fatal else lines[-1] if lines else "it has no commit"
@@ -666,7 +666,7 @@ def _ref(line: str) -> Ref:
 
 
 def _repositories(folder: Path) -> list[str]:
-    """What git would not take in from a folder: other repositories, by the name of their folder; `.git` at the top."""
+    """Nested repositories in a folder, which git can't add, by their paths; `.git` at the top."""
     found = [".git"] if (folder / ".git").exists() else []
     for entry in walk(folder, every_kind=True, enter=lambda inner: inner.name != ".git"):
         parent = entry.path.rpartition("/")[0]

@@ -1,14 +1,14 @@
-"""Names of commits as callers may give them: a hash, a branch, a tag or HEAD. Pure.
+"""Names of commits that callers may use: a hash, a branch, a tag or HEAD. Pure.
 
-git's revision syntax (`HEAD~2`, `:/text`, `a..b`, `@{-1}`, `commit:path`) is not among them: some of it takes any time
-and memory.
+git's revision syntax (`HEAD~2`, `:/text`, `a..b`, `@{-1}`, `commit:path`) is not supported: parts of it need unlimited
+time and memory.
 """
 
 from __future__ import annotations
 
 import re
 
-MOST_REF = 255  # bytes; a file system takes no longer name
+MOST_REF = 255  # bytes; the limit of file systems
 SYNTAX = "a hash (at least 7 of its digits), a branch, a tag, or HEAD"
 
 _HASH = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
@@ -18,22 +18,22 @@ _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)"
 
 
 def is_hash(text: str) -> bool:
-    """A commit's hash, or at least 7 digits of it."""
+    """Whether a text is a hash, or its first digits (at least 7)."""
     return _HASH.fullmatch(text) is not None
 
 
 def is_commit(text: str) -> bool:
-    """The whole hash of a commit here, as git writes it."""
+    """Whether a text is a full SHA-1 hash, as git writes it."""
     return _OBJECT.fullmatch(text) is not None
 
 
 def is_foreign_hash(text: str) -> bool:
-    """A hash of somebody's own repository, which may be one with SHA-256."""
+    """Whether a text is a hash of any repository, including those with SHA-256."""
     return is_hash(text) or _SHA256.fullmatch(text) is not None
 
 
 def is_ref(text: str) -> bool:
-    """A name that a branch or a tag may have, by the rules of `git check-ref-format --branch`."""
+    """Whether a branch or a tag may have this name, by the rules of `git check-ref-format --branch`."""
     if not text or text == "@" or text[0] in "-./" or text[-1] in "./" or _NOT_IN_REF.search(text):
         return False
     try:
@@ -43,10 +43,9 @@ def is_ref(text: str) -> bool:
 
 
 def candidates(name: str) -> list[str]:
-    """Full names to look up for a name of a caller's, the first that is there counts: git's own order. Empty: no name.
+    """Full names to try for a caller's name, in git's order; empty for an invalid name.
 
-    A whole hash is the object, whatever branches there are; else a tag comes before a branch, and both before the first
-    digits of a hash.
+    A full hash is always the object. Otherwise a tag comes before a branch, and both before the first digits of a hash.
     """
     if is_commit(name.lower()):
         return [name.lower()]

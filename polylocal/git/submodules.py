@@ -1,5 +1,4 @@
-"""Submodules of fetched code: where they are to be had, and the commit that holds their files in their folders. Pure
-but for the functions that are handed in."""
+"""Finds the submodules of fetched code and their URLs. Pure, except for the functions that callers pass in."""
 
 from __future__ import annotations
 
@@ -10,26 +9,26 @@ from urllib.parse import unquote
 
 from polylocal.errors import InvalidInput
 
-MAX_DEPTH = 5  # submodules in each other
+MAX_DEPTH = 5  # levels of nested submodules
 MAX_SUBMODULES = 100
 _FILE = "file://"
 
 
 class Source(Protocol):
-    """What is asked of the repository."""
+    """The part of a repository that `collect` needs."""
 
     def submodules(self, commit: str) -> Sequence[tuple[str, str]]:
-        """Path and commit of each."""
+        """(path, commit) of each submodule."""
         ...
 
     def urls(self, commit: str) -> Mapping[str, str]:
-        """By path, as `.gitmodules` has them."""
+        """URLs by path, as `.gitmodules` has them."""
         ...
 
 
 @dataclass
 class Collection:
-    """The submodules of a commit with those in them, the outer ones first."""
+    """The submodules of a commit at all levels, outer ones first."""
 
     fetched: list[tuple[str, str]] = field(default_factory=list)  # path, commit
     warnings: list[str] = field(default_factory=list)
@@ -39,9 +38,9 @@ class Collection:
 def collect(
     source: Source, commit: str, url: str, fetch: Callable[[str, str], None], show: Callable[[str], str]
 ) -> Collection:
-    """Fetch what a commit and its submodules name. `fetch(url, commit)` raises InvalidInput: then it is left out.
+    """Fetch the submodules of a commit, recursively, except those for which `fetch(url, commit)` raises InvalidInput.
 
-    `show`: a URL as others may see it.
+    `show`: removes secrets from a URL.
     """
     found = Collection()
     ahead = [(commit, url, "", 1)]
@@ -66,7 +65,7 @@ def collect(
 
 
 def _where(path: str, urls: Mapping[str, str], base: str, depth: int, found: Collection) -> str:
-    """Raises InvalidInput."""
+    """The URL of a submodule. Raises InvalidInput."""
     if path not in urls:
         raise InvalidInput(["`.gitmodules` has no URL for it"])
     found.asked += 1
@@ -81,7 +80,7 @@ def _where(path: str, urls: Mapping[str, str], base: str, depth: int, found: Col
 
 
 def resolved(base: str, url: str) -> str:
-    """The URL of a submodule; one that begins with `./` or `../` goes on from that of the repository it is in."""
+    """Resolve a URL that begins with `./` or `../` against the URL of the outer repository."""
     if not url.startswith(("./", "../")):
         return url
     base, sign = base.rstrip("/"), "/"
@@ -94,9 +93,9 @@ def resolved(base: str, url: str) -> str:
 
 
 def is_beside(base: str, url: str) -> bool:
-    """Whether a submodule lies in the folder that its repository lies in: who was let into one may look at the other.
+    """Whether a submodule lies beside its repository, in the same folder: then the daemon's keys may be used for both.
 
-    Whoever writes the code chooses the URLs of its submodules, and must not choose what the daemon's keys open.
+    The author of the code chooses the URLs of submodules, and must not choose what the daemon's keys open.
     """
     base, url = base.removeprefix(_FILE), url.removeprefix(_FILE)
     folder, _, name = base.rstrip("/").rpartition("/")

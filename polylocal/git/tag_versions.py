@@ -1,4 +1,4 @@
-"""Versions of Python projects from tags of git, as PEP 440 has them. Pure."""
+"""Derives PEP 440 versions of Python projects from git tags. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packaging.version import Version
 from polylocal.git import revisions
 from polylocal.text import pyproject as project_file
 
-# Each tells one build system its version: setuptools-scm (with hatch-vcs and flit-scm), pdm-backend, pbr,
+# Each sets the version for one build system: setuptools-scm (with hatch-vcs and flit-scm), pdm-backend, pbr,
 # poetry-dynamic-versioning and uv-dynamic-versioning.
 VARIABLES = (
     "SETUPTOOLS_SCM_PRETEND_VERSION",
@@ -34,32 +34,32 @@ _TOOLS = (
     "setuptools-git-versioning",
     "versioningit",
 )
-_FALLBACKS = frozenset(  # settings of such tools: the version without a tag
+_FALLBACKS = frozenset(  # settings of such tools with the version to use without a tag
     {"fallback_version", "fallback-version", "default_version", "default-version"}
 )
 MOST_TEXT = 512  # characters of an output of `git describe`
 
 _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<distance>[0-9]{1,9})-g(?P<commit>[0-9a-f]{4,64})(?P<dirty>-dirty)?")
 _TAG = re.compile(r"((?P<name>[a-z][a-z0-9._-]*?)[-_/])?v?(?P<version>[0-9].*)", re.IGNORECASE)
-_PLAIN_NAMES = frozenset({"release", "rel", "version", "ver", "v"})  # that projects write before a version
-_DIGITS = 7  # of a commit in a version, as git shortens it
+_PLAIN_NAMES = frozenset({"release", "rel", "version", "ver", "v"})  # common prefixes of version tags
+_DIGITS = 7  # digits of the commit in a version, git's own default
 
 
 @dataclass(frozen=True)
 class Described:
-    """A commit by the nearest tag before it: `git describe --long --dirty`. `distance` in commits."""
+    """A commit relative to its nearest tag, as from `git describe --long --dirty`. `distance` is in commits."""
 
     tag: str
     distance: int
-    commit: str  # at least its first digits
-    is_dirty: bool = False  # what is built is not what was committed
+    commit: str  # the hash, or its first digits
+    is_dirty: bool = False  # the files differ from the commit
 
     def __str__(self) -> str:
         return f"{self.tag}-{self.distance}-g{self.commit}{'-dirty' if self.is_dirty else ''}"
 
 
 def parse(text: str) -> Described | None:
-    """Read an output of `git describe --long --dirty`; None: it is none."""
+    """Parse the output of `git describe --long --dirty`; None for other texts."""
     found = _DESCRIBED.fullmatch(text) if len(text) <= MOST_TEXT else None
     if found is None or not revisions.is_ref(found["tag"]):
         return None
@@ -67,18 +67,18 @@ def parse(text: str) -> Described | None:
 
 
 def names(project: str, pyproject: str | None) -> set[str]:
-    """The names of a project: that of the server, and that in its pyproject.toml."""
+    """The names of a project: on the server, and in its pyproject.toml."""
     try:
         name = project_file.table(project_file.load(pyproject), "project").get("name")
     except ValueError:
-        return {project}  # what is wrong with the file is for the build to say
+        return {project}  # the build reports errors in the file
     return {project, name} if isinstance(name, str) else {project}
 
 
 def of_tag(tag: str, projects: Collection[str]) -> Version | None:
-    """The version that a tag names: `1.2`, `v1.2`, `release-1.2`, or `name-1.2` where that is the project's name.
+    """The version that a tag names: `1.2`, `v1.2`, `release-1.2`, or `name-1.2` with the project's name.
 
-    A tag with another name belongs to another project of the same repository. None: the tag names no version.
+    A tag with another name belongs to another project in the repository. None: the tag names no version.
     """
     found = _TAG.fullmatch(tag)
     if found is None:
@@ -93,37 +93,37 @@ def of_tag(tag: str, projects: Collection[str]) -> Version | None:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except ValueError:  # no version, or a number in it has too many digits
+    except ValueError:  # invalid, or a number with too many digits
         return None
 
 
 def version(described: Described, projects: Collection[str]) -> str | None:
-    """The version of a commit: that of its tag, or `<version of the tag before it>.dev<distance>+g<commit>`."""
+    """The version of a commit: of its tag, or `<version of the earlier tag>.dev<distance>+g<commit>`."""
     tagged = of_tag(described.tag, projects)
     if tagged is None:
         return None
     if not described.distance and not described.is_dirty:
         return str(tagged)
-    base = tagged.public.partition(".dev")[0]  # a version has one number of that kind
+    base = tagged.public.partition(".dev")[0]  # a version has at most one `.dev` number
     local = f"g{described.commit[:_DIGITS]}{'.dirty' if described.is_dirty else ''}"
     return f"{base}.dev{described.distance}+{local}"
 
 
 def of_metadata(text: str) -> str | None:
-    """The version that the PKG-INFO of a source distribution says; None: it says none that is valid."""
+    """The version in the PKG-INFO of a source distribution; None if it is missing or invalid."""
     found = HeaderParser().parsestr(text).get("Version")
     said = _version(found) if found else None
     return str(said) if said else None
 
 
 def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
-    """The build requirement that takes the version from git; None: the project has its version from elsewhere.
+    """The build requirement that derives the version from git; None: the version comes from elsewhere.
 
-    `requirements` are those that `recipes.requirements` found valid in the same text.
+    `requirements`: the valid build requirements of the same text, from `recipes.requirements`.
     """
     data = project_file.load(pyproject)
     project = data.get("project")
-    dynamic = project.get("dynamic") if isinstance(project, dict) else ["version"]  # setup.py says it, perhaps
+    dynamic = project.get("dynamic") if isinstance(project, dict) else ["version"]  # setup.py may define the project
     if not (isinstance(dynamic, list) and "version" in dynamic):
         return None
     if _has_fallback(project_file.table(data, "tool")) or _is_in_code(data):
@@ -133,7 +133,7 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
 
 
 def _has_fallback(tools: Mapping[str, Any]) -> bool:
-    """Whether a setting of a tool, at any depth, names the version without a tag."""
+    """Whether a tool's settings, at any depth, name a version to use without a tag."""
     ahead = [tools]
     while ahead:
         found = ahead.pop()
@@ -144,12 +144,12 @@ def _has_fallback(tools: Mapping[str, Any]) -> bool:
 
 
 def _is_in_code(data: Mapping[str, Any]) -> bool:
-    """Whether setuptools or hatchling is told where the version is written in the code."""
+    """Whether setuptools or hatchling reads the version from the code."""
     hatch = project_file.table(data, "tool", "hatch", "version")
     is_by_hatch = "path" in hatch and hatch.get("source", "regex") != "vcs"
     return is_by_hatch or "version" in project_file.table(data, "tool", "setuptools", "dynamic")
 
 
 def variables(version: str | None) -> Mapping[str, str]:
-    """The variables that tell a version to the build system; none without a version."""
+    """Environment variables that set the version for build systems; empty without a version."""
     return dict.fromkeys(VARIABLES, version) if version else {}

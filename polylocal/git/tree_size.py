@@ -1,7 +1,7 @@
-"""How many files and bytes a commit unpacks to, counted without unpacking it.
+"""Counts the files and bytes of a commit without unpacking it.
 
-A few small objects can name one tree ten thousand million times. Each tree is read once, whatever number of folders it
-is; so the cost is that of the objects, and the totals are those of the files.
+A few small objects can refer to one tree ten thousand million times. Each tree is read once, however often it occurs,
+so the cost depends on the number of objects.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from polylocal.files.unpacking import Limits
 from polylocal.git import command
 from polylocal.system import processes
 
-MAX_PATH = 4095  # bytes of the longest path; a system call takes no longer one
-_NAME = 300  # bytes that an entry of a folder may come to, on average
-_REMEMBERED = 4096  # roots
-_LINK = b"160000"  # a commit of another repository: an empty folder here
+MAX_PATH = 4095  # bytes; the longest path that a system call accepts
+_NAME = 300  # most bytes of a folder entry, on average
+_REMEMBERED = 4096  # cached results
+_LINK = b"160000"  # mode of a submodule, which is checked out as an empty folder
 _FOLDER = b"40000"
 
 
@@ -35,9 +35,9 @@ class Size:
 @dataclass
 class _Tree:
     entries: int = 0
-    longest: int = 0  # bytes of the longest name that is no folder's
+    longest: int = 0  # bytes of the longest name of an entry that is no folder
     blobs: list[str] = field(default_factory=list)
-    folders: list[tuple[str, int]] = field(default_factory=list)  # tree, bytes of the name
+    folders: list[tuple[str, int]] = field(default_factory=list)  # tree hash, bytes of the name
 
 
 _known: OrderedDict[tuple[str, Limits], Size | InvalidInput] = OrderedDict()
@@ -45,9 +45,9 @@ _lock = threading.Lock()
 
 
 def check(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None = None) -> Size:
-    """The size of what is below a tree. Raises InvalidInput, naming the limit that it is beyond; NotFound.
+    """Measure a tree. Raises InvalidInput with the limit that is exceeded, NotFound.
 
-    `env`: git's variables, where objects do not lie in the repository alone.
+    `env`: variables for git, if some objects lie outside the repository.
     """
     key = (root, limits)
     with _lock:
@@ -56,7 +56,7 @@ def check(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | Non
         try:
             found = _measured(git_dir, root, limits, env)
         except processes.TimedOut:
-            raise  # another time it may be faster
+            raise  # do not cache: a later attempt may be faster
         except InvalidInput as error:
             found = error
         with _lock:
@@ -102,11 +102,11 @@ def _too_many(limits: Limits) -> InvalidInput:
 
 
 def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | None) -> dict[str, _Tree]:
-    """All trees below one, by their hash; read level by level. Each entry is a file at least once."""
+    """All trees below `root` by hash, read level by level. Each of their entries counts as at least one file."""
     most = processes.Limits(output=(1 << 20) + limits.max_upload_files * _NAME)
     trees: dict[str, _Tree] = {}
     level, entries = [root], 0
-    for _ in range(MAX_PATH // 2 + 1):  # a folder takes two bytes of a path
+    for _ in range(MAX_PATH // 2 + 1):  # each folder takes at least two bytes of a path
         try:
             done = command.run(
                 "cat-file", "--batch", "--buffer", git_dir=git_dir, env=env, stdin=command.lines_of(level), limits=most
@@ -125,7 +125,7 @@ def _trees(git_dir: Path, root: str, limits: Limits, env: Mapping[str, str] | No
 
 
 def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Replies of `cat-file --batch`. Raises NotFound: one of them is no tree that is there."""
+    """Parse the output of `cat-file --batch`. Raises NotFound if an object is missing or no tree."""
     at = 0
     for name in names:
         line_end = output.find(b"\n", at)
@@ -138,9 +138,9 @@ def _objects(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(content: bytes, most: int) -> _Tree:
-    """Entries `<mode> <name>\\0<20 bytes>`; no more of them than are needed to see that there are too many."""
+    """Parse entries `<mode> <name>\\0<20 bytes>`, until there are more than `most`."""
     tree, at = _Tree(), 0
-    kinds: dict[bytes, bool] = {}  # whether the entry of a name is a folder
+    kinds: dict[bytes, bool] = {}  # by name: whether the entry is a folder
     while at < len(content) and tree.entries <= most:
         space, zero = content.find(b" ", at), content.find(b"\0", at)
         if not at < space < zero or zero + 21 > len(content):
@@ -161,7 +161,7 @@ def _read(content: bytes, most: int) -> _Tree:
 
 
 def _inner_first(trees: dict[str, _Tree], root: str) -> Iterator[str]:
-    """Each tree once, after all trees in it."""
+    """Each tree once, after the trees that it contains."""
     done, ahead = set[str](), [(root, False)]
     while ahead:
         name, is_entered = ahead.pop()

@@ -1,4 +1,4 @@
-"""The nearest tag of a commit that names a version, by `git describe`."""
+"""Finds the nearest tag of a commit that names a version, with `git describe`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from polylocal.git.tag_versions import Described
 from polylocal.system.processes import QUICK
 
 _MOST_BYTES = 1 << 18  # of a pyproject.toml
-_MOST_TAGS = 1000  # that name a version of the project, of those before a commit; each is an argument of git
+_MOST_TAGS = 1000  # version tags passed to git, each as an argument
 
 
 def nearest(
     git_dir: Path, commit: str | None, is_version: Callable[[str], bool], *, work_tree: Path | None = None
 ) -> Described | None:
-    """Describe a commit by the nearest tag before it that `is_version` accepts; None: there is no such tag.
+    """Describe a commit by its nearest earlier tag that `is_version` accepts; None if there is none.
 
-    Without a `commit` it is that of HEAD, and `is_dirty` tells whether files of `work_tree` differ from it. Raises
+    Without a `commit`, describes HEAD, and `is_dirty` is True if files of `work_tree` differ from it. Raises
     InvalidInput, SetupError, Cancelled.
     """
     wanted = [tag for tag in _tags(git_dir, f"--merged={commit or 'HEAD'}") if is_version(tag)][:_MOST_TAGS]
     if not wanted:
         return None
     env = {"GIT_WORK_TREE": str(work_tree)} if work_tree else {}
-    # no name of a tag has a character that means something in a pattern
+    # names of tags can't contain characters with a meaning in patterns
     patterns = [f"--match={tag}" for tag in wanted]
     arguments = ("describe", "--tags", "--long", "--abbrev=40", *patterns, *([commit] if commit else ["--dirty"]))
     done = command.run(*arguments, git_dir=git_dir, env=env, cwd=work_tree or git_dir.parent, limits=QUICK)
     if done.returncode:
-        return None  # a tag was removed meanwhile
+        return None  # the tag was removed meanwhile
     return tag_versions.parse(done.stdout.decode("utf-8", "replace").strip())
 
 
 def _tags(git_dir: Path, which: str) -> list[str]:
-    """The tags that an option of `git for-each-ref` selects, the newest first; none where there is no commit."""
+    """The tags that an option of `git for-each-ref` selects, newest first; empty without a commit."""
     arguments = ("for-each-ref", which, "--sort=-creatordate", "--format=%(refname:strip=2)", "refs/tags")
     listed = command.run(*arguments, git_dir=git_dir, limits=QUICK)
     return listed.stdout.decode("utf-8", "replace").split("\n")[:-1] if not listed.returncode else []
@@ -48,10 +48,10 @@ def _tags(git_dir: Path, which: str) -> list[str]:
 def of_commit(
     git_dir: Path, commit: str, preferred: str | None, version_of: Callable[[str], Version | None]
 ) -> Described | None:
-    """Describe a commit by a tag that names a version: one of its own, or else the nearest one before it.
+    """Describe a commit by a version tag: one on the commit itself, otherwise the nearest earlier one.
 
-    Of several tags of its own it is the one of the name `preferred`, which may begin with `refs/tags/`, or else the one
-    with the highest version. None: there is no such tag. Raises InvalidInput, SetupError, Cancelled.
+    Of several tags on the commit, `preferred` wins (with or without `refs/tags/`), then the highest version. None if
+    there is no version tag. Raises InvalidInput, SetupError, Cancelled.
     """
     preferred = (preferred or "").removeprefix("refs/tags/")
     tags = _tags(git_dir, f"--points-at={commit}")
@@ -63,10 +63,10 @@ def of_commit(
 
 
 def of_folder(folder: Path, project: str) -> Described | None:
-    """Describe the code in a folder by the tags of the git repository that it lies in.
+    """Describe the code in a folder by the version tags of the repository around it.
 
-    `folder` is an absolute path, `project` the name of its project. None: no repository tracks the folder, it belongs
-    to another user, no tag names a version, or there is no git.
+    `folder` is absolute; `project` is the name of its project. None if no repository tracks the folder, the repository
+    belongs to another user, no tag names a version, or git is not installed.
     """
     top = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
     if top is None or not _is_own(top):
@@ -76,16 +76,16 @@ def of_folder(folder: Path, project: str) -> Described | None:
     try:
         tracked = command.run("ls-files", "-z", "--", ".", git_dir=top / ".git", env=env, cwd=folder, limits=QUICK)
         if not tracked.stdout:
-            return None  # a repository of something else, such as a home folder
+            return None  # a repository with other contents, for example of a home folder
         return nearest(top / ".git", None, lambda tag: tag_versions.of_tag(tag, names) is not None, work_tree=top)
     except (SetupError, InvalidInput, OSError):
         return None
 
 
 def _is_own(top: Path) -> bool:
-    """Whether this user made a repository. Its settings name programs, which `git describe --dirty` runs.
+    """Whether this user owns a repository. `git describe --dirty` runs programs that its settings name.
 
-    git looks at the owner itself, but not where it is told the folder of the repository.
+    git checks the owner itself, but not if GIT_DIR is set.
     """
     try:
         return all(path.stat().st_uid == os.geteuid() for path in (top, top / ".git"))

@@ -1,8 +1,7 @@
-"""What a template may say, and the work that it may ask for. Pure.
+"""Evaluates Jinja templates with an allow-list and a budget. Pure.
 
-Jinja reads the template; what it read is evaluated here, node by node, against a list of what is allowed and a
-budget. Compiled by Jinja it could neither be stopped nor measured: a few characters of a loop or of a width keep a
-machine busy.
+Jinja parses a template; this module evaluates its nodes one by one. Templates that Jinja compiles can't be interrupted
+or measured, and a few characters of a nested loop or of a format width could keep a machine busy.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-MAX_STEPS = 200_000  # parts of expressions that are evaluated for one file
+MAX_STEPS = 200_000  # nodes evaluated for one file
 MAX_TEMPLATES = 250_000  # characters of templates in one file
-MAX_RENDERED = 1_000_000  # characters that one file's templates come to
-_MAX_WIDTH = 999  # of a formatted number
-MAX_TEXT = 100_000  # characters of a text that is changed, items of a list that is made
-MAX_BITS = 4096  # of a whole number
+MAX_RENDERED = 1_000_000  # characters of the results of one file's templates
+_MAX_WIDTH = 999  # width in a format, and with it the largest formatted number
+MAX_TEXT = 100_000  # characters of a new text, items of a new list
+MAX_BITS = 4096  # of an integer
 MAX_RANGE = 10_000
 MAX_NESTED = 50
-_MOST_UNDEFINED = 20  # names that are told
-_OVERHEAD = 100  # each template takes time of its own to be read
-_CACHED = 64  # templates of one file: loops render the same again
+_MOST_UNDEFINED = 20  # undefined names in messages
+_OVERHEAD = 100  # characters that each template counts besides its own, for the time to parse it
+_CACHED = 64  # parsed templates of one file: loops render the same ones again
 
 JINJA = ImmutableSandboxedEnvironment(optimized=False, cache_size=0)
-_SHELL_LENGTH = "${#"  # of a shell's variable: no comment of a template begins there
+_SHELL_LENGTH = "${#"  # a shell expression, not the start of a Jinja comment
 _WIDTH = re.compile(r"%[^a-zA-Z%]*?(\*|[0-9]{4})")
 
 FILTERS = frozenset(
@@ -58,18 +57,18 @@ _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class NotAllowed(Exception):
-    """What a template may not do."""
+    """A template does something that is not allowed."""
 
 
 class Budget:
-    """The work that is left for the templates of one file."""
+    """The remaining budget for the templates of one file."""
 
     def __init__(self) -> None:
         self.steps = MAX_STEPS
         self.templates = MAX_TEMPLATES
         self.rendered = MAX_RENDERED
         self.parsed: dict[str, nodes.Template] = {}
-        self.undefined: dict[str, None] = {}  # names that were asked for and that nothing has, in that order
+        self.undefined: dict[str, None] = {}  # names without a value, in the order of their use
 
     def count_template(self, text: str) -> None:
         self.templates -= len(text) + _OVERHEAD
@@ -88,7 +87,7 @@ class Budget:
 
 
 def rendered(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
-    """A text with its templates replaced. Raises NotAllowed, and whatever an expression does."""
+    """Render the templates in a text. Raises NotAllowed, and any exception that an expression causes."""
     stand_in = (
         next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text) if _SHELL_LENGTH in text else ""
     )
@@ -97,7 +96,7 @@ def rendered(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
 
 
 def evaluated(expression: str, variables: Mapping[str, Any], budget: Budget) -> Any:
-    """The value of an expression without braces."""
+    """Evaluate an expression without braces. Raises as `rendered`."""
     budget.count_template(expression)
     try:
         parser = Parser(JINJA, expression, state="variable")
@@ -124,13 +123,13 @@ def _parsed(text: str, budget: Budget) -> nodes.Template:
 
 
 class _Scope:
-    """Names and their values, inside a template or a loop of it."""
+    """The variables inside a template or one of its loops."""
 
     def __init__(self, variables: Mapping[str, Any], budget: Budget, depth: int = 0) -> None:
         self._names = dict(variables)
         self._budget = budget
         self._depth = depth
-        self._may_be_undefined = 0  # how many of the expressions around ask whether there is a value
+        self._may_be_undefined = 0  # number of enclosing expressions that accept undefined names
 
     def text(self, template: nodes.Template) -> str:
         return "".join(self._run(template.body))
@@ -168,7 +167,7 @@ class _Scope:
         return str(value)
 
     def _weigh(self, *values: Any) -> int:
-        """About how many characters these have as texts. What looks at all of them is paid for here."""
+        """The approximate length of the values as text. Spends the steps that a pass over all of them costs."""
         size, stack = 0, list(values)
         while stack:
             value = stack.pop()
@@ -211,7 +210,7 @@ class _Scope:
     def _inner(self, names: Mapping[str, Any]) -> _Scope:
         if self._depth >= MAX_NESTED:
             raise NotAllowed(f"it is nested more than {MAX_NESTED} levels deep")
-        self._budget.spend(1 + len(self._names) // 10)  # they are copied
+        self._budget.spend(1 + len(self._names) // 10)  # the names are copied
         return _Scope({**self._names, **names}, self._budget, self._depth + 1)
 
     def _bound(self, target: nodes.Node, item: Any) -> dict[str, Any]:
@@ -242,7 +241,7 @@ class _Scope:
         return self._kept(evaluate(self, node))
 
     def _asked(self, node: nodes.Node) -> Any:
-        """The value of an expression that may have none."""
+        """The value of an expression that may be undefined."""
         self._may_be_undefined += 1
         try:
             return self.value(node)
@@ -254,13 +253,13 @@ class _Scope:
             self._budget.undefined[name[:100]] = None
 
     def _kept(self, value: Any) -> Any:
-        """Values as they are meant: what has grown beyond is work that nobody asked for."""
+        """Check the size of a number. Raises NotAllowed."""
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise NotAllowed("a number is too large")
         return value
 
     def _made(self, value: Any) -> Any:
-        """What was made of values, not taken as it is."""
+        """Check the size of a new value and spend its steps. Raises NotAllowed."""
         if isinstance(value, str | list | tuple | dict):
             if len(value) > MAX_TEXT:
                 raise NotAllowed(f"a text or a list that is made has at most {MAX_TEXT} characters or items")
@@ -343,7 +342,7 @@ class _Scope:
         return self._member(self.value(node.node), node.attr)
 
     def _member(self, value: Any, key: Any) -> Any:
-        """An item, never an attribute."""
+        """An item of a value. Attributes are never accessed."""
         if isinstance(value, Undefined):
             raise UndefinedError(value._undefined_message)
         self._weigh(key)
@@ -487,7 +486,7 @@ def _check_power(left: Any, right: Any) -> None:
 
 
 def _loop(index: int, items: list[Any]) -> dict[str, Any]:
-    """`loop` inside a `for`."""
+    """The variable `loop` inside a `for`."""
     count = len(items)
     around = {"previtem": items[index - 1]} if index else {}
     around |= {"nextitem": items[index + 1]} if index + 1 < count else {}

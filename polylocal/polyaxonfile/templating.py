@@ -1,4 +1,4 @@
-"""`{{ name }}`, `for` and `if` in a polyaxonfile. Pure. What is allowed in it: `expressions`."""
+"""Renders `{{ name }}`, `for` and `if` in polyaxonfiles. Pure. See `expressions` for what templates may do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from polylocal.polyaxonfile.expressions import MAX_BITS, Budget, NotAllowed, evaluated, rendered
 
 MAX_TEMPLATE = 20_000  # characters
-MAX_REPEATED = 10_000  # by the `for` operators of one file, within each other
-MAX_UNDEFINED = 20  # names that have no value, and that are told
-MAX_LITERAL = 100_000  # characters of a text that is read as a value
+MAX_REPEATED = 10_000  # repetitions by all `for` operators of one file
+MAX_UNDEFINED = 20  # undefined names in messages
+MAX_LITERAL = 100_000  # characters of a text that is parsed as a value
 
 
 _WHOLE = re.compile(r"^\s*\{\{[^{}]*\}\}\s*$")
@@ -27,19 +27,19 @@ def has_template(text: str) -> bool:
 
 
 class Rendering:
-    """The templates of one file: what they may ask for is counted over all of them.
+    """Renders the templates of one file with a common budget.
 
-    A template that can't be rendered stays as it is, and its path and the reason are added to `problems`.
+    A template that can't be rendered stays unchanged; its path and the reason are added to `problems`.
     """
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
-        self.undefined: Problems = []  # names that no variable has, each with the path of its template
+        self.undefined: Problems = []  # undefined names, with the path of the template
         self._budget = Budget()
         self._repeated = 0
 
     def render(self, value: Any, variables: Mapping[str, Any], path: Path) -> Any:
-        """`value` with every template in it rendered. An undefined name renders as empty text, as it always did."""
+        """Render every template in a value. An undefined name renders as an empty text."""
         if isinstance(value, str):
             return self._text(value, variables, path)
         if isinstance(value, list):
@@ -60,7 +60,7 @@ class Rendering:
             return text
         try:
             found = rendered(text, variables, self._budget)
-        except Exception as error:  # filters raise whatever they meet: all of it is the template's fault
+        except Exception as error:  # filters raise any exception; the template is at fault
             self.problems.append((path, f"the template can't be rendered: {_reason(error)}"))
             return text
         finally:
@@ -68,7 +68,7 @@ class Rendering:
         return _literal(found) if _WHOLE.match(text) else found
 
     def _note_undefined(self, path: Path) -> None:
-        """What a loop repeats is told once."""
+        """Record undefined names, each path and name once."""
         for name in self._budget.undefined:
             if (path, name) not in self.undefined and len(self.undefined) < MAX_UNDEFINED:
                 self.undefined.append((path, name))
@@ -90,7 +90,7 @@ class Rendering:
             said = len(self.problems)
             made.append(self.render(loop.get("do"), {**variables, index: number}, (*path, "do")))
             if len(self.problems) > said:
-                return made  # the next would say the same
+                return made  # the next repetition would have the same problem
         return made
 
     def _choose(self, branch: dict[str, Any], variables: Mapping[str, Any], path: Path) -> Any:
@@ -99,8 +99,8 @@ class Rendering:
             if len(condition) > MAX_TEMPLATE:
                 raise NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
             true = bool(evaluated(condition, variables, self._budget))
-            self._budget.undefined.clear()  # a condition may ask whether there is a value
-        except Exception as error:  # as above
+            self._budget.undefined.clear()  # conditions may test for undefined names
+        except Exception as error:  # see above
             self.problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))
             return None
         taken = "do" if true else "else_do"
@@ -108,7 +108,7 @@ class Rendering:
 
 
 def render(value: Any, variables: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """One value of a file, with a budget of its own."""
+    """Render one value with a budget of its own."""
     return Rendering(problems).render(value, variables, path)
 
 
@@ -117,16 +117,16 @@ def _reason(error: Exception) -> str:
 
 
 def _values(value: Any) -> int:
-    """How many values hang together under this one."""
+    """The number of values in a value, including itself."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(_values, children))
 
 
 def _literal(text: str) -> Any:
-    """A text that is one expression keeps the value's own type: `{{ lr }}` with lr = 0.1 is the number.
+    """The typed value of a text that is a single expression: `{{ lr }}` with lr = 0.1 becomes the number 0.1.
 
-    What no file has a notation for stays a text: `0,1` and `(256, 256)` are tuples to Python alone. So does a text that
-    would be written in another way as a value: `1.10`, `1e-3`, `0x10`.
+    Texts that YAML can't express as values stay texts: `0,1` and `(256, 256)` are tuples in Python only. So do texts
+    whose value has another spelling: `1.10`, `1e-3`, `0x10`.
     """
     if len(text) > MAX_LITERAL:
         return text

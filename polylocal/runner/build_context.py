@@ -1,4 +1,4 @@
-"""What is sent to the builder: a tar with the Dockerfile at its root and the code under `build/`."""
+"""The build context for the engine: a tar archive with the Dockerfile at its root and the code under `build/`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CHUNK = 1 << 18
 def build_context(
     dockerfile: str, repository: Repository, commit: str | None, folder: str = "", *, scratch: Path | None = None
 ) -> Iterator[BinaryIO]:
-    """The build context as a file at its start; without a commit `build/` is empty.
+    """Yield the build context as an open file. Without a commit, `build/` is empty.
 
-    `scratch`: the folder for what is needed meanwhile; None: the system's.
-    git writes the tar: at thousands of files that is what is fast, and the same commit gives the same members.
+    `scratch`: folder for temporary files; None: the system's. git writes the archive: this is fast for thousands of
+    files, and the same commit gives the same members.
     """
     if scratch:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def build_context(
 
 
 class Stoppable:
-    """A context whose reading ends with Cancelled when the build is stopped: sending a large one takes its time."""
+    """A build context whose reads raise Cancelled when the build is stopped, since sending a large one takes long."""
 
     def __init__(self, file: BinaryIO, cancel: Cancel) -> None:
         self._file = file
@@ -69,7 +69,7 @@ def _empty(file: BinaryIO, dockerfile: Path) -> None:
 
 
 def _executable_setup(repository: Repository, commit: str, folder: str, scratch: Path) -> list[Extra]:
-    """The setup script once more, executable, if it is not so in the code: the last of a name wins."""
+    """An executable copy of the setup script, if the code's is not executable. The last member of a name wins."""
     modes = repository.modes(commit, folder)
     name = setup_file(modes)
     if name is None or modes[name] != "100644":

@@ -1,4 +1,4 @@
-"""Files in outputs belong to the user who runs the daemon, whatever user the image runs as."""
+"""Changes the owner and the mode of files for containers, and gives outputs back to the daemon's user."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PLAIN_USER = re.compile(r"[\w.][\w.-]*(:[\w.][\w.-]*)?", re.ASCII)
 
 
 def make_writable(folder: Path) -> None:
-    """An outputs folder that any user of any image can write to; the home folder above it is closed to others."""
+    """Create a folder that any user in a container can write to. The home folder above it stays private."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)
 
 
 def open_to_all(folder: Path) -> None:
-    """The same of a folder with all that is in it: whatever user the image runs as works on it."""
+    """Let any user in a container write to a folder and everything in it. Does not follow links."""
     for entry in walk(folder):
         wanted = stat.S_IMODE(entry.stat.st_mode) & 0o777 | (0o777 if entry.is_folder else 0o666)
         if entry.is_folder or entry.is_file:
@@ -39,7 +39,7 @@ def open_to_all(folder: Path) -> None:
 
 
 def foreign(folder: Path, uid: int) -> Iterator[Path]:
-    """What in a folder (itself included) does not belong to `uid`; links are not followed."""
+    """The paths in a folder, and the folder itself, that do not belong to `uid`. Links are not followed."""
     if folder.lstat().st_uid != uid:
         yield folder
     for entry in walk(folder, every_kind=True, could_not_read=_refuse):
@@ -52,7 +52,7 @@ def _refuse(path: str, why: str) -> None:
 
 
 def has_foreign(folder: Path, uid: int) -> bool:
-    """Whether there is anything to hand over; what can't be looked into may hold something."""
+    """Whether a folder has, or in unreadable parts may have, entries of other users."""
     try:
         return next(foreign(folder, uid), None) is not None
     except FileNotFoundError:
@@ -62,11 +62,11 @@ def has_foreign(folder: Path, uid: int) -> bool:
         return True
 
 
-def reclaim(folder: Path, uid: int, gid: int, engine: Containers, image: str, installation: str) -> str | None:
-    """Give everything in `folder` to uid:gid. Returns a sentence if that could not be done.
+def reclaim(folder: Path, uid: int, gid: int, engine: Containers, image: str, installation_id: str) -> str | None:
+    """Give a folder and everything in it to uid:gid. Returns a message if that failed, otherwise None.
 
-    Root does it itself; anybody else has a small container of the run's own image do it, as root. On engines that map
-    users (rootless, desktop) the files are ours already and nothing happens.
+    If the daemon does not run as root, a container of the run's image changes the owner. On engines that map users
+    (rootless, desktop), the files belong to the daemon's user already.
     """
     if not has_foreign(folder, uid):
         return None
@@ -77,39 +77,41 @@ def reclaim(folder: Path, uid: int, gid: int, engine: Containers, image: str, in
                 with suppress(FileNotFoundError):
                     os.chown(entry.name, uid, gid, dir_fd=entry.parent, follow_symlinks=False)
         return None
-    problem = _chown_in_container([Mount(folder, _TARGET)], f"{uid}:{gid}", engine, image, installation)
+    problem = _chown_in_container([Mount(folder, _TARGET)], f"{uid}:{gid}", engine, image, installation_id)
     return f"outputs belong to another user: {problem}" if problem else None
 
 
-def give_to_user(folders: Sequence[Path], user: str, engine: Containers, image: str, installation: str) -> str | None:
-    """Give folders with all that they hold to a user of an image. Returns a sentence if that could not be done.
+def give_to_user(
+    folders: Sequence[Path], user: str, engine: Containers, image: str, installation_id: str
+) -> str | None:
+    """Give folders and everything in them to a user of an image. Returns a message if that failed, otherwise None.
 
-    `user` is the image's own, as `engine.image_config` has it: a name or a number, with or without a group; "" is root.
-    Only the image knows the number of a name, so a container of the image does it. Raises EngineUnreachable.
+    `user`: a name or a number, with or without a group, as in `engine.image_config`; "" is root. A container of the
+    image changes the owner, since only the image maps names to numbers. Raises EngineUnreachable.
     """
     if user and not _PLAIN_USER.fullmatch(user):
         return f"the image's user `{user[:100]!r}` is neither a name nor a number"
     owner = user or "0:0"
     if ":" not in owner and not owner.isdecimal():
-        owner += ":"  # with the user's login group; a number may have no entry in /etc/passwd
+        owner += ":"  # chown's syntax for the login group; numbers may have none
     mounts = [Mount(folder, _TARGET / str(number)) for number, folder in enumerate(folders)]
-    return _chown_in_container(mounts, owner, engine, image, installation)
+    return _chown_in_container(mounts, owner, engine, image, installation_id)
 
 
 def _chown_in_container(
-    mounts: Sequence[Mount], owner: str, engine: Containers, image: str, installation: str
+    mounts: Sequence[Mount], owner: str, engine: Containers, image: str, installation_id: str
 ) -> str | None:
-    """Returns what went wrong. Raises EngineUnreachable."""
+    """Returns a message on failure. Raises EngineUnreachable."""
     plan = ContainerPlan(
         name=f"plx-chown-{os.urandom(6).hex()}",
         image=image,
         command=["chown", "-hR", owner, *(str(mount.target) for mount in mounts)],
-        labels={HOME_LABEL: installation},
+        labels={HOME_LABEL: installation_id},
         mounts=mounts,
         network="none",
         user="0",
         cap_drop=("ALL",),
-        cap_add=("CHOWN", "DAC_OVERRIDE"),  # for files of any user, below folders that only their owner may enter
+        cap_add=("CHOWN", "DAC_OVERRIDE"),  # to reach files of any user, in private folders
     )
     try:
         code = engine.run_helper(plan)

@@ -1,4 +1,4 @@
-"""The folders of notebooks and tensorboards: code that is worked on, outputs that are looked at."""
+"""Prepares the folders of notebooks (code) and tensorboards (outputs), and commits the changes of notebooks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Workspace:
 
 
 def prepare(run: Run, context: RunnerContext) -> Path:
-    """The code that a notebook works on, checked out once: what was changed since is never overwritten."""
+    """The folder with a notebook's code. It is checked out once, and never overwritten."""
     folder = context.home.work(run.uuid)
     if not folder.exists():
         context.repository(run).checkout(run.commit, folder)
@@ -37,12 +37,12 @@ def prepare(run: Run, context: RunnerContext) -> Path:
 
 
 def commit_and_remove(run: Run, context: RunnerContext) -> None:
-    """At the end: commit what was changed, unless it was said otherwise, and remove the folder. Idempotent.
+    """Commit the changes of a notebook, unless its run discards them, and remove its folder. Idempotent.
 
-    A folder that could not be committed as a whole stays, and the history says where.
+    If some changes could not be committed, the folder stays, and the run's history says where.
     """
     folder = context.home.work(run.uuid)
-    gone = folder.with_name(f"{folder.name}.gone")  # half a folder must never be taken for the code
+    gone = folder.with_name(f"{folder.name}.gone")  # renamed first: a partly removed folder must not look like the code
     _remove(gone)
     if not folder.exists():
         return
@@ -72,7 +72,7 @@ def _remove(folder: Path) -> None:
 
 
 def watched(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
-    """What a tensorboard shows: the outputs of an experiment, of a group, or of the whole project."""
+    """The outputs that a tensorboard shows, of an experiment, a group or a project: folder, path in the container."""
     home = context.home
     if run.experiment_pk:
         experiment = context.store.runs.by_pk(run.experiment_pk)
@@ -88,7 +88,7 @@ def watched(run: Run, context: RunnerContext) -> tuple[Path, PurePosixPath]:
 
 
 def server_token(run: Run, context: RunnerContext) -> str:
-    """What Jupyter wants to be told; made once, and known to the daemon's proxy by this file."""
+    """The token of a notebook's Jupyter server, created once in a file that the daemon's proxy reads."""
     file = context.home.server_token(run.uuid)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""The operating system and the network: processes, cancellation, addresses, proxies."""
+"""Processes with limits, cancellation, network addresses and proxies."""

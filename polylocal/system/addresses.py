@@ -1,8 +1,8 @@
-"""Network addresses: whether a host name or an address leads to this machine or only to its own network segment.
+"""Protects this machine's services from connections that the daemon opens for users.
 
-A connection that the daemon opens for a user reaches services that trust this machine: its loopback, the containers of
-other users, the metadata service of a cloud. `check` resolves a host once and refuses such addresses; callers connect
-to the addresses that it returns, so that a second look-up can give no other answer.
+Such connections could reach services that trust this machine: on loopback, in containers of other users, the metadata
+service of a cloud. `check` resolves a host once and refuses such addresses. Callers connect to the addresses that it
+returns, so a second look-up can't give another result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Resolve = Callable[[str], list[str]]
 
 _MOST_NAME = 253  # characters of a host name (RFC 1035)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-# `inet_aton` also takes fewer than four parts, octal and hexadecimal ones
+# `inet_aton` also accepts fewer than four parts, octal and hexadecimal numbers
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 _LOCAL_NAMES = frozenset(
     {
@@ -52,7 +52,7 @@ _NEVER = tuple(
         ),
     )
 )
-# IPv6 networks whose addresses hold an IPv4 address, and how many bits stand behind it
+# IPv6 networks whose addresses contain an IPv4 address, and the number of bits after it
 _HOLDS_V4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
     (ipaddress.IPv6Network(network), shift)
     for network, shift in (
@@ -68,10 +68,10 @@ _HOLDS_V4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
 
 @dataclass(frozen=True)
 class Host:
-    """A host that may be connected to.
+    """A host that passed the check.
 
-    `name` is in its one ASCII spelling: lower case, IDNA, without a dot at its end; IPv6 addresses without brackets.
-    `addresses` are those to connect to, in the resolver's order; empty only if the name is left to a proxy.
+    `name` is normalized: ASCII, lower case, IDNA, without a final dot; IPv6 addresses without brackets. `addresses` are
+    those to connect to, in the resolver's order; empty only if a proxy resolves the name.
     """
 
     name: str
@@ -79,24 +79,24 @@ class Host:
 
     @property
     def in_url(self) -> str:
-        """The name as it stands in a URL."""
+        """The name in the form for URLs."""
         return f"[{self.name}]" if ":" in self.name else self.name
 
 
 class LocalAddress(InvalidInput):
-    """A host that leads to this machine or to its network segment only."""
+    """The host leads to this machine or its network segment."""
 
 
 class UnknownHost(InvalidInput):
-    """No host name, or one without an address."""
+    """The host name is invalid or has no address."""
 
 
 def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, resolve: Resolve | None = None) -> Host:
-    """Resolve a host and check all its addresses. Raises LocalAddress and UnknownHost, both with a whole sentence.
+    """Resolve a host and check all its addresses. Raises LocalAddress, UnknownHost, both with a sentence for users.
 
-    `host` is a name or an address in any spelling, also in brackets, without a port. `by_proxy`: a proxy opens the
-    connection and knows names that are unknown here; then `addresses` may be empty. `may_be_local`: an admin has
-    allowed this host, wherever it leads.
+    `host`: a name or an address in any spelling, with or without brackets, without a port. `by_proxy`: a proxy opens
+    the connection and may know other names; then `addresses` may be empty. `may_be_local`: an admin allowed this host,
+    wherever it leads.
     """
     name = normalized(host)
     literal = parsed(name)
@@ -122,9 +122,9 @@ def check(host: str, *, by_proxy: bool = False, may_be_local: bool = False, reso
 
 
 def normalized(host: str) -> str:
-    """The one spelling of a host. Raises UnknownHost for what is no host name and no address."""
+    """The normalized form of a host name or address. Raises UnknownHost for other texts."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    # full-width digits and other dots mean the ASCII ones, as IDNA reads them
+    # IDNA maps full-width digits and other dots to ASCII
     name = unicodedata.normalize("NFKC", bare).replace("\u3002", ".").lower()
     name = name[:-1] if name.endswith(".") else name
     if ":" in name:
@@ -144,7 +144,7 @@ def normalized(host: str) -> str:
 
 
 def parsed(host: str) -> Address | None:
-    """The address that a host is, in any spelling that `getaddrinfo` takes without a look-up; None for a name."""
+    """Parse an address in any spelling that `getaddrinfo` accepts without a look-up; None for a name."""
     bare = host.strip("[]").partition("%")[0]
     try:
         return ipaddress.ip_address(bare)
@@ -158,18 +158,18 @@ def parsed(host: str) -> Address | None:
 
 
 def is_local(address: Address, networks: Iterable[Network] | None = None) -> bool:
-    """Whether an address leads to this machine, to a container on it, or nowhere beyond its network segment.
+    """Whether an address leads to this machine, one of its containers, or its network segment only.
 
-    `networks`: those of the engine's bridges; None: as the system has them now.
+    `networks`: the networks of the engine's bridges; None: the present ones.
     """
     bridges = tuple(bridge_networks() if networks is None else networks)
     return any(_is_local(form, bridges) for form in _forms(address))
 
 
 def bridge_networks(system: Path = Path("/")) -> list[Network]:
-    """Networks of the bridges of this machine that lead to no other machine: the engine's, with its containers.
+    """Networks of this machine's bridges that reach containers only.
 
-    A bridge with a network card in it is a way to the LAN and is left out.
+    Bridges that contain a network card are left out: they lead to the LAN.
     """
     devices = system / "sys/class/net"
     bridges = {folder.parent.name for folder in devices.glob("*/bridge")}
@@ -185,23 +185,23 @@ def _is_local(address: Address, bridges: Iterable[Network]) -> bool:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """An address, and each IPv4 address that a gateway or the system may take it for."""
+    """An address, and all IPv4 addresses that a gateway or the system may derive from it."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
         return
-    address = ipaddress.IPv6Address(int(address))  # without a zone
+    address = ipaddress.IPv6Address(int(address))  # drop the zone
     yield address
     for network, shift in _HOLDS_V4:
         if address in network:
             yield ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
     if address.teredo:
         yield address.teredo[1]
-    if int(address) >> 32 & 0xFDFFFFFF == 0x5EFE:  # ISATAP, with both forms of its interface identifier
+    if int(address) >> 32 & 0xFDFFFFFF == 0x5EFE:  # ISATAP, both forms of the interface identifier
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host, as it stands in a URL, is this machine itself. Names are not resolved."""
+    """Whether the host of a URL is this machine. Names are not resolved."""
     try:
         name = normalized(host)
     except UnknownHost:
@@ -213,13 +213,13 @@ def is_this_machine(host: str) -> bool:
 
 
 def is_own(address: Address) -> bool:
-    """Whether an interface of this machine has the address: only such a one can be bound, or is its own way out."""
+    """Whether an interface of this machine has the address: then it can be bound, or is its own source address."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(address), 9))  # of a datagram socket: nothing is sent
+            probe.connect((str(address), 9))  # connecting a datagram socket sends nothing
             own = str(probe.getsockname()[0])
-    except OSError:  # there is no way to it
+    except OSError:  # no route
         own = ""
     return own == str(address) or _can_bind(family, str(address))
 
@@ -230,8 +230,8 @@ def _can_bind(family: int, address: str) -> bool:
 
 @lru_cache
 def _binds_anything(family: int) -> bool:
-    """Whether the system lets programs bind addresses that it has not (`ip_nonlocal_bind`)."""
-    return _binds(family, "198.51.100.77" if family == socket.AF_INET else "2001:db8::77")  # for documentation only
+    """Whether programs may bind foreign addresses (`ip_nonlocal_bind`)."""
+    return _binds(family, "198.51.100.77" if family == socket.AF_INET else "2001:db8::77")  # documentation only
 
 
 def _binds(family: int, address: str) -> bool:
@@ -244,7 +244,7 @@ def _binds(family: int, address: str) -> bool:
 
 
 def _routes(folder: Path) -> Iterator[tuple[str, Network]]:
-    """(device, network) of each route of Linux; nothing elsewhere."""
+    """(device, network) of each route on Linux; empty on other systems."""
     for line in _lines(folder / "route")[1:]:
         device, destination, *_, mask = line.split()[:8]
         network, bits = (int.from_bytes(bytes.fromhex(word), "little") for word in (destination, mask))

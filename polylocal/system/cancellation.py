@@ -1,4 +1,4 @@
-"""Lets another thread end what a thread waits for: a pull, a build, a git process."""
+"""Cancels an operation from another thread: a pull, a build, a git process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextvars import ContextVar
 
 from polylocal.errors import PolylocalError
 
-_TURN_S = 0.2
+_TURN_S = 0.2  # seconds between checks for a cancellation
 
 
 class Cancelled(PolylocalError):
-    """The operation was ended from outside: its run was stopped, or its HTTP client has left."""
+    """The operation was cancelled: its run was stopped, or its HTTP client disconnected."""
 
-    http_status = 499  # nobody is there to read it
+    http_status = 499  # no client reads it
 
 
 class Cancel:
-    """Ends one operation after the other. Once called it stays called."""
+    """A cancellation that one thread calls and another observes. A call is final."""
 
     def __init__(self) -> None:
         self._called = threading.Event()
@@ -30,14 +30,14 @@ class Cancel:
         return self._called.is_set()
 
     def on_call(self, action: Callable[[], None]) -> None:
-        """What ends the present operation; it is called at once if the cancellation came before."""
+        """Set the function that ends the present operation. It runs at once if the cancellation was called before."""
         self._action = action
         if self.called:
             action()
 
     @contextmanager
     def ending(self, action: Callable[[], None]) -> Iterator[None]:
-        """The same for a block only: its process may be another one's afterwards."""
+        """Like `on_call`, for the duration of a block."""
         before = self._action
         self.on_call(action)
         try:
@@ -46,7 +46,7 @@ class Cancel:
             self._action = before
 
     def wait(self, seconds: float) -> bool:
-        """Wait, at most until the call. True: it was called."""
+        """Wait for the call, at most `seconds`. Returns whether it was called."""
         return self._called.wait(seconds)
 
     def __call__(self) -> None:
@@ -57,7 +57,7 @@ class Cancel:
 
 @contextmanager
 def holding(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None]:
-    """Hold a lock for a block. Raises Cancelled: `cancel`, or this thread's, was called before there was a turn."""
+    """Hold a lock for a block. Raises Cancelled if `cancel`, or the current one, is called before the lock is free."""
     cancel = cancel or current() or Cancel()
     while not lock.acquire(timeout=_TURN_S):
         if cancel.called:
@@ -72,13 +72,13 @@ _current: ContextVar[Cancel | None] = ContextVar("cancel", default=None)
 
 
 def current() -> Cancel | None:
-    """What ends the operations of this thread or task; None: nothing does."""
+    """The cancellation of this thread or task; None if there is none."""
     return _current.get()
 
 
 @contextmanager
 def cancelled_by(cancel: Cancel) -> Iterator[None]:
-    """Operations of this block end when `cancel` is called; also those on threads that are given its context."""
+    """Make `cancel` the current cancellation for a block, and for threads that run with a copy of its context."""
     token = _current.set(cancel)
     try:
         yield

@@ -1,7 +1,6 @@
-"""Processes with limits and an end.
+"""Child processes with limits of time, memory and output.
 
-A process has a limit of time, of memory and of what it writes, and ends with all of its children when the operation
-that it is part of is cancelled.
+A process ends, with all its children, when its operation is cancelled.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from dataclasses import dataclass
 from polylocal.errors import InvalidInput
 from polylocal.system.cancellation import Cancel, Cancelled, current
 
-# the limits are set by the shell and not by Python: nothing of this process runs between fork and exec
+# a shell sets the limits, so that no Python code runs between fork and exec
 _LIMITED = 'for limit in "-v $1" "-f $2" "-t $3"; do ulimit $limit 2>/dev/null || :; done; shift 3; exec "$@"'
 _CHUNK = 1 << 16
-_MOST_WORDS = 1 << 16  # bytes of stderr that are kept
+_MOST_WORDS = 1 << 16  # last bytes of stderr to keep
 _BLOCKS = 512  # bytes in a block of `ulimit -f`
-_GRACE_S = 2.0  # in which a process removes its lock files
+_GRACE_S = 2.0  # seconds for a process to remove its lock files
 _UNLIMITED = "unlimited"
 _OUTGREW = re.compile(r"died of signal 25|File too large")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one process, with its children, may take."""
+    """Limits of a process and its children."""
 
     seconds: float = 600.0
     memory_mib: int = 2048  # address space of each process
-    output: int = 32 << 20  # bytes on a standard output that is read into memory
-    file_bytes: int | None = None  # of each file that it writes; None: any
+    output: int = 32 << 20  # most bytes of standard output read into memory
+    file_bytes: int | None = None  # largest file that it may write; None: no limit
 
 
 DEFAULT = Limits()
@@ -55,20 +54,20 @@ class Done:
 
     @property
     def outgrew(self) -> bool:
-        """A file became larger than `file_bytes`, for the process or a child of its."""
+        """Whether the process or a child exceeded `file_bytes`."""
         return self.returncode == -signal.SIGXFSZ or _OUTGREW.search(self.words) is not None
 
 
 class TimedOut(InvalidInput):
-    """A process took longer than it may."""
+    """A process exceeded its time limit."""
 
 
 class TooMuchOutput(InvalidInput):
-    """A process wrote more than is taken into memory."""
+    """A process wrote more output than its limit."""
 
 
 def limited(command: Sequence[str], limits: Limits) -> list[str]:
-    """A command that has the limits of memory, CPU time and file size of the system, with its children."""
+    """A command that runs another one under the system's limits of memory, CPU time and file size."""
     blocks = _UNLIMITED if limits.file_bytes is None else str(max(1, limits.file_bytes // _BLOCKS))
     memory, seconds = str(limits.memory_mib << 10), str(int(limits.seconds) + 1)
     return ["/bin/sh", "-c", _LIMITED, command[0], memory, blocks, seconds, *command]
@@ -76,10 +75,9 @@ def limited(command: Sequence[str], limits: Limits) -> list[str]:
 
 @contextmanager
 def ending(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterator[None]:
-    """For a block; at its end the process is ended with its children, if it has not ended by itself.
+    """End a process and its children at the end of a block; with `goes_on`, only if the block fails.
 
-    `goes_on`: only if the block fails. Cancelling the operation ends the process at once, and raises Cancelled at the
-    end of the block.
+    A cancellation of the operation ends the process at once, and the block raises Cancelled.
     """
     cancel = current() or Cancel()
     try:
@@ -97,10 +95,10 @@ def ending(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterat
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process with its children, and close its pipes. Idempotent."""
+    """End a process and its children, and close its pipes. Idempotent."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
-            with suppress(BrokenPipeError):  # what it did not take, nobody misses
+            with suppress(BrokenPipeError):  # unread input does not matter
                 pipe.close()
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
@@ -112,20 +110,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the process and its children. Its number may be another one's after its end."""
+    """Signal the process and its children, unless it has ended: its pid may be reused."""
     if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS refuses it for a group of which all have ended
+        with suppress(ProcessLookupError, PermissionError):  # macOS: all processes of the group have ended
             os.killpg(process.pid, number)
 
 
 def collected(process: subprocess.Popen[bytes], command: str, limits: Limits) -> tuple[bytes, bytes]:
-    """What a process writes until its end. Raises TimedOut, TooMuchOutput."""
+    """Wait for the end of a process. Returns its stdout and stderr. Raises TimedOut, TooMuchOutput."""
     kept = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
     until = time.monotonic() + limits.seconds
     with selectors.DefaultSelector() as selector:
         for pipe in kept:
             selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map():  # both are closed at its end
+        while selector.get_map():  # the process closes both at its end
             left = until - time.monotonic()
             ready = selector.select(left) if left > 0 else []
             if not ready:

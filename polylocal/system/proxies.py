@@ -8,7 +8,7 @@ from polylocal.system import addresses
 
 
 def of(scheme: str, host: str, port: int | None) -> str | None:
-    """The proxy for a connection, as a URL; None: it goes directly, as every connection to this machine does."""
+    """The URL of the proxy for a connection; None for a direct one, as always to this machine."""
     if addresses.is_this_machine(host):
         return None
     found = urllib.request.getproxies()

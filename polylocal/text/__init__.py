@@ -1,1 +1,1 @@
-"""Text from outside, made safe: bounded JSON, numbers that are not finite, visible characters."""
+"""Safe handling of untrusted text: JSON with limits, non-finite numbers, control characters."""

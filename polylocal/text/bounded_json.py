@@ -1,7 +1,7 @@
-"""JSON from outside → data, within bounds. Pure.
+"""Parses untrusted JSON within limits. Pure.
 
-The JSON parser of the standard library keeps the interpreter's lock for a whole text, and lists and objects cost it
-most: the bounds are checked by a scan first, which lets other threads go on.
+The standard library's parser holds the interpreter lock for a whole text, and lists and objects take most time. So a
+scan, during which other threads can run, checks the limits first.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from typing import Any
 MAX_VALUES = 300_000
 MAX_CONTAINERS = 50_000  # lists and objects
 MAX_DEPTH = 100
-_MAX_DIGITS = 4000  # fewer than any limit of Python's own, more than a double has
+_MAX_DIGITS = 4000  # below Python's own limit, and more than a double has
 
 _TOKEN = re.compile(r'["\[\]{},]')
-_IN_STRING = re.compile(r'(?:[^"\\]{1,4096}+|\\.){0,64}+', re.DOTALL)  # a piece: a long string takes several
+_IN_STRING = re.compile(r'(?:[^"\\]{1,4096}+|\\.){0,64}+', re.DOTALL)  # one chunk; a long string takes several
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class TooLarge(ValueError):
-    """Within the grammar, and more than is read."""
+    """Valid JSON that exceeds a limit."""
 
 
 def load(text: str) -> Any:
-    """What a text says. Raises ValueError, also for halves of characters, which could not be kept.
+    """Parse a text. Raises ValueError, also for lone surrogates, which can't be stored.
 
-    NaN and the infinities are read among other values: the field that takes one decides what becomes of it. A text that
-    is nothing else is refused.
+    Accepts NaN and infinities inside lists and objects, for the fields to judge, but not as the whole text.
     """
     check(text)
     try:
@@ -47,14 +46,14 @@ def load(text: str) -> Any:
 def check(
     text: str, max_values: int = MAX_VALUES, max_containers: int = MAX_CONTAINERS, max_depth: int = MAX_DEPTH
 ) -> None:
-    """Raises TooLarge. Takes time in proportion to the text, and little where it has few brackets and commas."""
+    """Raises TooLarge. Takes linear time, and little if the text has few brackets and commas."""
     containers = text.count("[") + text.count("{")
     values = containers + text.count(",")
     if values <= max_values and containers <= min(max_containers, max_depth):
-        return  # even if all of them stand outside of strings
+        return  # even if all of them are outside strings
     depth = containers = values = strings = 0
     for token in _tokens(text):
-        strings += token == '"'  # names and values; more than these have no commas between them
+        strings += token == '"'  # names and values; invalid JSON may have strings without commas
         values += token in ",[{"
         containers += token in "[{"
         depth += (token in "[{") - (token in "]}")
@@ -71,17 +70,17 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # a whole number with more digits than Python reads
+    except ValueError:  # an integer with more digits than Python accepts
         return json.loads(text, parse_int=_whole)
 
 
 def _whole(digits: str) -> float:
-    """Too many digits for a whole number are too many for a double, which makes an infinity of them."""
+    """An integer; with too many digits an infinity, as a double would be."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Brackets and commas outside of strings, and a quote for each string."""
+    """Brackets and commas outside strings, and a quote for each string."""
     place = 0
     while found := _TOKEN.search(text, place):
         place = found.end()

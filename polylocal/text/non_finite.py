@@ -1,7 +1,7 @@
-"""Numbers that are not finite: JSON has no word for them. Pure.
+"""Numbers that are not finite, which JSON can't express. Pure.
 
-Python's parser reads `NaN`, `Infinity` and numbers too large for a double; strict parsers refuse a whole text for one
-of them. In rows a word stands in the place of such a number, in answers `null`, with the words in a mapping beside it.
+Python's parser accepts `NaN`, `Infinity` and numbers too large for a double; strict parsers refuse the whole text. So
+rows store a word in place of such a number. Responses have `null`, and a separate mapping with the words.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_SPELLINGS = frozenset(sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity"))  # in any case
+_SPELLINGS = frozenset(sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity"))  # lower case
 
 
 def word(number: float) -> str:
-    """`nan`, `inf` or `-inf`, as Python and its libraries write them and read them."""
+    """`nan`, `inf` or `-inf`, as Python and its libraries spell them."""
     return str(float(number))
 
 
 def reported(value: Any) -> Any:
-    """A reported value with a float in the place of what clients send for a number that is not finite.
+    """A reported value, with a float for the spellings of non-finite numbers that clients send.
 
-    `null` is what JavaScript writes for NaN. A whole number too large for a float counts as infinite.
+    `null` is NaN, as JavaScript writes it. An integer too large for a float is infinite.
     """
     if value is None:
         return math.nan
@@ -40,7 +40,7 @@ def as_float(number: float) -> float:
 
 
 def nulled(value: Any) -> Any:
-    """The same data with null in the place of each number that is not finite."""
+    """The data with None in place of non-finite numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -51,15 +51,15 @@ def nulled(value: Any) -> Any:
 
 
 def with_words(values: Mapping[str, float]) -> dict[str, float | str]:
-    """Measured values in the form that rows keep: a word for each that is not finite."""
+    """Metrics in the form for rows: a word in place of each non-finite number."""
     return {name: value if math.isfinite(value) else word(value) for name, value in values.items()}
 
 
 def finite_ones(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of such a row: null for each word."""
+    """The metrics of a row with None in place of words."""
     return {name: None if isinstance(value, str) else value for name, value in values.items()}
 
 
 def words(values: Mapping[str, Any]) -> dict[str, str]:
-    """Of such a row: the words alone."""
+    """The words in the metrics of a row."""
     return {name: value for name, value in values.items() if isinstance(value, str)}

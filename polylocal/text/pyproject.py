@@ -1,4 +1,4 @@
-"""The text of a pyproject.toml, which anybody may have written, as a mapping. Pure."""
+"""Parses an untrusted pyproject.toml. Pure."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 import tomllib
 from typing import Any
 
-_MOST_PARTS = 100  # of a dotted key: the parser takes memory for each of them by the square of their number
+_MOST_PARTS = 100  # parts of a dotted key; the parser needs memory quadratic in their number
 _LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{_MOST_PARTS}}}""", re.ASCII)
 
 
 def load(text: str | None) -> dict[str, Any]:
-    """None is an empty file. Raises ValueError, whose words name the file."""
+    """Parse a file; None counts as empty. Raises ValueError with a message that names the file."""
     if _LONG_KEY.search(text or ""):
         raise ValueError(f"pyproject.toml has a key of more than {_MOST_PARTS} parts")
     try:
         return tomllib.loads(text or "")
-    except (ValueError, RecursionError) as error:  # the first of a number with too many digits, too
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers with too many digits
         raise ValueError(f"pyproject.toml is no TOML: {' '.join(str(error).split())}") from error
 
 
 def table(data: Any, *names: str) -> dict[str, Any]:
-    """The table of these names, one in the other; an empty one where there is none."""
+    """The nested table with these names; empty if it does not exist."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}

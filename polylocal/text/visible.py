@@ -1,7 +1,7 @@
-"""Texts of others as they may be shown: what would steer a terminal, or show other words than there are, is spelled.
+"""Makes untrusted text safe for terminals: control and invisible characters are escaped. Pure.
 
-Names, messages and error texts come from other users, from programs in containers and from the engine. A terminal obeys
-some of their characters. None is left out, since a reader must see that something is there: ESC becomes `\\x1b`. Pure.
+Names, messages and errors come from other users, from programs in containers and from the engine. Some characters could
+control a terminal or disguise text. They are escaped, not removed, so that readers see them: ESC becomes `\\x1b`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# of the invisible "format" characters, those that scripts need within words: joiners, and signs that enclose digits
+# invisible format characters that scripts need within words: joiners, and signs around digits
 _NEEDED = frozenset(
     "\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 )
-# controls (C0, DEL, C1), surrogates without a partner, separators of lines and paragraphs, formats (bidi, zero-width)
+# controls (C0, DEL, C1), lone surrogates, line and paragraph separators, formats (bidi, zero-width)
 _HIDDEN = frozenset(("Cc", "Cs", "Zl", "Zp", "Cf"))
 _SPELLED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _TAB = 8
 
 
 def one_line(text: str) -> str:
-    """For a cell, a name, a sentence: line ends and tabs are written out as well, or they would forge another row."""
+    """Escape a text for one line, including line ends and tabs, which could forge a row."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_spelled, text))
 
 
 def lines(text: str) -> str:
-    """For a text of several lines: its line ends stay, its tabs become spaces."""
+    """Escape a text of several lines: line ends stay, tabs become spaces."""
     return "\n".join(map(one_line, text.replace("\r\n", "\n").expandtabs(_TAB).split("\n")))
 
 
 def stream(text: str) -> str:
-    """For what is written in pieces, by whomever: as `lines`, with tabs, which the shells' completion is made of."""
+    """Like `lines`, but keeps tabs, which the output of shell completion needs."""
     return "\t".join(lines(part) for part in text.split("\t"))
 
 
 def message(text: str) -> str:
-    """For an error: further lines are indented, so that none looks like one of ours."""
+    """Escape an error message, and indent all lines but the first, so that none imitates ours."""
     return lines(text).replace("\n", "\n    ")
 
 
 def in_json(text: str) -> str:
-    """JSON in which characters outside of ASCII are as they are: the same value, without what steers a terminal.
+    """Escape control characters beyond ASCII in JSON text, without changing its value.
 
-    JSON itself escapes controls below 0x20 within strings; those that are left are its own line ends.
+    JSON already escapes controls below 0x20 in strings.
     """
     return text if text.isascii() and "\x7f" not in text else _BEYOND.sub(_escaped, text)
 

@@ -18,10 +18,10 @@ from polylocal.paths import Home
 HOLD = """
 import sys, signal, os
 from pathlib import Path
-from polylocal.daemon import home_lock as occupancy
+from polylocal.daemon import home_lock
 from polylocal.paths import Home
-lock = occupancy.take(Home(Path(sys.argv[1])))
-occupancy.announce(lock, occupancy.Running(os.getpid(), "http://here"))
+lock = home_lock.take(Home(Path(sys.argv[1])))
+home_lock.announce(lock, home_lock.Running(os.getpid(), "http://here"))
 signal.pause()
 """
 
@@ -29,11 +29,11 @@ signal.pause()
 LOOK = """
 import sys
 from pathlib import Path
-from polylocal.daemon import home_lock as occupancy
+from polylocal.daemon import home_lock
 from polylocal.paths import Home
 print("looking", flush=True)
 while True:
-    occupancy.running(Home(Path(sys.argv[1])))
+    home_lock.running(Home(Path(sys.argv[1])))
 """
 
 
@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def other(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the home folder in hand."""
+    """Another process that has the lock of the home folder."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(home.root)]) as process:
         eventually(lambda: (found := home_lock.running(home)) and found.url)
         yield process
