@@ -348,4 +348,4 @@ def test_the_rest_of_the_code_prints_nothing() -> None:
         and any(name in ("print", "sys.stdout.write") for _, name in calls(ast.parse(path.read_text())))
     }
     # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `show` does
-    assert printing == {"git/pre_receive.py", "runner/bayes.py", "engine/docker/probe.py"}  # programs of their own
+    assert printing == {"receiving.py", "runner/bayes.py", "runner/engine/probe.py"}  # programs of their own
