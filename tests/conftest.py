@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import docker
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import settings as hypothesis_settings
+from starlette import routing
 from support import USUAL_INPUTS, sweep
 
 from polylocal.engine.docker import probe
 from polylocal.settings import Settings, load
-from polylocal.store import Store
+from polylocal.store import Store, users
 from polylocal.store.rows import Project, User
 
 # how many inputs are made up where a test does not say: `pytest --hypothesis-profile=long` tries far more
@@ -35,6 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _LONG.index(folder) if folder in _LONG else len(_LONG)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_repetitions() -> Iterator[None]:
+    """Weak password hashes, and one compilation of each route: both are most of the time of many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(users, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        patch.setattr(routing, "compile_path", cache(routing.compile_path))
+        yield
 
 
 @pytest.fixture(autouse=True)
