@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -14,6 +15,7 @@ from argon2 import PasswordHasher
 from hypothesis import settings as hypothesis_settings
 from starlette import routing
 from support import USUAL_INPUTS, sweep
+from xdist.scheduler import LoadFileScheduling
 
 from polylocal.engine.docker import probe
 from polylocal.settings import Settings, load
@@ -26,18 +28,31 @@ hypothesis_settings.register_profile("long", max_examples=20_000, deadline=None,
 hypothesis_settings.load_profile("moderate")
 
 
-# folders whose files take minutes: first, so that the processes that share the tests come to their end together
-_LONG = ("crash", "clients", "e2e", "ui")
+# what takes minutes goes first, so that the processes that share the tests come to their end together
+_LONG = ("tests/clients/", "tests/crash/test_chaos.py", "tests/ui/", "tests/e2e/", "tests/crash/", "tests/engine/")
+_TOGETHER = ("tests/clients/", "tests/ui/")  # their daemons, programs and browsers are made once in each process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files before short ones; within a file nothing changes."""
 
     def rank(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return _LONG.index(folder) if folder in _LONG else len(_LONG)
+        return next((place for place, start in enumerate(_LONG) if item.nodeid.startswith(start)), len(_LONG))
 
     items.sort(key=rank)
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file belongs to one process, and so does a folder whose tests share what takes long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = next((folder for folder in _TOGETHER if nodeid.startswith(folder)), None)
+        return together or str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
