@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from support import Daemon, start_daemon
+from support import Daemon, start_daemon, sweep
 
 from polylocal.store import Store
 
@@ -31,3 +32,36 @@ def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
     yield starter
     for daemon in started:
         daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def kept(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """`start` for modules whose tests may share a home folder. See `keeping`."""
+    with keeping(tmp_path_factory.mktemp("kept") / "home", engine_address) as starter:
+        yield starter
+
+
+@contextmanager
+def keeping(home: Path, engine_address: str, prefix: Sequence[str] = ()) -> Iterator[Starter]:
+    """Start daemons on one home folder; one that lives is used again by a test that wants the same flags and settings.
+
+    At the end the daemon is killed, and what it made is removed.
+    """
+    daemon: Daemon | None = None
+    wanted: object = None
+
+    def starter(*flags: str, **env: str) -> Daemon:
+        nonlocal daemon, wanted
+        if daemon and daemon.process.poll() is None:
+            if wanted == (flags, env):
+                return daemon
+            daemon.kill()
+        daemon, wanted = start_daemon(home, *flags, env=env, prefix=prefix), (flags, env)
+        return daemon
+
+    yield starter
+    if daemon:
+        daemon.kill()
+        with closing(Store(home / "polylocal.db")) as store:
+            installation = store.installation()
+        sweep(engine_address, installation)

@@ -12,12 +12,18 @@ from support import BUSYBOX, Daemon, build, eventually, job
 
 from polylocal.client.http import RunReference
 
+from .conftest import Starter
 from .test_kill import containers_of, finished, log, log_has, look, status, submit
 
 pytestmark = pytest.mark.engine
 
 MISSING = "what it wrote last may be missing here"
 KILLED = "engine-lost: its container was stopped through the engine, by its end or by somebody else"
+
+
+@pytest.fixture
+def start(kept: Starter) -> Starter:
+    return kept
 
 
 def begun(daemon: Daemon, config: dict[str, Any], kind: str = "job") -> RunReference:

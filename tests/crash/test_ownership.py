@@ -10,16 +10,17 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from support import BUSYBOX, Daemon, eventually, job, start_daemon
+from support import BUSYBOX, Daemon, eventually, job
 
 from polylocal.client.http import RunReference
-from polylocal.store import Store
 
+from .conftest import Starter, keeping
 from .test_kill import containers_of, finished, log, log_has, look, status, submit
 
 pytestmark = pytest.mark.engine
@@ -59,8 +60,8 @@ def as_user() -> list[str]:
     return prefix
 
 
-@pytest.fixture
-def start(swept: list[str]) -> Iterator[Callable[..., Daemon]]:
+@pytest.fixture(scope="module")
+def start(engine_address: str) -> Iterator[Starter]:
     """As the one of the other tests; the home folder lies where a plain user comes to."""
     if os.geteuid() != 0:
         pytest.fail("only root can become somebody else")
@@ -69,20 +70,8 @@ def start(swept: list[str]) -> Iterator[Callable[..., Daemon]]:
     home = around / "home"
     home.mkdir()
     os.chown(home, USER, USER)
-    started: list[Daemon] = []
-
-    def starter(*flags: str, **env: str) -> Daemon:
-        who = {"HOME": str(home), "POLYLOCAL_GRACE_S": "1"}
-        daemon = start_daemon(home, *flags, env={**who, **env}, prefix=as_user())
-        started.append(daemon)
-        store = Store(home / "polylocal.db")
-        swept.append(store.installation())
-        store.close()
-        return daemon
-
-    yield starter
-    for daemon in started:
-        daemon.kill()
+    with keeping(home, engine_address, as_user()) as starter:
+        yield partial(starter, HOME=str(home), POLYLOCAL_GRACE_S="1")
     shutil.rmtree(around)
 
 
