@@ -30,20 +30,21 @@ T = TypeVar("T")
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
 USUAL_INPUTS = 200  # that a test makes up if it does not say
-_LOOK_S = 0.01
+_LOOK_S, _MOST_LOOK_S = 0.01, 0.1
 _LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # plain users of tests fetch from servers of the tests
 
 
 def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
-    """Poll until `check` gives something true, and return that."""
-    deadline = time.monotonic() + within_s
+    """Poll until `check` gives something true, and return that. The pauses grow with the wait, by a twentieth of it."""
+    began = time.monotonic()
     while True:
         found = check()
         if found:
             return found
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > within_s:
             raise AssertionError(f"not true within {within_s:g} s: {check}; last: {found!r}")
-        time.sleep(_LOOK_S)
+        time.sleep(min(max(_LOOK_S, waited_s / 20), _MOST_LOOK_S))
 
 
 def inputs(usually: int) -> int:
