@@ -13,9 +13,9 @@ import typer
 from typer.cli import get_docs_for_click
 
 import polylocal
-from polylocal import cli
 from polylocal.api import abf, proxy, streams
 from polylocal.api import app as api
+from polylocal.cli.commands import app
 from polylocal.packages import statuses as packages
 from polylocal.polyaxonfile import GroupFile, HPTuning, Matrix
 from polylocal.polyaxonfile.models import WITHOUT_EFFECT, Build, Environment, ExperimentFile, Header, JobFile
@@ -123,7 +123,7 @@ def sections() -> str:
 
 def commands() -> str:
     """The command line's own help."""
-    command = typer.main.get_command(cli.app)
+    command = typer.main.get_command(app)
     context = command.make_context("polylocal", [], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="polylocal", title="Commands")
     text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)

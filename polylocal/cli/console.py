@@ -13,20 +13,21 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.live import Live
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from polylocal.cli import streams
 from polylocal.text import visible
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 
 class Screen(Console):
@@ -136,6 +137,8 @@ def working(what: str) -> AbstractContextManager[object]:
 
 
 def live() -> Live:
+    from rich.live import Live
+
     return Live(console=err, refresh_per_second=4)
 
 
@@ -153,47 +156,6 @@ def _write(value: str) -> None:
 
 
 # -- the program as a whole ------------------------------------------------------------------------------------------
-
-
-class _Guarded:
-    """A stream on which others' texts do no harm either where something else than this module writes them: a library,
-    a warning, a thread that dies. What rich makes of them is looked at before, and goes to the stream itself."""
-
-    def __init__(self, stream: streams.Output | streams.Messages) -> None:
-        self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
-
-    def write(self, value: str) -> int:
-        self.rich_proxied_file.write(visible.stream(value))
-        return len(value)
-
-    def writelines(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.write(value)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rich_proxied_file, name)
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """The standard streams, for as long as the program runs. Raises OutputError, also for what is written last."""
-    streams.open_missing()
-    before = sys.stdout, sys.stderr
-    for stream in before:
-        streams.degrade(stream)
-    output, messages = streams.Output(before[0]), streams.Messages(before[1])
-    sys.stdout, sys.stderr = guards = _Guarded(output), _Guarded(messages)
-    try:
-        try:
-            yield
-        finally:
-            output.flush()
-    except (streams.OutputError, BrokenPipeError):
-        streams.discard(before[0])
-        raise
-    finally:  # unless typer has put something in their place, as it does when the reader of the output has left
-        sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
-        sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 
 
 def wrong_usage(error: Any) -> None:

@@ -6,9 +6,11 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
+
+from polylocal.text import visible
 
 _DEGRADED = "polylocal.degraded"
 _NEAREST = {"…": "...", "·": "-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " "}
@@ -102,6 +104,52 @@ def discard(stream: Any) -> None:
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
         stream.flush()
+
+
+class _Guarded:
+    """A stream on which no text steers the terminal, also if a library, a warning or a dying thread writes it.
+
+    `show` has checked the texts that rich writes, so they go to the stream itself.
+    """
+
+    def __init__(self, stream: Output | Messages) -> None:
+        self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
+
+    def write(self, value: str) -> int:
+        self.rich_proxied_file.write(visible.stream(value))
+        return len(value)
+
+    def writelines(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.write(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def guarded() -> Iterator[_Guarded]:
+    """Guards the standard streams while the program runs, and gives standard output.
+
+    Raises OutputError, also for the last bytes that are written.
+    """
+    open_missing()
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        degrade(stream)
+    output, messages = Output(before[0]), Messages(before[1])
+    sys.stdout, sys.stderr = guards = _Guarded(output), _Guarded(messages)
+    try:
+        try:
+            yield guards[0]
+        finally:
+            output.flush()
+    except (OutputError, BrokenPipeError):
+        discard(before[0])
+        raise
+    finally:  # unless typer has put something in their place, as it does when the reader of the output has left
+        sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
+        sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 
 
 def _failed(error: OSError) -> OutputError:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import httpx2
-
+from polylocal.client.connection import Connection, Response
 from polylocal.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, PolylocalError, SetupError
-from polylocal.system import proxies
 
 Json = dict[str, Any]
 _MOST_RUNS = 1000  # on one page
 _SLOW_S = 600.0  # seconds; the server may measure or remove all images of an engine
+_CHUNK = 1 << 20  # bytes
 
 _ERRORS: Mapping[int, type[PolylocalError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}
 
@@ -44,8 +43,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
-        headers = {"Authorization": f"Token {token}"} if token else {}
-        self._http = _connection(url, headers)
+        self._http = Connection(url, {"Authorization": f"Token {token}"} if token else {})
 
     def close(self) -> None:
         self._http.close()
@@ -79,8 +77,8 @@ class Client:
             return {}
 
     def upload(self, owner: str, name: str, archive: BinaryIO) -> None:
-        files = {"repo": ("repo.tar.gz", archive, "application/gzip")}
-        self.call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", files=files, timeout=600.0)
+        headers, body = _form(archive)
+        self.call("PUT", f"/api/v1/{owner}/{name}/repo/upload/", headers=headers, body=body, timeout=_SLOW_S)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
@@ -170,15 +168,13 @@ class Client:
 
     @contextmanager
     def _stream(self, path: str, parameters: Json, missing_is_empty: bool = False) -> Iterator[Iterator[bytes]]:
-        timeout = httpx2.Timeout(None, connect=5.0)
-        with _translated(self.url), self._http.stream("GET", path, params=parameters, timeout=timeout) as response:
-            if not response.is_success:
-                response.read()
-                if missing_is_empty and response.status_code == 404 and response.text.startswith('"'):
-                    yield iter(())  # the run exists, but has no log yet
-                    return
-                _raise(response)
-            yield response.iter_bytes()
+        with self._http.stream(path, parameters) as answer:
+            if not isinstance(answer, Response):
+                yield answer
+            elif missing_is_empty and answer.status == 404 and answer.text.startswith('"'):
+                yield iter(())  # the run exists, but has no log yet
+            else:
+                _raise(answer)
 
     def _pages(self, path: str) -> Iterator[Json]:
         offset = 0
@@ -198,10 +194,9 @@ class Client:
             raise SetupError(f"what answers at {self.url} is no polylocal daemon: it sends no JSON") from error
         return found
 
-    def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """Send a request. `more`: arguments for httpx2."""
-        with _translated(self.url):
-            response = self._http.request(method, path, **more)
+    def call(self, method: str, path: str, **more: Any) -> Response:
+        """Send a request. `more`: arguments of `Connection.request`."""
+        response = self._http.request(method, path, **more)
         if not response.is_success:
             _raise(response)
         return response
@@ -214,35 +209,25 @@ def connect(home: Path, url: str | None, token: str | None) -> Client:
     return Client(url, token or _token_of(home))
 
 
-def _connection(url: str, headers: Mapping[str, str]) -> httpx2.Client:
-    """Raises SetupError if the address is invalid or its proxy can't be used."""
-    try:
-        parts = httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        raise SetupError(f"{url} is no address of a daemon: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise SetupError(f"{url} is no address of a daemon: write it as http://HOST:PORT")
-    proxy = proxies.of(parts.scheme, parts.host, parts.port)
-    try:
-        return httpx2.Client(
-            base_url=parts,
-            headers=headers,
-            timeout=httpx2.Timeout(60.0, connect=5.0),
-            # loading all certificates is slower than most commands
-            verify=httpx2.create_ssl_context() if parts.scheme == "https" else False,
-            proxy=proxy,
-            trust_env=False,
-        )
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        why = "SOCKS needs the Python package socksio" if isinstance(error, ImportError) else str(error).rstrip(".")
-        raise SetupError(
-            f"the proxy {_without_password(proxy)}, which the environment names for {parts.host}, can't be used: {why};"
-            f" name {parts.host} in NO_PROXY, or another proxy in HTTP_PROXY"
-        ) from error
+def _form(archive: BinaryIO) -> tuple[dict[str, str], Iterator[bytes]]:
+    """The headers and the body of a form (`multipart/form-data`) with the file `repo`."""
+    boundary = secrets.token_hex(16)
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="repo"; filename="repo.tar.gz"\r\n'
+        "Content-Type: application/gzip\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    start = archive.tell()
+    size = len(head) + archive.seek(0, os.SEEK_END) - start + len(tail)
+    archive.seek(start)
 
+    def body() -> Iterator[bytes]:
+        yield head
+        while chunk := archive.read(_CHUNK):
+            yield chunk
+        yield tail
 
-def _without_password(url: str | None) -> str:
-    return re.sub(r"//[^/@]*@", "//", url or "")
+    return {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(size)}, body()
 
 
 def _token_of(home: Path) -> str:
@@ -253,29 +238,17 @@ def _token_of(home: Path) -> str:
         raise SetupError(f"no token: {path} can't be read ({error.strerror}); set POLYLOCAL_TOKEN") from error
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    try:
-        yield
-    except httpx2.ConnectError as error:
-        raise SetupError(f"no daemon answers at {url}; start one with `polylocal start`") from error
-    except httpx2.HTTPError as error:
-        raise SetupError(f"the daemon at {url} did not answer to the end: {error or type(error).__name__}") from error
-    except UnicodeEncodeError as error:  # command-line arguments may be any bytes
-        raise InvalidInput(["a text that was given is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
-
-
-def _raise(response: httpx2.Response) -> None:
+def _raise(response: Response) -> None:
     """Raise the error of a response, with the server's message."""
     try:
         body = response.json()
     except ValueError:
         body = response.text
-    if response.status_code == 400 and isinstance(body, dict | list) and "detail" not in body:
+    if response.status == 400 and isinstance(body, dict | list) and "detail" not in body:
         raise InvalidInput(body)
     words = _words(body) if isinstance(body, dict) else body
-    kind = _ERRORS.get(response.status_code, PolylocalError)
-    raise kind(str(words or f"the daemon answered {response.status_code}"))
+    kind = _ERRORS.get(response.status, PolylocalError)
+    raise kind(str(words or f"the daemon answered {response.status}"))
 
 
 def _words(body: Json) -> str | None:

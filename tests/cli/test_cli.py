@@ -418,9 +418,9 @@ def test_a_wrong_polyaxonfile_is_told_with_its_lines(polylocal: Cli, folder: Pat
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["ls", "--nosuch"], "No such option"),
-        (["ls", "--limit", "many"], "valid integer"),
+        (["ls", "--limit", "many"], "valid int"),
         (["show"], "Missing argument"),
-        (["run", "--priority", "high"], "valid integer"),
+        (["run", "--priority", "high"], "valid int"),
         (["project", "create"], "Missing argument"),
         (["rm"], "Missing argument"),
     ],

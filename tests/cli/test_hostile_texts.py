@@ -20,6 +20,7 @@ import pytest
 from polylocal import cli
 from polylocal.api.api_context import ApiContext
 from polylocal.cli import console as show
+from polylocal.cli import streams
 from polylocal.client.http import Client
 from polylocal.daemon import doctor, home_lock
 from polylocal.errors import InvalidInput, NotFound, PolylocalError
@@ -287,7 +288,7 @@ def on_terminal(*arguments: str) -> str:
 
 
 def test_what_a_library_or_a_dying_thread_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    with show.guarded():
+    with streams.guarded():
         print(HOSTILE, file=sys.stderr)
         print(HOSTILE)
         sys.stdout.writelines([HOSTILE, "\n"])

@@ -1,0 +1,50 @@
+"""What a command imports: the time of a short command is the time of its imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import Cli
+
+_PROGRAM = """\
+import json, sys
+sys.argv[0] = "polylocal"
+from polylocal.cli import main
+try:
+    main()
+finally:
+    json.dump(sorted(sys.modules), sys.stderr)
+"""
+_SERVER = {"docker", "starlette", "uvicorn", "pydantic", "sqlite3", "jinja2", "polylocal.api", "polylocal.store"}
+_HTTP = {"httpx2", "requests", "urllib3", "urllib.request", "websockets", "aiohttp"}
+
+
+def imported(*arguments: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout
+    return set(json.loads(done.stderr))
+
+
+def test_the_version_imports_no_parser() -> None:
+    assert not imported("--version") & (_SERVER | _HTTP | {"typer", "rich", "http.client"})
+
+
+def test_the_help_imports_no_client_and_no_server() -> None:
+    assert not imported("--help") & (_SERVER | _HTTP)
+
+
+@pytest.mark.usefixtures("daemon", "project")
+def test_a_list_imports_one_http_client_and_no_server() -> None:
+    found = imported("ls")
+    assert "http.client" in found
+    assert not found & (_SERVER | _HTTP)
+
+
+def test_a_misspelled_command_is_compared_with_all(polylocal: Cli) -> None:
+    result = polylocal("packge")
+    assert result.code == 2
+    assert "Did you mean 'package'?" in result.err
