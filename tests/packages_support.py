@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
+
+import pytest
 
 from polylocal.packages.file_store import FileStore
 from polylocal.statuses import Kind, Status
@@ -213,3 +216,9 @@ def stocked(file_store: FileStore, name: str, version: str, **fields: str) -> Ne
     content = wheel(name, version, **fields)
     file_store.keep(io.BytesIO(content))
     return package(name, version, content, file_name=f"{name}-{version}-py3-none-any.whl")
+
+
+def hide_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation without the extra `packages`: its libraries can't be imported."""
+    for name in ("pysequoia", "rpmfile", "rpmfile.headers", "zstandard"):
+        monkeypatch.setitem(sys.modules, name, None)

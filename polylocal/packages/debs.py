@@ -20,9 +20,8 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from polylocal.errors import PackageError
+from polylocal.packages import extra
 from polylocal.packages.description import Description, is_epoch
 from polylocal.packages.facts import Facts, IndexedFile
 
@@ -45,13 +44,22 @@ _DEPENDENCY = re.compile(r"[^\s()\[\]<>]+ ?(\( ?[<>=]{1,2} ?[^\s()<>=]+ ?\))?", 
 # what an index says itself of a package
 _OF_INDEX = frozenset("filename size md5sum sha1 sha256 sha512 directory package-type".split())
 _LISTS = {"Files": "md5", "Checksums-Sha1": "sha1", "Checksums-Sha256": "sha256"}
+
+
+def _zstd(file: io.BytesIO) -> Any:
+    """Raises PackageError: the extra is not installed."""
+    with extra.needed_for("a .deb file that is compressed with zstd"):
+        import zstandard
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file)
+
+
 _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {
     "": lambda file: file,
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".xz": lzma.LZMAFile,
     ".lzma": lzma.LZMAFile,
     ".bz2": bz2.BZ2File,
-    ".zst": lambda file: zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file),
+    ".zst": _zstd,
 }
 
 

@@ -12,6 +12,11 @@ def endings(kind: str | None) -> tuple[str, ...]:
     return _ENDINGS.get(kind or "", _RPM)
 
 
+def is_rpm(kind: str | None) -> bool:
+    """Whether the packages of a kind are rpm packages, which only the extra `packages` can read."""
+    return kind not in _ENDINGS
+
+
 def is_package(file_name: str, kind: str | None) -> bool:
     """Whether a file of this name is taken for a package, where a build does not say which are."""
     return file_name.endswith(endings(kind))

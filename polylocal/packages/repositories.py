@@ -125,6 +125,11 @@ def publish_key(downloads: Path, platform: str, key: Key) -> None:
     new.replace(path)
 
 
+def has_key(downloads: Path, platform: str) -> bool:
+    """Whether the clients of a platform find a public key, and expect signatures."""
+    return (downloads / platform / KEY).exists()
+
+
 def _swap(made: Sequence[tuple[Shelf, Path]]) -> None:
     turned: list[tuple[Path, str | None]] = []
     try:

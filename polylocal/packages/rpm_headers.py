@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rpmfile.headers import get_headers, sigtags, tags
-
 from polylocal.errors import PackageError
+from polylocal.packages import extra
 
 _LEAD = struct.Struct(">4s2xH88x")  # magic, type
 _INTRODUCTION = struct.Struct(">4s4xII")  # magic, number of entries, bytes of data
@@ -56,9 +55,8 @@ _TYPES: dict[str, tuple[int, ...]] = {
     **{f"{stem}version": (_STRINGS,) for stem in _DEPENDENCIES.values()},
     **{f"{stem}flags": (_INT32,) for stem in _DEPENDENCIES.values()},
 }
-_TAGS = {tags[name]: types for name, types in _TYPES.items()}
-_SIGNATURE_TAGS = {sigtags["payloadsize"]: (_INT32,), sigtags["longarchivesize"]: (_INT64,)}
-_LONG = {tags["longsize"]: "longsize", tags["longarchivesize"]: "longarchivesize"}
+_SIGNATURE_TYPES: dict[str, tuple[int, ...]] = {"payloadsize": (_INT32,), "longarchivesize": (_INT64,)}
+_LONG = ("longsize", "longarchivesize")
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 Entry = tuple[int, int, int, int]  # of an index: tag, type, offset into the data, count
@@ -155,15 +153,19 @@ def read(path: Path) -> Header:
 
 
 def _read(file: BinaryIO) -> Header:
+    with extra.needed_for("an rpm package"):
+        from rpmfile.headers import get_headers, sigtags, tags
     magic, kind = _LEAD.unpack(_exactly(file, _LEAD.size))
     if magic != _LEAD_MAGIC:
         raise PackageError("the file is no rpm package: it does not begin with the magic number")
-    signature = _part(file, _SIGNATURE_TAGS)
+    signature = _part(file, {sigtags[name]: types for name, types in _SIGNATURE_TYPES.items()})
     _exactly(file, -file.tell() % _ALIGNMENT)
     start = file.tell()
-    main = _part(file, _TAGS)
-    long = {**_long(signature), **_long(main)}
-    _, values = get_headers(io.BytesIO(bytes(_LEAD.size) + _without_long(signature) + _without_long(main)))
+    main = _part(file, {tags[name]: types for name, types in _TYPES.items()})
+    names = {tags[name]: name for name in _LONG}
+    long = {**_long(signature, names), **_long(main, names)}
+    content = bytes(_LEAD.size) + _without(signature, names) + _without(main, names)
+    _, values = get_headers(io.BytesIO(content))
     # old versions of rpm made source packages without the tag
     is_source = "sourcepackage" in values or (kind == _SOURCE and "sourcerpm" not in values)
     return Header({**values, **long}, is_source, start, file.tell())
@@ -203,14 +205,14 @@ def _check(tag: int, kind: int, offset: int, count: int, kinds: Sequence[int], s
         )
 
 
-def _long(part: _Part) -> dict[str, int]:
-    """Decode sizes of 64 bits, because rpmfile does not."""
-    places = {_LONG[tag]: offset for tag, _, offset, _ in part.entries if tag in _LONG}
+def _long(part: _Part, names: Mapping[int, str]) -> dict[str, int]:
+    """Decode sizes of 64 bits, because rpmfile does not. `names`: by their tags."""
+    places = {names[tag]: offset for tag, _, offset, _ in part.entries if tag in names}
     return {name: struct.unpack_from(">Q", part.data, offset)[0] for name, offset in places.items()}
 
 
-def _without_long(part: _Part) -> bytes:
-    return _Part([entry for entry in part.entries if entry[0] not in _LONG], part.data).packed()
+def _without(part: _Part, tags: Mapping[int, str]) -> bytes:
+    return _Part([entry for entry in part.entries if entry[0] not in tags], part.data).packed()
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

@@ -10,12 +10,15 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from pysequoia import Cert, CipherSuite, SignatureMode, Tsk, sign
+from typing import TYPE_CHECKING
 
 from polylocal.errors import PackageError
 from polylocal.files.disk import passes, write_private
+from polylocal.packages import extra
 from polylocal.text import visible
+
+if TYPE_CHECKING:
+    from pysequoia import Cert, Tsk
 
 _KNOW_ED25519 = ("deb", "pypi")
 _MAKING = threading.Lock()
@@ -37,11 +40,15 @@ class Key:
         which takes a second: GnuPG 2.0 in older releases with rpm does not know Ed25519. A personal platform has no
         `distrib_type`, and packages of every kind.
         """
+        from pysequoia import CipherSuite, Tsk
+
         suite = CipherSuite.Cv25519 if kind in _KNOW_ED25519 else CipherSuite.RSA3k
         return cls(str(Tsk.generate(f"{platform} packages <{platform}@polylocal>", cipher_suite=suite)))
 
     @cached_property
     def _pair(self) -> Tsk:
+        from pysequoia import Tsk
+
         return Tsk.from_bytes(self.secret.encode())
 
     @cached_property
@@ -60,10 +67,14 @@ class Key:
 
     def sign_clearly(self, text: bytes) -> bytes:
         """The text with its signature, as in `InRelease`."""
+        from pysequoia import SignatureMode, sign
+
         return sign(self._pair.signer(), text, mode=SignatureMode.CLEAR)
 
     def sign_detached(self, content: bytes) -> bytes:
         """An armored signature, as in `repomd.xml.asc`."""
+        from pysequoia import SignatureMode, sign
+
         return sign(self._pair.signer(), content, mode=SignatureMode.DETACHED)
 
 
@@ -76,10 +87,13 @@ class Keys:
     def of(self, platform: str, kind: str | None) -> Key:
         """The key of a platform of this `distrib_type`, which is generated if there is none.
 
-        Raises PackageError for a file that is no key. The file is left alone, because clients know the key that was in
-        it. The message names the file by its path below the home folder, since all users of the platform read it.
+        Raises PackageError: the extra `packages` is not installed, or the file is no key. Such a file is left alone,
+        because clients know the key that was in it. The message names the file by its path below the home folder,
+        since all users of the platform read it.
         """
-        path = self._folder / f"{platform}.asc"
+        path = self._path(platform)
+        with extra.needed_for("a signature of a repository"):
+            import pysequoia  # noqa: F401
         with _MAKING:
             try:
                 content = path.read_bytes()
@@ -100,6 +114,13 @@ class Keys:
             # it adds a backtrace of its own
             raise self._unusable(path, visible.one_line(str(error).partition("\n")[0])) from error
         return key
+
+    def has(self, platform: str) -> bool:
+        """Whether there is a key of a platform, usable or not."""
+        return self._path(platform).exists()
+
+    def _path(self, platform: str) -> Path:
+        return self._folder / f"{platform}.asc"
 
     def _unusable(self, path: Path, why: str) -> PackageError:
         return PackageError(

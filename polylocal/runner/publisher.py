@@ -14,11 +14,12 @@ from pathlib import Path
 from polylocal.errors import PackageError, StoreError
 from polylocal.files.disk import passes
 from polylocal.files.folders import remove_tree
-from polylocal.packages import arches, reading, repositories
+from polylocal.packages import arches, extra, reading, repositories
 from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts
 from polylocal.packages.file_store import GUARD, FileStore
 from polylocal.packages.repositories import SOURCES, Shelf
+from polylocal.packages.signing import Key as PlatformKey
 from polylocal.packages.signing import Keys
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.runner.package_container import folder_of
@@ -85,14 +86,26 @@ class Publisher:
 
     def _write(self, saved_to: Platform, shelves: Sequence[Shelf], stays: Collection[str] | None = None) -> None:
         """`stays`: as of a shelf. Raises PackageError, OSError: then no repository has changed."""
-        key = self._keys.of(saved_to.name, saved_to.distrib_type)
-        repositories.publish_key(self._context.home.downloads, saved_to.name, key)
+        key = self._key(saved_to)
         facts = KnownFacts(self._context.store.file_facts, self._context.file_store, shelves)
         try:
             repositories.write([replace(shelf, key=key, stays=stays) for shelf in shelves], facts)
         finally:
             facts.keep()
         self._tidy_at = min(self._tidy_at, time.monotonic() + repositories.STAYS_S)
+
+    def _key(self, saved_to: Platform) -> PlatformKey | None:
+        """Publishes the key of a platform and returns it. Raises PackageError, OSError.
+
+        None: this daemon can't sign, and no client expects a signature, because the platform never had a key.
+        """
+        name, downloads = saved_to.name, self._context.home.downloads
+        if not (extra.has("pysequoia") or self._keys.has(name) or repositories.has_key(downloads, name)):
+            log.warning("the repositories of %s are not signed: %s", name, extra.lack("a signature"))
+            return None
+        key = self._keys.of(name, saved_to.distrib_type)
+        repositories.publish_key(downloads, name, key)
+        return key
 
     def _stale(self) -> list[int]:
         now = time.monotonic()

@@ -14,7 +14,7 @@ from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import tag_versions
 from polylocal.git.repository import Repository as Code
 from polylocal.git.tag_versions import Described
-from polylocal.packages import arches, builder_images, recipes
+from polylocal.packages import arches, builder_images, extra, kinds, recipes
 from polylocal.packages.statuses import UPDATE_TYPES, ContainerStatus
 from polylocal.settings import Settings
 from polylocal.statuses import Kind
@@ -209,6 +209,8 @@ def _check(wanted: _Wanted, said: Json, context: ApiContext) -> None:
     build_for, platform = wanted.build_for, wanted.platform
     if build_for and platform and platform.is_main and platform.id != build_for.id:
         problems.append("Build for platform Only the primary platform can be selected for the main repository!")
+    if build_for and kinds.is_rpm(build_for.distrib_type) and not extra.has("rpmfile"):
+        problems.append(f"Build for platform {build_for.name}: {extra.lack('an rpm package')}")
     if build_for and not build_for.is_main:
         problems.append('Build for platform Type of platform in "build_for_platform" should be "main"')
     if build_for and wanted.include_repos:

@@ -1,0 +1,28 @@
+"""The extra `packages`: libraries that only rpm packages, signatures and .deb files with zstd need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from polylocal.errors import PackageError
+
+
+@contextmanager
+def needed_for(what: str) -> Iterator[None]:
+    """Imports a library of the extra in the block. Raises PackageError: it is not installed. `what` needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise PackageError(lack(what)) from error
+
+
+def lack(what: str) -> str:
+    """The sentence for an operation that needs the extra."""
+    return f"{what} needs libraries that are not installed: pip install 'polylocal[packages]'"
+
+
+def has(library: str) -> bool:
+    """Whether a library of the extra is installed."""
+    return find_spec(library) is not None
