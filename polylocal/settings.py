@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         description="hosts (name or name:port) that users may fetch code from although they lead to this machine",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="the API's port; 0 takes any free one")
-    user: Annotated[str, Field(pattern=r"^[-\w]{1,156}$")] = Field(
+    user: Annotated[str, Field(min_length=1, max_length=156, pattern=r"^[-\w]*$")] = Field(
         "root", description="name of the admin that the first start creates"
     )
     engine: str | None = Field(None, description="the engine's address, as in DOCKER_HOST; empty: find one")

@@ -103,7 +103,7 @@ Measured = Annotated[float, BeforeValidator(non_finite.reported), WithJsonSchema
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     def given(self) -> dict[str, Any]:
         """The values that the caller sent, without defaults."""

@@ -20,52 +20,57 @@ def main() -> None:
         sys.exit(141)  # the reader of our output has left
     except streams.OutputError as error:
         with streams.guarded():
-            _complain(str(error))
+            sys.exit(_complain(str(error)))
 
 
 def _main() -> None:
+    from polylocal.cli.commands import app
+
+    try:
+        code = app(standalone_mode=False)  # `_report` prints the errors
+    except (BrokenPipeError, streams.OutputError):
+        raise
+    except Exception as error:
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Prints an error and returns the exit code."""
     import typer
 
     from polylocal.cli import console
-    from polylocal.cli.commands import app
     from polylocal.errors import InvalidInput, PolylocalError
     from polylocal.files.disk import is_trouble
 
-    try:
-        code = app(standalone_mode=False)  # what it raises is shown below, as everything is
-        sys.exit(code if isinstance(code, int) else 0)
-    except typer.Abort:
+    if isinstance(error, typer.Abort):
         console.say("Aborted.", "red")
-        sys.exit(1)
-    except InvalidInput as error:
+        return 1
+    if isinstance(error, InvalidInput):
         messages = error.messages
         lines = (
             [f"{k}: {text}" for k, texts in messages.items() for text in texts]
             if isinstance(messages, dict)
             else messages
         )
-        _complain(*lines)
-    except PolylocalError as error:
-        _complain(str(error))
-    except (BrokenPipeError, streams.OutputError):
-        raise
-    except OSError as error:
-        if not is_trouble(error):
-            console.bug()
-            sys.exit(1)
+        return _complain(*lines)
+    if isinstance(error, PolylocalError):
+        return _complain(str(error))
+    if isinstance(error, OSError) and is_trouble(error):
         where = error.filename or "the home folder"
-        _complain(f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home")
-    except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own; from which module they are imported depends on its version
-            console.wrong_usage(error)
-            sys.exit(getattr(error, "exit_code", 2))
-        console.bug()
-        sys.exit(1)
+        return _complain(
+            f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home"
+        )
+    if hasattr(error, "format_message"):  # typer's own; from which module they are imported depends on its version
+        console.wrong_usage(error)
+        return int(getattr(error, "exit_code", 2))
+    console.bug()
+    return 1
 
 
-def _complain(*lines: str) -> None:
+def _complain(*lines: str) -> int:
     from polylocal.cli import console
 
     for line in lines:
         console.complain(f"polylocal: {line}")
-    sys.exit(1)
+    return 1

@@ -14,7 +14,7 @@ _DAEMON, _RUNS, _PACKAGES, _PROJECTS = "The daemon", "Runs", "Packages", "Projec
 
 # name → module, function or group of commands, panel of the help
 _COMMANDS = {
-    "serve": ("daemon", "serve", _DAEMON),
+    "serve": ("serve", "serve", _DAEMON),
     "start": ("daemon", "start", _DAEMON),
     "stop": ("daemon", "stop", _DAEMON),
     "status": ("daemon", "status", _DAEMON),

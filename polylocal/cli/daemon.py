@@ -17,6 +17,7 @@ import typer
 from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, connected, home_folder, open_store
 from polylocal.cli.runs import stop_run
+from polylocal.cli.serve import EngineOption, HostOption, PortOption, RunsOption
 from polylocal.daemon import home_lock
 from polylocal.errors import SetupError
 from polylocal.files.disk import Disk
@@ -24,33 +25,7 @@ from polylocal.paths import Home
 
 users = typer.Typer(help="Add and list the people who may use this daemon.", no_args_is_help=True)
 
-HostOption = Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")]
-PortOption = Annotated[int | None, typer.Option(help="Port to listen on; default 8000, 0 takes a free one.")]
-RunsOption = Annotated[int | None, typer.Option(help="Runs at a time; default 2.")]
-EngineOption = Annotated[str | None, typer.Option(help="The engine's address, as in DOCKER_HOST.")]
-
 _READY_S = 30.0
-
-
-def serve(
-    home: HomeOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
-    max_runs: RunsOption = None,
-    engine: EngineOption = None,
-    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
-) -> None:
-    """Run the daemon in the foreground."""
-    from polylocal import settings
-    from polylocal.daemon import daemon_log, main
-
-    read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
-    daemon_log.configure(read, on_screen=not background)
-
-    def ready(url: str) -> None:
-        console.say(f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on")
-
-    main.serve(read, ready)
 
 
 def start(

@@ -16,9 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
-
-from packaging.version import Version
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.files.folders import remove_tree, walk
@@ -40,6 +38,9 @@ from polylocal.git.tag_versions import Described
 from polylocal.system import processes
 from polylocal.system.cancellation import Cancelled, holding
 from polylocal.system.processes import QUICK, Done
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 BRANCH = "master"
 _HALVES = ("pack/tmp_*", "??/tmp_obj_*", "tmp_objdir-*", "incoming-*")  # names of incomplete packs and objects

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -128,6 +127,8 @@ def tool(requirements: Sequence[str], pyproject: str | None) -> str | None:
         return None
     if _has_fallback(project_file.table(data, "tool")) or _is_in_code(data):
         return None
+    from packaging.requirements import Requirement
+
     wanted = {canonicalize_name(Requirement(item).name) for item in requirements}
     return next((name for name in _TOOLS if name in wanted), None)
 

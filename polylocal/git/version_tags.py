@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-from packaging.version import Version
+from typing import TYPE_CHECKING
 
 from polylocal.errors import InvalidInput, SetupError
 from polylocal.git import command, tag_versions
 from polylocal.git.tag_versions import Described
 from polylocal.system.processes import QUICK
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 _MOST_BYTES = 1 << 18  # of a pyproject.toml
 _MOST_TAGS = 1000  # version tags passed to git, each as an argument

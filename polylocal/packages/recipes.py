@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.git import tag_versions
 from polylocal.polyaxonfile import reader
@@ -275,6 +273,8 @@ def _backend(pyproject: str | None) -> Sequence[str]:
 
 
 def _is_requirement(text: str) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement  # a daemon that builds no packages needs neither
+
     try:
         Requirement(text)
     except InvalidRequirement:

@@ -53,7 +53,7 @@ EnvVar = Annotated[list[Scalar], Field(min_length=2, max_length=2)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, defer_build=True)
 
 
 class Amount(Section):

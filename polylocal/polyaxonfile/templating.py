@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from polylocal.polyaxonfile.expressions import MAX_BITS, Budget, NotAllowed, evaluated, rendered
+if TYPE_CHECKING:
+    from polylocal.polyaxonfile.expressions import Budget
 
 MAX_TEMPLATE = 20_000  # characters
 MAX_REPEATED = 10_000  # repetitions by all `for` operators of one file
@@ -35,8 +37,15 @@ class Rendering:
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
         self.undefined: Problems = []  # undefined names, with the path of the template
-        self._budget = Budget()
         self._repeated = 0
+
+    @cached_property
+    def _budget(self) -> Budget:
+        from polylocal.polyaxonfile.expressions import (
+            Budget,  # imports jinja2, which most daemons and commands don't use
+        )
+
+        return Budget()
 
     def render(self, value: Any, variables: Mapping[str, Any], path: Path) -> Any:
         """Render every template in a value. An undefined name renders as an empty text."""
@@ -58,8 +67,10 @@ class Rendering:
         if len(text) > MAX_TEMPLATE:
             self.problems.append((path, f"a text with templates has at most {MAX_TEMPLATE} characters"))
             return text
+        from polylocal.polyaxonfile import expressions
+
         try:
-            found = rendered(text, variables, self._budget)
+            found = expressions.rendered(text, variables, self._budget)
         except Exception as error:  # filters raise any exception; the template is at fault
             self.problems.append((path, f"the template can't be rendered: {_reason(error)}"))
             return text
@@ -94,11 +105,13 @@ class Rendering:
         return made
 
     def _choose(self, branch: dict[str, Any], variables: Mapping[str, Any], path: Path) -> Any:
+        from polylocal.polyaxonfile import expressions
+
         condition = str(branch.get("cond", ""))
         try:
             if len(condition) > MAX_TEMPLATE:
-                raise NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
-            true = bool(evaluated(condition, variables, self._budget))
+                raise expressions.NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
+            true = bool(expressions.evaluated(condition, variables, self._budget))
             self._budget.undefined.clear()  # conditions may test for undefined names
         except Exception as error:  # see above
             self.problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))
@@ -134,6 +147,8 @@ def _literal(text: str) -> Any:
         found = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+    from polylocal.polyaxonfile.expressions import MAX_BITS
+
     if not isinstance(found, int | float | list | dict | None) or str(found) != text.strip():
         return text
     return text if isinstance(found, int) and found.bit_length() > MAX_BITS else found
