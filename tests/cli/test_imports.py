@@ -48,3 +48,20 @@ def test_a_misspelled_command_is_compared_with_all(polylocal: Cli) -> None:
     result = polylocal("packge")
     assert result.code == 2
     assert "Did you mean 'package'?" in result.err
+
+
+def test_a_daemon_starts_without_what_it_does_not_use_yet() -> None:
+    program = "import sys; import polylocal.cli.serve, polylocal.daemon, polylocal.journal; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "docker" in found
+    assert not found & {
+        "rich",
+        "jinja2",
+        "httpx2",
+        "pynvml",
+        "sqlite_utils",
+        "numpy",
+        "sklearn",
+        "packaging.requirements",
+    }
