@@ -63,7 +63,7 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
             name = first.name if is_visible(first) else "the first one"
             return f"its turn: {ahead} before it, and {name} waits for {words(shortage, is_visible)}"
         case queue.Shortage(resource=resource, wanted=wanted, total=total):
-            free = f"{plain(max(reason.free, 0.0))} of {plain(total)} free"
+            free = f"{_whole(resource, max(reason.free, 0.0))} of {_whole(resource, total)} free"
             return f"{spelled(resource, wanted)}: {free}{_held_by(reason.holders, is_visible)}"
         case queue.Build(name=name):
             return f"its build, {name}"
@@ -73,6 +73,11 @@ def words(reason: queue.Reason, is_visible: Callable[[queue.Holder], bool]) -> s
             return f"another try, in {math.ceil(in_s)} s"
         case queue.Pause(cause=cause, problem=problem):
             return f"the scheduler: {problem}" if cause == "scheduler" else problem
+
+
+def _whole(resource: str, amount: float) -> str:
+    """Parts of a MiB say nothing; those of a core do."""
+    return plain(math.floor(amount) if resource == "memory" else amount)
 
 
 def _held_by(holders: Sequence[queue.Holder], is_visible: Callable[[queue.Holder], bool]) -> str:

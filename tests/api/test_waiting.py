@@ -40,7 +40,7 @@ def told(context: ApiContext, root: User, store: Store) -> Callable[..., dict[st
     ) -> dict[str, str]:
         state = QueueState([store.runs.by_pk(run.pk) for run in active], retries or {})
         settings = context.settings.model_copy(update={"max_runs": places})
-        parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.0), **more}
+        parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.4), **more}
         parts["installation"] = Installation(settings, store)
         fresh = [store.runs.by_pk(run.pk) for run in runs]
         found = waits_for(replace(context, **parts), by, fresh)
@@ -158,7 +158,7 @@ def test_the_list_and_one_run_say_the_same(
     running = make(resources={"memory": {"limits": 3000}})
     waiting = make(resources={"memory": {"limits": 2000}})
     state = QueueState([running])
-    parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.0)}
+    parts = {"queue_state": lambda: state, "capacity": lambda with_gpus: Capacity(4, 4096.4)}
     api = Caller(serving(replace(context, **parts)), store.users.new_token(root))
     listed = {run["id"]: run["waits_for"] for run in api.get("/polylocal/v1/runs").json()["results"]}
     words = f"2000 MiB of memory: 1096 of 4096 free (held by {running.unique_name})"
