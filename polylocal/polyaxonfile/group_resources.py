@@ -1,4 +1,4 @@
-"""The resources that the experiments of a group ask for, before there are any. Pure."""
+"""The resources of a group's experiments, known before any of them is made. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from polylocal.polyaxonfile.specification import Specification, of_member
 from polylocal.polyaxonfile.templating import has_template
 from polylocal.statuses import Kind
 
-_MOST_POINTS = 200  # that are looked at: each costs about a millisecond
+_MOST_POINTS = 200  # each costs about a millisecond
 
 
 def asked(specification: Specification) -> Iterator[Resources | None]:
-    """What a run asks for; of a group, what its experiments ask for, each different amount that the matrix lists.
+    """The resources of a run; of a group, those of its experiments, for each point of the matrix that changes them.
 
-    A build asks for nothing. Raises InvalidPolyaxonfile: an experiment of the group would not be possible.
+    A build asks for no resources. Raises InvalidPolyaxonfile: an experiment of the group would be invalid.
     """
     if specification.kind is Kind.BUILD:
         return
@@ -33,7 +33,7 @@ def asked(specification: Specification) -> Iterator[Resources | None]:
         yield specification.environment.resources
         return
     if any(option.is_distribution and not option.pvalues for option in named.values()):
-        return  # nobody knows what will be drawn; each experiment is judged when it is its turn
+        return  # the values are not drawn yet; each experiment is checked before its build
     points = itertools.product(*(option.points for option in named.values()))
     for point in itertools.islice(points, _MOST_POINTS):
         suggestion = {**specification.hptuning.sample, **dict(zip(named, point, strict=True))}
