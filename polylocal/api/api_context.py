@@ -14,7 +14,7 @@ from polylocal.api.login_throttle import LoginThrottle
 from polylocal.api.metrics import EngineTimes, Monitor
 from polylocal.api.permission_watch import PermissionWatch
 from polylocal.api.quotas import Quotas
-from polylocal.engine.base import Usage
+from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Machine
 from polylocal.files.disk import Item
 from polylocal.installation import InstallationContext

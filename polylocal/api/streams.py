@@ -25,7 +25,7 @@ from polylocal.api.endpoint import Call, Endpoint
 from polylocal.api.kernel import long_responses
 from polylocal.api.logs import Plain, follow, only_grew
 from polylocal.api.shapes.streams import resources_frame
-from polylocal.engine.base import Usage
+from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Gpu
 from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, NotFound, PolylocalError
 from polylocal.files import logs

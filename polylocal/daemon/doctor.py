@@ -16,7 +16,9 @@ from typing import Any, Literal
 from polylocal.api import origins
 from polylocal.daemon import home_lock, web_server
 from polylocal.daemon.engine_setup import engine_at
-from polylocal.engine.base import Engine, EngineInfo, Host, Images
+from polylocal.engine.base import Engine
+from polylocal.engine.host import EngineInfo, Host
+from polylocal.engine.images import Images
 from polylocal.engine.opening import Report, find_engine, registry_problems
 from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, SetupError

@@ -21,8 +21,9 @@ from polylocal.daemon.bridge import Bridge
 from polylocal.daemon.engine_setup import engine_at
 from polylocal.daemon.project_links import ProjectLinks
 from polylocal.daemon.relocation import relocate
-from polylocal.engine.base import Engine, Images
+from polylocal.engine.base import Engine
 from polylocal.engine.events import Deaths
+from polylocal.engine.images import Images
 from polylocal.engine.opening import address_of, find_engine
 from polylocal.errors import EngineError, EngineUnreachable, SetupError
 from polylocal.installation import Installation

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from polylocal.api.middleware import ABORT
-from polylocal.engine.base import Host
+from polylocal.engine.host import Host
 from polylocal.system import addresses
 
 HEAD_S = 15.0  # for the head of a request

@@ -1,4 +1,4 @@
-"""The engine as the daemon needs it: three protocols, the values they use, and their contract. Knows nothing of Docker.
+"""The engine as the daemon needs it: three protocols in one, and their contract. Knows nothing of Docker.
 
 The contract holds for every engine; `tests/engine/` checks it on the fake and on the real one.
 
@@ -17,54 +17,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from polylocal.engine.containers import (
-    LOOPBACK,
-    Containers,
-    ContainerState,
-    Died,
-    Endpoint,
-    Found,
-    Frame,
-    Stream,
-    Usage,
-    is_root,
-)
-from polylocal.engine.host import EngineInfo, GpuSupport, Host
-from polylocal.engine.images import (
-    BuildRequest,
-    BuildResult,
-    Cancellation,
-    Image,
-    ImageConfig,
-    Images,
-    LocalImage,
-    OnLine,
-)
-
-__all__ = [
-    "LOOPBACK",
-    "BuildRequest",
-    "BuildResult",
-    "Cancellation",
-    "ContainerState",
-    "Containers",
-    "Died",
-    "Endpoint",
-    "Engine",
-    "EngineInfo",
-    "Found",
-    "Frame",
-    "GpuSupport",
-    "Host",
-    "Image",
-    "ImageConfig",
-    "Images",
-    "LocalImage",
-    "OnLine",
-    "Stream",
-    "Usage",
-    "is_root",
-]
+from polylocal.engine.containers import Containers
+from polylocal.engine.host import Host
+from polylocal.engine.images import Images
 
 
 class Engine(Images, Containers, Host, Protocol):

@@ -114,11 +114,6 @@ def is_root(user: str) -> bool:
 class Containers(Protocol):
     """Creates, follows, stops and removes containers. `base` has the rules that hold for every method."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the daemon reaches the engine without a network. Then only the end of the engine itself cuts a
-        connection."""
-
     def create(self, plan: ContainerPlan) -> str:
         """Create a container and return its id. Adopts a container of this name with the same labels.
 

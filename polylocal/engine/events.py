@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from polylocal.engine.base import Containers, Died
+from polylocal.engine.containers import Containers, Died
 from polylocal.errors import EngineError, EngineUnreachable
 
 log = logging.getLogger(__name__)

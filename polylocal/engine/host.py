@@ -42,6 +42,11 @@ class Host(Protocol):
     def node(self) -> str:
         """The name of the machine on which the engine itself runs and builds images."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the daemon reaches the engine without a network. Then only the end of the engine itself cuts a
+        connection."""
+
     def info(self) -> EngineInfo: ...
 
     def machine(self) -> Machine:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
-from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.engine.plan import IMAGE_LABEL
 from polylocal.engine.references import is_image_id
 from polylocal.errors import InvalidInput, NotFound

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from polylocal import clock
-from polylocal.engine.base import Found
+from polylocal.engine.containers import Found
 from polylocal.errors import EngineError
 from polylocal.files import logs
 from polylocal.files.disk import Item, size_of

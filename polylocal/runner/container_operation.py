@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from polylocal import clock
-from polylocal.engine.base import ContainerState
+from polylocal.engine.containers import ContainerState
 from polylocal.engine.events import Waiter
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
 from polylocal.planning import container

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from polylocal.engine.base import EngineInfo, Host
+from polylocal.engine.host import EngineInfo, Host
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.polyaxonfile import Capacity
 from polylocal.system.cancellation import Cancel, Cancelled, current

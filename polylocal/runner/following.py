@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from polylocal.engine.base import Frame, Stream
+from polylocal.engine.containers import Frame, Stream
 from polylocal.engine.events import Waiter
 from polylocal.errors import EngineError, EngineUnreachable, NotFound
 from polylocal.files import logs

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from polylocal.engine.base import Found, Image
+from polylocal.engine.containers import Found
+from polylocal.engine.images import Image
 from polylocal.files.disk import Item
 from polylocal.store.rows import BuildUse
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from polylocal.engine import references
-from polylocal.engine.base import LocalImage
+from polylocal.engine.images import LocalImage
 from polylocal.engine.ledger import digits
 from polylocal.engine.plan import BUILD_LABEL, IMAGE_LABEL
 from polylocal.engine.references import is_image_id

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from polylocal.engine.base import Containers
+from polylocal.engine.containers import Containers
 
 UTF8, PLAIN = "C.UTF-8", "C"
 UTF8_SPELLINGS = frozenset(("C.UTF-8", "C.utf8"))

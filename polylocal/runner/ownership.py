@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from polylocal.engine.base import Containers
+from polylocal.engine.containers import Containers
 from polylocal.engine.plan import HOME_LABEL, ContainerPlan, Mount
 from polylocal.errors import EngineError
 from polylocal.files.folders import set_mode, walk

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from polylocal.engine import termination
-from polylocal.engine.base import is_root
+from polylocal.engine.containers import is_root
 from polylocal.engine.plan import DROPPED, ContainerPlan, Mount
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
 from polylocal.files.folders import remove_tree

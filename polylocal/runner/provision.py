@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from polylocal.engine.base import is_root
+from polylocal.engine.containers import is_root
 from polylocal.errors import ContainerMissing, EngineError, InvalidInput, NotFound
 from polylocal.files import data_folders, folders
 from polylocal.files.data_folders import DataFolder

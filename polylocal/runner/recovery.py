@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from polylocal import clock
-from polylocal.engine.base import Found
+from polylocal.engine.containers import Found
 from polylocal.statuses import is_done
 from polylocal.store.rows import Run
 

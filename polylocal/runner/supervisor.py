@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from polylocal.engine.base import EngineInfo
+from polylocal.engine.host import EngineInfo
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.planning import queue
 from polylocal.polyaxonfile import Capacity, of_config

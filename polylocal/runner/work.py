@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polylocal.engine.base import LOOPBACK
+from polylocal.engine.containers import LOOPBACK
 from polylocal.errors import ImageMissing, InvalidInput
 from polylocal.planning import container, servers
 from polylocal.runner import provision, workspace

@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from polylocal.api import feed, streams
 from polylocal.api.api_context import ApiContext
-from polylocal.engine.base import Usage
+from polylocal.engine.containers import Usage
 from polylocal.files.logs import LogWriter
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store

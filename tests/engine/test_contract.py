@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support import eventually
 
-from polylocal.engine.base import LOOPBACK, BuildRequest, BuildResult, Died, Endpoint, Frame
+from polylocal.engine.containers import LOOPBACK, Died, Endpoint, Frame
+from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 from polylocal.system.cancellation import Cancel

@@ -13,7 +13,7 @@ import docker
 import pytest
 from support import BUSYBOX
 
-from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.engine.ledger import Ledger, digits
 from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.planning import dockerfile

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import eventually
 
-from polylocal.engine.base import BuildRequest
+from polylocal.engine.images import BuildRequest
 from polylocal.planning.container import CODE
 from polylocal.planning.dockerfile import render, with_owner
 from polylocal.polyaxonfile import Build

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from support import eventually
 
-from polylocal.engine.base import BuildRequest
 from polylocal.engine.docker import buildkit
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.images import BuildRequest
 from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Build, build_variables
 from polylocal.system.cancellation import Cancel

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from polylocal.api import app as api_module
 from polylocal.api.api_context import ApiContext
-from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeContainer, FakeEngine
+from polylocal.engine.host import EngineInfo
 from polylocal.engine.machine import Machine
 from polylocal.engine.plan import ContainerPlan
 from polylocal.installation import Installation

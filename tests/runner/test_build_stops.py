@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import build, eventually
 
-from polylocal.engine.base import BuildRequest, BuildResult
+from polylocal.engine.images import BuildRequest, BuildResult
 from polylocal.git import command as gitrun
 from polylocal.git import tree_size
 from polylocal.polyaxonfile import parse

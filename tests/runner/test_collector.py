@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from polylocal.engine.base import Image
+from polylocal.engine.images import Image
 from polylocal.errors import EngineError
 from polylocal.runner.collector import EVERY_S, Collector
 from polylocal.runner.removal import remove

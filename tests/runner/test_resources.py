@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support import eventually
 
-from polylocal.engine.base import EngineInfo
 from polylocal.engine.fake import FakeEngine
+from polylocal.engine.host import EngineInfo
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
 from polylocal.statuses import Kind, Status, is_done

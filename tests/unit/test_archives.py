@@ -11,8 +11,8 @@ import docker.errors
 import pytest
 import requests
 
-from polylocal.engine.base import ImageConfig
 from polylocal.engine.docker.engine import DockerEngine
+from polylocal.engine.images import ImageConfig
 from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable
 
 IMAGE_ID = "sha256:" + "1" * 64

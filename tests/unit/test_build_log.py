@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from polylocal.engine.base import BuildResult
 from polylocal.engine.docker.build_log import BuildLog
+from polylocal.engine.images import BuildResult
 
 Events = list[dict[str, Any]]
 

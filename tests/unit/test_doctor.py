@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from polylocal.daemon import doctor
-from polylocal.engine.base import EngineInfo, Host
+from polylocal.engine.host import EngineInfo, Host
 from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import ContainerMissing, EngineError
 from polylocal.settings import load

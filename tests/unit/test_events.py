@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from polylocal.engine import events
-from polylocal.engine.base import Died
+from polylocal.engine.containers import Died
 from polylocal.engine.events import Deaths, Waiter
 from polylocal.errors import EngineUnreachable
 

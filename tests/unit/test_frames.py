@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylocal.engine.base import Frame
+from polylocal.engine.containers import Frame
 from polylocal.engine.docker.frames import Demultiplexer, joined, time_us, timed
 
 FRAMES = st.lists(st.builds(Frame, st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8)

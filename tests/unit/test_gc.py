@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polylocal.engine.base import Found, Image
+from polylocal.engine.containers import Found
+from polylocal.engine.images import Image
 from polylocal.runner import gc
 from polylocal.runner.gc import OVER_BUDGET, Leftover
 from polylocal.store.rows import BuildUse

@@ -9,8 +9,8 @@ import pytest
 
 from polylocal.daemon import doctor
 from polylocal.engine import machine
-from polylocal.engine.base import EngineInfo, GpuSupport, Host
 from polylocal.engine.docker import gpu_support
+from polylocal.engine.host import EngineInfo, GpuSupport, Host
 from polylocal.runner.engine_link import EngineLink
 
 

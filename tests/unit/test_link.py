@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from polylocal.engine.base import EngineInfo
+from polylocal.engine.host import EngineInfo
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.runner.engine_link import EngineLink
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from polylocal import clock
-from polylocal.engine.base import Found
+from polylocal.engine.containers import Found
 from polylocal.runner.recovery import Remove, plan
 from polylocal.store.rows import Run
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from polylocal.engine.base import Usage
+from polylocal.engine.containers import Usage
 from polylocal.engine.docker import stats
 
 GIB = 2**30

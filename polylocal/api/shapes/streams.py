@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import picked
-from polylocal.engine.base import Usage
+from polylocal.engine.containers import Usage
 from polylocal.engine.machine import Gpu
 from polylocal.store.rows import Run
 
