@@ -33,6 +33,16 @@ def run_outputs(kind: str, run_id: int, group_id: int | None = None) -> str:
     return f"groups/{group_id}/{run_id}" if group_id and kind == "experiment" else f"{kind}s/{run_id}"
 
 
+class _Inside:
+    """An attribute of `Home`: the path of an entry at its top."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, home: Home, owner: type | None = None) -> Path:
+        return home.root / self._name
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder that holds all data of one installation.
@@ -42,49 +52,23 @@ class Home:
 
     root: Path
 
-    @property
-    def database(self) -> Path:
-        return self.root / "polylocal.db"
-
-    @property
-    def token(self) -> Path:
-        return self.root / "token"
-
-    @property
-    def settings(self) -> Path:
-        return self.root / "polylocal.toml"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "daemon.lock"
-
-    @property
-    def daemon_log(self) -> Path:
-        return self.root / "daemon.log"
-
-    @property
-    def daemon_output(self) -> Path:
-        """Standard output and error of a daemon in the background. Tells why a start failed."""
-        return self.root / "daemon.out"
-
-    @property
-    def secrets(self) -> Path:
-        return self.root / "secrets"
-
-    @property
-    def signing(self) -> Path:
-        return self.root / "signing"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
+    database = _Inside("polylocal.db")
+    settings = _Inside("polylocal.toml")
+    token = _Inside("token")
+    lock = _Inside("daemon.lock")
+    daemon_log = _Inside("daemon.log")
+    daemon_output = _Inside("daemon.out")  # output of a daemon in the background: tells why a start failed
+    secrets = _Inside("secrets")
+    signing = _Inside("signing")
+    logs = _Inside("logs")
+    files = _Inside("files")
+    downloads = _Inside("downloads")
+    scratch = _Inside("scratch")  # temporary files; each start of a daemon empties the folder
+    outputs_root = _Inside(OUTPUTS)
+    outputs_by_name = _Inside(f"{OUTPUTS}/{BY_NAME}")
 
     def log(self, kind: str, uuid: str) -> Path:
         return self.logs / f"{kind}s" / f"{uuid}.log"
-
-    @property
-    def outputs_root(self) -> Path:
-        return self.root / OUTPUTS
 
     def project_outputs(self, project_uuid: str) -> Path:
         return self.outputs_root / project_uuid
@@ -92,10 +76,6 @@ class Home:
     def outputs(self, project_uuid: str, kind: str, run_id: int) -> Path:
         """The outputs folder of a run that belongs to no group, or of a group with all its experiments."""
         return self.project_outputs(project_uuid) / run_outputs(kind, run_id)
-
-    @property
-    def outputs_by_name(self) -> Path:
-        return self.outputs_root / BY_NAME
 
     def code(self, project_uuid: str) -> Path:
         return self.root / "code" / project_uuid
@@ -110,19 +90,6 @@ class Home:
     def server_token(self, run_uuid: str) -> Path:
         """The token of the Jupyter server in a notebook's container. The daemon's proxy sends it."""
         return self.handover(run_uuid) / ".servertoken"
-
-    @property
-    def scratch(self) -> Path:
-        """Temporary files. Each start of a daemon empties the folder."""
-        return self.root / "scratch"
-
-    @property
-    def files(self) -> Path:
-        return self.root / "files"
-
-    @property
-    def downloads(self) -> Path:
-        return self.root / "downloads"
 
     def work(self, run_uuid: str) -> Path:
         return self.root / "notebooks" / run_uuid
