@@ -69,8 +69,8 @@ def left_out(code: Code) -> list[tuple[str, str]]:
     said: list[tuple[str, str]] = []
     if code.is_as_git:
         said += _left_out_by_git(code)
-    elif code.heeded:
-        said.append((f"Left out what {' and '.join(code.heeded)} name{'s' * (len(code.heeded) == 1)}", "dim"))
+    elif code.substitutes:
+        said.append((f"Left out what {' and '.join(code.substitutes)} name{'s' * (len(code.substitutes) == 1)}", "dim"))
     if code.links_out:
         many = len(code.links_out) > 1
         what, it = ("links that lead", "them") if many else ("a link that leads", "it")
@@ -96,7 +96,7 @@ def named(names: Sequence[str]) -> str:
 def _check_unpacked(code: Code, limits: Json) -> None:
     """Raises InvalidInput: there is nothing, or more than the daemon takes."""
     if not code.items and code.is_cut:
-        rules = " and ".join(code.heeded) or code.rules.ignore_file
+        rules = " and ".join(code.substitutes) or code.rules.ignore_file
         raise InvalidInput([f"nothing of {code.folder} is left to upload: {rules} names all of it"])
     most = limits.get("max_unpacked_mib")
     if most is not None and code.size > most * _MIB:

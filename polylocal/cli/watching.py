@@ -276,7 +276,7 @@ class Snapshots:
         parts = path.relative_to(self.folder).parts
         inside = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
         try:
-            return not self._ignored("/".join(parts), False) and not any(map(self._ignored.closes, inside))
+            return not self._ignored("/".join(parts), False) and not any(map(self._ignored.excludes_tree, inside))
         except InvalidInput:  # an ignore file that can't be read: the look says so
             return True
 

@@ -197,7 +197,7 @@ class Connection:
             yield
         except (OSError, HTTPException, ValueError) as error:
             why = str(error) or type(error).__name__
-            raise SetupError(f"the daemon at {self._url} did not answer to the end: {why}") from error
+            raise SetupError(f"the daemon at {self._url} did not finish its answer: {why}") from error
 
 
 def _parts(url: str) -> SplitResult:
@@ -207,9 +207,9 @@ def _parts(url: str) -> SplitResult:
         is_address = parts.scheme in ("http", "https") and parts.hostname
         HTTPConnection(parts.hostname or "", parts.port)  # refuses characters that no host has
     except (ValueError, HTTPException) as error:
-        raise SetupError(f"{url} is no address of a daemon: {error}") from error
+        raise SetupError(f"{url} is not the address of a daemon: {error}") from error
     if not is_address:
-        raise SetupError(f"{url} is no address of a daemon: write it as http://HOST:PORT")
+        raise SetupError(f"{url} is not the address of a daemon: write it as http://HOST:PORT")
     return parts
 
 
@@ -250,4 +250,4 @@ def _encoded(path: str, params: Mapping[str, object] | None, value: object) -> t
         text = None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return quote(path, safe=_IN_PATHS) + query, text
     except UnicodeEncodeError as error:
-        raise InvalidInput(["a text that was given is no UTF-8, so it can't be sent; write it in UTF-8"]) from error
+        raise InvalidInput(["an argument is no UTF-8, so it can't be sent; write it in UTF-8"]) from error

@@ -191,7 +191,7 @@ class Client:
         try:
             found: Json = response.json()
         except ValueError as error:
-            raise SetupError(f"what answers at {self.url} is no polylocal daemon: it sends no JSON") from error
+            raise SetupError(f"the server at {self.url} is no polylocal daemon: it sends no JSON") from error
         return found
 
     def call(self, method: str, path: str, **more: Any) -> Response:

@@ -65,7 +65,7 @@ class Rules(Protocol):
     def __call__(self, path: str, is_folder: bool) -> bool:
         """Whether to leave out `path`, which is relative to the folder and has forward slashes."""
 
-    def closes(self, path: str, is_folder: bool = True) -> bool:
+    def excludes_tree(self, path: str, is_folder: bool = True) -> bool:
         """Whether to leave out a path with all its contents, so that a folder need not be read."""
 
     @property
@@ -85,9 +85,9 @@ class GitIgnored:
         self._git = _GitRules(folder, with_excludes=True)
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        return self.closes(path, is_folder)
+        return self.excludes_tree(path, is_folder)
 
-    def closes(self, path: str, is_folder: bool = True) -> bool:
+    def excludes_tree(self, path: str, is_folder: bool = True) -> bool:
         return is_of_git(path) or self._git(path, is_folder)
 
     @property
@@ -107,7 +107,7 @@ class Ignored:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.heeded: list[str] = []  # ignore files used instead of a missing `.polyaxonignore`
+        self.substitutes: list[str] = []  # ignore files used instead of a missing `.polyaxonignore`
         own = _lines(folder / IGNORE_FILE)
         self._own = _spec(map(_lower, [*DEFAULT_IGNORE.splitlines(), *(own or ())]))
         self._git: _GitRules | None = None
@@ -116,13 +116,13 @@ class Ignored:
             self._git = _GitRules(folder)
             docker = _lines(folder / DOCKER_IGNORE)
             self._docker = _DockerRules(docker) if docker is not None else None
-            self.heeded += [DOCKER_IGNORE] if docker is not None else []
+            self.substitutes += [DOCKER_IGNORE] if docker is not None else []
 
     def __call__(self, path: str, is_folder: bool) -> bool:
         """See `Rules`."""
-        return self.closes(path, is_folder) or (self._docker is not None and self._docker(path))
+        return self.excludes_tree(path, is_folder) or (self._docker is not None and self._docker(path))
 
-    def closes(self, path: str, is_folder: bool = True) -> bool:
+    def excludes_tree(self, path: str, is_folder: bool = True) -> bool:
         """See `Rules`."""
         if self._own.match_file(path.lower() + ("/" if is_folder else "")):
             return True
@@ -134,8 +134,8 @@ class Ignored:
 
     @property
     def sources(self) -> list[str]:
-        """`heeded`, and `.gitignore` if one was found so far."""
-        return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.heeded]
+        """`substitutes`, and `.gitignore` if one was found so far."""
+        return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.substitutes]
 
 
 class _GitRules:

@@ -53,7 +53,7 @@ class Code:
     items: Mapping[str, Item]
     rules: Rules
     links_out: list[str] = field(default_factory=list)  # links that were left out, since they lead out of the folder
-    heeded: list[str] = field(default_factory=list)  # ignore files used instead of a missing `.polyaxonignore`
+    substitutes: list[str] = field(default_factory=list)  # ignore files used instead of a missing `.polyaxonignore`
     is_cut: bool = False  # whether rules left out anything
     left: list[str] = field(default_factory=list)  # paths that rules left out; folders end with a slash
     empty: list[str] = field(default_factory=list)  # empty folders, which git does not record
@@ -94,7 +94,7 @@ def survey(folder: Path, *, as_git: bool = False) -> Code:
     is_cut = False
 
     def enter(entry: Entry) -> bool:
-        return not ignored.closes(entry.path)
+        return not ignored.excludes_tree(entry.path)
 
     for entry in walk(folder, enter=enter, could_not_read=_unreadable(folder, ignored)):
         if ignored(entry.path, entry.is_folder):
@@ -137,7 +137,9 @@ def pack(folder: Path, to: BinaryIO, code: Code | None = None) -> tuple[int, int
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=3) as tar:
         archive = Archive(tar, partial(_refuse, rules=ignored), with_holes=False)
         for entry in walk(
-            folder, enter=lambda inner: not ignored.closes(inner.path), could_not_read=_unreadable(folder, ignored)
+            folder,
+            enter=lambda inner: not ignored.excludes_tree(inner.path),
+            could_not_read=_unreadable(folder, ignored),
         ):
             item = code.items.get(entry.path)
             if item is None or stat.S_IFMT(item.stat.st_mode) != stat.S_IFMT(entry.stat.st_mode):

@@ -60,4 +60,6 @@ def check_exposure(settings: Settings, home: Home) -> None:
             f"{settings.host} is open to other machines, and the token in {home.token} has only {found} characters, not"
             f" {LEAST_TOKEN}: delete that file, and the next start makes a new one"
         )
-    log.warning("%s is open to other machines: all they need is the token, and nothing is encrypted", settings.host)
+    log.warning(
+        "%s is open to other machines: the token is the only protection, and nothing is encrypted", settings.host
+    )

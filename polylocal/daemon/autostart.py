@@ -86,9 +86,9 @@ def render_plist(service: Service) -> str:
     try:
         made = plistlib.dumps(content, sort_keys=False)
     except ValueError as error:
-        raise SetupError(f"a name or a value is none that launchd could read: {error}") from error
+        raise SetupError(f"launchd can't read a name or a value: {error}") from error
     if plistlib.loads(made) != content:
-        raise SetupError("a name or a value is none that launchd could read: it contains a carriage return")
+        raise SetupError("launchd can't read a name or a value: it contains a carriage return")
     return made.decode()
 
 
@@ -118,12 +118,12 @@ class Manager:
         """Write the file and start the daemon. Raises SetupError."""
         text = self.render(service)
         before = self._read()
-        lines = [f"{self.file} is there already, as it should be"]
+        lines = [f"{self.file} exists already and is up to date"]
         if before != text:
             self._write(text)
-            lines = [f"{self.file} {'written' if before is None else 'replaced: it was another one'}"]
+            lines = [f"{self.file} {'written' if before is None else 'replaced, since it was different'}"]
         if service.environment:
-            lines.append(f"It keeps from your environment: {', '.join(service.environment)}")
+            lines.append(f"It contains these variables of your environment: {', '.join(service.environment)}")
         return Done([*lines, *self._begin(is_new=before != text)], self._left())
 
     def remove(self) -> Done:
@@ -136,11 +136,11 @@ class Manager:
         return Done([*lines, f"{self.file} removed; the home folder and running containers stay"])
 
     def would_start_another(self) -> bool:
-        """Whether to install means to start a daemon, and none runs as the service yet."""
+        """Whether `install` would start a daemon, because the service is not running."""
         raise NotImplementedError
 
     def status(self) -> str:
-        """One line."""
+        """The file and the state of the service, in one line."""
         if self._read() is None:
             return f"not installed; `polylocal service install` writes {self.file}"
         return f"{self.file}: {self._state()}"
@@ -219,11 +219,11 @@ class Systemd(Manager):
     def _left(self) -> list[str]:
         if not self._answers():
             return ["systemctl --user daemon-reload", f"systemctl --user enable --now {UNIT}"]
-        return ["loginctl enable-linger    # to have it run without you being logged in"]
+        return ["loginctl enable-linger    # to run it while you are not logged in"]
 
     def _end(self) -> list[str]:
         if not self._answers():
-            return ["No systemd of yours answers here: a daemon that runs goes on"]
+            return ["Your systemd user instance does not answer here: a running daemon goes on"]
         self._must("systemctl", "--user", "disable", "--now", UNIT)
         return ["The daemon has ended"]
 
@@ -233,7 +233,7 @@ class Systemd(Manager):
 
     def _state(self) -> str:
         if not self._answers():
-            return "no systemd of yours answers here"
+            return "your systemd user instance does not answer here"
         words = (self._call("systemctl", "--user", verb, UNIT).stdout.strip() for verb in ("is-enabled", "is-active"))
         return ", ".join(word or "unknown" for word in words)
 
@@ -284,5 +284,5 @@ def manager(environ: Mapping[str, str], platform: str = sys.platform) -> Manager
     """The service manager of this platform. Raises SetupError if it is not supported."""
     kinds: dict[str, Callable[[Mapping[str, str], Path], Manager]] = {"linux": Systemd, "darwin": Launchd}
     if platform not in kinds:
-        raise SetupError(f"on {platform} no manager of services is known here; `polylocal start` starts the daemon")
+        raise SetupError(f"on {platform} polylocal knows no service manager; `polylocal start` starts the daemon")
     return kinds[platform](environ, Path(environ.get("HOME") or Path.home()))

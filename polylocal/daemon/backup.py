@@ -38,7 +38,7 @@ PRIVATE_FOLDERS = (
     "contexts",
     "files",
 )  # written by polylocal only; contain no links
-PEOPLES_FOLDERS = ("notebooks", OUTPUTS)  # written by users' programs; may contain links
+USER_FOLDERS = ("notebooks", OUTPUTS)  # written by users' programs; may contain links
 _COMPRESSION = 3
 _HALF_MADE = (".new", ".gone")  # workspaces that are being created or removed
 
@@ -187,9 +187,9 @@ def _add_files(archive: _Archive, home: Home, under_way: list[str], with_outputs
             archive.tree(home.handover(uuid), f"contexts/{uuid}")
     for path in _subfolders(home.root / "notebooks"):
         if not path.name.endswith(_HALF_MADE):
-            archive.peoples_tree(path, f"notebooks/{path.name}")
+            archive.user_tree(path, f"notebooks/{path.name}")
     if with_outputs:
-        archive.peoples_tree(home.outputs_root, OUTPUTS, leave_out=BY_NAME)
+        archive.user_tree(home.outputs_root, OUTPUTS, leave_out=BY_NAME)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -230,7 +230,7 @@ class _Archive:
         for path, inner in _walk(top, name, self._could_not_list):
             self.entry(path, inner)
 
-    def peoples_tree(self, top: Path, name: str, leave_out: str = "") -> None:
+    def user_tree(self, top: Path, name: str, leave_out: str = "") -> None:
         """Add a folder that users' programs write, with links, without its entry `leave_out`."""
         if not top.is_dir():
             return

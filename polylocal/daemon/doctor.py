@@ -116,10 +116,10 @@ def _git() -> Finding:
     try:
         version = command.version()
     except (SetupError, OSError, subprocess.SubprocessError):
-        return Finding("git", "problem", "not installed; uploaded code is kept with it", "Install git.")
+        return Finding("git", "problem", "not installed; polylocal stores code with it", "Install git.")
     shown = ".".join(map(str, version))
     if version < command.PINS_SINCE:
-        words = f"{shown}: it can't pin addresses, so a name that changes its address may lead a fetch to this machine"
+        words = f"{shown}: it can't pin addresses, so a fetch could reach this machine if a name changes its address"
         return Finding("git", "note", words, "Install git 2.37 or newer.")
     return Finding("git", "ok", shown)
 
@@ -142,9 +142,9 @@ def _credentials() -> Finding:
     """The settings of Docker's client, and the credential helpers in them."""
     problems = registry_problems(_HELPER_S)
     if problems:
-        fix = "Install the helper, or mend that file; until then registries are asked without these credentials."
+        fix = "Install the helper, or fix that file; until then registries get no credentials."
         return Finding("registry credentials", "problem", "; ".join(problems), fix)
-    return Finding("registry credentials", "ok", "all that the settings of Docker's own client name can be asked")
+    return Finding("registry credentials", "ok", "all credential helpers in the settings of Docker's client answer")
 
 
 def _engine(report: Report) -> Finding:
@@ -199,11 +199,11 @@ def _base_image(engine: Images, settings: Settings) -> Finding:
         return Finding("base image", "ok", f"{BASE_IMAGE} is here")
     fallback = settings.image_fallbacks.get(BASE_IMAGE)
     if fallback and engine.image_id(fallback):
-        return Finding("base image", "ok", f"{BASE_IMAGE} is not here; the local {fallback} stands in for it")
+        return Finding("base image", "ok", f"{BASE_IMAGE} is missing; the local {fallback} stands in for it")
     return Finding(
         "base image",
         "note",
-        f"{BASE_IMAGE} is not here yet; it is pulled when it is needed",
+        f"{BASE_IMAGE} is missing; it is pulled when a build needs it",
         "docker pull " + BASE_IMAGE,
     )
 
@@ -211,11 +211,11 @@ def _base_image(engine: Images, settings: Settings) -> Finding:
 def _gpus(engine: Host) -> Finding:
     found = engine.gpus()
     if found.count is None:
-        return Finding("gpus", "note", "the engine is reached over a network: its GPUs can't be counted from here")
+        return Finding("gpus", "note", "the engine is on another machine: its GPUs can't be counted from here")
     if found.count:
         cards_here = f"{found.count} NVIDIA card{'s' if found.count > 1 else ''}"
         return Finding("gpus", "ok", f"{cards_here}; runs get them by environment.resources.gpu")
-    return Finding("gpus", "note", f"runs can have none: {found.problem}", found.fix)
+    return Finding("gpus", "note", f"runs get no GPUs: {found.problem}", found.fix)
 
 
 def _clock(engine: Host) -> Finding:
@@ -271,7 +271,7 @@ _BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
 
 
 def _other_network(engine: Host, settings: Settings) -> Finding:
-    hint = f"Take the line `network` out of {settings.folders.settings}, unless you need it."
+    hint = f"Remove the line `network` from {settings.folders.settings}, unless you need it."
     if settings.network == "host":
         return Finding("network", "note", f"host: runs share all ports of this machine; {_OPEN}", hint)
     try:

@@ -1,4 +1,4 @@
-"""Opens the engine with what the settings say."""
+"""Opens the container engine with the daemon's settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polylocal.system import addresses
 
 
 def engine_at(address: str, settings: Settings, *, use_buildkit: bool = False) -> Engine:
-    """The engine at an address, which connects at the first call. An engine of this machine is never asked by proxy."""
+    """The engine at an address, which connects at the first call. Connections to this machine use no proxy."""
     host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
     return open_engine(
         address,

@@ -25,7 +25,7 @@ def set_aside(home: Home) -> list[Path]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            log.warning("%s is left over and can't be moved: %s", path, error)
+            log.warning("the leftover %s can't be moved: %s", path, error)
     return [*home.scratch.iterdir()]
 
 
@@ -35,7 +35,7 @@ def remove(paths: Iterable[Path]) -> None:
         try:
             remove_tree(path)
         except OSError as error:
-            log.warning("%s is left over and can't be removed: %s", path, error)
+            log.warning("the leftover %s can't be removed: %s", path, error)
 
 
 def _left(home: Home) -> Iterator[Path]:

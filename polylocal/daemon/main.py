@@ -81,7 +81,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] = lambda url: None
     on_ready(url)
     log.info("listening on %s", url)
     web_server.server(app).run(sockets=[listener])
-    log.info("ended; running containers go on and are taken up by the next start")
+    log.info("ended; running containers go on, and the next start finds them")
 
 
 def check_data(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from polylocal.daemon import home_lock
-from polylocal.daemon.backup import FORMAT, MANIFEST, PEOPLES_FOLDERS, PRIVATE_FOLDERS, Manifest
+from polylocal.daemon.backup import FORMAT, MANIFEST, PRIVATE_FOLDERS, USER_FOLDERS, Manifest
 from polylocal.errors import SetupError, StoreError
 from polylocal.paths import Home
 from polylocal.store import snapshots
@@ -91,7 +91,7 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
         ):
             yield tar, unzipped
     except EOFError as error:
-        raise SetupError(f"{file} is not whole: its end is missing; take another backup") from error
+        raise SetupError(f"{file} is incomplete: its end is missing; take another backup") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
         raise SetupError(f"{file} is no backup of polylocal, or a damaged one: {error}") from error
     except OSError as error:
@@ -192,20 +192,20 @@ class _Unpacked:
         if name.is_absolute() or ".." in name.parts or not name.parts:
             raise self._damaged(member, "leads out of the home folder")
         top, is_below = name.parts[0], len(name.parts) > 1
-        known = (*PRIVATE_FOLDERS, *PEOPLES_FOLDERS) if is_below or member.isdir() else _FILES
+        known = (*PRIVATE_FOLDERS, *USER_FOLDERS) if is_below or member.isdir() else _FILES
         is_link = member.issym() or member.islnk()
         if top not in known or not (member.isreg() or member.isdir() or is_link):
-            raise self._damaged(member, "is nothing that a backup holds")
-        if is_link and top not in PEOPLES_FOLDERS:
-            raise self._damaged(member, "is a link where none belongs")
+            raise self._damaged(member, "does not belong in a backup")
+        if is_link and top not in USER_FOLDERS:
+            raise self._damaged(member, "is a link, which is not allowed there")
         return name
 
     def _link(self, path: Path, member: tarfile.TarInfo) -> None:
         """Hard-link to an earlier member, through folders that this restore created."""
         target = PurePosixPath(member.linkname)
-        known = target.parent in self._folders and target.parts[0] in PEOPLES_FOLDERS
+        known = target.parent in self._folders and target.parts[0] in USER_FOLDERS
         if not known or not stat.S_ISREG(_mode_of(self._root / target)):
-            raise self._damaged(member, "is nothing that a backup holds")
+            raise self._damaged(member, "does not belong in a backup")
         os.link(self._root / target, path, follow_symlinks=False)
 
     def _make_folder(self, name: PurePosixPath) -> None:
@@ -215,7 +215,7 @@ class _Unpacked:
         try:
             (self._root / name).mkdir(mode=0o700)
         except FileExistsError as error:  # a link or a file: use no folder that this restore did not create
-            raise SetupError(f"{self._file} is damaged: {name} is a folder and something else as well") from error
+            raise SetupError(f"{self._file} is damaged: {name} is both a folder and something else") from error
         self._folders[name] = None
 
     def _write(self, path: Path, member: tarfile.TarInfo, content: io.RawIOBase) -> None:

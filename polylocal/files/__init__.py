@@ -1,1 +1,1 @@
-"""Files and folders: what the daemon reads, writes and unpacks."""
+"""Logs, secrets, archives, disk usage, and safe access to folders that containers write."""

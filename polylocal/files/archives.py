@@ -94,7 +94,7 @@ class Archive:
         if has_names:
             self._names[number] = name
         if content.lack:
-            self._say(f"{shown} lacks {content.lack} bytes at its end, zeros stand for them: {content.why}")
+            self._say(f"{shown} lacks {content.lack} bytes at its end, replaced by zeros: {content.why}")
         return True
 
     def member(self, name: str, about: os.stat_result) -> tarfile.TarInfo:

@@ -15,7 +15,7 @@ from polylocal.files.folders import walk
 
 _LOOK_S = 1.0  # seconds that a result is reused
 # errors of a disk that is full or can't be written: they may pass
-_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _LEAST_FILES = 1000  # that the file system can still create
 
@@ -59,7 +59,7 @@ class Disk:
             free_mib = self.free_mib()
             files = os.statvfs(self._folder)
         except OSError as error:
-            return f"The disk of {self._folder} can't be looked at: {error.strerror or error}."
+            return f"The disk of {self._folder} can't be examined: {error.strerror or error}."
         if files.f_files and files.f_favail < _LEAST_FILES:  # some file systems do not count them
             return (
                 f"The disk of {self._folder} has room for {files.f_favail} more files, and nothing new begins below"
@@ -75,7 +75,7 @@ class Disk:
 
 def is_trouble(error: OSError) -> bool:
     """Whether the cause of an error is the disk: full, read-only or broken."""
-    return error.errno in _TROUBLE
+    return error.errno in TROUBLE
 
 
 def is_shortage(error: OSError) -> bool:
@@ -83,7 +83,7 @@ def is_shortage(error: OSError) -> bool:
     return error.errno in _NONE_LEFT
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error is caused by the disk or a shortage, so that a later attempt may succeed."""
     return isinstance(error, OSError) and (is_trouble(error) or is_shortage(error))
 

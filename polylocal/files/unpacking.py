@@ -41,7 +41,7 @@ _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 _NAME_FAULTS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
 )
-_HINT = "Name it in .polyaxonignore; data outside of the code is given to runs by data_refs."
+_HINT = "Name it in .polyaxonignore; runs get data from outside the code by data_refs."
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -87,7 +87,7 @@ class _Unpacking:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members
                 if len(tar.pax_headers) > _MOST_RECORDS:  # tarfile copies them for each member
-                    raise _Refused("Its global headers hold too much. Pack it with another program.")
+                    raise _Refused("Its global headers are too large. Pack it with another program.")
                 self._add(member, tar, tape)
                 tape.expect_header()
         if tape.last.strip(b"\0"):

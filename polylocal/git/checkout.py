@@ -7,19 +7,18 @@ runs. A submodule becomes an empty folder.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import tempfile
 from pathlib import Path
 
 from polylocal.errors import InvalidInput, SetupError
+from polylocal.files.disk import TROUBLE
 from polylocal.files.folders import set_mode, walk
 from polylocal.git import command
 from polylocal.system.processes import QUICK, Limits
 
 _LIMITS = Limits(seconds=3600.0)
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def write(git_dir: Path, commit: str, folder: Path) -> None:
@@ -41,7 +40,7 @@ def write(git_dir: Path, commit: str, folder: Path) -> None:
 
 
 def _failure(words: str, folder: Path) -> Exception:
-    for number in _DISK:
+    for number in TROUBLE:
         if os.strerror(number) in words:
             return OSError(number, os.strerror(number), str(folder))
     return InvalidInput([f"The code can't be checked out: {words[:1000]}"])

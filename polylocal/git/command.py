@@ -119,7 +119,7 @@ def _git(path: str) -> str:
 
 
 def version() -> tuple[int, ...]:
-    """(2, 39, 5)"""
+    """The version of git, for example (2, 39, 5)."""
     return _version(_git(_path()))
 
 

@@ -66,7 +66,7 @@ class Lacks:
     def _hint() -> str:
         if shutil.which("git-lfs") is None:
             return "install git-lfs on the daemon's machine, and fetch the code again"
-        return "git-lfs could not fetch it, or the URL is none that an admin gave"
+        return "git-lfs could not fetch it, or no admin configured the URL"
 
 
 _known: OrderedDict[tuple[Path, str], Lacks] = OrderedDict()

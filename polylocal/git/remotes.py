@@ -41,7 +41,7 @@ _PROXY = re.compile(r"(http|https|all|no|ftp)_proxy$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """How git reaches a remote. `protocols`: the allowed ones, joined by colons."""
 
     url: str
@@ -77,42 +77,42 @@ class _Parts:
         return self.port or _PORTS[self.scheme]
 
 
-def checked(url: str, local_hosts: Collection[str] = ()) -> Way:
-    """The way to a URL of a user who is no admin. May ask the server for redirects.
+def checked(url: str, local_hosts: Collection[str] = ()) -> Route:
+    """The route to a URL of a user who is no admin. May ask the server for redirects.
 
     `local_hosts`: hosts (`name` or `name:port`) that are allowed although they lead to this machine.
 
     Raises InvalidInput if the URL is invalid, its host is unknown, or it leads to this machine or a link-local address.
-    Texts other than `host:path` and URLs of http, https, ssh or git get a way without any allowed protocol.
+    Texts other than `host:path` and URLs of http, https, ssh or git get a route without any allowed protocol.
     """
     found = _URL.fullmatch(url)
     scheme = _SCHEMES.get(found["scheme"].lower()) if found else None
     if found and scheme:
         port = int(found["port"]) if found["port"] else None
         if port is not None and not 0 < port < 1 << 16:
-            raise InvalidInput([f"its port {port} is none"])
+            raise InvalidInput([f"its port {port} is invalid"])
         parts = _Parts(scheme, found["user"] or "", found["host"], port, found["path"] or "", frozenset(local_hosts))
-        ways = {"ssh": _over_ssh, "git": _over_git}
-        return ways.get(scheme, _over_http)(parts)
+        makers = {"ssh": _over_ssh, "git": _over_git}
+        return makers.get(scheme, _over_http)(parts)
     if _SCHEME.match(url):
         if url.partition(":")[0].lower() in _SCHEMES:
             raise InvalidInput(["it is no URL of the form scheme://user@host:port/path"])
-        return Way(url, "")
+        return Route(url, "")
     if found := _SCP.fullmatch(url):
         host = _Parts("ssh", "", found["host"], None, "", frozenset(local_hosts)).checked()
         login = f"{found['user']}@" if found["user"] else ""
-        return Way(f"{login}{host.in_url}:{found['path']}", "ssh", environment=_ssh(host, None))
-    return Way(url, "")
+        return Route(f"{login}{host.in_url}:{found['path']}", "ssh", environment=_ssh(host, None))
+    return Route(url, "")
 
 
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """Remove the proxy variables, which could contradict the proxy of a `Way`."""
+    """Remove the proxy variables, which could contradict the proxy of a `Route`."""
     return {name: value for name, value in environment.items() if not _PROXY.match(name)}
 
 
-def _over_ssh(parts: _Parts) -> Way:
+def _over_ssh(parts: _Parts) -> Route:
     host = parts.checked()
-    return Way(parts.at(host.in_url), "ssh", environment=_ssh(host, parts.port))
+    return Route(parts.at(host.in_url), "ssh", environment=_ssh(host, parts.port))
 
 
 def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
@@ -122,36 +122,36 @@ def _ssh(host: addresses.Host, port: int | None) -> dict[str, str]:
     return {"GIT_SSH_COMMAND": f"{SSH_WITHOUT_KEYS} {words}", "GIT_SSH_VARIANT": "ssh"}
 
 
-def _over_git(parts: _Parts) -> Way:
+def _over_git(parts: _Parts) -> Route:
     host = parts.checked()
     address = addresses.Host(host.addresses[0], host.addresses)
     named = host.in_url if parts.port is None else f"{host.in_url}:{parts.port}"
-    return Way(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
+    return Route(parts.at(address.in_url), "git", environment={"GIT_OVERRIDE_VIRTUAL_HOST": named})
 
 
-def _over_http(parts: _Parts) -> Way:
+def _over_http(parts: _Parts) -> Route:
     return asyncio.run(_followed(parts))
 
 
-async def _followed(parts: _Parts) -> Way:
-    """The way to the end of a URL's redirects. If a server does not answer in time, the redirects end there."""
-    way, following = _http_way(parts), parts
+async def _followed(parts: _Parts) -> Route:
+    """The route to the end of a URL's redirects. If a server does not answer in time, the redirects end there."""
+    route, following = _http_route(parts), parts
     try:
         async with asyncio.timeout(PROBE_S):
             for _ in range(MAX_REDIRECTS):
                 location = await _redirect(following)
                 if location is None:
-                    return way
+                    return route
                 following = _redirected(following, location)
-                way = _http_way(following)
+                route = _http_route(following)
             if await _redirect(following) is not None:
                 raise InvalidInput([f"it redirects more than {MAX_REDIRECTS} times"])
     except (TimeoutError, _Unanswered):
-        return way  # git will fail in the same way, with a good message
-    return way
+        return route  # git will fail in the same way, with a good message
+    return route
 
 
-def _http_way(parts: _Parts) -> Way:
+def _http_route(parts: _Parts) -> Route:
     proxy = _proxy(parts)
     host = parts.checked(by_proxy=proxy is not None)
     config = {"http.followRedirects": "false"}
@@ -159,7 +159,7 @@ def _http_way(parts: _Parts) -> Way:
         found = ",".join(f"[{address}]" if ":" in address else address for address in host.addresses)
         config["http.curloptResolve"] = f"{host.name}:{parts.real_port}:{found}"
     environment = {"http_proxy": proxy, "https_proxy": proxy} if proxy else {}
-    return Way(parts.at(host.in_url), "http:https", config, environment)
+    return Route(parts.at(host.in_url), "http:https", config, environment)
 
 
 def _proxy(parts: _Parts) -> str | None:

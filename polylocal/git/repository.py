@@ -82,7 +82,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Fetching:
+class FetchSource:
     """A fetch: its URL, its rights and its deadline."""
 
     url: str
@@ -95,11 +95,13 @@ class Fetching:
     def seconds(self) -> float:
         return max(1.0, self.until - time.monotonic())
 
-    def way(self) -> remotes.Way:
+    def route(self) -> remotes.Route:
         """Raises InvalidInput if the user must not reach the URL."""
-        return remotes.Way(self.url, self.protocols) if self.with_keys else remotes.checked(self.url, self.local_hosts)
+        return (
+            remotes.Route(self.url, self.protocols) if self.with_keys else remotes.checked(self.url, self.local_hosts)
+        )
 
-    def to(self, url: str) -> Fetching:
+    def submodule(self, url: str) -> FetchSource:
         """The fetch of a submodule. It may use keys and local files only if it lies beside the repository."""
         if self.with_keys and not submodules.is_beside(self.url, url):
             protocols = ":".join(name for name in self.protocols.split(":") if name != "file")
@@ -307,9 +309,9 @@ class Repository:
             self._create()
             began = time.time()
             self._sweep(began - _LEFT_S)
-            way = Fetching(url, protocols, with_keys, local_hosts, time.monotonic() + FETCH_S)
+            source = FetchSource(url, protocols, with_keys, local_hosts, time.monotonic() + FETCH_S)
             try:
-                return self._fetched(way, warn)
+                return self._fetched(source, warn)
             except (InvalidInput, Cancelled):
                 if is_new:
                     self.remove()
@@ -317,40 +319,40 @@ class Repository:
                     self._sweep(since=began - 1)
                 raise
 
-    def _fetched(self, way: Fetching, warn: Callable[[str], object]) -> str:
-        shown = without_secrets(way.url)
+    def _fetched(self, source: FetchSource, warn: Callable[[str], object]) -> str:
+        shown = without_secrets(source.url)
         self._git("update-ref", "-d", _FETCHED)
-        self._fetch_into(way, [f"+HEAD:{_FETCHED}"])
+        self._fetch_into(source, [f"+HEAD:{_FETCHED}"])
         head = self._first_commit([_FETCHED])
         if head is None:
             raise InvalidInput([f"`{shown}` could not be fetched: it has no commit"])
         try:
             self._check_size(head)
-            whole = self._completed(head, way, warn)
+            whole = self._completed(head, source, warn)
             self._check_size(whole)
         except (InvalidInput, NotFound) as error:
-            raise InvalidInput([f"`{shown}` was not taken: {error}"]) from error
+            raise InvalidInput([f"`{shown}` was refused: {error}"]) from error
         self._git("update-ref", f"refs/heads/{BRANCH}", whole)
         self._git("update-ref", "-d", _FETCHED)
         return whole
 
-    def _fetch_into(self, fetching: Fetching, refs: Sequence[str]) -> None:
+    def _fetch_into(self, source: FetchSource, refs: Sequence[str]) -> None:
         """Raises InvalidInput with git's message."""
-        url, shown = fetching.url, without_secrets(fetching.url)
+        url, shown = source.url, without_secrets(source.url)
         try:
-            way = fetching.way()
-            allowed = set(fetching.protocols.split(":")) & set(way.protocols.split(":"))
-            environment = _environment(fetching.with_keys) | dict(way.environment)
+            route = source.route()
+            allowed = set(source.protocols.split(":")) & set(route.protocols.split(":"))
+            environment = _environment(source.with_keys) | dict(route.environment)
             environment |= {"GIT_DIR": str(self.path), "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed))}
             done = command.run(
                 *("fetch", "--quiet", "--force", "--no-tags", "--no-recurse-submodules"),
-                *("--end-of-options", way.url, *refs),
+                *("--end-of-options", route.url, *refs),
                 git_dir=self.path,
                 base={},
                 env=environment,
-                config=way.config,
+                config=route.config,
                 cwd=self.path,
-                limits=processes.Limits(seconds=fetching.seconds, file_bytes=self._limits.size),
+                limits=processes.Limits(seconds=source.seconds, file_bytes=self._limits.size),
             )
         except processes.TimedOut as error:
             raise InvalidInput([f"`{shown}` could not be fetched within {FETCH_S} seconds."]) from error
@@ -358,7 +360,7 @@ class Repository:
             why = "; ".join(error.messages)
             raise InvalidInput([f"`{shown}` could not be fetched: {why.replace(url, shown)}"]) from error
         if done.returncode:
-            why = _reason(done.stderr).replace(url, shown).replace(way.url, shown)
+            why = _reason(done.stderr).replace(url, shown).replace(route.url, shown)
             if done.outgrew:
                 why = f"it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib)"
             raise InvalidInput([f"`{shown}` could not be fetched: {why}"])
@@ -384,9 +386,9 @@ class Repository:
                 values[section][word] = value
         return {found["path"]: found["url"] for found in values.values() if {"path", "url"} <= found.keys()}
 
-    def _completed(self, head: str, way: Fetching, warn: Callable[[str], object]) -> str:
+    def _completed(self, head: str, source: FetchSource, warn: Callable[[str], object]) -> str:
         """A commit with the contents of submodules and git-LFS files; `head` itself if it has none."""
-        found = submodules.collect(self, head, way.url, partial(self._fetch_submodule, way), without_secrets)
+        found = submodules.collect(self, head, source.url, partial(self._fetch_submodule, source), without_secrets)
         with tempfile.TemporaryDirectory(dir=self._folder(), prefix="fetch-") as work:
             index = {"GIT_INDEX_FILE": f"{work}/index", "GIT_WORK_TREE": work}  # no files are written there
             self._git("read-tree", head, env=index)
@@ -398,8 +400,10 @@ class Repository:
                     raise InvalidInput([f"its submodule `{path}` can't be put into its folder: {put.words}"])
             tree = self._git("write-tree", env=index)
             if pointers := missing.look(self.path, tree).pointers:
-                environment = _environment(way.with_keys)
-                fetched = lfs.fetch(self.path, pointers, way.url, way.with_keys, environment, Path(work), self._limits)
+                environment = _environment(source.with_keys)
+                fetched = lfs.fetch(
+                    self.path, pointers, source.url, source.with_keys, environment, Path(work), self._limits
+                )
                 self._run("update-index", "-z", "--index-info", env=index, stdin=fetched)
                 tree = self._git("write-tree", env=index)
         for warning in found.warnings:
@@ -414,12 +418,12 @@ class Repository:
         message = "with the content of submodules and git-LFS"
         return self._git("commit-tree", tree, "-p", head, "-m", message, env=_identity("polylocal") | dates)
 
-    def _fetch_submodule(self, way: Fetching, url: str, commit: str) -> None:
+    def _fetch_submodule(self, source: FetchSource, url: str, commit: str) -> None:
         """Raises InvalidInput."""
         kept = f"refs/polylocal/submodules/{commit}"
         if self._first_commit([kept]):
             return
-        where = way.to(url)
+        where = source.submodule(url)
         try:
             self._fetch_into(where, [f"+{commit}:{kept}"])
         except InvalidInput:  # the server serves heads of branches only
@@ -476,11 +480,11 @@ class Repository:
     def has_folder(self, commit: str, folder: str) -> bool:
         """Whether the code has a folder of this name, or a link to a folder inside the code."""
         asked = command.lines_of([self._path(commit, folder)])
-        ways = ((), ("--follow-symlinks",))  # with the second option, git does not find empty folders
+        options = ((), ("--follow-symlinks",))  # with the second option, git does not find empty folders
         form = "--batch-check=%(objecttype)"
         return any(
-            self._run("cat-file", form, *way, check=False, stdin=asked, limits=QUICK).stdout == b"tree\n"
-            for way in ways
+            self._run("cat-file", form, *option, check=False, stdin=asked, limits=QUICK).stdout == b"tree\n"
+            for option in options
         )
 
     def modes(self, commit: str, folder: str = "") -> dict[str, str]:
@@ -578,9 +582,9 @@ class Repository:
         mine = self._git("commit-tree", tree_id, *(["-p", base] if base else []), "-m", "own", env=_identity(author))
         merged = self._run("merge-tree", "--write-tree", "--allow-unrelated-histories", head, mine, check=False)
         if merged.returncode == 1:
-            raise InvalidInput(["The code was changed meanwhile, in the same places."])
+            raise InvalidInput(["Others changed the same lines of the code meanwhile."])
         if merged.returncode:
-            raise InvalidInput(["The code was changed meanwhile, and git before 2.38 can't merge the two."])
+            raise InvalidInput(["Others changed the code meanwhile, and git before 2.38 can't merge the changes."])
         return merged.stdout.decode().split()[0]
 
     def _commit(self, tree_id: str, author: str) -> str:

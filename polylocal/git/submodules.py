@@ -75,7 +75,7 @@ def _where(path: str, urls: Mapping[str, str], base: str, depth: int, found: Col
         raise InvalidInput([f"submodules are fetched {MAX_DEPTH} deep"])
     where = resolved(base, urls[path])
     if not where.isprintable():
-        raise InvalidInput(["its URL is no line of text"])
+        raise InvalidInput(["its URL contains control characters"])
     return where
 
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from packaging.utils import InvalidName, canonicalize_name
 
 from polylocal.errors import PackageError
-from polylocal.files.disk import passes
+from polylocal.files.disk import is_transient
 from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 
@@ -74,7 +74,7 @@ def _metadata(path: Path, file_name: str) -> bytes | None:
     except PackageError:
         raise
     except Exception as error:  # an archive can be broken in every way, and each library has errors of its own for that
-        if passes(error):
+        if is_transient(error):
             raise
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from polylocal.errors import PackageError
-from polylocal.files.disk import passes
+from polylocal.files.disk import is_transient
 from polylocal.packages import debs, distributions, rpms
 from polylocal.packages.description import Description
 from polylocal.packages.facts import Facts, digests
@@ -77,7 +77,7 @@ def _told(file_name: str) -> Iterator[None]:
     except PackageError:
         raise
     except Exception as error:
-        if passes(error):
+        if is_transient(error):
             raise
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 

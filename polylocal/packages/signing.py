@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polylocal.errors import PackageError
-from polylocal.files.disk import passes, write_private
+from polylocal.files.disk import is_transient, write_private
 from polylocal.packages import extra
 from polylocal.text import visible
 
@@ -104,7 +104,7 @@ class Keys:
                 log.info("a key was generated that signs the repositories of %s: %s", platform, key.fingerprint)
                 return key
             except OSError as error:
-                if passes(error):
+                if is_transient(error):
                     raise
                 raise self._unusable(path, error.strerror or str(error)) from error
         try:

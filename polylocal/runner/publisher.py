@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from polylocal.errors import PackageError, StoreError
-from polylocal.files.disk import passes
+from polylocal.files.disk import is_transient
 from polylocal.files.folders import remove_tree
 from polylocal.packages import arches, extra, reading, repositories
 from polylocal.packages.debs import Release
@@ -341,7 +341,7 @@ class Publisher:
 
     def _is_full(self, error: Exception) -> bool:
         """A lack of disk space or memory fails no build: it stays in the queue."""
-        if passes(error):
+        if is_transient(error):
             log.warning("publishing is put off: %s", error)
             self._put_off()
             return True

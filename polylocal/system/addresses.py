@@ -279,7 +279,7 @@ def _refused(host: str, leads_to: str) -> LocalAddress:
 
 
 def _no_host(host: str) -> UnknownHost:
-    return UnknownHost([f"`{_shown(host)}` is no host name and no address."])
+    return UnknownHost([f"`{_shown(host)}` is neither a host name nor an address."])
 
 
 def _shown(host: str) -> str:

@@ -61,7 +61,7 @@ def holding(lock: threading.Lock, cancel: Cancel | None = None) -> Iterator[None
     cancel = cancel or current() or Cancel()
     while not lock.acquire(timeout=_TURN_S):
         if cancel.called:
-            raise Cancelled("It was ended while it waited for another one.")
+            raise Cancelled("The operation was cancelled while it waited for another one.")
     try:
         yield
     finally:

@@ -84,11 +84,11 @@ def ending(process: subprocess.Popen[bytes], *, goes_on: bool = False) -> Iterat
         with cancel.ending(lambda: _signal(process, signal.SIGTERM)):
             yield
         if cancel.called:
-            raise Cancelled("It was ended.")
+            raise Cancelled("The operation was cancelled.")
     except BaseException as error:
         end(process)
         if cancel.called and isinstance(error, Exception):
-            raise Cancelled("It was ended.") from None
+            raise Cancelled("The operation was cancelled.") from None
         raise
     if not goes_on:
         end(process)
@@ -137,7 +137,7 @@ def collected(process: subprocess.Popen[bytes], command: str, limits: Limits) ->
             if process.stderr:
                 del kept[process.stderr][:-_MOST_WORDS]
             if process.stdout and len(kept[process.stdout]) > limits.output:
-                raise TooMuchOutput([f"{command} gave more than {limits.output >> 20} MiB."])
+                raise TooMuchOutput([f"{command} wrote more than {limits.output >> 20} MiB."])
     try:
         process.wait(max(_GRACE_S, until - time.monotonic()))
     except subprocess.TimeoutExpired as error:

@@ -224,7 +224,7 @@ def test_systemd_from_install_to_remove(programs: Programs) -> None:
     assert (found.file, file.read_text()) == (file, UNIT)
     assert done.lines == [
         f"{file} written",
-        "It keeps from your environment: DOCKER_HOST, POLYLOCAL_MAX_RUNS",
+        "It contains these variables of your environment: DOCKER_HOST, POLYLOCAL_MAX_RUNS",
         "The daemon is started, now and whenever you log in",
     ]
     assert done.to_type[0].startswith("loginctl enable-linger")
@@ -233,10 +233,10 @@ def test_systemd_from_install_to_remove(programs: Programs) -> None:
     programs_calls = [call for call in programs.calls() if "is-active" not in call]
     assert programs_calls == enable + restart
     assert not found.would_start_another()
-    assert found.install(PLAIN).lines[0] == f"{file} is there already, as it should be"
+    assert found.install(PLAIN).lines[0] == f"{file} exists already and is up to date"
     assert [call for call in programs.calls() if "is-active" not in call] == enable
     other = Service(Home(Path("/other")), PLAIN.python)
-    assert found.install(other).lines[0] == f"{file} replaced: it was another one"
+    assert found.install(other).lines[0] == f"{file} replaced, since it was different"
     assert programs.calls() == enable + restart
     assert found.status() == f"{file}: enabled, active"
     programs.calls()
@@ -260,8 +260,8 @@ def test_without_a_systemd_of_ones_own(programs: Programs, tmp_path: Path) -> No
             "systemctl --user daemon-reload",
             "systemctl --user enable --now polylocal.service",
         ]
-        assert "no systemd of yours answers" in found.status()
-        assert "a daemon that runs goes on" in found.remove().lines[0]
+        assert "your systemd user instance does not answer" in found.status()
+        assert "a running daemon goes on" in found.remove().lines[0]
         assert programs.calls() == []
 
 
@@ -286,7 +286,7 @@ def test_launchd_from_install_to_remove(programs: Programs) -> None:
     assert found.install(PLAIN).lines[0] == f"{file} written"
     assert file.read_text() == PLIST
     assert programs.calls() == [bootstrap]
-    assert found.install(PLAIN).lines[0] == f"{file} is there already, as it should be"
+    assert found.install(PLAIN).lines[0] == f"{file} exists already and is up to date"
     assert programs.calls() == []
     assert found.status() == f"{file}: running"
     found.install(Service(Home(Path("/other")), PLAIN.python))
@@ -297,5 +297,5 @@ def test_launchd_from_install_to_remove(programs: Programs) -> None:
 
 
 def test_a_machine_of_another_kind() -> None:
-    with pytest.raises(SetupError, match="on plan9 no manager of services is known here"):
+    with pytest.raises(SetupError, match="on plan9 polylocal knows no service manager"):
         autostart.manager({}, "plan9")

@@ -90,7 +90,7 @@ def test_a_limit_of_nothing_is_never_reached(small: Path) -> None:
 
 def test_a_disk_that_can_not_be_looked_at_is_said_to_be_so(tmp_path: Path) -> None:
     assert Disk(tmp_path / "none", 1).problem() == (
-        f"The disk of {tmp_path / 'none'} can't be looked at: No such file or directory."
+        f"The disk of {tmp_path / 'none'} can't be examined: No such file or directory."
     )
 
 

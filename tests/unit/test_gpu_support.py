@@ -125,7 +125,12 @@ NO_TOOLKIT = GpuSupport(0, f"1 NVIDIA card here, but {gpu_support.NO_TOOLKIT}", 
     [
         (GpuSupport(2), "ok", "2 NVIDIA cards", ""),
         (GpuSupport(1), "ok", "1 NVIDIA card;", ""),
-        (GpuSupport(0, "the NVIDIA driver knows of no card"), "note", "none: the NVIDIA driver knows of no card", ""),
+        (
+            GpuSupport(0, "the NVIDIA driver knows of no card"),
+            "note",
+            "no GPUs: the NVIDIA driver knows of no card",
+            "",
+        ),
         (NO_TOOLKIT, "note", "no runtime `nvidia`", "Toolkit"),
         (GpuSupport(None), "note", "can't be counted", ""),
     ],

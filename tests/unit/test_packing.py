@@ -244,9 +244,9 @@ def test_gitignore_stands_in_for_a_missing_polyaxonignore(folder: Path) -> None:
     fill(folder, "a.h5", "sub/a.h5", "data/x", "sub/data/y", "Data/z", ".env", "kept.py", "keep.h5")
     (folder / ".gitignore").write_text("*.h5\n!keep.h5\n/data/\n.env\n")
     assert packed(folder) == {"sub/data/y", "Data/z", "kept.py", "keep.h5", ".gitignore"}
-    assert survey(folder).heeded == [".gitignore"]
+    assert survey(folder).substitutes == [".gitignore"]
     assert packed(folder, "") >= {"a.h5", ".env", "data/x"}
-    assert survey(folder).heeded == []
+    assert survey(folder).substitutes == []
 
 
 def test_gitignore_in_inner_folders(folder: Path) -> None:
@@ -303,7 +303,7 @@ def test_dockerignore_has_the_rules_of_docker(folder: Path, rules: str, left: se
     fill(folder, "a.log", "b.txt", "sub/a.log", "sub/deep/b.txt", "data/x", "Dockerfile")
     (folder / ".dockerignore").write_text(rules)
     assert packed(folder) - {".dockerignore"} == left
-    assert survey(folder).heeded == [".dockerignore"]
+    assert survey(folder).substitutes == [".dockerignore"]
 
 
 def test_no_empty_folder_is_made_of_what_dockerignore_names(folder: Path) -> None:
@@ -324,7 +324,7 @@ def test_gitignore_and_dockerignore_both_hold(folder: Path) -> None:
     (folder / ".gitignore").write_text("*.h5\n")
     (folder / ".dockerignore").write_text("docs\n!a.h5\n")
     assert packed(folder) == {"a", ".gitignore", ".dockerignore"}
-    assert survey(folder).heeded == [".gitignore", ".dockerignore"]
+    assert survey(folder).substitutes == [".gitignore", ".dockerignore"]
 
 
 # -- what can't be read ------------------------------------------------------------------------------------------

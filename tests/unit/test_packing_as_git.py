@@ -63,7 +63,7 @@ def test_nothing_is_left_out_by_default(folder: Path, is_repository: bool) -> No
         git(folder, "init", "-q")
     code = found(folder)
     assert sorted(code.items) == sorted(DEFAULTS)
-    assert (code.left, code.heeded) == ([], [])
+    assert (code.left, code.substitutes) == ([], [])
 
 
 @pytest.mark.parametrize("is_repository", [False, True])

@@ -65,7 +65,7 @@ def test_http_is_pinned_and_follows_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("url", ["file:///etc", "/etc", "./x", "x", "ext::sh -c x", "fd::1", "nosuch://x/y", "-x", ""])
 def test_other_forms_get_no_protocol(url: str) -> None:
-    assert remotes.checked(url) == remotes.Way(url, "")
+    assert remotes.checked(url) == remotes.Route(url, "")
 
 
 @pytest.mark.parametrize(

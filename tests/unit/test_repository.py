@@ -591,7 +591,7 @@ def test_the_same_lines_changed_by_others_are_nobodys_to_decide(
     base, folder = worked
     later = upload(repository, {"a.py": b"theirs\n"})
     write(folder, {"a.py": "mine\n"})
-    with pytest.raises(InvalidInput, match="changed meanwhile"):
+    with pytest.raises(InvalidInput, match="changed the same lines"):
         repository.commit_folder(folder, base, "root")
     assert repository.resolve("master") == later
     assert (folder / "a.py").read_text() == "mine\n"
