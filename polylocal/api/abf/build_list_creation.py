@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from polylocal.api import rights
-from polylocal.api.abf.calls import Json, boolean, integer, integers, text
+from polylocal.api.abf.values import Json, boolean, integer, integers, text
 from polylocal.api.api_context import ApiContext
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import tag_versions

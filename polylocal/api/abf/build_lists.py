@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from polylocal import clock
 from polylocal.api.abf import build_list_creation, shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.values import Json, boolean, integer
 from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import opened_file
 from polylocal.errors import NotFound
@@ -255,7 +256,7 @@ def _moment(said: str | None, *, is_end: bool = False) -> str | None:
         else:
             start, length = datetime.strptime(said.strip(), "%d/%m/%Y").replace(tzinfo=UTC), timedelta(days=1)
         return clock.stamp(start + length - timedelta(microseconds=1) if is_end else start)
-    except (ValueError, OverflowError, OSError):  # the first of these: no date; the others: a date out of range
+    except (ValueError, OverflowError, OSError):  # no date, or a date out of range
         return None
 
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from polylocal.api import access, rights
+from polylocal.api.abf.values import MOST_ID, Json, integer
 from polylocal.api.api_context import ApiContext
 from polylocal.api.file_responses import FileAnswer
 from polylocal.api.kernel import BaseCall, BaseEndpoint
@@ -30,7 +30,6 @@ from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, User
 from polylocal.store.users import Credentials
 
-Json = dict[str, Any]
 NO_CREDENTIALS = "You need to sign in or sign up before continuing."
 WRONG_CREDENTIALS = "Invalid email or password."
 NO_RIGHT = "Access violation to this page!"
@@ -38,9 +37,6 @@ NOT_FOUND = "Error 404. Resource not found!"
 BROKEN = "Something went wrong. We've been notified about this issue and we'll take a look at it shortly."
 PER_PAGE, MOST_PER_PAGE = 20, 100
 MAX_BODY = 2**20  # bytes of a body that is not an upload
-MAX_TEXT = 256 * 1024  # characters
-MAX_NUMBERS = 1000  # of one list
-_MOST_ID = 2**63 - 1
 _REMEMBERED_S = 300.0
 _BY_PASSWORD = "polylocal.by-password"  # in the scope of requests that were admitted by a password
 
@@ -88,7 +84,7 @@ class AbfCall(BaseCall[Endpoint]):
         number = max(1, integer(self.query("page")) or 1)
         size = integer(self.query("per_page"))
         size = PER_PAGE if size is None or size < 1 else min(size, MOST_PER_PAGE)
-        return Page(size, min((number - 1) * size, _MOST_ID))
+        return Page(size, min((number - 1) * size, MOST_ID))
 
     def section(self, subject: str) -> Json:
         """The section of the body with this name, as in `{"build_list": {…}}`; empty if there is none."""
@@ -149,48 +145,6 @@ class AbfCall(BaseCall[Endpoint]):
         things = tuple((type(thing), thing.id) for thing in self.relied_on)
         request = self.request
         return request.headers.get("authorization"), request.query_params.get("authentication_token"), things
-
-
-# -- values as clients send them -------------------------------------------------------------------------------------
-
-
-def integer(value: object) -> int | None:
-    """A number, which may come as text; None for anything else and for numbers that no row can have."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, float) and not value.is_integer():
-        return None
-    try:
-        found = int(value) if isinstance(value, int | float) else int(str(value)[:20])
-    except ValueError:
-        return None
-    return found if abs(found) <= _MOST_ID else None
-
-
-def integers(value: object) -> list[int]:
-    """Numbers without repetitions, in their order. A single one may stand for a list. Raises HTTPException 400."""
-    many = value if isinstance(value, list) else [] if value is None else [value]
-    if len(many) > MAX_NUMBERS:
-        raise HTTPException(400, f"A list of {len(many)} numbers is longer than the limit of {MAX_NUMBERS}.")
-    return list(dict.fromkeys(number for item in many if (number := integer(item)) is not None))
-
-
-def boolean(value: object, otherwise: bool) -> bool:
-    if value is None or value == "":
-        return otherwise
-    if isinstance(value, str):
-        return value.lower() in ("true", "1", "yes", "on", "t")
-    return bool(value)
-
-
-def text(value: object) -> str | None:
-    """A text or a number as text; None for anything else and for blanks. Raises HTTPException 400: too long."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    found = str(value).strip()
-    if len(found) > MAX_TEXT:
-        raise HTTPException(400, f"A text of {len(found)} characters is longer than the limit of {MAX_TEXT}.")
-    return found or None
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------

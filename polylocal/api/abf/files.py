@@ -13,7 +13,8 @@ from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from polylocal.api.abf import shapes, simple_index
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json, answer, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, answer, refused
+from polylocal.api.abf.values import Json
 from polylocal.api.file_responses import FileAnswer, file_as_it_is, part_of, served_file
 from polylocal.errors import NotAllowed, NotAuthenticated, NotFound
 from polylocal.packages import repositories

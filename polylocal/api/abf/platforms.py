@@ -8,7 +8,8 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.values import Json, boolean, integer, text
 from polylocal.api.shapes.base import picked
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
@@ -182,8 +183,9 @@ def create_repository(call: AbfCall) -> Json | Response:
     if name is None or not _is_name(name):
         problem = "Name can't be blank" if name is None else "Name is invalid"
         return refused("repository", "Repository has not been created", problem)
+    values = _values_of_repository(said)
     try:
-        made = call.store.platforms.add_repository(platform, {"name": name, **_values_of_repository(said)})
+        made = call.store.platforms.add_repository(platform, {"name": name, **values})
     except InvalidInput as error:
         return refused("repository", "Repository has not been created", *error.messages)
     return done("repository", made.id, "Repository has been created successfully")

@@ -8,7 +8,8 @@ from typing import Any
 from starlette.responses import Response
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json, boolean, done, integer, refused, text
+from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.values import Json, boolean, integer, text
 from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import revisions
@@ -67,8 +68,9 @@ def create(call: AbfCall) -> Json | Response:
     if problems or owner is None:
         return refused(_SUBJECT, "Project has not been created", *problems)
     call.context.check_room()
+    values = {"name": text(said.get("name")), **_values(said)}
     try:
-        project = call.store.projects.create(owner, {"name": text(said.get("name")), **_values(said)})
+        project = call.store.projects.create(owner, values)
     except InvalidInput:
         return refused(_SUBJECT, "Project has not been created", "Name has already been taken")
     call.context.repository(project).create(project.default_branch)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from polylocal.api.abf import shapes
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json
+from polylocal.api.abf.calls import AbfCall, Endpoint
+from polylocal.api.abf.values import Json
 from polylocal.errors import NotFound
 from polylocal.store.rows import User
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from polylocal.api.abf.calls import AbfCall, Endpoint, Json, done, refused
+from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
+from polylocal.api.abf.values import Json
 from polylocal.store.rows import BuildList, Repository
 from polylocal.text import visible
 

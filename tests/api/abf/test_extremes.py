@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from polylocal.api.abf import values
+
 from .farm import Farm
 
 DEEP = json.loads("[" * 90 + "]" * 90)
@@ -85,3 +87,26 @@ def test_a_parameter_of_a_query(shared: Farm, name: str) -> None:
             assert answer.status_code < 500, f"{path}?{name}={word[:40]!r}: {answer.text[:200]}"
     listed = shared.root.get("build_lists.json?filter[ownership]=everything")
     assert listed.status_code == 200
+
+
+LONG = "x" * (values.MAX_TEXT + 1)
+TOO_LONG = f"A text of {len(LONG)} characters is longer than the limit of {values.MAX_TEXT}."
+
+
+@pytest.mark.parametrize(
+    ("path", "subject", "field", "value", "message"),
+    [
+        ("build_lists.json", "build_list", "project_version", LONG, TOO_LONG),
+        ("build_lists.json", "build_list", "include_repos", [1] * 1001, "A list of 1001 numbers is longer than "),
+        ("projects.json", "project", "description", LONG, TOO_LONG),
+        ("platforms.json", "platform", "description", LONG, TOO_LONG),
+        ("repositories.json", "repository", "description", LONG, TOO_LONG),
+    ],
+)
+def test_a_value_beyond_the_limits_is_a_bad_request(
+    path: str, subject: str, field: str, value: object, message: str, shared: Farm
+) -> None:
+    good = shared.body()["build_list"] if subject == "build_list" else GOOD[subject]
+    answer = shared.root.post(path, {subject: {**good, "platform_id": shared.ids.rosa_platform, field: value}})
+    assert (answer.status_code, sorted(answer.json())) == (400, ["message"])
+    assert answer.json()["message"].startswith(message)
