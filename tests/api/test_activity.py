@@ -1,4 +1,4 @@
-"""What was done, and what one looked at last."""
+"""The activity log, and the history of views."""
 
 from __future__ import annotations
 

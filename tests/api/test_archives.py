@@ -1,4 +1,4 @@
-"""Archived things are out of sight until they are restored, and nothing of them is lost meanwhile."""
+"""Archived projects and runs: hidden until they are restored, and nothing of them is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers send: every fault is told at once in the platform's words; what it ignored is ignored."""
+"""Bodies: all faults are reported at once in the platform's words; unknown keys are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bookmarks: everybody's own, listed across projects."""
+"""Bookmarks: each user has their own, in lists over all projects."""
 
 from __future__ import annotations
 

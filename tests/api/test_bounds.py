@@ -1,4 +1,4 @@
-"""What one run and one user may keep is bounded, and a small write costs the same whatever is there."""
+"""Bounds of the data of one run and one user. A small write costs the same, however much there is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a polyaxonfile's build section comes to in the answers of the API."""
+"""The build section of a polyaxonfile in the answers of the API."""
 
 from __future__ import annotations
 

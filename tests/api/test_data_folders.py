@@ -1,4 +1,4 @@
-"""Data folders that runs name, and those that every run sees: there, missing, unknown."""
+"""Data folders that runs name, and those that every run sees: existing, missing and unknown ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments: made, listed, measured, compared."""
+"""Experiments: create, list, report metrics, compare."""
 
 from __future__ import annotations
 

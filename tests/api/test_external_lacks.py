@@ -1,4 +1,4 @@
-"""Code from a git repository elsewhere with submodules and files of git-LFS: fetched, or told."""
+"""Code of a git repository with submodules and Git LFS files: fetched, or reported as missing."""
 
 from __future__ import annotations
 

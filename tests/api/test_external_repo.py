@@ -1,4 +1,4 @@
-"""Code that is fetched from a git repository elsewhere: on this machine's disk, and over HTTP."""
+"""Code of an external git repository, on the disk of this machine and over HTTP."""
 
 from __future__ import annotations
 

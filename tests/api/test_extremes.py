@@ -1,4 +1,4 @@
-"""Each field of a body, query parameter and part of a path, with the values at the ends of what it may be."""
+"""Fields of bodies, query parameters and parts of paths with extreme values."""
 
 from __future__ import annotations
 

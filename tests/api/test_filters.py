@@ -1,4 +1,4 @@
-"""`?query=` and `?sort=` on the lists of the kinds that have words of their own."""
+"""`query` and `sort` in the lists of each kind."""
 
 from __future__ import annotations
 

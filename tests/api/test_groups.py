@@ -1,4 +1,4 @@
-"""Groups of experiments: searches, and selections of what is there."""
+"""Groups of experiments: searches, and selections of existing ones."""
 
 from __future__ import annotations
 

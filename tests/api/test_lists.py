@@ -1,4 +1,4 @@
-"""Pages, their links, sorting and filtering."""
+"""Lists: pages, links, sorting and filtering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is merged into a run or a project is merged in one transaction: nothing that others add meanwhile is lost."""
+"""Merges into a run or a project: each is one transaction, so parallel changes are not lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One number that is not finite costs no other value, and strict parsers can read every answer."""
+"""Numbers that are not finite: the other values are kept, and strict parsers can read every answer."""
 
 from __future__ import annotations
 

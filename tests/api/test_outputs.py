@@ -1,4 +1,4 @@
-"""Outputs: one archive, a tree, single files, and nothing that lies outside."""
+"""Outputs: one archive, a tree, single files, and no path outside of the folder."""
 
 from __future__ import annotations
 

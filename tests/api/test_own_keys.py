@@ -1,4 +1,4 @@
-"""What the daemon finds in a polyaxonfile is told by the key that the file itself has."""
+"""Problems of a polyaxonfile name the key that the file itself has."""
 
 from __future__ import annotations
 

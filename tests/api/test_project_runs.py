@@ -1,4 +1,4 @@
-"""The runs of one project, of all kinds on one page: what `polylocal ls -p` shows."""
+"""The runs of one project, of all kinds on one page: the list of `polylocal ls -p`."""
 
 from __future__ import annotations
 

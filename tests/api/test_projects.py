@@ -1,4 +1,4 @@
-"""Projects: made, changed, marked, deleted; and what clashes."""
+"""Projects: create, change, bookmark, delete; and conflicts of names."""
 
 from __future__ import annotations
 

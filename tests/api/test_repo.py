@@ -1,4 +1,4 @@
-"""Code: uploaded as the clients do it, kept as commits, downloaded."""
+"""Code: upload, commits, download."""
 
 from __future__ import annotations
 

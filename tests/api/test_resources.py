@@ -1,4 +1,4 @@
-"""What can never run on this machine is refused when it is made, with its place."""
+"""Runs that can never run on this machine are refused at their creation."""
 
 from __future__ import annotations
 

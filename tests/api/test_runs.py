@@ -1,4 +1,4 @@
-"""Jobs and builds: made, changed, reported on, stopped, run again, deleted."""
+"""Jobs and builds: create, change, report, stop, clone, delete."""
 
 from __future__ import annotations
 

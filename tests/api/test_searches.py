@@ -1,4 +1,4 @@
-"""Searches, which are each person's own, and chart views, which are a run's."""
+"""Saved searches of a user, and chart views of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose secrets a run gets that somebody starts out of another one."""
+"""The owner of the secrets of a cloned run."""
 
 from __future__ import annotations
 

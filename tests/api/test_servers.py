@@ -1,4 +1,4 @@
-"""Notebooks and tensorboards: started once, stopped, listed, with code kept from harm meanwhile."""
+"""Notebooks and tensorboards: only one of each runs, and a running notebook protects the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a polyaxonfile's values come to in the rows, the answers and the histories of runs."""
+"""Values of a polyaxonfile in the rows, the answers and the histories of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables of a run: kept in the row, changed by a clone, refused with their place."""
+"""Variables of a run: stored, changed by a clone, refused with their line."""
 
 from __future__ import annotations
 

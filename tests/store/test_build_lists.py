@@ -1,4 +1,4 @@
-"""Build lists: their rows, what they leave, and where each may go next."""
+"""Build lists: their rows, results and transitions."""
 
 from __future__ import annotations
 

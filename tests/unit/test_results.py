@@ -1,4 +1,4 @@
-"""What a group has come to: the best experiment, the order of the table, its CSV, the weight of each param."""
+"""The results of a group: the best experiment, the order of the table, its CSV, the importance of params."""
 
 from __future__ import annotations
 

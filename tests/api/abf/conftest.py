@@ -1,4 +1,4 @@
-"""A small build farm: people, platforms, repositories and projects with code, made once and copied for each test."""
+"""A small build farm with users, platforms, repositories and projects, made once and copied for each test."""
 
 from __future__ import annotations
 

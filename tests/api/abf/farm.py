@@ -1,4 +1,4 @@
-"""What is in the build farm of these tests, and who speaks to it."""
+"""The content of the build farm of these tests, and its users."""
 
 from __future__ import annotations
 

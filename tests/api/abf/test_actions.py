@@ -1,4 +1,4 @@
-"""Cancel, publish, create a container, reject: in which state each is legal, and what it leaves."""
+"""Cancel, publish, create a container, reject: the states that allow each, and the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent: it is answered or refused, and nothing breaks."""
+"""Random requests: each is answered or refused, and none is an internal error."""
 
 from __future__ import annotations
 

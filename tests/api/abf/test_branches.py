@@ -1,4 +1,4 @@
-"""Branches and tags of a project, and the branch that it begins with."""
+"""Branches and tags of a project, and its default branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new build list: what is taken, filled in, and left out without a word."""
+"""New build lists: the values that are accepted, defaulted and ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build lists that are refused: each broken rule by itself, and all that are broken at once."""
+"""Refused build lists: each problem by itself, and all problems at once."""
 
 from __future__ import annotations
 

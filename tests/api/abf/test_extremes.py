@@ -1,4 +1,4 @@
-"""Each field of a body and each filter with the values at the ends of what it may be: nothing breaks."""
+"""Fields of bodies and filters with extreme values."""
 
 from __future__ import annotations
 

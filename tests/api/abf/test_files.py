@@ -1,4 +1,4 @@
-"""Files kept by their sha1, and what is published for package managers."""
+"""Files by their sha1, and the published files for package managers."""
 
 from __future__ import annotations
 

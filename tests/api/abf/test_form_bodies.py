@@ -1,4 +1,4 @@
-"""Bodies that are forms, where the document's clients send JSON."""
+"""Bodies that are forms, where the clients of the document send JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code over HTTP, with git itself: cloned, pushed, and refused."""
+"""Git over HTTP: clone, push, refusals."""
 
 from __future__ import annotations
 

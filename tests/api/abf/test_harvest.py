@@ -1,4 +1,4 @@
-"""What a build leaves: packages, logs, the time that it took."""
+"""The results of a build: packages, logs, its duration."""
 
 from __future__ import annotations
 

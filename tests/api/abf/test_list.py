@@ -1,4 +1,4 @@
-"""Lists of build lists: what a line says, the filters, whose they are, and their order."""
+"""Lists of build lists: the keys of a row, the filters, the ownership, the order."""
 
 from __future__ import annotations
 

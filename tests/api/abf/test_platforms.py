@@ -1,4 +1,4 @@
-"""Platforms: personal ones that are there with their owner, and main ones that admins make."""
+"""Platforms: the personal one of each user, and the main ones that admins create."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projects as the build farm knows them: shown, found, made, changed, deleted; their branches and tags."""
+"""Projects in the ABF API: show, find, create, change, delete; their branches and tags."""
 
 from __future__ import annotations
 

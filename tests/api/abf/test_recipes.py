@@ -1,4 +1,4 @@
-"""What the code says of its own build: whatever stands there, the build list is made, and fails later if it has to."""
+"""Instructions for the build in the code: with any content the build list is created, and may fail later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repositories: what is in them, what they are for, and the lock that makes publications wait."""
+"""Repositories: their projects, and the lock that makes publications wait."""
 
 from __future__ import annotations
 

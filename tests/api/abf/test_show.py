@@ -1,4 +1,4 @@
-"""One build list: every field, and who may see it."""
+"""One build list: every key, and its readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of Python packages over HTTP: which form of it a client gets, and what pip and uv make of it."""
+"""The index of Python packages over HTTP: content negotiation, pip and uv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A home that was there before build lists were: its people and projects get what they need."""
+"""The upgrade of a home without build lists: its users and projects get the rows that they need."""
 
 from __future__ import annotations
 

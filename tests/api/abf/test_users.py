@@ -1,4 +1,4 @@
-"""People, architectures, and the search over all there is."""
+"""Users, architectures, and the search."""
 
 from __future__ import annotations
 

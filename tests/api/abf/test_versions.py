@@ -1,4 +1,4 @@
-"""The version of a Python project, where it comes from the tags of its code."""
+"""The version of a Python project from the tags of its code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Withdrawing what was published, and offering it again: who may, when, and what it leaves."""
+"""Yanking: rights, times and results."""
 
 from __future__ import annotations
 
