@@ -9,6 +9,7 @@ from starlette.responses import Response
 from polylocal import __version__
 from polylocal.api import rights
 from polylocal.api import runs as all_runs
+from polylocal.api.api_context import ApiContext
 from polylocal.api.endpoint import Access, Call, Endpoint, Query, refuse
 from polylocal.api.paging import envelope, number, window
 from polylocal.api.shapes import Json
@@ -18,7 +19,7 @@ from polylocal.api.waiting import waits_for
 from polylocal.errors import NotAllowed, NotFound
 from polylocal.statuses import POLYAXON_KINDS, Kind
 from polylocal.store import queries
-from polylocal.store.rows import Project, Run
+from polylocal.store.rows import Project, Run, User
 
 # the original clients compare their versions with these; 0.6.1 is the newest client that exists
 CLIENT_VERSIONS: VersionsItem = {"latest_version": "0.6.1", "min_version": "0.0.5"}
@@ -56,7 +57,7 @@ def runs(call: Call) -> Json:
     if call.query("query") or call.query("sort"):
         raise refuse("`query` and `sort` need the `project` whose runs are meant: `user/name`.")
     found = call.store.runs.latest(call.user, kind=kind, is_open=call.flag("open"), limit=limit)
-    return {"count": len(found), "next": None, "previous": None, "results": _items(call, found)}
+    return {"count": len(found), "next": None, "previous": None, "results": items(found, call.user, call.context)}
 
 
 def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
@@ -67,10 +68,9 @@ def _of_project(call: Call, project: Project, kind: Kind | None) -> Json:
     count, found = call.store.runs.page(
         project, kind, query=query, sort=sort, limit=limit, offset=offset, only_open=call.flag("open")
     )
-    of_kinds = [[run for run in found if run.kind == each] for each in POLYAXON_KINDS]
-    marked = set[int]().union(*(call.store.bookmarks.of(call.user, some) for some in of_kinds))
-    known = {run.pk: item(run, run.pk in marked) for some in of_kinds for run in some}
-    listed = zip(found, _items(call, found), strict=True)
+    marked = call.store.bookmarks.of(call.user, found)
+    known = {run.pk: item(run, run.pk in marked) for run in found if run.kind in POLYAXON_KINDS}
+    listed = zip(found, items(found, call.user, call.context), strict=True)
     return envelope(call.request, count, [{**known.get(run.pk, {}), **about} for run, about in listed])
 
 
@@ -89,7 +89,7 @@ def _check_readable(call: Call, project: Project) -> None:
 
 def run(call: Call) -> RunItem:
     """A run by kind and number alone."""
-    return _items(call, [find(call)])[0]
+    return items([find(call)], call.user, call.context)[0]
 
 
 def find(call: Call) -> Run:
@@ -101,9 +101,10 @@ def find(call: Call) -> Run:
     return found
 
 
-def _items(call: Call, found: Sequence[Run]) -> list[RunItem]:
-    messages = call.store.runs.newest_messages(found)
-    reasons = waits_for(call.context, call.user, found)
+def items(found: Sequence[Run], user: User, context: ApiContext) -> list[RunItem]:
+    """Rows of a table of runs, for `user`."""
+    messages = context.store.runs.newest_messages(found)
+    reasons = waits_for(context, user, found)
     return [run_item(run, messages.get(run.pk), reasons.get(run.pk)) for run in found]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeVar
 
 from polylocal import clock
@@ -64,16 +64,13 @@ class Bookmarks:
             rows = db.execute(f"{query} order by {by} limit ? offset ?", (*values, page.limit, page.offset))
             return count, [row_of(cls, row) for row in rows]
 
-    def of(self, user: User, things: Iterable[Project | Run]) -> set[int]:
-        """The ids of projects, or pks of runs of one kind, that the user bookmarked among these."""
-        subjects = [_subject(thing) for thing in things]
-        if not subjects:
-            return set()
-        query = "select object_id from bookmarks where user_id = ? and subject = ? and enabled"
-        among = "object_id in (select value from json_each(?))"
+    def of(self, user: User, things: Sequence[Project] | Sequence[Run]) -> set[int]:
+        """The ids of projects, or the pks of runs, that the user bookmarked among these."""
+        subjects, numbers = zip(*map(_subject, things), strict=True) if things else ((), ())
+        among = "subject in (select value from json_each(?)) and object_id in (select value from json_each(?))"
+        query = f"select object_id from bookmarks where user_id = ? and enabled and {among}"
         with self._database.read() as db:
-            numbers = json.dumps([number for _, number in subjects])
-            rows = db.execute(f"{query} and {among}", (user.id, subjects[0][0], numbers))
+            rows = db.execute(query, (user.id, json.dumps(sorted(set(subjects))), json.dumps(numbers)))
             return {row["object_id"] for row in rows}
 
 

@@ -37,6 +37,17 @@ def test_nothing_asked_is_nothing_found(store: Store, root: User) -> None:
     assert store.bookmarks.of(root, []) == set()
 
 
+def test_runs_of_several_kinds_are_looked_up_together(store: Store, root: User, project: Project) -> None:
+    job, build, notebook = (
+        store.runs.insert(project, root, NewRun(kind, config={})) for kind in (Kind.JOB, Kind.BUILD, Kind.NOTEBOOK)
+    )
+    store.bookmarks.add(root, job)
+    store.bookmarks.add(root, notebook)
+    store.bookmarks.add(root, project)
+    assert store.bookmarks.of(root, [job, build, notebook]) == {job.pk, notebook.pk}
+    assert store.bookmarks.of(root, [build]) == set()
+
+
 def test_a_bookmark_goes_with_its_run(store: Store, root: User, project: Project) -> None:
     run = store.runs.insert(project, root, NewRun(Kind.JOB))
     store.bookmarks.add(root, run)
