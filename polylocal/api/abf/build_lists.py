@@ -17,6 +17,7 @@ from polylocal.api.file_responses import opened_file
 from polylocal.errors import NotFound
 from polylocal.packages import repositories
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.store import Store
 from polylocal.store.build_lists import Filters
 from polylocal.store.rows import BuildList, Platform, Project, Repository, User
 
@@ -47,29 +48,29 @@ def cancel(call: AbfCall) -> Json | Response:
 
 def publish(call: AbfCall) -> Json | Response:
     found, project = _found(call)
-    saved_to, platform = _saved_to(call, found)
+    saved_to, platform = _saved_to(found, call.store)
     is_again = found.status == BuildStatus.PUBLISHED
     is_manager = call.may_manage(platform)
     needs_manager = is_again or not saved_to.publish_without_qa
     call.require(is_manager if needs_manager else call.may_write(project))
-    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _may_follow(call, found, platform)
+    can_be = call.store.platforms.has_project(saved_to, found.project_id) and _may_follow(found, platform, call.store)
     if not can_be or not call.store.build_lists.publish(found, call.user, again=is_manager):
         return refused(_SUBJECT, "Errors during build publishing!")
     return done(_SUBJECT, found.id, "Build is queued for publishing")
 
 
-def _may_follow(call: AbfCall, found: BuildList, platform: Platform) -> bool:
+def _may_follow(found: BuildList, platform: Platform, store: Store) -> bool:
     """On a main platform, the build lists that it was built with must be published first."""
     if not platform.is_main:
         return True
-    others = call.store.build_lists.by_ids(found.extra_build_lists)
+    others = store.build_lists.by_ids(found.extra_build_lists)
     is_whole = len(others) == len(found.extra_build_lists)
     return is_whole and all(other.status == BuildStatus.PUBLISHED for other in others)
 
 
 def create_container(call: AbfCall) -> Json | Response:
     found, project = _found(call)
-    _, platform = _saved_to(call, found)
+    _, platform = _saved_to(found, call.store)
     call.require(call.may_write(project) or call.may_manage(platform))
     if not call.store.build_lists.ask_for_container(found):
         return refused(_SUBJECT, "Errors during container creating!")
@@ -78,7 +79,7 @@ def create_container(call: AbfCall) -> Json | Response:
 
 def reject_publish(call: AbfCall) -> Json | Response:
     found, _ = _found(call)
-    saved_to, platform = _saved_to(call, found)
+    saved_to, platform = _saved_to(found, call.store)
     call.require(call.may_manage(platform))
     if saved_to.publish_without_qa or not call.store.build_lists.reject(found, call.user):
         return refused(_SUBJECT, "Rejecting publishing failed")
@@ -122,9 +123,9 @@ def _readable(call: AbfCall) -> tuple[BuildList, Project]:
     return found, project
 
 
-def _saved_to(call: AbfCall, found: BuildList) -> tuple[Repository, Platform]:
-    repository = call.store.platforms.repository(found.save_to_repository_id)
-    return repository, call.store.platforms.get(repository.platform_id)
+def _saved_to(found: BuildList, store: Store) -> tuple[Repository, Platform]:
+    repository = store.platforms.repository(found.save_to_repository_id)
+    return repository, store.platforms.get(repository.platform_id)
 
 
 # -- one of them -----------------------------------------------------------------------------------------------------

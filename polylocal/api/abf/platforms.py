@@ -14,6 +14,7 @@ from polylocal.api.shapes.base import picked
 from polylocal.errors import InvalidInput, NotFound, PackageError
 from polylocal.packages import arches, builder_images, kinds, signing
 from polylocal.packages.statuses import TIME_LIVING_S
+from polylocal.store import Store
 from polylocal.store.queries import Page
 from polylocal.store.rows import Platform, Project, Repository, User
 
@@ -36,24 +37,24 @@ def index(call: AbfCall) -> Json:
     found = call.store.platforms.page(call.user, call.page, platform_type=kind)
     asked = f"?type={kind}" if kind else ""
     return {
-        "platforms": [shapes.platform_for_build(platform, *_around(call, platform)) for platform in found],
+        "platforms": [shapes.platform_for_build(platform, *_around(platform, call.store)) for platform in found],
         "url": f"/api/v1/platforms.json{asked}",
     }
 
 
 def for_build(call: AbfCall) -> Json:
     found = call.store.platforms.page(call.user, Page(_MOST, 0), platform_type="main")
-    shown = [shapes.platform_for_build(platform, *_around(call, platform)) for platform in found]
+    shown = [shapes.platform_for_build(platform, *_around(platform, call.store)) for platform in found]
     return {"platforms": shown, "url": "/api/v1/platforms/platforms_for_build.json"}
 
 
-def _around(call: AbfCall, platform: Platform) -> tuple[User, list[Repository]]:
-    return call.store.users.by_id(platform.owner_id), call.store.platforms.repositories([platform.id])
+def _around(platform: Platform, store: Store) -> tuple[User, list[Repository]]:
+    return store.users.by_id(platform.owner_id), store.platforms.repositories([platform.id])
 
 
 def show(call: AbfCall) -> Json:
     platform = _platform(call)
-    return {"platform": shapes.platform_detail(platform, *_around(call, platform))}
+    return {"platform": shapes.platform_detail(platform, *_around(platform, call.store))}
 
 
 def _platform(call: AbfCall) -> Platform:
@@ -85,7 +86,7 @@ def create(call: AbfCall) -> Json | Response:
         problems.insert(0, "Name is invalid")
     if said.get("distrib_type") not in kinds.KINDS:
         problems.append("Distrib type is not included in the list")
-    owner = _owner(call, said, problems)
+    owner = _owner(said, call.user, call.store, problems)
     if problems or owner is None:
         return refused("platform", "Platform has not been created", *problems)
     kind = said["distrib_type"]
@@ -101,10 +102,11 @@ def create(call: AbfCall) -> Json | Response:
     return done("platform", made.id, message)
 
 
-def _owner(call: AbfCall, said: Json, problems: list[str]) -> User | None:
+def _owner(said: Json, user: User, store: Store, problems: list[str]) -> User | None:
+    """The named owner, else `user`; None: there is no such user, which is added to `problems`."""
     number = integer(said.get("owner_id"))
     try:
-        return call.user if number is None else call.store.users.by_id(number)
+        return user if number is None else store.users.by_id(number)
     except NotFound:
         problems.append("Owner can't be blank")
         return None
@@ -115,7 +117,7 @@ def update(call: AbfCall) -> Json | Response:
     call.require(call.may_manage(platform))
     said = call.section("platform")
     values, problems = _values_of_platform(said)
-    owner = _owner(call, said, problems)
+    owner = _owner(said, call.user, call.store, problems)
     if problems or owner is None:
         return refused("platform", "Platform has not been updated", *problems)
     if platform.is_main and integer(said.get("owner_id")) is not None:

@@ -14,6 +14,7 @@ from polylocal.api.bodies import is_reserved
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
 from polylocal.git import revisions
 from polylocal.polyaxonfile.models import MAX_NAME, SLUG
+from polylocal.store import Store
 from polylocal.store.rows import Project, User
 
 _SUBJECT = "project"
@@ -37,7 +38,7 @@ def get_id(call: AbfCall) -> Json:
     if owner is None:
         raise NotFound
     name = call.query("name") or ""
-    found = [project for project in _of(call, owner) if project.name.casefold() == name.casefold()]
+    found = [project for project in _projects_of(owner, call.store) if project.name.casefold() == name.casefold()]
     if not found:
         raise NotFound
     project = next((project for project in found if project.name == name), found[0])
@@ -45,24 +46,22 @@ def get_id(call: AbfCall) -> Json:
     return {_SUBJECT: {**shapes.project_block(project, owner, call.base), "owner": shapes.member(owner)}}
 
 
-def _of(call: AbfCall, owner: User) -> list[Project]:
-    _, found = call.store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
+def _projects_of(owner: User, store: Store) -> list[Project]:
+    _, found = store.projects.page(owner.username, public_only=False, limit=_MOST, offset=0)
     return found
 
 
 def index(call: AbfCall) -> Json:
     """The projects of the caller; for admins all projects."""
     found = call.store.projects.readable(call.user, call.page, owned=not call.user.is_superuser)
-    return {"projects": [_block(call, project) for project in found], "url": "/api/v1/projects.json"}
-
-
-def _block(call: AbfCall, project: Project) -> Json:
-    return shapes.project_block(project, call.store.users.by_id(project.user_id), call.base)
+    owners = {number: call.store.users.by_id(number) for number in {project.user_id for project in found}}
+    blocks = [shapes.project_block(project, owners[project.user_id], call.base) for project in found]
+    return {"projects": blocks, "url": "/api/v1/projects.json"}
 
 
 def create(call: AbfCall) -> Json | Response:
     said = call.section(_SUBJECT)
-    owner, problems = _owner(call, said), _problems(said, is_new=True)
+    owner, problems = _owner(said, call.user, call.store), _problems(said, is_new=True)
     if owner is None:
         problems.append("Owner can't be blank")
     if problems or owner is None:
@@ -81,15 +80,15 @@ def create(call: AbfCall) -> Json | Response:
     return done(_SUBJECT, project.id, "Project has been created successfully")
 
 
-def _owner(call: AbfCall, said: Json) -> User | None:
+def _owner(said: Json, user: User, store: Store) -> User | None:
     """The named owner; None: there is no such user. Only admins may name another user. Raises NotAllowed."""
     number = integer(said.get("owner_id"))
     if number is None:
-        return call.user
-    if number != call.user.id and not call.user.is_superuser:
+        return user
+    if number != user.id and not user.is_superuser:
         raise NotAllowed
     try:
-        return call.store.users.by_id(number)
+        return store.users.by_id(number)
     except NotFound:
         return None
 

@@ -8,29 +8,30 @@ from polylocal.api.abf import shapes
 from polylocal.api.abf.calls import AbfCall, Endpoint
 from polylocal.api.abf.values import Json
 from polylocal.errors import NotFound
+from polylocal.store import Store
 from polylocal.store.rows import User
 
 _KINDS = ("projects", "users", "groups", "platforms")
 
 
 def me(call: AbfCall) -> Json:
-    return {"user": {**_person(call, call.user), "role": "admin" if call.user.is_superuser else ""}}
+    return {"user": {**_person(call.user, call.base, call.store), "role": "admin" if call.user.is_superuser else ""}}
 
 
 def show(call: AbfCall) -> Json:
     """A user by number or by name."""
     word = call.parameter("user")
     if word.isascii() and word.isdigit():
-        return {"user": _person(call, call.store.users.by_id(int(word[:18])))}
+        return {"user": _person(call.store.users.by_id(int(word[:18])), call.base, call.store)}
     found = call.store.users.known_as(word)
     if found is None or found.username.lower() != word.lower():
         raise NotFound
-    return {"user": _person(call, found)}
+    return {"user": _person(found, call.base, call.store)}
 
 
-def _person(call: AbfCall, user: User) -> Json:
-    count, _ = call.store.projects.page(user.username, public_only=False, limit=0, offset=0)
-    return shapes.person(user, count, call.base)
+def _person(user: User, base: str, store: Store) -> Json:
+    count, _ = store.projects.page(user.username, public_only=False, limit=0, offset=0)
+    return shapes.person(user, count, base)
 
 
 def search(call: AbfCall) -> Json:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused
 from polylocal.api.abf.values import Json
+from polylocal.store import Store
 from polylocal.store.rows import BuildList, Repository
 from polylocal.text import visible
 
@@ -25,7 +26,7 @@ def yank(call: AbfCall) -> Json | Response:
     reason = call.value("reason")
     if problem := _reason_problem(reason):
         return refused(_SUBJECT, problem)
-    if problem := _kind_problem(call, found):
+    if problem := _kind_problem(found, call.store):
         return refused(_SUBJECT, problem)
     if not call.store.build_lists.yank(found, str(reason or "").strip()):
         return refused(_SUBJECT, _absent(found))
@@ -62,8 +63,8 @@ def _reason_problem(reason: object) -> str | None:
     return None
 
 
-def _kind_problem(call: AbfCall, found: BuildList) -> str | None:
-    built_for = call.store.platforms.get(found.build_for_platform_id)
+def _kind_problem(found: BuildList, store: Store) -> str | None:
+    built_for = store.platforms.get(found.build_for_platform_id)
     if built_for.distrib_type == "pypi":
         return None
     kind = built_for.distrib_type or "other"
