@@ -118,10 +118,10 @@ def test_requests_beside_a_stream_have_a_connection_of_their_own(serve: Callable
 def test_an_answer_that_is_cut_off_is_an_error(answer: bytes, serve: Callable[..., Server]) -> None:
     server = serve([answer], [answer])
     with connection(server) as to:
-        with pytest.raises(SetupError, match="did not answer to the end"):
+        with pytest.raises(SetupError, match="did not finish its answer"):
             to.request("GET", "/")
         with (
-            pytest.raises(SetupError, match="did not answer to the end"),
+            pytest.raises(SetupError, match="did not finish its answer"),
             to.stream("/", {}) as chunks,
         ):
             assert b"".join(chunks if not isinstance(chunks, Response) else []) == b"ab"
