@@ -1,4 +1,4 @@
-"""Who comes in, and who may do what: users, owners, admins, runs, and callers on the engine's network."""
+"""Authentication and access: of users, owners, admins, runs, and callers on the engine's network."""
 
 from __future__ import annotations
 

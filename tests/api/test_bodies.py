@@ -1,4 +1,4 @@
-"""Bodies: all faults are reported at once in the platform's words; unknown keys are ignored."""
+"""Bodies of requests: all faults in one answer in the platform's words; keys that the platform ignored are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent to whatever endpoint: the daemon says what is wrong, it never breaks."""
+"""Random requests to every endpoint get an error with a reason, and never break the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large and hostile bodies: the event loop reads none of them, and other clients wait for none."""
+"""Large and hostile bodies: the event loop parses none of them, so no other client waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passwords that are tried one after the other."""
+"""Wrong passwords lock a name at an address."""
 
 from __future__ import annotations
 

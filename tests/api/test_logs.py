@@ -1,4 +1,4 @@
-"""Logs: the bytes themselves, with times, and as they come."""
+"""Logs: as they are, with timestamps, and followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask at all: pages of other sites may not, too many at once may not, and nobody is waited for without end."""
+"""Middleware: requests of other sites' pages, too many requests and slow clients are refused."""
 
 from __future__ import annotations
 

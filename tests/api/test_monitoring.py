@@ -1,4 +1,4 @@
-"""Figures for Prometheus, against a store whose content is known."""
+"""Metrics for Prometheus, against a store with known content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open streams end soon after the right to them does, and go on as long as there is one."""
+"""Open streams end soon after the permission to read them, and not before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places are shared out: one user, one run's token and one address have a part, and the last places are for others."""
+"""Quotas: one user, one run's token and one address take only a part of the places; the last ones are for others."""
 
 from __future__ import annotations
 

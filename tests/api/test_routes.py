@@ -1,4 +1,4 @@
-"""Paths and methods: with and without slashes, never a redirect, JSON also where nothing is."""
+"""Paths and methods: with and without slashes, never redirected; errors as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who follows a run on a real socket: for as long as it takes, from a page of ours, and not too many at a time."""
+"""Followers of a run on a real socket: long-lived, from our own pages only, limited in number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users: let in and out by name and password, by session; and what admins do with them."""
+"""Users: log-ins and log-outs by password and by session; their administration."""
 
 from __future__ import annotations
 

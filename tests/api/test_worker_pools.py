@@ -1,4 +1,4 @@
-"""Long operations have places of their own: ordinary requests find a thread, whatever is under way."""
+"""Long operations have places of their own, so that ordinary requests always find a thread."""
 
 from __future__ import annotations
 

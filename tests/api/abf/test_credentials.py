@@ -1,4 +1,4 @@
-"""Who is asking: a name or an e-mail with a password or a token, or a token alone."""
+"""Credentials of the ABF API: a name or an e-mail address with a password or a token, or a token alone."""
 
 from __future__ import annotations
 

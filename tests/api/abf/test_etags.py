@@ -1,4 +1,4 @@
-"""Tags of answers: what was not changed is not sent again."""
+"""ETags: unchanged content is not sent again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Git over HTTP: clone, push, refusals."""
+"""git over HTTP with git itself: clones, pushes and refusals."""
 
 from __future__ import annotations
 

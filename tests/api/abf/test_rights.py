@@ -1,4 +1,4 @@
-"""Who may cancel, publish, create a container, reject."""
+"""Access to the actions of a build list: cancel, publish, create a container, reject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both APIs on one port: neither takes the other's paths, and both know the same people and projects."""
+"""Both APIs on one port: separate paths, the same users and projects."""
 
 from __future__ import annotations
 
