@@ -81,6 +81,7 @@ def until_done(rig: Rig, pk: int, deaths: list[tuple[int, bool]]) -> int:
     return died
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     command=st.sampled_from(COMMANDS),
@@ -109,6 +110,7 @@ def test_a_job_survives_its_daemon(command: str, max_restarts: int, deaths: list
         rig.store.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.sampled_from([["true"], ["exit 2"]]),

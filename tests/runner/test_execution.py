@@ -185,6 +185,7 @@ def test_the_container_gets_what_the_documents_promise(rig):
     assert rig.store.users.by_token(plan.env["POLYAXON_SECRET_USER_TOKEN"]) is None
 
 
+@pytest.mark.slow
 def test_restarts_within_max_restarts(rig):
     run = rig.run(rig.submit("echo try; exit 4", environment={"max_restarts": 2}))
     assert rig.history(run)[-6:] == ["running", "warning", "running", "warning", "running", "failed"]

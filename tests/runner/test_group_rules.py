@@ -158,7 +158,7 @@ class GroupLife(RuleBasedStateMachine):
         return [run for run in self.rig.members(self.group) if not run.is_held and not is_done(run.status)]
 
 
-TestGroupLife = GroupLife.TestCase
+TestGroupLife = pytest.mark.slow(GroupLife.TestCase)
 TestGroupLife.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )

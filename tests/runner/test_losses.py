@@ -111,6 +111,7 @@ def test_what_is_lost_while_nobody_looks_is_started_again_by_the_next_daemon(rig
     assert rig.log(run).endswith(b"restart 1 of 1\nbegun\n")
 
 
+@pytest.mark.slow
 def test_an_ordinary_restart_after_a_loss_repeats_and_loses_no_line(rig: Rig) -> None:
     """The second container has two tries in its own log; both follow the marker, once each."""
     run = rig.submit("echo begun; sleep 0.3; exit 3", **restarting(2))

@@ -956,6 +956,7 @@ def test_a_file_that_its_file_system_has_compressed_is_a_result(yard: Yard, monk
     assert yard.kept(made, "zeros.log") == bytes(1 << 20)
 
 
+@pytest.mark.slow
 def test_results_that_can_not_be_looked_through_fail_their_build(yard: Yard) -> None:
     """What was not seen would not be published, and nobody would know."""
 
@@ -1219,6 +1220,7 @@ def until_done(yard: Yard, made: BuildList, deaths: list[tuple[int, bool]]) -> N
             execution_of(yard.ground.run(made), yard.rig.context(engine, Mortal(yard.rig.store, countdown, after)))()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

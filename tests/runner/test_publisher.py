@@ -374,6 +374,7 @@ def test_architectures_have_folders_of_their_own_and_share_their_sources(press: 
     assert lying(press.folder("SRPMS")) == {file("src1"), file("src2")}
 
 
+@pytest.mark.slow
 def test_a_personal_platform_has_a_folder_for_each_that_is_built_for(press: Press) -> None:
     platforms = press.rig.store.platforms
     own = platforms.repositories([platforms.named("root_personal").id])[0]

@@ -464,6 +464,7 @@ SEARCHES: dict[str, tuple[dict[str, Any], Goal]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick_bayes")
 @pytest.mark.parametrize("name", SEARCHES)
 @settings(
@@ -558,6 +559,7 @@ def test_hyperband_end_to_end(rig: Rig, supervised: Callable[..., Run], amnesia:
     assert len({rig.store.runs.by_pk(each.pk).build_pk for each in members(rig, group)[:22]}) == 1
 
 
+@pytest.mark.slow
 def test_bayesian_optimisation_end_to_end(rig: Rig, supervised: Callable[..., Run]) -> None:
     """With scikit-learn, in a process of its own."""
     tuning = {**BO, "bo": {**BO["bo"], "n_iterations": 1}}

@@ -300,6 +300,7 @@ def test_more_than_code_may_have_keeps_the_folder_and_the_history_says_why(rig, 
     assert any(words in (text or "") and str(folder) in (text or "") for text in rig.messages(notebook))
 
 
+@pytest.mark.slow
 def test_strange_things_in_a_folder_hold_up_no_end(rig, supervise, notebook):
     folder = work(rig, notebook)
     os.mkfifo(folder / "pipe")
@@ -367,6 +368,7 @@ def stopped_on_disk(rig):
     return rig.again(run)
 
 
+@pytest.mark.slow
 def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
     run = stopped_on_disk(rig)
     dying = execution_of(run, rig.context())
@@ -389,6 +391,7 @@ def test_a_crash_between_the_commit_and_the_final_status(rig, monkeypatch):
     assert sum("are commit" in (text or "") for text in rig.messages(run)) == 1
 
 
+@pytest.mark.slow
 def test_a_crash_right_after_the_commit(rig, monkeypatch):
     run = stopped_on_disk(rig)
     with monkeypatch.context() as patch:
@@ -401,6 +404,7 @@ def test_a_crash_right_after_the_commit(rig, monkeypatch):
     assert list(work(rig, run).parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_crash_in_the_middle_of_putting_the_folder_away(rig, monkeypatch):
     """Half a folder is no change that anybody made."""
     run = stopped_on_disk(rig)

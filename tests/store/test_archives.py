@@ -343,5 +343,5 @@ class Archives(RuleBasedStateMachine):
             assert shown | archived == {row["pk"] for row in rows}
 
 
-TestArchives = Archives.TestCase
+TestArchives = pytest.mark.slow(Archives.TestCase)
 TestArchives.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)

@@ -805,5 +805,5 @@ class Moves(RuleBasedStateMachine):
             assert there == ([self.lies_there] if self.lies_there else [])
 
 
-TestMoves = Moves.TestCase
+TestMoves = pytest.mark.slow(Moves.TestCase)
 TestMoves.settings = settings(max_examples=15, stateful_step_count=20, deadline=5000)

@@ -72,6 +72,7 @@ def test_a_database_says_that_it_has_every_migration(database: Database) -> None
         assert db.execute("select count(*) from _sqlite_migrations").fetchone()[0] == SCHEMA_VERSION
 
 
+@pytest.mark.slow
 def test_a_start_asks_for_migrations_only_where_they_are_missing(tmp_path: Path) -> None:
     """What sqlite-utils brings along takes longer to import than the rest of a start takes to run."""
     path = tmp_path / "polylocal.db"

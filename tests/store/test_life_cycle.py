@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -133,5 +134,5 @@ class LifeCycle(RuleBasedStateMachine):
         return self.store.runs.by_pk(run.pk)
 
 
-TestLifeCycle = LifeCycle.TestCase
+TestLifeCycle = pytest.mark.slow(LifeCycle.TestCase)
 TestLifeCycle.settings = settings(max_examples=30, stateful_step_count=20, deadline=5000)

@@ -246,6 +246,7 @@ OPERATIONS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=5).
 EXPRESSIONS = st.builds("{}:{}".format, st.sampled_from(KEYS), OPERATIONS) | st.text(max_size=10)
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EXPRESSIONS, max_size=3).map(",".join), st.text(max_size=8) | st.sampled_from(["-created_at", "id"]))
 @example("status:~a|b,id:>=1", "started_at,-x")

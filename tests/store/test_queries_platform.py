@@ -305,6 +305,7 @@ WORDS = ["~", "|", "..", "<", ">", "<=", "%", "1", "0.1", "adam", "true", "false
 OPERATIONS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=4).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(KEYS), OPERATIONS.filter(lambda text: "," not in text and not text.strip().startswith("~")))
 def test_a_query_and_its_negation_divide_the_experiments(filled: Store, key: str, operation: str) -> None:

@@ -32,6 +32,7 @@ def test_a_name_is_taken_once(store: Store, root: User) -> None:
         store.users.add(root.username)
 
 
+@pytest.mark.slow
 def test_passwords(store: Store) -> None:
     user = store.users.add("a", password="correct horse")
     assert store.users.check_password("a", "correct horse") == user
@@ -156,6 +157,7 @@ def test_an_admin_who_is_not_active_does_not_count(store: Store, root: User) -> 
         store.users.update(root, is_active=False)
 
 
+@pytest.mark.slow
 def test_who_is_not_active_can_not_log_in(store: Store, root: User) -> None:
     user = store.users.add("a", password="correct horse")
     store.users.update(user, is_active=False)

@@ -73,6 +73,7 @@ def hill(params: dict[str, Any]) -> float:
 # -- better than chance -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("utility", "process", "optimization"),
     [
@@ -112,6 +113,7 @@ def test_the_same_past_and_seed_give_the_same_point() -> None:
     assert points(play(given, hill)) == points(play(given, hill)) != points(play(given, hill, "2"))
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_answers_the_same() -> None:
     given = tuning({**PLANE, "act": {"values": ["relu", "tanh"]}}, EI)
     trials = play(given, hill)[0]
@@ -272,6 +274,7 @@ def test_the_first_points_are_those_of_a_random_search() -> None:
 # -- without scikit-learn ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search asks another process: in that one, and only there, the import fails."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -289,6 +292,7 @@ def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path, monkeypatc
         bayes.ask(given, "1", [Trial(1, {"x": 0.0, "y": 1.0}, 0.5), Trial(2, {"x": 1.0, "y": 1.0}, 0.6)])
 
 
+@pytest.mark.slow
 def test_a_daemon_imports_no_scikit_learn() -> None:
     """It would be a hundred MiB for everybody."""
     script = "import sys, polylocal.daemon, polylocal.runner.bayes; print('sklearn' in sys.modules)"

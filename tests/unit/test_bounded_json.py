@@ -19,6 +19,7 @@ ANY = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(data=ANY, ascii_only=st.booleans())
 def test_what_is_within_the_bounds_is_read_as_by_the_standard_library(data: Any, ascii_only: bool) -> None:
     assert bounded_json.load(json.dumps(data, ensure_ascii=ascii_only)) == data

@@ -122,6 +122,7 @@ def test_a_copy_is_not_led_out_by_links_that_are_there(source: Path, tmp_path: P
     assert not (target / "sub").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_copy_of_what_is_swapped_for_links_meanwhile(source: Path, tmp_path: Path) -> None:
     ended = threading.Event()
     (source / "sub" / "key").write_text("mine")

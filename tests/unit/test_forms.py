@@ -73,6 +73,7 @@ def pairs_of(value: Any, name: str) -> list[tuple[str, object]]:
     return [(f"{name}[]", item) for item in value] if isinstance(value, list) else [(name, value)]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_what_a_form_can_say_comes_back(value: dict[str, Any]) -> None:
     assert nested([pair for key, inner in value.items() for pair in pairs_of(inner, key)]) == value

@@ -200,6 +200,7 @@ EXPRESSIONS = st.recursive(
 JINJA = ImmutableSandboxedEnvironment(optimized=False)
 
 
+@pytest.mark.slow
 @given(EXPRESSIONS)
 def test_any_expression_comes_out_as_jinja_has_it_or_is_refused(expression: str) -> None:
     text = "{{ " + expression + " }}"
@@ -276,6 +277,7 @@ FILES: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FILES)
 def test_a_hostile_file_is_answered_soon(what: str) -> None:
     source = FILES[what]()
@@ -291,6 +293,7 @@ def test_a_hostile_file_is_answered_soon(what: str) -> None:
         assert len(str(found)) < 4_000_000
 
 
+@pytest.mark.slow
 def test_no_hostile_file_takes_much_memory() -> None:
     code = """
 import resource, sys
@@ -391,6 +394,7 @@ NOTATIONS: list[Callable[[object], object]] = [
 ]
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     data=FILES_OF, notation=st.sampled_from(NOTATIONS), kind=st.sampled_from(list(POLYAXON_KINDS)), own=st.booleans()

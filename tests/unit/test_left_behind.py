@@ -354,6 +354,7 @@ def test_one_file_with_many_names_is_counted_copied_and_packed_once(folder: Path
     assert (tmp_path / "copy" / "n99").read_bytes() == (folder / "first").read_bytes()
 
 
+@pytest.mark.slow
 def test_folders_deeper_than_any_path_are_measured_copied_and_removed(folder: Path, tmp_path: Path) -> None:
     deep(folder, 2500)
     (folder / "z").write_text("z")

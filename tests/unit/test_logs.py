@@ -265,6 +265,7 @@ def test_a_log_larger_than_a_chunk_keeps_its_lines_whole(tmp_path: Path) -> None
 # -- cut and caught up -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=3000)
 @given(BYTES, CUTS, st.sampled_from([7, 16384, 1 << 20]))
 @example([(STDOUT, b"caf\xc3\xa9 au lait\n", 1)], 4, 1 << 20)

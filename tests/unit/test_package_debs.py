@@ -196,6 +196,7 @@ def test_a_field_that_stands_in_other_indexes_is_one_word(facts: Read, line: str
         facts(package(re.sub(rf"{name}: .*", line, CONTROL)), "x.deb")
 
 
+@pytest.mark.slow
 def test_a_package_of_too_many_fields_is_refused_at_once(facts: Read) -> None:
     """A comparison of each field with all others would take hours for what fits into a control file."""
     control = CONTROL + "".join(f"X{number}: 1\n" for number in range(200_000))

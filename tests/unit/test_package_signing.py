@@ -25,6 +25,7 @@ def algorithm(public: str) -> int:
     return body[5]  # after the version and the time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "wanted"), [("deb", EDDSA), ("pypi", EDDSA), ("dnf", RSA), ("mdv", RSA), ("rhel", RSA), (None, RSA)]
 )

@@ -178,6 +178,7 @@ RULES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(paths={"b.c/a.o/b.c"}, rules=["*.o", "!b.c"], inner=[], tracked=set())
 @example(paths={"sub/b.c/a.o"}, rules=["sub/*", "!b.c"], inner=[], tracked=set())

@@ -156,6 +156,7 @@ class Killed(BaseException):
     """Like kill -9: nothing catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_any_step_is_mended_by_the_next_start(
     tmp_path: Path, home: Home, opened: Opened, monkeypatch: pytest.MonkeyPatch, when: str
@@ -271,6 +272,7 @@ def test_a_backup_of_the_version_before_is_restored_and_taken_over(tmp_path: Pat
     assert content_by_run(back) == before
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_runs_are_moved_within_seconds(
     tmp_path: Path, settings: Any, store: Store, root: User, project: Project
 ) -> None:

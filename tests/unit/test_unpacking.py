@@ -359,6 +359,7 @@ assert sum(path.stat().st_size for path in folder.rglob('*')) <= 64 << 20
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_bomb_takes_neither_memory_nor_disk(what: str, folder: Path) -> None:
     done = subprocess.run(
@@ -435,6 +436,7 @@ def changed(data: bytes, changes: list[tuple[str, int, bytes]], mend: bool) -> b
     return bytes(raw)
 
 
+@pytest.mark.slow
 @given(
     members=st.lists(MEMBERS, min_size=1, max_size=6), changes=CHANGES, mend=st.booleans(),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), packing=st.sampled_from([bytes, gzip.compress]),

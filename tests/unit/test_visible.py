@@ -65,6 +65,7 @@ def test_json_keeps_its_value(text: str) -> None:
     assert steering(shown) == []
 
 
+@pytest.mark.slow
 def test_every_control_and_bidi_character_there_is() -> None:
     every = [chr(number) for number in range(sys.maxunicode + 1)]
     wanted = {c for c in every if unicodedata.category(c) in STEERING or unicodedata.bidirectional(c) in _BIDI}
