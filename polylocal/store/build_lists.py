@@ -429,9 +429,9 @@ class BuildLists:
 
     def files_of(self, run: Run) -> list[str]:
         """The sha1 of each file of a build."""
-        query = "select sha1 from packages where run_pk = ?1 union select sha1 from results where run_pk = ?1"
+        query = "select sha1 from packages where run_pk = :pk union select sha1 from results where run_pk = :pk"
         with self._database.read() as db:
-            return [row["sha1"] for row in db.execute(query, (run.pk,))]
+            return [row["sha1"] for row in db.execute(query, {"pk": run.pk})]
 
     def forget_files(self, among: Iterable[str] | None = None) -> list[str]:
         """Remove the rows of files that no build has and nobody uploaded. Returns their sha1. None: of all files."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Database:
         self.path = path
         with _translated(path):
             self._writer = self._connect()
-            self._migrate()
+            with _closed_on_error(self._writer):
+                self._migrate()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
@@ -40,7 +41,6 @@ class Database:
     def _migrate(self) -> None:
         version = self._writer.execute("pragma user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            self._writer.close()
             raise StoreError(
                 f"The database {self.path} was made by a newer polylocal (version {version} of its tables, this one"
                 f" knows {SCHEMA_VERSION}): update polylocal, or restore a backup of this version into another folder."
@@ -104,17 +104,17 @@ class Database:
         """Close all connections; those in use when they are returned. Idempotent."""
         with self._lock:
             self._closed = True
-            for connection in (*self._idle, self._writer):
-                connection.close()
-            self._idle.clear()
+            self._writer.close()
+            self._close_idle()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        # SQLite's own `like` ignores case for ASCII only
-        connection.create_function("casefold", 1, _casefold, deterministic=True)
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
+        with _closed_on_error(connection):
+            connection.row_factory = sqlite3.Row
+            # SQLite's own `like` ignores case for ASCII only
+            connection.create_function("casefold", 1, _casefold, deterministic=True)
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
         return connection
 
     def _take(self) -> sqlite3.Connection:
@@ -124,10 +124,23 @@ class Database:
             return self._connect()
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
+        self._idle.append(connection)
         if self._closed:
-            connection.close()
-        else:
-            self._idle.append(connection)
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def is_older(path: Path) -> bool:

@@ -149,9 +149,9 @@ class Projects:
         now = clock.now()
         with self._database.write() as db:
             db.execute(
-                "update projects set ci = ?1, ci_updated_at = ?2, ci_created_at = iif(?1 is null, null,"
-                " coalesce(ci_created_at, ?2)) where id = ?3",
-                (to_json(config), now, project.id),
+                "update projects set ci = :ci, ci_updated_at = :now, ci_created_at = iif(:ci is null, null,"
+                " coalesce(ci_created_at, :now)) where id = :id",
+                {"ci": to_json(config), "now": now, "id": project.id},
             )
         return self.by_id(project.id)
 

@@ -696,11 +696,11 @@ def _carry_over(db: sqlite3.Connection, build: Run, to: Status, reason: str | No
 
 def _reusable_build(db: sqlite3.Connection, build: NewRun) -> sqlite3.Row | None:
     found: sqlite3.Row | None = db.execute(
-        "select pk, uuid, status from runs where build_key = ?1 and is_valid and deleted_at is null"
-        " and (?2 is null or secrets_user_id = ?2)"
+        "select pk, uuid, status from runs where build_key = :key and is_valid and deleted_at is null"
+        " and (:user is null or secrets_user_id = :user)"
         " and status not in ('failed', 'upstream_failed', 'stopped', 'skipped') and stop_requested_at is null"
         " order by pk desc limit 1",
-        (build.build_key, build.secrets_user_id),
+        {"key": build.build_key, "user": build.secrets_user_id},
     ).fetchone()
     return found
 

@@ -95,9 +95,9 @@ class Users:
 
     def known_as(self, name: str) -> User | None:
         """Find a user by name or address, in any case; the exact name first."""
-        query = "select * from users where lower(username) = lower(?1) or lower(email) = lower(?1)"
+        query = "select * from users where lower(username) = lower(:name) or lower(email) = lower(:name)"
         with self._database.read() as db:
-            row = db.execute(f"{query} order by username = ?1 desc, id limit 1", (name,)).fetchone()
+            row = db.execute(f"{query} order by username = :name desc, id limit 1", {"name": name}).fetchone()
         return row_of(User, row) if row else None
 
     def like(self, word: str, page: Page) -> list[User]:
@@ -168,18 +168,14 @@ class Users:
         token = secrets.token_hex(20)
         try:
             with self._database.write() as db:
-                about = (hash_of(session), run_pk)
+                about = {"session": hash_of(session), "pk": run_pk, "most": _MOST_PAGES}
                 db.execute(
-                    "insert into page_sessions (hash, session, run_pk, created_at) values (?, ?, ?, ?)",
-                    (hash_of(token), *about, clock.now()),
+                    "insert into page_sessions (hash, session, run_pk, created_at) values (:hash, :session, :pk, :now)",
+                    {**about, "hash": hash_of(token), "now": clock.now()},
                 )
-                newest = (
-                    "select rowid from page_sessions where session = ?1 and run_pk = ?2 order by rowid desc limit ?3"
-                )
-                db.execute(
-                    f"delete from page_sessions where session = ?1 and run_pk = ?2 and rowid not in ({newest})",
-                    (*about, _MOST_PAGES),
-                )
+                held = "from page_sessions where session = :session and run_pk = :pk"
+                newest = f"select rowid {held} order by rowid desc limit :most"
+                db.execute(f"delete {held} and rowid not in ({newest})", about)
         except sqlite3.IntegrityError:
             return None
         return token
@@ -219,13 +215,14 @@ class Users:
     def delete(self, user: User) -> None:
         """Delete a user. Raises InvalidInput: they still have projects, or runs in projects of others."""
         held = (
-            "select (select count(*) from projects where user_id = ?1) + (select count(*) from runs where user_id = ?1)"
-            " + (select count(*) from platforms where owner_id = ?1 and platform_type = 'main')"
+            "select (select count(*) from projects where user_id = :id)"
+            " + (select count(*) from runs where user_id = :id)"
+            " + (select count(*) from platforms where owner_id = :id and platform_type = 'main')"
             " + (select count(*) from build_lists join repositories t on t.id = save_to_repository_id"
-            " join platforms p on p.id = t.platform_id where p.owner_id = ?1)"
+            " join platforms p on p.id = t.platform_id where p.owner_id = :id)"
         )
         with self._database.write() as db:
-            if db.execute(held, (user.id,)).fetchone()[0]:
+            if db.execute(held, {"id": user.id}).fetchone()[0]:
                 message = f"`{user.username}` has projects or runs: delete these first, and nothing is lost unseen."
                 raise InvalidInput([message])
             db.execute("delete from users where id = ?", (user.id,))

@@ -185,6 +185,47 @@ def test_a_damaged_database_is_said(tmp_path: Path) -> None:
         Store(path).close()
 
 
+@pytest.mark.parametrize("at", [0, 100])
+def test_no_connection_to_a_database_that_can_not_be_used_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    path = tmp_path / "polylocal.db"
+    Database(path).close()
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4000)
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remember(*arguments: object, **more: object) -> sqlite3.Connection:
+        made.append(connect(*arguments, **more))  # type: ignore[call-overload]
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    with pytest.raises(StoreError):
+        Database(path)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("select 1")
+
+
+def test_a_reader_that_ends_while_the_database_closes_leaves_no_connection_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader has seen that the database is open; then it is closed, and only then the connection is given back."""
+    database = Database(tmp_path / "polylocal.db")
+
+    class Closing(list[sqlite3.Connection]):
+        def append(self, connection: sqlite3.Connection) -> None:
+            database.close()
+            super().append(connection)
+
+    monkeypatch.setattr(database, "_idle", Closing())
+    with database.read() as db:
+        assert db.execute("select 1").fetchone()[0] == 1
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        db.execute("select 1")
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o500)
