@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support import unpack
 
 from polylocal.api.api_context import ApiContext
 from polylocal.daemon import home_lock
@@ -87,7 +88,7 @@ def test_a_newer_command_changes_no_tables_under_an_older_daemon(
 ) -> None:
     """That daemon would go on writing as its own version does, and the newer tables would lose it."""
     with tarfile.open(HOMES / "before_ids.home.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="fully_trusted")
+        unpack(tar, tmp_path, "fully_trusted")
     home = Home(tmp_path / "home")
 
     def version() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import eventually, job
+from support import eventually, job, unpack
 
 from polylocal.client.http import RunReference
 from polylocal.store import Store
@@ -22,7 +22,7 @@ BEFORE = Path(__file__).parents[1] / "homes" / "before_ids.home.tar.gz"
 
 def test_a_daemon_takes_an_older_home_over(start: Any, tmp_path: Path) -> None:
     with tarfile.open(BEFORE) as tar:
-        tar.extractall(tmp_path, filter="fully_trusted")
+        unpack(tar, tmp_path, "fully_trusted")
     daemon = start()
 
     def kept(owner: str, project: str, n: int) -> str:

@@ -5,6 +5,7 @@ A small one stands for each real one that the mirrors did not give: it is of the
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -83,10 +84,13 @@ def python(name: str, into: Path, tag: str, *, is_compiled: bool = False) -> Cod
 def unpack(path: Path, into: Path, *, strip: int) -> None:
     """`strip`: how many folders are left out from the beginning of each name."""
     with tarfile.open(path) as archive:
+        archive.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python before 3.11.4 has no filters
         for member in archive:
             parts = PurePosixPath(member.name).parts[strip:]
             if parts:
-                archive.extract(member.replace(name=str(PurePosixPath(*parts)), deep=False), into, filter="tar")
+                renamed = copy.copy(member)
+                renamed.name = str(PurePosixPath(*parts))
+                archive.extract(renamed, into)
 
 
 # -- small ones ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 from rpm_tags_support import indexed, told, told_by_createrepo_c
+from support import unpack
 
 from e2e.packages import BUILDER
 from polylocal.packages import reading, rpms
@@ -130,7 +131,7 @@ def built(builder: Container, tmp_path_factory: pytest.TempPathFactory) -> dict[
     chunks, _ = builder.get_archive("/built")
     folder = tmp_path_factory.mktemp("rpms")
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-        archive.extractall(folder, filter="data")
+        unpack(archive, folder)
     return {path.name: path for path in folder.rglob("*.rpm")}
 
 

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support import unpack
 
 from polylocal.errors import NotFound
 from polylocal.git.repository import Repository
@@ -37,7 +38,7 @@ def commit_of(repository: Repository, files: dict[str, bytes], links: dict[str, 
 
 def unpacked(repository: Repository, commit: str | None, to: Path, folder: str = "") -> Path:
     with build_context(TEXT, repository, commit, folder) as file, tarfile.open(fileobj=file) as tar:
-        tar.extractall(to, filter="data")
+        unpack(tar, to)
     return to
 
 

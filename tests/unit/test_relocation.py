@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import unpack
 
 from polylocal.daemon import relocation, restore
 from polylocal.daemon.accounts import settle_deleted_users
@@ -31,7 +32,7 @@ HOMES = Path(__file__).parents[1] / "homes"
 def home(tmp_path: Path) -> Home:
     """As the version before left it: made by `homes/make_before_ids.py`."""
     with tarfile.open(HOMES / "before_ids.home.tar.gz") as tar:
-        tar.extractall(tmp_path / "before", filter="fully_trusted")
+        unpack(tar, tmp_path / "before", "fully_trusted")
     return Home(tmp_path / "before" / "home")
 
 
