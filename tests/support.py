@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
+import pytest
 from hypothesis import settings as hypothesis_settings
 
 from polylocal.client.http import Client
@@ -32,6 +33,7 @@ T = TypeVar("T")
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
 USUAL_INPUTS = 200  # that a test makes up if it does not say
 _LOOK_S, _MOST_LOOK_S = 0.01, 0.1
+_CAP_SYS_ADMIN = 21  # capabilities(7): the right to mount
 _LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # plain users of tests fetch from servers of the tests
 
 
@@ -187,15 +189,27 @@ def running_daemon(home: Path, *flags: str, env: dict[str, str] | None = None) -
 
 
 @contextmanager
-def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """A file system of `mib` MiB at `folder`, in memory. Needs root."""
+def small_disk(folder: Path, mib: int, *options: str) -> Iterator[Path]:
+    """A tmpfs of `mib` MiB at `folder`, with `options` of mount. Skips the test if this process may not mount."""
+    if not _may_mount():
+        pytest.skip("only root may mount a disk; scripts/test --quick makes a user namespace for it")
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=755", "tmpfs", str(folder)], check=True)
+    chosen = ",".join((f"size={mib}m", "mode=755", *options))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(folder)], check=True)
     try:
         yield folder
     finally:
         # a thread or the engine may have a file open still: then it goes a moment later
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _may_mount() -> bool:
+    """Root always tries: where that fails, so does the test."""
+    status = Path("/proc/self/status")
+    if os.geteuid() == 0 or not status.exists():
+        return os.geteuid() == 0
+    effective = next(line for line in status.read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) & 1 << _CAP_SYS_ADMIN)
 
 
 def fill(folder: Path, leave_bytes: int = 0) -> Path:

@@ -25,7 +25,9 @@ from .test_kill import containers_of, finished, log, log_has, look, status, subm
 
 pytestmark = pytest.mark.engine
 
-USER = 1234
+IS_ROOT = os.geteuid() == 0
+USER, GROUP = (1234, 1234) if IS_ROOT else (os.getuid(), os.getgid())  # of the daemon
+OWNER_OF_PASSWD = Path("/etc/passwd").stat().st_uid  # root, which has another number in a user namespace
 OTHER = 4321  # the user of an image
 
 # closed to others, links to what is not ours, names that programs trip over
@@ -46,12 +48,14 @@ exec "$@"
 
 
 def as_user() -> list[str]:
-    """What runs the command behind it as a plain user who may talk to the engine.
+    """The prefix that runs a command as a plain user who may use the engine; a plain user needs none.
 
     An interpreter in root's closed home is shown to it in a mount namespace of its own.
     """
+    if not IS_ROOT:
+        return []
     socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", f"--groups={os.stat(socket).st_gid}"]
+    prefix = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", f"--groups={os.stat(socket).st_gid}"]
     interpreter = Path(sys.executable).resolve()
     for folder in reversed(interpreter.parents):
         if not folder.stat().st_mode & 0o001:
@@ -62,16 +66,15 @@ def as_user() -> list[str]:
 
 @pytest.fixture(scope="module")
 def start(engine_address: str) -> Iterator[Starter]:
-    """As the one of the other tests; the home folder lies where a plain user comes to."""
-    if os.geteuid() != 0:
-        pytest.fail("only root can become somebody else")
+    """As the one of the other tests; the home folder lies where a plain user can reach it."""
     around = Path(tempfile.mkdtemp(prefix="polylocal-test-"))
     around.chmod(0o755)
     home = around / "home"
     home.mkdir()
-    os.chown(home, USER, USER)
+    os.chown(home, USER, GROUP)
     with keeping(home, engine_address, as_user()) as starter:
         yield partial(starter, HOME=str(home), POLYLOCAL_GRACE_S="1")
+    open_to_owner(around)
     shutil.rmtree(around)
 
 
@@ -98,19 +101,26 @@ IMAGES = {
 }
 
 
+def open_to_owner(*folders: Path) -> None:
+    """Give the owner back what a program closed, since only root can look into it otherwise."""
+    if not IS_ROOT:
+        subprocess.run(["chmod", "-R", "u+rwX", *folders], check=False, capture_output=True)
+
+
 def foreign(daemon: Daemon) -> list[str]:
     """What in outputs and logs is not the user's."""
     folders = [folder for name in ("outputs", "logs", "notebooks") if (folder := daemon.home / name).exists()]
+    open_to_owner(*folders)
     found = subprocess.run(["find", *folders, "!", "-uid", str(USER)], check=True, capture_output=True, text=True)
     return found.stdout.splitlines()
 
 
 def assert_all_is_the_users(daemon: Daemon, run: RunReference) -> None:
     assert foreign(daemon) == []
-    assert Path("/etc/passwd").stat().st_uid == 0
+    assert Path("/etc/passwd").stat().st_uid == OWNER_OF_PASSWD
     outputs = Path(look(daemon, lambda client: client.run(run))["outputs_path"])
     assert os.readlink(outputs / "link") == "/etc/passwd"
-    plain = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    plain = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"] if IS_ROOT else []
     subprocess.run([*plain, "chmod", "-R", "u+rwX", str(daemon.home / "outputs")], check=True)
     assert (outputs / "deep" / "er" / "file").read_text() == "kept\n"
     subprocess.run([*plain, "rm", "-r", str(daemon.home / "outputs"), str(daemon.home / "logs")], check=True)

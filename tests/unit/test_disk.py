@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,22 +31,10 @@ def test_nothing_begins_below_what_must_be_free_and_all_goes_on_above_it(small: 
     assert looked_at.problem() is None
 
 
-@contextmanager
-def counting(folder: Path, files: int) -> Iterator[Path]:
-    """A file system with room for so many files; 0: it does not count them."""
-    folder.mkdir()
-    options = f"size=8m,nr_inodes={files},mode=755"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_disk_without_room_for_files_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many bytes are free."""
     monkeypatch.setattr(disk, "_LOOK_S", 0.0)
-    with counting(tmp_path / "few", 1010) as folder:
+    with small_disk(tmp_path / "few", 8, "nr_inodes=1010") as folder:
         looked_at = Disk(folder, 4)
         assert looked_at.problem() is None
         made = [folder / str(number) for number in range(20)]
@@ -66,7 +52,7 @@ def test_a_disk_without_room_for_files_is_full(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_disk_that_counts_no_files_has_room_for_them(tmp_path: Path) -> None:
-    with counting(tmp_path / "uncounted", 0) as folder:
+    with small_disk(tmp_path / "uncounted", 8, "nr_inodes=0") as folder:
         found = os.statvfs(folder)
         assert (found.f_files, found.f_favail) == (0, 0)
         assert Disk(folder, 4).problem() is None
