@@ -333,8 +333,8 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module or ""
 
 
-@pytest.mark.parametrize("path", [path for path in _MODULES if path.name != "show.py"], ids=lambda path: path.name)
-def test_commands_print_by_show_alone(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in _MODULES if path.name != "console.py"], ids=lambda path: path.name)
+def test_commands_print_by_the_console_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not [found for found in calls(tree) if _FORBIDDEN_CALLS.match(found[1])]
     assert not [found for found in imports(tree) if found[1].partition(".")[0] in ("rich", "click", "pprint")]
@@ -348,5 +348,5 @@ def test_the_rest_of_the_code_prints_nothing() -> None:
         if path.parent.name != "cli"
         and any(name in ("print", "sys.stdout.write") for _, name in calls(ast.parse(path.read_text())))
     }
-    # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `show` does
-    assert printing == {"receiving.py", "runner/bayes.py", "runner/engine/probe.py"}  # programs of their own
+    # a process of its own that speaks JSON; and the script that looks for an engine, which spells as `console` does
+    assert printing == {"git/pre_receive.py", "runner/bayes.py", "engine/docker/probe.py"}  # programs of their own
