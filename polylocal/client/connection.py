@@ -31,7 +31,7 @@ _IN_PATHS = "/%:@!$&'()*+,;=~"  # characters that `quote` leaves as they are
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     content: bytes
@@ -45,15 +45,15 @@ class Response:
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:
-        """Raises ValueError: the content is no JSON."""
+        """Raises ValueError if the content is no JSON."""
         return json.loads(self.content)
 
 
 class Connection:
-    """The requests to the daemon at `url`. Keeps sockets open for further requests. Thread-safe."""
+    """Sends requests to the daemon at `url`, and reuses its sockets. Thread-safe."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        """Raises SetupError: the address is none, or its proxy can't be used."""
+        """Raises SetupError if the address is invalid or its proxy can't be used."""
         self._url = url
         self._daemon = _parts(url)
         self._proxy, self._proxy_headers = _proxy(self._daemon)
@@ -77,9 +77,9 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = _READ_S,
     ) -> Response:
-        """Send `json`, or `body` with its `headers`, and read the whole answer. `timeout`: seconds of silence.
+        """Send `json`, or `body` with its `headers`, and read the whole response. `timeout`: seconds between data.
 
-        Raises SetupError: nobody answers, or not to the end; InvalidInput: a text can't be encoded.
+        Raises SetupError if the daemon does not answer completely, InvalidInput if a text can't be encoded.
         """
         target, encoded = _encoded(path, params, json)
         typed = {"Content-Type": "application/json"} if encoded else {}
@@ -88,7 +88,7 @@ class Connection:
 
     @contextmanager
     def stream(self, path: str, params: Mapping[str, object]) -> Iterator[Response | Iterator[bytes]]:
-        """The chunks of an answer as they arrive, without a timeout; an answer that is no success comes whole.
+        """Yield the chunks of a response as they arrive, without a timeout; or a complete error response.
 
         Raises SetupError and InvalidInput as `request`.
         """
@@ -122,7 +122,7 @@ class Connection:
                 connection.close()
 
     def _target(self, target: str) -> str:
-        """A request through a proxy names the daemon, but not if the proxy only passes on bytes."""
+        """The request target; through an HTTP proxy a whole URL, except in a tunnel."""
         path = self._daemon.path.rstrip("/") + target
         if self._proxy is None or self._daemon.scheme == "https":
             return path
@@ -133,7 +133,7 @@ class Connection:
         return {name: value.encode() for name, value in {**self._headers, **hops, **headers}.items()}
 
     def _connected(self, timeout: float | None) -> HTTPConnection:
-        """A connection that is kept, unless the daemon has closed it, or else a new one."""
+        """A kept connection that the daemon has not closed, or a new one."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -214,7 +214,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def _proxy(daemon: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
-    """The proxy between here and a daemon, and the headers for it. Raises SetupError: it can't be used."""
+    """The proxy for a daemon, and the headers for it. Raises SetupError if it can't be used."""
     url = proxies.of(daemon.scheme, daemon.hostname or "", daemon.port)
     if url is None:
         return None, {}
@@ -244,7 +244,7 @@ def _without_password(url: str) -> str:
 
 
 def _encoded(path: str, params: Mapping[str, object] | None, value: object) -> tuple[str, bytes | None]:
-    """The target of a request, and its body. Raises InvalidInput: arguments of the command line may be any bytes."""
+    """The target and the body of a request. Raises InvalidInput: command-line arguments may be any bytes."""
     try:
         query = f"?{urlencode(params)}" if params else ""
         text = None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

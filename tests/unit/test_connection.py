@@ -136,7 +136,7 @@ def test_the_errors_of_a_caller_are_left_alone(serve: Callable[..., Server]) -> 
 def test_a_silent_daemon_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with closing(Connection(url, {})) as to, pytest.raises(SetupError, match=r"to the end: timed out"):
+        with closing(Connection(url, {})) as to, pytest.raises(SetupError, match=r"its answer: timed out"):
             to.request("GET", "/", timeout=0.05)
 
 
