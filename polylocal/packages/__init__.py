@@ -1,1 +1,1 @@
-"""Package builds as ABF knows them: what a build list may be, how packages are read, how repositories are made."""
+"""Package builds in ABF's terms: the states of build lists, readers of packages, and writers of repositories."""

@@ -1,4 +1,4 @@
-"""Architectures that this machine can build for: its own, and those that it was taught to run."""
+"""Names of architectures, and the architectures that this machine can build for: its own and emulated ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-# ABF's name → what the machine calls itself, the engine's name, the name of its handler
+# ABF's name → names that `uname -m` prints, the engine's platform, the name of the binfmt_misc handler
 _KNOWN = {
     "x86_64": (("x86_64", "amd64"), "linux/amd64", "qemu-x86_64"),
     "aarch64": (("aarch64", "arm64"), "linux/arm64", "qemu-aarch64"),
@@ -24,19 +24,23 @@ _DEBIAN = {
     "i586": "i386",
     "armv7hl": "armhf",
     "ppc64le": "ppc64el",
-}  # where Debian's name is another one
+}  # architectures with another name in Debian
 
 
 def own(machine: str | None = None) -> str:
-    """ABF's name of this machine's architecture."""
-    said = (machine or platform.machine()).lower()
-    return next((name for name, (machines, _, _) in _KNOWN.items() if said in machines), said)
+    """ABF's name of this machine's architecture. `machine`: a name as of `uname -m`; None: this machine's."""
+    found = (machine or platform.machine()).lower()
+    return next((name for name, (machines, _, _) in _KNOWN.items() if found in machines), found)
 
 
 def buildable(machine: str | None = None, binfmt: Path = BINFMT) -> Sequence[str]:
-    """This machine's own first: nothing is listed that would wait for ever."""
-    mine = own(machine)
-    return [mine, *(name for name, (_, _, handler) in _KNOWN.items() if name != mine and _is_on(binfmt / handler))]
+    """ABF's names of the architectures that this machine can run, its own first.
+
+    `binfmt`: the folder with the state of the kernel's handlers for foreign programs (QEMU).
+    """
+    native = own(machine)
+    emulated = (name for name, (_, _, handler) in _KNOWN.items() if name != native and _is_enabled(binfmt / handler))
+    return [native, *emulated]
 
 
 def debian(arch: str) -> str:
@@ -45,11 +49,11 @@ def debian(arch: str) -> str:
 
 
 def engine_platform(arch: str, machine: str | None = None) -> str | None:
-    """How the engine names an architecture; None: the machine's own, nothing is to be said."""
+    """The engine's name of a platform, such as `linux/arm64`. None: this machine's own platform, or an unknown one."""
     return None if arch == own(machine) or arch not in _KNOWN else _KNOWN[arch][1]
 
 
-def _is_on(handler: Path) -> bool:
+def _is_enabled(handler: Path) -> bool:
     try:
         return handler.read_text().startswith("enabled")
     except OSError:

@@ -1,4 +1,4 @@
-"""The image that packages are built in where a platform names none, and what images are known to lack. Pure."""
+"""The default image for package builds, and the tools that well-known images lack. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ _DEB = ({"debian", "ubuntu"}, "the build tools (dpkg-dev, build-essential)")
 _RPM = ({"fedora", "almalinux", "rockylinux", "rockylinux/rockylinux"}, "the build tools (rpm-build)")
 _PYTHON = ({"python"}, "a compiler, so that only pure Python projects can be built")
 _LACKING = {"deb": _DEB, "pypi": _PYTHON}
-_SMALL = ("slim", "alpine")  # images of Python that have no compiler
+_SMALL = ("slim", "alpine")  # tags of Python images without a compiler
 
 
 def default(kind: str | None, has_image: Callable[[str], bool]) -> str:
-    """`kind`: the platform's `distrib_type`; `has_image`: whether the engine has an image of this name."""
+    """The image for platforms that name none.
+
+    `kind`: the platform's `distrib_type`. `has_image(name)`: whether the engine has the image.
+    """
     if kind == "deb" and has_image(BUILDER):
         return BUILDER
     return recipes.IMAGES[kind or "dnf"]
 
 
 def lack(kind: str | None, image: str) -> str | None:
-    """What an image is known to lack that default commands of a kind need, as a sentence without its stop."""
+    """The build tools that an image lacks for the default commands of a kind, as a sentence without a full stop.
+
+    None: nothing is known to be missing.
+    """
     name, tag = _parts(image)
     names, what = _LACKING.get(kind or "", _RPM)
     if name not in names or (kind == "pypi" and not any(word in tag for word in _SMALL)):
@@ -32,7 +38,7 @@ def lack(kind: str | None, image: str) -> str | None:
 
 
 def advice(kind: str | None, image: str) -> str | None:
-    """`lack`, and what to do about it."""
+    """The sentence of `lack` with a remedy, or None."""
     found = lack(kind, image)
     if found is None:
         return None
@@ -43,7 +49,7 @@ def advice(kind: str | None, image: str) -> str | None:
 
 
 def _parts(image: str) -> tuple[str, str]:
-    """Name and tag, without the registry that is meant where none is named."""
+    """The name and tag of an image reference, without the default registry."""
     name = image.partition("@")[0]
     for prefix in _REGISTRIES:
         name = name.removeprefix(prefix)

@@ -41,13 +41,13 @@ _DEPENDENCIES = frozenset(
     "depends pre-depends recommends suggests enhances breaks conflicts replaces provides obsoletes".split()
 )
 _DEPENDENCY = re.compile(r"[^\s()\[\]<>]+ ?(\( ?[<>=]{1,2} ?[^\s()<>=]+ ?\))?", re.ASCII)
-# what an index says itself of a package
+# fields that the index adds to a stanza
 _OF_INDEX = frozenset("filename size md5sum sha1 sha256 sha512 directory package-type".split())
 _LISTS = {"Files": "md5", "Checksums-Sha1": "sha1", "Checksums-Sha256": "sha256"}
 
 
 def _zstd(file: io.BytesIO) -> Any:
-    """Raises PackageError: the extra is not installed."""
+    """Decompress zstd. Raises PackageError: the extra is not installed."""
     with extra.needed_for("a .deb file that is compressed with zstd"):
         import zstandard
     return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file)
@@ -65,10 +65,10 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {
 
 @dataclass(frozen=True)
 class Release:
-    """What the file `Release` says of a repository.
+    """The fields of the file `Release` of a repository.
 
-    `origin` and `codename` are None for repositories that clients know without them: apt refuses a repository whose
-    origin or codename changes.
+    `origin` and `codename` are None for repositories that were published without them before: apt refuses a repository
+    whose origin or codename changes.
     """
 
     suite: str = ""
@@ -80,7 +80,7 @@ class Release:
 
 
 def describe(path: Path, file_name: str) -> Description:
-    """A .deb, .udeb or .dsc file. Raises PackageError, and what the libraries raise for a broken file."""
+    """Read the description of a .deb, .udeb or .dsc file. Raises PackageError, and errors of libraries."""
     if file_name.endswith(SOURCE):
         fields = _dsc(path, file_name)
         version = split_version(_version(fields, file_name))
@@ -91,7 +91,11 @@ def describe(path: Path, file_name: str) -> Description:
 
 
 def about(path: Path, file_name: str) -> Mapping[str, str]:
-    """The stanza of an index, without the fields that depend on the file itself. Raises as `describe`."""
+    """Read the texts for `Facts.about`. Raises the same errors as `describe`.
+
+    `stanza`: the fields of the index that do not depend on the path, size or digest of the file. A binary package also
+    has `architecture`; a source package has `parts`, and its lists of files by the names in `_LISTS`.
+    """
     if not file_name.endswith(SOURCE):
         fields = _control(path, file_name)
         return {"stanza": _stanza(fields), "architecture": fields["Architecture"].strip()}
@@ -103,7 +107,7 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
 
 
 def split_version(text: str) -> tuple[int | None, str, str]:
-    """A Debian version → epoch, version, release."""
+    """Split a Debian version into epoch, version and release. The epoch is None if the text has none."""
     epoch, colon, rest = text.partition(":")
     if not colon or not is_epoch(epoch):
         epoch, rest = "", text
@@ -112,12 +116,12 @@ def split_version(text: str) -> tuple[int | None, str, str]:
 
 
 def parts(facts: Facts) -> Sequence[str]:
-    """The names of the files that a .dsc file refers to, and that have to lie beside it."""
+    """The names of the files that a .dsc file refers to. They must be in the same folder."""
     return facts.about["parts"].split()
 
 
 def index(files: Sequence[IndexedFile], release: Release) -> Mapping[str, bytes]:
-    """The indexes of a flat repository: path below its folder → content."""
+    """The indexes of a flat repository: path relative to its folder → content."""
     binaries = [file for file in files if file.name.endswith(BINARIES)]
     sources = [file for file in files if file.name.endswith(SOURCE)]
     lists = {"Packages": "\n".join(map(_binary, binaries))}
@@ -171,7 +175,7 @@ def _source(file: IndexedFile) -> str:
 
 
 def _control(path: Path, file_name: str) -> Mapping[str, str]:
-    """The fields of the file `control` in the `control.tar` of a binary package."""
+    """The fields of `control` in a binary package. Raises PackageError: a part or a field is missing or invalid."""
     size = path.stat().st_size
     with path.open("rb") as file:
         members = list(_members(file, size, file_name))
@@ -191,7 +195,7 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
     _version(fields, file_name)
     architecture = _needed(fields, "Architecture", file_name)
     if not _ARCHITECTURE.fullmatch(architecture):
-        raise PackageError(f"{file_name}: {architecture[:40]!r} is no name of an architecture")
+        raise PackageError(f"{file_name}: {architecture[:40]!r} is no valid name of an architecture")
     for name, value in fields.items():
         if name.lower() in _DEPENDENCIES and value.strip():
             _check_dependencies(name, value, file_name)
@@ -199,10 +203,10 @@ def _control(path: Path, file_name: str) -> Mapping[str, str]:
 
 
 def _check_dependencies(name: str, value: str, file_name: str) -> None:
-    """Whether apt can parse them; it allows for a comma at the end. Raises PackageError."""
+    """Raises PackageError: apt can't parse a dependency. As in apt, the list may end with a comma."""
     for word in re.split(r"[,|]", " ".join(value.split()).removesuffix(",")):
         if not _DEPENDENCY.fullmatch(word.strip(" ")):
-            raise PackageError(f"{file_name}: its field {name} has {word[:60]!r}, which is no dependency")
+            raise PackageError(f"{file_name}: the field {name} has the invalid dependency {word[:60]!r}")
 
 
 @dataclass(frozen=True)
@@ -213,16 +217,16 @@ class _Member:
 
 
 def _members(file: IO[bytes], size: int, file_name: str) -> Iterator[_Member]:
-    """What an ar archive of `size` bytes contains. Raises PackageError if it contains nothing, or is cut off."""
+    """The members of an ar archive of `size` bytes. Raises PackageError: the archive is empty or truncated."""
     if file.read(len(_AR)) != _AR:
-        raise PackageError(f"{file_name} is no Debian package: it does not begin as an ar archive does")
+        raise PackageError(f"{file_name} is no Debian package: it is no ar archive")
     offset = len(_AR)
     for _ in range(_MOST_PARTS):
         header = file.read(60)
         digits = header[48:58].strip()
         offset += len(header)
         if len(header) < 60 or header[58:] != b"`\n" or not digits.isdigit() or offset + int(digits) > size:
-            raise PackageError(f"{file_name} is cut off, or no Debian package")
+            raise PackageError(f"{file_name} is truncated, or no Debian package")
         yield _Member(header[:16].rstrip(b" ").rstrip(b"/").decode("ascii", "replace"), offset, int(digits))
         offset += int(digits) + int(digits) % 2
         if offset >= size:
@@ -256,7 +260,7 @@ def _text(content: bytes) -> str:
 
 
 def _fields(text: str, file_name: str) -> Mapping[str, str]:
-    """The first stanza: name → value, with the line breaks inside of it. Raises PackageError."""
+    """The fields of the first stanza, by name. Values keep their line breaks. Raises PackageError."""
     fields: dict[str, str] = {}
     seen: set[str] = set()
     found = email.message_from_string(text.lstrip("\n")).items()
@@ -264,14 +268,14 @@ def _fields(text: str, file_name: str) -> Mapping[str, str]:
         raise PackageError(f"{file_name} has more than {_MOST_FIELDS} fields")
     for name, value in found:
         if not _FIELD.fullmatch(name) or name.lower() in seen:
-            raise PackageError(f"{file_name}: {name[:40]!r} is no name of a field, or is there twice")
+            raise PackageError(f"{file_name}: {name[:40]!r} is an invalid or repeated name of a field")
         seen.add(name.lower())
         fields[name] = str(value)
     return fields
 
 
 def _stanza(fields: Mapping[str, str]) -> str:
-    """In the order of the package, without the fields that an index adds, and without empty lines: one would end it."""
+    """Format the fields in their order, without the fields that an index adds. An empty line would end the stanza."""
     kept = {name: value for name, value in fields.items() if name.lower() not in _OF_INDEX}
     return "".join(f"{name}:{_folded(value)}\n" for name, value in kept.items() if value.strip())
 
@@ -293,16 +297,16 @@ def _parts(fields: Mapping[str, str]) -> Sequence[str]:
 
 
 def _version(fields: Mapping[str, str], file_name: str) -> str:
-    """Raises PackageError."""
+    """The version of a package. Raises PackageError: it is missing or invalid."""
     found = _needed(fields, "Version", file_name)
     if not _VERSION.fullmatch(found):
-        raise PackageError(f"{file_name} says of itself what is no version: {found[:40]!r}")
+        raise PackageError(f"{file_name} has an invalid version: {found[:40]!r}")
     return found
 
 
 def _needed(fields: Mapping[str, str], name: str, file_name: str) -> str:
-    """The value of a field. Raises PackageError."""
+    """The value of a field. Raises PackageError: it is missing or empty."""
     found = fields.get(name, "").strip()
     if not found:
-        raise PackageError(f"{file_name} does not say its {name}")
+        raise PackageError(f"{file_name} has no {name}")
     return found

@@ -1,4 +1,4 @@
-"""What a package says of itself, whatever kind it is. Pure."""
+"""The name, version and type of a package of any kind. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ _MOST_EPOCH = 2**31
 
 @dataclass(frozen=True)
 class Description:
-    """`epoch` is None where the package names none. `parts`: the files that belong to a source package.
-    `requires_python`: of a Python distribution."""
+    """The metadata of a package.
+
+    `epoch`: None: the package has none. `parts`: the names of the other files of a source package. `requires_python`:
+    the version specifier of a Python distribution.
+    """
 
     name: str
     type: str  # source, binary
@@ -23,4 +26,5 @@ class Description:
 
 
 def is_epoch(text: str) -> bool:
+    """Whether a text is a valid epoch: decimal digits, below 2³¹."""
     return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST_EPOCH

@@ -31,24 +31,27 @@ _WHEEL, _SDIST = ".whl", ".tar.gz"
 _MOST_METADATA = 1 << 22  # bytes
 _MOST_FIELDS = 1000  # the specification has about 40
 _MOST_DIRECTORY = 1 << 24  # bytes: that of a wheel with 100,000 files
-_MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of an archive that is searched; bytes
+_MOST_MEMBERS, _MOST_UNPACKED = 100_000, 1 << 30  # of a source distribution; bytes
 # A text in a database must be valid Unicode, and clients compare the digest of the exact bytes of a metadata file.
 # In this encoding each byte is one character, and every sequence of bytes is a text.
 _BYTES_AS_TEXT = "iso-8859-1"
 
 
 def describe(path: Path, file_name: str) -> Description | None:
-    """What a distribution says of itself; None for any other file. Raises PackageError for a broken distribution."""
+    """Read the description of a distribution. None: the file is no distribution.
+
+    Raises PackageError: the distribution is broken.
+    """
     content = _metadata(path, file_name)
     return None if content is None else _described(content, file_name)
 
 
 def about(path: Path, file_name: str) -> Mapping[str, str]:
-    """What the index needs to know of a file: the texts for `Facts.about`. Raises PackageError, as `describe` does.
+    """Read the texts for `Facts.about`. Raises PackageError, as `describe` does.
 
-    The keys are `name` and `version`; and `requires_python` and `metadata`, where there is such a thing. `metadata` is
-    the file METADATA of a wheel: each character stands for one byte (ISO 8859-1), so that the bytes are kept exactly.
-    A wheel with more than 4 MiB of it has none. The mapping is empty for a file that is no distribution.
+    The keys are `name` and `version`, and optionally `requires_python` and `metadata`. `metadata` is the file METADATA
+    of a wheel, up to 4 MiB: each character stands for one byte (ISO 8859-1), which keeps the bytes exactly. The mapping
+    is empty for a file that is no distribution.
     """
     content = _metadata(path, file_name)
     if content is None:
@@ -66,26 +69,26 @@ def about(path: Path, file_name: str) -> Mapping[str, str]:
 
 
 def _metadata(path: Path, file_name: str) -> bytes | None:
-    """The core metadata of a distribution: the whole, or one byte more than is kept. None: it is no distribution."""
+    """The core metadata of a distribution, at most one byte more than the limit. None: the file is no distribution."""
     try:
         if file_name.endswith(_WHEEL):
             return _of_wheel(path, file_name)
         return _of_sdist(path, file_name) if file_name.endswith(_SDIST) else None
     except PackageError:
         raise
-    except Exception as error:  # an archive can be broken in every way, and each library has errors of its own for that
+    except Exception as error:  # each library raises errors of its own for a broken archive
         if is_transient(error):
             raise
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
 class _Bounded(FileIO):
-    """A file for zipfile, which reads the directory of an archive in one piece, and makes objects of it that are ten
-    times as large."""
+    """A file that limits single reads: zipfile reads the directory of an archive at once, and its objects take ten
+    times that memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MOST_DIRECTORY:
-            raise zipfile.BadZipFile(f"its directory has {size} bytes; the most are {_MOST_DIRECTORY}")
+            raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MOST_DIRECTORY}")
         return super().read(size) or b""
 
 
@@ -101,11 +104,11 @@ def _of_wheel(path: Path, file_name: str) -> bytes:
 
 
 def _of_sdist(path: Path, file_name: str) -> bytes | None:
-    """A tar.gz without PKG-INFO in its top folder is some other archive."""
+    """The file PKG-INFO in the top folder of a source distribution. None: other archives have no such file."""
     with tarfile.open(path, "r:gz") as archive:
         for number, member in enumerate(archive):
             if number >= _MOST_MEMBERS or member.offset_data + member.size > _MOST_UNPACKED:
-                raise PackageError(f"{file_name} holds more than is looked through for its PKG-INFO")
+                raise PackageError(f"{file_name} is too large to search for PKG-INFO")
             if member.isfile() and member.name.count("/") == 1 and member.name.endswith("/PKG-INFO"):
                 opened = archive.extractfile(member)
                 return opened.read(_MOST_METADATA + 1) if opened else b""
@@ -120,7 +123,7 @@ def _described(content: bytes, file_name: str) -> Description:
         # the time that parse_email takes grows with the square of the number of different fields
         is_too_much = len(set(BytesHeaderParser().parsebytes(kept).keys())) > _MOST_FIELDS
         fields, others = ({}, {}) if is_too_much else parse_email(kept)
-    except Exception as error:  # of the parsers of emails, which do not say what they raise
+    except Exception as error:  # the parsers of emails do not document their errors
         raise PackageError(f"{file_name}: its metadata can't be read: {type(error).__name__}: {error}") from error
     if is_too_much:
         raise PackageError(f"{file_name}: its metadata has more than {_MOST_FIELDS} different fields")
@@ -129,7 +132,7 @@ def _described(content: bytes, file_name: str) -> Description:
     for field, text in texts.items():
         if not text:
             is_repeated = len(others.get(field.lower(), ())) > 1
-            raise PackageError(f"{file_name} {'says more than once' if is_repeated else 'does not say'} its {field}")
+            raise PackageError(f"{file_name} has {'more than one' if is_repeated else 'no'} {field}")
     try:
         canonicalize_name(texts["Name"], validate=True)
     except InvalidName as error:
@@ -144,7 +147,7 @@ def _described(content: bytes, file_name: str) -> Description:
 
 @dataclass(frozen=True)
 class _Listed:
-    """A distribution in the index. Bytes and digest of its metadata are made once, though several pages need them."""
+    """A distribution in the index. It computes the metadata and its digest once for all pages."""
 
     file: IndexedFile
 
@@ -159,7 +162,7 @@ class _Listed:
 
     @property
     def url(self) -> str:
-        """Relative to the page of its project."""
+        """The URL of the file, relative to the page of its project."""
         return f"../../{quote(self.file.path)}"
 
     @property
@@ -168,10 +171,10 @@ class _Listed:
 
 
 def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
-    """The files of the index by their paths below the folder of the repository. Pure.
+    """The files of the index by their paths relative to the folder of the repository. Pure.
 
-    `simple/` has a page as HTML and as JSON, and so has each project below it. The metadata of a wheel lies beside the
-    wheel, as `<path>.metadata`. Files that are no distributions are not in the index.
+    `simple/` has a page as HTML and as JSON, and so has each project below it. The metadata of a wheel is the file
+    `<path>.metadata`. The index ignores other files.
     """
     projects: dict[str, list[_Listed]] = {}
     for file in sorted(files, key=lambda file: file.name):

@@ -11,7 +11,10 @@ from polylocal.errors import PackageError
 
 @contextmanager
 def needed_for(what: str) -> Iterator[None]:
-    """Imports a library of the extra in the block. Raises PackageError: it is not installed. `what` needs it."""
+    """Guard the import of a library of the extra. Raises PackageError: the library is not installed.
+
+    `what`: the operation that needs the library, for the message.
+    """
     try:
         yield
     except ImportError as error:
@@ -19,7 +22,7 @@ def needed_for(what: str) -> Iterator[None]:
 
 
 def lack(what: str) -> str:
-    """The sentence for an operation that needs the extra."""
+    """The message for an operation that needs the extra."""
     return f"{what} needs libraries that are not installed: pip install 'polylocal[packages]'"
 
 

@@ -1,4 +1,4 @@
-"""What an index says of one file of a repository."""
+"""The facts about one file of a repository that an index lists."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the content of a file, whatever its name is and wherever it lies.
+    """The facts about the content of a file. They do not depend on the file's name and folder.
 
-    `about`: the texts that the reader of its kind found in it, as the index of that kind needs them.
+    `about`: the metadata that the reader of this kind of package found, by key, for the index of the same kind.
     """
 
     sha1: str
@@ -26,9 +26,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """One file of a repository, as an index names it.
+    """One file of a repository, as an index lists it.
 
-    `path`: below the folder of the repository. The path contains the sha1 of the content: another file never has it.
+    `path`: relative to the folder of the repository. It contains the sha1 of the content, so it is never reused.
     `yanked`: the reason (PEP 592), which may be empty; None: the file is not yanked.
     """
 
@@ -39,7 +39,7 @@ class IndexedFile:
 
 
 def digests(path: Path) -> dict[str, str]:
-    """The md5, sha1 and sha256 of a file, in hex digits, in one reading. Raises OSError."""
+    """The md5, sha1 and sha256 of a file in hex digits, computed in one pass. Raises OSError."""
     found = [hashlib.new(name, usedforsecurity=False) for name in ("md5", "sha1", "sha256")]
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""The file store: every file under the sha1 of its content, once."""
+"""The file store: a folder with one file for each content, named by the sha1 of the content."""
 
 from __future__ import annotations
 
@@ -20,45 +20,50 @@ from polylocal.files.folders import Entry
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 _NEW = ".new-"
-# another file system, one without links or with no more of them; a file that may not be linked, or lost its name
+# errors of link(2): two file systems, no hard links, too many links, no permission, or a removed file
 _NO_LINK = frozenset(
     {errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOENT}
 )
-_OURS = f"{_NEW}{secrets.token_hex(4)}-"  # what is written by this process
-# held from where a file is committed until a row speaks of it, and while files go that no row speaks of
+_OURS = f"{_NEW}{secrets.token_hex(4)}-"  # prefix of the staged files of this process
+# Held from the commit of a file until a row refers to it, and during the removal of files without a row: otherwise the
+# removal could take a file that was just committed.
 GUARD = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Stored:
+    """A file in the store."""
+
     sha1: str
     size: int  # bytes
 
 
 @dataclass(frozen=True)
 class Staged:
+    """A complete file under a temporary name. `FileStore.commit` gives it its name."""
+
     sha1: str
     size: int  # bytes
     path: Path
 
 
 class FileStore:
-    """Thread-safe: a file appears whole or not at all."""
+    """Stores files by the sha1 of their content. Thread-safe: readers never see a partial file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keep(self, content: BinaryIO) -> Stored:
-        """Idempotent. Raises OSError."""
+        """Store a content. Idempotent. Raises OSError."""
         return self.commit(self.stage(content))
 
     def commit(self, staged: Staged) -> Stored:
-        """From here on it is there."""
+        """Give a staged file its name. From now on readers find it. Raises OSError."""
         staged.path.rename(self.folder / staged.sha1)
         return Stored(staged.sha1, staged.size)
 
     def stage(self, content: BinaryIO) -> Staged:
-        """A file on its way in: it takes as long as it takes, and nobody waits. Raises OSError."""
+        """Copy a content to a temporary file, without a lock. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha1(usedforsecurity=False), 0
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=_OURS)
@@ -69,7 +74,7 @@ class FileStore:
                     size += len(chunk)
                     file.write(chunk)
                 file.flush()
-                os.fchmod(file.fileno(), 0o644)  # package managers in builds read it as whatever user they are
+                os.fchmod(file.fileno(), 0o644)  # package managers in builds may run as any user
                 os.fsync(file.fileno())
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -77,10 +82,10 @@ class FileStore:
         return Staged(digest.hexdigest(), size, Path(name))
 
     def link(self, entry: Entry, file: FileIO) -> Staged | None:
-        """A file on its way in that is not copied: it gets a second name here. None: it can only be copied.
+        """Stage a file by a hard link instead of a copy. None: the file system allows no link, so the caller must copy.
 
-        `file` is the entry, opened and at its beginning. Nothing may write to it any more, and it must belong to this
-        process's user: its mode becomes 0644 and its time of change now. Raises OSError.
+        `file`: the opened entry, at position 0. Nothing may write to it any more, and this process's user must own it:
+        its mode becomes 0644, and its modification time now. Raises OSError.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{_OURS}{secrets.token_hex(8)}"
@@ -91,7 +96,7 @@ class FileStore:
                 return None
             raise
         try:
-            if not os.path.samestat(path.lstat(), os.fstat(file.fileno())):  # another file has taken the name meanwhile
+            if not os.path.samestat(path.lstat(), os.fstat(file.fileno())):  # another file has this name now
                 path.unlink()
                 return None
             digest = hashlib.sha1(usedforsecurity=False)
@@ -106,36 +111,38 @@ class FileStore:
             raise
 
     def is_beside(self, folder: Path) -> bool:
-        """Whether a folder lies on the file system of this one, so that its files need not be copied."""
+        """Whether a folder is on the same file system as the store, so that its files can be linked."""
         try:
             return folder.stat().st_dev == self._nearest().stat().st_dev
         except FileNotFoundError:
             return False
 
     def free_bytes(self) -> int:
+        """The free space of the file system, in bytes."""
         return shutil.disk_usage(self._nearest()).free
 
     def _nearest(self) -> Path:
-        """The folder, or what it will be made in."""
+        """The folder, or its nearest ancestor that exists."""
         return next(path for path in (self.folder, *self.folder.parents) if path.exists())
 
     def path(self, sha1: str) -> Path | None:
-        """None: there is no such file."""
+        """The path of a file by its sha1. None: there is no such file."""
         path = self.folder / sha1
         return path if _SHA1.fullmatch(sha1) and path.is_file() else None
 
     def names(self) -> list[str]:
-        """The sha1 of every file."""
+        """The sha1 of every stored file, in no order."""
         try:
             return [name for name in os.listdir(self.folder) if _SHA1.fullmatch(name)]
         except FileNotFoundError:
             return []
 
     def sweep(self) -> None:
-        """Remove what was being written when a process before this one ended."""
+        """Remove the temporary files of earlier processes."""
         for path in self.folder.glob(f"{_NEW}*"):
             if not path.name.startswith(_OURS):
                 path.unlink(missing_ok=True)
 
     def forget(self, sha1: str) -> None:
+        """Remove a file if it exists."""
         (self.folder / sha1).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a person pastes to install from a repository, by the kind of its platform. Pure."""
+"""The lines that users paste to install from a repository, by the kind of its platform. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from urllib.parse import urlsplit
 
 from polylocal.errors import InvalidInput
 
-# the characters of URLs, without those that mean something in quotes of a shell or in lists of package sources
+# the characters of URLs, except those with a meaning inside shell quotes or in lists of package sources
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]+")
-_PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,200}")  # it becomes a part of a file name and of the name of a section
+_PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,200}")  # part of a file name and of the name of a section
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_~-]*")
 
 
 def install_lines(
     kind: str | None, url: str, platform: str, packages: Sequence[str], key_url: str | None = None
 ) -> list[str]:
-    """Lines of a shell, of `sources.list` or of a `.repo` file.
+    """The lines for a shell, for `sources.list` or for a `.repo` file.
 
-    `url`: of the repository's folder, with or without a slash at its end. `packages`: the names to install; only pip
-    needs them. `key_url`: of the public key that signs the repository; None: it is not signed. Raises InvalidInput for
-    what can't stand in such lines.
+    `kind`: the platform's `distrib_type`. `url`: of the repository's folder, with or without a final slash.
+    `packages`: the names to install; only pip needs them. `key_url`: of the public key that signs the repository;
+    None: it is not signed. Raises InvalidInput for values that are not safe in such lines.
     """
     _check("URL", _URL, url, key_url)
     _check("name of a platform", _PLATFORM, platform)
@@ -44,7 +44,7 @@ def _deb(folder: str, platform: str, key_url: str | None) -> list[str]:
 
 
 def _trust(url: str) -> list[str]:
-    """What pip needs for an index on another machine without TLS, which it ignores otherwise. Raises InvalidInput."""
+    """The options that pip needs to accept an index on another machine without TLS. Raises InvalidInput."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -63,15 +63,17 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _rpm(folder: str, platform: str, key_url: str | None) -> list[str]:
-    """The metadata is signed, and it has the digest of each package; the packages themselves are not signed."""
+    """The lines for dnf and yum. Only the metadata is signed; it contains the digest of each package."""
     signed = ["repo_gpgcheck=1", f"gpgkey={key_url}"] if key_url else []
-    name = "-".join(["polylocal", platform, *_told_apart(folder)])
+    name = "-".join(["polylocal", platform, *_suffix(folder)])
     return [f"[{name}]", f"name={name}", f"baseurl={folder}/", *signed, "gpgcheck=0"]
 
 
-def _told_apart(folder: str) -> list[str]:
-    """What tells a repository from `main` of the same platform, and updates from the release: dnf reads one section of
-    a name only."""
+def _suffix(folder: str) -> list[str]:
+    """The words that make the name of a section unique: dnf ignores a second section with the same name.
+
+    A repository other than `main` adds its name, and a folder of updates adds `updates`.
+    """
     repository, sub = folder.split("/")[-2:]
     found = [] if repository == "main" else [repository]
     return [*found, sub] if sub == "updates" else found

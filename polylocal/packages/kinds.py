@@ -1,4 +1,4 @@
-"""What differs by the kind of a platform, its `distrib_type`: which files are packages. Pure."""
+"""The kinds of platforms (`distrib_type`), and the file names of their packages. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ _RPM = (".rpm",)
 
 
 def endings(kind: str | None) -> tuple[str, ...]:
-    """The ends of the names of packages. The files that a `.dsc` names come with it."""
+    """The suffixes of the file names of packages. The files that a `.dsc` file names belong to it."""
     return _ENDINGS.get(kind or "", _RPM)
 
 
 def is_rpm(kind: str | None) -> bool:
-    """Whether the packages of a kind are rpm packages, which only the extra `packages` can read."""
+    """Whether the packages of a kind are rpm packages. Reading these needs the extra `packages`."""
     return kind not in _ENDINGS
 
 
 def is_package(file_name: str, kind: str | None) -> bool:
-    """Whether a file of this name is taken for a package, where a build does not say which are."""
+    """Whether a file counts as a package by its name. This applies to builds that do not list their packages."""
     return file_name.endswith(endings(kind))
 
 
 def may_be_other(file_name: str) -> bool:
-    """Whether files of this name are often no packages, so that one that can't be read is another file."""
+    """Whether an unreadable file of this name is probably no package, rather than a broken one."""
     return file_name.endswith(".tar.gz")

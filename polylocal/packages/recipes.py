@@ -1,4 +1,4 @@
-"""What is run to build a package: what its `.abf.yml` says, or the platform, or what its kind is built with. Pure."""
+"""The command that builds a package: from its `.abf.yml`, from the platform, or the default of its kind. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from polylocal.polyaxonfile import reader
 from polylocal.text import pyproject as project_file
 
 _NO_FILES = ("", ".", "..", ".git")
-_MOST_NAME = 255  # bytes that a file system takes
-_MOST_COMMAND = 128_000  # bytes; Linux gives a program no argument of 128 KiB, and the shell needs a few of them
+_MOST_NAME = 255  # bytes: the limit of file systems
+_MOST_COMMAND = 128_000  # bytes; Linux limits an argument to 128 KiB, and the shell adds a few bytes
 
 FILE = ".abf.yml"
-MOST_BYTES = 1 << 18  # of that file
-IMAGES = {  # where a platform names none
+MOST_BYTES = 1 << 18  # size of that file
+IMAGES = {  # for platforms that name none
     "deb": "debian:12",
     "dnf": "fedora:41",
     "mdv": "openmandriva/builder",
     "rhel": "almalinux:9",
     "pypi": "python:3.11-slim",
 }
-APT_LIST = "/etc/apt/sources.list.d/abf.list"  # names the connected repositories, and so does the next one
+APT_LIST = "/etc/apt/sources.list.d/abf.list"  # lists the connected repositories, as does the next one
 YUM_LIST = "/etc/yum.repos.d/abf.repo"
 
 # dpkg-source looks for upstream tarballs in the folder above the code. An .abf.yml is not in the upstream tarball, so
@@ -56,8 +56,8 @@ fi"""
 _APT = "-o APT::Sandbox::User=root -o Dpkg::Use-Pty=0"
 _APT_ALONE = f"{_APT} -o Dir::Etc::sourcelist={APT_LIST} -o Dir::Etc::sourceparts=-"
 
-# With -q dnf would not name the packages that it can't find. Debian's dnf has a plugin `local`, which fails where its
-# repository was never made. Without dnf, or without root, rpmbuild names the missing requirements.
+# With -q, dnf would not name the packages that it can't find. Debian's dnf has a plugin `local`, which fails if its
+# repository does not exist. Without dnf or root, rpmbuild names the missing requirements.
 _RPM = r"""set -e
 installs=
 if [ "$(id -u)" = 0 ] && {condition} && dnf builddep --help >/dev/null 2>&1; then
@@ -84,11 +84,11 @@ while [ $code = {asks} ] && [ -n "$installs" ] && [ $tries -gt 0 ]; do
 done
 rm -f "$RESULTS_PATH"/*.buildreqs.nosrc.rpm
 exit $code"""
-_RPM_ASKS = 11  # exit code of rpmbuild: a %generate_buildrequires section has named requirements that are missing
+_RPM_ASKS = 11  # exit code of rpmbuild: requirements of a %generate_buildrequires section are missing
 
 _PYPI = 'pip wheel --no-deps -w "$RESULTS_PATH" .'
-# The requirements come from the image and from the connected repositories, which PIP_FIND_LINKS names. For a user who
-# is not root pip installs them into the home folder, which may not be there or not be writable in an image.
+# The requirements come from the image and from the connected repositories, which PIP_FIND_LINKS names. For users other
+# than root, pip installs them into the home folder, which may be missing or read-only in an image.
 _PYPI_ALONE = """\
 set -e
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore
@@ -107,8 +107,8 @@ if pip wheel --help | grep -q -e --check-build-dependencies; then
     check=--check-build-dependencies
 fi
 pip wheel --no-deps --no-build-isolation --use-pep517 $check -w "$RESULTS_PATH" ."""
-# A backend names further requirements when it is asked (PEP 517): setuptools those of `setup_requires`. pip asks only
-# where it builds in isolation. The first entry of sys.path is the code, whose modules are not those of the backend.
+# A hook of the backend returns further requirements (PEP 517), such as `setup_requires` of setuptools. pip calls the
+# hook only in isolated builds. The first entry of sys.path is the code, whose modules could hide those of the backend.
 _ASK = """\
 import sys
 out, module, name, *sys.path[:1] = sys.argv[1:]
@@ -121,54 +121,58 @@ with open(out, "w") as file:
     file.writelines(f"{requirement}\\n" for requirement in (ask() if ask else ()))"""
 _BACKEND = re.compile(r"[\w.]+(:[\w.]+)?", re.ASCII)
 _USUAL_BACKEND = "setuptools.build_meta:__legacy__"
-_USUAL_REQUIREMENTS = ("setuptools>=40.8.0",)  # where pyproject.toml names no build system, by PEP 518
+_USUAL_REQUIREMENTS = ("setuptools>=40.8.0",)  # default of PEP 518, for a pyproject.toml without a build system
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is known of the platform that is built for."""
+    """The properties of the target platform that decide the command."""
 
-    kind: str | None  # its `distrib_type`
-    command: str | None
+    kind: str | None  # `distrib_type`
+    command: str | None  # the platform's own
     has_network: bool
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is known of the code: the names of files at its top, and the text of those that a recipe follows from."""
+    """The parts of the code that decide the command: the file names in its top folder, and the texts of some files."""
 
     files: Collection[str]
-    has_debian: bool  # a folder of that name
-    said: str | None
+    has_debian: bool  # whether there is a folder `debian`
+    abf_yml: str | None  # the text of .abf.yml
     pyproject: str | None = None  # the text of pyproject.toml
-    pyproject_problem: str | None = None  # why that can't be read
-    version: str | None = None  # of a Python project, as tags of git name it
+    pyproject_problem: str | None = None  # why that file can't be read
+    version: str | None = None  # of a Python project, from git tags
 
 
 def command(target: Target, code: Code) -> str:
-    """A program of the POSIX shell. Of what can't be built it is one that says so and fails."""
+    """The POSIX shell program of a build. For code that can't be built, the program prints the reason and fails."""
     try:
-        said = _said(code.said)
+        settings = _settings(code.abf_yml)
     except ValueError as error:
         return complaint(str(error))
-    own = (said.get("build") or {}).get("command")
+    own = (settings.get("build") or {}).get("command")
     found: str = own or target.command or _default(target, code)
     if "\0" in found:
-        return complaint("its command holds a zero byte, which no command can")
+        return complaint("its command contains a zero byte")
     if len(found.encode("utf-8", "surrogatepass")) > _MOST_COMMAND:
         return complaint(f"its command has more than {_MOST_COMMAND} bytes; put it into a script in the code")
     return found
 
 
 def sources(text: str | None) -> Mapping[str, str]:
-    """Which files of the file store belong into the code; none where `.abf.yml` is wrong, which the recipe says."""
+    """The files to copy from the file store into the code: file name → sha1. Empty if `.abf.yml` is invalid.
+
+    `text`: the content of `.abf.yml`, or None. `command` reports an invalid file.
+    """
     try:
-        return _said(text).get("sources") or {}
+        return _settings(text).get("sources") or {}
     except ValueError:
         return {}
 
 
-def _said(text: str | None) -> dict[str, Any]:
+def _settings(text: str | None) -> dict[str, Any]:
+    """The content of .abf.yml. Raises ValueError: it is invalid."""
     try:
         found = reader.load(text or "")
     except InvalidPolyaxonfile as error:
@@ -182,7 +186,7 @@ def _said(text: str | None) -> dict[str, Any]:
     if sources is not None and not (isinstance(sources, dict) and all(map(_is_source, sources.items()))):
         raise ValueError(f"{FILE}: `sources` must map plain file names to sha1 sums of 40 hex digits")
     if build is not None and not (isinstance(build, dict) and isinstance(build.get("command", ""), str)):
-        raise ValueError(f"{FILE}: `build` must have a `command` that is a text")
+        raise ValueError(f"{FILE}: `build` must have a `command` that is a string")
     return found
 
 
@@ -245,7 +249,10 @@ def _pypi(target: Target, code: Code) -> str:
 
 
 def requirements(pyproject: str | None) -> Sequence[str]:
-    """What a Python project is built with, by its pyproject.toml; None: it has none. Raises ValueError."""
+    """The build requirements of a Python project (PEP 508). Raises ValueError: the pyproject.toml is invalid.
+
+    `pyproject`: the text of pyproject.toml; None: there is none.
+    """
     system = project_file.load(pyproject).get("build-system")
     if system is None:
         return _USUAL_REQUIREMENTS
@@ -261,7 +268,10 @@ def requirements(pyproject: str | None) -> Sequence[str]:
 
 
 def _backend(pyproject: str | None) -> Sequence[str]:
-    """The module of the build backend, the object's name in it, and folders to import it from. Raises ValueError."""
+    """The module of the build backend, the name of the object in it, and the folders of `backend-path`.
+
+    Raises ValueError: the pyproject.toml is invalid.
+    """
     system = project_file.table(project_file.load(pyproject), "build-system")
     name, folders = system.get("build-backend", _USUAL_BACKEND), system.get("backend-path", [])
     if not (isinstance(name, str) and _BACKEND.fullmatch(name)):
@@ -273,15 +283,15 @@ def _backend(pyproject: str | None) -> Sequence[str]:
 
 
 def _is_requirement(text: str) -> bool:
-    from packaging.requirements import InvalidRequirement, Requirement  # a daemon that builds no packages needs neither
+    from packaging.requirements import InvalidRequirement, Requirement  # imported here to keep the daemon's start fast
 
     try:
         Requirement(text)
     except InvalidRequirement:
         return False
-    return text.isprintable()  # it becomes a word of a command, and a URL may hold anything
+    return text.isprintable()  # a word of a command; a URL could contain control characters
 
 
 def complaint(why: str) -> str:
-    """A line that says what is wrong, where builds say such things, and fails."""
+    """A shell command that prints a message to stderr and fails."""
     return f"printf '%s\\n' {shlex.quote(f'nothing can be built: {why}')} >&2; exit 1"

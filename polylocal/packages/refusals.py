@@ -1,4 +1,4 @@
-"""Why a complete build was not published: a word for programs and a sentence for people. Pure."""
+"""Reasons why a complete build was not published: a code for programs and a message for people. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ _PUBLISH = "`polylocal package publish {number}`"
 
 @dataclass(frozen=True)
 class Refusal:
+    """The reason why a build was not published."""
+
     reason: str  # one of REASONS
     message: str
 
 
 def no_packages(kind: str | None, others: Sequence[str]) -> Refusal:
-    """`others`: the names of the files that the build left."""
+    """The build has no package. `kind`: the platform's; `others`: the names of the files that the build left."""
     wanted = ", ".join(kinds.endings(kind))
     more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     found = f"only {', '.join(others[:_MOST_NAMED])}{more}" if others else "and no other file"
@@ -35,12 +37,13 @@ def no_packages(kind: str | None, others: Sequence[str]) -> Refusal:
 
 
 def qa(number: int, repository: str) -> Refusal:
-    """`number`: of the build list; `repository`: `platform/repository`."""
+    """The repository has QA. `number`: of the build list; `repository`: `platform/repository`."""
     words = f"{repository} has QA: an admin of its platform publishes the build by {_PUBLISH.format(number=number)}"
     return _refusal(QA, words)
 
 
 def not_in_repository(number: int, project: str, repository: str) -> Refusal:
+    """The project is not in the repository. `number`: of the build list; `repository`: `platform/repository`."""
     words = (
         f"the project {project} is not in {repository}: add it by `polylocal package repository add {repository}"
         f" {project}`, then publish the build by {_PUBLISH.format(number=number)}"
@@ -49,7 +52,7 @@ def not_in_repository(number: int, project: str, repository: str) -> Refusal:
 
 
 def unpublished_extra(number: int, others: Sequence[int]) -> Refusal:
-    """`others`: the build lists that it was built with and that are not published."""
+    """The build used packages that are not published. `number`: of the build list; `others`: of those build lists."""
     listed = ", ".join(map(str, others))
     those = f"build list {listed}, which it was built with, is" if len(others) == 1 else f"build lists {listed} are"
     words = f"{those} not published: publish what it was built with, then the build by {_PUBLISH.format(number=number)}"
@@ -57,21 +60,22 @@ def unpublished_extra(number: int, others: Sequence[int]) -> Refusal:
 
 
 def not_newer(number: int, version: str, published: str, *, other: int, repository: str) -> Refusal:
-    """`other`: the build list that lies in the repository."""
+    """The repository has this version or a newer one. `number`: of the build list; `other`: of the published one."""
     words = (
-        f"version {version} is not newer than {published}, which lies in {repository} (build list {other}): raise the"
+        f"version {version} is not newer than {published}, which is in {repository} (build list {other}): raise the"
         f" version, or publish the build nevertheless by {_PUBLISH.format(number=number)}"
     )
     return _refusal(NOT_NEWER, words)
 
 
 def testing(number: int) -> Refusal:
-    words = f"publishing into testing is not offered: publish the build by {_PUBLISH.format(number=number)}"
+    """The build list asks for a publication into testing, which polylocal does not support."""
+    words = f"polylocal does not publish into testing: publish the build by {_PUBLISH.format(number=number)}"
     return _refusal(TESTING, words)
 
 
 def failed(words: str) -> Refusal:
-    """`words`: what went wrong when the repository was written."""
+    """The repository could not be written. `words`: the error."""
     return _refusal(FAILED, words)
 
 

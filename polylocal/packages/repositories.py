@@ -1,12 +1,12 @@
-"""Folders that package managers install from: written beside the old ones, put in their place in one step.
+"""Writes the folders that package managers install from, and replaces them atomically.
 
-The folder of a repository is a link to one generation: a folder that is never changed. To publish is to make another
-generation, of links to the files in the file store and of indexes, and to turn the link. A crash leaves the old
-generation or the new one.
+The folder of a repository is a symbolic link to a generation, an immutable folder. A publication creates a new
+generation, which consists of indexes and of hard links into the file store, and then switches the link. After a crash,
+the link points to the old generation or to the new one.
 
-In a generation every file lies twice: under its name, and under `pool/<sha1>/`. The indexes name the second path, which
-no other content ever gets. A client that has read the indexes of one generation thus gets their files, and nothing
-else, while publications go on: what the new generation lacks stays readable for a while (`leftovers`).
+A generation has each file twice: under its name, and under `pool/<sha1>/`. The indexes name the second path, which
+always has the same content. So a client that has read the indexes of one generation can download their files during
+later publications: files that the new generation lacks stay readable for a while (`leftovers`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from polylocal.packages.debs import Release
 from polylocal.packages.facts import Facts, IndexedFile
 from polylocal.packages.signing import Key
 
-SOURCES = "SRPMS"  # the folder of sources, beside those of architectures
+SOURCES = "SRPMS"  # the folder of source packages, a sibling of the folders of architectures
 KEY = "key.asc"  # the public key of a platform, in the folder of the platform
-STAYS_S = 3600  # how long the files of an earlier generation stay readable
-SLOT_S = 300  # leftovers of so many seconds share a folder
+STAYS_S = 3600  # time for which the files of earlier generations stay readable
+SLOT_S = 300  # leftovers of one period of this length share a folder
 _POOL, _BY_HASH, _REPODATA = "pool", "by-hash", "repodata"
 _RELEASE, _IN_RELEASE = "Release", "InRelease"
 REPOMD = "repodata/repomd.xml"
 REPOMD_SIGNATURE = f"{REPOMD}.asc"
-_TURNING = threading.Lock()
+_SWITCHING = threading.Lock()
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,12 @@ FactsOf = Callable[[Path, str], Facts]
 
 @dataclass(frozen=True)
 class Shelf:
-    """One folder of a repository: what is to lie in it, by file name, and which package managers read it.
+    """The new content of one folder of a repository.
 
-    `yanked`: the reasons of files that are yanked, by file name. `stays`: the packages, by their sha1, that may stay
-    readable for those who have read the indexes of an earlier generation; None: all. `settled`: the files, by name,
-    that lay there before. If one of them is no package to today's reader, the index lacks it; any other raises.
+    `files`: sources by file name. `kind`: the platform's `distrib_type`, which decides the format of the indexes.
+    `yanked`: the reasons of yanked files, by file name. `stays`: the sha1 of the packages of earlier generations that
+    may stay readable; None: all. `settled`: the names of files that were published before. If such a file can no
+    longer be read, it is left out of the index; any other unreadable file raises PackageError.
     """
 
     path: Path
@@ -65,47 +66,47 @@ class Shelf:
 
 
 def folder(downloads: Path, save_to: str, build_for: str, *, is_personal: bool, arch: str, name: str, sub: str) -> Path:
-    """Where a repository's packages lie; a personal platform has one for each platform that is built for."""
+    """The folder of a repository. A personal platform has one for each platform that it builds for."""
     root = downloads / save_to / "repository"
     return (root / build_for if is_personal else root) / arch / name / sub
 
 
 def container(downloads: Path, save_to: str, build_list_id: int, *, arch: str, name: str) -> Path:
-    """Where the packages of one build lie that nobody has published."""
+    """The folder of the container of a build list: its packages before their publication."""
     return downloads / save_to / "container" / str(build_list_id) / arch / name / "release"
 
 
 def write(shelves: Sequence[Shelf], facts_of: FactsOf = reading.facts) -> None:
-    """Make folders that hold exactly this; all or none of them.
+    """Replace the content of folders, of all or of none.
 
-    `facts_of(path, file name)` reads a file for the index. Raises PackageError, OSError: then nothing has changed.
+    `facts_of(path, file name)` reads a file for the index. Raises PackageError, OSError; then no folder has changed.
     """
     made: list[tuple[Shelf, Path]] = []
     try:
         for shelf in shelves:
             made.append((shelf, _staged(shelf, facts_of)))
-        with _TURNING:
+        with _SWITCHING:
             for shelf, new in made:
                 _withdraw(shelf)
-                _leave(shelf, new)
-            _swap(made)
+                _keep_leftovers(shelf, new)
+            _switch_all(made)
     except BaseException:
         for _, new in made:
             with suppress(OSError):
                 remove_tree(new)
         raise
-    with _TURNING:
+    with _SWITCHING:
         for shelf, _ in made:
             _sweep(shelf.path)
 
 
 def snapshot(path: Path, target: Path) -> None:
-    """Links to what lies in a repository's folder now, in a new folder, without signatures. Raises OSError.
+    """Link the current files of a repository into a new folder, without signatures. Raises OSError.
 
-    A build trusts the snapshot itself: it need not know the key of the platform.
+    Builds trust a snapshot without a signature, so they do not need the key of the platform.
     """
     target.mkdir(parents=True)
-    with _TURNING:  # a generation that is turned away from is removed
+    with _SWITCHING:  # a publication removes the generation that it replaces
         source = path.resolve()
         for entry in walk(source):
             if entry.is_folder:
@@ -116,7 +117,7 @@ def snapshot(path: Path, target: Path) -> None:
 
 
 def publish_key(downloads: Path, platform: str, key: Key) -> None:
-    """Put the public key where the clients of a platform find it. Raises OSError."""
+    """Write the public key of a platform to the folder that its clients read. Raises OSError."""
     path = downloads / platform / KEY
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{KEY}.new")
@@ -126,27 +127,29 @@ def publish_key(downloads: Path, platform: str, key: Key) -> None:
 
 
 def has_key(downloads: Path, platform: str) -> bool:
-    """Whether the clients of a platform find a public key, and expect signatures."""
+    """Whether a platform has published a public key, so that its clients expect signatures."""
     return (downloads / platform / KEY).exists()
 
 
-def _swap(made: Sequence[tuple[Shelf, Path]]) -> None:
-    turned: list[tuple[Path, str | None]] = []
+def _switch_all(made: Sequence[tuple[Shelf, Path]]) -> None:
+    """Point all links to their new generations. After an error, the links point to the old ones again."""
+    switched: list[tuple[Path, str | None]] = []
     try:
         for shelf, new in made:
             before = os.readlink(shelf.path) if shelf.path.is_symlink() else None
-            _turn(shelf.path, new.name)
-            turned.append((shelf.path, before))
+            _switch(shelf.path, new.name)
+            switched.append((shelf.path, before))
     except BaseException:
-        for path, before in turned:
+        for path, before in switched:
             if before is None:
                 path.unlink(missing_ok=True)
             else:
-                _turn(path, before)
+                _switch(path, before)
         raise
 
 
-def _turn(path: Path, target: str) -> None:
+def _switch(path: Path, target: str) -> None:
+    """Point a link to another generation, atomically. Raises OSError."""
     new = path.with_name(f".{path.name}.link")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
@@ -154,7 +157,7 @@ def _turn(path: Path, target: str) -> None:
 
 
 def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
-    """The next generation, beside the one that is there."""
+    """Create the next generation as a sibling of the current one. Raises PackageError, OSError."""
     shelf.path.parent.mkdir(parents=True, exist_ok=True)
     new = shelf.path.parent / f".{shelf.path.name}.{uuid.uuid4().hex[:12]}"
     new.mkdir()
@@ -173,7 +176,7 @@ def _staged(shelf: Shelf, facts_of: FactsOf) -> Path:
 
 
 def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
-    """Links the files that belong into an index to their paths in the pool."""
+    """Link the files of the index into the pool. Raises PackageError, OSError."""
     found = []
     for name in sorted(name for name in shelf.files if kinds.is_package(name, shelf.kind)):
         try:
@@ -193,7 +196,7 @@ def _pooled(shelf: Shelf, new: Path, facts_of: FactsOf) -> list[IndexedFile]:
 
 
 def _indexes(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
-    """Path below the folder → content; signed if the shelf has a key."""
+    """The indexes: path relative to the folder → content. They are signed if the shelf has a key."""
     made = dict(_INDEXES.get(shelf.kind or "", _rpm)(files, shelf.release))
     if shelf.key and _RELEASE in made:
         made[_IN_RELEASE] = shelf.key.sign_clearly(made[_RELEASE])
@@ -204,7 +207,7 @@ def _indexes(shelf: Shelf, files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
 
 
 def signature_path(sha256: str) -> str:
-    """Where the signature of a `repomd.xml` of this content lies, which is needed after the next publication, too."""
+    """The path of the signature of a `repomd.xml` with this digest. It stays readable after the next publication."""
     return f"{_REPODATA}/{sha256}-repomd.xml.asc"
 
 
@@ -213,7 +216,7 @@ def _is_signature(path: str) -> bool:
 
 
 def _let_read(folder: Path) -> None:
-    """Package managers in builds read it as whatever user they are, whatever the daemon's umask is."""
+    """Let any user read a folder, whatever the umask of the daemon is: builds may run as any user."""
     for parent, _, names in os.walk(folder):
         os.chmod(parent, 0o755)
         for name in names:
@@ -221,22 +224,22 @@ def _let_read(folder: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Raises PackageError, OSError."""
+    """Link a file, or copy it if the file system can't link. Raises PackageError: the name is taken; OSError."""
     try:
         os.link(source, target)
-    except FileExistsError as error:  # to copy would change the file that lies there, which the file store has, too
+    except FileExistsError as error:  # a copy would overwrite the linked file, and so the file store's
         raise PackageError(
-            f"{target.name} has the name of another file of the repository, but for upper and lower case, which the"
-            f" file system of the daemon does not tell apart"
+            f"{target.name} differs from the name of another file of the repository only in upper and lower case, which"
+            f" the file system of the daemon does not distinguish"
         ) from error
-    except OSError:  # a file system without links, or one that has no more of them
+    except OSError:  # the file system has no hard links, or the file has too many
         shutil.copyfile(source, target)
 
 
 def _sweep(path: Path) -> None:
-    """Removes generations that the link does not lead to, and leftovers whose time is over.
+    """Remove old generations, and expired leftovers.
 
-    What can't be removed stays for now: the publication is made, and the next one tries again.
+    Errors are ignored, because the publication has succeeded. The next publication tries again.
     """
     with suppress(OSError):
         current = os.readlink(path)
@@ -247,26 +250,23 @@ def _sweep(path: Path) -> None:
         forget_leftovers(path)
 
 
-# -- what earlier generations had ------------------------------------------------------------------------------------
+# -- leftovers: files of earlier generations -------------------------------------------------------------------------
 
 
 def leftovers(place: Path) -> Iterator[Path]:
-    """Where a file of an earlier generation may lie that the repository lacks by now, the latest first.
+    """The paths at which a file of an earlier generation may be, the latest generation first.
 
-    Only of paths that always mean the same content.
+    `place`: the path that the file had. The result is empty for paths whose content can change.
     """
     for path in place.parents:
         rest = place.relative_to(path)
         if path.name and _stays(rest):
-            with suppress(OSError):  # there are none, they are removed at this moment, or no folder has such a name
+            with suppress(OSError):  # no leftovers, a concurrent removal, or an invalid name
                 yield from (slot / rest for slot in sorted(_left(path).iterdir(), reverse=True))
 
 
 def forget_leftovers(path: Path) -> bool:
-    """Remove the leftovers of a repository's folder whose time is over. Returns whether others are still there.
-
-    Raises OSError.
-    """
+    """Remove the expired leftovers of a repository's folder. Returns whether others remain. Raises OSError."""
     left, oldest = _left(path), time.time() - STAYS_S - SLOT_S
     slots = [slot for slot in left.iterdir() if slot.name.isdecimal()] if left.is_dir() else []
     for slot in slots:
@@ -279,14 +279,14 @@ def forget_leftovers(path: Path) -> bool:
 
 
 def with_leftovers(downloads: Path) -> Iterator[Path]:
-    """The folders of all repositories and containers that have some."""
+    """The folders of all repositories and containers that have leftovers."""
     for below in ("repository/*/*", "repository/*/*/*", "container/*/*/*"):
         for left in downloads.glob(f"*/{below}/.*.left"):
             yield left.with_name(left.name.removeprefix(".").removesuffix(".left"))
 
 
-def _leave(shelf: Shelf, new: Path) -> None:
-    """Keeps what the current generation has, and the next one lacks, for those who have read its indexes."""
+def _keep_leftovers(shelf: Shelf, new: Path) -> None:
+    """Keep the files that the current generation has and the next one lacks, for clients with the current indexes."""
     path = shelf.path
     if not path.is_symlink() or not path.is_dir():
         return
@@ -305,7 +305,7 @@ def _leave(shelf: Shelf, new: Path) -> None:
 
 
 def _withdraw(shelf: Shelf) -> None:
-    """Removes the leftovers of packages that may not stay readable. Raises OSError."""
+    """Remove the leftovers of packages that must not stay readable. Raises OSError."""
     if shelf.stays is None:
         return
     for found in _left(shelf.path).glob(f"*/{_POOL}/*"):
@@ -314,7 +314,7 @@ def _withdraw(shelf: Shelf) -> None:
 
 
 def _stays(path: Path) -> bool:
-    """Whether a path in a generation always means the same content."""
+    """Whether a path in a generation always has the same content."""
     top = path.parts[0] if path.parts else ""
     is_named_by_content = top == _REPODATA and not path.name.startswith("repomd.xml")
     return len(path.parts) > 1 and (top in (_POOL, _BY_HASH) or is_named_by_content)

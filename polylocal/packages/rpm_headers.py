@@ -1,7 +1,7 @@
 """Headers of rpm packages, read with limits on their size.
 
-The library rpmfile decodes the values. For each tag it copies the rest of the data, and it believes every count. So the
-index is checked first, and rpmfile gets a copy of the header that has the known tags only, once and of the right type.
+The library rpmfile decodes the values. For each tag it copies the rest of the data, and it trusts all counts. So this
+module checks the index first, and gives rpmfile a header that has only the known tags, each once and of the right type.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ENTRY = struct.Struct(">IIiI")
 _SOURCE = 1  # type
 _LEAD_MAGIC = b"\xed\xab\xee\xdb"
 _HEADER_MAGIC = b"\x8e\xad\xe8\x01"
-_ALIGNMENT = 8  # bytes: zeros fill the signature up to a multiple
+_ALIGNMENT = 8  # bytes: the signature is padded to a multiple
 
 _MOST_ENTRIES = 4096  # of an index; rpm has about 350 tags
 _MOST_DATA = 32 << 20  # bytes of one header
-_MOST_VALUES = 2_000_000  # of all known tags together; a file has four
+_MOST_VALUES = 2_000_000  # of all known tags together; each file in a package has four
 
 _INT16, _INT32, _INT64, _STRING, _STRINGS, _I18N = 3, 4, 5, 6, 8, 9
-_SIZES = {_INT16: 2, _INT32: 4, _INT64: 8}  # bytes of one value; those of the other types are texts
+_SIZES = {_INT16: 2, _INT32: 4, _INT64: 8}  # bytes of one value; the other types are strings
 
 _DEPENDENCIES = {
     "provides": "provide",
@@ -148,7 +148,7 @@ def read(path: Path) -> Header:
             return _read(file)
     except (PackageError, OSError):
         raise
-    except Exception as error:  # rpmfile raises whatever a bad header leads to
+    except Exception as error:  # rpmfile raises errors of any type for a bad header
         raise PackageError(f"the header can't be read: {type(error).__name__}: {error}") from error
 
 
@@ -166,7 +166,7 @@ def _read(file: BinaryIO) -> Header:
     long = {**_long(signature, names), **_long(main, names)}
     content = bytes(_LEAD.size) + _without(signature, names) + _without(main, names)
     _, values = get_headers(io.BytesIO(content))
-    # old versions of rpm made source packages without the tag
+    # old versions of rpm wrote source packages without the tag
     is_source = "sourcepackage" in values or (kind == _SOURCE and "sourcerpm" not in values)
     return Header({**values, **long}, is_source, start, file.tell())
 
@@ -190,7 +190,7 @@ def _part(file: BinaryIO, known: Mapping[int, Sequence[int]]) -> _Part:
     if sum(number for _, _, _, number in found.values()) > _MOST_VALUES:
         raise PackageError(f"the header has more than {_MOST_VALUES} values")
     part = _Part(list(found.values()), data)
-    # texts have no length in the index: many tags that share one long text would take many times its memory
+    # texts have no length in the index: if many tags shared one long text, each would take its memory
     if sum(map(part.length, part.entries)) > size:
         raise PackageError("the values of the header overlap")
     return part
@@ -206,7 +206,7 @@ def _check(tag: int, kind: int, offset: int, count: int, kinds: Sequence[int], s
 
 
 def _long(part: _Part, names: Mapping[int, str]) -> dict[str, int]:
-    """Decode sizes of 64 bits, because rpmfile does not. `names`: by their tags."""
+    """Decode 64-bit sizes, because rpmfile does not. `names`: tag → name."""
     places = {names[tag]: offset for tag, _, offset, _ in part.entries if tag in names}
     return {name: struct.unpack_from(">Q", part.data, offset)[0] for name, offset in places.items()}
 

@@ -22,7 +22,7 @@ from polylocal.packages.description import Description
 from polylocal.packages.facts import IndexedFile
 from polylocal.packages.rpm_headers import Header
 
-_MOST_TEXT = 64 << 20  # characters: the paths of a package, and all that an index says of it
+_MOST_TEXT = 64 << 20  # characters: of the paths of a package, and of its metadata
 _CHANGELOGS = 10  # entries of a package
 _GHOST = 1 << 6  # RPMFILE_GHOST
 _BEFORE = 1 << 6  # RPMSENSE_PREREQ: needed before the package is installed
@@ -55,7 +55,7 @@ def describe(path: Path, file_name: str) -> Description:
     with _named(file_name):
         _about(
             header
-        )  # refuse now what `index` can't list, because the publication comes too late to tell the packager
+        )  # fails for a package that `index` can't list: publication would be too late to tell the packager
         return _description(header)
 
 
@@ -98,7 +98,7 @@ def _header(path: Path, file_name: str) -> Header:
 
 @contextmanager
 def _named(file_name: str) -> Iterator[None]:
-    """Puts the name of the file into the message of a PackageError."""
+    """Add the name of the file to the message of a PackageError."""
     try:
         yield
     except PackageError as error:
@@ -132,7 +132,7 @@ def _about(header: Header) -> dict[str, str]:
         "name": found.name,
         "arch": "src" if header.is_source else _needed(header, "arch"),
         "version": version,
-        # the time of the file is that of the build, because a copy of the file has the same metadata
+        # the build time stands for the file's time, so that copies of the file have the same metadata
         "texts": "".join(_element(tag, text) for tag, text in texts.items())
         + _element("time", file=built, build=built),
         "sizes": _attributes(sizes),
@@ -192,7 +192,7 @@ def _kind(mode: int, flags: int) -> str:
 
 
 def _is_primary(path: str) -> bool:
-    """Whether the file is in primary.xml, too, where readers look first for a file that a package requires."""
+    """Whether primary.xml lists the file. Readers look there first for a file that a package requires."""
     return path.startswith("/etc/") or "bin/" in path or path == "/usr/lib/sendmail"
 
 

@@ -1,6 +1,6 @@
 """The keys that repositories are signed with, one for each platform (OpenPGP, RFC 4880).
 
-A key is a file of the home folder that only its owner reads. Backups contain it; answers and containers never do.
+A key is a private file in the home folder. Backups contain it; responses and containers never do.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """A pair of keys, as an armored text that holds the secret half."""
+    """A key pair. `secret`: the armored secret key, which contains the public key."""
 
     secret: str
 
     @classmethod
     def generate(cls, platform: str, kind: str | None) -> Key:
-        """A key that does not expire; its user ID names the platform. `kind`: the `distrib_type` of the platform.
+        """Generate a key that does not expire. Its user ID names the platform. `kind`: the platform's `distrib_type`.
 
-        It is an Ed25519 key, which is made at once, where all readers know that. Others get an RSA key of 3072 bits,
-        which takes a second: GnuPG 2.0 in older releases with rpm does not know Ed25519. A personal platform has no
-        `distrib_type`, and packages of every kind.
+        Kinds whose package managers all support Ed25519 get such a key. The others get an RSA key of 3072 bits, which
+        takes a second: GnuPG 2.0, in older releases with rpm, does not support Ed25519. A personal platform has no
+        `distrib_type`, and its packages can be of every kind.
         """
         from pysequoia import CipherSuite, Tsk
 
@@ -66,13 +66,13 @@ class Key:
         return self._certificate.fingerprint
 
     def sign_clearly(self, text: bytes) -> bytes:
-        """The text with its signature, as in `InRelease`."""
+        """Return the text with its signature, as in `InRelease`."""
         from pysequoia import SignatureMode, sign
 
         return sign(self._pair.signer(), text, mode=SignatureMode.CLEAR)
 
     def sign_detached(self, content: bytes) -> bytes:
-        """An armored signature, as in `repomd.xml.asc`."""
+        """Return an armored signature, as in `repomd.xml.asc`."""
         from pysequoia import SignatureMode, sign
 
         return sign(self._pair.signer(), content, mode=SignatureMode.DETACHED)
@@ -85,11 +85,11 @@ class Keys:
         self._folder = folder
 
     def of(self, platform: str, kind: str | None) -> Key:
-        """The key of a platform of this `distrib_type`, which is generated if there is none.
+        """The key of a platform. It is generated if there is none. `kind`: the platform's `distrib_type`.
 
-        Raises PackageError: the extra `packages` is not installed, or the file is no key. Such a file is left alone,
-        because clients know the key that was in it. The message names the file by its path below the home folder,
-        since all users of the platform read it.
+        Raises PackageError: the extra `packages` is not installed, or the file is no key. The file is not replaced,
+        because clients have the key that it contained. The message names the file by its path relative to the home
+        folder, since all users of the platform can read the message.
         """
         path = self._path(platform)
         with extra.needed_for("a signature of a repository"):
@@ -109,14 +109,14 @@ class Keys:
                 raise self._unusable(path, error.strerror or str(error)) from error
         try:
             key = Key(content.decode("ascii"))
-            key.sign_detached(b"")  # a public key can be read, too
+            key.sign_detached(b"")  # fails for a public key, which can be parsed as well
         except Exception as error:  # pysequoia raises plain exceptions
-            # it adds a backtrace of its own
+            # the message contains a backtrace
             raise self._unusable(path, visible.one_line(str(error).partition("\n")[0])) from error
         return key
 
     def has(self, platform: str) -> bool:
-        """Whether there is a key of a platform, usable or not."""
+        """Whether a platform has a file for its key. The file may be unusable."""
         return self._path(platform).exists()
 
     def _path(self, platform: str) -> Path:
@@ -126,5 +126,5 @@ class Keys:
         return PackageError(
             f"The file {self._folder.name}/{path.name} in the home folder of the daemon is no OpenPGP secret key that"
             f" can sign ({why}); restore it from a backup. If there is none, move it away: the next publication"
-            f" generates a new key, which the users of the platform have to install"
+            f" generates a new key, which the users of the platform must install"
         )

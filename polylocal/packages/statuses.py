@@ -1,7 +1,7 @@
-"""The life of a build list as data. Pure.
+"""The states of build lists, and the transitions between them, as data. Pure.
 
-Source: the "Build lists" document (2013-02), and the server of its week where the document is silent. The codes are
-what clients compare; the words are theirs.
+Source: the "Build lists" document (2013-02), and the server of the same week where the document has gaps. Clients
+compare the codes. The words are the document's and the server's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TIME_LIVING_S = (600, 360_000)
 
 
 class BuildStatus(IntEnum):
-    """`status` of a build list: those that polylocal produces."""
+    """The values of a build list's `status` that polylocal produces."""
 
     COMPLETE = 0
     ERROR = 666
@@ -36,7 +36,7 @@ class BuildStatus(IntEnum):
 
 
 class ContainerStatus(IntEnum):
-    """`container_status` of a build list."""
+    """The values of a build list's `container_status`."""
 
     WAITING = 4000
     PUBLISHED = 6000
@@ -68,11 +68,13 @@ CONTAINER_WORDS = {
 }
 
 _B = BuildStatus
-_ENDED = (_B.PENDING, _B.STARTED)  # a run may come to its end before anybody saw it start
+_ENDED = (_B.PENDING, _B.STARTED)  # a run may end before polylocal sees that it started
 
 
 @dataclass(frozen=True)
 class Transition:
+    """The states before and after an event. `by`: the event, for the documentation."""
+
     sources: tuple[BuildStatus, ...]
     by: str
     target: BuildStatus
@@ -99,20 +101,23 @@ TRANSITIONS = (
 )
 PUBLISHABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.TESTS_FAILED})
 REJECTABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED})
-REFUSED = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.PACKAGES_FAIL})  # where a build rests that was not published
+REFUSED = frozenset(
+    {_B.COMPLETE, _B.PUBLISH_FAILED, _B.PACKAGES_FAIL}
+)  # states of builds whose publication was refused
 CONTAINABLE = frozenset({_B.COMPLETE, _B.TESTS_FAILED})
 CONTAINER_REQUESTS = frozenset({ContainerStatus.WAITING, ContainerStatus.FAILED})
 
 
 def sources(target: BuildStatus) -> frozenset[BuildStatus]:
-    """From where a build list may come to `target`."""
+    """The states from which a build list can change to `target`."""
     return frozenset(source for step in TRANSITIONS if step.target is target for source in step.sources)
 
 
 def of_run(status: str, exit_code: int | None, *, is_canceled: bool, was_overdue: bool) -> BuildStatus:
-    """What the life of a run means for its build list.
+    """The status of a build list that follows from the status of its run.
 
-    `is_canceled`: somebody asked for its end before; what the container reports afterwards counts no more.
+    `is_canceled`: a user canceled the build list; then later reports of the container do not matter. `was_overdue`: the
+    run exceeded its time limit.
     """
     if is_canceled:
         return _B.CANCELED if status not in NOT_DONE else _B.CANCELING
@@ -126,5 +131,5 @@ def of_run(status: str, exit_code: int | None, *, is_canceled: bool, was_overdue
 
 
 def listed(codes: Iterable[int]) -> str:
-    """For SQL: `(0, 8000)`."""
+    """Format codes as an SQL list, in ascending order: `(0, 8000)`."""
     return f"({', '.join(str(int(code)) for code in sorted(codes))})"

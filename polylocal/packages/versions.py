@@ -16,9 +16,10 @@ _RPM_RANKS = {"~": 0, "^": 2}  # then come letters, and last numbers
 
 
 def is_newer(kind: str | None, mine: Version, published: Version, equal_is_enough: bool) -> bool:
-    """Whether `mine` is newer than `published`, for the `distrib_type` of a platform.
+    """Whether `mine` is newer than `published`. `kind`: the platform's `distrib_type`.
 
-    A version that its kind does not allow is new if its text differs.
+    `equal_is_enough`: an equal version counts as newer. If one of the versions is invalid for the kind, any other text
+    counts as newer.
     """
     try:
         left, right = _key(kind, mine), _key(kind, published)
@@ -29,13 +30,13 @@ def is_newer(kind: str | None, mine: Version, published: Version, equal_is_enoug
 
 
 def text(version: Version) -> str:
-    """As a Debian or rpm package writes it: `epoch:version-release`."""
+    """Format a version as Debian and rpm packages do: `epoch:version-release`."""
     epoch, upstream, release = version
     return (f"{epoch}:" if epoch else "") + upstream + (f"-{release}" if release else "")
 
 
 def _key(kind: str | None, version: Version) -> Any:
-    """Sorts as the versions of a kind do. Raises ValueError: the kind does not allow such a version."""
+    """A sort key for the versions of a kind. Raises ValueError: the version is invalid for the kind."""
     epoch, upstream, release = version
     if kind == "pypi":
         from packaging.version import Version as PythonVersion  # takes 30 ms to import
@@ -51,7 +52,7 @@ def _key(kind: str | None, version: Version) -> Any:
 
 
 def _deb(part: str) -> list[tuple[list[int], tuple[int, str]]]:
-    """deb-version(7): `~` comes before the end of a part, letters come before other characters, then the number."""
+    """A sort key by deb-version(7): `~` sorts before the end of a part, and letters before other characters."""
     return [([*map(_deb_order, words), 0], _number(digits)) for words, digits in _DEB_PART.findall(part)]
 
 
@@ -60,13 +61,13 @@ def _deb_order(sign: str) -> int:
 
 
 def _rpm(part: str) -> list[tuple[int, int, str]]:
-    """rpm-version(7): `~` comes before the end, then `^`, letters and numbers; separators count for nothing."""
+    """A sort key by rpm-version(7): `~`, the end, `^`, letters, numbers. Separators do not matter."""
     words = _RPM_PART.findall(part)
     found = [(4, *_number(word)) if word.isdigit() else (_RPM_RANKS.get(word, 3), 0, word) for word in words]
     return [*found, (_END, 0, "")]
 
 
 def _number(digits: str) -> tuple[int, str]:
-    """Sorts as the number does, which may have more digits than Python converts."""
+    """A sort key for a number, which may have more digits than Python's `int` accepts."""
     significant = digits.lstrip("0")
     return len(significant), significant

@@ -411,7 +411,7 @@ def test_a_build_that_is_not_newer_says_so_and_fails(building: Building, store: 
     done = building(lambda number: end(store, number, is_newer=False))
     assert done.code == 1
     words = (
-        "Not published: version 1:1.0-2 is not newer than 1:1.0-2, which lies in bookworm/main (build list 1): raise"
+        "Not published: version 1:1.0-2 is not newer than 1:1.0-2, which is in bookworm/main (build list 1): raise"
         " the version, or publish the build nevertheless by `polylocal package publish 2`"
     )
     assert done.out.count("Not published") == 1

@@ -594,7 +594,7 @@ def test_what_a_build_says_itself_counts(yard: Yard) -> None:
         (told({"name": "x", "fullname": "y" * 5000}), f"`{'y' * 100}` is not among the results"),
         (told({"name": "x", "fullname": "new\nline"}), r"`new\nline` is not among the results"),
         *(
-            (told({"name": name, "fullname": "a.txt", "version": "1"}), "what is no name of a package")
+            (told({"name": name, "fullname": "a.txt", "version": "1"}), "has an invalid package name")
             for name in ("/tmp/x", "../x", "a/b", "a b", ".x", "..", "<b>", " x")
         ),
     ],
@@ -611,7 +611,7 @@ def test_a_source_that_has_no_name_of_a_package_fails_its_build(rig: Rig, tmp_pa
     yard = Yard(rig, "deb")
     made = yard.build(yard.engine.leaves("x_1.dsc", dsc(str(tmp_path / "outside"), "1")))
     assert made.status == 666
-    assert "x_1.dsc says of itself what is no name of a package" in yard.message(made)
+    assert "x_1.dsc has an invalid package name" in yard.message(made)
     assert yard.packages(made) == []
 
 

@@ -406,7 +406,7 @@ def test_what_is_not_newer_names_both_versions(ground: Ground) -> None:
     first = ground.published(auto_made(ground, "2"))
     made = auto_made(ground, "1")
     words = (
-        f"version 1:1-2 is not newer than 1:2-2, which lies in cocos/main (build list {first.id}): raise the version,"
+        f"version 1:1-2 is not newer than 1:2-2, which is in cocos/main (build list {first.id}): raise the version,"
         f" or publish the build nevertheless by `polylocal package publish {made.id}`"
     )
     assert refusal(ground, made) == ("not-newer", words)

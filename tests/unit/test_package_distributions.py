@@ -113,9 +113,9 @@ def test_a_name_in_another_script_is_none(about: About) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"Name: x\nName: y\nVersion: 1\n", "x-1.whl says more than once its Name"),
-        (b"Name: x\nVersion: 1\nVersion: 2\n", "x-1.whl says more than once its Version"),
-        (b"Name: x\n", "x-1.whl does not say its Version"),
+        (b"Name: x\nName: y\nVersion: 1\n", "x-1.whl has more than one Name"),
+        (b"Name: x\nVersion: 1\nVersion: 2\n", "x-1.whl has more than one Version"),
+        (b"Name: x\n", "x-1.whl has no Version"),
     ],
 )
 def test_fields_that_are_needed_stand_there_once(about: About, content: bytes, words: str) -> None:

@@ -451,7 +451,7 @@ def test_a_command_that_no_program_can_be_given_is_said_to_be_one(length: int, e
 @pytest.mark.parametrize(("of_platform", "said"), [(None, 'build: {command: "a\\0b"}'), ("a\0b", None)])
 def test_a_command_with_a_zero_byte_is_said_to_have_one(of_platform: str | None, said: str | None) -> None:
     exit_code, _, words = ran(recipes.command(target(command=of_platform), code(said=said)))
-    assert (exit_code, words) == (1, "nothing can be built: its command holds a zero byte, which no command can\n")
+    assert (exit_code, words) == (1, "nothing can be built: its command contains a zero byte\n")
 
 
 # -- what can't be built ---------------------------------------------------------------------------------------------
@@ -515,12 +515,12 @@ WRONG = {
     "[1, 2]": ".abf.yml must be a mapping",
     "just words": ".abf.yml must be a mapping",
     "17": ".abf.yml must be a mapping",
-    "build: make": "`build` must have a `command` that is a text",
-    "build: [make]": "`build` must have a `command` that is a text",
-    "build: {command: [make, all]}": "`build` must have a `command` that is a text",
-    "build: {command: 17}": "`build` must have a `command` that is a text",
-    "build: {command: true}": "`build` must have a `command` that is a text",
-    "build: {command: }": "`build` must have a `command` that is a text",
+    "build: make": "`build` must have a `command` that is a string",
+    "build: [make]": "`build` must have a `command` that is a string",
+    "build: {command: [make, all]}": "`build` must have a `command` that is a string",
+    "build: {command: 17}": "`build` must have a `command` that is a string",
+    "build: {command: true}": "`build` must have a `command` that is a string",
+    "build: {command: }": "`build` must have a `command` that is a string",
     f"sources: [{SHA1}]": "`sources` must map plain file names",
     f"sources: {SHA1}": "`sources` must map plain file names",
     f"sources: {{a/b: {SHA1}}}": "`sources` must map plain file names",
