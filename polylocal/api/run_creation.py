@@ -17,11 +17,11 @@ from polylocal.polyaxonfile import (
     GroupFile,
     Resources,
     Specification,
-    asked,
     merge,
     of_member,
     parse,
     read,
+    requested_resources,
     resources,
 )
 from polylocal.statuses import Kind
@@ -251,7 +251,7 @@ class _Checks:
 
     def _resources(self) -> list[Resources | None]:
         try:
-            return list(asked(self.specification))
+            return list(requested_resources(self.specification))
         except InvalidPolyaxonfile as error:
             raise _problems_of_members(self.field, error) from error
 

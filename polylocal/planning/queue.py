@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationError
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import Capacity, Resources, asked
+from polylocal.polyaxonfile import Capacity, Resources, requested_resources
 from polylocal.polyaxonfile.resources import ROUNDING, Path, Problem, problems, reserved
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import QueuedRun, Run
@@ -188,7 +188,9 @@ def refusal(run: Run, machine: Capacity | None) -> Refuse | None:
     Raises ValueError: an older version stored the polyaxonfile and it can't be read.
     """
     try:
-        return _refusal(problem for wanted in asked(run.specification) for problem in problems(wanted, machine))
+        return _refusal(
+            problem for wanted in requested_resources(run.specification) for problem in problems(wanted, machine)
+        )
     except InvalidPolyaxonfile as error:  # also of an experiment of a group
         return Refuse((), error.problems[0])
 

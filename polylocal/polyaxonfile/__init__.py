@@ -1,6 +1,6 @@
-"""Polyaxonfiles, version 1: `parse()` turns what a person wrote into a Specification, or says all that is wrong."""
+"""Polyaxonfiles, version 1: `parse()` returns a Specification, or raises an error with all problems of the file."""
 
-from polylocal.polyaxonfile.group_resources import asked
+from polylocal.polyaxonfile.group_resources import requested_resources
 from polylocal.polyaxonfile.hptuning import EarlyStopping, GroupFile, HPTuning, Hyperband, Matrix
 from polylocal.polyaxonfile.hptuning import Metric as SearchMetric
 from polylocal.polyaxonfile.models import Build, Environment, ExperimentFile, Resources, is_reserved_label
@@ -10,10 +10,10 @@ from polylocal.polyaxonfile.specification import (
     Source,
     SourceFile,
     Specification,
+    metadata_of_member,
     of_config,
     of_member,
     parse,
-    words_of_member,
 )
 
 __all__ = [
@@ -31,13 +31,13 @@ __all__ = [
     "Source",
     "SourceFile",
     "Specification",
-    "asked",
     "is_reserved_label",
     "merge",
     "of_config",
     "of_member",
     "parse",
     "read",
+    "requested_resources",
     "value",
-    "words_of_member",
+    "metadata_of_member",
 ]

@@ -1,8 +1,8 @@
-"""Environment variables of a build: `env_vars` and the ENV instructions that carry them. Pure.
+"""Environment variables of a build: `env_vars`, and the ENV instructions that set them. Pure.
 
-The builders' grammar is moby/buildkit's `frontend/dockerfile/parser` and `frontend/dockerfile/shell`. The form
-`ENV NAME VALUE` of the documents is kept for every value that it carries unchanged. The form `ENV NAME="VALUE"` carries
-the others: in it `\\"`, `\\$` and `\\\\` stand for the second character, and all builders read it alike.
+The builders' grammar is moby/buildkit's `frontend/dockerfile/parser` and `frontend/dockerfile/shell`. The documents use
+the form `ENV NAME VALUE`. It stays for every value that it does not change. Other values get the form
+`ENV NAME="VALUE"`: in it `\\"`, `\\$` and `\\\\` stand for the second character, and all builders read it alike.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any
 
 MAX_LINE = 65_535  # bytes of one line of a Dockerfile, for the builders' parser
 
-# what Go's unicode.IsSpace takes for a space: builders strip it from both ends of a plain value
+# the spaces of Go's unicode.IsSpace, which builders strip from both ends of a plain value
 _SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-_BYTE_ORDER_MARK = "\ufeff"  # left out at the start of a word by the scanner of the builders
+_BYTE_ORDER_MARK = "\ufeff"  # the builders' scanner drops it at the start of a word
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIGNS = re.compile(r"\$+|\}")
-_WHOLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?:[#%/][^\"'\\${}\s]*)?\}")  # `${NAME}`, and newer ones by pattern
+_WHOLE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(?:[#%/][^\"'\\${}\s]*)?\}")  # `${NAME}`, and newer forms with a pattern
 _OPENING = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:?[-+?])")
 _IN_A_NAME = re.compile(r"[\s\x00-\x1f\x7f=]")
 _PLAIN_NAME = re.compile(r"(?!--)[^\"'\\$]+")
-_DEEPEST = 10  # substitutions inside each other
+_DEEPEST = 10  # levels of nested substitutions
 
 Problems = list[tuple[tuple[str | int, ...], str]]
 
 
 def instruction(name: object, value: object) -> str:
-    """The ENV instruction that sets a variable, for a pair without `problem`."""
+    """The ENV instruction that sets a variable. `problem` must have found no problem in the pair."""
     plain, text = str(name), str(value)
     word = _escaped(_parsed(text))
     is_bare = word == text and "'" not in text and text == text.strip(_SPACES) and text[:1] != _BYTE_ORDER_MARK
@@ -39,7 +39,10 @@ def instruction(name: object, value: object) -> str:
 
 
 def expanded(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The same variables as a build sets them on top of `inherited`: each sees those before it."""
+    """The values that a build gives to its variables.
+
+    `inherited`: the variables of the base image. A value can refer to these and to the variables before it.
+    """
     found: dict[str, str] = {}
     for name, value in variables or ():
         found[str(name)] = _filled(_parsed(str(value)), {**inherited, **found})
@@ -47,7 +50,7 @@ def expanded(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, 
 
 
 def problem(name: object, value: object) -> str:
-    """Why no environment takes the variable, as a sentence; "" if it does."""
+    """The reason why no Dockerfile can set the variable, as a sentence; "": there is none."""
     name, value = str(name), str(value)
     if not name:
         return "A variable needs a name."
@@ -65,7 +68,7 @@ _REFUSED = {"\n": "a line end", "\r": "a carriage return", "\0": "a NUL characte
 
 
 def problems(variables: Sequence[Sequence[Any]] | None) -> Problems:
-    """Those of `build.env_vars`, with their paths."""
+    """The problems of `build.env_vars`, with their paths."""
     found = ((index, problem(name, value)) for index, (name, value) in enumerate(variables or ()))
     return [(("build", "env_vars", index), text) for index, text in found if text]
 
@@ -75,7 +78,7 @@ def problems(variables: Sequence[Sequence[Any]] | None) -> Problems:
 
 @dataclass(frozen=True)
 class _Substitution:
-    """`${NAME}`, or `${NAME:-word}` and its kin; `text` as builders read it, where it has no word."""
+    """A substitution, such as `${NAME}` or `${NAME:-word}`. `text`: its source; "": it has an operator and a word."""
 
     name: str
     operator: str = ""
@@ -84,13 +87,13 @@ class _Substitution:
 
 
 def _parsed(text: str) -> list[str | _Substitution]:
-    """A value as plain texts and substitutions.
+    """Split a value into plain texts and substitutions, as builders do.
 
-    A `$` that begins no substitution is plain, and so is each of several in a row. A backslash before one that does
-    makes it plain, and is left out, as builders have it.
+    A `$` that begins no substitution is plain, and so is each `$` in a row of several. A backslash before a
+    substitution makes it plain, and is dropped.
     """
     parts: list[str | _Substitution] = []
-    opened: list[tuple[list[str | _Substitution], str, str, str]] = []  # what stands before, text, name, operator
+    opened: list[tuple[list[str | _Substitution], str, str, str]] = []  # parts before, source, name, operator
     begin = place = 0
     while sign := _SIGNS.search(text, place):
         start, place = sign.span()
@@ -103,10 +106,10 @@ def _parsed(text: str) -> list[str | _Substitution]:
             word, parts = [*parts, text[begin:start]], before
             found, begin = _Substitution(name, operator, word), start
         elif sign[0] == "$" and (whole := _WHOLE.match(text, place)):
-            name = _NAME.match(text, place + 1)[0]  # type: ignore[index]  # a whole one begins with it
+            name = _NAME.match(text, place + 1)[0]  # type: ignore[index]  # _WHOLE begins with a name
             found, place = _Substitution(name, text=f"${whole[0]}"), whole.end()
         elif sign[0] == "$" and (bare := _NAME.match(text, place)):
-            # builders take letters of any script into a name
+            # for builders, a name can have letters of any script
             is_longer = text[bare.end() : bare.end() + 1] > "\x7f"
             found, place = _Substitution(bare[0], text=f"${{{bare[0]}}}" if is_longer else f"${bare[0]}"), bare.end()
         elif sign[0] == "$" and len(opened) < _DEEPEST and (opening := _OPENING.match(text, place)):
@@ -116,7 +119,7 @@ def _parsed(text: str) -> list[str | _Substitution]:
             parts += [text[begin:start], found]
             begin = place
     parts.append(text[begin:])
-    while opened:  # without an end
+    while opened:  # the closing brace is missing
         before, plain, _, _ = opened.pop()
         parts = [*before, plain, *parts]
     return parts
@@ -132,7 +135,7 @@ def _is_escaped(text: str, begin: int, place: int) -> bool:
 
 
 def _escaped(parts: Sequence[str | _Substitution], signs: str = '"\\$') -> str:
-    """A value as it stands between double quotes; `signs` are escaped in its plain parts."""
+    """The value for use in double quotes. `signs`: the characters to escape in its plain parts."""
     return "".join(
         re.sub(f"[{re.escape(signs)}]", r"\\\g<0>", part) if isinstance(part, str) else _written(part) for part in parts
     )
@@ -145,13 +148,13 @@ def _written(part: _Substitution) -> str:
 
 
 def _filled(parts: Sequence[str | _Substitution], variables: Mapping[str, str]) -> str:
-    """A value with its variables put in."""
+    """The value with its variables replaced."""
     return "".join(part if isinstance(part, str) else _value(part, variables) for part in parts)
 
 
 def _value(part: _Substitution, variables: Mapping[str, str]) -> str:
     if part.text and not part.text.endswith(part.name) and part.text != f"${{{part.name}}}":
-        return part.text  # by pattern
+        return part.text  # with a pattern, which is not expanded
     value = variables.get(part.name)
     is_set = bool(value) if part.operator.startswith(":") else value is not None
     if part.operator.endswith("+"):

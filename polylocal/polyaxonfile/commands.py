@@ -1,9 +1,9 @@
-"""Shell texts of a polyaxonfile: what a `cmd` or a build step becomes for a shell. Pure.
+"""Converts a `cmd` or a build step of a polyaxonfile to shell code. Pure.
 
-A text without line ends is one command. A text with line ends is a script that ends at its first failure. A list is its
-items, one after the other. Continued lines are found by the shell's own grammar (POSIX.1-2017, Shell Command
-Language, 2.2 Quoting, 2.3 Token Recognition, 2.7.4 Here-Document), so nothing inside quotes, comments or here-documents
-is joined.
+A text without line ends is one command. A text with line ends is a script that stops at its first failure. The items of
+a list run one after the other. A reader of the shell's grammar (POSIX.1-2017, Shell Command Language, 2.2 Quoting,
+2.3 Token Recognition, 2.7.4 Here-Document) finds continued lines, so quotes, comments and here-documents stay as they
+are.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 BASH, SH = "/bin/bash", "/bin/sh"
-# bytes of one argument, or of one variable with its name, of a program on Linux (execve(2): MAX_ARG_STRLEN, less the
-# final NUL)
+# bytes of one argument, or of one variable with its name, on Linux (execve(2): MAX_ARG_STRLEN without the final NUL)
 MAX_ARGUMENT = 131_071
 
-# the beginnings of a line that goes on the line above: no command begins with one of them
+# the start of a line that continues the line above: no command starts like this
 _CONTINUATION = re.compile(r"[ \t]*(?:-|&&|\|)")
 _FLAGS = re.compile(r"(?:--[a-z][^\s\\]*(?:[ \t]|\\\n)+)*")  # of RUN: `--mount=type=cache,target=/x`
 _BLANKS = " \t"
 _WORD_STARTS = frozenset(" \t\n;&|()<>`")
-# ends a shell with `-e` if the item above has failed: by itself such a shell goes on behind a failed `a && b`
+# ends a shell with `-e` if the item above failed: without it, the shell would continue after a failed `a && b`
 _END_OF_ITEM = "(exit $?)"
 
 
-_Edit = tuple[int, int, str]  # from, to, what stands there instead
+_Edit = tuple[int, int, str]  # start, end, replacement
 
 
 @dataclass(frozen=True)
 class _Token:
-    """A part of a text that is no plain character: from `start` to before `end`.
+    """A part of a text with a meaning: the characters from `start` up to, but not including, `end`.
 
-    A `newline` is one that ends a command: those in quotes, here-documents or behind a backslash are none.
+    A `newline` ends a command. Line ends in quotes, in here-documents or after a backslash are no tokens.
     """
 
     kind: Literal["escape", "comment", "newline", "document"]
@@ -45,7 +44,7 @@ class _Token:
 
 
 def arguments(cmd: str | Sequence[str], shell: str) -> list[str]:
-    """The command line that runs a `cmd` in this shell: the path of bash, or of any POSIX shell."""
+    """The argument list that runs a `cmd`. `shell`: the path of bash, or of another POSIX shell."""
     if isinstance(cmd, str):
         text = continued(cmd)
         return [shell, *(_script_flags(shell) if "\n" in text else ()), "-c", text]
@@ -53,14 +52,16 @@ def arguments(cmd: str | Sequence[str], shell: str) -> list[str]:
 
 
 def continued(text: str) -> str:
-    """A text whose continued lines end with a backslash, as the shell wants it; lines keep their numbers.
+    """Return the text with a backslash at the end of each continued line. Lines keep their numbers.
 
-    A line continues the one above if it begins with `-`, `&&`, `||` or `|`, or if the one above ends with a
-    backslash, also with blanks behind it. Comments and empty lines between the two are left out.
+    A line continues the line above if it begins with `-`, `&&`, `||` or `|`, or if the line above ends with a
+    backslash, optionally followed by blanks. Comments and empty lines between the two lines are dropped.
     """
     text = text.replace("\r\n", "\n").strip()
     edits: list[_Edit] = []
-    above: list[tuple[int, int]] = []  # the last line with a command and those below it: the end of its code, its end
+    above: list[
+        tuple[int, int]
+    ] = []  # (end of the code, end of the line): the last line with a command, and the lines below it
     begin, comment, is_joined = 0, -1, False
     for token in _tokens(text):
         if token.kind == "comment":
@@ -77,7 +78,7 @@ def continued(text: str) -> str:
             code_end = comment if comment >= 0 else token.start
             if text[begin:code_end].strip():
                 above = []
-            elif not above:  # nothing that this line could belong to
+            elif not above:  # there is no command to continue
                 begin, comment = token.end, -1
                 continue
             above.append((code_end, token.start))
@@ -89,9 +90,9 @@ def continued(text: str) -> str:
 
 
 def unfolded(text: str) -> str:
-    """A text in which a YAML reader has folded continued lines: the backslashes that it left are taken out.
+    """Remove the backslashes that are left in a text after a YAML reader has folded its continued lines.
 
-    These are a backslash between blanks, and one before blanks and a `-`, both outside of quotes.
+    These are, outside of quotes, a backslash between blanks, and a backslash before blanks and a `-`.
     """
     if "\\" not in text or "\n" in text.strip():
         return text
@@ -103,9 +104,8 @@ def unfolded(text: str) -> str:
 def run_instruction(step: str) -> str:
     """The RUN instruction of a build step.
 
-    One command, over however many lines, is written in the shell form. A script is written in the exec form: no other
-    keeps line ends for every builder. The flags of RUN, and a step that is nothing but a here-document, are the
-    builder's own.
+    A single command, on one or more lines, gets the shell form. A script gets the exec form, the only form that keeps
+    line ends for all builders. Flags of RUN, and a step that is only a here-document, stay as they are.
     """
     text = step if _is_one_line(step) else continued(step)
     flags, script = _of_run(text)
@@ -115,7 +115,7 @@ def run_instruction(step: str) -> str:
 
 
 def with_preamble(instruction: str, preamble: str) -> str | None:
-    """A RUN instruction in the exec form of `run_instruction` with a text before its script; None: it is another."""
+    """Insert a text before the script of a RUN instruction of `run_instruction`. None: it is not in the exec form."""
     flags, form = _of_run(instruction.removeprefix("RUN "))
     try:
         argv = json.loads(form)
@@ -127,7 +127,7 @@ def with_preamble(instruction: str, preamble: str) -> str | None:
 
 
 def _of_run(text: str) -> tuple[str, str]:
-    """The flags at the beginning of a RUN, each with a blank behind it, and the rest."""
+    """Split the arguments of RUN into its flags, each with a blank after it, and the rest."""
     found = _FLAGS.match(text)
     end = found.end() if found else 0
     return "".join(f"{flag} " for flag in text[:end].replace("\\\n", " ").split()), text[end:]
@@ -138,9 +138,9 @@ def _is_one_line(text: str) -> bool:
 
 
 def _is_one_of_a_dockerfile(text: str) -> bool:
-    """If a Dockerfile has this as one command: each line but the last ends with a backslash.
+    """Whether a Dockerfile parser reads the text as one command: each line except the last ends with a backslash.
 
-    Comments and empty lines behind a backslash do not count there, while a shell ends the command with them.
+    The parser skips comments and empty lines after a backslash. In a shell, they end the command.
     """
     first, *below = text.split("\n")
     *between, last = (line for line in (first, *below) if line is first or not _is_passed_over(line))
@@ -158,7 +158,7 @@ def _script_flags(shell: str) -> Sequence[str]:
 
 
 def _list(items: Sequence[str], shell: str) -> str:
-    """The items of a list as one script. A pipe fails with any of its parts only in an item that is a script itself."""
+    """Join the items of a list into one script. `pipefail` is on only for items that are scripts themselves."""
     parts, fails_with_pipe = list[str](), False
     for item in items:
         text = continued(item)
@@ -170,7 +170,7 @@ def _list(items: Sequence[str], shell: str) -> str:
 
 
 def _at_end_of_line(text: str, token: _Token) -> list[_Edit]:
-    """Mends a backslash at the end of a line that has blanks behind it, and one at the end of the text."""
+    """The edit that removes blanks after a backslash at the end of a line, or a backslash at the end of the text."""
     rest = _blanks_end(text, token.start + 1)
     if rest == len(text):
         return [(token.start, rest, "")]
@@ -194,7 +194,7 @@ def _blanks_end(text: str, place: int) -> int:
 
 
 def _edited(text: str, edits: Sequence[_Edit]) -> str:
-    """A text with parts replaced; where two overlap, the first in the text counts."""
+    """Apply edits to a text. If two edits overlap, only the first in the text applies."""
     made, place = list[str](), 0
     for start, end, instead in sorted(edits):
         if start >= place:
@@ -208,20 +208,20 @@ def _edited(text: str, edits: Sequence[_Edit]) -> str:
 
 @dataclass
 class _Document:
-    """A here-document that a line has announced."""
+    """A here-document whose text begins after the current line."""
 
     delimiter: str
     strips_tabs: bool
 
 
 class _Reader:
-    """Reads a text as a shell does, as far as quotes, comments and line ends go. Takes time in proportion to it."""
+    """Splits a text into tokens as a shell does, with regard to quotes, comments and line ends. Takes linear time."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._place = 0
-        self._inside: list[str] = []  # what closes that which is open, the innermost last
-        self._open = Counter[str]()  # how often each stands in it
+        self._inside: list[str] = []  # the closing signs of the open constructs, the innermost last
+        self._open = Counter[str]()  # the number of each sign in `_inside`
         self._documents: list[_Document] = []
 
     def __iter__(self) -> Iterator[_Token]:
@@ -263,7 +263,7 @@ class _Reader:
         self._place = place + len(inner)
 
     def _enter(self, place: int, inner: str) -> None:
-        """Goes past what opens something, if that counts inside of what is open."""
+        """Skip a sign that can open a construct, and open the construct if the current one allows it."""
         opened = _OPENINGS.match(self._text, place)
         sign = opened[0] if opened else ""
         if (inner == '"' and sign not in _IN_QUOTES) or (inner == "}" and sign in ("(", "((", "<<", "")):
@@ -282,7 +282,7 @@ class _Reader:
             self._open[_CLOSINGS[sign]] += 1
 
     def _announce(self) -> None:
-        """`<<word`, `<<-word`; `<<<` is a here-string."""
+        """Read the start of a here-document: `<<word` or `<<-word`. `<<<` is a here-string."""
         text = self._text
         if text.startswith("<", self._place):
             self._place += 1

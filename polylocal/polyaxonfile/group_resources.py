@@ -1,4 +1,4 @@
-"""The resources of a group's experiments, known before any of them is made. Pure."""
+"""The resources of a group's experiments, computed before the experiments exist. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from polylocal.statuses import Kind
 _MOST_POINTS = 200  # each costs about a millisecond
 
 
-def asked(specification: Specification) -> Iterator[Resources | None]:
-    """The resources of a run; of a group, those of its experiments, for each point of the matrix that changes them.
+def requested_resources(specification: Specification) -> Iterator[Resources | None]:
+    """Yield the resources that a run requests. None: it requests none.
 
-    A build asks for no resources. Raises InvalidPolyaxonfile: an experiment of the group would be invalid.
+    A group yields the resources of its experiments, for each combination of the parameters that they depend on, up to
+    200. A build yields nothing. Raises InvalidPolyaxonfile: an experiment of the group would be invalid.
     """
     if specification.kind is Kind.BUILD:
         return

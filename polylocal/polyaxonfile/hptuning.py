@@ -1,7 +1,7 @@
-"""The `hptuning` section of a group: the space that is searched, and how. Pure.
+"""The `hptuning` section of a group: the search space and the search algorithm. Pure.
 
-Source: the platform's schemas of version 0.6; what each option means numerically is that of numpy's functions of the
-same names.
+Source: the platform's schemas of version 0.6. The values of an option are those of the numpy function with the same
+name.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from polylocal.polyaxonfile.models import ExperimentFile, Section
 
 MOST_BRACKETS = 32  # of hyperband
 MOST_EXPERIMENTS = 100_000  # of one group
-MOST_NUMBER = 1e300  # what is computed with it stays finite
-MOST_VALUES = 100_000  # of one parameter: a step that is too small by mistake must not fill the memory
-_BEYOND = 10**18  # the points of a grid need not be counted further
+MOST_NUMBER = 1e300  # keeps computations finite
+MOST_VALUES = 100_000  # of one parameter: a step that is too small must not exhaust the memory
+_BEYOND = 10**18  # limit for the count of the points of a grid
 
 Number = int | float
 
 
 def _lower(value: object) -> object:
-    """Words were always taken in any case."""
+    """Convert a string to lower case: the platform ignored the case of words."""
     return value.lower() if isinstance(value, str) else value
 
 
 def _numbers(*names: str, optional: int = 0) -> BeforeValidator:
-    """`a:b:c`, a list, or a mapping with these names → a list of numbers; the last ones may be missing."""
+    """A validator that converts `a:b:c`, a list or a mapping with these names to a list of numbers.
+
+    `optional`: how many names at the end may be missing.
+    """
 
     def read(value: object) -> object:
         parts: Any = value
@@ -75,7 +78,7 @@ QuantisedNormal = Annotated[Numbers, _numbers("loc", "scale", "q")]
 
 
 class Matrix(Section):
-    """One parameter of the space: exactly one of these options."""
+    """One parameter of the search space. Exactly one option must be set."""
 
     values: Annotated[list[Any], Field(min_length=1)] | None = None
     pvalues: Annotated[list[tuple[Any, Annotated[float, Field(gt=0, le=1)]]], Field(min_length=1)] | None = None
@@ -101,35 +104,35 @@ class Matrix(Section):
 
     @field_validator("range", "linspace", "logspace", "geomspace", mode="after")
     @classmethod
-    def _goes_up(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _is_increasing(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and numbers[1] <= numbers[0]:
             raise ValueError(f"stop value must be strictly higher that start value, received instead {numbers[:2]}")
         return numbers
 
     @field_validator("linspace", "logspace", "geomspace", mode="after")
     @classmethod
-    def _has_a_number(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _has_count(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and (numbers[2] != int(numbers[2]) or not 1 <= numbers[2] <= MOST_VALUES):
             raise ValueError(f"num must be a whole number from 1 to {MOST_VALUES}")
         return numbers
 
     @field_validator("logspace", mode="after")
     @classmethod
-    def _has_a_base(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _has_positive_base(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and len(numbers) > 3 and numbers[3] <= 0:
             raise ValueError("base must be above 0")
         return numbers
 
     @field_validator("geomspace", mode="after")
     @classmethod
-    def _has_no_zero(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _starts_above_zero(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and numbers[0] <= 0:
             raise ValueError("a geometric sequence starts above 0")
         return numbers
 
     @field_validator("range", mode="after")
     @classmethod
-    def _steps_up(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _has_valid_step(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is None:
             return None
         start, stop, step = numbers
@@ -141,7 +144,7 @@ class Matrix(Section):
 
     @field_validator("uniform", "quniform", "loguniform", "qloguniform", mode="after")
     @classmethod
-    def _is_a_stretch(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _is_interval(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and not math.isfinite(float(numbers[1]) - float(numbers[0])):
             raise ValueError("low and high are too far from each other")
         if numbers is not None and numbers[1] <= numbers[0]:
@@ -150,14 +153,14 @@ class Matrix(Section):
 
     @field_validator("normal", "qnormal", "lognormal", "qlognormal", mode="after")
     @classmethod
-    def _is_a_bell(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _has_valid_scale(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and numbers[1] < 0:
             raise ValueError("scale can't be below 0")
         return numbers
 
     @field_validator("quniform", "qloguniform", "qnormal", "qlognormal", mode="after")
     @classmethod
-    def _is_quantised(cls, numbers: list[Number] | None) -> list[Number] | None:
+    def _has_positive_quantum(cls, numbers: list[Number] | None) -> list[Number] | None:
         if numbers is not None and numbers[2] <= 0:
             raise ValueError("q must be above 0")
         return numbers
@@ -167,26 +170,27 @@ class Matrix(Section):
         if len(self.model_fields_set) != 1 or getattr(self, self.option) is None:
             raise ValueError("Matrix element is not valid, one and only one option is required.")
         if not self.is_distribution and self.option != "values":
-            try:  # they only go up: the last is the largest
+            try:  # the values increase: the first and the last are the extremes
                 ends = _ENDS[self.option](getattr(self, self.option))
             except (OverflowError, ZeroDivisionError) as error:
                 raise ValueError(f"{self.option} gives numbers that are too large") from error
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in ends):
-                raise ValueError(f"{self.option} gives what is no number")
+                raise ValueError(f"{self.option} gives a value that is not a finite number")
         return self
 
     @property
     def option(self) -> str:
+        """The name of the option that is set."""
         return next(iter(self.model_fields_set))
 
     @property
     def is_distribution(self) -> bool:
-        """Drawn from, not listed."""
+        """Whether values are drawn at random, not listed."""
         return self.option not in _LISTED
 
     @property
     def sample(self) -> Any:
-        """Some value of the kind that will be drawn."""
+        """A valid value of the parameter, of the right type."""
         given = getattr(self, self.option)
         if self.option == "pvalues":
             return given[0][0]
@@ -198,7 +202,7 @@ class Matrix(Section):
 
     @property
     def points(self) -> list[Any]:
-        """The values that are listed; of a distribution some that it may draw, one with a fraction if it draws such."""
+        """The listed values. A distribution gives an example instead, with a fraction if its values can have one."""
         given = getattr(self, self.option)
         if self.option == "pvalues":
             return [value for value, _ in given]
@@ -208,7 +212,7 @@ class Matrix(Section):
 
     @property
     def count(self) -> int:
-        """How many values are listed."""
+        """The number of listed values."""
         given = getattr(self, self.option)
         if self.option == "values":
             return len(given)
@@ -216,7 +220,7 @@ class Matrix(Section):
 
     @property
     def listed(self) -> list[Any]:
-        """All values, in order. ValueError for a distribution, which has no end."""
+        """All values in order. Raises ValueError: the option is a distribution."""
         if self.is_distribution:
             raise ValueError(f"`{self.option}` has no list of values")
         return _LISTED[self.option](getattr(self, self.option))
@@ -233,7 +237,7 @@ def _arange(numbers: list[Number]) -> list[Any]:
     start, stop, step = numbers
     if all(isinstance(number, int) for number in numbers):
         return list(range(int(start), int(stop), int(step)))
-    delta = (start + step) - start  # as numpy does it, rounding included
+    delta = (start + step) - start  # rounds as numpy does
     return [start + i * delta for i in range(_steps(numbers))]
 
 
@@ -304,8 +308,8 @@ class Hyperband(Section):
     resume: bool = False
 
     @model_validator(mode="after")
-    def _has_an_end(self) -> Self:
-        most = math.log(self.max_iter) / math.log(self.eta)  # brackets, and rounds of the longest
+    def _is_bounded(self) -> Self:
+        most = math.log(self.max_iter) / math.log(self.eta)  # number of brackets, and of rounds in the longest bracket
         if most > MOST_BRACKETS or (most + 1) * self.max_iter > MOST_EXPERIMENTS * MOST_BRACKETS:
             raise ValueError(f"max_iter {self.max_iter} with eta {self.eta:g} asks for too many experiments")
         return self
@@ -327,7 +331,7 @@ class Utility(Section):
     n_iter: Count | None = None
 
     @model_validator(mode="after")
-    def _has_its_number(self) -> Self:
+    def _has_parameter(self) -> Self:
         if self.acquisition_function == "ucb" and self.kappa is None:
             raise ValueError("the acquisition function `ucb` requires a parameter `kappa`")
         if self.acquisition_function in ("ei", "poi") and self.eps is None:
@@ -355,7 +359,7 @@ class EarlyStopping(Section):
     policy: Policy | None = None
 
     @model_validator(mode="after")
-    def _says_when(self) -> Self:
+    def _has_condition(self) -> Self:
         if self.value is None and self.policy is None:
             raise ValueError("early stopping needs a `value` to reach or a `policy`")
         if self.policy and self.policy.kind == "truncation" and self.policy.percent is None:
@@ -364,7 +368,7 @@ class EarlyStopping(Section):
 
 
 class Budget(Section):
-    """When a search ends that might go on: after so many seconds, or so many experiments."""
+    """Limits of a whole search: its time in seconds, and its number of experiments."""
 
     seconds: Annotated[float, Field(gt=0)] | None = None
     n_experiments: Count | None = None
@@ -387,11 +391,11 @@ class HPTuning(Section):
 
     @field_validator("grid_search", mode="before")
     @classmethod
-    def _all_of_it(cls, value: object) -> object:
-        return {} if value is None else value  # `grid_search:` with nothing behind it
+    def _empty_grid_search(cls, value: object) -> object:
+        return {} if value is None else value  # `grid_search:` without a value
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _one_algorithm(self) -> Self:
         given = [name for name in ALGORITHMS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError("Only one search algorithm can be used.")
@@ -426,7 +430,7 @@ class HPTuning(Section):
 
     @property
     def metric(self) -> Metric | None:
-        """What experiments are compared by: the search's own, or what is stopped early for."""
+        """The metric that ranks the experiments: of the algorithm, or else of the first rule of early stopping."""
         for search in (self.hyperband, self.bo):
             if search:
                 return search.metric
@@ -435,14 +439,14 @@ class HPTuning(Section):
 
     @property
     def sample(self) -> dict[str, Any]:
-        """One point of the space, to try a file with."""
+        """One point of the search space, to check a file with. Hyperband adds its resource."""
         band = self.hyperband.resource if self.hyperband else None
         resource = {band.name: 1 if band.type == "int" else 1.0} if band else {}
         return {**{name: option.sample for name, option in (self.matrix or {}).items()}, **resource}
 
 
 class GroupFile(ExperimentFile):
-    """What every experiment of the group is, and how their params are found."""
+    """A group: the file of its experiments, with the search for their params."""
 
     kind: Literal["group"]  # type: ignore[assignment]
     hptuning: HPTuning

@@ -1,4 +1,4 @@
-"""Declared inputs and given params → the values of a run: one mapping, of one type per value. Pure.
+"""Computes the params of a run from the declared inputs and the given params, and checks their types. Pure.
 
 Source: the platform's schemas of version 0.6 for `inputs`.
 """
@@ -32,10 +32,10 @@ class Ports:
     def values(
         self, given: Mapping[str, Any], section: str, known: Collection[str], problems: Problems
     ) -> Mapping[str, Any]:
-        """The params that a run has: those that are given and the defaults of the others, each in its declared type.
+        """The params of a run: the given ones, and the defaults of the others, each converted to its declared type.
 
-        `section` is the name of the section that gives them. `known` are names that need no declaration and stand
-        elsewhere: what is wrong with their values is said there. Other problems are added to `problems`.
+        `section`: the name of the section with the given params. `known`: names that need no declaration; another
+        section defines them, and reports the problems of their values. All other problems are added to `problems`.
         """
         if not self._ports:
             return given
@@ -57,7 +57,7 @@ class Ports:
         return {**{name: value for name, value in given.items() if name not in found}, **found}
 
     def takes(self, name: str, values: Iterable[Any]) -> str | None:
-        """What is wrong with the first of these values of a param that is not of its type; None: nothing."""
+        """The problem of the first of the values that does not have the type of a param. None: all have it."""
         port = next((port for _, port in self._ports if port["name"] == name), None)
         problems: Problems = []
         for value in values if port else ():
@@ -67,7 +67,7 @@ class Ports:
         return None
 
     def in_templates(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same with flags as they stand on a command line."""
+        """The values for templates: a true flag becomes `--name`, a false one the empty string."""
         flags = {port["name"] for _, port in self._ports if port.get("is_flag")}
         return {name: _flag(name, value) if name in flags else value for name, value in values.items()}
 
@@ -81,7 +81,7 @@ def _flag(name: str, value: object) -> str:
 
 
 def _checked(port: Mapping[str, Any], value: Any, path: Path, problems: Problems) -> Any:
-    """A value in its port's type. One that has no such type stays as it is, and is a problem."""
+    """Convert a value to the type of its port. A value that can't be converted stays, and adds a problem."""
     if value is None:
         if not port.get("is_optional"):
             problems.append((path, "This input may not be null."))
@@ -112,7 +112,7 @@ def _typed(port: Mapping[str, Any], value: Any) -> Any:
     if not port.get("is_list"):
         return convert(value)
     if not isinstance(value, list):
-        raise ValueError(f"`{_short(value)}` is no list.")
+        raise ValueError(f"`{_short(value)}` is not a list.")
     return [convert(item) for item in value]
 
 

@@ -1,4 +1,4 @@
-"""The sections of a polyaxonfile, version 1. Pure: what they mean to an engine is decided elsewhere."""
+"""Models of the sections of a polyaxonfile, version 1. They do not depend on the engine. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = Scalar | list[Any] | dict[str, Any]
 
 
 def tags_of(value: object) -> object:
-    """Tags as a list, without blanks around them and without repetition; they may be written with commas between."""
+    """Tags as a list without surrounding blanks and duplicates. `value`: a list, or a text with commas."""
     parts = value.split(",") if isinstance(value, str) else value
     if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
         return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
@@ -31,7 +31,7 @@ def _not_a_bool(value: object) -> object:
 
 
 def image_name(image: str) -> str:
-    """An image reference as the documents allow it: `name`, `name:tag`, `host:port/name:tag`, `name@digest`."""
+    """Check an image reference: `name`, `name:tag`, `host:port/name:tag`, `name@digest`. Raises ValueError."""
     parts = image.split("@")[0].split(":")
     port_ok = len(parts) < 3 or (len(parts) == 3 and "/" in parts[1] and not parts[1].startswith("/"))
     if not image or not parts[0] or not port_ok or any(c.isspace() for c in image):
@@ -40,15 +40,15 @@ def image_name(image: str) -> str:
 
 
 def is_reserved_label(name: str) -> bool:
-    """Whether a label is one of those by which polylocal finds what it made."""
+    """Whether a label has the prefix of the labels that polylocal sets on its containers and images."""
     return name.strip().casefold().startswith("polylocal.")
 
 
 Tags = Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(tags_of)]
 Name = Annotated[str, Field(pattern=SLUG, max_length=MAX_NAME)]
-# templates put numbers into the name of a run; a name that is written out is checked where it is read
+# templates can put numbers with dots into the name of a run; `parse` checks names without templates against SLUG
 RunName = Annotated[str, Field(pattern=r"^[-a-zA-Z0-9_.]+$", max_length=MAX_NAME)]
-Variables = Annotated[Any, AfterValidator(variables.normal)]  # of a run; `parse` tells what is wrong with one
+Variables = Annotated[Any, AfterValidator(variables.normal)]  # of a run; `parse` reports invalid ones
 EnvVar = Annotated[list[Scalar], Field(min_length=2, max_length=2)]
 
 
@@ -57,16 +57,14 @@ class Section(BaseModel):
 
 
 class Amount(Section):
-    """How much of one resource: cores, MiB of memory, or a number of GPUs.
-
-    What is reserved are the requests, or the limits where there are none.
-    """
+    """The amount of one resource: cores, MiB of memory, or number of GPUs."""
 
     requests: Annotated[float, Field(ge=0)] | None = None
     limits: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def reserved(self) -> float:
+        """The amount to reserve: the request, or the limit if there is no request."""
         return (self.requests if self.requests is not None else self.limits) or 0.0
 
 
@@ -88,7 +86,7 @@ class References(Section):
 
 
 class SecretReference(Section):
-    """A secret by its name; of all its values, or of those that `items` names."""
+    """A secret by its name. `items`: the names of its values; None: all values."""
 
     name: Name
     items: list[str] | None = None
@@ -116,7 +114,7 @@ class Environment(Section):
     data_refs: list[str] | None = None
     artifact_refs: list[str] | None = None
     outputs: References | None = None
-    # distributed runs: read only to be refused in words
+    # sections of distributed runs, which are refused with an explanation
     replicas: Any = None
     tensorflow: Any = None
     mxnet: Any = None
@@ -136,29 +134,29 @@ class Environment(Section):
 
     @property
     def variables(self) -> dict[str, str]:
-        """Variables of the run's container."""
+        """The environment variables of the run's container."""
         return self.env_vars or {}
 
     @property
     def data_names(self) -> list[str]:
-        """Names of the data folders to mount: `data_refs`, or the older `persistence.data`."""
+        """The names of the data folders to mount: those of `data_refs` and of the older `persistence.data`."""
         old = self.persistence.data if self.persistence and isinstance(self.persistence.data, list) else []
         return list(dict.fromkeys([*(self.data_refs or []), *old]))
 
     @property
     def wants_all_data(self) -> bool:
-        """`persistence: {data: true}` stands for all data folders that there are."""
+        """Whether to mount all data folders: `persistence: {data: true}`."""
         return self.persistence is not None and self.persistence.data is True
 
     def path_of_data(self, name: str) -> tuple[str | int, ...]:
-        """Where a data folder is named: the key that the file itself has."""
+        """The path, in the file, of the key that names a data folder."""
         if name in (self.data_refs or []):
             return "environment", "data_refs", (self.data_refs or []).index(name)
         return "environment", "persistence", "data"
 
     @property
     def references(self) -> dict[Kind, list[str]]:
-        """Runs of the same project whose outputs this one reads, by id, name or unique name."""
+        """The runs of the same project whose outputs this run reads, by id, name or unique name."""
         named = self.outputs or References()
         jobs, experiments = ([str(item) for item in items or []] for items in (named.jobs, named.experiments))
         return {Kind.JOB: jobs, Kind.EXPERIMENT: experiments}
@@ -166,7 +164,7 @@ class Environment(Section):
 
 DISTRIBUTED = ("replicas", "tensorflow", "mxnet", "pytorch", "horovod", "mpi")
 
-# keys that are read, kept and mean nothing on one node: the person is told so by name
+# keys that are accepted and kept, but have no effect on one node; users get a warning that names them
 WITHOUT_EFFECT = (
     ("environment", "annotations"),
     ("environment", "node_selector"),
@@ -186,7 +184,7 @@ WITHOUT_EFFECT = (
 
 
 class Build(Section):
-    """How the image is made. The order of the fields is the order of the documents' examples."""
+    """How to build the image. The fields have the order of the documents' examples."""
 
     build_steps: list[str] | None = None
     env_vars: list[EnvVar] | None = None
@@ -259,7 +257,7 @@ class Port(Section):
 
 
 class Header(Section):
-    """What every kind may carry."""
+    """The sections that every kind may have."""
 
     version: Annotated[Literal[1], BeforeValidator(_not_a_bool)]
     logging: Logging | None = None
@@ -295,7 +293,7 @@ class ExperimentFile(Header):
 
 
 class NotebookFile(Header):
-    """`backend` is `notebook` or `lab`."""
+    """A notebook. `backend`: `notebook` or `lab`."""
 
     kind: Literal["notebook"]
     build: Build

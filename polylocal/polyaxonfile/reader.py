@@ -1,4 +1,4 @@
-"""Text or object → data, and the line of every path in it. Pure."""
+"""Reads a text or an object as plain data, with the line of every path in the text. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from polylocal.errors import InvalidPolyaxonfile
 from polylocal.polyaxonfile import scalars, variables
 from polylocal.text import bounded_json
 
-# PyYAML lets the errors of its converters through, for `!!int ""` or `!!timestamp x`
+# PyYAML does not catch the errors of its converters, for example for `!!int ""` or `!!timestamp x`
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError)
 
 MAX_TEXT = 1_000_000  # characters
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
-MAX_BITS = 4096  # of a whole number: more digits than Python writes
+MAX_BITS = 4096  # of a whole number; Python limits the digits of `str(int)`
 MAX_OTHER_KEYS = 1000
 
-MAX_TOKENS = 3 * MAX_VALUES  # of a Python literal: a value comes with a comma or colon, and maybe brackets
+MAX_TOKENS = 3 * MAX_VALUES  # of a Python literal: each value has a comma or a colon, and perhaps brackets
 
-# what `repr` writes of plain data: Python's parser takes minutes for a megabyte of others, f-strings above all
+# the tokens that `repr` writes for plain data: Python's parser takes minutes for a megabyte of f-strings, for example
 _VALUE = r"""(?P<value>[bu]?(?:''(?!')|""(?!")|'(?:[^'\\]|\\.)++'|"(?:[^"\\]|\\.)++")|(?:True|False|None)\b"""
 _VALUE += r"|[0-9][0-9a-zA-Z_.]*+(?:(?<=[eE])[-+][0-9]++)?|\.[0-9]++)"
 _LITERAL = re.compile(rf"(?:{_VALUE}|(?P<open>[\[{{(])|(?P<close>[\]}})])|(?P<between>[,:])|-)\s*+", re.DOTALL)
@@ -36,17 +36,17 @@ Lines = Mapping[Path, int]
 
 
 class Document(NamedTuple):
-    """One document of a text: its data, and the line of each path in it, counted from the beginning of the text."""
+    """One document of a text: its data, and the line of each path, counted from the start of the text, from 1."""
 
     data: Any
     lines: Lines
 
 
 def read(source: object) -> tuple[dict[str, Any], Lines]:
-    """A polyaxonfile as data, with 1-based line numbers by path (empty for objects).
+    """Read a polyaxonfile as data, with 1-based line numbers by path (empty for objects).
 
-    Takes a mapping, a list of mappings, or a text that is YAML, JSON or a Python literal: some clients send
-    `repr(dict)`. Later mappings of a list, and later documents of a text in YAML, merge over the earlier ones. Raises
+    `source`: a mapping, a list of mappings, or a text in YAML, in JSON or as a Python literal: some clients send
+    `repr(dict)`. Later mappings of a list, and later documents of a YAML text, are merged over the earlier ones. Raises
     InvalidPolyaxonfile.
     """
     documents: Sequence[Document]
@@ -68,7 +68,7 @@ def read(source: object) -> tuple[dict[str, Any], Lines]:
 
 
 def load(text: str) -> object:
-    """A text in YAML as plain data, within the bounds that a polyaxonfile has. Raises InvalidPolyaxonfile."""
+    """Read a YAML text as plain data, with the size limits of a polyaxonfile. Raises InvalidPolyaxonfile."""
     _check_length(text)
     documents = _read_yaml(text)
     if len(documents) > 1:
@@ -78,9 +78,9 @@ def load(text: str) -> object:
 
 
 def value(text: str) -> object:
-    """What a person means by a value behind `name=`: as it would be read in a polyaxonfile, or the text itself.
+    """Read the value of an argument `name=value` as a polyaxonfile would. A text that is no YAML stays a text.
 
-    What is a beginning of something to YAML (a comment, an anchor, a block) is a text here.
+    So does a text that starts with a sign of YAML for a comment, an anchor or a block.
     """
     if text.lstrip().startswith(_YAML_SIGNS):
         return text
@@ -97,14 +97,14 @@ def _check_length(text: str) -> None:
 
 
 def _mappings(document: Document) -> list[Document]:
-    """A list of mappings is several documents."""
+    """The documents of a list of mappings, or the document itself."""
     if not isinstance(document.data, list):
         return [document]
     return [Document(part, {}) for part in document.data] or [Document(None, {})]
 
 
 def _merged_lines(below: Lines, above: Document) -> Lines:
-    """The lines of two documents as one, where what a document says in full replaces what was there."""
+    """Merge the lines of two documents. A value of `above` that is no mapping replaces all lines below its path."""
     whole = {path for path in above.lines if not isinstance(_found_at(above.data, path), dict)}
     kept = {
         path: line for path, line in below.items() if not any(path[:count] in whole for count in range(1, len(path)))
@@ -122,7 +122,7 @@ def _found_at(data: Any, path: Path) -> Any:
 
 
 def line_of(path: Path, lines: Lines) -> int | None:
-    """The line of a path, or of the nearest part of it that stands in the text."""
+    """The line of a path, or of its nearest parent that is in the text. None: there is none."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path) if path else None
@@ -134,7 +134,7 @@ def _read_text(text: str) -> Sequence[Document]:
             try:
                 found = load(text)
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                continue  # another notation, or none: YAML's error message is the best of the three
+                continue  # try the next notation; of the three error messages, YAML's is the best
             _check_size(found)
             return [Document(scalars.unfolded(found), _lines_or_none(text))]
     return _read_yaml(text)
@@ -152,7 +152,7 @@ def _read_yaml(text: str) -> Sequence[Document]:
 
 
 def _load_json(text: str) -> object:
-    bounded_json.check(text, MAX_VALUES, MAX_VALUES, MAX_DEPTH)  # raises a ValueError: the other readers have messages
+    bounded_json.check(text, MAX_VALUES, MAX_VALUES, MAX_DEPTH)  # raises ValueError: then the next notation is tried
     return json.loads(text, parse_constant=_refuse_constant)
 
 
@@ -169,20 +169,23 @@ def _load_literal(text: str) -> object:
 
 
 def _check_literal(text: str) -> None:
-    """Raises ValueError where a text is no literal, InvalidPolyaxonfile where it is a too long one."""
-    place, left, is_complete = 0, MAX_TOKENS, False  # complete: a comma, a colon or a bracket must follow
+    """Raises ValueError: the text is no Python literal; InvalidPolyaxonfile: it has too many tokens."""
+    place, left, is_complete = 0, MAX_TOKENS, False  # is_complete: a comma, a colon or a bracket must follow
     while place < len(text):
         found = _LITERAL.match(text, place)
         kind = found.lastgroup if found else None
         if found is None or (is_complete and kind not in ("between", "close")):
             raise ValueError("no literal of Python")
         place, left, is_complete = found.end(), left - 1, kind in ("value", "close")
-        if left < 0:  # Python's parser takes a kilobyte for each
+        if left < 0:  # Python's parser takes a kilobyte for each token
             raise InvalidPolyaxonfile([_TOO_MANY])
 
 
 def _check_keys(other: int) -> None:
-    """Numbers can be chosen so that a dict takes quadratic time to keep them; texts can't."""
+    """Limit the keys that are not strings: colliding numbers make a dict take quadratic time.
+
+    Raises InvalidPolyaxonfile.
+    """
     if other > MAX_OTHER_KEYS:
         raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are no text."])
 
@@ -202,7 +205,7 @@ def _documents(text: str) -> list[Document]:
         while loader.check_node():
             node = loader.get_node()
             scalars.retag(node)
-            lines = _lines(node)  # before merge keys are put in place
+            lines = _lines(node)  # before merge keys are resolved
             found.append(Document(loader.construct_document(node), lines))
     finally:
         loader.dispose()
@@ -222,8 +225,10 @@ def _nodes(text: str) -> list[yaml.Node]:
 
 
 def _check_events(text: str) -> None:
-    """Bounds before anything is made of a text: libyaml's composer overflows the stack of the process when nested deep,
-    and PyYAML's own takes a second for some thousand values."""
+    """Limit the size of a text before its composition. Raises InvalidPolyaxonfile.
+
+    Deep nesting overflows the stack of libyaml's composer, and PyYAML's takes a second for some thousand values.
+    """
     left, depth = MAX_VALUES, 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.NodeEvent):
@@ -239,16 +244,18 @@ _TOO_MANY = f"The polyaxonfile unfolds into more than {MAX_VALUES} values."
 _TOO_DEEP = f"The polyaxonfile is nested more than {MAX_DEPTH} levels deep."
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of them depends on the wheel
-    """Plain data only: what looks like a date is text, and there are no sets, pairs or binaries. `1:5:1` is text as
-    well: YAML 1.1 takes it for a number to the base of 60, and people mean a range by it."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the base depends on the wheel
+    """Loads plain data only: a date is a string, and sets, pairs and binary data are errors.
+
+    `1:5:1` is a string, too: in YAML 1.1 it is a number in base 60, but users mean a range.
+    """
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._merged = self._other_keys = 0
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge keys of merge keys multiply: ten lines can name more pairs than there is memory for."""
+        """Limit nested merge keys: their sizes multiply, so ten lines can exceed the memory."""
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 several = value.value if isinstance(value, yaml.SequenceNode) else [value]
@@ -267,7 +274,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return made
 
 
-# PyYAML's own patterns without the forms that have colons
+# PyYAML's patterns without the forms with colons
 _INT = re.compile(r"^(?:[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$")
 _FLOAT = re.compile(
     r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
@@ -286,7 +293,7 @@ _Loader.yaml_constructors = {
 
 
 def _check_size(value: object) -> None:
-    """Bounds on what a text can unfold into: aliases make bombs and loops out of a few lines."""
+    """Limit the size of the data: aliases can make a few lines huge or endless. Raises InvalidPolyaxonfile."""
     left, characters, stack = MAX_VALUES, MAX_TEXT, [(value, 0)]
     while stack:
         item, depth = stack.pop()
@@ -306,7 +313,7 @@ def _check_size(value: object) -> None:
 
 
 def _checked_length(item: object) -> int:
-    """The characters of a value that holds no others, if it is one that can be kept."""
+    """The number of characters of a scalar. Raises InvalidPolyaxonfile: the scalar can't be stored."""
     if isinstance(item, float) and not math.isfinite(item):
         raise InvalidPolyaxonfile([f"`{item}` is not a number that can be kept; write a finite one."])
     if isinstance(item, int) and item.bit_length() > MAX_BITS:
@@ -327,13 +334,13 @@ def _lines_or_none(text: str) -> Lines:
         _check_events(text)
         return _lines(yaml.compose(text, Loader=_Loader))
     except (*_YAML_FAULTS, InvalidPolyaxonfile):
-        return {}  # a Python literal need not be YAML; its errors come without lines
+        return {}  # a Python literal may be no YAML; then errors have no lines
 
 
 def _lines(top: yaml.Node | None) -> Lines:
     found: dict[Path, int] = {}
     stack: list[tuple[Path, yaml.Node | None]] = [((), top)]
-    seen: set[int] = set()  # an alias leads to the same node again
+    seen: set[int] = set()  # aliases can make loops
     while stack:
         path, node = stack.pop()
         if node is None or id(node) in seen:
@@ -351,11 +358,11 @@ def _lines(top: yaml.Node | None) -> Lines:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping: how a restart's polyaxonfile changes the original's."""
+    """Merge `above` over `below`, mapping by mapping. A restart applies its changes to the original file so."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        if key == "env_vars" and isinstance(value, dict):  # its other form means the same
+        if key == "env_vars" and isinstance(value, dict):  # a list of pairs, the other form
             old = variables.as_mapping(old)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged

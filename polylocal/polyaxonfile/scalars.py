@@ -1,7 +1,7 @@
-"""Scalars of a polyaxonfile in YAML whose written form matters: continued lines of commands, and numbers. Pure.
+"""Corrects YAML scalars that would lose the meaning of their written form: continued commands, and numbers. Pure.
 
-A plain, quoted or folded scalar over several lines comes out of a YAML reader as one line. A backslash that continued
-a line then stands in the middle of it, where a shell takes it for an escaped blank.
+A YAML reader joins a plain, quoted or folded scalar on several lines into one line. A backslash that continued a line
+is then in the middle of the line, where it escapes a blank in a shell.
 """
 
 from __future__ import annotations
@@ -15,30 +15,33 @@ import yaml
 
 from polylocal.polyaxonfile import commands
 
-_COMMANDS = ("cmd", "build_steps")  # keys of the values that a shell reads
-_SECTIONS = (*_COMMANDS, "run", "build", "<<")  # in which these stand; a param may have the same name
-_NUMBERS = ("params", "declarations", "inputs", "outputs", "hptuning")  # sections whose values are computed with
-_PLAIN = (None, "")  # as the loaders in Python and in C tell it
-_HASHES = ("commit", "branch", "ref")  # a name of seven digits is no number
+_COMMANDS = ("cmd", "build_steps")  # keys of shell commands
+_SECTIONS = (*_COMMANDS, "run", "build", "<<")  # sections that can contain them; a param may have the same name
+_NUMBERS = ("params", "declarations", "inputs", "outputs", "hptuning")  # sections whose values can be numbers
+_PLAIN = (None, "")  # style of plain scalars in the loaders in Python and in C
+_HASHES = ("commit", "branch", "ref")  # keys whose values are names, even if all characters are digits
 
-_BREAK = re.compile("(\r\n|[\r\n\x85\u2028\u2029])")  # as YAML 1.1 has them
+_BREAK = re.compile("(\r\n|[\r\n\x85\u2028\u2029])")  # the line ends of YAML 1.1
 _CONTINUED = re.compile("\\\\[ \t]*(?:[\r\n\x85\u2028\u2029]|$)")
 _LAST_BACKSLASH = re.compile(r"(?<!\\)((?:\\\\)*)\\(?=[ \t]*$)")
-_LAST_IN_QUOTES = re.compile(r"(?<!\\)((?:\\\\\\\\)*)\\\\(?=[ \t]*$)")  # double ones: there each is written as two
-# YAML 1.2 (Core schema, 10.3.2) reads these as numbers, YAML 1.1 as texts
+_LAST_IN_QUOTES = re.compile(r"(?<!\\)((?:\\\\\\\\)*)\\\\(?=[ \t]*$)")  # in double quotes, a backslash is written twice
+# numbers in YAML 1.2 (Core schema, 10.3.2), strings in YAML 1.1
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 _STR, _INT, _NUMBER, _BOOL = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool"))
 
 
 def may_have_folds(text: str) -> bool:
+    """Whether a line of a text ends with a backslash, so that a reader may fold a continued line."""
     return _CONTINUED.search(text) is not None
 
 
 def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
-    """The text with a character of its own in the place of each backslash that continues a line of a folded command,
-    and that character; `nodes` are the documents of the text."""
+    """Replace each backslash that continues a line of a folded command with a marker, a character that is not in use.
+
+    `nodes`: the documents of the text. Returns the text and the marker.
+    """
     marker = next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text)
-    pieces = _BREAK.split(text)  # lines at even places, their ends between them
+    pieces = _BREAK.split(text)  # lines at even indexes, line ends at odd ones
     for node in {id(scalar): scalar for root in nodes for scalar in _command_scalars(root)}.values():
         backslash = _LAST_IN_QUOTES if node.style == '"' else _LAST_BACKSLASH
         for line in range(node.start_mark.line, node.end_mark.line):
@@ -47,9 +50,10 @@ def marked(text: str, nodes: Sequence[yaml.Node]) -> tuple[str, str]:
 
 
 def joined(value: Any, marker: str) -> Any:
-    """The data of a marked text: a marker and the fold behind it are one blank, any other is a backslash again.
+    """Remove the markers from the data of a marked text.
 
-    Lines of a folded text that are indented deeper keep their ends: their backslashes stay, too.
+    A marker before a fold becomes one blank. Any other becomes a backslash again: deeper indented lines of a folded
+    scalar keep their line ends, and need their backslashes.
     """
     if isinstance(value, str):
         return re.sub(f"[ \t]*{marker}[ \t]+(?![ \t\n])", " ", value).replace(marker, "\\")
@@ -61,15 +65,18 @@ def joined(value: Any, marker: str) -> Any:
 
 
 def unfolded(data: Any) -> Any:
-    """Data that another reader has made of YAML, with the backslashes taken out that it left in commands."""
-    if isinstance(data, list):  # later mappings go over earlier ones
+    """Remove the backslashes of folded lines from the commands of data that a client read from YAML."""
+    if isinstance(data, list):  # mappings to be merged
         return [_sections_unfolded(part) for part in data]
     return _sections_unfolded(data)
 
 
 def retag(root: yaml.Node) -> None:
-    """Has numbers of YAML 1.2 read as such in the sections that hold values, and names of commits and variables of a
-    run as the texts that they were written as; of variables of a build the names."""
+    """Change the types of scalars before they are converted.
+
+    Numbers of YAML 1.2 become numbers in sections with values. Names of commits, variables of a run, and the names of
+    variables of a build become strings.
+    """
     for key, node in _pairs(root):
         if key in _NUMBERS:
             for scalar in _scalars(node):
@@ -81,14 +88,16 @@ def retag(root: yaml.Node) -> None:
                 _keep_names(name, value)
         elif key == "environment" and isinstance(node, yaml.MappingNode):
             node.value = [(name, _words(value) if name.value == "env_vars" else value) for name, value in node.value]
-        else:  # a build may be written flat
+        else:  # a build file may lack the section `build`
             _keep_text(key, node)
             _keep_names(key, node)
 
 
 def _words(node: yaml.Node) -> yaml.Node:
-    """A copy, since an alias may have its numbers elsewhere as well. `1.10`, `on` and `0777` in a variable are what a
-    shell would make of them."""
+    """A copy of a node with strings instead of numbers and booleans: variables keep `1.10`, `on` and `0777` as written.
+
+    The node itself does not change, because aliases may use it elsewhere.
+    """
     copied = copy.deepcopy(node)
     for scalar in _scalars(copied):
         if scalar.style in _PLAIN and scalar.tag in (_INT, _NUMBER, _BOOL):
@@ -97,14 +106,14 @@ def _words(node: yaml.Node) -> yaml.Node:
 
 
 def _keep_names(key: str, node: yaml.Node) -> None:
-    """Of the variables of a build, which are pairs: `NO` and `ON` are names, and no booleans."""
+    """Make the names of a build's variables strings, such as `NO` and `ON`. The variables are pairs."""
     for pair in node.value if key == "env_vars" and isinstance(node, yaml.SequenceNode) else ():
         if isinstance(pair, yaml.SequenceNode) and pair.value:
             pair.value = [_words(pair.value[0]), *pair.value[1:]]
 
 
 def _keep_text(key: str, node: yaml.Node) -> None:
-    """A build may also be named by its number, with `ref`."""
+    """Make the name of a commit or branch a string. An integer `ref` stays: it is the id of a build."""
     is_plain = key in _HASHES and isinstance(node, yaml.ScalarNode) and node.style in _PLAIN
     if is_plain and (node.tag == _NUMBER or (node.tag == _INT and key != "ref")):
         node.tag = _STR
@@ -150,7 +159,7 @@ def _scalars(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
 
 
 def _all(root: yaml.Node) -> Iterator[yaml.Node]:
-    """A node and those below it, each once: aliases make loops."""
+    """Yield a node and its descendants, each once, because aliases can make loops."""
     stack, seen = [root], {id(root)}
     while stack:
         node = stack.pop()

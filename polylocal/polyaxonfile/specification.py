@@ -1,4 +1,4 @@
-"""A polyaxonfile, checked and compiled: what the runner works from. Pure."""
+"""Checks and compiles a polyaxonfile into a Specification, the input of the runner. Pure."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ MODELS: dict[Kind, type[File]] = {
     Kind.NOTEBOOK: NotebookFile,
     Kind.TENSORBOARD: TensorboardFile,
     Kind.BUILD: BuildFile,
-    Kind.PACKAGE: JobFile,  # what is run in which image, as it was found out when the build list was made
+    Kind.PACKAGE: JobFile,  # the command and the image, which the creation of the build list has determined
 }
-# sections that stand in every kind of file; the rest of a flat build file belongs to its build
+# sections of every kind of file; in a flat build file, all others belong to the build
 _HEADER = frozenset(Header.model_fields) | {"kind", "params", "declarations", "build"}
 _UNITS = {"cpu": "cores", "memory": "MiB", "gpu": "GPUs"}
 _VALUES = ("params", "declarations", "inputs", "outputs")
@@ -54,7 +54,7 @@ _UNDEFINED = "`{}` in a template is no param of this run: nothing stands in its 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that a text was put together from: its name, and the line of the text that is its first, from 1.
+    """One of the files that were joined into a text. `line`: the line of the text at which the file starts, from 1.
 
     A name that begins with `-` is an option of the command line.
     """
@@ -65,14 +65,14 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the parts of a polyaxonfile were written."""
+    """The places of the parts of a polyaxonfile in its text and files."""
 
     lines: reader.Lines = field(default_factory=dict)
     files: Sequence[SourceFile] = ()
     is_flat: bool = False  # a build without a `build` section
 
     def sentence(self, path: Sequence[str | int], message: str) -> str:
-        """A message about a part, with its place: `polyaxonfile.yml, line 4, build.image: …`."""
+        """A message about a part, prefixed with its place: `polyaxonfile.yml, line 4, build.image: …`."""
         path = tuple(path[1:] if self.is_flat and tuple(path[:1]) == ("build",) else path)
         line = reader.line_of(path, self.lines)
         file = next((each for each in reversed(self.files) if line and each.line <= line), None)
@@ -89,10 +89,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Specification:
-    """One run's polyaxonfile: `content` as it was sent, `config` with every template rendered, nulls dropped.
+    """The polyaxonfile of one run.
 
-    `source` knows where in the text each part stands, and `undefined` which templates came to nothing; a stored
-    specification has neither.
+    `content`: the file as the client sent it. `config`: the file with all templates rendered, and without nulls.
+    `source`: the places of the parts in the text. `undefined`: warnings about undefined names in templates. A stored
+    specification has no `source` and no `undefined`.
     """
 
     kind: Kind
@@ -103,7 +104,8 @@ class Specification:
 
     @cached_property
     def file(self) -> File:
-        if self.kind is Kind.GROUP:  # its templates are its experiments': it is read as one of them would be
+        """The model of the file. Raises pydantic's ValidationError: a stored config is invalid."""
+        if self.kind is Kind.GROUP:  # its templates are those of its experiments: render them as for one experiment
             return GroupFile.model_validate(_of_a_member(self.config, templating.Rendering([])))
         return MODELS[self.kind].model_validate(self.config)
 
@@ -117,7 +119,7 @@ class Specification:
 
     @property
     def command(self) -> str | list[str] | None:
-        """What the shell runs, as it was written; None for a kind whose file says nothing."""
+        """The `cmd` as written. None: this kind of file has none."""
         return self.file.run.cmd if isinstance(self.file, JobFile | ExperimentFile) else None
 
     @property
@@ -126,18 +128,18 @@ class Specification:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What goes into `{{ templates }}` and, for experiments, is kept to compare them by."""
+        """The params: values for `{{ templates }}`, which also describe an experiment in comparisons."""
         older = self.file.declarations if isinstance(self.file, ExperimentFile) else None
         return self.file.params or older or {}
 
     @property
     def key_of_params(self) -> str:
-        """The name of that section in this file."""
+        """The name of the section with the params: `params` or `declarations`."""
         return _key_of_params(self.config)
 
     @property
     def words(self) -> dict[str, Any]:
-        """Name, description and tags; those of a group keep their templates: each experiment has its own."""
+        """Name, description and tags. A group's keep their templates, which each experiment renders."""
         file = self.file
         found = {"name": file.name, "description": file.description, "tags": file.tags}
         if self.kind is Kind.GROUP:
@@ -147,19 +149,19 @@ class Specification:
 
     @property
     def hptuning(self) -> HPTuning:
-        """How a group searches. Raises ValueError for any other kind."""
+        """The search of a group. Raises ValueError: the run is no group."""
         if not isinstance(self.file, GroupFile):
-            raise ValueError(f"a {self.kind} searches nothing")
+            raise ValueError(f"a {self.kind} has no search")
         return self.file.hptuning
 
     @property
     def ignored(self) -> list[str]:
-        """Keys that are accepted and mean nothing on one node, as dotted paths."""
-        said = [path for path in WITHOUT_EFFECT if _has(self.config, path)]
-        return [".".join(path) for path in said if path != ("backend",) or self.kind is not Kind.NOTEBOOK]
+        """The keys of the file that have no effect on one node, as dotted paths."""
+        found = [path for path in WITHOUT_EFFECT if _has(self.config, path)]
+        return [".".join(path) for path in found if path != ("backend",) or self.kind is not Kind.NOTEBOOK]
 
     def build_config(self) -> dict[str, Any]:
-        """The config of the build that this run needs: its build section as a file of its own."""
+        """The config of the build that this run needs: the build section as a separate file."""
         build = {key: value for key, value in self.config["build"].items() if key not in ("commit", "branch", "ref")}
         config = {"build": build, "version": 1, "kind": Kind.BUILD.value}
         secrets = self.config.get("environment", {}).get("secret_refs")
@@ -167,14 +169,14 @@ class Specification:
 
     @property
     def secrets(self) -> dict[str, list[str] | None]:
-        """Names of the secrets that the run gets, and which of their values (None: all); of a build, also its own."""
+        """The secrets of the run: name → names of its values (None: all). A build adds those of its build section."""
         named = [*(self.environment.secret_refs or [])]
         if self.kind is Kind.BUILD and self.build.environment:
             named += self.build.environment.secret_refs or []
         return {reference.name: reference.items for reference in named}
 
     def path_of_secret(self, name: str) -> tuple[str | int, ...]:
-        """Where a secret is named: the key that the file itself has."""
+        """The path, in the file, of the key that names a secret."""
         own = [reference.name for reference in self.environment.secret_refs or []]
         if name in own:
             return "environment", "secret_refs", own.index(name)
@@ -188,16 +190,16 @@ def parse(
 ) -> Specification:
     """Check a polyaxonfile of the expected kind. Raises InvalidPolyaxonfile with every problem at once.
 
-    `source` is a mapping, a list of mappings, or a text in YAML, JSON or Python notation; `params` go over the
-    file's own; `files` are those that a text was put together from.
+    `source`: a mapping, a list of mappings, or a text in YAML, JSON or Python notation. `params`: override the params
+    of the file. `files`: the files that were joined into the text.
     """
     data, lines = reader.read(source)
     where = Source(lines, files, is_flat=kind is Kind.BUILD and "build" not in data)
-    if data.get("kind", kind) != kind:  # nothing else that is said about it would help
+    if data.get("kind", kind) != kind:  # then other problems would not help the user
         raise InvalidPolyaxonfile([where.sentence(("kind",), f"Must be equal to {kind}.")])
     if params:
         key = "declarations" if "declarations" in data else "params"
-        own = data.get(key) or {}  # what is no mapping stays, to be found wrong below
+        own = data.get(key) or {}  # the validation below reports a value that is no mapping
         data = {**data, key: {**own, **params} if isinstance(own, dict) else own}
     shaped = _nested(data) if where.is_flat else data
     rendering = templating.Rendering(problems := [])
@@ -220,9 +222,9 @@ def parse(
 
 
 def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specification:
-    """The experiment of a group with these params. Raises InvalidPolyaxonfile.
+    """The specification of an experiment of a group with these params. Raises InvalidPolyaxonfile.
 
-    What the group says of itself alone (name, description) is not said of its experiments.
+    It has no name and no description: these belong to the group.
     """
     data, _ = reader.read(group.content)
     own = {key: value for key, value in data.items() if key not in ("hptuning", "name", "description")}
@@ -231,10 +233,13 @@ def of_member(group: Specification, suggestion: Mapping[str, Any]) -> Specificat
     return parse({**own, "kind": Kind.EXPERIMENT.value}, Kind.EXPERIMENT, suggestion)
 
 
-def words_of_member(
+def metadata_of_member(
     member: Specification, name: str | None, description: str | None, tags: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The tags of a group as one of its experiments has them; its name and description where they have templates."""
+    """The name, description and tags of an experiment, rendered from those of its group.
+
+    The name and description are None if the group's have no templates.
+    """
     variables = Ports(member.config.get("inputs")).in_templates(member.params)
     rendering = templating.Rendering([])
 
@@ -249,16 +254,16 @@ def words_of_member(
 
 
 def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
-    """The specification of a stored run: nothing is rendered a second time."""
+    """The specification of a stored run. Its config is already rendered."""
     return Specification(kind, content, config)
 
 
 def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[str, Any]:
-    """A group's file with its templates rendered as for one of its experiments."""
+    """The file of a group with its templates rendered as for one of its experiments."""
     try:
         sample = HPTuning.model_validate(data.get("hptuning")).sample
     except ValidationError:
-        sample = {}  # what is wrong with it is said when the whole is read
+        sample = {}  # the validation of the whole file reports the problem
     key = _key_of_params(data)
     own = data.get(key) if isinstance(data.get(key), dict) else {}
     about = {name: value for name, value in data.items() if name != "hptuning"}
@@ -268,13 +273,13 @@ def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[
 
 
 def _group_config(data: dict[str, Any], file: File) -> dict[str, Any]:
-    """What was sent, templates and all, with the search in its plain form."""
+    """The file with its templates, and with the normalized `hptuning` section."""
     checked = file.model_dump(exclude_none=True)
     return {name: checked[name] if name == "hptuning" else value for name, value in data.items() if name in checked}
 
 
 def _rendered(data: dict[str, Any], rendering: templating.Rendering, known: Collection[str] = ()) -> dict[str, Any]:
-    """A file with its templates rendered and the defaults of its inputs among its params."""
+    """The file with its templates rendered, and with the defaults of its inputs in its params."""
     key, ports = _key_of_params(data), Ports(data.get("inputs"))
     given = data.get(key) or {}
     given = given if isinstance(given, dict) else {}
@@ -293,13 +298,13 @@ def _key_of_params(data: Mapping[str, Any]) -> str:
 
 
 def _nested(data: dict[str, Any]) -> dict[str, Any]:
-    """A flat build file (0.4.2 and later) in the nested form of the documents."""
+    """Convert a flat build file (0.4.2 and later) to the nested form of the documents."""
     flat = {key: value for key, value in data.items() if key not in _HEADER}
     return {**{key: value for key, value in data.items() if key in _HEADER}, "build": flat}
 
 
 def _reserved(file: File) -> templating.Problems:
-    """Names that are polylocal's own. Stored runs of an older version may have them."""
+    """Problems with reserved names. Not part of the models, because runs of older versions may have such names."""
     problems: templating.Problems = []
     sections = ((("environment",), file.environment), (("build", "environment"), file.build.environment))
     for path, environment in sections:
@@ -312,7 +317,7 @@ def _reserved(file: File) -> templating.Problems:
 
 
 def _variables(file: File) -> templating.Problems:
-    """Variables that no container can have, and those of a build, which has no container of a run."""
+    """Problems with variables: invalid ones, and variables of a run in a build."""
     path, inner = ("environment", "env_vars"), file.build.environment
     problems: templating.Problems = []
     if inner and inner.env_vars is not None:
@@ -326,7 +331,7 @@ def _variables(file: File) -> templating.Problems:
 
 
 def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Problems:
-    """A name that is written out follows the rule of names; what a template puts in may have dots, as numbers do."""
+    """Problems with the name. Only a template can put dots into a name, because numbers have dots."""
     name = data.get("name")
     if name == rendered.get("name") and isinstance(name, str) and not re.fullmatch(SLUG, name):
         return [(("name",), f"String should match pattern '{SLUG}'")]
@@ -338,14 +343,14 @@ def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Pr
 
 
 def _points(group: GroupFile, ports: Ports) -> templating.Problems:
-    """Points of a search that are not of the type that an input declares."""
+    """Problems with points of the search space that do not have the declared type of their input."""
     matrix = group.hptuning.matrix or {}
     found = ((name, ports.takes(name, matrix[name].points)) for name in ports.names if name in matrix)
     return [(("hptuning", "matrix", name), problem) for name, problem in found if problem]
 
 
 def _too_long(file: File) -> templating.Problems:
-    """What no program could be started with. Stored runs of an older version may have it."""
+    """Problems with too long commands. Not part of the models, because runs of older versions may have them."""
     problems: templating.Problems = []
     if isinstance(file, JobFile | ExperimentFile):
         size = max(len(word.encode()) for word in commands.arguments(file.run.cmd, commands.BASH))
@@ -369,7 +374,7 @@ def _config(file: File) -> dict[str, Any]:
 
 
 def _problems(error: ValidationError, kind: Kind) -> templating.Problems:
-    """One problem a path: the forms that a value may have are alternatives."""
+    """The problems of a validation, one for each path. Errors of the members of a union are joined by `or`."""
     header: templating.Problems = []
     messages: dict[tuple[str | int, ...], list[str]] = {}
     for item in error.errors():
@@ -397,7 +402,7 @@ def _message(code: str, text: str, path: Sequence[str | int], kind: Kind) -> str
 
 
 def _is_branch(part: str | int) -> bool:
-    """pydantic names the members of a union in the path (`list[str]`, `str`); people did not write those."""
+    """Whether pydantic added a part to a path to name the member of a union, such as `list[str]` or `str`."""
     return isinstance(part, str) and (part in ("str", "int", "bool", "float") or "[" in part)
 
 

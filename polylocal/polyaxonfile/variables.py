@@ -8,7 +8,7 @@ from polylocal.polyaxonfile.commands import MAX_ARGUMENT
 
 MAX_VARIABLES = 1000
 MAX_VARIABLE = MAX_ARGUMENT  # bytes of NAME=value
-MAX_ALL = 256 * 1024  # bytes of all of them: a program's arguments and variables share 2 MiB
+MAX_ALL = 256 * 1024  # bytes of all variables: the arguments and variables of a program share 2 MiB
 
 _RESERVED = ("POLYAXON_", "POLYLOCAL_")
 _OWN = {
@@ -19,14 +19,14 @@ Key = tuple[str | int, ...]  # below `env_vars`
 
 
 def as_mapping(value: object) -> object:
-    """A list of pairs as the mapping that it means; anything else stays."""
+    """Convert a list of pairs to a mapping. Other values are returned unchanged."""
     if isinstance(value, list) and all(_is_pair(item) and isinstance(item[0], str) for item in value):
         return {name: text for name, text in value}
     return value
 
 
 def normal(value: object) -> object:
-    """Variables as {name: text}. What `problems` complains of stays as it is."""
+    """Convert variables to {name: text}. A value with `problems` is returned unchanged."""
     if value is None or any(problems(value)):
         return value
     found = as_mapping(value)
@@ -34,7 +34,7 @@ def normal(value: object) -> object:
 
 
 def problems(value: object) -> Iterator[tuple[Key, str]]:
-    """What is wrong with them, each with its place."""
+    """Yield the problems of variables: the path below `env_vars`, and a sentence."""
     if isinstance(value, Mapping):
         items = [((str(name),), name, item) for name, item in value.items()]
     elif isinstance(value, list):

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, of_member, words_of_member
+from polylocal.polyaxonfile import EarlyStopping, HPTuning, Specification, metadata_of_member, of_member
 from polylocal.polyaxonfile.templating import has_template
 from polylocal.runner import bayes, early_stopping, group_outcome, search
 from polylocal.runner.group_outcome import Ended
@@ -170,7 +170,7 @@ class Groups:
         is_resumed = bool(origin and band and band.resume)
         about = {
             "params": member.params or None,
-            **words_of_member(member, group.name, group.description, group.tags),
+            **metadata_of_member(member, group.name, group.description, group.tags),
             "framework": group.framework,
             "priority": group.priority,
             "iteration": group.iteration,

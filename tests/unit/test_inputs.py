@@ -69,7 +69,7 @@ def test_a_value_has_its_declared_type(kind: str | None, given: Any, kept: Any) 
         ({"type": "str"}, [1], "`[1]` is not a text."),
         ({"type": "dict"}, [1], "`[1]` is not a mapping."),
         ({"type": "list"}, 1, "`1` is not a list."),
-        ({"type": "int", "is_list": True}, 1, "`1` is no list."),
+        ({"type": "int", "is_list": True}, 1, "`1` is not a list."),
         ({"type": "int", "is_list": True}, [1, "x"], "`x` is not a whole number."),
         ({"options": ["x", "y"]}, "z", "`z` is not one of the options `x`, `y`."),
         ({"type": "int", "options": [1, 2]}, "3", "`3` is not one of the options `1`, `2`."),

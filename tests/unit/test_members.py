@@ -9,7 +9,7 @@ import pytest
 from support import job
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import Specification, of_config, of_member, parse, words_of_member
+from polylocal.polyaxonfile import Specification, metadata_of_member, of_config, of_member, parse
 from polylocal.statuses import Kind
 
 MATRIX = {"lr": {"values": [0.1, 0.2]}, "n": {"range": [1, 3, 1]}}
@@ -111,7 +111,7 @@ def test_a_group_keeps_its_templates() -> None:
 
 
 def test_only_groups_search() -> None:
-    with pytest.raises(ValueError, match="a job searches nothing"):
+    with pytest.raises(ValueError, match="a job has no search"):
         parse(job(), Kind.JOB).hptuning  # noqa: B018
 
 
@@ -234,13 +234,13 @@ def test_a_group_keeps_its_templates_and_its_members_have_their_own() -> None:
     said = {"name": "m-{{ lr }}", "tags": ["lr={{ lr }}", "all"], "description": "rate {{ lr }}"}
     found = parse(group(**said), Kind.GROUP)
     assert found.words == said
-    words = [words_of_member(of_member(found, {"lr": lr, "n": 1}), **found.words) for lr in (0.1, 0.2)]
+    words = [metadata_of_member(of_member(found, {"lr": lr, "n": 1}), **found.words) for lr in (0.1, 0.2)]
     assert words == [{"name": f"m-{lr}", "tags": [f"lr={lr}", "all"], "description": f"rate {lr}"} for lr in (0.1, 0.2)]
 
 
 def test_a_name_without_a_template_is_the_groups_alone() -> None:
     found = parse(group(name="search", description="all", tags="a, b"), Kind.GROUP)
-    assert words_of_member(of_member(found, {"lr": 0.1, "n": 1}), **found.words) == {
+    assert metadata_of_member(of_member(found, {"lr": 0.1, "n": 1}), **found.words) == {
         "name": None,
         "description": None,
         "tags": ["a", "b"],
@@ -249,7 +249,7 @@ def test_a_name_without_a_template_is_the_groups_alone() -> None:
 
 def test_what_a_template_puts_into_a_name_can_stand_in_one() -> None:
     found = parse(group(name="m-{{ lr }}"), Kind.GROUP)
-    assert words_of_member(of_member(found, {"lr": "a b/c", "n": 1}), **found.words)["name"] == "m-a-b-c"
+    assert metadata_of_member(of_member(found, {"lr": "a b/c", "n": 1}), **found.words)["name"] == "m-a-b-c"
     one = parse(job("x", "a", name="m-{{ lr }}", params={"lr": 1e-05}), Kind.JOB)
     assert one.words["name"] == "m-1e-05"
 

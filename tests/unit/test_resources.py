@@ -10,7 +10,7 @@ from support import job
 from polylocal.engine.plan import Limits
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.planning.container import limits
-from polylocal.polyaxonfile import Capacity, Resources, asked, of_config, parse
+from polylocal.polyaxonfile import Capacity, Resources, of_config, parse, requested_resources
 from polylocal.polyaxonfile.resources import cuts, gpus, problems, reserved
 from polylocal.statuses import Kind
 
@@ -174,7 +174,7 @@ def group(values: Any, limit: str = "{{ n }}") -> list[Any]:
     about = {"hptuning": {"matrix": {"n": values, "lr": {"values": [1, 2]}}}}
     content = {**GROUP, **about, "environment": {"resources": {"cpu": {"limits": limit}}}}
     found = []
-    for each in asked(parse(content, Kind.GROUP)):
+    for each in requested_resources(parse(content, Kind.GROUP)):
         assert each
         assert each.cpu
         found.append(each.cpu.limits)
@@ -191,10 +191,10 @@ def test_a_group_asks_for_what_each_point_of_its_matrix_asks_for() -> None:
 def test_a_distribution_is_judged_when_it_is_drawn() -> None:
     about = {"hptuning": {"matrix": {"n": {"uniform": "1:9"}}, "random_search": {"n_experiments": 2}}}
     content = {**GROUP, **about, "environment": {"resources": {"cpu": {"limits": "{{ n }}"}}}}
-    assert list(asked(parse(content, Kind.GROUP))) == []
+    assert list(requested_resources(parse(content, Kind.GROUP))) == []
 
 
 def test_a_build_asks_for_nothing() -> None:
     content = {"version": 1, "kind": "build", "build": {"image": "a"}}
     more = {"environment": {"resources": {"cpu": {"limits": 99}}}}
-    assert list(asked(parse({**content, **more}, Kind.BUILD))) == []
+    assert list(requested_resources(parse({**content, **more}, Kind.BUILD))) == []
