@@ -34,10 +34,7 @@ def own(machine: str | None = None) -> str:
 
 
 def buildable(machine: str | None = None, binfmt: Path = BINFMT) -> Sequence[str]:
-    """ABF's names of the architectures that this machine can run, its own first.
-
-    `binfmt`: the folder with the state of the kernel's handlers for foreign programs (QEMU).
-    """
+    """ABF's names of the architectures that this machine can run, its own first. `binfmt`: the kernel's handlers."""
     native = own(machine)
     emulated = (name for name, (_, _, handler) in _KNOWN.items() if name != native and _is_enabled(binfmt / handler))
     return [native, *emulated]

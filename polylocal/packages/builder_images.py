@@ -16,20 +16,14 @@ _SMALL = ("slim", "alpine")  # tags of Python images without a compiler
 
 
 def default(kind: str | None, has_image: Callable[[str], bool]) -> str:
-    """The image for platforms that name none.
-
-    `kind`: the platform's `distrib_type`. `has_image(name)`: whether the engine has the image.
-    """
+    """The default image for a `distrib_type`. `has_image(name)`: whether the engine has an image."""
     if kind == "deb" and has_image(BUILDER):
         return BUILDER
     return recipes.IMAGES[kind or "dnf"]
 
 
 def lack(kind: str | None, image: str) -> str | None:
-    """The build tools that an image lacks for the default commands of a kind, as a sentence without a full stop.
-
-    None: nothing is known to be missing.
-    """
+    """A sentence, without a full stop, on the tools that an image lacks for the default commands of a kind, or None."""
     name, tag = _parts(image)
     names, what = _LACKING.get(kind or "", _RPM)
     if name not in names or (kind == "pypi" and not any(word in tag for word in _SMALL)):

@@ -38,10 +38,7 @@ _BYTES_AS_TEXT = "iso-8859-1"
 
 
 def describe(path: Path, file_name: str) -> Description | None:
-    """Read the description of a distribution. None: the file is no distribution.
-
-    Raises PackageError: the distribution is broken.
-    """
+    """Read the description of a distribution. None: the file is none. Raises PackageError: it is broken."""
     content = _metadata(path, file_name)
     return None if content is None else _described(content, file_name)
 

@@ -11,10 +11,7 @@ from polylocal.errors import PackageError
 
 @contextmanager
 def needed_for(what: str) -> Iterator[None]:
-    """Guard the import of a library of the extra. Raises PackageError: the library is not installed.
-
-    `what`: the operation that needs the library, for the message.
-    """
+    """Guard an import from the extra. Raises PackageError: it is not installed. `what`: the operation that needs it."""
     try:
         yield
     except ImportError as error:

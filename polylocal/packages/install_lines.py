@@ -82,4 +82,4 @@ def _suffix(folder: str) -> list[str]:
 def _check(what: str, pattern: re.Pattern[str], *texts: str | None) -> None:
     for text in texts:
         if text is not None and not pattern.fullmatch(text):
-            raise InvalidInput([f"{text[:100]!r} is no {what} that can be named in a line to install from"])
+            raise InvalidInput([f"{text[:100]!r} is not a valid {what} for a line to install from"])

@@ -161,10 +161,7 @@ def command(target: Target, code: Code) -> str:
 
 
 def sources(text: str | None) -> Mapping[str, str]:
-    """The files to copy from the file store into the code: file name → sha1. Empty if `.abf.yml` is invalid.
-
-    `text`: the content of `.abf.yml`, or None. `command` reports an invalid file.
-    """
+    """The `sources` in the text of an .abf.yml: file name → sha1. Empty for an invalid file: `command` reports it."""
     try:
         return _settings(text).get("sources") or {}
     except ValueError:
@@ -249,10 +246,7 @@ def _pypi(target: Target, code: Code) -> str:
 
 
 def requirements(pyproject: str | None) -> Sequence[str]:
-    """The build requirements of a Python project (PEP 508). Raises ValueError: the pyproject.toml is invalid.
-
-    `pyproject`: the text of pyproject.toml; None: there is none.
-    """
+    """The build requirements (PEP 508) in the text of a pyproject.toml. Raises ValueError: it is invalid."""
     system = project_file.load(pyproject).get("build-system")
     if system is None:
         return _USUAL_REQUIREMENTS
@@ -268,10 +262,7 @@ def requirements(pyproject: str | None) -> Sequence[str]:
 
 
 def _backend(pyproject: str | None) -> Sequence[str]:
-    """The module of the build backend, the name of the object in it, and the folders of `backend-path`.
-
-    Raises ValueError: the pyproject.toml is invalid.
-    """
+    """The module and object of the build backend, and the folders of its `backend-path`. Raises ValueError."""
     system = project_file.table(project_file.load(pyproject), "build-system")
     name, folders = system.get("build-backend", _USUAL_BACKEND), system.get("backend-path", [])
     if not (isinstance(name, str) and _BACKEND.fullmatch(name)):

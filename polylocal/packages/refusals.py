@@ -54,8 +54,8 @@ def not_in_repository(number: int, project: str, repository: str) -> Refusal:
 def unpublished_extra(number: int, others: Sequence[int]) -> Refusal:
     """The build used packages that are not published. `number`: of the build list; `others`: of those build lists."""
     listed = ", ".join(map(str, others))
-    those = f"build list {listed}, which it was built with, is" if len(others) == 1 else f"build lists {listed} are"
-    words = f"{those} not published: publish what it was built with, then the build by {_PUBLISH.format(number=number)}"
+    used = f"build list {listed}, which it was built with, is" if len(others) == 1 else f"build lists {listed} are"
+    words = f"{used} not published: publish these packages first, then the build by {_PUBLISH.format(number=number)}"
     return _refusal(EXTRA_BUILD_LISTS, words)
 
 

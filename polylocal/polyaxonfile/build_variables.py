@@ -39,10 +39,7 @@ def instruction(name: object, value: object) -> str:
 
 
 def expanded(variables: Sequence[Sequence[Any]] | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The values that a build gives to its variables.
-
-    `inherited`: the variables of the base image. A value can refer to these and to the variables before it.
-    """
+    """The values that a build gives to its variables. They can use `inherited` (of the base image) and earlier ones."""
     found: dict[str, str] = {}
     for name, value in variables or ():
         found[str(name)] = _filled(_parsed(str(value)), {**inherited, **found})

@@ -29,10 +29,7 @@ def _lower(value: object) -> object:
 
 
 def _numbers(*names: str, optional: int = 0) -> BeforeValidator:
-    """A validator that converts `a:b:c`, a list or a mapping with these names to a list of numbers.
-
-    `optional`: how many names at the end may be missing.
-    """
+    """A validator: `a:b:c`, a list or a mapping → a list of numbers. The last `optional` names may be missing."""
 
     def read(value: object) -> object:
         parts: Any = value

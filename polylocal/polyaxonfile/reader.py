@@ -182,10 +182,7 @@ def _check_literal(text: str) -> None:
 
 
 def _check_keys(other: int) -> None:
-    """Limit the keys that are not strings: colliding numbers make a dict take quadratic time.
-
-    Raises InvalidPolyaxonfile.
-    """
+    """Limit keys that are no strings: colliding numbers make a dict slow. Raises InvalidPolyaxonfile."""
     if other > MAX_OTHER_KEYS:
         raise InvalidPolyaxonfile([f"The polyaxonfile has more than {MAX_OTHER_KEYS} names that are no text."])
 
@@ -319,9 +316,9 @@ def _checked_length(item: object) -> int:
     if isinstance(item, int) and item.bit_length() > MAX_BITS:
         raise InvalidPolyaxonfile([f"A number of {item.bit_length()} bits can't be kept; write a smaller one."])
     if isinstance(item, str) and not _is_text(item):
-        raise InvalidPolyaxonfile([f"{item!a:.100} holds half a character."])
+        raise InvalidPolyaxonfile([f"{item!a:.100} contains half of a surrogate pair."])
     if not isinstance(item, str | int | float | bool | None):
-        raise InvalidPolyaxonfile([f"`{item!r:.100}` is no value of a polyaxonfile."])
+        raise InvalidPolyaxonfile([f"`{item!r:.100}` is not a valid value in a polyaxonfile."])
     return len(item) if isinstance(item, str) else 0
 
 

@@ -88,7 +88,7 @@ def test_what_a_shell_would_expand_is_quoted() -> None:
     ("change", "told"),
     [
         *(
-            ({name: value}, "is no URL that")
+            ({name: value}, "is not a valid URL for")
             for name in ("url", "key_url")
             for value in (
                 "",
@@ -100,11 +100,11 @@ def test_what_a_shell_would_expand_is_quoted() -> None:
             )
         ),
         *(
-            ({"platform": value}, "is no name of a platform that")
+            ({"platform": value}, "is not a valid name of a platform for")
             for value in ("", "a/b", "a b", "a]", "a\n[b", "x" * 201, "é")
         ),
         *(
-            ({"packages": [value]}, "is no name of a package that")
+            ({"packages": [value]}, "is not a valid name of a package for")
             for value in ("", "-r", "a b", "a;id", "a\nb", "$(id)", "a[b]")
         ),
     ],
