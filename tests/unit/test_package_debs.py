@@ -1,4 +1,4 @@
-"""Debian packages: what is read of them, whatever made them, and the indexes that apt reads."""
+"""Debian packages: reading files of different tools, and the indexes for apt."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_field_that_stands_in_other_indexes_is_one_word(facts: Read, line: str
 
 @pytest.mark.slow
 def test_a_package_of_too_many_fields_is_refused_at_once(facts: Read) -> None:
-    """A comparison of each field with all others would take hours for what fits into a control file."""
+    """A control file can have so many fields that comparing each with all others would take hours."""
     control = CONTROL + "".join(f"X{number}: 1\n" for number in range(200_000))
     with pytest.raises(PackageError, match="more than 1000 fields"):
         facts(package(control), "x.deb")

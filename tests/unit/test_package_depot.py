@@ -1,4 +1,4 @@
-"""The file store: whole files under the sha1 of what they hold."""
+"""The file store: complete files, named by the sha1 of their content."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_file_is_forgotten_once_and_for_all(file_store: FileStore) -> None:
 
 
 def test_what_another_process_was_writing_is_swept_however_young(file_store: FileStore) -> None:
-    """A daemon that begins is the only one: who wrote that is gone."""
+    """Only one daemon runs, so the writer of the file has ended."""
     kept = file_store.keep(io.BytesIO(b"x"))
     left = subprocess.run(
         [sys.executable, "-c", STAGES, str(file_store.folder)], capture_output=True, text=True, check=True

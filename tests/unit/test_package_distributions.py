@@ -1,4 +1,4 @@
-"""Python distributions: what is read of them, and the index that is made of that."""
+"""Python distributions: their metadata, and the index."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_the_index_needs_of_a_wheel(about: About) -> None:
 
 
 def test_what_the_index_needs_of_a_source_distribution(about: About) -> None:
-    """Its PKG-INFO may differ from the metadata of what is built of it: clients do not get it beforehand."""
+    """Its PKG-INFO may differ from the metadata of its wheel, so the index does not offer it."""
     assert about("hello-1.0.tar.gz", sdist("hello", "1.0", Requires_Python="<4")) == {
         "name": "hello",
         "version": "1.0",
@@ -267,7 +267,7 @@ def test_the_same_files_in_any_order_are_the_same_index(indexed: Callable[..., I
 
 
 def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
-    """To compare each field with all others would take hours for what fits into the metadata that is read."""
+    """Metadata can have so many fields that comparing each with all others would take hours."""
     path = tmp_path / "x-1-py3-none-any.whl"
     many = b"".join(b"X%d: 1\n" % number for number in range(200_000))
     path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))

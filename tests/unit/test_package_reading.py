@@ -1,4 +1,4 @@
-"""Files → what packages they are, told by real files of each kind and by broken ones."""
+"""Reading packages: real and broken files of each kind."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def ungzipped() -> bytes:
 
 
 def with_bad_name() -> bytes:
-    """A zip whose directory says that a name is UTF-8, which it is not."""
+    """A zip archive whose directory marks an invalid name as UTF-8."""
     content = zipped({"xé-1.dist-info/METADATA": metadata(Name="x", Version="1")})
     return content.replace("é".encode(), b"\xff\xfe")
 

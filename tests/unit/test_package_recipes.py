@@ -1,4 +1,4 @@
-"""What is run to build a package, and what an `.abf.yml` may say."""
+"""The commands that build packages, and the settings in `.abf.yml`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ran(line: str) -> tuple[int, str, str]:
 
 @dataclass
 class Bench:
-    """A folder with code, and programs that only note how they are called; a real shell runs what is built with."""
+    """A folder with code, and programs that only record their arguments. A real shell runs the command."""
 
     top: Path
     uid: int = 0
@@ -454,7 +454,7 @@ def test_a_command_with_a_zero_byte_is_said_to_have_one(of_platform: str | None,
     assert (exit_code, words) == (1, "nothing can be built: its command contains a zero byte\n")
 
 
-# -- what can't be built ---------------------------------------------------------------------------------------------
+# -- code that can't be built ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_every_kind_has_an_image_and_a_recipe() -> None:
     assert lines["dnf"] == lines["mdv"] == lines["rhel"]
 
 
-# -- who is heard ----------------------------------------------------------------------------------------------------
+# -- precedence ------------------------------------------------------------------------------------------------------
 
 
 def test_the_code_is_heard_before_the_platform_and_that_before_the_default() -> None:

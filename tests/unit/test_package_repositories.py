@@ -51,7 +51,7 @@ def names(folder: Path) -> set[str]:
 
 
 def around(place: Path) -> set[str]:
-    """What lies beside: the link itself, the one folder that it leads to, and none of what earlier ones left."""
+    """The siblings of a link: the link, the folder that it points to, and no files of earlier generations."""
     return names(place.parent) - {f".{place.name}.left"}
 
 
@@ -292,7 +292,7 @@ CONTENTS = {
 def test_what_is_published_is_readable_whatever_the_umask_is(
     keep: Keep, place: Path, tmp_path: Path, kind: str
 ) -> None:
-    """By package managers in builds, whatever user they are."""
+    """Package managers in builds may run as any user."""
     write([Shelf(place, {name: keep(content) for name, content in CONTENTS[kind].items()}, kind)])
     repositories.snapshot(place, tmp_path / "media" / "cocos")
     published, taken = modes(place.resolve()), modes(tmp_path / "media" / "cocos")
@@ -354,7 +354,7 @@ def test_a_home_folder_may_lie_in_a_folder_of_any_name() -> None:
 
 
 def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
-    """apt does not trust a signature that it does not know, whatever its list says."""
+    """apt does not trust a signature by an unknown key, even if its list of sources does."""
     write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
     assert {"Release", "InRelease"} <= names(place)
     repositories.snapshot(place, tmp_path / "taken")
@@ -410,7 +410,7 @@ def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: 
     assert not [name for name in names(in_the_way.parent) if not name.endswith("link") and name.startswith(".")]
 
 
-# what a build says of itself names its files too: one may have the name of an index
+# the metadata of a build names its files, so one can have the name of an index
 @pytest.mark.parametrize(("kind", "name"), [("deb", "Packages"), ("deb", "Release"), ("deb", "Packages.gz")])
 def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
     keep: Keep, place: Path, kind: str, name: str

@@ -1,4 +1,4 @@
-"""The life of a build list: the table against the rows of the documents, and what the end of a run means."""
+"""The states of build lists: the table, compared with the documents, and the status after the end of a run."""
 
 from __future__ import annotations
 

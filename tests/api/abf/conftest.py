@@ -96,7 +96,7 @@ def copy(made: Made, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """One farm for all rows of a table: each makes what it needs, and leaves the rest as it is."""
+    """One farm for all rows of a table: each row creates its own objects, and changes no others."""
     home = tmp_path_factory.mktemp("shared")
     copy(farm_at_rest, home)
     ids = farm_at_rest.ids

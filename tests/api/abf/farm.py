@@ -34,7 +34,7 @@ def basic(name: str, secret: str) -> dict[str, str]:
 
 
 class Person:
-    """Somebody who gives a name and a token with each request; paths are what stands behind /api/v1/."""
+    """A user who sends a name and a token with each request. Paths are relative to /api/v1/."""
 
     def __init__(self, http: httpx2.Client, headers: Mapping[str, str], name: str = "", user_id: int = 0) -> None:
         self.http = http
@@ -140,7 +140,7 @@ class Farm:
         return self.for_personal(project_id=self.ids.secret_tools, commit_hash=self.ids.secret_commit, **changes)
 
     def new(self, body: Json | None = None, by: Person | None = None, **state: Any) -> int:
-        """A build list, in whatever state; returns its id."""
+        """Create a build list in any state. Returns its id."""
         answer = (by or self.ivan).post("build_lists.json", body or self.body())
         assert answer.status_code == 200, answer.text
         made: int = answer.json()["build_list"]["id"]

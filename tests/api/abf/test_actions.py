@@ -103,7 +103,7 @@ def test_nothing_is_rejected_without_qa(status: int, shared: Farm, in_rosa: int)
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
 def test_publishing_by_an_admin_in_every_status(status: int, shared: Farm, in_lts: int) -> None:
-    """An admin may publish once more what is published."""
+    """An admin may publish a published build again."""
     shared.set(in_lts, status=status)
     check = check_done if status in LEGAL["publish"] | {6000} else check_refused
     check(shared, shared.olga, in_lts, "publish")

@@ -204,7 +204,7 @@ NEW = '{"project": {"name": "new", "description": "%s"}}'
     ],
 )
 def test_what_is_no_utf_8_is_refused(content: bytes, farm: Farm) -> None:
-    """Halves of characters can't be kept: whatever they were written in, they would break what shows them."""
+    """Unpaired surrogates are refused in every encoding, because clients could not display them."""
     for person in (farm.ivan, farm.root):
         answer = person("POST", "projects.json", content=content, headers={"Content-Type": "application/json"})
         assert answer.status_code == 400, answer.text

@@ -199,7 +199,7 @@ def test_any_credentials(world: Farm, words: str, scheme: str) -> None:
 @settings(BOUNDED, max_examples=80 * TIMES)
 @given(change=changes())
 def test_what_was_made_can_be_listed(world: Farm, change: tuple[str, str, Any]) -> None:
-    """Nothing that was taken in breaks what shows it."""
+    """No accepted value breaks a response."""
     method, path, body = change
     headers = {"Content-Type": "application/json"}
     answer = world.root(method, path, content=json.dumps(body).encode(), headers=headers)
@@ -214,7 +214,7 @@ def test_what_was_made_can_be_listed(world: Farm, change: tuple[str, str, Any]) 
 
 
 def test_the_farm_is_still_whole(world: Farm) -> None:
-    """Whatever was tried before: its people are there, and a number is what it was."""
+    """After all requests, the build list and the users still exist."""
     assert world.show(1)["id"] == 1
     for name in PEOPLE:
         assert world.person(name).get("user.json").json()["user"]["uname"] == name

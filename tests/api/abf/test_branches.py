@@ -36,7 +36,7 @@ def test_a_tag(farm: Farm) -> None:
 
 
 def test_branches_that_others_have_named(farm: Farm) -> None:
-    """To git a name is bytes; some of them are no text, or what Unicode calls the end of a line."""
+    """For git, a name is bytes. Some names are invalid UTF-8, or contain a line end of Unicode."""
     number = farm.ids.evil_tools
     path = farm.context.repository(farm.store.projects.by_id(number)).path
     names = [b"caf\xe9", b"\xff\xfe", "a\u2028b".encode(), "a\u2029b\x85c".encode()]

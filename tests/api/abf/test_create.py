@@ -124,7 +124,7 @@ def test_a_container_by_itself_is_for_what_is_not_published(shared: Farm) -> Non
     assert shared.show(shared.new(shared.body(auto_publish=..., **wanted)))["auto_create_container"] is False
 
 
-# -- what is connected ----------------------------------------------------------------------------------------------
+# -- connected repositories -----------------------------------------------------------------------------------------
 
 
 def test_a_main_platform_always_uses_its_repository(shared: Farm) -> None:
@@ -195,7 +195,7 @@ def test_switches_are_kept(name: str, shared: Farm) -> None:
         assert shared.show(shared.new(shared.body(**{name: value})))[name] is value
 
 
-# -- who may --------------------------------------------------------------------------------------------------------
+# -- permissions ----------------------------------------------------------------------------------------------------
 
 
 def test_who_may_not_change_the_project(farm: Farm) -> None:

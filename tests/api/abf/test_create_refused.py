@@ -10,7 +10,7 @@ from .farm import Farm
 
 INTRODUCTION = "BuildList has not been created. "
 UNKNOWN = 10**6
-# a rule that another one hangs on: who breaks it may break that as well
+# rules that other rules depend on: a request that breaks one may break the dependent rule as well
 PROJECT = "Project can't be blank"
 PLATFORM = "Build for platform can't be blank"
 REPOSITORY = "Save to repository can't be blank"
@@ -39,7 +39,7 @@ def farm(shared: Farm) -> Farm:
 
 
 def refused(farm: Farm, **changes: Any) -> str:
-    """What is said beside that nothing was made."""
+    """Send a request that must be refused. Returns the message without its introduction."""
     before = farm.count()
     answer = farm.ivan.post("build_lists.json", farm.body(**changes))
     assert answer.status_code == 422, answer.text

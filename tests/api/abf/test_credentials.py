@@ -43,7 +43,7 @@ def test_a_token_in_the_query(shared: Farm) -> None:
 
 
 def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
-    """Requests without credentials take no part of the share of who was here with a token in the query."""
+    """Requests without credentials do not use up the limit of a user with a token in the query."""
     work = farm.context.shares.work
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
     with ExitStack() as stack:
@@ -160,7 +160,7 @@ def test_somebody_who_was_shut_out(farm: Farm) -> None:
 
 
 def test_the_token_of_a_run_opens_nothing(farm: Farm) -> None:
-    """A container of somebody's job is not that person."""
+    """A container of a job does not have the permissions of its user."""
     store, owner = farm.store, farm.store.users.get("ivan")
     project = store.projects.create(owner, {"name": "learning"})
     run = store.runs.insert(project, owner, NewRun(Kind.JOB, content=None, config=job(), values={}))

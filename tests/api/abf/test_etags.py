@@ -66,7 +66,7 @@ def test_what_was_changed_has_another_tag(farm: Farm) -> None:
 
 
 def test_every_change_has_a_tag(farm: Farm) -> None:
-    """A client takes the header from whatever succeeded."""
+    """Clients read the header from every successful response."""
     ids = farm.ids
     made = farm.ivan.post("build_lists.json", farm.body())
     build_list = made.json()["build_list"]["id"]

@@ -105,7 +105,7 @@ def test_uploads_of_nothing(farm: Farm) -> None:
 
 @pytest.mark.parametrize("name", ["build.log", "notes.txt"])
 def test_a_log_is_read_in_the_browser(name: str, shared: Farm) -> None:
-    """Also with a suffix behind the sha1, and what the client adds to it."""
+    """Clients may add a suffix to the sha1, and a query."""
     digest = upload(shared.ivan, b"hello\n", name).json()["sha1_hash"]
     for path in (digest, f"{digest}.log", f"{digest}.log?show=True"):
         found = shared.nobody.get(f"file_stores/{path}")
@@ -306,7 +306,7 @@ def test_a_reader_never_gets_a_part_of_a_list(path: str, farm: Farm) -> None:
 
 
 def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: Farm) -> None:
-    """A client has read an index, and then somebody publishes: what the index names is still the content it means."""
+    """A publication after a client has read an index does not change the files that the index names."""
     below = "rosa2012/repository/x86_64/main/release"
     contents = [deb("a", f"1.{number}") for number in range(4)]
     seen = []
@@ -389,7 +389,7 @@ def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
 
 
 def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
-    """For people: package managers have their own files. Nothing of what is hidden, and names are no markup."""
+    """A page for people, since package managers have indexes. It lists no hidden files, and escapes names."""
     for name in ("evil_1.0_all.deb", "<b>.deb"):
         publish(farm, f"rosa2012/repository/{farm.ids.arch_name}/main/release/{name}")
     publish(farm, "rosa_lts/repository/x.deb")

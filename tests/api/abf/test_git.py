@@ -29,7 +29,7 @@ WITH_NOBODYS_SETTINGS = {
 
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
-    """git(arguments…, folder=…) → what it did; `folder` is below the test's own one."""
+    """git(arguments…, folder=…) → the finished process. `folder` is relative to the test's folder."""
 
     def run(*arguments: str, folder: str = ".") -> subprocess.CompletedProcess[str]:
         environment = {**WITH_NOBODYS_SETTINGS, "HOME": str(tmp_path)}
@@ -42,7 +42,7 @@ def git(tmp_path: Path) -> Git:
 
 @pytest.fixture
 def url(farm: Farm, live: str) -> Callable[..., str]:
-    """url(project, name, secret) → of a project of ivan's, with somebody's credentials in it."""
+    """url(project, name, secret) → the URL of a project of ivan, with these credentials."""
 
     def made(project: str = "evil_tools", name: str = "ivan", secret: str | None = None) -> str:
         token = farm.ids.tokens[name] if secret is None else secret
@@ -236,7 +236,7 @@ def nested(git: Git, folder: str, width: int = 10, depth: int = 10) -> str:
 def test_a_push_of_more_files_than_code_may_have_is_refused(
     farm: Farm, git: Git, url: Callable[..., str], tmp_path: Path
 ) -> None:
-    """48 KiB that are ten thousand million files; what was there stays, and more can be pushed."""
+    """A push of 48 KiB that unpacks to ten thousand million files. Old commits stay, and later pushes work."""
     done(git("clone", url(), "clone"))
     nested(git, "clone")
     pushed = git("push", "origin", "nested", folder="clone")

@@ -114,7 +114,7 @@ def test_by_a_part_of_the_name_of_the_project(farm: Farm) -> None:
 
 
 def test_by_the_moment_of_the_last_change(farm: Farm) -> None:
-    """Both ends are inside: a client asks with what it was shown."""
+    """Both ends are inclusive: clients send dates that they got from a response."""
     build_list = farm.new()
     moment = farm.show(build_list)["updated_at"]
     assert ids(farm.ivan, updated_at_start=moment) == [build_list]

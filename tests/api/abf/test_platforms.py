@@ -136,7 +136,7 @@ def test_an_image_that_lacks_tools_is_told_to_who_named_none(values: Json, lacki
 
 
 def test_the_builder_is_the_image_of_a_platform_for_debian_packages(farm: Farm) -> None:
-    """By what the engine has when a build is made, not when its platform was."""
+    """The images of the engine at the time of the build count, not those at the creation of its platform."""
     made = farm.root.post("platforms.json", {"platform": UNNAMED}).json()["platform"]
     assert show(farm, made["id"])["build_image"] is None
     repository = farm.root.made("repositories.json", "repository", platform_id=made["id"], name="main")
@@ -241,7 +241,7 @@ def test_a_release_turns_qa_on_for_good(farm: Farm) -> None:
 
 
 def test_the_public_key_of_a_platform(farm: Farm) -> None:
-    """The same for everybody who sees the platform; the secret half stays in the home folder, for its owner alone."""
+    """All users who see the platform get the same key. The secret key stays in a private file in the home folder."""
     path = f"platforms/{farm.ids.rosa_platform}/key.json"
     found = farm.ivan.get(path).json()["platform"]
     assert (found["id"], found["name"]) == (farm.ids.rosa_platform, "rosa2012")

@@ -33,7 +33,7 @@ def of_user(person: Any) -> Json:
 
 
 def without_name(block: Json) -> Json:
-    """What a person is called beside the name of the account is said nowhere."""
+    """The documents do not define the display name of a user."""
     assert isinstance(block["name"], str)
     return {name: value for name, value in block.items() if name != "name"}
 
@@ -218,7 +218,7 @@ def test_a_commit_published_elsewhere_does_not_count(other: str, farm: Farm) -> 
     assert farm.show(farm.new())["last_published_commit_hash"] is None
 
 
-# -- who may see it -------------------------------------------------------------------------------------------------
+# -- permissions ----------------------------------------------------------------------------------------------------
 
 
 def test_of_an_open_project_everybody_sees_it(farm: Farm) -> None:

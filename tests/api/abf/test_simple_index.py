@@ -190,7 +190,7 @@ def test_metadata_is_no_page(farm: Farm, ask: Callable[..., httpx2.Response]) ->
     assert found.content == metadata(Metadata_Version="2.1", Name="hello", Version="1.0")
 
 
-# -- what clients make of it -----------------------------------------------------------------------------------------
+# -- real clients ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -205,7 +205,7 @@ class Served:
 
 @pytest.fixture
 def served(farm: Farm) -> Iterator[Served]:
-    """The farm on a real socket, with a list of what is asked of it."""
+    """The farm on a real socket, with a list of the requests."""
     asked: list[str] = []
 
     def noting(app: ASGIApp) -> ASGIApp:
@@ -221,7 +221,7 @@ def served(farm: Farm) -> Iterator[Served]:
 
 
 def real_wheel(name: str, version: str, **fields: str) -> bytes:
-    """One that can be installed, with a module that says its version."""
+    """An installable distribution with a module that contains its version."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"version = {version!r}\n".encode(),
@@ -259,7 +259,7 @@ Install = Callable[..., dict[str, str]]
 
 @pytest.fixture(params=["pip", "uv"])
 def install(request: pytest.FixtureRequest, tmp_path: Path, served: Served) -> Install:
-    """install(requirements…) → what came of it: module → version."""
+    """install(requirements…) → the installed modules: name → version."""
     tool = request.getfixturevalue("pip") if request.param == "pip" else uv()
 
     def installed(*requirements: str) -> dict[str, str]:

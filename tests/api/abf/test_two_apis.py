@@ -118,7 +118,7 @@ def test_a_deleted_one_of_the_other_api_takes_its_builds_with_it(farm: Farm, oth
 def test_nothing_is_begun_in_a_project_that_is_deleted_meanwhile(
     farm: Farm, other: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By somebody else, after it was looked up and before the run was made."""
+    """Another user deletes the project between the look-up and the creation of the run."""
 
     def deleting(real: Callable[..., Any]) -> Callable[..., Any]:
         def make(project: Project, *more: Any) -> Any:

@@ -41,7 +41,7 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Open:
 
 
 def personal(store: Store) -> dict[str, list[str]]:
-    """Names of platforms and of what is in them, by their owner."""
+    """The names of platforms and of their contents, by owner."""
     query = (
         "select u.username, p.name as platform, r.name from users u join platforms p on p.owner_id = u.id"
         " join repositories r on r.platform_id = p.id where p.platform_type = 'personal' order by u.id"

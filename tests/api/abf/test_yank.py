@@ -162,7 +162,7 @@ def test_it_stays_withdrawn_when_it_is_published_again(farm: Farm) -> None:
     assert farm.show(number)["yanked_reason"] == "bad"
 
 
-# -- who may ---------------------------------------------------------------------------------------------------------
+# -- permissions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_who_may(where: str, allowed: set[str], shared: Farm) -> None:
 
 
 def test_an_admin_of_the_platform_withdraws_without_qa(farm: Farm) -> None:
-    """What lies in a repository is its owner's matter, too."""
+    """The owner of a repository may yank its packages, too."""
     of_python(farm)
     farm.olga.changed("PUT", f"repositories/{farm.ids.lts}.json", {"repository": {"publish_without_qa": True}})
     number = farm.new(farm.for_lts(), **PUBLISHED)
