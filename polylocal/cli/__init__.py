@@ -1,4 +1,4 @@
-"""The command line. Commands print; they decide nothing."""
+"""The command line. Commands only parse options and print results; decisions are made in other packages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from polylocal.cli import streams
 
 
 def main() -> None:
-    """The program `polylocal`: an error is one line that says what to do."""
+    """Run the program `polylocal`. Each error is printed as one line that says what to do."""
     try:
         with streams.guarded() as output:
-            if sys.argv[1:] == ["--version"]:  # importing the parser of the command line takes five times as long
+            if sys.argv[1:] == ["--version"]:  # importing the command line parser takes five times as long
                 output.write(f"polylocal {__version__}\n")
             else:
                 _main()
     except BrokenPipeError:
-        sys.exit(141)  # the reader of our output has left
+        sys.exit(141)  # the reader of our output has closed the pipe
     except streams.OutputError as error:
         with streams.guarded():
             sys.exit(_complain(str(error)))
@@ -36,7 +36,7 @@ def _main() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Prints an error and returns the exit code."""
+    """Print an error. Returns the exit code."""
     import typer
 
     from polylocal.cli import console
@@ -59,9 +59,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and is_trouble(error):
         where = error.filename or "the home folder"
         return _complain(
-            f"{where} can't be written: {error.strerror}; make room there, or take another folder with --home"
+            f"can't write {where}: {error.strerror}; free some space, or choose another home folder with --home"
         )
-    if hasattr(error, "format_message"):  # typer's own; from which module they are imported depends on its version
+    if hasattr(error, "format_message"):  # an error of typer; its class moves between typer's versions
         console.wrong_usage(error)
         return int(getattr(error, "exit_code", 2))
     console.bug()

@@ -1,4 +1,4 @@
-"""Commands that keep a home folder, and bring it back."""
+"""Commands that back up and restore a home folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from polylocal.cli.context import HomeOption, home_folder
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="The archive to make, say `polylocal.tar.gz`.")],
+    file: Annotated[Path, typer.Argument(help="The archive to write, for example `polylocal.tar.gz`.")],
     home: HomeOption = None,
-    without_outputs: Annotated[bool, typer.Option("--without-outputs", help="Leave out what runs kept.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    without_outputs: Annotated[bool, typer.Option("--without-outputs", help="Leave out the outputs of runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Put the whole home folder into one archive. The daemon may go on meanwhile.
+    """Write the whole home folder into one archive. The daemon may keep running.
 
-    It holds tokens and secrets: only you can read it.
+    The archive holds tokens and secrets, so only you can read it.
     """
     from polylocal.daemon import backup
 
@@ -34,10 +34,10 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `polylocal backup` has made.")],
+    file: Annotated[Path, typer.Argument(help="An archive made by `polylocal backup`.")],
     home: HomeOption = None,
 ) -> None:
-    """Make a home folder of a backup: a new one, or one that is empty."""
+    """Restore a backup into a new or empty home folder."""
     from polylocal.daemon import restore
 
     folder = home_folder(home)
@@ -49,11 +49,11 @@ def restore(
     if not about.with_outputs:
         console.say("The backup was made without outputs")
     if done.is_new:
-        console.say(f"It was made from {about.home}: here it is an installation of its own")
+        console.say(f"The backup is of {about.home}. The restored folder is a separate installation")
         if done.under_way:
             open_ones = _count(done.under_way, "run")
             console.say(
-                f"{open_ones} under way: whoever has a container stays with {about.home}, and is lost here", "yellow"
+                f"{open_ones} unfinished: a run that has a container stays with {about.home} and is lost here", "yellow"
             )
     console.say("Start its daemon with: polylocal start" + (f" --home {folder.root}" if home else ""))
 

@@ -1,4 +1,4 @@
-"""The commands by name. A command's module is imported when the command is called or its help is shown."""
+"""The table of commands. A command's module is imported when the command is called or its help is shown."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Builds a command when somebody asks for it: to build all of them takes longer than most commands run."""
+    """Builds each command on first use: building all of them takes longer than most commands run."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        wanted = [cmd_name] if cmd_name in _COMMANDS else _COMMANDS  # an unknown one is compared with all
+        wanted = [cmd_name] if cmd_name in _COMMANDS else _COMMANDS  # typer suggests similar names for an unknown one
         for name in wanted:
             if name not in self.commands:
                 self.commands[name] = _build(name)
@@ -58,7 +58,7 @@ class _Commands(TyperGroup):
 
 
 def _build(name: str) -> Any:
-    """Its type is that of click, or of the copy of click in newer versions of typer."""
+    """Returns a command of click, or of the copy of click in newer versions of typer."""
     module, attribute, panel = _COMMANDS[name]
     found: Any = getattr(importlib.import_module(f"polylocal.cli.{module}"), attribute)
     alone = typer.Typer(rich_markup_mode="rich")

@@ -1,8 +1,8 @@
-"""How things look on a screen: tables and colours for people, JSON for programs.
+"""Output of commands: tables and colours for people, JSON for programs.
 
-All that commands print goes through here, since names, messages and error texts are those of others: what would steer
-a terminal is written out (`polylocal.visible`), markup, emoji codes and links in them mean nothing.
-`tests/cli/test_hostile_texts.py` holds the commands to it.
+Commands print only through this module. Names, messages and error texts may come from other users, so control
+characters are escaped (`polylocal.text.visible`), and markup, emoji codes and links are printed as plain text.
+`tests/cli/test_hostile_texts.py` checks every command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Screen(Console):
-    """A console on which no text steers the terminal, whatever it was made from. Styles are the console's own."""
+    """A console that escapes control characters in every text. Only its own styles control the terminal."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -52,7 +52,7 @@ Words = Text
 Grid = Table
 Cell = str | Text | None
 
-_LEAST = 10  # characters that are left of a text that is cut
+_LEAST = 10  # characters that a truncated cell keeps
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -69,7 +69,7 @@ COLOURS = {
 
 
 def text(value: str, style: str = "", *, has_lines: bool = False) -> Text:
-    """A text of anybody's. `has_lines`: its line ends are shown as such."""
+    """An untrusted text, escaped. `has_lines`: keep its line ends."""
     return Text(visible.lines(value) if has_lines else visible.one_line(value), style=style)
 
 
@@ -84,32 +84,32 @@ def joined(*parts: str | Text, style: str = "") -> Text:
 
 
 def line(value: str | Text = "", style: str = "") -> None:
-    """A line of what a command puts out. Never wrapped: long paths stay whole."""
+    """Print a line of the command's output. Lines are not wrapped, so long paths stay whole."""
     out.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
 
 
 def say(value: str | Text, style: str = "") -> None:
-    """A line for people, beside what a command puts out."""
+    """Print a line for people to standard error."""
     err.print(text(value, style) if isinstance(value, str) else value, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """An error. Its further lines are indented."""
+    """Print an error. Lines after the first are indented."""
     err.print(Text(visible.message(message), style="red"), soft_wrap=True)
 
 
 def page(value: str) -> None:
-    """A text of several lines, as it is but for what steers a terminal: for programs, too."""
+    """Print a text of several lines, unwrapped, with control characters escaped."""
     _write(visible.lines(value))
 
 
 def as_json(value: object) -> None:
-    """Unstyled and unwrapped, whatever the terminal. JSON escapes all that is not ASCII, but for one character."""
+    """Print JSON without styles and wrapping. `json.dumps` escapes all control characters except DEL."""
     _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
 def as_csv(table: str) -> None:
-    """A table for other programs. Each record stays one line."""
+    """Print a CSV table. Each record stays on one line."""
     made = io.StringIO()
     records = csv.reader(io.StringIO(table, newline=""))
     csv.writer(made, lineterminator="\n").writerows([visible.one_line(cell) for cell in record] for record in records)
@@ -117,7 +117,7 @@ def as_csv(table: str) -> None:
 
 
 def log_bytes(data: bytes) -> None:
-    """What a run wrote, byte for byte: the one thing that is never changed."""
+    """Write the log of a run byte for byte. This is the only output that is not escaped."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
@@ -132,7 +132,7 @@ def ask_hidden(name: str) -> str:
 
 
 def working(what: str) -> AbstractContextManager[object]:
-    """Says that something goes on for as long as the block lasts; on a terminal only."""
+    """Show a spinner with a text while the block runs; on a terminal only."""
     return err.status(text(what))
 
 
@@ -147,7 +147,7 @@ def stacked(*parts: RenderableType) -> Group:
 
 
 def put(renderable: RenderableType) -> None:
-    """A table of `grid`."""
+    """Print a table made by `grid`."""
     out.print(renderable)
 
 
@@ -159,7 +159,7 @@ def _write(value: str) -> None:
 
 
 def wrong_usage(error: Any) -> None:
-    """What typer says of a command line that it can't read: names of files come into it by the shell's `*`."""
+    """Print typer's usage error, escaped: the shell's `*` can put any file name into the command line."""
     from typer import rich_utils
 
     words = visible.message(error.format_message())
@@ -168,7 +168,7 @@ def wrong_usage(error: Any) -> None:
 
 
 def bug() -> None:
-    """The traceback of the exception that is handled, indented: its message may have lines that look like ours."""
+    """Print the traceback of the current exception. It is indented, so its lines can't be taken for our messages."""
     sys.stderr.write(visible.message(traceback.format_exc().rstrip("\n")) + "\n")
 
 
@@ -190,10 +190,10 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, one_line: bool = False) -> None:
-    """Columns that are empty in every row are left out.
+    """Print a table. Columns that are empty in every row are left out.
 
-    `one_line`: what is too long for the screen is cut rather than folded, in the last column and then in the widest
-    others. The first column says which thing a row is about, and is never cut.
+    `one_line`: truncate cells that are too long for the screen instead of folding them, first in the last column, then
+    in the widest of the others. The first column identifies the row and is never truncated.
     """
     if not rows:
         line(empty)
@@ -216,7 +216,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str,
 
 
 def _fitted(widths: Sequence[int]) -> list[int]:
-    """Widths that go onto the screen: rich would take from every column what the last one lacks."""
+    """Column widths that fit the screen. rich itself would shrink every column, also the first."""
     *others, last = widths
     left = out.width - 2 * len(others)
     while left - sum(others) < min(last, _LEAST) and max(others[1:], default=0) > _LEAST:
@@ -229,9 +229,9 @@ def _cell(value: Cell) -> Text:
 
 
 def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
-    """Name and value, one pair a line; what has no value is left out.
+    """Print one name and value a line. Pairs without a value are left out.
 
-    A text that is longer than a line of the screen is folded between its words, but an address or a path stays whole.
+    A text longer than a line of the screen is folded between words; an address or a path stays whole.
     """
     shown = [(text(name, style="bold"), _cell(value)) for name, value in pairs if value]
     width = max((name.cell_len for name, _ in shown), default=0)
@@ -243,7 +243,7 @@ def fields(pairs: Sequence[tuple[str, Cell]]) -> None:
 
 
 def _folded(value: Text, room: int) -> Iterator[Text]:
-    """The lines of a text; on a screen with room for each of its words, none is longer than that."""
+    """The lines of a text, wrapped to `room` columns on a terminal if each word fits."""
     for part in value.split(allow_blank=True):
         if out.is_terminal and all(cell_len(word) <= room for word in part.plain.split()):
             yield from part.wrap(out, room)
@@ -252,7 +252,7 @@ def _folded(value: Text, room: int) -> Iterator[Text]:
 
 
 def history(statuses: Sequence[Json]) -> None:
-    """The status history with how long each lasted."""
+    """Print the status history with the duration of each status."""
     rows: list[list[Cell]] = []
     for entry, following in zip(statuses, [*statuses[1:], None], strict=True):
         lasted = duration(entry["created_at"], following["created_at"]) if following else ""
@@ -273,12 +273,12 @@ def duration(start: str | None, end: str | None) -> str:
 
 
 def local_time(stamp: str | None) -> str:
-    """In the time zone of who is looking."""
+    """A time stamp in the local time zone."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S") if stamp else ""
 
 
 def short_time(stamp: str) -> str:
-    """The same for a list: the time of today, else the day."""
+    """The local time for a stamp of today, else the date."""
     moment = datetime.fromisoformat(stamp).astimezone()
     return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().astimezone().date() else "%Y-%m-%d")
 

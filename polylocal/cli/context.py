@@ -1,4 +1,4 @@
-"""What every command needs: the home folder, the daemon, the project, the run that a person means."""
+"""Shared by all commands: common options, the connection to the daemon, and the lookup of projects and runs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from polylocal.store import Store
 
 HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="The folder that holds everything.", envvar="POLYLOCAL_HOME")
+    Path | None, typer.Option("--home", help="The folder that holds all data of polylocal.", envvar="POLYLOCAL_HOME")
 ]
 ProjectOption = Annotated[
     str | None,
     typer.Option(
-        "--project", "-p", help="`name` or `user/name`; default: named as the folder.", envvar="POLYLOCAL_PROJECT"
+        "--project", "-p", help="`name` or `user/name`; default: the folder's name.", envvar="POLYLOCAL_PROJECT"
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for use by programs.")]
 RunArgument = Annotated[str, typer.Argument(help="`3` or `job/3` for a job, `experiment/4`, `build/2`.", metavar="RUN")]
 
 _RUN = re.compile(r"(?:(?P<kind>[a-z]+?)s?[/ .])?(?P<id>\d+)")
@@ -42,7 +42,7 @@ def home_folder(home: Path | None) -> Home:
 
 @contextmanager
 def connected(home: Path | None) -> Iterator[Client]:
-    """A client of the daemon at POLYLOCAL_URL, or of the one that works on the home folder."""
+    """A client of the daemon at POLYLOCAL_URL, or else of the daemon that uses the home folder."""
     folder = home_folder(home)
     here = home_lock.running(folder)
     url = os.environ.get("POLYLOCAL_URL") or (here.url if here and here.url else None)
@@ -54,9 +54,10 @@ def connected(home: Path | None) -> Iterator[Client]:
 
 
 def open_store(folder: Home) -> Store:
-    """The database itself. Raises SetupError: there is none yet, or a daemon of an older version works with it.
+    """Open the database directly.
 
-    Opening it brings its tables to this version's, under which an older daemon would lose what it writes.
+    Raises SetupError if there is no database yet, or if a daemon of an older version uses it: opening the database
+    migrates its tables, and the older daemon would then lose what it writes.
     """
     from polylocal.store import Store
     from polylocal.store.database import is_older
@@ -65,44 +66,44 @@ def open_store(folder: Home) -> Store:
         raise SetupError(f"there is no database in {folder.root} yet; the first `polylocal start` makes one")
     if is_older(folder.database) and home_lock.running(folder):
         raise SetupError(
-            f"the daemon that works on {folder.root} is of an older version, or just starting: restart it first"
-            " (`polylocal stop`, then `polylocal start`; running containers go on)"
+            f"the daemon that uses {folder.root} is an older version, or is just starting: restart it first"
+            " (`polylocal stop`, then `polylocal start`; running containers continue)"
         )
     return Store(folder.database)
 
 
 def project_of(api: Client, named: str | None, folder: Path) -> tuple[str, str]:
-    """(owner, name) of the project that a person named, or that the folder is named after."""
+    """(owner, name) of the project given by `named`, or by the name of the folder. Raises SetupError."""
     if named is None:
         slug = re.sub(r"[^-\w]+", "-", folder.absolute().name, flags=re.ASCII).strip("-")
         if not slug:
-            raise SetupError("name the project with --project: this folder's name can't be one")
+            raise SetupError("the name of this folder can't be a project name; name the project with --project")
         named = slug
     owner, slash, name = named.replace(".", "/").rpartition("/")
     return (owner, name) if slash else (str(api.whoami()["username"]), name)
 
 
 def run_of(api: Client, text: str) -> RunReference:
-    """The run that a person means by `3`, `job/3`, `jobs.3`, `root.quick-start.jobs.3`."""
+    """Look up a run given as `3`, `job/3`, `jobs.3` or `root.quick-start.jobs.3`. Raises InvalidInput, NotFound."""
     if whole := _UNIQUE.fullmatch(text):
         return RunReference(whole["owner"], whole["project"], whole["kind"], int(whole["id"]))
     short = _RUN.fullmatch(text)
     if not short:
-        raise InvalidInput([f"`{text}` names no run; say `3` or `job/3` for a job, `build/2` for a build"])
+        raise InvalidInput([f"`{text}` does not name a run; write `3` or `job/3` for a job, `build/2` for a build"])
     kind = short["kind"] or "job"
     if kind == "package":
-        raise InvalidInput([f"package builds have commands of their own: `polylocal package show {short['id']}`"])
+        raise InvalidInput([f"a package build has its own commands: `polylocal package show {short['id']}`"])
     try:
         found = api.find(kind, int(short["id"]))
     except NotFound as error:
-        raise NotFound(f"there is no {kind}/{short['id']}; `polylocal ls` lists what there is") from error
+        raise NotFound(f"there is no {kind}/{short['id']}; `polylocal ls` lists the runs") from error
     return reference(found)
 
 
 def reference(found: http.Json) -> RunReference:
-    """Of a run as the API gives it."""
+    """The reference of a run that the API returned."""
     owner, _, project = found["project"].partition(".")
     word = found["unique_name"].split(".")[2]
-    # experiments and groups have no word of their own in their names
+    # the unique names of experiments and groups do not contain the kind
     kind = word.removesuffix("s") if not word.isdigit() else "group" if "group_type" in found else "experiment"
     return RunReference(owner, project, found.get("kind") or kind, found["id"])

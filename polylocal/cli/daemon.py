@@ -1,6 +1,6 @@
-"""Commands about the daemon, its users and the machine.
+"""Commands that control the daemon, check the machine and manage users.
 
-The daemon's own modules are imported where they are used: the other commands need not wait for them.
+The daemon's modules are imported inside the commands that use them, so that the other commands start faster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polylocal.errors import SetupError
 from polylocal.files.disk import Disk
 from polylocal.paths import Home
 
-users = typer.Typer(help="Add and list the people who may use this daemon.", no_args_is_help=True)
+users = typer.Typer(help="Manage the users of the daemon.", no_args_is_help=True)
 
 _READY_S = 30.0
 
@@ -41,7 +41,7 @@ def start(
     read = settings.load(home=home, host=host, port=port, max_runs=max_runs, engine=engine)
     folder = read.folders
     if found := home_lock.running(folder):
-        console.line(f"polylocal runs already, on {found.url} (process {found.pid})")
+        console.line(f"polylocal is already running on {found.url} (process {found.pid})")
         return
     given = {"--host": host, "--port": port, "--max-runs": max_runs, "--engine": engine}
     flags = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
@@ -56,37 +56,37 @@ def start(
         )
     here = _wait_until_ready(folder, process)
     console.line(f"polylocal listens on {here.url} (process {here.pid}, log {folder.daemon_log})")
-    console.line("End it with: polylocal stop")
+    console.line("Stop it with: polylocal stop")
 
 
 def stop(
     run: Annotated[
-        str | None, typer.Argument(help="A run to stop; without one the daemon is ended.", metavar="[RUN]")
+        str | None, typer.Argument(help="The run to stop; without it, the daemon stops.", metavar="[RUN]")
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Stop a run; or, with no run named, end the daemon: its runs go on."""
+    """Stop a run. Without RUN, stop the daemon; its runs continue."""
     if run is not None:
         with connected(home) as api:
             stop_run(api, run)
         return
     found = home_lock.stop(home_folder(home))
     if found:
-        console.line("The daemon has ended; its runs go on, and the next start takes them up")
+        console.line("The daemon has stopped. Its runs continue, and the next start resumes tracking them")
     else:
-        console.line(f"No daemon works on {home_folder(home).root}")
+        console.line(f"No daemon is running for {home_folder(home).root}")
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Say whether the daemon runs. Exit code 3 if it does not."""
+    """Show whether the daemon is running. The exit code is 3 if it is not."""
     folder = home_folder(home)
     found = home_lock.running(folder)
     if json:
         console.as_json({"running": bool(found), "pid": found and found.pid, "url": found and found.url})
     elif found:
-        console.line(f"polylocal runs on {found.url} (process {found.pid}, home {folder.root})")
+        console.line(f"polylocal is running on {found.url} (process {found.pid}, home {folder.root})")
     else:
-        console.line(f"No daemon works on {folder.root}; start one with `polylocal start`")
+        console.line(f"No daemon is running for {folder.root}; start one with `polylocal start`")
     if not found:
         raise typer.Exit(3)
 
@@ -95,12 +95,12 @@ def token(home: HomeOption = None) -> None:
     """Print the admin's token."""
     path = home_folder(home).token
     if not path.exists():
-        raise SetupError(f"there is no token in {path.parent} yet; the first `polylocal start` makes one")
+        raise SetupError(f"there is no token in {path.parent} yet; the first `polylocal start` creates one")
     console.page(path.read_text())
 
 
 def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOption = False) -> None:
-    """Say what is wrong with this machine, and how to mend it. Exit code 1 if something is."""
+    """Check this machine and say how to fix each problem. The exit code is 1 if there is one."""
     from polylocal import settings
     from polylocal.daemon import doctor
 
@@ -122,12 +122,12 @@ def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOptio
 @users.command("add")
 def add_user(
     name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
-    admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Give the user all rights.")] = False,
     password_stdin: Annotated[bool, typer.Option(help="Read a password from standard input.")] = False,
-    email: Annotated[str | None, typer.Option(help="Their address; it lets them in as the name does.")] = None,
+    email: Annotated[str | None, typer.Option(help="The user's e-mail address, which also works to log in.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Add a user and print the token that is theirs."""
+    """Add a user and print their token."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
     store = open_store(home_folder(home))
     try:
@@ -156,7 +156,7 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
 
 @users.command("token")
 def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
-    """Print a further token of a user; those before it stay good."""
+    """Create another token for a user and print it. Earlier tokens stay valid."""
     store = open_store(home_folder(home))
     try:
         console.line(store.users.new_token(store.users.get(name)))
@@ -166,7 +166,7 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
 
 @users.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
-    """Make every token and browser session of a user worthless; their runs go on. Give them a new one with `token`."""
+    """Revoke all tokens and browser sessions of a user. Their runs continue. `user token` creates a new token."""
     from polylocal.daemon import accounts
 
     store = open_store(home_folder(home))
@@ -175,9 +175,9 @@ def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption
         count, is_in_file = accounts.revoke(store.users, user, home_folder(home))
     finally:
         store.close()
-    console.line(f"{count} tokens of {name} are good no more")
+    console.line(f"{count} tokens of {name} are revoked")
     if is_in_file:
-        console.line(f"A new one is in {home_folder(home).token}")
+        console.line(f"A new token is in {home_folder(home).token}")
 
 
 _COLOUR = {"ok": "green", "note": "yellow", "problem": "red"}

@@ -1,4 +1,4 @@
-"""Polyaxonfiles on the command line: several of them, and what options add to them, as one text for the daemon."""
+"""Combines polyaxonfiles and the options that override them into one text for the daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polylocal.errors import InvalidInput, InvalidPolyaxonfile, SetupError
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 NAMES = ("polyaxonfile.yml", "polyaxonfile.yaml", "polyaxonfile.json")
-PARAM, VARIABLE, NAME = "-P", "-e", "--name"  # stand for files in messages
+PARAM, VARIABLE, NAME = "-P", "-e", "--name"  # messages name an option as they name a file
 _KINDS = f"files of version 1 run here, of the kinds {', '.join(POLYAXON_KINDS)}."
 _OTHER_KIND = f"`{{}}` is not a kind that runs here; {_KINDS}"
 _NO_KIND = f"The Polyaxonfile `kind` must be specified; {_KINDS}"
@@ -25,14 +25,14 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')  # in JSON
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says in a polyaxonfile's own terms: `-P`, `-e`, and a name with templates."""
+    """Options that override a polyaxonfile: `-P`, `-e`, and a `--name` with templates."""
 
     params: Sequence[str] = ()
     variables: Sequence[str] = ()
     name: str | None = None
 
     def documents(self, key_of_params: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each with the option that stands for its file. Raises InvalidInput."""
+        """(option, document to merge) for each option that was given. Raises InvalidInput."""
         yield from ((PARAM, {key_of_params: {name: value}}) for name, value in map(_param, self.params))
         for name, text in (_variable(given, os.environ) for given in self.variables):
             yield VARIABLE, {"environment": {"env_vars": {name: text}}}
@@ -42,22 +42,22 @@ class Options:
 
 @dataclass(frozen=True)
 class Written:
-    """A polyaxonfile put together from files and options; `files` are their names and first lines in the text."""
+    """A polyaxonfile combined from files and options. `files` has the name and first line of each part of `text`."""
 
     text: str
     files: Sequence[tuple[str, int]]
 
     @property
     def body(self) -> dict[str, Any]:
-        """What a request says of it."""
+        """The fields of a request body."""
         return {"content": self.text, "files": [{"name": name, "line": line} for name, line in self.files]}
 
 
 def find(given: Sequence[Path] | None) -> list[Path]:
-    """The files that a person named, or the one in the working folder. Raises SetupError."""
+    """The absolute paths of the given files, or of the polyaxonfile in the working folder. Raises SetupError."""
     found = list(given or []) or [path for path in map(Path, NAMES) if path.exists()][:1]
     if not found:
-        raise SetupError(f"no polyaxonfile here ({', '.join(NAMES)}); name one with -f")
+        raise SetupError(f"there is no polyaxonfile in this folder ({', '.join(NAMES)}); name one with -f")
     for path in found:
         if not path.is_file():
             raise SetupError(f"there is no file {path}")
@@ -71,7 +71,10 @@ def has_template(text: str | None) -> bool:
 
 
 def put_together(paths: Sequence[Path], options: Options = Options()) -> Written:
-    """Files and options as the documents of one YAML text: later ones go over earlier ones. Raises InvalidInput."""
+    """Combine files and options into one YAML text of several documents; later ones override earlier ones.
+
+    Raises InvalidInput.
+    """
     from polylocal.polyaxonfile import merge, read
 
     files: list[tuple[str, str, dict[str, Any]]] = []
@@ -97,7 +100,7 @@ def put_together(paths: Sequence[Path], options: Options = Options()) -> Written
 
 
 def kind_of(written: Written) -> Kind:
-    """Checks a polyaxonfile before anything is sent. Raises InvalidInput with every problem and its place."""
+    """Check a polyaxonfile before it is sent. Raises InvalidInput with every problem and its place."""
     from polylocal.polyaxonfile import Source, SourceFile, parse, read
 
     files = [SourceFile(name, line) for name, line in written.files]
@@ -123,7 +126,7 @@ def _param(given: str) -> tuple[str, object]:
 
 
 def _variable(given: str, shell: Mapping[str, str]) -> tuple[str, str]:
-    """`K=V`, or `K` for the value that this shell's own variable has: that one is no template."""
+    """(name, value) of `K=V`, or of `K` with its value in this shell, which is not rendered as a template."""
     name, sign, text = given.partition("=")
     if not name.strip():
         raise InvalidInput([f"{VARIABLE} takes NAME=VALUE, or the NAME of a variable of this shell, not `{given}`"])
@@ -133,12 +136,12 @@ def _variable(given: str, shell: Mapping[str, str]) -> tuple[str, str]:
     try:
         f"{name}{text}".encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput([f"{VARIABLE} {name}: the value is no text in UTF-8"]) from error
+        raise InvalidInput([f"{VARIABLE} {name}: the value is not valid UTF-8"]) from error
     return name, text if sign else _verbatim(text)
 
 
 def _verbatim(text: str) -> str:
-    """A text that a template renders to `text`."""
+    """A template that renders to `text`."""
     if not has_template(text):
         return text
     literal = text.encode("unicode_escape").decode().replace('"', r"\"")
@@ -146,7 +149,7 @@ def _verbatim(text: str) -> str:
 
 
 def _in_yaml(text: str, data: dict[str, Any]) -> str:
-    """A file for a YAML reader alone. One in JSON or in Python's notation keeps its lines where YAML takes them."""
+    """A polyaxonfile as YAML. JSON and Python literals keep their line numbers if YAML can read them."""
     from polylocal.polyaxonfile import read
 
     if not text.lstrip().startswith(("{", "[")):
@@ -159,12 +162,12 @@ def _in_yaml(text: str, data: dict[str, Any]) -> str:
 
 
 def _rewritten(text: str) -> str:
-    """JSON without tabs and escapes that YAML does not take. Raises ValueError."""
+    """JSON without the tabs and escapes that YAML rejects. Raises ValueError."""
     return _STRING.sub(lambda found: _json(json.loads(found[0])), text).expandtabs(1)
 
 
 def _json(document: object) -> str:
-    """JSON that a YAML reader takes as well: it knows no escapes in pairs, and some characters only as escapes."""
+    """JSON that YAML reads too: YAML has no surrogate pairs, and accepts some characters only as escapes."""
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(document, ensure_ascii=False))
 
 
@@ -174,4 +177,4 @@ def _text(path: Path) -> str:
     except FileNotFoundError as error:
         raise InvalidInput([f"there is no file {path}"]) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput([f"{path.name} can't be read as text: {error}"]) from error
+        raise InvalidInput([f"can't read {path.name} as text: {error}"]) from error

@@ -1,4 +1,4 @@
-"""Watch a run on the screen: its build's output, its own, its history."""
+"""Follows a run on the screen: the build's log, the run's log, the status history."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _PATIENCE_S = 2.0
 
 
 def follow(api: Client, run: RunReference) -> Json:
-    """Show the run until it is done; returns it as it then is."""
+    """Show a run until it is done. Returns its final state."""
     if run.kind == "group":
         return groups.follow(api, run)
     found = _show_build(api, run) if run.kind != "build" else api.run(run)
     _copy_log(api, run)
     found = api.run(run)
-    while not is_done(found["last_status"]):  # the stream was cut, by a restart of the daemon for example
+    while not is_done(found["last_status"]):  # the stream was cut, for example by a restart of the daemon
         time.sleep(PAUSE_S)
         found = api.run(run)
     return found
 
 
 def summary(api: Client, run: RunReference, found: Json) -> None:
-    """The end of a run: history with durations, and where its outputs lie."""
+    """Print the status history of a run and the folder of its outputs."""
     console.line()
     console.history(api.statuses(run))
     if found.get("outputs_path"):
@@ -34,7 +34,7 @@ def summary(api: Client, run: RunReference, found: Json) -> None:
 
 
 def exit_code(found: Json) -> int:
-    """The run's own: what its program ended with; 1 where none was started or it was stopped."""
+    """The exit code of the run's program; 1 if the run was stopped or no program started."""
     if found["last_status"] == "succeeded":
         return 0
     code = found.get("exit_code")
@@ -66,7 +66,7 @@ def _show_build(api: Client, run: RunReference) -> Json:
 def _follow_build(api: Client, build: RunReference, found: Json) -> None:
     before = api.run(build)
     if before["last_status"] == "succeeded" and before["finished_at"] < found["created_at"]:
-        console.say(f"{build}: its image is used again", "dim")
+        console.say(f"{build}: the image exists already and is reused", "dim")
         return
     console.say(f"{build}: building the image", "bold")
     _copy_log(api, build)
@@ -75,7 +75,7 @@ def _follow_build(api: Client, build: RunReference, found: Json) -> None:
 
 
 def _copy_log(api: Client, run: RunReference) -> None:
-    """The bytes as they come, to standard output; what follows begins on a line of its own."""
+    """Copy a log to standard output as it arrives, and end it with a line end."""
     last = b"\n"
     with api.logs(run, follow=True) as chunks:
         for chunk in chunks:

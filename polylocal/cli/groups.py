@@ -1,4 +1,4 @@
-"""Groups on the screen: the table of their experiments, live while they run."""
+"""Commands and live tables for groups of experiments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput
 from polylocal.statuses import is_done
 
-app = typer.Typer(help="Groups of experiments.", no_args_is_help=True)
+app = typer.Typer(help="Compare the experiments of a group.", no_args_is_help=True)
 
 PAUSE_S = 0.5
-_SHOWN = 15  # experiments in a live table: those that run, then the best
+_SHOWN = 15  # rows of a live table: running experiments, then the best finished ones
 
 MetricOption = Annotated[
-    str | None, typer.Option("--metric", "-m", help="Compare by this metric; default: that of the search.")
+    str | None, typer.Option("--metric", "-m", help="Compare by this metric; default: the search's metric.")
 ]
 
 
@@ -29,16 +29,16 @@ MetricOption = Annotated[
 def results(
     group: Annotated[str, typer.Argument(help="`3` or `group/3`.", metavar="GROUP")],
     metric: MetricOption = None,
-    minimize: Annotated[bool, typer.Option("--minimize", help="Less of that metric is better.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="As a table for other programs.")] = False,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Lower values of the metric are better.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for use by other programs.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show params and last metrics of all experiments of a group, the best first."""
+    """Show the params and last metrics of a group's experiments, the best first."""
     with connected(home) as api:
         found_at = run_of(api, f"group/{group}" if group.isdigit() else group)
         if found_at.kind != "group":
-            raise InvalidInput([f"{found_at} is no group"])
+            raise InvalidInput([f"{found_at} is not a group"])
         if csv:
             console.as_csv(api.group_table(found_at, metric, minimize))
             return
@@ -52,18 +52,18 @@ def results(
         console.line("No experiments yet.")
     if found["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in found["importance"].items())
-        console.line(f"How far each param decides {found['metric']}: {shares}", "dim")
+        console.line(f"Influence of each param on {found['metric']}: {shares}", "dim")
 
 
 def follow(api: Client, group: RunReference) -> Json:
-    """Until the group is done: a live table on a terminal, else a line for each experiment that ends."""
+    """Show a group until it is done: a live table on a terminal, else one line for each experiment that ends."""
     return _live(api, group) if console.err.is_terminal else _line_by_line(api, group)
 
 
 def _live(api: Client, group: RunReference) -> Json:
     with console.live() as screen:
         while True:
-            found = api.run(group)  # asked first: what ended before is in the table
+            found = api.run(group)  # read before the results, so that the last table is complete
             results = api.group_results(group, None, False)
             over = is_done(found["last_status"])
             rows = results["results"] if over else _of_interest(results["results"])
@@ -88,7 +88,7 @@ def _line_by_line(api: Client, group: RunReference) -> Json:
 
 
 def _of_interest(rows: Sequence[Json]) -> list[Json]:
-    """What runs, then the best of what is done."""
+    """Running experiments, then the best finished ones."""
     running = [row for row in rows if not is_done(row["status"]) and row["status"] != "created"]
     done = [row for row in rows if is_done(row["status"])]
     return [*running, *done][:_SHOWN]
@@ -107,7 +107,7 @@ def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
 
 
 def _left(found: Json, rows: Sequence[Json]) -> str:
-    """As fast as it went so far: of what is known to come, which for a search that learns is not all."""
+    """The estimated time left at the speed so far, for the experiments that exist; adaptive searches add more."""
     open_ones = sum(not is_done(row["status"]) for row in rows)
     done = len(rows) - open_ones
     if not done or not open_ones or not found["started_at"]:
@@ -120,7 +120,7 @@ def _left(found: Json, rows: Sequence[Json]) -> str:
 def _table(rows: Sequence[Json], metric: str | None) -> console.Grid:
     params = list(dict.fromkeys(name for row in rows for name in row["params"]))
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    metrics.sort(key=lambda name: name != metric)  # the one that counts comes first
+    metrics.sort(key=lambda name: name != metric)  # the compared metric comes first
     shown: list[list[console.Cell]] = []
     for row in rows:
         took = f"{row['seconds']:.1f} s" if row["seconds"] is not None else ""
@@ -131,7 +131,7 @@ def _table(rows: Sequence[Json], metric: str | None) -> console.Grid:
 
 
 def measured(found: Json) -> Json:
-    """The last metrics of an experiment, or of a row of a table: `nan` or `inf` for what JSON has no number for."""
+    """The last metrics of an experiment or of a row of a table, with `nan` and `inf` put back in place of null."""
     last = found.get("last_metric") or found.get("metrics") or {}
     return {**last, **(found.get("last_metric_not_finite") or found.get("not_finite") or {})}
 

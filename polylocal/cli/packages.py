@@ -1,4 +1,4 @@
-"""Commands about packages: what they are built for, building them, publishing them."""
+"""Commands that build and publish packages, and manage platforms and repositories."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
 from polylocal.cli.uploading import upload_folder
 from polylocal.client.http import Client, Json
-from polylocal.client.packages import PackagesClient
-from polylocal.errors import InvalidInput, NotFound
-from polylocal.packages import kinds, refusals
+from polylocal.client.packages import BuildOptions, PackagesClient, has_succeeded
+from polylocal.errors import InvalidInput
+from polylocal.packages import kinds
 from polylocal.packages.install_lines import install_lines
 from polylocal.packages.statuses import CONTAINER_WORDS, UPDATE_TYPES, WORDS, BuildStatus, ContainerStatus
 
-app = typer.Typer(help="Build packages and publish them into repositories of your own.", no_args_is_help=True)
-platforms = typer.Typer(help="What packages are built for.", no_args_is_help=True)
-repositories = typer.Typer(help="Where packages are published.", no_args_is_help=True)
+app = typer.Typer(help="Build packages and publish them in your own repositories.", no_args_is_help=True)
+platforms = typer.Typer(help="Manage platforms: the systems that packages are built for.", no_args_is_help=True)
+repositories = typer.Typer(help="Manage repositories: the places where packages are published.", no_args_is_help=True)
 app.add_typer(platforms, name="platform")
 app.add_typer(repositories, name="repository")
 
@@ -49,14 +49,14 @@ def create_platform(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, hyphens and underscores.")],
     kind: Annotated[str, typer.Option("--type", help=f"{', '.join(kinds.KINDS[:-1])} or {kinds.KINDS[-1]}.")],
     image: Annotated[
-        str | None, typer.Option(help="The image that packages are built in; default: one of the type.")
+        str | None, typer.Option(help="The image that packages are built in; default: depends on the type.")
     ] = None,
-    command: Annotated[str | None, typer.Option(help="Builds a package; default: the tools of the type.")] = None,
-    network: Annotated[bool, typer.Option(help="Let builds reach the network.")] = False,
-    description: Annotated[str | None, typer.Option(help="What it is.")] = None,
+    command: Annotated[str | None, typer.Option(help="The build command; default: depends on the type.")] = None,
+    network: Annotated[bool, typer.Option(help="Give builds access to the network.")] = False,
+    description: Annotated[str | None, typer.Option(help="A description of the platform.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Make a platform, with a repository `main`."""
+    """Create a platform with a repository `main`."""
     if kind not in kinds.KINDS:
         raise InvalidInput([f"--type: must be one of {', '.join(kinds.KINDS)}, not `{kind}`"])
     values: Json = {"name": name, "distrib_type": kind, "build_image": image, "build_command": command}
@@ -64,14 +64,14 @@ def create_platform(
     with _client(home) as (_, api):
         made = api.create_platform({key: value for key, value in values.items() if value is not None})
         api.create_repository({"platform_id": made["id"], "name": "main"})
-    console.line(f"Platform {name} made, with the repository {name}/main")
+    console.line(f"Platform {name} created, with the repository {name}/main")
     if advice := made["message"].removeprefix("Platform has been created successfully").lstrip(". "):
         console.say(advice, "yellow")
 
 
 @platforms.command("ls")
 def list_platforms(home: HomeOption = None, json: JsonOption = False) -> None:
-    """List the platforms that one may build for."""
+    """List the platforms that you may build for."""
     with _client(home) as (_, api):
         found = api.platforms()
     if json:
@@ -90,7 +90,7 @@ def platform_key(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print the public key that signs the repositories of a platform."""
+    """Print the public key that verifies the repositories of a platform."""
     with _client(home) as (_, api):
         found = api.platform_key(name)
     if json:
@@ -106,48 +106,48 @@ def platform_key(
 @repositories.command("create")
 def create_repository(
     name: RepositoryArgument,
-    qa: Annotated[bool, typer.Option("--qa", help="Nothing is published before somebody has said so.")] = False,
+    qa: Annotated[bool, typer.Option("--qa", help="Publish nothing automatically: each build needs approval.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Make a repository."""
+    """Create a repository."""
     platform, slash, own = name.partition("/")
     if not slash or not own:
-        raise InvalidInput([f"`{name}` names no repository; say `platform/repository`"])
+        raise InvalidInput([f"`{name}` is not the name of a repository; write `platform/repository`"])
     with _client(home) as (_, api):
         found = api.platform(platform)
         api.create_repository({"platform_id": found["id"], "name": own, "publish_without_qa": not qa})
-    console.line(f"Repository {platform}/{own} made")
+    console.line(f"Repository {platform}/{own} created")
 
 
 @repositories.command("add")
 def add_project(name: RepositoryArgument, project: ProjectArgument, home: HomeOption = None) -> None:
-    """Let a project publish there."""
+    """Allow a project to publish in a repository."""
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.add_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    console.line(f"{owner}/{named} may publish into {name}")
+    console.line(f"{owner}/{named} may publish in {name}")
 
 
 @repositories.command("remove")
 def remove_project(name: RepositoryArgument, project: ProjectArgument, home: HomeOption = None) -> None:
-    """No more; what it has published goes from there."""
+    """Stop a project from publishing in a repository and remove what it published."""
     with _client(home) as (client, api):
         owner, named = project_of(client, project, Path.cwd())
         api.remove_project(api.repository(name)["id"], api.project(owner, named)["id"])
-    console.line(f"{owner}/{named} is not in {name} any more")
+    console.line(f"{owner}/{named} may no longer publish in {name}")
 
 
 @repositories.command()
 def lock(name: RepositoryArgument, home: HomeOption = None) -> None:
-    """Hold whatever is to be published there."""
+    """Lock a repository: publications wait until it is unlocked."""
     with _client(home) as (_, api):
         api.lock(api.repository(name)["id"])
-    console.line(f"{name} is locked: what is published waits")
+    console.line(f"{name} is locked: publications wait until it is unlocked")
 
 
 @repositories.command()
 def unlock(name: RepositoryArgument, home: HomeOption = None) -> None:
-    """Go on."""
+    """Unlock a repository: waiting publications continue."""
     with _client(home) as (_, api):
         api.unlock(api.repository(name)["id"])
     console.line(f"{name} is unlocked")
@@ -158,111 +158,61 @@ def unlock(name: RepositoryArgument, home: HomeOption = None) -> None:
 
 @app.command()
 def build(
-    folder: Annotated[Path, typer.Argument(help="The folder with the code.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="The folder with the source code.")] = Path("."),
     into: Annotated[
-        str | None, typer.Option("--to", help="`platform/repository`; default: your personal repository.")
+        str | None,
+        typer.Option("--to", help="Publish in this `platform/repository`; default: your personal repository."),
     ] = None,
     platform: Annotated[
-        str | None, typer.Option("--for", help="The platform to build for; default: that of --to.")
+        str | None, typer.Option("--for", help="The platform to build for; default: the platform of --to.")
     ] = None,
     project: ProjectOption = None,
     ref: Annotated[
-        str | None, typer.Option(help="Build this branch, tag or commit of the project; nothing is uploaded then.")
+        str | None, typer.Option(help="Build this branch, tag or commit of the project instead of uploading a folder.")
     ] = None,
-    arch: Annotated[str | None, typer.Option(help="Default: this machine's.")] = None,
+    arch: Annotated[str | None, typer.Option(help="The architecture; default: that of this machine.")] = None,
     update_type: Annotated[str, typer.Option(help=f"{', '.join(UPDATE_TYPES[:-1])} or {UPDATE_TYPES[-1]}.")] = "bugfix",
-    publish_it: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish it if it can be built.")] = True,
-    container: Annotated[bool, typer.Option(help="Without --publish: make a container of it.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
+    publish_it: Annotated[bool, typer.Option("--publish/--no-publish", help="Publish a successful build.")] = True,
+    container: Annotated[bool, typer.Option(help="With --no-publish: create a repository for this build.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for the end of the build.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Build a package: upload a folder, build it, publish it. The exit code says whether all of that went well."""
+    """Upload a folder, build a package from it and publish the package. The exit code is 1 if any step fails."""
+    options = BuildOptions(into, platform, arch, ref, update_type, publish_it, container)
     with _client(home) as (client, api):
         owner, named = project_of(client, project, folder)
-        if update_type not in UPDATE_TYPES:
-            raise InvalidInput([f"--update-type: must be one of {', '.join(UPDATE_TYPES)}, not `{update_type}`"])
-        me = client.whoami()["username"]
-        own = f"{me}_personal/main"
-        save_to = api.repository(into or own)
-        build_for = api.platform(platform or save_to["platform"]["name"])
-        if build_for["platform_type"] != "main":
-            raise InvalidInput(["--for: name the platform to build for; `polylocal package platform ls` lists them"])
-        arch_id = _arch(api, arch)
-        found = _project(api, owner, named, may_make=ref is None and owner == me)
-        described = _described(folder.absolute(), named) if ref is None else None
+        plan = api.plan_build(owner, named, options)
+        described = None
         if ref is None:
+            described = _described(folder.absolute(), named)
             upload_folder(client, owner, named, folder.absolute(), quiet=json, as_git=True)
-        if save_to["id"] not in [item["id"] for item in found["repositories"]]:
-            api.add_project(save_to["id"], found["id"])
-        number = api.build(
-            {
-                "project_id": found["id"],
-                "commit_hash": None,
-                "project_version": ref or "master",
-                "update_type": update_type,
-                "save_to_repository_id": save_to["id"],
-                "build_for_platform_id": build_for["id"],
-                "arch_id": arch_id,
-                "include_repos": [item["id"] for item in build_for["repositories"]],
-                "auto_publish_status": "default" if publish_it else "none",
-                "auto_create_container": container,
-                **({"git_describe": described} if described else {}),
-            }
-        )
+        number = api.start_build(plan, described)
         if detach:
             _report(api, api.build_list(number), client.url, json)
             return
         if not json:
-            console.say(f"Build list {number} of {owner}/{named} for {build_for['name']}", "dim")
+            console.say(f"Build list {number} of {owner}/{named} for {plan.platform}", "dim")
         ended = _follow(api, number, quiet=json)
         _report(api, ended, client.url, json)
     if _is_held(ended):
-        console.say(_HELD.format(name=into or own), "yellow")
-    raise typer.Exit(0 if _went_well(ended, publish_it) else 1)
+        console.say(_HELD.format(name=plan.repository), "yellow")
+    raise typer.Exit(0 if has_succeeded(ended, publish_it) else 1)
 
 
-def _went_well(ended: Json, is_to_publish: bool) -> bool:
-    """Whether all that was asked for was done; a publication that waits for QA is as far as a build comes."""
-    if ended["status"] != BuildStatus.COMPLETE:
-        return bool(ended["status"] == BuildStatus.PUBLISHED)
-    refusal = ended.get("not_published")
-    return not is_to_publish or (refusal is not None and refusal["reason"] == refusals.QA)
-
-
-_HELD = "Not published yet: somebody may have locked {name}; `polylocal package repository unlock` lets it go on"
+_HELD = "Not published yet: {name} may be locked. `polylocal package repository unlock` continues the publication"
 
 
 def _described(folder: Path, project: str) -> str | None:
-    """The code by the tags of its repository, which an upload does not have."""
+    """`git describe` of a local folder, since an upload does not contain its tags; None without a tag."""
     from polylocal.git import version_tags
 
     found = version_tags.of_folder(folder, project)
     return str(found) if found else None
 
 
-def _project(api: PackagesClient, owner: str, name: str, *, may_make: bool) -> Json:
-    try:
-        return api.project(owner, name)
-    except NotFound:
-        if not may_make:
-            raise
-    api.create_project(name)
-    return api.project(owner, name)
-
-
-def _arch(api: PackagesClient, name: str | None) -> int:
-    found = api.arches()
-    if name is None:
-        return int(found[0]["id"])
-    number = next((item["id"] for item in found if item["name"] == name), None)
-    if number is None:
-        raise InvalidInput([f"--arch: this machine builds for {', '.join(item['name'] for item in found)}"])
-    return int(number)
-
-
 def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
-    """Its output as it comes, until it has come to rest."""
+    """Print the log of a build until the build has ended or its publication is held."""
     offset = 0
     while True:
         found = api.build_list(number)
@@ -276,7 +226,7 @@ def _follow(api: PackagesClient, number: int, *, quiet: bool = False) -> Json:
 
 
 def _is_held(found: Json) -> bool:
-    """Whether its publication waits for somebody who has locked the repository: that may take days."""
+    """Whether a publication waits for a locked repository. Somebody has to unlock it, which may take days."""
     waits = found["status"] == BuildStatus.PUBLISHING
     return waits and time.time() - float(found["updated_at"]) > _PATIENCE_S
 
@@ -286,10 +236,12 @@ _PATIENCE_S = 60.0
 
 @app.command("ls")
 def ls(
-    status: Annotated[int | None, typer.Option(help="Only those with this code.")] = None,
-    project: Annotated[str | None, typer.Option("--project", "-p", help="A part of a project's name.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", "-a", help="Also those of others.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many, up to 100.")] = 20,
+    status: Annotated[int | None, typer.Option(help="List only build lists with this status code.")] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", "-p", help="List only projects with this in their name.")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", "-a", help="Include the build lists of other users.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="List at most this many, up to 100.")] = 20,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -315,12 +267,12 @@ def show_one(number: NumberArgument, home: HomeOption = None, json: JsonOption =
 @app.command()
 def logs(
     number: NumberArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it is done.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the build is done.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """What a build has written, byte for byte: also bytes that steer the terminal."""
+    """Print the log of a build, byte for byte, including control characters."""
     with _client(home) as (_, api):
-        api.build_list(number)  # whether there is one
+        api.build_list(number)  # raises NotFound
         if follow:
             _follow(api, number)
         else:
@@ -335,32 +287,32 @@ def cancel(number: NumberArgument, home: HomeOption = None) -> None:
 
 @app.command("publish")
 def publish(number: NumberArgument, home: HomeOption = None) -> None:
-    """Publish what was built."""
+    """Publish the packages of a build."""
     _act(number, "publish", home)
 
 
 @app.command()
 def reject(number: NumberArgument, home: HomeOption = None) -> None:
-    """Say that it is not to be published; where the repository has QA."""
+    """Reject the publication of a build in a repository with QA."""
     _act(number, "reject_publish", home)
 
 
 @app.command("container")
 def make_container(number: NumberArgument, home: HomeOption = None) -> None:
-    """Make a repository of its own for this one build, for others to try."""
+    """Create a separate repository for the packages of one build, so that others can test them."""
     _act(number, "create_container", home)
 
 
 @app.command("yank")
 def yank(
     number: NumberArgument,
-    reason: Annotated[str | None, typer.Option(help="The reason, in one line; pip prints it.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, in one line, which pip prints.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Offer the packages again.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Withdraw published Python packages: pip installs them only where exactly this version is asked for."""
+    """Withdraw published Python packages: pip then installs them only if exactly this version is requested."""
     if undo and reason is not None:
-        raise InvalidInput(["--reason: only a withdrawal has one; leave out --reason or --undo"])
+        raise InvalidInput(["--reason and --undo can't be used together"])
     with _client(home) as (_, api):
         console.line(f"{number}: {api.undo_yank(number) if undo else api.yank(number, reason or '')}")
 
@@ -384,7 +336,7 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
     container = ContainerStatus(found["container_status"])
     save_to, arch = found["save_to_repository"], found["arch"]["name"]
     named = (f"{item['name']} {_version(item)} ({item['type']})" for item in found["packages"])
-    packages = dict.fromkeys(named)  # a Debian source is several files
+    packages = dict.fromkeys(named)  # a Debian source package is several files
     console.fields(
         [
             ("build list", str(found["id"])),
@@ -402,14 +354,14 @@ def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
             *(("file", f"{item['file_name']}  {item['url']}") for item in found["logs"]),
         ]
     )
-    if refusal := found.get("not_published"):  # older daemons do not tell
+    if refusal := found.get("not_published"):  # missing in the answers of older daemons
         console.line(refusal["message"], "yellow")
     if found["status"] == BuildStatus.PUBLISHED and found["packages"]:
         _say_how_to_install(api, found, url)
 
 
 def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
-    """The lines to paste; that nothing can be installed, where a build has made source packages alone."""
+    """Print the lines that install the packages, or say that there are only source packages."""
     kind = api.platform_by_id(found["build_for_platform"]["id"])["distrib_type"]
     names = list(dict.fromkeys(item["name"] for item in found["packages"]))
     if _is_source_alone(found):
@@ -431,12 +383,12 @@ def _say_how_to_install(api: PackagesClient, found: Json, url: str) -> None:
         console.line(line)
 
 
-_ONLY_SDISTS = "There is no wheel among the packages: pip has to build the source distribution before it installs it."
-_ONLY_SOURCES = "There are only source packages: nothing can be installed from them."
+_ONLY_SDISTS = "The build made no wheel: pip has to build the source distribution before it installs it."
+_ONLY_SOURCES = "The build made only source packages, which can't be installed."
 _HIDDEN = "The platform is hidden: write a user and a token into the addresses, as in http://USER:TOKEN@HOST/."
-_APT = "A line for a file in /etc/apt/sources.list.d:"
-_APT_SIGNED = "A command for root, which fetches the key, and a line for a file in /etc/apt/sources.list.d:"
-_DNF = "Lines for a file in /etc/yum.repos.d:"
+_APT = "Add this line to a file in /etc/apt/sources.list.d:"
+_APT_SIGNED = "Run the first line as root to fetch the key; add the second to a file in /etc/apt/sources.list.d:"
+_DNF = "Add these lines to a file in /etc/yum.repos.d:"
 
 
 def _is_source_alone(found: Json) -> bool:
@@ -450,9 +402,9 @@ def _version(package: Json) -> str:
 
 
 def _served(api: PackagesClient, found: Json, url: str) -> str:
-    """Where package managers find it; a released platform has its updates beside `release`.
+    """The URL of the repository for package managers. A released platform publishes in `updates`.
 
-    A build that has made source packages alone lies in the folder of sources.
+    A build that made only source packages is in the folder of sources.
     """
     save_to = found["save_to_repository"]
     sub = "updates" if api.platform(save_to["platform"]["name"])["released"] else "release"

@@ -1,4 +1,4 @@
-"""Commands about projects and their code."""
+"""Commands for projects and their code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from polylocal.cli import console
 from polylocal.cli.context import HomeOption, JsonOption, ProjectOption, connected, project_of
 from polylocal.cli.uploading import upload_folder
 
-app = typer.Typer(help="Make, list, change and delete projects.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, change and delete projects.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="`name` or `user/name`.", metavar="PROJECT")]
-DescriptionOption = Annotated[str | None, typer.Option(help="What it is for.")]
-TagsOption = Annotated[str | None, typer.Option(help="Words to find it by, separated by commas.")]
-PrivateOption = Annotated[bool | None, typer.Option("--private/--public", help="Who may see it.")]
+DescriptionOption = Annotated[str | None, typer.Option(help="A description of the project.")]
+TagsOption = Annotated[str | None, typer.Option(help="Tags, separated by commas.")]
+PrivateOption = Annotated[bool | None, typer.Option("--private/--public", help="Whether to hide it from other users.")]
 
 
 @app.command()
@@ -28,19 +28,19 @@ def create(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a project."""
+    """Create a project."""
     values = {"name": name, "description": description, "tags": tags, "is_public": not private}
     with connected(home) as api:
         made = api.create_project({key: value for key, value in values.items() if value is not None})
     if json:
         console.as_json(made)
     else:
-        console.line(f"Project {made['user']}/{made['name']} made")
+        console.line(f"Project {made['user']}/{made['name']} created")
 
 
 @app.command("ls")
 def ls(
-    user: Annotated[str | None, typer.Argument(help="Whose; default: one's own.")] = None,
+    user: Annotated[str | None, typer.Argument(help="The owner of the projects; default: you.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -82,7 +82,7 @@ def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption =
 @app.command()
 def update(
     name: NameArgument,
-    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    new_name: Annotated[str | None, typer.Option("--name", help="The new name.")] = None,
     description: DescriptionOption = None,
     tags: TagsOption = None,
     private: PrivateOption = None,
@@ -104,7 +104,7 @@ def update(
 @app.command("rm")
 def remove(
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Delete a project with its runs, logs, outputs and code."""
@@ -114,7 +114,7 @@ def remove(
             console.confirm(f"Delete {owner}/{named} with everything in it?", abort=True)
         frees = api.disk_of_project(owner, named)["size_bytes"]
         api.delete_project(owner, named)
-    console.line(f"Project {owner}/{named} deleted, which frees {console.size(frees)}")
+    console.line(f"Project {owner}/{named} deleted; {console.size(frees)} freed")
 
 
 def upload(
@@ -122,7 +122,10 @@ def upload(
     project: ProjectOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Upload the code of a project, without what .polyaxonignore names (else .gitignore and .dockerignore)."""
+    """Upload a folder as the code of a project. Files that .polyaxonignore names are left out.
+
+    Without a .polyaxonignore, .gitignore and .dockerignore apply.
+    """
     with connected(home) as api:
         owner, named = project_of(api, project, folder)
         upload_folder(api, owner, named, folder.absolute())

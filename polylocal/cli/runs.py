@@ -1,6 +1,6 @@
-"""Commands about runs.
+"""Commands that create, list, show and control runs.
 
-What only `run` needs (polyaxonfiles, packing, watching) is imported there: the other commands need not wait for it.
+Polyaxonfiles, packing and watching are imported inside `run`, so that the other commands start faster.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from polylocal.client.http import Client, Json, RunReference
 from polylocal.errors import InvalidInput, NotFound, SetupError
 from polylocal.statuses import Kind
 
-_SHOWN = 200  # characters of a variable's value
+_SHOWN = 200  # characters of a variable's value that are printed
 
 FilesOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--file", "-f", help="The polyaxonfile; default: the one in here. Several: later ones go over earlier."
+        "--file", "-f", help="A polyaxonfile; default: the one in this folder. Repeat -f: later files override earlier."
     ),
 ]
 ChangesOption = Annotated[
     list[Path] | None,
-    typer.Option("--file", "-f", help="A polyaxonfile to lay over the original's; several in their order."),
+    typer.Option("--file", "-f", help="A polyaxonfile that overrides the original's. May be repeated."),
 ]
 ParamsOption = Annotated[
     list[str] | None,
-    typer.Option("--param", "-P", metavar="NAME=VALUE", help="A value for one of its params; several by several -P."),
+    typer.Option("--param", "-P", metavar="NAME=VALUE", help="Set a param of the polyaxonfile. May be repeated."),
 ]
 VariablesOption = Annotated[
     list[str] | None,
@@ -52,14 +52,14 @@ VariablesOption = Annotated[
         "--env",
         "-e",
         metavar="NAME[=VALUE]",
-        help="A variable of its container, or the NAME of one of this shell; several by several -e. No new build.",
+        help="Set a variable of the container, or pass on NAME from this shell. May be repeated. Needs no build.",
     ),
 ]
-UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the polyaxonfile's folder first.")]
+UploadOption = Annotated[bool, typer.Option("--upload", "-u", help="Upload the folder of the polyaxonfile first.")]
 SecretsOption = Annotated[
     bool, typer.Option("--my-secrets", help="Use your own secrets, not those of the user who wrote the polyaxonfile.")
 ]
-LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Show the build and the run as they go.")]
+LogsOption = Annotated[bool, typer.Option("--logs", "-l", help="Follow the logs of the build and of the run.")]
 
 
 def run(
@@ -68,18 +68,18 @@ def run(
     env: VariablesOption = None,
     upload: UploadOption = False,
     logs: LogsOption = False,
-    watch: Annotated[bool, typer.Option(help="Upload and run again whenever the code changes.")] = False,
+    watch: Annotated[bool, typer.Option(help="Upload and run again when a file changes.")] = False,
     project: ProjectOption = None,
-    create: Annotated[bool, typer.Option("--create", "-c", help="Make the project if it is not there.")] = False,
-    name: Annotated[str | None, typer.Option(help="A name for the run; may hold templates.")] = None,
-    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    tags: Annotated[str | None, typer.Option(help="Words to find it by, separated by commas.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first; default 0.")] = None,
-    ttl: Annotated[int | None, typer.Option(help="Keep its container for so many seconds.")] = None,
+    create: Annotated[bool, typer.Option("--create", "-c", help="Create the project if it does not exist.")] = False,
+    name: Annotated[str | None, typer.Option(help="The name of the run; may contain templates.")] = None,
+    description: Annotated[str | None, typer.Option(help="A description of the run.")] = None,
+    tags: Annotated[str | None, typer.Option(help="Tags, separated by commas.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Runs with a higher priority start first; default 0.")] = None,
+    ttl: Annotated[int | None, typer.Option(help="Keep the container this many seconds after the run ends.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run a polyaxonfile. With -l the exit code is the run's own."""
+    """Run a polyaxonfile. With -l, the exit code is that of the run's program."""
     paths = files.find(file)
     is_template = files.has_template(name)
     options = files.Options(params or [], env or [], name if is_template else None)
@@ -98,28 +98,28 @@ def run(
         reported = reference(made)
         _report(made, reported, json, following_it=logs)
         if kind.is_server and not json:
-            console.say(f"Its page, once it runs: {api.url}{made['url']}  (asks for a token: polylocal token)")
+            console.say(f"Page (after the start; log in with the token of `polylocal token`): {api.url}{made['url']}")
         if logs:
             raise typer.Exit(_follow(api, reported))
 
 
 def ls(
     project: ProjectOption = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: job, build, experiment, group …")] = None,
-    unfinished: Annotated[bool, typer.Option("--open", help="Only what is not done.")] = False,
+    kind: Annotated[str | None, typer.Option(help="List only this kind: job, build, experiment, group …")] = None,
+    unfinished: Annotated[bool, typer.Option("--open", help="List only unfinished runs.")] = False,
     query: Annotated[
         str | None,
-        typer.Option("--query", "-q", help="As in the API: `status:failed`; with --kind experiment `params.lr:<0.1`."),
+        typer.Option("--query", "-q", help="A filter: `status:failed`; with --kind experiment also `params.lr:<0.1`."),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", "-s", help="As in the API: `-started_at`; with --kind experiment `-metric.loss`."),
+        typer.Option("--sort", "-s", help="The order: `-started_at`; with --kind experiment also `-metric.loss`."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="List at most this many.")] = 20,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List runs, the last changed first: of all projects, or of one with -p, -q or -s."""
+    """List the runs of all projects, the last changed first. With -p, -q or -s, list the runs of one project."""
     named = None
     with connected(home) as api:
         if project or query or sort:
@@ -187,25 +187,25 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
 
 def logs(
     run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is done.")] = False,
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="The time before each line.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run is done.")] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Print the time before each line.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Print the log of a run, byte for byte.
 
-    That includes bytes that steer the terminal, as colours do. In all else that polylocal prints they are written out.
+    The log may contain control characters, such as those for colours. In all other output polylocal escapes them.
     """
     with connected(home) as api:
         found = run_of(api, run)
         if found.kind == Kind.GROUP:
-            raise InvalidInput([f"{found} has no log of its own, its experiments have: polylocal show {found}"])
+            raise InvalidInput([f"{found} has no log; its experiments have logs: polylocal show {found}"])
         with api.logs(found, follow=follow, timestamps=timestamps) as chunks:
             for chunk in chunks:
                 console.log_bytes(chunk)
 
 
 def statuses(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show the history of a run."""
+    """Show the status history of a run."""
     with connected(home) as api:
         found = api.statuses(run_of(api, run))
     if json:
@@ -225,7 +225,7 @@ def restart(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run again, with outputs of its own."""
+    """Repeat a run with new, empty outputs."""
     _clone("restart", run, _changes(file, params, env), upload, logs, my_secrets, home, json)
 
 
@@ -239,7 +239,7 @@ def resume(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run again in the outputs of the original."""
+    """Repeat a run and continue in its outputs."""
     _clone("resume", run, _changes(file, params, env), False, logs, my_secrets, home, json)
 
 
@@ -253,7 +253,7 @@ def copy(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run again with a copy of the outputs."""
+    """Repeat a run with a copy of its outputs."""
     _clone("copy", run, _changes(file, params, env), False, logs, my_secrets, home, json)
 
 
@@ -267,32 +267,32 @@ def remove(
             found = run_of(api, text)
             frees = api.disk_of_run(found)["size_bytes"]
             api.delete(found)
-            console.line(f"{found} deleted, which frees {console.size(frees)}")
+            console.line(f"{found} deleted; {console.size(frees)} freed")
 
 
 def outputs(
     run: RunArgument,
-    to: Annotated[Path | None, typer.Option("--output", "-o", help="Save them as this tar.gz.")] = None,
+    to: Annotated[Path | None, typer.Option("--output", "-o", help="Save the outputs to this tar.gz file.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Say where the outputs of a run lie, or save them as one archive."""
+    """Print the folder of a run's outputs, or save the outputs to an archive."""
     with connected(home) as api:
         found = run_of(api, run)
         folder = api.run(found).get("outputs_path")
         if folder is None:
-            raise InvalidInput([f"{found} keeps no outputs"])
+            raise InvalidInput([f"{found} has no outputs"])
         if to is None:
             console.line(folder)
             return
         try:
             n_bytes = api.download_outputs(found, to)
         except OSError as error:
-            raise InvalidInput([f"{to} can't be written: {error.strerror}"]) from error
+            raise InvalidInput([f"can't write {to}: {error.strerror}"]) from error
     console.line(f"{to}: {console.size(n_bytes)}")
 
 
 def _experiments(found: Json) -> str | None:
-    """What became of a group's: `8: 5 succeeded, 2 running, 1 pending`."""
+    """The counts of a group's experiments: `8: 5 succeeded, 2 running, 1 pending`."""
     if "num_experiments" not in found or "search_algorithm" not in found:
         return None
     words = ("succeeded", "failed", "stopped", "running", "pending")
@@ -314,7 +314,7 @@ def _command(found: Json) -> str:
 
 
 def _variables(found: Json) -> list[str]:
-    """Those that the polyaxonfile sets in the container; long values are cut."""
+    """The variables that the polyaxonfile sets in the container. Long values are truncated."""
     given = ((found["config"] or {}).get("environment") or {}).get("env_vars") or {}
     pairs = given.items() if isinstance(given, Mapping) else [pair for pair in given if len(pair) == 2]
     return [f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}" for name, text in _as_texts(pairs)]
@@ -335,12 +335,12 @@ def _ensure_project(api: Client, owner: str, name: str, create: bool) -> None:
         api.project(owner, name)
     except NotFound:
         wanted = create or (
-            sys.stdin.isatty() and console.confirm(f"There is no project {owner}/{name} yet. Make it?", default=True)
+            sys.stdin.isatty() and console.confirm(f"There is no project {owner}/{name} yet. Create it?", default=True)
         )
         if not wanted:
-            raise SetupError(f"there is no project {owner}/{name}; add --create to make it") from None
+            raise SetupError(f"there is no project {owner}/{name}; add --create to create it") from None
         api.create_project({"name": name})
-        console.say(f"Project {owner}/{name} made", "dim")
+        console.say(f"Project {owner}/{name} created", "dim")
 
 
 def _create(api: Client, owner: str, project: str, kind: Kind, written: files.Written, about: Json) -> Json:
@@ -351,7 +351,7 @@ def _create(api: Client, owner: str, project: str, kind: Kind, written: files.Wr
 
 @contextmanager
 def _told_as_they_are() -> Iterator[None]:
-    """What the daemon finds in a polyaxonfile has its place in it already, and not the name of the body's field."""
+    """Drop the field name `content` from errors: each problem of a polyaxonfile already names its place."""
     try:
         yield
     except InvalidInput as error:
@@ -376,7 +376,7 @@ def _follow(api: Client, run: RunReference) -> int:
         found = following.follow(api, run)
     except KeyboardInterrupt:
         console.say("")
-        console.say(f"{run} goes on: `polylocal logs -f {run}`, or `polylocal stop {run}`")
+        console.say(f"{run} continues. Follow it with `polylocal logs -f {run}`, stop it with `polylocal stop {run}`")
         return 130
     following.summary(api, run, found)
     return following.exit_code(found)
@@ -385,7 +385,7 @@ def _follow(api: Client, run: RunReference) -> int:
 def _changes(
     paths: list[Path] | None, params: list[str] | None, env: list[str] | None
 ) -> tuple[Path | None, files.Written | None]:
-    """What is laid over the original's polyaxonfile, and the folder of it."""
+    """(folder of the first file, files and options that override the original's polyaxonfile)."""
     if not paths and not params and not env:
         return None, None
     found = files.find(paths) if paths else []
@@ -406,7 +406,7 @@ def _clone(
     with connected(home) as api:
         original = run_of(api, run)
         if original.kind in ("group", "build") or Kind(original.kind).is_server:
-            raise InvalidInput([f"{original} can't be run again by itself: run its polyaxonfile again"])
+            raise InvalidInput([f"{original} can't be run again; run its polyaxonfile instead"])
         body: dict[str, Any] = written.body if written else {}
         if upload:
             upload_folder(api, original.owner, original.project, folder or Path.cwd(), json)
@@ -422,7 +422,7 @@ def _clone(
 
 
 def _watch(api: Client, owner: str, project: str, paths: list[Path], options: files.Options, about: Json) -> None:
-    """Run, and whenever the code or a polyaxonfile changes: stop, upload, run again. Until interrupted."""
+    """Run until interrupted. When the code or a polyaxonfile changes, stop the run, upload and run again."""
     from polylocal.cli import watching
     from polylocal.cli.uploading import left_out
 

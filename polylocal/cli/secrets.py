@@ -1,4 +1,4 @@
-"""Secret values that runs and builds name in `environment.secret_refs`."""
+"""Commands for secrets, which runs and builds use by name in `environment.secret_refs`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from polylocal.files.masking import LEAST_HIDDEN
 from polylocal.files.secrets import SecretStore
 from polylocal.paths import Home
 
-app = typer.Typer(help="Keep values that runs and builds get by name only.", no_args_is_help=True)
+app = typer.Typer(help="Store secret values that runs and builds use by name.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="As runs name it in environment.secret_refs.")]
-UserOption = Annotated[str, typer.Option(help="Whose runs get it.")]
+NameArgument = Annotated[str, typer.Argument(help="The name that polyaxonfiles use in environment.secret_refs.")]
+UserOption = Annotated[str, typer.Option(help="The user whose runs may use the secret.")]
 
 
 @app.command("set")
 def set_values(
     name: NameArgument,
-    variables: Annotated[list[str], typer.Argument(help="What the values are called in the environment.")],
+    variables: Annotated[list[str], typer.Argument(help="The environment variables to set.")],
     user: UserOption = "root",
     home: HomeOption = None,
 ) -> None:
-    """Keep one value for each variable: asked for, or read from standard input, one a line."""
+    """Store one value for each variable.
+
+    The command asks for the values, or reads them from standard input, one a line.
+    """
     if wrong := [variable for variable in variables if "=" in variable]:
         said = wrong[0].partition("=")[0]
-        raise InvalidInput([f"name `{said}` alone: what stands in a command is kept in the shell's history"])
+        raise InvalidInput([f"write `{said}` without a value: the shell keeps commands in its history"])
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
     SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))
     console.line(f"Secret {name} of {user} holds {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
-        console.say(f"{', '.join(short)}: shorter than {LEAST_HIDDEN} characters, and not hidden in logs", "yellow")
+        console.say(f"{', '.join(short)}: logs show values shorter than {LEAST_HIDDEN} characters", "yellow")
 
 
 @app.command("ls")
 def list_secrets(user: UserOption = "root", home: HomeOption = None, json: JsonOption = False) -> None:
-    """List secrets and their variables; no values."""
+    """List secrets and their variables, without the values."""
     secret_store = SecretStore(home_folder(home).secrets)
     found = {name: sorted(secret_store.read(user, name)) for name in secret_store.names(user)}
     if json:
@@ -53,13 +56,13 @@ def list_secrets(user: UserOption = "root", home: HomeOption = None, json: JsonO
 
 @app.command("rm")
 def remove(name: NameArgument, user: UserOption = "root", home: HomeOption = None) -> None:
-    """Forget a secret. Runs that have begun keep what they got."""
+    """Delete a secret. Runs that have started keep its values."""
     SecretStore(home_folder(home).secrets).remove(user, name)
-    console.line(f"Secret {name} of {user} is gone")
+    console.line(f"Secret {name} of {user} deleted")
 
 
 def _identity(folder: Home, user: str) -> str | None:
-    """Of the user; None before there is one: then the secrets become those of whoever gets that name first."""
+    """The identity of a user; None if the user does not exist: the first user of that name will own the secrets."""
     if not folder.database.exists():
         return None
     store = open_store(folder)
@@ -79,5 +82,5 @@ def _values(variables: list[str]) -> list[str]:
         return [text.removesuffix("\n")]  # it may have several lines
     lines = text.splitlines()
     if len(lines) != len(variables):
-        raise InvalidInput([f"{len(variables)} variables, and {len(lines)} lines on standard input: one for each"])
+        raise InvalidInput([f"standard input has {len(lines)} lines for {len(variables)} variables; write one a line"])
     return lines

@@ -1,4 +1,4 @@
-"""The command `serve`. A daemon keeps what its start has imported, so nothing here imports rich."""
+"""The command `serve`. This module must not import rich: the daemon would keep it in memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from polylocal.cli import streams
 from polylocal.cli.context import HomeOption
 
-HostOption = Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")]
-PortOption = Annotated[int | None, typer.Option(help="Port to listen on; default 8000, 0 takes a free one.")]
-RunsOption = Annotated[int | None, typer.Option(help="Runs at a time; default 2.")]
-EngineOption = Annotated[str | None, typer.Option(help="The engine's address, as in DOCKER_HOST.")]
+HostOption = Annotated[str | None, typer.Option(help="The address to listen on; default 127.0.0.1.")]
+PortOption = Annotated[int | None, typer.Option(help="The port to listen on; default 8000. 0 chooses a free port.")]
+RunsOption = Annotated[int | None, typer.Option(help="How many runs may run at the same time; default 2.")]
+EngineOption = Annotated[str | None, typer.Option(help="The address of the container engine, as in DOCKER_HOST.")]
 
 
 def serve(
@@ -32,7 +32,7 @@ def serve(
     daemon_log.configure(read, on_screen=not background)
 
     def ready(url: str) -> None:
-        told = f"polylocal listens on {url}; its token: polylocal token; Ctrl-C ends it, runs go on\n"
+        told = f"polylocal listens on {url}; `polylocal token` prints its token; Ctrl-C stops it, runs continue\n"
         streams.Messages(sys.stderr).write(told)
 
     main.serve(read, ready)

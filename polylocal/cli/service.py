@@ -1,4 +1,4 @@
-"""The daemon as a service: started when you log in, and again when it fails."""
+"""Commands that install the daemon as a service of systemd or launchd."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from polylocal.errors import SetupError
 if TYPE_CHECKING:
     from polylocal.daemon import autostart
 
-app = typer.Typer(help="Have the daemon started by systemd or launchd.", no_args_is_help=True)
+app = typer.Typer(help="Let systemd or launchd start the daemon.", no_args_is_help=True)
 
 
 @app.command("install")
 def install(
     home: HomeOption = None,
-    only_print: Annotated[
-        bool, typer.Option("--print", help="Write the file's text to standard output and change nothing.")
-    ] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the service file and change nothing.")] = False,
 ) -> None:
-    """Start the daemon now, whenever you log in, and again when it fails."""
+    """Start the daemon now, at each log-in, and again when it fails."""
     from polylocal.daemon import autostart
 
     found = autostart.manager(os.environ)
@@ -37,14 +35,14 @@ def install(
     here = home_lock.running(folder)
     if here and found.would_start_another():
         raise SetupError(
-            f"a daemon works on {folder.root} already (process {here.pid}); end it with `polylocal stop`, then install"
+            f"a daemon is already running for {folder.root} (process {here.pid}); run `polylocal stop` first"
         )
     _tell(found.install(wanted))
 
 
 @app.command("remove")
 def remove() -> None:
-    """End the daemon and start it no more. Its home folder and running containers stay."""
+    """Stop the daemon and remove the service. The home folder and running containers stay."""
     from polylocal.daemon import autostart
 
     _tell(autostart.manager(os.environ).remove())
@@ -52,7 +50,7 @@ def remove() -> None:
 
 @app.command("status")
 def status() -> None:
-    """Say whether the service is installed, and whether it runs."""
+    """Show whether the service is installed and running."""
     from polylocal.daemon import autostart
 
     console.line(autostart.manager(os.environ).status())
@@ -62,6 +60,6 @@ def _tell(done: autostart.Done) -> None:
     for line in done.lines:
         console.line(line)
     if done.to_type:
-        console.line("Now type:")
+        console.line("Now run:")
         for line in done.to_type:
             console.line(f"  {line}")

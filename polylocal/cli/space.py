@@ -1,4 +1,4 @@
-"""What takes room on the disk, and making some."""
+"""The command `gc`: shows disk usage and frees disk space."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from polylocal.cli.context import HomeOption, JsonOption, connected
 
 def _finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number of GiB.")
+        raise typer.BadParameter(f"{value} is not a number of GiB.")
     return value
 
 
 BudgetOption = Annotated[
     float | None,
-    typer.Option(min=0, callback=_finite, help="GiB that images may take; default image_budget_gib of the settings."),
+    typer.Option(min=0, callback=_finite, help="GiB that images may use; default: the setting image_budget_gib."),
 ]
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be removed.")] = False,
     budget_gib: BudgetOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Also list every log that stays.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also list every log that is kept.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove images that were not used for the longest time, and leftovers. Nothing but what polylocal made."""
+    """Remove leftovers and the least recently used images. Only removes what polylocal made."""
     with connected(home) as api:
         found = api.look(budget_gib) if dry_run else api.collect(budget_gib)
     if json:
@@ -49,9 +49,9 @@ def gc(
         ]
         for item in sorted(listed, key=lambda item: not item["goes"])
     ]
-    console.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="There is nothing that polylocal made.")
+    console.table(["", "WHAT", "SIZE", "LAST USED", "NAME", "WHY"], rows, empty="polylocal has made nothing yet.")
     if logs and not every:
         taken = console.size(sum(item["size_bytes"] for item in logs))
-        console.line(f"{len(logs)} files of logs stay, {taken}: they go with their runs (--all lists them)")
+        console.line(f"{len(logs)} log files ({taken}) are kept until their runs are deleted (--all lists them)")
     verb = "would be freed" if dry_run else "freed"
-    console.line(f"{console.size(found['freed_bytes'])} {verb}; a bookmark keeps the image of a build, or of a run")
+    console.line(f"{console.size(found['freed_bytes'])} {verb}. Bookmark a build or run to keep its image")

@@ -1,4 +1,4 @@
-"""The standard streams of a command: errors of writing are told apart from others, and no character is an error."""
+"""Guards standard output and standard error: escapes control characters, reports write errors, degrades encodings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ _NEAREST = {"…": "...", "·": "-", "–": "-", "—": "-", "‘": "'", "’": 
 
 
 class OutputError(Exception):
-    """Standard output can't be written. The message is a sentence."""
+    """Writing to standard output failed. The message is a sentence."""
 
 
 class Output:
-    """Standard output: text or, by `buffer`, bytes. Raises OutputError, and BrokenPipeError if its reader has left."""
+    """Standard output as text, or through `buffer` as bytes.
+
+    Raises OutputError, and BrokenPipeError if the reader has closed the pipe.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -56,7 +59,7 @@ class Output:
 
 
 class Messages:
-    """Standard error. Where it can't be written there is nobody to tell: what is written is dropped."""
+    """Standard error. Write errors are ignored, because there is no other stream to report them on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -79,8 +82,10 @@ class Messages:
 
 
 def open_missing() -> None:
-    """Opens what the caller of this program has closed. A file that gets the number of a standard stream would be
-    written into by whatever prints."""
+    """Open standard streams that the caller has closed.
+
+    Otherwise the next file that is opened gets the number of a standard stream, and output is written into it.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -91,15 +96,15 @@ def open_missing() -> None:
 
 
 def degrade(stream: IO[str]) -> None:
-    """Has characters that the encoding of a stream lacks written with others."""
+    """Replace characters that the encoding of a stream lacks, instead of raising an error."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         codecs.register_error(_DEGRADED, _degraded)
         stream.reconfigure(errors=_DEGRADED)
 
 
 def discard(stream: Any) -> None:
-    """Sends what a stream holds, and all that is still written, to nowhere: at the end Python would try it again."""
-    with suppress(OSError, ValueError):  # a stream without a file
+    """Redirect a stream to the null device: Python flushes it again at exit, which would fail again."""
+    with suppress(OSError, ValueError):  # the stream has no file descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
@@ -107,13 +112,13 @@ def discard(stream: Any) -> None:
 
 
 class _Guarded:
-    """A stream on which no text steers the terminal, also if a library, a warning or a dying thread writes it.
+    """A stream that escapes control characters, also in output of libraries, warnings and failing threads.
 
-    `show` has checked the texts that rich writes, so they go to the stream itself.
+    `console` has already escaped the texts that rich writes, so rich writes to the stream behind this one.
     """
 
     def __init__(self, stream: Output | Messages) -> None:
-        self.rich_proxied_file = stream  # by which rich's consoles find the stream behind one
+        self.rich_proxied_file = stream  # the name under which rich looks for the stream behind a proxy
 
     def write(self, value: str) -> int:
         self.rich_proxied_file.write(visible.stream(value))
@@ -129,9 +134,9 @@ class _Guarded:
 
 @contextmanager
 def guarded() -> Iterator[_Guarded]:
-    """Guards the standard streams while the program runs, and gives standard output.
+    """Guard the standard streams while the block runs. Yields standard output.
 
-    Raises OutputError, also for the last bytes that are written.
+    Raises OutputError if writing fails, including the final flush.
     """
     open_missing()
     before = sys.stdout, sys.stderr
@@ -147,7 +152,7 @@ def guarded() -> Iterator[_Guarded]:
     except (OutputError, BrokenPipeError):
         discard(before[0])
         raise
-    finally:  # unless typer has put something in their place, as it does when the reader of the output has left
+    finally:  # typer replaces the streams when the reader has closed the pipe; keep its replacement
         sys.stdout = before[0] if sys.stdout is guards[0] else sys.stdout
         sys.stderr = before[1] if sys.stderr is guards[1] else sys.stderr
 

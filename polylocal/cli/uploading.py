@@ -1,6 +1,6 @@
-"""Uploads of code: asks the daemon first, packs, says what was left out, sends.
+"""Uploads code: checks the daemon's limits, packs the folder, prints what is left out, sends the archive.
 
-`packing` is imported where it is needed: most commands upload nothing, and need not wait for it.
+`packing` is imported inside the function that uses it, because most commands upload nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WARN_UPLOAD_MIB = 100
 _MIB = 2**20
-_FORM = 4096  # bytes of a form around the archive, at most
+_FORM = 4096  # upper bound of the bytes that the multipart form adds to the archive
 _MOST_NAMED = 3
 
 
@@ -33,10 +33,10 @@ def upload_folder(
     *,
     as_git: bool = False,
 ) -> Code:
-    """Pack and upload a folder, with a word about what went; returns what was uploaded.
+    """Pack and upload a folder, and print a summary. Returns the uploaded code.
 
-    `as_git`: what git would have of it, as for `packing.survey`. `known`: lines about what was left out that were said
-    before. Raises InvalidInput, and then nothing was sent.
+    `as_git`: upload the files that git would track, as in `packing.survey`. `known`: lines about left-out files that
+    were printed before. Raises InvalidInput before anything is sent.
     """
     from polylocal.client import packing
 
@@ -54,7 +54,7 @@ def upload_folder(
             if line not in known and not (quiet and style == "dim"):
                 console.say(line, style)
         if packed > WARN_UPLOAD_MIB * _MIB:
-            hint = f"{console.size(packed)} is much for code; name what need not go in {code.rules.ignore_file}"
+            hint = f"{console.size(packed)} is a lot for code; list unneeded files in {code.rules.ignore_file}"
             console.say(hint, "yellow")
         archive.seek(0)
         with console.working(f"Uploading {console.size(packed)} …"):
@@ -65,7 +65,7 @@ def upload_folder(
 
 
 def left_out(code: Code) -> list[tuple[str, str]]:
-    """What people are told about what was not uploaded: lines with their styles."""
+    """Lines, with their styles, about the files that are not uploaded."""
     said: list[tuple[str, str]] = []
     if code.is_as_git:
         said += _left_out_by_git(code)
@@ -88,16 +88,16 @@ def _left_out_by_git(code: Code) -> Iterator[tuple[str, str]]:
 
 
 def named(names: Sequence[str]) -> str:
-    """A few names out of many."""
+    """The first names of a list, and the number of the others."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_unpacked(code: Code, limits: Json) -> None:
-    """Raises InvalidInput: there is nothing, or more than the daemon takes."""
+    """Raises InvalidInput if there are no files to upload, or more than the daemon accepts."""
     if not code.items and code.is_cut:
         rules = " and ".join(code.substitutes) or code.rules.ignore_file
-        raise InvalidInput([f"nothing of {code.folder} is left to upload: {rules} names all of it"])
+        raise InvalidInput([f"there are no files to upload in {code.folder}: {rules} excludes all of them"])
     most = limits.get("max_unpacked_mib")
     if most is not None and code.size > most * _MIB:
         largest = [(name, _mib(size)) for name, size in code.largest()]
@@ -119,8 +119,8 @@ def _too_much(code: Code, what: str, setting: str, most: int, largest: Sequence[
     named = ", ".join(f"{name} {amount}" for name, amount in largest[:_MOST_NAMED])
     return InvalidInput(
         [
-            f"nothing was uploaded: {what}, `{setting}` is {most}; the largest: {named}. Name what need not go in"
-            f" {code.rules.ignore_file}, or have the setting raised"
+            f"nothing was uploaded: the code has {what}, and `{setting}` is {most}; the largest: {named}. List unneeded"
+            f" files in {code.rules.ignore_file}, or raise the setting"
         ]
     )
 

@@ -1,7 +1,7 @@
-"""`run --watch`: run, and run again whenever the code or the polyaxonfile differs from what was uploaded last.
+"""`run --watch`: starts a new run when the code or a polyaxonfile differs from the last upload.
 
-Events of the file system only say that it is time to look. What counts is the comparison: names, kinds, the executable
-bit, contents. So a mere `touch`, `git add` or the passing files of an editor start nothing.
+File system events only trigger a comparison of names, kinds, executable bits and contents. A `touch`, a `git add` or an
+editor's temporary files therefore start no run.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from polylocal.client.packing import Item, survey
 from polylocal.errors import InvalidInput, SetupError
 from polylocal.statuses import is_done
 
-SETTLE_S = 0.2  # without an event, after which a change counts as whole
-MOST_SETTLE_S = 2.0  # then it is looked at in any case
-STRIKES = 3  # runs in a row that the same files may start
-MOST_SOON = 10  # runs in a row that any files may start
-SOON_S = 10.0  # after the begin of a run: a change in it may be the work of that run
-REST_S = 2.0  # after a run has ended and was shown to the end; a later change is none of its work
-QUIET_S = 5.0  # that a file which changes again and again has to stay as it is
-_RESCUES = 2  # runs that such a file starts by staying so
-_LOOK_MS = 200  # between two looks of a watcher at whether it is to end
-_RACY_NS = 2_000_000_000  # a file as young as this may change again without another time of change
+SETTLE_S = 0.2  # without an event, after which a change is complete
+MOST_SETTLE_S = 2.0  # after which files are compared even if events continue
+STRIKES = 3  # consecutive runs that the same file may start
+MOST_SOON = 10  # consecutive runs that any files may start within SOON_S
+SOON_S = 10.0  # after the start of a run, in which a change may come from the run itself
+REST_S = 2.0  # after the end of a run, in which a change may still come from it
+QUIET_S = 5.0  # without a change, after which a restless file may start a run
+_RESCUES = 2  # runs that a restless file may start in this way
+_LOOK_MS = 200  # interval at which a watcher checks whether it has to end
+_RACY_NS = 2_000_000_000  # a file changed this recently may change again with the same time stamp
 
 
 def watch(
@@ -45,9 +45,9 @@ def watch(
     begin: Callable[[], RunReference],
     follow: Callable[[RunReference], object],
 ) -> None:
-    """Begin a run, stop it when something changes and begin the next, until interrupted: then typer.Exit is raised.
+    """Start a run; on each change, stop it and start the next. Raises typer.Exit when interrupted.
 
-    `begin` uploads the folder and makes the run; `files`: the polyaxonfiles, wherever they lie.
+    `begin` uploads the folder and creates the run. `files` are the polyaxonfiles, inside or outside the folder.
     """
     snapshots, restless = Snapshots(folder, files), Restless()
     current = _Current(api, follow, restless)
@@ -57,7 +57,7 @@ def watch(
                 before = snapshots.take_or_none()
                 try:
                     run = begin()
-                except InvalidInput as error:  # saved in the middle of a change: the next one mends it
+                except InvalidInput as error:  # a half-finished edit; the next change starts another try
                     console.complain(f"polylocal: {error}")
                     restless.begun()
                 else:
@@ -72,7 +72,7 @@ def watch(
 
 
 class _Current:
-    """The run that goes on, and the thread that shows it."""
+    """The current run and the thread that follows it."""
 
     def __init__(self, api: Client, follow: Callable[[RunReference], object], restless: Restless) -> None:
         self._api, self._follow, self._restless = api, follow, restless
@@ -98,7 +98,7 @@ class _Current:
 
 
 def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None, restless: Restless) -> set[str]:
-    """The paths that differ from `before`, as soon as they are to start a run."""
+    """Wait for a change that starts a run. Returns the paths that differ from `before`."""
     look_at, complaint = None, ""
     while True:
         changed.wait(look_at)
@@ -107,7 +107,7 @@ def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None
             if names:
                 changed.settle()
                 names = snapshots.changes(before)
-        except InvalidInput as error:  # a folder that can't be read now: the next event is another try
+        except InvalidInput as error:  # the folder can't be read now; the next event starts another try
             if str(error) != complaint:
                 console.complain(f"polylocal: {error}")
             look_at, complaint = None, str(error)
@@ -121,7 +121,7 @@ def _next_change(changed: Changed, snapshots: Snapshots, before: Snapshot | None
 
 
 class Changed:
-    """Says that it is time to look. Nothing that happens after a look began is lost."""
+    """Signals that files may have changed. Events during a comparison trigger another one."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -135,15 +135,15 @@ class Changed:
         self._event.set()
 
     def wait(self, until: float | None = None) -> None:
-        """Raises SetupError: the system does not watch the folder."""
+        """Wait for an event, at most until the monotonic time `until`. Raises SetupError if watching failed."""
         self._event.wait(None if until is None else max(0.0, until - time.monotonic()))
         self._event.clear()
         if self._failure is not None:
-            hint = "WATCHFILES_FORCE_POLLING=true looks at the files without the system's help"
-            raise SetupError(f"the folder can't be watched: {self._failure}; {hint}") from self._failure
+            hint = "set WATCHFILES_FORCE_POLLING=true to poll the files instead"
+            raise SetupError(f"can't watch the folder: {self._failure}; {hint}") from self._failure
 
     def settle(self) -> None:
-        """Wait until nothing happens any more, for a while at most."""
+        """Wait until no event has come for SETTLE_S, at most MOST_SETTLE_S."""
         until = time.monotonic() + MOST_SETTLE_S
         while time.monotonic() < until and self._event.wait(SETTLE_S):
             self._event.clear()
@@ -151,7 +151,7 @@ class Changed:
 
 @contextmanager
 def watched(snapshots: Snapshots) -> Iterator[Changed]:
-    """Watch a folder with all in it, and polyaxonfiles elsewhere by the folders that they lie in."""
+    """Watch a folder recursively, and the parent folders of polyaxonfiles outside of it."""
     changed, end = Changed(), threading.Event()
     jobs: list[tuple[list[Path], bool, Callable[[str], bool]]] = [([snapshots.folder], True, snapshots.matters)]
     if elsewhere := [file for file in snapshots.all_files if not file.is_relative_to(snapshots.folder)]:
@@ -169,7 +169,7 @@ def watched(snapshots: Snapshots) -> Iterator[Changed]:
                 raise_interrupt=False,
                 recursive=is_deep,
             ):
-                if events or is_first:  # by the first time all is watched, and what was before is compared
+                if events or is_first:  # the first time, watching has just begun: compare earlier changes
                     changed.set()
                 is_first = False
         except (OSError, RuntimeError) as error:
@@ -191,9 +191,9 @@ def watched(snapshots: Snapshots) -> Iterator[Changed]:
 
 @dataclass(frozen=True)
 class Version:
-    """A file as it was looked at. `digest` is of its content; `about` tells cheaply that it can't have changed."""
+    """The state of a file. If `about` (device, inode, size, times) is equal, `digest` need not be computed again."""
 
-    kind: str  # with the executable bit of a file, and the target of a link
+    kind: str  # includes the executable bit of a file and the target of a link
     about: tuple[int, ...] | None = None
     size: int = 0
     digest: bytes = b""
@@ -204,7 +204,7 @@ _GONE = Version("gone")
 
 
 class Snapshots:
-    """The code of a folder, and polyaxonfiles wherever they lie, as they are now."""
+    """Takes snapshots of a folder's code and of polyaxonfiles inside or outside of it."""
 
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
         self.folder, self._files = folder, files
@@ -213,11 +213,11 @@ class Snapshots:
 
     @property
     def all_files(self) -> list[Path]:
-        """The polyaxonfiles, and what they are links to."""
+        """The polyaxonfiles and the targets of those that are links."""
         return list(dict.fromkeys([*self._files, *(file.resolve() for file in self._files)]))
 
     def take(self) -> Snapshot:
-        """Raises InvalidInput for what can't be read."""
+        """Read the current state. Raises InvalidInput if a file can't be read."""
         self._ignored = Ignored(self.folder)
         found = {path: self._of_item(item) for path, item in survey(self.folder).items.items()}
         for file in self._files:
@@ -229,20 +229,20 @@ class Snapshots:
         return found
 
     def take_or_none(self) -> Snapshot | None:
-        """None: it can't be read, as packing will say."""
+        """As `take`; None if a file can't be read. Packing reports the error."""
         try:
             return self.take()
         except InvalidInput:
             return None
 
     def changes(self, before: Snapshot | None) -> set[str]:
-        """The paths at which something else is now. Raises InvalidInput."""
+        """The paths that differ from an earlier snapshot. Raises InvalidInput if a file can't be read."""
         now = self.take()
         before = before or {}
         return {path for path in {*before, *now} if not _is_same(before.get(path, _GONE), now.get(path, _GONE))}
 
     def version(self, path: str) -> Version:
-        """As of the last look."""
+        """The state of a path in the last snapshot."""
         return self._last.get(path, _GONE)
 
     def _name(self, file: Path) -> str:
@@ -263,11 +263,11 @@ class Snapshots:
             return Version(kind, key, last.size, last.digest)
         digest = _digest(path)
         if time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) < _RACY_NS:
-            key = None  # looked at again the next time
+            key = None  # compute the digest again next time
         return Version(kind, key, about.st_size, digest)
 
     def matters(self, changed: str) -> bool:
-        """Whether an event at a path is worth a look."""
+        """Whether an event at a path requires a comparison."""
         path = Path(changed)
         if path in self._files or path.name in IGNORE_FILES or not path.is_relative_to(self.folder):
             return True
@@ -277,7 +277,7 @@ class Snapshots:
         inside = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
         try:
             return not self._ignored("/".join(parts), False) and not any(map(self._ignored.excludes_tree, inside))
-        except InvalidInput:  # an ignore file that can't be read: the look says so
+        except InvalidInput:  # an unreadable ignore file; the comparison reports it
             return True
 
 
@@ -286,7 +286,7 @@ def _is_same(one: Version, other: Version) -> bool:
 
 
 def _digest(path: Path) -> bytes:
-    """Empty for a file that is gone or can't be read: packing says so."""
+    """The digest of a file; empty if it is missing or unreadable, which packing reports."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
@@ -299,11 +299,11 @@ def _digest(path: Path) -> bytes:
 
 @dataclass
 class Restless:
-    """Files that a program writes while a run goes on: each run would make it write, which would start the next one.
+    """Prevents endless loops in which a run writes a file and the change of the file starts the next run.
 
-    A file that has changed before each of STRIKES runs, soon after the begin of the run before and not long after its
-    end, starts another one only when it has stayed as it is for QUIET_S, and that a few times at most: until a change
-    in it comes late again.
+    A file becomes restless when it has started STRIKES consecutive runs, each time within SOON_S after the start of
+    the run before and within REST_S after its end. A restless file starts a run only after QUIET_S without a change,
+    at most _RESCUES times. A change outside these times ends its restlessness.
     """
 
     soon_s: float = SOON_S
@@ -311,45 +311,45 @@ class Restless:
     rest_s: float = REST_S
     _began: float = 0.0
     _ended: float | None = None
-    _strikes: dict[str, int] = field(default_factory=dict)  # path → runs in a row that it took part in starting
-    _soon: int = 0  # runs in a row that were started soon
-    _rescues: dict[str, int] = field(default_factory=dict)  # restless path → runs that it may start by staying quiet
-    _touched: set[str] = field(default_factory=set)  # restless ones that have changed since the run began
+    _strikes: dict[str, int] = field(default_factory=dict)  # path → consecutive runs that it helped to start
+    _soon: int = 0  # consecutive runs that started within SOON_S of the one before
+    _rescues: dict[str, int] = field(default_factory=dict)  # restless path → runs that it may still start
+    _touched: set[str] = field(default_factory=set)  # restless paths that have changed since the run started
     _told: set[str] = field(default_factory=set)
     _held: dict[str, Version] = field(default_factory=dict)
     _held_since: float = 0.0
 
     def begun(self) -> None:
-        """A run has begun."""
+        """Record the start of a run."""
         self._began, self._ended = time.monotonic(), None
         self._touched.clear()
         self._held.clear()
 
     def ended(self) -> None:
-        """It has ended, and nothing more is printed of it."""
+        """Record the end of the run; its log has been printed."""
         self._ended = time.monotonic()
 
     def _is_soon(self, now: float) -> bool:
-        """Whether a change may be the work of the run."""
+        """Whether a change may come from the run."""
         ended = self._ended
         return now - self._began <= self.soon_s and (ended is None or now - ended <= self.rest_s)
 
     def decide(
         self, names: Collection[str], version: Callable[[str], Version], now: float | None = None
     ) -> tuple[bool, float | None]:
-        """Whether a change starts a run; if not, when to look again. None: at the next event."""
+        """(whether a change starts a run, the monotonic time to compare again or None for the next event)."""
         if not names:
             return False, None
         now = time.monotonic() if now is None else now
         is_soon = self._is_soon(now)
         for path in set(names) & set(self._rescues) - self._touched:
-            if not is_soon:  # nothing that the run does when it begins
+            if not is_soon:  # too late to come from the start of the run
                 del self._rescues[path]
         self._touched |= set(names) & set(self._rescues)
         fresh = [path for path in names if path not in self._rescues]
         if fresh:
             self._strikes = {path: self._strikes.get(path, 0) + 1 for path in fresh} if is_soon else {}
-            is_flood = self._soon >= MOST_SOON and bool(self._held)  # nothing began, since too much changed
+            is_flood = self._soon >= MOST_SOON and bool(self._held)  # no run started, because too much changed
             self._soon = self._soon + 1 if is_soon or is_flood else 0
             if self._soon <= MOST_SOON and min(self._strikes.values(), default=0) <= STRIKES:
                 return True, None
@@ -375,5 +375,5 @@ class Restless:
     def _tell(self, paths: Sequence[str]) -> None:
         if new := [path for path in paths if path not in self._told]:
             self._told.update(new)
-            words = f"{named(new)} keeps changing while runs go on, and starts no more of them for now"
-            console.say(f"{words}; if a run writes it, name it in .polyaxonignore", "yellow")
+            words = f"{named(new)} changed during several runs and starts no more runs for now"
+            console.say(f"{words}; if runs write it, add it to .polyaxonignore", "yellow")

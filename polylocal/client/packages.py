@@ -4,16 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from urllib.parse import quote
 
 from polylocal.client.http import Client, Json
-from polylocal.errors import NotFound
+from polylocal.errors import InvalidInput, NotFound
+from polylocal.packages import refusals
+from polylocal.packages.statuses import UPDATE_TYPES, BuildStatus
 
 _BASE = "/api/v1"
 _PAGE = 100
-_NO_BUILD_LIST = "there is no build list {}; `polylocal package ls --all` lists what there is"
+_NO_BUILD_LIST = "there is no build list {}; `polylocal package ls --all` lists the build lists"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The options of `polylocal package build`. None stands for the default of an option."""
+
+    repository: str | None = None  # `platform/repository`
+    platform: str | None = None
+    arch: str | None = None
+    ref: str | None = None  # without one, the caller uploads the code
+    update_type: str = "bugfix"
+    publish: bool = True
+    container: bool = False
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A checked build. `values` are the fields of the build list."""
+
+    repository: str
+    platform: str
+    values: Json
+    is_member: bool  # whether the project may publish in the repository already
 
 
 class PackagesClient:
@@ -34,7 +60,7 @@ class PackagesClient:
             if item["name"].lower() == name.lower():
                 shown: Json = self._get(f"platforms/{item['id']}")["platform"]
                 return shown
-        raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists what there is")
+        raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists the platforms")
 
     def platform_by_id(self, number: int) -> Json:
         """Raises NotFound."""
@@ -106,10 +132,60 @@ class PackagesClient:
     def create_project(self, name: str) -> Json:
         return self._made("POST", "projects", project={"name": name})
 
-    def build(self, values: Json) -> int:
-        """Create a build list. Returns its number."""
+    def plan_build(self, owner: str, name: str, options: BuildOptions) -> BuildPlan:
+        """Check the options of a build and find what they name. Creates the user's own project if it is to be uploaded.
+
+        Raises NotFound and InvalidInput.
+        """
+        if options.update_type not in UPDATE_TYPES:
+            allowed = ", ".join(UPDATE_TYPES)
+            raise InvalidInput([f"--update-type: must be one of {allowed}, not `{options.update_type}`"])
+        user = self._client.whoami()["username"]
+        repository = options.repository or f"{user}_personal/main"
+        save_to = self.repository(repository)
+        build_for = self.platform(options.platform or save_to["platform"]["name"])
+        if build_for["platform_type"] != "main":
+            raise InvalidInput(["--for: name the platform to build for; `polylocal package platform ls` lists them"])
+        arch_id = self._arch_id(options.arch)
+        project = self._project_to_build(owner, name, may_create=options.ref is None and owner == user)
+        values = {
+            "project_id": project["id"],
+            "commit_hash": None,
+            "project_version": options.ref or "master",
+            "update_type": options.update_type,
+            "save_to_repository_id": save_to["id"],
+            "build_for_platform_id": build_for["id"],
+            "arch_id": arch_id,
+            "include_repos": [item["id"] for item in build_for["repositories"]],
+            "auto_publish_status": "default" if options.publish else "none",
+            "auto_create_container": options.container,
+        }
+        is_member = save_to["id"] in [item["id"] for item in project["repositories"]]
+        return BuildPlan(repository, build_for["name"], values, is_member)
+
+    def start_build(self, plan: BuildPlan, git_describe: str | None) -> int:
+        """Create a build list, and let its project publish in the repository. Returns the number of the build list."""
+        values = {**plan.values, **({"git_describe": git_describe} if git_describe else {})}
+        if not plan.is_member:
+            self.add_project(values["save_to_repository_id"], values["project_id"])
         made: int = self._send("POST", "build_lists", build_list=values)["build_list"]["id"]
         return made
+
+    def _project_to_build(self, owner: str, name: str, *, may_create: bool) -> Json:
+        try:
+            return self.project(owner, name)
+        except NotFound:
+            if not may_create:
+                raise
+        self.create_project(name)
+        return self.project(owner, name)
+
+    def _arch_id(self, name: str | None) -> int:
+        found = self.arches()
+        number = next((item["id"] for item in found if name in (None, item["name"])), None)
+        if number is None:
+            raise InvalidInput([f"--arch: this machine builds for {', '.join(item['name'] for item in found)}"])
+        return int(number)
 
     def build_lists(self, limit: int, **filters: str) -> list[Json]:
         asked = {f"filter[{name}]": value for name, value in filters.items()}
@@ -164,6 +240,14 @@ class PackagesClient:
 
     def _send(self, method: str, path: str, **body: Any) -> Json:
         return self._client.json(method, f"{_BASE}/{path}.json", json=body)
+
+
+def has_succeeded(found: Json, is_to_publish: bool) -> bool:
+    """Whether a finished build list did all that was asked. A publication that waits for QA counts as success."""
+    if found["status"] != BuildStatus.COMPLETE:
+        return bool(found["status"] == BuildStatus.PUBLISHED)
+    refusal = found.get("not_published")
+    return not is_to_publish or (refusal is not None and refusal["reason"] == refusals.QA)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def a_job(store: Store, project: Project, root: User) -> Run:
 def test_a_project_from_its_making_to_its_end(polylocal: Cli) -> None:
     assert good(polylocal("project", "ls")).out == "No projects yet.\n"
     made = polylocal("project", "create", "new", "--description", "d", "--tags", "a,b", "--private")
-    assert good(made).out == "Project root/new made\n"
+    assert good(made).out == "Project root/new created\n"
     listed = good(polylocal("project", "ls")).out
     assert listed.startswith("PROJECT")
     assert "root/new" in listed
@@ -67,7 +67,7 @@ def test_a_project_from_its_making_to_its_end(polylocal: Cli) -> None:
     found = from_json(polylocal("project", "show", "newer", "--json"))
     assert (found["is_public"], found["description"], found["tags"]) == (True, "e", ["a", "b"])
     assert [item["name"] for item in from_json(polylocal("project", "ls", "--json"))] == ["newer"]
-    assert good(polylocal("project", "rm", "newer", "-y")).out == "Project root/newer deleted, which frees 0 B\n"
+    assert good(polylocal("project", "rm", "newer", "-y")).out == "Project root/newer deleted; 0 B freed\n"
     assert from_json(polylocal("project", "ls", "--json")) == []
 
 
@@ -150,7 +150,7 @@ def test_a_run_with_its_code(polylocal: Cli, store: Store, folder: Path) -> None
 @pytest.mark.usefixtures("daemon", "folder")
 def test_a_run_may_make_its_project(polylocal: Cli, store: Store) -> None:
     one_line(polylocal("run"), "there is no project root/quick-start", "--create")
-    assert "Project root/quick-start made" in good(polylocal("run", "-c")).err
+    assert "Project root/quick-start created" in good(polylocal("run", "-c")).err
     assert from_json(polylocal("run", "-c", "-p", "other", "--json"))["project"] == "root.other"
 
 
@@ -278,10 +278,7 @@ def test_running_again_with_a_file_that_is_not_there(polylocal: Cli, folder: Pat
 @pytest.mark.usefixtures("daemon")
 def test_removing(polylocal: Cli, store: Store, project: Project, root: User, a_job: Run) -> None:
     store.runs.insert(project, root, NewRun(Kind.BUILD, config={}))
-    assert (
-        good(polylocal("rm", "1", "build/1")).out
-        == "job/1 deleted, which frees 0 B\nbuild/1 deleted, which frees 0 B\n"
-    )
+    assert good(polylocal("rm", "1", "build/1")).out == "job/1 deleted; 0 B freed\nbuild/1 deleted; 0 B freed\n"
     assert from_json(polylocal("ls", "--json")) == []
     one_line(polylocal("rm", "1"), "there is no job/1; `polylocal ls` lists")
 
@@ -319,7 +316,7 @@ def test_outputs_that_can_not_be(
 def test_a_run_that_is_not_there(polylocal: Cli) -> None:
     for command in ("show", "logs", "statuses", "stop", "restart", "resume", "copy", "rm", "outputs"):
         one_line(polylocal(command, "7"), "there is no job/7")
-        one_line(polylocal(command, "nonsense"), "`nonsense` names no run")
+        one_line(polylocal(command, "nonsense"), "`nonsense` does not name a run")
     one_line(polylocal("show", "build/7"), "there is no build/7")
     one_line(polylocal("show", "experiment/7"), "there is no experiment/7")
     one_line(polylocal("show", "root.nosuch.jobs.7"), "Not found.")
@@ -395,7 +392,7 @@ def test_polyaxonfiles_that_can_not_be(polylocal: Cli, folder: Path) -> None:
     (folder / "image.png").write_bytes(b"\x89PNG\xff")
     one_line(polylocal("run", "-f", "image.png"), "image.png")
     (folder / "polyaxonfile.yml").unlink()
-    one_line(polylocal("run"), "no polyaxonfile here")
+    one_line(polylocal("run"), "there is no polyaxonfile in this folder")
     (folder / "empty.yml").write_text("")
     one_line(polylocal("run", "-f", "empty.yml"), "empty.yml", "this is empty")
     (folder / "pipeline.yml").write_text("version: 1\nkind: pipeline\n")
@@ -445,13 +442,13 @@ def test_help_and_version(polylocal: Cli) -> None:
 def test_status_when_nothing_runs(polylocal: Cli, context: ApiContext) -> None:
     result = polylocal("status")
     assert (result.code, result.err) == (3, "")
-    assert result.out == f"No daemon works on {context.home.root}; start one with `polylocal start`\n"
+    assert result.out == f"No daemon is running for {context.home.root}; start one with `polylocal start`\n"
     result = polylocal("status", "--json")
     assert (result.code, json.loads(result.out)) == (3, {"running": False, "pid": None, "url": None})
 
 
 def test_stopping_a_daemon_when_nothing_runs(polylocal: Cli) -> None:
-    assert "No daemon works on" in good(polylocal("stop")).out
+    assert "No daemon is running for" in good(polylocal("stop")).out
 
 
 def test_the_token(polylocal: Cli, context: ApiContext) -> None:
@@ -507,6 +504,6 @@ def test_the_program(daemon: str, folder: Path, project: Project) -> None:
     made = run("run", "--json")
     assert (made.returncode, made.stderr, json.loads(made.stdout)["id"]) == (0, "", 1)
     failed = run("show", "7", COLUMNS="20")
-    message = "polylocal: there is no job/7; `polylocal ls` lists what there is\n"
+    message = "polylocal: there is no job/7; `polylocal ls` lists the runs\n"
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", message)
     assert run("status").returncode == 3

@@ -43,7 +43,7 @@ def test_a_backup_and_what_is_made_of_it(
     said = good(polylocal("restore", str(file), "--home", str(tmp_path / "back")))
     assert f"{tmp_path / 'back'}: 1 run, 1 file (" in said.err
     assert "made without outputs" in said.err
-    assert "1 run under way" in said.err
+    assert "1 run unfinished" in said.err
     assert f"polylocal start --home {tmp_path / 'back'}" in said.err
     one_line(polylocal("restore", str(tmp_path / "nosuch"), "--home", str(tmp_path / "more")), "No such file")
     one_line(polylocal("backup", str(tmp_path / "c"), "--home", str(tmp_path / "nosuch")), "there is no database")
@@ -78,7 +78,7 @@ def test_a_service_beside_a_daemon(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
     lock = home_lock.take(context.home)
-    one_line(polylocal("service", "install"), "a daemon works on", "polylocal stop")
+    one_line(polylocal("service", "install"), "a daemon is already running for", "polylocal stop")
     lock.close()
     assert "enable-linger" in good(polylocal("service", "install")).out
 

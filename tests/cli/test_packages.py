@@ -134,7 +134,7 @@ def test_the_key_of_a_platform_is_printed_for_a_file(code: Path, polylocal: Cli)
 
 def test_an_image_that_lacks_tools_is_told(daemon: str, polylocal: Cli) -> None:
     done = polylocal("package", "platform", "create", "bookworm", "--type", "deb")
-    assert (done.code, done.out) == (0, "Platform bookworm made, with the repository bookworm/main\n")
+    assert (done.code, done.out) == (0, "Platform bookworm created, with the repository bookworm/main\n")
     assert done.err.startswith(
         "The image debian:12 lacks the build tools (dpkg-dev, build-essential): name another one"
     )
@@ -263,7 +263,7 @@ def test_a_repository_is_locked_and_left(built: int, polylocal: Cli, store: Stor
     assert store.platforms.has_project(store.platforms.repository(number), project.id)
 
 
-NO_BUILD_LIST = "there is no build list 99; `polylocal package ls --all` lists what there is"
+NO_BUILD_LIST = "there is no build list 99; `polylocal package ls --all` lists the build lists"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ NO_BUILD_LIST = "there is no build list 99; `polylocal package ls --all` lists w
         (["platform", "create", "bookworm", "--type", "deb"], "Name has already been taken"),
         (["platform", "create", "odd/name", "--type", "deb"], "Name is invalid"),
         (["platform", "create", "other", "--type", "zip"], "must be one of deb, dnf, rhel, mdv, pypi, not `zip`"),
-        (["repository", "create", "bookworm"], "names no repository"),
+        (["repository", "create", "bookworm"], "is not the name of a repository"),
     ],
 )
 def test_what_is_wrong_is_said(code: Path, polylocal: Cli, words: list[str], said: str) -> None:
@@ -382,7 +382,7 @@ def test_packages_are_yanked_and_offered_again(published: int, polylocal: Cli, s
     ("words", "said"),
     [
         (["--undo"], "is not yanked"),
-        (["--undo", "--reason", "x"], "leave out --reason or --undo"),
+        (["--undo", "--reason", "x"], "--reason and --undo can't be used together"),
         (["--reason", "x" * 201], "`reason` has 201 characters; the most are 200"),
         (["--reason", "a\nb"], "`reason` must be one line"),
         (["--reason", "a\udcff"], "an argument is no UTF-8"),
@@ -462,7 +462,7 @@ def test_a_publication_that_is_held_says_so(
     monkeypatch.setattr(packages, "_PATIENCE_S", 0.0)
     done = building(lambda number: end(store, number))
     assert done.code == 1
-    assert "Not published yet: somebody may have locked bookworm/main" in done.err
+    assert "Not published yet: bookworm/main may be locked" in done.err
 
 
 # -- how to install it -----------------------------------------------------------------------------------------------
@@ -523,10 +523,10 @@ def test_a_source_distribution_alone_is_told(building: Building, store: Store, d
     assert done.code == 0
     url = served(daemon, "other", "SRPMS")
     assert done.out.splitlines()[-1] == f"pip install --index-url {url}simple/ hello"
-    assert "There is no wheel among the packages" in done.err
+    assert "The build made no wheel" in done.err
 
 
 def test_source_packages_alone_can_not_be_installed(building: Building, store: Store) -> None:
     done = building(lambda number: (end(store, number, package("source")), publish_it(store, number)))
     assert (done.code, "trusted=yes" in done.out) == (0, False)
-    assert "There are only source packages: nothing can be installed from them." in done.err
+    assert "The build made only source packages, which can't be installed." in done.err

@@ -60,7 +60,7 @@ def test_what_went_stands_before_what_stays(polylocal: Cli, room: Room) -> None:
     assert (said.code, room.asked) == (0, [("collect", None)])
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["removed", "stays"]
-    assert lines[-1].endswith("freed; a bookmark keeps the image of a build, or of a run")
+    assert lines[-1].endswith("freed. Bookmark a build or run to keep its image")
 
 
 @pytest.mark.usefixtures("daemon")

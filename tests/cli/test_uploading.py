@@ -94,7 +94,7 @@ def test_a_packed_size_beyond_the_limit_is_said_before_it_is_sent(
     (folder / "model.h5").write_bytes(os.urandom(2 << 20))
     done = polylocal("upload")
     assert done.code == 1
-    assert "13 MiB, `max_upload_mib` is 12; the largest: data/ 11 MiB, model.h5 2.0 MiB" in done.err
+    assert "13 MiB, and `max_upload_mib` is 12; the largest: data/ 11 MiB, model.h5 2.0 MiB" in done.err
     assert ".polyaxonignore" in done.err
     assert done.err.count("\n") == 1
 
@@ -108,7 +108,7 @@ def test_an_unpacked_size_beyond_the_limit_is_said_before_it_is_packed(
     (folder / "zeros").write_bytes(bytes(3 << 20))
     done = polylocal("run", "-u")
     assert done.code == 1
-    assert "3.0 MiB, `max_unpacked_mib` is 1; the largest: zeros 3.0 MiB" in done.err
+    assert "3.0 MiB, and `max_unpacked_mib` is 1; the largest: zeros 3.0 MiB" in done.err
 
 
 @pytest.mark.usefixtures("no_upload", "project")
@@ -119,7 +119,7 @@ def test_more_files_than_the_limit_are_said_before(polylocal: Cli, context: ApiC
         (folder / f"sub{n % 2}" / f"{n}").touch()
     done = polylocal("upload")
     assert done.code == 1
-    assert "8 files and folders, `max_upload_files` is 5; the largest: sub0/ 2, sub1/ 2" in done.err
+    assert "8 files and folders, and `max_upload_files` is 5; the largest: sub0/ 2, sub1/ 2" in done.err
 
 
 def test_what_is_just_within_the_limits_is_taken(
@@ -188,7 +188,7 @@ def test_code_of_which_nothing_is_left_is_not_uploaded(polylocal: Cli, folder: P
     (folder / name).write_text("*\n")
     done = polylocal("upload")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert f"nothing of {folder} is left to upload: {name} names all of it" in done.err
+    assert f"there are no files to upload in {folder}: {name} excludes all of them" in done.err
 
 
 @pytest.mark.usefixtures("no_upload", "project")

@@ -62,7 +62,7 @@ def test_a_variable_that_the_shell_lacks(polylocal: Cli, monkeypatch: pytest.Mon
     assert (answer.code, "-e NOWHERE: this shell has no variable of that name" in answer.err) == (1, True)
     monkeypatch.setenv("BYTES", "\udcff")
     answer = polylocal("run", "-e", "BYTES")
-    assert (answer.code, "-e BYTES: the value is no text in UTF-8" in answer.err) == (1, True)
+    assert (answer.code, "-e BYTES: the value is not valid UTF-8" in answer.err) == (1, True)
 
 
 def test_a_variable_that_no_run_may_have_is_told_by_the_option(polylocal: Cli) -> None:

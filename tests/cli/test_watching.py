@@ -257,7 +257,7 @@ def test_a_log_that_the_runs_write_does_not_start_them_for_ever(start: Start, mo
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        line = "out.log keeps changing while runs go on, and starts no more of them for now"
+        line = "out.log changed during several runs and starts no more runs for now"
         eventually(lambda: any(line in text for text in said), 60)
         runs, looks = len(watched.runs), watched.looks
         assert runs <= 2 + watching.STRIKES

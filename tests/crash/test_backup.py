@@ -87,7 +87,7 @@ def test_a_backup_under_load_and_a_daemon_on_it(start, swept: list[str], tmp_pat
 
     home = tmp_path / "back"
     said = polylocal("restore", str(tmp_path / "b.tar.gz"), "--home", str(home))
-    assert "1 run under way" in said
+    assert "1 run unfinished" in said
     swept.append(installation(home))
     assert installation(home) != installation(daemon.home)
     back = start_daemon(home)
@@ -130,7 +130,7 @@ def test_restored_in_its_own_place_the_run_is_taken_up(start, tmp_path: Path, ra
     daemon.kill()
     daemon.home.rename(tmp_path / "lost")
     said = polylocal("restore", str(tmp_path / "b.tar.gz"), "--home", str(daemon.home))
-    assert "installation of its own" not in said
+    assert "separate installation" not in said
     daemon = start()
     assert finished(daemon, run)["last_status"] == "succeeded"
     assert log(daemon, run) == b"".join(b"line %d\n" % n for n in range(200))

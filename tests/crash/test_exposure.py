@@ -71,7 +71,7 @@ def test_a_users_tokens_are_good_until_they_are_revoked(daemon: Daemon) -> None:
     assert first != second
     assert [whose(daemon, token) for token in (first, second)] == ["ann", "ann"]
     before = daemon.token
-    assert says(daemon.home, "user", "revoke", "ann") == "2 tokens of ann are good no more"
+    assert says(daemon.home, "user", "revoke", "ann") == "2 tokens of ann are revoked"
     assert [whose(daemon, token) for token in (first, second)] == [None, None]
     assert (daemon.token, whose(daemon, before)) == (before, "root")
     assert whose(daemon, says(daemon.home, "user", "token", "ann")) == "ann"
@@ -81,8 +81,8 @@ def test_a_users_tokens_are_good_until_they_are_revoked(daemon: Daemon) -> None:
 def test_the_token_file_follows_when_its_own_is_revoked(daemon: Daemon) -> None:
     before, path = daemon.token, daemon.home / "token"
     said = says(daemon.home, "user", "revoke", "root").splitlines()
-    assert said[0].endswith(" of root are good no more")
-    assert said[1] == f"A new one is in {path}"
+    assert said[0].endswith(" of root are revoked")
+    assert said[1] == f"A new token is in {path}"
     after = says(daemon.home, "token")
     assert after == daemon.token != before
     assert path.stat().st_mode & 0o777 == 0o600

@@ -352,7 +352,7 @@ def files_of(world: World, *uuids: str) -> list[Path]:
 
 
 def freed_mib(said: str) -> float:
-    amount = re.search(r"which frees ([\d.]+) MiB", said)
+    amount = re.search(r"deleted; ([\d.]+) MiB freed", said)
     assert amount, said
     return float(amount[1])
 

@@ -109,7 +109,7 @@ def test_start_status_stop_in_the_background(tmp_path: Path, cli_env: dict[str, 
         assert started.returncode == 0, started.stderr
         assert "polylocal listens on http://127.0.0.1:" in started.stdout
         again = polylocal(env, "start", "--port", "0", cwd=tmp_path)
-        assert "runs already" in again.stdout
+        assert "is already running on" in again.stdout
         assert polylocal(env, "status", cwd=tmp_path).returncode == 0
         second = polylocal(env, "serve", "--port", "0", cwd=tmp_path)
         assert second.returncode == 1

@@ -38,7 +38,7 @@ def test_example(folder: Path, cli_env: dict[str, str]) -> None:
     for name, bounds in expected["metrics"].items():
         assert metrics[name] >= bounds["min"]
     again = polylocal(cli_env, "run", "-l", "--project", folder.name, cwd=folder)
-    assert "its image is used again" in again.stderr
+    assert "the image exists already and is reused" in again.stderr
 
 
 def test_there_are_examples() -> None:

@@ -88,7 +88,7 @@ def table_says_it_all(env: dict[str, str], group: RunReference, rows: list[dict[
     assert all(f"params.{param}" in lines[0] for param in rows[0]["params"])
     shown = polylocal(env, "group", "results", str(group.id), "--metric", "accuracy")
     assert all(f"experiment/{row['id']} " in shown for row in rows)
-    assert ("How far each param decides accuracy" in shown) == bool(told["importance"])
+    assert ("Influence of each param on accuracy" in shown) == bool(told["importance"])
     assert told["importance"] or len(values) < 4  # fewer can't say anything
 
 
