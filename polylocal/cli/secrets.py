@@ -33,13 +33,13 @@ def set_values(
     """
     if wrong := [variable for variable in variables if "=" in variable]:
         said = wrong[0].partition("=")[0]
-        raise InvalidInput([f"write `{said}` without a value: the shell keeps commands in its history"])
+        raise InvalidInput([f"name `{said}` alone, without a value: the shell keeps commands in its history"])
     values = dict(zip(variables, _values(variables), strict=True))
     folder = home_folder(home)
     SecretStore(folder.secrets).write(user, name, values, identity=_identity(folder, user))
     console.line(f"Secret {name} of {user} holds {', '.join(values)}")
     if short := [variable for variable, value in values.items() if len(value) < LEAST_HIDDEN]:
-        console.say(f"{', '.join(short)}: logs show values shorter than {LEAST_HIDDEN} characters", "yellow")
+        console.say(f"{', '.join(short)}: not hidden in logs, shorter than {LEAST_HIDDEN} characters", "yellow")
 
 
 @app.command("ls")

@@ -109,7 +109,7 @@ def test_the_command_line_takes_values_from_standard_input_only(cli_env: dict[st
     assert refused.returncode == 1
     assert "name `ID` alone" in refused.stderr
     assert "some-long-id" not in refused.stderr
-    assert "2 variables, and 1 lines" in polylocal("set", "cloud", "ID", "KEY", text="x\n").stderr
+    assert "standard input has 1 lines for 2 variables" in polylocal("set", "cloud", "ID", "KEY", text="x\n").stderr
     assert "not hidden" in polylocal("set", "short", "PIN", text="1234\n").stderr
     assert polylocal("rm", "cloud").returncode == 0
     assert "has no secret `cloud`" in polylocal("rm", "cloud").stderr
