@@ -29,7 +29,7 @@ def test_the_plain_dependencies_are_without_the_extra() -> None:
 
 def test_the_daemon_and_the_command_line_import_nothing_of_it() -> None:
     program = (
-        "import sys; import polylocal.daemon, polylocal.doctor, polylocal.cli.packages\n"
+        "import sys; import polylocal.daemon.main, polylocal.daemon.doctor, polylocal.cli.packages\n"
         "print(*(name.partition('.')[0] for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
