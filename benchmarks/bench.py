@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure polylocal against the plain Docker SDK, both in one run, turn by turn.
+"""Compare polylocal with the plain Docker SDK: both do the same work alternately.
 
     .venv/bin/python benchmarks/bench.py [--quick] [--only NAME …] [--json FILE] [--write docs/performance.md]
 
@@ -52,35 +52,37 @@ MEASURES: dict[str, Measure] = {
 }
 
 INTRODUCTION = """
-polylocal puts an API, a queue, a history and stored logs around a container. This page says what that costs: the same
-work is done by polylocal (a real daemon, real HTTP over loopback, a real engine) and by a script that calls the Docker
-SDK and does nothing else. Machines differ and are never quiet, so the ratios are what carries over; the absolute
-figures are those of one machine on one day.
+polylocal adds an API, a queue, a history and stored logs to a container. This page shows what that costs. The same
+work is done by polylocal (a real daemon, real HTTP over loopback, a real engine) and by a script that only calls the
+Docker SDK. Machines differ and are never idle, so compare the ratios; the absolute figures are those of one machine
+on one day.
 """
 
 METHODS = """
-- Both sides take turns within one run, and the side that begins changes with every turn. A ratio is taken pair by
-  pair; the table shows the median of the ratios, their quartiles and, from ten values on, the 95th percentile.
-- **raw** is docker-py's low-level client: create, start, wait on the same image, the same command, the bridge network
-  and the json-file driver. The removal of the container is not timed on either side, and has happened before the next
-  turn begins; in the throughput rows it is part of each thread's work.
-- *submit → finished* ends when the API has said `succeeded`; `logs/?follow=true` tells when to ask. A ratio below 1
-  would not mean that the container ran faster: the engine's `die` event comes before it takes down the network, its
-  `wait` returns after that.
+- Both sides take turns within one run, and each turn starts with the other side. A ratio is computed for each pair of
+  measurements. The table shows the median and quartiles of the ratios and, for ten or more values, the 95th
+  percentile.
+- **raw** is docker-py's low-level client: create, start and wait with the same image and command, the bridge network
+  and the json-file driver. The removal of the container is not timed on either side, and ends before the next turn
+  starts. In the throughput rows it is part of the work of each thread.
+- *submit → finished* ends when the API answers `succeeded`; the end of `logs/?follow=true` shows when to ask. A ratio
+  below 1 does not mean that the container ran faster: the engine sends its `die` event before it removes the network,
+  and its `wait` returns afterwards.
 - *death → readable* starts at the time in the engine's `die` event and ends when a GET says `succeeded`.
 - *throughput*: all jobs are submitted at once to a daemon with `--max-runs N`; the raw side works with N threads.
 - *acknowledged*: POST to 201 on one kept connection, with a token, a polyaxonfile with parameters, resources, tags.
-- *unchanged code*: the code was uploaded twice; the number of builds that the project has is compared.
-- *one line*: a line is put into a named pipe that `cat` in the container copies to its output; two such containers run
-  at once, one followed through the API, one by the SDK.
+- *unchanged code*: the code is uploaded twice, and the number of builds of the project must not change.
+- *one line*: a line is written to a named pipe that `cat` in the container copies to its output. Two such containers
+  run at the same time; one is followed through the API, the other through the SDK.
 - *lines*: `cat` of a file of numbered lines of 100 bytes; the sha256 of the stored log is compared with the file's.
-- *start*: with byte code that is there already, as an installer leaves it; the first start of all is not counted.
-- *a trial*: a grid of programs that do nothing, through an engine that is a piece of memory, in the measuring process:
-  what is left is the search, the queue, the database and the threads. It is the whole group's time by its trials.
-- *under load*: clients in two processes of their own, which share the machine's cores with the daemon and the engine.
-  Those who list ask as fast as they are answered, so their times are those of a daemon that has no pause; one submits
-  every 50 ms, one asks /healthz. Two runs write a line every 100 ms; half of the followers take it by HTTP, a quarter
-  by each family of websockets. A line's time is from its moment in the log to its arrival, once its follower is there.
+- *start*: with compiled byte code, as after an installation; the very first start is not counted.
+- *a trial*: a grid of programs that do nothing, on a fake engine in the measuring process. Only the search, the
+  queue, the database and the threads remain. The figure is the time of the whole group divided by its trials.
+- *under load*: clients run in two separate processes, which share the cores of the machine with the daemon and the
+  engine. Clients that list send the next request as soon as they have an answer, so the daemon is never idle. One
+  client submits every 50 ms, and one asks /healthz. Two runs write a line every 100 ms. Half of the followers use
+  HTTP, a quarter each of the two websocket APIs. The time of a line is from its time stamp in the log to its arrival
+  at a follower that is already connected.
 - *memory* is the resident set of the daemon and its children, sampled every 50 ms.
 """
 
@@ -99,7 +101,7 @@ def main() -> int:
             print(f"{time.monotonic() - began:6.1f} s  {name}", file=sys.stderr, flush=True)
             try:
                 rows += MEASURES[name](stage, given)
-            except Exception:  # the other figures are worth having all the same
+            except Exception:  # the other figures are still useful
                 failed.append(name)
                 traceback.print_exc()
     finally:
@@ -126,7 +128,7 @@ def _keep(given: argparse.Namespace, rows: list[Row], about: dict[str, str]) -> 
 
 
 def _about(stage: Stage, quick: bool) -> dict[str, str]:
-    """What the figures depend on; nothing that names this machine."""
+    """The properties of the machine that affect the figures, without its name."""
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -148,9 +150,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few repeats, smaller logs")
     parser.add_argument("--only", nargs="+", choices=MEASURES, metavar="NAME", help=" ".join(MEASURES))
     parser.add_argument(
-        "--runs", type=int, nargs="+", default=[10_000, 1_000_000], help="jobs in each list that is measured"
+        "--runs", type=int, nargs="+", default=[10_000, 1_000_000], help="numbers of jobs in the measured lists"
     )
-    parser.add_argument("--seconds", type=float, help=f"of the load, {load.SECONDS} unless told")
+    parser.add_argument("--seconds", type=float, help=f"duration of the load; default {load.SECONDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page for the documentation")
     return parser.parse_args()

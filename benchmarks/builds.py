@@ -1,4 +1,4 @@
-"""Builds: what unchanged code costs, what changed code costs."""
+"""Measures builds of unchanged and of changed code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from table import Row, median_ms
 
 from polylocal.client.packing import pack
 
-_SIZE = 2048  # bytes a file
+_SIZE = 2048  # bytes of each file
 
 
 def make_code(folder: Path, files: int) -> Path:
@@ -35,7 +35,7 @@ def packed(code: Path) -> Path:
 
 
 def unchanged(stage: Stage, quick: bool) -> list[Row]:
-    """Submit on 1,000 files that were built before → the job has left `created` and `building`."""
+    """Submit a job on 1,000 files that were built before, until it has left `created` and `building`."""
     count = 6 if quick else 12
     code = packed(make_code(stage.folder / "unchanged", 1000))
     with stage.daemon() as daemon:
@@ -60,7 +60,7 @@ def unchanged(stage: Stage, quick: bool) -> list[Row]:
 
 
 def changed(stage: Stage, quick: bool) -> list[Row]:
-    """One of 1,000 files changed: the build, against the SDK's build of the same context."""
+    """Build after a change of one of 1,000 files, compared with the SDK's build of the same context."""
     count = 2 if quick else 4
     code = make_code(stage.folder / "changed", 1000)
     numbers = itertools.count()

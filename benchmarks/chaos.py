@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Random faults against a real daemon for as long as wanted, and the proof that nothing was lost.
+"""Cause random faults in a real daemon for a given time, and check that nothing was lost.
 
     .venv/bin/python benchmarks/chaos.py [--minutes N] [--seed S] [--log FILE]
 
-Needs root, dockerd, and an engine with the image polylocal/busybox:test (scripts/base-images --test); the faults hit an
-engine and a daemon of its own. The same seed gives the same faults and the same work. Exits 1 on any violation.
+Needs root, dockerd, and an engine with the image polylocal/busybox:test (scripts/base-images --test); the faults
+affect a separate engine and daemon. The same seed gives the same faults and the same work. Exits 1 on any violation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from crash import chaos  # the harness of the tests
 
 from polylocal.engine.docker import probe
 
-# faults a minute; the costly ones are few
+# faults a minute; slow faults are rare
 _A_MINUTE = {
     "kill daemon": 4.0,
     "kill daemon, pause": 1.0,
@@ -41,13 +41,13 @@ _A_MINUTE = {
     "clock jump": 1.5,
 }
 _RUNS_A_MINUTE = 12
-_OWN_S = 2.1  # what a fault takes by itself, on average
-_MIB_A_MINUTE = 4  # of logs and history: the disk is small, but not to be full for good
+_OWN_S = 2.1  # average duration of a fault
+_MIB_A_MINUTE = 4  # of logs and history: the disk is small, but must not stay full
 
 
 def main() -> int:
     given = _arguments()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # or else the engine would stay
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # otherwise the engine stays
     found = probe.probe().found
     if found is None:
         raise SystemExit("chaos: no container engine here has the image to test with")
@@ -86,9 +86,9 @@ def _table(name: str, counted: Counter[str]) -> Table:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="about how long the faults last; default 5")
-    parser.add_argument("--seed", type=int, default=None, help="default: a new one")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="also keep the daemon's own log")
+    parser.add_argument("--minutes", type=float, default=5.0, help="about how long to cause faults; default 5")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the faults; default: a new one")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also store the daemon's own log")
     given = parser.parse_args()
     if given.seed is None:
         given.seed = random.SystemRandom().randrange(10_000)

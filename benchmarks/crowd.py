@@ -1,8 +1,8 @@
-"""The clients of a load, in a process of their own: they share the machine with the daemon, not its interpreter.
+"""The clients of the load test, in a separate process, so that they do not share the daemon's interpreter.
 
     python crowd.py follow|ask|flood < plan.json
 
-A plan has url, token and what the part needs; the last line of the output is what was seen, as JSON.
+A plan has url, token and the parameters of the part. The last line of the output has the results as JSON.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from websockets.exceptions import ConnectionClosed
 
 Json = dict[str, Any]
 _AGAIN_S = 0.2  # after a refusal
-_HELD_S = 2.0  # until all that is to be held has been admitted
+_HELD_S = 2.0  # until all held requests have been admitted
 
 
 class Line:
-    """One kept connection that speaks as little HTTP as will do."""
+    """A persistent connection with a minimal HTTP client."""
 
     def __init__(self, plan: Json) -> None:
         parts = urlsplit(plan["url"])
@@ -56,7 +56,7 @@ class Line:
         return int(first.split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
-        """(status, headers) of a whole answer."""
+        """Read a complete answer. Returns (status, headers)."""
         await self.send(method, path, body)
         status, headers = await self.head()
         reader, _ = await self.open()
@@ -72,7 +72,7 @@ class Line:
 
 
 class Seen:
-    """What one follower got, and when."""
+    """The lines that a follower received, with their times."""
 
     def __init__(self, wanted: Json) -> None:
         self.wanted = wanted
@@ -96,7 +96,7 @@ class Seen:
 
 
 async def follow(plan: Json) -> Json:
-    """Every follower to the end of its log. Says `ready` when each has got something."""
+    """Follow every log to its end. Prints `ready` when each follower has received data."""
     seen = [Seen(wanted) for wanted in plan["followers"]]
     tasks = [asyncio.create_task(_followed(plan, each)) for each in seen]
     began = asyncio.create_task(_all_begun(seen))
@@ -112,11 +112,11 @@ async def _all_begun(seen: list[Seen]) -> None:
 
 
 async def _followed(plan: Json, seen: Seen) -> str | None:
-    """None, or what went wrong."""
+    """The error of a follower, or None."""
     read = _read_http if seen.wanted["how"] == "http" else _read_frames
     try:
         await read(plan, seen)
-    except Exception as error:  # told for each of them
+    except Exception as error:  # reported for each follower
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -134,7 +134,7 @@ async def _read_http(plan: Json, seen: Seen) -> None:
 
 
 async def _read_frames(plan: Json, seen: Seen) -> None:
-    """Lists of lines in the old family, one line a frame in the new one."""
+    """Read frames: lists of lines in the old websocket API, one line a frame in the new one."""
     url = f"ws{plan['url'].removeprefix('http')}{seen.wanted['path']}?token={plan['token']}"
     async with connect(url, proxy=None, compression=None, open_timeout=60) as socket:
         try:
@@ -151,13 +151,13 @@ async def _read_frames(plan: Json, seen: Seen) -> None:
 
 
 class Answers:
-    """How long each answer took, by what was asked, and which status it had."""
+    """Duration and status of each answer, by the kind of request."""
 
     def __init__(self) -> None:
         self.took: dict[str, list[float]] = {}
         self.statuses: Counter[str] = Counter()
-        self.without_word = 0  # refusals that don't say when to come again
-        self.silence_s = 0.0  # the longest time in which nobody got any answer
+        self.without_word = 0  # refusals without Retry-After
+        self.silence_s = 0.0  # the longest time without an answer for any client
         self._last = time.perf_counter()
 
     async def ask(self, line: Line, what: str, method: str, path: str, body: bytes = b"") -> None:
@@ -180,7 +180,7 @@ class Answers:
 
 
 async def ask(plan: Json) -> Json:
-    """Those who list ask as fast as they are answered, one submits; and one looks whether the daemon is there."""
+    """Clients that list without a pause, one that submits, and one that asks /healthz."""
     answers = Answers()
     until = time.perf_counter() + plan["seconds"]
 
@@ -204,7 +204,7 @@ async def ask(plan: Json) -> Json:
 
 
 async def flood(plan: Json) -> Json:
-    """Connections that say nothing; requests that keep every place; and all at once."""
+    """Idle connections, then requests that hold every place, then both at the same time."""
     found: Json = {}
     idle = await asyncio.gather(*(_opened(plan) for _ in range(plan["idle"])))
     found["idle"] = await _well(plan, 5.0)
@@ -227,7 +227,7 @@ async def _opened(plan: Json) -> Line:
 
 
 async def _holding(plan: Json, places: int) -> list[Line]:
-    """Requests whose bodies never come."""
+    """Requests that never send their bodies."""
     lines = [Line(plan) for _ in range(places)]
     await asyncio.gather(*(line.send("POST", plan["submit"], announced=1000) for line in lines))
     await asyncio.sleep(_HELD_S)
@@ -235,7 +235,7 @@ async def _holding(plan: Json, places: int) -> list[Line]:
 
 
 async def _all_at_once(plan: Json, count: int) -> Json:
-    """Answers by status, and how many refusals did not say when to come again."""
+    """Counts of answers by status, and the number of refusals without Retry-After."""
     answers = Answers()
     lines = await asyncio.gather(*(_opened(plan) for _ in range(count)))
     await asyncio.gather(*(answers.ask(line, "list", "GET", plan["list"]) for line in lines))
@@ -246,7 +246,7 @@ async def _all_at_once(plan: Json, count: int) -> Json:
 
 
 async def _well(plan: Json, within_s: float) -> float | None:
-    """Seconds until /healthz says 200; None: it did not."""
+    """Seconds until /healthz answers 200, or None if it does not."""
     began = time.perf_counter()
     while time.perf_counter() - began < within_s:
         line = Line(plan)

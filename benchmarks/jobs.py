@@ -1,4 +1,4 @@
-"""Jobs: how soon one is finished, readable, acknowledged, and how many a second."""
+"""Measures jobs: time to acknowledgement, end and readable status, and throughput."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEVELS = (1, 2, 4, 8)
 
 
 def finished(stage: Stage, quick: bool) -> list[Row]:
-    """Submit → finished, against create + start + wait; and against the same with polylocal's own container options."""
+    """Submit → finished, compared with create + start + wait, without and with polylocal's container options."""
     count = 8 if quick else 24
     with stage.daemon() as daemon:
         project, image = daemon.ready_project("finished")
@@ -40,7 +40,7 @@ def finished(stage: Stage, quick: bool) -> list[Row]:
 
 
 def readable(stage: Stage, quick: bool) -> list[Row]:
-    """The engine's `die` event → GET says succeeded."""
+    """From the engine's `die` event until GET answers succeeded."""
     count = 8 if quick else 30
     since_stamp, since_arrival = [], []
     with stage.daemon() as daemon:
@@ -58,7 +58,7 @@ def readable(stage: Stage, quick: bool) -> list[Row]:
 
 
 def throughput(stage: Stage, quick: bool) -> list[Row]:
-    """A queue of jobs worked off with N in flight, against N threads that do the same."""
+    """A queue of jobs with N running at a time, compared with N threads that do the same."""
     home = stage.new_home()
     with stage.daemon(home=home) as daemon:
         project, image = daemon.ready_project("throughput")
@@ -66,7 +66,7 @@ def throughput(stage: Stage, quick: bool) -> list[Row]:
 
 
 def acknowledged(stage: Stage, quick: bool, code: Path) -> list[Row]:
-    """POST → 201 while a run holds the only place: authentication, validation, the row; no container is started."""
+    """POST → 201 while a run occupies the only slot: authentication, validation and the row, but no container."""
     count = 40 if quick else 150
     body = job(
         "echo {{ lr }}",
@@ -94,7 +94,7 @@ def acknowledged(stage: Stage, quick: bool, code: Path) -> list[Row]:
 
 
 def rotated(count: int, *sides: Callable[[], float]) -> list[list[float]]:
-    """Every side `count` times, interleaved; the one that begins changes, so no side profits from its place."""
+    """Run every side `count` times alternately. The first side changes each time, so the order favours no side."""
     found: list[list[float]] = [[] for _ in sides]
     for turn in range(count):
         for step in range(len(sides)):
@@ -116,7 +116,7 @@ def label_of(daemon: Daemon) -> str:
 
 
 def until_removed(engine: RawEngine, daemon: Daemon) -> None:
-    """The daemon removes a container after it has reported its end: that must not run into the next measurement."""
+    """Wait until the daemon has removed finished containers, so that this does not disturb the next measurement."""
     label = label_of(daemon)
     deadline = time.monotonic() + 30
     while engine.has_containers(label):
@@ -136,7 +136,7 @@ def _submit_and_finish(stage: Stage, daemon: Daemon, project: str, acknowledged:
 
 
 def _options_of_polylocal(stage: Stage) -> Json:
-    """What polylocal asks of the engine beyond the command."""
+    """The container options that polylocal adds to the command."""
     folders = [stage.folder / "outputs", stage.folder / "context"]
     for folder in folders:
         folder.mkdir(exist_ok=True)
@@ -195,7 +195,7 @@ def _at_level(stage: Stage, home: Path, project: str, image: str, level: int, qu
 
 
 def _work_off(stage: Stage, daemon: Daemon, project: str, count: int) -> float:
-    """Submit all at once; seconds until the API says that the last one succeeded."""
+    """Submit all jobs at once. Returns the seconds until the API says that the last one succeeded."""
     began = time.perf_counter()
     runs = [daemon.submit(project, job("true", image=BUSYBOX)) for _ in range(count)]
     for run in runs:

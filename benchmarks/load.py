@@ -1,4 +1,4 @@
-"""Many clients at once: a long queue, followers of logs, and lists, while jobs run on the real engine."""
+"""Load test: clients list, submit and follow logs while a long queue of jobs runs on the real engine."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from polylocal.paths import Home
 
 SECONDS = 60
 QUEUED, FOLLOWERS, LISTERS = 1000, 200, 50
-_WRITERS, _PLACES = 2, 4  # two places for those that write, two for the queue
+_WRITERS, _PLACES = 2, 4  # two slots for the writing runs, two for the queue
 _LINE_S = 0.1
-_HEAD_START_S = 20  # a writer lives so much longer than the clients ask: the followers are there before, and stay
+_HEAD_START_S = 20  # a writing run lasts this much longer than the load: its followers connect before and stay
 _IDLE, _BEYOND = 2000, 300
 _LOOK_S = 0.1
 _REFUSALS = {"503", "429"}
@@ -35,7 +35,7 @@ LISTS = ["", "?query=status:created", "?sort=-started_at&limit=10", "?offset=400
 
 
 class Watched:
-    """Threads and open files of a process at their highest while the block lasts."""
+    """The peak numbers of threads and open files of a process while the block runs."""
 
     def __init__(self, pid: int) -> None:
         self._process = Path(f"/proc/{pid}")
@@ -59,7 +59,7 @@ class Watched:
 
 @dataclass
 class Crowd:
-    """Clients in a process of their own."""
+    """Clients in a separate process."""
 
     process: subprocess.Popen[str]
 
@@ -95,7 +95,7 @@ def crowd(daemon: Daemon, part: str, plan: Json) -> Crowd:
 
 
 def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
-    """Lists, submissions and followed logs while a long queue is worked off."""
+    """Lists, submissions and followed logs while a long queue runs."""
     queued, followers, listers = (200, 40, 20) if quick else (QUEUED, FOLLOWERS, LISTERS)
     with stage.daemon("--max-runs", str(_PLACES)) as daemon:
         project, _ = daemon.ready_project("load")
@@ -126,7 +126,7 @@ def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
 
 
 def flooded(stage: Stage, quick: bool) -> list[Row]:
-    """Connections that say nothing, and more requests than there are places for."""
+    """Idle connections, and more requests than there are places."""
     with stage.daemon() as daemon:
         project = daemon.project("flood")
         plan = {
@@ -160,7 +160,7 @@ def flooded(stage: Stage, quick: bool) -> list[Row]:
 
 
 def _start_writers(daemon: Daemon, project: str, seconds: float) -> list[Json]:
-    """A job and an experiment that write: their followers speak both families of websockets."""
+    """A job and an experiment that write, because their followers use different websocket APIs."""
     lines = int((seconds + _HEAD_START_S) / _LINE_S)
     body = job(f"i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); sleep {_LINE_S}; done")
     made = []
@@ -174,7 +174,7 @@ def _start_writers(daemon: Daemon, project: str, seconds: float) -> list[Json]:
 
 
 def _followers(project: str, writers: Sequence[Json], count: int) -> list[Json]:
-    """Half of them by HTTP, a quarter by each family of websockets."""
+    """Followers: half of them use HTTP, a quarter each websocket API."""
     return [
         _follower(project, writers[number // 4 % len(writers)], ["http", "old", "http", "new"][number % 4])
         for number in range(count)
@@ -204,7 +204,7 @@ def _plan(project: str, listers: int, seconds: float) -> Json:
 
 
 def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
-    """How many jobs have ended. Raises RuntimeError if one of them, or one that runs, did not end with success."""
+    """The number of jobs that have ended. Raises RuntimeError if a job did not succeed."""
     for run in writers:
         daemon.finish(project, run, run["kind"])
     jobs = f"{project}/jobs/"
@@ -216,7 +216,7 @@ def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
 
 @dataclass(frozen=True)
 class Followed:
-    """One follower: had it all, and how late each line came."""
+    """(whether a follower received the whole log, the delay of each line)."""
 
     how: str
     is_whole: bool
@@ -232,7 +232,7 @@ def _judged(daemon: Daemon, writers: Sequence[Json], followers: Sequence[Json]) 
 def _follower_of(told: _Told, seen: Json) -> Followed:
     expected = told.stamped if seen["how"] == "new" else told.plain
     delays = []
-    before, since = 0, seen["arrivals"][0][1] if seen["arrivals"] else 0.0  # what was there before came late for nobody
+    before, since = 0, seen["arrivals"][0][1] if seen["arrivals"] else 0.0  # earlier lines have no delay
     for lines, at in seen["arrivals"]:
         delays += [at - written for written in told.times[before:lines] if written > since]
         before = lines
@@ -241,7 +241,7 @@ def _follower_of(told: _Told, seen: Json) -> Followed:
 
 @dataclass(frozen=True)
 class _Told:
-    """A stored log: what its followers must have got, and when each line was written."""
+    """A stored log: the digests that its followers must have received, and the time of each line."""
 
     plain: str
     stamped: str

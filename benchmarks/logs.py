@@ -1,4 +1,4 @@
-"""Logs: one line to a follower, a million lines to the end, and reading them back."""
+"""Measures logs: the delay of a line, a log of a million lines, and reading it back."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from process import Memory
 from stage import Daemon, Json, Stage, job
 from table import Row, median_ms, percentile
 
-LINE = 100  # bytes, the line end included
+LINE = 100  # bytes, including the line end
 _CHUNK = 1 << 20
 
 Receive = Callable[[], bytes]
 
 
 def one_line(stage: Stage, quick: bool) -> list[Row]:
-    """A line is written to a pipe that `cat` copies to its output → the follower has it. Two containers at once."""
+    """From the write of a line to a pipe, which `cat` copies to its output, to its arrival at a follower."""
     count = 30 if quick else 150
     with stage.daemon() as daemon:
         project, image = daemon.ready_project("line")
@@ -40,7 +40,7 @@ def one_line(stage: Stage, quick: bool) -> list[Row]:
 
 
 def many_lines(stage: Stage, quick: bool) -> list[Row]:
-    """A container that writes a million different lines: finish time, completeness, memory, reading back."""
+    """A container writes a million different lines: finish time, completeness, memory, time to read back."""
     lines, repeats, reads = (200_000, 2, 3) if quick else (1_000_000, 3, 5)
     source = _make_lines(stage.folder / "lines", lines)
     expected = _digest_of_file(source)
@@ -162,7 +162,7 @@ def _p50_p95(seconds: list[float]) -> str:
 
 
 def _make_lines(folder: Path, lines: int) -> Path:
-    """Numbered lines: one that is lost, doubled or out of order changes the digest."""
+    """Numbered lines, so that a lost, repeated or misplaced line changes the digest."""
     folder.mkdir()
     path = folder / "lines.txt"
     with path.open("wb") as file:
@@ -173,7 +173,7 @@ def _make_lines(folder: Path, lines: int) -> Path:
 
 
 def _write_all(stage: Stage, daemon: Daemon, project: str, body: Json, runs: list[Json]) -> float:
-    """Nobody reads: the status is asked for now and then, as a client that waits does."""
+    """Without a reader: the status is polled, as a waiting client does."""
     began = time.perf_counter()
     run = daemon.submit(project, body)
     while (status := daemon.api.get(f"{project}/jobs/{run['id']}/")["last_status"]) != "succeeded":
@@ -192,7 +192,7 @@ def _digest_of_file(path: Path) -> str:
 
 
 def _digest_of_log(daemon: Daemon, project: str, run: Json, keep: bool = True) -> tuple[str, float]:
-    """(sha256 of the log as the API gives it, seconds that reading took); without `keep` nothing is computed."""
+    """(sha256 of the log from the API, seconds to read it). Without `keep` the digest is not computed."""
     digest, buffer = hashlib.sha256(), bytearray(_CHUNK)
     began = time.perf_counter()
     with daemon.api.stream(f"{project}/jobs/{run['id']}/logs/") as response:

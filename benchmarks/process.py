@@ -1,4 +1,4 @@
-"""The daemon as a process: start, memory, idle CPU; and lists of many runs. Reads /proc, so Linux only."""
+"""Measures the daemon's process: start, memory, idle CPU, lists of many runs. Needs Linux, because it reads /proc."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MIB = 1 << 20
 
 
 class Memory:
-    """The resident memory of a process and its children while the block lasts, in MiB."""
+    """Samples the resident memory of a process and its children, in MiB, while the block runs."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -52,10 +52,10 @@ _CONTENT = (
 
 
 def started(stage: Stage, quick: bool) -> list[Row]:
-    """From the start of the process to its first answer; then what it takes while nothing is to do."""
+    """The time from the start of the process to its first answer, then the idle memory and CPU use."""
     times, sizes, seconds = [], [], 3.0 if quick else 10.0
     with stage.daemon():
-        pass  # the first start of all compiles the modules
+        pass  # the very first start compiles the modules
     for _ in range(3 if quick else 7):
         began = time.perf_counter()
         with stage.daemon(home=stage.new_home()) as daemon:
@@ -74,7 +74,7 @@ def started(stage: Stage, quick: bool) -> list[Row]:
 
 
 def listed(stage: Stage, quick: bool, sizes: Sequence[int]) -> list[Row]:
-    """The first page of 20 of a project with many finished jobs, with its count; and what filters find in it."""
+    """The first page of 20 jobs, with the total count, of a project with many jobs; the same with filters."""
     rows = []
     for runs in (sizes[0],) if quick else sizes:
         with stage.daemon() as daemon:
@@ -128,7 +128,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _cpu_share(daemon: Daemon, seconds: float) -> float:
-    """Per cent of one core."""
+    """CPU use in per cent of one core."""
     before, began = _cpu_s(daemon.process.pid), time.monotonic()
     time.sleep(seconds)
     return 100 * (_cpu_s(daemon.process.pid) - before) / (time.monotonic() - began)
@@ -140,7 +140,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _insert_finished(home: Path, project_name: str, runs: int) -> None:
-    """One job by the front door, the others as copies of its row: a million of them take seconds, not an hour."""
+    """Create one job through the API and the others as copies of its row, which takes seconds for a million."""
     store = Store(Home(home).database)
     try:
         user, project = store.users.get(OWNER), store.projects.get(OWNER, project_name)

@@ -1,4 +1,4 @@
-"""The other side of every ratio: the same work through the Docker SDK, with nothing around it."""
+"""The baseline of every ratio: the same work with the Docker SDK only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Death:
-    """A `die` event: when the engine says it was, and when it arrived, both in seconds since 1970."""
+    """A `die` event: its time according to the engine and its arrival, in seconds since 1970."""
 
     container_id: str
     at: float
@@ -35,7 +35,7 @@ class Death:
 
 
 class RawEngine:
-    """The SDK's low-level client. Everything made here carries the label `polylocal.bench=<mark>`."""
+    """The SDK's low-level client. All containers and images get the label `polylocal.bench=<mark>`."""
 
     def __init__(self, address: str, mark: str) -> None:
         self.mark = mark
@@ -54,11 +54,11 @@ class RawEngine:
     # -- containers -----------------------------------------------------------------------------------------------
 
     def create(self, image: str, cmd: str, binds: Iterable[str] = (), **host: Any) -> str:
-        """A container on the bridge network with the json-file driver, as polylocal's are."""
+        """Create a container on the bridge network with the json-file driver, as polylocal does."""
         config = self.api.create_host_config(
             binds=list(binds), network_mode="bridge", log_config={"Type": "json-file", "Config": {}}, **host
         )
-        # a container inherits the labels of its image: without this one, the daemon that built it cleans it up
+        # overrides the label that the container inherits from its image: the daemon would remove the container
         labels = {**self._labels, HOME_LABEL: ""}
         made = self.api.create_container(
             image, entrypoint=["/bin/sh", "-c", cmd], command=[], labels=labels, host_config=config
@@ -67,7 +67,7 @@ class RawEngine:
         return found
 
     def run(self, image: str, cmd: str, binds: Iterable[str] = (), **host: Any) -> float:
-        """create + start + wait: the seconds that they took. The removal comes after the clock has stopped."""
+        """Seconds of create + start + wait. The removal of the container is not measured."""
         began = time.perf_counter()
         container = self.create(image, cmd, binds, **host)
         self.api.start(container)
@@ -79,7 +79,7 @@ class RawEngine:
         return took
 
     def run_followed(self, image: str, cmd: str, binds: Iterable[str] = ()) -> tuple[float, int]:
-        """The same with the SDK following the log: (seconds, bytes that came)."""
+        """The same while the SDK follows the log: (seconds, received bytes)."""
         began = time.perf_counter()
         container = self.create(image, cmd, binds)
         self.api.start(container)
@@ -90,7 +90,7 @@ class RawEngine:
         return took, size
 
     def run_many(self, image: str, cmd: str, count: int, at_once: int) -> float:
-        """`count` containers by `at_once` threads: seconds until the last one has ended."""
+        """Run `count` containers with `at_once` threads. Returns the seconds until the last one has ended."""
         began = time.perf_counter()
 
         def one(_: int) -> float:
@@ -98,7 +98,7 @@ class RawEngine:
             self.api.start(container)
             self.api.wait(container)
             ended = time.perf_counter()
-            self.remove(container)  # on the thread's time, as anybody's script would
+            self.remove(container)  # part of the measured time, as in an ordinary script
             return ended
 
         with ThreadPoolExecutor(at_once) as pool:
@@ -108,7 +108,7 @@ class RawEngine:
         self.api.remove_container(container, v=True, force=True)
 
     def read_back(self, image: str, cmd: str, binds: Iterable[str], lines: int) -> float:
-        """MB/s at which the SDK reads the last `lines` lines of a finished container's log."""
+        """The speed in MB/s at which the SDK reads the last `lines` lines of a finished container."""
         container = self.create(image, cmd, binds)
         self.api.start(container)
         self.api.wait(container)
@@ -121,7 +121,7 @@ class RawEngine:
     # -- builds ---------------------------------------------------------------------------------------------------
 
     def build(self, context: bytes, tag: str) -> None:
-        """The SDK's builder on a context that is ready."""
+        """Build a prepared context with the SDK."""
         stream = self.api.build(
             fileobj=io.BytesIO(context),
             custom_context=True,
@@ -139,7 +139,7 @@ class RawEngine:
 
     @contextmanager
     def deaths(self, label: str) -> Iterator[queue.SimpleQueue[Death]]:
-        """`die` events of containers with this label, as they come, on a connection and a thread of their own."""
+        """Collect `die` events of containers with this label, on a separate connection and thread."""
         found: queue.SimpleQueue[Death] = queue.SimpleQueue()
         client = self._client(None)
         stream = client.events(filters={"type": "container", "event": "die", "label": label}, decode=True)
@@ -168,7 +168,7 @@ class RawEngine:
             for container in self.api.containers(all=True, filters={"label": label}):
                 self.remove(container["Id"])
             for image in self.api.images(filters={"label": label}):
-                with contextlib.suppress(APIError):  # it went with another one
+                with contextlib.suppress(APIError):  # it was removed together with another one
                     self.api.remove_image(image["Id"], force=True)
 
     def _client(self, timeout_s: float | None) -> docker.APIClient:

@@ -1,4 +1,4 @@
-"""What every measurement stands on: daemons on home folders of their own, a plain HTTP client, the raw engine.
+"""Shared by all measurements: daemons with separate home folders, a plain HTTP client, the raw engine.
 
 A stage ends what it started by process id, and removes from the engine what carries its labels, nothing else.
 """
@@ -34,13 +34,13 @@ from polylocal.store import Store
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images
 OWNER = "root"
-_IDLE_S = 2.0  # the server gives up a connection that was idle for five
+_IDLE_S = 2.0  # the server closes a connection that was idle for five seconds
 
 Json = dict[str, Any]
 
 
 class Api:
-    """One kept connection to the API: as thin as a client can be, so that the daemon is what is measured."""
+    """A persistent connection to the API with a minimal client, so that mainly the daemon is measured."""
 
     def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
@@ -57,7 +57,7 @@ class Api:
 
     @contextmanager
     def stream(self, path: str) -> Iterator[http.client.HTTPResponse]:
-        """An answer that is read as it comes, on a connection of its own."""
+        """A streamed answer on a separate connection."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=300)
         try:
             connection.request("GET", path, headers=self._headers)
@@ -70,7 +70,7 @@ class Api:
 
     def _call(self, method: str, path: str, body: bytes | None) -> Json:
         if time.monotonic() - self._last_used > _IDLE_S:
-            self._kept.close()  # it is opened again by itself
+            self._kept.close()  # reopened automatically
         self._kept.request(method, path, body, self._headers)
         response = self._kept.getresponse()
         data = response.read()
@@ -91,7 +91,7 @@ class Daemon:
     api: Api
 
     def project(self, name: str, code: Path | None = None) -> str:
-        """Make a project, with code if there is some; returns its path in the API."""
+        """Create a project, with code if given. Returns its path in the API."""
         self.api.post("/api/v1/projects/", {"name": name})
         if code:
             self.upload(name, code)
@@ -107,7 +107,7 @@ class Daemon:
         return self.api.post(f"{project}/{kind}s/", body)
 
     def follow(self, project: str, run: Json, kind: str = "job") -> bytes:
-        """The log to its end, which comes when the run is done."""
+        """Follow the log until the run is done."""
         with self.api.stream(f"{project}/{kind}s/{run['id']}/logs/?follow=true") as response:
             return response.read()
 
@@ -121,7 +121,7 @@ class Daemon:
         return found
 
     def ready_project(self, name: str, code: Path | None = None) -> tuple[str, str]:
-        """A project whose image is built and whose shell is known: (its path, the name of the image)."""
+        """Create a project and build its image. Returns (path of the project, name of the image)."""
         project = self.project(name, code)
         run = self.finish(project, self.submit(project, job("true")))
         number = run["build_job"].rpartition(".")[2]
@@ -131,7 +131,7 @@ class Daemon:
 
 
 class Stage:
-    """Everything that a benchmark may touch."""
+    """All resources of a benchmark."""
 
     def __init__(self) -> None:
         found = probe.probe().found
@@ -156,7 +156,7 @@ class Stage:
         return Path(tempfile.mkdtemp(prefix="home-", dir=self.folder))
 
     def close(self) -> None:
-        """Remove every container, image and file that was made here."""
+        """Remove all containers, images and files of this benchmark."""
         labels = [f"{HOME_LABEL}={found}" for found in dict.fromkeys(self._installations)]
         self.engine.sweep([*labels, f"{BENCH_LABEL}={self.engine.mark}"])
         self.engine.close()
@@ -164,7 +164,7 @@ class Stage:
 
 
 def start(home: Path, *flags: str, env: dict[str, str] | None = None) -> Daemon:
-    """Start `polylocal serve` and wait until it listens. The caller ends it."""
+    """Start `polylocal serve` and wait until it listens. The caller must stop it."""
     with (home / "bench-daemon.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0", *flags],
@@ -197,7 +197,7 @@ def installation_of(home: Path) -> str:
 
 
 def job(cmd: str, image: str = BUSYBOX, **sections: Any) -> Json:
-    """The body that submits a job."""
+    """The request body of a job."""
     return {"config": {"version": 1, "kind": "job", "build": {"image": image}, "run": {"cmd": cmd}, **sections}}
 
 
@@ -214,7 +214,7 @@ def _address(home: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """No setting of the person at the keyboard; the engine's address stays. Byte code is kept, as an installer's is."""
+    """The environment without the user's settings, except the engine's address. Byte code is written as usual."""
     hidden = ("POLYLOCAL_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return {**kept, "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}

@@ -1,4 +1,4 @@
-"""Figures and how they are shown: in the terminal, as JSON, as the page in docs/."""
+"""Figures, and their output on the terminal, as JSON and as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `target` None: told for orientation, not judged. `must` is the weaker bound of some targets."""
+    """One figure. `target` None: for information only. `must` is the weaker bound of some targets."""
 
-    number: str  # of the target
+    number: str  # the number of the target
     what: str
     unit: str  # "x" is a ratio to the raw SDK
     values: tuple[float, ...]
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def judged(self) -> float:
-        """The figure that the target is about."""
+        """The value that is compared with the target."""
         worst = min(self.values) if self.more_is_better else max(self.values)
         return {"median": self.median, "p95": self.p95, "worst": worst}[self.judged_by]
 
@@ -81,7 +81,7 @@ HEADINGS = ("D", "measured", "median", "quartiles", "p95", "n", "target", "")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest rank: a value that was measured."""
+    """The percentile by nearest rank, which is always a measured value."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
@@ -104,7 +104,7 @@ def show(rows: Sequence[Row], title: str) -> None:
 
 
 def page(rows: Sequence[Row], about: dict[str, str], methods: str, introduction: str) -> str:
-    """docs/performance.md."""
+    """The text of docs/performance.md."""
     missed = [row for row in rows if row.verdict == "not met"]
     almost = [row for row in rows if row.verdict == "must-have met"]
     parts = [
@@ -124,7 +124,7 @@ def page(rows: Sequence[Row], about: dict[str, str], methods: str, introduction:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-# what is known of why a target is missed, by its number
+# known reasons for missed targets, by number
 REASONS = {
     4: "While 300 jobs queue up the supervisor looks at the queue after each of them, on the same interpreter; the idle"
     " daemon meets the target.",

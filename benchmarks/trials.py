@@ -1,4 +1,4 @@
-"""What a group costs beyond its trials: a grid of programs that do nothing, through the fake engine in this process."""
+"""Measures the overhead of a group: a grid of programs that do nothing, on the fake engine in this process."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _IMAGE = "base"
 
 
 class _Driven(Supervisor):
-    """Looks as the daemon's thread does, on this thread, until a group is done."""
+    """Runs the supervisor's loop in this thread until a group is done."""
 
     def until_done(self, store: Store, group: Run) -> Run:
         while not is_done((found := store.runs.by_pk(group.pk)).status):
             self.once()
             self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
-        while self._in_hand():  # the last thread may still be putting its things away
+        while self._in_hand():  # the last thread may still be cleaning up
             self._wake.wait(0.01)
         return found
 
 
 def grid(stage: Stage, quick: bool) -> list[Row]:
-    """Overhead per trial and growth of memory of one group."""
+    """The overhead per trial and the memory growth of one group."""
     count = 200 if quick else 1000
     home = stage.new_home()
     store = Store(home / "polylocal.db")
     supervisor = _supervisor(stage, store)
     store.subscribe(lambda pk: supervisor.wake())
-    _finish(supervisor, store, _submit(store, 2 * CONCURRENCY))  # what is loaded on first use does not count
+    _finish(supervisor, store, _submit(store, 2 * CONCURRENCY))  # excludes modules that are loaded on first use
     with Memory(os.getpid()) as memory:
         began = time.perf_counter()
         _finish(supervisor, store, _submit(store, count))
