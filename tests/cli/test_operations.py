@@ -63,7 +63,7 @@ def test_a_service(polylocal: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert f"{file} written\n" in said
     assert "  systemctl --user daemon-reload\n" in said
     assert file.read_text() == printed
-    assert "is there already" in good(polylocal("service", "install")).out
+    assert "exists already" in good(polylocal("service", "install")).out
     assert "removed" in good(polylocal("service", "remove")).out
     assert "nothing to remove" in good(polylocal("service", "remove")).out
 
