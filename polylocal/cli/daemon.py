@@ -121,7 +121,7 @@ def run_doctor(home: HomeOption = None, port: PortOption = None, json: JsonOptio
 
 @users.command("add")
 def add_user(
-    name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
+    name: Annotated[str, typer.Argument(help="The name: letters, digits, hyphens and underscores.")],
     admin: Annotated[bool, typer.Option("--admin", help="Give the user all rights.")] = False,
     password_stdin: Annotated[bool, typer.Option(help="Read a password from standard input.")] = False,
     email: Annotated[str | None, typer.Option(help="The user's e-mail address, which also works to log in.")] = None,
@@ -155,7 +155,7 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
 
 
 @users.command("token")
-def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+def new_token(name: Annotated[str, typer.Argument(help="The name of the user.")], home: HomeOption = None) -> None:
     """Create another token for a user and print it. Earlier tokens stay valid."""
     store = open_store(home_folder(home))
     try:
@@ -165,7 +165,7 @@ def new_token(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOpt
 
 
 @users.command("revoke")
-def revoke(name: Annotated[str, typer.Argument(help="Whose.")], home: HomeOption = None) -> None:
+def revoke(name: Annotated[str, typer.Argument(help="The name of the user.")], home: HomeOption = None) -> None:
     """Revoke all tokens and browser sessions of a user. Their runs continue. `user token` creates a new token."""
     from polylocal.daemon import accounts
 

@@ -46,8 +46,8 @@ def _client(home: Path | None) -> Iterator[tuple[Client, PackagesClient]]:
 
 @platforms.command("create")
 def create_platform(
-    name: Annotated[str, typer.Argument(help="Letters, digits, dots, hyphens and underscores.")],
-    kind: Annotated[str, typer.Option("--type", help=f"{', '.join(kinds.KINDS[:-1])} or {kinds.KINDS[-1]}.")],
+    name: Annotated[str, typer.Argument(help="The name: letters, digits, dots, hyphens and underscores.")],
+    kind: Annotated[str, typer.Option("--type", help=f"The type: {', '.join(kinds.KINDS[:-1])} or {kinds.KINDS[-1]}.")],
     image: Annotated[
         str | None, typer.Option(help="The image that packages are built in; default: depends on the type.")
     ] = None,

@@ -21,7 +21,7 @@ PrivateOption = Annotated[bool | None, typer.Option("--private/--public", help="
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Letters, digits, hyphens and underscores.")],
+    name: Annotated[str, typer.Argument(help="The name: letters, digits, hyphens and underscores.")],
     description: DescriptionOption = None,
     tags: TagsOption = None,
     private: PrivateOption = None,
