@@ -239,7 +239,7 @@ def test_what_leads_out_or_is_no_file_is_refused(what: str, folder: Path) -> Non
 
 @pytest.mark.parametrize("what", ["a link out", "an absolute link", "a link through another"])
 def test_a_link_that_leads_out_is_refused_with_what_to_do(what: str, folder: Path) -> None:
-    assert "Name it in .polyaxonignore; data outside of the code" in refusal(tar(*OUT[what]), folder)
+    assert "Name it in .polyaxonignore; runs get data from outside the code" in refusal(tar(*OUT[what]), folder)
 
 
 def test_links_that_lead_in_circles_lead_nowhere(folder: Path) -> None:
