@@ -11,7 +11,7 @@ from raw import Death, RawEngine
 from stage import BUSYBOX, Api, Daemon, Json, Stage, installation_of, job
 from table import Row, median_ms
 
-from polylocal.planning.container import HOME_LABEL
+from polylocal.engine.plan import HOME_LABEL
 
 _LOOK_S = 0.002
 LEVELS = (1, 2, 4, 8)

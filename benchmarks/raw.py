@@ -19,7 +19,7 @@ import docker
 import requests
 from docker.errors import APIError
 
-from polylocal.planning.container import HOME_LABEL
+from polylocal.engine.plan import HOME_LABEL
 
 BENCH_LABEL = "polylocal.bench"
 _TIMEOUT_S = 300

@@ -28,8 +28,8 @@ from raw import BENCH_LABEL, RawEngine
 from polylocal.client.http import Client
 from polylocal.daemon import home_lock
 from polylocal.engine.docker import probe
+from polylocal.engine.plan import HOME_LABEL
 from polylocal.paths import Home
-from polylocal.planning.container import HOME_LABEL
 from polylocal.store import Store
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images

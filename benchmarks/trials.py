@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from polylocal.engine.link import EngineLink
 from process import Memory
 from stage import Stage, job
 from table import Row
@@ -14,6 +13,7 @@ from polylocal.engine.events import Deaths
 from polylocal.engine.fake import FakeEngine
 from polylocal.installation import Installation
 from polylocal.polyaxonfile import parse
+from polylocal.runner.engine_link import EngineLink
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor
 from polylocal.settings import load
@@ -33,7 +33,7 @@ class _Driven(Supervisor):
             self.once()
             self._wake.wait(self._context.settings.poll_s)
             self._wake.clear()
-        while self._in_hand():  # the last thread may still be cleaning up
+        while self.executions():  # the last thread may still be cleaning up
             self._wake.wait(0.01)
         return found
 
