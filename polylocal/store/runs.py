@@ -22,11 +22,11 @@ from polylocal.store.rows import Project, QueuedRun, Run, StatusRow, User, json_
 
 MAX_MESSAGE = 256  # characters, the documented limit of a status message
 
-_WORK = "r.kind not in ('group', 'build', 'package')"  # runs that need an image of a build
+WORK = "r.kind not in ('group', 'build', 'package')"  # runs that need an image of a build
 # a run with the runs that belong to it: experiments of a group, tensorboards of both
 _WITH = """(pk = :pk or group_pk = :pk or experiment_pk = :pk
     or experiment_pk in (select pk from runs where group_pk = :pk and kind = 'experiment'))"""
-_SERVERS = "('notebook', 'tensorboard')"
+SERVERS = "('notebook', 'tensorboard')"
 _NOT_BEGUN = "('created', 'unschedulable')"  # statuses of a build that has not begun
 _PENDING = f"""{OPEN} and r.is_managed and r.container_id is null and r.stop_requested_at is null
     and r.deleted_at is null"""
@@ -388,7 +388,7 @@ class Runs:
     def unresolved(self, limit: int) -> list[Run]:
         """Runs that need an image and have no build yet, the oldest first."""
         return self._many(
-            f"{SELECT} where {_PENDING} and {_WORK} and r.build_pk is null and not r.is_held"
+            f"{SELECT} where {_PENDING} and {WORK} and r.build_pk is null and not r.is_held"
             " order by r.priority desc, r.pk limit ?",
             (limit,),
         )
@@ -440,7 +440,7 @@ class Runs:
         `servers`: notebooks and tensorboards, which have a queue of their own.
         """
         # by the index of open runs: SQLite's own choice would scan all servers
-        kinds = f"{'' if servers else 'not '}in {_SERVERS}"
+        kinds = f"{'' if servers else 'not '}in {SERVERS}"
         found = f"select r.pk from runs r indexed by runs_open where {OPEN} and r.kind {kinds}"
         return self._many(
             f"{SELECT} where r.pk in ({found}) and {_PENDING} and not r.is_held"
@@ -465,7 +465,7 @@ class Runs:
     ) -> Run | None:
         """The newest notebook or tensorboard of a project, or of one experiment or group in it."""
         # the kind is part of the text: SQLite does not use the index of servers otherwise
-        of = f"r.project_id = ? and r.kind = '{kind}' and r.kind in {_SERVERS}"
+        of = f"r.project_id = ? and r.kind = '{kind}' and r.kind in {SERVERS}"
         of += " and r.experiment_pk is ? and r.group_pk is ?"
         values = (project.id, experiment.pk if experiment else None, group.pk if group else None)
         found = self._many(f"{SELECT} where {of} and {VISIBLE} order by r.pk desc limit 1", values)

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 
 import pytest
 
-from polylocal.api import app
+from polylocal.api import app, streams
+from polylocal.api.shapes import runs as shapes
 from polylocal.planning.queue import takes_place
 from polylocal.planning.servers import PORTS
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.runner import outcome
 from polylocal.runner.container_operation import ContainerWork
 from polylocal.runner.execution import Work
-from polylocal.runner.work import WORKS, ServerWork
+from polylocal.runner.work import WORKS, CommandWork, ServerWork
 from polylocal.statuses import POLYAXON_KINDS, Kind
-from polylocal.store import Store, queries
+from polylocal.store import Store, queries, runs
 
 CARRIED_OUT = [kind for kind in Kind if kind is not Kind.GROUP]  # a group only creates experiments
 
@@ -71,6 +72,29 @@ def test_a_kind_of_the_platform_has_its_endpoints(kind: Kind) -> None:
         ("GET", f"{one}/statuses"),
     }
     assert needed <= known, f"the API has no {needed - known}"
+
+
+@pytest.mark.parametrize("kind", POLYAXON_KINDS)
+def test_a_kind_of_the_platform_has_its_shapes(kind: Kind) -> None:
+    assert shapes.ITEMS.get(kind), f"api.shapes.runs.ITEMS has no entry for {kind}"
+    assert shapes.DETAILS.get(kind), f"api.shapes.runs.DETAILS has no entry for {kind}"
+
+
+@pytest.mark.parametrize("kind", POLYAXON_KINDS)
+def test_a_kind_of_the_platform_has_its_streams(kind: Kind) -> None:
+    paths = {endpoint.path for endpoint in streams.ENDPOINTS}
+    if isinstance(WORKS.get(kind), ContainerWork):
+        assert any(f"/{kind.plural}/" in path and path.endswith("/resources") for path in paths)
+    if kind in WORKS:
+        assert any(f"/{kind.plural}/" in path and path.endswith("/logs") for path in paths)
+
+
+def test_the_store_knows_which_kinds_need_an_image_and_which_are_servers() -> None:
+    """The SQL texts list kinds by name."""
+    made_by_builds = {kind for kind, work in WORKS.items() if isinstance(work, CommandWork)}
+    words = set(re.findall(r"'(\w+)'", runs.WORK))
+    assert set(Kind) - words == made_by_builds
+    assert set(re.findall(r"'(\w+)'", runs.SERVERS)) == {kind for kind in Kind if kind.is_server}
 
 
 @pytest.mark.parametrize("kind", POLYAXON_KINDS)
