@@ -118,7 +118,7 @@ class Publisher:
             repository = self._platforms.repository(repository_id)
             saved_to = self._platforms.get(repository.platform_id)
             published = self._lists.published(repository_id)
-            if not all(self._lies_there(repository, saved_to, found) for found in published):
+            if not all(self._is_published(repository, saved_to, found) for found in published):
                 self._lists.set_stale(repository_id)
         for build_list in self._lists.contained():
             if not all(self._container(build_list, below).is_symlink() for below in (None, SOURCES)):
@@ -140,7 +140,7 @@ class Publisher:
         saved_to = self._platforms.get(repository.platform_id)
         try:
             stays = self._lists.not_withdrawn(repository.id)
-            self._write(saved_to, self._shelves(repository, saved_to, ready), stays)
+            self._write(saved_to, self._target_folders(repository, saved_to, ready), stays)
         except StoreError:
             raise
         except Exception as error:  # any error: the builds behind it must not wait
@@ -177,7 +177,7 @@ class Publisher:
         lost = [package.file_name for package in packages if self._context.file_store.path(package.sha1) is None]
         return ", ".join(lost)
 
-    def _shelves(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
+    def _target_folders(self, repository: Repository, saved_to: Platform, ready: Sequence[BuildList]) -> list[Shelf]:
         """New contents of each changed folder: current files, minus replaced ones, plus the new builds'."""
         sub = saved_to.subfolder
         replaced = {_key(build_list) for build_list in ready}
@@ -189,9 +189,9 @@ class Publisher:
         last = {_key(build_list): build_list for build_list in ready}  # of several builds of one project, the last one
         changed = {(build_list.build_for_platform_id, build_list.arch_id) for build_list in ready}
         new = {build_list.run_pk for build_list in last.values()}
-        return self._laid_out(repository, saved_to, sub, [*stays, *last.values()], changed, new)
+        return self._layout(repository, saved_to, sub, [*stays, *last.values()], changed, new)
 
-    def _laid_out(
+    def _layout(
         self,
         repository: Repository,
         saved_to: Platform,
@@ -258,11 +258,11 @@ class Publisher:
         for sub in SUBFOLDERS:
             held = [found for found in published if found.published_into == sub]
             try:
-                shelves = self._laid_out(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
+                shelves = self._layout(repository, saved_to, sub, held, {_key(found)[1:] for found in held})
                 known = {shelf.path for shelf in shelves}
                 shelves += [
                     Shelf(path, {}, kind, release=self._release(saved_to, sub, path.parent.parent.name))
-                    for path, kind in self._lying(repository, saved_to, sub)
+                    for path, kind in self._existing_folders(repository, saved_to, sub)
                     if path not in known
                 ]
                 self._write(saved_to, shelves, self._lists.not_withdrawn(repository.id))
@@ -274,7 +274,9 @@ class Publisher:
                 return
         self._lists.set_fresh(repository)
 
-    def _lying(self, repository: Repository, saved_to: Platform, sub: str) -> Iterator[tuple[Path, str | None]]:
+    def _existing_folders(
+        self, repository: Repository, saved_to: Platform, sub: str
+    ) -> Iterator[tuple[Path, str | None]]:
         """The existing folders of a repository, and the kind of each."""
         root = self._context.home.downloads / saved_to.name / "repository"
         pattern = f"*/{repository.name}/{sub}" if saved_to.is_main else f"*/*/{repository.name}/{sub}"
@@ -283,7 +285,7 @@ class Publisher:
                 built_for = saved_to if saved_to.is_main else self._platforms.named(path.relative_to(root).parts[0])
                 yield path, built_for.distrib_type
 
-    def _lies_there(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
+    def _is_published(self, repository: Repository, saved_to: Platform, found: BuildList) -> bool:
         build_for, arch = self._platforms.get(found.build_for_platform_id), self._platforms.arch(found.arch_id).name
         sub = found.published_into or ""
         return all(

@@ -36,9 +36,7 @@ def remove(run: Run, context: RunnerContext) -> None:
         remove_tree(context.outputs_path(run))
         with suppress(OSError):  # the folder of a group is removed with its last experiment
             context.outputs_path(run).parent.rmdir()
-    work = context.home.work(run.uuid)
-    for folder in (context.home.handover(run.uuid), work, work.with_name(f"{work.name}.gone")):
-        remove_tree(folder)
+    remove_tree(context.home.handover(run.uuid))
     files = context.store.build_lists.files_of(run)
     context.store.runs.remove(run)
     if files:

@@ -12,6 +12,7 @@ from typing import Any
 
 from polylocal.engine.containers import LOOPBACK
 from polylocal.errors import ImageMissing, InvalidInput
+from polylocal.files.folders import remove_tree
 from polylocal.planning import container, servers
 from polylocal.runner import provision, workspace
 from polylocal.runner.building import BuildWork
@@ -80,6 +81,13 @@ class NotebookWork(ServerWork):
 
     def before_end(self, operation: ContainerOperation, recorded: Mapping[str, object]) -> None:
         workspace.commit_and_remove(operation.run, operation.context)
+
+    def remove(self, run: Run, context: RunnerContext) -> int:
+        """Remove the checkout, which is left where it could not be committed."""
+        folder = context.home.work(run.uuid)
+        for path in (folder, workspace.set_aside(folder)):
+            remove_tree(path)
+        return 0
 
 
 class TensorboardWork(ServerWork):

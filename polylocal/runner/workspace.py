@@ -42,7 +42,7 @@ def commit_and_remove(run: Run, context: RunnerContext) -> None:
     If some changes could not be committed, the folder stays, and the run's history says where.
     """
     folder = context.home.work(run.uuid)
-    gone = folder.with_name(f"{folder.name}.gone")  # renamed first: a partly removed folder must not look like the code
+    gone = set_aside(folder)  # renamed first: a partly removed folder must not look like the code
     _remove(gone)
     if not folder.exists():
         return
@@ -62,6 +62,11 @@ def commit_and_remove(run: Run, context: RunnerContext) -> None:
     except (PolylocalError, OSError) as error:
         log.warning("run=%s: its changes stay in %s: %s", run.label, folder, error)
         context.store.runs.note(run, f"The notebook's changes could not be committed, they stay in {folder}: {error}")
+
+
+def set_aside(folder: Path) -> Path:
+    """The name of a folder that is being removed."""
+    return folder.with_name(f"{folder.name}.gone")
 
 
 def _remove(folder: Path) -> None:
