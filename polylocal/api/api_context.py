@@ -25,12 +25,12 @@ from polylocal.store.rows import Run
 
 @dataclass(frozen=True)
 class ApiContext(InstallationContext):
-    starting: threading.Lock = field(default_factory=threading.Lock)  # one start of a notebook or tensorboard at a time
+    server_start_lock: threading.Lock = field(default_factory=threading.Lock)  # one start at a time
     feed: Feed = field(default_factory=Feed)  # of changes of runs and logs
     engine_times: EngineTimes = field(default_factory=EngineTimes)
-    shares: Quotas = field(default_factory=Quotas)  # each user's part of everything that is limited
-    attempts: LoginThrottle = field(default_factory=LoginThrottle)
-    readers: IndexReaders = field(default_factory=IndexReaders)  # readers of repository metadata
+    quotas: Quotas = field(default_factory=Quotas)  # each user's part of everything that is limited
+    login_throttle: LoginThrottle = field(default_factory=LoginThrottle)
+    index_readers: IndexReaders = field(default_factory=IndexReaders)  # readers of repository metadata
     engine_state: Callable[[], str | None] = lambda: None  # why nothing can run now; None: the engine answers
     scheduler_state: Callable[[], str | None] = lambda: None  # the same for the supervisor
     queue_state: Callable[[], QueueState] = QueueState  # the runs that the runner works on, and its retries
@@ -45,7 +45,7 @@ class ApiContext(InstallationContext):
     capacity: Callable[[bool], Capacity | None] = lambda with_gpus: None
 
     @cached_property
-    def rights(self) -> PermissionWatch:
+    def permission_watch(self) -> PermissionWatch:
         return PermissionWatch(self.store)
 
     @cached_property

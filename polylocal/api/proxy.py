@@ -66,7 +66,7 @@ class Proxy:
         self._context = context
         self._users = context.store.users
         self._codes = OneTimeCodes[_Entry]()
-        self._turns = context.shares.work
+        self._turns = context.quotas.work
         self._forwarder = Forwarder(context.home, context.store.runs)
 
     async def close(self) -> None:

@@ -60,7 +60,7 @@ def _start(call: Call, kind: Kind, shown: Run | None) -> Response:
     """Only one runs at a time: 201 with a new one, or 200 with the running one."""
     body = call.body(bodies.NewRunBody)
     project, user, context = call.project, call.user, call.context
-    with context.starting:  # two requests at the same time start one
+    with context.server_start_lock:  # two requests at the same time start one
         running = _running(project, kind, shown, call.store)
         if running and running.stop_requested_at and kind is Kind.NOTEBOOK:
             raise refuse("The notebook is being stopped, and its changes are committed: start it again in a moment.")

@@ -199,7 +199,7 @@ def _accepting(endpoint: Endpoint, context: ApiContext, handler: Handler, *, is_
         await socket.accept()
         client = Follower(Call(socket, endpoint, context), socket, is_old)
         try:
-            async with context.shares.work.of(socket):
+            async with context.quotas.work.of(socket):
                 await run_in_threadpool(_admit, client.call)
         except (NotAuthenticated, NotAllowed, NotFound) as error:
             missing = "Experiment was not found" if endpoint.kind is Kind.EXPERIMENT else "Job was not found"

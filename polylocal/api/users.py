@@ -26,10 +26,10 @@ def login(call: Call) -> Response:
     if call.request.scope.get(BRIDGE):
         raise NotAuthenticated("Containers have the tokens of their runs, and no passwords.")
     body = call.body(bodies.Login)
-    attempts = call.context.attempts
+    attempts = call.context.login_throttle
     who = f"{body.username} {client_address(call.request)}"
     attempts.check(who)
-    with call.context.shares.logins.place(("name", who)), attempts.place():
+    with call.context.quotas.logins.place(("name", who)), attempts.place():
         user = call.store.users.check_password(body.username, body.password)
     if user is None:
         attempts.was_wrong(who)

@@ -186,7 +186,7 @@ class Client:
                 return
 
     def json(self, method: str, path: str, **more: Any) -> Json:
-        """Send a request and decode the JSON response. `more`: arguments for httpx2."""
+        """Send a request and decode the JSON response. `more`: arguments of `Connection.request`."""
         response = self.call(method, path, **more)
         try:
             found: Json = response.json()

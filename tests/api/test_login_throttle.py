@@ -99,7 +99,7 @@ def test_so_many_passwords_are_looked_at_and_no_more() -> None:
 def test_who_comes_while_many_log_in_is_told_to_come_again(nobody: Caller, context: ApiContext) -> None:
     with ExitStack() as stack:
         for _ in range(MOST_AT_ONCE):
-            stack.enter_context(context.attempts.place())
+            stack.enter_context(context.login_throttle.place())
         for _ in range(MOST + 1):  # which is no wrong password
             answer = tried(nobody, "ann", "right horse")
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -118,7 +118,7 @@ def test_containers_try_no_passwords(serving: Callable[..., TestClient], context
         assert answer.status_code == 401
         assert "no passwords" in answer.json()["detail"]
         assert "set-cookie" not in answer.headers
-    assert context.attempts._wrong == {}
+    assert context.login_throttle._wrong == {}
     assert tried(nobody, "ann", "right horse").status_code == 200
 
 
@@ -129,8 +129,8 @@ def test_what_is_too_long_to_be_a_name_or_a_password_is_kept_nowhere(
     answer = tried(nobody, name, password)
     assert (answer.status_code, len(answer.json())) == (400, 1)
     assert "non_field_errors" not in answer.json()
-    assert context.attempts._wrong == {}
+    assert context.login_throttle._wrong == {}
     assert tried(nobody, "x" * 256, "x" * 4096).json() == {
         "non_field_errors": ["Unable to log in with provided credentials."]
     }
-    assert len(context.attempts._wrong) == 1
+    assert len(context.login_throttle._wrong) == 1

@@ -86,14 +86,14 @@ def test_a_followed_log_ends_with_the_right_to_it(
     ENDS[end](store, ann, project)
     with pytest.raises(httpx2.HTTPError):  # cut: it is not the end of the log
         list(chunks)
-    eventually(lambda: context.shares.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.taken == 0)
 
 
 def test_what_comes_later_is_not_read(
     chunks: Iterator[bytes], store: Store, context: ApiContext, project: Project, running: Run
 ) -> None:
     store.projects.update(project, {"is_public": False})
-    eventually(lambda: context.shares.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.taken == 0)
     with LogWriter(context.log(running), max_mib=1) as writer:
         writer.line("secret")
     with pytest.raises(httpx2.HTTPError):
@@ -138,10 +138,10 @@ def test_a_websocket_is_told_and_closed(
 ) -> None:
     url = f"ws{live.removeprefix('http')}{SOCKET}/{what}?token={store.users.new_token(ann)}"
     with connect(url, proxy=None) as socket:
-        eventually(lambda: context.shares.streams.taken == 1)
+        eventually(lambda: context.quotas.streams.taken == 1)
         store.projects.update(project, {"is_public": False})
         assert "no longer have access" in heard(socket)[-1]
-    eventually(lambda: context.shares.streams.taken == 0)
+    eventually(lambda: context.quotas.streams.taken == 0)
 
 
 def test_an_admin_who_is_none_any_more(
@@ -314,5 +314,5 @@ def test_streams_of_one_token_are_asked_for_once_whatever_stands_beside_it(
             headers = {**header, "Cookie": f"x={number}"}
             answer = stack.enter_context(client.stream("GET", f"{FOLLOW}&token={number}", headers=headers))
             assert answer.status_code == 200
-        watched = [right.key for rights in context.rights._watched.values() for right in rights]
+        watched = [right.key for rights in context.permission_watch._watched.values() for right in rights]
         assert (len(watched), len(set(watched))) == (4, 1)

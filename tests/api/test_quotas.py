@@ -161,7 +161,7 @@ def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
 def few(context: ApiContext, **parts: int) -> Quota:
     """Open streams are scarce."""
     made = Quota("open streams", 10, reserved=2, few=2, **{"user": 3, "run": 2, "address": 2, **parts})
-    object.__setattr__(context.shares, "streams", made)
+    object.__setattr__(context.quotas, "streams", made)
     return made
 
 
@@ -236,18 +236,18 @@ def test_one_user_has_a_part_of_what_programs_make(
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
-                stack.enter_context(context.shares.made.place(("user", root.id)))
+                stack.enter_context(context.quotas.made.place(("user", root.id)))
         for path in (archive, clone):
             answer = api.get(path)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             assert as_ann.get(path).status_code == 200
         assert api.get(f"{P}/jobs/1/").status_code == 200
     assert api.get(archive).status_code == api.get(clone).status_code == 200
-    assert context.shares.made.taken == 0
+    assert context.quotas.made.taken == 0
 
 
 def test_places_are_given_back_by_whatever_ends_a_request(api: Caller, context: ApiContext, running: Run) -> None:
-    of = context.shares
+    of = context.quotas
     requests: list[Callable[[], Any]] = [
         lambda: api.get("/api/v1/users/"),
         lambda: Caller(api.http, "0" * 40).get("/api/v1/users/"),
@@ -272,7 +272,7 @@ def test_one_user_who_keeps_the_daemon_at_work_is_refused_and_others_are_answere
     api: Caller, as_ann: Caller, http: TestClient, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object.__setattr__(
-        context.shares, "work", RequestQueue(Quota("requests", 20, reserved=4, few=2, user=6, address=4), 3)
+        context.quotas, "work", RequestQueue(Quota("requests", 20, reserved=4, few=2, user=6, address=4), 3)
     )
     going, begun = threading.Event(), threading.Semaphore(0)
     versions = next(endpoint for endpoint in app.ENDPOINTS if endpoint.path == "/api/v1/users")
@@ -306,7 +306,7 @@ def test_one_user_who_keeps_the_daemon_at_work_is_refused_and_others_are_answere
 
 
 def test_one_name_has_a_part_of_the_logins(context: ApiContext) -> None:
-    logins = context.shares.logins
+    logins = context.quotas.logins
     with held(logins, 1, ("name", "root here")):
         assert refused(logins, ("name", "root here")) is None
     with held(logins, 4, ("name", "root here")):

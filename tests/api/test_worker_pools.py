@@ -107,7 +107,7 @@ def test_health_needs_no_thread(
 ) -> None:
     """All threads of the web server are taken by something that nobody has thought of."""
     everything = RequestQueue(Quota("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
-    object.__setattr__(context.shares, "work", everything)
+    object.__setattr__(context.quotas, "work", everything)
     go, entered = threading.Event(), threading.Semaphore(0)
 
     def stuck(*arguments: object) -> None:

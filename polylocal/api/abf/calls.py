@@ -244,7 +244,7 @@ class Authenticator:
         return self._by_password(request, user, name, secret)
 
     def _by_password(self, request: Request, user: User | None, name: str, secret: str) -> User:
-        attempts = self._context.attempts
+        attempts = self._context.login_throttle
         known_as = user.username if user else name.lower()  # in any case of letters
         who = f"{known_as[:256]} {client_address(request)}"
         attempts.check(who)
@@ -252,7 +252,7 @@ class Authenticator:
         request.scope[_BY_PASSWORD] = True
         if user and user.is_active and self._is_known(digest):
             return user
-        with self._context.shares.logins.place(("name", who)), attempts.place():
+        with self._context.quotas.logins.place(("name", who)), attempts.place():
             found = self._context.store.users.check_password(user.username if user else name, secret)
         if found is None:
             attempts.was_wrong(who)

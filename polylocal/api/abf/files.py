@@ -147,14 +147,14 @@ def _remember(call: AbfCall, target: Path, answer: Response) -> None:
     if target.match(repositories.REPOMD) and isinstance(answer, FileAnswer) and answer.status_code == 200:
         digest = hashlib.sha256(answer.file.read()).hexdigest()
         answer.file.seek(0)
-        call.context.readers.remember(_client(call), target, digest)
+        call.context.index_readers.remember(_client(call), target, digest)
 
 
 def _signature_of_what_was_read(call: AbfCall, target: Path) -> Response | None:
     """The signature of the `repomd.xml` that this client got, perhaps from an earlier publication."""
     if not target.match(repositories.REPOMD_SIGNATURE):
         return None
-    digest = call.context.readers.recall(_client(call), target.with_suffix(""))
+    digest = call.context.index_readers.recall(_client(call), target.with_suffix(""))
     if digest is None:
         return None
     place = target.parent.parent / repositories.signature_path(digest)

@@ -29,8 +29,8 @@ def opened(call: BaseCall[Any]) -> Iterator[Permission]:
 
     Raises HTTPException 503: the quota is used up.
     """
-    place = call.context.shares.streams.place(*call.holders)
-    watch = call.context.rights.watching(call.check_again, call.permission_key)
+    place = call.context.quotas.streams.place(*call.holders)
+    watch = call.context.permission_watch.watching(call.check_again, call.permission_key)
     with place, watch as permission:
         yield permission
 
@@ -68,7 +68,7 @@ class _Guarded(Response):
         with ExitStack() as stack:
             try:
                 if isinstance(self._response, MadeAnswer):
-                    stack.enter_context(call.context.shares.made.place(*call.holders))
+                    stack.enter_context(call.context.quotas.made.place(*call.holders))
                 permission = stack.enter_context(opened(call))
             except HTTPException as error:
                 await refused(self._response)

@@ -95,7 +95,7 @@ class Table(Generic[AnyEndpoint, AnyCall]):
         return answer
 
     async def _answer(self, request: Request, call: AnyCall) -> Response:
-        endpoint, shares = call.endpoint, call.context.shares
+        endpoint, shares = call.endpoint, call.context.quotas
         if endpoint.threads is Threads.NONE:
             return self._handle(call)
         if endpoint.threads is Threads.STATUS:

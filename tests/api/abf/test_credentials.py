@@ -44,7 +44,7 @@ def test_a_token_in_the_query(shared: Farm) -> None:
 
 def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
     """Requests without credentials do not use up the limit of a user with a token in the query."""
-    work = farm.context.shares.work
+    work = farm.context.quotas.work
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
     with ExitStack() as stack:
         with suppress(HTTPException):
