@@ -107,6 +107,7 @@ class Connection:
         timeout: float | None,
     ) -> Iterator[HTTPResponse]:
         connection = self._connected(timeout)
+        response = None
         is_whole = False
         try:
             with self._broken_off():
@@ -119,6 +120,8 @@ class Connection:
             if is_whole:
                 self._idle.append(connection)
             else:
+                if response:  # its own file keeps the socket open
+                    response.close()
                 connection.close()
 
     def _target(self, target: str) -> str:
