@@ -200,7 +200,12 @@ def test_what_a_run_waits_for_before_it_joins_the_queue() -> None:
 
 _AMOUNTS = st.none() | st.sampled_from([0, 0.1, 0.5, 1, 2, 3.5, 99])
 _RESOURCES = st.none() | st.builds(
-    lambda cpu, mib: {"cpu": cpu and {"requests": cpu}, "memory": mib and {"requests": mib * 100}}, _AMOUNTS, _AMOUNTS
+    lambda cpu, mib: {
+        "cpu": None if cpu is None else {"requests": cpu},
+        "memory": None if mib is None else {"requests": mib * 100},
+    },
+    _AMOUNTS,
+    _AMOUNTS,
 )
 _KINDS = st.sampled_from([Kind.JOB, Kind.EXPERIMENT, Kind.BUILD, Kind.PACKAGE, Kind.NOTEBOOK, Kind.TENSORBOARD])
 _RUNS = st.lists(st.tuples(_RESOURCES, _KINDS), max_size=8)
