@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from pathlib import Path
 
 from process import Memory
 from stage import Stage, job
 from table import Row
 
 from polylocal.engine.events import Deaths
-from polylocal.engine.fake import FakeEngine
 from polylocal.installation import Installation
 from polylocal.polyaxonfile import parse
 from polylocal.runner.engine_link import EngineLink
@@ -20,6 +21,10 @@ from polylocal.settings import load
 from polylocal.statuses import Kind, is_done
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Run
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from fake_engine import FakeEngine  # the engine of the tests
 
 CONCURRENCY = 4
 _IMAGE = "base"

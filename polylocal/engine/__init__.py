@@ -1,1 +1,1 @@
-"""The container engine: the plan of a container, the contract of an engine, Docker and a fake as implementations."""
+"""The container engine: the plan of a container, the contract of an engine, and Docker as its implementation."""

@@ -1,6 +1,6 @@
 """The engine as the daemon needs it: three protocols in one, and their contract. Knows nothing of Docker.
 
-The contract holds for every engine; `tests/engine/` checks it on the fake and on the real one.
+The contract holds for every engine; `tests/engine/` checks it on Docker and on a fake engine.
 
 - Any thread may call any method.
 - Every method except `build`, `attach`, `logs` and `events` is idempotent: after an EngineUnreachable, call it again.

@@ -14,6 +14,7 @@ from typing import Any
 import docker
 import pytest
 from api.conftest import on_loopback
+from fake_engine import FakeEngine
 from packages_support import Ground, deb, package, whole_wheel
 from rpms_support import rpm
 from runner.conftest import Rig
@@ -21,7 +22,6 @@ from support import eventually
 
 from e2e.packages import inside
 from polylocal.api.api_context import ApiContext
-from polylocal.engine.fake import FakeEngine
 from polylocal.installation import Installation
 from polylocal.packages.file_store import FileStore
 from polylocal.runner.publisher import Publisher

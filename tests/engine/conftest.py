@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from support import BUSYBOX
 
 from polylocal.engine.base import Engine
 from polylocal.engine.docker.engine import DockerEngine
-from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
 
 NODE = "the-node-of-the-tests"

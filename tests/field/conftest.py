@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from fake_engine import FakeContainer, FakeEngine
 from runner.conftest import Rig, Supervise
 from starlette.testclient import TestClient
 
 from polylocal.api import app as api_module
 from polylocal.api.api_context import ApiContext
-from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.host import EngineInfo
 from polylocal.engine.machine import Machine
 from polylocal.engine.plan import ContainerPlan

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeContainer, FakeEngine
 from support import eventually, job
 
 from polylocal.engine.base import Engine
 from polylocal.engine.events import Deaths
-from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.plan import ContainerPlan
 from polylocal.git.repository import Repository
 from polylocal.installation import Installation

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polylocal.engine.fake import FakeEngine
 from polylocal.runner.work import execution_of
 from polylocal.settings import load
 from polylocal.store import Store

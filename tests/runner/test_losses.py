@@ -6,10 +6,10 @@ import threading
 from datetime import timedelta
 
 import pytest
+from fake_engine import FakeContainer
 from support import eventually
 
 from polylocal import clock
-from polylocal.engine.fake import FakeContainer
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
 from polylocal.runner.work import execution_of

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pytest
+from fake_engine import FakeContainer, FakeEngine
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -27,7 +28,6 @@ from support import eventually, fill, small_disk
 
 from polylocal.api.abf import build_list_creation
 from polylocal.engine import termination
-from polylocal.engine.fake import FakeContainer, FakeEngine
 from polylocal.engine.plan import ContainerPlan, Limits
 from polylocal.errors import EngineError
 from polylocal.files import folders

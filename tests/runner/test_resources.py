@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from support import eventually
 
-from polylocal.engine.fake import FakeEngine
 from polylocal.engine.host import EngineInfo
 from polylocal.runner.runner_context import RunnerContext
 from polylocal.runner.supervisor import Supervisor

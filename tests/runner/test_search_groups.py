@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import eventually, job
 
 from polylocal import clock
-from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import RUN_LABEL
 from polylocal.polyaxonfile import HPTuning, parse
 from polylocal.runner import bayes, container_operation

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from fake_engine import FakeEngine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -16,7 +17,6 @@ from starlette.routing import Route
 from support import eventually
 
 from polylocal.daemon.bridge import Bridge
-from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import HOME_LABEL, OWN_NETWORK, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError
 from polylocal.settings import load

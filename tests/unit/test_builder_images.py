@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fake_engine import FakeEngine
 
 from polylocal.daemon.main import known_images
-from polylocal.engine.fake import FakeEngine
 from polylocal.errors import EngineUnreachable
 from polylocal.packages import builder_images, recipes
 from polylocal.packages.builder_images import BUILDER

@@ -4,8 +4,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from fake_engine import FakeEngine
 
-from polylocal.engine.fake import FakeEngine
 from polylocal.engine.plan import ContainerPlan
 from polylocal.runner.locales import ARCHIVE, FOLDER, named, names_in_archive, spellings, substitute
 

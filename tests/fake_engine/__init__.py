@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from polylocal.engine.fake.containers import FakeContainer, FakeContainers
+from fake_engine.containers import FakeContainer, FakeContainers
 from polylocal.engine.host import EngineInfo, GpuSupport
 from polylocal.engine.machine import Machine
 

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from queue import SimpleQueue
 from typing import Self
 
+from fake_engine.images import FakeImages
 from polylocal.engine.containers import LOOPBACK, ContainerState, Died, Endpoint, Found, Frame, Usage
-from polylocal.engine.fake.images import FakeImages
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan
 from polylocal.errors import ContainerMissing, EngineError, ImageMissing
 
