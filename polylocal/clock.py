@@ -3,8 +3,6 @@
 The text has a fixed width, so the order of two texts is the order of the times.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from functools import cache

@@ -16,8 +16,6 @@
 A failure of the user's program (a non-zero exit code, a failed build step) is a value, not an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 Messages = Mapping[str, Sequence[str]] | Sequence[str]

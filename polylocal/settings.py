@@ -1,7 +1,5 @@
 """Settings of the daemon. Command-line flags override `POLYLOCAL_*` variables, which override `polylocal.toml`."""
 
-from __future__ import annotations
-
 import os
 import platform
 from pathlib import Path

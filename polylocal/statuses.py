@@ -4,8 +4,6 @@ Source: the platform's own transition tables, with the guard that holds for ever
 once done, no further status is recorded.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -1,7 +1,5 @@
 """Identifies callers by their tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from starlette.requests import HTTPConnection

@@ -1,7 +1,5 @@
 """The objects that every request handler of the API uses. The daemon makes one context."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The ASGI application: the endpoints of the Polyaxon API, the middleware, and the switch to the other APIs."""
 
-from __future__ import annotations
-
 import asyncio
 import platform
 from collections.abc import AsyncIterator

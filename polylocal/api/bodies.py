@@ -1,7 +1,5 @@
 """The bodies of requests. Unknown and read-only keys are ignored, as in the platform; all faults are reported."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The event loop receives the bytes. Threads parse them, so that no other client waits for that.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Bookmarks and archives: lists over all projects of a user."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

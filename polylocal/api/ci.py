@@ -1,7 +1,5 @@
 """Continuous integration: new code starts the run that the code itself describes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from starlette.responses import JSONResponse, Response

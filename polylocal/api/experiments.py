@@ -1,7 +1,5 @@
 """The endpoints of experiments alone: metrics, params, the one task, tokens for tracking."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NoReturn
 

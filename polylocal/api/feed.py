@@ -3,8 +3,6 @@
 Every message is a hint: followers look for themselves, and without any hint they look once a second.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager

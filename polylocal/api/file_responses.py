@@ -4,8 +4,6 @@ A file is opened first. Size, tag and bytes of the response belong to this one f
 or a program appends to it meanwhile.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping

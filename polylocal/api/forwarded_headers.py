@@ -5,8 +5,6 @@ worker (`Service-Worker-Allowed`) or names an address for reports has effects be
 carries the user's credentials. So only headers that pages need are passed on, in both directions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 
 RawHeaders = list[tuple[bytes, bytes]]

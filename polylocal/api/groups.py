@@ -1,7 +1,5 @@
 """Groups of experiments: searches, which create their experiments, and selections of existing ones."""
 
-from __future__ import annotations
-
 from starlette.responses import Response
 
 from polylocal.api import bodies, experiments, results, run_creation, runs

@@ -4,8 +4,6 @@ dnf reads the file and its signature in two requests, on two connections. A publ
 signature wrong, which dnf takes for an attack. The address of the client connects the two requests.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Throttles log-ins: ten wrong passwords lock a name at an address for five minutes."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -1,7 +1,5 @@
 """The logs of runs: as they are, with timestamps, or followed until the run is done."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The cluster of the platform, which has one node: this machine."""
 
-from __future__ import annotations
-
 from typing import NoReturn
 
 from polylocal import __version__, clock

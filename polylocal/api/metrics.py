@@ -1,7 +1,5 @@
 """The metrics of this installation in Prometheus' text format."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 

@@ -1,7 +1,5 @@
 """Middleware: checks the origin of requests, and limits their number, their query strings and their duration."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import logging

@@ -1,7 +1,5 @@
 """Health, metrics and disk usage of the daemon."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from functools import partial

@@ -1,7 +1,5 @@
 """One-time codes: a browser carries a permission from one origin to another, within a minute."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time

@@ -1,7 +1,5 @@
 """The OpenAPI document, made from the table of endpoints and the models. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

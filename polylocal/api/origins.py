@@ -5,8 +5,6 @@ The page of a server is untrusted code in the user's browser. Browsers resolve n
 storage, service workers or tokens of other servers or of the API.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 

@@ -1,7 +1,5 @@
 """The outputs of runs: as one archive, as a tree, and file by file."""
 
-from __future__ import annotations
-
 import itertools
 import mimetypes
 import os

@@ -1,7 +1,5 @@
 """The HTML pages of polylocal's own: errors, and the form for a token. Pure."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """Pages of lists, with links to the next and the previous page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode

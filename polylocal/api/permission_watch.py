@@ -4,8 +4,6 @@ Triggers of the database count each change of users, tokens, projects and runs, 
 Once a second the watch reads this counter. Only after a change it checks the permissions, equal ones once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

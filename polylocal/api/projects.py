@@ -1,7 +1,5 @@
 """The endpoints of projects."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from starlette.responses import Response

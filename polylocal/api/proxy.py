@@ -5,8 +5,6 @@ with a one-time code that becomes a cookie of that host alone. Programs with a t
 documented path, on the API's origin, as does a browser that can't reach the server's own.
 """
 
-from __future__ import annotations
-
 import html
 import logging
 from collections.abc import Awaitable, Callable

@@ -3,8 +3,6 @@
 The last places of each limit are reserved for holders of few, so that nobody can take all of them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import threading

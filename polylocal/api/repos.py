@@ -1,7 +1,5 @@
 """The code of a project: upload, download, external repositories."""
 
-from __future__ import annotations
-
 import tempfile
 from datetime import UTC, datetime
 

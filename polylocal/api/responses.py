@@ -1,7 +1,5 @@
 """JSON responses."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

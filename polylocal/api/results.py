@@ -1,7 +1,5 @@
 """The results of the experiments of a group: the best one, the table, and the importance of each param."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

@@ -1,7 +1,5 @@
 """The rights of users to projects and platforms. Pure."""
 
-from __future__ import annotations
-
 from polylocal.store.rows import Platform, Project, User
 
 

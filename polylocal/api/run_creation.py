@@ -1,7 +1,5 @@
 """From a body to a new run: all checks before its insertion. They write nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The endpoints that all kinds of runs share, and those of builds and jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

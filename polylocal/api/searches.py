@@ -1,7 +1,5 @@
 """Saved searches and charts, the activity log, and the history of views."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from starlette.responses import Response

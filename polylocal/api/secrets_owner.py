@@ -4,8 +4,6 @@ A run names secrets by name only, and its code decides their use. So a clone get
 polyaxonfile, unless the user who clones it asks for their own.
 """
 
-from __future__ import annotations
-
 from polylocal.errors import NotAllowed
 from polylocal.polyaxonfile import Specification
 from polylocal.store.rows import Run, User

@@ -1,7 +1,5 @@
 """Notebooks and tensorboards: start, stop and list. `proxy` serves their pages."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from starlette.responses import JSONResponse, Response

@@ -4,8 +4,6 @@ The session's cookie belongs to the host of the API and opens pages, never the A
 own origin of one notebook or tensorboard and opens that server alone; it ends with its session.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 

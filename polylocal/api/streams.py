@@ -3,8 +3,6 @@
 A client that is refused at the handshake shows no reason, so every refusal is a frame after the handshake.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence

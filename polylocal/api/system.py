@@ -1,7 +1,5 @@
 """Versions of the daemon, and runs over all projects for the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from starlette.responses import Response

@@ -1,7 +1,5 @@
 """Users: log-ins and log-outs by token, by password and with a browser; their administration."""
 
-from __future__ import annotations
-
 import logging
 import re
 

@@ -1,7 +1,5 @@
 """The words for what a run waits for before it begins."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -3,8 +3,6 @@
 A long operation that waits for a place holds no thread, and one caller can take only a part of the places.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator

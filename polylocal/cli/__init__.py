@@ -1,7 +1,5 @@
 """The command line. Commands only parse options and print results; decisions are made in other packages."""
 
-from __future__ import annotations
-
 import sys
 
 from polylocal import __version__

@@ -1,7 +1,5 @@
 """Commands that back up and restore a home folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The table of commands. A command's module is imported when the command is called or its help is shown."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Annotated, Any
 

@@ -3,8 +3,6 @@
 The daemon's modules are imported inside the commands that use them, so that the other commands start faster.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Combines polyaxonfiles and the options that override them into one text for the daemon."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Follows a run on the screen: the build's log, the run's log, the status history."""
 
-from __future__ import annotations
-
 import time
 
 from polylocal.cli import console, groups

@@ -1,7 +1,5 @@
 """Commands and live tables for groups of experiments."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Commands that build and publish packages, and manage platforms and repositories."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

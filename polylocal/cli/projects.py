@@ -1,7 +1,5 @@
 """Commands for projects and their code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Polyaxonfiles, packing and watching are imported inside `run`, so that the other commands start faster.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Commands for secrets, which runs and builds use by name in `environment.secret_refs`."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

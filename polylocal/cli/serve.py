@@ -1,7 +1,5 @@
 """The command `serve`. This module must not import rich: the daemon would keep it in memory."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The command `gc`: shows disk usage and frees disk space."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Importing any other HTTP client takes longer than most commands run.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

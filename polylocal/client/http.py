@@ -1,7 +1,5 @@
 """The HTTP client of the command line. Uses URLs and JSON, and no code of the server."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The HTTP client of `polylocal package`: requests to the ABF API over a `Client`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

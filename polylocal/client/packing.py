@@ -1,7 +1,5 @@
 """Packs a folder into a tar.gz for an upload, without ignored files and links that lead out of the folder."""
 
-from __future__ import annotations
-
 import os
 import stat
 import tarfile

@@ -1,7 +1,5 @@
 """The first user and the token file, and what deleted users left behind."""
 
-from __future__ import annotations
-
 import logging
 
 from polylocal.errors import SetupError

@@ -1,7 +1,5 @@
 """Installs the daemon as a service of the user: with systemd on Linux, launchd on macOS. Rendering is pure."""
 
-from __future__ import annotations
-
 import os
 import plistlib
 import subprocess

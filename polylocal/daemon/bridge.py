@@ -5,8 +5,6 @@ use, and accepts the tokens of runs only. If a gateway is not an address of this
 machine), containers use the engine's name for the host, `host.docker.internal`, which leads to loopback.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 import threading

@@ -3,8 +3,6 @@
 The daemon works even if the log can't be written: then events are dropped silently.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Checks this machine, and says how to fix each problem."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Opens the container engine with the daemon's settings."""
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from polylocal.engine.base import Engine

@@ -1,7 +1,5 @@
 """The lock file of a home folder. A daemon holds it until its process ends, and writes its URL into it."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

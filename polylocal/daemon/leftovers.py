@@ -1,7 +1,5 @@
 """Removes incomplete files that an earlier daemon left in a home folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 The daemon needs no shutdown: its process ends, containers go on, and the next start finds them again.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

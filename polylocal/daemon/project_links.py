@@ -1,7 +1,5 @@
 """Maintains the links `outputs/by-name/<user>/<project>` to the outputs of projects, for people."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

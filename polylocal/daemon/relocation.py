@@ -8,8 +8,6 @@ A restarted container mounts the old paths. While a run is active, a link stays 
 active runs removes the link. The daemon itself never uses these links.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -1,7 +1,5 @@
 """Restores a backup: unpacks and checks it beside the home folder, then renames it into place."""
 
-from __future__ import annotations
-
 import fcntl
 import gzip
 import io

@@ -1,7 +1,5 @@
 """The web server: listening sockets, and uvicorn with limits on the head of a request and on connections."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import socket

@@ -13,8 +13,6 @@ The contract holds for every engine; `tests/engine/` checks it on Docker and on 
   look into containers. `usage` may be unknown.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from polylocal.engine.containers import Containers

@@ -1,7 +1,5 @@
 """The containers of an engine: what the daemon creates, follows, stops and removes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath

@@ -4,8 +4,6 @@ An event arrives 10 to 30 ms before the engine's `wait` returns. It is a hint an
 goes on silently, so every thread that waits also inspects the container from time to time.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterator

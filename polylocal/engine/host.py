@@ -1,7 +1,5 @@
 """The machine of an engine: its version, its resources, its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The images of an engine: what the daemon builds, pulls, inspects and removes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol

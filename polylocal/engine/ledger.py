@@ -1,7 +1,5 @@
 """The images that the builds of one installation made, as the daemon recorded them. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 

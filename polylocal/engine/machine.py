@@ -1,7 +1,5 @@
 """This machine and its NVIDIA GPUs."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Callable, Sequence

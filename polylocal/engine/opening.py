@@ -1,7 +1,5 @@
 """Chooses the engine: its address on this machine, and the implementation that speaks to it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

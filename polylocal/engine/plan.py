@@ -1,7 +1,5 @@
 """The plan of a container, and the labels and names by which polylocal finds its containers and images. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

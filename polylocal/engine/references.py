@@ -1,7 +1,5 @@
 """Names of images, read in the same way as the engine reads them. Pure."""
 
-from __future__ import annotations
-
 import re
 
 HUB = "docker.io"

@@ -4,8 +4,6 @@ No member has a setuid, setgid or sticky bit. Holes and hard links are kept, so 
 depend on the bytes on the disk.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import tarfile

@@ -1,7 +1,5 @@
 """Data folders: folders of this machine, listed under `[data]` in polylocal.toml, that are mounted into runs."""
 
-from __future__ import annotations
-
 import itertools
 import stat
 from collections.abc import Iterable, Iterator, Mapping

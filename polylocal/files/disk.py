@@ -1,7 +1,5 @@
 """Free space on the disk of the home folder, and the size of files and folders."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -4,8 +4,6 @@ A program may replace a folder by a link between a check and the use of a path. 
 is opened relative to the folder before it, the kernel follows no links, and later steps use the open descriptor.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import itertools

@@ -3,8 +3,6 @@
 Masking keeps the length, so a position in a log is the same as in the engine's own storage.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Stores secret values by name, in private files under the home folder. No row, response or log contains them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping

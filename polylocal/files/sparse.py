@@ -4,8 +4,6 @@
 on the size of the file.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -5,8 +5,6 @@ off every conversion and filter, the command's environment hides the settings of
 runs. A submodule becomes an empty folder.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import tempfile

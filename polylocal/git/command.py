@@ -4,8 +4,6 @@ A git process has limits of time, memory and output. It gets an environment of i
 with all its children when its operation is cancelled.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -5,8 +5,6 @@ entry is part of the tree's hash. The entry's id is that of the empty tree. No c
 mistaken for a real submodule.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 

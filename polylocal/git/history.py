@@ -4,8 +4,6 @@ The container reads the objects from the project's repository, mounted read-only
 credentials. In a build, `git describe`, `git rev-parse` and `git status` give the same results as in a clone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 

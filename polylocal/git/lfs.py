@@ -3,8 +3,6 @@
 `git-lfs` connects to any address that its server names. So it is used only for URLs that an admin configured.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Finds what a commit refers to but does not contain: submodules that were not fetched, contents in git-LFS."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

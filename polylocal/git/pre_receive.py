@@ -3,8 +3,6 @@
 Code is measured again before it is unpacked. So the hook measures only some of the pushed commits, to be fast.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The host of a URL is resolved and checked once (see `addresses`), and git connec
 Redirects are followed here, with the same check, and never by git.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

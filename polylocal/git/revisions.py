@@ -4,8 +4,6 @@ git's revision syntax (`HEAD~2`, `:/text`, `a..b`, `@{-1}`, `commit:path`) is no
 time and memory.
 """
 
-from __future__ import annotations
-
 import re
 
 MOST_REF = 255  # bytes; the limit of file systems

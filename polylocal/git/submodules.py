@@ -1,7 +1,5 @@
 """Finds the submodules of fetched code and their URLs. Pure, except for the functions that callers pass in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Derives PEP 440 versions of Python projects from git tags. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

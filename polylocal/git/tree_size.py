@@ -4,8 +4,6 @@ A few small objects can refer to one tree ten thousand million times. Each tree 
 so the cost depends on the number of objects.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """Names of architectures, and the architectures that this machine can build for: its own and emulated ones."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Sequence
 from pathlib import Path

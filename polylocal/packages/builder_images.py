@@ -1,7 +1,5 @@
 """The default image for package builds, and the tools that well-known images lack. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from polylocal.packages import recipes

@@ -3,8 +3,6 @@
 Formats: deb(5), deb-control(5), dsc(5), and the page DebianRepository/Format of Debian's wiki.
 """
 
-from __future__ import annotations
-
 import bz2
 import email
 import gzip

@@ -1,7 +1,5 @@
 """The name, version and type of a package of any kind. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The index follows the Simple Repository API 1.1 of the Python Packaging User Gui
 files), PEP 629 (version of the API), PEP 658 and 714 (metadata files), PEP 691 and 700 (JSON).
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json

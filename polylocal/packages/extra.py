@@ -1,7 +1,5 @@
 """The extra `packages`: libraries that only rpm packages, signatures and .deb files with zstd need."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """The facts about one file of a repository that an index lists."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

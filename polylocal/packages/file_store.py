@@ -1,7 +1,5 @@
 """The file store: a folder with one file for each content, named by the sha1 of the content."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

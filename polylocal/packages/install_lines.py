@@ -1,7 +1,5 @@
 """The lines that users paste to install from a repository, by the kind of its platform. Pure."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Sequence

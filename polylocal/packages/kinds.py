@@ -1,7 +1,5 @@
 """The kinds of platforms (`distrib_type`), and the file names of their packages. Pure."""
 
-from __future__ import annotations
-
 KINDS = ("deb", "dnf", "rhel", "mdv", "pypi")
 _ENDINGS = {"deb": (".deb", ".udeb", ".dsc"), "pypi": (".whl", ".tar.gz")}
 _RPM = (".rpm",)

@@ -1,7 +1,5 @@
 """Reads files of packages of all kinds: their description, and their facts for an index."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The command that builds a package: from its `.abf.yml`, from the platform, or the default of its kind. Pure."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence

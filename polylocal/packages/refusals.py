@@ -1,7 +1,5 @@
 """Reasons why a complete build was not published: a code for programs and a message for people. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ always has the same content. So a client that has read the indexes of one genera
 later publications: files that the new generation lacks stay readable for a while (`leftovers`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -4,8 +4,6 @@ The library rpmfile decodes the values. For each tag it copies the rest of the d
 module checks the index first, and gives rpmfile a header that has only the known tags, each once and of the right type.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -3,8 +3,6 @@
 The elements and their order are those of createrepo_c.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import re

@@ -4,8 +4,6 @@ Source: the "Build lists" document (2013-02), and the server of the same week wh
 compare the codes. The words are the document's and the server's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum

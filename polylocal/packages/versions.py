@@ -1,7 +1,5 @@
 """Compares the versions of packages by the rules of their kind. Pure."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The plan of a container, from a run and its specification. Pure."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

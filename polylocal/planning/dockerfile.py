@@ -1,7 +1,5 @@
 """Renders the documented Dockerfile of a build, byte for byte; reads and changes the Dockerfiles of users. Pure."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import re

@@ -5,8 +5,6 @@ free holds back the runs behind it. Notebooks and tensorboards take no place and
 them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -4,8 +4,6 @@ pip resolves `-r FILE` and `-c FILE` relative to the file that contains them (pi
 conda passes the `pip:` part of an environment to pip.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import posixpath

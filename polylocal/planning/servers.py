@@ -4,8 +4,6 @@ Both programs listen on all addresses of the container. Browsers reach them thro
 needs the path at which the proxy shows it; TensorBoard's pages work at any path.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath

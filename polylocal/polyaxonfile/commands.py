@@ -6,8 +6,6 @@ a list run one after the other. A reader of the shell's grammar (POSIX.1-2017, S
 are.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

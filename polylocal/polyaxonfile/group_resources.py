@@ -1,7 +1,5 @@
 """The resources of a group's experiments, computed before the experiments exist. Pure."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -4,8 +4,6 @@ Source: the platform's schemas of version 0.6. The values of an option are those
 name.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self

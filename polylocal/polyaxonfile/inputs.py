@@ -3,8 +3,6 @@
 Source: the platform's schemas of version 0.6 for `inputs`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any

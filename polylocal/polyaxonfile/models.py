@@ -1,7 +1,5 @@
 """Models of the sections of a polyaxonfile, version 1. They do not depend on the engine. Pure."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator

@@ -1,7 +1,5 @@
 """Reads a text or an object as plain data, with the line of every path in the text. Pure."""
 
-from __future__ import annotations
-
 import ast
 import json
 import math

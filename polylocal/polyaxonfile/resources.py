@@ -4,8 +4,6 @@ As in Kubernetes: `requests` are reserved and `limits` are the most that a run m
 reserved, too. Cores are numbers, memory is in MiB, GPUs are whole devices.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A YAML reader joins a plain, quoted or folded scalar on several lines into one l
 is then in the middle of the line, where it escapes a blank in a shell.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Checks and compiles a polyaxonfile into a Specification, the input of the runner. Pure."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Environment variables of a run's container (`environment.env_vars`): a mapping, or a list of pairs. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from polylocal.polyaxonfile.commands import MAX_ARGUMENT

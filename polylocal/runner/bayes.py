@@ -6,8 +6,6 @@ Sources: Snoek et al., "Practical Bayesian Optimization of Machine Learning Algo
 functions; the platform's rules for the encoding and for how the acquisition is maximised.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The build context for the engine: a tar archive with the Dockerfile at its root and the code under `build/`."""
 
-from __future__ import annotations
-
 import tarfile
 import tempfile
 from collections.abc import Iterator

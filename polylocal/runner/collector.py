@@ -1,7 +1,5 @@
 """Garbage collection: finds and removes what polylocal made and nobody needs any more, and nothing else."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -3,8 +3,6 @@
 Sources: the platform's rules; the median rule is that of Golovin et al., "Google Vizier" (2017).
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

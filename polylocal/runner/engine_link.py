@@ -1,7 +1,5 @@
 """Waits for an engine that does not answer, and logs once when it stops and once when it is back."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

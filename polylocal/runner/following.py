@@ -1,7 +1,5 @@
 """Copies the output of a container into the log of its run: live, without gaps after a lost connection, complete."""
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

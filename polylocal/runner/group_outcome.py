@@ -1,7 +1,5 @@
 """Decides how a group ends from how its experiments ended. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

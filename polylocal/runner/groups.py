@@ -5,8 +5,6 @@ suggestions of an iteration follow from the results of the iterations before it;
 time.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

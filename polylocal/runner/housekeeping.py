@@ -4,8 +4,6 @@ An engine or a large folder can hold a task up for minutes. So each has a thread
 for it.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -5,8 +5,6 @@ made contains the code of its project. So a name is looked up only among the nam
 of a build is used only for users who may read every project whose code is in it. For others it does not exist.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ compiled locales (a folder for each, or one archive) and musl, which accepts any
 `locale.alias` are not supported.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator, Mapping

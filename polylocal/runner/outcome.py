@@ -3,8 +3,6 @@
 Only exit code 0 is a success.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass

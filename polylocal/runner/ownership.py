@@ -1,7 +1,5 @@
 """Changes the owner and the mode of files for containers, and gives outputs back to the daemon's user."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -1,7 +1,5 @@
 """The container of a package build: the code, the packages of other builds, and the folder for its results."""
 
-from __future__ import annotations
-
 import shutil
 import stat
 from dataclasses import dataclass, replace

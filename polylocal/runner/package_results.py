@@ -1,7 +1,5 @@
 """Collects the results of a package build into the file store, after its container has ended."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

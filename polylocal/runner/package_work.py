@@ -1,7 +1,5 @@
 """Package builds: a container builds packages from a commit, and may install packages of other builds."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path

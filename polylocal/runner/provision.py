@@ -1,7 +1,5 @@
 """Creates the container of a run, after everything that it mounts was prepared."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

@@ -1,7 +1,5 @@
 """Publishes packages: into repositories, and into a container of each build."""
 
-from __future__ import annotations
-
 import io
 import logging
 import math

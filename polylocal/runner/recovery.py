@@ -1,7 +1,5 @@
 """Compares containers with the rows of runs, and decides which containers to remove. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Removes everything that a deleted run has left."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from pathlib import Path

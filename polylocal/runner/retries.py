@@ -1,7 +1,5 @@
 """Delays before something is tried again, by the pk of its run. Thread-safe."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """The objects that every part of the runner uses. The daemon makes one context; all threads share it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Sources: the platform's rules (grid, random, hyperband as of Li et al., "Hyperba
 bayesian optimisation `bayes`, which is handed in.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

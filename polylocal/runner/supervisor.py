@@ -1,7 +1,5 @@
 """The scheduler: takes runs from the queue to threads, stops runs, and resumes those that a crash interrupted."""
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

@@ -3,8 +3,6 @@
 A new kind of run is a new class here, or in a module of its own, and a line in the table.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path

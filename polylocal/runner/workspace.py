@@ -1,7 +1,5 @@
 """Prepares the folders of notebooks (code) and tensorboards (outputs), and commits the changes of notebooks."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 from dataclasses import dataclass

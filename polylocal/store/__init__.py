@@ -1,7 +1,5 @@
 """The store: rows in SQLite. The database is the queue. Hints about changes only save time; nothing depends on them."""
 
-from __future__ import annotations
-
 import uuid as uuids
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The activity log: actions of users, and the objects that they viewed."""
 
-from __future__ import annotations
-
 import logging
 import time
 

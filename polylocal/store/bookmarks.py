@@ -1,7 +1,5 @@
 """Bookmarks of projects and runs, per user."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import TypeVar

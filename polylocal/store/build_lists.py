@@ -1,7 +1,5 @@
 """Build lists: package builds as ABF has them, with their packages, results and stored files."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence

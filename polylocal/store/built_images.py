@@ -1,7 +1,5 @@
 """The images that builds of this home made, and the projects whose code is in them."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Collection, Iterable

@@ -1,7 +1,5 @@
 """Connections to the SQLite file: one writer behind a lock, a pool of readers. Translates SQLite's errors."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from collections.abc import Iterator

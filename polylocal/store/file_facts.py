@@ -1,7 +1,5 @@
 """Facts about files for the indexes of repositories, by the sha1 of their content."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 

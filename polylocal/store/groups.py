@@ -1,7 +1,5 @@
 """Groups: rows of the table of runs, and the experiments that they create, release and count."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections import Counter

@@ -1,7 +1,5 @@
 """Metrics that experiments report."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import uuid as uuids

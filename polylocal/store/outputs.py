@@ -1,7 +1,5 @@
 """The paths of outputs in rows, and their relocation from the layout of older versions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from polylocal.store.database import Database

@@ -1,7 +1,5 @@
 """The one place that moves the status of a build list."""
 
-from __future__ import annotations
-
 import sqlite3
 
 from polylocal import clock

@@ -1,7 +1,5 @@
 """Platforms, their repositories, and the projects that may publish there."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping

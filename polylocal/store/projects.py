@@ -1,7 +1,5 @@
 """Projects, and their code references."""
 
-from __future__ import annotations
-
 import sqlite3
 import uuid as uuids
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ The grammar is the platform's: `field:operation[,field:operation…]`, `~` after
 `<` `<=` `>` `>=` compare, `low .. high` is a range of dates, `%` at an end of a text is the rest of it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping

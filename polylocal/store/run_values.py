@@ -3,8 +3,6 @@
 They are written here and not by triggers, since SQLite's own reader of JSON keeps 15 digits of a number.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sqlite3

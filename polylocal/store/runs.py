@@ -1,7 +1,5 @@
 """Runs of all kinds: one table and one life cycle. One function, `transition`, moves a status."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """The tables, as numbered migrations. Append only: a released migration is never edited."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 

@@ -1,7 +1,5 @@
 """Saved queries and charts."""
 
-from __future__ import annotations
-
 import sqlite3
 import uuid as uuids
 from collections.abc import Mapping

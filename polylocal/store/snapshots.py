@@ -1,7 +1,5 @@
 """Copies of the database: made during reads and writes, and checked before they are used."""
 
-from __future__ import annotations
-
 import sqlite3
 import uuid as uuids
 from collections.abc import Iterator

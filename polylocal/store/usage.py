@@ -1,7 +1,5 @@
 """Usage: the counts for metrics, and which images and files are still needed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any

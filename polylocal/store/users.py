@@ -1,7 +1,5 @@
 """Users, tokens and browser sessions. Tokens are stored as sha256 digests, passwords as argon2 hashes."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

@@ -5,8 +5,6 @@ service of a cloud. `check` resolves a host once and refuses such addresses. Cal
 returns, so a second look-up can't give another result.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import platform
 import re

@@ -1,7 +1,5 @@
 """Cancels an operation from another thread: a pull, a build, a git process."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

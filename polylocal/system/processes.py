@@ -3,8 +3,6 @@
 A process ends, with all its children, when its operation is cancelled.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import selectors

@@ -1,7 +1,5 @@
 """The HTTP proxy that the environment names for an address."""
 
-from __future__ import annotations
-
 from polylocal.system import addresses
 
 

@@ -4,8 +4,6 @@ The standard library's parser holds the interpreter lock for a whole text, and l
 scan, during which other threads can run, checks the limits first.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

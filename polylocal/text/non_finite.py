@@ -4,8 +4,6 @@ Python's parser accepts `NaN`, `Infinity` and numbers too large for a double; st
 rows store a word in place of such a number. Responses have `null`, and a separate mapping with the words.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Parses an untrusted pyproject.toml. Pure."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from typing import Any

@@ -4,8 +4,6 @@ Names, messages and errors come from other users, from programs in containers an
 control a terminal or disguise text. They are escaped, not removed, so that readers see them: ESC becomes `\\x1b`.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """From a body to a new build list: all checks before its insertion. They report all problems at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial

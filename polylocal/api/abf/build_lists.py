@@ -1,7 +1,5 @@
 """The calls on build lists: the eight of the "Build lists" document, and the log."""
 
-from __future__ import annotations
-
 import os
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode

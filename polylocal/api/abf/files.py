@@ -1,7 +1,5 @@
 """Files of the file store by their sha1, and the repositories that package managers install from."""
 
-from __future__ import annotations
-
 import hashlib
 import html
 import mimetypes

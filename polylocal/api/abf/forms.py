@@ -4,8 +4,6 @@
 The last of several values of one name counts. `a[][b]=1` begins the next mapping of a list when the last one has `b`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Git over HTTP: clone, fetch and push through git's `http-backend`."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Platforms, which packages are built for, and repositories, which they are published to."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

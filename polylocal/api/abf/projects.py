@@ -1,7 +1,5 @@
 """Projects in the ABF API."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

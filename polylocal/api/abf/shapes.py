@@ -1,7 +1,5 @@
 """Rows as the JSON of the ABF API. Pure. Empty values are null, and never left out; times are whole unix seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The content negotiation of the Python package index (PEP 691). Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from starlette.exceptions import HTTPException

@@ -3,8 +3,6 @@
 The Polyaxon API has paths of `projects` and `users`, too. ABF's have the suffix `.json`.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Users, and the search by a part of a name."""
 
-from __future__ import annotations
-
 from urllib.parse import urlencode
 
 from polylocal.api.abf import shapes

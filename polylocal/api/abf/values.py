@@ -1,7 +1,5 @@
 """Values of bodies and query strings as clients send them. Pure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from polylocal.errors import InvalidInput

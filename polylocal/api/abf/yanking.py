@@ -4,8 +4,6 @@ The "Build lists" document has no such calls, so their paths begin with `/polylo
 for the calls of the document.
 """
 
-from __future__ import annotations
-
 from starlette.responses import Response
 
 from polylocal.api.abf.calls import AbfCall, Endpoint, done, refused

@@ -1,7 +1,5 @@
 """Base classes of endpoints and calls: what all APIs share."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import KW_ONLY, dataclass

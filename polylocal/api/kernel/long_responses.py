@@ -1,7 +1,5 @@
 """Streamed responses: each takes a place of its user's quota, and ends when the permission to read it does."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Iterator

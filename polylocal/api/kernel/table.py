@@ -4,8 +4,6 @@ Routing by path, limits of bodies, the hop to a thread and the mapping of errors
 and its `Words` say what differs: how a caller is admitted, and how results and errors are worded.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A row as the JSON object that a TypedDict describes. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast

@@ -1,7 +1,5 @@
 """Metrics, params, tasks and results of experiments, and charts of them, as JSON. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11

@@ -1,7 +1,5 @@
 """Users, versions, the machine and the disk as JSON. Pure."""
 
-from __future__ import annotations
-
 from typing_extensions import TypedDict  # pydantic reads schemas from this one on Python 3.11
 
 from polylocal.api.shapes import Json

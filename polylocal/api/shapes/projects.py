@@ -1,7 +1,5 @@
 """Projects and their code as JSON. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import cast
 

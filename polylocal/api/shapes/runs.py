@@ -1,7 +1,5 @@
 """Runs of all kinds as JSON: in lists, by themselves, and their history. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Frames of the resources stream. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from polylocal.api.shapes import Json

@@ -3,8 +3,6 @@
 Raises the errors of docker-py and requests, and EngineUnreachable if an answer ends in the middle.
 """
 
-from __future__ import annotations
-
 import io
 import tarfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The event stream of the classic builder → its lines, its current step and its outcome. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

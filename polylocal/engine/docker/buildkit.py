@@ -1,7 +1,5 @@
 """BuildKit through the docker command, since docker-py does not support it (docker-py#2230)."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -5,8 +5,6 @@ a credential helper is missing, is broken or does not answer (docker-py#2540). D
 credentials.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

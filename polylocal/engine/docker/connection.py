@@ -3,8 +3,6 @@
 docker-py is made for short programs. This package works around its traps for a daemon; each place names the issue.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import threading

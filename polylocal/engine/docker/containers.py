@@ -1,7 +1,5 @@
 """The containers of a Docker engine: their creation, output, state and end."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The plan of a container → the arguments of docker-py's calls that create it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

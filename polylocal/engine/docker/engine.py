@@ -1,7 +1,5 @@
 """The engine over the Docker API: Docker Engine 20.10 and newer, and the Docker API of Podman."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable
 

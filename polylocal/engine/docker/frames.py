@@ -3,8 +3,6 @@
 Source: Docker Engine API, "Stream format" of ContainerAttach: [stream, 0, 0, 0, size as 4 bytes, big-endian], payload.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import datetime

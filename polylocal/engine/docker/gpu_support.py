@@ -5,8 +5,6 @@ by CDI (Docker 28.2 and newer list them), or if the engine found the hook of NVI
 (moby daemon/nvidia_linux.go).
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

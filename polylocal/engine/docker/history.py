@@ -1,7 +1,5 @@
 """The history of an image: who made it, and which of its layers are its own. Pure."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The machine of a Docker engine, and its networks."""
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 import time

@@ -1,7 +1,5 @@
 """The images of a Docker engine: builds, pulls, names and histories."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import defaultdict

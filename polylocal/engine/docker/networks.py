@@ -3,8 +3,6 @@
 All home folders that use one engine share this network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

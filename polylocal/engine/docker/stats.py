@@ -1,7 +1,5 @@
 """The engine's statistics of a container → one sample. The kernel's files have what the engine leaves out."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

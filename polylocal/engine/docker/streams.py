@@ -1,7 +1,5 @@
 """The output of a container over HTTP: a live connection, and the stored log."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ container ends no sooner than its last program. `terminate.sh` runs beside these
 sends SIGTERM to every process once, and suspends shells so that they start nothing further.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib import resources
 
