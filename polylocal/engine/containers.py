@@ -144,6 +144,12 @@ class Containers(Protocol):
 
     def inspect(self, container_id: str) -> ContainerState: ...
 
+    def has_lost(self, state: ContainerState) -> bool:
+        """Whether the engine started after this container, and ended it or recorded its end then.
+
+        Such an exit code is not the program's. False also where the engine does not record its own start.
+        """
+
     def usage(self, container_id: str) -> Usage | None:
         """A sample of this moment; None: the container does not run, or this engine cannot measure it."""
 

@@ -93,6 +93,7 @@ class ContainerOperation:
         self.engine_was_away = False
         self._must_check_log = False
         self._was_unseen = False  # no daemon was there when the container ended
+        self._engine_was_restarted = False  # since the container started
         self._was_followed = True
         self._was_told = False  # its processes were told to end
 
@@ -172,7 +173,7 @@ class ContainerOperation:
         """Start the container, or take it up where it is, and follow it to its end. None: stopped before its start."""
         execution, context = self.execution, self.context
         with context.deaths.watch(container_id) as waiter, Follower(self.run, container_id, context) as follower:
-            self._was_unseen = False
+            self._was_unseen = self._engine_was_restarted = False
             found = None
             if not is_fresh:
                 found = execution.patiently(lambda: self._settled(container_id), self._note_trouble)
@@ -192,6 +193,8 @@ class ContainerOperation:
                 return self._ending(0, out_of_memory=False)
             if state.exit_code in outcome.KILLS and waiter.wait(SIGNAL_S) is None:
                 self._was_unseen = True  # the event would tell whether it was killed through the engine
+            if self._was_unseen and state.exit_code in outcome.KILLS:
+                self._engine_was_restarted = execution.patiently(lambda: context.engine.has_lost(state))
             execution.patiently(follower.complete)
         return self._ending(state.exit_code, state.out_of_memory, was_signalled=waiter.was_signalled)
 
@@ -268,6 +271,7 @@ class ContainerOperation:
             was_signalled=was_signalled,
             was_unseen=self._was_unseen,
             was_rebooted=was_rebooted,
+            engine_was_restarted=self._engine_was_restarted,
             was_told=self._was_told,
             time_limit_s=(execution.time_limit_s or 0.0) if run.stop_reason == outcome.TIME_LIMIT else None,
             disk_was_full=bool(exit_code) and context.disk.problem() is not None,

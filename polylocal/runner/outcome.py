@@ -53,6 +53,7 @@ class Ending:
     was_told: bool = False  # its processes were told to end, because of a stop request
     was_unseen: bool = False  # no daemon was running when it ended
     was_rebooted: bool = False  # the machine was restarted after the run had begun
+    engine_was_restarted: bool = False  # the engine recorded this end at its own start
     memory_limit_mib: float | None = None
     time_limit_s: float | None = None  # the limit that it was stopped for
     disk_was_full: bool = False  # the home folder's disk, at the end of the run
@@ -65,7 +66,9 @@ class Ending:
             return False
         if self.engine_was_away or self.was_signalled or self.was_rebooted:
             return True
-        # a starting engine kills the containers that it finds; 255 and memory limits have other causes
+        if self.engine_was_restarted and not self.out_of_memory:
+            return True
+        # an engine that does not record its own start; 255 and memory limits have other causes
         return self.was_unseen and self.exit_code != 255 and not self.memory_limit_mib
 
 
@@ -81,7 +84,7 @@ def loss(ending: Ending) -> str:
     """The cause of a loss. Call it for an ending that `is_lost`."""
     if ending.was_rebooted:
         return REBOOTED
-    return KILLED_WITH_ENGINE if ending.engine_was_away else KILLED
+    return KILLED_WITH_ENGINE if ending.engine_was_away or ending.engine_was_restarted else KILLED
 
 
 def of(kind: Kind, ending: Ending) -> Outcome:

@@ -23,7 +23,7 @@ _LOOK_S = 0.02
 
 
 class OwnEngine:
-    """A dockerd with its containerd under one short-named folder. No bridge: runs use the host's network."""
+    """A dockerd with its containerd under one short-named folder, in a network namespace of its own."""
 
     def __init__(self, folder: Path, image: bytes) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class OwnEngine:
         # a dockerd without a bridge removes the bridge of the host's other engine: it gets a network of its own
         command = ["unshare", "--net", "--", "dockerd", "--data-root", str(self.folder / "data")]
         command += ["--exec-root", str(self._exec_root)]
-        command += ["--pidfile", str(self._pid_file), "-H", self.address, "--bridge=none", "--iptables=false"]
+        command += ["--pidfile", str(self._pid_file), "-H", self.address, "--iptables=false"]
         command += ["--ip-forward=false", "--ip-masq=false"]
         with (self.folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -73,6 +73,14 @@ class OwnEngine:
                 os.kill(containerd, signal.SIGKILL)
             _until(lambda: not _is_alive(containerd), 10, "containerd does not end")
 
+    def kill_with_containers(self) -> None:
+        """kill -9 of the engine, then of all shims and containers. The next start finds no exit codes: it says 255."""
+        self.kill()
+        for pid in self._left_behind():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _until(lambda: not self._left_behind(), 10, "shims do not end")
+
     def stop(self) -> None:
         """As a host does that shuts down: containers are stopped first."""
         if self._process:
@@ -97,10 +105,7 @@ class OwnEngine:
                     with contextlib.suppress(DockerException):
                         container.remove(force=True)
             self.stop()
-        for pid in self._left_behind():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        _until(lambda: not self._left_behind(), 10, "shims do not end")
+        self.kill_with_containers()
         for address in self._exec_root.glob("containerd/daemon/io.containerd.runtime.v2.task/*/*/address"):
             Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
         unmount_below(self.folder)

@@ -134,6 +134,26 @@ def test_a_run_that_the_engine_lost_is_started_again_in_a_new_container(world: W
     assert sum(line.startswith(b"polylocal: ") for line in lines) == 1
 
 
+def test_a_run_whose_exit_code_was_lost_with_the_engine_is_started_again(world: World) -> None:
+    """No daemon runs at that time, so only the engine can tell that 255 is not the code of the program."""
+    work = Work("w1", "lasting", 60)
+    [run] = submitted(world, work)
+    begun(world, work)
+    eventually(lambda: status(world, run) == "running", 30)
+    world.daemon.kill()
+    world.engine.kill_with_containers()
+    world.engine.start()
+    assert world.containers()[0].attrs["State"]["ExitCode"] == 255
+    world.daemon.start()
+    eventually(lambda: Truth(world.truths / work.name).starts == 2, 60)
+    world.heal()
+    assert violations(world) == ""
+    history = world.ask(lambda client: client.statuses(run))
+    assert history[-1]["status"] == "succeeded"
+    [warning] = [entry["message"] for entry in history if entry["status"] == "warning"]
+    assert warning.startswith("engine-lost: the engine went away")
+
+
 def serve(home: Path) -> subprocess.CompletedProcess[str]:
     """`polylocal serve` where it can't: it ends by itself."""
     command = [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0"]

@@ -78,6 +78,7 @@ def test_life_of_a_container(bench):
     assert state.exit_code == 3
     assert state.started_at
     assert state.finished_at
+    assert not bench.engine.has_lost(state)
     bench.engine.remove(container_id)
     with pytest.raises(ContainerMissing):
         bench.engine.inspect(container_id)

@@ -48,6 +48,7 @@ class FakeContainers(FakeImages):
         self.files: dict[str, bytes] = {}  # further files of every image
         self.made: dict[str, FakeContainer] = {}
         self.helpers: list[ContainerPlan] = []
+        self.lost_at_start: set[str] = set()  # ids of containers whose ends the engine recorded at its own start
         self.chown_exit_code = 0
         self.on_death: Callable[[Died], None] = lambda died: None
         self._events: list[SimpleQueue[Died | None]] = []
@@ -145,6 +146,10 @@ class FakeContainers(FakeImages):
                 published=_published(container),
                 address=_address(container),
             )
+
+    def has_lost(self, state: ContainerState) -> bool:
+        self._answer()
+        return state.id in self.lost_at_start
 
     def usage(self, container_id: str) -> Usage | None:
         self._answer()

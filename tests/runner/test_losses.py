@@ -10,8 +10,10 @@ from fake_engine import FakeContainer
 from support import eventually
 
 from polylocal import clock
+from polylocal.engine.plan import ContainerPlan
 from polylocal.errors import EngineError, EngineUnreachable
 from polylocal.files import logs
+from polylocal.planning.container import labels
 from polylocal.runner.work import execution_of
 from polylocal.statuses import Kind, Status
 from polylocal.store.rows import Run
@@ -109,6 +111,24 @@ def test_what_is_lost_while_nobody_looks_is_started_again_by_the_next_daemon(rig
     execution_of(rig.again(run), rig.context())()
     assert (rig.again(run).status, rig.again(run).restarts) == ("succeeded", 1)
     assert rig.log(run).endswith(b"restart 1 of 1\nbegun\n")
+
+
+@pytest.mark.parametrize("code", [137, 143, 255])
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_an_end_that_no_daemon_saw(rig: Rig, code: int, is_lost: bool) -> None:
+    """The engine tells an end that it recorded at its own start from an end of the program."""
+    run = rig.built(rig.submit(f"exit {code}", environment={"resources": {"memory": {"limits": 64}}}))
+    command = ["/bin/sh", "-c", f"exit {code}"]
+    container_id = rig.engine.create(ContainerPlan(run.container_name, "base", command, labels(run, "home")))
+    rig.engine.start(container_id)
+    rig.engine.wait(container_id)
+    if is_lost:
+        rig.engine.lost_at_start.add(container_id)
+    rig.store.runs.record(run, container_id=container_id)
+    rig.store.runs.transition(run, "running")
+    execution_of(rig.again(run), rig.context())()
+    assert (rig.again(run).status, details(rig, run)["exit_code"]) == ("failed", code)
+    assert (details(rig, run)["reason"] == "engine-lost") is is_lost
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
 from docker.errors import APIError, NotFound
 
+from polylocal import clock
 from polylocal.engine import termination
 from polylocal.engine.containers import LOOPBACK, ContainerState, Died, Endpoint, Found, Usage
 from polylocal.engine.docker import archives, creation, gpu_support, stats
@@ -27,6 +29,7 @@ TELL_S = 10.0  # to send SIGTERM to all processes of a container; its limits slo
 _ANYBODY_WRITES = 0o002
 _EXIT_LOOK_S = 0.01
 _END_S = 2.0  # to record the end of a container
+_RESTORE = timedelta(minutes=1)  # a starting engine records ends that it missed before it creates its networks
 _SHORTEST_S = 0.01  # docker-py takes a time limit of 0 for none
 
 
@@ -123,6 +126,13 @@ class DockerContainers:
             published=_published(found["NetworkSettings"].get("Ports") or {}),
             address=_address(found),
         )
+
+    def has_lost(self, state: ContainerState) -> bool:
+        engine_started_at = self._host.started_at()
+        if engine_started_at is None or not (state.started_at and state.finished_at):
+            return False
+        started, finished = clock.parse(state.started_at), clock.parse(state.finished_at)
+        return started < engine_started_at <= finished + _RESTORE
 
     def usage(self, container_id: str) -> Usage | None:
         with translated():

@@ -10,6 +10,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
+from polylocal import clock
 from polylocal.engine import machine
 from polylocal.engine.docker import buildkit, gpu_support, networks
 from polylocal.engine.docker.client import Client
@@ -78,6 +79,14 @@ class DockerHost:
         with translated():
             text = self._connection.client().info()["SystemTime"]
         return datetime.fromisoformat(text[:19] + text[-6:] if text[-6] in "+-" else text[:19] + "+00:00")
+
+    def started_at(self) -> datetime | None:
+        """The time of the engine's last start; None: unknown. A Docker engine creates its default network then."""
+        if self.known().name != "Docker":
+            return None
+        with translated(), suppress(NotFound):  # an engine may have no default network
+            return clock.parse(self._connection.client().inspect_network("bridge")["Created"])
+        return None
 
     def gateway(self, network: str) -> str | None:
         with translated():
