@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from polylocal import clock
-from polylocal.errors import EngineError, EngineUnreachable, StoreError
+from polylocal.errors import ContainerMissing, EngineError, EngineUnreachable, StoreError
 from polylocal.files.folders import remove_tree
 from polylocal.runner import recovery
 from polylocal.runner.collector import Collector
@@ -101,8 +101,11 @@ class Housekeeping:
         runs = {run.uuid: run for run in rows if run}
         for removal in recovery.plan(found, runs, self._active_uuids(), clock.now(), self._started_at):
             try:
+                context.engine.inspect(removal.container_id)
                 self._complete_log(removal, runs)  # first: on a full disk the container stays, with its output
                 context.engine.remove(removal.container_id)
+            except ContainerMissing:  # the thread of the run has completed the log and removed it meanwhile
+                log.debug("container %s was removed", removal.container_id[:12])
             except (StoreError, EngineError) as error:
                 log.warning("container %s stays for now: %s", removal.container_id[:12], error)
             else:

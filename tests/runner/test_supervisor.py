@@ -198,6 +198,21 @@ def test_the_log_of_the_container_that_a_run_ended_in_is_completed_before_it_goe
     assert rig.log(run) == b"one\ntwo\n"
 
 
+def test_the_log_of_a_run_that_removed_its_container_meanwhile_stays_as_it_is(rig, monkeypatch):
+    """The list of containers is older than the list of active runs."""
+    run = rig.built(rig.submit("true"))
+    last = _left_behind(rig, run, "echo one", "last")
+    listed = rig.engine.containers("home")
+    monkeypatch.setattr(rig.engine, "containers", lambda installation: listed)
+    rig.store.runs.transition(run, Status.RUNNING, recorded={"container_id": last})
+    rig.store.runs.transition(run, Status.SUCCEEDED)
+    rig.log_path(run).parent.mkdir(parents=True, exist_ok=True)
+    rig.log_path(run).write_bytes(b"one\n")
+    rig.engine.remove(last)
+    Supervisor(rig.context()).housekeeping.reconcile()
+    assert rig.log(run) == b"one\n"
+
+
 def test_a_helper_at_work_is_let_be_and_one_that_was_left_behind_goes(rig):
     from polylocal.engine.plan import ContainerPlan
 
