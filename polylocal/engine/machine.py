@@ -1,13 +1,17 @@
 """This machine and its NVIDIA GPUs."""
 
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_NVML = "libnvidia-ml.so.1"  # the file that pynvml loads
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ def no_gpus() -> str:
 
 
 def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[str], None] = lambda text: None) -> T:
-    import pynvml  # slow to import, since it has thousands of constants
+    if "pynvml" not in sys.modules and not _has_driver():
+        trouble(f"{_NVML} is not installed")
+        return otherwise
+    import pynvml  # slow to import and 17 MB, since it has thousands of constants
 
     try:
         pynvml.nvmlInit()
@@ -95,6 +102,15 @@ def _asked_the_driver(ask: Callable[[Any], T], otherwise: T, trouble: Callable[[
     finally:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def _has_driver() -> bool:
+    """Whether the library of the NVIDIA driver can be loaded. The driver may be installed at any time."""
+    try:
+        ctypes.CDLL(_NVML)
+    except OSError:
+        return False
+    return True
 
 
 def _gpu(pynvml: Any, index: int) -> Gpu:
