@@ -25,6 +25,7 @@ def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=LimitedHttp,
+        ws=cast(Any, _websocket_protocol),  # uvicorn only calls it
         log_config=None,
         access_log=False,
         lifespan="on" if has_lifespan else "off",
@@ -37,6 +38,14 @@ def server(app: ASGIApp, *, has_lifespan: bool = True) -> uvicorn.Server:
         ws_ping_timeout=20.0,
     )
     return uvicorn.Server(config)
+
+
+def _websocket_protocol(**arguments: Any) -> asyncio.Protocol:
+    """uvicorn's protocol, imported at the first websocket: most daemons have none for hours."""
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    assert AutoWebSocketsProtocol is not None  # `websockets` is a dependency
+    return AutoWebSocketsProtocol(**arguments)
 
 
 class LimitedHttp(HttpToolsProtocol):
