@@ -1,24 +1,26 @@
 """Settings of the daemon. Command-line flags override `POLYLOCAL_*` variables, which override `polylocal.toml`."""
 
+import json
 import os
 import platform
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from pydantic_settings.exceptions import SettingsError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from polylocal.engine.plan import OWN_NETWORK
 from polylocal.errors import SetupError
 from polylocal.files.data_folders import DataFolders
 from polylocal.paths import DEFAULT_HOME, Home
 
+_PREFIX = "POLYLOCAL_"
 
-class Settings(BaseSettings):
+
+class Settings(BaseModel):
     """Each setting with its default. Names end with the unit. Instances are immutable."""
 
-    model_config = SettingsConfigDict(env_prefix="POLYLOCAL_", frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(DEFAULT_HOME, description="the folder that holds all data")
     host: str = Field("127.0.0.1", description="the address that the REST API listens on")
@@ -105,35 +107,49 @@ class Settings(BaseSettings):
     def folders(self) -> Home:
         return Home(self.home)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        home = init_settings().get("home") or _home_of_environment()
-        toml = TomlConfigSettingsSource(settings_cls, Home(Path(home)).settings)
-        return init_settings, env_settings, toml
-
 
 def load(**flags: Any) -> Settings:
     """Read the settings. Flags that are None count as not given. Raises SetupError with all problems at once."""
     given = {name: value for name, value in flags.items() if value is not None}
     home = Path(given.get("home") or _home_of_environment()).expanduser().absolute()
     try:
-        return Settings(**{**given, "home": home})
+        return Settings(**_merged(_of_file(Home(home).settings), _of_environment(), {**given, "home": home}))
     except ValidationError as error:
         told = ((e["loc"], e["msg"].removeprefix("Value error, ")) for e in error.errors())
         problems = (f"{'.'.join(map(str, place))}: {message}" for place, message in told)
         raise SetupError(f"settings (flags, POLYLOCAL_*, {Home(home).settings}): {'; '.join(problems)}") from error
-    except SettingsError as error:
-        raise SetupError(f"settings: {error}: {error.__cause__}") from error
     except (ValueError, OSError) as error:
         raise SetupError(f"{Home(home).settings} can't be read: {error}") from error
 
 
 def _home_of_environment() -> Path:
     return Path(os.environ.get("POLYLOCAL_HOME") or DEFAULT_HOME).expanduser()
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _of_environment() -> dict[str, Any]:
+    """The settings in `POLYLOCAL_*` variables. Lists and tables are JSON. Raises SetupError."""
+    found: dict[str, Any] = {}
+    for variable, text in os.environ.items():
+        name = variable.upper().removeprefix(_PREFIX).lower()
+        if not variable.upper().startswith(_PREFIX) or name not in Settings.model_fields:
+            continue
+        is_json = get_origin(Settings.model_fields[name].annotation) in (list, dict)
+        try:
+            found[name] = json.loads(text) if is_json else text
+        except ValueError as error:
+            raise SetupError(f"settings: {variable} is not JSON: {error}") from error
+    return found
+
+
+def _merged(*sources: dict[str, Any]) -> dict[str, Any]:
+    """Later sources go over earlier ones. Tables are merged."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for name, value in source.items():
+            below = merged.get(name)
+            merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged

@@ -101,3 +101,19 @@ def test_settings_do_not_change(home: Path) -> None:
 
 def test_folders_lie_in_the_home_folder(home: Path) -> None:
     assert load(home=home).folders.database == home / "polylocal.db"
+
+
+def test_tables_of_the_file_and_the_environment_are_merged(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home, '[data.mnist]\npath = "/srv/mnist"\nread_only = false\n[image_fallbacks]\n"a:1" = "b:1"\n')
+    monkeypatch.setenv("POLYLOCAL_DATA", '{"mnist": {"path": "/srv/other"}, "cifar": "/srv/cifar"}')
+    monkeypatch.setenv("POLYLOCAL_IMAGE_FALLBACKS", '{"a:1": "c:1"}')
+    found = load(home=home)
+    assert found.data["mnist"] == DataFolder(path=Path("/srv/other"), read_only=False)
+    assert list(found.data) == ["mnist", "cifar"]
+    assert found.image_fallbacks == {"a:1": "c:1"}
+
+
+def test_variables_may_have_lowercase_names_and_others_are_ignored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("polylocal_port", "8005")
+    monkeypatch.setenv("POLYLOCAL_TOKEN", "of a client")
+    assert load(home=home).port == 8005
