@@ -1,4 +1,4 @@
-"""Hosts that lead to this machine are found in every spelling; others are not."""
+"""Detection of hosts that lead to this machine, in every spelling."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_leaves_an_unknown_name_to_a_proxy() -> None:
 
 
 def test_refuses_the_addresses_of_the_interfaces() -> None:
-    """The address by which this machine reaches others, where it has one; and its own name."""
+    """The machine's address for connections to others, if it has one, and its host name."""
     with pytest.raises(LocalAddress):
         check(platform.node() or "localhost")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -114,7 +114,7 @@ def test_refuses_the_addresses_of_the_interfaces() -> None:
 
 
 def test_knows_the_networks_of_the_engine(tmp_path: Path) -> None:
-    """A bridge of containers is refused; one with a network card in it is the way to the LAN."""
+    """The address of a container bridge is refused. A bridge with a network card leads to the LAN and is allowed."""
     for name in ("docker0", "br-0123456789ab", "br0"):
         (tmp_path / "sys/class/net" / name / "bridge").mkdir(parents=True)
     (tmp_path / "sys/class/net/docker0/brif/veth1").mkdir(parents=True)

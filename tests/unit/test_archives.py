@@ -1,4 +1,4 @@
-"""The engine's calls for archives and for images, with the answers of an engine that is none."""
+"""The engine's calls for archives and images, against a fake client with given answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGE_ID = "sha256:" + "1" * 64
 
 
 class Client:
-    """Answers each call with the next of `answers`."""
+    """Returns the next of `answers` for each call."""
 
     base_url, api_version = "http://engine", "1.41"
 
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_told_from_a_container_that_is_not() -> None:
 
 
 def test_a_refusal_is_no_engine_that_is_away() -> None:
-    """Which would be asked again for ever."""
+    """A client would otherwise repeat the request for ever."""
     refusal = answer(500, b'{"message": "no such driver"}')
     with pytest.raises(EngineError, match="^no such driver$"):
         engine(refusal).open_folder("there", PurePosixPath("/x"))

@@ -1,4 +1,4 @@
-"""The files for systemd and launchd, and what is asked of those two."""
+"""The service files for systemd and launchd, and the commands sent to both."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_without_an_environment() -> None:
 
 
 def words(text: str) -> list[str]:
-    """Words in quotes as systemd.syntax(7), and `%%` as systemd.unit(5) has it."""
+    """Parses quoted words as in systemd.syntax(7), and `%%` as in systemd.unit(5)."""
     found = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
     assert " ".join(f'"{word}"' for word in found) == text
     escaped = (re.sub(r"\\(x..|.)", lambda m: _character(m[1]), word) for word in found)
@@ -136,7 +136,7 @@ def test_any_name_in_a_property_list_or_a_clear_word(folder: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\r\nb", "a\rb", "\r"])
 def test_a_carriage_return_is_refused_in_a_property_list(name: str) -> None:
-    """A property list turns it into a line feed: the service would run with another folder."""
+    """A property list turns it into a line feed, so the service would run with a different folder."""
     with pytest.raises(SetupError, match="carriage return"):
         render_plist(Service(Home(Path("/" + name)), "/usr/bin/python3"))
 
@@ -168,7 +168,7 @@ def test_what_is_kept_of_an_environment() -> None:
     assert list(kept(environ).items()) == [("DOCKER_HOST", "x"), ("POLYLOCAL_PORT", "9")]
 
 
-# -- with programs that only note what they are asked ---------------------------------------------------------------
+# -- with programs that record their arguments ----------------------------------------------------------------------
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -193,7 +193,7 @@ esac
 
 
 class Programs:
-    """systemctl and launchctl that note what they are asked."""
+    """systemctl and launchctl that record their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

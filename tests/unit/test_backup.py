@@ -1,4 +1,4 @@
-"""Backups without a daemon: what goes in, what is refused, what comes back."""
+"""Backups without a daemon: contents, refusals, restoration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from polylocal.store.rows import Project, User
 
 @pytest.fixture
 def home(settings: Settings, store: Store, project: Project, root: User) -> Home:
-    """A home folder with a bit of everything; its database is in use."""
+    """A home folder with data of every sort and an open database."""
     made = settings.folders
     store.installation()
     made.token.write_text(store.users.new_token(root) + "\n")
@@ -80,7 +80,7 @@ def members(file: Path) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, object]:
-    """Every file, link and folder below, but the database."""
+    """Every file, link and folder below it, except the database."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -94,7 +94,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-# -- there and back -------------------------------------------------------------------------------------------------
+# -- backup and restore ---------------------------------------------------------------------------------------------
 
 
 def test_everything_comes_back(home: Home, store: Store, project: Project, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_strange_files_in_outputs(home: Home, tmp_path: Path) -> None:
     (outputs / ("deep/" * 60)).mkdir(parents=True)
     os.mkfifo(outputs / "pipe")
     with socket.socket(socket.AF_UNIX) as made, (outputs / "huge").open("wb") as huge:
-        with contextlib.chdir(outputs):  # the name of a socket has little room
+        with contextlib.chdir(outputs):  # the path of a socket is limited to about 100 bytes
             made.bind("sock")
         huge.truncate(64 << 20)
         said: list[str] = []
@@ -199,7 +199,7 @@ def test_strange_files_in_outputs(home: Home, tmp_path: Path) -> None:
 
 
 def test_outputs_on_another_disk(home: Home, tmp_path: Path) -> None:
-    """The folder itself may be a link that its owner made: what is behind it counts."""
+    """The folder itself may be a link made by its owner. The content behind it is backed up."""
     (home.root / "outputs").rename(tmp_path / "big")
     (home.root / "outputs").symlink_to(tmp_path / "big")
     back = there_and_back(home, tmp_path)
@@ -224,11 +224,11 @@ def test_further_names_of_polylocals_own_files_are_files_of_their_own(home: Home
     assert (back.outputs_root / "kept.log").read_bytes() == log.read_bytes()
 
 
-# -- while others work ----------------------------------------------------------------------------------------------
+# -- concurrent changes ---------------------------------------------------------------------------------------------
 
 
 def on_member(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
-    """Call `act(name)` as each member is about to be written."""
+    """Call `act(name)` just before each member is written."""
     add = tarfile.TarFile.addfile
 
     def adding(self: tarfile.TarFile, member: tarfile.TarInfo, source: io.BytesIO | None = None) -> None:
@@ -351,7 +351,7 @@ def test_code_that_is_uploaded_meanwhile(home: Home, project: Project, tmp_path:
 def test_code_that_git_packs_meanwhile(
     at: str, home: Home, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects and refs move under the hands of who copies them."""
+    """Objects and refs move while the backup copies them."""
     folder = home.code(project.uuid)
     for n in range(3):
         Repository(folder).upload(tar_of(("train.py", b"%d" % n)), "root")
@@ -374,7 +374,7 @@ def test_code_that_git_packs_meanwhile(
     assert not [name for name in members(tmp_path / "b.tar.gz") if name.endswith((".lock", ".pid"))]
 
 
-# -- what can't be backed up ----------------------------------------------------------------------------------------
+# -- files that can't be backed up ----------------------------------------------------------------------------------
 
 
 def test_targets_that_can_not_be(home: Home, tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_a_home_without_a_database(tmp_path: Path) -> None:
 
 
 def damage(database: Path) -> None:
-    """A whole file in which an index lacks what its table has: only a check finds that."""
+    """A readable database with an index that lacks rows of its table. Only an integrity check finds that."""
     with sqlite3.connect(database) as db:
         db.execute("pragma writable_schema = on")
         db.execute("delete from sqlite_master where name = 'runs_updated'")
@@ -473,7 +473,7 @@ def test_two_backups_into_one_file(home: Home, tmp_path: Path, monkeypatch: pyte
     assert members(tmp_path / "b.tar.gz")
 
 
-# -- where it is restored -------------------------------------------------------------------------------------------
+# -- the target of a restore ----------------------------------------------------------------------------------------
 
 
 def test_places_that_can_not_be(home: Home, tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_places_that_can_not_be(home: Home, tmp_path: Path) -> None:
 
 
 def test_the_folder_beside(home: Home, tmp_path: Path) -> None:
-    """What a restore that was cut off has left goes; a folder of that name that is somebody's stays."""
+    """The remains of an interrupted restore are removed. A user's folder of the same name stays."""
     file = tmp_path / "b.tar.gz"
     backup.make(home, file)
     beside = tmp_path / "back.restoring"
@@ -543,7 +543,7 @@ def test_a_full_disk_when_restoring(home: Home, tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.gz", "home"]
 
 
-# -- what is no backup ----------------------------------------------------------------------------------------------
+# -- files that are not a backup ------------------------------------------------------------------------------------
 
 
 def refused(file: Path, tmp_path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Bayesian optimisation: better than chance, never twice, on any axis, and a clear word without scikit-learn."""
+"""Bayesian optimisation: quality, distinct suggestions, all kinds of axes, a clear error without scikit-learn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Goal = Callable[[dict[str, Any]], float]
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """The matrices are small: more threads would only wait for each other."""
+    """The matrices are small, so more threads would only wait for each other."""
     with threadpool_limits(1):
         yield
 
@@ -53,7 +53,7 @@ def tuning(
 
 
 def play(given: HPTuning, goal: Goal, seed: str = "1") -> list[list[Trial]]:
-    """The whole search, asked within this process."""
+    """Run the whole search within this process."""
     past: list[list[Trial]] = []
     while found := search.following(given, seed, past, bayes.suggest):
         number = sum(map(len, past))
@@ -70,7 +70,7 @@ def hill(params: dict[str, Any]) -> float:
     return -((params["x"] - 1) ** 2) - ((params["y"] - 7) / 2) ** 2
 
 
-# -- better than chance -----------------------------------------------------------------------------------------------
+# -- quality ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def hill(params: dict[str, Any]) -> float:
 def test_it_finds_better_than_chance_on_average(
     utility: dict[str, Any], process: dict[str, Any], optimization: str
 ) -> None:
-    """Both begin with the same points; then one goes on drawing and the other one thinks."""
+    """Both searches begin with the same points. Then one continues at random and the other with the model."""
     sign = 1 if optimization == "maximize" else -1
     given = tuning(PLANE, {**utility, "gaussian_process": process}, optimization)
     by_search, by_chance = [], []
@@ -120,7 +120,7 @@ def test_a_process_of_its_own_answers_the_same() -> None:
     assert bayes.ask(given, "1", trials) == bayes.suggest(given, "1", trials)
 
 
-# -- never twice, never outside ---------------------------------------------------------------------------------------
+# -- no repetition, no point outside the space ------------------------------------------------------------------------
 
 SPACES: dict[str, dict[str, Any]] = {
     "words": {"act": {"values": ["relu", "tanh", "id"]}, "opt": {"values": ["sgd", "adam"]}, "n": {"values": [1, 2]}},
@@ -188,7 +188,7 @@ def test_a_point_whose_trial_failed_is_not_tried_again() -> None:
 
 
 def test_nothing_learned_is_no_reason_to_end() -> None:
-    """All trials failed so far: the search goes on by chance."""
+    """All trials have failed so far: the search continues with random points."""
     given = tuning(PLANE, UCB)
     first = search.following(given, "1", [], bayes.suggest)
     failed = [Trial(number, each.params, None) for number, each in enumerate(first)]
@@ -202,7 +202,7 @@ def test_equal_values_everywhere_are_no_trouble() -> None:
     assert len({json.dumps(point) for point in found}) == 12
 
 
-# -- what it goes by --------------------------------------------------------------------------------------------------
+# -- the data that it uses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimization", ["maximize", "minimize"])
@@ -218,7 +218,7 @@ def test_a_word_that_is_always_better_is_chosen(optimization: str) -> None:
 
 
 def test_a_logarithmic_axis_is_searched_by_its_logarithm() -> None:
-    """The best is at 1e-4, one of a hundred thousandth of the range."""
+    """The optimum is 1e-4, in the lowest hundred-thousandth of the range."""
     given = tuning({"lr": {"loguniform": f"{math.log(1e-6)}:{math.log(10)}"}}, EI, n_iterations=10)
     past = play(given, lambda params: -((math.log10(params["lr"]) + 4) ** 2))
     best = max((trial for trials in past for trial in trials), key=lambda trial: trial.value or 0)
@@ -256,7 +256,7 @@ def test_more_kappa_goes_further_from_what_is_known() -> None:
     assert abs(far - 18) > 20
 
 
-# -- how often --------------------------------------------------------------------------------------------------------
+# -- number of suggestions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("initial", "iterations"), [(1, 1), (3, 2), (5, 4)])
@@ -276,7 +276,7 @@ def test_the_first_points_are_those_of_a_random_search() -> None:
 
 @pytest.mark.slow
 def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search asks another process: in that one, and only there, the import fails."""
+    """The search runs in another process. The import fails in that process only."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Blocker:\n"
@@ -294,7 +294,7 @@ def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path, monkeypatc
 
 @pytest.mark.slow
 def test_a_daemon_imports_no_scikit_learn() -> None:
-    """It would be a hundred MiB for everybody."""
+    """The import would cost every daemon 100 MiB."""
     script = "import sys, polylocal.daemon, polylocal.runner.bayes; print('sklearn' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(bayes.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The programs outside of the package import what there is."""
+"""The imports of the programs outside the package exist."""
 
 from __future__ import annotations
 

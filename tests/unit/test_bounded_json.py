@@ -1,4 +1,4 @@
-"""JSON from outside: read within bounds, whatever it holds."""
+"""Untrusted JSON, parsed within limits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_scan_counts_what_stands_outside_of_strings(data: Any) -> None:
 
 
 def _counted(data: Any) -> tuple[int, int]:
-    """How many lists and objects, and how deep."""
+    """The number of lists and objects, and their depth."""
     inner = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else None
     if inner is None:
         return 0, 0

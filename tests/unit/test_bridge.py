@@ -1,4 +1,4 @@
-"""Where the daemon listens for containers."""
+"""The addresses where the daemon listens for containers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GATEWAYS = {"bridge": "127.77.0.1", OWN_NETWORK: "127.77.1.1"}
 
 
 class Engine(FakeEngine):
-    """With networks whose gateways are addresses of loopback."""
+    """An engine with networks whose gateways are loopback addresses."""
 
     broken = ""
 
@@ -91,7 +91,7 @@ def test_runs_that_an_earlier_daemon_started_on_another_network_still_reach_it(
 def test_each_gateway_keeps_its_port_from_one_daemon_to_the_next(engine: Engine, store: Store, tmp_path: Path) -> None:
     with socket.create_server((GATEWAYS["bridge"], 0)) as free:
         port = str(free.getsockname()[1])
-    store.remember("bridge_port", port)  # as a daemon left it that knew one network only
+    store.remember("bridge_port", port)  # as stored by a daemon that used only one network
     engine.has_run_on("bridge")
     opened = bridge(engine, store, tmp_path)
     opened.open()

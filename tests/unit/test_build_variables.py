@@ -1,4 +1,4 @@
-"""Values of `env_vars` arrive in the container's environment as they were written, substitutions put in."""
+"""Values of `env_vars` reach the container's environment unchanged, except for their substitutions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INHERITED = {"PATH": "/bin", "HOME": "/root", "SET": "s", "NOTHING": ""}
 
 
 def built(pairs: Sequence[Sequence[Any]]) -> dict[str, str]:
-    """The variables that a builder sets by the rendered Dockerfile, read by the grammar of the builders."""
+    """The variables that a builder sets from the rendered Dockerfile, parsed with the builders' grammar."""
     text = render(Build(image="x", env_vars=[list(pair) for pair in pairs]), (), "")
     found: dict[str, str] = {}
     for instruction in instructions.read(text)[0].instructions:
@@ -136,7 +136,7 @@ VALUES = st.text(st.sampled_from("ab_1 \t\"'\\$#{}:-+=é\u00a0\ufeff"), max_size
 @given(VALUES.filter(lambda value: not build_variables.problem("K", value)))
 @example("${a:-" * 50)
 def test_a_build_and_a_container_get_the_same_value(value: str) -> None:
-    """So a run from a Dockerfile of its own and one from an image have the same variables."""
+    """A run from a user's Dockerfile and a run from an image have the same variables."""
     try:
         assert built([["K", value]]) == build_variables.expanded([["K", value]], INHERITED)
     except instructions.Unreadable:  # substitutions that older builders do not know

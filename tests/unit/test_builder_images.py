@@ -1,4 +1,4 @@
-"""The images that packages are built in."""
+"""The images in which packages are built."""
 
 from __future__ import annotations
 

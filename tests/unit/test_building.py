@@ -1,4 +1,4 @@
-"""Which failures of a build are the engine's own, and worth another try."""
+"""Failures of a build that the engine caused, after which the build is repeated."""
 
 from __future__ import annotations
 

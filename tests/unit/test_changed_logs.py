@@ -1,4 +1,4 @@
-"""Logs that somebody else shortens, removes or replaces while they are written and read."""
+"""Logs that another program shortens, removes or replaces while they are written and read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def halve(path: Path) -> None:
 
 
 def turn(path: Path) -> None:
-    """As logrotate does."""
+    """Rotate the file as logrotate does."""
     path.rename(path.with_name("a.log.1"))
     path.touch()
 
@@ -79,7 +79,7 @@ def test_a_line_that_was_cut_ends_before_it_is_said(path: Path) -> None:
 
 
 def test_what_others_append_is_no_loss(path: Path) -> None:
-    """Clients report lines for a run outside of any container, each with a writer of its own."""
+    """Clients report lines for a run from outside its container. Each client has a separate writer."""
     with LogWriter(path) as one, LogWriter(path) as two:
         one.line("a")
         two.line("b")
@@ -122,7 +122,7 @@ def test_a_log_without_times_is_known(path: Path) -> None:
     assert not logs.has_times(path)
 
 
-# -- who follows -------------------------------------------------------------------------------------------------
+# -- followers ---------------------------------------------------------------------------------------------------
 
 
 def read(source: Plain | Stamped) -> bytes:

@@ -1,4 +1,4 @@
-"""Checkouts of commits that somebody made by hand: nothing of the code runs, nothing is written outside."""
+"""Checkouts of handmade commits: no code runs, and no file is written outside the folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def git(repository: Repository) -> Make:
 
 @pytest.fixture
 def commit(git: Make) -> Make:
-    """A commit of entries `<mode> <path of one part>`: a bytes content, or the hash of a tree or a commit."""
+    """A commit of entries `<mode> <name>`, each with content as bytes or the hash of a tree or a commit."""
 
     def made(entries: list[tuple[str, str, bytes | str]], date: int = 86400) -> str:
         return git("commit-tree", tree_of(git, entries), "-m", "x", date=date)
@@ -89,7 +89,7 @@ def test_links_stay_links_wherever_they_lead(repository: Repository, commit: Mak
 def test_code_is_not_written_through_its_own_links(
     repository: Repository, git: Make, commit: Make, tmp_path: Path, target: str, mode: str, content: bytes
 ) -> None:
-    """A tree of somebody's own making may have a link and a folder of one name."""
+    """A handmade tree may contain a link and a folder of the same name."""
     outside = tmp_path / "outside"
     outside.mkdir()
     sub = tree_of(git, [("100644", "b", b"mine")])
@@ -100,7 +100,7 @@ def test_code_is_not_written_through_its_own_links(
         repository.checkout(made, tmp_path / "work")
     assert not (tmp_path / "work").exists()
     (tmp_path / "as-git").mkdir()
-    checkout.write(repository.path, made, tmp_path / "as-git")  # git by itself takes one of the two
+    checkout.write(repository.path, made, tmp_path / "as-git")  # git itself writes one of the two
     assert (tmp_path / "as-git/sub/b").read_bytes() == b"mine"
     assert os.listdir(outside) == []
 
@@ -127,7 +127,7 @@ def test_a_name_that_no_disk_holds_is_refused(repository: Repository, commit: Ma
 def test_filters_hooks_and_submodules_run_nothing(
     repository: Repository, git: Make, commit: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where the settings of the repository and of the user name programs for the code's attributes."""
+    """They don't run even if the settings of the repository and of the user name programs for the code's attributes."""
     ran, home = tmp_path / "ran", tmp_path / "home"
     home.mkdir()
     hook = f"#!/bin/sh\ntouch {ran}\n"

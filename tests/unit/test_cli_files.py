@@ -1,4 +1,4 @@
-"""Files in JSON and in Python's notation beside options: what they hold alone is what they hold together."""
+"""Files in JSON and in Python's notation on the command line: alone or with other options, the result is the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(cmd: str) -> dict[str, Any]:
         json.dumps(command("echo \U0001f600"), ensure_ascii=False),
         json.dumps(command("a\tb \x7f"), indent="\t"),
         json.dumps(command("a/b")).replace("/", "\\/"),
-        json.dumps(command("x \\ --lr=1")),  # as YAML in one line came out of a reader
+        json.dumps(command("x \\ --lr=1")),  # as a YAML reader prints it on one line
         json.dumps([DATA, {"run": {"cmd": "x"}}]),
         json.dumps({**DATA, "tags": [1e-3]}),
         repr(command("it's \x01")),

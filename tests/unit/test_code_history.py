@@ -1,4 +1,4 @@
-"""git in a checkout: what it says there is what it says in a clone; and the tags that name versions."""
+"""The `.git` folder of a checkout: git prints the same as in a clone. The tags that name versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Somebody's own repository, with three commits, the second of which has tags."""
+    """A user's repository with three commits, the second of which has tags."""
     folder = tmp_path / "clone"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch=master")
@@ -76,10 +76,10 @@ def test_git_says_in_a_checkout_what_it_says_in_a_clone(repository: Repository, 
 def test_a_clean_checkout_is_clean_to_what_does_not_compare_contents(
     repository: Repository, clone: Path, tmp_path: Path
 ) -> None:
-    """Scripts of projects do so; and its files have changed hands by then."""
+    """Scripts of projects rely on this. The owner of the files has changed by then."""
     made = checked_out(repository, git(clone, "rev-parse", "HEAD"), tmp_path / "made")
     for path in (made, *made.rglob("*")):
-        path.chmod(path.stat().st_mode & 0o777 | 0o020)  # another time of the inode
+        path.chmod(path.stat().st_mode & 0o777 | 0o020)  # changes the inode's time
         if IS_ROOT:
             os.chown(path, 0, 0)
     assert git(made, "diff-index", "--name-only", "HEAD") == ""
@@ -90,13 +90,13 @@ def test_a_change_shows(repository: Repository, clone: Path, tmp_path: Path) -> 
     made = checked_out(repository, git(clone, "rev-parse", "HEAD"), tmp_path / "made")
     (made / "file").write_text("changed by the build\n")
     assert git(made, "status", "--porcelain") == "M file"
-    git(made, "commit", "--all", "--quiet", "--message=in the build")  # objects of its own go into its own folder
+    git(made, "commit", "--all", "--quiet", "--message=in the build")  # writes to the checkout's own objects
 
 
 def test_files_of_the_file_store_are_no_changes(repository: Repository, clone: Path, tmp_path: Path) -> None:
     names = ["hello_1.0.orig.tar.gz", "a b ", "#x", "!y", "[z]*?", "back\\slash", "é"]
     made = checked_out(repository, git(clone, "rev-parse", "HEAD"), tmp_path / "made", *names, "file")
-    assert git(made, "status", "--porcelain") == "M file"  # one takes the place of a file of the code
+    assert git(made, "status", "--porcelain") == "M file"  # one replaces a file of the code
 
 
 def test_empty_folders_are_no_changes(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def version_of(*projects: str) -> Callable[[str], Version | None]:
 
 def test_a_commit_is_described_by_its_own_tag_or_by_the_nearest(repository: Repository, clone: Path) -> None:
     first, tagged, newest = git(clone, "rev-list", "--reverse", "HEAD").splitlines()
-    assert repository.describe(tagged, None, version_of("x")) == Described("v1.10", 0, tagged)  # the highest
-    assert repository.describe(tagged, "v1.2", version_of("x")) == Described("v1.2", 0, tagged)  # the one that is built
+    assert repository.describe(tagged, None, version_of("x")) == Described("v1.10", 0, tagged)  # the highest version
+    assert repository.describe(tagged, "v1.2", version_of("x")) == Described("v1.2", 0, tagged)  # the built tag
     assert repository.describe(tagged, "refs/tags/v1.2", version_of("x")) == Described("v1.2", 0, tagged)
     assert repository.describe(tagged, "master", version_of("other")) == Described("other-9.0", 0, tagged)
     found = repository.describe(newest, "master", version_of("x"))
@@ -192,7 +192,7 @@ def test_a_folder_that_was_changed_is_said_to_be(clone: Path) -> None:
 def test_a_folder_in_a_repository_and_a_work_tree_of_it_have_its_tags(clone: Path, tmp_path: Path) -> None:
     (clone / "sub").mkdir()
     (clone / "sub/pyproject.toml").write_text("project.name = 'other'")
-    assert version_tags.of_folder(clone / "sub", "x") is None  # it is in no commit
+    assert version_tags.of_folder(clone / "sub", "x") is None  # no commit contains it yet
     git(clone, "add", "sub")
     git(clone, "commit", "--quiet", "--message=sub")
     git(clone, "worktree", "add", "--quiet", str(tmp_path / "tree"))
@@ -211,12 +211,12 @@ def test_a_folder_without_a_repository_or_without_tags_has_none(tmp_path: Path) 
 def test_a_repository_of_another_user_runs_nothing(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its settings name programs that compare files."""
+    """The repository's settings name programs that compare files."""
     git(clone, "config", "filter.own.clean", f"touch {tmp_path}/ran; cat")
     (clone / ".git/info/attributes").write_text("file filter=own\n")
     (clone / "file").write_text("x\n")
     assert version_tags.of_folder(clone, "x") is not None
-    assert (tmp_path / "ran").exists()  # so it would be with `git describe`
+    assert (tmp_path / "ran").exists()  # `git describe` would run it, too
     (tmp_path / "ran").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert version_tags.of_folder(clone, "x") is None

@@ -1,4 +1,4 @@
-"""Commands as shells run them: the texts are run by the real bash and the real sh of this machine."""
+"""Commands as shells run them, with the real bash and the real sh of this machine."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_bash_runs_what_was_written(cmd: str | list[str], code: int, output: str
 
 
 def test_lines_keep_their_numbers(tmp_path: Path) -> None:
-    """An error of the shell names the line that a person wrote."""
+    """An error message of the shell contains the line number of the user's text."""
     cmd = "echo a\n  # note\n  -n\n\nno-such-program"
     done = subprocess.run(arguments(cmd, BASH), capture_output=True, text=True, cwd=tmp_path, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (127, "a -n\n")
@@ -135,11 +135,11 @@ def test_backslashes_that_a_reader_left_are_taken_out(text: str, wanted: str) ->
         ('cat <<E > /x\n- "a"\nE', 'RUN ["/bin/sh", "-e", "-c", "cat <<E > /x\\n- \\"a\\"\\nE"]'),
         ("echo 'a\\\nb'", 'RUN ["/bin/sh", "-e", "-c", "echo \'a\\\\\\nb\'"]'),
         ("a # b \\\nc", 'RUN ["/bin/sh", "-e", "-c", "a # b \\\\\\nc"]'),
-        # comments and empty lines behind a backslash, as Dockerfiles have them
+        # comments and empty lines after a backslash, as in Dockerfiles
         ("apt-get install \\\n  # it's for plots\n\n  git \\\n  vim\n", None),
-        ("a \\\n  # b", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  # b"]'),  # else it takes the next instruction in
+        ("a \\\n  # b", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  # b"]'),  # else it swallows the next instruction
         ("a \\\n  b\n# c\nd", 'RUN ["/bin/sh", "-e", "-c", "a \\\\\\n  b\\n# c\\nd"]'),
-        ("<<EOF\na\nb\nEOF", None),  # the builder's own, which a shell would pass over
+        ("<<EOF\na\nb\nEOF", None),  # the builder's own syntax, which a shell would ignore
         ("--mount=type=cache,target=/x \\\n  pip install a\n", None),
         (
             "--mount=type=cache,target=/x --network=none a\nb",
@@ -166,6 +166,6 @@ def test_a_preamble_goes_into_scripts_alone() -> None:
     ["\\ -", "(", '"$(', "<<a\n", "#\n", "a\n-b\n", "${", "((", "'", "`", "\\\n", "\\ \n", "\n", "$'\\'", "<<-'"],
 )
 def test_no_text_takes_long(piece: str) -> None:
-    """Twice the text takes about twice the time: a factor far above that would be the square of it."""
+    """Twice the text takes about twice the time. A much larger factor means quadratic time."""
     text = piece * (100_000 // len(piece))
-    continued(text), unfolded(text), run_instruction(text)  # the limit of time of each test would end it
+    continued(text), unfolded(text), run_instruction(text)  # otherwise the time limit of each test ends it

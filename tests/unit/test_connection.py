@@ -1,4 +1,4 @@
-"""The HTTP connection of the command line, against servers that answer as each test says."""
+"""The HTTP connection of the command line, against servers with given answers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Server:
-    """Accepts connections one after the other. Each has a list of answers, and is closed after the last of them."""
+    """Accepts one connection after the other. Sends a list of answers on each, then closes it."""
 
     def __init__(self, *connections: list[bytes]) -> None:
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(10.0)  # of a test that fails before all its connections
+        self._listener.settimeout(10.0)  # for a test that fails before all its connections were opened
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, args=(connections,))
         self._thread.start()
@@ -92,7 +92,7 @@ def test_a_connection_that_the_daemon_has_closed_is_not_used_again(serve: Callab
         assert to.request("GET", "/").content == b"{}"
         idle = to._idle[0].sock
         idle.setblocking(True)
-        assert idle.recv(1, socket.MSG_PEEK) == b""  # it is closed by now
+        assert idle.recv(1, socket.MSG_PEEK) == b""  # it is already closed
         assert to.request("GET", "/").content == b"{}"
 
 
@@ -163,7 +163,7 @@ def test_an_upload_is_a_form_with_one_file(serve: Callable[..., Server]) -> None
 
 
 def test_a_refusal_before_the_end_of_an_upload_is_read() -> None:
-    """The daemon answers and closes while the body is still on its way."""
+    """The daemon answers and closes the connection while the client is still sending the body."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepted: list[socket.socket] = []
 

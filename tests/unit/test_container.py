@@ -88,7 +88,7 @@ def test_labels_of_the_polyaxonfile_are_added() -> None:
 
 @pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL, "polylocal.image", "polylocal.build"])
 def test_labels_of_a_stored_polyaxonfile_never_replace_ours(label: str) -> None:
-    """An older version accepted them."""
+    """An older version of polylocal accepted them."""
     stored = of_config(Kind.JOB, "", job("echo hi", environment={"labels": {label: "someone", "team": "a"}}))
     assert plan(run(), stored, "an:image", "/bin/bash", AROUND).labels == {**planned().labels, "team": "a"}
 
@@ -166,5 +166,5 @@ def test_every_name_of_a_project_gives_an_image_name_that_an_engine_takes(name: 
     ],
 )
 def test_a_container_is_ours_by_its_name(name: str, of: str, expected: bool) -> None:
-    """Its labels may be those of its image."""
+    """Its labels are not evidence, since they may come from its image."""
     assert is_our_name(name, of) is expected

@@ -1,4 +1,4 @@
-"""The daemon's own log: its form, its turns, and what happens when it can't be written."""
+"""The daemon's own log: format, rotation, and failures to write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("polylocal.test")
 
 @pytest.fixture(autouse=True)
 def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever is set up here is gone afterwards."""
+    """Restores the configuration of logging after each test."""
     root = logging.getLogger()
     monkeypatch.setattr(logging, "raiseExceptions", True)
     before, level = root.handlers[:], root.level
@@ -108,7 +108,7 @@ def test_a_log_that_others_could_read_is_closed_to_them(settings: Settings) -> N
 
 
 def test_a_folder_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first event may come before there is a home folder; it may never come to be one."""
+    """The first event may come before the home folder exists. The folder may never exist."""
     settings = load(home=tmp_path / "nosuch")
     daemon_log.configure(settings)
     log.info("one")
@@ -121,7 +121,7 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """What can't be kept is dropped; when there is room again, the log goes on."""
+    """Lines that can't be written are dropped. When there is room again, the log continues."""
     is_full = False
 
     class Disk(io.FileIO):
@@ -148,7 +148,7 @@ def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_what_others_named_steers_no_terminal(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither on the screen nor when somebody looks at the file."""
+    """Neither on the screen nor in the file."""
     daemon_log.configure(settings)
     name = "\x1b]52;c;x\x07\x9b31m\x7f\u202e\n2026-01-01 INFO forged"
     try:

@@ -1,4 +1,4 @@
-"""Data folders in polylocal.toml: where they are, where runs find them, and what is refused."""
+"""Data folders in polylocal.toml: their paths on the machine and in runs, and refusals."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_run_sees_what_it_names_and_what_every_run_sees(home: Path) -> None:
     assert (wanted, set(chosen(found, [], all_of_them=True))) == ([{"b"}, {"b", "c"}], {"a", "b", "c"})
 
 
-# -- what is there ---------------------------------------------------------------------------------------------------
+# -- existing and missing folders ------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_told_by_what_is_there(tmp_path: Path) -> None:

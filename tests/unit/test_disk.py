@@ -32,7 +32,7 @@ def test_nothing_begins_below_what_must_be_free_and_all_goes_on_above_it(small: 
 
 
 def test_a_disk_without_room_for_files_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many bytes are free."""
+    """However many bytes are free, no inodes are left."""
     monkeypatch.setattr(disk, "_LOOK_S", 0.0)
     with small_disk(tmp_path / "few", 8, "nr_inodes=1010") as folder:
         looked_at = Disk(folder, 4)
@@ -99,7 +99,7 @@ def test_what_was_asked_wrongly_is_no_trouble_of_the_disk(code: int) -> None:
 
 
 def test_the_size_is_what_lies_on_the_disk(tmp_path: Path) -> None:
-    """A file that is full of holes takes nothing, and a link takes what a link takes."""
+    """A sparse file takes no space, and a link takes only its own."""
     large = tmp_path / "large"
     large.write_bytes(b"x" * (1 << 20))
     folder = tmp_path / "folder"

@@ -1,4 +1,4 @@
-"""The settings of Docker's own client: what can't be used is named, and stops no build."""
+"""The settings of Docker's own client: unusable ones are reported and stop no build."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def helper(config: Path, name: str, script: str) -> None:
 
 
 def sent(config: Path) -> tuple[dict[str, Any], list[str]]:
-    """The credentials that a build sends along, and what is said about them."""
+    """The credentials that a build sends, and the messages about them."""
     client = Client(base_url="unix:///nowhere", version="1.41")
     headers: dict[str, bytes] = {}
     client._set_auth_headers(headers)

@@ -299,7 +299,7 @@ def test_an_image_is_replaced_wherever_it_is_named(text: str, end: str) -> None:
         "ARG X=${Y#v}\nFROM $X\n",
         "FROM a\nCOPY --from=$X a b\n",
         "FROM a\nRUN <<CMD\nFROM b\nCMD\n",
-        # variables that the engine's client sets by settings of its own, or for secrets
+        # variables that the engine's client sets from its own settings, or for secrets
         "ARG FTP_PROXY\nFROM ${FTP_PROXY:+b}\n",
         "ARG https_proxy\nARG X=${https_proxy:+b}\nARG X=${X:-scratch}\nFROM $X\n",
         "ARG X=line\nARG FTP_PROXY=a\nFROM $FTP_PROXY\n",

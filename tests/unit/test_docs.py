@@ -1,4 +1,4 @@
-"""What the pages name is there."""
+"""Tests and pages named in the documentation exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of the network that runs join."""
+"""`doctor`: the network of runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finding(tmp_path: Path, own: bool | EngineError = True, name: str = "Docker"
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that says whether the kernel filters between the ports of a bridge."""
+    """The file that tells whether the kernel filters traffic between the ports of a bridge."""
     path = tmp_path / "bridge-nf-call-iptables"
     path.write_text("1\n")
     monkeypatch.setattr(doctor, "_BRIDGE_FILTER", str(path))
@@ -44,7 +44,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_tools_for_packages_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon writes repositories itself."""
+    """The daemon itself writes repositories."""
     monkeypatch.setenv("PATH", str(tmp_path))
     found = doctor.examine(load(home=tmp_path, engine=f"unix://{tmp_path}/nosuch"))
     assert {"git", "port"} <= {finding.subject for finding in found}

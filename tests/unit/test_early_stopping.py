@@ -1,4 +1,4 @@
-"""Early stopping: who is not worth going on with, against tables made by hand."""
+"""Early stopping, compared with tables computed by hand."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_nobody_is_judged_before_the_interval(kind: str) -> None:
 
 
 def test_between_intervals_the_last_interval_counts() -> None:
-    """Two of its three values are judged: a good third does not save it, and others' later values do not count."""
+    """The experiment is compared at its second value: its good third one and later ones of others don't count."""
     given = policy("average", 2)
     series = {1: [0.2, 0.2, 0.99], 2: [0.5, 0.5], 3: [0.5, 0.5, 0.0, 0.0]}
     assert early_stopping.to_end(given, series, [1]).keys() == {1}

@@ -17,7 +17,7 @@ Listen = Callable[..., tuple[Deaths, Callable[[], None]]]
 
 
 class Telling:
-    """An engine whose event streams are given: one list, or one error, for each time that someone listens."""
+    """An engine with given event streams: one list or one error for each call."""
 
     def __init__(self, *passes: Pass) -> None:
         self.passes = list(passes)
@@ -29,13 +29,13 @@ class Telling:
         yield from found
 
     def end(self) -> None:
-        """The listening thread ends when nothing is left to tell."""
+        """Ends the listening thread when all streams were read."""
         if not self.passes:
             raise Told
 
 
 class Told(Exception):
-    """Nothing is left to tell."""
+    """All streams were read."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """listen(what is told, …) → deaths, and a function that starts to listen on a thread that ends with the test."""
+    """listen(events, …) → deaths, and a function that starts a thread that listens until the test ends."""
     threads: list[threading.Thread] = []
 
     def made(*passes: Pass) -> tuple[Deaths, Callable[[], None]]:

@@ -1,4 +1,4 @@
-"""Folders that others write into meanwhile: nothing outside is read, and nothing outside is written."""
+"""Folders that other programs change during access: nothing outside them is read or written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_paths_that_cannot_be_opened(source: Path, path: str) -> None:
 
 
 def zigzag(top: Path, depth: int, turns: int) -> Path:
-    """In a folder `depth` below the top a link that goes up one and down again so many times, to a file there."""
+    """A link to a file, in a folder `depth` below the top. Its path goes up one level and down again, `turns` times."""
     deep = top.joinpath(*["d"] * depth)
     deep.mkdir(parents=True)
     (deep / "file").write_text("here")
@@ -62,7 +62,7 @@ def zigzag(top: Path, depth: int, turns: int) -> Path:
 
 
 def test_a_way_of_too_many_steps_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `..` is gone from the top: a few links of them would keep a thread for minutes."""
+    """Each `..` is resolved from the top, so a few such links would occupy a thread for minutes."""
     for turns in (2, 50):
         path = zigzag(tmp_path / str(turns), 100, turns).relative_to(tmp_path)
         assert read(tmp_path, str(path)) == b"here"
@@ -74,7 +74,7 @@ def test_a_way_of_too_many_steps_is_given_up(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_chain_of_such_links_is_given_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of them is too long by itself."""
+    """No link of the chain is too long on its own."""
     monkeypatch.setattr(folders, "MAX_STEPS", 20_000)
     link = zigzag(tmp_path, 100, 50)
     for n in range(3):

@@ -81,7 +81,7 @@ def test_what_a_form_can_say_comes_back(value: dict[str, Any]) -> None:
 
 @given(st.lists(st.tuples(st.text("ab[]", max_size=8), st.text(max_size=2)), max_size=6))
 def test_any_names_are_read_or_refused(pairs: list[tuple[str, str]]) -> None:
-    """Each name that is read has its value somewhere; nothing but a refusal is raised."""
+    """Each parsed name has its value in the result. No other exception than a refusal is raised."""
     with suppress(HTTPException):
         found = nested(pairs)
         assert bool(found) == bool(pairs)

@@ -10,7 +10,7 @@ OURS = frozenset({"polylocal_session", "user"})
 
 
 def answered(name: str, value: str = "x") -> str | None:
-    """What the browser is told of one header of a program."""
+    """The header that the browser receives for one header of a program."""
     found = of_answer([(name.encode(), value.encode())], OURS)[:-2]
     return found[0][1].decode() if found else None
 

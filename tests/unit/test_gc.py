@@ -1,4 +1,4 @@
-"""What goes and what stays, from rows and images alone."""
+"""Garbage collection: decisions from rows and images alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_within_the_budget_nothing_goes() -> None:
 
 
 def test_no_more_goes_than_has_to() -> None:
-    """One large one that is old is enough."""
+    """Removing one large old image is enough."""
     items = gc.images([image(1, 5 * MIB), image(2), image(3)], uses(use(1), use(2), use(3)), 2 * MIB)
     assert gone(items) == ["sha256:1"]
 
@@ -130,13 +130,13 @@ def test_a_plan_keeps_its_promises(rough: list[tuple[int, int, str]], budget: in
     left = sum(item.size_bytes for item in items if not item.goes)
     could_go = [item for item in items if not item.goes and item.can_go]
     assert left <= budget * MIB or not could_go
-    # nothing stays that is older than something that went for the budget
+    # everything kept is newer than what was removed for the budget
     went = [item.last_used for item in items if item.reason == OVER_BUDGET]
     assert not went or all(item.last_used >= max(went) for item in could_go)
 
 
 def test_a_layer_that_two_share_is_freed_with_the_second() -> None:
-    """What goes frees what it alone has; the budget counts a shared layer once."""
+    """Removing an image frees its own layers only. The budget counts a shared layer once."""
     shared = {"shared": 10 * MIB}
     first, second = (replace(image(n), layers={**shared, f"own {n}": MIB}) for n in (1, 2))
     items = gc.images([first, second], uses(use(1, 1), use(2, 2)), 12 * MIB)

@@ -1,4 +1,4 @@
-"""git processes have limits and an end; they are real ones."""
+"""Time limits and cancellation of git processes, with real processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bare(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """fake(script) → what `git` is from now on."""
+    """fake(script): replaces the program `git` by this script."""
 
     def make(script: str) -> None:
         program = tmp_path / "bin" / "git"

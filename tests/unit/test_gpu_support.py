@@ -1,4 +1,4 @@
-"""Whether an engine can give GPUs to containers, and how many."""
+"""Detection of an engine's GPU support, and of the number of GPUs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def info(name: str = "Docker", *, gives_gpus: bool = False, is_desktop: bool = F
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """driver(n): a driver with n cards, and no toolkit for containers."""
+    """driver(n): a driver with n cards, without the container toolkit."""
     monkeypatch.setattr(gpu_support, "_PATH", "")
 
     def has(count: int) -> None:
@@ -83,7 +83,7 @@ def test_podman_gives_none(driver: Any) -> None:
     assert gpu_support.support(info("Podman", gives_gpus=True), is_local=True) == GpuSupport(0, gpu_support.PODMAN)
 
 
-# -- what is made of it -----------------------------------------------------------------------------------------------
+# -- the conclusion ---------------------------------------------------------------------------------------------------
 
 
 class Engine:

@@ -1,4 +1,4 @@
-"""How a group ends by how its experiments ended."""
+"""The final status of a group, from the final statuses of its experiments."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def other(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the lock of the home folder."""
+    """A separate process that holds the lock of the home folder."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(home.root)]) as process:
         eventually(lambda: (found := home_lock.running(home)) and found.url)
         yield process
@@ -108,7 +108,7 @@ def test_a_daemon_is_stopped(home: Home, other: subprocess.Popen[bytes]) -> None
 
 @pytest.fixture
 def looker(home: Home) -> Iterator[None]:
-    """Another process that looks all the time who is at home."""
+    """A separate process that keeps reading who holds the lock."""
     home_lock.take(home).close()
     with subprocess.Popen([sys.executable, "-c", LOOK, str(home.root)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Hostile polyaxonfiles: whatever a file says, it is a Specification or InvalidPolyaxonfile, and soon."""
+"""Hostile polyaxonfiles: each becomes a Specification or InvalidPolyaxonfile within seconds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from polylocal.polyaxonfile import Specification, expressions, parse
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 Json = dict[str, Any]
-SOON_S = 10.0  # of CPU time, so that other work doesn't count; the worst take less than two, a slow machine has room
+SOON_S = 10.0  # of CPU time, so that other processes don't count; the slowest file takes less than two
 
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """What is done within takes little of a processor's time."""
+    """The code inside must use little CPU time."""
     began = time.process_time()
     yield
     taken = time.process_time() - began
@@ -206,7 +206,7 @@ def test_any_expression_comes_out_as_jinja_has_it_or_is_refused(expression: str)
     text = "{{ " + expression + " }}"
     try:
         mine = expressions.rendered(text, PARAMS, expressions.Budget())
-    except Exception:  # of either kind: both are the template's fault
+    except Exception:  # both sorts of error are the template's fault
         return
     assert mine == JINJA.from_string(text).render(PARAMS)
 
@@ -314,7 +314,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
     assert int(done.stdout) < 400  # MiB
 
 
-# -- whatever it is -------------------------------------------------------------------------------------------------
+# -- random files ---------------------------------------------------------------------------------------------------
 
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-3, 10**6), st.floats(), st.text(max_size=8),
@@ -406,7 +406,7 @@ def test_any_file_is_a_specification_or_invalid(
         kind = Kind(data["kind"])
     try:
         source = notation(data)
-    except (yaml.YAMLError, ValueError):  # what the notation can't say
+    except (yaml.YAMLError, ValueError):  # values that the notation can't express
         return
     with soon():
         try:

@@ -1,6 +1,6 @@
-"""The `hptuning` section: every way to write an option, what each means in numbers, and every refusal.
+"""The `hptuning` section: all forms of the options, their values, and all refusals.
 
-The numbers are those that numpy prints in its documentation of the functions of the same names.
+The numbers are those of numpy's documentation for the functions of the same names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hyperband: the brackets of the paper, and who goes on from round to round."""
+"""Hyperband: the brackets of the paper, and the promotions from round to round."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def band(
 
 
 class Played:
-    """A search as it goes on: each iteration's suggestions, and the trials that they became."""
+    """A running search: the suggestions of each iteration, and the trials made of them."""
 
     def __init__(self, tuning: HPTuning, values: Any, seed: str = "s") -> None:
         self.past: list[list[Trial]] = []
@@ -102,7 +102,7 @@ def test_the_brackets(max_iter: int, eta: float, expected: list[list[tuple[int, 
 
 @pytest.mark.parametrize(("power", "eta"), [(5, 3), (4, 3), (10, 2), (3, 10), (6, 3), (5, 5), (7, 3)])
 def test_a_power_of_eta_has_all_its_brackets(power: int, eta: int) -> None:
-    """Logarithms in floats say 4.999… for 243 and 3."""
+    """Logarithms of floating-point numbers give 4.999… for 243 and 3."""
     found = brackets(eta**power, eta)
     assert len(found) == power + 1
     assert (found[0][0].configurations, found[0][0].resource) == (eta**power, pytest.approx(1))
@@ -124,7 +124,7 @@ def test_what_holds_for_any_table(max_iter: int, eta: float) -> None:
             assert after.resource == pytest.approx(one.resource * eta)
 
 
-# -- who goes on ------------------------------------------------------------------------------------------------------
+# -- promotions -------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_search_follows_the_table() -> None:
@@ -144,7 +144,7 @@ def test_the_best_survive(optimization: str, pick: Any) -> None:
 
 
 def test_a_survivor_goes_on_from_the_experiment_before_it() -> None:
-    """`of` is the trial of the round before, not the first one: a resume goes on in its outputs."""
+    """`of` is the trial of the previous round, not the first one, since a resume continues in its outputs."""
     played = Played(band(), best_is_high)
     for number in (1, 2, 4):
         before = {trial.id: trial.params["lr"] for trial in played.past[number - 1]}
@@ -160,7 +160,7 @@ def test_of_equal_ones_the_earlier_survive() -> None:
 
 
 def test_failed_trials_are_never_promoted() -> None:
-    """The best three would be those with the largest numbers; they failed."""
+    """The three largest numbers belong to failed trials."""
     tuning = band()
     first = search.following(tuning, "s", [], never)
     values = [0.1, 0.2, 0.3, 0.4, None, None, 0.0, -1.0, None]
@@ -314,7 +314,7 @@ def test_any_search_stays_inside_and_repeats_nothing(
             assert each.params.keys() == {*matrix, "epochs"}
             assert 1 <= each.params["epochs"] <= max_iter
             assert all(inside(option, each.params[name]) for name, option in matrix.items())
-        # the same past and seed give the same future, whatever was asked before
+        # the same trials and seed give the same suggestions, independent of earlier calls
         assert search.following(tuning, seed, played.past[:number], never) == found
         told = {trial.id for trial in played.past[number - 1] if trial.value is not None} if number else set()
         assert {each.of for each in found if each.of is not None} <= told

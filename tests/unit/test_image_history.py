@@ -1,4 +1,4 @@
-"""Whose an image is, by the engine's list of images, its history and the ledger."""
+"""The owners of an image, from the engine's list of images, its history and the recorded builds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAST = [
 
 
 def found(listed: dict[str, Any], past: list[dict[str, Any]] = PAST, ledger: Ledger = LEDGER) -> Image | None:
-    """The image as `DockerImages.images` finds it."""
+    """The image as `DockerImages.images` returns it."""
     return history.as_ours(listed, past, "home", ledger) if history.may_be_ours(listed, "home", ledger) else None
 
 

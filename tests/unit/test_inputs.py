@@ -1,4 +1,4 @@
-"""Inputs and params: one mapping, of one type per value."""
+"""Inputs and params: one mapping with typed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines that a person pastes to install from a repository."""
+"""The lines that users paste to install from a repository."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_pip() -> None:
     ],
 )
 def test_pip_is_told_to_trust_another_machine_without_tls(address: str, trusted: str | None) -> None:
-    """It ignores such an index otherwise."""
+    """Otherwise pip ignores the index."""
     (line,) = install_lines("pypi", f"{address}/x", "mine", ["hello"])
     options = ["--trusted-host", trusted] if trusted else []
     assert shlex.split(line) == ["pip", "install", *options, "--index-url", f"{address}/x/simple/", "hello"]

@@ -1,4 +1,4 @@
-"""Reading a Dockerfile as the builders do; their own words are in moby/buildkit's parser tests."""
+"""Parsing of Dockerfiles. The expected results are those of moby/buildkit's parser tests."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_heredoc_with_an_end_that_is_no_plain_word_is_refused() -> None:
         ("--fr\\om=a\t--chown=1 x", ["--from=a", "--chown=1"], "x"),
         ("-- --from=a", [], " --from=a"),
         ("a --from=b", [], "a --from=b"),
-        # the parser takes the second byte of `à` for a space
+        # the parser treats the second byte of `à` as a space
         ("--chown=à--from=b c", ["--chown=\xc3", "--from=b"], "c"),
         ("\u3000--from=b c", [], "\u3000--from=b c"),
         ("--from=b größe à", ["--from=b"], "größe à"),

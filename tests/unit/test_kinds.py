@@ -1,4 +1,4 @@
-"""The list of what a kind of run must have: a new kind fails here for each part that is missing."""
+"""The checklist for a kind of runs. A new kind fails here for each missing part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CARRIED_OUT = [kind for kind in Kind if kind is not Kind.GROUP]  # a group only 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)
 def test_a_kind_has_its_work(kind: Kind) -> None:
-    """`runner.work`: how it is carried out, its time limit, its folders, what comes before its end."""
+    """`runner.work`: its execution, its time limit, its folders, the steps before its end."""
     assert isinstance(WORKS.get(kind), Work), f"runner.work.WORKS has no entry for {kind}"
 
 
@@ -90,7 +90,7 @@ def test_a_kind_of_the_platform_has_its_streams(kind: Kind) -> None:
 
 
 def test_the_store_knows_which_kinds_need_an_image_and_which_are_servers() -> None:
-    """The SQL texts list kinds by name."""
+    """The SQL statements list the kinds by name."""
     made_by_builds = {kind for kind, work in WORKS.items() if isinstance(work, CommandWork)}
     words = set(re.findall(r"'(\w+)'", runs.WORK))
     assert set(Kind) - words == made_by_builds

@@ -1,4 +1,4 @@
-"""Whatever a program leaves behind, nothing that is done with it goes on without an end."""
+"""Hostile leftovers of programs: every operation on them ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def huge(path: Path) -> Path:
-    """A file of holes with a word in the middle."""
+    """A sparse file with one word in the middle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(b"begin")
@@ -156,7 +156,7 @@ def test_an_upload_of_holes_is_refused_with_what_to_do(folder: Path) -> None:
 
 
 def test_a_compressed_file_is_no_sparse_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system compresses, a file takes fewer blocks than its size says, and has no hole."""
+    """On a compressing file system, a file has fewer blocks than its size suggests, but no holes."""
     content = b"the same again and again" * 100_000
     (folder / "f").write_bytes(content)
     (folder / packing.IGNORE_FILE).touch()
@@ -217,7 +217,7 @@ def test_a_backup_of_holes(home: Home, tmp_path: Path) -> None:
 
 
 def test_a_backup_of_one_file_with_many_names(home: Home, tmp_path: Path) -> None:
-    """Each is the same 8 MiB: the archive has them once, and what is made of it too."""
+    """All names belong to the same 8 MiB. The archive and the restored folder contain the bytes once."""
     first = home.root / "outputs" / "p" / "first"
     first.write_bytes(os.urandom(8 << 20))
     for n in range(50):
@@ -268,7 +268,7 @@ def test_names_that_no_path_can_hold_are_left_out_and_said(home: Home, tmp_path:
 
 
 def test_a_backup_follows_no_folder_that_became_a_link(home: Home, tmp_path: Path) -> None:
-    """A running program swaps them; the backup must hold nothing of the host's under its name."""
+    """A running program swaps the two. The backup must not contain the host's files."""
     (tmp_path / "host").mkdir()
     (tmp_path / "host" / "key").write_text("not for you")
     (home.root / "outputs" / "p" / "sub").mkdir()

@@ -1,4 +1,4 @@
-"""What a daemon that was killed left half done goes with the next start; nothing else does."""
+"""Leftovers of a killed daemon: the next start removes them, and nothing else."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ INFO = EngineInfo("Docker", "20.10", "1.41", "unix:///x", 2, 4096, "/var/lib/doc
 
 
 class Flaky:
-    """An engine that does not answer the first times."""
+    """An engine that fails the first calls."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -82,7 +82,7 @@ def test_all_threads_come_back() -> None:
 
 
 def test_a_connection_that_failed_once_is_not_forgotten() -> None:
-    """Where one was cut, another may have been cut unseen."""
+    """If one connection was cut, another one may have been cut unnoticed."""
     link = EngineLink(Flaky(), "fake://", pause_s=0.01)  # type: ignore[arg-type]
     assert not link.has_failed
     assert link.patiently(lambda: 1) == 1

@@ -11,7 +11,7 @@ from polylocal.runner.locales import ARCHIVE, FOLDER, named, names_in_archive, s
 
 
 def archive(*names: str) -> bytes:
-    """The beginning of a glibc archive."""
+    """The beginning of a glibc locale archive."""
     words = b"".join(name.encode() + b"\0" for name in names)
     return struct.pack("<8I", 0xDE020109, 1, 56, 0, 0, 64, len(words), len(words)) + bytes(32) + words + bytes(100)
 
@@ -52,7 +52,7 @@ ENGLISH = {"LC_ALL": "en_US.UTF-8"}
         (image(env=ENGLISH, archived=archive("de_DE.utf8", "C.utf8")), "C.UTF-8"),
         (image(env=ENGLISH, archived=b"damaged"), "C"),
         (image(env=ENGLISH, others=("/lib/ld-musl-x86_64.so.1",)), ""),
-        (image("C.utf8", env={"LC_ALL": "C.UTF-8", "LANG": "en_US.UTF-8"}), ""),  # LC_ALL alone counts
+        (image("C.utf8", env={"LC_ALL": "C.UTF-8", "LANG": "en_US.UTF-8"}), ""),  # only LC_ALL counts
         (image("C.utf8", env={"LANG": "C.UTF-8", "LC_CTYPE": "xx_YY"}), "C.UTF-8"),
         (image("C.utf8", env={"LANG": "../../etc"}), "C.UTF-8"),
     ],

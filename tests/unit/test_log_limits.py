@@ -1,4 +1,4 @@
-"""Logs that are cut at their limit, have lines of our own in them, or find no room in the middle of a write."""
+"""Logs at their size limit, polylocal's own lines in logs, and a disk that fills up during a write."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def test_marks_anywhere_change_no_position(tmp_path: Path, pieces: list[tuple[in
     assert logs.positions(plain) == logs.positions(marked)
 
 
-# -- no room -----------------------------------------------------------------------------------------------------
+# -- full disk ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leave", [0, 4096, 8192, 20_000])
 def test_a_write_that_finds_no_room_leaves_a_prefix_and_goes_on_exactly(tmp_path: Path, leave: int) -> None:
-    """Torn in the bytes or in the records: what is there is what the run wrote, and each byte is on its stream."""
+    """The write may stop in the bytes or in the records. The log is a prefix of the output, by stream."""
     whole = {
         STDOUT: b"".join(b"out %d\n" % n for n in range(3000)),
         STDERR: b"".join(b"err %d\n" % n for n in range(999)),
@@ -138,7 +138,7 @@ def test_a_write_that_finds_no_room_leaves_a_prefix_and_goes_on_exactly(tmp_path
 
 
 def write_on(writer: LogWriter, whole: dict[int, bytes]) -> None:
-    """In small pieces, each with a record of its own."""
+    """Write small pieces, each with a separate record."""
     for start in range(1000, 50_000, 700):
         writer.append(whole[STDOUT][start : start + 700], STDOUT, start * 10_000)
         writer.append(whole[STDERR][start - 1000 : start - 300], STDERR, start * 10_000)

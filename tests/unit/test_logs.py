@@ -1,7 +1,7 @@
-"""A log is at all times a prefix of what the run wrote; what is caught up from the engine is there exactly once.
+"""A log is always a prefix of the run's output. After catching up with the engine it contains each byte once.
 
-`engine_view` plays the engine's json-file storage: each stream is stored line by line, a line in pieces of 16 KiB, and
-each piece as text in which a byte that is not UTF-8 has become U+FFFD.
+`engine_view` simulates the engine's json-file storage: each stream is stored line by line, a line in pieces of 16 KiB,
+and each piece as text in which an invalid byte of UTF-8 is replaced by U+FFFD.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ENGINE_PIECE = 16 * 1024
 LOST = "\ufffd".encode()
 STREAMS = (STDOUT, STDERR)
 
-# (stream, unit, how often): short in a report, long in a log
+# (stream, unit, repetitions): short in a report, long in a log
 Rough = list[tuple[int, bytes, int]]
 
 TIMES = st.just(1) | st.sampled_from([2, 8192, 16383, 16384, 20000])
-# a U+FFFD of the run's own, cut in two, could not be told from one that the engine put there
+# half of a U+FFFD that the run wrote can't be distinguished from one that the engine inserted
 LETTERS = st.characters(codec="utf-8", exclude_characters="\ufffd")
 TEXT_UNITS = st.text(LETTERS, max_size=12).map(str.encode) | st.sampled_from(["a\n", "\n", "üö", "😀\n", "é"]).map(
     str.encode
@@ -53,7 +53,7 @@ def expand(rough: Rough) -> Pieces:
 
 
 def engine_view(data: bytes) -> list[bytes]:
-    """What the engine gives back for each byte."""
+    """The engine's bytes for each byte of the output."""
     view: list[bytes] = []
     for line in data.split(b"\n"):
         for at in range(0, len(line), ENGINE_PIECE):
@@ -84,7 +84,7 @@ def of_stream(pieces: Pieces, stream: int) -> bytes:
 
 
 def cut_at(pieces: Pieces, cut: int) -> Pieces:
-    """The first `cut` bytes of it."""
+    """The first `cut` bytes."""
     kept: Pieces = []
     for stream, data in pieces:
         kept.append((stream, data[:cut]))
@@ -93,7 +93,7 @@ def cut_at(pieces: Pieces, cut: int) -> Pieces:
 
 
 def without_half_lost(pieces: Pieces) -> Pieces:
-    """The same without half a U+FFFD at the end of a stream."""
+    """The pieces without an incomplete U+FFFD at the end of a stream."""
     kept = list(pieces)
     for stream in STREAMS:
         last = max((n for n, piece in enumerate(kept) if piece[0] == stream and piece[1]), default=None)
@@ -107,7 +107,7 @@ def size_of(pieces: Pieces) -> int:
 
 
 def frames_of(views: dict[int, list[bytes]], length: int) -> Pieces:
-    """Both streams as the engine sends them, in turns."""
+    """The frames of both streams, alternating, as the engine sends them."""
     wholes = {stream: b"".join(view) for stream, view in views.items()}
     chunks = [[(s, whole[at : at + length]) for at in range(0, len(whole), length)] for s, whole in wholes.items()]
     return [frame for turn in zip_longest(*chunks) for frame in turn if frame]
@@ -134,7 +134,7 @@ def new_log(folder: str) -> Path:
 
 
 def first_difference(path: Path, kept: Pieces, views: dict[int, list[bytes]]) -> str | None:
-    """Where the log is not what was kept and then, once, what the engine has after that."""
+    """The first position where the log differs from the stored bytes followed once by the engine's next bytes."""
     for stream, found in read_streams(path).items():
         had = of_stream(kept, stream)
         wanted = had + b"".join(views[stream][len(had) :])
@@ -144,7 +144,7 @@ def first_difference(path: Path, kept: Pieces, views: dict[int, list[bytes]]) ->
     return None
 
 
-# -- written and read --------------------------------------------------------------------------------------------
+# -- writing and reading -----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=2000)
@@ -262,7 +262,7 @@ def test_a_log_larger_than_a_chunk_keeps_its_lines_whole(tmp_path: Path) -> None
     assert found == (b"1970-01-01 00:00:00 UTC -- " + line) * 4000
 
 
-# -- cut and caught up -------------------------------------------------------------------------------------------
+# -- cut logs that catch up --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -376,7 +376,7 @@ def test_memory_stays_flat_for_a_long_log(tmp_path: Path) -> None:
 
 
 def test_sentences_of_our_own_steer_no_terminal_and_look_like_no_line_of_the_run(tmp_path: Path) -> None:
-    """They name images, files and what the engine says; the run's own bytes beside them stay as they are."""
+    """They contain names of images and files, and messages of the engine. The run's own bytes stay unchanged."""
     path = tmp_path / "run.log"
     with LogWriter(path) as writer:
         writer.append(b"\x1b[31mred\n")

@@ -1,4 +1,4 @@
-"""The machine and its GPUs; the driver's library is a stand-in in place of the real module."""
+"""The machine and its GPUs. A fake module replaces the driver's library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polylocal.engine.machine import Gpu
 
 
 class NVMLError(Exception):
-    """As the library has it: one class, with subclasses for some reasons."""
+    """One class with subclasses for some errors, as in the library."""
 
 
 class NotSupported(NVMLError):
@@ -23,7 +23,7 @@ class NotSupported(NVMLError):
 
 
 class Driver(ModuleType):
-    """As many cards as named; `fails` are functions that the driver refuses."""
+    """A driver with these cards. `fails` lists the functions that raise an error."""
 
     NVMLError = NVMLError
     NVML_TEMPERATURE_GPU = 0
@@ -165,7 +165,7 @@ def test_what_a_card_does_not_know_of_itself_hides_nothing_else(
 def test_a_driver_that_fails_in_between_is_closed_all_the_same(install: Install) -> None:
     driver = install(Driver("A card", fails=("nvmlDeviceGetHandleByIndex", "nvmlShutdown")))
     assert machine.gpus() == []
-    assert driver.is_open  # its shutdown failed, too, and nobody was told
+    assert driver.is_open  # the shutdown failed as well, and the error was ignored
 
 
 def test_a_look_at_this_machine(install: Install) -> None:

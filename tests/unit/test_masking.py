@@ -1,4 +1,4 @@
-"""Secrets in output: hidden as a whole however they come torn, and nothing else is touched."""
+"""Masking of secrets in output: complete, however the output is split, and without other changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "tok/en+with=signs"
 
 
 def through(mask: Mask, pieces: list[bytes]) -> bytes:
-    """What is kept of a stream that came in these pieces."""
+    """The masked output of a stream that arrives in these pieces."""
     masked = Masked(mask)
     return b"".join([masked(piece) for piece in pieces]) + masked.rest()
 
@@ -49,7 +49,7 @@ def test_every_form_of_it_is_hidden(form: str) -> None:
 @pytest.mark.parametrize("user", ["", "a", "me", "bob", "somebody"])
 @pytest.mark.parametrize("behind", ["", "x", "yz", ":abc"])
 def test_base64_of_more_than_the_value(user: str, behind: str) -> None:
-    """As in `Authorization: Basic`: all digits but those that the neighbours have a part in."""
+    """As in `Authorization: Basic`: all digits, except those that also encode neighbouring bytes."""
     whole = f"{user}:{SECRET}{behind}".encode()
     hidden = Mask([SECRET]).hide(base64.b64encode(whole))
     assert hidden.count(b"*") >= len(SECRET) * 8 // 6 - 2
@@ -112,7 +112,7 @@ def test_what_is_no_utf8_passes() -> None:
     cuts=st.lists(st.integers(0, 80), max_size=6),
 )
 def test_however_it_is_torn(secret: str, around: list[str], cuts: list[int]) -> None:
-    """The same as at one go, wherever the pieces end, and nothing gets lost."""
+    """The result is the same as for a single piece, and no byte is lost."""
     whole = secret.join(around).encode()
     places = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
     pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
@@ -129,7 +129,7 @@ def test_what_only_looked_like_a_beginning_comes_out() -> None:
 
 
 def test_of_two_values_the_longer_is_hidden_however_it_is_torn() -> None:
-    """`password` is there as a whole before it is known that it goes on."""
+    """`password` is complete before it is known that the longer value follows."""
     whole = b"a password123 b password c"
     for cut in range(len(whole)):
         assert through(Mask(["password", "password123"]), [whole[:cut], whole[cut:]]) == (

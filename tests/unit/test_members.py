@@ -1,4 +1,4 @@
-"""A group's file and the experiments that it stands for."""
+"""The polyaxonfiles of groups and of their experiments."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_problems_have_lines() -> None:
     ],
 )
 def test_ranges_need_no_quotes(written: str, numbers: list[float]) -> None:
-    """YAML once read `1:5:1` as a number to the base of 60."""
+    """YAML once read `1:5:1` as a number in base 60."""
     text = "version: 1\nkind: group\nbuild: {image: a}\nrun: {cmd: x}\nhptuning:\n  matrix:\n    lr:\n      "
     tuning = parse(text + written, Kind.GROUP).hptuning
     assert tuning.matrix

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: how they are read, kept and shown."""
+"""Non-finite numbers: parsing, storage and display."""
 
 from __future__ import annotations
 

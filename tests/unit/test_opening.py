@@ -1,4 +1,4 @@
-"""Which engine is opened, and whether it is reached through a proxy."""
+"""The choice of the engine, and of a proxy for it."""
 
 from __future__ import annotations
 

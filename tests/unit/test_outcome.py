@@ -106,7 +106,7 @@ def test_restarts(ending: Ending, restarts: int, most: int, again: bool) -> None
 @pytest.mark.parametrize(
     ("ending", "is_lost"),
     [
-        (Ending(137, was_unseen=True), True),  # an engine that comes up kills what it finds
+        (Ending(137, was_unseen=True), True),  # an engine that starts kills the containers that it finds
         (Ending(143, was_unseen=True), True),
         (Ending(255, was_unseen=True), False),  # `sys.exit(-1)`
         (Ending(1, was_unseen=True), False),

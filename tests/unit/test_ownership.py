@@ -20,7 +20,7 @@ SOMEBODY = ME + 1
 
 
 class Helper:
-    """An engine that only runs helpers; it answers with a code or refuses."""
+    """An engine that only runs helpers. It returns an exit code or refuses."""
 
     def __init__(self, answer: int | EngineError = 0) -> None:
         self.answer = answer
@@ -110,7 +110,7 @@ def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
 def test_a_helper_that_does_not_come_to_its_end_is_given_up(
     engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real one: it is removed, and the engine goes on as before."""
+    """With the real engine: the helper is removed, and the engine continues as before."""
     monkeypatch.setattr(containers, "HELPER_S", 1.0)
     installation = f"test-{uuid.uuid4().hex[:8]}"
     swept.append(installation)

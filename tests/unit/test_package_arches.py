@@ -1,4 +1,4 @@
-"""What this machine can build for: nothing is offered that would wait for ever."""
+"""The architectures that this machine can build for. Others would wait for ever."""
 
 from __future__ import annotations
 

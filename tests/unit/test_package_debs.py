@@ -1,4 +1,4 @@
-"""Debian packages: reading files of different tools, and the indexes for apt."""
+"""Debian packages: files of different tools, and the indexes for apt."""
 
 from __future__ import annotations
 
@@ -116,14 +116,14 @@ def test_an_index_entry_is_the_stanza_with_what_is_known_of_the_file(facts: Read
     ],
 )
 def test_a_package_can_not_say_what_the_index_says(facts: Read, more: str) -> None:
-    """Nor begin a second entry."""
+    """Such a package can't begin a second entry either."""
     assert facts(package(CONTROL + more)).about["stanza"] == CONTROL
 
 
 @pytest.mark.parametrize("byte", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r"])
 def test_only_a_line_feed_ends_a_line(facts: Read, byte: str) -> None:
     stanza = facts(package(CONTROL.replace("says hello", f"says{byte}Essential: yes"))).about["stanza"]
-    assert "\nEssential: yes" not in stanza or byte == "\r"  # a carriage return ends a field in a package, too
+    assert "\nEssential: yes" not in stanza or byte == "\r"  # a carriage return also ends a field in a package
     assert not re.search("\n\n|\n \n", stanza)
 
 
@@ -214,7 +214,7 @@ def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
 
 @pytest.mark.parametrize("size", ["-60", "9999999999", "1e3", "0x10", "", "+4"])
 def test_a_member_with_a_size_that_is_none_ends_the_reading(facts: Read, size: str) -> None:
-    """A negative one would be read for ever."""
+    """A negative size would be read for ever."""
     at = WHOLE.index(b"control.tar") + 48
     with pytest.raises(PackageError, match="truncated, or no Debian package"):
         facts(WHOLE[:at] + f"{size:<10}".encode() + WHOLE[at + 10 :])

@@ -48,7 +48,7 @@ def test_an_empty_file_is_a_file(file_store: FileStore) -> None:
 
 
 class Broken(io.BytesIO):
-    """Gives something, and then no more."""
+    """Returns some bytes, then fails."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(b"x" * (1 << 21))
@@ -119,12 +119,12 @@ print(FileStore(Path(sys.argv[1])).stage(io.BytesIO(b"half")).path.name, end="")
 
 @pytest.mark.parametrize("age_s", [0, 10**6])
 def test_nothing_is_swept_that_this_process_is_writing(file_store: FileStore, age_s: int) -> None:
-    """However long it takes, and whichever depot of the same folder writes it."""
+    """However long it takes, and whichever instance for the same folder writes it."""
 
     class Halfway(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             found = super().read(size)
-            if not found:  # all is written, and nothing in its place yet
+            if not found:  # everything is written, but nothing is at its final path yet
                 [path] = file_store.folder.glob(".new-*")
                 os.utime(path, (time.time() - age_s,) * 2)
                 FileStore(file_store.folder).sweep()
@@ -156,11 +156,11 @@ def test_the_depot_holds_what_was_kept(tmp_path_factory: pytest.TempPathFactory,
     assert held == {hashlib.sha1(content, usedforsecurity=False).hexdigest(): content for content in contents}
 
 
-# -- files that are not copied ---------------------------------------------------------------------------------------
+# -- linked files ----------------------------------------------------------------------------------------------------
 
 
 def entry_of(folder: Path, name: str) -> Iterator[tuple[Entry, FileIO]]:
-    """An entry of a folder, opened; the folder stays open meanwhile."""
+    """Opens an entry of a folder; the folder stays open too."""
     for entry in walk(folder):
         if entry.path == name:
             with entry.open() as file:
@@ -183,7 +183,7 @@ def test_a_linked_file_is_the_same_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_lies_there_already_is_linked_again(tmp_path: Path) -> None:
-    """After a crash the same names are linked once more."""
+    """After a crash, the same names are linked again."""
     file_store, source = FileStore(tmp_path / "files"), tmp_path / "work"
     source.mkdir()
     (source / "a").write_bytes(b"content")

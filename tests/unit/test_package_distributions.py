@@ -24,7 +24,7 @@ About = Callable[[str, bytes], Mapping[str, str]]
 
 @pytest.fixture
 def about(tmp_path: Path) -> About:
-    """As the file store does it: the file itself has another name than the distribution."""
+    """Read a file under a different name than the distribution's, as the file store does."""
 
     def found(name: str, content: bytes) -> Mapping[str, str]:
         path = tmp_path / ("a" * 40)
@@ -49,7 +49,7 @@ def with_metadata(content: bytes) -> bytes:
     return zipped({"x-1.dist-info/METADATA": content})
 
 
-# -- what is read ----------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_the_index_needs_of_a_wheel(about: About) -> None:
@@ -80,7 +80,7 @@ def test_other_files_are_no_distributions(about: About, name: str) -> None:
 def test_the_bytes_of_the_metadata_survive_a_database_of_texts(
     tail: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever the encoding is, or if there is none: clients compare the digest of the bytes."""
+    """Clients compare the digest of the bytes, so they must not change, whatever their encoding is."""
     content = b"Name: x\nVersion: 1\n\n" + tail
     path = tmp_path_factory.getbasetemp() / "x"
     path.write_bytes(with_metadata(content))
@@ -92,7 +92,7 @@ def test_the_bytes_of_the_metadata_survive_a_database_of_texts(
 
 
 def test_metadata_that_is_too_large_is_no_file_of_its_own(about: About, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part of it would not have the digest of the whole."""
+    """A truncated file would have a different digest."""
     monkeypatch.setattr(distributions, "_MOST_METADATA", 100)
     head = b"Name: x\nVersion: 1\n\n"
     assert "metadata" in about("x-1-py3-none-any.whl", with_metadata(head.ljust(100)))
@@ -125,7 +125,7 @@ def test_fields_that_are_needed_stand_there_once(about: About, content: bytes, w
 
 
 def test_a_wheel_of_two_distributions_is_broken(about: About) -> None:
-    """pip refuses it."""
+    """pip refuses such a wheel."""
     files = {f"{name}-1.dist-info/METADATA": metadata(Name=name, Version="1") for name in "xy"}
     with pytest.raises(PackageError, match="x-1.whl has more than one METADATA: x-1.dist-info/METADATA, y-1.dist-info"):
         about("x-1.whl", zipped(files))
@@ -253,7 +253,7 @@ def test_an_index_of_nothing() -> None:
 
 
 def test_packages_of_other_kinds_have_no_page() -> None:
-    """What is known of a package of another kind may have a name, too."""
+    """The facts about a package of another kind may contain a name, too."""
     facts = Facts("a", "b", "c", 1, {"name": "x", "version": "1"})
     assert set(distributions.index([IndexedFile("x_1_all.deb", "pool/a/x_1_all.deb", facts)])) == {
         "simple/index.html",
@@ -283,7 +283,7 @@ def test_a_wheel_may_require_many_others(tmp_path: Path) -> None:
 
 
 def test_a_wheel_whose_directory_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
-    """Its entries name no content, so that a small file has a million of them."""
+    """Its entries have no content, so a small file may contain a million of them."""
     count = 400_000
     entry = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0) + b"abc"
     size = len(entry) * count

@@ -1,4 +1,4 @@
-"""What differs by the kind of a platform."""
+"""The kinds of platforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading packages: real and broken files of each kind."""
+"""Reading packages: valid and broken files of each kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Read = Callable[[str, bytes], Description | None]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """As the file store does it: the file itself has another name than the package."""
+    """Read a file under a different name than the package's, as the file store does."""
 
     def found(name: str, content: bytes) -> Description | None:
         path = tmp_path / ("a" * 40)
@@ -36,7 +36,7 @@ def read(tmp_path: Path) -> Read:
     return found
 
 
-# -- good ones -------------------------------------------------------------------------------------------------------
+# -- valid packages --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_debian_source_without_files(read: Read) -> None:
     )
 
 
-# -- no packages -----------------------------------------------------------------------------------------------------
+# -- files that are not packages -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["build.log", "hello.deb.txt", "a.tar.xz", "a.tar", "whl", "", "x.buildinfo"])
@@ -138,7 +138,7 @@ def test_a_folder_or_a_link_in_the_place_of_the_metadata_is_none(read: Read) -> 
     assert read("a.tar.gz", made.getvalue()) is None
 
 
-# -- broken ones -----------------------------------------------------------------------------------------------------
+# -- broken packages -------------------------------------------------------------------------------------------------
 
 
 def damaged(content: bytes, at: float) -> bytes:
@@ -154,7 +154,7 @@ def unflated() -> bytes:
 
 
 def ungzipped() -> bytes:
-    """A source distribution that is cut off by bytes that are no compressed data."""
+    """A source distribution that is cut off by bytes that are not compressed data."""
     whole = gzip.compress(gzip.decompress(sdist("hello", "1.0", Summary="".join(map(chr, range(33, 120))) * 40)))
     return whole[:60] + b"\xff" * 30 + whole[90:]
 
@@ -207,7 +207,7 @@ BROKEN = {
     "only-signed.dsc": b"-----BEGIN PGP SIGNED MESSAGE-----\n",
     "text.rpm": b"no package",
     "empty.rpm": b"",
-    # a lead as every rpm has it, and nothing behind it
+    # the lead of an rpm and nothing after it
     "cut.rpm": struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, b"hello-1.0-1", 1, 5),
 }
 
@@ -257,7 +257,7 @@ NO_NAMES = ["/tmp/x", "a/b", "../x", "..", ".", ".hidden", "a b", " a", "-x", "a
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_is_no_name_of_a_package_is_refused(name: str) -> None:
-    """It stands in paths of indexes."""
+    """The name is part of paths in indexes."""
     with pytest.raises(PackageError, match="x.deb has an invalid package name"):
         reading.check(Description(name, "binary", None, "1", ""), "x.deb")
 
@@ -280,13 +280,13 @@ def test_a_package_that_has_no_name_of_one_is_broken(read: Read, file_name: str,
         read(file_name, content)
 
 
-# -- large ones ------------------------------------------------------------------------------------------------------
+# -- large files -----------------------------------------------------------------------------------------------------
 
 
 def test_of_a_huge_debian_source_only_the_beginning_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge"
     path.write_text(dsc("hello", "1.0-1", "hello_1.0.tar.xz") + "\n")
-    os.truncate(path, 300 << 20)  # it takes no room
+    os.truncate(path, 300 << 20)  # a sparse file takes no room
     tracemalloc.start()
     try:
         found = reading.read(path, "hello.dsc")
@@ -317,7 +317,7 @@ def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monke
             read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 20), **behind}))
 
 
-# -- versions and what a distribution needs --------------------------------------------------------------------------
+# -- versions and requirements ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def code(*files: str, has_debian: bool = False, said: str | None = None) -> Code
 
 
 def ran(line: str) -> tuple[int, str, str]:
-    """What a shell makes of a line: exit code, output, complaints."""
+    """The results of a shell command: exit code, output, error messages."""
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -41,7 +41,7 @@ class Bench:
 
     top: Path
     uid: int = 0
-    programs: dict[str, str] = field(default_factory=dict)  # name → what it does besides
+    programs: dict[str, str] = field(default_factory=dict)  # name → an additional script of the program
 
     def __post_init__(self) -> None:
         for name in ("home/code", "results", "bin"):
@@ -56,7 +56,7 @@ class Bench:
             path.write_bytes(text.encode())
 
     def connect(self, list_file: str) -> None:
-        """A repository."""
+        """Connect a repository."""
         self._list(list_file).write_text("a repository\n")
 
     def _list(self, name: str) -> Path:
@@ -75,7 +75,7 @@ class Bench:
         return subprocess.run(["/bin/sh", "-c", line], cwd=code, env=env, capture_output=True, text=True, check=False)
 
     def calls(self, *programs: str) -> list[str]:
-        """Of these programs, in their order."""
+        """The recorded calls of these programs, in order."""
         path = self.top / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line for line in lines if line.split()[0] in programs]
@@ -239,7 +239,7 @@ def test_build_requirements_of_a_spec_come_from_what_can_be_reached(
     if options is not None:
         assert called[0].endswith(" builddep ./hello.spec")
         assert ("--setopt=reposdir=" in called[0]) is bool(options)
-        assert ("a repository" in done.stdout) is bool(options)  # that file, and no other
+        assert ("a repository" in done.stdout) is bool(options)  # only the file of that repository is used
 
 
 def test_a_dnf_that_can_not_install_build_requirements_is_left_out(bench: Bench) -> None:
@@ -258,7 +258,7 @@ def test_a_build_requirement_that_is_nowhere_ends_the_build(bench: Bench) -> Non
 
 
 def asks(times: int) -> str:
-    """A spec file that finds out so often that it needs more."""
+    """A spec file that requests further build requirements `times` times."""
     return f"""
         read -r count 2>/dev/null <count || count=0
         [ "$count" -lt {times} ] || exit 0
@@ -272,7 +272,7 @@ def asks(times: int) -> str:
     [
         (0, 0, 0, 1, 0),
         (0, 2, 0, 3, 2),
-        (0, 100, 11, 11, 10),  # it never has enough
+        (0, 100, 11, 11, 10),  # it never stops asking
         (1000, 1, 11, 1, 0),
     ],
 )
@@ -417,7 +417,7 @@ SCM = "[build-system]\nrequires = ['setuptools-scm']\n[project]\ndynamic = ['ver
 
 @pytest.mark.parametrize("has_network", [True, False])
 def test_a_version_that_no_tag_gives_is_not_made_up(bench: Bench, has_network: bool) -> None:
-    """Without a tag such tools invent one, 0.0.0 among them."""
+    """Without a tag, such tools invent a version, for example 0.0.0."""
     bench.programs["pip"] = ""
     made = Code(["pyproject.toml"], False, None, SCM)
     done = bench.run(recipes.command(target("pypi", has_network=has_network), made))
@@ -503,7 +503,7 @@ def test_a_command_of_several_lines_is_kept_as_it_is() -> None:
     assert recipes.command(target(), code(said=said)) == "make\nmake install\n"
 
 
-# -- an .abf.yml that is wrong ---------------------------------------------------------------------------------------
+# -- invalid .abf.yml files ------------------------------------------------------------------------------------------
 
 WRONG = {
     "a: [": ".abf.yml is no YAML",
@@ -527,7 +527,7 @@ WRONG = {
     f"sources: {{/etc/passwd: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{..: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{.git: {SHA1}}}": "`sources` must map plain file names",
-    f"sources: {{.GIT: {SHA1}}}": "`sources` must map plain file names",  # the same to some file systems
+    f"sources: {{.GIT: {SHA1}}}": "`sources` must map plain file names",  # the same name for some file systems
     f"sources: {{.: {SHA1}}}": "`sources` must map plain file names",
     f"sources: {{'': {SHA1}}}": "`sources` must map plain file names",
     f'sources: {{"a\\0b": {SHA1}}}': "`sources` must map plain file names",
@@ -565,7 +565,7 @@ def test_a_name_may_be_as_long_as_a_file_system_takes() -> None:
         assert recipes.sources(f"sources: {{{name}: {SHA1}}}") == {name: SHA1}
 
 
-# a sha1 of digits alone is a number to YAML, and ABF's own tool writes it without quotes
+# YAML reads a sha1 that consists of digits as a number, and ABF's own tool writes it without quotes
 def test_a_sum_that_reads_as_a_number_needs_quotes_and_is_said_to_be_wrong_without() -> None:
     assert recipes.sources(f"sources: {{a: {'1' * 40}}}") == {}
     assert "sha1 sums of 40 hex digits" in recipes.command(target(), code(said=f"sources: {{a: {'1' * 40}}}"))

@@ -1,4 +1,4 @@
-"""Folders that package managers install from: exact, whole or not at all, and never changed under a reader."""
+"""Repository folders: exact contents, atomic replacement, and no change that a reader could notice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from polylocal.packages.repositories import PackageError, Shelf, write
 from polylocal.packages.signing import Key
 
 Keep = Callable[[bytes], Path]
-SIMPLE = {"simple"}  # what is made beside the files
+SIMPLE = {"simple"}  # created beside the files
 FLAT = {"Packages", "Packages.gz", "Release", "by-hash"}
 PAGES = {"index.html", "index.json"}
 
@@ -51,12 +51,12 @@ def names(folder: Path) -> set[str]:
 
 
 def around(place: Path) -> set[str]:
-    """The siblings of a link: the link, the folder that it points to, and no files of earlier generations."""
+    """The siblings of a link: the link and the folder that it points to, without files of earlier generations."""
     return names(place.parent) - {f".{place.name}.left"}
 
 
 def in_pool(place: Path, name: str) -> str:
-    """The path of a file that the index names."""
+    """The path of the file that the index lists."""
     return f"pool/{hashlib.sha1((place / name).read_bytes()).hexdigest()}/{name}"
 
 
@@ -85,7 +85,7 @@ def links(path: Path) -> list[tuple[dict[str, str | None], str]]:
     return parser.found
 
 
-# -- where they lie --------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_layout_is_that_of_the_documents() -> None:
@@ -167,7 +167,7 @@ def test_a_simple_index_for_pip(keep: Keep, place: Path) -> None:
         "Hello_World-1.0-py3-none-any.whl": wheel("Hello_World", "1.0", Requires_Python='>=3.8, <4 & "more"'),
         "hello.world-1.0.tar.gz": sdist("hello.world", "1.0"),
         "other-2+local-py3-none-any.whl": wheel("other", "2+local"),
-        "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar without metadata is no distribution
+        "data.tar.gz": gzip.compress(b"\0" * 10240),  # a tar archive without metadata is not a distribution
     }
     write([Shelf(place, {name: keep(content) for name, content in contents.items()}, "pypi")])
     assert names(place) == {*contents, *SIMPLE, "pool"}
@@ -214,7 +214,7 @@ def test_the_name_of_a_distribution_leads_nowhere_else(keep: Keep, place: Path, 
 
 
 def test_the_name_of_a_distribution_is_no_path_from_the_root(keep: Keep, place: Path) -> None:
-    outside = Path(f"/tmp/outside{os.getpid()}")  # only letters and digits: a name is normalised
+    outside = Path(f"/tmp/outside{os.getpid()}")  # only letters and digits, since a name is normalised
     try:
         with pytest.raises(PackageError):
             write([Shelf(place, {"x-1-py3-none-any.whl": keep(wheel_named(str(outside)))}, "pypi")])
@@ -239,7 +239,7 @@ def test_no_kind_of_package_leads_out_of_an_index(keep: Keep, place: Path, tmp_p
 
 
 def test_packages_of_other_kinds_lie_beside_those_of_python(keep: Keep, place: Path) -> None:
-    """Not everything that a build leaves is for pip; none of it is looked into."""
+    """A build may leave files that are not for pip. They are not read."""
     others = {"x_1_all.deb": deb("x", "1"), "x-1.rpm": b"no rpm", "x.dsc": b"nor this", "x_1.orig.tar.xz": b"\0"}
     files = {**others, "a-1-py3-none-any.whl": wheel("a", "1")}
     write([Shelf(place, {name: keep(content) for name, content in files.items()}, "pypi")])
@@ -262,7 +262,7 @@ def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
     assert names(place.parent) == set()
 
 
-# -- in one step -----------------------------------------------------------------------------------------------------
+# -- atomic replacement ----------------------------------------------------------------------------------------------
 
 
 def test_what_is_read_is_a_link_to_a_folder_that_others_may_read(keep: Keep, place: Path) -> None:
@@ -274,7 +274,7 @@ def test_what_is_read_is_a_link_to_a_folder_that_others_may_read(keep: Keep, pla
 
 @pytest.fixture
 def private_umask() -> Iterator[None]:
-    """Of a daemon whose files are its own."""
+    """The umask of a daemon with private files."""
     before = os.umask(0o077)
     yield
     os.umask(before)
@@ -296,12 +296,12 @@ def test_what_is_published_is_readable_whatever_the_umask_is(
     write([Shelf(place, {name: keep(content) for name, content in CONTENTS[kind].items()}, kind)])
     repositories.snapshot(place, tmp_path / "media" / "cocos")
     published, taken = modes(place.resolve()), modes(tmp_path / "media" / "cocos")
-    assert len(published) > len(CONTENTS[kind]) + 1  # the folder, and indexes
+    assert len(published) > len(CONTENTS[kind]) + 1  # more entries than the folder and its files: indexes
     assert published == taken == {about: 0o755 if about[1] else 0o644 for about in published}
 
 
 def modes(folder: Path) -> dict[tuple[str, bool], int]:
-    """Of a folder and all in it: path, whether it is a folder → mode."""
+    """The modes of a folder and its content: (path, is it a folder) → mode."""
     found = [folder, *folder.rglob("*")]
     return {(str(p.relative_to(folder)), p.is_dir()): p.stat().st_mode & 0o777 for p in found}
 
@@ -322,7 +322,7 @@ def test_an_old_version_is_replaced_and_swept(keep: Keep, place: Path) -> None:
 
 
 def test_a_reader_of_the_last_indexes_gets_the_files_that_they_name(keep: Keep, place: Path) -> None:
-    """The same name may lie there with another content by then."""
+    """A file of the same name may have different content by then."""
     first, second = deb("a", "1.0"), deb("a", "1.1")
     write([Shelf(place, {"a.deb": keep(first)}, "deb")])
     named = f"pool/{hashlib.sha1(first).hexdigest()}/a.deb"
@@ -349,12 +349,12 @@ def left(place: Path, path: str) -> list[bytes]:
 
 
 def test_a_home_folder_may_lie_in_a_folder_of_any_name() -> None:
-    """Such as a pool of ZFS, which has the name of a folder that leftovers have."""
+    """An example is a ZFS pool whose name looks like a folder of leftovers."""
     assert list(repositories.leftovers(Path("/pool/home/downloads/cocos/nosuch"))) == []
 
 
 def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, place: Path, tmp_path: Path) -> None:
-    """apt does not trust a signature by an unknown key, even if its list of sources does."""
+    """apt rejects a signature by an unknown key, even if its list of sources trusts the repository."""
     write([Shelf(place, {"a.deb": keep(deb("a", "1.0"))}, "deb", key=Key.generate("cocos", "deb"))])
     assert {"Release", "InRelease"} <= names(place)
     repositories.snapshot(place, tmp_path / "taken")
@@ -400,7 +400,7 @@ def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: 
         write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
     before = os.readlink(place) if was_there else None
     in_the_way = place.parent.parent / "other" / "release"
-    (in_the_way / "something").mkdir(parents=True)  # a folder where the link is to be
+    (in_the_way / "something").mkdir(parents=True)  # a folder at the path of the link
     new = Shelf(place, {"a-2.whl": keep(wheel("a", "2"))}, "pypi")
     with pytest.raises(OSError, match="director"):
         write([new, Shelf(in_the_way, {}, "pypi")])
@@ -410,7 +410,7 @@ def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: 
     assert not [name for name in names(in_the_way.parent) if not name.endswith("link") and name.startswith(".")]
 
 
-# the metadata of a build names its files, so one can have the name of an index
+# a build's metadata names its files, so a file may have the name of an index
 @pytest.mark.parametrize(("kind", "name"), [("deb", "Packages"), ("deb", "Release"), ("deb", "Packages.gz")])
 def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
     keep: Keep, place: Path, kind: str, name: str
@@ -425,7 +425,7 @@ def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
 def test_a_file_system_that_knows_no_case_does_not_mix_up_files(
     keep: Keep, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy would be written into the file of the other name, and so into the file store."""
+    """Otherwise the copy would be written into the file of the other name, and thereby into the file store."""
     real = os.link
 
     def link(source: Path, target: Path) -> None:

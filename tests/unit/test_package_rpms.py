@@ -1,4 +1,4 @@
-"""rpm packages: read from their headers, listed as createrepo_c lists them, and refused when they are damaged."""
+"""rpm packages: headers, metadata that equals createrepo_c's, refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a package with these tags, under a name that is not its own."""
+    """Write a package with these tags, under a different name."""
 
     def written(**values: Any) -> Path:
         path = tmp_path / ("a" * 40)
@@ -60,12 +60,12 @@ def write(tmp_path: Path) -> Write:
 
 
 def entries(path: Path, kind: str) -> list[dict[str, str]]:
-    """The dependencies of a kind in the index."""
+    """The index entries for one kind of dependency."""
     root = documents(rpms.index([indexed(path)], 1))["primary"]
     return [entry.attrib for entry in root.iterfind(f".//{RPM}{kind}/{RPM}entry")]
 
 
-# -- what a package is -----------------------------------------------------------------------------------------------
+# -- the description of a package ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def entries(path: Path, kind: str) -> list[dict[str, str]]:
         ),
         ({"sourcerpm": None, "sourcepackage": 1}, Description("hello", "source", None, "1.0", "1")),
         ({"sourcepackage": 1}, Description("hello", "source", None, "1.0", "1")),
-        ({"sourcerpm": None}, Description("hello", "binary", None, "1.0", "1")),  # of a program that writes no such tag
+        ({"sourcerpm": None}, Description("hello", "binary", None, "1.0", "1")),  # from a program that omits the tag
     ],
 )
 def test_the_identity_of_a_package(write: Write, values: dict[str, Any], expected: Description) -> None:
@@ -91,7 +91,7 @@ def test_the_identity_of_a_package(write: Write, values: dict[str, Any], expecte
 
 def test_a_source_package_of_an_old_rpm(tmp_path: Path) -> None:
     content = bytearray(rpm(sourcerpm=None))
-    content[6:8] = struct.pack(">H", 1)  # of the lead: a source package
+    content[6:8] = struct.pack(">H", 1)  # in the lead: a source package
     path = tmp_path / "x"
     path.write_bytes(content)
     assert rpms.describe(path, "x.rpm").type == "source"
@@ -114,7 +114,7 @@ def test_what_is_kept_does_not_depend_on_the_name_or_the_place(tmp_path: Path) -
     assert rpms.about(first, "a.rpm") == rpms.about(second, "b")
 
 
-# -- as createrepo_c lists it ----------------------------------------------------------------------------------------
+# -- comparison with createrepo_c ------------------------------------------------------------------------------------
 
 PACKAGES: dict[str, dict[str, Any]] = {
     "small": {},
@@ -258,7 +258,7 @@ def test_a_requirement_is_listed_once(write: Write) -> None:
 @pytest.mark.parametrize(
     ("version", "parts"),
     [
-        ("x:1-2", {"epoch": "0", "ver": "x:1", "rel": "2"}),  # as rpm: what is no number is no epoch
+        ("x:1-2", {"epoch": "0", "ver": "x:1", "rel": "2"}),  # as in rpm: a non-numeric epoch is not an epoch
         ("²:1", {"epoch": "0", "ver": "²:1"}),
         ("1:2:3", {"epoch": "1", "ver": "2:3"}),
         ("9" * 5000 + ":1", {"epoch": "9" * 5000, "ver": "1"}),
@@ -273,7 +273,7 @@ def test_text_that_xml_can_not_hold_is_cleaned(write: Write) -> None:
     control = "".join(map(chr, range(1, 32)))
     path = write(
         summary=f"a{control}b\ufffe\uffff\U0001f600",
-        description=b"\xed\xa0\x80\x01c",  # a surrogate: no UTF-8, so Latin-1
+        description=b"\xed\xa0\x80\x01c",  # a surrogate is invalid UTF-8, so the text is Latin-1
         changelogtime=[1],
         changelogname=["a\x02\n\"'<&"],
         changelogtext=["\x1b[31mred"],
@@ -381,7 +381,7 @@ REQUIRES = {TAGS["requireflags"]: 0, TAGS["requireversion"]: [""]}
 
 
 def with_entry(tag: tuple[int, int], offset: int, count: int, kind: int | None = None) -> bytes:
-    """A header with one entry more, or another one, than the smallest package."""
+    """The header of the smallest package with one entry added or replaced."""
     index, data = laid_out({key: value for key, value in SMALL.items() if key != tag})
     return header([*index, (tag[0], tag[1] if kind is None else kind, offset, count)], data)
 
@@ -482,7 +482,7 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_unknown_tags_are_not_read(write: Write) -> None:
-    """Neither their count nor their place matters: rpm ignores them, too."""
+    """rpm ignores them as well, regardless of their number and position."""
     path = write(main=with_entry((60_000, 8), -5, 2**32 - 1))
     assert rpms.describe(path, "x.rpm").name == "hello"
 
@@ -518,7 +518,7 @@ def test_a_package_with_more_values_than_are_read(write: Write, monkeypatch: pyt
         rpms.about(write(**values), "x.rpm")
 
 
-@pytest.mark.timeout(20)  # a second; hours where the time grows with the square of the length
+@pytest.mark.timeout(20)  # takes a second; with quadratic time it would take hours
 @pytest.mark.parametrize(
     "name", ["libc.so.6" + "(" * (8 << 20), "libc.so.6(" + "1" * (8 << 20), "libc.so.6(" + "1." * (1 << 20)]
 )
@@ -528,7 +528,7 @@ def test_a_long_name_is_read_in_time(write: Write, name: str) -> None:
 
 
 def test_a_long_requirement_of_libc_is_looked_through_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not once more for each of the million that a header can have beside it."""
+    """It is not parsed again for each of the million other requirements that a header may contain."""
     seen: list[str] = []
     real = rpms._symbols
 
@@ -603,7 +603,7 @@ def test_only_the_headers_are_read(tmp_path: Path) -> None:
     path = tmp_path / "large.rpm"
     path.write_bytes(rpm())
     with path.open("ab") as file:
-        file.truncate(300 << 20)  # it takes no room
+        file.truncate(300 << 20)  # a sparse file takes no room
     tracemalloc.start()
     try:
         assert rpms.describe(path, "large.rpm").name == "hello"

@@ -16,13 +16,13 @@ RSA, EDDSA = 1, 22  # RFC 4880, section 9.1, and RFC 6637
 
 
 def algorithm(public: str) -> int:
-    """Of the primary key of an armored certificate."""
+    """The algorithm of the primary key of an armored certificate."""
     lines = public.split("\n\n", 1)[1].splitlines()
     content = base64.b64decode("".join(line for line in lines if line and line[0] not in "=-"))
     assert content[0] == 0xC6  # a public key packet in the new format
     body = content[2 if content[1] < 192 else 3 :]
     assert body[0] == 4
-    return body[5]  # after the version and the time
+    return body[5]  # follows the version and the time
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def algorithm(public: str) -> int:
     ("kind", "wanted"), [("deb", EDDSA), ("pypi", EDDSA), ("dnf", RSA), ("mdv", RSA), ("rhel", RSA), (None, RSA)]
 )
 def test_a_key_is_one_that_all_readers_of_its_platform_know(kind: str | None, wanted: int) -> None:
-    """A personal platform, which has no kind, may have packages of all kinds."""
+    """A personal platform has no kind, so it may contain packages of all kinds."""
     public = Key.generate("ann_personal", kind).public
     assert algorithm(public) == wanted
     assert Cert.from_bytes(public.encode()).expiration is None

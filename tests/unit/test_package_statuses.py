@@ -1,4 +1,4 @@
-"""The states of build lists: the table, compared with the documents, and the status after the end of a run."""
+"""The states of build lists: the transition table, compared with the documents, and the status after a run's end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from polylocal.packages import statuses
 from polylocal.packages.statuses import CONTAINER_WORDS, TRANSITIONS, WORDS, BuildStatus, ContainerStatus
 from polylocal.statuses import Status, is_done
 
-# from → to, as the documents and the server of their week have it; 6000 → 7000 is for admins
+# from → to, according to the documents and ABF's server of that time; only admins may do 6000 → 7000
 DOCUMENTED = {
     (4000, 2000),  # created, then queued
     (2000, 3000),  # a worker takes it
     (2000, 10000),  # cancel
     (3000, 10000),
-    (10000, 5000),  # whatever the worker reports late
+    (10000, 5000),  # any later report of the worker is ignored
     (3000, 0),  # exit 0
     (3000, 11000),  # exit 5
     (3000, 15000),  # exit 6
@@ -33,7 +33,7 @@ DOCUMENTED = {
     (0, 9000),  # reject
     (8000, 9000),
 }
-# a daemon that dies may see the end of a container whose start it never saw
+# a daemon may die after the start of a container and see only its end
 UNSEEN_START = {(2000, 0), (2000, 11000), (2000, 15000), (2000, 666), (2000, 5000)}
 FINAL = {5000, 666, 777, 9000, 15000}
 BEGUN = {"building", "scheduled", "starting", "running"}

@@ -1,4 +1,4 @@
-"""Which version is newer, by the rules of each kind."""
+"""Comparison of versions, by the rules of each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from polylocal.packages.versions import Version, is_newer
 
-# each list goes from the oldest to the newest
+# each list is sorted from the oldest to the newest
 DEB: list[Version] = [
     (None, "1.0~~", "1"),
     (None, "1.0~rc1", "1"),

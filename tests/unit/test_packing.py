@@ -29,7 +29,7 @@ def fill(folder: Path, *names: str) -> None:
 
 
 def packed(folder: Path, ignore: str | None = None) -> set[str]:
-    """The names that are uploaded, without the ignore file itself."""
+    """The names of the uploaded files, without the ignore file itself."""
     if ignore is not None:
         (folder / ".polyaxonignore").write_text(ignore)
     return {name for _, name in files(folder)} - {".polyaxonignore"}
@@ -209,7 +209,7 @@ def test_what_is_packed_can_be_uploaded(folder: Path, tmp_path: Path) -> None:
     assert repository.read(commit, "same") == b"a"
 
 
-# -- which ignore files ------------------------------------------------------------------------------------------
+# -- the choice of ignore files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b""])
@@ -263,7 +263,7 @@ def test_gitignore_of_the_repository_around(folder: Path) -> None:
     fill(folder, ".git/HEAD", "experiments/one/a.h5", "experiments/one/train.py", "experiments/one/runs/x")
     (folder / ".gitignore").write_text("*.h5\n/experiments/one/runs\n")
     assert packed(inner) == {"train.py"}
-    (folder / ".gitignore").write_text("/experiments\n*.h5\n")  # of what git knows nothing of, it has no rules
+    (folder / ".gitignore").write_text("/experiments\n*.h5\n")  # git's rules apply only to files in a repository
     assert packed(inner) == {"a.h5", "train.py", "runs/x"}
 
 
@@ -273,7 +273,7 @@ def test_what_is_in_the_repository_is_not_ignored(folder: Path) -> None:
     for arguments in (["init", "--quiet"], ["add", "--force", "small.h5", "data/labels.csv"]):
         subprocess.run(["git", *arguments], cwd=folder, check=True)
     assert packed(folder) == {"small.h5", "data/labels.csv", "train.py", ".gitignore"}
-    assert packed(folder / "data") == {"labels.csv", "images"}  # a folder that git knows nothing of has no rules
+    assert packed(folder / "data") == {"labels.csv", "images"}  # a folder outside any repository has no rules
 
 
 def test_what_a_repository_inside_holds_is_not_ignored(folder: Path) -> None:
@@ -327,12 +327,12 @@ def test_gitignore_and_dockerignore_both_hold(folder: Path) -> None:
     assert survey(folder).substitutes == [".gitignore", ".dockerignore"]
 
 
-# -- what can't be read ------------------------------------------------------------------------------------------
+# -- unreadable files and folders --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o100])
 def test_a_folder_that_another_user_may_not_read(folder: Path, mode: int) -> None:
-    """As an ordinary user: root may read everything."""
+    """The test runs as an ordinary user, since root may read everything."""
     fill(folder, "a", "closed/x")
     (folder / "closed").chmod(mode)
     try:
@@ -353,20 +353,20 @@ def test_a_folder_that_may_not_be_read_is_nothing_to_dockerignore_that_names_it(
 
 
 def as_nobody(folder: Path) -> str:
-    """What packing a folder says to an ordinary user."""
+    """The error message that an ordinary user gets when packing the folder."""
     program = (
         "import io, os, sys, pathlib\n"
         "from polylocal.client import packing\n"
-        "packing.pack(pathlib.Path(sys.argv[1]), io.BytesIO())\n"  # the interpreter may be closed to others, too
+        "packing.pack(pathlib.Path(sys.argv[1]), io.BytesIO())\n"  # the interpreter may be inaccessible to others, too
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: packing.pack(pathlib.Path(), io.BytesIO()); print('packed')\n"
         "except packing.InvalidInput as error: print(error)\n"
     )
     (other := folder.with_name("other")).mkdir()
     fill(other, "a")
-    (other / ".dockerignore").write_text("b\n")  # so that all of it is loaded
+    (other / ".dockerignore").write_text("b\n")  # loads all modules that are needed
     command = [sys.executable, "-c", program, str(other)]
-    # the folders above it are closed to others, the working folder is open already
+    # the parent folders are inaccessible to others, but the working folder is already open
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""What git would have of a folder, as the code of packages is packed."""
+"""Packing of a folder with code of packages: the same files as git would add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polylocal.errors import InvalidInput
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person without settings of git."""
+    """The home folder of a user without git settings."""
     made = tmp_path / "home"
     made.mkdir()
     monkeypatch.setenv("HOME", str(made))

@@ -1,4 +1,4 @@
-"""What an installation without extras lacks, and how its modules do without."""
+"""An installation without extras: the missing parts, and the behaviour of modules without them."""
 
 from __future__ import annotations
 

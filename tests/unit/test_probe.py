@@ -1,4 +1,4 @@
-"""The engines here are small real HTTP servers on real unix sockets, below a home folder of the test's own."""
+"""The search for an engine, against small HTTP servers on unix sockets below a temporary home folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A short path: the name of a unix socket may have 108 bytes at most, and pytest's tmp_path is near that."""
+    """A short path, since a unix socket's path has at most 108 bytes and pytest's tmp_path is almost as long."""
     folder = Path(tempfile.mkdtemp(prefix="plx", dir="/tmp"))
     yield folder
     shutil.rmtree(folder)
@@ -54,7 +54,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def silent(home: Path) -> Iterator[str]:
-    """The URL of a socket that accepts and never says a word, as a hung engine does."""
+    """The URL of a socket that accepts connections and never answers, like a hung engine."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(home / "silent.sock"))
         listener.listen()
@@ -85,19 +85,19 @@ def _handler(status: int, server: str, path: str) -> type[BaseHTTPRequestHandler
 
 
 def _sockets_below(home: Path, uid: int = 1000) -> list[tuple[str, str]]:
-    """What is asked with nothing configured, relative to the home folder, as (address, why)."""
+    """The addresses that are tried without any configuration, relative to the home folder, as (address, reason)."""
     found = candidates({"XDG_RUNTIME_DIR": f"{home}/run"}, home, uid)
     return [(c.url.removeprefix("unix://").removeprefix(f"{home}/"), c.why) for c in found]
 
 
 def _find(home: Path, **environ: str) -> Report:
-    """Probe as if the machine had no engine but those of the test."""
+    """Probe as if the machine had only the engines of the test."""
     environ = {"XDG_RUNTIME_DIR": f"{home}/run", **environ}
     return probe(environ=environ, home=home, uid=1000, timeout_s=0.2, connect=_connect_below(home))
 
 
 def _connect_below(home: Path, denied: str = "") -> module.Connect:
-    """Real connections below `home`; refused permission at the path `denied`; nothing elsewhere."""
+    """Connects below `home`. Denies permission at the path `denied`, and finds nothing elsewhere."""
     connect_really = module._connect
 
     def connect(url: str, timeout_s: float) -> socket.socket:
@@ -302,7 +302,7 @@ class TestPermissionDenied:
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """No mode of a file stops root, so root steps down for a moment; anybody else stays who they are."""
+    """Run as an ordinary user, since file modes don't restrict root."""
     uid = os.geteuid()
     if uid == 0:
         os.seteuid(65534)
@@ -336,7 +336,7 @@ class TestScript:
     def test_codes_without_an_engine(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], denied: str, code: int
     ) -> None:
-        """In this process, because the machine may have an engine of its own."""
+        """Run in this process, because the machine may have an engine."""
         monkeypatch.delenv("DOCKER_HOST", raising=False)
         monkeypatch.setenv("HOME", str(home))
         monkeypatch.setattr(module, "_connect", _connect_below(home, denied))

@@ -1,4 +1,4 @@
-"""This machine is never asked through a proxy, neither by the command line nor by a container."""
+"""Requests to this machine never use a proxy, neither on the command line nor in a container."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def daemon() -> Iterator[str]:
-    """Something on loopback that answers like a daemon."""
+    """A server on loopback that answers like a daemon."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +34,7 @@ def daemon() -> Iterator[str]:
             self.wfile.write(b'{"username": "root"}')
 
         def log_message(self, *words: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Answer)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -1,4 +1,4 @@
-"""The text of a pyproject.toml, whatever it holds."""
+"""Parsing of any pyproject.toml."""
 
 from __future__ import annotations
 

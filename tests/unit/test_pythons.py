@@ -1,4 +1,4 @@
-"""scripts/pythons: the interpreters that the quick tests run on."""
+"""scripts/pythons: the interpreters for the quick tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/pythons"
 
 @pytest.fixture
 def pyenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where pyenv keeps its versions, which are the only interpreters here."""
+    """pyenv's folder of versions. Only interpreters in it are found."""
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -21,7 +21,7 @@ def pyenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(folder: Path, version: str, says: str | None = None) -> Path:
-    """An interpreter that can do no more than tell its version."""
+    """An interpreter that can only print its version."""
     path = folder / version / "bin/python3"
     path.parent.mkdir(parents=True)
     path.write_text(f"#!/bin/sh\necho {version.replace('.', ' ') if says is None else says}\n")
@@ -44,7 +44,7 @@ def test_the_oldest_and_the_newest_of_each_version(pyenv: Path) -> None:
 def test_a_version_that_is_missing_is_named(pyenv: Path) -> None:
     for version in ("3.11.2", "3.11.10", "3.12.10", "3.13.0"):
         install(pyenv, version)
-    install(pyenv, "3.14.0", says="")  # as one that is no release
+    install(pyenv, "3.14.0", says="")  # prints nothing, like a pre-release
     found, said = pythons()
     assert len(found) == 4
     assert said == "pythons: Python 3.14 is not on this machine: its tests are left out\n"

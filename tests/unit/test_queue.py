@@ -1,4 +1,4 @@
-"""The queue: who may begin, and why the others wait."""
+"""The queue: which runs may begin, and why the others wait."""
 
 from __future__ import annotations
 

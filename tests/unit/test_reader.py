@@ -138,7 +138,7 @@ def test_merging_keeps_every_key_and_prefers_what_lies_above(below: dict[str, An
 
 @pytest.mark.parametrize("text", ["{{}}", "[{[]}]", "{{1: 2}: 3}"])
 def test_a_set_or_a_key_of_what_can_be_in_none_is_no_file(text: str) -> None:
-    """Python's notation can be written so that Python itself can't make it."""
+    """Python's notation can express values that Python can't create."""
     with pytest.raises(InvalidPolyaxonfile):
         read(text)
 
@@ -157,7 +157,7 @@ def test_a_set_or_a_key_of_what_can_be_in_none_is_no_file(text: str) -> None:
     ids=["f-string", "hidden f-string", "comparisons", "sums", "calls", "slices", "lists"],
 )
 def test_only_plain_and_short_literals_are_given_to_pythons_parser(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the interpreter's lock, for some texts of a megabyte for minutes."""
+    """The parser holds the interpreter's lock, for some texts of a megabyte for minutes."""
     monkeypatch.setattr(reader, "ast", None)
     with pytest.raises(InvalidPolyaxonfile):
         read(text)

@@ -57,7 +57,7 @@ def test_a_done_container_is_kept_for_its_ttl(values: dict[str, Any], kept: bool
 
 @pytest.mark.parametrize(("status", "goes"), [("running", False), ("paused", False), ("exited", True), ("dead", True)])
 def test_a_helper_at_work_is_let_be(status: str, goes: bool) -> None:
-    """It carries no run; one that its daemon left behind has come to its end."""
+    """It belongs to no run. If its daemon is gone, it has already ended."""
     removals = [Remove("h1", "", "no run knows it")] if goes else []
     assert plan([Found("h1", "", status)], {"abc": run()}, set(), NOW) == removals
 

@@ -1,4 +1,4 @@
-"""A home folder of the version before is taken over: outputs move from names to uuids, and nothing is lost."""
+"""The upgrade of a home folder: outputs move from names to uuids, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOMES = Path(__file__).parents[1] / "homes"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """As the version before left it: made by `homes/make_before_ids.py`."""
+    """A home folder of the previous version, created by `homes/make_before_ids.py`."""
     with tarfile.open(HOMES / "before_ids.home.tar.gz") as tar:
         unpack(tar, tmp_path / "before", "fully_trusted")
     return Home(tmp_path / "before" / "home")
@@ -62,7 +62,7 @@ def rows(home: Home) -> list[dict[str, Any]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Path → content, links as they are; what lies under names for people is left out."""
+    """Path → content. Links stay links. The readable links for people are left out."""
     found = {}
     for parent, folders, names in os.walk(os.fsencode(folder)):
         if os.path.basename(parent) == b"by-name":
@@ -92,7 +92,7 @@ def test_a_home_of_the_version_before_is_taken_over(home: Home, opened: Opened) 
     assert content_by_run(home) == before
     assert len(files(home.root / "outputs")) == len(in_all)
     for row in rows(home):
-        if row["pk"] in inodes:  # moved, not copied: containers that have it mounted keep it
+        if row["pk"] in inodes:  # moved, not copied, so containers keep their mounted folders
             assert (home.root / row["outputs"]).stat().st_ino == inodes[row["pk"]]
     assert {path.name for path in (home.root / "outputs").iterdir()} == {
         row["project"] for row in rows(home) if before.get(row["pk"])
@@ -123,7 +123,7 @@ def test_runs_that_share_outputs_go_on_sharing_them(home: Home, opened: Opened) 
 
 
 def test_a_link_stays_at_the_old_path_while_a_container_may_be_restarted(home: Home, opened: Opened) -> None:
-    """The engine looks for the folder by that path again; nothing of polylocal does."""
+    """The engine opens the folder by that path again. polylocal itself does not need it."""
     store = opened(home)
     with store.database.write() as db:
         db.execute("update runs set status = 'running', container_id = 'c' where kind = 'job' and id in (1, 4)")
@@ -154,7 +154,7 @@ def test_a_missing_folder_is_no_hindrance(home: Home, opened: Opened) -> None:
 
 
 class Killed(BaseException):
-    """Like kill -9: nothing catches it."""
+    """Like kill -9: no code catches it."""
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_kill_at_any_step_is_mended_by_the_next_start(
 
 
 def killing(patch: pytest.MonkeyPatch, store: Store, nth: int, when: str) -> None:
-    """The process ends just before, or just after, the nth change of the disk or of the rows."""
+    """The process ends just before or just after the nth change of the disk or of the rows."""
     left = [nth]
 
     def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -209,7 +209,7 @@ def killing(patch: pytest.MonkeyPatch, store: Store, nth: int, when: str) -> Non
 
 
 def test_both_sides_of_a_merge_are_kept(home: Home, opened: Opened) -> None:
-    """Say somebody copied a folder by hand."""
+    """For example, a user has copied a folder by hand."""
     store = opened(home)
     zoo = store.projects.get("root", "zoo")
     (home.project_outputs(zoo.uuid) / "jobs" / "77").mkdir(parents=True)
@@ -358,7 +358,7 @@ def test_a_link_that_cannot_be_made_fails_no_request(
 def test_nothing_is_opened_through_a_link_for_people(
     settings: Any, store: Store, root: User, links: ProjectLinks
 ) -> None:
-    """Who turns a link round shows nobody anything."""
+    """Changing such a link reveals no files."""
     project = store.projects.create(root, {"name": "rx"})
     run: Run = store.runs.insert(project, root, NewRun(Kind.JOB, config={}))
     assert run.outputs == f"outputs/{project.uuid}/jobs/1"

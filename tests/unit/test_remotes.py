@@ -1,4 +1,4 @@
-"""What git is told for a URL: the host checked, the address pinned."""
+"""git's arguments for a URL: the host is checked, and its address is pinned."""
 
 from __future__ import annotations
 

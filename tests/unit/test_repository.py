@@ -1,4 +1,4 @@
-"""Uploads become commits of a real git repository; each test has its own."""
+"""Uploads become commits of a real git repository. Each test has its own repository."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def upload(repository: Repository, files: Files) -> str:
 
 
 def tree(repository: Repository, commit: str) -> dict[str, str]:
-    """Modes by path."""
+    """Path → mode."""
     command = ["git", "--git-dir", str(repository.path), "ls-tree", "-r", "-z", commit]
     lines = subprocess.run(command, check=True, capture_output=True).stdout.decode("utf-8", "surrogateescape")
     return {line.partition("\t")[2]: line[:6] for line in lines.split("\0") if line}
@@ -176,7 +176,7 @@ def test_a_missing_git_is_said(repository: Repository, monkeypatch: pytest.Monke
         upload(repository, {"a": b"1"})
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_what_names_no_one_commit_is_none(repository: Repository, name: str) -> 
 
 
 def test_revision_syntax_costs_no_memory(repository: Repository) -> None:
-    """A pattern of this kind takes all memory of the machine, if git is asked for it."""
+    """Without the check, git would use all memory of the machine for such a pattern."""
     upload(repository, {"a": b"1"})
     for name in (":/((x{1,9}){1,9}){1,9}", "HEAD^{/((x{1,9}){1,9}){1,9}}"):
         assert repository.resolve(name) is None
@@ -284,7 +284,7 @@ def test_six_digits_are_no_hash(repository: Repository) -> None:
 
 
 def test_a_name_that_is_a_tag_a_branch_and_digits_of_a_hash(repository: Repository) -> None:
-    """git's own order: the whole hash, a tag, a branch, the first digits of a hash."""
+    """git's order: a whole hash, a tag, a branch, the first digits of a hash."""
     first, second, third = (upload(repository, {"a": data}) for data in (b"1", b"2", b"3"))
     digits = first[:8]
     git("update-ref", f"refs/heads/{digits}", second, cwd=repository.path)
@@ -298,7 +298,7 @@ def test_a_name_that_is_a_tag_a_branch_and_digits_of_a_hash(repository: Reposito
 
 @pytest.mark.parametrize("commit", ["--output=x", "HEAD", "master", "abc1234", "", "0" * 39, "0" * 41])
 def test_only_whole_hashes_are_checked_out(repository: Repository, tmp_path: Path, commit: str) -> None:
-    """Whatever a row says, nothing else gets to git's command line."""
+    """No other text of a row is passed to git's command line."""
     upload(repository, {"a": b"1"})
     (tmp_path / "folder").mkdir()
     calls: list[Callable[[], object]] = [
@@ -395,7 +395,7 @@ def test_attributes_of_the_code_leave_nothing_out_and_rewrite_nothing(
     assert archived(repository, commit, tmp_path) == files
 
 
-# -- worked on in a folder, and committed ------------------------------------------------------------------------
+# -- work in a checkout, and commits of it -----------------------------------------------------------------------
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -412,7 +412,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 @pytest.fixture
 def worked(repository: Repository, tmp_path: Path) -> tuple[str, Path]:
-    """A commit, and the folder that it was checked out into."""
+    """A commit, and the folder with its checkout."""
     commit = upload(repository, {"a.py": b"1\n2\n3\n4\n5\n", "lib/b.py": b"b", "c.py": b"c"})
     folder = tmp_path / "work"
     repository.checkout(commit, folder)
@@ -618,12 +618,12 @@ def test_the_persons_own_git_settings_do_not_reach_into_a_commit(
     assert repository.read(done.commit or "", "dos.txt") == b"1\r\n"
 
 
-# -- fetched from elsewhere --------------------------------------------------------------------------------------
+# -- fetches -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    """Somebody's repository."""
+    """A remote repository."""
     folder = tmp_path / "origin"
     folder.mkdir()
     git("init", "--quiet", cwd=folder)
@@ -688,7 +688,7 @@ def test_addresses_that_would_run_programs_are_refused(
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a program `ssh` before all others was asked for, word by word; it reaches nobody."""
+    """The recorded arguments of a fake `ssh` that comes first in the PATH and connects to nothing."""
     asked = tmp_path / "asked"
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
@@ -703,7 +703,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_keys_of_the_owner_open_nothing_for_others(
     repository: Repository, ssh: Path, url: str, with_keys: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ssh finds them by itself, wherever HOME leads; its settings may name more of them, or an agent."""
+    """ssh finds keys automatically, whatever HOME is. Its settings may name further keys or an agent."""
     monkeypatch.setattr("polylocal.system.addresses._resolve", lambda name: ["198.51.100.7"])
     with pytest.raises(InvalidInput, match="could not be fetched"):
         repository.fetch(url, "http:https:ssh:git", with_keys=with_keys)
@@ -769,7 +769,7 @@ def test_variables_that_say_where_another_repository_is_do_not_count(
 def test_a_tree_that_names_a_link_and_a_folder_alike_writes_nothing_outside(
     repository: Repository, tmp_path: Path
 ) -> None:
-    """Other people's repositories are fetched as they are; git itself would make no such tree."""
+    """Fetched repositories may contain trees that git itself would not create."""
     first = upload(repository, {"evil": b"x"})
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -1,4 +1,4 @@
-"""What a run asks of the machine: what is reserved, what is cut, what is refused."""
+"""Resources of a run: reservation, reduction to the machine's size, refusal."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_requests_are_reserved_and_limits_only_without_them(resources: Any, expe
             ],
         ),
         ({"tpu": {"limits": 9}}, TWO, []),
-        ({"cpu": {"requests": 2 + 1e-9}}, TWO, []),  # not: it asks for 2 cores, and there are 2
-        ({"cpu": {"requests": 1, "limits": 0}, "memory": {"requests": 64, "limits": 0}}, TWO, []),  # 0 is no limit
+        ({"cpu": {"requests": 2 + 1e-9}}, TWO, []),  # not cut: it requests 2 cores, and there are 2
+        ({"cpu": {"requests": 1, "limits": 0}, "memory": {"requests": 64, "limits": 0}}, TWO, []),  # 0 means no limit
     ],
 )
 def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list[str]) -> None:
@@ -152,7 +152,7 @@ def test_a_container_gets_no_more_than_there_is() -> None:
 
 
 def test_a_run_that_asks_for_a_card_never_goes_without_one_silently() -> None:
-    """Cards that are gone since: the engine then refuses the container."""
+    """If the cards have disappeared since, the engine refuses the container."""
     assert gpus(Resources(gpu={"limits": 1}), NO_CARDS) == 1
     assert gpus(Resources(gpu={"requests": 0, "limits": 1}), NO_CARDS) is None
 

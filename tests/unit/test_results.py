@@ -135,7 +135,7 @@ def test_the_table_has_the_best_first_and_those_without_a_value_last(store: Stor
     table = results.results(store, make(MIXED))
     assert [row["id"] for row in table["results"]] == [2, 5, 1, 9, 8, 3, 4, 6, 7]
     by_id = {row["id"]: row for row in table["results"]}
-    assert by_id[3]["metrics"] == {"accuracy": 0.99}  # shown, and not judged by
+    assert by_id[3]["metrics"] == {"accuracy": 0.99}  # shown, but not used for the ranking
     assert by_id[6]["seconds"] is None
     assert by_id[7]["seconds"] is None
     assert (by_id[2]["seconds"] or 0) >= 0
@@ -188,11 +188,11 @@ def test_a_param_that_decides_weighs_one_and_the_heaviest_comes_first(store: Sto
 @pytest.mark.parametrize(
     "rows",
     [
-        [done(n, n) for n in (0.1, 0.2, 0.3)],  # three say nothing
-        [done(0.1, n) for n in (0.1, 0.2, 0.3, 0.4)],  # it never changed
-        [done(n, 0.5) for n in (0.1, 0.2, 0.3, 0.4)],  # nothing came of it
+        [done(n, n) for n in (0.1, 0.2, 0.3)],  # three values are too few
+        [done(0.1, n) for n in (0.1, 0.2, 0.3, 0.4)],  # the param is constant
+        [done(n, 0.5) for n in (0.1, 0.2, 0.3, 0.4)],  # the metric is constant
         [done(n, n, Status.FAILED) for n in (0.1, 0.2, 0.3, 0.4)],
-        [({"lr": n % 2 == 0}, {"accuracy": n}, Status.SUCCEEDED) for n in range(4)],  # no number
+        [({"lr": n % 2 == 0}, {"accuracy": n}, Status.SUCCEEDED) for n in range(4)],  # a boolean param
     ],
     ids=["few", "constant", "flat", "failed", "switch"],
 )

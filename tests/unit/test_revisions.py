@@ -1,4 +1,4 @@
-"""Names of commits that callers may give, compared with git's own rules."""
+"""Names of commits that callers may use, compared with git's own rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scalars of polyaxonfiles as they were written: commands over several lines, numbers, hashes."""
+"""Scalars of polyaxonfiles in their written form: commands over several lines, numbers, hashes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def cmd_of(text: str) -> Any:
         ("  cmd: prog a\\\\\n    b", "prog a\\\\ b"),
         ("  cmd: prog a\\\\\\\n    b", "prog a\\\\ b"),
         ("  cmd: 'prog --a \\\n    --b'", "prog --a --b"),
-        ('  cmd: "prog --a \\\n    --b"', "prog --a --b"),  # YAML's own: the line end is taken out
-        ('  cmd: "prog --a\\\\\n    --b \\\\ \n    c"', "prog --a --b c"),  # a backslash, as these quotes have it
+        ('  cmd: "prog --a \\\n    --b"', "prog --a --b"),  # YAML itself removes the line end
+        ('  cmd: "prog --a\\\\\n    --b \\\\ \n    c"', "prog --a --b c"),  # a backslash in YAML's double quotes
         ('  cmd: "prog a\\\\\\\\\n    b"', "prog a\\\\ b"),
         ("  cmd: >\n    prog --a=1\\\n    --b=2 \\\n    --c", "prog --a=1 --b=2 --c\n"),
         ("  cmd: >-\n    prog \\\n    --b", "prog --b"),
@@ -110,12 +110,12 @@ def test_numbers_of_a_matrix_and_of_inputs() -> None:
 @pytest.mark.parametrize("word", ["1234e56", "0123456", "1234567"])
 def test_a_commit_of_digits_is_a_text(word: str) -> None:
     assert read(f"build: {{image: a, commit: {word}}}")[0]["build"]["commit"] == word
-    assert read(f"commit: {word}")[0]["commit"] == word  # of a build without that section
+    assert read(f"commit: {word}")[0]["commit"] == word  # for a build without that section
 
 
 @pytest.mark.parametrize("section", ["build: {image: x, env_vars: %s}", "kind: build\nenv_vars: %s"])
 def test_a_name_of_a_variable_is_a_text(section: str) -> None:
-    """YAML 1.1 has `NO` and `on` for booleans. Values are as they were."""
+    """YAML 1.1 reads `NO` and `on` as booleans. Values of variables stay unchanged."""
     data = read(section % "[[NO, 1], [on, on], [2, 1.5], [~, x]]")[0]
     pairs = data.get("build", data)["env_vars"]
     assert pairs == [["NO", 1], ["on", True], ["2", 1.5], [None, "x"]]

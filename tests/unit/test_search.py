@@ -159,7 +159,7 @@ def test_quantised_draws_are_multiples(option: dict[str, Any]) -> None:
 
 
 def test_quantised_draws_are_rounded_down() -> None:
-    """Floor division, then a rounding that has nothing left to round: 10 comes of 10 itself alone."""
+    """Floor division, and then a rounding that changes nothing: only 10 itself gives 10."""
     assert set(drawn({"quniform": [0, 10, 5]}, 5)) <= {0, 5}
 
 

@@ -1,4 +1,4 @@
-"""Secrets by name: each user's own, readable by nobody else, whole or not there."""
+"""Secrets by name: one set for each user, unreadable for others, written atomically."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_can_be_no_variable_is_refused(secret_store: SecretStore, values: d
 
 
 def test_a_value_has_room_for_a_variable_and_no_more(secret_store: SecretStore) -> None:
-    """The kernel takes no variable beyond 128 KiB: the container would not start."""
+    """The kernel accepts no variable above 128 KiB, so the container would not start."""
     longest = "ü" * (64 * 1024)
     secret_store.write("ann", "pip", {"A": longest})
     with pytest.raises(InvalidInput, match="The value of `B` has more than 65536 characters"):
@@ -85,7 +85,7 @@ def test_removed_and_forgotten(secret_store: SecretStore) -> None:
     assert secret_store.names("ann") == []
 
 
-# -- names are given again ---------------------------------------------------------------------------------------
+# -- reuse of names ----------------------------------------------------------------------------------------------
 
 
 def test_secrets_of_an_earlier_user_of_that_name_are_not_read(secret_store: SecretStore) -> None:
@@ -117,14 +117,14 @@ def test_the_mark_is_no_secret(secret_store: SecretStore) -> None:
 
 
 class Refused(Exception):
-    """Whatever keeps a user from being deleted."""
+    """An error that prevents the deletion of a user."""
 
 
 @pytest.mark.parametrize(("users", "is_kept"), [({"ann"}, True), ({"bob"}, False)])
 def test_a_kill_while_a_user_is_deleted_is_settled_by_the_next_start(
     tmp_path: Path, users: set[str], is_kept: bool
 ) -> None:
-    """Whether the user is still there decides."""
+    """The next start checks whether the user still exists."""
     secret_store = SecretStore(tmp_path / "secrets")
     secret_store.write("ann", "aws", {"KEY": "of ann"})
     (tmp_path / "secrets" / "ann").rename(tmp_path / "secrets" / "ann.deleted")

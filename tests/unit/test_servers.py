@@ -1,4 +1,4 @@
-"""What runs in the containers of notebooks and tensorboards, and how these containers are made."""
+"""Notebooks and tensorboards: their commands and their containers."""
 
 from __future__ import annotations
 

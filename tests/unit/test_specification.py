@@ -1,4 +1,4 @@
-"""parse(): what a person wrote becomes a specification, or every problem is said, with its line and its path."""
+"""parse(): a specification, or all problems of the file with their lines and paths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ run:
   cmd: x
 """
 
-# -- what comes out ----------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------
 
 
 def test_the_config_is_nested_and_without_nulls() -> None:
@@ -139,7 +139,7 @@ def test_a_param_that_no_input_declares_is_refused() -> None:
     assert "b" in found
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------
 
 
 def test_lines_and_paths_and_all_problems_at_once() -> None:
@@ -276,7 +276,7 @@ def test_what_is_accepted_can_be_stored_and_sent_as_json(place: str, value: str)
     assert json.loads(json.dumps(found.config, allow_nan=False)) == found.config
 
 
-# -- whatever is sent --------------------------------------------------------------------------------------------
+# -- random input ------------------------------------------------------------------------------------------------
 
 KEYS = st.sampled_from(
     ["version", "kind", "build", "run", "cmd", "image", "params", "inputs", "name", "tags", "environment", "resources"]

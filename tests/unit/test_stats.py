@@ -1,4 +1,4 @@
-"""What engines and kernels say about a container's use of the machine."""
+"""Resource usage of containers, as engines and kernels report it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 def answer(memory: dict[str, Any] | None = None, **cpu: Any) -> dict[str, Any]:
-    """As the engine's `stats` gives it, with the parts that matter."""
+    """The relevant parts of the engine's `stats`."""
     return {
         "read": "2018-08-23T00:30:18.674062Z",
         "cpu_stats": {
@@ -99,7 +99,7 @@ def test_the_kernel_fills_in_what_the_engine_left_out() -> None:
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Any:
-    """kernel({path: text}) → what `memory_of` finds for process 7 in /proc and /sys/fs/cgroup made of these."""
+    """kernel({path: text}) → `memory_of` process 7, with these files as /proc and /sys/fs/cgroup."""
 
     def of(files: dict[str, str]) -> tuple[int | None, int | None]:
         for name, text in files.items():

@@ -1,4 +1,4 @@
-"""The transition table against the documented one."""
+"""The transition table, compared with the documented one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from polylocal.statuses import DONE, NOT_DONE, STARTS, TRANSITIONS, Kind, Status
 OPEN = "created resuming warning unschedulable building scheduled starting running unknown".split()
 FINISHED = "succeeded failed upstream_failed stopped skipped".split()
 
-# target → the sources of the documents that a guard against moving a done run leaves
+# target → the documented sources that remain, since a done run must not move
 DOCUMENTED = {
     "building": {"created", "resuming", "scheduled", "unschedulable", "unknown", "warning"},
     "scheduled": {"created", "building", "resuming", "unschedulable", "unknown", "warning"},

@@ -1,4 +1,4 @@
-"""Versions of Python projects from tags of git."""
+"""Versions of Python projects from git tags."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_an_unpacked_source_distribution_says_its_version(text: str, version: st
     [
         (["setuptools", "Setuptools_SCM[toml] >=8"], "project.dynamic = ['version']", "setuptools-scm"),
         (["hatchling", "hatch-vcs"], "project.dynamic = ['version', 'readme']", "hatch-vcs"),
-        (["setuptools", "setuptools_scm"], None, "setuptools-scm"),  # setup.py says the rest
+        (["setuptools", "setuptools_scm"], None, "setuptools-scm"),  # setup.py contains the rest
         (["setuptools", "setuptools_scm"], "project.version = '1'", None),  # it only finds files
         (["setuptools", "setuptools_scm"], "project.name = 'x'", None),
         (["setuptools", "setuptools_scm"], "[tool.setuptools_scm]\nfallback_version = '1'", None),

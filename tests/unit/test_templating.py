@@ -19,7 +19,7 @@ class TemplateProblem(Exception):
 
 
 def render(value: Any, variables: dict[str, Any], path: templating.Path = ()) -> Any:
-    """The value, or the first of its problems."""
+    """The value, or the first problem."""
     problems: templating.Problems = []
     rendered = templating.render(value, variables, path, problems)
     if problems:
@@ -58,7 +58,7 @@ def test_texts(text: str, expected: str) -> None:
         ("{{ on }}", True),
         ("{{ layers }}", [1, 2]),
         ("{{ map }}", {"a": 1}),
-        ("{{ '1.10' }}", "1.10"),  # a text that no value is written as
+        ("{{ '1.10' }}", "1.10"),  # a text that is not the written form of a number
         ("{{ '1e-3' }}", "1e-3"),
         ("{{ '%.3f' % lr }}", "0.100"),
         ("{{ '0x10' }}", "0x10"),
@@ -228,7 +228,7 @@ def test_a_text_without_braces_stays_as_it_is(text: str) -> None:
     assert render(text, PARAMS) == text
 
 
-# -- names that nothing has ---------------------------------------------------------------------------------------
+# -- undefined names ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The parent of a run's command, as a process of this machine."""
+"""The parent process of a run's command, run as a process of this machine."""
 
 from __future__ import annotations
 

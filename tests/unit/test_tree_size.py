@@ -1,4 +1,4 @@
-"""What a commit unpacks to is known before it is unpacked."""
+"""The size of a commit is known before it is unpacked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def commit(path: Path, root: str) -> str:
 
 
 def nested(path: Path, width: int, depth: int) -> str:
-    """A commit of few objects that is width**depth files."""
+    """A commit with few objects but width**depth files."""
     at = f"b:{blob(path, b'x')}"
     for _ in range(depth):
         at = f"t:{tree(path, {str(number): at for number in range(width)})}"
@@ -84,7 +84,7 @@ def test_ten_thousand_million_files_are_refused_at_once(bare: Path, tmp_path: Pa
         repository.archive(made, out)
     with pytest.raises(InvalidInput, match=r"100000 files and folders \(max_upload_files\)"):
         repository.checkout(made, tmp_path / "new")
-    assert time.monotonic() - began < 5  # a slow machine; without the count it takes hours
+    assert time.monotonic() - began < 5  # allows for a slow machine; without the count it takes hours
     assert (tmp_path / "out").stat().st_size == 0
     with (tmp_path / "part").open("wb") as out:
         repository.archive(made, out, folder="1/1/1/1/1/1/1")
@@ -95,7 +95,7 @@ def test_ten_thousand_million_files_are_refused_at_once(bare: Path, tmp_path: Pa
 def test_the_limit_of_files(files: int, is_refused: bool, bare: Path) -> None:
     made = nested(bare, 10, 3)
     if is_refused:
-        for _ in range(2):  # the second time it is known
+        for _ in range(2):  # the second time, the size is cached
             with pytest.raises(InvalidInput, match=rf"more than {files} files"):
                 size_of(bare, made, Limits(max_upload_files=files))
     else:
@@ -140,11 +140,11 @@ def test_a_commit_is_measured_once(bare: Path, monkeypatch: pytest.MonkeyPatch) 
     assert size_of(bare, made) == first
 
 
-# -- ways in ----------------------------------------------------------------------------------------------------------
+# -- uploads, pushes and fetches --------------------------------------------------------------------------------------
 
 
 def test_a_fetch_beyond_a_limit_is_not_taken(bare: Path, tmp_path: Path) -> None:
-    """Neither the first one nor one that comes later; what was there before stays."""
+    """This holds for the first fetch and for later ones. The earlier code stays."""
     small = Limits(max_upload_files=50)
     here = Repository(tmp_path / "here" / "abc", small)
     nested(bare, 10, 10)
@@ -167,7 +167,7 @@ def test_a_fetch_of_a_large_file_ends_at_the_limit(bare: Path, tmp_path: Path) -
 
 
 def test_halves_of_packs_do_not_stay(bare: Path, tmp_path: Path) -> None:
-    """git leaves them where it was ended: those of a fetch that failed go at once, others by the next one."""
+    """git leaves them when it is killed. Those of a failed fetch are removed at once, others by the next fetch."""
     here = Repository(tmp_path / "here" / "abc", Limits(max_unpacked_mib=1))
     commit(bare, tree(bare, {"a": f"b:{blob(bare, b'1')}"}))
     here.fetch(f"file://{bare}", "file")
@@ -193,7 +193,7 @@ def test_changes_of_a_notebook_beyond_a_limit_are_not_committed(tmp_path: Path) 
     with pytest.raises(InvalidInput, match=r"larger than 1 MiB \(max_unpacked_mib\)"):
         repository.commit_folder(folder, base, "root")
     (folder / "b").unlink()
-    (folder / ".gitignore").write_text("sparse\n")  # what is not committed counts for nothing
+    (folder / ".gitignore").write_text("sparse\n")  # uncommitted files don't count
     assert repository.commit_folder(folder, base, "root").left_out == ["sparse"]
     for number in range(30):
         (folder / str(number)).write_text("")

@@ -1,4 +1,4 @@
-"""Uploaded archives: what comes out lies in the folder, is a plain file, folder or link, and is as large as allowed."""
+"""Uploaded archives: only plain files, folders and links within the folder, and within the size limits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tar(*entries: Entry, mode: Any = "w", form: int = tarfile.GNU_FORMAT) -> byt
 
 
 def header(name: str, size: int = 0, kind: bytes = b"0", **fields: Any) -> bytes:
-    """One header with a size that a program would never write."""
+    """One header with a size that no program would write."""
     raw = bytearray(entry(name, type=kind, **fields)[0].tobuf(tarfile.USTAR_FORMAT))
     raw[124:136] = (
         b"%011o\0" % size
@@ -97,7 +97,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-# -- what is taken --------------------------------------------------------------------------------------------------
+# -- accepted archives ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -176,7 +176,7 @@ def test_repositories_are_left_out(folder: Path, name: str, place: str) -> None:
     assert names(folder) <= {"a", "sub"}
 
 
-# -- what leads out -------------------------------------------------------------------------------------------------
+# -- links and paths that lead outside ------------------------------------------------------------------------------
 
 DEEP = [entry(name, type=tarfile.DIRTYPE) for name in ("a", "a/b", "a/b/c")]
 OUT: dict[str, list[Entry]] = {
@@ -220,7 +220,7 @@ OUT: dict[str, list[Entry]] = {
 
 @pytest.mark.parametrize("name", [".gitmodules", ".GitModules", "sub/.GITMODULES"])
 def test_a_link_in_the_place_of_the_list_of_submodules_is_refused(folder: Path, name: str) -> None:
-    """git makes no commit of it, and would say so in words that nobody who uploads can place."""
+    """git refuses to commit it, with a message that users could not understand."""
     assert refusal(tar(entry("a"), link(name, "a")), folder).startswith(f"The archive was refused: {name!r} is a link")
 
 
@@ -252,7 +252,7 @@ def test_links_that_tangle_are_given_up(folder: Path) -> None:
     assert "lead through too many" in refusal(tar(*tangled), folder)
 
 
-# -- what is too much -----------------------------------------------------------------------------------------------
+# -- limits ---------------------------------------------------------------------------------------------------------
 
 SMALL = Limits(max_unpacked_mib=1, max_upload_files=50)
 
@@ -393,7 +393,7 @@ def test_a_refused_upload_leaves_nothing_and_the_code_unharmed(tmp_path: Path) -
     assert repository.resolve("master") == first
 
 
-# -- whatever it is -------------------------------------------------------------------------------------------------
+# -- random archives ------------------------------------------------------------------------------------------------
 
 PARTS = st.sampled_from(["a", "b", "c", "..", ".", "", ".git", "x" * 130, "ü", "\udcff", "\n", "l"])
 NAMES = st.lists(PARTS, min_size=1, max_size=4).map("/".join) | st.sampled_from(["/", "/tmp/evil", "../evil", "l/evil"])
@@ -413,7 +413,7 @@ CHANGES = st.lists(
     ),
     max_size=4,
 )
-FIELDS = [0, 100, 108, 116, 124, 136, 148, 156, 157, 257, 329, 345, 386, 482, 483]  # where the fields of a header begin
+FIELDS = [0, 100, 108, 116, 124, 136, 148, 156, 157, 257, 329, 345, 386, 482, 483]  # the offsets of a header's fields
 
 
 def changed(data: bytes, changes: list[tuple[str, int, bytes]], mend: bool) -> bytes:

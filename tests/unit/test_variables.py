@@ -1,4 +1,4 @@
-"""Environment variables of a run: which values arrive, and what is refused with its place."""
+"""Environment variables of a run: values, and refusals with their position in the file."""
 
 from __future__ import annotations
 

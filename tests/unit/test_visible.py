@@ -1,4 +1,4 @@
-"""Texts of others as they may be shown."""
+"""Untrusted text, made safe to display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from polylocal.text import visible
 
-ANY_TEXT = st.text(st.characters(), max_size=40)  # surrogates without a partner among them
+ANY_TEXT = st.text(st.characters(), max_size=40)  # including unpaired surrogates
 STEERING = ("Cc", "Cs", "Zl", "Zp")
 
 
