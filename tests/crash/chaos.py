@@ -1,4 +1,4 @@
-"""Random faults against a real daemon and an engine of its own, from a seed, and the proof that nothing was lost."""
+"""Random faults, from a seed, against a real daemon and a separate engine, with checks that nothing was lost."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ DISK_AND_DATABASE = {
 
 @dataclass(frozen=True)
 class Step:
-    """A moment of the plan. `dice` are drawn beforehand: what is there at the moment changes nothing of the rest."""
+    """A step of the plan. Its dice are drawn in advance, so that later steps don't depend on the state at this step."""
 
     after_s: float
     what: str
@@ -80,7 +80,7 @@ class Step:
 
 
 def plan(seed: int, faults: Mapping[str, int], runs: int, pace_s: float = 1.0) -> list[Step]:
-    """The same for the same seed: which faults, which work, in which order, with which pauses."""
+    """The faults and the work in their order, with pauses. The same seed gives the same plan."""
     random_ = random.Random(seed)
     names = sorted(SHAPES)
     works = [Work(f"w{n:04d}", names[n % len(names)], random_.randint(40, 120)) for n in range(runs)]
@@ -103,7 +103,7 @@ def plan(seed: int, faults: Mapping[str, int], runs: int, pace_s: float = 1.0) -
 
 @dataclass
 class Report:
-    """What a chaos came to."""
+    """The results of one series of faults."""
 
     seed: int
     faults: list[tuple[float, str]] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Report:
     memory_mib: float = 0.0
     duration_s: float = 0.0
     cuts: int = 0
-    gaps: int = 0  # logs that say that something is missing
+    gaps: int = 0  # logs with a note that lines are missing
     daemon_log: str = ""
 
     @property
@@ -125,7 +125,7 @@ class Report:
 
 
 class Restless:
-    """`polylocal serve` on a home folder: killed and started at will, with a clock that can be wrong."""
+    """`polylocal serve` on a home folder: killed and started at will, with a clock that may be wrong."""
 
     def __init__(self, home: Path, log: Path, clock: Path, env: Mapping[str, str]) -> None:
         self.home = Home(home)
@@ -141,7 +141,7 @@ class Restless:
         return self._process.pid if self._process else 0
 
     def start(self) -> None:
-        """As often as it takes: a daemon that can't start says so and ends."""
+        """Repeat the start until it succeeds. A daemon that can't start logs the reason and ends."""
         deadline = time.monotonic() + READY_S
         while not self.try_start():
             if time.monotonic() > deadline:
@@ -149,7 +149,7 @@ class Restless:
             time.sleep(0.3)
 
     def try_start(self) -> bool:
-        """False: it ended instead."""
+        """Returns False if the daemon has ended instead."""
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
@@ -182,7 +182,7 @@ class Restless:
             self._process = None
 
     def ended_by_itself(self) -> int | None:
-        """Its exit code, if it is not there any more though nobody killed it."""
+        """The exit code, if the daemon has ended without being killed."""
         return self._process.poll() if self._process else None
 
     @contextlib.contextmanager
@@ -198,7 +198,7 @@ class Restless:
 
 
 class Caller:
-    """Submits and stops through the API, in order and until each is done, on a thread of its own."""
+    """Submits and stops runs through the API, in order, on a separate thread. Repeats each call until it succeeds."""
 
     def __init__(self, daemon: Restless) -> None:
         self._daemon = daemon
@@ -241,7 +241,7 @@ class Caller:
                     self._over.wait(0.2)
 
     def _submit(self, client: Client, work: Work) -> None:
-        """Looked for first: the answer to an earlier try may have been lost, and the run be there."""
+        """Look for the run first: an earlier request may have created it although its response was lost."""
         kind = work.shape.kind
         with contextlib.suppress(NotFound):
             client.create_project({"name": PROJECT}) if not self.known and not client.projects(OWNER) else None
@@ -262,17 +262,17 @@ def _listed(client: Client, kind: str, **parameters: str) -> list[dict[str, Any]
 
 
 class World:
-    """A daemon on a small disk, an engine of its own behind a proxy, and the clock: all that a fault can hit."""
+    """All targets of faults: a daemon on a small disk, a separate engine behind a proxy, and the clock."""
 
     def __init__(self, seed: int, main_engine: str, home_mib: int = 24) -> None:
         self.seed = seed
         self.report = Report(seed)
-        image = saved_image(main_engine, "polylocal/busybox:test")  # first: where there is none, nothing was made
+        image = saved_image(main_engine, "polylocal/busybox:test")  # first, since it fails without the image
         self.folder = Path(tempfile.mkdtemp(prefix="plx-chaos-"))
         self.home, self.truths, self._clock = self.folder / "home", self.folder / "truth", self.folder / "clock"
         self._home_mib = home_mib
         self._began = time.monotonic()
-        self._over = threading.Event()  # ends what lasts
+        self._over = threading.Event()  # ends the lasting faults
         self._lasting: list[threading.Thread] = []
         engine_folder = self.folder / "engine"
         engine_folder.mkdir()
@@ -312,7 +312,7 @@ class World:
     def close(self) -> None:
         self.caller.close()
         self._end_lasting()
-        with contextlib.ExitStack() as stack:  # each, whatever the others come to
+        with contextlib.ExitStack() as stack:  # all steps run, even if some of them fail
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             stack.callback(unmount_below, self.folder)
             stack.callback(self.engine.close)
@@ -320,7 +320,7 @@ class World:
             stack.callback(self.daemon.kill)
 
     def carry_out(self, steps: list[Step]) -> None:
-        """The plan, step by step; then the world is healed."""
+        """Carry out the plan step by step, then undo all faults."""
         for step in steps:
             time.sleep(step.after_s)
             self._watch_daemon()
@@ -338,10 +338,10 @@ class World:
             self.report.violate(f"the API did not take all work: {dict(self.caller.refusals)}; {self.daemon.url}")
             self.caller.close()
 
-    # -- judge ----------------------------------------------------------------------------------------------------
+    # -- verdict --------------------------------------------------------------------------------------------------
 
     def judge(self) -> Report:
-        """Wait until every run is done, look at each, then delete all and look at what is left."""
+        """Wait until every run is done, check each run, then delete all runs and check what is left."""
         self.settle()
         self.look_at_runs()
         self.report.memory_mib = resident_mib(self.daemon.pid)
@@ -352,7 +352,7 @@ class World:
         return self.report
 
     def settle(self) -> None:
-        """Every run comes to its end, and no container outlives that for long."""
+        """Every run gets to a final status, and no container lasts much longer than its run."""
         report = self.report
         if not self._wait_until(self._all_done, DONE_S):
             report.violate(f"not done after {DONE_S:g} s: {self._open_runs()}; {self.daemon.last_words()}")
@@ -381,13 +381,13 @@ class World:
     # -- helpers --------------------------------------------------------------------------------------------------
 
     def lasting(self, name: str, work: Callable[[], None]) -> None:
-        """A fault that goes on while the next ones come."""
+        """Run a fault in the background while the next steps are carried out."""
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         self._lasting.append(thread)
 
     def wait(self, seconds: float) -> None:
-        """Cut short when the world is healed."""
+        """Wait, but not beyond the end of the faults."""
         self._over.wait(seconds)
 
     def await_lasting(self, name: str) -> None:
@@ -416,7 +416,7 @@ class World:
         self._over.clear()
 
     def _watch_daemon(self) -> None:
-        """Nobody but a fault ends the daemon."""
+        """Only faults may end the daemon."""
         code = self.daemon.ended_by_itself()
         if code is not None:
             self.report.violate(f"the daemon ended by itself with {code}: {self.daemon.last_words()}")
@@ -436,7 +436,7 @@ class World:
         def ask(client: Client) -> list[dict[str, Any]]:
             found = []
             for kind in ("job", "build"):
-                with contextlib.suppress(NotFound):  # nothing was submitted: no project
+                with contextlib.suppress(NotFound):  # nothing was submitted, so there is no project
                     for run in _listed(client, kind, limit="10000"):
                         found.append({**run, "kind": kind})
             return found
@@ -470,7 +470,7 @@ class World:
             )
 
     def leave_nothing(self) -> None:
-        """Nothing is left of what is deleted."""
+        """Nothing remains of deleted runs."""
 
         def delete(client: Client) -> None:
             for run in self._runs():
@@ -491,9 +491,9 @@ class World:
         folders = [str(path) for path in of_runs if path.parts[0] == "outputs" and len(path.parts) == 5]
         with self.engine.client() as client:
             label = f"{IMAGE_LABEL}={self._installation()}"
-            # the low-level call: images.list() asks for each again, and one that goes meanwhile is an error
+            # the low-level call: images.list() also inspects each image and fails if one is removed meanwhile
             images_found = client.api.images(filters={"label": label})
-            # steps without a build are kept for the next try, and collected a day later
+            # images of single steps are kept for later builds, and collected a day later
             built = [image for image in images_found if BUILD_LABEL in image["Labels"]]
             images = [f"{image['RepoTags'] or image['Id']} of build {image['Labels'][BUILD_LABEL]}" for image in built]
         return files + folders + images + [container.name for container in self.containers()]
@@ -507,7 +507,7 @@ class World:
         return True
 
 
-# -- faults: each is given two dice -----------------------------------------------------------------------------------
+# -- faults: each gets two dice ---------------------------------------------------------------------------------------
 
 Dice = tuple[float, float]
 
@@ -536,7 +536,7 @@ def restart_engine(world: World, dice: Dice) -> None:
 
 
 def remove_container(world: World, dice: Dice) -> None:
-    """`docker rm -f` of one of ours, behind its back."""
+    """`docker rm -f` of one of our containers, without the daemon's knowledge."""
     with contextlib.suppress(*_ENGINE_TROUBLE):
         found = sorted(world.containers(), key=lambda container: container.name)
         if found:
@@ -563,7 +563,7 @@ def full_disk(world: World, dice: Dice) -> None:
 
 @contextlib.contextmanager
 def filled(folder: Path, but_mib: float = 0) -> Iterator[None]:
-    """Not a byte is free on its disk, or only so much."""
+    """Fill the folder's disk completely, or except for `but_mib` MiB."""
     filler = folder / "filler"
     try:
         with filler.open("wb", buffering=0) as file:
@@ -578,7 +578,7 @@ def filled(folder: Path, but_mib: float = 0) -> Iterator[None]:
 
 
 def read_only_home(world: World, dice: Dice) -> None:
-    """Only between two daemons: no file may be open for writing. A start on it fails, with a word."""
+    """Between two daemons, since no file may be open for writing. The start of a daemon fails with a clear error."""
     world.await_lasting("disk")
     world.await_lasting("database")
     world.daemon.kill()
@@ -613,7 +613,7 @@ def busy_database(world: World, dice: Dice) -> None:
 
 
 def long_busy_database(world: World, dice: Dice) -> None:
-    """Longer than the daemon's own patience."""
+    """Longer than the daemon waits for the database."""
     _busy_database(world, 12 + dice[0])
     world.wait(8)
 
@@ -641,7 +641,7 @@ FAULTS: dict[str, Callable[[World, Dice], None]] = {
 def run(
     seed: int, faults: Mapping[str, int], runs: int, main_engine: str, pace_s: float = 1.0, home_mib: int = 24
 ) -> Report:
-    """A whole chaos: plan, faults, healing, verdict."""
+    """One series of faults: plan, faults, recovery, verdict."""
     steps = plan(seed, faults, runs, pace_s)
     with World(seed, main_engine, home_mib) as world:
         world.carry_out(steps)

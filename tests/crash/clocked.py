@@ -1,4 +1,4 @@
-"""`polylocal` with a wall clock that is wrong by as many seconds as a file says: clocked.py FILE serve …"""
+"""`polylocal` with a wall clock that is wrong by the seconds written in a file: clocked.py FILE serve …"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _time, _time_ns = time.time, time.time_ns
 
 
 def shift_clock(file: Path) -> None:
-    """Below everything of polylocal's own that asks for the time; the monotonic clock stays right."""
+    """Replace the functions that all of polylocal uses to read the time. The monotonic clock stays right."""
 
     def shift_s() -> float:
         try:

@@ -1,4 +1,4 @@
-"""Real daemons that are killed: what they made is found by their installation and removed."""
+"""Real daemons that the tests kill. Their containers and images are found by the installation's label and removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Starter = Callable[..., Daemon]
 
 @pytest.fixture
 def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
-    """Start a daemon on the test's home folder, again and again if wanted; the last one is ended."""
+    """Start daemons on the test's home folder, one after the other. The last one is killed at the end."""
     home = tmp_path / "home"
     started: list[Daemon] = []
 
@@ -36,16 +36,16 @@ def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
 
 @pytest.fixture(scope="module")
 def kept(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """`start` for modules whose tests may share a home folder. See `keeping`."""
+    """Like `start`, for modules whose tests may share a home folder. See `keeping`."""
     with keeping(tmp_path_factory.mktemp("kept") / "home", engine_address) as starter:
         yield starter
 
 
 @contextmanager
 def keeping(home: Path, engine_address: str, prefix: Sequence[str] = ()) -> Iterator[Starter]:
-    """Start daemons on one home folder; one that lives is used again by a test that wants the same flags and settings.
+    """Start daemons on one home folder. A running daemon is reused if flags and settings are the same.
 
-    At the end the daemon is killed, and what it made is removed.
+    At the end the daemon is killed, and its containers and images are removed.
     """
     daemon: Daemon | None = None
     wanted: object = None

@@ -1,7 +1,7 @@
-"""`polylocal` whose publications wait while a gate is shut: gated.py FOLDER serve …
+"""`polylocal` with publications that wait at a gate: gated.py FOLDER serve …
 
-While FOLDER/shut exists, each folder of a repository whose path contains the text of that file waits before its indexes
-are written; FOLDER/waiting then has a file.
+While FOLDER/shut exists, the publication of each repository folder whose path contains the text of that file waits
+before it writes the indexes. FOLDER/waiting then contains a file.
 """
 
 from __future__ import annotations

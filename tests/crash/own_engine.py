@@ -1,4 +1,4 @@
-"""A container engine of one's own, to be killed: its processes, its files and its mounts end with it."""
+"""A separate container engine that tests may kill. Its processes, files and mounts are removed at the end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import docker
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-READY_S = 90.0  # with an orphan to stop it takes more than ten
+READY_S = 90.0  # it takes more than ten if an orphan has to be stopped
 STOP_S = 40.0
 _LOOK_S = 0.02
 
 
 class OwnEngine:
-    """A dockerd with its containerd under one short-named folder, in a network namespace of its own."""
+    """A dockerd with its containerd below one short-named folder, in a separate network namespace."""
 
     def __init__(self, folder: Path, image: bytes) -> None:
         self.folder = folder
@@ -36,14 +36,14 @@ class OwnEngine:
         return f"unix://{self.socket}"
 
     def prepare(self) -> None:
-        """The first start, with the image in it."""
+        """Start for the first time, and load the image."""
         self.start()
         with self.client() as client:
             client.images.load(self._image)
 
     def start(self) -> None:
         self._forget_pids()
-        # a dockerd without a bridge removes the bridge of the host's other engine: it gets a network of its own
+        # in the host's network namespace, it would change the bridge of the other engine
         command = ["unshare", "--net", "--", "dockerd", "--data-root", str(self.folder / "data")]
         command += ["--exec-root", str(self._exec_root)]
         command += ["--pidfile", str(self._pid_file), "-H", self.address, "--iptables=false"]
@@ -62,7 +62,7 @@ class OwnEngine:
         _until(ready, READY_S, "dockerd does not answer")
 
     def kill(self) -> None:
-        """kill -9. Its containerd dies with it; where that does not, it is killed. Shims and containers live on."""
+        """kill -9. containerd dies with dockerd or is killed as well. Shims and containers live on."""
         containerd = self._containerd()
         if self._process:
             self._process.kill()
@@ -74,7 +74,7 @@ class OwnEngine:
             _until(lambda: not _is_alive(containerd), 10, "containerd does not end")
 
     def kill_with_containers(self) -> None:
-        """kill -9 of the engine, then of all shims and containers. The next start finds no exit codes: it says 255."""
+        """kill -9 of the engine, then of all shims and containers. The next start finds no exit codes and reports 255."""
         self.kill()
         for pid in self._left_behind():
             with contextlib.suppress(ProcessLookupError):
@@ -82,7 +82,7 @@ class OwnEngine:
         _until(lambda: not self._left_behind(), 10, "shims do not end")
 
     def stop(self) -> None:
-        """As a host does that shuts down: containers are stopped first."""
+        """Stop as on a shutdown of the host: containers are stopped first."""
         if self._process:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -98,7 +98,7 @@ class OwnEngine:
             client.close()
 
     def close(self) -> None:
-        """Containers, processes, mounts, files: in any state, more than once."""
+        """Remove containers, processes, mounts and files. Works in any state, and repeatedly."""
         if self._process and self._process.poll() is None:
             with contextlib.suppress(DockerException, RequestException), self.client() as client:
                 for container in client.containers.list(all=True, ignore_removed=True):
@@ -133,7 +133,7 @@ class OwnEngine:
         return pid if str(self._exec_root) in _command_of(pid) else None
 
     def _forget_pids(self) -> None:
-        """A stale pid file stops the next start, if its number is somebody else's by now."""
+        """A stale pid file prevents the next start if another process has the number by now."""
         for file in (self._pid_file, self._containerd_pid_file):
             file.unlink(missing_ok=True)
 
@@ -154,13 +154,13 @@ class OwnEngine:
         return (self.folder / "dockerd.log").read_text(errors="replace")[-2000:]
 
     def _left_behind(self) -> set[int]:
-        """What names this engine's folder in its command, and what that has started: shims and their containers."""
+        """Processes with this engine's folder in their command, and their children: shims and containers."""
         roots = {pid for pid in _pids() if str(self._exec_root) in _command_of(pid)}
         return roots | {child for root in roots for child in _descendants(root)}
 
 
 def saved_image(address: str, name: str) -> bytes:
-    """An image as another engine saves it."""
+    """Save an image of another engine."""
     client = docker.DockerClient(base_url=address)
     try:
         return b"".join(client.images.get(name).save(named=True))

@@ -1,4 +1,4 @@
-"""A unix socket in front of an engine, that can be torn: connections are cut, new ones are refused."""
+"""A unix socket in front of an engine that can cut connections and refuse new ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK = 1 << 16
 
 
 class TearingProxy:
-    """Passes bytes on, on a thread of its own, until it is told to do worse."""
+    """Passes bytes on, on a separate thread, until it is told to cut or refuse connections."""
 
     def __init__(self, path: Path, target: Path, seed: int) -> None:
         self.path = path
@@ -33,11 +33,11 @@ class TearingProxy:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def cut(self) -> None:
-        """Every open connection, at once."""
+        """Cut every open connection at once."""
         self._loop.call_soon_threadsafe(self._cut, 1.0)
 
     def tear(self, seconds: float, over: threading.Event) -> None:
-        """Cut some, refuse some, for a while. Calm afterwards."""
+        """Cut some connections and refuse some for a while, then pass everything on again."""
 
         async def tear() -> None:
             end = self._loop.time() + seconds
@@ -56,14 +56,14 @@ class TearingProxy:
         async def end() -> None:
             self._refuses = True
             self._server.close()
-            await asyncio.sleep(0)  # what was taken in already is begun
+            await asyncio.sleep(0)  # lets accepted connections begin
             self._cut(1.0)
-            if self._pipes:  # not cancelled at once: one that is just connecting would leave its connection to nobody
+            if self._pipes:  # not cancelled at once, since a pipe that is connecting would leave its connection open
                 _, late = await asyncio.wait(self._pipes, timeout=5)
                 for pipe in late:
                     pipe.cancel()
                 await asyncio.gather(*late, return_exceptions=True)
-            await asyncio.sleep(0.05)  # transports close in the loop's next rounds
+            await asyncio.sleep(0.05)  # transports close in the next rounds of the loop
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -98,14 +98,14 @@ class TearingProxy:
             engine_reader, engine_writer = await asyncio.open_unix_connection(str(self._target))
             await _pass_on((reader, engine_writer), (engine_reader, writer))
         except (OSError, asyncio.CancelledError):
-            pass  # either side is gone: so is the other
+            pass  # if one side is closed, the other one is closed, too
         finally:
             self._open.discard(writer)
-            writer.close()  # what was passed on already still arrives; nothing does on a connection that was cut
+            writer.close()  # bytes that were passed on still arrive; a cut connection delivers none
 
 
 async def _pass_on(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-    """Until either side is gone: no client of an engine closes its half alone."""
+    """Pass on until either side closes. No client of an engine closes only one direction."""
     pumps = [asyncio.ensure_future(_pump(source, sink)) for source, sink in ways]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)

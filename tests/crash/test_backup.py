@@ -1,4 +1,4 @@
-"""A backup of a home folder whose daemon is at work, and a daemon on what was made of it."""
+"""A backup of a home folder with a running daemon, and a daemon on the restored copy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def installation(home: Path) -> str:
 
 
 def all_of(daemon: Daemon, run: RunReference) -> dict[str, Any]:
-    """What is said of a run, but for the address and the folder of the daemon."""
+    """All keys of a run, except for the daemon's address and folder."""
     said = look(daemon, lambda client: {**client.run(run), "history": client.statuses(run)})
     return {
         key: json.dumps(value).replace(daemon.url, "URL").replace(str(daemon.home), "HOME")
@@ -105,7 +105,7 @@ def test_a_backup_under_load_and_a_daemon_on_it(start, swept: list[str], tmp_pat
         code = look(back, lambda client: client.call("GET", "/api/v1/root/crash/repo/download").content)
         with tarfile.open(fileobj=io.BytesIO(code)) as tar:
             assert any(name.endswith("train.py") for name in tar.getnames())
-        # the run that was under way belongs to the other daemon: it is lost here, and goes on there
+        # the active run belongs to the other daemon: it is lost here, and continues there
         assert finished(back, going)["last_status"] == "failed"
         *lines, marked = log(back, going).splitlines(keepends=True)
         assert before.startswith(b"".join(lines))

@@ -1,4 +1,4 @@
-"""Random faults over many runs, and nothing is lost; then the same faults one by one, with what must be said then."""
+"""Random faults during many runs without losses; then each fault separately, with the expected messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture
 def world(engine_address: str) -> Iterator[World]:
-    """A daemon on a small disk with an engine of its own, and no fault but those that the test makes."""
+    """A daemon on a small disk with a separate engine. Only the test itself causes faults."""
     with World(0, engine_address) as made:
         yield made
 
@@ -50,7 +50,7 @@ def test_nothing_is_lost(engine_address: str, seed: int, faults: Mapping[str, in
     assert sum(report.outcomes.values()) >= 12
 
 
-# -- one by one -------------------------------------------------------------------------------------------------------
+# -- single faults ----------------------------------------------------------------------------------------------------
 
 
 def submitted(world: World, *works: Work) -> list[RunReference]:
@@ -98,10 +98,10 @@ def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: Wor
 
 
 def test_on_a_disk_without_a_free_byte_programs_go_on_and_all_can_be_read(world: World) -> None:
-    works = [Work("w1", "lines", 400), Work("w2", "both", 400)]  # that go on while the other one begins, however long
+    works = [Work("w1", "lines", 400), Work("w2", "both", 400)]  # each outlasts the start of the other
     runs = submitted(world, *works)
     begun(world, *works)
-    eventually(lambda: [status(world, run) for run in runs] == ["running"] * 2, 30)  # nothing is recorded from here on
+    eventually(lambda: [status(world, run) for run in runs] == ["running"] * 2, 30)  # the last records
     truth = Truth(world.truths / "w1")
     with chaos.filled(world.home):
         before = len(truth.said("out")[0])
@@ -155,7 +155,7 @@ def test_a_run_whose_exit_code_was_lost_with_the_engine_is_started_again(world: 
 
 
 def serve(home: Path) -> subprocess.CompletedProcess[str]:
-    """`polylocal serve` where it can't: it ends by itself."""
+    """Run `polylocal serve` where it can't start: it ends on its own."""
     command = [sys.executable, "-m", "polylocal", "serve", "--home", str(home), "--port", "0"]
     return subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
 
@@ -189,7 +189,7 @@ def test_a_corrupt_database_is_told_at_the_start(tmp_path: Path) -> None:
     assert any(word in said for word in ("backup", "back-up", "move", "restore")), said
 
 
-# -- the harness itself -----------------------------------------------------------------------------------------------
+# -- the harness ------------------------------------------------------------------------------------------------------
 
 
 def test_a_log_that_lost_its_end_is_found(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The judge of the chaos, judged: it sees each wrong that is made for it."""
+"""The checks of the random faults themselves: they find every prepared error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def entries(*words: str, **last: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def seen(tmp_path: Path) -> Seen:
-    """A run of which all is well: two lines on stdout, one on stderr."""
+    """A run without errors: two lines on stdout, one on stderr."""
     truth = tmp_path / "truth" / "w1"
     truth.mkdir(parents=True)
     (truth / "starts").write_text("once\n")

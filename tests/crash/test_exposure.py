@@ -1,4 +1,4 @@
-"""Who gets in, and who is told what, with the real command and daemon: tokens, an open address, a full disk."""
+"""Access, with the real command and daemon: tokens, an address that is open to the network, a full disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def says(home: Path, *arguments: str) -> str:
 
 
 def complains(home: Path, *arguments: str) -> str:
-    """The one line that it ends with."""
+    """The one line of its error message."""
     ended = polylocal(home, *arguments)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     [line] = (ended.stdout + ended.stderr).strip().splitlines()
@@ -46,7 +46,7 @@ def complains(home: Path, *arguments: str) -> str:
 
 
 def whose(daemon: Daemon, token: str) -> str | None:
-    """Who the daemon takes the bearer of a token for."""
+    """The user to whom the daemon attributes a token."""
     answer = httpx2.get(f"{daemon.url}/api/v1/users/", headers={"Authorization": f"Token {token}"})
     if answer.status_code == 401:
         return None
@@ -65,7 +65,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def test_a_users_tokens_are_good_until_they_are_revoked(daemon: Daemon) -> None:
-    """While the daemon works, and the admin's stay."""
+    """This applies to a running daemon. The admin's tokens stay valid."""
     first = says(daemon.home, "user", "add", "ann")
     second = says(daemon.home, "user", "token", "ann")
     assert first != second
@@ -91,7 +91,7 @@ def test_the_token_file_follows_when_its_own_is_revoked(daemon: Daemon) -> None:
 
 
 def test_the_file_never_gets_the_token_of_somebody_else(daemon: Daemon) -> None:
-    """Also where what stands in it is good for nothing: a plain user's would shut the admin out."""
+    """Even if the file's token is invalid: a plain user's token would lock the admin out."""
     before = daemon.token
     says(daemon.home, "user", "add", "bob")
     (daemon.home / "token").write_text("0" * 40 + "\n")
@@ -122,7 +122,7 @@ def test_a_guessable_token_is_not_let_out(tmp_path: Path, command: str) -> None:
 
 
 def test_an_open_address_is_warned_of_once(tmp_path: Path) -> None:
-    """Once the guessable one is gone, as that line says."""
+    """Without a guessable token, the daemon starts and warns once."""
     home = tmp_path / "home"
     opened = start_daemon(home, "--host", "0.0.0.0")
     assert len(opened.token) >= LEAST_TOKEN
@@ -142,7 +142,7 @@ def test_an_open_address_is_warned_of_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path, engine_address: str) -> Iterator[Path]:
-    """A home folder on a small disk of its own."""
+    """A home folder on a separate small disk."""
     if os.geteuid() != 0:
         pytest.skip("mounts a disk: as root")
     with small_disk(tmp_path / "disk", 48) as folder:
@@ -169,7 +169,7 @@ def test_a_first_start_on_a_full_disk_says_so(disk: Path, command: str) -> None:
 
 
 def test_a_start_on_a_disk_that_is_full_by_now(disk: Path) -> None:
-    """It serves what can be read; with room again everything goes on by itself."""
+    """The daemon serves what can be read. When there is room again, it continues automatically."""
     roomy = {"POLYLOCAL_MIN_FREE_MIB": "4"}
     before = start_daemon(disk, env=roomy)
     run = submit(before, job("echo said"))

@@ -1,4 +1,4 @@
-"""What takes room goes when it is asked for, and nothing of others goes: the real command, daemon and engine."""
+"""Garbage collection with the real command, daemon and engine: removes what is unused, and nothing of other owners."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Item = dict[str, Any]
 
 
 class World:
-    """A daemon with an engine that has things of others too."""
+    """A daemon whose engine also contains objects of other owners."""
 
     def __init__(self, home: Path, raw: docker.DockerClient) -> None:
         self.home = home
@@ -49,7 +49,7 @@ class World:
         self.daemon = start_daemon(self.home)
 
     def says(self, *arguments: str) -> str:
-        """What `polylocal …` prints."""
+        """The output of `polylocal …`."""
         environment = {**os.environ, "POLYLOCAL_HOME": str(self.home), "COLUMNS": "400", "NO_COLOR": "1"}
         command = [sys.executable, "-m", "polylocal", *arguments]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
@@ -57,17 +57,17 @@ class World:
         return ended.stdout
 
     def look(self, budget_gib: float | None = None) -> list[Item]:
-        """As `polylocal gc --dry-run`, without the time that a process takes."""
+        """Same as `polylocal gc --dry-run`, without the start of a process."""
         found: list[Item] = look(self.daemon, lambda client: client.look(budget_gib))["results"]
         return found
 
     def collect(self, budget_gib: float | None = None) -> list[Item]:
-        """As `polylocal gc`."""
+        """Same as `polylocal gc`."""
         found: list[Item] = look(self.daemon, lambda client: client.collect(budget_gib))["results"]
         return found
 
     def made(self, mib: int = 1) -> RunReference:
-        """A build of its own, whose image has so many MiB."""
+        """A separate build whose image has `mib` MiB."""
         run = submit(self.daemon, of(mib), "build")
         assert finished(self.daemon, run)["last_status"] == "succeeded"
         return run
@@ -77,7 +77,7 @@ class World:
         return found
 
     def image(self, run: RunReference) -> str | None:
-        """The id of the image of a build; None: there is none."""
+        """The id of a build's image, or None."""
         labels = [f"{IMAGE_LABEL}={self.installation}", f"{BUILD_LABEL}={self.uuid(run)}"]
         found = self.listed(filters={"label": labels})
         return found[0] if found else None
@@ -93,7 +93,7 @@ class World:
         httpx2.request(method, f"{self.daemon.url}{run.path}/{word}/", headers=headers).raise_for_status()
 
     def labelled(self, base: str = BUSYBOX, **labels: str) -> str:
-        """An image without a name that somebody made; its id."""
+        """Build an image without a name and return its id."""
         text = f"FROM {base}\nRUN echo {uuid.uuid4().hex} > /about\n"
         image, _ = self.raw.images.build(fileobj=io.BytesIO(text.encode()), labels=labels, rm=True)
         found: str = image.id
@@ -103,18 +103,18 @@ class World:
         return image_id in self.listed(all=True)
 
     def listed(self, **asked: Any) -> list[str]:
-        """Ids of images; the low-level call, since `images.list` asks for each again and fails for one that went."""
+        """Ids of images, by the low-level call: `images.list` inspects each image and fails if one was removed."""
         return [image["Id"] for image in self.raw.api.images(**asked)]
 
     def steps_of(self, image_id: str) -> list[str]:
         try:
             return [step["CreatedBy"] for step in self.raw.api.history(image_id)]
-        except docker.errors.NotFound:  # it went meanwhile: other tests collect too
+        except docker.errors.NotFound:  # it was removed meanwhile: other tests collect, too
             return []
 
 
 def of(mib: int) -> dict[str, Any]:
-    """A build that no other shares a layer with."""
+    """A build that shares no layer with another one."""
     marked = f"echo {uuid.uuid4().hex} > /about"
     return build(build_steps=[f"{marked} && dd if=/dev/urandom of=/weights bs=1M count={mib} 2> /dev/null"])
 
@@ -135,14 +135,14 @@ def shared(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def world(shared: World) -> World:
-    """With nothing of ours that could go, and no collection by itself for ten minutes."""
+    """A world without anything to collect, and without automatic collections for ten minutes."""
     shared.collect(0)
     return shared
 
 
 @pytest.fixture
 def others(world: World) -> Iterator[list[str]]:
-    """Images and stopped containers that are none of ours: they are there still at the end."""
+    """Images and stopped containers of other owners. They must still exist at the end."""
     raw, name = world.raw, f"somebody/else:{uuid.uuid4().hex}"
     images = [
         world.labelled(),
@@ -189,7 +189,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(world: World, others: 
     assert re.search(r"would go +image +1\.0 MiB +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\S+ +least recently used", said), said
     assert re.search(r"^4\.0 MiB would be freed", said, re.MULTILINE), said
     assert [world.has(item["id"]) for item in found] == [True, True]
-    assert not {item["id"] for item in found} & set(goes(world.look()))  # the budget that is set is far away
+    assert not {item["id"] for item in found} & set(goes(world.look()))  # the configured budget is far away
 
 
 def test_what_may_go_goes_and_nothing_else(world: World, others: list[str]) -> None:
@@ -208,7 +208,7 @@ def test_what_may_go_goes_and_nothing_else(world: World, others: list[str]) -> N
     assert not [found for found in others if found in said]
     (Path(look(world.daemon, lambda client: client.run(running))["outputs_path"]) / "go").touch()
     assert finished(world.daemon, running)["last_status"] == "succeeded"
-    # neither is in use or pinned any more
+    # neither is in use or pinned any longer
     world.bookmark(pinned, "unbookmark")
     eventually(lambda: not containers_of(world.raw, running, world.daemon))
     assert set(goes(world.collect(0))) == set(ids[1:])
@@ -228,7 +228,7 @@ def test_a_bookmark_of_a_run_keeps_its_image(world: World) -> None:
 
 
 def test_the_least_recently_used_go_until_the_rest_fits(world: World) -> None:
-    """What was used counts, not what was made; it is known to the next daemon, too."""
+    """The last use counts, not the creation. The next daemon knows it, too."""
     config = of(3)
     first = submit(world.daemon, config, "build")
     finished(world.daemon, first)
@@ -273,10 +273,10 @@ def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None
     eventually(lambda: log_has(world.daemon, run, b"begun"), 60)
     look(world.daemon, lambda client: client.stop(run))
     assert finished(world.daemon, run)["last_status"] == "stopped"
-    # as an engine leaves it that had the end of the build in hand already: made over a step of the build
+    # as left by an engine that was already ending the build: an image on top of a step of the build
     step = next(item["id"] for item in world.look() if item["reason"].startswith("steps of a build"))
     left = world.labelled(step, **{BUILD_LABEL: world.uuid(run)})
-    # as somebody makes them who copies our labels
+    # as made by a user who copies our labels
     forged = [
         world.labelled(**{IMAGE_LABEL: world.installation, BUILD_LABEL: number})
         for number in (world.uuid(run), uuid.uuid4().hex)
@@ -301,7 +301,7 @@ def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
     assert finished(world.daemon, run)["last_status"] == "stopped"
 
     def left() -> bool:
-        world.collect(0)  # the engine is a while about ending the step that was under way
+        world.collect(0)  # the engine takes a while to end the current step
         unnamed = world.listed(filters={"dangling": True})
         return any(mark in step for image in unnamed for step in world.steps_of(image))
 
@@ -344,7 +344,7 @@ def test_leftovers_go_and_what_is_of_runs_stays(world: World) -> None:
     assert log_has(world.daemon, run, b"kept")
 
 
-# -- removing what is no longer wanted ---------------------------------------------------------------------------
+# -- removal of unwanted objects ---------------------------------------------------------------------------------
 
 
 def files_of(world: World, *uuids: str) -> list[Path]:
@@ -401,7 +401,7 @@ def test_a_removed_project_leaves_nothing(world: World, others: list[str], tmp_p
     assert image
     assert files_of(world, *uuids)
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
-    # outputs, image and code; the code's history may hold it once more
+    # outputs, image and code; the code's history may contain it again
     assert 6 <= freed_mib(world.says("project", "rm", "passing", "--yes")) < 8
     eventually(lambda: not world.has(image))
     eventually(lambda: not files_of(world, *uuids))
@@ -412,7 +412,7 @@ def test_a_removed_project_leaves_nothing(world: World, others: list[str], tmp_p
 
 
 def figures(world: World) -> dict[str, float]:
-    """/metrics as a scraper reads it."""
+    """Parse /metrics as a scraper does."""
     headers = {"Authorization": f"Token {world.daemon.token}"}
     text = httpx2.get(f"{world.daemon.url}/metrics", headers=headers).raise_for_status().text
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
@@ -421,7 +421,7 @@ def figures(world: World) -> dict[str, float]:
 
 def test_the_figures_of_a_daemon_that_has_worked(world: World) -> None:
     hits, misses = "polylocal_build_cache_hits_total", "polylocal_build_cache_misses_total"
-    world.restart()  # what was counted before is counted still, and looked at anew
+    world.restart()  # earlier counts survive a restart
     before = figures(world)
     config = {**job(), "build": of(1)["build"]}
     runs = [submit(world.daemon, config) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""kill -9 of the daemon ten times during a search: it tries what it would have tried, and finds what it would find."""
+"""kill -9 of the daemon ten times during a search: the same experiments and result as without kills."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .test_kill import history, look, submit
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 KILLS = 10
-# the daemon may be dead when it is told: the next one listens at the same address. The score is one of the params alone
+# the daemon may be dead when metrics are reported; the next one listens at the same address
+# the score depends on the params only
 TELL = """
 score=$(({{ x }} * 37 % 101 * 10 + {{ epochs }}));
 url=$POLYAXON_API_HTTP_HOST/api/v1/root/crash/experiments/${POLYAXON_RUN_OUTPUTS_PATH##*/}/metrics/;
@@ -58,14 +59,14 @@ def results(daemon: Daemon, group: RunReference) -> Results:
 
 
 def tried(found: Results) -> list[tuple[Any, ...]]:
-    """In the order in which it was made."""
+    """The experiments in the order of their creation."""
     rows = sorted(found["results"], key=lambda row: int(row["id"]))
     return [(row["iteration"], row["params"], row["status"], row["metrics"]) for row in rows]
 
 
 @contextmanager
 def reading(daemon: Daemon) -> Iterator[Store]:
-    """Its database: to look at it a hundred times a second costs the daemon nothing, and outlives it."""
+    """Reads the database directly: frequent reads cost the daemon nothing, and work while it is dead."""
     store = Store(daemon.home / "polylocal.db")
     try:
         yield store
@@ -78,7 +79,7 @@ def ended(store: Store, group: RunReference) -> str:
 
 
 def moments(store: Store, group: RunReference) -> list[Callable[[], bool]]:
-    """When to kill: at once; when something runs that had not begun; when something has ended that had not."""
+    """When to kill: at once; when another experiment has begun; when another one has ended."""
     row = store.runs.find(Kind.GROUP, group.id)
 
     def having(*statuses: str) -> set[int]:

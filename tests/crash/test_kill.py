@@ -1,4 +1,4 @@
-"""kill -9 of a real daemon with a real engine: the run goes on, nothing is lost, nothing comes twice."""
+"""kill -9 of a real daemon with a real engine: runs continue, nothing is lost, nothing appears twice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def never_backwards(statuses: list[str]) -> bool:
 
 
 def test_a_line_every_50_ms_and_the_daemon_killed(start):
-    """The fourth point that the first release had to show."""
+    """The fourth requirement of the first release."""
     daemon = start()
     run = submit(daemon, job("i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); sleep 0.05; done"))
     eventually(lambda: log_has(daemon, run, b"line 10\n"), 60)
@@ -84,7 +84,7 @@ def log_has(daemon: Daemon, run: RunReference, text: bytes) -> bool:
 
 @pytest.mark.parametrize("step", ["created", "building", "scheduled", "running", "ended"])
 def test_killed_at_each_durable_step(start, raw_engine: docker.DockerClient, step: str):
-    """Whatever was recorded last, the next daemon finishes the run; its container was started once."""
+    """The next daemon finishes the run after any last recorded step. Its container is started once."""
     daemon = start("--max-runs", "1")
     steps = ["sleep 1"] if step == "building" else []
     config = job("echo begun; sleep 1; echo done; exit 0")
@@ -173,7 +173,7 @@ def test_queued_work_goes_on_in_order(start):
 
 
 def test_a_run_that_is_taken_up_still_reaches_the_api(start):
-    """Its address is that of the daemon before: the next one listens there without being asked for a new container."""
+    """The container uses the address of the previous daemon. The next daemon listens there without a request for it."""
     daemon = start()
     script = (
         "echo begun; until [ -e $POLYAXON_RUN_OUTPUTS_PATH/go ]; do sleep 0.2; done; for n in 1 2 3 4 5 6 7 8 9 10; do"
@@ -191,7 +191,7 @@ def test_a_run_that_is_taken_up_still_reaches_the_api(start):
 
 
 def test_a_group_goes_on_where_it_was(start):
-    """Its experiments are made once, started once, and the group ends by itself."""
+    """Each experiment is created and started once, and the group ends normally."""
     group = {
         **job("echo begun; sleep 1; echo {{ n }}"),
         "kind": "group",
@@ -214,7 +214,7 @@ def test_a_group_goes_on_where_it_was(start):
 
 
 def test_a_notebooks_changes_outlive_the_daemon(start, raw_engine: docker.DockerClient):
-    """Written while no daemon ran, committed by the next one that stops it."""
+    """They are written while no daemon runs. The next daemon commits them when it stops the notebook."""
     jupyter = "printf '#!/bin/sh\\nexec sleep 600\\n' > /bin/jupyter; chmod +x /bin/jupyter"
     daemon = start()
     run = submit(daemon, {**build(build_steps=[jupyter]), "kind": "notebook"}, "notebook")

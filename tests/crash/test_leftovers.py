@@ -1,4 +1,4 @@
-"""A daemon that is killed in the middle of builds: the next start removes what they left, and goes on."""
+"""A daemon that is killed during builds: the next start removes the leftovers, and continues."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_the_steps_of_builds_of_a_daemon_that_was_killed_go(
     assert left()
     daemon.kill()
     store = Store(daemon.home / "polylocal.db")
-    store.runs.delete(store.runs.by_pk(1))  # while no daemon is there
+    store.runs.delete(store.runs.by_pk(1))  # while no daemon runs
     store.close()
     daemon = start()
 
     def is_clean() -> bool:
-        look(daemon, lambda client: client.collect(None))  # the next start's own comes half a minute later
+        look(daemon, lambda client: client.collect(None))  # the automatic collection begins half a minute later
         return not left()
 
     eventually(is_clean, 60)

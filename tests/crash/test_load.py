@@ -1,4 +1,4 @@
-"""Many clients of one real daemon: nothing is lost, refused without a word, or out of order; how fast is no matter."""
+"""Many clients of one real daemon: no request is lost, refused without a reason, or out of order, at any speed."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ pytestmark = pytest.mark.engine
 
 QUEUED, MEANWHILE, FOLLOWERS, CLIENTS = 270, 30, 40, 10
 LINES = 80
-GROWTH_MIB = 96  # of the daemon's memory: far more than it takes, far less than one copy of a log for each follower
+GROWTH_MIB = 96  # growth of the daemon's memory: more than it needs, less than one copy of a log for each follower
 WRITER = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done"
-END = (
-    "until [ -e /plx-data/gate/open ]; do sleep 0.1; done"  # websockets follow what runs: it stays until all are there
-)
+END = "until [ -e /plx-data/gate/open ]; do sleep 0.1; done"  # runs until all websockets are open
 PATH = "/api/v1/root/crowded"
 
 
 class Line:
-    """One kept connection."""
+    """A persistent connection."""
 
     def __init__(self, daemon: Daemon) -> None:
         parts = urlsplit(daemon.url)
@@ -44,7 +42,7 @@ class Line:
         self._headers = {"Authorization": f"Token {daemon.token}", "Content-Type": "application/json"}
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes, str | None]:
-        """(status, body, Retry-After)."""
+        """Returns (status, body, Retry-After)."""
         self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read(), answer.headers["Retry-After"]
@@ -97,7 +95,7 @@ def submitted(daemon: Daemon, cmd: str) -> RunReference:
 
 
 def queue_jobs(daemon: Daemon, count: int, statuses: Counter[int]) -> list[int]:
-    """Their numbers, in the order in which they were taken."""
+    """Queue jobs, and return their numbers in the order of acceptance."""
     line = Line(daemon)
     taken: list[int] = []
     while len(taken) < count:
@@ -113,7 +111,7 @@ def queue_jobs(daemon: Daemon, count: int, statuses: Counter[int]) -> list[int]:
 
 
 def listing(daemon: Daemon, over: threading.Event, statuses: Counter[int]) -> None:
-    """As fast as it is answered."""
+    """List repeatedly, without pauses."""
     line = Line(daemon)
     while not over.is_set():
         for query in ("", "?query=status:created", "?offset=100&limit=50", "?sort=-started_at"):
@@ -129,7 +127,7 @@ def follower(number: int) -> Callable[[Daemon, RunReference, threading.Semaphore
 
 def by_http(daemon: Daemon, run: RunReference, there: threading.Semaphore) -> tuple[str, bytes]:
     line = Line(daemon)
-    there.release()  # whenever it comes, it gets all
+    there.release()  # whenever it connects, it gets all lines
     status, body, _ = line.ask("GET", f"{run.path}/logs/?follow=true")
     line.close()
     return "plain", body if status == 200 else f"answered {status}".encode()
@@ -171,16 +169,16 @@ def followed_all(daemon: Daemon, run: RunReference, seen: list[tuple[str, bytes]
 
 
 def kept_their_order(daemon: Daemon, writer: RunReference, queued: list[int]) -> None:
-    """All are there; those that began are the first ones, in order, and none of them went wrong."""
+    """All jobs exist. Those that began are the first ones, in order, and none of them failed."""
     assert queued == sorted(queued)
     found = {each["id"]: each for each in pages(daemon)}
     assert set(queued) <= set(found)
     begun = [number for number in queued if found[number]["started_at"]]
     assert begun
-    assert set(begun) <= set(queued[: len(begun) + 1])  # of two at a time the second may be there first
+    assert set(begun) <= set(queued[: len(begun) + 1])  # two run at a time, so the second one may begin first
     ended = [found[number]["last_status"] for number in begun if is_done(found[number]["last_status"])]
     assert set(ended) <= {"succeeded"}
-    until = found[writer.id]["finished_at"]  # the writer held a place: until then there was one at a time
+    until = found[writer.id]["finished_at"]  # the writer held a slot, so until then only one ran at a time
     starts = [found[number]["started_at"] for number in begun if found[number]["started_at"] < until]
     assert starts == sorted(starts)
 
@@ -194,6 +192,6 @@ def pages(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 def memory_mib(daemon: Daemon) -> float:
-    """Of the daemon process alone."""
+    """The resident memory of the daemon's process alone."""
     fields = Path(f"/proc/{daemon.process.pid}/status").read_text().split()
     return int(fields[fields.index("VmRSS:") + 1]) / 1024

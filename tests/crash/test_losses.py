@@ -1,4 +1,4 @@
-"""What others do to the containers of runs, and what containers may do: with a real engine."""
+"""Containers that are killed or removed by others, and the isolation of containers, with a real engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def start(kept: Starter) -> Starter:
 
 
 def begun(daemon: Daemon, config: dict[str, Any], kind: str = "job") -> RunReference:
-    """A run that has said `begun`."""
+    """A run that has printed `begun`."""
     run = submit(daemon, config, kind)
     eventually(lambda: log_has(daemon, run, b"begun"), 60)
     return run
@@ -38,7 +38,7 @@ def last(daemon: Daemon, run: RunReference) -> dict[str, Any]:
     return found
 
 
-# -- ended by somebody else --------------------------------------------------------------------------------------
+# -- ended by others ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("how", "code"), [("kill", 137), ("stop", 143)])
@@ -92,7 +92,7 @@ def test_a_stop_by_the_daemon_is_no_loss(start) -> None:
     assert log(daemon, run) == b"begun\n"
 
 
-# -- too long ----------------------------------------------------------------------------------------------------
+# -- time limits -------------------------------------------------------------------------------------------------
 
 
 def test_a_limit_that_was_reached_while_no_daemon_ran(start) -> None:
@@ -114,7 +114,7 @@ def test_a_build_that_takes_too_long(start) -> None:
     assert last(daemon, run)["details"]["reason"] == "time-limit"
 
 
-# -- what a container may do -------------------------------------------------------------------------------------
+# -- isolation ---------------------------------------------------------------------------------------------------
 
 SERVER = "printf '#!/bin/sh\\necho begun\\nexec sleep 600\\n' > /bin/%s; chmod +x /bin/%s"
 
@@ -127,13 +127,13 @@ def config_of(kind: str) -> dict[str, Any]:
 
 
 def mounts_of(container: Any) -> dict[str, tuple[str, bool]]:
-    """Target → what of the host, and whether it can be written."""
+    """Target → (path on the host, is it writable)."""
     return {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in container.attrs["Mounts"]}
 
 
 @pytest.mark.parametrize("kind", ["job", "experiment", "notebook", "tensorboard"])
 def test_a_container_has_what_it_needs_and_no_more(start, raw_engine: docker.DockerClient, kind: str) -> None:
-    """No socket of the engine, no port, no privilege, no process too many, and none of the others' files."""
+    """Without the engine's socket, ports, privileges, unlimited processes or files of other runs."""
     daemon = start(POLYLOCAL_PIDS_LIMIT="100", POLYLOCAL_GRACE_S="1")
     run = submit(daemon, config_of(kind), kind)
     eventually(lambda: status(daemon, run) == "running", 60)
@@ -142,7 +142,7 @@ def test_a_container_has_what_it_needs_and_no_more(start, raw_engine: docker.Doc
     container.reload()
     host = container.attrs["HostConfig"]
     project = look(daemon, lambda client: client.project("root", "crash"))["uuid"]
-    inside = f"/plx-outputs/root/crash/{kind}s/{run.id}"  # as documented; outside it lies under the id of the project
+    inside = f"/plx-outputs/root/crash/{kind}s/{run.id}"  # as documented; on the host it is below the id of the project
     wanted = {
         inside: (str(daemon.home / "outputs" / project / f"{kind}s" / str(run.id)), True),
         "/plx-context": (str(daemon.home / "contexts" / uuid), False),

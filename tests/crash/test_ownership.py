@@ -1,4 +1,4 @@
-"""Files are the user's: a daemon that is not root's, images of every user, and nothing is left that needs sudo."""
+"""Ownership of files: a daemon of a plain user, images with any user, and no leftovers that need sudo."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .test_kill import containers_of, finished, log, log_has, look, status, subm
 pytestmark = pytest.mark.engine
 
 IS_ROOT = os.geteuid() == 0
-USER, GROUP = (1234, 1234) if IS_ROOT else (os.getuid(), os.getgid())  # of the daemon
-OWNER_OF_PASSWD = Path("/etc/passwd").stat().st_uid  # root, which has another number in a user namespace
+USER, GROUP = (1234, 1234) if IS_ROOT else (os.getuid(), os.getgid())  # the daemon's user
+OWNER_OF_PASSWD = Path("/etc/passwd").stat().st_uid  # root, which may have another number in a user namespace
 OTHER = 4321  # the user of an image
 
-# closed to others, links to what is not ours, names that programs trip over
+# inaccessible folders, links to foreign files, names that break naive programs
 WRITE = (
     "cd $POLYAXON_RUN_OUTPUTS_PATH; umask 077; mkdir -p deep/er; echo kept > deep/er/file; ln -s /etc/passwd link;"
     " ln -s nowhere broken; touch -- '-R a b'; echo begun"
@@ -48,9 +48,9 @@ exec "$@"
 
 
 def as_user() -> list[str]:
-    """The prefix that runs a command as a plain user who may use the engine; a plain user needs none.
+    """The prefix that runs a command as a plain user with access to the engine. It is empty for a plain user.
 
-    An interpreter in root's closed home is shown to it in a mount namespace of its own.
+    If the interpreter is in root's inaccessible home, a separate mount namespace makes it visible.
     """
     if not IS_ROOT:
         return []
@@ -66,7 +66,7 @@ def as_user() -> list[str]:
 
 @pytest.fixture(scope="module")
 def start(engine_address: str) -> Iterator[Starter]:
-    """As the one of the other tests; the home folder lies where a plain user can reach it."""
+    """Like `start` of the other tests, with a home folder that a plain user can access."""
     around = Path(tempfile.mkdtemp(prefix="polylocal-test-"))
     around.chmod(0o755)
     home = around / "home"
@@ -102,13 +102,13 @@ IMAGES = {
 
 
 def open_to_owner(*folders: Path) -> None:
-    """Give the owner back what a program closed, since only root can look into it otherwise."""
+    """Restore the owner's permissions, since otherwise only root could read the folders."""
     if not IS_ROOT:
         subprocess.run(["chmod", "-R", "u+rwX", *folders], check=False, capture_output=True)
 
 
 def foreign(daemon: Daemon) -> list[str]:
-    """What in outputs and logs is not the user's."""
+    """Files in outputs and logs that don't belong to the user."""
     folders = [folder for name in ("outputs", "logs", "notebooks") if (folder := daemon.home / name).exists()]
     open_to_owner(*folders)
     found = subprocess.run(["find", *folders, "!", "-uid", str(USER)], check=True, capture_output=True, text=True)
@@ -148,7 +148,7 @@ def test_after_a_stop(start, image, which: str) -> None:
 
 @pytest.mark.parametrize("which", list(IMAGES))
 def test_after_a_loss(start, image, raw_engine: docker.DockerClient, which: str) -> None:
-    """The container is gone: the image of the build hands its files over."""
+    """The container is gone, so a helper from the build's image changes the owner."""
     line, script = IMAGES[which]
     daemon = start()
     run = submit(daemon, job(f"{script}; sleep 600", image(line)))
@@ -189,7 +189,7 @@ def test_after_its_removal_nothing_is_left(start, image, which: str, is_running:
 
 @pytest.mark.parametrize("which", ["root", "somebody"])
 def test_what_a_program_closed_even_to_its_owner_goes_too(start, image, which: str) -> None:
-    """A folder without the right to write keeps what is in it, even from its owner: removing gives that right first."""
+    """Even the owner can't remove files from a folder without write permission, so the daemon restores it first."""
     line, script = IMAGES[which]
     daemon = start()
     run = submit(daemon, job(f"{script}; chmod -R a-w,u-rx deep; true", image(line)))
@@ -200,7 +200,7 @@ def test_what_a_program_closed_even_to_its_owner_goes_too(start, image, which: s
 
 
 def test_a_notebooks_folder(start, image) -> None:
-    """Code that is worked on as root in the container is committed, and its folder goes."""
+    """Files that root changed in the container are committed, and the folder is removed."""
     jupyter = (
         "printf '#!/bin/sh\\ncd /code; umask 077; mkdir mine; echo 1 > mine/a.py; exec sleep 600\\n' > /bin/jupyter"
     )

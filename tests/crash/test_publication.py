@@ -1,4 +1,4 @@
-"""kill -9 while packages are built and published: repositories are whole, before and after."""
+"""kill -9 during package builds and publications: repositories are complete before and after."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from polylocal.store import Store
 
 pytestmark = pytest.mark.engine
 
-# goes on when there is a file, and leaves its package then
+# waits for a file, then copies its package
 GATED = recipe(
     'echo begun; until [ -e "$RESULTS_PATH/go" ]; do sleep 0.1; done; rm "$RESULTS_PATH/go";'
     ' cp *.deb "$RESULTS_PATH"; echo done'
@@ -30,20 +30,20 @@ GATED = recipe(
 
 @dataclass(frozen=True)
 class Gate:
-    """Publications into folders of some kind wait for as long as the gate is shut: see `gated`."""
+    """Makes publications into certain folders wait while the gate is shut. See `gated`."""
 
     folder: Path
 
     @property
     def program(self) -> list[str]:
-        """The daemon that minds it."""
+        """The program of a daemon that respects the gate."""
         return [str(Path(__file__).with_name("gated.py")), str(self.folder)]
 
     def shut(self, where: str) -> None:
         (self.folder / "shut").write_text(where)
 
     def open(self) -> None:
-        """Those that wait go on; they may be gone with their daemon."""
+        """Let waiting publications continue. Their daemon may have been killed."""
         (self.folder / "shut").unlink(missing_ok=True)
         for path in (self.folder / "waiting").iterdir():
             path.unlink()
@@ -61,14 +61,14 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
 
 @dataclass
 class Home:
-    """Where one daemon comes after the other: all tests share it, since a start takes longer than most of them."""
+    """A home folder with one daemon after the other. All tests share it, since a start takes longer than most tests."""
 
     path: Path
     gate: Gate
     daemon: Daemon | None = None
 
     def running(self) -> Daemon:
-        """That which runs there, or the next one."""
+        """The running daemon, or a new one."""
         if self.daemon is None or self.daemon.process.poll() is not None:
             self.daemon = start_daemon(self.path, program=self.gate.program)
         return self.daemon
@@ -94,12 +94,12 @@ def abf(home: Home, gate: Gate, tmp_path: Path) -> Iterator[Abf]:
 
 
 def again(abf: Abf, home: Home) -> None:
-    """The next daemon."""
+    """Continue with the next daemon."""
     abf.turn_to(home.running())
 
 
 def published(abf: Abf, target: Target) -> Source:
-    """A project of which 1.0 is in the repository."""
+    """A project with version 1.0 in the repository."""
     source = abf.source(target)
     abf.push(source, {**READY_MADE, **deb("tool", "1.0")})
     abf.built(source, target, 6000, auto_publish=True)
@@ -107,7 +107,7 @@ def published(abf: Abf, target: Target) -> Source:
 
 
 def check_whole(folder: Path) -> set[str]:
-    """What the metadata says of a flat repository is so; the packages that it names, with their versions."""
+    """Check the metadata of a flat repository, and return its packages with their versions."""
     listed = (folder / "Release").read_text().partition("\nSHA256:\n")[2].splitlines()
     sums = {line.split()[2]: line.split()[:2] for line in takewhile(lambda line: line[0] == " ", listed)}
     assert {"Packages", "Packages.gz"} <= set(sums)
@@ -126,7 +126,7 @@ def check_whole(folder: Path) -> set[str]:
 
 
 def staged(folder: Path) -> set[str]:
-    """What lies beside a folder of a repository, and is neither it nor what earlier generations had."""
+    """Entries beside a repository folder that belong neither to it nor to its earlier generations."""
     mine = {folder.name, folder.readlink().name} if folder.is_symlink() else set()
     return {path.name for path in folder.parent.iterdir()} - mine - {f".{folder.name}.left"}
 
@@ -135,7 +135,7 @@ def staged(folder: Path) -> set[str]:
 
 
 def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
-    """The new packages are staged, the sources not yet: what is read is as it was, until the next daemon is done."""
+    """The packages are staged, the sources not yet: readers see the old state until the next daemon has published."""
     target = abf.target("deb")
     source = published(abf, target)
     packages, sources = abf.disk(target), abf.disk(target, "SRPMS")
@@ -200,7 +200,7 @@ def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate
 
 
 def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
-    """They are made of the file store: a backup need not have them."""
+    """They are created from the file store, so a backup may omit them."""
     target = abf.target("deb")
     source = published(abf, target)
     contained = abf.contained(abf.built(source, target)["id"])
@@ -220,7 +220,7 @@ def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
 
 
 def begun(abf: Abf, target: Target) -> tuple[int, Path]:
-    """A build that waits for its gate; its folder."""
+    """A build that waits for the file `go`, and its folder."""
     source = abf.source(target)
     abf.push(source, {**GATED, **deb("tool", "1.0")})
     build = abf.build(source, target, auto_publish=True)
@@ -248,7 +248,7 @@ def containers(engine: docker.DockerClient, folder: Path, *, running: bool = Fal
 
 
 def test_builds_go_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient):
-    """One comes to its end before the next daemon comes, the other after that."""
+    """One ends before the next daemon starts, the other afterwards."""
     targets = abf.target("deb"), abf.target("deb")
     (early, early_folder), (late, late_folder) = (begun(abf, target) for target in targets)
     abf.daemon.kill()
@@ -269,7 +269,7 @@ def test_builds_go_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: doc
 
 
 def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> None:
-    """Its container, by somebody else; until the next one is at the same place."""
+    """Kill the build's container, and wait until the next one waits as well."""
     [container] = containers(engine, folder, running=True)
     container.kill()
     eventually(lambda: abf.log(build).count("begun\n") == 2, 60)
@@ -285,7 +285,7 @@ def test_a_build_whose_container_was_killed_is_begun_once_more(abf: Abf, raw_eng
     assert found["status"] == 6000, abf.log(build)
     assert [package["name"] for package in found["packages"]] == ["tool"]
     assert check_whole(abf.disk(target)) == {"tool 1.0"}
-    # pending again between its two beginnings
+    # pending again between the two attempts
     assert history(abf, build) == ["created", "scheduled", "running", "warning", "scheduled", "running", "succeeded"]
 
 

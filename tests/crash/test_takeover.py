@@ -1,4 +1,4 @@
-"""A daemon on a home folder of the version before, whose outputs lie under names."""
+"""A daemon on a home folder of the previous version, whose outputs are named after users and projects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_daemon_takes_an_older_home_over(start: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_under_way_goes_on_and_may_be_restarted(start: Any) -> None:
-    """Its container has the folder mounted by the old path, and is started once more by it."""
+    """The container has mounted the folder by the old path, and is restarted with it."""
     daemon = start()
     script = (
         "cd $POLYAXON_RUN_OUTPUTS_PATH; echo try >> tries; echo began; while [ ! -e go ]; do sleep 0.05; done; rm go;"
@@ -70,7 +70,7 @@ def test_a_run_that_is_under_way_goes_on_and_may_be_restarted(start: Any) -> Non
 
 
 def to_names(home: Path) -> None:
-    """What lies by the uuid of the one project, as the version before had it."""
+    """Rename the outputs of the only project from its uuid to its name, as in the previous version."""
     store = Store(home / "polylocal.db")
     project = store.projects.get("root", "crash")
     old = home / "outputs" / "root" / "crash"

@@ -1,4 +1,4 @@
-"""After the chaos: what the API, the files and the engine say of each run, against what its program noted."""
+"""The verdict after random faults: compares API, files and engine with the records of each run's program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .work import STREAMS, Truth, Work, compare, has_gap_marker
 REASONS = frozenset(("program", "memory", "build", "engine-lost", "host", "disk-full", "start", "resources"))
 NOT_ITS_FAULT = frozenset(("engine-lost", "host"))
 _RESTART = re.compile(r"restart (\d+) of (\d+)")
-_ASIDE = frozenset(("warning", "unschedulable", "unknown"))  # they may come in between
+_ASIDE = frozenset(("warning", "unschedulable", "unknown"))  # statuses that may occur in between
 _ORDER = {
     "job": ("created", "building", "scheduled", "starting", "running"),
     "build": ("created", "scheduled", "building", "starting", "running"),
@@ -26,14 +26,14 @@ _ORDER = {
 
 @dataclass(frozen=True)
 class Seen:
-    """A run as the API tells of it when all is over."""
+    """The state of a run at the end, as the API reports it."""
 
     kind: str
     label: str
     status: str
     history: list[dict[str, Any]]
     log: Path
-    work: Work | None = None  # None: a build that a job asked for
+    work: Work | None = None  # None: a build on behalf of a job
     stop_was_asked: bool = False
 
     @property
@@ -120,12 +120,12 @@ def _of_log(seen: Seen, truth: Truth, unit: int) -> Iterator[str]:
     has_gap, ends = has_gap_marker(whole), truth.ends
 
     def may_lack(attempt: int, count: int) -> bool:
-        """A gap that is told; or what was noted and not said yet when the program was killed."""
+        """A reported gap, or bytes that were recorded but not yet printed when the program was killed."""
         return has_gap or (attempt not in ends and count <= unit)
 
     pieces: dict[int, list[bytes]] = {number: [] for number in STREAMS.values()}
     for number, data in logs.streams(seen.log):
-        pieces.setdefault(number, []).append(data)  # polylocal's own lines may have a stream of their own
+        pieces.setdefault(number, []).append(data)  # polylocal's own lines may have a separate stream
     for name, number in STREAMS.items():
         problem = compare(b"".join(pieces[number]), truth.said(name), may_lack)
         if problem:
@@ -137,5 +137,5 @@ def _is_restart(entry: Mapping[str, Any]) -> bool:
 
 
 def _is_of_its_build(seen: Seen) -> bool:
-    """The reason is the build's, and stands there."""
+    """The reason is in the build's own history."""
     return "build_job" in (seen.last.get("details") or {})

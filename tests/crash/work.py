@@ -1,4 +1,4 @@
-"""What runs in the chaos: programs that note elsewhere what they do, and what a log must then hold."""
+"""The programs that run during random faults. They record their output separately, to compare it with their logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARK = re.compile(rb"(?m)^polylocal: [^\n]*(\n|\Z)")
 _INSIDE = "/plx-data/truth"
 STREAMS = {"out": 1, "err": 2}
 
-# Each attempt has a number of its own, and begins each line with it. A line is noted, then said
+# Each attempt begins its lines with its number. A line is recorded first, then printed
 _BEGIN = (
     "T={folder}; mkdir -p $T; cat /proc/sys/kernel/random/uuid >> $T/starts; A=$(wc -l < $T/starts);"
     ' say() {{ printf "%s\\n" "$A:$1" >> $T/out.$A; printf "%s\\n" "$A:$1"; }};'
@@ -26,7 +26,7 @@ _LINES = "i=0; while [ $i -lt {count} ]; do say $i; i=$((i+1)); sleep 0.05; done
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of program. `unit`: the most bytes that it notes at once before it says them."""
+    """A kind of program. `unit`: the maximum of bytes that it records before it prints them."""
 
     program: str
     unit: int = 32
@@ -61,7 +61,7 @@ STOPPABLE = ("lines", "both", "stubborn", "build")
 
 @dataclass(frozen=True)
 class Work:
-    """One run to be: its name is unique, so that it is found again whatever happened to the answer."""
+    """A run to be submitted. Its unique name finds it even if the response of its creation was lost."""
 
     name: str
     shape_name: str
@@ -89,23 +89,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a program noted of itself, whatever the engine and the daemon say."""
+    """The records of a program, independent of the engine and the daemon."""
 
     folder: Path
 
     @property
     def starts(self) -> int:
-        """Every program that was ever started has its line here."""
+        """The number of starts: every start appends a line."""
         return len(self._text("starts").split())
 
     @property
     def ends(self) -> dict[int, int]:
-        """Attempt → the exit code that it was about to end with."""
+        """Attempt → the exit code that it was about to return."""
         pairs = (line.split() for line in self._text("ends").splitlines())
         return {int(attempt): int(code) for attempt, code in pairs}
 
     def said(self, stream: str) -> list[bytes]:
-        """Attempt by attempt."""
+        """The output of each attempt."""
         return [self._bytes(f"{stream}.{attempt}") for attempt in range(1, self.starts + 1)]
 
     def _text(self, name: str) -> str:
@@ -123,7 +123,7 @@ def has_gap_marker(log: bytes) -> bool:
 
 
 def compare(log: bytes, said: Sequence[bytes], may_lack: Callable[[int, int], bool]) -> str | None:
-    """What is wrong with one stream of a log. `may_lack`: (attempt, bytes) → whether that is a gap that is allowed."""
+    """The error in one stream of a log. `may_lack`: (attempt, bytes) → whether such a gap is allowed."""
     parts = _MARK.sub(b"\0", log).split(b"\0")
     left = list(said)
     for number, part in enumerate(parts):
@@ -132,7 +132,7 @@ def compare(log: bytes, said: Sequence[bytes], may_lack: Callable[[int, int], bo
             attempt = next(n for n, text in enumerate(left) if text)
             length = _common(left[attempt], rest)
             left[attempt], rest = left[attempt][length:], rest[length:]
-            if not rest or (rest == b"\n" and number + 1 < len(parts)):  # a marker begins a line of its own
+            if not rest or (rest == b"\n" and number + 1 < len(parts)):  # a marker begins a separate line
                 rest = b""
                 break
             if left[attempt] and not may_lack(attempt + 1, len(left[attempt])):
@@ -147,7 +147,7 @@ def compare(log: bytes, said: Sequence[bytes], may_lack: Callable[[int, int], bo
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """The length of what both begin with."""
+    """The length of the common prefix."""
     limit = min(len(one), len(other))
     if one[:limit] == other[:limit]:
         return limit

@@ -1,4 +1,4 @@
-"""A real browser before a real daemon. Both live as long as the tests of this folder take."""
+"""A real browser and a real daemon, shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from polylocal.store import Store
 from ui import quiet
 from ui.site import Site, Visitor
 
-PATIENCE_MS = 120_000  # for a slow machine: whoever waits goes on as soon as the page is there
-# root has no sandbox; without WebGL, TensorBoard draws its curves as elements that can be found
+PATIENCE_MS = 120_000  # for a slow machine; waits end as soon as the page is ready
+# root can't use the sandbox; without WebGL, TensorBoard draws its curves as elements that tests can find
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-3d-apis"]
 
 
@@ -36,7 +36,7 @@ def site(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Without one these tests fail; scripts/ensure-browser makes one where it may."""
+    """Tests fail without a browser; scripts/ensure-browser installs one where possible."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = os.environ.get("POLYLOCAL_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
@@ -46,7 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     launcher.chmod(0o755)
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        # Playwright leaves loopback addresses out of a proxy, unless told so
+        # Playwright excludes loopback addresses from a proxy by default
         proxy: ProxySettings = {"server": quiet.PROXY_URL, "bypass": "<-loopback>"}
         browser = playwright.chromium.launch(executable_path=launcher, args=CHROMIUM_FLAGS, proxy=proxy)
         yield browser
@@ -54,13 +54,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def _tell(page: Page) -> None:
-    """What did not come stands in the output of a test that fails: the page itself only says that something did not."""
+    """Print failed requests, since the page itself only says that something failed."""
     page.on("requestfailed", lambda asked: print(f"{page.url}: {asked.method} {asked.url}: {asked.failure}"))
 
 
 @pytest.fixture
 def visitor(browser: Browser) -> Iterator[Visitor]:
-    """A page in a browser of its own: no cookies, no history."""
+    """A page in a fresh browser context, without cookies and history."""
     contexts = []
 
     def visit() -> Page:

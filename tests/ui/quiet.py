@@ -1,9 +1,9 @@
-"""Run a browser where the network never changes:   python tests/ui/quiet.py chromium [ARGUMENT…]
+"""Run a browser on an unchanging network:   python tests/ui/quiet.py chromium [ARGUMENT…]
 
-Chromium drops whatever it is loading when an interface of its machine comes or goes (`net::ERR_NETWORK_CHANGED`), and
-each container that another test starts or ends brings or takes one. So the browser gets a network namespace of its own
-with a loopback and nothing else; its way to this machine's loopback is a SOCKS5 proxy (RFC 1928) that listens there and
-connects here. On Linux only: elsewhere, containers have a machine of their own. Who is not root needs user namespaces.
+Chromium aborts all loads when a network interface appears or disappears (`net::ERR_NETWORK_CHANGED`), and every
+container that another test starts or ends causes that. So the browser gets a separate network namespace with only a
+loopback interface. A SOCKS5 proxy (RFC 1928) listens there and connects to this machine's loopback. This is needed
+on Linux only: on other systems, containers run in a virtual machine. Users other than root need user namespaces.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def _serve(listener: socket.socket, browser: int) -> int:
 async def _relay(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) -> None:
     with contextlib.suppress(
         ConnectionError, asyncio.IncompleteReadError
-    ):  # of either side: the other one is told below
+    ):  # errors of either side; the other side is closed below
         host, port = await _wanted(asking, answering)
         if host not in _LOOPBACK and not host.endswith(_BELOW_LOOPBACK):
             answering.write(_UNREACHABLE)
@@ -81,7 +81,7 @@ async def _relay(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) 
 
 
 async def _wanted(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) -> tuple[bytes, int]:
-    """The address as bytes (four, sixteen, or a name) and the port."""
+    """The address (four or sixteen bytes, or a name) and the port."""
     _, methods = await asking.readexactly(2)
     await asking.readexactly(methods)
     answering.write(_NO_AUTHENTICATION)

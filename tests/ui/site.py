@@ -1,4 +1,4 @@
-"""What a person has who looks at pages: a daemon, its REST API, and an image with Jupyter and TensorBoard in it."""
+"""The site under test: a daemon, its REST API, and an image with Jupyter and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from polylocal.statuses import is_done
 Json = dict[str, Any]
 Visitor = Callable[[], Page]
 
-# Both in one image, which is made once for all tests of this folder; uv installs them in half the time that pip takes.
+# One image with both programs, built once for all tests of this folder. uv installs them in half of pip's time.
 IMAGE: Json = {
     "image": "python:3.11-slim",
     "lang_env": "C.UTF-8",
@@ -31,13 +31,13 @@ IMAGE: Json = {
         " && UV_NATIVE_TLS=1 uv pip install --system --no-cache notebook tensorboard"
     ],
 }
-MOST_S = 240.0  # for what may have to wait for the image
+MOST_S = 240.0  # for steps that may wait for the image
 MOST_MS = MOST_S * 1000
 
 
 @dataclass
 class Site:
-    """One daemon; everything is done by its admin, in projects of theirs."""
+    """One daemon. All calls are made by its admin, in the admin's projects."""
 
     daemon: Daemon
     flags: tuple[str, ...]
@@ -52,13 +52,13 @@ class Site:
         return self.daemon.token
 
     def restart(self) -> None:
-        """A new daemon after kill -9, at the address of the old one."""
+        """Kill the daemon with kill -9, and start a new one at the same address."""
         self.daemon.kill()
         port = self.url.rpartition(":")[2]
         self.daemon.process = start_daemon(self.daemon.home, *self.flags, "--port", port, env=self.env).process
 
     def add_user(self, name: str) -> str:
-        """The token of a new user, who is no admin."""
+        """Create a plain user and return the token."""
         command = [sys.executable, "-m", "polylocal", "user", "add", name, "--home", str(self.daemon.home)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -71,7 +71,7 @@ class Site:
         return answer
 
     def project(self, name: str, files: dict[str, str] | None = None, **values: Any) -> str:
-        """Make a project with code, and return its path."""
+        """Create a project with code, and return its path."""
         self.call("POST", "projects/", json={"name": name, **values})
         if files:
             self.call("PUT", f"root/{name}/repo/upload/", files={"repo": ("repo.tar.gz", self.archive(files))})
@@ -79,7 +79,7 @@ class Site:
 
     @staticmethod
     def archive(files: dict[str, str]) -> bytes:
-        """Code as it is uploaded."""
+        """The code as an uploaded archive."""
         with tempfile.TemporaryDirectory() as folder:
             for path, text in files.items():
                 Path(folder, path).write_text(text)
@@ -95,7 +95,7 @@ class Site:
             return {file.name.removeprefix("./"): tar.extractfile(file).read().decode() for file in files}
 
     def start(self, path: str, config: Json) -> str:
-        """Start what `…/notebook` or `…/tensorboard` names, wait until it runs, and return the path of the run."""
+        """Start a notebook or tensorboard by its endpoint, wait until it runs, and return the path of the run."""
         run = self.launch(path, config)
         self.until(run, "running")
         return run
@@ -107,7 +107,7 @@ class Site:
         return f"{made['project'].replace('.', '/', 1)}/{config['kind']}s/{made['id']}"
 
     def until(self, run: str, wanted: str) -> Json:
-        """Wait for a status; any other end is a failure, with what the run says about it."""
+        """Wait for a status. Any other final status is a failure with the run's messages."""
 
         def look() -> Json | None:
             found = self.call("GET", f"{run}/").json()

@@ -1,4 +1,4 @@
-"""A hostile notebook in a real browser: its reader is an admin who has another notebook and is logged in."""
+"""A hostile notebook in a real browser. Its reader is a logged-in admin who has another notebook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 
 def server(program: str) -> dict[str, Any]:
-    """A notebook whose Jupyter is one of the programs here."""
+    """A notebook with one of the programs in place of Jupyter."""
     start = f"exec python3 /code/{program}.py $@"
     steps = [f"printf '#!/bin/sh\\n{start}\\n' > /usr/local/bin/jupyter", "chmod +x /usr/local/bin/jupyter"]
     build = {"image": "python:3.11-slim", "lang_env": "C.UTF-8", "build_steps": steps}
@@ -42,7 +42,7 @@ class Account:
         return answer
 
     def start_notebook(self, project: str, program: str) -> str:
-        """Returns the documented URL of its page, when it runs."""
+        """Returns the documented URL of the page once the notebook runs."""
         self.call("POST", "projects/", json={"name": project})
         path = f"{self.name}/{project}"
         upload(self, path, {f"{program}.py": (PROGRAMS / f"{program}.py").read_text()})
@@ -88,7 +88,7 @@ def mine(reader: BrowserContext) -> Page:
 
 
 def check_nothing_changed(reader: BrowserContext, site: Site, urls: dict[str, str]) -> None:
-    """Logged in as before, with the notebook as it was."""
+    """The reader is still logged in, and the notebook is unchanged."""
     page = reader.new_page()
     page.goto(urls["mine"])
     page.get_by_role("heading", name="my notebook").wait_for()
@@ -123,7 +123,7 @@ def test_it_reads_no_cookie_no_storage_and_no_token(reader: BrowserContext, site
     page = hostile(reader, urls)
     values = [cookie["value"] for cookie in reader.cookies() if len(cookie["value"]) > 20]
     assert len(values) >= 3  # the session, and one for each page
-    assert tried(page, "document.cookie") == "planted=1"  # its own, without the domain that it asked for
+    assert tried(page, "document.cookie") == "planted=1"  # the page's own cookie, without the domain that it requested
     assert tried(page, "Object.keys(localStorage)") == []
     told = tried(page, "async () => (await fetch('told')).text()")
     assert [secret for secret in (*values, site.token) if secret in told] == []
@@ -140,7 +140,7 @@ def test_it_asks_other_origins_for_nothing_as_its_reader(
     with_cookies = {"credentials": "include"}
     for url in (f"{site.url}/api/v1/users/", f"{site.url}/api/v1/root/precious/", urls["mine"], own, site.url):
         assert tried(page, READ, [url, with_cookies]) == "TypeError"
-        for method in ("GET", "POST"):  # the answer can't be read; the request itself must have no effect either
+        for method in ("GET", "POST"):  # the page can't read the answer, but the request must not have an effect either
             assert tried(page, READ, [url, {**with_cookies, "mode": "no-cors", "method": method}]) == "opaque"
     socket = """url => new Promise(done => {
         const socket = new WebSocket(url.replace("http", "ws") + "api/events")
@@ -195,10 +195,10 @@ def test_it_frames_no_page_and_gets_hold_of_no_window(reader: BrowserContext, si
         tried(page, frame, url)
 
     def framed() -> set[str]:
-        tried(page, "1")  # whatever the browser has told meanwhile is taken in
+        tried(page, "1")  # handles all events that the browser has already sent
         return {found.url for found in page.frames if found.parent_frame}
 
-    eventually(lambda: "" not in framed())  # none is still on its way
+    eventually(lambda: "" not in framed())  # no request is pending
     assert framed() == {"chrome-error://chromewebdata/"}
     with page.expect_popup() as opened:
         tried(page, "url => { window.opened = window.open(url) }", urls["mine"])
@@ -231,14 +231,14 @@ def test_it_logs_nobody_out_and_in_as_somebody_else(reader: BrowserContext, site
             )
         opened.value.wait_for_load_state()
         assert "page of another site" in opened.value.content()
-    with page.expect_popup() as opened:  # a link that says as whom
+    with page.expect_popup() as opened:  # a link that contains credentials
         tried(page, "url => { window.open(url) }", f"{urls['mine']}?token={urls['token']}")
     opened.value.get_by_role("heading", name="my notebook").wait_for()
     check_nothing_changed(reader, site, urls)
 
 
 def test_nothing_of_a_container_is_published_where_the_api_is(site: Site, urls: dict[str, str]) -> None:
-    """Cookies know no ports: whoever listens at another port of the same host would be sent them."""
+    """Browsers send cookies to all ports of a host, so a container on another port would receive them."""
     store = Store(site.daemon.home / "polylocal.db")
     project = store.projects.get("mallory", "bait")
     run = store.runs.server(project, Kind.NOTEBOOK)

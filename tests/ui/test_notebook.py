@@ -1,4 +1,4 @@
-"""A person's notebook: opened, worked in and stopped with a browser, through the daemon."""
+"""A notebook in a real browser: opening, editing and stopping it through the daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KERNEL = "Python 3 (ipykernel)"
 
 
 def notebook_file() -> str:
-    """A notebook with one empty cell, whose kernel nobody has to be asked for."""
+    """A notebook with one empty cell and a preset kernel, so that Jupyter does not ask for one."""
     kernel = {"name": "python3", "display_name": KERNEL, "language": "python"}
     cell = {"cell_type": "code", "id": "first", "metadata": {}, "outputs": [], "source": "", "execution_count": None}
     return json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5})
@@ -32,11 +32,11 @@ FILES = {"work.ipynb": notebook_file(), "train.py": "print('training')\n"}
 
 
 def run_cell(page: Page, source: str, output: str) -> None:
-    """Type into the last cell, run it, and see what it prints.
+    """Type into the last cell, run it, and check its output.
 
-    It waits for the name of the kernel: the page says "idle" before it is connected to one, and a cell that is run then
-    replaces the kernel that is there. It is tried again: when the kernel has told its language, editors are made anew
-    without what was typed, and before Jupyter has loaded its settings no key means anything.
+    It first waits for the name of the kernel: the page says "idle" before it is connected, and a cell that is run then
+    replaces the existing kernel. It repeats the attempt: once the kernel has sent its language, editors are created
+    again without the typed text, and before Jupyter has loaded its settings the keys have no effect.
     """
     expect(page.locator(".jp-Toolbar-kernelName")).to_have_text(KERNEL)
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
@@ -61,7 +61,7 @@ def run_cell(page: Page, source: str, output: str) -> None:
 
 @contextmanager
 def explained(site: Site, project: str) -> Iterator[None]:
-    """Adds the log of Jupyter to an assertion that fails: it says whether a kernel died or another one was begun."""
+    """Adds Jupyter's log to a failed assertion. The log shows whether a kernel died or another one was started."""
     try:
         yield
     except AssertionError as error:
@@ -77,7 +77,7 @@ def save(page: Page) -> None:
 
 
 def refusals(page: Page) -> list[str]:
-    """What the pages of this browser ask for in vain from now on; the pages themselves are looked at."""
+    """The failed requests of this browser's pages from now on."""
     found: list[str] = []
 
     def look(answer: Response) -> None:
@@ -89,7 +89,7 @@ def refusals(page: Page) -> list[str]:
 
 
 def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
-    """From the start on: the page waits for the image and for the program by itself."""
+    """The page waits for the image and the program automatically."""
     project = site.project("paper", FILES)
     run = site.launch(f"{project}/notebook", NOTEBOOK)
     page = visitor()
@@ -117,7 +117,7 @@ def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
 
 
 def socket_of(page: Page, project: str) -> str:
-    """What a websocket to the notebook comes to: open or refused."""
+    """The result of opening a websocket to the notebook: open or refused."""
     script = """path => new Promise(done => {
         const socket = new WebSocket(`ws://${location.host}${path}`)
         socket.onopen = () => done("open")
@@ -128,7 +128,7 @@ def socket_of(page: Page, project: str) -> str:
 
 @pytest.fixture(scope="module")
 def running(site: Site) -> str:
-    """The path of a project whose notebook runs, in the other of Jupyter's two looks; private: nobody else's business.
+    """The path of a private project with a running notebook, in the other one of Jupyter's two interfaces.
 
     The last test stops it.
     """
@@ -146,7 +146,7 @@ def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> Non
         page.get_by_role("button", name="Go on").click()
         expect(page.get_by_text(expected).first).to_be_visible(timeout=MOST_MS)
     assert urlsplit(page.url).path.startswith(f"/notebook/{running}/lab")
-    assert urlsplit(page.url).hostname.endswith(".localhost")  # at an origin of its own
+    assert urlsplit(page.url).hostname.endswith(".localhost")  # at a separate origin
     assert socket_of(page, running) == "open"
 
 
@@ -164,7 +164,7 @@ def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Vi
     run_cell(page, "kept = 6 * 7\nprint('set')", "set")
     save(page)
     again = page.context.new_page()
-    page.close()  # with its connections: it would begin a kernel of its own when it finds its own gone
+    page.close()  # closes its connections, too: it would start another kernel when its own is gone
     site.restart()
     again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
     expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")

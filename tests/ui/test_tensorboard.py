@@ -1,4 +1,4 @@
-"""Curves of event files that runs wrote, as a person sees them in TensorBoard, through the daemon."""
+"""TensorBoard in a real browser, through the daemon: curves of event files that runs wrote."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ for step in range({STEPS}):
     writer.add_scalar("loss", float(sys.argv[1]) / (step + 1), step)
 writer.close()
 """
-# lines through as many points as were measured; what else is drawn in a chart has other numbers of points
+# lines with exactly one point per measurement; all other lines of a chart have other numbers of points
 ARE_DRAWN = """([wanted, points]) => {
   const lines = [...document.querySelectorAll("scalar-card line-chart path")].map(path => path.getAttribute("d"));
   return lines.filter(line => line.split("L").length === points).length === wanted
@@ -34,7 +34,7 @@ def train(rate: str) -> dict:
 
 @pytest.fixture(scope="module")
 def scopes(site: Site) -> dict[str, tuple[str, list[str]]]:
-    """What tensorboards are started for → their page, and the curves that belong there. All of them run."""
+    """Scope of the tensorboard → its page and the expected curves. All of them run."""
     project = site.project("curves", {"train.py": TRAIN})
     experiment = site.call("POST", f"{project}/experiments/", json={"config": {"kind": "experiment", **train("0.5")}})
     search = {"kind": "group", "hptuning": {"matrix": {"rate": {"values": [0.1, 0.2]}}, "concurrency": 2}}
@@ -56,7 +56,7 @@ def scopes(site: Site) -> dict[str, tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("scope", ["project", "experiment", "group"])
 def test_curves_are_shown(site: Site, scopes: dict, scope: str, visitor: Visitor) -> None:
-    """The page is opened at once: it waits for the program by itself."""
+    """The page is opened at once, and waits for the program automatically."""
     path, runs = scopes[scope]
     page = visitor()
     page.goto(f"{site.url}/tensorboard/{path}/?token={site.token}")
@@ -64,7 +64,7 @@ def test_curves_are_shown(site: Site, scopes: dict, scope: str, visitor: Visitor
     expect(card).to_contain_text("loss", timeout=MOST_MS)
     for run in runs:
         expect(page.locator("runs-data-table").get_by_text(run, exact=True).first).to_be_visible()
-    page.wait_for_function(ARE_DRAWN, arg=[2 * len(runs), STEPS])  # as measured, and smoothed
+    page.wait_for_function(ARE_DRAWN, arg=[2 * len(runs), STEPS])  # the measured and the smoothed curve
 
 
 def test_who_may_read_the_project_sees_its_tensorboard(site: Site, scopes: dict, visitor: Visitor) -> None:

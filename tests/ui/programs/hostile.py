@@ -1,4 +1,4 @@
-"""Stands in for Jupyter: a program whose page tries whatever a page can against the rest of what its reader has."""
+"""Stands in for Jupyter: a program whose page attacks everything else that its reader can access."""
 
 import http.server
 import sys

@@ -1,4 +1,4 @@
-"""Stands in for Jupyter: keeps a secret in the browser, and tells which requests of other pages reached it."""
+"""Stands in for Jupyter: stores a secret in the browser, and reports which requests of other pages reached it."""
 
 import http.server
 import json
