@@ -1,4 +1,4 @@
-"""Fixtures for all tests: each test has a home folder of its own; what the engine got from a test is removed."""
+"""Fixtures for all tests. Each test has a separate home folder. Containers and images of a test are removed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from polylocal.settings import Settings, load
 from polylocal.store import Store, users
 from polylocal.store.rows import Project, User
 
-# how many inputs are made up where a test does not say: `pytest --hypothesis-profile=long` tries far more
+# the default number of generated examples; `pytest --hypothesis-profile=long` tries far more
 hypothesis_settings.register_profile("moderate", max_examples=USUAL_INPUTS, deadline=None)
 hypothesis_settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
 hypothesis_settings.load_profile("moderate")
 
 
-# what takes minutes goes first, so that the processes that share the tests come to their end together
+# slow tests go first, so that all worker processes end at about the same time
 _LONG = ("tests/clients/", "tests/crash/test_chaos.py", "tests/ui/", "tests/e2e/", "tests/crash/", "tests/engine/")
-_TOGETHER = ("tests/clients/", "tests/ui/")  # their daemons, programs and browsers are made once in each process
+_TOGETHER = ("tests/clients/", "tests/ui/")  # each worker process starts their daemons, programs and browsers once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files before short ones; within a file nothing changes."""
+    """Sort slow files before fast ones. The order within a file stays."""
 
     def rank(item: pytest.Item) -> int:
         return next((place for place, start in enumerate(_LONG) if item.nodeid.startswith(start)), len(_LONG))
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _Scheduling(LoadFileScheduling):
-    """A file belongs to one process, and so does a folder whose tests share what takes long to make."""
+    """Assigns whole files to a worker process, and whole folders whose tests share expensive objects."""
 
     def _split_scope(self, nodeid: str) -> str:
         together = next((folder for folder in _TOGETHER if nodeid.startswith(folder)), None)
@@ -57,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cheap_repetitions() -> Iterator[None]:
-    """Weak password hashes, and one compilation of each route: both are most of the time of many tests."""
+    """Weak password hashes, and one compilation of each route. Both take most of the time of many tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(users, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         patch.setattr(routing, "compile_path", cache(routing.compile_path))
@@ -66,7 +66,7 @@ def _cheap_repetitions() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the person who runs the tests reaches them; the engine's address and its images do."""
+    """Hides the settings of the user who runs the tests, except for the engine's address and its images."""
     kept = {"POLYLOCAL_IMAGE_FALLBACKS"}
     for name in list(os.environ):
         if name.startswith("POLYLOCAL_") and name not in kept:
@@ -83,7 +83,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database in which nothing is: making one takes longer than most tests."""
+    """An empty database. Its creation takes longer than most tests."""
     path = tmp_path_factory.mktemp("new") / "polylocal.db"
     Store(path).close()
     return path
@@ -109,7 +109,7 @@ def project(store: Store, root: User) -> Project:
 
 @pytest.fixture(scope="session")
 def engine_address() -> str:
-    """A real engine: without one these tests fail; scripts/setup makes one where it may."""
+    """The address of a real engine. Tests fail without one; scripts/setup starts one where possible."""
     report = probe.probe()
     if report.found is None:
         pytest.fail(f"tests with a real engine need one: {report.problem}")
@@ -118,7 +118,7 @@ def engine_address() -> str:
 
 @pytest.fixture
 def raw_engine(engine_address: str) -> Iterator[docker.DockerClient]:
-    """The plain SDK, to look at the engine without polylocal."""
+    """The plain SDK, to inspect the engine without polylocal."""
     client = docker.DockerClient(base_url=engine_address)
     yield client
     client.close()
@@ -126,7 +126,7 @@ def raw_engine(engine_address: str) -> Iterator[docker.DockerClient]:
 
 @pytest.fixture
 def swept(engine_address: str) -> Iterator[list[str]]:
-    """A list for ids of installations: whatever carries their label is removed at the end of the test."""
+    """A list for ids of installations, whose containers and images are removed at the end of the test."""
     installations: list[str] = []
     yield installations
     for installation in installations:

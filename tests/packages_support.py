@@ -1,4 +1,4 @@
-"""What tests of package builds share: small packages of each kind, and a platform to build them for."""
+"""Shared by tests of package builds: small packages of each kind, and a platform to build them for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def wheel(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
 
 
 def whole_wheel(name: str, version: str, module: str = "") -> bytes:
-    """A wheel that pip installs, with a module of its name that holds this."""
+    """A wheel that pip can install, with one module."""
     folder = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": module.encode(),
@@ -75,9 +75,9 @@ def tarred(files: Mapping[str, bytes]) -> bytes:
 
 @cache
 def deb(name: str = "hello", version: str = "1.0-1", program: str = "", **fields: str) -> bytes:
-    """A binary package, the same bytes each time. `program`: what `/usr/bin/<name>` is to hold; nothing: no such file.
+    """A binary package, always with the same bytes. `program`: the content of `/usr/bin/<name>`; "": no such file.
 
-    `fields`: more fields of its control file, as `metadata` takes them.
+    `fields`: additional fields of its control file, as for `metadata`.
     """
     about = {"Package": name, "Version": version, "Architecture": "all", "Maintainer": "A <a@b.c>", **fields}
     control = metadata(**about, Description="a test")
@@ -90,7 +90,7 @@ def deb(name: str = "hello", version: str = "1.0-1", program: str = "", **fields
 
 
 def _ar_member(name: str, content: bytes) -> bytes:
-    """Time, owner and group are 0; contents begin at even offsets."""
+    """A member of an ar archive. Time, owner and group are 0; contents begin at even offsets."""
     return (
         f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
         + content
@@ -99,7 +99,7 @@ def _ar_member(name: str, content: bytes) -> bytes:
 
 
 def _tree(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """A tar of root's files, by path, with their modes, and of the folders that they lie in."""
+    """A tar archive of root's files, path → (content, mode), with their parent folders."""
     folders = {parent for path in files for parent in PurePosixPath(path).parents}
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -121,12 +121,12 @@ def dsc(name: str = "hello", version: str = "1.0-1", *parts: str) -> str:
 
 @dataclass
 class Ground:
-    """A platform, a repository with a project in it, and an architecture: all that a build list names."""
+    """A platform, a repository with a project in it, and an architecture: the inputs of a build list."""
 
     store: Store
     user: User
     project: Project
-    platform: Platform  # that is built for, and saved to
+    platform: Platform  # the build is made for it and saved to it
     repository: Repository
     arch: Arch
     image: str = "base"
@@ -140,7 +140,7 @@ class Ground:
         return cls(store, user, project, platform, repository, store.platforms.arches(["x86_64"])[0])
 
     def queue(self, cmd: str = "true", *, project: Project | None = None, **values: Any) -> BuildList:
-        """A build list as the API makes one: waiting for its turn."""
+        """Create a waiting build list, as the API does."""
         project = project or self.project
         row = {
             "save_to_repository_id": self.repository.id,
@@ -176,7 +176,7 @@ class Ground:
     def end(
         self, build_list: BuildList, exit_code: int = 0, *packages: NewPackage, results: tuple[NewFile, ...] = ()
     ) -> BuildList:
-        """Have a build come to its end with this."""
+        """End a build with these results."""
         run = self.run(build_list)
         self.store.runs.transition(run, Status.RUNNING)
         ended = self.store.build_lists.conclude(
@@ -192,7 +192,7 @@ class Ground:
         return self.again(build_list)
 
     def published(self, build_list: BuildList, into: str = "release") -> BuildList:
-        """Say of a complete build that it lies in its repository."""
+        """Mark a complete build as published."""
         lists = self.store.build_lists
         if self.again(build_list).status != 7000:
             assert lists.publish(build_list, self.user, again=True)
@@ -201,7 +201,7 @@ class Ground:
 
 
 def by_text(mine: Version, published: Version, equal_is_enough: bool) -> bool:
-    """An order of versions that is simple to see through."""
+    """A simple order of versions."""
     return mine[1] > published[1] or (equal_is_enough and mine[1] == published[1])
 
 
@@ -212,13 +212,13 @@ def package(name: str = "hello", version: str = "1.0", content: bytes | None = N
 
 
 def stocked(file_store: FileStore, name: str, version: str, **fields: str) -> NewPackage:
-    """A wheel that lies in a depot."""
+    """Store a wheel in the file store, and return its package."""
     content = wheel(name, version, **fields)
     file_store.keep(io.BytesIO(content))
     return package(name, version, content, file_name=f"{name}-{version}-py3-none-any.whl")
 
 
 def hide_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an installation without the extra `packages`: its libraries can't be imported."""
+    """Makes the libraries of the extra `packages` impossible to import, as in an installation without it."""
     for name in ("pysequoia", "rpmfile", "rpmfile.headers", "zstandard"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""rpm packages composed tag by tag, and what createrepo_c says of a package."""
+"""rpm packages composed from tags, and createrepo_c's description of a package."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ Entry = tuple[int, int, int, int]  # tag, type, offset, count
 
 
 def rpm(*, signature: bytes | None = None, main: bytes | None = None, **values: Any) -> bytes:
-    """A package without a payload. `values`: of tags, beside those of the smallest package; None: without this tag."""
+    """A package without a payload. `values`: tags that replace those of the smallest package; None: remove the tag."""
     if signature is None:
         signature = header(*laid_out({(1007, INT32): 1234}))
     named = {TAGS[name]: value for name, value in {**MINIMAL, **values}.items() if value is not None}
@@ -93,7 +93,7 @@ def header(entries: Sequence[Entry], data: bytes) -> bytes:
 
 
 def laid_out(values: Mapping[tuple[int, int], Any]) -> tuple[list[Entry], bytes]:
-    """The index and the data of a header: (tag, type) → value."""
+    """The index and the data of a header. `values`: (tag, type) → value."""
     entries, data = [], b""
     for (tag, kind), value in sorted(values.items()):
         packed, count = _packed(kind, value)
@@ -112,13 +112,13 @@ def _packed(kind: int, value: Any) -> tuple[bytes, int]:
 
 
 def dependencies(stem: str, *entries: tuple[str, int, str]) -> dict[str, Any]:
-    """Tags of dependencies of a kind: name, flags, version of each."""
+    """The tags for dependencies of one kind. Each dependency: name, flags, version."""
     names, flags, versions = (list(column) for column in zip(*entries, strict=True))
     return {f"{stem}name": names, f"{stem}flags": flags, f"{stem}version": versions}
 
 
 def files(*entries: tuple[str, int, int]) -> dict[str, Any]:
-    """Tags of files: path, mode, flags of each."""
+    """The tags for files. Each file: path, mode, flags."""
     folders = list(dict.fromkeys(path.rpartition("/")[0] + "/" for path, _, _ in entries))
     return {
         "basenames": [path.rpartition("/")[2] for path, _, _ in entries],
@@ -126,7 +126,7 @@ def files(*entries: tuple[str, int, int]) -> dict[str, Any]:
         "dirindexes": [folders.index(path.rpartition("/")[0] + "/") for path, _, _ in entries],
         "filemodes": [mode for _, mode, _ in entries],
         "fileflags": [flags for _, _, flags in entries],
-        "filedigests": [""] * len(entries),  # createrepo_c lists no files without
+        "filedigests": [""] * len(entries),  # createrepo_c lists no files without it
     }
 
 
@@ -140,18 +140,18 @@ def indexed(path: Path, href: str | None = None) -> IndexedFile:
 
 
 def documents(index: Mapping[str, bytes]) -> dict[str, ET.Element]:
-    """primary, filelists and other of an index, parsed."""
+    """The parsed primary, filelists and other documents of an index."""
     found = {name.rpartition("-")[2].partition(".")[0]: content for name, content in index.items() if "-" in name}
     return {kind: ET.fromstring(gzip.decompress(content)) for kind, content in found.items()}
 
 
 def told(path: Path) -> dict[str, Any]:
-    """What our index says of a package."""
+    """A package as our index describes it."""
     return {kind: plain(root[0]) for kind, root in documents(rpms.index([indexed(path, "x.rpm")], 1)).items()}
 
 
 def told_by_createrepo_c(path: Path) -> dict[str, Any]:
-    """What that of createrepo_c says of it."""
+    """A package as createrepo_c's index describes it."""
     import createrepo_c
 
     package = createrepo_c.package_from_rpm(str(path), createrepo_c.SHA256, "x.rpm", None, 10)
@@ -169,7 +169,7 @@ def _rooted(kind: str, text: str) -> ET.Element:
 
 
 def plain(element: ET.Element) -> Any:
-    """Tag, attributes, text and children, without the indentation and the time of the file."""
+    """Tag, attributes, text and children, without the indentation and the file's time."""
     attributes = {
         name: value for name, value in element.attrib.items() if (element.tag[-5:], name) != ("}time", "file")
     }

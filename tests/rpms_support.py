@@ -1,4 +1,4 @@
-"""Packages of RPM, written without rpmbuild: the format of version 4, as far as rpm and dnf need it to install them."""
+"""rpm packages, written without rpmbuild, in the subset of format 4 that rpm and dnf need for installation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 
 _INT16, _INT32, _STRING, _BINARY, _STRINGS, _TEXT = 3, 4, 6, 7, 8, 9  # types of values
 _SIGNATURES, _IMMUTABLE = 62, 63  # tags of the two regions
-_SOURCE_RPM, _SOURCE_PACKAGE = 1044, 1106  # tags: what it was made of; that it is such a one
+_SOURCE_RPM, _SOURCE_PACKAGE = 1044, 1106  # tags: the name of the source package; this is a source package
 _EQUAL, _NEEDS_RPMLIB = 8, 0x0100_000A
 _BUILT_AT = 1_700_000_000
 _SHA256 = 8  # the number of the algorithm
@@ -22,7 +22,7 @@ Tags = dict[int, tuple[int, Value]]
 def rpm(
     name: str = "hello", version: str = "1.0", release: str = "1", program: str = "", *, is_source: bool = False
 ) -> bytes:
-    """A package for every architecture. `program`: what `/usr/bin/<name>` is to hold; nothing: no such file."""
+    """A package for every architecture. `program`: the content of `/usr/bin/<name>`; "": no such file."""
     content = program.encode()
     cpio = (_cpio(f"./usr/bin/{name}", content, 1) if program else b"") + _cpio("TRAILER!!!", b"", 0)
     payload = gzip.compress(cpio, mtime=0)
@@ -109,7 +109,7 @@ def _signature(header: bytes, payload: bytes, unpacked: int) -> Tags:
 
 
 def _header(region: int, tags: Tags) -> bytes:
-    """An index of (tag, type, offset, count), then the values; the region says that all of it belongs together."""
+    """An index of (tag, type, offset, count), followed by the values. The region tag covers all of them."""
     index, store = b"", b""
     for tag, (kind, value) in sorted(tags.items()):
         store += b"\0" * (-len(store) % {_INT16: 2, _INT32: 4}.get(kind, 1))
@@ -131,7 +131,7 @@ def _encoded(kind: int, value: Value) -> bytes:
 
 
 def _cpio(path: str, content: bytes, inode: int) -> bytes:
-    """A member of an archive: numbers in hex digits, the name and the content padded to four bytes."""
+    """A member of a cpio archive: hexadecimal numbers, name and content padded to four bytes."""
     mode, links, name = (0o100755 if inode else 0), 1, path.encode() + b"\0"
     numbers = (inode, mode, 0, 0, links, _BUILT_AT, len(content), 0, 0, 0, 0, len(name), 0)
     head = b"070701" + b"".join(b"%08x" % number for number in numbers) + name

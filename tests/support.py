@@ -1,4 +1,4 @@
-"""What tests share: waiting without sleeping, specs, running daemons."""
+"""Shared by all tests: waiting without fixed pauses, polyaxonfiles, running daemons."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from polylocal.store.rows import Run
 T = TypeVar("T")
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
-USUAL_INPUTS = 200  # that a test makes up if it does not say
+USUAL_INPUTS = 200  # generated examples of a test that states no number
 _LOOK_S, _MOST_LOOK_S = 0.01, 0.1
 _CAP_SYS_ADMIN = 21  # capabilities(7): the right to mount
-_LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # plain users of tests fetch from servers of the tests
+_LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # lets plain users of tests fetch from test servers
 
 
 def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
-    """Poll until `check` gives something true, and return that. The pauses grow with the wait, by a twentieth of it."""
+    """Poll until `check` returns a true value, and return it. Each pause is a twentieth of the time since the start."""
     began = time.monotonic()
     while True:
         found = check()
@@ -51,7 +51,7 @@ def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
 
 
 def inputs(usually: int) -> int:
-    """How many a test makes up: as many as its time is worth; as many as `--hypothesis-profile=long` has, with that."""
+    """The number of generated examples: `usually`, or the number of `--hypothesis-profile=long`."""
     wanted = hypothesis_settings.default.max_examples
     return usually if wanted <= USUAL_INPUTS else wanted
 
@@ -68,7 +68,7 @@ def build(image: str = BUSYBOX, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Daemon:
-    """A real daemon process on a home folder of its own; `kill()` is kill -9."""
+    """A real daemon process with a separate home folder. `kill()` is kill -9."""
 
     home: Path
     process: subprocess.Popen[bytes]
@@ -93,9 +93,9 @@ def start_daemon(
     prefix: Sequence[str] = (),
     program: Sequence[str] = ("-m", "polylocal"),
 ) -> Daemon:
-    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: what becomes the daemon.
+    """Start `polylocal serve` and wait until it listens. The caller ends it. `prefix`: a command that runs the daemon.
 
-    `program`: what Python runs, and its first arguments.
+    `program`: the Python program and its first arguments.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "test-daemon.log").open("ab") as log:
@@ -116,13 +116,13 @@ def start_daemon(
     try:
         return Daemon(home, process, eventually(ready, 120).url)
     except BaseException:
-        process.kill()  # nobody else knows of it
+        process.kill()  # no one else could kill it
         process.wait()
         raise
 
 
 def ahead_of(store: Store, run: Run) -> int:
-    """How many runs wait before this one while no place is free."""
+    """The number of runs that wait before this one while no slot is free."""
     waiting = store.runs.queue()
     pks = [each.pk for each in waiting]
     decision = queue.decide(waiting, (), None, 0)[pks.index(run.pk)]
@@ -132,7 +132,7 @@ def ahead_of(store: Store, run: Run) -> int:
 
 
 def deep(folder: Path, levels: int) -> None:
-    """Folders called `d` in each other: more than a path can name. Remove them with `remove_tree`."""
+    """Nested folders called `d`, deeper than a path can express. Remove them with `remove_tree`."""
     at = os.open(folder, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir("d", dir_fd=at)
@@ -143,25 +143,25 @@ def deep(folder: Path, levels: int) -> None:
 
 
 def unpack(tar: tarfile.TarFile, folder: Path, by: str = "data") -> None:
-    """Extract everything, as the filter `by` of tarfile has it; Python before 3.11.4 has no filters, and needs none."""
+    """Extract everything with tarfile's filter `by`. Python before 3.11.4 lacks filters, and needs none."""
     tar.extraction_filter = getattr(tarfile, f"{by}_filter", None)
     tar.extractall(folder)
 
 
 def all_in(folder: Path) -> list[Path]:
-    """All files and folders below it. Unlike a glob, this minds none that goes meanwhile."""
+    """All files and folders below it. Unlike `rglob`, it ignores entries that disappear meanwhile."""
     return [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
 
 
 def sweep(address: str, installation: str) -> None:
-    """Remove every container and image of an installation; what is being removed already is left alone."""
+    """Remove all containers and images of an installation. Objects that are already being removed are ignored."""
     engine = DockerEngine(address)
     client = docker.DockerClient(base_url=address)
 
     def is_swept() -> bool:
         for found in engine.containers(installation):
             engine.remove(found.id)
-        # the low-level list: `images.list` asks for each again, and one that goes meanwhile is an error
+        # the low-level list: `images.list` also inspects each image and fails if one is removed meanwhile
         for image in client.api.images(filters={"label": f"{IMAGE_LABEL}={installation}"}):
             try:
                 client.api.remove_image(image["Id"], force=True)
@@ -170,8 +170,8 @@ def sweep(address: str, installation: str) -> None:
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
-                return False  # a step of a build that was cut off runs in it, and ends in a moment
-        # again: the engine may have been making one for a daemon that was killed
+                return False  # a step of an interrupted build runs in it, and ends in a moment
+        # again: the engine may still have been creating one for a killed daemon
         return not engine.containers(installation)
 
     eventually(is_swept, 60)
@@ -199,12 +199,12 @@ def small_disk(folder: Path, mib: int, *options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # a thread or the engine may have a file open still: then it goes a moment later
+        # a thread or the engine may still have an open file; the disk disappears when it is closed
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def _may_mount() -> bool:
-    """Root always tries: where that fails, so does the test."""
+    """Root always tries to mount. If that fails, so does the test."""
     status = Path("/proc/self/status")
     if os.geteuid() == 0 or not status.exists():
         return os.geteuid() == 0
@@ -213,7 +213,7 @@ def _may_mount() -> bool:
 
 
 def fill(folder: Path, leave_bytes: int = 0) -> Path:
-    """Take what is free on the disk of `folder`, but for so many bytes. Remove the file to give it back."""
+    """Fill the disk of `folder`, except for `leave_bytes`. Remove the returned file to free the space."""
     ballast = folder / "ballast"
     with ballast.open("ab", buffering=0) as file, suppress(OSError):
         while (left := shutil.disk_usage(folder).free - leave_bytes) > 0:

@@ -1,4 +1,4 @@
-"""One real daemon with the real engine for the tests of a module; what it made is removed."""
+"""One real daemon with the real engine for all tests of a module. Its containers and images are removed at the end."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def client(daemon: Daemon) -> Iterator[Client]:
 
 @pytest.fixture
 def cli_env(daemon: Daemon) -> dict[str, str]:
-    """The environment of a person whose daemon this is."""
+    """The environment of a user of this daemon."""
     return {**os.environ, "POLYLOCAL_HOME": str(daemon.home), "NO_COLOR": "1", "COLUMNS": "120"}

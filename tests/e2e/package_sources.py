@@ -1,6 +1,6 @@
-"""Sources to build packages of: real ones, which scripts/package-sources keeps on this machine, and small ones of ours.
+"""Sources of packages: real ones, which scripts/package-sources stores on this machine, and small ones of ours.
 
-A small one stands for each real one that the mirrors did not give: it is of the same class.
+A small source replaces each real one that could not be downloaded, and is built in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from packages_support import deb, tarred, whole_wheel
 
 SCRIPT = Path(__file__).parents[2] / "scripts/package-sources"
-_ENVIRONMENT = dict(os.environ)  # with the person's own choice of the folder, which no test sees
+_ENVIRONMENT = dict(os.environ)  # includes the user's setting of the folder, which is hidden from tests
 DEBIAN_REQUIREMENTS, PYTHON_REQUIREMENTS, TOOLS = "debian-requirements", "python-requirements", "python-tools"
 BACKEND = "small_backend-1.0-py3-none-any.whl"
 REQUIREMENT = "small-requirement_1.0_all.deb"
@@ -28,13 +28,13 @@ REQUIREMENT = "small-requirement_1.0_all.deb"
 
 @cache
 def kept() -> Path:
-    """The folder of the script."""
+    """The folder of scripts/package-sources."""
     done = subprocess.run([SCRIPT, "--folder"], env=_ENVIRONMENT, capture_output=True, text=True, check=True)
     return Path(done.stdout.strip())
 
 
 def files(name: str) -> list[Path]:
-    """Of one source, or of one of the folders besides; none if the mirrors did not give it."""
+    """The files of a source or of an additional folder. Empty if they could not be downloaded."""
     try:
         manifest = json.loads((kept() / "manifest.json").read_text())
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def files(name: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Code:
-    """What is built. `version`: that of its packages. `beside`: upstream tarballs, which are not in git, by name."""
+    """Code to build. `version`: the version of its packages. `beside`: name → upstream tarball, which is not in git."""
 
     name: str
     version: str
@@ -53,7 +53,7 @@ class Code:
 
 
 def debian(name: str, into: Path) -> Code:
-    """As its packagers have it in git: patches are not applied, upstream's tarball is elsewhere."""
+    """The code as in its packagers' git repository: patches are not applied, and the upstream tarball is separate."""
     found = files(name) if files(DEBIAN_REQUIREMENTS) else []
     if not found:
         return small_debian(f"small-{name}", into)
@@ -67,7 +67,7 @@ def debian(name: str, into: Path) -> Code:
 
 
 def python(name: str, into: Path, tag: str, *, is_compiled: bool = False) -> Code:
-    """As its developers have it in git, at a commit with this tag: without what a source distribution adds."""
+    """The code as in its developers' git repository, with this tag: without the additions of a source distribution."""
     found = files(name) if files(PYTHON_REQUIREMENTS) else []
     if not found:
         return small_python(f"small_{name}".lower(), into, tag, is_compiled=is_compiled)
@@ -82,7 +82,7 @@ def python(name: str, into: Path, tag: str, *, is_compiled: bool = False) -> Cod
 
 
 def unpack(path: Path, into: Path, *, strip: int) -> None:
-    """`strip`: how many folders are left out from the beginning of each name."""
+    """`strip`: the number of leading folders to remove from each name."""
     with tarfile.open(path) as archive:
         archive.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python before 3.11.4 has no filters
         for member in archive:
@@ -97,7 +97,7 @@ def unpack(path: Path, into: Path, *, strip: int) -> None:
 
 
 def small_debian(name: str, into: Path) -> Code:
-    """With a patch, an epoch, two binary packages, and a requirement that only a connected repository has."""
+    """A package with a patch, an epoch, two binary packages, and a build requirement from a connected repository."""
     upstream = {f"{name}-1.0/words": b"as upstream wrote it\n"}
     patch = "--- a/words\n+++ b/words\n@@ -1 +1 @@\n-as upstream wrote it\n+as patched\n"
     stanza = "Package: {}\nArchitecture: all\nDepends: ${{misc:Depends}}\nDescription: a test\n"
@@ -131,12 +131,12 @@ def small_debian(name: str, into: Path) -> Code:
 
 
 def small_requirement() -> bytes:
-    """What `small_debian` needs."""
+    """The build requirement of `small_debian`."""
     return deb("small-requirement", "1.0", "#!/bin/sh\necho the requirement\n")
 
 
 def small_python(name: str, into: Path, tag: str, *, is_compiled: bool = False) -> Code:
-    """With code in C; or with a backend that only a connected repository has, and that takes the version of the tag."""
+    """Code with a C extension, or with a build backend from a connected repository that takes the tag's version."""
     if is_compiled:
         code = (
             "#include <Python.h>\n"
@@ -180,12 +180,12 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 
 def small_backend() -> bytes:
-    """What `small_python` needs: a build backend (PEP 517) as small as can be."""
+    """The build requirement of `small_python`: a minimal build backend (PEP 517)."""
     return whole_wheel("small_backend", "1.0", _BACKEND)
 
 
 def small_library() -> dict[str, str | bytes]:
-    """A spec whose package is a build requirement of `small_program`."""
+    """A spec of a package that `small_program` needs to build."""
     return {"library.spec": _spec("small-library", "words", "echo from the library >words")}
 
 
@@ -197,7 +197,7 @@ def small_program() -> dict[str, str | bytes]:
 
 
 def _spec(name: str, file: str, build: str, more: str = "") -> str:
-    """Of a package that installs one file."""
+    """The spec of a package that installs one file."""
     return (
         f"Name: {name}\nVersion: 1.0\nRelease: 1\nSummary: a test\nLicense: MIT\nBuildArch: noarch\n{more}"
         f"%description\nA test.\n%prep\n%build\n{build}\n"

@@ -1,4 +1,4 @@
-"""The build lists API as a client sees it; sources and packages to build; containers that install them."""
+"""A client of the build lists API, sources and packages to build, and containers that install them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Target:
     repository_id: int
 
     def folder(self, arch: str = ARCH) -> str:
-        """Where its packages lie, below `downloads`."""
+        """The path of its packages below `downloads`."""
         return f"{self.platform}/repository/{arch}/main/release"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A project and its code on this machine, which `Abf.push` sends."""
+    """A project and its code on this machine, which `Abf.push` pushes."""
 
     project_id: int
     name: str
@@ -58,7 +58,7 @@ class Source:
 
 
 class Abf:
-    """One daemon, asked as its first user. `work`: a folder for what is pushed."""
+    """A client of one daemon, as its first user. `work`: the folder for code."""
 
     def __init__(self, daemon: Daemon, work: Path) -> None:
         self.work = work
@@ -69,7 +69,7 @@ class Abf:
         self._http = httpx2.Client(base_url=daemon.url, auth=("root", daemon.token), timeout=30)
 
     def turn_to(self, daemon: Daemon) -> None:
-        """The one that came after it."""
+        """Use another daemon from now on."""
         self.close()
         self._connect(daemon)
 
@@ -81,7 +81,7 @@ class Abf:
         assert answer.status_code == status, answer.text
         return answer.json()
 
-    # -- what is there to build -----------------------------------------------------------------------------------
+    # -- platforms and sources ------------------------------------------------------------------------------------
 
     def target(self, kind: str, image: str = BUSYBOX, *, has_qa: bool = False, **more: Any) -> Target:
         """A new platform with a repository."""
@@ -93,14 +93,14 @@ class Abf:
         return Target(name, platform, repository)
 
     def personal_repository(self) -> int:
-        """That of the first user."""
+        """The personal repository of the first user."""
         platforms = self.call("GET", "platforms")["platforms"]
         [platform] = [found for found in platforms if found["name"] == "root_personal"]
         found = self.call("GET", f"platforms/{platform['id']}")["platform"]
         return int(found["repositories"][0]["id"])
 
     def source(self, *targets: Target, example: str | None = None) -> Source:
-        """A new project, which may publish into these, with the code of an example or with none yet."""
+        """Create a project that may publish into these repositories, with the code of an example or without code."""
         name = f"source{next(_numbers)}"
         project = self.call("POST", "projects", {"project": {"name": name}})["project"]["id"]
         for target in targets:
@@ -113,7 +113,7 @@ class Abf:
         return Source(project, name, folder)
 
     def push(self, source: Source, files: Mapping[str, str | bytes] | None = None, tag: str | None = None) -> str:
-        """With the real client; the commit, which gets this tag."""
+        """Commit and push with git. Returns the commit. `tag` is set on it."""
         source.write(files or {})
         git("add", "--all", "--force", folder=source.folder)
         git("commit", "--quiet", "--message=x", folder=source.folder)
@@ -127,7 +127,7 @@ class Abf:
     # -- build lists ----------------------------------------------------------------------------------------------
 
     def build(self, source: Source, target: Target, **more: Any) -> int:
-        """Of what was pushed last; into the target's repository if nothing else is said. Published only if asked."""
+        """Create a build of the newest commit, by default for the target's repository and without publication."""
         said = {
             "project_id": source.project_id,
             "project_version": "master",
@@ -149,11 +149,11 @@ class Abf:
         return int(self.show(build_list)["status"])
 
     def ended(self, build_list: int, within_s: float = 60) -> dict[str, Any]:
-        """As it is when nothing more comes by itself."""
+        """Wait for the end of a build, and return it."""
         return eventually(lambda: (found := self.show(build_list))["status"] not in BUSY and found, within_s)
 
     def built(self, source: Source, target: Target, expected: int = 0, **more: Any) -> dict[str, Any]:
-        """A build that came to this status."""
+        """Build, and check the final status."""
         found = self.ended(self.build(source, target, **more))
         assert found["status"] == expected, self.log(found["id"])
         return found
@@ -166,17 +166,17 @@ class Abf:
         return self.ended(build_list)
 
     def contained(self, build_list: int) -> dict[str, Any]:
-        """With its container."""
+        """Create the container of a build, and wait until it is published."""
         self.do(build_list, "create_container")
         return eventually(lambda: (found := self.show(build_list))["container_status"] == 6000 and found)
 
     def log(self, build_list: int) -> str:
-        """What the build has written so far; nothing if it has not begun."""
+        """The log of the build so far. Empty if it has not begun."""
         answer = self._http.get(f"/build_lists/{build_list}/log")
         return answer.text if answer.status_code == 200 else ""
 
     def result(self, build_list: int, file_name: str) -> str:
-        """What is in a file that a build left, or that says what became of it."""
+        """The content of one of the build's result files or logs."""
         [found] = [found for found in self.show(build_list)["logs"] if found["file_name"] == file_name]
         answer = self._http.get(found["url"])
         assert answer.status_code == 200, answer.text
@@ -185,7 +185,7 @@ class Abf:
     # -- files ----------------------------------------------------------------------------------------------------
 
     def upload(self, name: str, content: bytes) -> str:
-        """Into the file store; its sha1."""
+        """Upload to the file store. Returns the sha1."""
         answer = self._http.post("/api/v1/upload", files={"file_store[file]": (name, content)})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["sha1_hash"])
@@ -194,11 +194,11 @@ class Abf:
         return f"{self.daemon.url}/downloads/{below}"
 
     def fetch(self, path: str) -> httpx2.Response:
-        """Without saying who asks, as package managers do. `path`: below `downloads`, or an address."""
+        """Download without credentials, as package managers do. `path`: below `downloads`, or a URL."""
         return httpx2.get(path if "://" in path else self.url(path), timeout=30)
 
     def served(self, folder: str) -> set[str]:
-        """The names that the list of a folder has; none where there is no such folder."""
+        """The names in the listing of a folder. Empty if the folder does not exist."""
         answer = self.fetch(f"{folder}/")
         return (
             {unquote(part.split('"')[0]) for part in answer.text.split('href="')[1:]}
@@ -207,12 +207,12 @@ class Abf:
         )
 
     def index(self, target: Target) -> str:
-        """What apt reads of a repository."""
+        """The index that apt reads."""
         answer = self.fetch(f"{target.folder()}/Packages")
         return answer.text if answer.status_code == 200 else ""
 
     def disk(self, target: Target, arch: str = ARCH) -> Path:
-        """Where a repository lies on the disk."""
+        """The path of a repository on the disk."""
         return self.daemon.home / "downloads" / target.folder(arch)
 
 
@@ -235,28 +235,28 @@ def git(*arguments: str, folder: Path) -> str:
 
 
 def recipe(command: str, sources: Mapping[str, str] | None = None) -> dict[str, str | bytes]:
-    """An `.abf.yml`: how to build, and which files of the file store belong to the code."""
+    """An `.abf.yml` with the build command, and the files of the file store that belong to the code."""
     text = "".join(f"  {line}\n" for line in command.splitlines())
     lines = "".join(f"  {name}: '{sha1}'\n" for name, sha1 in (sources or {}).items())
     return {".abf.yml": f"build:\n command: |\n{text}" + (f"sources:\n{lines}" if sources else "")}
 
 
-READY_MADE = recipe('cp *.deb "$RESULTS_PATH"')  # a second instead of three: the code is the package
+READY_MADE = recipe('cp *.deb "$RESULTS_PATH"')  # takes a second instead of three, since the code is the package
 
 
 def deb(name: str, version: str) -> dict[str, str | bytes]:
-    """A package that says its version: file name → content."""
+    """A package with a program that prints its version: file name → content."""
     program = f"#!/bin/sh\necho {name} {version}\n"
     return {f"{name}_{version}_all.deb": packages_support.deb(name, version, program)}
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """All files below a folder: path → content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def apt(url: str, *names: str) -> str:
-    """A line that installs from a repository that is served."""
+    """A shell command that installs from a repository of the daemon."""
     listed = f"echo 'deb [trusted=yes] {url}/ ./' >/etc/apt/sources.list.d/test.list"
     return f"{listed} && apt-get update && apt-get install -y {' '.join(names)}"
 
@@ -264,9 +264,9 @@ def apt(url: str, *names: str) -> str:
 def inside(
     engine: docker.DockerClient, script: str, folders: Mapping[Path, str] | None = None, within_s: float = _INSTALL_S
 ) -> str:
-    """What a program says in a container that reaches this machine's loopback; it must succeed.
+    """The output of a script in a container on the host's network. The script must succeed.
 
-    `folders`: of this machine, and where they are in the container, which can't change them.
+    `folders`: path on this machine → path in the container, mounted read-only.
     """
     volumes = {str(path): {"bind": at, "mode": "ro"} for path, at in (folders or {}).items()}
     command = ["sh", "-c", f"{{ {script}\n}} 2>&1"]

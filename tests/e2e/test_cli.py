@@ -1,4 +1,4 @@
-"""The command line against a real daemon and engine: following, exit codes, watching, start and stop."""
+"""The command line with a real daemon and engine: following logs, exit codes, watching, start and stop."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_watching_runs_again_when_a_file_changes(tmp_path: Path, cli_env: dict[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # a shell's background jobs ignore the interrupt, and hand that down
+        # background jobs of a shell ignore the interrupt and pass that on to their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     seen: list[str] = []
@@ -143,7 +143,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, cli_env: dict[str, str],
 def test_a_start_in_the_background_that_fails_says_why(tmp_path: Path, cli_env: dict[str, str], daemon) -> None:
     port = daemon.url.rpartition(":")[2]
     env = {**cli_env, "POLYLOCAL_HOME": str(tmp_path / "home")}
-    for _ in range(2):  # what the first one printed does not stand for the second
+    for _ in range(2):  # the output of the first call must not affect the second
         done = polylocal(env, "start", "--port", port, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"polylocal: can't listen on 127.0.0.1:{port}: Address already in use")

@@ -1,4 +1,4 @@
-"""Every folder in examples/ runs with the real engine and comes to what its expect.json says."""
+"""Every folder in examples/ runs with the real engine, and has the results of its expect.json."""
 
 from __future__ import annotations
 

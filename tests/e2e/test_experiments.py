@@ -1,4 +1,4 @@
-"""An experiment in a container that reports what it measures, as the tracking client does."""
+"""An experiment in a container that reports metrics like the tracking client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image of a hidden project, tried by another user with every name that the engine knows it by."""
+"""The image of a private project, which another user tries to use by each of its names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Person:
         self.http.post("/api/v1/projects", json={"name": name, "is_public": is_public}).raise_for_status()
 
     def build(self, project: str, image: str) -> dict[str, Any]:
-        """A build that is done, with the last message of its history."""
+        """A finished build, with the last message of its history."""
         path = f"/api/v1/{self.name}/{project}/builds"
         made = self.http.post(path, json={"config": {"version": 1, "kind": "build", "build": {"image": image}}})
         if made.status_code == 400:

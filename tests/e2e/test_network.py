@@ -1,4 +1,4 @@
-"""Runs reach the daemon on the network that keeps them apart, and on the one that an earlier daemon put them on."""
+"""Runs reach the daemon on the network that isolates them, and on the network that an earlier daemon used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polylocal.store import Store
 
 pytestmark = pytest.mark.engine
 
-# waits until it is told to go, then asks the daemon at the address that it was started with
+# waits for a file, then calls the daemon at the address from the start of the container
 ASK = (
     'echo "at $POLYAXON_API"; until [ -e $POLYAXON_RUN_OUTPUTS_PATH/go ]; do sleep 0.1; done;'
     " at=${POLYAXON_API#http://};"

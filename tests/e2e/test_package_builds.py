@@ -1,4 +1,4 @@
-"""What the default commands make of real kinds of code in the builder image, without a network."""
+"""The default build commands with real code of each kind, in the builder image, without a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from e2e.packages import BUILDER, READY_MADE, Abf, Source, Target, asking, deb, 
 
 pytestmark = pytest.mark.engine
 
-USER = "1234:1234"  # of an image whose programs do not run as root
+USER = "1234:1234"  # the user of an image whose programs do not run as root
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ab
 
 @pytest.fixture(scope="module", params=["root", "user"])
 def image(request: pytest.FixtureRequest, raw_engine_of_module: docker.DockerClient) -> Iterator[str]:
-    """The builder image, and one of it that has a user of its own."""
+    """The builder image, and a variant with another user."""
     if request.param == "root":
         yield BUILDER
         return
@@ -36,7 +36,7 @@ def image(request: pytest.FixtureRequest, raw_engine_of_module: docker.DockerCli
     made, _ = raw_engine_of_module.images.build(fileobj=io.BytesIO(text), tag="polylocal-test/builder:user", rm=True)
     yield made.tags[0]
     containers = raw_engine_of_module.containers
-    eventually(lambda: not containers.list(all=True, filters={"ancestor": made.id}))  # a build's goes after its end
+    eventually(lambda: not containers.list(all=True, filters={"ancestor": made.id}))  # removed after the build
     raw_engine_of_module.images.remove(made.tags[0])
 
 
@@ -82,7 +82,7 @@ def debian(
         " -- A <a@example.com>  Sun, 01 Feb 2026 12:00:00 +0000\n",
         "debian/control": textwrap.dedent(control),
         "debian/install": "tool usr/bin\ndata.txt usr/share/tool\n",
-        "debian/rules": "#!/usr/bin/make -f\n%:\n\tdh $@\noverride_dh_fixperms:\n",  # the modes stay as they are
+        "debian/rules": "#!/usr/bin/make -f\n%:\n\tdh $@\noverride_dh_fixperms:\n",  # keeps the file modes
     }
     return found | ({"debian/source/format": source_format} if source_format else {})
 
@@ -98,7 +98,7 @@ def pushed(abf: Abf, target: Target, files: Mapping[str, str | bytes]) -> Source
 
 
 def installed_modes(abf: Abf, build_list: Mapping[str, object]) -> dict[str, str]:
-    """What the binary package that a build made installs below /usr, with modes and owners."""
+    """Modes and owners of the files below /usr that the built binary package installs."""
     packages = build_list["packages"]
     assert isinstance(packages, list)
     [url] = [package["url"] for package in packages if package["type"] == "binary"]
@@ -135,7 +135,7 @@ def sources_of(found: Mapping[str, object]) -> list[tuple[str, str, str]]:
 def test_debian_sources_of_each_format_are_built_by_root_and_by_a_user(
     abf: Abf, image: str, version: str, source_format: str | None, has_tarball: bool, files_of_source: int
 ) -> None:
-    """The tarball comes from the file store, by `.abf.yml`, which is no change of what is upstream."""
+    """`.abf.yml` names the tarball in the file store. The file itself is not part of the upstream source."""
     target = abf.target("deb", image)
     files: dict[str, str | bytes] = {**UPSTREAM, **debian(version, source_format)}
     if has_tarball:
@@ -146,7 +146,7 @@ def test_debian_sources_of_each_format_are_built_by_root_and_by_a_user(
     assert (NO_TARBALL in said) is (files_of_source == 0)
     assert len(sources_of(found)) == files_of_source
     modes = {"bin/tool": "-rwxr-xr-x root/root", "share/tool/data.txt": "-rw-r--r-- root/root"}
-    assert installed_modes(abf, found) == modes  # those of the code: its rules change none
+    assert installed_modes(abf, found) == modes  # the modes of the code: its rules don't change any
 
 
 def test_an_upstream_tarball_in_the_code_itself_is_found(abf: Abf) -> None:
@@ -157,13 +157,13 @@ def test_an_upstream_tarball_in_the_code_itself_is_found(abf: Abf) -> None:
 
 
 def test_a_build_dependency_is_installed_from_the_connected_repositories(abf: Abf) -> None:
-    """One that nobody has is named; once it is published there, the same commit can be built."""
+    """A missing dependency is reported. Once a connected repository has it, the same commit can be built."""
     target = abf.target("deb", BUILDER)
     files = {**UPSTREAM, **debian("1.0", "3.0 (native)\n", "debhelper-compat (= 13), needed-tool")}
     files["debian/rules"] = str(files["debian/rules"]) + "override_dh_auto_build:\n\tneeded-tool\n"
     source = pushed(abf, target, files)
     refused = abf.built(source, target, 666)
-    assert "Unmet build dependencies: needed-tool" in abf.log(refused["id"])  # nothing is connected yet
+    assert "Unmet build dependencies: needed-tool" in abf.log(refused["id"])  # no repository is connected yet
     other = abf.source(target)
     abf.push(other, {**READY_MADE, **deb("other-tool", "1")})
     abf.built(other, target, 6000, auto_publish=True)
@@ -225,7 +225,7 @@ def test_a_build_requirement_is_installed_from_the_connected_repositories(abf: A
     target = abf.target("dnf", BUILDER)
     source = pushed(abf, target, spec("asking", more="BuildRequires: needed >= 2", build="needed"))
     refused = abf.built(source, target, 666)
-    assert "needed >= 2 is needed by asking-1.0-1.noarch" in abf.log(refused["id"])  # nothing is connected yet
+    assert "needed >= 2 is needed by asking-1.0-1.noarch" in abf.log(refused["id"])  # no repository is connected yet
     needed = pushed(abf, target, spec("needed", "1.0"))
     abf.built(needed, target, 6000, auto_publish=True)
     refused = abf.built(source, target, 666)
@@ -272,7 +272,7 @@ def test_a_wheel_has_the_version_of_the_tag_that_is_built_whoever_builds_it(abf:
 
 
 def test_a_requirement_of_a_python_project_is_installed_from_the_connected_repositories(abf: Abf, image: str) -> None:
-    """Without it nothing is built, and it is named: not a wheel of version 0.0.0."""
+    """Without the requirement the build fails and names it, instead of building a wheel of version 0.0.0."""
     target = abf.target("pypi", image)
     source = pushed(abf, target, python('"setuptools", "needed-tool >=2"', "NEEDED_VERSION"))
     refused = abf.built(source, target, 666)

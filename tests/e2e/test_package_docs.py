@@ -1,4 +1,4 @@
-"""The words of the package pages, typed as they stand."""
+"""The commands of the documentation about packages, executed literally."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def typed(script: str, daemon: Daemon, env: dict[str, str]) -> str:
-    """What it prints. The port is the test's, and `polylocal` is the one under test; all else is as printed."""
+    """The output of a command. The port and the program `polylocal` are replaced by those of the test."""
     port = daemon.url.rpartition(":")[2]
     here = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
     here = f'set -e\npolylocal() {{ "{sys.executable}" -m polylocal "$@"; }}\n{here}'

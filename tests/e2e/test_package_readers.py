@@ -1,4 +1,4 @@
-"""Package managers that update in a loop while a repository is published again and again."""
+"""Package managers that update in a loop while a repository is published repeatedly."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from polylocal.store.rows import Project, User
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 PUBLICATIONS = 100
-AT_A_TIME = 2  # how many follow one request
-WITHIN_S = 240.0  # a tenth of it where nothing else runs: each loop starts a program that takes a while to start
+AT_A_TIME = 2  # publications after each request
+WITHIN_S = 240.0  # takes a tenth of it on an idle machine, since each loop starts slow programs
 
-# Each loop gets the newest package that the index names, and checks that it is not older than the one that had been
-# published before. `update` must fail for whatever goes wrong, and try nothing twice; it leaves one package in $PWD.
+# Each loop gets the newest package of the index, and checks that it is not older than the last one published before.
+# `update` must fail on any error, and must not retry. It leaves one package in $PWD.
 LOOP = """
 fail() { echo "$1"; exit 1; }
 mkdir /tmp/got && cd /tmp/got
@@ -94,7 +94,7 @@ def an_rpm(version: str) -> tuple[str, bytes]:
 
 @dataclass
 class Press:
-    """A repository that a daemon without an engine publishes into. `sync`: where it says what it has published."""
+    """Publishes into a repository by a daemon without an engine. `sync`: the folder where it reports its progress."""
 
     ground: Ground
     context: RunnerContext
@@ -108,7 +108,7 @@ class Press:
         return f"{self.ground.platform.name}/repository/{self.ground.arch.name}/main/release"
 
     def publish(self, number: int) -> None:
-        """Version `number` takes the place of the one before."""
+        """Publish version `number`, which replaces the previous version."""
         name, content = self.made(str(number))
         FileStore(self.context.home.files).keep(io.BytesIO(content))
         made = self.ground.queue()
@@ -119,7 +119,7 @@ class Press:
         self._say("published", str(number))
 
     def publish_all(self) -> None:
-        """A few whenever something has been requested: there are some between any two requests of a reader."""
+        """Publish some versions after each request, so that publications separate any two requests of a reader."""
         for first in range(2, PUBLICATIONS + 1, AT_A_TIME):
             eventually(lambda: self.requested.acquire(blocking=False) or self.is_left.is_set(), WITHIN_S)
             if self.is_left.is_set():

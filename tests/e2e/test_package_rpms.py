@@ -1,4 +1,4 @@
-"""Real rpm packages: built by rpmbuild, listed by our metadata, installed by dnf."""
+"""Real rpm packages: built by rpmbuild, indexed by polylocal, installed by dnf."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ REPOSITORY = b"[test]\nname=test\nbaseurl=file:///repository\ngpgcheck=0\n"
 
 @pytest.fixture(scope="module")
 def builder(engine_address: str) -> Iterator[Container]:
-    """A container of the builder image, which reaches nothing."""
+    """A container of the builder image, without a network."""
     client = docker.DockerClient(base_url=engine_address)
     made = client.containers.create(BUILDER, ["sleep", "600"], network_mode="none")
     try:
@@ -125,7 +125,7 @@ def builder(engine_address: str) -> Iterator[Container]:
 
 @pytest.fixture(scope="module")
 def built(builder: Container, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The packages that rpmbuild made, by the names of their files."""
+    """The packages that rpmbuild has written, by file name."""
     put(builder, {"specs/data.spec": (DATA + CHANGES).encode(), "specs/native.spec": NATIVE.encode()})
     run(builder, BUILD)
     chunks, _ = builder.get_archive("/built")
@@ -170,7 +170,7 @@ def test_real_packages_say_what_they_are(built: dict[str, Path]) -> None:
 
 
 def test_dnf_installs_what_the_metadata_lists(builder: Container, built: dict[str, Path]) -> None:
-    """One package needs a version of the other one, and a file that only the list of all files names."""
+    """One package requires a version of the other one, and a file that only the list of all files contains."""
     listed = [indexed(path) for name, path in built.items() if not name.endswith("src.rpm")]
     contents = {file.path: built[file.name].read_bytes() for file in listed}
     contents |= {**rpms.index(listed, 1_700_000_000), "test.repo": REPOSITORY}

@@ -1,4 +1,4 @@
-"""Real sources: pushed, built without a network by the default commands, published, and installed as the CLI says."""
+"""Real sources: pushed, built without a network by the default commands, published, installed with the CLI's lines."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from e2e.packages import BUILDER, Abf, Target, asking, inside, recipe
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(500)]
 
 WITHIN_S = 200.0  # several builds share the machine
-TAG = "77.1"  # the version of no source
+TAG = "77.1"  # differs from the version of every source
 
 
 @dataclass(frozen=True)
 class Works:
-    """What is installed, and what a command then prints."""
+    """The names of the packages to install, a command to run, and its output."""
 
     installs: str
     command: str
@@ -37,7 +37,7 @@ DEBIAN = {
     "traceroute": Works("traceroute", "traceroute --version", "Modern traceroute for Linux"),
     "bsdmainutils": Works("ncal calendar", "ncal -b 1 2026", "January 2026"),
     "cowsay": Works("cowsay", "/usr/games/cowsay moo", "< moo >"),
-    "own": Works("", "", ""),  # no mirror has it: always the small one
+    "own": Works("", "", ""),  # never downloaded: always the small source
 }
 PYTHON = {
     "MarkupSafe": Works("MarkupSafe", "python3 -c 'import markupsafe._speedups as m; print(m.__name__)'", "._speedups"),
@@ -52,7 +52,7 @@ COMPILED = ("MarkupSafe", "own_compiled")
 
 @dataclass(frozen=True)
 class Connected:
-    """A platform with a repository of what its builds need, and the build that has published it there."""
+    """A platform with a repository of build requirements, and the build that has published them."""
 
     target: Target
     repository_id: int
@@ -65,7 +65,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Begun:
-    """A build that publishes what it makes."""
+    """A running build that will be published."""
 
     code: Code
     build_list: int
@@ -79,7 +79,7 @@ def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ab
 
 
 def connected(abf: Abf, kind: str, files: Mapping[str, bytes]) -> Connected:
-    """The build takes these packages from the file store."""
+    """Publish these packages, which a build copies from the file store."""
     target = abf.target(kind, BUILDER)
     wanted = {"platform_id": target.platform_id, "name": "requirements", "publish_without_qa": True}
     made = int(abf.call("POST", "repositories", {"repository": wanted})["repository"]["id"])
@@ -98,7 +98,7 @@ def contents(name: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def debian(abf: Abf) -> dict[str, Begun]:
-    """All at once: each test waits for its own."""
+    """All builds run at the same time. Each test waits for its own build."""
     needed = {**contents(DEBIAN_REQUIREMENTS), REQUIREMENT: package_sources.small_requirement()}
     platform = connected(abf, "deb", needed)
     return {name: begun_debian(abf, platform, name) for name in DEBIAN}
@@ -129,7 +129,7 @@ def begun_python(abf: Abf, platform: Connected, name: str) -> Begun:
 
 
 def published(abf: Abf, build_list: int) -> set[tuple[str, str]]:
-    """The packages of a build that has been published: names and types."""
+    """The names and types of the packages of a published build."""
     found = abf.ended(build_list, WITHIN_S)
     assert found["status"] == 6000, abf.log(build_list)
     return {(package["name"], package["type"]) for package in found["packages"]}
@@ -139,14 +139,14 @@ _PASTED = re.compile(r"(curl |deb |pip |\[polylocal-|name=|baseurl=|repo_gpgchec
 
 
 def printed(build_list: int, env: Mapping[str, str]) -> list[str]:
-    """The lines to paste, of what `polylocal package show` says."""
+    """The lines for users to paste from the output of `polylocal package show`."""
     command = [sys.executable, "-m", "polylocal", "package", "show", str(build_list)]
     done = subprocess.run(command, env={**env, "COLUMNS": "500"}, capture_output=True, text=True, check=True)
     return [line for line in done.stdout.splitlines() if _PASTED.match(line)]
 
 
 def pasted(lines: Sequence[str], file: str) -> str:
-    """A script: the commands among these lines, and all others into a file."""
+    """A script that runs the commands among these lines, and writes all other lines to a file."""
     commands = [line for line in lines if line.startswith("curl ")]
     listed = [line for line in lines if line not in commands]
     return "\n".join([*commands, f"mkdir -p $(dirname {file})", f"cat >{file} <<'END'", *listed, "END"])
@@ -169,7 +169,7 @@ def test_a_debian_source(
     sources = abf.served(begun.platform.target.folder("SRPMS"))
     assert {*code.beside, f"{code.name}_{code.version.partition(':')[2] or code.version}.dsc"} <= sources
 
-    # the other repository has what they need at run time
+    # the other repository has their runtime requirements
     lines = [*printed(begun.build_list, cli_env), *printed(begun.platform.build_list, cli_env)]
     first = works.installs.split()[0]
     said = inside(

@@ -1,4 +1,4 @@
-"""scripts/package-sources where there is no way to the mirrors: it says what is missing, and keeps what there is."""
+"""scripts/package-sources without access to the mirrors: it reports missing files, and keeps existing ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from e2e.package_sources import SCRIPT
 
 pytestmark = pytest.mark.engine
 
-NOWHERE = "http://127.0.0.1:9"  # the port `discard`, at which nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port, where no program listens
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def test_what_the_mirrors_do_not_give_is_named(engine_address: str, tmp_path: Pa
         *([name, "not here"] for name in ("hello", "idna", "iniconfig", "pluggy", "python-requirements")),
         *([name, "not here"] for name in ("python-tools", "traceroute")),
     ]
-    assert all(line.split(": ", 3)[3] for line in lines)  # why
+    assert all(line.split(": ", 3)[3] for line in lines)  # the reason
     assert last.startswith(f"package-sources: fetched 0 of 12 into {tmp_path}")
     assert json.loads((tmp_path / "manifest.json").read_text())["files"] == {"figlet": ["figlet.dsc"]}
     assert {path.name for path in tmp_path.iterdir()} == {"figlet", "lock", "manifest.json"}

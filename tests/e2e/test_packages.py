@@ -1,4 +1,4 @@
-"""Packages with the real daemon, the real engine and the real tools: from a push to what a package manager installs."""
+"""Packages with the real daemon, the real engine and the real tools, from a push to an installation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ab
 
 
 def ready_made(abf: Abf, target: Target, name: str, version: str = "1.0") -> Source:
-    """A project whose code is a package."""
+    """A project whose code is a finished package."""
     source = abf.source(target)
     abf.push(source, {**READY_MADE, **deb(name, version)})
     return source
@@ -49,7 +49,7 @@ def new_version(abf: Abf, source: Source, name: str, version: str) -> str:
     return abf.push(source, deb(name, version))
 
 
-# -- what is built can be installed ----------------------------------------------------------------------------------
+# -- built packages can be installed ---------------------------------------------------------------------------------
 
 
 def test_apt_installs_what_was_built_from_a_push(abf: Abf, raw_engine: docker.DockerClient):
@@ -74,7 +74,7 @@ def test_pip_installs_what_was_built(abf: Abf, raw_engine: docker.DockerClient):
     source = abf.source(target, example="wheel")
     abf.push(source)
     found = abf.built(source, target, 6000, auto_publish=True)
-    # setuptools writes the name as it likes: with a line or with a dash
+    # setuptools may write the name with an underscore or with a dash
     assert [(p["name"].replace("_", "-"), p["version"]) for p in found["packages"]] == [("hello-polylocal", "1.0")]
     index = f"{abf.url(target.folder())}/simple/"
     said = inside(
@@ -103,7 +103,7 @@ def test_an_rpm_is_in_the_metadata_that_dnf_reads(abf: Abf, tmp_path: Path):
 
 
 def primary(abf: Abf, folder: str, into: Path) -> list[createrepo_c.Package]:
-    """The packages that the metadata of a served repository names."""
+    """The packages in the metadata of a repository."""
     into.mkdir()
     head = into / "repomd.xml"
     head.write_bytes(abf.fetch(f"{folder}/repodata/repomd.xml").content)
@@ -115,7 +115,7 @@ def primary(abf: Abf, folder: str, into: Path) -> list[createrepo_c.Package]:
     return found
 
 
-# -- what is published, and when -------------------------------------------------------------------------------------
+# -- conditions and time of publications -----------------------------------------------------------------------------
 
 
 def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf):
@@ -171,7 +171,7 @@ def test_a_locked_repository_waits_for_its_key(abf: Abf):
     source, elsewhere = (ready_made(abf, to, name) for name, to in (("a", locked), ("b", other)))
     waiting = abf.build(source, locked, auto_publish=True)
     eventually(lambda: abf.status(waiting) == 7000, 60)
-    # publications come in turn: that one of a later build has been, and this one has not, means that it waits
+    # publications are done in order: if a later one is done and this one is not, then this one waits
     abf.built(elsewhere, other, 6000, auto_publish=True)
     assert abf.status(waiting) == 7000
     assert abf.served(locked.folder()) == set()
@@ -226,7 +226,7 @@ def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: 
     assert "Package: checked\n" in abf.index(target)
 
 
-# -- publications that go wrong --------------------------------------------------------------------------------------
+# -- failed publications ---------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf):
@@ -243,7 +243,7 @@ def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf):
 
 
 def test_a_failed_publication_changes_nothing_and_can_be_tried_again(abf: Abf):
-    """The folder of the sources can't be written: that of the packages must stay as it was as well."""
+    """The folder of the sources can't be written. The folder of the packages must stay unchanged, too."""
     target = abf.target("deb")
     source = ready_made(abf, target, "tool", "1.0")
     abf.built(source, target, 6000, auto_publish=True)
@@ -269,7 +269,7 @@ def beside(folder: Path) -> set[str]:
 
 
 def test_a_broken_package_fails_alone(abf: Abf):
-    """What the tool says of it is in a log; what was published, and what is published with it, is whole."""
+    """A log contains the tool's message. Other packages of the same publication and earlier ones are complete."""
     target = abf.target("deb")
     good = ready_made(abf, target, "good", "1.0")
     abf.built(good, target, 6000, auto_publish=True)
@@ -279,7 +279,7 @@ def test_a_broken_package_fails_alone(abf: Abf):
     command = f"echo no archive > $RESULTS_PATH/broken.deb; echo '{told}' > $RESULTS_PATH/container_data.json"
     abf.push(broken, recipe(command))
     new_version(abf, good, "good", "1.1")
-    # both wait for the same publication
+    # both belong to the same publication
     abf.call("PUT", f"repositories/{target.repository_id}/add_repo_lock_file")
     builds = [abf.build(source, target, auto_publish=True) for source in (good, broken)]
     eventually(lambda: [abf.status(build) for build in builds] == [7000, 7000], 60)
@@ -291,7 +291,7 @@ def test_a_broken_package_fails_alone(abf: Abf):
     assert "broken.deb is no Debian package" in why
 
 
-# -- what a build finds ----------------------------------------------------------------------------------------------
+# -- the inputs of a build -------------------------------------------------------------------------------------------
 
 
 def test_a_build_installs_from_the_container_of_another_and_from_repositories(abf: Abf):
@@ -326,16 +326,16 @@ def test_a_build_installs_from_the_container_of_another_and_from_repositories(ab
     media = [line.split()[0] for line in abf.result(using["id"], "media.log").splitlines()]
     assert media == [f"{target.platform}_main_release", f"container_{found['id']}"]
     assert "Unable to locate package hello-polylocal" in abf.log(without["id"])
-    # in a main platform that one comes first
+    # for a main platform, the extra build list must be published first
     abf.do(using["id"], "publish", status=422)
 
 
 def test_a_build_has_a_network_only_where_its_platform_has_one(abf: Abf):
-    """The same address: reached by one, out of reach of the other."""
+    """One build reaches an address, and the other build does not reach the same address."""
     sha1 = abf.upload("given.txt", b"reached\n")
     open_one, closed = abf.target("deb", build_network=True), abf.target("deb")
     command = (
-        'exec 2>&1; echo "$FILE_STORE_ADDR" > "$RESULTS_PATH/address.log"; '  # the order of two streams is nobody's
+        'exec 2>&1; echo "$FILE_STORE_ADDR" > "$RESULTS_PATH/address.log"; '  # the order of two streams is undefined
         'wget -q -O - "${EXTRA_ADDRESS:-$FILE_STORE_ADDR}/$EXTRA_SHA1" || { echo out of reach; exit 3; }'
     )
     source = abf.source(open_one, closed)
@@ -370,7 +370,7 @@ def test_a_command_may_have_several_lines(abf: Abf):
     assert (found["status"], abf.log(found["id"])) == (0, "two  blanks\nno command\n")
 
 
-# -- what a build comes to -------------------------------------------------------------------------------------------
+# -- the results of a build ------------------------------------------------------------------------------------------
 
 
 def test_exit_codes(abf: Abf):
@@ -431,7 +431,7 @@ def test_a_canceled_build_is_canceling_and_then_canceled(abf: Abf):
     eventually(lambda: "begun" in abf.log(build), 60)
     assert abf.status(build) == 3000
     abf.do(build, "cancel")
-    assert abf.status(build) == 10000  # it ignores the signal, and is killed when its grace is over
+    assert abf.status(build) == 10000  # it ignores the signal, and is killed at the end of its grace period
     abf.do(build, "cancel", status=422)
     found = abf.ended(build)
     assert found["status"] == 5000
@@ -439,7 +439,7 @@ def test_a_canceled_build_is_canceling_and_then_canceled(abf: Abf):
     abf.do(build, "publish", status=422)
 
 
-# -- the end ---------------------------------------------------------------------------------------------------------
+# -- deletion --------------------------------------------------------------------------------------------------------
 
 
 def test_a_destroyed_project_leaves_nothing(abf: Abf):

@@ -1,4 +1,4 @@
-"""Publishing on a machine that has none of the tools of package managers: the daemon's PATH holds git, nothing else."""
+"""Publishing without any tool of package managers: the daemon's PATH contains only git."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def abf(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def published(abf: Abf, kind: str, files: dict[str, str | bytes]) -> Target:
-    """Where a build has published the packages that its code consists of."""
+    """The path of a repository where a build has published the packages of its code."""
     target = abf.target(kind)
     source = abf.source(target)
     abf.push(source, {**recipe('rm .abf.yml && cp -r . "$RESULTS_PATH"'), **files})
@@ -99,5 +99,5 @@ def test_packages_of_rpm(abf: Abf, raw_engine: docker.DockerClient) -> None:
 
 
 def dnf(url: str, command: str) -> str:
-    """A line that works on a repository that is served."""
+    """A shell command that uses a repository of the daemon."""
     return f"dnf -y --disableplugin=local --releasever=1 --repofrompath=test,{url}/ --nogpgcheck {command}"

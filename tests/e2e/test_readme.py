@@ -1,4 +1,4 @@
-"""The words of the README, typed as they stand."""
+"""The commands of the README, executed literally."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blocks() -> list[str]:
 
 
 def test_the_curl_lines_work_when_pasted(daemon: Daemon, cli_env: dict[str, str]) -> None:
-    """The port is the test's, and `polylocal` is the one under test; all else is as printed."""
+    """The port and the program `polylocal` are replaced by those of the test."""
     script = next(block for block in blocks() if "curl" in block).replace("http://127.0.0.1:8000", daemon.url)
     script = f'set -e\npolylocal() {{ "{sys.executable}" -m polylocal "$@"; }}\n{script}'
     before = re.sub(r"jobs/1\b", "jobs/$ID", script)

@@ -1,4 +1,4 @@
-"""Runs with the real daemon and the real engine, as a client sees them."""
+"""Runs with the real daemon and the real engine, through the API."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_ten_jobs_at_once_make_one_image(client, raw_engine: docker.DockerClient
 
 
 def test_inside_a_run(client, data_folder: Path):
-    """The environment, the mounts, the API and the token, as the program in the container finds them."""
+    """The environment, the mounts, the API and the token that a program finds in its container."""
     script = (
         "env | sort; cat /plx-data/training/train.csv; cat /plx-context/.authtoken; echo;"
         ' wget -q -O - --header "Authorization: Token $POLYAXON_SECRET_USER_TOKEN"'
@@ -224,7 +224,7 @@ def test_a_program_that_ignores_the_stop_signal_is_killed_after_the_grace(client
 
 
 def test_too_much_memory_is_said_to_be_memory(client):
-    """The kernel ends the program; engines that see it say so, on others the exit code and the limit speak."""
+    """The kernel ends the program. Some engines report that; with others, the exit code and the limit decide."""
     script = "x=a; while true; do x=$x$x; done"
     run = submit(client, job(script, environment={"resources": {"memory": {"limits": 32}}}))
     found = finished(client, run)
@@ -243,7 +243,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_plain_words(client):
 
 
 def test_a_limit_above_the_machine_is_cut_to_it(client):
-    """The engine itself refuses a container with more cores than there are."""
+    """The engine refuses a container with more cores than the machine has."""
     resources = {"cpu": {"requests": 0.1, "limits": 4096}, "memory": {"requests": 16, "limits": 2**30}}
     run = submit(client, job("true", environment={"resources": resources}))
     assert finished(client, run)["last_status"] == "succeeded"

@@ -1,4 +1,4 @@
-"""Every file in examples/search/ runs with the real engine and finds what expect.json says, all on one build."""
+"""Every file in examples/search/ runs with the real engine, and finds the results of expect.json, with one build."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def newest(client: Client) -> RunReference:
 
 
 def members(client: Client, group: RunReference) -> list[dict[str, Any]]:
-    """Those of the group once all of them are done: what ran when it was stopped early may finish."""
+    """The experiments of the group once all are done. After an early stop, running ones may still finish."""
 
     def all_done() -> list[dict[str, Any]] | None:
         found = client.group_results(group, None, False)["results"]
@@ -72,7 +72,7 @@ def test_a_search_finds_what_it_says(file: str, cli_env: dict[str, str], client:
     best = client.group_results(group, "accuracy", False)["best_experiment"]
     print(f"{file}: {best['value']} {best['params']}")
     assert best["value"] >= expected["accuracy"]
-    if file.startswith(("hyperband", "bo", "early")):  # the others name no metric to search by
+    if file.startswith(("hyperband", "bo", "early")):  # the others have no metric
         assert found["best_experiment"] == best
 
 
@@ -89,7 +89,7 @@ def table_says_it_all(env: dict[str, str], group: RunReference, rows: list[dict[
     shown = polylocal(env, "group", "results", str(group.id), "--metric", "accuracy")
     assert all(f"experiment/{row['id']} " in shown for row in rows)
     assert ("Influence of each param on accuracy" in shown) == bool(told["importance"])
-    assert told["importance"] or len(values) < 4  # fewer can't say anything
+    assert told["importance"] or len(values) < 4  # fewer values have no importance
 
 
 def test_all_searches_share_one_build(daemon: Daemon, client: Client) -> None:

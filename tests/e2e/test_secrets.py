@@ -1,4 +1,4 @@
-"""Secret values with the real engine: they reach builds and runs, and are found nowhere afterwards."""
+"""Secret values with the real engine: builds and runs get them, and no trace remains."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILE = {
 
 @pytest.fixture(scope="module")
 def done(daemon: Daemon) -> dict[str, Any]:
-    """A job with secrets, at its end."""
+    """A finished job with secrets."""
     secret_store = SecretStore(daemon.home / "secrets")
     secret_store.write("root", "pip", {"PIP_TOKEN": TOKEN})
     secret_store.write("root", "deploy", {"DEPLOY_KEY": KEY, "OTHER": "not asked for"})
@@ -62,7 +62,7 @@ def test_builds_and_runs_have_the_values(done: dict[str, Any]) -> None:
     assert done["last_status"] == "succeeded", done["history"]
     lines = done["log"].splitlines()
     assert lines[:2] == ["made", str(len(TOKEN))]
-    assert lines[-2:] == ["none", "plain"]  # of `deploy` only what was asked for
+    assert lines[-2:] == ["none", "plain"]  # only the requested part of `deploy`
 
 
 def test_logs_hide_them_and_nothing_else(done: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def test_no_image_holds_them(done: dict[str, Any], raw_engine: docker.DockerClie
     for said in (TOKEN.encode(), b"AgEIcHlwaS5vcmcCJ"):
         assert said not in saved
     assert "AgEIcHlwaS5vcmcCJ" not in str(image.history()) + str(image.attrs)
-    assert b"using" in saved  # the step itself is there to be seen
+    assert b"using" in saved  # the step itself is visible
 
 
 def test_nothing_under_the_home_folder_holds_them(done: dict[str, Any], daemon: Daemon) -> None:

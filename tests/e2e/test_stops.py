@@ -1,4 +1,4 @@
-"""Stops, deletions and time limits with the real daemon: the program saves, and its own exit code is recorded."""
+"""Stops, deletions and time limits with the real daemon: the program can save, and its own exit code is recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def limited(engine_address: str, tmp_path_factory: pytest.TempPathFactory, kept: Path) -> Iterator[Daemon]:
-    """Its grace is longer than any test waits: whatever ends here ended by itself."""
+    """The grace period is longer than any test waits, so every program that ends has ended on its own."""
     home = tmp_path_factory.mktemp("limited") / "home"
     home.mkdir()
     (home / "polylocal.toml").write_text(f'[data]\nkept = "{kept}"\n')
@@ -88,7 +88,7 @@ def test_a_stopped_run_has_saved_and_keeps_its_exit_code(client: Client, kept: P
     last = ended(client, run)
     assert (last["status"], last["details"]["exit_code"]) == ("stopped", 3)
     assert (kept / "stop").read_text() == "saved"
-    assert log(client, run).splitlines() == ["begun", "saving"]  # no word of a locale, nor of a shell
+    assert log(client, run).splitlines() == ["begun", "saving"]  # no message about a locale or from a shell
 
 
 def test_a_deleted_run_has_saved(client: Client, kept: Path) -> None:

@@ -1,4 +1,4 @@
-"""A daemon without a network: the API in this process, and a runner over the fake engine."""
+"""A daemon without a network: the API in this process, and a runner with the fake engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CPUS, MEMORY_MIB = 64, 2**20
 
 
 class Engine(FakeEngine):
-    """A fake engine of a large machine: programs that it does not know succeed. `plans` is what it was asked for."""
+    """A fake engine of a large machine. Unknown programs succeed. `plans` lists the requested containers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Engine(FakeEngine):
 
 @dataclass
 class World:
-    """A project with code, data, secrets and an experiment that is done; the API over it, and the runner."""
+    """A project with code, data, secrets and a finished experiment, with an API and a runner."""
 
     rig: Rig
     engine: Engine
@@ -64,7 +64,7 @@ class World:
         return self._http.post(f"{PROJECT}/{path}", json=body, headers=self._headers)
 
     def count(self, kind: Kind) -> int:
-        """How many runs of this kind the project has."""
+        """The number of the project's runs of this kind."""
         found: int = self._http.get(f"{PROJECT}/{kind.plural}", headers=self._headers).json()["count"]
         return found
 

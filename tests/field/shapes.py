@@ -1,4 +1,4 @@
-"""The polyaxonfiles of this folder, and what each comes to (`expect.toml`)."""
+"""The polyaxonfiles of this folder, and their expected results (`expect.toml`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polylocal.statuses import Kind
 
 FOLDER = Path(__file__).parent
 BASH, SH = "/bin/bash", "/bin/sh"
-OUTPUTS = "/made/1"  # where a run of these tests writes
+OUTPUTS = "/made/1"  # the outputs folder of runs in these tests
 
 _RECORDER = """#!/bin/sh
 printf '%s\\0' "$#" "${0#$BIN/}" "$@" >> "$RECORD"
@@ -25,7 +25,7 @@ printf '%s\\0' "$#" "${0#$BIN/}" "$@" >> "$RECORD"
 
 @dataclass(frozen=True)
 class Shape:
-    """One file, and what it comes to. `expect.toml` says what the fields mean."""
+    """One file with its expected results. The fields are explained in `expect.toml`."""
 
     path: Path
     kind: str | None = None
@@ -62,7 +62,7 @@ class Shape:
 
     @property
     def written(self) -> Written:
-        """As the command line sends it."""
+        """The file as the command line sends it."""
         return put_together([self.path], Options(params=self.options))
 
     @property
@@ -74,7 +74,7 @@ class Shape:
         return parse(source, Kind(self.kind or ""), files=files)
 
     def run(self, specification: Specification) -> Specification:
-        """What a command runs in: the file itself, or an experiment of its group."""
+        """The specification with a command: the file itself, or an experiment of its group."""
         return of_member(specification, self._first_point(specification)) if self.kind == Kind.GROUP else specification
 
     def _first_point(self, group: Specification) -> Mapping[str, Any]:
@@ -82,7 +82,7 @@ class Shape:
 
 
 def first_iteration(group: Specification) -> list[Mapping[str, Any]]:
-    """The params of the experiments that a search begins with."""
+    """The params of a search's first experiments."""
 
     def nothing(*_: object) -> None:
         raise AssertionError("the first iteration asks for no model")
@@ -108,7 +108,7 @@ def by_name(name: str) -> Shape:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command line did in a shell."""
+    """The result of a command line in a shell."""
 
     commands: list[list[str]]
     exit: int
@@ -116,7 +116,7 @@ class Ran:
 
 
 def ran(arguments: Sequence[str], folder: Path, programs: Sequence[str], files: Mapping[str, str]) -> Ran:
-    """Runs a command line on this machine, with programs that only note how they were started."""
+    """Run a command line on this machine, with programs that only record their arguments."""
     work, programs_folder, record = folder / "work", folder / "bin", folder / "record"
     work.mkdir()
     record.touch()
@@ -133,13 +133,13 @@ def ran(arguments: Sequence[str], folder: Path, programs: Sequence[str], files: 
         "RECORD": str(record),
         "POLYAXON_RUN_OUTPUTS_PATH": OUTPUTS,
     }
-    # what runs in the background holds the pipe: this waits for it, too
+    # background processes hold the pipe, so this waits for them, too
     done = subprocess.run(arguments, cwd=work, env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     return Ran(_recorded(record.read_text("utf-8")), done.returncode, done.stdout)
 
 
 def _recorded(text: str) -> list[list[str]]:
-    """Each start is noted as the number of its arguments, its program and its arguments."""
+    """Each record contains the number of arguments, the program and the arguments."""
     words, found = text.split("\0"), []
     while len(words) > 1:
         count = int(words[0])

@@ -1,4 +1,4 @@
-"""Shapes of public polyaxonfiles: each is read, rendered and run, or refused with the right sentences."""
+"""Shapes of public polyaxonfiles: each is parsed, rendered and run, or refused with the expected messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polylocal.polyaxonfile import Specification, commands, merge
 
 from .shapes import BASH, FOLDER, SHAPES, Ran, Shape, by_name, first_iteration, ran
 
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # as fast clients read it; the other takes no tabs
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # fast clients use it; the other loader refuses tabs
 LOCALE = "en_US.UTF-8"
 _OF_EVERY_FILE = re.compile(r"(FROM|COPY|WORKDIR|#|ENV (LC_ALL|LANG|LANGUAGE|SHELL) (en_US.UTF-8|/bin/bash)$)")
 
@@ -50,7 +50,7 @@ def test_every_file_has_an_expectation() -> None:
     assert len(files) >= 40
 
 
-# -- what is refused -----------------------------------------------------------------------------------------------
+# -- refused files -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", REFUSED)
@@ -76,7 +76,7 @@ def test_a_file_without_a_kind_is_told_to_name_one(name: str) -> None:
 
 
 def refused(shape: Shape) -> list[str]:
-    """The sentences that the command line refuses a file with."""
+    """The messages of the command line about a refused file."""
     with pytest.raises(InvalidInput) as refusal:
         kind_of(shape.written)
     messages = refusal.value.messages
@@ -84,7 +84,7 @@ def refused(shape: Shape) -> list[str]:
     return messages
 
 
-# -- what is accepted ----------------------------------------------------------------------------------------------
+# -- accepted files ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", ACCEPTED)
@@ -98,7 +98,7 @@ def test_a_run_is_what_its_file_says(shape: Shape) -> None:
 
 
 def types(params: Any) -> set[tuple[str, str]]:
-    """`True == 1 == 1.0` for Python, and not for people."""
+    """The types of params, since `True == 1 == 1.0` in Python."""
     return {(name, type(value).__name__) for name, value in params.items()}
 
 
@@ -117,14 +117,14 @@ def test_the_shell_starts_what_was_written(shape: Shape, shell: str, tmp_path: P
 
 @pytest.mark.parametrize("shape", shapes(lambda shape: shape.has_command and shape.path.suffix == ".yml"))
 def test_a_client_that_reads_the_yaml_itself_starts_the_same(shape: Shape, tmp_path: Path) -> None:
-    """The original clients send what their YAML reader made of the files, merged, as JSON."""
+    """The original clients parse the YAML files, merge them, and send the result as JSON."""
     specification = shape.parsed(json.dumps(reduce(merge, read_by_a_client(shape)), default=str))
     check(shape, outcome(shape, specification, BASH, tmp_path), shape.from_json or shape.commands)
 
 
 @pytest.mark.parametrize("name", ["plain_with_backslashes", "required_inputs_given_with_the_run"])
 def test_a_client_that_sends_several_mappings_starts_the_same(name: str, tmp_path: Path) -> None:
-    """The platform takes a list of mappings, too: later ones go over earlier ones."""
+    """The platform also accepts a list of mappings, in which later ones override earlier ones."""
     shape = by_name(name)
     specification = shape.parsed([*read_by_a_client(shape), {"tags": ["later"]}])
     check(shape, outcome(shape, specification, BASH, tmp_path), shape.commands)

@@ -1,4 +1,4 @@
-"""Shapes of public polyaxonfiles through the API and the runner, over the fake engine."""
+"""Shapes of public polyaxonfiles through the API and the runner, with the fake engine."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_its_server_starts(world: World, shape: Shape) -> None:
 
 
 def submitted(world: World, shape: Shape) -> Run:
-    """The run that the file makes; its warnings are told to the maker, and stand in the history."""
+    """Submit the file and return its run. The response and the history must contain all warnings."""
     kind, image = Kind(shape.kind or ""), shape.specification.build.image
     world.engine.remote |= {image or "python:3.11-slim"}
     answer = world.submit(kind, shape.written.body)
@@ -91,20 +91,20 @@ def submitted(world: World, shape: Shape) -> Run:
 
 
 def plans(world: World, run: Run | None = None) -> list[ContainerPlan]:
-    """The containers of runs that were asked for; those of a moment, that only look into an image, left out."""
+    """The requested containers of runs, without short-lived ones that inspect an image."""
     made = [plan for plan in world.engine.plans if plan.labels.get("polylocal.run")]
     return [plan for plan in made if run is None or plan.labels["polylocal.run"] == f"{run.kind}/{run.uuid}"]
 
 
 def check_command(shape: Shape, plan: ContainerPlan) -> None:
-    """Its command stands in the container's, whatever starts the shell there."""
+    """Check that the container's command contains the file's command, whatever shell runs it."""
     cmd = shape.run(shape.specification).command
     assert cmd is not None
     assert any(commands.arguments(cmd, BASH)[-1] in word for word in plan.command)
 
 
 def check_surroundings(shape: Shape, plan: ContainerPlan) -> None:
-    """Its params are one mapping for the file, the variable and the row; secrets, data and outputs are there."""
+    """Check params (equal in file, variable and row), variables and mounts."""
     params = json.loads(plan.env["POLYAXON_PARAMS"])
     assert {name: value for name, value in params.items() if value is not None} == shape.params
     assert {name: plan.env.get(name) for name in shape.env} == shape.env

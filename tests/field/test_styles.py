@@ -1,4 +1,4 @@
-"""A command of several lines arrives whole, in whatever style of YAML it is written."""
+"""A command of several lines arrives complete in every style of YAML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polylocal.statuses import Kind
 
 from .shapes import BASH
 
-# what is written, and what a program gets
+# the text of the file, and the arguments that a program gets
 WORDS = {
     "--step=0.1": "--step=0.1",
     "-b": "-b",
@@ -47,7 +47,7 @@ STYLES = {
     ),
     "literal": lambda lines: "  cmd: |\n" + "\n".join(IN + "  " * (n > 0) + line for n, line in enumerate(lines)),
 }
-KEEPS_LINES = ("folded, deeper", "literal")  # these need a backslash: nothing else joins their lines
+KEEPS_LINES = ("folded, deeper", "literal")  # need a backslash, since nothing else joins their lines
 ENDS = (" \\", "\\", " \\ ", "\\  ", "")
 
 

@@ -1,4 +1,4 @@
-"""Four small shapes with the real engine: what a shell in a container makes of them."""
+"""Four small shapes with the real engine: the effect of their commands in a container's shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROJECT = "field"
 
 @pytest.fixture(scope="module")
 def client(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Of a daemon that has a project for these tests; what it made is removed."""
+    """A client of a daemon with a project for these tests. Its containers and images are removed at the end."""
     home = tmp_path_factory.mktemp("daemon") / "home"
     with running_daemon(home, "--max-runs", "2", env={"POLYLOCAL_GRACE_S": "2"}) as daemon:
         made = daemon.client()

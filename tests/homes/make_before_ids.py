@@ -1,12 +1,12 @@
-"""Made `before_ids.home.tar.gz` and `before_ids.backup.tar.gz`: a home folder and a backup of polylocal 0.1.
+"""Creates `before_ids.home.tar.gz` and `before_ids.backup.tar.gz`: a home folder and a backup of polylocal 0.1.
 
-In that version outputs lay under the names of users and projects. The script needs that version and a real engine, and
-is kept to show what is in the two files:
+In that version outputs were stored under the names of users and projects. The script needs that version and a real
+engine. It is kept as a description of the two files:
 
     PYTHONPATH=tests python tests/homes/make_before_ids.py tests/homes
 
-Two users, root and ann. The project ann/ry was called rx until it was hidden; a public ann/rx was made afterwards, and
-kept its outputs in the same folder. root/zoo has experiments, a group, clones, a notebook and secrets.
+Two users, root and ann. The project ann/ry was called rx until it was hidden; a public ann/rx was created afterwards,
+and stored its outputs in the same folder. root/zoo has experiments, a group, clones, a notebook and secrets.
 """
 
 from __future__ import annotations
