@@ -27,7 +27,7 @@ def make_code(folder: Path, files: int) -> Path:
 
 
 def packed(code: Path) -> Path:
-    """The archive that `polylocal upload` would send."""
+    """The archive that `polylocal upload` sends."""
     archive = code.with_suffix(".tar.gz")
     with archive.open("wb") as file:
         pack(code, file)
@@ -35,13 +35,13 @@ def packed(code: Path) -> Path:
 
 
 def unchanged(stage: Stage, quick: bool) -> list[Row]:
-    """Submit a job on 1,000 files that were built before, until it has left `created` and `building`."""
+    """Submit a job with 1,000 unchanged files, and wait until it has left `created` and `building`."""
     count = 6 if quick else 12
     code = packed(make_code(stage.folder / "unchanged", 1000))
     with stage.daemon() as daemon:
         coded, _ = daemon.ready_project("coded", code)
         plain, _ = daemon.ready_project("plain")
-        daemon.upload("coded", code)  # the same files once more: no new commit, no new build
+        daemon.upload("coded", code)  # the same files again: no new commit, no new build
         before = _builds(daemon, coded)
         with_code, without = rotated(
             count, lambda: _until_scheduled(stage, daemon, coded), lambda: _until_scheduled(stage, daemon, plain)
@@ -60,7 +60,7 @@ def unchanged(stage: Stage, quick: bool) -> list[Row]:
 
 
 def changed(stage: Stage, quick: bool) -> list[Row]:
-    """Build after a change of one of 1,000 files, compared with the SDK's build of the same context."""
+    """Build after a change to one of 1,000 files, compared with the SDK's build of the same context."""
     count = 2 if quick else 4
     code = make_code(stage.folder / "changed", 1000)
     numbers = itertools.count()
@@ -110,6 +110,6 @@ def _build_raw(stage: Stage, code: Path, dockerfile: str, number: int) -> float:
 
 
 def _change(code: Path, number: int) -> None:
-    """Content that no build has seen, so that the builder's cache can't help either side."""
+    """Change a file to new content, so that the builder's cache helps neither side."""
     path = code / "part0000" / "module00000.py"
     path.write_text(f"# change {number} at {time.time_ns()}\n")

@@ -56,7 +56,7 @@ class Line:
         return int(first.split()[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
-        """Read a complete answer. Returns (status, headers)."""
+        """Read a complete response. Returns (status, headers)."""
         await self.send(method, path, body)
         status, headers = await self.head()
         reader, _ = await self.open()
@@ -151,13 +151,13 @@ async def _read_frames(plan: Json, seen: Seen) -> None:
 
 
 class Answers:
-    """Duration and status of each answer, by the kind of request."""
+    """Duration and status of each response, by the kind of request."""
 
     def __init__(self) -> None:
         self.took: dict[str, list[float]] = {}
         self.statuses: Counter[str] = Counter()
         self.without_word = 0  # refusals without Retry-After
-        self.silence_s = 0.0  # the longest time without an answer for any client
+        self.silence_s = 0.0  # the longest time without a response for any client
         self._last = time.perf_counter()
 
     async def ask(self, line: Line, what: str, method: str, path: str, body: bytes = b"") -> None:
@@ -204,7 +204,7 @@ async def ask(plan: Json) -> Json:
 
 
 async def flood(plan: Json) -> Json:
-    """Idle connections, then requests that hold every place, then both at the same time."""
+    """Idle connections, then requests that hold every slot, then both at the same time."""
     found: Json = {}
     idle = await asyncio.gather(*(_opened(plan) for _ in range(plan["idle"])))
     found["idle"] = await _well(plan, 5.0)

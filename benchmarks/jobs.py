@@ -40,7 +40,7 @@ def finished(stage: Stage, quick: bool) -> list[Row]:
 
 
 def readable(stage: Stage, quick: bool) -> list[Row]:
-    """From the engine's `die` event until GET answers succeeded."""
+    """The time from the engine's `die` event until GET returns succeeded."""
     count = 8 if quick else 30
     since_stamp, since_arrival = [], []
     with stage.daemon() as daemon:

@@ -126,7 +126,7 @@ def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
 
 
 def flooded(stage: Stage, quick: bool) -> list[Row]:
-    """Idle connections, and more requests than there are places."""
+    """Idle connections, and more requests than slots."""
     with stage.daemon() as daemon:
         project = daemon.project("flood")
         plan = {

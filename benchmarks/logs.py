@@ -23,7 +23,7 @@ Receive = Callable[[], bytes]
 
 
 def one_line(stage: Stage, quick: bool) -> list[Row]:
-    """From the write of a line to a pipe, which `cat` copies to its output, to its arrival at a follower."""
+    """The time from the write of a line to a pipe, which `cat` copies to its output, to its arrival at a follower."""
     count = 30 if quick else 150
     with stage.daemon() as daemon:
         project, image = daemon.ready_project("line")
@@ -173,7 +173,7 @@ def _make_lines(folder: Path, lines: int) -> Path:
 
 
 def _write_all(stage: Stage, daemon: Daemon, project: str, body: Json, runs: list[Json]) -> float:
-    """Without a reader: the status is polled, as a waiting client does."""
+    """Wait without a reader: the status is polled, as a waiting client does."""
     began = time.perf_counter()
     run = daemon.submit(project, body)
     while (status := daemon.api.get(f"{project}/jobs/{run['id']}/")["last_status"]) != "succeeded":

@@ -1,4 +1,4 @@
-"""The API over a store of the test's own, in process and on a real socket; and callers with tokens."""
+"""The API with a separate store for each test, in process and on a real socket, and callers with tokens."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ HOST = "127.0.0.1"
 
 
 class InProcess(TestClient):
-    """As a client on this machine: its own name for it would be refused. A bug is a 500."""
+    """A client on this machine, with a host name that the API accepts. An exception becomes a 500."""
 
     def __init__(self, app: Any) -> None:
         super().__init__(app, f"http://{HOST}", raise_server_exceptions=False)
@@ -73,7 +73,7 @@ class InProcess(TestClient):
 
 
 class Caller:
-    """Somebody with a token, or nobody."""
+    """A caller with or without a token."""
 
     def __init__(self, http: httpx2.Client, token: str | None = None) -> None:
         self.http = http
@@ -101,11 +101,11 @@ class Caller:
         return self("DELETE", path, **more)
 
 
-WITH_CONTAINER = ("job", "experiment", "notebook", "tensorboard", "group")  # kinds of which a container is made
+WITH_CONTAINER = ("job", "experiment", "notebook", "tensorboard", "group")  # kinds whose runs get a container
 
 
 def of_kind(kind: str, **sections: Any) -> tuple[str, Json]:
-    """Where a run of one of these kinds is made, and the body."""
+    """The path to create a run of one of these kinds, and the body."""
     content = {**job(), "kind": kind, **sections}
     if kind in ("notebook", "tensorboard"):
         del content["run"]
@@ -116,7 +116,7 @@ def of_kind(kind: str, **sections: Any) -> tuple[str, Json]:
 
 @pytest.fixture(autouse=True)
 def _document_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The OpenAPI document is the same for every application and takes most of the time of building one."""
+    """Creates the OpenAPI document once: all applications share it, and it takes most of the time to build one."""
     monkeypatch.setattr(api_module.openapi, "document", lambda endpoints: _document())
 
 
@@ -135,7 +135,7 @@ def context(settings: Settings, store: Store) -> ApiContext:
 
 @pytest.fixture
 def serving(context: ApiContext) -> Iterator[Callable[..., TestClient]]:
-    """serving(services, bridge=False) → an HTTP client of the application in this process; a bug is a 500 there."""
+    """serving(context, bridge=False) → an HTTP client of the in-process application. An exception becomes a 500."""
     with ExitStack() as stack:
 
         def start(over: ApiContext = context, bridge: bool = False) -> TestClient:
@@ -188,7 +188,7 @@ def token_of(store: Store) -> Callable[[Run], str]:
 
 @pytest.fixture
 def as_job(http: TestClient, a_job: Run, token_of: Callable[[Run], str]) -> Caller:
-    """The caller inside job 1 of root's project."""
+    """Job 1 of root's project, as a caller with the run's token."""
     return Caller(http, token_of(a_job))
 
 
@@ -207,7 +207,7 @@ def live_api(live: str, store: Store, root: User) -> Iterator[Caller]:
 
 @contextmanager
 def on_loopback(context: ApiContext, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[str]:
-    """The API on a socket; `around` may put an application of the test's before it."""
+    """The API on a socket. `around` may wrap the application."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
@@ -228,7 +228,7 @@ def on_loopback(context: ApiContext, around: Callable[[ASGIApp], ASGIApp] = lamb
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    """One application for all examples of a test that makes them up; `restore` makes again what they delete."""
+    """One application for all examples of a property test. `restore` creates deleted objects again."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
     context = ApiContext(Installation(load(home=home), store))
@@ -241,7 +241,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
 
 
 def restore(caller: Caller) -> None:
-    """Project `quick-start` with code and a run 1 of each kind, which have logs and outputs."""
+    """Create the project `quick-start` with code and run 1 of each kind, with logs and outputs."""
     context: ApiContext = caller.context  # type: ignore[attr-defined]
     store = context.store
     with store.database.write() as db:
@@ -264,7 +264,7 @@ def restore(caller: Caller) -> None:
 
 
 def emptied(store: Store) -> Store:
-    """As new: for tests that share a socket, which takes longer to open than most of them take."""
+    """Empty the store, for tests that share a socket. Opening a socket takes longer than most of these tests."""
     with store.database.write() as db:
         for table in ("bookmarks", "runs", "projects", "users", "sequences", "activities"):
             db.execute(f"delete from {table}")
@@ -273,7 +273,7 @@ def emptied(store: Store) -> Store:
 
 @pytest.fixture
 def make_job(store: Store, root: User, project: Project) -> Callable[..., Run]:
-    """make_job(name=…, …) → a job straight in the store."""
+    """make_job(name=…, …) → a job, inserted into the store directly."""
 
     def make(in_project: Project = project, user: User = root, managed: bool = True, **values: Any) -> Run:
         config = job()
@@ -293,7 +293,7 @@ def finish(store: Store, run: Run, to: Status = Status.SUCCEEDED, message: str |
 
 
 def tar_of(files: Mapping[str, str | bytes], mode: str = "w:gz") -> bytes:
-    """An archive as the command line packs it: names that start with `./`."""
+    """An archive as the command line creates it, with names that start with `./`."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode=mode) as tar:
         for name, content in files.items():
@@ -310,12 +310,12 @@ def names_in(archive: bytes) -> list[str]:
 
 
 def put_code(context: ApiContext, project: Project, files: Mapping[str, str | bytes]) -> str:
-    """Code without an upload; returns the commit."""
+    """Commit code without an upload. Returns the commit."""
     return context.repository(project).upload(io.BytesIO(tar_of(files)), project.user)
 
 
 def upload(caller: Caller, files: Mapping[str, str | bytes], path: str = P) -> httpx2.Response:
-    """As the original client does it: the name is a path of its own machine, the type is wrong."""
+    """Upload like the original client: the name is a path of the client's machine, and the type is wrong."""
     part = ("/tmp/polyaxon_quick-start.tar.gz", tar_of(files), "text/plain")
     return caller.put(f"{path}/repo/upload/", files={"repo": part})
 
@@ -338,7 +338,7 @@ FILES: dict[Kind, Json] = {
 
 
 def one_of_each(store: Store, project: Project, user: User) -> dict[Kind, Run]:
-    """A run of each kind, straight in the store; the experiment and the group have a chart view, each kind a search."""
+    """Insert a run of each kind, with a search for each, and chart views for the experiment and the group."""
     made = {}
     for kind in POLYAXON_KINDS:
         values = {"group_type": "study", "concurrency": 2, "search_algorithm": "grid"} if kind is Kind.GROUP else {}
@@ -351,7 +351,7 @@ def one_of_each(store: Store, project: Project, user: User) -> dict[Kind, Run]:
 
 
 def plain(path: str, number: int = 1) -> str:
-    """A path of the route table with something in each place: of the `number`th of worlds that `one_of_each` made."""
+    """A path with all parameters filled, for the objects of the `number`th call of `one_of_each`."""
     values = {**_EXAMPLES, "id": str(number), "jid": str(number)}
     values["cid"] = str(2 * number - 1 if "/experiments/" in path else 2 * number)
     word = path.rpartition("/{sid")[0].rpartition("/")[2]
@@ -361,12 +361,12 @@ def plain(path: str, number: int = 1) -> str:
 
 
 def of_its_own(endpoint: Endpoint) -> bool:
-    """Of an owner's or a reader's own things in a project: not the project's."""
+    """Whether the endpoint is about personal objects of a user in a project, not about the project itself."""
     return endpoint.path.endswith(("/bookmark", "/unbookmark")) or endpoint.path.startswith("/api/v1/searches/")
 
 
 def last_first(endpoint: Endpoint) -> tuple[bool, int]:
-    """The order in which all endpoints can be called: what deletes goes last, the inner before the outer."""
+    """A sort key by which all endpoints can be called: deletions last, inner objects before outer ones."""
     return endpoint.method == "DELETE", -len(endpoint.path)
 
 

@@ -1,4 +1,4 @@
-"""A small server of the tests' own: the program behind the page of a notebook or tensorboard."""
+"""A small server of the tests: the program behind the page of a notebook or tensorboard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from support import eventually
 
-# as browsers read them, each but the last three is one of ours
+# browsers read each of these, except for the last three, as one of our cookies
 POSING = [
     *(b"polylocal_session=x", b"polylocal_session =x", b"=polylocal_session=x", b"user=x; Path=/", b"user\t=x"),
     *(b"users=1", b"_xsrf=user=x", b"mine=1; Path=/; x=polylocal_session=x"),
@@ -23,7 +23,7 @@ POSING = [
 
 @dataclass
 class Program:
-    """An ASGI application that tells what it was asked, on a port of its own."""
+    """An ASGI application that records and returns its requests, on a separate port."""
 
     port: int = 0
     go_on: threading.Event = field(default_factory=threading.Event)

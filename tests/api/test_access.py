@@ -1,4 +1,4 @@
-"""Authentication and access: of users, owners, admins, runs, and callers on the engine's network."""
+"""Authentication and access: users, owners, admins, runs, and callers on the engine's network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPEN = [endpoint for endpoint in ENDPOINTS if endpoint.access is Access.ANYONE]
 def answers(
     caller: Caller, endpoints: Iterable[Endpoint], path_of: Callable[[Endpoint], str] = lambda e: plain(e.path)
 ) -> dict[str, httpx2.Response]:
-    """What the caller is answered by each."""
+    """The responses to a caller's requests to these endpoints."""
     return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in sorted(endpoints, key=last_first)}
 
 
@@ -111,17 +111,17 @@ def test_a_client_that_is_not_logged_in_asks_for_the_projects_of_nobody(nobody: 
 
 
 def test_who_is_asked_first(nobody: Caller) -> None:
-    """Whether a project is there is told to nobody."""
+    """Otherwise a stranger would learn whether a project exists."""
     assert nobody.get("/api/v1/root/nosuch").status_code == 401
     assert nobody.post("/api/v1/projects", content=b"{broken").status_code == 401
 
 
-# -- people ---------------------------------------------------------------------------------------------------------
+# -- users ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def world(store: Store, ann: User) -> dict[str, Project]:
-    """Ann's projects, one public and one private, with a run of each kind, bookmarked by nobody."""
+    """Ann's projects, one public and one private, with a run of each kind and without bookmarks."""
     made = {
         name: store.projects.create(ann, {"name": name, "is_public": name == "public"})
         for name in ("public", "private")
@@ -139,13 +139,13 @@ def path_in(project: str, endpoint: Endpoint) -> str:
 IN_PROJECT = [e for e in ENDPOINTS if "{project}" in e.path]
 READS = [e for e in IN_PROJECT if e.access is Access.READ]
 WRITES = [e for e in IN_PROJECT if e.access in (Access.WRITE, Access.TRACK)]
-NOT_THERE = ("/repo", "/delete", "/ci", "/jobs/{jid:id}")  # what is not to be deleted in these worlds
-BEFORE_AN_UPLOAD = [e for e in WRITES if e.method == "GET"]  # answers as the upload would: not while a notebook works
-OF_RUNS = ("/token", "/ephemeraltoken", "/impersonatetoken")  # only a run itself is answered
+NOT_THERE = ("/repo", "/delete", "/ci", "/jobs/{jid:id}")  # objects that the tests must not delete
+BEFORE_AN_UPLOAD = [e for e in WRITES if e.method == "GET"]  # answers as the upload would: refuses during a notebook
+OF_RUNS = ("/token", "/ephemeraltoken", "/impersonatetoken")  # answered for the run itself only
 
 
 def test_which_endpoints_write() -> None:
-    """What changes anything is the owner's, but for everybody's own bookmarks and searches."""
+    """Endpoints that change something are for owners, except for a user's own bookmarks and searches."""
     assert [e.path for e in BEFORE_AN_UPLOAD] == ["/polylocal/v1/code/{user}/{project}/upload"]
     assert {e.method for e in WRITES if e not in BEFORE_AN_UPLOAD} <= {"POST", "PUT", "PATCH", "DELETE"}
     assert {e.method for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)} == {"GET"}
@@ -294,7 +294,7 @@ def test_a_run_reads_its_own_project(as_job: Caller) -> None:
 def test_a_run_does_not_track_for_another_run(
     as_job: Caller, make_job: Callable[..., Run], store: Store, project: Project, root: User
 ) -> None:
-    """Neither for the next job nor for the build of the same number."""
+    """Neither for the next job nor for the build with the same number."""
     make_job()
     store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
     given = answers(as_job, TRACKS, lambda e: plain(e.path.replace("jobs/{id:id}", "jobs/2")))

@@ -32,7 +32,7 @@ def said(caller: Caller, path: str = MINE) -> list[str]:
 
 @pytest.mark.usefixtures("root")
 def test_what_is_noted(api: Caller) -> None:
-    """The newest first, in words that clients know."""
+    """The newest entry comes first, in words that clients know."""
     api.post("/api/v1/projects/", {"name": "quick-start"})
     api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]})
     api.patch(f"{P}/jobs/1/", {"name": "x"})
@@ -98,7 +98,7 @@ def test_what_several_experiments_are_told_is_noted_of_each(api: Caller) -> None
 
 @pytest.mark.usefixtures("project")
 def test_what_is_not_noted(api: Caller, as_job: Caller) -> None:
-    """What is only read, what was refused, and what runs say of themselves."""
+    """Reads, refused requests, and reports by runs."""
     api.get(f"{P}/jobs/1/")
     api.get(P)
     api.post(f"{P}/jobs/", {"config": "kind: ["})
@@ -156,7 +156,7 @@ def test_what_one_looked_at(api: Caller, as_ann: Caller, store: Store, project: 
     assert {line["actor"] for line in found} == {"ann"}
     assert all(list(line) == KEYS for line in found)
     assert lines(api, HISTORY) == []
-    assert lines(api) == []  # looking is no activity
+    assert lines(api) == []  # viewing is not an activity
 
 
 def test_a_thing_stands_once_in_the_history(api: Caller, store: Store, project: Project, root: User) -> None:

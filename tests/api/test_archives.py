@@ -1,4 +1,4 @@
-"""Archived projects and runs: hidden until they are restored, and nothing of them is lost."""
+"""Archived projects and runs: hidden until they are restored, without losses."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def test_a_group_goes_with_its_experiments(
     group = things[Kind.GROUP]
     for _ in range(2):
         store.runs.insert(project, root, NewRun(Kind.EXPERIMENT, config=FILES[Kind.EXPERIMENT], group=group))
-    api.post(f"{P}/experiments/2/archive/")  # by itself, before
+    api.post(f"{P}/experiments/2/archive/")  # archived before its group
     api.post(f"{P}/groups/1/archive/")
     assert ids(api) == [1]
     assert [item["id"] for item in archived(api, "groups")] == [1]
     api.post(f"{P}/groups/1/restore/")
-    assert ids(api) == [1, 3]  # what had gone by itself stays
+    assert ids(api) == [1, 3]  # the run that was archived separately stays archived
     assert [item["id"] for item in archived(api, "experiments")] == [2]
     api.post(f"{P}/experiments/2/restore/")
     assert ids(api) == [1, 2, 3]
@@ -190,7 +190,7 @@ def test_restoring_a_project_that_is_there_or_nowhere(api: Caller) -> None:
 
 @pytest.mark.usefixtures("project")
 def test_the_name_of_an_archived_project_is_taken(api: Caller) -> None:
-    """Or it could not come back."""
+    """Otherwise the archived project could not be restored."""
     api.post(f"{P}/archive/")
     answer = api.post("/api/v1/projects/", {"name": "quick-start"})
     assert answer.status_code == 400
@@ -201,7 +201,7 @@ def test_the_name_of_an_archived_project_is_taken(api: Caller) -> None:
 
 @pytest.mark.usefixtures("things")
 def test_the_name_of_an_archived_run(api: Caller) -> None:
-    """It comes back under a name of its own, whatever was made meanwhile."""
+    """It gets another name when it is restored if its own name is taken by then."""
     api.patch(f"{P}/jobs/1/", {"name": "train"})
     api.post(f"{P}/jobs/1/archive/")
     made = api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB], "name": "train"})
@@ -211,7 +211,7 @@ def test_the_name_of_an_archived_run(api: Caller) -> None:
     assert len(set(names)) == 2
 
 
-# -- lists and rights -----------------------------------------------------------------------------------------------
+# -- lists and access -----------------------------------------------------------------------------------------------
 
 
 def test_pages_and_order(api: Caller, store: Store, project: Project, root: User) -> None:

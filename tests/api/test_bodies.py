@@ -1,4 +1,4 @@
-"""Bodies of requests: all faults in one answer in the platform's words; keys that the platform ignored are ignored."""
+"""Bodies of requests: all errors in one response, with the platform's messages; unknown keys are ignored as there."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_a_file_where_a_text_belongs(api: Caller) -> None:
     assert (answer.status_code, answer.json()) == (400, {"name": [STRING]})
 
 
-# -- too much -------------------------------------------------------------------------------------------------------
+# -- limits ---------------------------------------------------------------------------------------------------------
 
 TOO_MUCH = 16 * 2**20 + 1
 
@@ -337,7 +337,7 @@ def test_of_a_user_more_is_read(api: Caller) -> None:
     assert api.post("/api/v1/projects/", {"name": "long", "readme": readme}).status_code == 201
 
 
-# -- letters --------------------------------------------------------------------------------------------------------
+# -- characters -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "latin-1", "cp1252", "utf-8-sig", "no-such", '"utf-16"', "x" * 5000])
@@ -410,7 +410,7 @@ def test_the_details_of_a_status_in_a_form(what: str, api: Caller, a_job: Run) -
     assert api("POST", f"{P}/jobs/1/statuses/", data=good).json()["details"] == {"a": [1.5]}
 
 
-# -- what is ignored ------------------------------------------------------------------------------------------------
+# -- ignored keys ---------------------------------------------------------------------------------------------------
 
 NULLS = (
     "id uuid unique_name pod_id name user project build_job description tags last_status created_at updated_at "
@@ -563,7 +563,7 @@ def test_data_folders_must_be_known(serving: Any, settings: Any, store: Any, api
     assert elsewhere.post(f"{P}/jobs/", {"config": config}).status_code == 201
 
 
-# -- what must not break the daemon ---------------------------------------------------------------------------------
+# -- hostile bodies -------------------------------------------------------------------------------------------------
 
 
 HOSTILE_CONTENT = {

@@ -73,7 +73,7 @@ def test_an_item_is_that_of_the_list(word: str, api: Caller) -> None:
 
 @pytest.mark.usefixtures("things")
 def test_whose_bookmarks_one_sees(api: Caller, as_ann: Caller, as_bob: Caller) -> None:
-    """One's own; those of others only admins."""
+    """Users see their own bookmarks. Admins also see those of others."""
     for word in WORDS:
         as_ann.post(f"{path_of(word)}/bookmark/")
     for word in WORDS:
@@ -111,7 +111,7 @@ def test_what_is_deleted_or_archived_is_not_shown(api: Caller) -> None:
 
 
 def test_pages_and_order(api: Caller, store: Store, root: User) -> None:
-    """The last bookmarked first, or as asked for."""
+    """The default order has the newest bookmark first."""
     for number in range(5):
         store.projects.create(root, {"name": f"p{number}"})
     for number in (2, 0, 4, 1, 3):

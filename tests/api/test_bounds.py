@@ -1,4 +1,4 @@
-"""Bounds of the data of one run and one user. A small write costs the same, however much there is."""
+"""Limits on the data of one run and one user. A small write costs the same, however much data there is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(store: Store, project: Project, root: User) -> Run:
 
 @contextmanager
 def steps(store: Store) -> Iterator[Callable[[], int]]:
-    """Counts the steps of SQLite's machine that the one writer takes."""
+    """Counts the steps of SQLite's virtual machine in the writer's connection."""
     count = 0
 
     def counted() -> None:
@@ -111,7 +111,7 @@ def test_metrics_of_a_run_that_is_removed_meanwhile(store: Store, run: Run) -> N
         store.metrics.add(run, [({"a": 1.0}, None)])
 
 
-# -- other things -----------------------------------------------------------------------------------------------------
+# -- other data -------------------------------------------------------------------------------------------------------
 
 LONG = "x" * (bodies.MAX_README + 1)
 NAMES = {f"n{n}": n for n in range(bodies.MAX_PARAMS + 1)}

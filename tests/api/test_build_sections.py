@@ -1,4 +1,4 @@
-"""The build section of a polyaxonfile in the answers of the API."""
+"""The build section of a polyaxonfile in responses of the API."""
 
 from __future__ import annotations
 

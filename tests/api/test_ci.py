@@ -1,4 +1,4 @@
-"""New code starts the run that the code itself describes."""
+"""CI: new code starts the run that the code itself describes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 def sync(api: Caller, files: dict[str, str], **options: Any) -> tuple[int, bytes]:
-    """An upload that asks for the CI."""
+    """An upload that requests CI."""
     part = (None, json.dumps(options or {"sync": True}))
     answer = api.put(f"{P}/repo/upload/", files={"repo": ("x", tar_of(files)), "json": part})
     return answer.status_code, answer.content
@@ -95,11 +95,11 @@ def test_code_that_describes_no_run(files: dict[str, str], api: Caller, context:
     api.post(CI)
     assert sync(api, files) == (200, COULD_NOT)
     assert count(api) == {}
-    assert context.repository(project).resolve("HEAD")  # the upload itself was taken
+    assert context.repository(project).resolve("HEAD")  # the upload itself succeeded
 
 
 def test_code_that_describes_a_wrong_run(api: Caller, context: ApiContext, project: Project) -> None:
-    """The code is kept, and what is wrong is said."""
+    """The code is stored, and the response contains the errors."""
     api.post(CI)
     status, body = sync(api, {"polyaxonci.yml": yaml.safe_dump({**FILES[Kind.JOB], "nosuch": 1})})
     assert status == 400
@@ -111,7 +111,7 @@ def test_code_that_describes_a_wrong_run(api: Caller, context: ApiContext, proje
 
 
 def test_when_nothing_is_started(api: Caller) -> None:
-    """Without CI, or without being asked."""
+    """Either CI is off, or the request does not ask for it."""
     files = {"polyaxonci.yml": yaml.safe_dump(FILES[Kind.JOB])}
     assert sync(api, files) == (200, COULD_NOT)
     api.post(CI)

@@ -1,7 +1,7 @@
-"""The documents' curl lines, word for word, with the real curl against a real socket.
+"""The documents' curl commands, word for word, with the real curl on a real socket.
 
-`contract/curl.txt` holds them. Two differ from the documents: "Create Job" posts to the documented path, not to the
-experiments of its example; and `"config": "..."` is given a polyaxonfile.
+`contract/curl.txt` contains them. Two differ from the documents: "Create Job" posts to the documented path, not to the
+experiments of its example; and `"config": "..."` is replaced by a polyaxonfile.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def commands() -> dict[str, str]:
 @dataclass
 class Expected:
     status: int
-    document: str | None = None  # the keys of this answer come first
+    document: str | None = None  # the response begins with the keys of this document
     body: bytes | None = None
 
 
@@ -93,7 +93,7 @@ Curl = Callable[..., tuple[int, bytes]]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiContext]]:
-    """One real socket for all commands: (URL, what it works with)."""
+    """One real socket for all commands: (URL, API context)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
     context = ApiContext(Installation(load(home=home), store))
@@ -109,7 +109,7 @@ def context(daemon: tuple[str, ApiContext]) -> ApiContext:
 
 @pytest.fixture
 def store(context: ApiContext) -> Store:
-    """As new, for each command."""
+    """An empty store for each command."""
     return emptied(context.store)
 
 
@@ -120,7 +120,7 @@ def curl(daemon: tuple[str, ApiContext], store: Store, root: User) -> Curl:
     places = {"base_api_url": daemon[0].removeprefix("http://"), "username": "root", "project": "quick-start"}
 
     def run(command: str, id: int = 1) -> tuple[int, bytes]:
-        command = command.replace("http://localhost:8000/", "http://{{base_api_url}}/")  # as some of them say it
+        command = command.replace("http://localhost:8000/", "http://{{base_api_url}}/")  # in some commands
         for name, value in {**places, "token": token, "id": str(id)}.items():
             command = command.replace("{{" + name + "}}", value)
         options = r"--silent --show-error --max-time 20 --write-out '\n%{http_code}'"
@@ -134,7 +134,7 @@ def curl(daemon: tuple[str, ApiContext], store: Store, root: User) -> Curl:
 
 @pytest.fixture
 def runs(store: Store, project: Project, root: User, context: ApiContext) -> dict[str, Run]:
-    """Build 1 and job 1, each with a log; the job with outputs, both bookmarked once."""
+    """Build 1 and job 1 with logs. The job has outputs, and both were bookmarked once."""
     build = store.runs.insert(project, root, NewRun(Kind.BUILD, config={"version": 1, "kind": "build", "build": {}}))
     made = store.runs.insert(project, root, NewRun(Kind.JOB, config=job(), build_pk=build.pk))
     for run in (build, made):

@@ -1,4 +1,4 @@
-"""Data folders that runs name, and those that every run sees: existing, missing and unknown ones."""
+"""Data folders that runs name, and those that every run gets: existing, missing and unknown ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 @pytest.fixture
 def with_data(serving: Any, context: ApiContext, store: Store, api: Caller, tmp_path: Path) -> Any:
-    """with_data(name={…}) → a caller of a daemon with these data folders."""
+    """with_data(name={…}) → a client of a daemon with these data folders."""
 
     def start(**folders: Any) -> Caller:
         settings = load(home=context.settings.home, data=folders)

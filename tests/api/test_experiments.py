@@ -29,7 +29,7 @@ SEED = (
 
 @pytest.fixture(autouse=True)
 def _project(project: Project) -> None:
-    """The project of the paths."""
+    """The project that all paths name."""
 
 
 def test_a_managed_experiment(api: Caller) -> None:
@@ -90,7 +90,7 @@ def test_metrics_one_by_one_and_in_batches(api: Caller) -> None:
     moment = "2026-11-21 22:19:13.695854+00:00"
     batch = [{"values": {"loss": 0.4, "accuracy": 0.9}, "created_at": moment}, {"values": {"loss": 0.3}}]
     assert api.post(f"{P}/1/metrics/", batch).status_code == 201
-    assert api.post(f"{P}/1/metrics/").status_code == 201  # how clients end
+    assert api.post(f"{P}/1/metrics/").status_code == 201  # clients end with such a request
     found = api.get(f"{P}/1/metrics/").json()
     assert found["count"] == 3
     assert found["results"][0]["created_at"] == "2026-11-21T22:19:13.695854+00:00"
@@ -216,7 +216,7 @@ def test_a_runs_token_tracks_its_own_experiment(api: Caller, store: Store, root:
         given = api("POST", f"{P}/1/{word}/", headers=headers).json()["token"]
         assert given == headers["Authorization"].removeprefix("Token ")
         assert api("POST", f"{P}/2/{word}/", headers=headers).status_code == 403
-        assert api.post(f"{P}/1/{word}/").status_code == 403  # people have tokens of their own
+        assert api.post(f"{P}/1/{word}/").status_code == 403  # users have tokens of their own
 
 
 def test_restart_resume_copy(api: Caller) -> None:

@@ -1,4 +1,4 @@
-"""Code of a git repository with submodules and Git LFS files: fetched, or reported as missing."""
+"""Code of a git repository with submodules and Git LFS files, which are fetched or reported as missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Git = Callable[..., str]
 
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
-    """git(folder, …) → what it prints."""
+    """git(folder, …) → its output."""
     who = {f"GIT_{role}_{what}": "ann@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **who}
 
@@ -41,7 +41,7 @@ def git(tmp_path: Path) -> Git:
 
 @pytest.fixture
 def make(tmp_path: Path, git: Git) -> Callable[..., Path]:
-    """make(name, files, path=URL of a submodule, …) → a repository of somebody's."""
+    """make(name, files, path=URL of a submodule, …) → a remote repository."""
 
     def made(name: str, files: dict[str, str], submodules: dict[str, str] | None = None) -> Path:
         folder = tmp_path / name
@@ -105,7 +105,7 @@ def test_fetching_again_gives_the_same_commit(
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(lib)})
     api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
     first = head(context, project)
-    lib.rename(lib.with_name("moved"))  # what was fetched once is not asked for again
+    lib.rename(lib.with_name("moved"))  # fetched submodules are not requested again
     assert api.post(SYNC).status_code == 200
     assert head(context, project) == first
     git(code_folder, "rm", "--quiet", "lib")
@@ -148,7 +148,7 @@ def test_a_submodule_that_can_not_be_fetched_is_a_warning(
 
 
 def test_a_submodule_leads_nobody_to_other_repositories_of_this_disk(make: Make, api: Caller, tmp_path: Path) -> None:
-    """Who writes the code chooses it, not the admin who gave the URL of the code."""
+    """The author of the code chooses the URL, not the admin who gave the URL of the code."""
     private = make("private/keys", {"secret.py": "1\n"})
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(private)})
     answer = api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
@@ -242,7 +242,7 @@ POINTER = (
 
 @pytest.fixture
 def without_lfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only git and what it needs can be found."""
+    """Only git and its dependencies are in the PATH."""
     folder = tmp_path / "programs"
     folder.mkdir()
     for at in os.environ["PATH"].split(os.pathsep):
@@ -254,7 +254,7 @@ def without_lfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stand_in_lfs(without_lfs: None, tmp_path: Path) -> Path:
-    """A program in the place of git-lfs that gives what lies in a file; returns the file."""
+    """A program in place of git-lfs that returns the content of a file. Returns the path of that file."""
     content = tmp_path / "content"
     content.write_bytes(CONTENT)
     program = tmp_path / "programs" / "git-lfs"

@@ -1,4 +1,4 @@
-"""Code of an external git repository, on the disk of this machine and over HTTP."""
+"""Code of a remote git repository, on this machine's disk and over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 class Elsewhere:
-    """A bare repository, as somebody else keeps one."""
+    """A bare repository of another user."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,14 +81,14 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A folder over HTTP; git reads a repository in it by the dumb protocol."""
+    """A folder over HTTP. git reads a repository in it by the dumb protocol."""
     with answering(partial(_Quiet, directory=str(folder))) as url:
         yield url
 
 
 @contextmanager
 def answering(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """An HTTP server on loopback, by its URL."""
+    """The URL of an HTTP server on loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -204,7 +204,7 @@ def test_a_repository_that_can_not_be_fetched(
         assert answer.json()[0].startswith(f"`{url}` could not be fetched: ")
     assert api.get(P).json()["has_code"] is False
     assert api.get(f"{P}/repo/").status_code == 404
-    assert upload(api, {"a.py": "1"}).status_code == 200  # a failed try leaves nothing that is in the way
+    assert upload(api, {"a.py": "1"}).status_code == 200  # a failed attempt leaves nothing that prevents another one
 
 
 def test_what_went_away_does_not_take_the_code_with_it(
@@ -229,21 +229,21 @@ def test_what_is_no_url(body: object, api: Caller) -> None:
 def test_a_url_of_one_line(
     form: str, character: str, elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
-    """What it says goes into a log and to a terminal."""
+    """The URL is written into a log and to terminals."""
     answer = api.post(EXTERNAL, {"git_url": form.format(url=elsewhere.url, character=character)})
     assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
     assert not context.repository(project).path.exists()
     assert api.get(f"{P}/").json()["has_code"] is False
 
 
-# -- who may fetch what ---------------------------------------------------------------------------------------------
+# -- permissions ----------------------------------------------------------------------------------------------------
 
 ANNS = "/api/v1/ann/mine"
 
 
 @pytest.fixture
 def as_owner(as_ann: Caller) -> Caller:
-    """Ann, a plain user with a project of her own."""
+    """Ann, a plain user with a project."""
     as_ann.post("/api/v1/projects/", {"name": "mine"})
     return as_ann
 
@@ -261,7 +261,7 @@ def test_the_disk_of_this_machine_is_not_for_everybody(
 
 
 def test_an_admin_may_give_somebody_code_of_this_disk(elsewhere: Elsewhere, as_owner: Caller, api: Caller) -> None:
-    """Its owner does not fetch it again, though: what lies there next may not be for them."""
+    """The owner may not fetch it again, since later content of that folder may be private."""
     assert api.post(f"{ANNS}/repo/external/", {"git_url": elsewhere.url}).status_code == 201
     assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
     assert as_owner.post(f"{ANNS}/repo/sync/").status_code in (400, 403)
@@ -271,7 +271,7 @@ def test_an_admin_may_give_somebody_code_of_this_disk(elsewhere: Elsewhere, as_o
 def test_an_admin_who_syncs_does_not_open_what_a_user_named(
     as_owner: Caller, api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keys of the machine's owner, its disk and its own services are for URLs that an admin gave."""
+    """The keys, the disk and the services of this machine are only for URLs that an admin gave."""
     fetched: list[tuple[str, bool, bool]] = []
 
     def fetch(self: Repository, url: str, protocols: str, *, with_keys: bool, **more: object) -> str:
@@ -283,7 +283,7 @@ def test_an_admin_who_syncs_does_not_open_what_a_user_named(
     assert as_owner.post(f"{path}/external/", {"git_url": url}).status_code == 201
     api.post(f"{path}/sync/")
     assert fetched == [(url, False, False)] * 2
-    api.post(f"{path}/external/", {"git_url": url})  # an admin names it, too
+    api.post(f"{path}/external/", {"git_url": url})  # an admin gives it, too
     api.post(f"{path}/sync/")
     as_owner.post(f"{path}/sync/")
     assert fetched[2:] == [(url, True, True), (url, True, True), (url, False, False)]
@@ -297,8 +297,8 @@ def test_no_program_is_started_for_anybody(url: str, api: Caller) -> None:
 
 @pytest.fixture
 def other_machine(monkeypatch: pytest.MonkeyPatch) -> str:
-    """127.0.0.1 stands for another machine, and has this name; all other addresses are those of this one."""
-    name = "git.example.test"  # no resolver knows it
+    """127.0.0.1 stands for another machine with this name. All other addresses belong to this machine."""
+    name = "git.example.test"  # unknown to every resolver
 
     def resolve(asked: str) -> list[str]:
         if asked != name:
@@ -330,7 +330,7 @@ def test_over_http(
 
 @pytest.fixture
 def trap() -> Iterator[tuple[int, list[object]]]:
-    """A port of this machine, and who has connected to it."""
+    """A port of this machine, and the clients that have connected to it."""
     came: list[object] = []
 
     class Trap(_Quiet):
@@ -392,13 +392,13 @@ def test_the_refusal_says_what_and_who_may(as_owner: Caller, elsewhere: Elsewher
         words = "`127.0.0.1` is this machine or its own network segment. Only an admin may connect to that."
         assert answer.json() == [f"`{git_url}` could not be fetched: {words}"]
         assert api.post(f"{ANNS}/repo/external/", {"git_url": git_url}).status_code == 201
-        assert as_owner.post(f"{ANNS}/repo/sync/").status_code == 400  # its owner does not fetch it again
+        assert as_owner.post(f"{ANNS}/repo/sync/").status_code == 400  # its owner may not fetch it again
 
 
 def test_what_was_checked_is_connected_to(
     elsewhere: Elsewhere, as_owner: Caller, other_machine: str, store: Store, context: ApiContext
 ) -> None:
-    """The name is resolved once: whatever a resolver says afterwards, git goes to the address that was checked."""
+    """The name is resolved once. If the resolver changes its answer, git still connects to the checked address."""
     with served(elsewhere.path.parent) as url:
         git_url = url.replace("127.0.0.1", other_machine) + "/elsewhere.git"
         assert as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url}).status_code == 201
@@ -407,7 +407,7 @@ def test_what_was_checked_is_connected_to(
 
 @contextmanager
 def redirecting(to: str) -> Iterator[str]:
-    """A server that sends everybody on; `{path}` in `to` is what was asked for."""
+    """A server that redirects every request. `{path}` in `to` is the requested path."""
 
     class Redirect(_Quiet):
         def do_GET(self) -> None:
@@ -455,7 +455,7 @@ def test_redirects_without_an_end(as_owner: Caller, other_machine: str) -> None:
 def test_behind_a_proxy(
     elsewhere: Elsewhere, as_owner: Caller, other_machine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Names that are unknown here are the proxy's to resolve; those that lead here are refused before it is asked."""
+    """The proxy resolves names that are unknown here. Names that lead to this machine are refused first."""
     asked: list[str] = []
 
     class Proxying(_Quiet):

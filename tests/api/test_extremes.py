@@ -45,7 +45,7 @@ TEXTS = [
     ),
     *("1" * 5000, "1e999", "NaN", "null", "true", "{}", "[]", '{"a": NaN}', "[" * 2000, '{"a":' * 2000, "{{ 1 }}"),
 ]
-INSIDE = ("values", "run_env", "details", "params", "config", "content", "meta")  # where a value may be within another
+INSIDE = ("values", "run_env", "details", "params", "config", "content", "meta")  # may contain nested values
 DEEP = json.loads("[" * 90 + "]" * 90)
 NESTED: list[Any] = [
     *(True, False, None, [], {}, [None], [[]], [True], {"": ""}, {"\0": 1}, {"a" * 10_000: 1}, {"a": None}, DEEP),
@@ -67,7 +67,7 @@ NEEDED: Json = {
 
 
 def values_for(endpoint: Endpoint, field: str) -> list[Any]:
-    """What is worth trying is told by the type of a field."""
+    """The values to try for a field, by its type."""
     said = str(endpoint.body.model_fields[field].annotation) if endpoint.body else ""
     chosen = list(FEW)
     for words, values in (
@@ -90,7 +90,7 @@ def filled(path: str) -> str:
 
 
 def of_one_kind() -> Iterator[Endpoint]:
-    """Endpoints with a body. What several kinds of run have is written once, and tried once."""
+    """Endpoints with a body. Endpoints that exist for several kinds are tried for one kind."""
     seen = set()
     for endpoint in ENDPOINTS:
         key = (endpoint.handler, endpoint.body)

@@ -1,4 +1,4 @@
-"""The feed of changes: which followers are woken, by which reports, from any thread, on any event loop."""
+"""The feed of changes: which followers wake up after which reports, from any thread, on any event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREVER_S = 600.0
 
 @pytest.fixture(autouse=True)
 def _only_hints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A follower without a hint waits for ever: such a test fails by the time limit of all tests."""
+    """Removes the polling, so that a follower without a hint waits until the test's time limit."""
     monkeypatch.setattr(feed_module, "LOOK_S", FOREVER_S)
 
 
@@ -35,7 +35,7 @@ def other(store: Store, project: Project, root: User) -> Run:
 
 
 async def told(report: Callable[[], object], *wakeups: Wakeup) -> None:
-    """Report from another thread, and wait until each of these followers was woken."""
+    """Report from another thread, and wait until all of these followers were woken."""
     await asyncio.to_thread(report)
     assert await asyncio.gather(*(wakeup.wait() for wakeup in wakeups)) == [True] * len(wakeups)
 
@@ -109,7 +109,7 @@ def test_a_log_that_another_process_writes_is_noticed(one: Run, tmp_path: Path) 
 
 
 async def write_until(woken: Callable[[], Awaitable[bool]], path: Path) -> None:
-    """Write again and again: the watch begins a moment after it was asked for."""
+    """Write repeatedly, since the watch begins a moment after the request for it."""
     waiting = asyncio.ensure_future(woken())
     while not waiting.done():
         if path.parent.is_dir():
@@ -128,4 +128,4 @@ def test_who_left_is_forgotten(one: Run, tmp_path: Path) -> None:
 
     asyncio.run(follow())
     assert not feed._wakeups
-    feed.run_changed(one.pk)  # nobody is there to be woken
+    feed.run_changed(one.pk)  # no follower is waiting

@@ -30,8 +30,9 @@ def value_of(field: str) -> str:
 
 @pytest.fixture
 def runs(store: Store, project: Project, root: User) -> None:
-    """Two of each kind; the second of each belongs to the first group or shows the first experiment, has a name and
-    runs."""
+    """Two runs of each kind. The second one belongs to the first group or shows the first experiment, has a name, and
+    is running.
+    """
     for kind in (Kind.GROUP, *(kind for kind in POLYAXON_KINDS if kind is not Kind.GROUP)):
         store.runs.insert(project, root, NewRun(kind, values=about_first(kind)))
         group = store.runs.find(Kind.GROUP, 1) if kind in (Kind.EXPERIMENT, Kind.TENSORBOARD) else None
@@ -89,7 +90,7 @@ def test_what_holds_for_all_kinds(kind: Kind, api: Caller) -> None:
     assert found(api, kind, "status:running,tags:c") == []
     assert found(api, kind, "user:root, project:quick-start") == sorted([*others, 2])
     assert found(api, kind, "id:>0", "-created_at")[0] == max(others[-1], 2)
-    assert found(api, kind, "id:1|2", "started_at") == [2, 1]  # those that have none come last, either way
+    assert found(api, kind, "id:1|2", "started_at") == [2, 1]  # rows without a value come last in both directions
     assert found(api, kind, "id:1|2", "-started_at") == [2, 1]
 
 

@@ -1,4 +1,4 @@
-"""A home folder whose disk is full: what would begin something new is told to come again; the rest goes on."""
+"""A full disk under the home folder: requests that begin something new are refused with "try again", others work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 @pytest.fixture
 def ballast(settings: Settings, api: Caller) -> Path:
-    """Full from now on; there is room again when it is removed."""
+    """Fills the disk. There is room again when the file is removed."""
     return fill(settings.home, 12 << 20)
 
 

@@ -1,4 +1,4 @@
-"""Random requests to every endpoint get an error with a reason, and never break the daemon."""
+"""Random requests to every endpoint are refused with a reason, and never break the daemon."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ BOUNDED = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,
     derandomize=True,
-    phases=[Phase.explicit, Phase.generate],  # making a failing example smaller takes longer than finding it
+    phases=[Phase.explicit, Phase.generate],  # shrinking a failing example takes longer than finding it
 )
 
-# -- what is sent ---------------------------------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------------------------
 
 FIELDS = sorted({name for e in ENDPOINTS if e.body for name in e.body.model_fields})
 WORDS = st.sampled_from(
@@ -77,7 +77,7 @@ SECTIONS = [
 
 @st.composite
 def polyaxonfiles(draw: st.DrawFn) -> Any:
-    """A good one with some of it replaced, as an object or as a text."""
+    """A valid polyaxonfile with some values replaced, as an object or as a text."""
     limited = job(environment={"resources": {"cpu": {"limits": 1}}})
     found: Json = draw(st.sampled_from([limited, *FILES_OF_KINDS.values()]))
     changes = draw(st.dictionaries(st.sampled_from([*SECTIONS, "version", "kind", "x"]), VALUES, max_size=2))
@@ -139,7 +139,7 @@ NAMES = st.sampled_from(
 )
 
 
-# checking a password takes long on purpose; without its admin the world would be closed
+# verifying a password is slow by design; without its admin the world would be inaccessible
 TARGETS = [e for e in ENDPOINTS if not e.path.endswith(("users/token", "{username}"))]
 
 
@@ -154,7 +154,7 @@ def requests(draw: st.DrawFn) -> tuple[Endpoint, str]:
     return endpoint, path.replace("\0", "%00").replace(" ", "%20") + draw(st.sampled_from(["", "/", "//"]))
 
 
-# -- what is answered -----------------------------------------------------------------------------------------------
+# -- responses ------------------------------------------------------------------------------------------------------
 
 
 def check(endpoint: Endpoint, path: str, answer: Any) -> None:
@@ -178,7 +178,7 @@ def test_any_json(world: Caller, request: tuple[Endpoint, str], body: object, qu
 def test_any_json_from_others(
     world: Caller, request: tuple[Endpoint, str], body: object, query: dict[str, str], who: str
 ) -> None:
-    """Nobody, a token that is none, and a run's own: refused or answered, never broken."""
+    """Callers without a token, with a wrong token, and with a run's token get an answer or a refusal."""
     restore(world)
     endpoint, path = request
     caller = Caller(world.http, {"nobody": None, "a run": run_token(world), "a wrong token": "0" * 40}[who])
@@ -197,7 +197,7 @@ def run_token(world: Caller) -> str:
 
 
 def test_every_endpoint_is_among_the_targets() -> None:
-    """But for those that take long on purpose, and those that would lock everybody out."""
+    """Except for endpoints that are slow by design, and those that would lock all users out."""
     left_out = {f"{e.method} {e.path}" for e in ENDPOINTS} - {f"{e.method} {e.path}" for e in TARGETS}
     assert all(path.endswith(("users/token", "{username}")) for path in left_out)
     assert len(TARGETS) > 100
@@ -238,7 +238,7 @@ def test_any_list(world: Caller, query: dict[str, str], kind: str) -> None:
     field=st.sampled_from(["config", "content"]),
 )
 def test_any_polyaxonfile(world: Caller, body: object, kind: str, field: str) -> None:
-    """What was taken can be read, and run again."""
+    """An accepted file can be read, and run again."""
     restore(world)
     path = f"/api/v1/root/quick-start/{kind}/"
     made = world("POST", path, content=json.dumps({field: body}).encode())

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 @pytest.fixture
 def trial(store: Store, root: User, project: Project) -> Callable[..., Run]:
-    """trial(group=…, …) → an experiment straight in the store."""
+    """trial(group=…, …) → an experiment, inserted into the store directly."""
 
     def make(group: Run | None = None, **values: Any) -> Run:
         new = NewRun(Kind.EXPERIMENT, config=FILES[Kind.EXPERIMENT], values=values, group=group)
@@ -38,7 +38,7 @@ def search(api: Caller, store: Store) -> Run:
 
 
 def status_of(store: Store, run: Run) -> tuple[str, str | None]:
-    """Its status, and what was said of it last."""
+    """Its status and its last message."""
     count, _ = store.runs.statuses(run, limit=0, offset=0)
     _, rows = store.runs.statuses(run, limit=1, offset=count - 1)
     return store.runs.by_pk(run.pk).status, rows[0].message
@@ -63,7 +63,7 @@ def test_a_search(field: str, as_text: bool, api: Caller) -> None:
 
 
 def test_what_an_original_client_posts(api: Caller) -> None:
-    """Every key, with nulls and zeros, and those that are only read."""
+    """Every key, including nulls, zeros and read-only keys."""
     nulls = "id uuid unique_name name user project description tags last_status created_at updated_at started_at"
     body: Json = dict.fromkeys(f"{nulls} finished_at total_run concurrency num_experiments experiments ttl".split())
     body |= {"content": json.dumps(GROUP), "is_managed": True, "has_tensorboard": False, "num_jobs": 0}
@@ -197,7 +197,7 @@ def test_the_history_of_a_group(api: Caller, search: Run, store: Store) -> None:
     assert api.post(f"{G}/1/statuses/", {"status": "running"}).status_code == 400
 
 
-# -- stopped and deleted --------------------------------------------------------------------------------------------
+# -- stop and deletion ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_a_selection(api: Caller, trial: Callable[..., Run]) -> None:
     assert (made.json()["group_type"], made.json()["search_algorithm"]) == ("selection", None)
     assert (made.json()["num_experiments"], made.json()["content"], made.json()["hptuning"]) == (2, "", None)
     assert selected(api) == [1, 3]
-    assert api.get(f"{P}/experiments/1/").json()["experiment_group"] is None  # it is no group's own
+    assert api.get(f"{P}/experiments/1/").json()["experiment_group"] is None  # it belongs to no search
     assert api.get(f"{P}/").json()["num_independent_experiments"] == 3
 
 
@@ -309,7 +309,7 @@ def test_a_selection_of_what_is_not_there(api: Caller, trial: Callable[..., Run]
     other = store.projects.create(root, {"name": "other"})
     store.runs.insert(other, root, NewRun(Kind.EXPERIMENT))
     store.runs.delete(trial())
-    for ids in ([9], [1, 2], [1, 3]):  # nowhere, of another project, deleted
+    for ids in ([9], [1, 2], [1, 3]):  # missing, of another project, deleted
         answer = api.post(f"{G}/", {"experiment_ids": ids})
         assert (answer.status_code, answer.json()) == (400, ["Experiments selection is not valid."])
     assert api.get(f"{G}/").json()["count"] == 0
@@ -365,7 +365,7 @@ def test_stopping_a_selection_does_not_lose_its_experiments(
     assert store.runs.by_pk(run.pk).status == "created"
 
 
-# -- who may --------------------------------------------------------------------------------------------------------
+# -- permissions ----------------------------------------------------------------------------------------------------
 
 
 def test_what_others_may_do_with_a_group(as_ann: Caller, api: Caller, search: Run, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The request kernel under a table of a third kind: HTML pages, with their own admission and their own words."""
+"""The request kernel with a third table: HTML pages with separate access rules and error messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Endpoint(kernel.BaseEndpoint):
 
 
 class Call(kernel.BaseCall[Endpoint]):
-    """A user is who the cookie names."""
+    """The cookie names the user."""
 
     no_credentials: ClassVar[str] = "Log in first."
 
@@ -110,7 +110,7 @@ def test_bodies_are_parsed_and_limited(pages: TestClient, method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 def test_who_is_not_admitted_is_not_heard(pages: TestClient, method: str) -> None:
     pages.cookies.set("name", "eve")
-    answer = pages.request(method, "/echo", content=b" " * (MOST + 1))  # too long: refused before it is looked at
+    answer = pages.request(method, "/echo", content=b" " * (MOST + 1))  # too long: refused before it is read
     assert (answer.status_code, answer.text) == (403, f"<p>{NotAllowed()}")
 
 

@@ -1,4 +1,4 @@
-"""Large and hostile bodies: the event loop parses none of them, so no other client waits."""
+"""Large and hostile bodies: they are not parsed on the event loop, so other clients don't wait."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_body_of_more_values_than_are_read(
     api: Caller, project: Project, content: bytes, words: str, path: str
 ) -> None:
     answer = send(api, content, path=path)
-    if answer.status_code == 413:  # the build lists API takes less
+    if answer.status_code == 413:  # the build lists API accepts smaller bodies only
         assert path.endswith(".json")
         return
     assert answer.status_code == 400

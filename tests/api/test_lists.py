@@ -19,7 +19,7 @@ HOST = "http://127.0.0.1"
 
 @pytest.fixture
 def jobs(make_job: Callable[..., Run]) -> list[Run]:
-    """25 of them, the oldest first."""
+    """25 jobs, the oldest first."""
     return [make_job() for _ in range(25)]
 
 
@@ -123,7 +123,7 @@ def test_one_page_shows_a_whole_history(api: Caller, a_job: Run, store: Store) -
 
 @pytest.fixture
 def three(make_job: Callable[..., Run], store: Store) -> list[Run]:
-    """Job 2 began and ended first, job 1 runs, job 3 waits."""
+    """Job 2 began and ended first, job 1 is running, job 3 is waiting."""
     made = [make_job(name=name, tags=tags) for name, tags in (("one", ["a"]), ("two", ["a", "b"]), ("three", None))]
     store.runs.transition(made[1], Status.RUNNING)
     store.runs.transition(made[1], Status.SUCCEEDED)

@@ -1,4 +1,4 @@
-"""Wrong passwords lock a name at an address."""
+"""The log-in throttle: wrong passwords lock a name at an address."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_right_one_forgets_the_wrong_ones(nobody: Caller) -> None:
 
 
 def test_names_that_nobody_has_are_counted_alike(nobody: Caller) -> None:
-    """Else the answer would tell which names there are."""
+    """Otherwise the response would reveal which names exist."""
     for _ in range(MOST):
         assert tried(nobody, "nobody", "wrong").status_code == 400
     assert tried(nobody, "nobody", "wrong").status_code == 429
@@ -81,7 +81,7 @@ def test_no_more_names_are_kept_than_have_room(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_so_many_passwords_are_looked_at_and_no_more() -> None:
-    """Each place is free again however it was left."""
+    """Every slot becomes free again, also after an exception."""
     attempts = LoginThrottle()
     for _ in range(2):
         with ExitStack() as stack:
@@ -100,14 +100,14 @@ def test_who_comes_while_many_log_in_is_told_to_come_again(nobody: Caller, conte
     with ExitStack() as stack:
         for _ in range(MOST_AT_ONCE):
             stack.enter_context(context.login_throttle.place())
-        for _ in range(MOST + 1):  # which is no wrong password
+        for _ in range(MOST + 1):  # these attempts are not wrong passwords
             answer = tried(nobody, "ann", "right horse")
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "try again in a moment" in answer.json()["detail"]
     assert tried(nobody, "ann", "right horse").status_code == 200
 
 
-# -- who may not even try --------------------------------------------------------------------------------------------
+# -- callers that may not log in -------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("passwords")

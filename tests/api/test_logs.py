@@ -1,4 +1,4 @@
-"""Logs: as they are, with timestamps, and followed."""
+"""Logs: plain, with timestamps, and followed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .conftest import Caller, P, finish, write
 
 LOGS = f"{P}/jobs/1/logs"
 STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC -- "
-SOON_S = 0.5  # a follower that is woken is far faster; one that is not looks once a second
+SOON_S = 0.5  # woken followers need far less time, and others poll once a second
 
 
-# -- what is there --------------------------------------------------------------------------------------------------
+# -- stored logs ----------------------------------------------------------------------------------------------------
 
 
 def test_the_bytes_of_a_log(api: Caller, a_job: Run, context: ApiContext) -> None:
@@ -69,7 +69,7 @@ def test_timestamps(api: Caller, a_job: Run, context: ApiContext) -> None:
 
 
 def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, context: ApiContext) -> None:
-    """What was there when it was asked for arrives whole, and the connection is good for the next request."""
+    """The lines from before the request arrive completely, and the connection can be used again."""
     size = 24 * 2**20
     path = write(context.log(a_job), b"x" * size)
     place = urlsplit(live)
@@ -86,7 +86,7 @@ def test_a_log_that_grows_while_it_is_sent(live: str, api: Caller, a_job: Run, c
         connection.close()
 
 
-# -- lines of clients -----------------------------------------------------------------------------------------------
+# -- lines from clients ---------------------------------------------------------------------------------------------
 
 
 def test_lines_of_a_client_outside_of_any_container(
@@ -124,7 +124,7 @@ def test_the_log_of_a_container_is_its_own(api: Caller, a_job: Run) -> None:
 
 
 class Follower:
-    """Reads a followed log over a real socket, chunk by chunk, with the time of each."""
+    """Reads a followed log on a real socket, chunk by chunk, with the time of each chunk."""
 
     def __init__(self, url: str, path: str, token: str) -> None:
         place = urlsplit(url)
@@ -141,7 +141,7 @@ class Follower:
         self.chunks.put((time.monotonic(), b""))
 
     def take(self, expected: bytes) -> float:
-        """Read exactly this; returns when the last of it came."""
+        """Read exactly this content. Returns the time of its last chunk."""
         got, moment = b"", 0.0
         while len(got) < len(expected):
             moment, chunk = self.chunks.get(timeout=10)
@@ -173,7 +173,7 @@ def following(url: str, api: Caller, path: str = f"{LOGS}/?follow=true") -> Iter
 def running(a_job: Run, store: Store) -> Iterator[Run]:
     store.runs.transition(a_job, Status.RUNNING)
     yield a_job
-    store.runs.transition(a_job, Status.STOPPED)  # followers of a test that failed leave
+    store.runs.transition(a_job, Status.STOPPED)  # ends the followers of a failed test
 
 
 def test_following_a_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
@@ -245,7 +245,7 @@ def test_following_with_times(live: str, api: Caller, running: Run, context: Api
 
 
 def test_many_follow_one_log(live: str, api: Caller, running: Run, context: ApiContext, store: Store) -> None:
-    """More than the server has threads: waiting takes none."""
+    """There are more followers than threads in the server: waiting occupies none."""
     with LogWriter(context.log(running)) as writer:
         followers = [Follower(live, f"{LOGS}/?follow=true", str(api.token)) for _ in range(50)]
         try:
@@ -274,7 +274,7 @@ def test_a_follower_that_leaves_is_forgotten(live: str, api: Caller, running: Ru
 
 
 def test_the_folders_of_logs_are_watched_before_the_first_log(live: str, context: ApiContext) -> None:
-    """A folder that is made later is watched a moment after its first log is written: nobody would be woken."""
+    """A new folder is only watched a moment after its first log was written, so that no follower would be woken."""
     eventually(lambda: all((context.home.logs / kind.plural).is_dir() for kind in Kind))
 
 

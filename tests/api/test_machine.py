@@ -1,4 +1,4 @@
-"""The cluster of one node, for admins."""
+"""The cluster with its single node, for admins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_cluster(api: Caller) -> None:
     assert isinstance(found["version_api"], dict)
     assert found["created_at"] <= found["updated_at"]
     [node] = found["nodes"]
-    assert list(node) == NODE  # clients refuse an answer with any other key
+    assert list(node) == NODE  # clients refuse a response with any other key
     assert (node["name"], node["hostname"], node["sequence"], node["role"]) == ("box", "box", 1, "master")
     assert (node["memory"], node["cpu"], node["n_gpus"]) == (16000, 4.0, 1)
     assert api.get("/api/v1/cluster/").json()["uuid"] == found["uuid"]

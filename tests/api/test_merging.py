@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 def at_once(send: Callable[[int], httpx2.Response]) -> list[int]:
-    """The status codes of requests that begin at the same moment."""
+    """The status codes of concurrent requests."""
     ready = threading.Barrier(MANY)
 
     def begun(number: int) -> int:
@@ -63,7 +63,7 @@ def test_tags_of_a_project_too(live_api: Caller) -> None:
 def test_a_merge_sees_what_was_written_after_its_run_was_looked_up(
     api: Caller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the threads do: the moment between looking a run up and changing it is made certain."""
+    """The test changes the run exactly between its look-up and the merge."""
     api.post(f"{E}/", {"params": {"a": 1}, "tags": ["a"]})
     change = store.runs.change
 

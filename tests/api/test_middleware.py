@@ -1,4 +1,4 @@
-"""Middleware: requests of other sites' pages, too many requests and slow clients are refused."""
+"""Middleware: refuses requests from pages of other sites, too many requests, and slow clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .conftest import Caller, P
 HEALTH = "/healthz"
 
 
-# -- names -------------------------------------------------------------------------------------------------------
+# -- host names --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_an_address_or_a_name_of_this_machine_is_let_in(nobody: Caller, host: st
     ],
 )
 def test_a_name_that_anybody_can_have_is_refused(nobody: Caller, host: str) -> None:
-    """DNS rebinding: the name of another site, pointed at this address."""
+    """DNS rebinding: the name of another site resolves to this address."""
     answer = nobody.get(HEALTH, headers={"Host": host})
     assert answer.status_code == 403
     assert "is no name of this machine; if it is one, add it to the setting allowed_hosts" in answer.json()["detail"]
@@ -88,7 +88,7 @@ def test_further_names_are_let_in_where_they_are_set(serving: Callable[..., Test
     nobody = Caller(serving(ApiContext(Installation(settings, context.store))))
     assert nobody.get(HEALTH, headers={"Host": "box.lan:8000"}).status_code == 200
     assert nobody.get(HEALTH, headers={"Host": "other.lan:8000"}).status_code == 403
-    # and pages there may change things
+    # pages there may change things
     origin = {"Origin": "https://box.lan", "Host": "127.0.0.1:8000"}
     assert nobody.post("/api/v1/users/token", {}, headers=origin).status_code == 400
 
@@ -110,7 +110,7 @@ def test_who_says_no_name_is_a_program(context: ApiContext) -> None:
         assert received(peer).startswith(b"HTTP/1.1 200")
 
 
-# -- pages -------------------------------------------------------------------------------------------------------
+# -- origins -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -142,7 +142,7 @@ def test_our_own_pages_may(api: Caller, scheme: str) -> None:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_only_looks_is_not_asked_where_it_is_from(api: Caller, method: str) -> None:
-    """A page of another site can't read the answer."""
+    """A page of another site can't read the response."""
     answer = api(method, P, headers={"Origin": "http://evil.example"})
     assert answer.status_code == 200
     assert "access-control-allow-origin" not in answer.headers
@@ -174,11 +174,11 @@ def test_every_answer_has_the_headers_once(nobody: Caller, path: str) -> None:
     assert answer.headers.get_list("referrer-policy") == ["same-origin"]
 
 
-# -- many --------------------------------------------------------------------------------------------------------
+# -- concurrency -------------------------------------------------------------------------------------------------
 
 
 class Held:
-    """An application that answers when it is let."""
+    """An application that answers when the test lets it."""
 
     def __init__(self, begin: bool = False) -> None:
         self.go = threading.Event()
@@ -198,7 +198,7 @@ class Held:
 
 @contextmanager
 def asked(client: TestClient, times: int) -> Iterator[list[int]]:
-    """So many requests at a time; their answers, at the end."""
+    """Send `times` concurrent requests. The list contains their status codes at the end."""
     codes: list[int] = []
 
     def ask() -> None:
@@ -226,7 +226,7 @@ def test_too_many_at_a_time_are_told_to_come_again() -> None:
 
 
 def test_what_is_being_followed_counts_on_its_own() -> None:
-    """An answer that has begun may take as long as its run; it does not keep others from asking."""
+    """A response that has begun may take as long as its run, and must not block other requests."""
     held = Held(begin=True)
     client = TestClient(middleware.ConcurrencyLimit(held, most_working=1, most_open=3))
     with asked(client, 3) as codes:
@@ -248,11 +248,11 @@ def test_a_place_is_free_again_after_a_bug() -> None:
     assert (guard.working, guard._open) == (0, 0)
 
 
-# -- many bodies -------------------------------------------------------------------------------------------------
+# -- concurrent bodies -------------------------------------------------------------------------------------------
 
 
 class Reader:
-    """An application that takes a body as it comes, and answers when it is let."""
+    """An application that reads a body as it arrives, and answers when the test lets it."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -285,7 +285,7 @@ HALF = {
 
 @pytest.mark.parametrize("form", HALF)
 def test_a_body_that_has_not_come_takes_no_place(context: ApiContext, form: str) -> None:
-    """Whoever sends halves keeps nobody else from an answer; one whose body is whole counts."""
+    """Incomplete requests must not block other clients. A request counts once its body is complete."""
     first, rest = HALF[form]
     reader = Reader()
     guard = middleware.ConcurrencyLimit(reader, most_working=2)
@@ -314,7 +314,7 @@ def test_a_body_that_has_not_come_takes_no_place(context: ApiContext, form: str)
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}])
 def test_a_request_without_a_body_has_its_place_at_once(headers: dict[str, str]) -> None:
-    """Also where the application never looks for a body."""
+    """This holds even if the application never reads a body."""
     held = Held()
     guard = middleware.ConcurrencyLimit(held, most_working=2)
     client = TestClient(guard, headers=headers)
@@ -331,7 +331,7 @@ def test_what_somebody_else_works_on_gives_its_place_back() -> None:
 
     async def passing(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
         scope[middleware.PASSED_ON]()
-        scope[middleware.PASSED_ON]()  # once is enough
+        scope[middleware.PASSED_ON]()  # calling it once is enough
         await held(scope, receive, send)
 
     guard = middleware.ConcurrencyLimit(passing, most_working=1)
@@ -343,11 +343,11 @@ def test_what_somebody_else_works_on_gives_its_place_back() -> None:
     assert (guard.working, guard._open) == (0, 0)
 
 
-# -- slow --------------------------------------------------------------------------------------------------------
+# -- slow clients ------------------------------------------------------------------------------------------------
 
 
 class Skipping(asyncio.SelectorEventLoop):
-    """Its clock goes on by what is waited for, and nobody waits."""
+    """An event loop that advances its clock instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Skipping(asyncio.SelectorEventLoop):
 
 
 def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
-    """A body of pieces, each of a size and after some seconds, before a patience of 10 s: the answer, and when."""
+    """Send a body of (size, seconds before it) with a timeout of 10 s. Returns the status and time of the response."""
     come = deque(pieces)
 
     async def piece() -> dict[str, object]:
@@ -394,7 +394,7 @@ def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
 
 @pytest.mark.parametrize(("size", "every_s"), [(1, 1.0), (1, 9.0), (100, 0.25), (0, 1.0)])
 def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece comes in time, and all of them together would take hours."""
+    """Each piece arrives in time, but the whole body would take hours."""
     monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 100_000)
     assert status == 408
@@ -403,19 +403,19 @@ def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pyt
 
 @pytest.mark.parametrize(("size", "every_s"), [(1000, 1.0), (9000, 9.0), (300, 0.25)])
 def test_a_slow_body_that_goes_on_gets_through(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it takes as a whole."""
+    """The total time does not matter."""
     monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 1000)
     assert (status, after_s) == (200, pytest.approx(1000 * every_s))
 
 
 def test_what_came_fast_may_rest_no_longer_than_anything_else() -> None:
-    """Bytes that are ahead of their time buy no longer silence."""
+    """A fast beginning does not allow a longer pause."""
     assert sent((1 << 20, 1.0), (1, 10.5)) == (408, pytest.approx(11.0))
 
 
 class Address(tuple[str, int]):
-    """Where the application listens; and the server, to look into it."""
+    """The address of the application, with its server for inspection."""
 
     server: uvicorn.Server
 
@@ -427,7 +427,7 @@ class Address(tuple[str, int]):
 
 @contextmanager
 def on_socket(context: ApiContext, app: object = None) -> Iterator[Address]:
-    """The application as the daemon serves it."""
+    """The application on a socket, configured as in the daemon."""
     listener = serving.bound("127.0.0.1", 0)
     server = serving.server(app or build(context))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -448,7 +448,7 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 def received(peer: socket.socket) -> bytes:
-    """All until the other side closes. TimeoutError: it does not."""
+    """All bytes until the other side closes the connection. Raises TimeoutError if it does not."""
     found = b""
     with suppress(ConnectionResetError):
         while data := peer.recv(65536):
@@ -473,10 +473,10 @@ def test_a_head_that_does_not_come_closes_the_connection(context: ApiContext, se
 
 
 def test_who_connects_when_too_many_are_is_let_go(context: ApiContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each connection is a descriptor, asked over or not."""
+    """Every connection uses a descriptor, even without a request."""
     monkeypatch.setattr(serving, "MOST_CONNECTIONS", 2)
     with on_socket(context) as address, connected(address) as first, connected(address) as second:
-        for peer in (first, second):  # by their answers both are known to the server
+        for peer in (first, second):  # their responses prove that the server has accepted both
             peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert peer.recv(12) == b"HTTP/1.1 200"
         with connected(address) as third, suppress(ConnectionError):
@@ -507,7 +507,7 @@ def test_a_head_that_comes_drop_by_drop_closes_it_too(context: ApiContext) -> No
 def test_the_next_head_is_not_waited_for_without_end_either(
     context: ApiContext, monkeypatch: pytest.MonkeyPatch, between: bytes
 ) -> None:
-    """Neither silence nor empty lines keep a connection."""
+    """Neither silence nor empty lines keep a connection open."""
     monkeypatch.setattr(serving, "_KEEP_S", 1)
     with on_socket(context) as address, connected(address) as peer:
         peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -545,7 +545,7 @@ def test_a_body_that_stops_is_told_so(context: ApiContext, store: Store, root: U
 
 
 def test_a_client_that_reads_nothing_is_let_go(context: ApiContext) -> None:
-    """Its place is free again, and its connection is closed, with what it did not take."""
+    """Its slot becomes free, and its connection is closed with unread data."""
     ended = threading.Event()
 
     async def endless(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]

@@ -59,7 +59,7 @@ def test_runs_are_counted_by_kind_and_status(
 def test_what_waits_is_counted_and_how_long(api: Caller, make_job: Callable[..., Run], store: Store) -> None:
     first, done = make_job(), make_job()
     finish(store, done)
-    make_job(managed=False)  # nobody here begins it
+    make_job(managed=False)  # no runner starts it here
     with store.database.write() as db:
         db.execute("update runs set created_at = '2020-01-01T00:00:00.000000+00:00' where pk = ?", (first.pk,))
     found = figures(api)

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: the other values are kept, and strict parsers can read every answer."""
+"""Non-finite numbers: the other values are stored, and strict parsers can read every response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAST = "last_metric_not_finite"
 
 
 def strict(text: str) -> Any:
-    """As parsers read JSON that know nothing of NaN."""
+    """Parse like strict JSON parsers, which refuse NaN."""
 
     def refuse(word: str) -> object:
         raise AssertionError(f"{word} is no JSON: {text}")

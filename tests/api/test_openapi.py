@@ -1,4 +1,4 @@
-"""The OpenAPI document: well formed, complete, and true of what is answered."""
+"""The OpenAPI document: well-formed, complete, and consistent with the responses."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def test_who_may_call_is_described(document: Json) -> None:
         assert ("requestBody" in operation) is (bool(endpoint.body) or endpoint.is_upload)
 
 
-# -- what is answered -----------------------------------------------------------------------------------------------
+# -- responses ------------------------------------------------------------------------------------------------------
 
-# what is sent, by the end of the path; the longest end counts
+# request bodies by the end of the path; the longest match counts
 BODIES: dict[str, Json] = {
     "/projects": {"name": "new"},
     "/users/token": {"username": "ann", "password": "correct horse"},
@@ -147,14 +147,15 @@ BODIES: dict[str, Json] = {
     "/ci": {"config": {}},
     "/session/one-origin": {"next": "/tensorboard/root/quick-start/"},
 }
-# told apart by tests of their own: what a run alone may ask, what is never done, what answers in more than one way
+# covered by separate tests: endpoints for runs only, endpoints that are never called, and those with several responses
 OTHERS = ("/api/v1", "/token", "/ephemeraltoken", "/impersonatetoken", "/upload", "/external", "/sync", "/v1/session")
 
 
 @pytest.fixture
 def everything(project: Project, root: User, store: Store, context: ApiContext) -> dict[Kind, Run]:
-    """A project with code and CI, a run of each kind with a log and outputs, all of it bookmarked and seen; its twin,
-    archived; a user `ann` who owns nothing."""
+    """A project with code and CI, and a run of each kind with a log and outputs, all bookmarked and viewed; an archived
+    copy of it; and a user `ann` who owns nothing.
+    """
     put_code(context, project, {"train.py": "1"})
     store.users.add("ann", password="correct horse")
     store.projects.set_ci(project, {})
@@ -190,7 +191,7 @@ def answer_to(endpoint: Endpoint, api: Caller, uuid: str) -> Any:
 
 
 def in_order(endpoint: Endpoint) -> tuple[bool, bool, int]:
-    """Deletions last; before them what puts things away and brings them back; the inner before the outer."""
+    """Deletions come last, after archiving and restoring; inner objects before outer ones."""
     return endpoint.method == "DELETE", endpoint.path.endswith(("/archive", "/restore")), -len(endpoint.path)
 
 
@@ -199,7 +200,7 @@ def test_every_answer_is_as_described(everything: dict[Kind, Run], api: Caller, 
     chosen = [e for e in chosen if e.handler not in (machine.fixed, experiments.fixed)]
     for endpoint in sorted(chosen, key=in_order):
         for kind in (Kind.NOTEBOOK, Kind.TENSORBOARD):
-            if endpoint.path.endswith((f"/{{project}}/{kind}/start", "/repo")):  # code is not deleted under a notebook
+            if endpoint.path.endswith((f"/{{project}}/{kind}/start", "/repo")):  # a notebook protects the code
                 end_all(store, kind)
         about = everything[endpoint.kind or Kind.JOB]
         uuid = store.runs.statuses(about, limit=1, offset=0)[1][0].uuid

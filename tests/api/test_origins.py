@@ -1,4 +1,4 @@
-"""Each notebook and tensorboard has an origin of its own, which a browser enters with a one-time code."""
+"""Separate origins of notebooks and tensorboards, which a browser enters with a one-time code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def live(context: ApiContext) -> Iterator[str]:
 
 
 class Browser:
-    """Keeps cookies by host, as browsers do, and asks 127.0.0.1 for names below `localhost`."""
+    """Stores cookies by host, as browsers do, and connects to 127.0.0.1 for names below `localhost`."""
 
     def __init__(self, live: str) -> None:
         self.place = urlsplit(live).netloc
@@ -59,7 +59,7 @@ class Browser:
         self._http = httpx2.Client(base_url=live, timeout=60, follow_redirects=False, trust_env=False)
 
     def ask(self, url: str, method: str = "GET", **more: Any) -> httpx2.Response:
-        """One request, without following where it leads."""
+        """Send one request without following redirects."""
         where = urlsplit(url)
         host = where.netloc or self.place
         kept = self.jar.setdefault(host, {})
@@ -119,7 +119,7 @@ def own(run: Run, browser: Browser, path: str = "/") -> str:
     return f"http://{host_name(run)}:{browser.place.partition(':')[2]}{path}"
 
 
-# -- the way in -----------------------------------------------------------------------------------------------------
+# -- log-in by code -------------------------------------------------------------------------------------------------
 
 
 @each_page
@@ -158,7 +158,7 @@ def test_a_code_is_good_once_and_for_its_own_server(
     query = urlsplit(address).query
     wrong = thief.ask(own(tensorboard, thief, f"/polylocal/v1/enter?{query}"))
     assert (wrong.status_code, "set-cookie" in wrong.headers) == (403, False)
-    late = browser.ask(address)  # tried at another server, it is worth nothing any more
+    late = browser.ask(address)  # after use at another server the code is invalid
     assert (late.status_code, "set-cookie" in late.headers) == (403, False)
     address = browser.ask(f"{NOTEBOOK}/").headers["location"]
     assert browser.ask(address).status_code == 303
@@ -173,7 +173,7 @@ def test_a_code_that_is_none(browse: Callable[[], Browser], start: Callable[...,
     run, browser = start(NOTEBOOK), browse()
     answer = browser.ask(own(run, browser, f"/polylocal/v1/enter?{code}"))
     assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
-    assert f"http://127.0.0.1:{browser.place.partition(':')[2]}{NOTEBOOK}/" in answer.text  # the way in
+    assert f"http://127.0.0.1:{browser.place.partition(':')[2]}{NOTEBOOK}/" in answer.text  # a link to log in
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site"])
@@ -201,11 +201,11 @@ def test_nobody_is_sent_elsewhere(
         assert answer.headers.get("location", "/x")[1:2] not in ("/", "\\")
 
 
-# -- what the cookie of one origin opens ----------------------------------------------------------------------------
+# -- the access that one origin's cookie gives ----------------------------------------------------------------------
 
 
 def entered(browser: Browser, page: str, token: str | None) -> str:
-    """The value of the cookie that a browser has at a server's own origin."""
+    """The value of the cookie that a browser has for a server's own origin."""
     url, answer = browser.open(f"{page}/?token={token}")
     assert answer.status_code == 200, answer.text
     return browser.jar[urlsplit(url).netloc][PAGE]
@@ -270,7 +270,7 @@ def test_the_cookie_ends_with_the_right_to_the_page(
 def test_who_may_open_which_origin(
     browse: Callable[[], Browser], start: Callable[..., Run], as_ann: Caller, api: Caller
 ) -> None:
-    """A notebook is its owner's; a tensorboard is as public as its project."""
+    """A notebook is for its owner. A tensorboard is as public as its project."""
     start(NOTEBOOK)
     tensorboard, browser = start(TENSORBOARD), browse()
     assert browser.open(f"{NOTEBOOK}/?token={as_ann.token}")[1].status_code == 403
@@ -360,14 +360,14 @@ def test_containers_have_no_way_in(
     assert program.asked == []
 
 
-# -- where there are no own origins ---------------------------------------------------------------------------------
+# -- without separate origins ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["192.168.1.7:8000", "10.0.0.1"])
 def test_a_browser_on_another_machine_sees_the_page_where_it_is(
     host: str, browse: Callable[[], Browser], start: Callable[..., Run], api: Caller
 ) -> None:
-    """Names below `localhost` would lead it to itself. What is lost is told before one logs in."""
+    """Names below `localhost` would lead the browser to its own machine. The log-in page explains the consequence."""
     start(NOTEBOOK)
     browser = browse()
     browser.place = host
@@ -402,7 +402,7 @@ def test_a_browser_that_does_not_know_the_name_is_offered_another_way(
     browser.ask(f"{NOTEBOOK}/tree?token={api.token}")
     navigation = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}
     first = browser.ask(f"{NOTEBOOK}/tree", headers=navigation)
-    assert first.status_code == 303  # and the name leads nowhere
+    assert first.status_code == 303  # the browser can't resolve the new name
     offered = browser.ask(f"{NOTEBOOK}/tree", headers=navigation)
     assert (offered.status_code, "shares one origin" in offered.text) == (200, True)
     form = {"next": f"{NOTEBOOK}/tree"}
@@ -439,14 +439,14 @@ def test_what_is_no_page_becomes_part_of_no_header(page: str, end: str, browse: 
 def test_a_page_that_is_fetched_in_advance_is_no_lost_one(
     browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Browsers fetch what a person may be about to open, and follow to no other host then."""
+    """Browsers prefetch pages that a user may open, and don't follow redirects to other hosts then."""
     monkeypatch.setattr(proxy, "_LOST_S", 0.0)
     start(NOTEBOOK)
     browser = browse()
     browser.ask(f"{NOTEBOOK}/tree?token={api.token}")
     navigation = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}
     guessed = browser.ask(f"{NOTEBOOK}/tree", headers={**navigation, "Sec-Purpose": "prefetch;prerender"})
-    assert guessed.status_code == 503  # which browsers do not show
+    assert guessed.status_code == 503  # a status that browsers don't show
     assert browser.ask(f"{NOTEBOOK}/tree", headers=navigation).status_code == 303
 
 
@@ -501,7 +501,7 @@ def test_our_own_pages_are_strict(browse: Callable[[], Browser], start: Callable
 
 @pytest.mark.parametrize("path", ["/healthz", P, "/api/v1/openapi.json", "/downloads/", "/nosuch"])
 def test_data_is_no_page(path: str, nobody: Caller) -> None:
-    """Not even for a browser that is led to take it for one."""
+    """Not even for a browser that is tricked into taking it for a page."""
     policy = nobody.get(path).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -512,7 +512,7 @@ def test_data_is_no_page(path: str, nobody: Caller) -> None:
 def test_a_program_is_asked_at_its_own_address(
     page: str, browse: Callable[[], Browser], start: Callable[..., Run], store: Store, api: Caller
 ) -> None:
-    """Where nothing of a container is published on this machine."""
+    """Without published container ports on this machine."""
     with running(Program(), "127.0.0.9") as elsewhere:
         run, browser = start(page), browse()
         store.runs.record(run, address="127.0.0.9", port=elsewhere.port)

@@ -1,4 +1,4 @@
-"""Outputs: one archive, a tree, single files, and no path outside of the folder."""
+"""Outputs: one archive, a tree, single files, and no path outside the folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET = "not for you"
 
 @pytest.fixture
 def folder(a_job: Run, context: ApiContext, tmp_path: Path) -> Path:
-    """Outputs with a file, a sub-folder, and links that lead out."""
+    """Outputs with a file, a subfolder, and links that lead outside."""
     found = context.outputs(a_job)
     assert found
     write(found / "model.txt", "weights")
@@ -106,7 +106,7 @@ def test_the_archive_of_a_large_file_is_made_while_it_is_sent(live_api: Caller, 
 
 
 def test_a_file_that_shrinks_while_it_is_packed(api: Caller, folder: Path) -> None:
-    """A run goes on writing: what was sent before stays a good archive."""
+    """A run keeps writing, but the archive stays valid."""
     for n in range(50):
         write(folder / f"{n:03}.txt", "x" * n)
     assert len(names_in(api.get(OUTPUTS).content)) == 59
@@ -116,7 +116,7 @@ def test_a_file_that_shrinks_while_it_is_packed(api: Caller, folder: Path) -> No
 def test_the_tree(api: Caller) -> None:
     found = api.get(f"{OUTPUTS}/tree/").json()
     assert list(found) == ["files", "dirs"]
-    assert found["dirs"] == ["logs"]  # a link that leads out is not followed, so nobody learns what is there
+    assert found["dirs"] == ["logs"]  # a link that leads outside is not followed, which would reveal its target
     assert ["model.txt", 7] in found["files"]
     assert [name for name, _ in found["files"]] == ["gone", "inside", "model.txt", "out", "outdir", "relative"]
     assert api.get(f"{OUTPUTS}/tree?path=logs").json() == {"files": [], "dirs": ["a"]}
@@ -225,7 +225,7 @@ def test_links_inside_lead_where_they_lead_in_the_container(api: Caller, folder:
 def test_no_byte_from_outside_while_a_program_swaps_a_folder_for_a_link(
     api: Caller, folder: Path, tmp_path: Path
 ) -> None:
-    """The look and the opening are one."""
+    """Check and opening are one operation."""
     write(folder / "swapped" / "key", "mine")
     (folder / "away").symlink_to(tmp_path / "secrets")
     write(folder / "file", "mine")
@@ -277,7 +277,7 @@ def test_what_never_ends_is_never_waited_for(kind: str, api: Caller, folder: Pat
     if kind == "pipe":
         os.mkfifo(folder / "odd")
     else:
-        with socket.socket(socket.AF_UNIX) as made, chdir(folder):  # the name of a socket is short
+        with socket.socket(socket.AF_UNIX) as made, chdir(folder):  # the path of a socket is limited to about 100 bytes
             made.bind("odd")
     assert "odd" not in names_in(api.get(OUTPUTS).content)
     assert api.get(f"{OUTPUTS}/files?path=odd").status_code == 404

@@ -1,4 +1,4 @@
-"""Problems of a polyaxonfile name the key that the file itself has."""
+"""Errors of a polyaxonfile name the key that the file itself contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open streams end soon after the permission to read them, and not before."""
+"""Open streams end soon after their reader loses the permission, and not before."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ann(store: Store) -> User:
 
 @pytest.fixture
 def chunks(live: str, store: Store, ann: User, running: Run) -> Iterator[Iterator[bytes]]:
-    """What ann reads of a running job of root's public project."""
+    """The bytes that ann reads from a running job of root's public project."""
     headers = {"Authorization": f"Token {store.users.new_token(ann)}"}
     with httpx2.Client(base_url=live, timeout=30) as http, http.stream("GET", FOLLOW, headers=headers) as answer:
         assert answer.status_code == 200
@@ -84,7 +84,7 @@ def test_a_followed_log_ends_with_the_right_to_it(
     end: str, chunks: Iterator[bytes], store: Store, context: ApiContext, ann: User, project: Project, running: Run
 ) -> None:
     ENDS[end](store, ann, project)
-    with pytest.raises(httpx2.HTTPError):  # cut: it is not the end of the log
+    with pytest.raises(httpx2.HTTPError):  # the connection is cut, since this is not the end of the log
         list(chunks)
     eventually(lambda: context.quotas.streams.taken == 0)
 
@@ -103,7 +103,7 @@ def test_what_comes_later_is_not_read(
 def test_other_changes_end_nothing(
     chunks: Iterator[bytes], store: Store, context: ApiContext, root: User, ann: User, project: Project, running: Run
 ) -> None:
-    """Renamed, another project of the old name, another user revoked, another run archived, a run's end."""
+    """A new name, another project of the old name, another user's revoked token, another archived run, a run's end"""
     bob = store.users.add("bob")
     store.users.new_token(bob)
     seen = store.rights_version()
@@ -164,7 +164,7 @@ def test_a_runs_own_token_that_has_died(
     token_of: Callable[[Run], str],
     running: Run,
 ) -> None:
-    """A job follows another one; then it is done itself."""
+    """A job follows another job until it is done itself."""
     job = make_job()
     store.runs.transition(job, Status.RUNNING)
     url = f"ws{live.removeprefix('http')}{SOCKET}/logs?token={token_of(job)}"
@@ -206,7 +206,7 @@ def test_a_thousand_streams_alike_are_asked_for_once_and_not_without_a_change(
             await until(lambda: len(asked) == 1)
             await until(lambda: len(looks) > 5)
             assert len(asked) == 1
-            store.users.revoke(root)  # has no token: nothing changes
+            store.users.revoke(root)  # without a token, so nothing changes
             await until(lambda: len(looks) > 8)
             assert len(asked) == 1
             store.users.new_token(root)
@@ -254,7 +254,7 @@ def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("problem", [StoreError("busy"), RuntimeError("a bug"), HTTPException(503)])
 def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store, problem: Exception) -> None:
-    """A busy database is asked again; a bug ends its own stream, since nobody knows of a right to it."""
+    """A busy database is checked again later. A bug ends only its own stream."""
     over = False
 
     def fail() -> None:
@@ -283,7 +283,7 @@ def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store,
 
 
 def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The looks are further apart the longer they take, and never by more than some seconds."""
+    """The more time the checks take, the longer the pauses between them, up to some seconds."""
     monkeypatch.setattr(rights, "_LEAST_REST", 1e9)
     monkeypatch.setattr(rights, "MOST_REST_S", 0.1)
     over = False

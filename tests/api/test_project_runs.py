@@ -1,4 +1,4 @@
-"""The runs of one project, of all kinds on one page: the list of `polylocal ls -p`."""
+"""The runs of one project of all kinds on one page: the list of `polylocal ls -p`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_all_kinds_the_last_changed_first(api: Caller, store: Store, root: User)
 
 
 def test_what_each_of_them_has(api: Caller, store: Store, made: dict[Kind, Run]) -> None:
-    """What lists of its kind say, and the kind, the last message and what it waits for."""
+    """The keys of the lists by kind, plus the kind, the last message and the reason for waiting."""
     api.post("/api/v1/root/quick-start/experiments/1/bookmark/")
     for kind in POLYAXON_KINDS:
         (found,) = api.get(R, params={"project": "root/quick-start", "kind": str(kind)}).json()["results"]

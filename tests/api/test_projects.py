@@ -1,4 +1,4 @@
-"""Projects: create, change, bookmark, delete; and conflicts of names."""
+"""Projects: creation, changes, bookmarks, deletion, and conflicts of names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of notebooks and tensorboards, in front of small servers of the test's own."""
+"""The pages of notebooks and tensorboards, in front of small test servers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def one_program() -> Iterator[Program]:
 
 @pytest.fixture
 def program(one_program: Program) -> Iterator[Program]:
-    """As new, for each test."""
+    """A program with an empty record for each test."""
     one_program.asked.clear()
     one_program.go_on.clear()
     yield one_program
@@ -61,7 +61,7 @@ def program(one_program: Program) -> Iterator[Program]:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ApiContext]]:
-    """One real socket for all tests: (URL, what it works with)."""
+    """One real socket for all tests: (URL, API context)."""
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "polylocal.db")
     context = ApiContext(Installation(load(home=home), store))
@@ -90,7 +90,7 @@ Start = Callable[..., Run]
 
 @pytest.fixture
 def start(store: Store, root: User, project: Project, context: ApiContext) -> Start:
-    """start(page, program) → the run behind a page, straight in the store."""
+    """start(page, program) → the run behind a page, inserted into the store directly."""
 
     def made(page: str, program: Program | Silent | None, status: Status | None = Status.RUNNING) -> Run:
         kind = Kind.NOTEBOOK if page.startswith("/notebook") else Kind.TENSORBOARD
@@ -116,7 +116,7 @@ def start(store: Store, root: User, project: Project, context: ApiContext) -> St
 
 @pytest.fixture
 def browser(live: str, store: Store, root: User) -> Iterator[httpx2.Client]:
-    """Root with a session, who chose to see pages on the API's own origin."""
+    """A browser with root's session that has chosen the API's own origin for pages."""
     with httpx2.Client(base_url=live, timeout=60.0, follow_redirects=False) as client:
         client.cookies.set(SESSION, store.users.new_session(root))
         client.cookies.set(USER_COOKIE, "root")
@@ -131,12 +131,12 @@ def stranger(live: str) -> Iterator[httpx2.Client]:
 
 
 def cookies(session: str) -> str:
-    """Of a browser that shows pages on the API's own origin."""
+    """The cookies of a browser that has chosen the API's own origin for pages."""
     return f"{SESSION}={session}; {ONE_ORIGIN}=1"
 
 
 def is_sent_on(answer: httpx2.Response) -> bool:
-    """To the own origin of a server."""
+    """Whether the response redirects to the separate origin of a server."""
     return answer.status_code == 303 and ".localhost:" in answer.headers["location"]
 
 
@@ -144,7 +144,7 @@ def headers_of(asked: dict[str, Any]) -> dict[str, str]:
     return dict(asked["headers"])
 
 
-# -- who is let in --------------------------------------------------------------------------------------------------
+# -- access ---------------------------------------------------------------------------------------------------------
 
 
 @each_page
@@ -176,14 +176,14 @@ def test_a_token_in_the_query_becomes_a_cookie(
 def test_a_page_of_others_leads_here_as_nobody(
     page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller
 ) -> None:
-    """Else it could have one work as whom it wants, who then reads along."""
+    """Otherwise the page could log a visitor in as its own user, and then read along."""
     start(page, program)
     path = f"{page}/tree?a=b&token={api.token}"
     answer = stranger.get(path, headers={"Sec-Fetch-Site": "cross-site"})
     assert (answer.status_code, answer.headers["location"]) == (303, f"{page}/tree?a=b")
     assert "set-cookie" not in answer.headers
     assert stranger.get(answer.headers["location"]).status_code == 401
-    for site, is_let_in in (("none", True), ("same-origin", True), ("same-site", False)):  # the same site, another port
+    for site, is_let_in in (("none", True), ("same-origin", True), ("same-site", False)):  # same-site: another port
         answer = stranger.get(path, headers={"Sec-Fetch-Site": site})
         assert ("set-cookie" in answer.headers) is is_let_in
 
@@ -221,7 +221,7 @@ def test_a_token_is_no_session(stranger: httpx2.Client, program: Program, start:
 
 @each_page
 def test_a_header_lets_in(page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller) -> None:
-    """Programs have no cookies."""
+    """The header is for programs, which have no cookies."""
     start(page, program)
     assert stranger.get(f"{page}/", headers={"Authorization": f"Token {api.token}"}).status_code == 200
     assert str(api.token) not in json.dumps(program.asked, default=str)
@@ -252,7 +252,7 @@ def test_a_user_who_is_let_out(
 def test_who_sees_what(
     stranger: httpx2.Client, program: Program, start: Start, store: Store, ann: User, api: Caller
 ) -> None:
-    """A notebook carries out what one types: it is the owner's. A tensorboard is as public as its project."""
+    """A notebook executes its user's input, so it is for the owner only. A tensorboard is as public as its project."""
     for page in PAGES:
         start(page, program)
     stranger.cookies.set(SESSION, store.users.new_session(ann))
@@ -299,7 +299,7 @@ def test_containers_open_no_pages(
     assert program.asked == []
 
 
-# -- what reaches the program ---------------------------------------------------------------------------------------
+# -- requests to the program ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", [NOTEBOOK, TENSORBOARD])
@@ -330,7 +330,7 @@ def test_a_body_without_a_length(browser: httpx2.Client, program: Program, start
 def test_no_secret_reaches_the_program(
     page: str, browser: httpx2.Client, program: Program, start: Start, api: Caller
 ) -> None:
-    """But for the program's own, which a notebook is told by the daemon."""
+    """Except for the program's own token, which the daemon sends to a notebook."""
     start(page, program)
     browser.cookies.set("_xsrf", "2|abc")
     session = browser.cookies[SESSION]
@@ -351,7 +351,7 @@ def test_no_secret_reaches_the_program(
 def test_what_the_pages_of_the_program_send_of_their_own(
     browser: httpx2.Client, program: Program, start: Start
 ) -> None:
-    """Jupyter's pages have a token, which they put into headers and queries; it is not ours to look at."""
+    """Jupyter's pages send Jupyter's token in headers and queries. The daemon passes it on."""
     start(NOTEBOOK, program)
     answer = browser.get(f"{NOTEBOOK}/api", headers={"Authorization": f"token {KEY}"})
     assert answer.status_code == 200
@@ -378,7 +378,7 @@ def test_what_belongs_to_a_connection_is_not_passed_on(browser: httpx2.Client, p
     browser.get(f"{NOTEBOOK}/", headers={"TE": "trailers", "Keep-Alive": "5", "Proxy-Authorization": "x", "X-Own": "1"})
     found = headers_of(program.asked[-1])
     assert {"te", "keep-alive", "proxy-authorization"} & set(found) == set()
-    assert found["host"] == urlsplit(str(browser.base_url)).netloc  # links that the program makes lead here
+    assert found["host"] == urlsplit(str(browser.base_url)).netloc  # so that the program's links lead to the daemon
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_path_reaches_the_program_as_it_is(
 
 
 def raw(live: str, path: str, session: str | None = None) -> tuple[int, dict[str, str], bytes]:
-    """A request for exactly this path."""
+    """Send a request for exactly this path."""
     place = urlsplit(live)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
     try:
@@ -440,7 +440,7 @@ def test_a_path_names_no_other_host(slashes: str, live: str, program: Program, s
 
 @each_page
 def test_a_page_without_its_last_slash(page: str, browser: httpx2.Client, program: Program, start: Start) -> None:
-    """Links on it are relative to it."""
+    """The page's links are relative to the path with the slash."""
     start(page, program)
     answer = browser.get(page)
     assert (answer.status_code, answer.headers["location"]) == (307, f"{page}/")
@@ -459,7 +459,7 @@ def test_each_page_has_its_own_program(browser: httpx2.Client, start: Start) -> 
             assert len(program.asked) == 1
 
 
-# -- what comes back ------------------------------------------------------------------------------------------------
+# -- responses of the program ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -481,14 +481,14 @@ def test_redirects_come_back(browser: httpx2.Client, notebook: Run, program: Pro
 
 def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
     answer = browser.get(f"{NOTEBOOK}/cookies")
-    path = f" Path={NOTEBOOK}/"  # this page's alone, where it shares an origin with others
+    path = f" Path={NOTEBOOK}/"  # only for this page if it shares an origin with others
     assert answer.headers.get_list("set-cookie") == [f"_xsrf=2|a;{path}", f"other=1;{path}"]
 
 
 def test_cookies_of_one_program_reach_no_other_one(
     live: str, start: Start, program: Program, store: Store, root: User
 ) -> None:
-    """Nor another person's browser: the daemon keeps none."""
+    """They don't reach another user's browser either: the daemon stores none."""
     start(NOTEBOOK, program)
     headers = {"Authorization": f"Token {store.users.new_token(root)}"}
     with running(Program()) as other:
@@ -500,7 +500,7 @@ def test_cookies_of_one_program_reach_no_other_one(
 
 
 def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run) -> None:
-    """However it writes the names of our cookies."""
+    """Whatever form the names of our cookies have."""
     session = browser.cookies[SESSION]
     answer = browser.get(f"{NOTEBOOK}/posing")
     kept = [cookie.decode().partition(";")[0] for cookie in POSING[-3:]]
@@ -517,13 +517,13 @@ def test_what_is_packed_stays_packed(live: str, browser: httpx2.Client, notebook
 def test_an_answer_comes_as_it_is_written(browser: httpx2.Client, notebook: Run, program: Program) -> None:
     with browser.stream("GET", f"{NOTEBOOK}/stream") as answer:
         chunks = answer.iter_raw()
-        assert next(chunks) == b"one"  # the program waits until this has come
+        assert next(chunks) == b"one"  # the program waits until this chunk has arrived
         program.go_on.set()
         assert b"".join(chunks) == b"two"
 
 
 def test_many_at_once(browser: httpx2.Client, notebook: Run, program: Program) -> None:
-    """More than a client's usual number of connections, all of them open."""
+    """More open connections than a client's usual limit."""
     with ExitStack() as stack:
         session = browser.cookies[SESSION]
         limits = httpx2.Limits(max_connections=None)
@@ -538,7 +538,7 @@ def test_many_at_once(browser: httpx2.Client, notebook: Run, program: Program) -
 
 
 class Silent:
-    """A program that takes connections and never answers."""
+    """A program that accepts connections and never answers."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]
@@ -546,7 +546,7 @@ class Silent:
         listener.settimeout(30)
 
     def asked(self) -> socket.socket:
-        """The next connection, when its request is here."""
+        """Accept the next connection, and read its request."""
         peer = self._listener.accept()[0]
         peer.settimeout(30)
         found = b""
@@ -564,12 +564,12 @@ def silent() -> Iterator[Silent]:
 
 
 def begun(live: str, session: str, method: str = "GET", body: str = "") -> socket.socket:
-    """A request for a page, on a connection of its own."""
+    """A request for a page, on a separate connection."""
     return requested(live, f"{method} {NOTEBOOK}/api/x", session, f"Content-Length: {len(body)}\r\n\r\n{body}")
 
 
 def requested(url: str, what: str, session: str, rest: str) -> socket.socket:
-    """A connection on which a browser with a session has asked for a page; `rest` is what follows its cookies."""
+    """A connection with a request for a page by a browser with a session. `rest` follows the cookies."""
     place = urlsplit(url)
     peer = socket.create_connection((str(place.hostname), place.port), 30)
     head = f"{what} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookies(session)}\r\n"
@@ -600,11 +600,11 @@ def test_a_program_is_told_that_nobody_waits_any_more(
         rest = b""
         while piece := asked.recv(64):
             rest += piece
-        assert rest in (b"", body.encode())  # the body may come behind the head
+        assert rest in (b"", body.encode())  # the body may follow the head
 
 
 def handshake(url: str, session: str) -> socket.socket:
-    """Of a websocket, on a connection of its own."""
+    """The request for a websocket, on a separate connection."""
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     return requested(
         url, f"GET {NOTEBOOK}/ws", session, f"{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -614,7 +614,7 @@ def handshake(url: str, session: str) -> socket.socket:
 def test_a_program_that_takes_no_websocket_takes_no_place_of_others(
     context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The places are those of who asked, until they leave."""
+    """Each open handshake counts for its client until the client leaves."""
     monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
     start(NOTEBOOK, silent)
     with on_loopback(context) as url, ExitStack() as stack:
@@ -638,7 +638,7 @@ def test_pages_are_looked_up_in_the_share_of_their_user(
     def page() -> int:
         return httpx2.get(f"{live}{NOTEBOOK}/x", headers={"Cookie": cookie}).status_code
 
-    assert page() == 200  # it is known from now on whose session this is
+    assert page() == 200  # from now on the user of this session is known
     with ExitStack() as stack:
         with suppress(HTTPException):
             while True:
@@ -649,7 +649,7 @@ def test_pages_are_looked_up_in_the_share_of_their_user(
     assert page() == 200
 
 
-# -- when there is nothing behind it --------------------------------------------------------------------------------
+# -- programs that don't answer -------------------------------------------------------------------------------------
 
 
 @each_page
@@ -687,7 +687,7 @@ def test_it_is_starting(page: str, status: Status | None, browser: httpx2.Client
 @each_page
 def test_the_program_does_not_listen_yet(page: str, browser: httpx2.Client, start: Start) -> None:
     with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and nothing listens there
+        nobody.bind(("127.0.0.1", 0))  # no program listens there
         start(page, Program(port=nobody.getsockname()[1]))
         answer = browser.get(f"{page}/")
     assert (answer.status_code, "refresh" in answer.headers) == (503, True)
@@ -696,8 +696,9 @@ def test_the_program_does_not_listen_yet(page: str, browser: httpx2.Client, star
 def test_the_program_hangs_up(
     browser: httpx2.Client, start: Start, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program may not listen yet when its container has just started, after a long build or a restart too. One that
-    has run for long is broken."""
+    """Shortly after the start of its container, the program may not listen yet. The same holds after a long build or a
+    restart. If it has run for long, it is broken.
+    """
     with socket.socket() as rude:
         rude.bind(("127.0.0.1", 0))
         rude.listen(8)
@@ -723,7 +724,7 @@ def test_the_program_hangs_up(
 
 
 def test_what_a_page_consists_of_is_waited_for(browser: httpx2.Client, start: Start) -> None:
-    """A browser that has the page asks for its parts once, and shows a broken page for good without one of them."""
+    """A browser requests the parts of a page once. Without one of them it shows a broken page for good."""
     with socket.socket() as slow:
         slow.bind(("127.0.0.1", 0))
         slow.listen(8)
@@ -750,7 +751,7 @@ Talk = Callable[..., ClientConnection]
 
 @pytest.fixture
 def talk(live: str, store: Store, root: User) -> Iterator[Talk]:
-    """talk(path, …) → a websocket with the cookie of a session."""
+    """talk(path, …) → a websocket with a session's cookie."""
     with ExitStack() as stack:
 
         def open_(path: str, cookie: str = cookies(store.users.new_session(root)), **more: Any) -> ClientConnection:
@@ -838,7 +839,7 @@ def test_no_secret_reaches_the_program_by_a_websocket(
 
 
 def test_a_message_that_is_too_large_ends_it(talk: Talk, notebook: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would lie in memory as a whole, as often as somebody asks for it."""
+    """The message would occupy memory completely, once for each client."""
     monkeypatch.setattr(forwarding, "_MOST_MESSAGE", 10_000)
     client = talk(f"{NOTEBOOK}/ws")
     client.send("x" * 10_000)
@@ -895,7 +896,7 @@ def test_there_is_nobody_to_talk_to(talk: Talk, store: Store, start: Start, prog
     assert refused(talk, "/notebook/root/nosuch/ws") in (403, 404)
 
 
-# -- rights that end --------------------------------------------------------------------------------------------------
+# -- lost access ------------------------------------------------------------------------------------------------------
 
 ENDS: dict[str, Callable[[Store, User, str], object]] = {
     "logged out": lambda store, root, session: store.users.end_session(session),

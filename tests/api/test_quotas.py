@@ -1,4 +1,4 @@
-"""Quotas: one user, one run's token and one address take only a part of the places; the last ones are for others."""
+"""Quotas: one user, one run's token and one address use only a part of the slots. The last slots are for others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shares(**parts: int) -> Quota:
 
 
 def refused(shares: Quota, *holders: Any) -> str | None:
-    """Why; None: there is a place."""
+    """The refusal's message, or None if a slot was free."""
     with ExitStack() as stack:
         try:
             stack.enter_context(shares.place(*holders))
@@ -114,7 +114,7 @@ def test_the_parts_are_what_is_promised() -> None:
             assert refused(of.streams, ("user", 2), ("run", 1))
             assert refused(of.streams, ("user", 2)) is None
     with ExitStack() as stack:
-        for user in range(2):  # two who take whatever they get
+        for user in range(2):  # two users take as many as they get
             try:
                 while True:
                     stack.enter_context(of.bodies.place(("user", user)))
@@ -145,7 +145,7 @@ def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert inside == 3
-        tasks[4].cancel()  # one that waits and goes
+        tasks[4].cancel()  # a waiting task that leaves
         going.set()
         await asyncio.gather(*tasks[:4], other)
         assert inside == 5
@@ -159,7 +159,7 @@ def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
 
 
 def few(context: ApiContext, **parts: int) -> Quota:
-    """Open streams are scarce."""
+    """Makes open streams scarce."""
     made = Quota("open streams", 10, reserved=2, few=2, **{"user": 3, "run": 2, "address": 2, **parts})
     object.__setattr__(context.quotas, "streams", made)
     return made
@@ -180,7 +180,7 @@ def following(url: str, tokens: list[str]) -> Iterator[None]:
         for token in tokens:
             answer = stack.enter_context(http.stream("GET", FOLLOW, headers={"Authorization": f"Token {token}"}))
             assert answer.status_code == 200
-            kept.append(chunks := answer.iter_raw())  # one that nobody holds is closed, and its connection
+            kept.append(chunks := answer.iter_raw())  # an unreferenced response is closed with its connection
             assert next(chunks) == b"line\n"
         yield
 
@@ -229,7 +229,7 @@ def test_downloads_and_refused_ones_give_their_places_back(api: Caller, context:
 def test_one_user_has_a_part_of_what_programs_make(
     api: Caller, as_ann: Caller, context: ApiContext, store: Store, root: User, ann: User, project: Project
 ) -> None:
-    """Archives and clones: each has a process or a thread for as long as its reader takes."""
+    """Archives and clones occupy a process or a thread until they are read."""
     run = one_of_each(store, project, root)[Kind.JOB]
     write(context.home.root / str(run.outputs) / "model.txt", "weights")
     archive, clone = f"{P}/jobs/1/outputs/download/", "/root/quick-start.git/info/refs?service=git-upload-pack"

@@ -50,7 +50,7 @@ def test_how_an_archive_is_packed_does_not_matter(mode: str, api: Caller) -> Non
 
 
 def test_a_large_upload(api: Caller) -> None:
-    """Larger than what is kept in memory while it is read."""
+    """The upload is larger than the part that stays in memory while it is read."""
     noise = bytes(n * n % 251 for n in range(2 * 2**20))
     assert send(api, tar_of({"noise.bin": noise}, "w"))["status"] == 200
     assert names_in(api.get(f"{P}/repo/download/").content) == ["noise.bin"]
@@ -228,7 +228,7 @@ def test_a_download_of_what_is_not_there(commit: str, api: Caller, context: ApiC
 def test_revision_syntax_names_no_download(
     commit: str, api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """git is not even asked: some of it takes all memory of the machine."""
+    """git is not called, since some of these names would use all memory of the machine."""
     put_code(context, project, {"new.py": "1"})
     put_code(context, project, {"new.py": "2"})
     monkeypatch.setattr("polylocal.git.command.start", None)
@@ -263,7 +263,7 @@ def test_a_download_that_fails_leaves_nothing_behind_either(
     for path in [*repository.path.glob("objects/??/*"), *repository.path.glob("objects/pack/*")]:
         path.write_bytes(b"broken")
     commit = repository.resolve("HEAD")
-    assert commit  # it is there to be found, and can't be read
+    assert commit  # the commit can be found, but not read
     with pytest.raises(PolylocalError), (settings.home / "packed").open("wb") as file:
         repository.archive(commit, file, gzip=True)
     assert api.get(f"{P}/repo/download/").status_code >= 500
@@ -288,7 +288,7 @@ def test_what_is_known_of_the_code(api: Caller, context: ApiContext, project: Pr
 def test_code_that_is_deleted_at_the_same_moment_is_not_found(
     api: Caller, context: ApiContext, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look whether there is code and the look at its folder."""
+    """Between the check for code and the access to its folder."""
     put_code(context, project, FILES)
 
     def removed_after_this(repository: Repository) -> bool:
@@ -328,7 +328,7 @@ def test_an_upload_beyond_a_limit_is_refused_and_the_code_stays(
 
 
 def nested(context: ApiContext, project: Project, width: int = 10, depth: int = 10) -> str:
-    """A commit of few objects that is width**depth files, as if it had been pushed or fetched before."""
+    """A commit with few objects but width**depth files, like one from an earlier push or fetch."""
     put_code(context, project, {"a": "1"})
     git = ["git", "--git-dir", str(context.repository(project).path), "-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -344,12 +344,12 @@ def nested(context: ApiContext, project: Project, width: int = 10, depth: int = 
 
 
 def test_code_beyond_the_limits_is_not_downloaded(api: Caller, context: ApiContext, project: Project) -> None:
-    """Few objects that are ten thousand million files: each answer comes at once, and names the limit."""
+    """Few objects with ten thousand million files: each request is refused at once, with the limit."""
     nested(context, project)
     began = time.monotonic()
     for _ in range(40):
         answer = api.get(f"{P}/repo/download/")
         assert answer.status_code == 400
         assert "100000 files and folders (max_upload_files)" in answer.json()[0]
-    assert time.monotonic() - began < 20  # one of them took hours
+    assert time.monotonic() - began < 20  # without the limit, one of them took hours
     assert api.get("/healthz").status_code == 200

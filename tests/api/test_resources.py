@@ -36,7 +36,7 @@ On = Callable[..., Caller]
 
 @pytest.fixture
 def on(context: ApiContext, serving: Callable[..., TestClient], api: Caller) -> On:
-    """on(cpus=2, memory_mib=4096, gpus=0) → the admin at a daemon on such a machine; it counts only if it is asked."""
+    """on(cpus=2, memory_mib=4096, gpus=0) → the admin of a daemon on such a machine. GPUs only count on request."""
 
     def made(cpus: float = 2, memory_mib: float = 4096, gpus: int | None = 0) -> Caller:
         def capacity(with_gpus: bool) -> Capacity:
@@ -157,7 +157,7 @@ def test_an_engine_that_never_answered_refuses_nothing(api: Caller, project: Pro
 
 
 def test_a_run_that_its_client_runs_is_not_judged(on: On, project: Project) -> None:
-    """It runs on whatever machine its client has."""
+    """The client may run it on any machine."""
     body = {"content": asking(job(kind="experiment"), gpu={"limits": 8}), "is_managed": False}
     assert on().post(f"{P}/experiments/", body).status_code == 201
 

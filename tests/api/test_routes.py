@@ -87,7 +87,7 @@ def test_nothing_is_redirected(api: Caller, store: Store, project: Project, root
     one_of_each(store, project, root)
     store.users.add("ann")
     for endpoint in ENDPOINTS:
-        if endpoint.method == "DELETE" or endpoint.status == 303:  # forms of pages lead on
+        if endpoint.method == "DELETE" or endpoint.status == 303:  # forms of pages redirect
             continue
         for end in ("", "/", "//"):
             status = api(endpoint.method, plain(endpoint.path) + end).status_code

@@ -1,4 +1,4 @@
-"""Checks of new runs: they write nothing, so a run can be judged without being created."""
+"""Checks of new runs. They write nothing, so that a run can be checked without being created."""
 
 from __future__ import annotations
 

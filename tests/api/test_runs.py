@@ -1,4 +1,4 @@
-"""Jobs and builds: create, change, report, stop, clone, delete."""
+"""Jobs and builds: creation, changes, reports, stop, clones, deletion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JOBS = f"{P}/jobs"
 CONFIG = job("python3 -u download_data.py")
 
 
-# -- made and changed -----------------------------------------------------------------------------------------------
+# -- creation and changes -------------------------------------------------------------------------------------------
 
 
 def test_numbers_count_per_kind_over_all_projects(api: Caller, project: Project, store: Store, root: User) -> None:
@@ -114,7 +114,7 @@ def test_deleting(api: Caller, make_job: Callable[..., Run], store: Store) -> No
     listed = api.get(JOBS).json()
     assert (listed["count"], [item["id"] for item in listed["results"]]) == (1, [2])
     assert api.get(f"{P}/").json()["num_jobs"] == 1
-    assert [run.id for run in store.runs.stopping()] == [1]  # the runner stops what still runs
+    assert [run.id for run in store.runs.stopping()] == [1]  # the runner then stops the process
 
 
 # -- stop -----------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_stopping_what_is_done(api: Caller, a_job: Run, store: Store) -> None:
 
 
 def path_to(source: Status) -> list[Status]:
-    """The shortest way from `created`."""
+    """The shortest path of transitions from `created`."""
     ways: dict[Status, list[Status]] = {Status.CREATED: []}
     queue = [Status.CREATED]
     for status in queue:
@@ -218,7 +218,7 @@ def test_the_end_of_a_build_moves_who_waits_for_it(api: Caller, project: Project
     assert (last["details"]["build_job"], last["details"]["reason"]) == ("root.quick-start.builds.1", "no space")
 
 
-# -- run again ------------------------------------------------------------------------------------------------------
+# -- clones ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["restart", "resume", "copy"])
@@ -371,7 +371,7 @@ def test_reported_code(api: Caller, a_job: Run) -> None:
     assert {name: made.json()[name] for name in body} == body
     assert api.get(f"{JOBS}/1/coderef/").json() == made.json()
     assert api.get(f"{JOBS}/1").json()["commit"] == "a" * 40
-    assert api("POST", f"{JOBS}/1/coderef/").status_code == 201  # outside of a git folder clients send nothing
+    assert api("POST", f"{JOBS}/1/coderef/").status_code == 201  # outside a git folder, clients send nothing
 
 
 OPTIONS = ["--output=/tmp/x", "--index-output=/tmp/x", "-x", "--all"]
@@ -403,14 +403,14 @@ def test_a_report_of_a_repository_with_sha256_and_of_none(api: Caller, a_job: Ru
     assert api.post(f"{JOBS}/1/coderef/", body).status_code == 201
     assert api.get(f"{JOBS}/1/coderef/").json()["commit"] == "a" * 64
     assert api.post(f"{JOBS}/1/coderef/", {"commit": "", "branch": ""}).status_code == 201
-    assert api.get(f"{JOBS}/1/coderef/").json()["commit"] == "a" * 64  # nothing said is no other code
+    assert api.get(f"{JOBS}/1/coderef/").json()["commit"] == "a" * 64  # an empty report keeps the code
 
 
 @pytest.mark.parametrize("kind", [Kind.BUILD, Kind.NOTEBOOK])
 def test_what_polylocal_checks_out_is_a_commit_of_the_project(
     kind: Kind, api: Caller, store: Store, context: ApiContext, project: Project, root: User
 ) -> None:
-    """A build or a notebook with a report of its own: its code stays one of the project's commits."""
+    """Reports of other code are refused: a build or a notebook keeps a commit of the project."""
     commit = put_code(context, project, {"a": "1"})
     code = store.projects.reference_code(project, {"commit": commit})
     run = store.runs.insert(project, root, NewRun(kind, config=build(), code_id=code.id))

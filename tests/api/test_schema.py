@@ -1,4 +1,4 @@
-"""What schemathesis makes up from the OpenAPI document: never a 5xx, and answers of the described shapes."""
+"""Random requests of schemathesis from the OpenAPI document: no 5xx, and responses of the described shapes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from polylocal.api import app as api_module
 from .conftest import Caller, plain, restore
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 2  # of each operation
-# checking a password takes long on purpose; without its admin the world would be closed; files are tested elsewhere
+EXAMPLES = 2  # for each operation
+# verifying a password is slow by design; without its admin the world would be inaccessible; files have other tests
 LEFT_OUT = ("/users/token/", "{username}/", "/repo/upload/")
 
 
@@ -40,13 +40,13 @@ def test_what_is_made_up_from_the_document(operations: list[Any], world: Caller)
         name = f"{operation.method.upper()} {operation.path}"
         try:
             hold(operation, world)
-        except Exception as problem:  # all of them are worth knowing at once
+        except Exception as problem:  # collects all failures
             problems[name] = f"{type(problem).__name__}: {problem}"[:700]
     assert problems == {}, "\n\n".join(f"{name}: {text}" for name, text in problems.items())
 
 
 def hold(operation: Any, world: Caller) -> None:
-    """Every example of the operation; half of them are about what is there."""
+    """Send all examples of an operation, half of them about existing objects."""
 
     @settings(
         max_examples=EXAMPLES,
@@ -77,6 +77,6 @@ def send(world: Caller, case: Any) -> Any:
 
 
 def there(path: str) -> dict[str, str]:
-    """What stands in the places of a path of the world."""
+    """Path parameters of existing objects."""
     words, values = path.strip("/").split("/"), plain(path).strip("/").split("/")
     return {word[1:-1]: value for word, value in zip(words, values, strict=True) if word.startswith("{")}

@@ -34,7 +34,7 @@ def test_a_search(kind: Kind, api: Caller) -> None:
     assert list(made.json()) == list(expected)
     assert api.get(f"{path}/").json()["results"] == [expected]
     assert [other for other in POLYAXON_KINDS if ids(api, other)] == [kind]
-    gone = api.delete(f"{path}/1")  # never with a last slash
+    gone = api.delete(f"{path}/1")  # without a trailing slash
     assert (gone.status_code, gone.content) == (204, b"")
     assert api.delete(f"{path}/1").status_code == 404
     assert ids(api, kind) == []
@@ -45,12 +45,12 @@ def test_what_a_search_needs(api: Caller) -> None:
     assert api.post(f"{S}/jobs/", {"query": None}).json() == {"query": ["This field may not be null."]}
     assert api.post(f"{S}/jobs/", {"query": []}).status_code == 400
     assert list(api.post(f"{S}/jobs/", {"query": {}, "name": "a b"}).json()) == ["name"]
-    assert api.post(f"{S}/jobs/", {"query": '{"a": 1}'}).json()["query"] == {"a": 1}  # as forms carry it
+    assert api.post(f"{S}/jobs/", {"query": '{"a": 1}'}).json()["query"] == {"a": 1}  # forms send it like this
     assert ids(api) == [1]
 
 
 def test_names_of_searches(api: Caller, as_ann: Caller) -> None:
-    """One's own are told apart by name, within a project and a kind; without a name there may be many."""
+    """A user's searches within a project and a kind have unique names. Several may have no name."""
     body = {"name": "mine", "query": {}}
     assert api.post(f"{S}/jobs/", body).status_code == 201
     again = api.post(f"{S}/jobs/", body)
@@ -71,7 +71,7 @@ def test_searches_are_ones_own(api: Caller, as_ann: Caller) -> None:
 
 
 def test_a_search_of_a_page_is_followed_by_all_others(api: Caller) -> None:
-    """Clients ask for all of them at once."""
+    """Clients request all searches at once."""
     for _ in range(25):
         api.post(f"{S}/jobs/", {"query": {}})
     found = api.get(f"{S}/jobs/").json()
@@ -97,7 +97,7 @@ CHARTS = [{"id": "1", "name": "loss", "metricNames": ["loss"], "type": "line"}]
 
 @pytest.fixture(params=[Kind.EXPERIMENT, Kind.GROUP])
 def views(request: pytest.FixtureRequest, store: Store, project: Project, root: User) -> str:
-    """The path of the chart views of a run."""
+    """The path of a run's chart views."""
     store.runs.insert(project, root, NewRun(request.param))
     return f"{P}/{request.param.plural}/1/chartviews"
 

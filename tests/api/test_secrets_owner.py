@@ -58,7 +58,7 @@ def test_an_admin_who_runs_it_again_uses_the_first_owners_secrets(
     assert owner_of(store, made.json()["id"]) == "ann"
     first = api.get(f"{PA}/jobs/{made.json()['id']}/statuses/").json()["results"][0]
     assert first["message"] == "With the secrets of ann"
-    # and so on, from copy to copy, with other words laid over it
+    # the same for copies of copies, with other content
     further = again(api, made.json()["id"], how, content={"run": {"cmd": "env | sort"}})
     assert owner_of(store, further.json()["id"]) == "ann"
     assert owner_of(store, again(as_ann, further.json()["id"], how).json()["id"]) == "ann"
@@ -107,7 +107,7 @@ def test_a_projects_owner_can_not_run_code_with_an_admins_secrets(
 
 
 def test_a_resumed_resume_does_not_lead_back_to_another_owner(store: Store, as_ann: Caller, api: Caller) -> None:
-    """The second resume is of the original's outputs, and of the resumed run's words."""
+    """The second resume uses the outputs of the original, and the content of the first resume."""
     resumed = again(api, started(as_ann), "resume", secrets="mine", content=AWS).json()["id"]
     assert owner_of(store, resumed) == "root"
     assert again(as_ann, resumed, "resume").status_code == 403
@@ -131,7 +131,7 @@ def test_what_is_missing_is_said_with_whose_it_is(context: ApiContext, as_ann: C
 def test_the_secrets_of_who_is_gone_are_nobodys(
     store: Store, context: ApiContext, code: Project, ann: User, as_ann: Caller, api: Caller
 ) -> None:
-    """Also not those of a new user of that name, whose number in the database may be the same."""
+    """They don't belong to a new user of that name either, who may have the same number in the database."""
     bob = store.users.add("bob", is_superuser=True)
     as_bob = Caller(as_ann.http, store.users.new_token(bob))
     context.secret_store.write("bob", "aws", {"KEY": "bob's"}, identity=bob.identity)
@@ -170,7 +170,7 @@ def test_ci_uses_the_secrets_of_the_projects_owner_whoever_brings_the_code(
 def test_nobody_changes_the_code_of_a_run_that_names_anothers_secrets(
     store: Store, as_ann: Caller, api: Caller, token_of: Any
 ) -> None:
-    """Its build is made from the code that the row names when its turn comes."""
+    """Its build uses the code of the row at the time when its turn comes."""
     run: Run = store.runs.find(Kind.JOB, started(api, **AWS))
     body = {"commit": "a" * 40}
     refused = as_ann.post(f"{PA}/jobs/{run.id}/coderef/", body)

@@ -33,7 +33,7 @@ def runs_of(api: Caller, kind: Kind) -> list[int]:
     return [item["id"] for item in api.get(f"{P}/{kind.plural}/?sort=created_at").json()["results"]]
 
 
-# -- started --------------------------------------------------------------------------------------------------------
+# -- start ----------------------------------------------------------------------------------------------------------
 
 
 @each_kind
@@ -148,7 +148,7 @@ def tensorboards(api: Caller, query: str = "") -> list[Json]:
 
 
 def test_what_things_say_of_their_tensorboards(api: Caller, store: Store, project: Project, root: User) -> None:
-    """Null when there never was one, true while there is one, false afterwards."""
+    """Null before the first one, true while one exists, false afterwards."""
     store.runs.insert(project, root, NewRun(Kind.EXPERIMENT))
     api.post(f"{P}/groups/", {"content": GROUP})
     for scope in ("", "experiments/1/", "groups/1/"):
@@ -178,7 +178,7 @@ def test_what_a_project_says_of_its_notebook(api: Caller, store: Store) -> None:
     assert said() == (False, 1)
 
 
-# -- stopped --------------------------------------------------------------------------------------------------------
+# -- stop -----------------------------------------------------------------------------------------------------------
 
 
 @each_kind
@@ -225,7 +225,7 @@ def test_a_wrong_word_about_a_notebooks_changes_stops_nothing(api: Caller, store
 
 
 def test_a_notebook_that_is_being_stopped_is_not_started(api: Caller, store: Store) -> None:
-    """Its changes are on their way into the code."""
+    """Its changes are being committed to the code."""
     api.post(f"{P}/notebook/start/")
     api.post(f"{P}/notebook/stop/")
     answer = api.post(f"{P}/notebook/start/")
@@ -273,7 +273,7 @@ def test_code_is_changed_beside_a_tensorboard(api: Caller) -> None:
     assert upload(api, {"a.py": "2"}).status_code == 200
 
 
-# -- shown, changed, deleted ----------------------------------------------------------------------------------------
+# -- details, changes, deletion -------------------------------------------------------------------------------------
 
 
 @each_kind
@@ -316,7 +316,7 @@ def test_an_item_of_the_list(kind: Kind, api: Caller) -> None:
     assert item["pod_id"] is None
 
 
-# -- who may --------------------------------------------------------------------------------------------------------
+# -- permissions ----------------------------------------------------------------------------------------------------
 
 
 @each_kind

@@ -1,4 +1,4 @@
-"""Followers of a run on a real socket: long-lived, from our own pages only, limited in number."""
+"""Followers of a run on a real socket: long-lived, for our own pages only, limited in number."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def at(address: Address, token: str) -> Iterator[Opener]:
 
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before `address`: the application is made with them."""
+    """Must come before `address`, which starts the application with these limits."""
     monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (middleware.MOST_WORKING, PLACES))
 
 
@@ -77,7 +77,7 @@ def short_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_head")
 def test_a_websocket_is_no_head_that_does_not_come(at: Opener, context: ApiContext, running: Run) -> None:
-    """It is there for what comes later."""
+    """A websocket legitimately waits for later messages."""
     socket, quiet_until = at(), time.monotonic() + 1.2
     while (left := quiet_until - time.monotonic()) > 0:
         with suppress(TimeoutError):
@@ -146,7 +146,7 @@ def test_who_reads_a_log_that_says_nothing_leaves_a_place_too(
         for _ in range(PLACES):
             answer = client.send(client.build_request("GET", FOLLOW), stream=True)
             stack.callback(answer.close)
-            pieces = answer.iter_raw()  # dropping it would end the answer
+            pieces = answer.iter_raw()  # dropping it would end the response
             assert next(pieces) == b"first\n"
             followers.append((answer, pieces))
         refused = client.get("/api/v1/root/quick-start/jobs/1")

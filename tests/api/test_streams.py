@@ -1,4 +1,4 @@
-"""Logs and resources over websockets, in the frames of both generations of clients."""
+"""Logs and resources over websockets, in the formats of both generations of clients."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def new(kind: Kind, number: int = 1) -> str:
 
 @pytest.fixture
 def make(store: Store, root: User, project: Project) -> Callable[..., Run]:
-    """make(kind, status=None) → a run straight in the store."""
+    """make(kind, status=None) → a run, inserted into the store directly."""
 
     def made(kind: Kind, status: Status | None = None) -> Run:
         run = store.runs.insert(project, root, NewRun(kind, config=FILES[kind]))
@@ -64,7 +64,7 @@ def header(api: Caller) -> dict[str, str]:
 
 
 def frames(socket: WebSocketTestSession) -> Iterator[Any]:
-    """All frames until the server closes, which it does properly."""
+    """All frames until the server closes the websocket properly."""
     while True:
         try:
             yield socket.receive_json()
@@ -75,7 +75,7 @@ def frames(socket: WebSocketTestSession) -> Iterator[Any]:
 
 
 def quietly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Followers are woken, or wait for ever."""
+    """Removes the polling, so that followers without a hint wait for ever."""
     monkeypatch.setattr(feed, "LOOK_S", FOREVER_S)
 
 
@@ -96,7 +96,7 @@ def test_new_clients_get_each_line_as_a_text(
 
 
 def said(frame: Json) -> str:
-    """A line without its time; `status: …` of a frame that says one."""
+    """A line without its time, or `status: …` for a frame with a status."""
     if "status" in frame and frame["log_lines"] is None:
         assert list(frame) == ["status", "log_lines"]
         return f"status: {frame['status']}"
@@ -147,7 +147,7 @@ def test_the_statuses_before_it_runs(
     context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of them once, as they come, without anybody looking."""
+    """Each status once, at the time of its change, without polling."""
     quietly(monkeypatch)
     run = make(Kind.JOB)
     with http.websocket_connect(new(Kind.JOB), headers=header) as socket:
@@ -210,7 +210,7 @@ def lines_of(frame: Json) -> list[str]:
 def test_what_stands_on_lines(
     path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
-    """Empty ones, one without an end, letters, and bytes that are none."""
+    """Empty lines, a line without an end, characters, and invalid bytes."""
     run = make(Kind.JOB, Status.RUNNING)
     write(context.log(run), "\nümläut ✓\r\n".encode() + b"\xff\n" + b"x" * 100_000 + b"\nno end")
     with http.websocket_connect(path, headers=header) as socket:
@@ -240,7 +240,7 @@ def test_many_lines_come_whole_and_in_order(
 def test_a_line_that_never_ends_comes_in_pieces(
     path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
-    """A program that writes no end of a line takes no memory for it; what follows comes as ever."""
+    """A program that never ends its line must not fill the memory. The lines after it arrive as usual."""
     run = make(Kind.JOB, Status.RUNNING)
     endless = "".join(f"{number:08}" for number in range(3 * 2**17 + 1000))  # somewhat more than 3 MiB
     write(context.log(run), f"{endless}\nnext\n")
@@ -274,7 +274,7 @@ def test_lines_come_whole_however_they_are_read(texts: list[str]) -> None:
 
 @given(st.lists(st.text("aü€🎈\n", max_size=12), max_size=20), st.integers(1, 7))
 def test_long_lines_come_in_pieces_and_none_of_them_is_lost(texts: list[str], step: int) -> None:
-    """However they are read: no character is cut apart, no line is made that was none."""
+    """No character is split, and no additional line appears, however the log is read."""
     whole = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "_MOST_LINE", 8)
@@ -319,7 +319,7 @@ def test_two_followers_of_one_run(
             assert "one" in json.dumps(list(frames(socket)))
 
 
-# -- refused --------------------------------------------------------------------------------------------------------
+# -- refusals -------------------------------------------------------------------------------------------------------
 
 PATHS = [
     *(old(kind) for kind in KINDS),
@@ -428,7 +428,7 @@ FRAME += ["memory_used", "memory_limit", "gpu_resources"]
 
 @pytest.fixture
 def measured(context: ApiContext, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., TestClient]) -> TestClient:
-    """An application whose containers use one of four cores; samples are taken without a pause."""
+    """An application whose containers use one of four cores, sampled without pauses."""
     monkeypatch.setattr(streams, "SAMPLE_S", 0.01)
     monkeypatch.setattr(streams, "FIRST_SAMPLE_S", 0.01)
     seconds = iter(range(10**6))
@@ -479,7 +479,7 @@ def test_nobody_knows_what_a_run_uses(
     make: Callable[..., Run],
     store: Store,
 ) -> None:
-    """A container that went away a moment ago, or an engine that does not answer."""
+    """The container has just disappeared, or the engine does not answer."""
     monkeypatch.setattr(streams, "SAMPLE_S", 0.01)
     asked: list[str] = []
     http = serving(replace(context, usage=lambda container_id: asked.append(container_id)))
@@ -581,7 +581,7 @@ def test_a_client_that_goes_away_leaves_no_follower(
     context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a run that says nothing, so nothing is sent that would fail."""
+    """The run prints nothing, so no failed write reveals the missing client."""
     quietly(monkeypatch)
     make(Kind.JOB, status)
     for _ in range(3):
@@ -602,7 +602,7 @@ def test_real_clients_that_go_away_leave_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No follower, and no word in the daemon's log."""
+    """Neither a follower nor a line in the daemon's log."""
     quietly(monkeypatch)
     under_way: list[object] = []
     original = streams._until_gone
@@ -621,7 +621,7 @@ def test_real_clients_that_go_away_leave_nothing(
         clients = [stack.enter_context(connect(place, proxy=None, open_timeout=30)) for _ in range(5)]
         eventually(lambda: len(under_way) == len(clients))
         for client in clients:
-            if is_cut:  # no close frame: as when a program is killed
+            if is_cut:  # without a close frame, as after the end of a client's process
                 client.socket.shutdown(socket.SHUT_RDWR)
             client.close()
         eventually(lambda: not under_way)

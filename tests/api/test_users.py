@@ -1,4 +1,4 @@
-"""Users: log-ins and log-outs by password and by session; their administration."""
+"""Users: log-in and log-out by password and by session, and their administration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def log_in(nobody: Caller, **more: object) -> object:
     return nobody.post("/api/v1/users/token/", {"username": "eve", "password": PASSWORD, **more})
 
 
-# -- in and out -----------------------------------------------------------------------------------------------------
+# -- log-in and log-out ---------------------------------------------------------------------------------------------
 
 
 def test_what_a_login_needs(nobody: Caller) -> None:
@@ -80,7 +80,7 @@ def test_logging_out(eve: User, http: TestClient, nobody: Caller, store: Store) 
     assert SESSION not in http.cookies
     assert "user" not in http.cookies
     assert store.users.by_token(session, is_session=True) is None
-    assert Caller(http, token).get("/api/v1/users/").status_code == 200  # it may be in a script
+    assert Caller(http, token).get("/api/v1/users/").status_code == 200  # it may be used in a script
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site", "same-origin"])
@@ -156,10 +156,10 @@ def test_a_form_sends_nobody_away(elsewhere: str, http: TestClient, api: Caller)
 def test_a_form_with_a_wrong_token(token: str, nobody: Caller) -> None:
     answer = nobody("POST", "/polylocal/v1/session", data={"token": token, "next": "/notebook/root/x/"})
     assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
-    assert 'name="next" value="/notebook/root/x/"' in answer.text  # asked again, for the same page
+    assert 'name="next" value="/notebook/root/x/"' in answer.text  # the form appears again, for the same page
 
 
-# -- what admins do -------------------------------------------------------------------------------------------------
+# -- administration -------------------------------------------------------------------------------------------------
 
 
 def test_letting_a_user_in_again(api: Caller, as_ann: Caller, ann: User, store: Store) -> None:
@@ -222,7 +222,7 @@ def test_a_new_user_of_the_same_name_finds_nothing_of_the_one_before(
 def test_a_user_who_owns_something_is_not_deleted(
     api: Caller, as_ann: Caller, ann: User, store: Store, project: Project, context: ApiContext
 ) -> None:
-    """Their projects, and what they ran in those of others, would go unseen."""
+    """Their projects, and their runs in projects of others, would become invisible."""
     store.projects.create(ann, {"name": "mine"})
     context.secret_store.write("ann", "aws", {"KEY": "stays"})
     bob = store.users.add("bob")
@@ -239,7 +239,7 @@ def test_a_user_who_owns_something_is_not_deleted(
 def test_a_deleted_user_leaves_marks_on_nothing(
     api: Caller, as_ann: Caller, store: Store, project: Project, a_job: Run
 ) -> None:
-    """What is a reader's own goes with them, what they read stays."""
+    """Personal data is deleted with the user, and the viewed objects stay."""
     as_ann.post(f"{P}/bookmark/")
     as_ann.post(f"{P}/jobs/1/bookmark/")
     as_ann.get(f"{P}/jobs/1/")
@@ -275,6 +275,6 @@ def test_who_may_do_that(
     inside = Caller(api.http, token_of(make_job()))
     for caller in (as_ann, as_bob, inside):
         assert caller(method, f"{path}ann/").status_code == 403
-        assert caller(method, f"{path}nosuch/").status_code == 403  # who is there is told to admins
+        assert caller(method, f"{path}nosuch/").status_code == 403  # only admins learn which users exist
     assert nobody(method, f"{path}ann/").status_code == 401
     assert as_ann.get("/api/v1/users/").json()["is_superuser"] is False

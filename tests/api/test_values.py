@@ -1,4 +1,4 @@
-"""Values of a polyaxonfile in the rows, the answers and the histories of runs."""
+"""Values of a polyaxonfile in the rows, the responses and the histories of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables of a run: stored, changed by a clone, refused with their line."""
+"""Variables of a run: stored, changed by a clone, refused with their line number."""
 
 from __future__ import annotations
 

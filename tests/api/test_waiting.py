@@ -1,4 +1,4 @@
-"""What people are told of a run that has not begun."""
+"""The reasons for waiting that users get for a run that has not begun."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(store: Store, project: Project, root: User) -> Make:
 
 @pytest.fixture
 def told(context: ApiContext, root: User, store: Store) -> Callable[..., dict[str, str]]:
-    """told(run, …, active=, retries=, by=, places=, …) → {name of a run: words}, for a machine of 4 cores, 4096 MiB."""
+    """told(run, …, active=, retries=, by=, places=, …) → {name of a run: reason}, with 4 cores and 4096 MiB."""
 
     def ask(
         *runs: Run, active: Any = (), retries: Any = None, by: User = root, places: int = 2, **more: Any

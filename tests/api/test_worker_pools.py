@@ -1,4 +1,4 @@
-"""Long operations have places of their own, so that ordinary requests always find a thread."""
+"""Long operations have separate slots, so that ordinary requests always get a thread."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MANY = 60  # more than the web server has threads
 
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: ApiContext, project: Project) -> Path:
-    """git makes no archive of the project's code until the file `go` is there; each that waits is a file beside it."""
+    """Makes `git archive` of the project's code wait for the file `go`. Waiting processes create files beside it."""
     folder, real = tmp_path / "held", command._git(os.environ["PATH"])
     folder.mkdir()
     put_code(context, project, {"a": "1"})
@@ -76,7 +76,7 @@ def test_long_operations_hold_up_nothing_else(
         answers = [pool.submit(client.get, f"{P}/repo/download") for _ in range(MANY)]
         eventually(lambda: len(waiting(held)) == places.MOST_OF_ONE)
         taken = places.MOST_OF_ONE + places.MOST_WAITING_OF_ONE
-        eventually(lambda: sum(answer.done() for answer in answers) == MANY - taken)  # told that there is no place
+        eventually(lambda: sum(answer.done() for answer in answers) == MANY - taken)  # refused, since no slot is free
         assert client.get("/healthz").status_code == 200
         assert client.get("/statusz").status_code == 200
         assert client.get(f"{P}/jobs").status_code == 200
@@ -105,7 +105,7 @@ def test_git_ends_with_its_client(held: Path, live: str, client: httpx2.Client) 
 def test_health_needs_no_thread(
     live: str, client: httpx2.Client, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All threads of the web server are taken by something that nobody has thought of."""
+    """All threads of the web server are occupied by unexpected operations."""
     everything = RequestQueue(Quota("requests", MANY, reserved=0, few=1, user=MANY, address=MANY), threads=MANY)
     object.__setattr__(context.quotas, "work", everything)
     go, entered = threading.Event(), threading.Semaphore(0)
@@ -128,7 +128,7 @@ def test_health_needs_no_thread(
             answer.result()
 
 
-# -- places by themselves -------------------------------------------------------------------------------------------
+# -- pools without the API ------------------------------------------------------------------------------------------
 
 
 class Client:
@@ -192,7 +192,7 @@ def test_the_last_places_are_for_those_who_have_none() -> None:
 
         found = FairPool(most=5, most_of_one=3, reserved=2)
         tasks = many(found, [ANN] * 4 + [BOB] * 4, work)
-        await until(lambda: len(running) >= 4)  # three of Ann's, and Bob's first
+        await until(lambda: len(running) >= 4)  # Ann's three requests, and Bob's first one
         assert len(found._waiting) == 4
         tasks += many(found, [EVE], work)
         await until(lambda: len(running) >= 5)

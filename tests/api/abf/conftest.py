@@ -30,7 +30,7 @@ class Made:
 
 @pytest.fixture(scope="session")
 def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The home folder of a farm, to be copied: making one takes longer than most tests."""
+    """The home folder of a farm. Tests copy it, since creating it takes longer than most tests."""
     home = tmp_path_factory.mktemp("farm")
     store = Store(load(home=home).folders.database)
     context = ApiContext(Installation(load(home=home), store))
@@ -90,7 +90,7 @@ def _furnish(context: ApiContext, known: Mapping[str, Person], tokens: Mapping[s
 
 
 def copy(made: Made, home: Path) -> None:
-    """Without git's examples of hooks, which are most of the files."""
+    """Copy without git's sample hooks, which are most of the files."""
     shutil.copytree(made.home, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sample"))
 
 

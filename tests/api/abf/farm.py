@@ -21,7 +21,7 @@ PEOPLE = {
     "ivan": "his projects",
     "olga": "the platform rosa_lts",
     "petr": "nothing",
-}  # and what each of them may change
+}  # the objects that each user may change
 CODE = {"debian/control": "Source: evil-tools\n", ".abf.yml": "build:\n  command: 'true'\n"}
 FORBIDDEN = {"message": "Access violation to this page!"}
 NOT_FOUND = {"status": 404, "message": "Error 404. Resource not found!"}
@@ -63,7 +63,7 @@ class Person:
         return self("DELETE", path, body, **more)
 
     def made(self, path: str, subject: str, **values: Any) -> int:
-        """Make something, and return its id."""
+        """Create an object, and return its id."""
         answer = self.post(path, {subject: values})
         assert answer.status_code == 200, answer.text
         found: int = answer.json()[subject]["id"]
@@ -78,20 +78,20 @@ class Person:
 
 @dataclass(frozen=True)
 class Ids:
-    """What is in the farm. The repository `lts` has QA on, the others have it off."""
+    """Ids of the farm's objects. The repository `lts` has QA on, the others have it off."""
 
     people: Mapping[str, int]
     tokens: Mapping[str, str]
     arch: int
     arch_name: str
-    evil_tools: int  # of ivan, open, in the repositories personal, rosa and lts
-    commit: str  # the newest of evil_tools
-    secret_tools: int  # of ivan, hidden, in the repository personal
+    evil_tools: int  # ivan's, public, in the repositories personal, rosa and lts
+    commit: str  # the newest commit of evil_tools
+    secret_tools: int  # ivan's, private, in the repository personal
     secret_commit: str
-    rosa_platform: int  # rosa2012, of root
+    rosa_platform: int  # rosa2012, owned by root
     rosa: int  # its repository main
-    contrib: int  # its other one, empty
-    lts_platform: int  # rosa_lts, of olga
+    contrib: int  # its other repository, empty
+    lts_platform: int  # rosa_lts, owned by olga
     lts: int
     personal_platform: int  # ivan_personal
     personal: int
@@ -113,7 +113,7 @@ class Farm:
         return found
 
     def body(self, **changes: Any) -> Json:
-        """A build of evil_tools for the repository main of rosa2012; `...` leaves a field out."""
+        """The body of a request to build evil_tools for the repository main of rosa2012. `...` leaves a field out."""
         values = {
             "project_id": self.ids.evil_tools,
             "commit_hash": self.ids.commit,
@@ -149,7 +149,7 @@ class Farm:
         return made
 
     def set(self, build_list: int, **columns: Any) -> None:
-        """What only a worker could do."""
+        """Set columns that only a worker could set."""
         sets = ", ".join(f"{name} = ?" for name in columns)
         with self.store.database.write() as db:
             db.execute(
@@ -158,13 +158,13 @@ class Farm:
             )
 
     def row(self, build_list: int) -> Json:
-        """All that is kept of it."""
+        """The row of a build list."""
         query = "select b.* from build_lists b join runs r on r.pk = b.run_pk where r.kind = 'package' and r.id = ?"
         with self.store.database.read() as db:
             return dict(db.execute(query, (build_list,)).fetchone())
 
     def foreign_arch(self) -> int:
-        """An architecture that was known once and that this machine does not execute."""
+        """An architecture that an earlier machine executed and this one does not."""
         with self.store.database.write() as db:
             db.execute("insert into arches (name) values ('pdp11') on conflict do nothing")
             found: int = db.execute("select id from arches where name = 'pdp11'").fetchone()[0]
@@ -182,7 +182,7 @@ class Farm:
         return found
 
     def put_code(self, project: int, files: Mapping[str, str]) -> str:
-        """A commit on top of the project's branch master."""
+        """Commit these files to the project's branch master."""
         repository = self.context.repository(self.store.projects.by_id(project))
         return repository.upload(io.BytesIO(tar_of(files)), "ivan")
 

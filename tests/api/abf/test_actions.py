@@ -30,7 +30,7 @@ LEGAL = {
     "create_container": {0, 11000},
     "reject_publish": {0, 8000},
 }
-# the column that it changes, and into what
+# the changed column and its new value
 AFTER = {
     "cancel": ("status", 10000),
     "publish": ("status", 7000),
@@ -68,7 +68,7 @@ def in_rosa(shared: Farm) -> int:
 
 @pytest.fixture(scope="module")
 def in_lts(shared: Farm) -> int:
-    """One for a repository with QA."""
+    """A build list for a repository with QA."""
     return shared.new(shared.for_lts())
 
 
@@ -77,11 +77,11 @@ def in_lts(shared: Farm) -> int:
     [
         *(("cancel", status) for status in sorted(STATUSES)),
         *(("create_container", status) for status in sorted(STATUSES)),
-        *(("publish", status) for status in sorted(STATUSES - {6000})),  # of that one the rights decide
+        *(("publish", status) for status in sorted(STATUSES - {6000})),  # for 6000, the user's rights decide
     ],
 )
 def test_every_action_in_every_status(action: str, status: int, shared: Farm, in_rosa: int) -> None:
-    """By the owner of the project, into a repository without QA."""
+    """The user is the owner of the project, and the repository has no QA."""
     shared.set(in_rosa, status=status, container_status=4000)
     check = check_done if status in LEGAL[action] else check_refused
     check(shared, shared.ivan, in_rosa, action)
@@ -89,7 +89,7 @@ def test_every_action_in_every_status(action: str, status: int, shared: Farm, in
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
 def test_rejecting_in_every_status(status: int, shared: Farm, in_lts: int) -> None:
-    """By an admin of the platform, in a repository with QA."""
+    """The user is an admin of the platform, and the repository has QA."""
     shared.set(in_lts, status=status)
     check = check_done if status in LEGAL["reject_publish"] else check_refused
     check(shared, shared.olga, in_lts, "reject_publish")
@@ -159,7 +159,7 @@ def test_a_rejected_one_keeps_its_container(farm: Farm) -> None:
     assert farm.show(build_list)["container_path"] == path
 
 
-# -- publishing needs more than a status ----------------------------------------------------------------------------
+# -- publication needs more than a status ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [0, 8000, 11000, 6000])
@@ -187,7 +187,7 @@ def test_a_personal_platform_publishes_what_it_has(farm: Farm) -> None:
 
 
 def test_a_locked_repository_takes_requests(farm: Farm) -> None:
-    """They wait."""
+    """The requests wait."""
     build_list = farm.new(status=0)
     farm.root.changed("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
     check_done(farm, farm.ivan, build_list, "publish")

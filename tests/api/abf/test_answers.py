@@ -1,4 +1,4 @@
-"""What all answers have in common: bodies of errors, ETags, pages, and how values may be written."""
+"""Properties of all responses: error bodies, ETags, pages, and the accepted forms of values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = "application/json; charset=utf-8"
 
 
 def test_the_errors_byte_for_byte(farm: Farm) -> None:
-    """Clients compare these texts."""
+    """Clients compare these messages."""
     assert NO_CREDENTIALS == {"error": "You need to sign in or sign up before continuing."}
     assert WRONG_CREDENTIALS == {"error": "Invalid email or password."}
     assert FORBIDDEN == {"message": "Access violation to this page!"}
@@ -153,7 +153,7 @@ def test_other_lists_have_pages_too(path: str, word: str, farm: Farm) -> None:
     assert farm.ivan.get(f"{path}?page=50").json()[word] == []
 
 
-# -- how values are written -----------------------------------------------------------------------------------------
+# -- forms of values ------------------------------------------------------------------------------------------------
 
 
 def test_ids_and_booleans_as_texts(shared: Farm) -> None:

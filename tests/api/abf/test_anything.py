@@ -1,4 +1,4 @@
-"""Random requests: each is answered or refused, and none is an internal error."""
+"""Random requests: each is accepted or refused, and none causes an internal error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOUNDED = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,
     derandomize=True,
-    phases=[Phase.explicit, Phase.generate],  # making a failing example smaller takes longer than finding it
+    phases=[Phase.explicit, Phase.generate],  # shrinking a failing example takes longer than finding it
 )
 
 CHANGES = [
@@ -113,7 +113,7 @@ WHO = st.sampled_from(["ivan", "ivan", "root", "petr", "nobody"])
 
 @st.composite
 def bodies(draw: st.DrawFn, subject: str) -> Any:
-    """One of a kind that is taken, with some of it replaced; or anything."""
+    """A valid body with some values replaced, or random JSON."""
     changes = draw(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3))
     shape = draw(st.sampled_from(["good", "good", "fields", "any", "under"]))
     if shape == "good":
@@ -139,7 +139,7 @@ def changes(draw: st.DrawFn) -> tuple[str, str, Any]:
 
 @pytest.fixture(scope="module")
 def world(shared: Farm) -> Farm:
-    """One farm for all that is made up."""
+    """One farm for all random requests."""
     GOOD["build_list"] = shared.body()["build_list"]
     for body in (shared.body(), shared.for_lts(), shared.of_secret_tools()):
         shared.new(body)

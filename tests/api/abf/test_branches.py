@@ -36,7 +36,7 @@ def test_a_tag(farm: Farm) -> None:
 
 
 def test_branches_that_others_have_named(farm: Farm) -> None:
-    """For git, a name is bytes. Some names are invalid UTF-8, or contain a line end of Unicode."""
+    """For git, a name consists of bytes. Some names are invalid UTF-8, or contain a Unicode line end."""
     number = farm.ids.evil_tools
     path = farm.context.repository(farm.store.projects.by_id(number)).path
     names = [b"caf\xe9", b"\xff\xfe", "a\u2028b".encode(), "a\u2029b\x85c".encode()]
@@ -52,7 +52,7 @@ def test_a_project_without_code_has_none(farm: Farm) -> None:
     assert refs(farm, farm.ivan.made("projects.json", "project", name="empty")) == []
 
 
-# -- the first one -------------------------------------------------------------------------------------------------
+# -- the default branch --------------------------------------------------------------------------------------------
 
 BRANCHES = (
     *("main", "a/b", "-x", "a..b", "x.lock", "a/x.lock/b", "a//b", "/a", "a/", "a/.b", ".a", "a b", "a\0b", "a."),
@@ -62,7 +62,7 @@ BRANCHES = (
 
 @pytest.mark.parametrize(("place", "branch"), list(enumerate(BRANCHES)), ids=[repr(branch[:9]) for branch in BRANCHES])
 def test_branches_that_a_project_may_begin_with(place: int, branch: str, shared: Farm) -> None:
-    """Whatever is taken in, git can work with."""
+    """git can use every accepted name."""
     farm, before = shared, default(shared, shared.ids.evil_tools)
     made = farm.ivan.post("projects.json", {"project": {"name": f"new{place}", "default_branch": branch}})
     changed = farm.ivan.put(f"projects/{farm.ids.evil_tools}.json", {"project": {"default_branch": branch}})

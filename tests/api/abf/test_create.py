@@ -19,7 +19,7 @@ def test_the_answer(shared: Farm) -> None:
 
 
 def test_a_check_writes_nothing(farm: Farm) -> None:
-    """Nor is the commit referenced before there is a build list of it."""
+    """The commit is not referenced either before its build list exists."""
     commit = farm.put_code(farm.ids.evil_tools, {**CODE, "a": "1"})
     said, ivan = farm.body(commit_hash=commit)["build_list"], farm.store.users.get("ivan")
     tables = ("runs", "build_lists", "code_references")
@@ -82,7 +82,7 @@ def test_types_of_updates(kind: str, shared: Farm) -> None:
     assert shared.show(shared.new(shared.body(update_type=kind)))["update_type"] == kind
 
 
-# -- publishing by itself -------------------------------------------------------------------------------------------
+# -- automatic publication ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Refused build lists: each problem by itself, and all problems at once."""
+"""Refused build lists: single problems, and all problems at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .farm import Farm
 
 INTRODUCTION = "BuildList has not been created. "
 UNKNOWN = 10**6
-# rules that other rules depend on: a request that breaks one may break the dependent rule as well
+# rules that other rules depend on: a request that breaks one may also break a dependent one
 PROJECT = "Project can't be blank"
 PLATFORM = "Build for platform can't be blank"
 REPOSITORY = "Save to repository can't be blank"
@@ -34,7 +34,7 @@ TEXTS = (PROJECT, PLATFORM, REPOSITORY, ARCH, VERSION, INCLUDED, TYPE, ELSEWHERE
 
 @pytest.fixture
 def farm(shared: Farm) -> Farm:
-    """Nothing is made here, or it is no matter."""
+    """Refused requests don't change the farm."""
     return shared
 
 
@@ -82,7 +82,7 @@ def test_an_architecture_that_this_machine_does_not_execute(farm: Farm) -> None:
 @pytest.mark.parametrize("value", [..., None, [], "", [None], ["nosuch"], [UNKNOWN]])
 def test_repositories_to_be_included(value: object, farm: Farm) -> None:
     said = refused(farm, include_repos=value)
-    if value in ([None], ["nosuch"], [UNKNOWN]):  # whether what is not there counts as included is not said
+    if value in ([None], ["nosuch"], [UNKNOWN]):  # the documents allow both
         assert said in (INCLUDED, FOREIGN)
     else:
         assert said == INCLUDED
@@ -132,7 +132,7 @@ def test_revision_syntax_names_no_commit(named: str, farm: Farm) -> None:
 
 @pytest.mark.parametrize("named", ["x" * 200_000, "f" * 200_000, "é" * 100_000], ids=lambda named: named[:1])
 def test_a_commit_and_a_version_of_any_length(named: str, farm: Farm) -> None:
-    """A program takes no argument that is as long."""
+    """Such a text is too long for a program's arguments."""
     assert refused(farm, commit_hash=named) == COMMIT.format(named)
     for commit in (None, farm.ids.commit):
         said = refused(farm, commit_hash=commit, project_version=named)

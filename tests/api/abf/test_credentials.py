@@ -43,7 +43,7 @@ def test_a_token_in_the_query(shared: Farm) -> None:
 
 
 def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
-    """Requests without credentials do not use up the limit of a user with a token in the query."""
+    """Requests without credentials don't use up the limit of a user whose token is in a query."""
     work = farm.context.quotas.work
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
     with ExitStack() as stack:
@@ -151,7 +151,7 @@ def test_the_token_of_somebody_else_with_a_name(shared: Farm) -> None:
 
 
 def test_somebody_who_was_shut_out(farm: Farm) -> None:
-    """Also if they were let in a moment ago."""
+    """This includes users who logged in a moment ago."""
     token = farm.ids.tokens["ivan"]
     known = [basic("ivan", PASSWORD), basic("ivan", token), basic(token, ""), {"Authorization": f"Token {token}"}]
     for is_active, expected in ((True, 200), (False, 401), (True, 200)):
@@ -160,7 +160,7 @@ def test_somebody_who_was_shut_out(farm: Farm) -> None:
 
 
 def test_the_token_of_a_run_opens_nothing(farm: Farm) -> None:
-    """A container of a job does not have the permissions of its user."""
+    """A job's container does not have the permissions of its user."""
     store, owner = farm.store, farm.store.users.get("ivan")
     project = store.projects.create(owner, {"name": "learning"})
     run = store.runs.insert(project, owner, NewRun(Kind.JOB, content=None, config=job(), values={}))
@@ -193,7 +193,7 @@ def asked_by(name: str, secret: str) -> Request:
 
 
 def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Farm) -> None:
-    """Of an open stream it is asked whether its reader may still come in, also while further tries have to wait."""
+    """An open stream checks the credentials again, even while further log-ins are blocked."""
     request = asked_by("ivan", PASSWORD)
     user = (authenticator := Authenticator(farm.context)).identify(request)
     assert user is not None

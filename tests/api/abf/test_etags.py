@@ -48,7 +48,7 @@ def test_what_was_not_changed_is_not_sent_again(path: str, shared: Farm) -> None
 
 @pytest.mark.parametrize("path", [path for path in READ if path not in ("projects.json", "users/ivan.json")])
 def test_a_suffix_changes_nothing(path: str, shared: Farm) -> None:
-    """But where the bare words are of the other API."""
+    """Except for paths that without the suffix belong to the other API."""
     path = filled(path, shared, shared.new())
     answer = shared.ivan.get(path.replace(".json", "", 1))
     assert answer.status_code == 200

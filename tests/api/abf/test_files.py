@@ -83,7 +83,7 @@ def test_an_empty_file_and_a_large_one(farm: Farm) -> None:
 @pytest.mark.parametrize("name", ["../../x.log", 'a"b.log', "a\r\nX-Evil: 1.log", "ü.log", "", "x" * 300])
 def test_names_of_files_reach_nowhere(name: str, farm: Farm) -> None:
     answer = upload(farm.ivan, b"text", name)
-    assert answer.status_code == (201 if name else 422)  # a part without a file name is no file
+    assert answer.status_code == (201 if name else 422)  # a part without a file name is not a file
     found = farm.nobody.get(f"file_stores/{hashlib.sha1(b'text').hexdigest()}")
     assert found.status_code == (200 if name else 404)
     assert "x-evil" not in found.headers
@@ -100,7 +100,7 @@ def test_uploads_of_nothing(farm: Farm) -> None:
         assert farm.ivan.post("upload", **more).status_code == 422
 
 
-# -- how a file is sent ---------------------------------------------------------------------------------------------
+# -- responses with a file ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["build.log", "notes.txt"])
@@ -116,7 +116,7 @@ def test_a_log_is_read_in_the_browser(name: str, shared: Farm) -> None:
 
 @pytest.mark.parametrize("name", ["x.html", "x.svg", "x.js", "x.xhtml"])
 def test_a_page_is_not_shown_as_one(name: str, shared: Farm) -> None:
-    """Anybody with an account could put a script on this site."""
+    """Otherwise every user could put a script on this site."""
     digest = upload(shared.ivan, b"<script>alert(1)</script>", name).json()["sha1_hash"]
     for path in (digest, f"{digest}.log"):
         found = shared.nobody.get(f"file_stores/{path}")
@@ -137,7 +137,7 @@ def test_files_that_are_not_there(path: str, shared: Farm) -> None:
 
 @pytest.fixture(scope="module")
 def address(shared: Farm) -> Iterator[str]:
-    """The shared farm on a real socket."""
+    """The URL of the shared farm on a real socket."""
     with on_loopback(shared.context) as url:
         yield url
 
@@ -161,7 +161,7 @@ def test_a_package_of_an_open_platform_is_everybodys(farm: Farm) -> None:
 
 
 def test_a_part_of_a_package(farm: Farm) -> None:
-    """Package managers go on where they stopped."""
+    """Package managers resume interrupted downloads."""
     path = f"rosa2012/repository/{farm.ids.arch_name}/main/release/evil_1.0_all.deb"
     publish(farm, path)
     found = farm.nobody.http.request("GET", f"/downloads/{path}", headers={"Range": "bytes=4-"})
@@ -225,11 +225,11 @@ def test_the_head_of_a_file(shared: Farm, address: str) -> None:
         assert head.headers["etag"] == whole.headers["etag"]
 
 
-# -- a reader while others publish ----------------------------------------------------------------------------------
+# -- readers during publications ------------------------------------------------------------------------------------
 
 
 def shelve(farm: Farm, number: int) -> str:
-    """Publishes a file whose content tells the publication, and is longer each time; the path that is served."""
+    """Publish a file with the number of the publication, longer each time. Returns the path of its folder."""
     below = "rosa2012/repository/turning/main/release"
     source = farm.context.home.root / f"note-{number}"
     source.write_text(f"{number}\n" * (number + 1))
@@ -239,7 +239,7 @@ def shelve(farm: Farm, number: int) -> str:
 
 @contextmanager
 def publishing(farm: Farm, count: int) -> Iterator[threading.Event]:
-    """Publishes again and again on another thread; the event is set at the end."""
+    """Publish repeatedly on another thread. Sets the event at the end."""
     over = threading.Event()
 
     def work() -> None:
@@ -256,7 +256,7 @@ def publishing(farm: Farm, count: int) -> Iterator[threading.Event]:
 
 
 def test_every_publication_has_another_tag(farm: Farm) -> None:
-    """However many there are within one second, and if the size stays."""
+    """Even if there are several within one second, and the size is the same."""
     below = "rosa2012/repository/x"
     tags = []
     for letter in "abc":
@@ -273,7 +273,7 @@ def test_every_publication_has_another_tag(farm: Farm) -> None:
 
 
 def test_no_answer_depends_on_whole_seconds(farm: Farm) -> None:
-    """apt sends the time of the file that it has: a second may hold several publications."""
+    """apt sends the time of its copy, but one second may contain several publications."""
     path = f"{shelve(farm, 1)}/note.txt"
     found = download(farm.nobody, path)
     assert "last-modified" not in found.headers
@@ -306,7 +306,7 @@ def test_a_reader_never_gets_a_part_of_a_list(path: str, farm: Farm) -> None:
 
 
 def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: Farm) -> None:
-    """A publication after a client has read an index does not change the files that the index names."""
+    """A publication after a client's download of an index keeps the files of that index."""
     below = "rosa2012/repository/x86_64/main/release"
     contents = [deb("a", f"1.{number}") for number in range(4)]
     seen = []
@@ -335,14 +335,14 @@ def test_a_file_that_an_earlier_index_names_is_served_after_a_publication(farm: 
     "path", ["pool/0/x.deb", "by-hash/SHA256/0", "repodata/0-primary.xml.gz", "repodata/repomd.xml.asc"]
 )
 def test_paths_of_leftovers_that_no_folder_has(farm: Farm, below: str, path: str) -> None:
-    """A name may be too long for a folder, or that of a file."""
+    """The name may be too long for a folder, or be the name of a file."""
     publish(farm, "rosa2012/repository/x86_64/left/release/a.deb", b"x")
     for top in ("rosa2012", "rosa2012/repository/x86_64/left/release"):
         assert download(farm.nobody, f"{top}/{below}/{path}").status_code == 404
 
 
 def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm) -> None:
-    """dnf asks for one and then for the other: a publication may come in between."""
+    """dnf requests one after the other, so a publication may happen in between."""
     below = "rosa2012/repository/x86_64/main/release"
     key = Key.generate("rosa2012", "deb")
     read, early = [], None
@@ -371,7 +371,7 @@ def test_who_has_read_no_metadata_gets_the_current_signature(farm: Farm) -> None
 
 
 def is_signed(content: bytes, signature: bytes, key: Key) -> bool:
-    """Raises an error of the library if not."""
+    """Raises the library's error if the signature is wrong."""
     certificate = Cert.from_bytes(key.public.encode())
     found = verify(content, store=lambda names: [certificate], signature=Sig.from_bytes(signature))
     return len(found.valid_sigs) == 1
@@ -379,7 +379,7 @@ def is_signed(content: bytes, signature: bytes, key: Key) -> bool:
 
 def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
     path = "rosa2012/repository/large"
-    content = bytes(range(256)) * 40_000  # more than sockets hold
+    content = bytes(range(256)) * 40_000  # more than the buffers of sockets
     publish(farm, path, content)
     with on_loopback(farm.context) as url, httpx2.stream("GET", f"{url}/downloads/{path}") as found:
         pieces = found.iter_raw(1000)
@@ -389,7 +389,7 @@ def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
 
 
 def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
-    """A page for people, since package managers have indexes. It lists no hidden files, and escapes names."""
+    """The page is for people, since package managers use indexes. It omits hidden files and escapes names."""
     for name in ("evil_1.0_all.deb", "<b>.deb"):
         publish(farm, f"rosa2012/repository/{farm.ids.arch_name}/main/release/{name}")
     publish(farm, "rosa_lts/repository/x.deb")
@@ -403,7 +403,7 @@ def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
 
 def test_the_top_is_there_with_its_slash_and_without(farm: Farm) -> None:
     publish(farm, "rosa2012/repository/x.deb")
-    publish(farm, "nobody_knows/x.deb")  # a folder that is no platform's
+    publish(farm, "nobody_knows/x.deb")  # a folder that belongs to no platform
     for person in (farm.nobody, farm.petr):
         short = person.http.get("/downloads", headers=person.headers, follow_redirects=False)
         assert (short.status_code, short.headers["location"]) == (301, "/downloads/")
@@ -469,7 +469,7 @@ def test_before_anything_was_published_there_is_nothing(farm: Farm) -> None:
     ],
 )
 def test_paths_that_reach_out(path: str, shared: Farm, address: str) -> None:
-    """As they are, on a socket: a client's library would tidy them up."""
+    """Sent unchanged on a socket, since a client library would normalise them."""
     home = shared.context.home.root
     for folder in (home, home.parent):
         (folder / "secret").write_text("root:x:0:0")

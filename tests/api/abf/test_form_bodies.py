@@ -1,4 +1,4 @@
-"""Bodies that are forms, where the clients of the document send JSON."""
+"""Bodies as forms instead of the documents' JSON."""
 
 from __future__ import annotations
 

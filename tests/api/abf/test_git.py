@@ -1,4 +1,4 @@
-"""git over HTTP with git itself: clones, pushes and refusals."""
+"""git over HTTP with the real git: clones, pushes and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITH_NOBODYS_SETTINGS = {
 
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
-    """git(arguments…, folder=…) → the finished process. `folder` is relative to the test's folder."""
+    """git(arguments…, folder=…) → the completed process. `folder` is relative to the test's folder."""
 
     def run(*arguments: str, folder: str = ".") -> subprocess.CompletedProcess[str]:
         environment = {**WITH_NOBODYS_SETTINGS, "HOME": str(tmp_path)}
@@ -42,7 +42,7 @@ def git(tmp_path: Path) -> Git:
 
 @pytest.fixture
 def url(farm: Farm, live: str) -> Callable[..., str]:
-    """url(project, name, secret) → the URL of a project of ivan, with these credentials."""
+    """url(project, name, secret) → the URL of a project of ivan with these credentials."""
 
     def made(project: str = "evil_tools", name: str = "ivan", secret: str | None = None) -> str:
         token = farm.ids.tokens[name] if secret is None else secret
@@ -113,7 +113,7 @@ def test_the_first_push_into_an_empty_project(farm: Farm, git: Git, url: Callabl
     values = {"name": "empty", "owner_id": farm.ivan.id, "owner_type": "User", "is_package": True}
     number = farm.ivan.made("projects.json", "project", **values)
     done(git("init", "-b", "master", "work"))
-    (tmp_path / "work/large.bin").write_bytes(os.urandom(3 * 2**20))  # more than git sends in one piece
+    (tmp_path / "work/large.bin").write_bytes(os.urandom(3 * 2**20))  # more than git sends in one chunk
     done(git("add", ".", folder="work"))
     newest = commit(git, "work")
     done(git("push", url("empty"), "master", folder="work"))
@@ -178,7 +178,7 @@ def test_git_is_asked_for_credentials(service: str, shared: Farm) -> None:
 
 
 def test_a_push_is_refused_at_each_step(shared: Farm) -> None:
-    """Whoever leaves out the first one gets no further."""
+    """A client that skips the first step is refused at the next one."""
     headers = basic("petr", shared.ids.tokens["petr"])
     http = shared.nobody.http
     assert http.get(f"{SERVICE}git-receive-pack", headers=headers).status_code == 403
@@ -220,7 +220,7 @@ def test_bytes_that_are_no_request_of_git(headers: Json, shared: Farm) -> None:
 
 
 def nested(git: Git, folder: str, width: int = 10, depth: int = 10) -> str:
-    """A commit of few objects that is width**depth files."""
+    """A commit with few objects but width**depth files."""
     (Path(done(git("rev-parse", "--absolute-git-dir", folder=folder))) / "x").write_text("x")
     at, kind = done(git("hash-object", "-w", ".git/x", folder=folder)), "100644 blob"
     for _ in range(depth):
@@ -236,7 +236,7 @@ def nested(git: Git, folder: str, width: int = 10, depth: int = 10) -> str:
 def test_a_push_of_more_files_than_code_may_have_is_refused(
     farm: Farm, git: Git, url: Callable[..., str], tmp_path: Path
 ) -> None:
-    """A push of 48 KiB that unpacks to ten thousand million files. Old commits stay, and later pushes work."""
+    """The push has 48 KiB and unpacks to ten thousand million files. Old commits stay, and later pushes work."""
     done(git("clone", url(), "clone"))
     nested(git, "clone")
     pushed = git("push", "origin", "nested", folder="clone")

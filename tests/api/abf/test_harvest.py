@@ -14,7 +14,7 @@ HOST = "http://127.0.0.1"
 
 
 def keep(farm: Farm, content: bytes, name: str) -> str:
-    """A file of the store; returns its sha1."""
+    """Store a file in the file store, and return its sha1."""
     kept = farm.context.file_store.keep(io.BytesIO(content))
     farm.store.build_lists.keep_file(kept.sha1, name, kept.size, farm.store.users.get("ivan"))
     return kept.sha1
@@ -46,7 +46,7 @@ def test_the_packages_of_one(farm: Farm) -> None:
 
 
 def test_the_logs_of_one(farm: Farm) -> None:
-    """A client adds its own words to the address of the first."""
+    """A client appends a suffix and a query to the log's URL."""
     build_list, name = farm.new(status=0), "abfworker::rpm-worker-1.log"
     sha1 = keep(farm, b"hello\n", name)
     with farm.store.database.write() as db:

@@ -114,7 +114,7 @@ def test_by_a_part_of_the_name_of_the_project(farm: Farm) -> None:
 
 
 def test_by_the_moment_of_the_last_change(farm: Farm) -> None:
-    """Both ends are inclusive: clients send dates that they got from a response."""
+    """Both ends are inclusive, since clients send dates from earlier responses."""
     build_list = farm.new()
     moment = farm.show(build_list)["updated_at"]
     assert ids(farm.ivan, updated_at_start=moment) == [build_list]
@@ -157,7 +157,7 @@ def test_by_what_later_servers_know(farm: Farm) -> None:
 
 
 def test_by_id_alone(farm: Farm) -> None:
-    """It puts all other filters aside."""
+    """The id disables all other filters."""
     first, _ = farm.new(), farm.new()
     assert ids(farm.ivan, id=first) == [first]
     assert ids(farm.ivan, id=first, status=666, project_name="nosuch") == [first]
@@ -192,7 +192,7 @@ def test_filters_of_another_shape(query: str, farm: Farm) -> None:
     assert farm.ivan.get(f"{GLOBAL}?{query}").status_code == 200
 
 
-# -- whose ----------------------------------------------------------------------------------------------------------
+# -- ownership ------------------------------------------------------------------------------------------------------
 
 
 def test_whose_they_are(farm: Farm) -> None:
@@ -234,7 +234,7 @@ MOMENT = "must be seconds since 1970, or a day written as dd/mm/yyyy"
 def test_a_filter_that_says_what_it_can_not_say_is_refused(
     path: str, filters: dict[str, str], told: str, shared: Farm
 ) -> None:
-    """Ignored, it would show more than was asked for."""
+    """If such a filter were ignored, the list would contain unwanted rows."""
     parameters = {f"filter[{name}]": value for name, value in filters.items()}
     answer = shared.ivan.get(GLOBAL if path == "global" else of_project(shared), params=parameters)
     message = f"Build lists can't be filtered. {told}"

@@ -95,7 +95,7 @@ def test_a_hidden_one_is_not_seen_by_others(farm: Farm) -> None:
     assert farm.petr.get(f"repositories/{farm.ids.lts}.json").status_code == 403
 
 
-# -- made -----------------------------------------------------------------------------------------------------------
+# -- creation -------------------------------------------------------------------------------------------------------
 
 
 def test_admins_make_them(farm: Farm) -> None:
@@ -136,7 +136,7 @@ def test_an_image_that_lacks_tools_is_told_to_who_named_none(values: Json, lacki
 
 
 def test_the_builder_is_the_image_of_a_platform_for_debian_packages(farm: Farm) -> None:
-    """The images of the engine at the time of the build count, not those at the creation of its platform."""
+    """The engine's images at the time of the build count, not those at the creation of the platform."""
     made = farm.root.post("platforms.json", {"platform": UNNAMED}).json()["platform"]
     assert show(farm, made["id"])["build_image"] is None
     repository = farm.root.made("repositories.json", "repository", platform_id=made["id"], name="main")
@@ -195,7 +195,7 @@ def test_platforms_that_are_refused(changes: Json, shared: Farm) -> None:
     assert names(shared, "platforms.json?type=main") == ["rosa2012", "rosa_lts"]
 
 
-# -- changed --------------------------------------------------------------------------------------------------------
+# -- changes --------------------------------------------------------------------------------------------------------
 
 
 def update(farm: Farm, number: int, by: str = "root", **changes: Any) -> Json:

@@ -63,7 +63,7 @@ def test_found_by_names(owner: str, name: str, shared: Farm) -> None:
 
 
 def test_of_names_that_differ_in_case_alone_the_exact_one_is_found(farm: Farm) -> None:
-    """Whichever was made first."""
+    """The order of their creation does not matter."""
     made = {name: make(farm, name=name) for name in ("Evil_Tools", "EVIL_TOOLS")} | {"evil_tools": farm.ids.evil_tools}
     found = {name: farm.petr.get(f"projects/get_id.json?owner=ivan&name={name}").json()["project"] for name in made}
     assert {name: block["id"] for name, block in found.items()} == made
@@ -93,7 +93,7 @@ def test_all_that_one_may_see(shared: Farm) -> None:
     assert "ivan/secret_tools" not in names("petr")
 
 
-# -- made -----------------------------------------------------------------------------------------------------------
+# -- creation -------------------------------------------------------------------------------------------------------
 
 
 def make(farm: Farm, **values: object) -> int:
@@ -140,14 +140,14 @@ def test_names_that_are_refused(name: object, shared: Farm) -> None:
 
 @pytest.mark.parametrize("name", ["dashboard", "admin", "experiments", "experiment", "logs", "Admin", "LOGS"])
 def test_words_of_the_other_apis_paths_are_no_names(name: str, shared: Farm) -> None:
-    """A project of such a name would stand where a page or a list of its owner is."""
+    """The project's path would collide with a page or a list of its owner."""
     answer = shared.ivan.post("projects.json", {"project": {"name": name, "visibility": "open"}})
     assert answer.status_code == 422
     assert answer.json() == {"project": {"id": None, "message": "Project has not been created. Name is invalid"}}
     assert len(shared.ivan.get("projects.json").json()["projects"]) == 2
 
 
-# -- changed and deleted --------------------------------------------------------------------------------------------
+# -- changes and deletion -------------------------------------------------------------------------------------------
 
 
 def test_changing_one(farm: Farm) -> None:

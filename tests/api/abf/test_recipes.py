@@ -1,4 +1,4 @@
-"""Instructions for the build in the code: with any content the build list is created, and may fail later."""
+"""Build instructions in the code: any content is accepted for a new build list, and may fail later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from .farm import Farm
 
-# each line is ten times as long as the one before
+# each line is ten times as long as the previous one
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -45,14 +45,14 @@ def test_a_file_of_the_project_about_its_build(recipe: str, shared: Farm) -> Non
 
 
 def test_a_bomb_of_merges(farm: Farm) -> None:
-    """Each line copies the one before ten times: nothing that is read in may hold up everybody else."""
+    """Each line contains the previous one ten times. Parsing must not block other requests."""
     names = zip("abcdefg", "bcdefgh", strict=True)
     lines = [f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 10)}]}}" for old, new in names]
     bomb = "\n".join(["a: &a {x: y}", *lines])
     commit = farm.put_code(farm.ids.evil_tools, {".abf.yml": bomb})
     before = time.monotonic()
     farm.new(farm.body(commit_hash=commit))
-    assert time.monotonic() - before < 10  # seconds; it takes one at most where nothing is copied
+    assert time.monotonic() - before < 10  # seconds; without copying it takes at most one
 
 
 SHAPES: list[dict[str, str]] = [

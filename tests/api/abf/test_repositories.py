@@ -93,7 +93,7 @@ def test_changing_one(farm: Farm) -> None:
     ],
 )
 def test_who_may_change_one(method: str, path: str, shared: Farm) -> None:
-    """Nobody by owning a project that is in it."""
+    """Ownership of a project in it gives no right to change it."""
     body = {"project_id": shared.ids.evil_tools, "repository": {"description": "x"}}
     before = show(shared, shared.ids.lts)
     for person in (shared.ivan, shared.petr):
@@ -105,7 +105,7 @@ def test_who_may_change_one(method: str, path: str, shared: Farm) -> None:
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
-# -- projects of one ------------------------------------------------------------------------------------------------
+# -- projects of a repository ---------------------------------------------------------------------------------------
 
 
 def test_adding_and_removing_a_project(farm: Farm) -> None:
@@ -139,7 +139,7 @@ def test_adding_and_removing_what_is_not_there(project: object, shared: Farm) ->
 
 
 def test_hidden_projects_of_one_are_not_seen_by_others(farm: Farm) -> None:
-    """Nor do they make pages shorter."""
+    """They don't make pages shorter either."""
     farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": farm.ids.secret_tools})
     assert projects(farm, farm.ids.contrib, "ivan") == ["ivan/secret_tools"]
     assert projects(farm, farm.ids.contrib, "petr") == []
@@ -163,7 +163,7 @@ def test_locking_and_unlocking(farm: Farm) -> None:
 
 
 def test_what_the_console_client_reads_of_lists(farm: Farm) -> None:
-    """It looks for repositories in each platform, and for projects in each repository."""
+    """It searches for repositories in each platform, and for projects in each repository."""
     named = {item["id"]: item for item in farm.root.get("platforms.json").json()["platforms"]}
     repositories = [found["id"] for item in named.values() for found in item["repositories"]]
     assert farm.ids.rosa in repositories

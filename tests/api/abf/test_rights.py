@@ -62,7 +62,7 @@ def test_who_has_no_right_is_not_told_the_state(action: str, shared: Farm) -> No
 
 
 def test_who_made_one_may_not_change_it_without_the_project(farm: Farm) -> None:
-    """To have built it while one was an admin gives no right to it."""
+    """An admin who has created a build list loses access to it with the admin's rights."""
     users = farm.store.users
     users.update(users.get("petr"), is_superuser=True)
     build_list = farm.new(by=farm.petr)

@@ -19,8 +19,8 @@ FIELDS = """
     last_published_commit_hash project_version priority duration build_log_url advisory mass_build owner user publisher
     include_repos extra_repositories extra_build_lists extra_params packages logs url
 """.split()
-OWN = {"yanked", "yanked_reason"}  # keys that the document does not have
-# a client refuses an object without one of these
+OWN = {"yanked", "yanked_reason"}  # keys of polylocal that the document does not have
+# clients refuse an object without one of these keys
 NEEDED = """
     id container_path status package_version project created_at updated_at build_for_platform save_to_repository arch
     extra_repositories commit_hash duration include_repos priority build_log_url mass_build logs container_status
@@ -33,13 +33,13 @@ def of_user(person: Any) -> Json:
 
 
 def without_name(block: Json) -> Json:
-    """The documents do not define the display name of a user."""
+    """A block without the display name, which the documents don't define."""
     assert isinstance(block["name"], str)
     return {name: value for name, value in block.items() if name != "name"}
 
 
 def test_every_field_is_there(farm: Farm) -> None:
-    """Beside them what was asked for and stands nowhere else."""
+    """Further keys: values of the request that appear in no other field."""
     assert set(NEEDED) <= set(FIELDS)
     build_list = farm.new()
     for status in (2000, 3000, 0, 666, 5000, 6000, 7000, 8000, 9000, 10000, 11000, 15000):
@@ -237,7 +237,7 @@ def test_of_a_hidden_project_only_its_owner_and_admins_see_it(farm: Farm) -> Non
 
 
 def test_ones_own_is_seen_after_the_project_was_hidden(farm: Farm) -> None:
-    """Whoever made it keeps it in sight; the others do not."""
+    """The creator still sees the build list; other users don't."""
     farm.store.users.update(farm.store.users.get("petr"), is_superuser=True)
     mine = farm.new(by=farm.petr)
     others = farm.new()

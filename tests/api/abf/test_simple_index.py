@@ -34,7 +34,7 @@ CHARSET = "text/html; charset=utf-8"
 
 
 def put_up(farm: Farm, files: Mapping[str, bytes], yanked: Mapping[str, str] | None = None) -> None:
-    """A repository with these files, as a publication lays it out."""
+    """Create a repository with these files, as a publication does."""
     release = farm.context.home.downloads / RELEASE
     shutil.rmtree(release, ignore_errors=True)
     listed = []
@@ -54,7 +54,7 @@ def put_up(farm: Farm, files: Mapping[str, bytes], yanked: Mapping[str, str] | N
 
 @pytest.fixture
 def ask(farm: Farm) -> Callable[..., httpx2.Response]:
-    """ask(path, accept…) below the index."""
+    """ask(path, accept…): requests a path below the index."""
     put_up(farm, {"hello-1.0-py3-none-any.whl": wheel("hello", "1.0")})
 
     def asked(path: str = "", *accept: str, **headers: str) -> httpx2.Response:
@@ -64,7 +64,7 @@ def ask(farm: Farm) -> Callable[..., httpx2.Response]:
     return asked
 
 
-# -- which form ------------------------------------------------------------------------------------------------------
+# -- content negotiation ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -234,14 +234,14 @@ def real_wheel(name: str, version: str, **fields: str) -> bytes:
 
 @pytest.fixture(scope="session")
 def pip(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
-    """The pip that comes with Python, in an environment of its own."""
+    """The pip that comes with Python, in a separate environment."""
     folder = tmp_path_factory.mktemp("pip")
     venv.create(folder, with_pip=True, symlinks=True)
     return [str(folder / "bin" / "python"), "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-cache-dir"]
 
 
 def uv() -> Sequence[str]:
-    own = ROOT / ".venv-tools/bin/uv"  # put there by scripts/setup
+    own = ROOT / ".venv-tools/bin/uv"  # installed by scripts/setup
     found = str(own) if own.exists() else shutil.which("uv")
     if found is None:
         pytest.skip("uv is not on this machine")
@@ -273,7 +273,7 @@ def install(request: pytest.FixtureRequest, tmp_path: Path, served: Served) -> I
 
 
 def test_a_dependency_is_found_by_metadata_alone(farm: Farm, served: Served, install: Install) -> None:
-    """Of the version that is not chosen nothing but its metadata is read."""
+    """For rejected versions, pip downloads the metadata only."""
     files = {
         "app-1.0-py3-none-any.whl": real_wheel("app", "1.0", Requires_Dist="lib <2"),
         "lib-1.5-py3-none-any.whl": real_wheel("lib", "1.5", Requires_Python=">=3.8"),
@@ -314,7 +314,7 @@ def test_a_version_for_another_python_is_passed_over(farm: Farm, install: Instal
 
 
 def test_the_folder_itself_is_an_index(farm: Farm, install: Install, served: Served) -> None:
-    """Builds without a network read it so, from index.html; the page tells which versions are yanked."""
+    """Builds without a network read the index from index.html. The page shows the yanked versions."""
     files = {
         "app-1.0-py3-none-any.whl": real_wheel("app", "1.0", Requires_Dist="lib"),
         "lib-1.0-py3-none-any.whl": real_wheel("lib", "1.0"),

@@ -17,7 +17,7 @@ WORDS = "build_lists platforms repositories arches users user search file_stores
 
 @pytest.fixture
 def other(farm: Farm) -> Person:
-    """ivan, as a client of the other API."""
+    """ivan as a client of the Polyaxon API."""
     return Person(farm.nobody.http, {"Authorization": f"Token {farm.ids.tokens['ivan']}"}, "ivan", farm.ivan.id)
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_begun_in_a_project_that_is_deleted_meanwhile(
 
 
 def test_what_an_archived_project_has_built_is_out_of_sight(farm: Farm, other: Person) -> None:
-    """As the project is, until it is brought back."""
+    """Its build lists are hidden like the project, until the project is restored."""
     made = farm.new(farm.for_lts(), status=0)
     before = farm.row(made)
     assert other.post("ivan/evil_tools/archive").status_code in (200, 204)

@@ -18,7 +18,7 @@ Open = Callable[..., Store]
 
 @pytest.fixture
 def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Open:
-    """opened(names…) → the store of a home that had these people, each with a project."""
+    """opened(names…) → the store of an old home with these users, each with a project."""
 
     def before(*names: str) -> Store:
         path = tmp_path / "old.db"
@@ -41,7 +41,7 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Open:
 
 
 def personal(store: Store) -> dict[str, list[str]]:
-    """The names of platforms and of their contents, by owner."""
+    """The names of platforms and of their repositories, by owner."""
     query = (
         "select u.username, p.name as platform, r.name from users u join platforms p on p.owner_id = u.id"
         " join repositories r on r.platform_id = p.id where p.platform_type = 'personal' order by u.id"
@@ -58,7 +58,7 @@ def test_everybody_has_a_platform_of_their_own(opened: Open) -> None:
 
 
 def test_people_whose_names_differ_in_case_only(opened: Open) -> None:
-    """That was no matter before."""
+    """Earlier versions allowed that."""
     store = opened("Ann", "ann")
     assert [user.username for user in store.users.all()] == ["Ann", "ann"]
     assert sorted(personal(store)) == ["Ann", "ann"]

@@ -18,7 +18,7 @@ FIELDS = """
 
 @pytest.fixture
 def farm(shared: Farm) -> Farm:
-    """Nothing is changed here."""
+    """The tests change nothing in the shared farm."""
     return shared
 
 

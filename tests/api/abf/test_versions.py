@@ -37,7 +37,7 @@ class Pypi:
         subprocess.run(["git", "-C", str(self.code.path), "tag", name, commit], check=True)
 
     def variables(self, **values: Any) -> dict[str, str]:
-        """Those that its build gets."""
+        """The variables that its build gets."""
         body = self.farm.body(**self.places, **values)
         found = self.farm.store.build_lists.get(self.farm.new(body))
         config = self.farm.store.runs.by_pk(found.run_pk).config or {}
@@ -56,7 +56,7 @@ def test_the_tag_that_is_built_gives_the_version(pypi: Pypi) -> None:
         pypi.tag(tag, commit)
     assert pypi.variables(project_version="v1.2", commit_hash=None)[VERSION] == "1.2"
     assert pypi.variables(commit_hash=commit)[VERSION] == "1.3"
-    assert set(pypi.variables(commit_hash=commit).values()) == {"1.3"}  # for every build system
+    assert set(pypi.variables(commit_hash=commit).values()) == {"1.3"}  # the variables of all build systems
 
 
 def test_a_commit_without_a_tag_has_a_version_of_its_own(pypi: Pypi) -> None:
@@ -83,7 +83,7 @@ def test_without_a_tag_that_names_a_version_nothing_is_pretended(pypi: Pypi) -> 
 
 
 def test_an_unpacked_source_distribution_has_its_own_version(pypi: Pypi) -> None:
-    """Its build system would read the same file, were it not in a repository without tags."""
+    """Its build system would read the version from that file if there were no repository without tags."""
     about = {"PKG-INFO": "Metadata-Version: 2.1\nName: evil-tools\nVersion: 4.5\n"}
     commit = pypi.commit(**about)
     assert pypi.variables(commit_hash=commit)[VERSION] == "4.5"
@@ -113,7 +113,7 @@ def test_packages_of_another_kind_have_no_such_version(farm: Farm) -> None:
 
 
 def test_the_callers_own_git_is_heard_before_the_projects(pypi: Pypi) -> None:
-    """An upload has no tags."""
+    """An upload has no tags, so the output of the caller's `git describe` comes first."""
     commit = pypi.commit()
     pypi.tag("v1.2", commit)
     assert pypi.variables(commit_hash=commit, git_describe="v3.0-0-gabcdef0")[VERSION] == "3.0"

@@ -19,7 +19,7 @@ def python(shared: Farm) -> None:
 
 
 def of_python(farm: Farm) -> None:
-    """The platforms of the farm are for Python packages."""
+    """Turn the farm's platforms into platforms for Python packages."""
     with farm.store.database.write() as db:
         db.execute("update platforms set distrib_type = 'pypi' where platform_type = 'main'")
 
@@ -133,7 +133,7 @@ def test_what_is_not_withdrawn_can_not_be_offered_again(shared: Farm) -> None:
 
 @pytest.mark.parametrize("kind", ["deb", "dnf", "rhel", "mdv", None])
 def test_packages_of_other_kinds_have_newer_versions_instead(kind: str | None, farm: Farm) -> None:
-    """It is the platform that was built for that decides, as for the index."""
+    """The platform of the build decides, as it does for the index."""
     of_python(farm)
     with farm.store.database.write() as db:
         db.execute("update platforms set distrib_type = ? where id = ?", (kind, farm.ids.rosa_platform))
@@ -170,7 +170,7 @@ def test_it_stays_withdrawn_when_it_is_published_again(farm: Farm) -> None:
     [("body", {"root", "ivan"}), ("for_lts", {"root", "olga"}), ("for_personal", {"root", "ivan"})],
 )
 def test_who_may(where: str, allowed: set[str], shared: Farm) -> None:
-    """Writers of the project; where the repository has QA, admins of the platform alone."""
+    """Writers of the project; if the repository has QA, only admins of the platform."""
     number = shared.new(getattr(shared, where)(), **PUBLISHED)
     for name in ("petr", "olga", "ivan", "root"):
         for work in (yank, undo):
@@ -184,7 +184,7 @@ def test_who_may(where: str, allowed: set[str], shared: Farm) -> None:
 
 
 def test_an_admin_of_the_platform_withdraws_without_qa(farm: Farm) -> None:
-    """The owner of a repository may yank its packages, too."""
+    """The owner of a repository may also yank its packages."""
     of_python(farm)
     farm.olga.changed("PUT", f"repositories/{farm.ids.lts}.json", {"repository": {"publish_without_qa": True}})
     number = farm.new(farm.for_lts(), **PUBLISHED)
