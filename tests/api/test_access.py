@@ -48,14 +48,14 @@ def not_let_in(given: dict[str, httpx2.Response]) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("world")
-def test_nobody_comes_in(nobody: Caller) -> None:
+def test_callers_without_a_token_are_refused(nobody: Caller) -> None:
     for name, answer in answers(nobody, GUARDED).items():
         assert (name, answer.status_code) == (name, 401)
         assert answer.json() == {"detail": "Authentication credentials were not provided."}
         assert answer.headers["www-authenticate"] == "Token"
 
 
-def test_what_is_open_to_anyone(nobody: Caller) -> None:
+def test_public_endpoints(nobody: Caller) -> None:
     for name, answer in answers(nobody, OPEN).items():
         needs_body = name.endswith(("users/token", "v1/session", "session/one-origin"))
         assert (name, answer.status_code) == (name, 400 if needs_body else 200)
@@ -76,7 +76,7 @@ def test_what_is_open_to_anyone(nobody: Caller) -> None:
         ("Token ü", "Invalid token."),
     ],
 )
-def test_a_header_that_is_no_good(header: str, detail: str, nobody: Caller) -> None:
+def test_invalid_headers(header: str, detail: str, nobody: Caller) -> None:
     answer = nobody.get(P, headers={"Authorization": header.encode("latin-1")})  # type: ignore[dict-item]
     assert answer.status_code == 401
     assert answer.json() == {"detail": detail}
@@ -105,12 +105,12 @@ def test_an_inactive_user(as_ann: Caller, store: Store) -> None:
     assert answer.headers["www-authenticate"] == "Token"
 
 
-def test_a_client_that_is_not_logged_in_asks_for_the_projects_of_nobody(nobody: Caller, as_ann: Caller) -> None:
+def test_the_path_that_a_client_without_a_login_requests(nobody: Caller, as_ann: Caller) -> None:
     assert nobody.get("/api/v1/").status_code == 401
     assert as_ann.get("/api/v1/").status_code == 404
 
 
-def test_who_is_asked_first(nobody: Caller) -> None:
+def test_the_caller_is_checked_before_the_project(nobody: Caller) -> None:
     """Otherwise a stranger would learn whether a project exists."""
     assert nobody.get("/api/v1/root/nosuch").status_code == 401
     assert nobody.post("/api/v1/projects", content=b"{broken").status_code == 401
@@ -151,13 +151,13 @@ def test_which_endpoints_write() -> None:
     assert {e.method for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)} == {"GET"}
 
 
-def test_what_is_for_admins() -> None:
+def test_endpoints_for_admins() -> None:
     words = {e.path.split("/")[3] for e in ENDPOINTS if e.access is Access.ADMIN}
     assert words == {"users", "superusers", "cluster", "nodes", "disk", "gc"}
 
 
 @pytest.mark.usefixtures("world")
-def test_what_is_for_admins_is_for_nobody_else(as_bob: Caller, as_job: Caller, store: Store) -> None:
+def test_other_users_are_refused_by_endpoints_for_admins(as_bob: Caller, as_job: Caller, store: Store) -> None:
     store.users.add("eve")
     of_admins = [e for e in ENDPOINTS if e.access is Access.ADMIN]
     for caller in (as_bob, as_job):
@@ -176,13 +176,13 @@ def test_others_do_not_write_to_a_public_project(as_bob: Caller) -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_of_what_is_not_there_nothing_is_written(as_bob: Caller) -> None:
+def test_writes_to_missing_objects_are_refused(as_bob: Caller) -> None:
     given = answers(as_bob, WRITES, lambda e: plain(e.path).replace("quick-start", "nosuch"))
     assert {name: answer.status_code for name, answer in given.items() if answer.status_code != 404} == {}
 
 
 @pytest.mark.usefixtures("world")
-def test_who_may_not_write_is_told_so_before_the_body_is_read(as_bob: Caller) -> None:
+def test_missing_permission_to_write_is_reported_before_the_body_is_read(as_bob: Caller) -> None:
     answer = as_bob.post("/api/v1/ann/public/jobs/", content=b"{broken")
     assert (answer.status_code, answer.json()) == (403, NOT_ALLOWED)
 
@@ -206,7 +206,7 @@ def test_the_owner_and_admins_do_everything(project: str, who: str, request: pyt
 
 
 @pytest.mark.usefixtures("world")
-def test_bookmarks_are_everybodys_own(as_ann: Caller, as_bob: Caller) -> None:
+def test_bookmarks_belong_to_each_user(as_ann: Caller, as_bob: Caller) -> None:
     assert as_bob.post("/api/v1/ann/public/bookmark/").status_code == 201
     assert as_bob.post("/api/v1/ann/public/jobs/1/bookmark/").status_code == 201
     assert as_bob.get("/api/v1/ann/public/").json()["bookmarked"] is True
@@ -216,7 +216,7 @@ def test_bookmarks_are_everybodys_own(as_ann: Caller, as_bob: Caller) -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_whose_projects_are_listed(as_ann: Caller, as_bob: Caller, api: Caller) -> None:
+def test_the_owners_of_listed_projects(as_ann: Caller, as_bob: Caller, api: Caller) -> None:
     def names(caller: Caller) -> set[str]:
         answer = caller.get("/api/v1/ann/")
         assert answer.json()["count"] == len(answer.json()["results"])
@@ -257,7 +257,7 @@ def test_a_run_of_another_project_is_not_found_by_its_number(as_ann: Caller) -> 
 TRACKS = [e for e in IN_PROJECT if e.access is Access.TRACK]
 
 
-def test_what_a_run_may_track() -> None:
+def test_tracking_by_a_run() -> None:
     tracked = {(e.method, e.path.partition("{id:id}")[2].replace("/jobs/{jid:id}", "")) for e in TRACKS}
     assert tracked == {
         ("PATCH", ""),
@@ -345,7 +345,7 @@ def test_the_token_of_a_run_dies_with_it(status: Status, as_job: Caller, a_job: 
     assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid token."})
 
 
-def test_a_run_may_say_its_last_word(as_job: Caller) -> None:
+def test_a_run_may_report_its_last_status(as_job: Caller) -> None:
     assert as_job.post(f"{P}/jobs/1/statuses/", {"status": "succeeded"}).status_code == 201
     assert as_job.post(f"{P}/jobs/1/statuses/", {"status": "failed"}).status_code == 401
 
@@ -363,7 +363,7 @@ def bridge(serving: Callable[..., TestClient]) -> TestClient:
     return serving(bridge=True)
 
 
-def test_containers_come_in_with_a_runs_token_only(
+def test_containers_get_access_with_a_runs_token_only(
     bridge: TestClient, api: Caller, a_job: Run, token_of: Callable[[Run], str]
 ) -> None:
     assert Caller(bridge, token_of(a_job)).get(f"{P}/jobs/1/").status_code == 200

@@ -31,7 +31,7 @@ def said(caller: Caller, path: str = MINE) -> list[str]:
 
 
 @pytest.mark.usefixtures("root")
-def test_what_is_noted(api: Caller) -> None:
+def test_recorded_activities(api: Caller) -> None:
     """The newest entry comes first, in words that clients know."""
     api.post("/api/v1/projects/", {"name": "quick-start"})
     api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]})
@@ -87,7 +87,7 @@ def test_an_upload_is_noted(api: Caller) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_what_several_experiments_are_told_is_noted_of_each(api: Caller) -> None:
+def test_bulk_actions_are_recorded_for_each_experiment(api: Caller) -> None:
     for _ in range(2):
         api.post(f"{P}/experiments/", {})
     api.post(f"{P}/experiments/stop/", {"ids": [1, 2]})
@@ -97,7 +97,7 @@ def test_what_several_experiments_are_told_is_noted_of_each(api: Caller) -> None
 
 
 @pytest.mark.usefixtures("project")
-def test_what_is_not_noted(api: Caller, as_job: Caller) -> None:
+def test_requests_without_a_record(api: Caller, as_job: Caller) -> None:
     """Reads, refused requests, and reports by runs."""
     api.get(f"{P}/jobs/1/")
     api.get(P)
@@ -108,7 +108,9 @@ def test_what_is_not_noted(api: Caller, as_job: Caller) -> None:
     assert lines(api) == lines(api, ALL) == []
 
 
-def test_who_sees_which_activity(api: Caller, as_ann: Caller, as_bob: Caller, nobody: Caller, project: Project) -> None:
+def test_the_activities_that_a_user_sees(
+    api: Caller, as_ann: Caller, as_bob: Caller, nobody: Caller, project: Project
+) -> None:
     as_ann.post("/api/v1/projects/", {"name": "open"})
     as_ann.post("/api/v1/projects/", {"name": "hidden", "is_public": False})
     api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]})
@@ -125,7 +127,7 @@ def test_who_sees_which_activity(api: Caller, as_ann: Caller, as_bob: Caller, no
 
 
 @pytest.mark.usefixtures("project")
-def test_what_a_run_sees_of_it(as_job: Caller) -> None:
+def test_the_activities_that_a_run_sees(as_job: Caller) -> None:
     assert as_job.get(ALL).status_code == as_job.get(HISTORY).status_code == 403
     assert as_job.get(MINE).status_code == 200
     assert as_job.get("/api/v1/activitylogs/root/nosuch/").status_code == 404
@@ -145,7 +147,7 @@ def test_pages(api: Caller) -> None:
 # -- history --------------------------------------------------------------------------------------------------------
 
 
-def test_what_one_looked_at(api: Caller, as_ann: Caller, store: Store, project: Project, root: User) -> None:
+def test_the_history_of_views(api: Caller, as_ann: Caller, store: Store, project: Project, root: User) -> None:
     one_of_each(store, project, root)
     for kind in POLYAXON_KINDS:
         as_ann.get(f"{P}/{kind.plural}/1/")
@@ -170,7 +172,7 @@ def test_a_thing_stands_once_in_the_history(api: Caller, store: Store, project: 
 
 
 @pytest.mark.usefixtures("project")
-def test_what_was_not_seen_is_in_no_history(api: Caller, as_ann: Caller, as_job: Caller) -> None:
+def test_refused_views_are_in_no_history(api: Caller, as_ann: Caller, as_job: Caller) -> None:
     api.get(f"{P}/jobs/9/")
     api.get(f"{P}/jobs/")
     as_job.get(f"{P}/jobs/1/")
@@ -180,7 +182,7 @@ def test_what_was_not_seen_is_in_no_history(api: Caller, as_ann: Caller, as_job:
     assert lines(as_ann, HISTORY) == []
 
 
-def test_the_history_outlives_what_is_deleted(api: Caller, store: Store, project: Project, root: User) -> None:
+def test_the_history_outlives_deleted_objects(api: Caller, store: Store, project: Project, root: User) -> None:
     store.runs.insert(project, root, NewRun(Kind.JOB))
     api.get(f"{P}/jobs/1/")
     api.delete(f"{P}/jobs/1/")

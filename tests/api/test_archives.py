@@ -63,7 +63,7 @@ def test_an_archived_run_is_stopped(kind: Kind, things: dict[Kind, Run], api: Ca
 
 @pytest.mark.usefixtures("things")
 @each_kind
-def test_nothing_can_be_done_with_an_archived_run(kind: Kind, api: Caller) -> None:
+def test_an_archived_run_allows_no_action(kind: Kind, api: Caller) -> None:
     one = f"{P}/{kind.plural}/1"
     api.post(f"{one}/archive/")
     for method, path in (
@@ -89,13 +89,13 @@ def test_restoring_what_is_there(kind: Kind, api: Caller) -> None:
 
 @pytest.mark.usefixtures("things")
 @each_kind
-def test_what_is_deleted_is_in_no_archive(kind: Kind, api: Caller) -> None:
+def test_deleted_runs_are_in_no_archive(kind: Kind, api: Caller) -> None:
     api.delete(f"{P}/{kind.plural}/1/")
     assert archived(api, kind.plural) == []
     assert api.post(f"{P}/{kind.plural}/1/restore/").status_code == 404
 
 
-def test_what_belongs_to_a_run_comes_back_with_it(
+def test_data_of_a_run_is_restored_with_it(
     things: dict[Kind, Run], api: Caller, store: Store, context: ApiContext
 ) -> None:
     run = things[Kind.EXPERIMENT]
@@ -118,7 +118,7 @@ def test_what_belongs_to_a_run_comes_back_with_it(
     assert api.get(f"{P}/experiments/?query=metric.loss:1").json()["count"] == 1
 
 
-def test_a_group_goes_with_its_experiments(
+def test_a_group_is_archived_with_its_experiments(
     things: dict[Kind, Run], api: Caller, store: Store, project: Project, root: User
 ) -> None:
     group = things[Kind.GROUP]
@@ -170,7 +170,7 @@ def test_an_archived_project(api: Caller, context: ApiContext, project: Project)
 
 
 @pytest.mark.usefixtures("things")
-def test_what_was_archived_before_its_project_stays_so(api: Caller) -> None:
+def test_runs_archived_before_their_project_stay_archived(api: Caller) -> None:
     api.post(f"{P}/jobs/1/archive/")
     api.post(f"{P}/archive/")
     api.post(f"{P}/restore/")
@@ -227,7 +227,7 @@ def test_pages_and_order(api: Caller, store: Store, project: Project, root: User
 
 
 @pytest.mark.usefixtures("things")
-def test_whose_archives_one_sees(api: Caller, as_ann: Caller, nobody: Caller, as_job: Caller) -> None:
+def test_the_archives_that_a_user_sees(api: Caller, as_ann: Caller, nobody: Caller, as_job: Caller) -> None:
     api.post(f"{P}/builds/1/archive/")
     assert len(archived(api, "builds")) == 1
     assert archived(as_ann, "builds") == archived(as_ann, "builds", "ann") == []

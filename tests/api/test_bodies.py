@@ -149,7 +149,7 @@ def test_a_wrong_polyaxonfile(field: str, api: Caller) -> None:
         assert all(sentence.startswith(INTRO) for sentence in sentences)
 
 
-def test_all_that_is_wrong_with_a_polyaxonfile_is_told_at_once(api: Caller) -> None:
+def test_all_problems_of_a_polyaxonfile_are_reported_at_once(api: Caller) -> None:
     config = {"version": 2, "kind": "job", "build": {"image": "a b", "nocache": "x"}, "run": {}, "other": 1}
     sentences = " ".join(api.post(f"{P}/jobs/", {"config": config}).json()["config"])
     for path in ("version", "build.image", "build.nocache", "run.cmd", "other"):
@@ -261,7 +261,7 @@ def test_json_without_a_content_type(api: Caller) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n"])
-def test_no_body_is_an_empty_one(content: bytes, api: Caller, a_job: Run) -> None:
+def test_a_missing_body_is_an_empty_one(content: bytes, api: Caller, a_job: Run) -> None:
     headers = {"Content-Type": "application/json"}
     assert api("POST", f"{P}/jobs/1/restart/", content=content, headers=headers).status_code == 201
     assert api("PATCH", f"{P}/jobs/1/", content=content, headers=headers).status_code == 200
@@ -322,7 +322,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @pytest.mark.parametrize("path", [LOGIN, SESSION])
-def test_of_somebody_unknown_little_is_read(path: str, nobody: Caller) -> None:
+def test_little_is_read_from_unknown_callers(path: str, nobody: Caller) -> None:
     for headers in ({}, FORM):
         whole = b"x=" + b"a" * body_parsing.MAX_ANONYMOUS
         assert nobody("POST", path, content=whole, headers=headers).status_code == 413
@@ -395,7 +395,7 @@ UNKEPT = {
     ("kind", "field"),
     [("jobs", "run_env"), ("jobs", "data_refs"), ("builds", "params"), ("experiments", "declarations")],
 )
-def test_a_form_says_no_more_than_json_does(kind: str, field: str, what: str, api: Caller) -> None:
+def test_a_form_allows_no_more_than_json(kind: str, field: str, what: str, api: Caller) -> None:
     answer = api("POST", f"{P}/{kind}/", data={"is_managed": "false", field: UNKEPT[what]})
     assert (answer.status_code, list(answer.json())) == (400, [field])
     assert api.get(f"{P}/{kind}/").json()["count"] == 0
@@ -516,7 +516,7 @@ def test_builds_nested_and_flat(source: Json, api: Caller) -> None:
         assert made.json()["config"]["build"] == {"build_steps": ["date"], "image": "busybox"}
 
 
-def test_what_the_polyaxonfile_says_of_the_run_and_what_the_body_says(api: Caller) -> None:
+def test_keys_in_the_polyaxonfile_and_in_the_body(api: Caller) -> None:
     config = {**CONFIG, "name": "from-file", "description": "of the file", "tags": ["file"]}
     made = api.post(f"{P}/jobs/", {"config": config}).json()
     assert (made["name"], made["description"], made["tags"]) == ("from-file", "of the file", ["file"])
@@ -533,13 +533,13 @@ def test_templates_are_rendered_here(api: Caller) -> None:
     assert json.loads(made["content"])["run"]["cmd"] == "train --lr={{ lr }}"
 
 
-def test_resources_are_told(api: Caller) -> None:
+def test_resources_are_in_the_response(api: Caller) -> None:
     resources = {"cpu": {"requests": 1, "limits": 2}, "memory": {"limits": 512}}
     made = api.post(f"{P}/jobs/", {"config": {**CONFIG, "environment": {"resources": resources}}}).json()
     assert made["resources"] == resources
 
 
-def test_what_has_no_effect_is_told(api: Caller) -> None:
+def test_keys_without_effect_are_reported(api: Caller) -> None:
     made = api.post(f"{P}/jobs/", {"config": {**CONFIG, "environment": {"node_selector": {"a": "b"}}}}).json()
     assert made["warnings"] == ["`environment.node_selector` has no effect on a single node."]
 

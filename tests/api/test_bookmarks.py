@@ -51,7 +51,7 @@ def test_a_bookmark(word: str, api: Caller) -> None:
 
 @pytest.mark.usefixtures("things")
 @pytest.mark.parametrize("word", WORDS)
-def test_what_was_never_bookmarked(word: str, api: Caller) -> None:
+def test_objects_without_a_bookmark(word: str, api: Caller) -> None:
     answer = api.delete(f"{path_of(word)}/unbookmark/")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not found."})
 
@@ -72,7 +72,7 @@ def test_an_item_is_that_of_the_list(word: str, api: Caller) -> None:
 
 
 @pytest.mark.usefixtures("things")
-def test_whose_bookmarks_one_sees(api: Caller, as_ann: Caller, as_bob: Caller) -> None:
+def test_the_bookmarks_that_a_user_sees(api: Caller, as_ann: Caller, as_bob: Caller) -> None:
     """Users see their own bookmarks. Admins also see those of others."""
     for word in WORDS:
         as_ann.post(f"{path_of(word)}/bookmark/")
@@ -85,7 +85,7 @@ def test_whose_bookmarks_one_sees(api: Caller, as_ann: Caller, as_bob: Caller) -
 
 
 @pytest.mark.usefixtures("things")
-def test_what_has_become_private_is_not_shown(api: Caller, as_ann: Caller) -> None:
+def test_objects_that_have_become_private_are_not_shown(api: Caller, as_ann: Caller) -> None:
     for word in WORDS:
         as_ann.post(f"{path_of(word)}/bookmark/")
     api.patch(P, {"is_public": False})
@@ -96,7 +96,7 @@ def test_what_has_become_private_is_not_shown(api: Caller, as_ann: Caller) -> No
 
 
 @pytest.mark.usefixtures("things")
-def test_what_is_deleted_or_archived_is_not_shown(api: Caller) -> None:
+def test_deleted_and_archived_objects_are_not_shown(api: Caller) -> None:
     for word in WORDS:
         api.post(f"{path_of(word)}/bookmark/")
     api.delete(f"{P}/jobs/1/")
@@ -131,6 +131,6 @@ def test_pages_and_order(api: Caller, store: Store, root: User) -> None:
 
 @pytest.mark.usefixtures("things")
 @pytest.mark.parametrize("word", WORDS)
-def test_nobody_and_runs_see_no_bookmarks(word: str, nobody: Caller, as_job: Caller) -> None:
+def test_callers_without_a_user_see_no_bookmarks(word: str, nobody: Caller, as_job: Caller) -> None:
     assert nobody.get(f"/api/v1/bookmarks/root/{word}/").status_code == 401
     assert as_job.get(f"/api/v1/bookmarks/root/{word}/").status_code == 403

@@ -62,7 +62,7 @@ def test_two_hundred_thousand_names_in_one_request_are_refused(api: Caller, run:
     assert api.get(f"{E}/").json()["last_metric"] is None
 
 
-def test_names_are_counted_over_all_requests_and_known_ones_go_on(api: Caller, run: Run) -> None:
+def test_names_are_counted_over_all_requests_and_known_ones_stay_allowed(api: Caller, run: Run) -> None:
     for start in range(0, MAX_METRIC_NAMES, 500):
         whole = {f"m{n}": n / 7 for n in range(start, start + 500)}
         assert api.post(f"{E}/metrics/", {"values": whole}).status_code == 201
@@ -72,7 +72,7 @@ def test_names_are_counted_over_all_requests_and_known_ones_go_on(api: Caller, r
     assert last == {f"m{n}": n / 7 for n in range(MAX_METRIC_NAMES)} | {"m1": 0.1}
 
 
-def test_what_trainings_report_is_taken(api: Caller, run: Run) -> None:
+def test_reports_of_ordinary_trainings_are_accepted(api: Caller, run: Run) -> None:
     """Hundreds of names, in batches of a thousand entries."""
     batch = [{"values": {f"layer/{n % 200}/loss": n / 3, "step": n}} for n in range(1000)]
     for _ in range(3):
@@ -133,14 +133,14 @@ NAMES = {f"n{n}": n for n in range(bodies.MAX_PARAMS + 1)}
     ],
     ids=lambda body: next(iter(body)),
 )
-def test_what_a_run_says_of_itself_is_bounded(api: Caller, run: Run, body: dict[str, Any]) -> None:
+def test_descriptions_of_a_run_are_bounded(api: Caller, run: Run, body: dict[str, Any]) -> None:
     for method, path in (("PATCH", f"{E}/"), ("POST", f"{P}/experiments/")):
         answer = api(method, path, json=body)
         assert (answer.status_code, list(answer.json())) == (400, list(body)), method
         assert any(digit.isdigit() for digit in answer.text), "the bound is named"
 
 
-def test_what_is_merged_has_the_same_bounds(api: Caller, run: Run) -> None:
+def test_merged_values_have_the_same_bounds(api: Caller, run: Run) -> None:
     for start in (0, 1000):
         params = {f"p{n}": n for n in range(start, start + 1000)}
         answer = api.patch(f"{E}/", {"params": params, "merge": True})

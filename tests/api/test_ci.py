@@ -55,7 +55,7 @@ def test_ci_needs_no_config(api: Caller) -> None:
     assert api.post(CI, {"config": "x"}).status_code == 400
 
 
-def test_a_change_that_says_nothing_changes_nothing(api: Caller) -> None:
+def test_an_empty_change_changes_nothing(api: Caller) -> None:
     api.post(CI, {"config": {"a": 1}})
     assert api.patch(CI, {}).json()["config"] == {"a": 1}
 
@@ -128,7 +128,7 @@ def test_a_run_that_was_started_is_noted(api: Caller) -> None:
     assert "created" in actions
 
 
-def test_who_may(api: Caller, as_ann: Caller, as_job: Caller, nobody: Caller) -> None:
+def test_who_may_change_the_ci(api: Caller, as_ann: Caller, as_job: Caller, nobody: Caller) -> None:
     api.post(CI)
     assert as_ann.get(CI).status_code == as_job.get(CI).status_code == 200
     for caller, status in ((as_ann, 403), (as_job, 403), (nobody, 401)):

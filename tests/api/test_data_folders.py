@@ -41,9 +41,7 @@ def test_a_run_is_refused_while_a_folder_of_every_run_is_missing(kind: str, with
 
 
 @pytest.mark.parametrize("named", ["[a, b]", "true"])
-def test_a_named_folder_that_is_missing_is_told_by_the_files_own_key(
-    named: str, with_data: Any, tmp_path: Path
-) -> None:
+def test_a_missing_named_folder_is_reported_under_the_files_own_key(named: str, with_data: Any, tmp_path: Path) -> None:
     caller = with_data(a=tmp_path, b=tmp_path / "gone")
     text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\n"
     text += f"environment:\n  persistence:\n    data: {named}\n"

@@ -43,13 +43,13 @@ def test_a_managed_experiment(api: Caller) -> None:
     assert found["is_managed"] is True
 
 
-def test_params_of_the_body_go_over_the_files(api: Caller) -> None:
+def test_params_of_the_body_override_the_files(api: Caller) -> None:
     made = api.post(f"{P}/", {"content": json.dumps(CONFIG), "params": {"lr": 0.5}}).json()
     assert made["params"] == {"lr": 0.5, "optimizer": "adam"}
     assert "--lr=0.5" in made["config"]["run"]["cmd"]
 
 
-def test_declarations_are_the_older_word(api: Caller) -> None:
+def test_declarations_are_the_older_key(api: Caller) -> None:
     config = {**CONFIG, "declarations": CONFIG["params"]}
     del config["params"]
     assert api.post(f"{P}/", {"config": config}).json()["params"]["lr"] == 0.1
@@ -99,7 +99,7 @@ def test_metrics_one_by_one_and_in_batches(api: Caller) -> None:
 
 
 @pytest.mark.parametrize("body", [{"values": {"a": "x"}}, {"values": 1}, {}, [{"values": {"a": 1}}, {}], "text"])
-def test_metrics_that_are_none(api: Caller, body: Any) -> None:
+def test_invalid_metrics(api: Caller, body: Any) -> None:
     api.post(f"{P}/", {})
     answer = api.post(f"{P}/1/metrics/", body)
     assert answer.status_code == (201 if body == {} else 400)
@@ -149,7 +149,7 @@ def test_sorting_by_a_metric_or_a_param_puts_those_without_one_last(api: Caller,
 
 
 @pytest.mark.parametrize("query", ["metric.loss:x", "metric.:1", "metric:1", "metric.loss:nan", "params.lr:<x"])
-def test_filters_that_are_none(api: Caller, query: str) -> None:
+def test_invalid_filters(api: Caller, query: str) -> None:
     answer = api.get(f"{P}/", params={"query": query})
     assert answer.status_code == 400
     assert len(answer.json()) == 1

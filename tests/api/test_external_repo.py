@@ -123,7 +123,7 @@ def test_the_code_of_a_repository_elsewhere(
     assert api.get(f"{P}/jobs/1/coderef/").json()["external_repo"] == elsewhere.url
 
 
-def test_the_same_again_and_another_one(
+def test_setting_the_same_url_again_and_another_one(
     elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
 ) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
@@ -137,7 +137,7 @@ def test_the_same_again_and_another_one(
     assert head(context, project) == commit
 
 
-def test_fetching_what_is_new(elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project) -> None:
+def test_fetching_new_commits(elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
     first = head(context, project)
     for files in (None, {"new.py": "1"}):
@@ -207,9 +207,7 @@ def test_a_repository_that_can_not_be_fetched(
     assert upload(api, {"a.py": "1"}).status_code == 200  # a failed attempt leaves nothing that prevents another one
 
 
-def test_what_went_away_does_not_take_the_code_with_it(
-    elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project
-) -> None:
+def test_a_lost_remote_keeps_the_code(elsewhere: Elsewhere, api: Caller, context: ApiContext, project: Project) -> None:
     api.post(EXTERNAL, {"git_url": elsewhere.url})
     commit = head(context, project)
     elsewhere.path.rename(elsewhere.path.with_name("moved.git"))
@@ -219,7 +217,7 @@ def test_what_went_away_does_not_take_the_code_with_it(
 
 
 @pytest.mark.parametrize("body", [{}, {"git_url": ""}, {"git_url": None}, {"git_url": "x" * 2001}])
-def test_what_is_no_url(body: object, api: Caller) -> None:
+def test_invalid_urls(body: object, api: Caller) -> None:
     answer = api.post(EXTERNAL, body)
     assert (answer.status_code, list(answer.json())) == (400, ["git_url"])
 
@@ -260,7 +258,7 @@ def test_the_disk_of_this_machine_is_not_for_everybody(
     assert not elsewhere.path.with_name("elsewhere.git.owned").exists()
 
 
-def test_an_admin_may_give_somebody_code_of_this_disk(elsewhere: Elsewhere, as_owner: Caller, api: Caller) -> None:
+def test_an_admin_may_give_another_user_code_of_this_disk(elsewhere: Elsewhere, as_owner: Caller, api: Caller) -> None:
     """The owner may not fetch it again, since later content of that folder may be private."""
     assert api.post(f"{ANNS}/repo/external/", {"git_url": elsewhere.url}).status_code == 201
     assert names_in(as_owner.get(f"{ANNS}/repo/download/").content) == ["train.py"]
@@ -385,7 +383,9 @@ def test_services_of_this_machine_are_not_for_everybody(
     assert as_owner.get(f"{ANNS}/").json()["has_code"] is False
 
 
-def test_the_refusal_says_what_and_who_may(as_owner: Caller, elsewhere: Elsewhere, api: Caller) -> None:
+def test_the_refusal_names_the_reason_and_the_allowed_users(
+    as_owner: Caller, elsewhere: Elsewhere, api: Caller
+) -> None:
     with served(elsewhere.path.parent) as url:
         git_url = f"{url}/elsewhere.git"
         answer = as_owner.post(f"{ANNS}/repo/external/", {"git_url": git_url})
@@ -395,7 +395,7 @@ def test_the_refusal_says_what_and_who_may(as_owner: Caller, elsewhere: Elsewher
         assert as_owner.post(f"{ANNS}/repo/sync/").status_code == 400  # its owner may not fetch it again
 
 
-def test_what_was_checked_is_connected_to(
+def test_git_connects_to_the_checked_address(
     elsewhere: Elsewhere, as_owner: Caller, other_machine: str, store: Store, context: ApiContext
 ) -> None:
     """The name is resolved once. If the resolver changes its answer, git still connects to the checked address."""

@@ -228,5 +228,5 @@ def test_a_metric_of_any_time_is_kept_or_refused(world: Caller, moment: str) -> 
     assert (answer.status_code, after - before) in ((201, 1), (400, 0)), answer.text
 
 
-def test_a_number_of_a_page_is_a_sensible_one() -> None:
+def test_page_numbers_stay_in_a_sensible_range() -> None:
     assert [number(text) for text in ("1" * 5000, "²", "-1", "1.5", "", None)] == [2**31, None, None, None, None, None]

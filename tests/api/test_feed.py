@@ -40,7 +40,7 @@ async def told(report: Callable[[], object], *wakeups: Wakeup) -> None:
     assert await asyncio.gather(*(wakeup.wait() for wakeup in wakeups)) == [True] * len(wakeups)
 
 
-def test_who_follows_a_run_hears_of_its_changes_and_of_its_log(one: Run, other: Run, tmp_path: Path) -> None:
+def test_a_follower_of_a_run_is_woken_by_its_changes_and_its_log(one: Run, other: Run, tmp_path: Path) -> None:
     async def follow() -> None:
         feed, path = Feed(), tmp_path / "one.log"
         with feed.of(path, one) as wakeup, feed.of(tmp_path / "other.log", other) as unconcerned:
@@ -53,7 +53,7 @@ def test_who_follows_a_run_hears_of_its_changes_and_of_its_log(one: Run, other: 
     asyncio.run(follow())
 
 
-def test_who_follows_all_runs_hears_which_ones_changed(one: Run, other: Run, store: Store, tmp_path: Path) -> None:
+def test_a_follower_of_all_runs_gets_the_changed_ones(one: Run, other: Run, store: Store, tmp_path: Path) -> None:
     async def follow() -> None:
         feed = Feed()
         unsubscribe = store.subscribe(feed.run_changed)
@@ -119,7 +119,7 @@ async def write_until(woken: Callable[[], Awaitable[bool]], path: Path) -> None:
     assert waiting.result()
 
 
-def test_who_left_is_forgotten(one: Run, tmp_path: Path) -> None:
+def test_followers_that_leave_are_forgotten(one: Run, tmp_path: Path) -> None:
     feed = Feed()
 
     async def follow() -> None:

@@ -81,7 +81,7 @@ def test_fields_of_other_kinds(kind: Kind, api: Caller) -> None:
 
 @pytest.mark.usefixtures("runs")
 @each_kind
-def test_what_holds_for_all_kinds(kind: Kind, api: Caller) -> None:
+def test_filters_of_all_kinds(kind: Kind, api: Caller) -> None:
     others = [1, 3] if kind is Kind.TENSORBOARD else [1]
     for query in ("id:2", "name:second", "name:%ECO%", "status:running", "tags:a", "tags:b|c", "description:100%"):
         assert found(api, kind, query) == [2]
@@ -119,14 +119,14 @@ def test_what_holds_for_all_kinds(kind: Kind, api: Caller) -> None:
         (Kind.EXPERIMENT, "framework:torch", [2]),
     ],
 )
-def test_words_of_one_kind(kind: Kind, query: str, ids: list[int], api: Caller) -> None:
+def test_filters_of_one_kind(kind: Kind, query: str, ids: list[int], api: Caller) -> None:
     assert found(api, kind, query) == ids
 
 
 @pytest.mark.usefixtures("runs")
 @each_kind
 @pytest.mark.parametrize("query", ["status", "status:", ":x", "id:a|", "created_at:x", "created_at:a|b", "name:<x"])
-def test_queries_that_are_none(kind: Kind, query: str, api: Caller) -> None:
+def test_invalid_queries(kind: Kind, query: str, api: Caller) -> None:
     answer = api.get(f"{P}/{kind.plural}/", params={"query": query})
     assert (query, answer.status_code) == (query, 400)
     assert len(answer.json()) == 1

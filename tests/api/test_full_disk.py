@@ -51,7 +51,7 @@ def test_no_run_begins_and_then_it_does(api: Caller, ballast: Path, kind: Kind) 
 
 @pytest.mark.parametrize("how", ["restart", "resume", "copy"])
 @pytest.mark.parametrize("kind", [Kind.JOB, Kind.EXPERIMENT])
-def test_nothing_is_made_from_another_run(
+def test_no_clone_is_created(
     api: Caller, settings: Settings, store: Store, project: Project, kind: Kind, how: str
 ) -> None:
     run = one_of_each(store, project, store.users.get("root"))[kind]
@@ -73,7 +73,7 @@ def test_no_code_is_fetched(api: Caller, ballast: Path, tmp_path: Path) -> None:
     assert_full(api.post(f"{P}/repo/external/", {"git_url": f"file://{tmp_path}/none"}))
 
 
-def test_what_is_there_can_be_read_stopped_and_deleted(
+def test_existing_runs_can_be_read_stopped_and_deleted(
     api: Caller, ballast: Path, context: ApiContext, store: Store, project: Project
 ) -> None:
     runs = one_of_each(store, project, store.users.get("root"))
@@ -87,7 +87,7 @@ def test_what_is_there_can_be_read_stopped_and_deleted(
     assert api.post(f"{P}/experiments/{runs[Kind.EXPERIMENT].id}/metrics/", {"values": {"a": 1}}).status_code == 201
 
 
-def test_what_waits_says_what_for(api: Caller, store: Store, project: Project, settings: Settings) -> None:
+def test_waiting_runs_report_the_reason(api: Caller, store: Store, project: Project, settings: Settings) -> None:
     made = api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]}).json()
     ballast = fill(settings.home, 12 << 20)
     waits_for = {run["id"]: run["waits_for"] for run in api.get("/polylocal/v1/runs").json()["results"]}
@@ -99,7 +99,7 @@ def test_what_waits_says_what_for(api: Caller, store: Store, project: Project, s
     assert api.get(f"/polylocal/v1/runs/job/{run.id}").json()["waits_for"].startswith("a free place")
 
 
-def test_the_state_of_the_disk_is_told(api: Caller, nobody: Caller, ballast: Path) -> None:
+def test_the_state_of_the_disk_is_reported(api: Caller, nobody: Caller, ballast: Path) -> None:
     told = nobody.get("/statusz").json()["disk"]
     assert (told["is_healthy"], told["severity"]) == (False, "error")
     assert "polylocal_disk_full 1.0" in api.get("/metrics").text

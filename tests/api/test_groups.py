@@ -62,7 +62,7 @@ def test_a_search(field: str, as_text: bool, api: Caller) -> None:
     assert api.get(f"{G}/1/").json() == {**found, "bookmarked": False}
 
 
-def test_what_an_original_client_posts(api: Caller) -> None:
+def test_the_body_of_an_original_client(api: Caller) -> None:
     """Every key, including nulls, zeros and read-only keys."""
     nulls = "id uuid unique_name name user project description tags last_status created_at updated_at started_at"
     body: Json = dict.fromkeys(f"{nulls} finished_at total_run concurrency num_experiments experiments ttl".split())
@@ -85,7 +85,7 @@ def test_what_an_original_client_posts(api: Caller) -> None:
         ({key: value for key, value in GROUP.items() if key != "build"}, "build"),
     ],
 )
-def test_a_search_that_is_none(content: object, words: str, api: Caller) -> None:
+def test_invalid_searches(content: object, words: str, api: Caller) -> None:
     answer = api.post(f"{G}/", {"content": content})
     assert answer.status_code == 400
     assert list(answer.json()) == ["content"]
@@ -93,7 +93,7 @@ def test_a_search_that_is_none(content: object, words: str, api: Caller) -> None
     assert api.get(f"{G}/").json()["count"] == 0
 
 
-def test_all_that_is_wrong_is_said_at_once(api: Caller) -> None:
+def test_all_problems_are_reported_at_once(api: Caller) -> None:
     broken = {**GROUP, "hptuning": {"concurrency": "x", "matrix": {"lr": {"nosuch": 1}}}, "run": {"cmd": 5, "x": 1}}
     messages = api.post(f"{G}/", {"content": broken}).json()["content"]
     assert len(messages) >= 3
@@ -231,7 +231,7 @@ def test_stopping_what_has_not_begun(api: Caller, search: Run, members: list[Run
     assert status_of(store, search)[0] == "stopped"
 
 
-def test_stopping_a_group_that_is_done(api: Caller, search: Run, store: Store) -> None:
+def test_stopping_a_finished_group(api: Caller, search: Run, store: Store) -> None:
     store.runs.transition(search, Status.SUCCEEDED)
     assert api.post(f"{G}/1/stop/").status_code == 200
     assert store.runs.by_pk(search.pk).status == "succeeded"
@@ -319,7 +319,7 @@ def test_a_selection_of_what_is_not_there(api: Caller, trial: Callable[..., Run]
     assert selected(api) == [1]
 
 
-def test_what_a_change_of_a_selection_needs(api: Caller, trial: Callable[..., Run]) -> None:
+def test_required_fields_of_a_change_of_a_selection(api: Caller, trial: Callable[..., Run]) -> None:
     trial()
     api.post(f"{G}/", {"experiment_ids": [1]})
     path = f"{P}/selections/1/"
@@ -368,7 +368,7 @@ def test_stopping_a_selection_does_not_lose_its_experiments(
 # -- permissions ----------------------------------------------------------------------------------------------------
 
 
-def test_what_others_may_do_with_a_group(as_ann: Caller, api: Caller, search: Run, store: Store) -> None:
+def test_access_of_other_users_to_a_group(as_ann: Caller, api: Caller, search: Run, store: Store) -> None:
     assert as_ann.get(f"{G}/1/").status_code == 200
     assert as_ann.get(f"{G}/1/metrics/").status_code == 200
     assert as_ann.post(f"{G}/1/bookmark/").status_code == 201
@@ -385,7 +385,7 @@ def test_what_others_may_do_with_a_group(as_ann: Caller, api: Caller, search: Ru
     assert as_ann.get(f"{G}/1/").status_code == 403
 
 
-def test_what_an_experiment_may_do_with_its_group(
+def test_access_of_an_experiment_to_its_group(
     api: Caller, http: TestClient, search: Run, trial: Callable[..., Run], token_of: Callable[[Run], str]
 ) -> None:
     inside = Caller(http, token_of(trial(search)))

@@ -108,7 +108,7 @@ def test_bodies_are_parsed_and_limited(pages: TestClient, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-def test_who_is_not_admitted_is_not_heard(pages: TestClient, method: str) -> None:
+def test_the_body_of_a_refused_caller_is_not_read(pages: TestClient, method: str) -> None:
     pages.cookies.set("name", "eve")
     answer = pages.request(method, "/echo", content=b" " * (MOST + 1))  # too long: refused before it is read
     assert (answer.status_code, answer.text) == (403, f"<p>{NotAllowed()}")
@@ -133,7 +133,7 @@ def test_an_anonymous_call_has_no_user(pages: TestClient) -> None:
         ("GET", "/bug", (500, "<p>Internal error; the daemon's log has the details."), {}),
     ],
 )
-def test_errors_have_the_words_of_the_api(
+def test_errors_have_the_format_of_the_table(
     pages: TestClient, method: str, path: str, expected: tuple[int, str], header: dict[str, Any]
 ) -> None:
     answer = pages.request(method, path)

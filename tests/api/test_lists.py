@@ -78,7 +78,7 @@ def test_a_page_beyond_all_bounds(api: Caller) -> None:
 
 
 @pytest.mark.usefixtures("jobs")
-def test_a_parameter_that_is_said_twice_is_said_twice_in_the_links(api: Caller) -> None:
+def test_a_repeated_parameter_is_repeated_in_the_links(api: Caller) -> None:
     found = api.get(f"{P}/jobs?a=2&a=1").json()["next"]
     assert parse_qsl(urlsplit(found).query) == [("a", "2"), ("a", "1"), ("limit", "20"), ("offset", "20")]
 

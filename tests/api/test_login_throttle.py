@@ -48,7 +48,7 @@ def test_the_right_one_forgets_the_wrong_ones(nobody: Caller) -> None:
         assert tried(nobody, "ann", "right horse").status_code == 200
 
 
-def test_names_that_nobody_has_are_counted_alike(nobody: Caller) -> None:
+def test_unknown_names_are_counted_in_the_same_way(nobody: Caller) -> None:
     """Otherwise the response would reveal which names exist."""
     for _ in range(MOST):
         assert tried(nobody, "nobody", "wrong").status_code == 400
@@ -80,7 +80,7 @@ def test_no_more_names_are_kept_than_have_room(monkeypatch: pytest.MonkeyPatch) 
 # -- many at once ----------------------------------------------------------------------------------------------------
 
 
-def test_so_many_passwords_are_looked_at_and_no_more() -> None:
+def test_the_number_of_concurrent_password_checks_is_limited() -> None:
     """Every slot becomes free again, also after an exception."""
     attempts = LoginThrottle()
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_so_many_passwords_are_looked_at_and_no_more() -> None:
 
 
 @pytest.mark.usefixtures("passwords")
-def test_who_comes_while_many_log_in_is_told_to_come_again(nobody: Caller, context: ApiContext) -> None:
+def test_further_callers_during_many_logins_get_503(nobody: Caller, context: ApiContext) -> None:
     with ExitStack() as stack:
         for _ in range(MOST_AT_ONCE):
             stack.enter_context(context.login_throttle.place())
@@ -111,7 +111,9 @@ def test_who_comes_while_many_log_in_is_told_to_come_again(nobody: Caller, conte
 
 
 @pytest.mark.usefixtures("passwords")
-def test_containers_try_no_passwords(serving: Callable[..., TestClient], context: ApiContext, nobody: Caller) -> None:
+def test_containers_can_not_log_in_with_passwords(
+    serving: Callable[..., TestClient], context: ApiContext, nobody: Caller
+) -> None:
     inside = Caller(serving(bridge=True))
     for name, password in (("ann", "right horse"), ("ann", "wrong"), ("nobody", "wrong")):
         answer = tried(inside, name, password)
@@ -123,7 +125,7 @@ def test_containers_try_no_passwords(serving: Callable[..., TestClient], context
 
 
 @pytest.mark.parametrize(("name", "password"), [("x" * 257, "wrong"), ("ann", "x" * 4097)])
-def test_what_is_too_long_to_be_a_name_or_a_password_is_kept_nowhere(
+def test_overlong_names_and_passwords_are_not_stored(
     name: str, password: str, nobody: Caller, context: ApiContext
 ) -> None:
     answer = tried(nobody, name, password)

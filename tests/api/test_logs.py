@@ -103,7 +103,7 @@ def test_lines_of_a_client_outside_of_any_container(
 
 
 @pytest.mark.parametrize("body", [5, {"a": 1}, [1], [["a"]], True])
-def test_lines_that_are_none(body: object, api: Caller, make_job: Callable[..., Run]) -> None:
+def test_invalid_lines(body: object, api: Caller, make_job: Callable[..., Run]) -> None:
     make_job(managed=False)
     answer = api.post(f"{LOGS}/", body)
     assert answer.status_code == 400
@@ -207,7 +207,7 @@ def test_following_from_before_the_log_is_there(
         follower.end()
 
 
-def test_following_what_is_done(live: str, api: Caller, a_job: Run, context: ApiContext, store: Store) -> None:
+def test_following_a_finished_run(live: str, api: Caller, a_job: Run, context: ApiContext, store: Store) -> None:
     write(context.log(a_job), b"x" * 1_000_000)
     finish(store, a_job)
     began = time.monotonic()

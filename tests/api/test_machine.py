@@ -57,7 +57,7 @@ def test_its_gpus(api: Caller) -> None:
     assert api.get("/api/v1/nodes/1/gpus/0/").json()["name"] == "Tesla T4"
 
 
-def test_what_is_not_there(api: Caller) -> None:
+def test_missing_nodes(api: Caller) -> None:
     for path in ("nodes/0", "nodes/2", "nodes/2/gpus", "nodes/2/gpus/0", "nodes/1/gpus/1", "nodes/x", "nodes"):
         answer = api.get(f"/api/v1/{path}")
         assert (path, answer.status_code, answer.json()) == (path, 404, {"detail": "Not found."})
@@ -80,7 +80,7 @@ def test_it_is_for_admins(as_ann: Caller, nobody: Caller, api: Caller) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_run_of_an_admin_is_told_nothing_of_it(as_job: Caller) -> None:
+def test_a_run_of_an_admin_gets_no_access(as_job: Caller) -> None:
     for path in ("cluster", "cluster/nodes", "nodes/1", "nodes/1/gpus/0"):
         assert as_job.get(f"/api/v1/{path}/").status_code == 403
 

@@ -60,7 +60,7 @@ def test_tags_of_a_project_too(live_api: Caller) -> None:
     assert set(live_api.get(f"{P}/").json()["tags"]) == {f"t{number}" for number in range(MANY)}
 
 
-def test_a_merge_sees_what_was_written_after_its_run_was_looked_up(
+def test_a_merge_sees_changes_since_the_look_up_of_its_run(
     api: Caller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test changes the run exactly between its look-up and the merge."""
@@ -77,7 +77,7 @@ def test_a_merge_sees_what_was_written_after_its_run_was_looked_up(
     assert (found["params"], found["tags"]) == ({"a": 1, "b": 2, "c": 3}, ["a", "b", "c"])
 
 
-def test_the_bounds_hold_for_what_all_merges_come_to(live_api: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bounds_apply_to_the_result_of_all_merges(live_api: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MAX_PARAMS", 5)
     live_api.post(f"{E}/", {"params": {"a": 1, "b": 2}})
     codes = at_once(lambda number: live_api.patch(f"{E}/1/", {"params": {f"p{number}": 1}, "merge": True}))

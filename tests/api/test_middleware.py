@@ -104,7 +104,7 @@ def test_the_name_of_the_machine_counts_only_where_others_may_come(
         assert Caller(serving(opened)).get(HEALTH, headers={"Host": f"{name}:8000"}).status_code == 200
 
 
-def test_who_says_no_name_is_a_program(context: ApiContext) -> None:
+def test_requests_without_a_host_name_are_from_programs(context: ApiContext) -> None:
     with on_socket(context) as address, connected(address) as peer:
         peer.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
         assert received(peer).startswith(b"HTTP/1.1 200")
@@ -128,7 +128,7 @@ def test_pages_of_others_change_nothing(api: Caller, method: str, origin: str) -
 @pytest.mark.parametrize(
     ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
 )
-def test_a_page_without_an_origin_says_how_far_away_it_is(api: Caller, site: str, status: int) -> None:
+def test_pages_without_an_origin_are_judged_by_sec_fetch_site(api: Caller, site: str, status: int) -> None:
     assert api.patch(P, {"description": "x"}, headers={"Sec-Fetch-Site": site}).status_code == status
 
 
@@ -141,7 +141,7 @@ def test_our_own_pages_may(api: Caller, scheme: str) -> None:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_what_only_looks_is_not_asked_where_it_is_from(api: Caller, method: str) -> None:
+def test_reads_need_no_origin(api: Caller, method: str) -> None:
     """A page of another site can't read the response."""
     answer = api(method, P, headers={"Origin": "http://evil.example"})
     assert answer.status_code == 200
@@ -212,7 +212,7 @@ def asked(client: TestClient, times: int) -> Iterator[list[int]]:
         thread.join(20)
 
 
-def test_too_many_at_a_time_are_told_to_come_again() -> None:
+def test_too_many_concurrent_requests_get_503() -> None:
     held = Held()
     client = TestClient(middleware.ConcurrencyLimit(held, most_working=3))
     with asked(client, 3) as codes:
@@ -225,7 +225,7 @@ def test_too_many_at_a_time_are_told_to_come_again() -> None:
     assert client.get("/").status_code == 200
 
 
-def test_what_is_being_followed_counts_on_its_own() -> None:
+def test_open_responses_are_counted_separately() -> None:
     """A response that has begun may take as long as its run, and must not block other requests."""
     held = Held(begin=True)
     client = TestClient(middleware.ConcurrencyLimit(held, most_working=1, most_open=3))
@@ -237,7 +237,7 @@ def test_what_is_being_followed_counts_on_its_own() -> None:
     assert client.get("/").status_code == 200
 
 
-def test_a_place_is_free_again_after_a_bug() -> None:
+def test_a_slot_is_free_again_after_a_bug() -> None:
     async def broken(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("bug")
 
@@ -284,7 +284,7 @@ HALF = {
 
 
 @pytest.mark.parametrize("form", HALF)
-def test_a_body_that_has_not_come_takes_no_place(context: ApiContext, form: str) -> None:
+def test_an_incomplete_body_takes_no_slot(context: ApiContext, form: str) -> None:
     """Incomplete requests must not block other clients. A request counts once its body is complete."""
     first, rest = HALF[form]
     reader = Reader()
@@ -313,7 +313,7 @@ def test_a_body_that_has_not_come_takes_no_place(context: ApiContext, form: str)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}])
-def test_a_request_without_a_body_has_its_place_at_once(headers: dict[str, str]) -> None:
+def test_a_request_without_a_body_has_its_slot_at_once(headers: dict[str, str]) -> None:
     """This holds even if the application never reads a body."""
     held = Held()
     guard = middleware.ConcurrencyLimit(held, most_working=2)
@@ -326,7 +326,7 @@ def test_a_request_without_a_body_has_its_place_at_once(headers: dict[str, str])
     assert codes == [200, 200]
 
 
-def test_what_somebody_else_works_on_gives_its_place_back() -> None:
+def test_a_request_that_is_passed_on_frees_its_slot() -> None:
     held = Held()
 
     async def passing(scope: dict, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
@@ -393,7 +393,7 @@ def sent(*pieces: tuple[int, float]) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize(("size", "every_s"), [(1, 1.0), (1, 9.0), (100, 0.25), (0, 1.0)])
-def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_body_is_refused(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece arrives in time, but the whole body would take hours."""
     monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 100_000)
@@ -402,14 +402,14 @@ def test_a_body_that_drips_is_let_go(size: int, every_s: float, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("size", "every_s"), [(1000, 1.0), (9000, 9.0), (300, 0.25)])
-def test_a_slow_body_that_goes_on_gets_through(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_but_steady_body_is_accepted(size: int, every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The total time does not matter."""
     monkeypatch.setattr(middleware, "LEAST_RATE", 1000.0)
     status, after_s = sent(*[(size, every_s)] * 1000)
     assert (status, after_s) == (200, pytest.approx(1000 * every_s))
 
 
-def test_what_came_fast_may_rest_no_longer_than_anything_else() -> None:
+def test_a_fast_beginning_allows_no_longer_pause() -> None:
     """A fast beginning does not allow a longer pause."""
     assert sent((1 << 20, 1.0), (1, 10.5)) == (408, pytest.approx(11.0))
 
@@ -466,13 +466,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "]
 )
-def test_a_head_that_does_not_come_closes_the_connection(context: ApiContext, sent: bytes) -> None:
+def test_a_missing_head_closes_the_connection(context: ApiContext, sent: bytes) -> None:
     with on_socket(context) as address, connected(address) as peer:
         peer.sendall(sent)
         assert received(peer) == b""
 
 
-def test_who_connects_when_too_many_are_is_let_go(context: ApiContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_beyond_the_limit_are_closed(context: ApiContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection uses a descriptor, even without a request."""
     monkeypatch.setattr(serving, "MOST_CONNECTIONS", 2)
     with on_socket(context) as address, connected(address) as first, connected(address) as second:
@@ -485,7 +485,7 @@ def test_who_connects_when_too_many_are_is_let_go(context: ApiContext, monkeypat
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_head_that_comes_drop_by_drop_closes_it_too(context: ApiContext) -> None:
+def test_a_dripping_head_closes_the_connection(context: ApiContext) -> None:
     with on_socket(context) as address, connected(address) as peer:
         peer.sendall(b"GET /healthz HTTP/1.1\r\n")
         peer.settimeout(0.05)
@@ -504,7 +504,7 @@ def test_a_head_that_comes_drop_by_drop_closes_it_too(context: ApiContext) -> No
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("between", [b"", b"\r\n"])
-def test_the_next_head_is_not_waited_for_without_end_either(
+def test_a_missing_next_head_closes_the_connection(
     context: ApiContext, monkeypatch: pytest.MonkeyPatch, between: bytes
 ) -> None:
     """Neither silence nor empty lines keep a connection open."""
@@ -534,7 +534,7 @@ def test_a_long_body_is_no_long_head(context: ApiContext, store: Store, root: Us
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_body_that_stops_is_told_so(context: ApiContext, store: Store, root: User) -> None:
+def test_a_stalled_body_gets_408(context: ApiContext, store: Store, root: User) -> None:
     token = store.users.new_token(root)
     head = f"POST /api/v1/projects/ HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {token}\r\n"
     with on_socket(context) as address, connected(address) as peer:
@@ -544,7 +544,7 @@ def test_a_body_that_stops_is_told_so(context: ApiContext, store: Store, root: U
     assert b"did not come within 0.5 s" in answer
 
 
-def test_a_client_that_reads_nothing_is_let_go(context: ApiContext) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(context: ApiContext) -> None:
     """Its slot becomes free, and its connection is closed with unread data."""
     ended = threading.Event()
 

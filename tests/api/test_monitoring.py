@@ -56,7 +56,9 @@ def test_runs_are_counted_by_kind_and_status(
     assert counted == {**created, ("job", "succeeded"): 2.0, ("job", "running"): 1.0}
 
 
-def test_what_waits_is_counted_and_how_long(api: Caller, make_job: Callable[..., Run], store: Store) -> None:
+def test_waiting_runs_are_counted_with_their_waiting_time(
+    api: Caller, make_job: Callable[..., Run], store: Store
+) -> None:
     first, done = make_job(), make_job()
     finish(store, done)
     make_job(managed=False)  # no runner starts it here
@@ -72,7 +74,7 @@ def test_a_daemon_whose_engine_is_away(serving: Callable[..., TestClient], conte
     assert figures(Caller(serving(away), context.store.users.new_token(root)))[("polylocal_engine_up",)] == 0
 
 
-def test_what_the_engine_was_asked_for_is_measured(api: Caller, context: ApiContext) -> None:
+def test_calls_to_the_engine_are_measured(api: Caller, context: ApiContext) -> None:
     context.engine_times.observe("POST containers/start", 0.02)
     context.engine_times.observe("POST containers/start", 0.7)
     found = figures(api)
@@ -88,7 +90,7 @@ def test_figures_are_for_users_only(nobody: Caller, as_ann: Caller, as_job: Call
 
 
 @pytest.mark.parametrize("path", ["/polylocal/v1/disk"])
-def test_what_takes_room_is_for_admins(nobody: Caller, as_ann: Caller, as_job: Caller, api: Caller, path: str) -> None:
+def test_disk_usage_is_for_admins(nobody: Caller, as_ann: Caller, as_job: Caller, api: Caller, path: str) -> None:
     assert nobody.get(path).status_code == 401
     assert as_ann.get(path).status_code == as_job.get(path).status_code == 403
     assert api.get(path).json() == {"freed_bytes": 0, "results": []}

@@ -63,7 +63,7 @@ def test_the_finite_values_of_a_batch_are_kept(api: Caller, tracked: str) -> Non
         *((text, "-inf") for text in ("-Infinity", "-1e999", '"-inf"', '"-Infinity"', '"-1e999"', "-" + "1" * 400)),
     ],
 )
-def test_what_clients_write_for_it(written: str, word: str, api: Caller, tracked: str) -> None:
+def test_texts_of_clients_for_non_finite_numbers(written: str, word: str, api: Caller, tracked: str) -> None:
     made = send(api, f"{tracked}/metrics/", f'{{"values": {{"loss": {written}, "acc": 0.2}}}}')
     assert made.status_code == 201
     assert strict(made.text)["values"] == {"loss": None, "acc": 0.2}
@@ -77,12 +77,12 @@ def test_a_form_may_hold_the_values_as_text(api: Caller, tracked: str) -> None:
 
 
 @pytest.mark.parametrize("written", ['"x"', "[]", "{}", '"nano"', '"in f"'])
-def test_what_is_no_number_at_all_is_refused(written: str, api: Caller, tracked: str) -> None:
+def test_values_that_are_not_numbers_are_refused(written: str, api: Caller, tracked: str) -> None:
     assert send(api, f"{tracked}/metrics/", f'{{"values": {{"loss": {written}}}}}').status_code == 400
     assert entries(api, tracked) == []
 
 
-def test_the_last_value_is_the_one_that_was_told_last(api: Caller, tracked: str) -> None:
+def test_the_last_value_is_the_one_reported_last(api: Caller, tracked: str) -> None:
     send(api, f"{tracked}/metrics/", '{"values": {"loss": 0.5}}')
     send(api, f"{tracked}/metrics/", '{"values": {"loss": NaN}}')
     assert api.get(f"{tracked}/").json()["last_metric"] == {"loss": None}
@@ -134,7 +134,7 @@ def test_it_is_never_the_best(api: Caller, search: Run) -> None:
     assert "not_finite" not in by_id[1]
 
 
-def test_a_csv_has_the_words(api: Caller, search: Run) -> None:
+def test_a_csv_contains_the_words(api: Caller, search: Run) -> None:
     lines = api.get(f"{P}/groups/1/results/?format=csv&metric=loss").text.splitlines()
     place = lines[0].split(",").index("metric.loss")
     assert {line.split(",")[place] for line in lines[1:]} == {"0.5", "nan", "0.25", "-inf"}

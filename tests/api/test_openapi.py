@@ -113,7 +113,7 @@ def test_schemas_are_well_formed(document: Json) -> None:
     check(document["components"]["schemas"])
 
 
-def test_who_may_call_is_described(document: Json) -> None:
+def test_required_access_is_described(document: Json) -> None:
     for endpoint in ENDPOINTS:
         [operation] = [
             o for p, m, o in operations(document) if (m.upper(), p.rstrip("/")) == (endpoint.method, path_of(endpoint))

@@ -169,7 +169,7 @@ def test_a_code_is_good_once_and_for_its_own_server(
 
 
 @pytest.mark.parametrize("code", ["", "code=", "code=x", f"code={'0' * 40}", "code=%00"])
-def test_a_code_that_is_none(browse: Callable[[], Browser], start: Callable[..., Run], code: str) -> None:
+def test_invalid_codes(browse: Callable[[], Browser], start: Callable[..., Run], code: str) -> None:
     run, browser = start(NOTEBOOK), browse()
     answer = browser.ask(own(run, browser, f"/polylocal/v1/enter?{code}"))
     assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
@@ -188,7 +188,7 @@ def test_only_a_typed_address_or_a_page_of_this_origin_logs_in_by_a_query(
 
 @pytest.mark.parametrize("path", ["//evil.example/", "/\\evil.example", "/%5Cevil.example", "///evil.example"])
 @each_page
-def test_nobody_is_sent_elsewhere(
+def test_redirects_never_leave_this_host(
     page: str, path: str, browse: Callable[[], Browser], start: Callable[..., Run], api: Caller
 ) -> None:
     run, browser = start(page), browse()
@@ -332,7 +332,7 @@ def test_no_websocket_at_the_path_for_a_browser_that_has_the_own_origin(
         pytest.fail("it was opened")
 
 
-def test_an_origin_of_nobody(browse: Callable[[], Browser], start: Callable[..., Run], a_job: Run) -> None:
+def test_an_origin_without_a_server(browse: Callable[[], Browser], start: Callable[..., Run], a_job: Run) -> None:
     start(NOTEBOOK)
     browser = browse()
     port = browser.place.partition(":")[2]
@@ -364,7 +364,7 @@ def test_containers_have_no_way_in(
 
 
 @pytest.mark.parametrize("host", ["192.168.1.7:8000", "10.0.0.1"])
-def test_a_browser_on_another_machine_sees_the_page_where_it_is(
+def test_a_browser_on_another_machine_sees_the_page_at_the_apis_origin(
     host: str, browse: Callable[[], Browser], start: Callable[..., Run], api: Caller
 ) -> None:
     """Names below `localhost` would lead the browser to its own machine. The log-in page explains the consequence."""
@@ -377,7 +377,7 @@ def test_a_browser_on_another_machine_sees_the_page_where_it_is(
     assert (answer.status_code, urlsplit(url).netloc) == (200, host)
 
 
-def test_what_published_ports_cost_is_told(
+def test_the_risk_of_published_ports_is_reported(
     serving: Callable[..., TestClient], context: ApiContext, start: Callable[..., Run]
 ) -> None:
     start(NOTEBOOK)
@@ -386,14 +386,12 @@ def test_what_published_ports_cost_is_told(
     assert "is sent your session" not in serving().get(f"{NOTEBOOK}/").text
 
 
-def test_on_this_machine_nothing_is_lost_and_nothing_is_told(
-    browse: Callable[[], Browser], start: Callable[..., Run]
-) -> None:
+def test_on_this_machine_there_is_no_warning(browse: Callable[[], Browser], start: Callable[..., Run]) -> None:
     start(NOTEBOOK)
     assert "share one origin" not in browse().ask(f"{NOTEBOOK}/").text
 
 
-def test_a_browser_that_does_not_know_the_name_is_offered_another_way(
+def test_a_browser_that_can_not_resolve_the_name_is_offered_the_apis_origin(
     browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxy, "_LOST_S", 0.0)
@@ -417,7 +415,7 @@ def test_a_browser_that_does_not_know_the_name_is_offered_another_way(
 
 
 @pytest.mark.parametrize("rest", ["", "?a=b", "/", "/tree?a=b"])
-def test_the_other_way_is_offered_for_each_way_to_write_a_page(
+def test_the_apis_origin_is_offered_for_each_spelling_of_a_page(
     rest: str, browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, program: Program
 ) -> None:
     start(TENSORBOARD)
@@ -430,13 +428,13 @@ def test_the_other_way_is_offered_for_each_way_to_write_a_page(
 
 @pytest.mark.parametrize("page", ["b\r\nX-Y: z", "b;Domain=x", "\N{CYRILLIC SMALL LETTER BE}", "b\0", "b\n"])
 @pytest.mark.parametrize("end", ["/", "/x", ""])
-def test_what_is_no_page_becomes_part_of_no_header(page: str, end: str, browse: Callable[[], Browser]) -> None:
+def test_invalid_pages_never_get_into_headers(page: str, end: str, browse: Callable[[], Browser]) -> None:
     form = {"next": f"/notebook/a/{page}{end}"}
     answer = browse().ask("/polylocal/v1/session/one-origin", "POST", data=form)
     assert (answer.status_code, "set-cookie" in answer.headers, "x-y" in answer.headers) == (400, False, False)
 
 
-def test_a_page_that_is_fetched_in_advance_is_no_lost_one(
+def test_a_prefetched_page_is_not_a_lost_one(
     browse: Callable[[], Browser], start: Callable[..., Run], api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Browsers prefetch pages that a user may open, and don't follow redirects to other hosts then."""
@@ -500,7 +498,7 @@ def test_our_own_pages_are_strict(browse: Callable[[], Browser], start: Callable
 
 
 @pytest.mark.parametrize("path", ["/healthz", P, "/api/v1/openapi.json", "/downloads/", "/nosuch"])
-def test_data_is_no_page(path: str, nobody: Caller) -> None:
+def test_data_is_not_a_page(path: str, nobody: Caller) -> None:
     """Not even for a browser that is tricked into taking it for a page."""
     policy = nobody.get(path).headers["content-security-policy"]
     assert "default-src 'none'" in policy

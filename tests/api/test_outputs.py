@@ -192,7 +192,7 @@ def test_names_that_are_no_text(api: Caller, folder: Path) -> None:
     assert api.get(f"{OUTPUTS}/files", params={"path": "ünï cödé\n.txt"}).content == b"x"
 
 
-def test_what_is_no_file(api: Caller, folder: Path) -> None:
+def test_paths_that_are_not_files(api: Caller, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     assert "pipe" not in names_in(api.get(OUTPUTS).content)
     assert api.get(f"{OUTPUTS}/files?path=pipe").status_code == 404
@@ -273,7 +273,7 @@ def test_a_file_that_is_cut_short_while_it_is_packed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_what_never_ends_is_never_waited_for(kind: str, api: Caller, folder: Path) -> None:
+def test_pipes_and_sockets_are_not_read(kind: str, api: Caller, folder: Path) -> None:
     if kind == "pipe":
         os.mkfifo(folder / "odd")
     else:

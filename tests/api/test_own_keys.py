@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 @pytest.mark.parametrize("key", ["params", "declarations"])
-def test_too_many_params_are_told_by_the_files_own_key(key: str, api: Caller) -> None:
+def test_too_many_params_are_reported_under_the_files_own_key(key: str, api: Caller) -> None:
     values = {f"p{n}": n for n in range(bodies.MAX_PARAMS + 1)}
     content = {**job(), "kind": "experiment", key: values}
     (told,) = api.post(f"{P}/experiments/", {"content": content}).json()["content"]
@@ -30,7 +30,7 @@ def test_too_many_params_are_told_by_the_files_own_key(key: str, api: Caller) ->
         ({"build": {"image": "a", "environment": {"secret_refs": ["nope"]}}}, "build.environment.secret_refs.0"),
     ],
 )
-def test_a_secret_that_is_missing_is_told_by_the_files_own_key(
+def test_a_missing_secret_is_reported_under_the_files_own_key(
     sections: dict[str, Any], place: str, api: Caller, context: ApiContext
 ) -> None:
     context.secret_store.write("root", "mine", {"A": "1"})
@@ -38,7 +38,7 @@ def test_a_secret_that_is_missing_is_told_by_the_files_own_key(
     assert told.startswith(f"{place}: root has no secret `nope`")
 
 
-def test_a_run_that_is_missing_is_told_by_its_place_in_the_list(api: Caller) -> None:
+def test_a_missing_run_is_reported_with_its_index(api: Caller) -> None:
     api.post(f"{P}/jobs/", {"content": job()})
     (told,) = api.post(f"{P}/jobs/", {"content": job(environment={"outputs": {"jobs": [1, 9]}})}).json()["content"]
     assert told == "environment.outputs.jobs.1: this project has no job `9`."

@@ -89,7 +89,7 @@ def test_a_followed_log_ends_with_the_right_to_it(
     eventually(lambda: context.quotas.streams.taken == 0)
 
 
-def test_what_comes_later_is_not_read(
+def test_later_lines_are_not_sent(
     chunks: Iterator[bytes], store: Store, context: ApiContext, project: Project, running: Run
 ) -> None:
     store.projects.update(project, {"is_public": False})
@@ -133,7 +133,7 @@ def heard(socket: ClientConnection) -> list[str]:
 
 
 @pytest.mark.parametrize("what", ["logs", "resources", "logs/stream"])
-def test_a_websocket_is_told_and_closed(
+def test_a_websocket_gets_a_message_and_is_closed(
     what: str, live: str, store: Store, context: ApiContext, ann: User, project: Project, running: Run
 ) -> None:
     url = f"ws{live.removeprefix('http')}{SOCKET}/{what}?token={store.users.new_token(ann)}"
@@ -144,7 +144,7 @@ def test_a_websocket_is_told_and_closed(
     eventually(lambda: context.quotas.streams.taken == 0)
 
 
-def test_an_admin_who_is_none_any_more(
+def test_a_former_admin(
     live: str, store: Store, context: ApiContext, ann: User, project: Project, running: Run
 ) -> None:
     store.projects.update(project, {"is_public": False})
@@ -156,7 +156,7 @@ def test_an_admin_who_is_none_any_more(
         assert "no longer have access" in heard(socket)[-1]
 
 
-def test_a_runs_own_token_that_has_died(
+def test_the_token_of_a_finished_run(
     live: str,
     store: Store,
     context: ApiContext,
@@ -193,7 +193,7 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
-def test_a_thousand_streams_alike_are_asked_for_once_and_not_without_a_change(
+def test_a_thousand_equal_streams_are_checked_once_and_only_after_changes(
     store: Store, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -253,7 +253,7 @@ def test_a_busy_database_ends_no_stream(store: Store, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("problem", [StoreError("busy"), RuntimeError("a bug"), HTTPException(503)])
-def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store, problem: Exception) -> None:
+def test_a_failing_check_keeps_no_other_stream_unwatched(store: Store, problem: Exception) -> None:
     """A busy database is checked again later. A bug ends only its own stream."""
     over = False
 
@@ -282,7 +282,7 @@ def test_a_right_that_nobody_can_tell_keeps_no_other_one_unwatched(store: Store,
     asyncio.run(scenario())
 
 
-def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_streams_delay_the_end_of_a_stream_by_seconds_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The more time the checks take, the longer the pauses between them, up to some seconds."""
     monkeypatch.setattr(rights, "_LEAST_REST", 1e9)
     monkeypatch.setattr(rights, "MOST_REST_S", 0.1)
@@ -305,7 +305,7 @@ def test_no_stream_goes_on_for_long_because_there_are_many(store: Store, monkeyp
     asyncio.run(scenario())
 
 
-def test_streams_of_one_token_are_asked_for_once_whatever_stands_beside_it(
+def test_streams_of_one_token_are_checked_once_whatever_else_they_send(
     live: str, store: Store, context: ApiContext, ann: User, running: Run
 ) -> None:
     header = {"Authorization": f"Token {store.users.new_token(ann)}"}

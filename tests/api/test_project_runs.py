@@ -40,7 +40,7 @@ def test_all_kinds_the_last_changed_first(api: Caller, store: Store, root: User)
     assert labels(api, project="root/other") == ["job/2"]
 
 
-def test_what_each_of_them_has(api: Caller, store: Store, made: dict[Kind, Run]) -> None:
+def test_the_keys_of_each_run(api: Caller, store: Store, made: dict[Kind, Run]) -> None:
     """The keys of the lists by kind, plus the kind, the last message and the reason for waiting."""
     api.post("/api/v1/root/quick-start/experiments/1/bookmark/")
     for kind in POLYAXON_KINDS:
@@ -77,14 +77,14 @@ def test_queries_and_orders(api: Caller, store: Store, made: dict[Kind, Run]) ->
         ({"project": "", "query": "id:1"}, "need the `project`"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(api: Caller, params: dict[str, str], words: str) -> None:
+def test_invalid_parameters_are_refused_with_a_message(api: Caller, params: dict[str, str], words: str) -> None:
     answer = api.get(R, params={"project": "root/quick-start", **params})
     assert (answer.status_code, len(answer.json())) == (400, 1)
     assert words in answer.json()[0]
 
 
 @pytest.mark.usefixtures("made")
-def test_who_may_see_them(api: Caller, as_ann: Caller, nobody: Caller, store: Store, project: Project) -> None:
+def test_who_may_see_the_list(api: Caller, as_ann: Caller, nobody: Caller, store: Store, project: Project) -> None:
     asked = {"project": "root/quick-start"}
     assert as_ann.get(R, params=asked).json()["count"] == len(POLYAXON_KINDS)
     assert nobody.get(R, params=asked).status_code == 401

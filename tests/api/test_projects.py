@@ -12,7 +12,7 @@ from polylocal.store.rows import Project, Run, User
 from .conftest import Caller, P
 
 
-def test_made_with_all_that_can_be_said(api: Caller) -> None:
+def test_creation_with_all_fields(api: Caller) -> None:
     values = {"name": "new", "description": "d", "readme": "# Read", "tags": ["b", "a", "b"], "is_public": False}
     made = api.post("/api/v1/projects/", values).json()
     found = api.get("/api/v1/root/new/").json()

@@ -173,7 +173,7 @@ def test_a_token_in_the_query_becomes_a_cookie(
 
 
 @each_page
-def test_a_page_of_others_leads_here_as_nobody(
+def test_a_link_from_another_site_does_not_log_in(
     page: str, stranger: httpx2.Client, program: Program, start: Start, api: Caller
 ) -> None:
     """Otherwise the page could log a visitor in as its own user, and then read along."""
@@ -196,14 +196,14 @@ def test_the_form_lets_in(page: str, stranger: httpx2.Client, program: Program, 
     assert is_sent_on(stranger.get(f"{page}/tree"))
 
 
-def test_the_form_of_a_path_is_no_way_to_put_a_page_into_it(stranger: httpx2.Client, project: Project) -> None:
+def test_the_login_form_escapes_its_path(stranger: httpx2.Client, project: Project) -> None:
     answer = stranger.get(f"{NOTEBOOK}/%22%3E%3Cscript%3Ealert(1)%3C/script%3E?a=%22%3E%3Cb")
     assert answer.status_code == 401
     assert "<script>" not in answer.text
 
 
 @each_page
-def test_a_wrong_token_lets_nobody_in(page: str, stranger: httpx2.Client, program: Program, start: Start) -> None:
+def test_a_wrong_token_gives_no_access(page: str, stranger: httpx2.Client, program: Program, start: Start) -> None:
     start(page, program)
     for token in ("nosuch", "", "a%20b"):
         answer = stranger.get(f"{page}/?token={token}")
@@ -227,7 +227,7 @@ def test_a_header_lets_in(page: str, stranger: httpx2.Client, program: Program, 
     assert str(api.token) not in json.dumps(program.asked, default=str)
 
 
-def test_a_runs_token_lets_nobody_in(
+def test_a_runs_token_gives_no_access(
     stranger: httpx2.Client, program: Program, start: Start, token_of: Callable[[Run], str]
 ) -> None:
     run = start(NOTEBOOK, program)
@@ -239,9 +239,7 @@ def test_a_runs_token_lets_nobody_in(
     assert program.asked == []
 
 
-def test_a_user_who_is_let_out(
-    browser: httpx2.Client, program: Program, start: Start, store: Store, root: User
-) -> None:
+def test_a_deactivated_user(browser: httpx2.Client, program: Program, start: Start, store: Store, root: User) -> None:
     start(NOTEBOOK, program)
     assert browser.get(f"{NOTEBOOK}/").status_code == 200
     store.users.add("other", is_superuser=True)
@@ -249,7 +247,7 @@ def test_a_user_who_is_let_out(
     assert browser.get(f"{NOTEBOOK}/").status_code == 401
 
 
-def test_who_sees_what(
+def test_the_servers_that_a_user_sees(
     stranger: httpx2.Client, program: Program, start: Start, store: Store, ann: User, api: Caller
 ) -> None:
     """A notebook executes its user's input, so it is for the owner only. A tensorboard is as public as its project."""
@@ -348,9 +346,7 @@ def test_no_secret_reaches_the_program(
         assert found.get("authorization") == (f"token {KEY}" if page == NOTEBOOK else None)
 
 
-def test_what_the_pages_of_the_program_send_of_their_own(
-    browser: httpx2.Client, program: Program, start: Start
-) -> None:
+def test_credentials_of_the_programs_own_pages(browser: httpx2.Client, program: Program, start: Start) -> None:
     """Jupyter's pages send Jupyter's token in headers and queries. The daemon passes it on."""
     start(NOTEBOOK, program)
     answer = browser.get(f"{NOTEBOOK}/api", headers={"Authorization": f"token {KEY}"})
@@ -373,7 +369,7 @@ def test_cookies_reach_the_program_as_they_are(
         assert headers_of(program.asked[-1])["cookie"] == cookie
 
 
-def test_what_belongs_to_a_connection_is_not_passed_on(browser: httpx2.Client, program: Program, start: Start) -> None:
+def test_hop_by_hop_headers_are_not_passed_on(browser: httpx2.Client, program: Program, start: Start) -> None:
     start(NOTEBOOK, program)
     browser.get(f"{NOTEBOOK}/", headers={"TE": "trailers", "Keep-Alive": "5", "Proxy-Authorization": "x", "X-Own": "1"})
     found = headers_of(program.asked[-1])
@@ -467,25 +463,25 @@ def notebook(start: Start, program: Program) -> Run:
     return start(NOTEBOOK, program)
 
 
-def test_statuses_and_headers_come_back(browser: httpx2.Client, notebook: Run) -> None:
+def test_statuses_and_headers_are_passed_back(browser: httpx2.Client, notebook: Run) -> None:
     answer = browser.get(f"{NOTEBOOK}/teapot")
     assert (answer.status_code, answer.text, answer.headers["x-own"]) == (418, "short and stout", "1")
     assert browser.get(f"{NOTEBOOK}/none").status_code == 204
 
 
-def test_redirects_come_back(browser: httpx2.Client, notebook: Run, program: Program) -> None:
+def test_redirects_are_passed_back(browser: httpx2.Client, notebook: Run, program: Program) -> None:
     answer = browser.get(f"{NOTEBOOK}/moved")
     assert (answer.status_code, answer.headers["location"]) == (302, "/elsewhere?a=b")
     assert len(program.asked) == 1
 
 
-def test_cookies_come_back(browser: httpx2.Client, notebook: Run) -> None:
+def test_cookies_are_passed_back(browser: httpx2.Client, notebook: Run) -> None:
     answer = browser.get(f"{NOTEBOOK}/cookies")
     path = f" Path={NOTEBOOK}/"  # only for this page if it shares an origin with others
     assert answer.headers.get_list("set-cookie") == [f"_xsrf=2|a;{path}", f"other=1;{path}"]
 
 
-def test_cookies_of_one_program_reach_no_other_one(
+def test_cookies_of_one_program_reach_no_other_program(
     live: str, start: Start, program: Program, store: Store, root: User
 ) -> None:
     """They don't reach another user's browser either: the daemon stores none."""
@@ -508,7 +504,7 @@ def test_no_program_logs_anybody_in_or_out(browser: httpx2.Client, notebook: Run
     assert (browser.cookies[SESSION], browser.cookies[USER_COOKIE]) == (session, "root")
 
 
-def test_what_is_packed_stays_packed(live: str, browser: httpx2.Client, notebook: Run) -> None:
+def test_compressed_responses_stay_compressed(live: str, browser: httpx2.Client, notebook: Run) -> None:
     status, headers, content = raw(live, f"{NOTEBOOK}/packed", browser.cookies[SESSION])
     assert (status, headers["content-encoding"], content) == (200, "gzip", b"\x1f\x8bas it is")
     assert headers["content-type"] == "x/y"
@@ -577,7 +573,7 @@ def requested(url: str, what: str, session: str, rest: str) -> socket.socket:
     return peer
 
 
-def test_a_program_that_never_answers_takes_no_place_of_others(
+def test_a_program_that_never_answers_takes_no_slot_of_others(
     context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware.ConcurrencyLimit.__init__, "__defaults__", (1, middleware.MOST_OPEN))
@@ -590,7 +586,7 @@ def test_a_program_that_never_answers_takes_no_place_of_others(
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", ""), ("POST", "{}")])
-def test_a_program_is_told_that_nobody_waits_any_more(
+def test_a_program_notices_that_its_client_has_left(
     live: str, silent: Silent, start: Start, browser: httpx2.Client, method: str, body: str
 ) -> None:
     start(NOTEBOOK, silent)
@@ -611,7 +607,7 @@ def handshake(url: str, session: str) -> socket.socket:
     )
 
 
-def test_a_program_that_takes_no_websocket_takes_no_place_of_others(
+def test_a_program_that_accepts_no_websocket_takes_no_slot_of_others(
     context: ApiContext, silent: Silent, start: Start, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each open handshake counts for its client until the client leaves."""
@@ -723,7 +719,7 @@ def test_the_program_hangs_up(
         thread.join()
 
 
-def test_what_a_page_consists_of_is_waited_for(browser: httpx2.Client, start: Start) -> None:
+def test_parts_of_a_page_are_waited_for(browser: httpx2.Client, start: Start) -> None:
     """A browser requests the parts of a page once. Without one of them it shows a broken page for good."""
     with socket.socket() as slow:
         slow.bind(("127.0.0.1", 0))
@@ -857,7 +853,7 @@ def refused(talk: Talk, path: str, **more: Any) -> int:
 
 
 @each_page
-def test_who_may_not_talk(
+def test_callers_without_access_open_no_websocket(
     page: str,
     talk: Talk,
     program: Program,
@@ -886,7 +882,7 @@ def test_a_page_of_ours_talks(live: str, talk: Talk, program: Program, notebook:
     assert urlsplit(found["origin"]).netloc == found["host"]  # Jupyter compares the two
 
 
-def test_there_is_nobody_to_talk_to(talk: Talk, store: Store, start: Start, program: Program) -> None:
+def test_websockets_without_a_program_are_refused(talk: Talk, store: Store, start: Start, program: Program) -> None:
     run = start(NOTEBOOK, program)
     assert refused(talk, f"{NOTEBOOK}/refused") in (403, 500, 502)
     store.runs.transition(run, Status.STOPPED)
@@ -912,7 +908,7 @@ def _update(store: Store, change: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("page", [NOTEBOOK, TENSORBOARD])
-def test_what_is_open_ends_with_the_right_to_it(
+def test_open_connections_end_with_the_permission(
     page: str,
     end: str,
     browser: httpx2.Client,
@@ -945,7 +941,7 @@ def test_what_is_open_ends_with_the_right_to_it(
 
 
 @pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: other\r\n"])
-def test_a_program_that_goes_on_in_another_language_is_not_shown(
+def test_a_program_that_switches_protocols_is_not_shown(
     upgrade: str, browser: httpx2.Client, start: Start, silent: Silent, context: ApiContext
 ) -> None:
     start(NOTEBOOK, silent)
@@ -959,7 +955,7 @@ def test_a_program_that_goes_on_in_another_language_is_not_shown(
     eventually(lambda: context.quotas.streams.taken == 0)
 
 
-def test_what_a_program_does_not_answer_holds_a_place_of_who_asked(
+def test_unanswered_requests_hold_a_slot_of_their_caller(
     browser: httpx2.Client, start: Start, context: ApiContext
 ) -> None:
     with socket.socket() as listener, ExitStack() as stack:

@@ -57,7 +57,7 @@ def held(shares: Quota, count: int, *holders: Any) -> Iterator[None]:
 # -- one limit --------------------------------------------------------------------------------------------------------
 
 
-def test_one_user_has_a_part_and_the_last_places_are_for_others() -> None:
+def test_one_user_gets_a_part_and_the_last_slots_are_for_others() -> None:
     some = shares(user=5)
     with held(some, 5, ("user", 1)):
         assert "All 5 things that this user may have" in (refused(some, ("user", 1)) or "")
@@ -105,7 +105,7 @@ def test_a_place_is_free_again_after_an_error() -> None:
     assert some.taken == 0
 
 
-def test_the_parts_are_what_is_promised() -> None:
+def test_the_parts_are_the_documented_ones() -> None:
     of = Quotas()
     with held(of.streams, 1000, ("user", 1)):
         assert refused(of.streams, ("user", 1))
@@ -123,7 +123,7 @@ def test_the_parts_are_what_is_promised() -> None:
         assert refused(of.bodies, ("user", 9)) is None, "a third one finds a place"
 
 
-def test_a_holder_has_so_many_threads_and_others_go_on() -> None:
+def test_a_holder_gets_a_limited_number_of_threads() -> None:
     turns = RequestQueue(shares(user=8, address=8), threads=2)
     turns.remember("Token a", (("user", 1),))
     turns.remember("Token b", (("user", 2),))
@@ -185,7 +185,7 @@ def following(url: str, tokens: list[str]) -> Iterator[None]:
         yield
 
 
-def test_one_users_streams_leave_places_to_others_however_many_tokens_they_have(
+def test_one_users_streams_leave_slots_to_others_with_any_number_of_tokens(
     live: str, store: Store, context: ApiContext, root: User, running: Run
 ) -> None:
     streams = few(context)
@@ -217,7 +217,7 @@ def test_a_runs_token_follows_fewer(
         assert http.get(f"{P}/jobs/1/", headers={"Authorization": f"Token {token}"}).status_code == 200
 
 
-def test_downloads_and_refused_ones_give_their_places_back(api: Caller, context: ApiContext, running: Run) -> None:
+def test_finished_and_refused_downloads_free_their_slots(api: Caller, context: ApiContext, running: Run) -> None:
     streams = few(context)
     for _ in range(5):
         assert api.get(f"{P}/jobs/1/logs/").status_code == 200
@@ -226,7 +226,7 @@ def test_downloads_and_refused_ones_give_their_places_back(api: Caller, context:
     assert streams.taken == 0
 
 
-def test_one_user_has_a_part_of_what_programs_make(
+def test_one_user_gets_a_part_of_the_generated_responses(
     api: Caller, as_ann: Caller, context: ApiContext, store: Store, root: User, ann: User, project: Project
 ) -> None:
     """Archives and clones occupy a process or a thread until they are read."""
@@ -246,7 +246,7 @@ def test_one_user_has_a_part_of_what_programs_make(
     assert context.quotas.made.taken == 0
 
 
-def test_places_are_given_back_by_whatever_ends_a_request(api: Caller, context: ApiContext, running: Run) -> None:
+def test_every_end_of_a_request_frees_its_slot(api: Caller, context: ApiContext, running: Run) -> None:
     of = context.quotas
     requests: list[Callable[[], Any]] = [
         lambda: api.get("/api/v1/users/"),
@@ -268,7 +268,7 @@ def test_places_are_given_back_by_whatever_ends_a_request(api: Caller, context: 
     assert not of.work._queues
 
 
-def test_one_user_who_keeps_the_daemon_at_work_is_refused_and_others_are_answered(
+def test_one_user_with_too_many_requests_is_refused_and_others_are_answered(
     api: Caller, as_ann: Caller, http: TestClient, context: ApiContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object.__setattr__(

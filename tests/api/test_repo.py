@@ -62,7 +62,7 @@ def test_flags_of_the_clients_change_nothing(flags: str, api: Caller) -> None:
 
 
 @pytest.mark.parametrize("flags", ["[" * 100_000, '{"sync":' * 100_000, '{"sync": NaN}', '{"sync": "\\ud800"}'])
-def test_flags_that_nobody_means_keep_no_code_out(flags: str, api: Caller) -> None:
+def test_unknown_flags_do_not_prevent_an_upload(flags: str, api: Caller) -> None:
     assert send(api, tar_of(FILES), json=flags) == {"status": 200, "body": b""}
     assert api.get(f"{P}/").json()["has_code"] is True
 
@@ -184,7 +184,7 @@ def test_the_limits_of_an_upload_can_be_asked_first(
     assert "stop it before uploading" in running.json()["detail"]
 
 
-def test_a_body_that_is_too_large_is_told_in_mib(api: Caller) -> None:
+def test_a_body_that_is_too_large_is_reported_in_mib(api: Caller) -> None:
     answer = api.post(f"{P}/jobs/", content=b" " * (17 << 20), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
     assert answer.json() == {"detail": "The body has 17825792 bytes (17.0 MiB), more than the limit of 16.0 MiB."}
@@ -277,7 +277,7 @@ def test_without_code(api: Caller) -> None:
     assert api.delete(f"{P}/repo/").status_code == 404
 
 
-def test_what_is_known_of_the_code(api: Caller, context: ApiContext, project: Project) -> None:
+def test_the_description_of_the_code(api: Caller, context: ApiContext, project: Project) -> None:
     put_code(context, project, FILES)
     found = api.get(f"{P}/repo/").json()
     assert list(found) == ["project", "created_at", "updated_at", "is_public", "git_url"]

@@ -75,7 +75,7 @@ def test_every_kind_that_runs_in_a_container(on: On, project: Project, kind: str
     assert on().get(f"{P}/{word}/").json()["count"] == 0
 
 
-def test_the_file_and_the_line_are_told(on: On, project: Project) -> None:
+def test_the_file_and_the_line_are_reported(on: On, project: Project) -> None:
     text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\nenvironment:\n  resources:\n"
     text += "    cpu:\n      requests: 8\n"
     body = {"content": text, "files": [{"name": "job.yml", "line": 1}]}
@@ -104,7 +104,7 @@ def test_a_limit_above_the_machine_is_a_warning(on: On, project: Project) -> Non
     assert messages(api, "jobs/1") == [wanted]
 
 
-def test_nothing_is_said_of_what_fits(on: On, project: Project) -> None:
+def test_resources_that_fit_cause_no_message(on: On, project: Project) -> None:
     fitting = asking(job(), cpu={"requests": 0.5, "limits": 2}, memory={"limits": 4096}, gpu={"limits": 0})
     made = on().post(f"{P}/jobs/", {"content": fitting})
     assert (made.status_code, made.json()["warnings"]) == (201, [])

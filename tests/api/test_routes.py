@@ -19,7 +19,7 @@ from .conftest import Caller, P, one_of_each, plain
 pytestmark = pytest.mark.usefixtures("project")
 
 
-def test_what_is_not_there(api: Caller) -> None:
+def test_missing_paths(api: Caller) -> None:
     for path in (
         "/",
         "/nosuch",
@@ -77,7 +77,7 @@ def test_projects_are_not_listed_where_they_are_made(api: Caller) -> None:
     assert (answer.status_code, answer.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
-def test_all_forms_of_a_path_are_one(api: Caller, a_job: Run) -> None:
+def test_all_forms_of_a_path_are_equivalent(api: Caller, a_job: Run) -> None:
     for path in (f"{P}/jobs/1", f"{P}/jobs/1/", f"{P}//jobs/1", "/api//v1/root///quick-start/jobs//1//"):
         answer = api.get(path)
         assert (answer.status_code, answer.json()["id"]) == (200, 1)
@@ -157,7 +157,7 @@ def test_the_version_of_the_chart_and_the_log_handler(nobody: Caller) -> None:
     assert handler["tags"] == {"polylocal": __version__}
 
 
-def test_who_one_is(api: Caller, as_ann: Caller) -> None:
+def test_the_current_user(api: Caller, as_ann: Caller) -> None:
     assert api.get("/api/v1/users/").json() == {"username": "root", "email": None, "is_superuser": True}
     assert as_ann.get("/api/v1/users").json() == {"username": "ann", "email": None, "is_superuser": False}
 

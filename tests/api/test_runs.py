@@ -74,7 +74,7 @@ def test_merging(api: Caller, a_job: Run) -> None:
     )
 
 
-def test_what_a_client_may_set(api: Caller, a_job: Run) -> None:
+def test_fields_that_a_client_may_set(api: Caller, a_job: Run) -> None:
     values = {"name": "n", "description": "d", "readme": "r", "tags": ["t"], "backend": "other", "node_scheduled": "x"}
     found = api.patch(f"{JOBS}/1", values).json()
     assert {name: found[name] for name in values} == values
@@ -135,7 +135,7 @@ def test_a_stop_is_a_request(api: Caller, a_job: Run, store: Store) -> None:
     assert store.runs.by_pk(a_job.pk).stop_requested_at == asked
 
 
-def test_stopping_what_is_done(api: Caller, a_job: Run, store: Store) -> None:
+def test_stopping_a_finished_run(api: Caller, a_job: Run, store: Store) -> None:
     finish(store, a_job)
     assert api.post(f"{JOBS}/1/stop/").status_code == 200
     assert store.runs.by_pk(a_job.pk).stop_requested_at is None
@@ -207,7 +207,9 @@ def test_times_of_a_run(api: Caller, make_job: Callable[..., Run]) -> None:
     assert found["started_at"] == found["created_at"]
 
 
-def test_the_end_of_a_build_moves_who_waits_for_it(api: Caller, project: Project, store: Store, root: User) -> None:
+def test_the_end_of_a_build_moves_the_runs_that_wait_for_it(
+    api: Caller, project: Project, store: Store, root: User
+) -> None:
     made = store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
     store.runs.insert(project, root, NewRun(Kind.JOB, config=job(), build_pk=made.pk))
     api.post(f"{P}/builds/1/statuses", {"status": "failed", "message": "no space"})
@@ -236,13 +238,13 @@ def test_a_clone(how: str, api: Caller, make_job: Callable[..., Run], store: Sto
     assert found["outputs_path"] == api.get(f"{JOBS}/2").json()["outputs_path"]
 
 
-def test_what_a_clone_may_be_called(api: Caller, a_job: Run) -> None:
+def test_names_of_clones(api: Caller, a_job: Run) -> None:
     body = {"name": "again", "description": "d", "tags": "a,b", "ttl": 60, "priority": -1}
     found = api.post(f"{JOBS}/1/restart/", body).json()
     assert {name: found[name] for name in body} == {**body, "tags": ["a", "b"]}
 
 
-def test_a_resume_of_a_resume_goes_back_to_the_original(api: Caller, a_job: Run, store: Store) -> None:
+def test_a_resume_of_a_resume_refers_to_the_original(api: Caller, a_job: Run, store: Store) -> None:
     for n in (1, 2, 3):
         api.post(f"{JOBS}/{n}/resume/")
     assert [api.get(f"{JOBS}/{n}").json()["original"] for n in (2, 3, 4)] == ["root.quick-start.jobs.1"] * 3
@@ -407,7 +409,7 @@ def test_a_report_of_a_repository_with_sha256_and_of_none(api: Caller, a_job: Ru
 
 
 @pytest.mark.parametrize("kind", [Kind.BUILD, Kind.NOTEBOOK])
-def test_what_polylocal_checks_out_is_a_commit_of_the_project(
+def test_the_code_to_check_out_is_a_commit_of_the_project(
     kind: Kind, api: Caller, store: Store, context: ApiContext, project: Project, root: User
 ) -> None:
     """Reports of other code are refused: a build or a notebook keeps a commit of the project."""
@@ -492,7 +494,7 @@ def test_builds_that_are_not_to_be_used_again(api: Caller, project: Project, sto
     assert [store.runs.find(Kind.BUILD, n).is_valid for n in (1, 2, 3)] == [False, False, False]
 
 
-def test_what_a_run_is_called_in_the_engine(api: Caller, a_job: Run, store: Store) -> None:
+def test_the_name_of_a_run_in_the_engine(api: Caller, a_job: Run, store: Store) -> None:
     assert api.get(f"{JOBS}/1").json()["pod_id"] is None
     store.runs.record(a_job, container_id="c" * 64)
     assert api.get(f"{JOBS}/1").json()["pod_id"] == f"plx-job-{a_job.uuid}"

@@ -32,7 +32,7 @@ def operations() -> list[Any]:
     return [found.ok() for found in schema.get_all_operations()]
 
 
-def test_what_is_made_up_from_the_document(operations: list[Any], world: Caller) -> None:
+def test_random_requests_from_the_document(operations: list[Any], world: Caller) -> None:
     chosen = [operation for operation in operations if not operation.path.endswith(LEFT_OUT)]
     assert len(chosen) > 200
     problems: dict[str, str] = {}

@@ -40,7 +40,7 @@ def test_a_search(kind: Kind, api: Caller) -> None:
     assert ids(api, kind) == []
 
 
-def test_what_a_search_needs(api: Caller) -> None:
+def test_required_fields_of_a_search(api: Caller) -> None:
     assert api.post(f"{S}/jobs/", {}).json() == {"query": ["This field is required."]}
     assert api.post(f"{S}/jobs/", {"query": None}).json() == {"query": ["This field may not be null."]}
     assert api.post(f"{S}/jobs/", {"query": []}).status_code == 400
@@ -122,7 +122,7 @@ def test_a_chart_view(views: str, api: Caller) -> None:
         assert answer.status_code == 404
 
 
-def test_what_a_chart_view_needs(views: str, api: Caller) -> None:
+def test_required_fields_of_a_chart_view(views: str, api: Caller) -> None:
     assert api.post(views, {}).json() == {"charts": ["This field is required."]}
     assert api.post(views, {"charts": 5}).status_code == 400
     api.post(views, {"charts": []})

@@ -43,7 +43,7 @@ def owner_of(store: Store, run_id: int, kind: Kind = Kind.JOB) -> str | None:
     return store.users.by_id(user_id).username if user_id else None
 
 
-def test_a_run_of_ones_own_words_names_ones_own_secrets(store: Store, as_ann: Caller, api: Caller) -> None:
+def test_a_new_run_uses_the_secrets_of_its_creator(store: Store, as_ann: Caller, api: Caller) -> None:
     assert owner_of(store, started(as_ann, **AWS)) == "ann"
     assert owner_of(store, started(api, **AWS)) == "root"
 
@@ -65,7 +65,7 @@ def test_an_admin_who_runs_it_again_uses_the_first_owners_secrets(
 
 
 @pytest.mark.parametrize("sections", [AWS, OF_THE_BUILD])
-def test_an_admin_says_so_who_wants_to_use_secrets_of_their_own(
+def test_an_admin_must_request_to_use_their_own_secrets(
     sections: dict[str, Any], store: Store, as_ann: Caller, api: Caller
 ) -> None:
     made = again(api, started(as_ann, **sections), secrets="mine")
@@ -113,14 +113,14 @@ def test_a_resumed_resume_does_not_lead_back_to_another_owner(store: Store, as_a
     assert again(as_ann, resumed, "resume").status_code == 403
 
 
-def test_without_secrets_everybody_who_may_runs_it_again(store: Store, as_ann: Caller, api: Caller) -> None:
+def test_without_secrets_all_users_with_access_may_clone(store: Store, as_ann: Caller, api: Caller) -> None:
     of_root = started(api)
     made = again(as_ann, of_root)
     assert made.status_code == 201
     assert owner_of(store, again(as_ann, made.json()["id"], content=AWS).json()["id"]) == "ann"
 
 
-def test_what_is_missing_is_said_with_whose_it_is(context: ApiContext, as_ann: Caller, api: Caller) -> None:
+def test_a_missing_secret_is_reported_with_its_owner(context: ApiContext, as_ann: Caller, api: Caller) -> None:
     run_id = started(as_ann, **AWS)
     context.secret_store.remove("ann", "aws")
     refused = again(api, run_id)
@@ -128,7 +128,7 @@ def test_what_is_missing_is_said_with_whose_it_is(context: ApiContext, as_ann: C
     assert "ann has no secret `aws`" in refused.text
 
 
-def test_the_secrets_of_who_is_gone_are_nobodys(
+def test_the_secrets_of_a_deleted_user_belong_to_no_user(
     store: Store, context: ApiContext, code: Project, ann: User, as_ann: Caller, api: Caller
 ) -> None:
     """They don't belong to a new user of that name either, who may have the same number in the database."""
@@ -167,7 +167,7 @@ def test_ci_uses_the_secrets_of_the_projects_owner_whoever_brings_the_code(
     assert store.runs.find(kind, 1).user == "root"
 
 
-def test_nobody_changes_the_code_of_a_run_that_names_anothers_secrets(
+def test_other_users_can_not_change_the_code_of_a_run_with_secrets(
     store: Store, as_ann: Caller, api: Caller, token_of: Any
 ) -> None:
     """Its build uses the code of the row at the time when its turn comes."""

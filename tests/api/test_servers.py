@@ -147,7 +147,7 @@ def tensorboards(api: Caller, query: str = "") -> list[Json]:
     return found
 
 
-def test_what_things_say_of_their_tensorboards(api: Caller, store: Store, project: Project, root: User) -> None:
+def test_the_tensorboards_in_details_of_objects(api: Caller, store: Store, project: Project, root: User) -> None:
     """Null before the first one, true while one exists, false afterwards."""
     store.runs.insert(project, root, NewRun(Kind.EXPERIMENT))
     api.post(f"{P}/groups/", {"content": GROUP})
@@ -165,7 +165,7 @@ def test_what_things_say_of_their_tensorboards(api: Caller, store: Store, projec
         assert said() == (False, number)
 
 
-def test_what_a_project_says_of_its_notebook(api: Caller, store: Store) -> None:
+def test_the_notebook_in_details_of_a_project(api: Caller, store: Store) -> None:
     def said() -> tuple[bool | None, int | None]:
         found = api.get(f"{P}/").json()
         return found["has_notebook"], found["notebook"]
@@ -211,13 +211,13 @@ def test_stopping_by_number(kind: Kind, api: Caller, store: Store) -> None:
 @pytest.mark.parametrize(
     ("body", "keeps"), [(None, True), ({}, True), ({"commit": True}, True), ({"commit": False}, False)]
 )
-def test_what_becomes_of_a_notebooks_changes(body: object, keeps: bool, api: Caller, store: Store) -> None:
+def test_commit_or_discard_of_a_notebooks_changes(body: object, keeps: bool, api: Caller, store: Store) -> None:
     api.post(f"{P}/notebook/start/")
     assert api.post(f"{P}/notebook/stop/", body).status_code == 200
     assert newest(store, Kind.NOTEBOOK).keeps_changes is keeps
 
 
-def test_a_wrong_word_about_a_notebooks_changes_stops_nothing(api: Caller, store: Store) -> None:
+def test_an_invalid_commit_flag_stops_nothing(api: Caller, store: Store) -> None:
     api.post(f"{P}/notebook/start/")
     answer = api.post(f"{P}/notebook/stop/", {"commit": "perhaps"})
     assert (answer.status_code, answer.json()) == (400, {"commit": ["Must be a valid boolean."]})

@@ -76,7 +76,7 @@ def short_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_head")
-def test_a_websocket_is_no_head_that_does_not_come(at: Opener, context: ApiContext, running: Run) -> None:
+def test_a_websocket_is_not_a_slow_head(at: Opener, context: ApiContext, running: Run) -> None:
     """A websocket legitimately waits for later messages."""
     socket, quiet_until = at(), time.monotonic() + 1.2
     while (left := quiet_until - time.monotonic()) > 0:
@@ -89,9 +89,7 @@ def test_a_websocket_is_no_head_that_does_not_come(at: Opener, context: ApiConte
 
 
 @pytest.mark.usefixtures("short_head")
-def test_an_answer_that_goes_on_is_no_head_either(
-    address: Address, context: ApiContext, running: Run, token: str
-) -> None:
+def test_a_long_response_is_not_a_slow_head(address: Address, context: ApiContext, running: Run, token: str) -> None:
     headers = {"Authorization": f"Token {token}"}
     with closing(writer(context, running)) as log:
         log.append(b"first\n", STDOUT, 1)
@@ -134,7 +132,7 @@ def test_no_more_follow_than_can_and_a_place_is_free_again(at: Opener, address: 
 
 
 @pytest.mark.usefixtures("few_places")
-def test_who_reads_a_log_that_says_nothing_leaves_a_place_too(
+def test_a_leaving_reader_of_a_silent_log_frees_its_slot(
     address: Address, context: ApiContext, running: Run, token: str
 ) -> None:
     with closing(writer(context, running)) as log, ExitStack() as stack:

@@ -207,7 +207,7 @@ def lines_of(frame: Json) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [old(Kind.JOB), new(Kind.JOB)])
-def test_what_stands_on_lines(
+def test_contents_of_lines(
     path: str, http: TestClient, header: dict[str, str], make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     """Empty lines, a line without an end, characters, and invalid bytes."""
@@ -273,7 +273,7 @@ def test_lines_come_whole_however_they_are_read(texts: list[str]) -> None:
 
 
 @given(st.lists(st.text("aü€🎈\n", max_size=12), max_size=20), st.integers(1, 7))
-def test_long_lines_come_in_pieces_and_none_of_them_is_lost(texts: list[str], step: int) -> None:
+def test_long_lines_come_in_pieces_without_losses(texts: list[str], step: int) -> None:
     """No character is split, and no additional line appears, however the log is read."""
     whole = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
@@ -330,7 +330,7 @@ PATHS = [
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_not_there(path: str, http: TestClient, header: dict[str, str]) -> None:
+def test_missing_runs(path: str, http: TestClient, header: dict[str, str]) -> None:
     name = "Experiment" if "/experiments/" in path else "Job"
     for place in (path, path.replace("quick-start", "nosuch"), path.replace("root", "nosuch")):
         with http.websocket_connect(place, headers=header) as socket:
@@ -339,7 +339,7 @@ def test_what_is_not_there(path: str, http: TestClient, header: dict[str, str]) 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.STOPPED])
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_done(
+def test_finished_runs(
     path: str, status: Status, http: TestClient, header: dict[str, str], make: Callable[..., Run], context: ApiContext
 ) -> None:
     for kind in KINDS:
@@ -359,7 +359,7 @@ def error_of(http: TestClient, path: str, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_who_is_nobody(path: str, http: TestClient, make: Callable[..., Run]) -> None:
+def test_callers_without_a_token(path: str, http: TestClient, make: Callable[..., Run]) -> None:
     for kind in KINDS:
         make(kind, Status.RUNNING)
     assert error_of(http, path) == "Authentication credentials were not provided."
@@ -368,7 +368,7 @@ def test_who_is_nobody(path: str, http: TestClient, make: Callable[..., Run]) ->
     assert error_of(http, f"{path}?token=") == "Authentication credentials were not provided."
 
 
-def test_who_may_not(
+def test_callers_without_access(
     http: TestClient, api: Caller, as_ann: Caller, make: Callable[..., Run], store: Store, context: ApiContext
 ) -> None:
     run = make(Kind.JOB, Status.RUNNING)
@@ -471,7 +471,7 @@ def test_what_a_run_uses_before_it_runs(
         assert all(isinstance(frame, list) for frame in frames(socket))
 
 
-def test_nobody_knows_what_a_run_uses(
+def test_unknown_usage_of_a_run(
     context: ApiContext,
     monkeypatch: pytest.MonkeyPatch,
     serving: Callable[..., TestClient],

@@ -32,7 +32,7 @@ def log_in(nobody: Caller, **more: object) -> object:
 # -- log-in and log-out ---------------------------------------------------------------------------------------------
 
 
-def test_what_a_login_needs(nobody: Caller) -> None:
+def test_required_fields_of_a_login(nobody: Caller) -> None:
     required = ["This field is required."]
     assert nobody.post("/api/v1/users/token/", {}).json() == {"username": required, "password": required}
     blank = nobody.post("/api/v1/users/token/", {"username": "", "password": ""})
@@ -84,7 +84,7 @@ def test_logging_out(eve: User, http: TestClient, nobody: Caller, store: Store) 
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site", "same-origin"])
-def test_an_image_on_some_page_logs_nobody_out(
+def test_an_image_on_another_page_can_not_log_out(
     eve: User, http: TestClient, nobody: Caller, store: Store, site: str
 ) -> None:
     log_in(nobody, login=True)
@@ -145,7 +145,7 @@ def test_the_form_of_a_page(http: TestClient, as_ann: Caller, store: Store) -> N
 @pytest.mark.parametrize(
     "elsewhere", ["https://example.org/", "//example.org/", "/\\example.org", "javascript:alert(1)", "", "notebook/"]
 )
-def test_a_form_sends_nobody_away(elsewhere: str, http: TestClient, api: Caller) -> None:
+def test_a_form_never_redirects_to_another_site(elsewhere: str, http: TestClient, api: Caller) -> None:
     answer = http.post("/polylocal/v1/session", data={"token": api.token, "next": elsewhere})
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/")
@@ -189,7 +189,7 @@ def test_making_and_unmaking_an_admin(api: Caller, as_ann: Caller) -> None:
         assert not is_admin()
 
 
-def test_somebody_stays_who_can_let_others_in(api: Caller, as_ann: Caller, store: Store, root: User) -> None:
+def test_the_last_admin_stays_an_admin(api: Caller, as_ann: Caller, store: Store, root: User) -> None:
     for answer in (api.post("/api/v1/superusers/revoke/root/"), api.delete("/api/v1/users/delete/root/")):
         assert (answer.status_code, answer.json()) == (400, LAST_ADMIN)
     assert store.users.get("root") == root
@@ -260,7 +260,7 @@ def test_a_deleted_user_leaves_marks_on_nothing(
         ("POST", "/api/v1/superusers/revoke/"),
     ],
 )
-def test_who_may_do_that(
+def test_only_admins_manage_users(
     method: str,
     path: str,
     api: Caller,

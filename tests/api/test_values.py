@@ -48,7 +48,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(api: Caller) -> None:
     assert "params.bs: `xx` is not a whole number." in answer.json()["content"][0]
 
 
-def test_a_name_that_no_param_has_is_told_with_its_place(api: Caller) -> None:
+def test_an_undefined_name_is_reported_with_its_path(api: Caller) -> None:
     body = {"content": TEXT, "files": [{"name": "job.yml", "line": 1}]}
     made = api.post(f"{P}/jobs/", body).json()
     wanted = "job.yml, line 5, run.cmd: `lrr` in a template is no param of this run: nothing stands in its place."
@@ -66,7 +66,7 @@ def test_each_warning_is_an_entry_of_the_history(api: Caller) -> None:
     assert [word.partition(" ")[0] for word in map(str, told[1:])] == ["run.cmd:", "run.cmd:"]
 
 
-def test_a_group_is_told_once(api: Caller) -> None:
+def test_a_group_is_warned_once(api: Caller) -> None:
     content = {**BASE, "kind": "group", "run": {"cmd": "x {{ a }}"}, "hptuning": {"matrix": {"lr": {"values": [1, 2]}}}}
     assert len(api.post(f"{P}/groups/", {"content": content}).json()["warnings"]) == 1
 
@@ -92,14 +92,14 @@ def test_inputs_and_a_matrix_go_together(api: Caller) -> None:
         ("  persistence: {data: [nope]}", "environment.persistence.data"),
     ],
 )
-def test_what_is_missing_is_named_by_the_files_own_key(api: Caller, section: str, key: str) -> None:
+def test_a_missing_value_is_reported_under_the_files_own_key(api: Caller, section: str, key: str) -> None:
     text = TEXT.replace("lrr", "lr | d(1)") + f"environment:\n  {section}\n"
     answer = api.post(f"{P}/jobs/", {"content": text, "files": [{"name": "a.yml", "line": 1}]})
     wanted = f"a.yml, line 7, {key}: no data folder `nope`; polylocal.toml [data] names none."
     assert (answer.status_code, answer.json()) == (400, {"content": [wanted]})
 
 
-def test_files_are_told_apart(api: Caller, settings: Settings) -> None:
+def test_problems_name_their_file(api: Caller, settings: Settings) -> None:
     text = f"{TEXT}---\nenvironment:\n  data_refs: [nope]\n"
     files = [{"name": "a.yml", "line": 1}, {"name": "b\x1b.yml", "line": 7}]
     (told,) = api.post(f"{P}/jobs/", {"content": text, "files": files}).json()["content"]
@@ -109,7 +109,7 @@ def test_files_are_told_apart(api: Caller, settings: Settings) -> None:
 @pytest.mark.parametrize(
     "files", [[{"name": "", "line": 1}], [{"name": "a", "line": 0}], "a", [{"name": "a" * 300, "line": 1}]]
 )
-def test_files_that_are_none(api: Caller, files: object) -> None:
+def test_invalid_files(api: Caller, files: object) -> None:
     assert api.post(f"{P}/jobs/", {"content": TEXT, "files": files}).status_code == 400
 
 
@@ -119,7 +119,7 @@ def test_a_restart_with_params_over_older_declarations(api: Caller) -> None:
     assert (again.status_code, again.json()["declarations"]) == (201, {"lr": 3, "n": 2})
 
 
-def test_an_old_run_still_tells_what_has_no_effect(api: Caller, store: Any) -> None:
+def test_an_old_run_still_reports_keys_without_effect(api: Caller, store: Any) -> None:
     api.post(f"{P}/jobs/", {"content": {**BASE, "kind": "job", "environment": {"tolerations": [1]}}})
     with store.database.write() as db:
         db.execute("update runs set warnings = null")

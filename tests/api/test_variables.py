@@ -20,7 +20,7 @@ def test_variables_are_kept_in_the_row_of_every_kind_with_a_container(kind: str,
     assert answer.json()["config"]["environment"] == {"env_vars": {"A": "1"}}
 
 
-def test_a_variable_that_is_refused_is_told_with_its_line(api: Caller) -> None:
+def test_a_refused_variable_is_reported_with_its_line(api: Caller) -> None:
     text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\n"
     text += "environment:\n  env_vars:\n    A: 1\n    POLYAXON_B: 2\n"
     answer = api.post(f"{P}/jobs/", {"content": text, "files": [{"name": "a.yml", "line": 1}]})

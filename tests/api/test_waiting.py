@@ -128,7 +128,7 @@ def test_runs_that_never_begin_here_wait_for_nothing(make: Make, told: Any, stor
     assert told(tracked, stopping, done, impossible) == {}
 
 
-def test_what_holds_up_everything_comes_first(make: Make, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_that_block_everything_come_first(make: Make, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run, group = make(), make(Kind.GROUP, values={"group_type": "study"})
     late = {"scheduler_state": lambda: "The queue was not looked at for 90 s."}
     words = "the scheduler: The queue was not looked at for 90 s."
@@ -139,7 +139,7 @@ def test_what_holds_up_everything_comes_first(make: Make, told: Any, monkeypatch
     assert told(run, **away) == {run.unique_name: "The disk is full."}
 
 
-def test_the_names_of_other_users_runs_are_not_told(make: Make, told: Any, store: Store, ann: User) -> None:
+def test_names_of_other_users_runs_are_not_revealed(make: Make, told: Any, store: Store, ann: User) -> None:
     own = store.projects.create(ann, {"name": "own"})
     mine = store.runs.insert(own, ann, NewRun(Kind.JOB, resources={"cpu": {"requests": 1}}))
     others = [make(resources={"cpu": {"requests": 1}}) for _ in range(2)]

@@ -150,7 +150,7 @@ def many(places: FairPool, callers: list[Holders], work: Callable[[], object]) -
     return [asyncio.create_task(places.run(Client().request, caller, work)) for caller in callers]
 
 
-def test_one_caller_has_a_part_of_the_places() -> None:
+def test_one_caller_gets_a_part_of_the_slots() -> None:
     async def check() -> None:
         go, running = threading.Event(), list[int]()
 
@@ -182,7 +182,7 @@ async def until(check: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_the_last_places_are_for_those_who_have_none() -> None:
+def test_the_last_slots_are_for_callers_without_one() -> None:
     async def check() -> None:
         go, running = threading.Event(), list[int]()
 
@@ -203,7 +203,7 @@ def test_the_last_places_are_for_those_who_have_none() -> None:
     asyncio.run(check())
 
 
-def test_one_runs_token_has_a_smaller_part_than_its_user() -> None:
+def test_one_runs_token_gets_a_smaller_part_than_its_user() -> None:
     async def check() -> None:
         go, running = threading.Event(), list[int]()
 
@@ -223,7 +223,7 @@ def test_one_runs_token_has_a_smaller_part_than_its_user() -> None:
     asyncio.run(check())
 
 
-def test_who_leaves_waits_no_more_and_takes_no_place() -> None:
+def test_a_leaving_client_stops_waiting_and_frees_its_slot() -> None:
     async def check() -> None:
         go, seen = threading.Event(), list[object]()
 

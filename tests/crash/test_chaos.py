@@ -75,7 +75,7 @@ def violations(world: World) -> str:
     return "\n".join(world.report.violations)
 
 
-def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: World) -> None:
+def test_a_full_disk_delays_new_work_and_harms_no_running_work(world: World) -> None:
     works = [Work(f"w{n}", "lines", 100) for n in range(5)]
     runs = submitted(world, *works)
     begun(world, *works[:4])
@@ -97,7 +97,7 @@ def test_a_full_disk_holds_up_what_is_new_and_harms_nothing_that_runs(world: Wor
     assert world.report.gaps == 0
 
 
-def test_on_a_disk_without_a_free_byte_programs_go_on_and_all_can_be_read(world: World) -> None:
+def test_on_a_full_disk_programs_continue_and_everything_can_be_read(world: World) -> None:
     works = [Work("w1", "lines", 400), Work("w2", "both", 400)]  # each outlasts the start of the other
     runs = submitted(world, *works)
     begun(world, *works)
@@ -168,7 +168,7 @@ def one_clear_line(ended: subprocess.CompletedProcess[str]) -> str:
     return said
 
 
-def test_a_read_only_home_folder_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_read_only_home_folder_is_reported_at_the_start(tmp_path: Path) -> None:
     home = tmp_path / "disk"
     home.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=8m", "tmpfs", str(home)], check=True)
@@ -180,7 +180,7 @@ def test_a_read_only_home_folder_is_told_at_the_start(tmp_path: Path) -> None:
     assert "read-only" in said.lower()
 
 
-def test_a_corrupt_database_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_corrupt_database_is_reported_at_the_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "polylocal.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 64)

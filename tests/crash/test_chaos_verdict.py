@@ -59,7 +59,7 @@ def truth(seen: Seen) -> Path:
     return seen.log.parent / "truth" / "w1"
 
 
-def test_nothing_is_found_where_nothing_is(seen: Seen) -> None:
+def test_a_correct_run_has_no_problem(seen: Seen) -> None:
     assert found(seen) == ""
 
 
@@ -69,7 +69,7 @@ def test_a_log_that_was_cut(seen: Seen) -> None:
     assert "(out) lacks 2 bytes of attempt 1" in found(seen)
 
 
-def test_a_gap_that_is_told(seen: Seen) -> None:
+def test_a_reported_gap(seen: Seen) -> None:
     with seen.log.open("r+b") as file:
         file.truncate(8)
     with LogWriter(seen.log) as writer:
@@ -120,7 +120,7 @@ def test_a_success_with_exit_code_3(seen: Seen) -> None:
     assert "its program ended with 3" in found(seen)
 
 
-def test_a_failure_of_what_ended_with_0(seen: Seen) -> None:
+def test_a_failure_of_a_program_that_ended_with_0(seen: Seen) -> None:
     assert "its program ended with 0" in found(failed(seen, "start"))
     assert found(failed(seen, "engine-lost")) == ""
 
@@ -129,7 +129,7 @@ def test_a_failure_without_a_reason(seen: Seen) -> None:
     assert "without one of the known reasons" in found(failed(seen, "whatever"))
 
 
-def test_a_stop_that_nobody_asked_for(seen: Seen) -> None:
+def test_a_stop_without_a_request(seen: Seen) -> None:
     stopped = replace(seen, status="stopped", history=entries("created", "running", "stopped"))
     assert "nobody asked for that" in found(stopped)
     assert found(replace(stopped, stop_was_asked=True)) == ""

@@ -78,7 +78,7 @@ def test_a_users_tokens_are_good_until_they_are_revoked(daemon: Daemon) -> None:
     says(daemon.home, "user", "revoke", "ann")
 
 
-def test_the_token_file_follows_when_its_own_is_revoked(daemon: Daemon) -> None:
+def test_the_token_file_is_renewed_when_its_token_is_revoked(daemon: Daemon) -> None:
     before, path = daemon.token, daemon.home / "token"
     said = says(daemon.home, "user", "revoke", "root").splitlines()
     assert said[0].endswith(" of root are revoked")
@@ -90,7 +90,7 @@ def test_the_token_file_follows_when_its_own_is_revoked(daemon: Daemon) -> None:
     assert "root" in says(daemon.home, "project", "create", "made-with-the-new-one")
 
 
-def test_the_file_never_gets_the_token_of_somebody_else(daemon: Daemon) -> None:
+def test_the_token_file_never_gets_another_users_token(daemon: Daemon) -> None:
     """Even if the file's token is invalid: a plain user's token would lock the admin out."""
     before = daemon.token
     says(daemon.home, "user", "add", "bob")
@@ -103,7 +103,7 @@ def test_the_file_never_gets_the_token_of_somebody_else(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("command", ["token", "revoke"])
-def test_of_nobody(daemon: Daemon, command: str) -> None:
+def test_an_unknown_user(daemon: Daemon, command: str) -> None:
     assert complains(daemon.home, "user", command, "nobody").startswith("polylocal: ")
 
 
@@ -111,7 +111,7 @@ def test_of_nobody(daemon: Daemon, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "start"])
-def test_a_guessable_token_is_not_let_out(tmp_path: Path, command: str) -> None:
+def test_a_guessable_token_keeps_the_address_closed(tmp_path: Path, command: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "token").write_text("secret\n")
@@ -155,7 +155,7 @@ def disk(tmp_path: Path, engine_address: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("command", ["serve", "start"])
-def test_a_first_start_on_a_full_disk_says_so(disk: Path, command: str) -> None:
+def test_a_first_start_on_a_full_disk_reports_it(disk: Path, command: str) -> None:
     ballast = fill(disk.parent)
     said = complains(disk, command, "--port", "0")
     assert re.search("full|no space left", said, re.IGNORECASE), said

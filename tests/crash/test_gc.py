@@ -174,7 +174,7 @@ def _again(container: Any) -> Any:
 # -- images ------------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(world: World, others: list[str]) -> None:
+def test_a_dry_run_lists_and_removes_nothing(world: World, others: list[str]) -> None:
     small, large = world.made(1), world.made(3)
     answer = json.loads(world.says("gc", "--dry-run", "--budget-gib", "0", "--json"))
     found = [item for item in answer["results"] if item["kind"] == "image"]
@@ -192,7 +192,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(world: World, others: 
     assert not {item["id"] for item in found} & set(goes(world.look()))  # the configured budget is far away
 
 
-def test_what_may_go_goes_and_nothing_else(world: World, others: list[str]) -> None:
+def test_only_what_is_listed_is_removed(world: World, others: list[str]) -> None:
     idle, pinned = world.made(), world.made()
     world.bookmark(pinned)
     running = submit(world.daemon, {**job(WAIT), "build": of(1)["build"]})
@@ -227,7 +227,7 @@ def test_a_bookmark_of_a_run_keeps_its_image(world: World) -> None:
     assert world.image(world.build_of(run)) is None
 
 
-def test_the_least_recently_used_go_until_the_rest_fits(world: World) -> None:
+def test_the_least_recently_used_are_removed_until_the_rest_fits(world: World) -> None:
     """The last use counts, not the creation. The next daemon knows it, too."""
     config = of(3)
     first = submit(world.daemon, config, "build")
@@ -266,7 +266,7 @@ def test_the_image_of_a_run_is_made_again(world: World) -> None:
     assert world.build_of(again) == world.build_of(restarted)
 
 
-def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None:
+def test_leftovers_of_a_stopped_build_are_removed(world: World, others: list[str]) -> None:
     config = of(1)
     config["build"] = {**config["build"], "build_steps": [*config["build"]["build_steps"], "echo begun; sleep 600"]}
     run = submit(world.daemon, config, "build")
@@ -292,7 +292,7 @@ def test_what_a_stopped_build_left_goes(world: World, others: list[str]) -> None
             world.raw.images.remove(image, force=True)
 
 
-def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
+def test_the_steps_of_a_stopped_build_are_removed(world: World) -> None:
     mark = uuid.uuid4().hex
     config = build(build_steps=[f"echo {mark} > /about", "echo begun; sleep 600"])
     run = submit(world.daemon, config, "build")
@@ -311,7 +311,7 @@ def test_the_steps_of_a_stopped_build_go_too(world: World) -> None:
 # -- leftovers ---------------------------------------------------------------------------------------------------
 
 
-def test_leftovers_go_and_what_is_of_runs_stays(world: World) -> None:
+def test_leftovers_are_removed_and_files_of_runs_stay(world: World) -> None:
     run = submit(world.daemon, job("echo kept"))
     finished(world.daemon, run)
     kept = world.home / "logs" / "jobs" / f"{world.uuid(run)}.log"
@@ -357,7 +357,7 @@ def freed_mib(said: str) -> float:
     return float(amount[1])
 
 
-def test_removed_runs_free_what_they_say(world: World) -> None:
+def test_removed_runs_free_the_reported_space(world: World) -> None:
     script = "dd if=/dev/urandom of=$POLYAXON_RUN_OUTPUTS_PATH/model bs=1M count=2 2> /dev/null; echo done"
     run = submit(world.daemon, {**job(script), "build": of(3)["build"]})
     assert finished(world.daemon, run)["last_status"] == "succeeded"
@@ -373,7 +373,7 @@ def test_removed_runs_free_what_they_say(world: World) -> None:
     eventually(lambda: image is not None and not world.has(image))
 
 
-def test_a_removed_run_that_runs_frees_what_it_has_too(world: World) -> None:
+def test_a_removed_running_run_frees_its_space(world: World) -> None:
     script = f"dd if=/dev/urandom of=$POLYAXON_RUN_OUTPUTS_PATH/model bs=1M count=2 2> /dev/null; {WAIT}"
     run = submit(world.daemon, job(f"trap 'exit 1' TERM; {script}"))
     eventually(lambda: log_has(world.daemon, run, b"begun"), 60)

@@ -161,7 +161,7 @@ def test_a_build_is_made_again_after_a_kill(start):
     assert b"building again" in log(daemon, run)
 
 
-def test_queued_work_goes_on_in_order(start):
+def test_queued_work_continues_in_order(start):
     daemon = start("--max-runs", "1")
     runs = [submit(daemon, job(f"echo {n}; sleep 0.3")) for n in range(4)]
     eventually(lambda: status(daemon, runs[0]) in ("running", "succeeded"), 60)
@@ -190,7 +190,7 @@ def test_a_run_that_is_taken_up_still_reaches_the_api(start):
     assert log(daemon, run) == b"begun\nreached\n"
 
 
-def test_a_group_goes_on_where_it_was(start):
+def test_a_group_continues_where_it_was(start):
     """Each experiment is created and started once, and the group ends normally."""
     group = {
         **job("echo begun; sleep 1; echo {{ n }}"),

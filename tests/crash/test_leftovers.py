@@ -25,7 +25,7 @@ def installation(daemon: Daemon) -> str:
         store.close()
 
 
-def test_build_contexts_of_a_daemon_that_was_killed_go(start: Callable[[], Daemon]) -> None:
+def test_build_contexts_of_a_killed_daemon_are_removed(start: Callable[[], Daemon]) -> None:
     daemon = start()
     run = submit(daemon, build(build_steps=[f"echo {uuid.uuid4().hex}; sleep 30"]), "build")
     scratch = daemon.home / "scratch"
@@ -41,7 +41,7 @@ def test_build_contexts_of_a_daemon_that_was_killed_go(start: Callable[[], Daemo
     eventually(lambda: not list(scratch.iterdir()))
 
 
-def test_the_steps_of_builds_of_a_daemon_that_was_killed_go(
+def test_build_steps_of_a_killed_daemon_are_removed(
     start: Callable[[], Daemon], raw_engine: docker.DockerClient
 ) -> None:
     daemon = start()

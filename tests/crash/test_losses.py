@@ -42,7 +42,7 @@ def last(daemon: Daemon, run: RunReference) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("how", "code"), [("kill", 137), ("stop", 143)])
-def test_a_container_that_somebody_ends_is_lost_and_no_fault_of_its_program(
+def test_a_container_ended_by_others_is_lost_without_blame_on_its_program(
     start, raw_engine: docker.DockerClient, how: str, code: int
 ) -> None:
     daemon = start()

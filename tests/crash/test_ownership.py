@@ -173,7 +173,7 @@ def test_after_a_daemon_that_was_killed(start, image, raw_engine: docker.DockerC
 
 @pytest.mark.parametrize("is_running", [True, False])
 @pytest.mark.parametrize("which", list(IMAGES))
-def test_after_its_removal_nothing_is_left(start, image, which: str, is_running: bool) -> None:
+def test_a_removed_run_leaves_nothing(start, image, which: str, is_running: bool) -> None:
     line, script = IMAGES[which]
     daemon = start()
     run = submit(daemon, job(f"{script}; {'sleep 600' if is_running else 'true'}", image(line)))
@@ -188,7 +188,7 @@ def test_after_its_removal_nothing_is_left(start, image, which: str, is_running:
 
 
 @pytest.mark.parametrize("which", ["root", "somebody"])
-def test_what_a_program_closed_even_to_its_owner_goes_too(start, image, which: str) -> None:
+def test_folders_closed_even_to_their_owner_are_removed(start, image, which: str) -> None:
     """Even the owner can't remove files from a folder without write permission, so the daemon restores it first."""
     line, script = IMAGES[which]
     daemon = start()

@@ -199,7 +199,7 @@ def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate
     eventually(lambda: not staged(abf.disk(target)))
 
 
-def test_downloads_that_are_lost_come_back(abf: Abf, home: Home):
+def test_lost_downloads_are_restored(abf: Abf, home: Home):
     """They are created from the file store, so a backup may omit them."""
     target = abf.target("deb")
     source = published(abf, target)
@@ -247,7 +247,7 @@ def containers(engine: docker.DockerClient, folder: Path, *, running: bool = Fal
     return engine.containers.list(all=not running, ignore_removed=True, filters={"label": label})
 
 
-def test_builds_go_on_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient):
+def test_builds_continue_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient):
     """One ends before the next daemon starts, the other afterwards."""
     targets = abf.target("deb"), abf.target("deb")
     (early, early_folder), (late, late_folder) = (begun(abf, target) for target in targets)
@@ -275,7 +275,7 @@ def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> N
     eventually(lambda: abf.log(build).count("begun\n") == 2, 60)
 
 
-def test_a_build_whose_container_was_killed_is_begun_once_more(abf: Abf, raw_engine: docker.DockerClient):
+def test_a_build_whose_container_was_killed_is_repeated(abf: Abf, raw_engine: docker.DockerClient):
     target = abf.target("deb")
     build, folder = begun(abf, target)
     killed(abf, raw_engine, build, folder)

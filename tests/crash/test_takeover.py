@@ -44,7 +44,7 @@ def test_a_daemon_takes_an_older_home_over(start: Any, tmp_path: Path) -> None:
     assert finished(daemon, RunReference("root", "zoo", "job", again["id"]))["last_status"] == "succeeded"
 
 
-def test_a_run_that_is_under_way_goes_on_and_may_be_restarted(start: Any) -> None:
+def test_a_running_run_continues_and_may_be_restarted(start: Any) -> None:
     """The container has mounted the folder by the old path, and is restarted with it."""
     daemon = start()
     script = (

@@ -140,7 +140,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, cli_env: dict[str, str],
     )
 
 
-def test_a_start_in_the_background_that_fails_says_why(tmp_path: Path, cli_env: dict[str, str], daemon) -> None:
+def test_a_failed_start_in_the_background_reports_the_reason(tmp_path: Path, cli_env: dict[str, str], daemon) -> None:
     port = daemon.url.rpartition(":")[2]
     env = {**cli_env, "POLYLOCAL_HOME": str(tmp_path / "home")}
     for _ in range(2):  # the output of the first call must not affect the second
@@ -160,7 +160,7 @@ def test_doctor_finds_nothing_wrong_here_and_a_dead_engine_elsewhere(tmp_path: P
     assert "unix:///nowhere.sock" in dead.stdout
 
 
-def test_a_daemon_without_an_engine_serves_and_says_what_it_waits_for(tmp_path: Path, cli_env: dict[str, str]) -> None:
+def test_a_daemon_without_an_engine_serves_and_reports_it(tmp_path: Path, cli_env: dict[str, str]) -> None:
     env = {**cli_env, "POLYLOCAL_HOME": str(tmp_path / "home"), "DOCKER_HOST": "unix:///nowhere.sock"}
     write(tmp_path, "echo hello")
     assert polylocal(env, "start", "--port", "0", cwd=tmp_path).returncode == 0

@@ -160,7 +160,7 @@ def test_real_packages_are_listed_as_createrepo_c_lists_them(built: dict[str, Pa
         assert told(path) == told_by_createrepo_c(path), name
 
 
-def test_real_packages_say_what_they_are(built: dict[str, Path]) -> None:
+def test_real_packages_are_described(built: dict[str, Path]) -> None:
     found = {name: reading.read(path, name) for name, path in built.items()}
     assert found["data-1.0~rc1-1.noarch.rpm"] == Description("data", "binary", 2, "1.0~rc1", "1")
     assert found["data-1.0~rc1-1.src.rpm"] == Description("data", "source", 2, "1.0~rc1", "1")

@@ -21,7 +21,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     return subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, check=True)
 
 
-def test_what_the_mirrors_do_not_give_is_named(engine_address: str, tmp_path: Path) -> None:
+def test_files_missing_on_the_mirrors_are_named(engine_address: str, tmp_path: Path) -> None:
     (tmp_path / "figlet").mkdir()
     (tmp_path / "figlet" / "figlet.dsc").write_text("from before\n")
     manifest = {"made_by": "another image", "files": {"figlet": ["figlet.dsc"], "cowsay": ["lost.dsc"]}}

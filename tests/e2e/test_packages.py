@@ -145,7 +145,7 @@ def versions(abf: Abf, target: Target) -> list[str]:
     return [line.split()[1] for line in abf.index(target).splitlines() if line.startswith("Version:")]
 
 
-def test_projects_lie_beside_each_other_in_one_repository(abf: Abf):
+def test_projects_share_one_repository(abf: Abf):
     target = abf.target("deb")
     sources = [ready_made(abf, target, name) for name in ("one", "two")]
     builds = [abf.build(source, target, auto_publish=True) for source in sources]
@@ -229,7 +229,7 @@ def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: 
 # -- failed publications ---------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_the_file_store_has_lost_is_said_to_be_lost(abf: Abf):
+def test_a_lost_file_of_the_file_store_is_reported(abf: Abf):
     target = abf.target("deb")
     source = ready_made(abf, target, "lost")
     found = abf.built(source, target)
@@ -406,7 +406,7 @@ def test_nothing_to_build(abf: Abf):
     assert abf.log(found["id"]) == "nothing can be built: there is no folder `debian` in the code\n"
 
 
-def test_a_build_says_itself_what_is_a_package(abf: Abf):
+def test_a_build_declares_its_packages(abf: Abf):
     target = abf.target("deb")
     source = abf.source(target)
     told = [

@@ -164,7 +164,7 @@ def test_a_dockerfile_and_a_context_of_the_code(client, tmp_path):
     assert log(client, run) == b"in the context\nmain.sh\n"
 
 
-def test_new_code_is_built_anew_and_unchanged_code_is_not(client, tmp_path):
+def test_only_new_code_is_built_again(client, tmp_path):
     config = job("cat version")
     upload(client, tmp_path, {"version": "one\n"})
     first = finished(client, submit(client, config))
@@ -201,7 +201,7 @@ def test_stopping_a_build_and_what_it_means_for_the_job(client):
     assert client.statuses(run)[-1]["message"] == "Build stopped"
 
 
-def test_a_build_that_fails_keeps_its_log_and_says_where(client):
+def test_a_failed_build_keeps_its_log_and_names_the_step(client):
     config = job("true")
     config["build"]["build_steps"] = ["echo so far so good", "echo oh no; exit 3"]
     run = submit(client, config)
@@ -223,7 +223,7 @@ def test_a_program_that_ignores_the_stop_signal_is_killed_after_the_grace(client
     assert finished(client, run, 20)["last_status"] == "stopped"
 
 
-def test_too_much_memory_is_said_to_be_memory(client):
+def test_too_much_memory_is_reported_as_memory(client):
     """The kernel ends the program. Some engines report that; with others, the exit code and the limit decide."""
     script = "x=a; while true; do x=$x$x; done"
     run = submit(client, job(script, environment={"resources": {"memory": {"limits": 32}}}))
@@ -235,7 +235,7 @@ def test_too_much_memory_is_said_to_be_memory(client):
 
 
 @pytest.mark.skipif(count_gpus() > 0, reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_refused_in_plain_words(client):
+def test_a_missing_gpu_is_refused_with_a_plain_message(client):
     with pytest.raises(
         InvalidInput, match=r"gpu\.limits: The run asks for 1 GPU; this machine has none that the engine"
     ):

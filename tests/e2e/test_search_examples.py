@@ -53,7 +53,7 @@ def members(client: Client, group: RunReference) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("file", EXPECTED)
-def test_a_search_finds_what_it_says(file: str, cli_env: dict[str, str], client: Client) -> None:
+def test_a_search_finds_its_expected_result(file: str, cli_env: dict[str, str], client: Client) -> None:
     expected = EXPECTED[file]
     polylocal(cli_env, "run", "-f", file, "-u", "-l", "--create", "--project", PROJECT)
     group = newest(client)

@@ -82,7 +82,7 @@ def test_no_image_holds_them(done: dict[str, Any], raw_engine: docker.DockerClie
     assert b"using" in saved  # the step itself is visible
 
 
-def test_nothing_under_the_home_folder_holds_them(done: dict[str, Any], daemon: Daemon) -> None:
+def test_no_file_of_the_home_folder_contains_them(done: dict[str, Any], daemon: Daemon) -> None:
     eventually(lambda: not (daemon.home / "contexts" / done["uuid"]).exists())
     holding = [
         path.relative_to(daemon.home)
@@ -92,7 +92,7 @@ def test_nothing_under_the_home_folder_holds_them(done: dict[str, Any], daemon: 
     assert sorted(map(str, holding)) == ["secrets/root/deploy", "secrets/root/pip"]
 
 
-def test_a_secret_that_is_not_there_is_said_before_the_run_exists(client: Client, done: dict[str, Any]) -> None:
+def test_a_missing_secret_is_reported_before_the_run_exists(client: Client, done: dict[str, Any]) -> None:
     wanted = {**FILE, "environment": {"secret_refs": ["nope"]}}
     with pytest.raises(InvalidInput, match="root has no secret `nope`; make it with `polylocal secret set nope"):
         client.create_run("root", "secrets", "job", {"config": wanted})

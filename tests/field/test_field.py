@@ -64,14 +64,14 @@ def test_the_command_line_refuses_it_with_every_sentence(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("name", ["component_of_1_1", "operation_of_1_1"])
-def test_a_file_of_version_1_1_is_told_that_version_1_runs_here(name: str) -> None:
+def test_a_file_of_version_1_1_is_refused_with_a_hint_to_version_1(name: str) -> None:
     (sentence,) = refused(by_name(name))
     assert sentence.startswith(f"{name}.yml, line 2, kind: ")
     assert "version 1" in sentence
 
 
 @pytest.mark.parametrize("name", ["without_version_and_kind", "settings_and_project"])
-def test_a_file_without_a_kind_is_told_to_name_one(name: str) -> None:
+def test_a_file_without_a_kind_is_refused_with_a_hint(name: str) -> None:
     assert any("The Polyaxonfile `kind` must be specified" in sentence for sentence in refused(by_name(name)))
 
 
@@ -88,7 +88,7 @@ def refused(shape: Shape) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", ACCEPTED)
-def test_a_run_is_what_its_file_says(shape: Shape) -> None:
+def test_a_run_corresponds_to_its_file(shape: Shape) -> None:
     specification = shape.specification
     assert kind_of(shape.written) == specification.kind == shape.kind
     assert {name: value for name, value in specification.params.items() if value is not None} == shape.params
@@ -111,7 +111,7 @@ def types(params: Any) -> set[tuple[str, str]]:
         for shell in shape.shells
     ],
 )
-def test_the_shell_starts_what_was_written(shape: Shape, shell: str, tmp_path: Path) -> None:
+def test_the_shell_starts_the_written_programs(shape: Shape, shell: str, tmp_path: Path) -> None:
     check(shape, outcome(shape, shape.specification, shell, tmp_path), shape.commands)
 
 

@@ -58,7 +58,7 @@ ENDS = (" \\", "\\", " \\ ", "\\  ", "")
     end=st.sampled_from(ENDS),
     line_end=st.sampled_from(("\n", "\r\n")),
 )
-def test_every_word_arrives(style: str, lines: list[list[str]], end: str, line_end: str) -> None:
+def test_every_argument_arrives(style: str, lines: list[list[str]], end: str, line_end: str) -> None:
     if style in KEEPS_LINES and not end:
         end = ENDS[0]
     written = [["printf", "'%s\\0'"], *lines]

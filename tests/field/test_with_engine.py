@@ -55,14 +55,14 @@ def log(client: Client, run: RunReference) -> str:
         ("literal_with_a_failing_line", "failed", "prepared\n"),
     ],
 )
-def test_a_job_says_what_was_written(client: Client, name: str, status: str, expected: str) -> None:
+def test_a_job_prints_its_arguments(client: Client, name: str, status: str, expected: str) -> None:
     run = finished(client, name)
     assert (client.run(run)["last_status"], log(client, run)) == (status, expected)
     if status == "failed":
         assert f"Exit code {by_name(name).exit}" in client.statuses(run)[-1]["message"]
 
 
-def test_each_experiment_says_its_own_point(client: Client) -> None:
+def test_each_experiment_prints_its_own_point(client: Client) -> None:
     group = finished(client, "busybox_grid")
     rows = client.group_results(group, None, False)["results"]
     said = [log(client, RunReference("root", PROJECT, "experiment", row["id"])) for row in rows]

@@ -16,7 +16,7 @@ from polylocal.store import Store
 from ui import quiet
 from ui.site import Site, Visitor
 
-PATIENCE_MS = 120_000  # for a slow machine; waits end as soon as the page is ready
+TIMEOUT_MS = 120_000  # for a slow machine; waits end as soon as the page is ready
 # root can't use the sandbox; without WebGL, TensorBoard draws its curves as elements that tests can find
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-3d-apis"]
 
@@ -44,7 +44,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     launcher = tmp_path_factory.mktemp("browser") / "chromium"
     launcher.write_text(f'#!/bin/sh\nexec {shlex.join((sys.executable, quiet.__file__, found))} "$@"\n')
     launcher.chmod(0o755)
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         # Playwright excludes loopback addresses from a proxy by default
         proxy: ProxySettings = {"server": quiet.PROXY_URL, "bypass": "<-loopback>"}
@@ -65,7 +65,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 
     def visit() -> Page:
         context = browser.new_context(viewport={"width": 1200, "height": 900})
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         context.on("page", _tell)
         return context.new_page()

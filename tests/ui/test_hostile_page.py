@@ -208,7 +208,7 @@ def test_it_frames_no_page_and_gets_hold_of_no_window(reader: BrowserContext, si
     check_nothing_changed(reader, site, urls)
 
 
-def test_it_logs_nobody_out_and_in_as_somebody_else(reader: BrowserContext, site: Site, urls: dict[str, str]) -> None:
+def test_it_can_not_change_the_readers_login(reader: BrowserContext, site: Site, urls: dict[str, str]) -> None:
     page = hostile(reader, urls)
     image = """url => new Promise(done => {
         const image = new Image(); image.onload = image.onerror = () => done(); image.src = url
@@ -237,7 +237,7 @@ def test_it_logs_nobody_out_and_in_as_somebody_else(reader: BrowserContext, site
     check_nothing_changed(reader, site, urls)
 
 
-def test_nothing_of_a_container_is_published_where_the_api_is(site: Site, urls: dict[str, str]) -> None:
+def test_no_container_port_is_published_at_the_apis_address(site: Site, urls: dict[str, str]) -> None:
     """Browsers send cookies to all ports of a host, so a container on another port would receive them."""
     store = Store(site.daemon.home / "polylocal.db")
     project = store.projects.get("mallory", "bait")

@@ -67,7 +67,7 @@ def test_curves_are_shown(site: Site, scopes: dict, scope: str, visitor: Visitor
     page.wait_for_function(ARE_DRAWN, arg=[2 * len(runs), STEPS])  # the measured and the smoothed curve
 
 
-def test_who_may_read_the_project_sees_its_tensorboard(site: Site, scopes: dict, visitor: Visitor) -> None:
+def test_readers_of_the_project_see_its_tensorboard(site: Site, scopes: dict, visitor: Visitor) -> None:
     path, _ = scopes["project"]
     page, token = visitor(), site.add_user("reader")
     page.goto(f"{site.url}/tensorboard/{path}/")

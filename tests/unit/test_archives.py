@@ -68,7 +68,7 @@ def test_the_beginning_of_a_file() -> None:
     assert engine(answer(200, archive("x", b"content"))).read_file("there", "/x", 4) == b"cont"
 
 
-def test_what_is_not_there_is_told_from_a_container_that_is_not() -> None:
+def test_a_missing_path_differs_from_a_missing_container() -> None:
     assert engine(answer(404)).read_file("there", "/x", 4) is None
     with pytest.raises(ContainerMissing):
         engine(answer(404)).read_file("gone", "/x", 4)
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_told_from_a_container_that_is_not() -> None:
         engine(answer(404)).open_folder("gone", PurePosixPath("/x"))
 
 
-def test_a_refusal_is_no_engine_that_is_away() -> None:
+def test_a_refusal_is_not_a_lost_engine() -> None:
     """A client would otherwise repeat the request for ever."""
     refusal = answer(500, b'{"message": "no such driver"}')
     with pytest.raises(EngineError, match="^no such driver$"):

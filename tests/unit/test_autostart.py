@@ -124,7 +124,7 @@ def test_any_name_and_any_value_arrive_as_they_are(folder: str, value: str) -> N
 
 
 @given(NAMES)
-def test_any_name_in_a_property_list_or_a_clear_word(folder: str) -> None:
+def test_any_name_in_a_property_list_or_a_clear_error(folder: str) -> None:
     made = Service(Home(Path("/" + folder)), "/usr/bin/python3")
     try:
         text = render_plist(made)
@@ -156,7 +156,7 @@ def test_systemd_takes_it(folder: str, tmp_path: Path) -> None:
     assert "polylocal.service" not in done.stdout + done.stderr, done.stderr
 
 
-def test_what_is_kept_of_an_environment() -> None:
+def test_the_variables_that_a_service_keeps() -> None:
     environ = {
         "POLYLOCAL_PORT": "9",
         "DOCKER_HOST": "x",
@@ -250,7 +250,7 @@ def test_systemd_from_install_to_remove(programs: Programs) -> None:
     assert programs.calls() == []
 
 
-def test_without_a_systemd_of_ones_own(programs: Programs, tmp_path: Path) -> None:
+def test_without_a_systemd_of_the_user(programs: Programs, tmp_path: Path) -> None:
     (programs.folder / "away").touch()
     for environ in (programs.environ, {**programs.environ, "PATH": "/nowhere"}):
         found = manager({**environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}, "linux")

@@ -149,7 +149,7 @@ def test_modes(home: Home, tmp_path: Path) -> None:
     assert int((there / "run.sh").stat().st_mtime) == int((outputs / "run.sh").stat().st_mtime)
 
 
-def test_what_stays_behind(home: Home, tmp_path: Path) -> None:
+def test_files_that_are_not_backed_up(home: Home, tmp_path: Path) -> None:
     for name in ("code/upload-x/tree", "code/notgit", "contexts/ended", "notebooks/a.new", "notebooks/a.gone", "else"):
         (home.root / name).mkdir(parents=True)
     backup.make(home, tmp_path / "b.tar.gz")
@@ -215,7 +215,7 @@ def test_links_among_polylocals_own_files_are_left_out(home: Home, tmp_path: Pat
     restore.restore(tmp_path / "b.tar.gz", Home(tmp_path / "back"))
 
 
-def test_further_names_of_polylocals_own_files_are_files_of_their_own(home: Home, tmp_path: Path) -> None:
+def test_further_names_of_polylocals_own_files_become_separate_files(home: Home, tmp_path: Path) -> None:
     log = next(home.logs.glob("jobs/*.log"))
     os.link(log, log.with_name("kept.log"))
     os.link(log, home.outputs_root / "kept.log")
@@ -262,7 +262,7 @@ def test_files_that_grow_shrink_and_vanish(home: Home, tmp_path: Path, monkeypat
     assert "lacks 90 bytes" in said[0]
 
 
-def test_a_log_that_is_written_meanwhile_can_be_gone_on_with(
+def test_a_log_that_is_written_during_the_backup_can_be_continued(
     home: Home, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = home.log("job", store.runs.find(Kind.JOB, 1).uuid)
@@ -450,7 +450,7 @@ def test_a_full_disk(after: int, home: Home, tmp_path: Path, monkeypatch: pytest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.gz", "home"]
 
 
-def test_what_a_backup_that_was_cut_off_has_left(home: Home, tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_backup(home: Home, tmp_path: Path) -> None:
     for ending in ("part", "part.db", "part.db-wal"):
         (tmp_path / f"b.tar.gz.{ending}").write_text("left" * 100_000)
     backup.make(home, tmp_path / "b.tar.gz")

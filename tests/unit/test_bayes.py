@@ -187,7 +187,7 @@ def test_a_point_whose_trial_failed_is_not_tried_again() -> None:
     assert bayes.suggest(given, "1", trials) == {"a": 2}
 
 
-def test_nothing_learned_is_no_reason_to_end() -> None:
+def test_without_any_result_the_search_continues() -> None:
     """All trials have failed so far: the search continues with random points."""
     given = tuning(PLANE, UCB)
     first = search.following(given, "1", [], bayes.suggest)
@@ -206,7 +206,7 @@ def test_equal_values_everywhere_are_no_trouble() -> None:
 
 
 @pytest.mark.parametrize("optimization", ["maximize", "minimize"])
-def test_a_word_that_is_always_better_is_chosen(optimization: str) -> None:
+def test_a_category_that_is_always_better_is_chosen(optimization: str) -> None:
     given = tuning({"act": {"values": ["good", "bad"]}, "n": {"range": "0:8:1"}}, {**UCB, "kappa": 0.01}, optimization)
     sign = 1 if optimization == "maximize" else -1
     trials = [
@@ -225,7 +225,7 @@ def test_a_logarithmic_axis_is_searched_by_its_logarithm() -> None:
     assert best.params["lr"] == pytest.approx(1e-4, rel=0.6)
 
 
-def test_a_number_goes_by_its_size_not_by_its_place_in_the_list() -> None:
+def test_a_number_counts_by_its_size_not_by_its_index() -> None:
     given = tuning({"n": {"values": [100, 1, 60, 40]}}, {**UCB, "kappa": 0.01})
     trials = [Trial(1, {"n": 100}, 1.0), Trial(2, {"n": 1}, 0.0)]
     assert bayes.suggest(given, "1", trials) == {"n": 60}
@@ -246,7 +246,7 @@ def test_encoding_keeps_the_order_of_numbers(option: dict[str, Any], values: lis
     assert places == sorted(set(places))
 
 
-def test_more_kappa_goes_further_from_what_is_known() -> None:
+def test_more_kappa_explores_farther_from_known_points() -> None:
     trials = [Trial(a, {"a": a}, -(((a - 18) / 20) ** 2)) for a in range(0, 45, 5)]
     near, far = (
         bayes.suggest(tuning({"a": {"range": "0:100:1"}}, {**UCB, "kappa": kappa}), "1", trials)["a"]
@@ -275,7 +275,7 @@ def test_the_first_points_are_those_of_a_random_search() -> None:
 
 
 @pytest.mark.slow
-def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search runs in another process. The import fails in that process only."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"

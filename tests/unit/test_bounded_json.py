@@ -21,7 +21,7 @@ ANY = st.recursive(
 
 @pytest.mark.slow
 @given(data=ANY, ascii_only=st.booleans())
-def test_what_is_within_the_bounds_is_read_as_by_the_standard_library(data: Any, ascii_only: bool) -> None:
+def test_within_the_limits_the_result_is_that_of_the_standard_library(data: Any, ascii_only: bool) -> None:
     assert bounded_json.load(json.dumps(data, ensure_ascii=ascii_only)) == data
 
 
@@ -96,6 +96,6 @@ def test_a_long_whole_number_is_kept_whole_beside_one_that_is_too_long() -> None
 
 
 @pytest.mark.parametrize("text", ["nan", "+Infinity", "1e", "1" * 5000 + "x", '"', "[", '["\\'])
-def test_what_is_no_value_is_refused(text: str) -> None:
+def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  whatever it says
         bounded_json.load(text)

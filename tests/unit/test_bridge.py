@@ -105,7 +105,7 @@ def test_without_such_runs_nothing_else_is_listened_on(engine: Engine, store: St
     assert list(opened._urls) == [GATEWAYS[OWN_NETWORK]]
 
 
-def test_a_network_that_is_gone_or_broken_holds_up_no_other(
+def test_a_missing_or_broken_network_blocks_no_other(
     engine: Engine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.has_run_on("gone")

@@ -105,7 +105,7 @@ def test_the_file_is_at_its_start_and_uncompressed(repository: Repository) -> No
         assert file.read()[257:262] == b"ustar"
 
 
-def test_what_is_needed_meanwhile_lies_in_the_folder_that_is_said(repository: Repository, tmp_path: Path) -> None:
+def test_temporary_files_are_in_the_given_folder(repository: Repository, tmp_path: Path) -> None:
     scratch = tmp_path / "home" / "scratch"
     commit = commit_of(repository, {"setup.sh": b"x"})
     with build_context(TEXT, repository, commit, scratch=scratch):

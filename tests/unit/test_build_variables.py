@@ -167,7 +167,7 @@ def test_any_name_without_blanks_arrives(name: str) -> None:
         (["A\nB", "x"], "can't be the name"),
     ],
 )
-def test_what_no_environment_takes_is_refused_with_its_path(pair: list[str], words: str) -> None:
+def test_values_that_no_environment_can_hold_are_refused_with_their_path(pair: list[str], words: str) -> None:
     file = {
         "version": 1,
         "kind": "job",

@@ -41,7 +41,7 @@ def test_others_are_built_in_the_image_of_their_kind(kind: str | None, has_image
         ),
     ],
 )
-def test_what_images_lack(kind: str, image: str, lacking: str) -> None:
+def test_missing_tools_of_images(kind: str, image: str, lacking: str) -> None:
     assert builder_images.lack(kind, image) == f"The image {image} lacks {lacking}"
     assert builder_images.advice(kind, image) == (
         f"The image {image} lacks {lacking}: name another one by `--image` (`build_image`), such as {BUILDER}, which"
@@ -68,7 +68,7 @@ def test_of_other_images_nothing_is_known(kind: str, image: str) -> None:
     assert builder_images.advice(kind, image) is None
 
 
-def test_what_the_engine_has_is_remembered_while_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_images_are_remembered_while_the_engine_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     has_image = known_images(engine)
     assert (has_image("base"), has_image("nosuch")) == (True, False)

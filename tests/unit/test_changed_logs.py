@@ -41,9 +41,7 @@ CHANGES: list[tuple[Callable[[Path], None], int]] = [(remove, 10), (empty, 10), 
 
 
 @pytest.mark.parametrize(("change", "missing"), CHANGES)
-def test_lines_that_are_missing_are_told_with_their_number(
-    path: Path, change: Callable[[Path], None], missing: int
-) -> None:
+def test_missing_lines_are_reported_with_their_number(path: Path, change: Callable[[Path], None], missing: int) -> None:
     with LogWriter(path) as writer:
         for n in range(10):
             writer.line(f"line {n}")
@@ -56,7 +54,7 @@ def test_lines_that_are_missing_are_told_with_their_number(
     assert list(streams(path))[-2:] == [(LOST, mark), (STDOUT, b"line 10\nline 11\n")]
 
 
-def test_lines_of_a_writer_before_are_missing_too_and_nobody_counted_them(path: Path) -> None:
+def test_missing_lines_of_an_earlier_writer_are_reported_without_a_number(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"a\nb\nc\n")
     with LogWriter(path) as writer:
@@ -68,7 +66,7 @@ def test_lines_of_a_writer_before_are_missing_too_and_nobody_counted_them(path: 
     )
 
 
-def test_a_line_that_was_cut_ends_before_it_is_said(path: Path) -> None:
+def test_a_cut_line_is_ended_before_the_report(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"one\ntwo\n")
         os.truncate(path, 6)
@@ -78,7 +76,7 @@ def test_a_line_that_was_cut_ends_before_it_is_said(path: Path) -> None:
     assert third.startswith(b"polylocal: one line is missing here")
 
 
-def test_what_others_append_is_no_loss(path: Path) -> None:
+def test_lines_appended_by_others_are_no_loss(path: Path) -> None:
     """Clients report lines for a run from outside its container. Each client has a separate writer."""
     with LogWriter(path) as one, LogWriter(path) as two:
         one.line("a")
@@ -89,7 +87,7 @@ def test_what_others_append_is_no_loss(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [change for change, _ in CHANGES])
 @pytest.mark.parametrize("is_times", [False, True])
-def test_who_can_fetch_lines_again_is_told_before_anything_is_written(
+def test_a_caller_that_can_fetch_lines_again_is_notified_before_any_write(
     path: Path, change: Callable[[Path], None], is_times: bool
 ) -> None:
     with LogWriter(path, may_reread=True) as writer:
@@ -137,7 +135,7 @@ def write(path: Path, lines: range, *, rest: bytes = b"") -> None:
 
 
 @pytest.mark.parametrize("change", [change for change, _ in CHANGES])
-def test_who_follows_gets_each_line_once_when_they_are_written_again(
+def test_a_follower_gets_each_line_once_when_lines_are_written_again(
     path: Path, change: Callable[[Path], None]
 ) -> None:
     write(path, range(10), rest=b"li")
@@ -159,7 +157,7 @@ def test_who_follows_gets_each_line_once_when_they_are_written_again(
 
 
 @pytest.mark.parametrize(("change", "missing"), CHANGES)
-def test_who_follows_reads_that_lines_are_missing_and_goes_on(
+def test_a_follower_reads_the_report_of_missing_lines_and_continues(
     path: Path, change: Callable[[Path], None], missing: int
 ) -> None:
     with LogWriter(path) as writer:
@@ -181,7 +179,7 @@ def test_who_follows_reads_that_lines_are_missing_and_goes_on(
         assert read(plain).splitlines()[-1] == b"line 12"
 
 
-def test_a_program_that_says_the_same_words_changes_nothing(path: Path) -> None:
+def test_a_program_that_prints_the_same_text_changes_nothing(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"polylocal: 9 lines are missing here: the log was changed from outside\n")
         for n in range(3):
@@ -210,7 +208,7 @@ def test_a_piece_costs_one_look_at_each_file(path: Path, monkeypatch: pytest.Mon
     assert len(looks) == 2 * 10
 
 
-def test_a_follower_reads_what_is_said_once_though_the_log_is_changed_behind_it_again(path: Path) -> None:
+def test_a_follower_reads_a_report_once_though_the_log_changes_again(path: Path) -> None:
     tail = Plain(path)
     with LogWriter(path) as writer:
         writer.append(b"".join(b"line %d\n" % n for n in range(20)))

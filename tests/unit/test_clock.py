@@ -50,6 +50,6 @@ def test_now_never_goes_below_an_earlier_now() -> None:
     assert earlier <= clock.now()
 
 
-def test_what_is_no_date_is_a_value_error() -> None:
+def test_an_invalid_date_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="Invalid isoformat"):
         clock.parse("yesterday")

@@ -64,7 +64,7 @@ def checked_out(repository: Repository, commit: str, folder: Path, *untracked: s
     return folder
 
 
-def test_git_says_in_a_checkout_what_it_says_in_a_clone(repository: Repository, clone: Path, tmp_path: Path) -> None:
+def test_git_reports_the_same_in_a_checkout_and_in_a_clone(repository: Repository, clone: Path, tmp_path: Path) -> None:
     commit = git(clone, "rev-parse", "HEAD")
     made = checked_out(repository, commit, tmp_path / "made")
     for asked in ("rev-parse HEAD", "describe --tags --long", "tag --list", "log --format=%s", "ls-files --stage"):
@@ -170,7 +170,7 @@ def test_tags_of_other_projects_are_passed_over(clone: Path) -> None:
     assert (own.tag, own.distance) == ("other-10.0", 0)
 
 
-def test_many_tags_that_name_no_version_hide_none(repository: Repository, clone: Path) -> None:
+def test_many_tags_without_a_version_hide_no_version(repository: Repository, clone: Path) -> None:
     commit = git(clone, "rev-parse", "HEAD")
     odd = [b"\xff1.0", "v\u00fc1".encode(), b"a'$(x)\"1", b"-1"]
     names = [*(f"other-{number}".encode() for number in range(100)), *odd]
@@ -182,7 +182,7 @@ def test_many_tags_that_name_no_version_hide_none(repository: Repository, clone:
         assert (found.tag in ("v1.2", "v1.10"), found.distance) == (True, 1)
 
 
-def test_a_folder_that_was_changed_is_said_to_be(clone: Path) -> None:
+def test_a_changed_folder_is_reported_as_dirty(clone: Path) -> None:
     (clone / "file").write_text("changed")
     found = version_tags.of_folder(clone, "x")
     assert found

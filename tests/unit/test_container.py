@@ -62,7 +62,7 @@ def test_outputs_can_be_written_and_the_hand_over_files_only_read() -> None:
     ]
 
 
-def test_data_folders_are_mounted_by_name_and_told() -> None:
+def test_data_folders_are_mounted_and_listed_by_name() -> None:
     around = replace(AROUND, data={"b": DataFolder(path=Path("/y")), "a": DataFolder(path=Path("/x"))})
     found = planned(around)
     wanted = [Mount(Path("/x"), PurePosixPath("/plx-data/a")), Mount(Path("/y"), PurePosixPath("/plx-data/b"))]
@@ -78,7 +78,7 @@ def test_a_data_folder_is_mounted_where_the_settings_say() -> None:
     assert told == {"/data"}
 
 
-def test_the_labels_say_whose_it_is() -> None:
+def test_the_labels_name_the_owner() -> None:
     assert planned().labels == {HOME_LABEL: "abcdef", RUN_LABEL: f"job/{UUID}"}
 
 
@@ -140,7 +140,7 @@ def test_the_token_is_handed_over_in_a_file() -> None:
     assert token_in('{"POLYAXON_SEC') is None
 
 
-def test_what_has_no_command_has_no_plan() -> None:
+def test_runs_without_a_command_have_no_plan() -> None:
     specification = parse(build(), Kind.BUILD)
     with pytest.raises(ValueError, match="no command"):
         plan(run(kind=Kind.BUILD), specification, "an:image", "/bin/sh", AROUND)

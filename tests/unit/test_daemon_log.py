@@ -147,7 +147,7 @@ def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_others_named_steers_no_terminal(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_others_do_not_control_a_terminal(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither on the screen nor in the file."""
     daemon_log.configure(settings)
     name = "\x1b]52;c;x\x07\x9b31m\x7f\u202e\n2026-01-01 INFO forged"

@@ -19,7 +19,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
-def test_nothing_begins_below_what_must_be_free_and_all_goes_on_above_it(small: Path) -> None:
+def test_nothing_begins_below_the_free_limit_and_all_continues_above_it(small: Path) -> None:
     looked_at = Disk(small, 4)
     assert looked_at.problem() is None
     ballast = fill(small, 4 * 2**20 - 4096)
@@ -59,7 +59,7 @@ def test_a_disk_that_counts_no_files_has_room_for_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_what_a_process_runs_out_of_is_a_shortage_that_passes(code: int) -> None:
+def test_exhausted_resources_of_a_process_are_a_temporary_shortage(code: int) -> None:
     assert is_shortage(OSError(code, "words"))
     assert not is_shortage(OSError(errno.EACCES, "words"))
 
@@ -74,7 +74,7 @@ def test_a_limit_of_nothing_is_never_reached(small: Path) -> None:
     assert Disk(small, 0).problem() is None
 
 
-def test_a_disk_that_can_not_be_looked_at_is_said_to_be_so(tmp_path: Path) -> None:
+def test_an_unreadable_disk_is_reported(tmp_path: Path) -> None:
     assert Disk(tmp_path / "none", 1).problem() == (
         f"The disk of {tmp_path / 'none'} can't be examined: No such file or directory."
     )
@@ -89,16 +89,16 @@ def test_a_look_is_good_for_a_while(small: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_what_a_disk_says_of_itself_is_nobodys_fault(code: int) -> None:
+def test_disk_errors_are_not_blamed_on_the_caller(code: int) -> None:
     assert is_trouble(OSError(code, "words"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.EISDIR, errno.EMFILE])
-def test_what_was_asked_wrongly_is_no_trouble_of_the_disk(code: int) -> None:
+def test_wrong_calls_are_not_disk_errors(code: int) -> None:
     assert not is_trouble(OSError(code, "words"))
 
 
-def test_the_size_is_what_lies_on_the_disk(tmp_path: Path) -> None:
+def test_the_size_counts_allocated_blocks(tmp_path: Path) -> None:
     """A sparse file takes no space, and a link takes only its own."""
     large = tmp_path / "large"
     large.write_bytes(b"x" * (1 << 20))
@@ -114,6 +114,6 @@ def test_the_size_is_what_lies_on_the_disk(tmp_path: Path) -> None:
     assert size_of(folder / "link") < 1 << 16
 
 
-def test_what_is_not_there_takes_nothing(tmp_path: Path) -> None:
+def test_a_missing_path_has_size_zero(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert size_of(tmp_path / "none") == size_of(tmp_path / "file" / "below") == 0

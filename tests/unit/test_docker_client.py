@@ -125,12 +125,12 @@ def test_a_file_that_can_not_be_used_is_named(config: Path, text: str, words: st
     assert bool(problems) == bool(words)
 
 
-def test_an_empty_auth_is_none(config: Path) -> None:
+def test_an_empty_auth_does_not_count(config: Path) -> None:
     config.write_text('{"auths": {"r.example": {"auth": ""}, "s.example": {}, "t.example": null}}')
     assert sent(config)[1] == []
 
 
-def test_a_helper_that_keeps_silent_is_told_in_a_sentence(config: Path) -> None:
+def test_a_silent_helper_is_reported_in_one_sentence(config: Path) -> None:
     helper(config, "bad", "exec sleep 60")
     config.write_text(json.dumps({"credsStore": "bad"}))
     (problem,) = credential_problems(0.2)

@@ -306,17 +306,17 @@ def test_an_image_is_replaced_wherever_it_is_named(text: str, end: str) -> None:
         "ARG X\nFROM $X\n",
     ],
 )
-def test_what_builders_read_differently_is_refused(text: str) -> None:
+def test_text_that_builders_read_differently_is_refused(text: str) -> None:
     with pytest.raises(Unreadable, match="line|substitution"):
         references(text)
 
 
-def test_what_is_added_by_a_variable_of_the_engines_client_is_refused() -> None:
+def test_variables_of_the_engines_client_are_refused() -> None:
     with pytest.raises(Unreadable, match="line 3"):
         downloads("FROM a\nARG HTTP_PROXY\nADD ${HTTP_PROXY:+http://a/b} /\n", {}, {})
 
 
-def test_hosts_of_a_list_with_words_behind_it_and_of_a_trigger_over_lines() -> None:
+def test_image_names_in_copies_with_lists_and_in_triggers_over_lines() -> None:
     base = Base(triggers=["ADD \\\nhttp://b/c /"])
     assert downloads('FROM x\nADD ["http://a/b", "/d"] c\n', {}, {"x": base}) == ["b", "a"]
 
@@ -341,12 +341,12 @@ def test_a_number_that_is_too_large_for_a_stage_is_a_name() -> None:
     ]
 
 
-def test_what_a_stage_starts_from_is_named_without_variables() -> None:
+def test_base_images_are_named_without_variables() -> None:
     text = "ARG X=scratch Y=b\nFROM $X AS b\nFROM ${Y}\n"
     assert with_base_images(text, {"b": "c"}) == "ARG X=scratch Y=b\nFROM scratch AS b\nFROM b\n"
 
 
-def test_what_buildkit_sets_by_itself_is_put_in() -> None:
+def test_variables_that_buildkit_sets_are_substituted() -> None:
     arguments = platform_arguments("linux/arm64/v8")
     assert base_images("FROM a:$TARGETARCH-$BUILDVARIANT\n", arguments) == ["a:arm64-v8"]
     assert base_images("FROM a:${TARGETARCH:-x}\n") == ["a:x"]

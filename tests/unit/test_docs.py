@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-_TEST = re.compile(r"`(\w+/test_\w+\.py)(?:::(test_\w+))?`")
+_TEST = re.compile(r"`(?:tests/)?([\w/]+/test_\w+\.py)(?:::(test_\w+))?`")
 _PAGE = re.compile(r"\]\(([\w./-]+\.md)(?:#([\w-]+))?\)")
 
 

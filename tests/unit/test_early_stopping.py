@@ -68,7 +68,7 @@ def test_only_running_ones_are_ended() -> None:
 
 
 @pytest.mark.parametrize("kind", ["median", "average", "truncation"])
-def test_nobody_is_judged_before_the_interval(kind: str) -> None:
+def test_no_experiment_is_compared_before_the_interval(kind: str) -> None:
     given = policy(kind, 3, **({"percent": 50} if kind == "truncation" else {}))
     assert early_stopping.to_end(given, {1: [0.0, 0.0], 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]) == {}
     assert early_stopping.to_end(given, {1: [0.0] * 3, 2: [0.9] * 5, 3: [0.9] * 5}, [1, 2, 3]).keys() == {1}
@@ -83,25 +83,25 @@ def test_between_intervals_the_last_interval_counts() -> None:
     assert early_stopping.to_end(given, series, [1]) == {}
 
 
-def test_only_those_who_came_as_far_are_compared_with() -> None:
+def test_only_experiments_with_as_many_values_are_compared() -> None:
     given = policy("median", 2)
     assert early_stopping.to_end(given, {1: [0.1, 0.1], 2: [0.9]}, [1, 2]) == {}
     assert early_stopping.to_end(given, {1: [0.1, 0.1], 2: [0.9], 3: [0.05, 0.05]}, [1, 2, 3]).keys() == {3}
 
 
 @pytest.mark.parametrize("kind", ["median", "average", "truncation"])
-def test_one_alone_is_never_ended(kind: str) -> None:
+def test_a_single_experiment_is_never_ended(kind: str) -> None:
     given = policy(kind, **({"percent": 90} if kind == "truncation" else {}))
     assert early_stopping.to_end(given, {1: [0.1]}, [1]) == {}
 
 
-def test_truncation_leaves_somebody() -> None:
+def test_truncation_leaves_at_least_one() -> None:
     given = policy("truncation", percent=99)
     series = {n: [n / 10] for n in range(1, 5)}
     assert 4 not in early_stopping.to_end(given, series, list(series))
 
 
-def test_the_reason_says_what_was_compared() -> None:
+def test_the_reason_names_the_compared_values() -> None:
     words = early_stopping.to_end(policy("average", 2), SERIES, [4])[4]
     assert words.startswith("Early stopping: accuracy 0.2 after 2")
     assert words.endswith("average 0.5")

@@ -64,19 +64,19 @@ def _until_told(deaths: Deaths) -> None:
         deaths._listen()
 
 
-def test_a_death_is_told_with_its_code(listen: Listen) -> None:
+def test_a_death_is_reported_with_its_code(listen: Listen) -> None:
     deaths, start = listen([Died("other", 1), Died("c1", 3)])
     with deaths.watch("c1") as waiter:
         start()
         assert waiter.wait(10) == 3
 
 
-def test_no_word_of_it_is_none() -> None:
+def test_no_event_means_no_death() -> None:
     assert Waiter().wait(0) is None
 
 
 @pytest.mark.parametrize("trouble", [EngineUnreachable("away"), ValueError("torn"), []])
-def test_listening_goes_on_after_a_cut(listen: Listen, trouble: Pass) -> None:
+def test_listening_continues_after_a_cut(listen: Listen, trouble: Pass) -> None:
     deaths, start = listen(trouble, [Died("c1", 0)])
     with deaths.watch("c1") as waiter:
         start()
@@ -91,7 +91,7 @@ def test_an_action_that_fails_does_not_end_the_listening(listen: Listen) -> None
         assert waiter.wait(1) == 2
 
 
-def test_after_the_watch_nobody_is_told(listen: Listen) -> None:
+def test_after_the_watch_no_death_is_reported(listen: Listen) -> None:
     deaths, start = listen([Died("c1", 1)], [Died("c2", 2)])
     with deaths.watch("c1") as early:
         pass

@@ -113,7 +113,7 @@ def test_a_copy(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "secrets" / "key").read_text() == "not for you"
 
 
-def test_a_copy_is_not_led_out_by_links_that_are_there(source: Path, tmp_path: Path) -> None:
+def test_a_copy_follows_no_existing_link_outside(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "sub").symlink_to(tmp_path / "secrets")
@@ -123,7 +123,7 @@ def test_a_copy_is_not_led_out_by_links_that_are_there(source: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_copy_of_what_is_swapped_for_links_meanwhile(source: Path, tmp_path: Path) -> None:
+def test_a_copy_of_folders_that_are_swapped_for_links(source: Path, tmp_path: Path) -> None:
     ended = threading.Event()
     (source / "sub" / "key").write_text("mine")
 

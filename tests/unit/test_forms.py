@@ -34,7 +34,7 @@ from polylocal.api.abf.forms import MOST_DEPTH, nested
         ([("a[b]c", "1")], {"a[b]c": "1"}),
     ],
 )
-def test_what_names_mean(pairs: list[tuple[str, object]], value: dict[str, Any]) -> None:
+def test_nested_names(pairs: list[tuple[str, object]], value: dict[str, Any]) -> None:
     assert nested(pairs) == value
 
 
@@ -75,7 +75,7 @@ def pairs_of(value: Any, name: str) -> list[tuple[str, object]]:
 
 @pytest.mark.slow
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
-def test_what_a_form_can_say_comes_back(value: dict[str, Any]) -> None:
+def test_values_of_a_form_survive_a_round_trip(value: dict[str, Any]) -> None:
     assert nested([pair for key, inner in value.items() for pair in pairs_of(inner, key)]) == value
 
 

@@ -30,7 +30,7 @@ def asked(name: str, value: str = "x") -> str | None:
         *("Origin-Agent-Cluster", "Speculation-Rules", "Set-Login", "X-Content-Type-Options", "Something-New"),
     ],
 )
-def test_a_program_does_not_say(name: str) -> None:
+def test_headers_that_are_hidden_from_the_browser(name: str) -> None:
     assert answered(name) is None
     assert answered(name.lower()) is None
 
@@ -43,7 +43,7 @@ def test_a_program_does_not_say(name: str) -> None:
         *("X-Jupyter-Thing", "Date", "Allow"),
     ],
 )
-def test_a_program_says(name: str) -> None:
+def test_headers_that_pass_from_a_program(name: str) -> None:
     assert answered(name) == "x"
 
 
@@ -64,7 +64,7 @@ def test_a_program_says(name: str) -> None:
         *("Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Transfer-Encoding"),
     ],
 )
-def test_a_program_is_not_told(name: str) -> None:
+def test_headers_that_are_hidden_from_a_program(name: str) -> None:
     assert asked(name) is None
 
 
@@ -75,11 +75,11 @@ def test_a_program_is_not_told(name: str) -> None:
         *("X-XSRFToken", "X-Requested-With", "X-TensorBoard-Feature-Flags", "Sec-Fetch-Mode", "User-Agent"),
     ],
 )
-def test_a_program_is_told(name: str) -> None:
+def test_headers_that_pass_to_a_program(name: str) -> None:
     assert asked(name) == "x"
 
 
-def test_every_answer_is_framed_by_its_own_origin_only_and_is_what_it_says() -> None:
+def test_every_answer_allows_framing_by_its_own_origin_only_and_no_sniffing() -> None:
     assert of_answer([], OURS) == [
         (b"content-security-policy", b"frame-ancestors 'self'"),
         (b"x-content-type-options", b"nosniff"),

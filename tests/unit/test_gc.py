@@ -60,7 +60,7 @@ def gone(items: list[gc.Item]) -> list[str]:
     return [item.id for item in items if item.goes]
 
 
-def test_the_least_recently_used_go_until_the_rest_is_within_the_budget() -> None:
+def test_the_least_recently_used_are_removed_until_the_rest_is_within_the_budget() -> None:
     found = [image(1), image(2), image(3), image(4)]
     known = uses(use(1, day=9), use(2, day=2), use(3, day=5), use(4, day=3))
     items = gc.images(found, known, 2 * MIB)
@@ -68,17 +68,17 @@ def test_the_least_recently_used_go_until_the_rest_is_within_the_budget() -> Non
     assert {item.reason for item in items if item.goes} == {OVER_BUDGET}
 
 
-def test_within_the_budget_nothing_goes() -> None:
+def test_within_the_budget_nothing_is_removed() -> None:
     assert gone(gc.images([image(1), image(2)], uses(use(1), use(2)), 2 * MIB)) == []
 
 
-def test_no_more_goes_than_has_to() -> None:
+def test_no_more_is_removed_than_necessary() -> None:
     """Removing one large old image is enough."""
     items = gc.images([image(1, 5 * MIB), image(2), image(3)], uses(use(1), use(2), use(3)), 2 * MIB)
     assert gone(items) == ["sha256:1"]
 
 
-def test_what_is_in_use_or_pinned_stays_even_without_any_budget() -> None:
+def test_used_and_pinned_images_stay_even_without_any_budget() -> None:
     known = uses(use(1, is_open=True), use(2, is_pinned=True), use(3))
     items = {item.id: item for item in gc.images([image(1), image(2), image(3)], known, 0)}
     assert [number for number, item in items.items() if item.goes] == ["sha256:3"]
@@ -88,18 +88,18 @@ def test_what_is_in_use_or_pinned_stays_even_without_any_budget() -> None:
     assert not items["sha256:2"].can_go
 
 
-def test_what_belongs_to_no_build_goes_whatever_the_budget() -> None:
+def test_images_without_a_build_are_removed_whatever_the_budget() -> None:
     items = gc.images([image(1), image(2)], uses(use(2)), 100 * MIB)
     assert gone(items) == ["sha256:1"]
     assert items[0].reason == "of no build that is known"
 
 
-def test_what_belongs_to_no_build_does_not_count_against_the_budget() -> None:
+def test_images_without_a_build_do_not_count_against_the_budget() -> None:
     items = gc.images([image(1, 50 * MIB), image(2)], uses(use(2)), MIB)
     assert gone(items) == ["sha256:1"]
 
 
-def test_what_a_build_left_without_a_name_goes() -> None:
+def test_unnamed_leftovers_of_a_build_are_removed() -> None:
     left = image(7, names=False, build="build-1")
     items = gc.images([left, image(1)], uses(use(1)), 100 * MIB)
     assert gone(items) == ["sha256:7"]
@@ -146,7 +146,7 @@ def test_a_layer_that_two_share_is_freed_with_the_second() -> None:
     assert [item.size_bytes for item in items] == [MIB, MIB]
 
 
-def test_containers_go_for_a_reason_only() -> None:
+def test_containers_are_removed_for_a_reason_only() -> None:
     found = [Found("a" * 64, "job/x", "exited"), Found("b" * 64, "", "running")]
     items = gc.containers(found, {"a" * 64: "no run knows it"})
     assert [(item.goes, item.reason) for item in items] == [
@@ -157,7 +157,7 @@ def test_containers_go_for_a_reason_only() -> None:
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(True, ["contexts/x", "logs/jobs/x.log"]), (False, ["contexts/x"])])
-def test_what_may_be_somebodys_goes_only_if_a_person_asks(asked: bool, expected: list[str]) -> None:
+def test_images_that_may_belong_to_others_are_removed_on_request_only(asked: bool, expected: list[str]) -> None:
     leftovers = [
         Leftover("contexts/x", 1, "", "why", needs_word=False),
         Leftover("logs/jobs/x.log", 1, "", "why", needs_word=True),

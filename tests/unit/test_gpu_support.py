@@ -41,7 +41,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"DiscoveredDevices": [{"Source": "cdi", "ID": "vendor.com/net=0"}, {}]}, False),
     ],
 )
-def test_what_the_engine_says(about: dict[str, Any], expected: bool) -> None:
+def test_the_engines_own_report(about: dict[str, Any], expected: bool) -> None:
     assert gpu_support.gives_gpus(about) is expected
 
 
@@ -135,7 +135,7 @@ NO_TOOLKIT = GpuSupport(0, f"1 NVIDIA card here, but {gpu_support.NO_TOOLKIT}", 
         (GpuSupport(None), "note", "can't be counted", ""),
     ],
 )
-def test_doctor_says_why_there_are_none(support: GpuSupport, state: str, words: str, fix: str) -> None:
+def test_doctor_gives_the_reason_for_missing_gpus(support: GpuSupport, state: str, words: str, fix: str) -> None:
     found = doctor._gpus(cast(Host, Engine(support)))
     assert found.state == state
     assert words in found.message

@@ -52,7 +52,7 @@ def test_a_budget_that_is_used_up_before_anything_succeeded() -> None:
 
 
 @pytest.mark.parametrize("tuning", [BO, BAND])
-def test_a_search_that_compares_by_a_metric_that_nobody_told(tuning: dict[str, Any]) -> None:
+def test_a_search_whose_metric_no_experiment_reported(tuning: dict[str, Any]) -> None:
     wanted = "No experiment reported the metric `loss`: 1 failed, 3 succeeded"
     assert ended(tuning, {"succeeded": 3, "failed": 1}) == ("failed", wanted)
     assert ended(tuning, {"succeeded": 3}, "loss") == ("succeeded", "All experiments are done: 3 succeeded")
@@ -65,7 +65,7 @@ def test_a_search_in_which_every_value_that_it_compares_is_nan() -> None:
     assert (found.status, found.message) == ("failed", wanted)
 
 
-def test_early_stopping_by_a_metric_that_nobody_told_is_said() -> None:
+def test_early_stopping_whose_metric_no_experiment_reported_is_noted() -> None:
     wanted = "All experiments are done: 3 succeeded. No experiment reported the metric `accuracy`"
     wanted += ": early stopping judged none"
     assert ended(EARLY, {"succeeded": 3}) == ("succeeded", wanted)

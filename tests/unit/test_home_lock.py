@@ -51,31 +51,31 @@ def other(home: Home) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_nobody_is_at_home(home: Home) -> None:
+def test_no_daemon_is_running(home: Home) -> None:
     assert home_lock.running(home) is None
     assert home_lock.stop(home) is None
 
 
-def test_who_has_taken_it_is_told(home: Home) -> None:
+def test_the_holder_is_reported(home: Home) -> None:
     with home_lock.take(home) as lock:
         home_lock.announce(lock, Running(42, "http://x"))
         assert home_lock.running(home) == Running(42, "http://x")
     assert home_lock.running(home) is None
 
 
-def test_between_taking_and_announcing_there_is_someone_without_an_address(home: Home) -> None:
+def test_before_the_announcement_the_holder_has_no_address(home: Home) -> None:
     with home_lock.take(home):
         assert home_lock.running(home) == Running(os.getpid(), "")
 
 
-def test_nobody_is_signalled_who_has_not_said_who_he_is(home: Home) -> None:
+def test_a_process_without_an_announcement_gets_no_signal(home: Home) -> None:
     with home_lock.take(home) as lock:
         lock.truncate(0)
         with pytest.raises(SetupError, match="just starting"):
             home_lock.stop(home)
 
 
-def test_a_second_daemon_is_refused_and_told_of_the_first(home: Home) -> None:
+def test_a_second_daemon_is_refused_with_the_address_of_the_first(home: Home) -> None:
     with home_lock.take(home) as lock:
         home_lock.announce(lock, Running(42, "http://x"))
         with pytest.raises(SetupError, match=r"process 42, http://x"):
@@ -83,7 +83,7 @@ def test_a_second_daemon_is_refused_and_told_of_the_first(home: Home) -> None:
         assert home_lock.running(home) == Running(42, "http://x")
 
 
-def test_what_an_earlier_daemon_left_is_forgotten(home: Home) -> None:
+def test_the_announcement_of_an_earlier_daemon_is_ignored(home: Home) -> None:
     with home_lock.take(home) as lock:
         home_lock.announce(lock, Running(4242, "http://a-longer-address"))
     with home_lock.take(home) as lock:
@@ -118,6 +118,6 @@ def looker(home: Home) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("looker")
-def test_someone_who_only_looks_keeps_no_daemon_from_starting(home: Home) -> None:
+def test_a_reader_of_the_lock_keeps_no_daemon_from_starting(home: Home) -> None:
     for _ in range(200):
         home_lock.take(home).close()

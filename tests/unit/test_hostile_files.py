@@ -171,7 +171,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_what_people_write_comes_out_as_jinja_has_it(text: str) -> None:
+def test_ordinary_templates_render_as_in_jinja(text: str) -> None:
     jinja = ImmutableSandboxedEnvironment().from_string(text).render(PARAMS)
     assert expressions.rendered(text, PARAMS, expressions.Budget()) == jinja
 
@@ -202,7 +202,7 @@ JINJA = ImmutableSandboxedEnvironment(optimized=False)
 
 @pytest.mark.slow
 @given(EXPRESSIONS)
-def test_any_expression_comes_out_as_jinja_has_it_or_is_refused(expression: str) -> None:
+def test_any_expression_renders_as_in_jinja_or_is_refused(expression: str) -> None:
     text = "{{ " + expression + " }}"
     try:
         mine = expressions.rendered(text, PARAMS, expressions.Budget())

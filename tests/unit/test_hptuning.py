@@ -64,7 +64,7 @@ def test_numbers_are_written_in_three_ways(forms: tuple[str, str, list[Any], dic
     + [{"start": 1, "stop": 2}, {"start": 1, "stop": 2, "step": 1, "num": 3}, {"low": 1, "high": 2, "q": 1}]
     + [[0, float("inf"), 1], [float("nan"), 1, 1], "0:inf:1", [0, [1], 2]],
 )
-def test_what_is_no_range(value: object) -> None:
+def test_invalid_ranges(value: object) -> None:
     with pytest.raises(ValidationError):
         Matrix(range=value)  # type: ignore[arg-type]
 
@@ -139,7 +139,7 @@ def test_a_sample_is_of_the_kind_that_will_be_drawn(option: dict[str, Any], samp
 
 
 @pytest.mark.parametrize("option", sorted(Matrix.model_fields))
-def test_nothing_is_no_option(option: str) -> None:
+def test_null_is_not_an_option(option: str) -> None:
     assert refusals(Matrix, **{option: None})
 
 

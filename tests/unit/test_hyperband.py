@@ -109,7 +109,7 @@ def test_a_power_of_eta_has_all_its_brackets(power: int, eta: int) -> None:
 
 
 @given(max_iter=st.integers(1, 2000), eta=st.sampled_from([1.5, 2, 2.5, 3, 4, 10]))
-def test_what_holds_for_any_table(max_iter: int, eta: float) -> None:
+def test_properties_of_any_table(max_iter: int, eta: float) -> None:
     found = brackets(max_iter, eta)
     deepest = len(found) - 1
     assert eta**deepest <= max_iter * (1 + 1e-9) < eta ** (deepest + 1) * (1 + 1e-9)
@@ -143,7 +143,7 @@ def test_the_best_survive(optimization: str, pick: Any) -> None:
     assert last.of in {trial.id for trial in played.past[1]}
 
 
-def test_a_survivor_goes_on_from_the_experiment_before_it() -> None:
+def test_a_survivor_resumes_its_previous_experiment() -> None:
     """`of` is the trial of the previous round, not the first one, since a resume continues in its outputs."""
     played = Played(band(), best_is_high)
     for number in (1, 2, 4):
@@ -169,7 +169,7 @@ def test_failed_trials_are_never_promoted() -> None:
     assert [each.of for each in found] == [4, 3, 2]
 
 
-def test_fewer_succeed_than_may_go_on() -> None:
+def test_fewer_succeed_than_may_be_promoted() -> None:
     tuning = band()
     first = search.following(tuning, "s", [], never)
     trials = [Trial(n, each.params, 0.7 if n == 4 else None) for n, each in enumerate(first)]
@@ -187,7 +187,7 @@ def test_zero_and_negative_values_are_values() -> None:
     assert [each.of for each in search.following(tuning, "s", [trials], never)] == [2, 1, 3]
 
 
-def test_a_bracket_in_which_nobody_tells_a_metric_ends_early() -> None:
+def test_a_bracket_without_metrics_ends_early() -> None:
     played = Played(band(), lambda number, params: None)
     assert played.sizes == [(9, 1), (5, 3), (3, 9)]
 

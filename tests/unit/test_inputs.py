@@ -89,7 +89,7 @@ def test_a_default_of_another_type_is_refused_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("port", "value"), [({"type": "int", "options": [1, 2]}, "2"), ({"options": ["a", 1]}, 1), ({"is_list": True}, [])]
 )
-def test_what_is_allowed(port: dict[str, Any], value: Any) -> None:
+def test_allowed_values(port: dict[str, Any], value: Any) -> None:
     assert "bs" in experiment([{"name": "bs", **port}], params={"bs": value}).params
 
 

@@ -76,7 +76,7 @@ def test_a_slash_at_the_end_is_not_doubled() -> None:
         assert install_lines(kind, URL, "mine", ["a"]) == install_lines(kind, URL.rstrip("/"), "mine", ["a"])
 
 
-def test_what_a_shell_would_expand_is_quoted() -> None:
+def test_shell_characters_are_quoted() -> None:
     url = "http://[::1]:8000/downloads/mine?a=$(id)&b=*"
     (line,) = install_lines("pypi", url, "mine", ["a"])
     assert shlex.split(line) == ["pip", "install", "--index-url", f"{url}/simple/", "a"]
@@ -109,7 +109,7 @@ def test_what_a_shell_would_expand_is_quoted() -> None:
         ),
     ],
 )
-def test_what_can_not_stand_in_a_line_is_refused(change: dict[str, Any], told: str) -> None:
+def test_characters_that_break_a_line_are_refused(change: dict[str, Any], told: str) -> None:
     values: dict[str, Any] = {"kind": "pypi", "url": URL, "platform": "mine", "packages": ["a"], "key_url": KEY}
     with pytest.raises(InvalidInput, match=told):
         install_lines(**{**values, **change})

@@ -64,7 +64,7 @@ def test_a_text_that_builders_read_differently(text: str, expected: list[list[st
     assert keywords(text) == expected
 
 
-def test_a_heredoc_with_an_end_that_is_no_plain_word_is_refused() -> None:
+def test_a_heredoc_whose_end_is_not_a_plain_word_is_refused() -> None:
     with pytest.raises(Unreadable, match="line 2"):
         read("FROM a\nRUN <<E'O'F\nFROM b\nEOF\n")
 
@@ -114,7 +114,7 @@ def test_variables_are_put_in(word: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["${X", "${X#a}", "${X//a/b}", "${}", "'a", "${NONE:-'}"])
-def test_what_not_every_builder_can_put_in_is_refused(word: str) -> None:
+def test_substitutions_that_not_every_builder_knows_are_refused(word: str) -> None:
     with pytest.raises(Unreadable):
         expand(word, VALUES)
 

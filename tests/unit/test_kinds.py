@@ -48,7 +48,7 @@ def test_a_server_has_a_port_and_takes_no_place(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", CARRIED_OUT)
-def test_a_kind_with_a_container_says_which_image_it_has(kind: Kind) -> None:
+def test_a_kind_with_a_container_names_its_image(kind: Kind) -> None:
     if isinstance(WORKS[kind], ContainerWork):
         assert type(WORKS[kind]).image is not ContainerWork.image
 

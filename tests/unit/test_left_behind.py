@@ -97,7 +97,7 @@ def test_an_archive_of_holes_is_small_and_an_ordinary_tar_unpacks_it(folder: Pat
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 70_000, 200_000])
 @pytest.mark.parametrize("data", [[], [0], [65_536], [131_072], [0, 131_072]])
-def test_what_lies_between_holes_comes_through(folder: Path, tmp_path: Path, size: int, data: list[int]) -> None:
+def test_data_between_holes_is_copied(folder: Path, tmp_path: Path, size: int, data: list[int]) -> None:
     with (folder / "f").open("wb") as file:
         for at in data:
             file.seek(at)
@@ -124,7 +124,7 @@ def test_a_file_with_very_many_holes_is_listed_in_few_pieces(
     assert (tmp_path / "copy" / "f").read_bytes() == (folder / "f").read_bytes()
 
 
-def test_a_file_with_too_many_holes_is_left_out_and_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_too_many_holes_is_left_out_and_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse, "MOST_EXTENTS", 2)
     with (folder / "f").open("wb") as file:
         for n in range(4):
@@ -155,7 +155,7 @@ def test_an_upload_of_holes_is_refused_with_what_to_do(folder: Path) -> None:
     assert packing.pack(folder, io.BytesIO())[0] == 1
 
 
-def test_a_compressed_file_is_no_sparse_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_file_is_not_sparse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a compressing file system, a file has fewer blocks than its size suggests, but no holes."""
     content = b"the same again and again" * 100_000
     (folder / "f").write_bytes(content)
@@ -256,7 +256,7 @@ def test_a_backup_of_folders_deeper_than_any_path(home: Home, tmp_path: Path) ->
     remove_tree(tmp_path / "back")
 
 
-def test_names_that_no_path_can_hold_are_left_out_and_said(home: Home, tmp_path: Path) -> None:
+def test_names_that_no_path_can_hold_are_left_out_and_reported(home: Home, tmp_path: Path) -> None:
     at = os.open(home.root / "outputs" / "p", os.O_RDONLY)
     for _ in range(20):
         os.mkdir("n" * 250, dir_fd=at)

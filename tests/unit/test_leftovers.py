@@ -46,13 +46,13 @@ def files(home: Home) -> list[str]:
     return sorted(str(path.relative_to(home.root)) for path in home.root.rglob("*") if path.is_file())
 
 
-def test_what_was_cut_off_goes_and_nothing_else(home: Home) -> None:
+def test_only_interrupted_work_is_removed(home: Home) -> None:
     leftovers.remove(leftovers.set_aside(home))
     assert files(home) == sorted(KEPT)
     assert not list(home.scratch.iterdir())
 
 
-def test_what_is_made_after_the_start_stays(home: Home) -> None:
+def test_files_created_after_the_start_stay(home: Home) -> None:
     aside = leftovers.set_aside(home)
     assert not [name for name in files(home) if name in LEFT and not name.startswith("scratch/")]
     new = [home.scratch / "context", home.root / "token.new", home.root / "notebooks" / "0123.new"]

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.log"
 
 
-def test_a_log_is_cut_at_its_limit_and_says_so_once(path: Path) -> None:
+def test_a_log_is_cut_at_its_limit_with_one_note(path: Path) -> None:
     line = b"x" * 999 + b"\n"
     with LogWriter(path, max_mib=1) as writer:
         for _ in range(1100):
@@ -66,7 +66,7 @@ def test_a_line_of_our_own_begins_a_line(path: Path, before: bytes, expected: by
     assert [stream for stream, _ in logs.streams(path)][-2:] == [OWN, STDOUT]
 
 
-def test_what_we_say_is_no_part_of_what_the_run_wrote(path: Path) -> None:
+def test_our_own_lines_are_not_part_of_the_runs_output(path: Path) -> None:
     with LogWriter(path) as writer:
         writer.append(b"one\ntw")
         writer.append(b"e\n", STDERR)
@@ -110,7 +110,7 @@ def test_marks_anywhere_change_no_position(tmp_path: Path, pieces: list[tuple[in
 
 
 @pytest.mark.parametrize("leave", [0, 4096, 8192, 20_000])
-def test_a_write_that_finds_no_room_leaves_a_prefix_and_goes_on_exactly(tmp_path: Path, leave: int) -> None:
+def test_a_write_without_room_leaves_a_prefix_and_continues_exactly(tmp_path: Path, leave: int) -> None:
     """The write may stop in the bytes or in the records. The log is a prefix of the output, by stream."""
     whole = {
         STDOUT: b"".join(b"out %d\n" % n for n in range(3000)),

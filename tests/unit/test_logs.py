@@ -271,7 +271,7 @@ def test_a_log_larger_than_a_chunk_keeps_its_lines_whole(tmp_path: Path) -> None
 @example([(STDOUT, b"caf\xc3\xa9 au lait\n", 1)], 4, 1 << 20)
 @example([(STDERR, b"\xe2\x82\xac", 1)], 2, 1 << 20)
 @example([(STDOUT, b"a", 1), (STDOUT, "é".encode(), 9000)], 16385, 16384)
-def test_what_was_cut_anywhere_is_caught_up_exactly_once(rough: Rough, cut: int, length: int) -> None:
+def test_lines_lost_at_any_cut_are_caught_up_exactly_once(rough: Rough, cut: int, length: int) -> None:
     pieces = expand(rough)
     kept = without_half_lost(cut_at(pieces, cut % (size_of(pieces) + 1)))
     with tempfile.TemporaryDirectory() as folder:

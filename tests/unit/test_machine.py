@@ -153,9 +153,7 @@ def test_without_a_driver_there_are_none(install: Install) -> None:
         ("nvmlDeviceGetMemoryInfo", "memory_total", 0),
     ],
 )
-def test_what_a_card_does_not_know_of_itself_hides_nothing_else(
-    install: Install, refused: str, field: str, value: object
-) -> None:
+def test_unknown_values_of_a_card_hide_no_others(install: Install, refused: str, field: str, value: object) -> None:
     install(Driver("A card", fails=(refused,)))
     cards = machine.gpus()
     assert [card.uuid for card in cards] == ["GPU-0"]

@@ -101,7 +101,7 @@ def test_of_two_values_the_longer_is_hidden_whole() -> None:
     assert Mask(["password", "password-and-more"]).hide(b"password-and-more!") == b"*" * 17 + b"!"
 
 
-def test_what_is_no_utf8_passes() -> None:
+def test_invalid_utf8_passes() -> None:
     assert Mask([SECRET]).hide(b"\xff\xfe") == b"\xff\xfe"
 
 
@@ -124,7 +124,7 @@ def test_however_it_is_torn(secret: str, around: list[str], cuts: list[int]) -> 
     assert kept == mask.hide(whole)
 
 
-def test_what_only_looked_like_a_beginning_comes_out() -> None:
+def test_a_false_beginning_is_written() -> None:
     assert through(Mask(["secret-value"]), [b"a secret", b"-vault\n", b"secret-"]) == b"a secret-vault\nsecret-"
 
 

@@ -44,7 +44,7 @@ def test_the_content_of_a_member_makes_the_same_experiment_again() -> None:
     assert parse(found.content, Kind.EXPERIMENT).config == found.config
 
 
-def test_its_params_go_over_those_of_the_group() -> None:
+def test_its_params_override_those_of_the_group() -> None:
     found = member({"lr": 0.2}, "x {{ lr }} {{ opt }}", params={"lr": 9, "opt": "adam"})
     assert (found.command, found.params) == ("x 0.2 adam", {"lr": 0.2, "opt": "adam"})
 
@@ -55,7 +55,7 @@ def test_older_files_have_declarations() -> None:
     assert "params" not in found.config
 
 
-def test_what_a_group_says_of_itself_is_not_said_of_its_members() -> None:
+def test_words_about_the_group_are_not_copied_to_its_experiments() -> None:
     found = member({"lr": 1}, name="search", description="all of them", framework="pytorch", logging={"level": "debug"})
     assert not {"name", "description"} & found.config.keys()
     assert (found.config["framework"], found.log_level) == ("pytorch", "DEBUG")
@@ -191,7 +191,7 @@ def test_a_notebook_is_one_of_two(backend: str | None) -> None:
 
 
 @pytest.mark.parametrize("backend", ["native", "Lab", ""])
-def test_what_is_no_backend_of_a_notebook(backend: str) -> None:
+def test_invalid_backends_of_a_notebook(backend: str) -> None:
     source = {"version": 1, "kind": "notebook", "build": {"image": "a"}, "backend": backend}
     with pytest.raises(InvalidPolyaxonfile, match="neither `notebook` nor `lab`"):
         parse(source, Kind.NOTEBOOK)
@@ -238,7 +238,7 @@ def test_a_group_keeps_its_templates_and_its_members_have_their_own() -> None:
     assert words == [{"name": f"m-{lr}", "tags": [f"lr={lr}", "all"], "description": f"rate {lr}"} for lr in (0.1, 0.2)]
 
 
-def test_a_name_without_a_template_is_the_groups_alone() -> None:
+def test_a_name_without_a_template_belongs_to_the_group_alone() -> None:
     found = parse(group(name="search", description="all", tags="a, b"), Kind.GROUP)
     assert metadata_of_member(of_member(found, {"lr": 0.1, "n": 1}), **found.words) == {
         "name": None,
@@ -247,7 +247,7 @@ def test_a_name_without_a_template_is_the_groups_alone() -> None:
     }
 
 
-def test_what_a_template_puts_into_a_name_can_stand_in_one() -> None:
+def test_a_template_makes_valid_names() -> None:
     found = parse(group(name="m-{{ lr }}"), Kind.GROUP)
     assert metadata_of_member(of_member(found, {"lr": "a b/c", "n": 1}), **found.words)["name"] == "m-a-b-c"
     one = parse(job("x", "a", name="m-{{ lr }}", params={"lr": 1e-05}), Kind.JOB)
@@ -255,6 +255,6 @@ def test_what_a_template_puts_into_a_name_can_stand_in_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["m.1", "a b", "x" * 200, "{{ lr }}" * 20])
-def test_what_is_no_name_of_a_group(name: str) -> None:
+def test_invalid_names_of_a_group(name: str) -> None:
     (problem,) = problems(group(name=name))
     assert problem.startswith("name: ")

@@ -28,7 +28,7 @@ def test_images(image: str) -> None:
 @pytest.mark.parametrize(
     "image", ["", " ", "a b", "a:b:c", "a:/b:c", "a:b/c:d:e", ":1", "a: 1", "a\nRUN x", "a\t", "@sha256:1", "a::b"]
 )
-def test_what_is_no_image(image: str) -> None:
+def test_invalid_images(image: str) -> None:
     with pytest.raises(ValueError, match="Invalid docker image `") as caught:
         image_name(image)
     assert str(caught.value) == f"Invalid docker image `{image}`"
@@ -104,7 +104,7 @@ def test_tags_are_a_list_without_repeats(tags: object, found: list[str] | None) 
 
 
 @pytest.mark.parametrize("tags", [5, {"a": 1}, [["a"]], ["x" * 65]])
-def test_what_is_no_list_of_short_tags_is_refused(tags: object) -> None:
+def test_invalid_tags_are_refused(tags: object) -> None:
     with pytest.raises(ValidationError):
         job(tags=tags)
 
@@ -115,7 +115,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ü", "a/b", "x" * 129, "a\n"])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     with pytest.raises(ValidationError):
         job(name=name)
 

@@ -25,7 +25,7 @@ def network(created: str = "2026-01-01T00:00:00Z", **changed: Any) -> dict[str, 
     }
 
 
-def test_what_is_made_is_taken_for_ours() -> None:
+def test_our_own_network_is_recognised() -> None:
     assert networks.ours([network()]) == network()
 
 
@@ -49,7 +49,7 @@ def test_of_two_the_older_one_is_taken_by_everybody() -> None:
         ({"EnableIPv6": True}, "IPv6"),
     ],
 )
-def test_what_does_not_isolate_is_refused_with_what_to_do(changed: dict[str, Any], words: str) -> None:
+def test_a_network_without_isolation_is_refused_with_advice(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError, match=f"{words}.*docker network rm.*setting `network`"):
         networks.ours([network(), network(**changed)])
 
@@ -61,7 +61,7 @@ def test_what_does_not_isolate_is_refused_with_what_to_do(changed: dict[str, Any
         "all predefined address pools have been fully subnetted",
     ],
 )
-def test_an_engine_without_free_addresses_is_told_in_plain_words(words: str) -> None:
+def test_an_engine_without_free_addresses_gets_a_plain_message(words: str) -> None:
     assert "docker network prune" in networks.refusal(words)
     assert "setting `network`" in networks.refusal(words)
 

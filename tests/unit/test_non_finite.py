@@ -24,7 +24,7 @@ from polylocal.text import non_finite
         (-(10**400), "-inf"),
     ],
 )
-def test_what_clients_send_for_a_number_that_is_not_finite(value: Any, word: str) -> None:
+def test_texts_of_clients_for_non_finite_numbers(value: Any, word: str) -> None:
     assert non_finite.word(non_finite.reported(value)) == word
 
 
@@ -40,7 +40,7 @@ def test_nulls_at_any_depth() -> None:
     assert json.dumps(made, allow_nan=False)
 
 
-def test_a_row_keeps_words_and_gives_nulls_with_the_words_beside() -> None:
+def test_a_row_stores_words_and_shows_nulls_beside_the_words() -> None:
     row = non_finite.with_words({"a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.5})
     assert row == {"a": "nan", "b": "inf", "c": "-inf", "d": 0.5}
     assert non_finite.finite_ones(row) == {"a": None, "b": None, "c": None, "d": 0.5}

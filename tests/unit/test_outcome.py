@@ -66,7 +66,7 @@ def test_details_say_why(ending: Ending, details: dict[str, Any]) -> None:
     assert of(Kind.JOB, ending).details == details
 
 
-def test_the_words_of_a_build() -> None:
+def test_the_messages_of_a_build() -> None:
     assert of(Kind.BUILD, Ending(1, stop_requested=True)).message == "BuildJob was stopped."
     assert of(Kind.BUILD, Ending(1, deleted=True)).message == "Build is scheduled for deletion."
 
@@ -75,7 +75,7 @@ def test_a_long_last_line_is_cut() -> None:
     assert len(of(Kind.JOB, Ending(1, last_line="x" * 10_000)).message) < 256
 
 
-def test_what_never_started_and_what_is_lost_have_failed() -> None:
+def test_a_container_that_never_started_or_was_lost_has_failed() -> None:
     assert not_started("no such image").message == "Could not start: no such image"
     assert not_started("x").status == lost("y").status == FAILED
     assert lost("gone").details == {"reason": "engine-lost", "exit_code": None}
@@ -123,7 +123,7 @@ def test_restarts(ending: Ending, restarts: int, most: int, again: bool) -> None
         (Ending(137), False),
     ],
 )
-def test_what_nobody_saw_end(ending: Ending, is_lost: bool) -> None:
+def test_a_container_whose_end_was_not_seen(ending: Ending, is_lost: bool) -> None:
     assert ending.is_lost is is_lost
     assert ((of(Kind.JOB, ending).details or {}).get("reason") == "engine-lost") is is_lost
 

@@ -52,7 +52,7 @@ def test_outputs_are_writable_for_any_user_of_any_image(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o777
 
 
-def test_what_is_ours_is_not_foreign(outputs: Path) -> None:
+def test_our_own_files_are_not_foreign(outputs: Path) -> None:
     assert list(foreign(outputs, ME)) == []
 
 
@@ -61,7 +61,7 @@ def test_foreign_things_are_found_and_links_not_followed(outputs: Path) -> None:
     assert found == {".", "sub", "sub/a", "link"}
 
 
-def test_nothing_is_done_where_all_is_ours(outputs: Path) -> None:
+def test_nothing_is_done_if_all_files_are_ours(outputs: Path) -> None:
     engine = Helper()
     assert reclaimed(outputs, ME, engine) is None
     assert engine.plans == []
@@ -95,7 +95,7 @@ def test_root_hands_over_itself(outputs: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("answer", "words"), [(1, "ended with exit code 1"), (EngineError("no chown in it"), "no chown in it")]
 )
-def test_what_could_not_be_handed_over_is_said(
+def test_files_whose_owner_can_not_be_changed_are_reported(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, answer: int | EngineError, words: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_gone_is_no_crash(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_a_helper_that_does_not_come_to_its_end_is_given_up(
+def test_a_helper_that_does_not_end_is_given_up(
     engine_address: str, swept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the real engine: the helper is removed, and the engine continues as before."""

@@ -39,13 +39,13 @@ def test_machines_have_the_names_that_abf_gives_them(machine: str, name: str, tm
     assert arches.engine_platform(name, machine) is None
 
 
-def test_without_a_word_it_is_this_machine(tmp_path: Path) -> None:
+def test_the_default_is_this_machine(tmp_path: Path) -> None:
     assert arches.own() == arches.own(platform.machine())
     assert arches.buildable(binfmt=tmp_path)[0] == arches.own()
     assert arches.engine_platform(arches.own()) is None
 
 
-def test_what_a_machine_was_taught_comes_after_its_own(tmp_path: Path) -> None:
+def test_emulated_architectures_come_after_the_machines_own(tmp_path: Path) -> None:
     binfmt = taught(
         tmp_path / "binfmt", qemu_aarch64="enabled\ninterpreter /usr/bin/qemu-aarch64\n", qemu_arm="enabled"
     )
@@ -83,6 +83,6 @@ def test_a_handler_of_its_own_does_not_list_a_machine_twice(tmp_path: Path) -> N
         ("loongarch64", None),
     ],
 )
-def test_the_engine_is_told_of_architectures_that_are_not_the_machines(arch: str, said: str | None) -> None:
+def test_the_engine_gets_architectures_that_are_not_the_machines(arch: str, said: str | None) -> None:
     other = "aarch64" if arch == "x86_64" else "x86_64"
     assert arches.engine_platform(arch, other) == said

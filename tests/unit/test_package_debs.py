@@ -115,7 +115,7 @@ def test_an_index_entry_is_the_stanza_with_what_is_known_of_the_file(facts: Read
         " \n\t\n",
     ],
 )
-def test_a_package_can_not_say_what_the_index_says(facts: Read, more: str) -> None:
+def test_a_package_can_not_set_fields_of_the_index(facts: Read, more: str) -> None:
     """Such a package can't begin a second entry either."""
     assert facts(package(CONTROL + more)).about["stanza"] == CONTROL
 
@@ -181,7 +181,7 @@ def test_a_package_that_would_break_the_index_for_apt_is_refused(facts: Read, mo
     "more",
     ["Depends: a,", "Depends: a (>= 1:1.0~rc1-1+b2) | b:any ( << 2 ),\n c", "Provides: a (= 1), b", "Breaks: a(<<2)"],
 )
-def test_what_apt_takes_for_dependencies_is_taken(facts: Read, more: str) -> None:
+def test_dependencies_that_apt_accepts_are_accepted(facts: Read, more: str) -> None:
     control = f"{CONTROL}{more}\n".replace("Depends: libc6 (>= 2.36),\n libfoo\n", "")
     assert f"{more}\n" in facts(package(control), "x.deb").about["stanza"]
 
@@ -190,7 +190,7 @@ def test_what_apt_takes_for_dependencies_is_taken(facts: Read, more: str) -> Non
     ("line", "what"),
     [("Version: 1 2", "invalid version"), ("Architecture: amd64\n MD5Sum: 0", "no valid name of an architecture")],
 )
-def test_a_field_that_stands_in_other_indexes_is_one_word(facts: Read, line: str, what: str) -> None:
+def test_a_field_of_further_indexes_is_one_word(facts: Read, line: str, what: str) -> None:
     name = line.partition(":")[0]
     with pytest.raises(PackageError, match=what):
         facts(package(re.sub(rf"{name}: .*", line, CONTROL)), "x.deb")
@@ -213,7 +213,7 @@ def test_a_control_archive_is_not_read_into_memory_whatever_its_size(
 
 
 @pytest.mark.parametrize("size", ["-60", "9999999999", "1e3", "0x10", "", "+4"])
-def test_a_member_with_a_size_that_is_none_ends_the_reading(facts: Read, size: str) -> None:
+def test_a_member_with_an_invalid_size_ends_the_reading(facts: Read, size: str) -> None:
     """A negative size would be read for ever."""
     at = WHOLE.index(b"control.tar") + 48
     with pytest.raises(PackageError, match="truncated, or no Debian package"):
@@ -304,7 +304,7 @@ def test_a_release_names_where_it_comes_from(facts: Read) -> None:
     }
 
 
-def test_a_repository_that_clients_know_without_an_origin_has_none() -> None:
+def test_a_repository_published_without_an_origin_stays_without() -> None:
     assert fields(debs.index([], Release("release", ["amd64"], date=WHEN))["Release"]) == {
         "Label": "polylocal",
         "Suite": "release",

@@ -52,7 +52,7 @@ def with_metadata(content: bytes) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_index_needs_of_a_wheel(about: About) -> None:
+def test_the_facts_of_a_wheel_for_the_index(about: About) -> None:
     content = metadata(Metadata_Version="2.1", Name="Hello_World", Version="1.0", Requires_Python=">=3.8")
     assert about("Hello_World-1.0-py3-none-any.whl", wheel("Hello_World", "1.0", Requires_Python=">=3.8")) == {
         "name": "Hello_World",
@@ -62,7 +62,7 @@ def test_what_the_index_needs_of_a_wheel(about: About) -> None:
     }
 
 
-def test_what_the_index_needs_of_a_source_distribution(about: About) -> None:
+def test_the_facts_of_a_source_distribution_for_the_index(about: About) -> None:
     """Its PKG-INFO may differ from the metadata of its wheel, so the index does not offer it."""
     assert about("hello-1.0.tar.gz", sdist("hello", "1.0", Requires_Python="<4")) == {
         "name": "hello",
@@ -104,7 +104,7 @@ def test_a_folded_header_is_one_line(about: About) -> None:
     assert about("x-1-py3-none-any.whl", with_metadata(content))["requires_python"] == ">=3.8, <4"
 
 
-def test_a_name_in_another_script_is_none(about: About) -> None:
+def test_a_name_in_another_script_is_invalid(about: About) -> None:
     for name in ("naïve", "\N{KELVIN SIGN}elvin", "x\u0131"):
         with pytest.raises(PackageError, match=r"^x\.whl: .* is no name of a Python package$"):
             about("x.whl", with_metadata(f"Name: {name}\nVersion: 1\n".encode()))
@@ -131,7 +131,7 @@ def test_a_wheel_of_two_distributions_is_broken(about: About) -> None:
         about("x-1.whl", zipped(files))
 
 
-def test_a_file_that_is_broken_or_gone(about: About, tmp_path: Path) -> None:
+def test_a_broken_or_missing_file(about: About, tmp_path: Path) -> None:
     for name in ("x-1.whl", "x-1.tar.gz"):
         with pytest.raises(PackageError, match=f"^{name} can't be read: "):
             about(name, b"no archive")

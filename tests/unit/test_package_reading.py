@@ -126,7 +126,7 @@ def test_an_archive_without_metadata_is_some_other_archive(read: Read, files: di
     assert read("hello-1.0.tar.gz", tarred(files)) is None
 
 
-def test_a_folder_or_a_link_in_the_place_of_the_metadata_is_none(read: Read) -> None:
+def test_a_folder_or_a_link_in_place_of_the_metadata_does_not_count(read: Read) -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         folder = tarfile.TarInfo("a/PKG-INFO")
@@ -213,7 +213,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_package_is_said_to_be_broken(read: Read, name: str) -> None:
+def test_a_broken_package_is_reported(read: Read, name: str) -> None:
     with pytest.raises(PackageError) as caught:
         read(name, BROKEN[name])
     assert str(caught.value).strip()
@@ -256,14 +256,14 @@ NO_NAMES = ["/tmp/x", "a/b", "../x", "..", ".", ".hidden", "a b", " a", "-x", "a
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
-def test_what_is_no_name_of_a_package_is_refused(name: str) -> None:
+def test_invalid_names_of_packages_are_refused(name: str) -> None:
     """The name is part of paths in indexes."""
     with pytest.raises(PackageError, match="x.deb has an invalid package name"):
         reading.check(Description(name, "binary", None, "1", ""), "x.deb")
 
 
 @pytest.mark.parametrize("name", ["a", "libstdc++6", "Hello_World", "hello.world", "python3-x", "7zip", "a~b", "g++"])
-def test_what_is_a_name_of_a_package_is_taken(name: str) -> None:
+def test_valid_names_of_packages_are_accepted(name: str) -> None:
     reading.check(Description(name, "binary", None, "1", ""), "x.deb")
 
 
@@ -347,7 +347,7 @@ def test_no_version_is_too_odd_to_be_split(text: str) -> None:
     assert release in text
 
 
-def test_what_a_distribution_needs_of_python(tmp_path: Path) -> None:
+def test_the_required_python_of_a_distribution(tmp_path: Path) -> None:
     for name, content in {
         "a.whl": wheel(Requires_Python=">=3.8,<4"),
         "a.tar.gz": sdist(Requires_Python=">=3.8,<4"),

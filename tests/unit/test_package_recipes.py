@@ -133,7 +133,7 @@ def test_a_debian_source_without_its_upstream_tarball_gives_binary_packages_only
     assert done.stderr == (said if built == BUILDS_BINARIES else "")
 
 
-def test_upstream_tarballs_come_to_where_dpkg_source_looks_and_all_results_are_kept(bench: Bench) -> None:
+def test_upstream_tarballs_are_put_where_dpkg_source_looks_and_all_results_are_kept(bench: Bench) -> None:
     tarballs = {"hello_1.2.orig.tar.xz", "hello_1.2.orig.tar.xz.asc", "hello_1.2.orig-data.tar.gz"}
     bench.write(dict.fromkeys([*tarballs, "data.tar.gz", "sub/x_1.orig.tar.gz"], "x"))
     bench.programs["dpkg-buildpackage"] = "for file in ../hello_*; do : >>../seen; done; : >../hello.deb"
@@ -207,7 +207,7 @@ def test_the_one_spec_file_is_built(bench: Bench, kind: str | None) -> None:
 @pytest.mark.parametrize(
     "name", ["a b.spec", "$(touch x).spec", "';exit 0;'.spec", "--help.spec", "é\n.spec", "{}.spec"]
 )
-def test_the_name_of_a_spec_file_is_one_word_whatever_it_is(bench: Bench, name: str) -> None:
+def test_the_name_of_a_spec_file_is_one_argument_whatever_it_contains(bench: Bench, name: str) -> None:
     bench.connect(recipes.YUM_LIST)
     done = built_rpm(bench, spec=name)
     assert (done.returncode, done.stdout) == (0, "the spec")
@@ -378,7 +378,7 @@ def test_a_requirement_that_is_nowhere_ends_the_build(bench: Bench) -> None:
         ("build-system.requires = ['a[b] @ https://example.com/a.whl']", ["a[b] @ https://example.com/a.whl"]),
     ],
 )
-def test_what_a_python_project_is_built_with(pyproject: str | None, found: list[str]) -> None:
+def test_the_build_tools_of_a_python_project(pyproject: str | None, found: list[str]) -> None:
     assert list(recipes.requirements(pyproject)) == found
 
 
@@ -404,7 +404,7 @@ def test_what_a_python_project_is_built_with(pyproject: str | None, found: list[
         ('[build-system]\nrequires = []\nbackend-path = ["\\u0000"]', "`build-system.backend-path` must be a list"),
     ],
 )
-def test_what_is_wrong_with_the_requirements_is_said_where_the_build_would_run(pyproject: str, why: str) -> None:
+def test_wrong_requirements_fail_in_the_build(pyproject: str, why: str) -> None:
     exit_code, _, words = ran(recipes.command(target("pypi"), Code(["pyproject.toml"], False, None, pyproject)))
     assert exit_code == 1
     assert words.startswith("nothing can be built: pyproject.toml")
@@ -442,14 +442,14 @@ def test_requirements_go_to_a_home_folder_that_can_be_written(bench: Bench, is_w
 
 
 @pytest.mark.parametrize(("length", "exit_code"), [(127_000, 0), (129_000, 1)])
-def test_a_command_that_no_program_can_be_given_is_said_to_be_one(length: int, exit_code: int) -> None:
+def test_a_command_that_is_too_long_is_reported(length: int, exit_code: int) -> None:
     line = recipes.command(target(), code(said=f"build: {{command: 'true {'x' * length}'}}"))
     assert ran(line)[0] == exit_code
     assert ("its command has more than 128000 bytes" in line) is bool(exit_code)
 
 
 @pytest.mark.parametrize(("of_platform", "said"), [(None, 'build: {command: "a\\0b"}'), ("a\0b", None)])
-def test_a_command_with_a_zero_byte_is_said_to_have_one(of_platform: str | None, said: str | None) -> None:
+def test_a_command_with_a_zero_byte_is_reported(of_platform: str | None, said: str | None) -> None:
     exit_code, _, words = ran(recipes.command(target(command=of_platform), code(said=said)))
     assert (exit_code, words) == (1, "nothing can be built: its command contains a zero byte\n")
 
@@ -467,7 +467,7 @@ def test_a_command_with_a_zero_byte_is_said_to_have_one(of_platform: str | None,
         ("rhel", ["a.spec.in"], "there must be exactly one .spec file at the top of the code, not 0"),
     ],
 )
-def test_what_can_not_be_built_says_so_and_fails(kind: str, files: list[str], why: str) -> None:
+def test_code_that_can_not_be_built_fails_with_a_message(kind: str, files: list[str], why: str) -> None:
     assert ran(recipes.command(target(kind), code(*files))) == (1, "", f"nothing can be built: {why}\n")
 
 
@@ -493,7 +493,7 @@ def test_the_code_is_heard_before_the_platform_and_that_before_the_default() -> 
 @pytest.mark.parametrize(
     "said", [None, "", "# nothing", "---", "build:", "build: {}", "sources: {}", "other: [1]", "{}"]
 )
-def test_a_file_that_says_nothing_of_the_build_changes_nothing(said: str | None) -> None:
+def test_a_file_without_a_build_section_changes_nothing(said: str | None) -> None:
     assert recipes.command(target(command="make theirs"), code(said=said)) == "make theirs"
     assert recipes.sources(said) == {}
 
@@ -546,7 +546,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("said", WRONG, ids=range(len(WRONG)))
-def test_what_is_wrong_in_it_is_said_where_the_build_would_run(said: str) -> None:
+def test_errors_in_the_file_fail_in_the_build(said: str) -> None:
     exit_code, _, words = ran(recipes.command(target(command="exit 0"), code("x.spec", said=said)))
     assert exit_code == 1
     assert words.startswith("nothing can be built: .abf.yml")
@@ -566,7 +566,7 @@ def test_a_name_may_be_as_long_as_a_file_system_takes() -> None:
 
 
 # YAML reads a sha1 that consists of digits as a number, and ABF's own tool writes it without quotes
-def test_a_sum_that_reads_as_a_number_needs_quotes_and_is_said_to_be_wrong_without() -> None:
+def test_a_sum_that_reads_as_a_number_is_refused_without_quotes() -> None:
     assert recipes.sources(f"sources: {{a: {'1' * 40}}}") == {}
     assert "sha1 sums of 40 hex digits" in recipes.command(target(), code(said=f"sources: {{a: {'1' * 40}}}"))
 

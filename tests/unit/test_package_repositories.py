@@ -123,7 +123,7 @@ def test_a_flat_repository_for_apt(keep: Keep, place: Path) -> None:
         assert re.search(rf"^ {hashlib.sha256(content).hexdigest()} +{len(content)} {re.escape(name)}$", release, re.M)
 
 
-def test_an_empty_repository_is_one(place: Path) -> None:
+def test_an_empty_repository_is_valid(place: Path) -> None:
     write([Shelf(place, {}, "deb")])
     assert names(place) == FLAT
     assert (place / "Packages").read_bytes() == b""
@@ -265,7 +265,7 @@ def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:
 # -- atomic replacement ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_read_is_a_link_to_a_folder_that_others_may_read(keep: Keep, place: Path) -> None:
+def test_readers_get_a_link_to_a_readable_folder(keep: Keep, place: Path) -> None:
     write([Shelf(place, {"a.whl": keep(wheel("a"))}, "pypi")])
     assert place.is_symlink()
     assert around(place) == {"release", os.readlink(place)}
@@ -289,9 +289,7 @@ CONTENTS = {
 
 @pytest.mark.usefixtures("private_umask")
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_what_is_published_is_readable_whatever_the_umask_is(
-    keep: Keep, place: Path, tmp_path: Path, kind: str
-) -> None:
+def test_published_files_are_readable_whatever_the_umask_is(keep: Keep, place: Path, tmp_path: Path, kind: str) -> None:
     """Package managers in builds may run as any user."""
     write([Shelf(place, {name: keep(content) for name, content in CONTENTS[kind].items()}, kind)])
     repositories.snapshot(place, tmp_path / "media" / "cocos")
@@ -306,7 +304,7 @@ def modes(folder: Path) -> dict[tuple[str, bool], int]:
     return {(str(p.relative_to(folder)), p.is_dir()): p.stat().st_mode & 0o777 for p in found}
 
 
-def test_files_are_links_into_the_depot(keep: Keep, place: Path) -> None:
+def test_files_are_links_into_the_file_store(keep: Keep, place: Path) -> None:
     file = keep(wheel("a"))
     write([Shelf(place, {"a.whl": file}, "pypi")])
     assert (place / "a.whl").samefile(file)
@@ -361,7 +359,7 @@ def test_signatures_are_for_those_who_install_and_not_for_builds(keep: Keep, pla
     assert names(place) - names(tmp_path / "taken") == {"InRelease"}
 
 
-def test_who_has_the_old_folder_open_reads_on(keep: Keep, place: Path) -> None:
+def test_a_reader_of_the_old_folder_can_read_on(keep: Keep, place: Path) -> None:
     write([Shelf(place, {"a-1.whl": keep(wheel("a", "1"))}, "pypi")])
     with (place / "a-1.whl").open("rb") as file, (place / "simple" / "a" / "index.html").open() as page:
         write([Shelf(place, {}, "pypi")])
@@ -370,7 +368,7 @@ def test_who_has_the_old_folder_open_reads_on(keep: Keep, place: Path) -> None:
     assert names(place) == SIMPLE
 
 
-def test_what_a_crash_left_is_swept_by_the_next(keep: Keep, place: Path) -> None:
+def test_leftovers_of_a_crash_are_removed_by_the_next_publication(keep: Keep, place: Path) -> None:
     place.parent.mkdir(parents=True)
     (place.parent / ".release.0123456789ab").mkdir()
     (place.parent / ".release.0123456789ab" / "half").write_text("x")
@@ -412,7 +410,7 @@ def test_a_link_that_can_not_be_turned_turns_the_others_back(keep: Keep, place: 
 
 # a build's metadata names its files, so a file may have the name of an index
 @pytest.mark.parametrize(("kind", "name"), [("deb", "Packages"), ("deb", "Release"), ("deb", "Packages.gz")])
-def test_a_file_with_the_name_of_an_index_is_not_written_over_in_the_depot(
+def test_a_file_with_the_name_of_an_index_is_not_overwritten_in_the_file_store(
     keep: Keep, place: Path, kind: str, name: str
 ) -> None:
     file = keep(b"the content of a package")
@@ -440,7 +438,7 @@ def test_a_file_system_that_knows_no_case_does_not_mix_up_files(
     assert files["A-1-py3-none-any.whl"].read_bytes() == wheel("A", "1")
 
 
-def test_a_depot_on_another_disk_is_copied_from(place: Path, tmp_path: Path) -> None:
+def test_files_of_a_file_store_on_another_disk_are_copied(place: Path, tmp_path: Path) -> None:
     here = tmp_path.stat().st_dev
     folders = (Path("/dev/shm"), Path(tempfile.gettempdir()), Path("/var/tmp"))
     elsewhere = next((folder for folder in folders if folder.is_dir() and folder.stat().st_dev != here), None)

@@ -106,7 +106,7 @@ def test_createrepo_c_is_not_needed(write: Write, monkeypatch: pytest.MonkeyPatc
     assert rpms.index([indexed(path)], 1)
 
 
-def test_what_is_kept_does_not_depend_on_the_name_or_the_place(tmp_path: Path) -> None:
+def test_the_facts_do_not_depend_on_the_name_or_the_path(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     first, second = tmp_path / "a.rpm", tmp_path / "folder" / "b"
     for path in (first, second):
@@ -475,7 +475,7 @@ def test_a_package_that_is_cut_off_anywhere_in_its_headers_is_refused(tmp_path: 
             rpms.about(path, "x.rpm")
 
 
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     for read in (rpms.describe, rpms.about):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "nosuch", "x.rpm")

@@ -36,7 +36,7 @@ def test_a_key_is_one_that_all_readers_of_its_platform_know(kind: str | None, wa
     assert Cert.from_bytes(public.encode()).expiration is None
 
 
-def test_a_key_is_generated_once_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_is_generated_once_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys(tmp_path / "signing")
     with caplog.at_level(logging.INFO):
         made, again = keys.of("cocos", "deb"), keys.of("cocos", "deb")

@@ -70,7 +70,7 @@ def test_only_codes_that_the_client_knows_are_there() -> None:
     assert {int(status) for status in ContainerStatus} == {4000, 6000, 7000, 8000}
 
 
-def test_what_may_be_asked_for_and_when() -> None:
+def test_allowed_actions_by_status() -> None:
     assert {2000, 3000} == statuses.sources(BuildStatus.CANCELING)
     assert {0, 8000, 11000} == statuses.PUBLISHABLE
     assert {0, 8000} == statuses.REJECTABLE
@@ -79,14 +79,14 @@ def test_what_may_be_asked_for_and_when() -> None:
     assert statuses.TIME_LIVING_S == (600, 360_000)
 
 
-def test_every_status_has_words_of_its_own() -> None:
+def test_every_status_has_its_own_message() -> None:
     assert set(WORDS) == set(BuildStatus)
     assert len(set(WORDS.values())) == len(WORDS)
     assert set(CONTAINER_WORDS) == set(ContainerStatus)
 
 
 @pytest.mark.parametrize("status", sorted(Status))
-def test_what_a_run_comes_to(status: Status) -> None:
+def test_the_status_after_a_run(status: Status) -> None:
     codes = [None, 0, 1, 3, 5, 6, 127, 137, 143, 255]
     for exit_code, is_canceled, was_overdue in product(codes, (False, True), (False, True)):
         found = statuses.of_run(status, exit_code, is_canceled=is_canceled, was_overdue=was_overdue)
@@ -108,7 +108,7 @@ def test_no_exit_code_but_a_success_is_complete() -> None:
     assert BuildStatus.COMPLETE not in ends
 
 
-def test_what_a_run_means_can_be_reached_by_the_table() -> None:
+def test_statuses_of_runs_are_reachable_in_the_table() -> None:
     for status in Status:
         for code in (0, 1, 5, 6):
             for is_canceled in (False, True):

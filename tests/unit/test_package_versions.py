@@ -85,18 +85,18 @@ def test_equal_versions_are_new_only_where_that_is_enough(kind: str | None, orde
         ("pypi", (None, "1.0-alpha1", ""), (None, "1.0a1", "")),
     ],
 )
-def test_what_is_written_differently_may_be_equal(kind: str, one: Version, other: Version) -> None:
+def test_different_texts_may_be_equal_versions(kind: str, one: Version, other: Version) -> None:
     for mine, published in ((one, other), (other, one)):
         assert is_newer(kind, mine, published, True)
         assert not is_newer(kind, mine, published, False)
 
 
-def test_the_release_of_a_wheel_says_nothing() -> None:
+def test_the_release_of_a_wheel_is_ignored() -> None:
     assert not is_newer("pypi", (None, "1.0", "9"), (None, "1.0", "1"), False)
 
 
 @pytest.mark.parametrize("equal_is_enough", [False, True])
-def test_what_can_not_be_compared_is_new_if_it_reads_differently(equal_is_enough: bool) -> None:
+def test_versions_that_can_not_be_compared_are_new_if_their_texts_differ(equal_is_enough: bool) -> None:
     odd = (None, "not a version", "")
     assert is_newer("pypi", odd, (None, "1.0", ""), equal_is_enough)
     assert is_newer("pypi", (None, "1.0", ""), odd, equal_is_enough)

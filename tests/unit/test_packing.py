@@ -267,7 +267,7 @@ def test_gitignore_of_the_repository_around(folder: Path) -> None:
     assert packed(inner) == {"a.h5", "train.py", "runs/x"}
 
 
-def test_what_is_in_the_repository_is_not_ignored(folder: Path) -> None:
+def test_tracked_files_are_not_ignored(folder: Path) -> None:
     fill(folder, "small.h5", "large.h5", "data/labels.csv", "data/images", "train.py")
     (folder / ".gitignore").write_text("*.h5\ndata/\n")
     for arguments in (["init", "--quiet"], ["add", "--force", "small.h5", "data/labels.csv"]):
@@ -276,7 +276,7 @@ def test_what_is_in_the_repository_is_not_ignored(folder: Path) -> None:
     assert packed(folder / "data") == {"labels.csv", "images"}  # a folder outside any repository has no rules
 
 
-def test_what_a_repository_inside_holds_is_not_ignored(folder: Path) -> None:
+def test_files_of_a_nested_repository_are_not_ignored(folder: Path) -> None:
     fill(folder, "train.py", "lib/a.py", "sub/lib/a.py", "sub/lib/b.py", "sub/deep/x.bin", "sub/deep/secret.bin")
     (folder / ".gitignore").write_text("lib/\n*.bin\n")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)

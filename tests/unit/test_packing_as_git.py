@@ -164,7 +164,9 @@ def test_empty_folders_are_left_out_and_named(folder: Path) -> None:
     assert code.empty == ["empty/deep/er/", "sub/none/"]
 
 
-def test_what_can_not_be_read_is_to_be_named_where_git_looks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_about_an_unreadable_file_names_gits_ignore_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (folder / "huge").open("wb") as file:
         file.truncate(4 << 30)
     with pytest.raises(InvalidInput, match=r"huge is a sparse file of .*; name it in \.gitignore$"):

@@ -257,7 +257,7 @@ class TestProbe:
         assert _ask(serve(("127.0.0.1", 0), path="/engines/a/_ping") + "/engines/a").answer == "answers"
 
     @pytest.mark.parametrize("url", ["ssh://me@box", "https://box:2376", "tcp://box:2376"])
-    def test_what_needs_keys_is_taken_on_trust(self, url: str) -> None:
+    def test_addresses_that_need_keys_are_not_probed(self, url: str) -> None:
         report = probe(url, environ={})
         assert report.found == Attempt(url, "the engine setting", "not probed")
 
@@ -272,7 +272,7 @@ class TestProbe:
 
 
 class TestPermissionDenied:
-    def test_is_told_apart_from_not_there(self, home: Path) -> None:
+    def test_is_distinguished_from_a_missing_socket(self, home: Path) -> None:
         report = self._find(home)
         assert report.found is None
         assert (report.tried[0].answer, report.tried[1].answer) == ("permission denied", "not there")
@@ -351,5 +351,5 @@ def _run(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedPro
     return subprocess.run(command, env={"HOME": str(home), **environ}, capture_output=True, text=True, timeout=20)
 
 
-def test_what_the_script_prints_steers_no_terminal() -> None:
+def test_the_output_of_the_script_controls_no_terminal() -> None:
     assert module._spelled("Docker \x1b]52;c;x\x07\n\u202e\udc9b é") == r"Docker \x1b]52;c;x\x07\n\u202e\udc9b é"

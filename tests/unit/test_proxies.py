@@ -85,7 +85,7 @@ def test_a_proxy_that_can_not_be_used_is_one_sentence(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://a", "http://", "http://a:b"])
-def test_an_address_that_is_none_is_one_sentence(url: str) -> None:
+def test_an_invalid_address_is_one_sentence(url: str) -> None:
     with pytest.raises(SetupError, match="not the address of a daemon"):
         Client(url, "token")
 

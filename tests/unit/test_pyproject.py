@@ -27,7 +27,7 @@ def test_a_file_is_a_mapping(text: str | None, found: dict[str, object]) -> None
         ("a = {" + "a." * 100_000 + "a = 1}", "has a key of more than 100 parts"),
     ],
 )
-def test_what_takes_a_parser_too_far_is_refused(text: str, why: str) -> None:
+def test_text_that_exceeds_the_parsers_limits_is_refused(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^pyproject.toml {re.escape(why)}"):
         pyproject.load(text)
 

@@ -110,7 +110,7 @@ def test_cores_that_are_promised_in_this_decision_are_not_free() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.NOTEBOOK, Kind.TENSORBOARD])
-def test_a_server_takes_no_place_and_waits_for_resources_alone(kind: Kind) -> None:
+def test_a_server_takes_no_slot_and_waits_for_resources_alone(kind: Kind) -> None:
     running = Asking(1, cores(1.5))
     server, large, job = Asking(2, None, kind), Asking(3, cores(1), kind), Asking(4)
     answers = decide([server, large, job], [running], TWO, 1)
@@ -124,7 +124,7 @@ def test_a_server_is_served_before_the_queue() -> None:
     assert decide([job, server], [], TWO, 2) == [Wait(Shortage("cpu", 1.5, 2, (server.holding(1),))), BEGIN]
 
 
-def test_what_a_run_awaits_holds_back_nobody() -> None:
+def test_a_run_that_awaits_something_blocks_no_other_run() -> None:
     one, two, three = map(Asking, (1, 2, 3))
     reasons: dict[int, Reason] = {1: Build("root.p.builds.1"), 2: Retry(2.0)}
     assert decide([one, two, three], [], TWO, 1, awaited=reasons) == [Wait(reasons[1]), Wait(reasons[2]), BEGIN]
@@ -135,14 +135,14 @@ def test_nothing_begins_in_a_pause() -> None:
     assert decide([Asking(1), Asking(2, None, Kind.NOTEBOOK)], [], TWO, 2, pause=pause) == [Wait(pause)] * 2
 
 
-def test_what_the_machine_can_never_give_is_refused_and_holds_back_nobody() -> None:
+def test_impossible_requests_are_refused_and_block_no_other_run() -> None:
     refused, begun = decide([Asking(1, cores(3)), Asking(2)], [], TWO, 1)
     assert isinstance(refused, Refuse)
     assert refused.message == "environment.resources.cpu.requests: The run asks for 3 cores; this machine has 2."
     assert begun == BEGIN
 
 
-def test_resources_that_can_not_be_read_are_refused_and_hold_up_nobody() -> None:
+def test_unreadable_resources_are_refused_and_block_no_other_run() -> None:
     broken = {"cpu": {"requests": "lots"}}
     [refused, begun] = decide([Asking(1, broken), Asking(2, cores(2))], [Asking(3, broken)], TWO, 2)
     assert isinstance(refused, Refuse)
@@ -156,7 +156,7 @@ def test_builds_and_groups_ask_for_nothing() -> None:
     assert (takes_place(Kind.BUILD), takes_place(Kind.GROUP)) == (True, False)
 
 
-def test_a_machine_that_nobody_knows_limits_nothing() -> None:
+def test_an_unknown_machine_limits_nothing() -> None:
     assert decide([Asking(1, cores(99))], [], None, 1) == [BEGIN]
 
 
@@ -262,7 +262,7 @@ def test_never_more_begin_than_places_are_free(scene: Scene) -> None:
 
 
 @given(scenes())
-def test_what_begins_never_exceeds_the_machine(scene: Scene) -> None:
+def test_running_runs_never_exceed_the_machine(scene: Scene) -> None:
     for resource in ("cpu", "memory"):
         begun = held(scene.begun, resource)
         if begun:
@@ -271,7 +271,7 @@ def test_what_begins_never_exceeds_the_machine(scene: Scene) -> None:
 
 
 @given(scenes())
-def test_nobody_overtakes_a_run_that_waits_its_turn(scene: Scene) -> None:
+def test_no_run_overtakes_a_run_that_waits_its_turn(scene: Scene) -> None:
     in_line = [
         answer
         for run, answer in zip(scene.waiting, scene.decisions, strict=True)

@@ -59,7 +59,7 @@ def test_lines_of_json() -> None:
     assert read(json.dumps(DATA, indent=1))[1]["build", "image"] == 5
 
 
-def test_what_is_missing_has_the_line_of_what_holds_it() -> None:
+def test_a_missing_key_has_the_line_of_its_section() -> None:
     lines = read(YAML)[1]
     assert line_of(("build", "nope", "deeper"), lines) == 3
     assert line_of(("nope",), lines) is None
@@ -73,7 +73,7 @@ def test_an_alias_is_what_it_names() -> None:
 @pytest.mark.parametrize(
     ("source", "what"), [("", "empty"), ("5", "a int"), ("[1]", "a int"), ("just words", "a str"), ([], "empty")]
 )
-def test_what_is_no_mapping_is_named(source: object, what: str) -> None:
+def test_a_value_that_is_not_a_mapping_is_named(source: object, what: str) -> None:
     with pytest.raises(InvalidPolyaxonfile, match=f"this is {what}"):
         read(source)
 
@@ -127,7 +127,7 @@ def test_json_is_read_as_json_reads_it(data: dict[str, Any]) -> None:
 
 @settings(max_examples=inputs(100))
 @given(st.dictionaries(st.text(max_size=2), JSON, max_size=4), st.dictionaries(st.text(max_size=2), JSON, max_size=4))
-def test_merging_keeps_every_key_and_prefers_what_lies_above(below: dict[str, Any], above: dict[str, Any]) -> None:
+def test_merging_keeps_every_key_and_prefers_the_upper_one(below: dict[str, Any], above: dict[str, Any]) -> None:
     before = json.dumps([below, above])
     found = merge(below, above)
     assert found.keys() == below.keys() | above.keys()
@@ -137,7 +137,7 @@ def test_merging_keeps_every_key_and_prefers_what_lies_above(below: dict[str, An
 
 
 @pytest.mark.parametrize("text", ["{{}}", "[{[]}]", "{{1: 2}: 3}"])
-def test_a_set_or_a_key_of_what_can_be_in_none_is_no_file(text: str) -> None:
+def test_unhashable_elements_and_keys_are_refused(text: str) -> None:
     """Python's notation can express values that Python can't create."""
     with pytest.raises(InvalidPolyaxonfile):
         read(text)
@@ -164,6 +164,6 @@ def test_only_plain_and_short_literals_are_given_to_pythons_parser(text: str, mo
 
 
 @pytest.mark.parametrize("value", ["it's", "a \"b\" 'c'", "", "\\", "x'''y", 'x"""y', "f'{a}'", "ü\n"])
-def test_what_repr_writes_is_read(value: str) -> None:
+def test_output_of_repr_is_read(value: str) -> None:
     data = {"run": {"cmd": value}, "n": [1, -2.5e-07, 1e22, True, None, ("a", -1)]}
     assert read(repr(data))[0]["run"] == {"cmd": value}

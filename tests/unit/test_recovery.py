@@ -20,11 +20,11 @@ def run(**values: Any) -> Run:
     return Run(**{**blank, "kind": "job", "id": 7, "uuid": "abc", "status": "running", **values})
 
 
-def test_a_container_without_a_row_goes() -> None:
+def test_a_container_without_a_row_is_removed() -> None:
     assert plan([CONTAINER], {}, set(), NOW) == [Remove("c1", "abc", "no run knows it")]
 
 
-def test_a_container_of_a_done_run_goes() -> None:
+def test_a_container_of_a_done_run_is_removed() -> None:
     done = run(status="failed", finished_at=A_MINUTE_AGO)
     assert plan([CONTAINER], {"abc": done}, set(), NOW) == [Remove("c1", "abc", "job/7 is failed")]
 
@@ -35,7 +35,7 @@ def test_a_container_of_an_open_run_stays(status: str) -> None:
 
 
 @pytest.mark.parametrize("runs", [{}, {"abc": run(status="succeeded", finished_at=A_MINUTE_AGO)}])
-def test_what_a_thread_has_in_hand_stays(runs: dict[str, Run]) -> None:
+def test_a_container_that_a_thread_handles_stays(runs: dict[str, Run]) -> None:
     assert plan([CONTAINER], runs, {"abc"}, NOW) == []
 
 
@@ -56,7 +56,7 @@ def test_a_done_container_is_kept_for_its_ttl(values: dict[str, Any], kept: bool
 
 
 @pytest.mark.parametrize(("status", "goes"), [("running", False), ("paused", False), ("exited", True), ("dead", True)])
-def test_a_helper_at_work_is_let_be(status: str, goes: bool) -> None:
+def test_a_running_helper_stays(status: str, goes: bool) -> None:
     """It belongs to no run. If its daemon is gone, it has already ended."""
     removals = [Remove("h1", "", "no run knows it")] if goes else []
     assert plan([Found("h1", "", status)], {"abc": run()}, set(), NOW) == removals
@@ -68,7 +68,7 @@ def test_a_helper_is_given_time_to_be_started(seconds: float, goes: bool) -> Non
     assert bool(plan([made], {}, set(), NOW)) is goes
 
 
-def test_a_container_of_a_run_that_nobody_knows_goes_even_while_it_works() -> None:
+def test_a_running_container_of_an_unknown_run_is_removed() -> None:
     assert plan([Found("c1", "job/abc", "running")], {}, set(), NOW) == [Remove("c1", "abc", "no run knows it")]
 
 
@@ -78,7 +78,7 @@ def test_each_container_is_judged_by_itself() -> None:
     assert [removal.container_id for removal in plan(found, runs, set(), NOW)] == ["c2", "c3"]
 
 
-def test_a_helper_of_a_daemon_before_this_one_goes_at_once() -> None:
+def test_a_helper_of_an_earlier_daemon_is_removed_at_once() -> None:
     made = Found("h1", "", "created", clock.parse(NOW).timestamp() - 30)
     assert plan([made], {}, set(), NOW, A_MINUTE_AGO) == []
     assert plan([made], {}, set(), NOW, NOW) == [Remove("h1", "", "no run knows it")]

@@ -51,5 +51,5 @@ def test_other_names_are_of_no_build(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sha256:bf4", UUID * 2, "a b", "", "a$b", "a'b", "\u00e9"])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     assert not is_name(name)

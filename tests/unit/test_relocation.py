@@ -246,7 +246,7 @@ def test_outputs_on_another_disk_stay_there_and_a_link_leads_to_them(
     assert relocate(home, store) == 0
 
 
-def test_what_cannot_be_moved_is_said_and_nothing_is_lost(
+def test_a_failed_move_is_reported_and_nothing_is_lost(
     home: Home, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, store = content_by_run(home), opened(home)

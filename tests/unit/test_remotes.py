@@ -81,7 +81,7 @@ def test_other_forms_get_no_protocol(url: str) -> None:
         *("http://a@b@git.example.test/", "http://git.example.test\\@near/x", "http::http://near.example.test/x"),
     ],
 )
-def test_what_is_no_url_of_another_machine(url: str) -> None:
+def test_urls_that_do_not_name_another_machine(url: str) -> None:
     try:
         way = remotes.checked(url)
     except InvalidInput:

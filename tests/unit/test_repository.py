@@ -170,7 +170,7 @@ def test_the_persons_own_git_settings_do_not_reach_in(repository: Repository, mo
     assert repository.read(upload(repository, {"a": b"1\r\n2\n"}), "a") == b"1\r\n2\n"
 
 
-def test_a_missing_git_is_said(repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_git_is_reported(repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError, match="`git` is not installed"):
         upload(repository, {"a": b"1"})
@@ -215,7 +215,7 @@ def test_devices_and_pipes_are_refused(repository: Repository, kind: bytes) -> N
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04" + b"x" * 600, b"\x1f\x8b" + b"x" * 100, b"\0" * 100])
-def test_what_is_no_tar_is_refused_in_words(repository: Repository, data: bytes) -> None:
+def test_a_file_that_is_not_a_tar_is_refused_with_a_message(repository: Repository, data: bytes) -> None:
     with pytest.raises(InvalidInput, match="The upload is not a tar archive") as caught:
         repository.upload(io.BytesIO(data), "root")
     assert isinstance(caught.value.messages, dict)
@@ -265,7 +265,7 @@ def test_commits_are_found_by_branch_head_and_short_hash(repository: Repository)
         *("master@{yesterday}", "master-1-gabc", "refs/heads/../heads/master", "heads/master", "a\nmaster", "x" * 300),
     ],
 )
-def test_what_names_no_one_commit_is_none(repository: Repository, name: str) -> None:
+def test_ambiguous_names_name_no_commit(repository: Repository, name: str) -> None:
     upload(repository, {"a": b"1"})
     assert repository.resolve(name) is None
 
@@ -329,7 +329,7 @@ def test_names_need_not_be_utf8(repository: Repository) -> None:
     assert {"ü b\nc", "a"} < repository.files(commit)
 
 
-def test_what_is_not_in_the_code_is_not_found(repository: Repository) -> None:
+def test_files_outside_the_code_are_not_found(repository: Repository) -> None:
     commit = upload(repository, {"a": b"1", "sub/b": b"2"})
     for missing in ("b", "sub", "a/b"):
         with pytest.raises(NotFound, match=missing):
@@ -447,7 +447,7 @@ def test_no_commit_is_an_empty_folder(repository: Repository, tmp_path: Path) ->
     assert repository.resolve("master") is None
 
 
-def test_a_checkout_that_was_cut_off_is_made_anew(repository: Repository, tmp_path: Path) -> None:
+def test_an_interrupted_checkout_is_repeated(repository: Repository, tmp_path: Path) -> None:
     commit = upload(repository, {"a": b"1"})
     write(tmp_path / "work.new", {"half": ""})
     repository.checkout(commit, tmp_path / "work")
@@ -515,7 +515,7 @@ def test_ignored_files_are_left_out_and_named(repository: Repository, worked: tu
     assert sorted(done.left_out) == ["logs", "m.bin"]
 
 
-def test_what_was_there_before_is_committed_although_it_is_ignored(repository: Repository, tmp_path: Path) -> None:
+def test_existing_files_are_committed_although_they_are_ignored(repository: Repository, tmp_path: Path) -> None:
     base = upload(repository, {".gitignore": b"*.bin", "m.bin": b"1"})
     repository.checkout(base, tmp_path / "work")
     write(tmp_path / "work", {"m.bin": "2"})
@@ -551,7 +551,7 @@ def test_a_repository_at_the_top_is_left_out(repository: Repository, worked: tup
     assert done.left_out == [".git"]
 
 
-def test_what_programs_make_anew_is_nothing(repository: Repository, worked: tuple[str, Path]) -> None:
+def test_regenerated_files_are_no_changes(repository: Repository, worked: tuple[str, Path]) -> None:
     base, folder = worked
     write(folder, {".ipynb_checkpoints/a": "x", "lib/__pycache__/b.pyc": "x", "new/__pycache__/c.pyc": "x"})
     done = repository.commit_folder(folder, base, "root")
@@ -585,9 +585,7 @@ def test_code_that_was_uploaded_meanwhile_stays(
     assert head == later or parent(repository, head) == later
 
 
-def test_the_same_lines_changed_by_others_are_nobodys_to_decide(
-    repository: Repository, worked: tuple[str, Path]
-) -> None:
+def test_conflicting_changes_are_not_merged(repository: Repository, worked: tuple[str, Path]) -> None:
     base, folder = worked
     later = upload(repository, {"a.py": b"theirs\n"})
     write(folder, {"a.py": "mine\n"})
@@ -658,7 +656,7 @@ def test_another_branch_that_is_checked_out_there_is_the_code(repository: Reposi
     assert repository.files(repository.fetch(str(origin), "file")) == {"train.py", "dev.py"}
 
 
-def test_fetched_code_goes_over_what_was_uploaded(repository: Repository, origin: Path) -> None:
+def test_fetched_code_replaces_uploaded_code(repository: Repository, origin: Path) -> None:
     uploaded = upload(repository, {"a": b"1"})
     head = repository.fetch(str(origin), "file")
     assert repository.resolve("master") == head

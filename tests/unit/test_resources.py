@@ -73,7 +73,7 @@ def test_requests_are_reserved_and_limits_only_without_them(resources: Any, expe
         ({"cpu": {"requests": 1, "limits": 0}, "memory": {"requests": 64, "limits": 0}}, TWO, []),  # 0 means no limit
     ],
 )
-def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list[str]) -> None:
+def test_requests_beyond_the_machine(resources: Any, machine: Capacity, expected: list[str]) -> None:
     assert told(problems(Resources(**resources), machine)) == [f"environment.resources.{each}" for each in expected]
     assert problems(Resources(**resources)) == []
 
@@ -97,7 +97,9 @@ def test_what_can_never_be_had(resources: Any, machine: Capacity, expected: list
     ],
 )
 @pytest.mark.parametrize("kind", [Kind.JOB, Kind.GROUP])
-def test_what_no_machine_can_give_is_refused_with_its_path(kind: Kind, resources: Any, path: str, words: str) -> None:
+def test_amounts_that_no_machine_has_are_refused_with_their_path(
+    kind: Kind, resources: Any, path: str, words: str
+) -> None:
     more = {"hptuning": {"matrix": {"lr": {"values": [1]}}}} if kind is Kind.GROUP else {}
     with pytest.raises(InvalidPolyaxonfile) as refused:
         parse(job(kind=str(kind), environment={"resources": resources}, **more), kind)
@@ -105,7 +107,7 @@ def test_what_no_machine_can_give_is_refused_with_its_path(kind: Kind, resources
     assert words in refused.value.problems[0]
 
 
-def test_the_line_is_told() -> None:
+def test_the_line_is_reported() -> None:
     text = "version: 1\nkind: job\nbuild: {image: a}\nrun: {cmd: x}\nenvironment:\n  resources:\n"
     text += "    gpu:\n      limits: 0.5\n"
     with pytest.raises(InvalidPolyaxonfile, match=r"^line 8, environment\.resources\.gpu\.limits: "):
@@ -139,11 +141,11 @@ def test_a_stored_run_of_an_older_version_is_judged_too() -> None:
         ({"cpu": {"requests": 1}}, []),
     ],
 )
-def test_limits_above_the_machine_are_cut_and_told(resources: Any, expected: list[str]) -> None:
+def test_limits_above_the_machine_are_cut_and_reported(resources: Any, expected: list[str]) -> None:
     assert told(cuts(Resources(**resources), TWO)) == [f"environment.resources.{each}" for each in expected]
 
 
-def test_a_container_gets_no_more_than_there_is() -> None:
+def test_a_container_gets_at_most_the_machine() -> None:
     wanted = Resources(
         cpu={"requests": 1, "limits": 8}, memory={"requests": 64, "limits": 8192}, gpu={"requests": 1, "limits": 4}
     )
@@ -162,7 +164,7 @@ def test_a_reservation_that_the_engine_refuses_counts_for_the_queue_alone() -> N
     assert (limits(wanted).memory_reservation_mib, reserved(wanted)) == (None, (0, 2))
 
 
-def test_amounts_are_told_as_people_write_them() -> None:
+def test_amounts_are_shown_as_people_write_them() -> None:
     found = problems(Resources(memory={"limits": 12345678.5}), Capacity(2, 7962.4371))
     assert "asks for 12345678.5 MiB of memory; this machine has 7962 MiB." in found[0][1]
 

@@ -97,7 +97,7 @@ def test_a_metric_of_zero_is_a_metric(store: Store, make: Make) -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [done(0.1, None)], [done(0.1, 0.9, Status.FAILED)]])
-def test_where_nobody_told_a_metric_nobody_is_best(store: Store, make: Make, rows: list[Row]) -> None:
+def test_without_metrics_there_is_no_best_experiment(store: Store, make: Make, rows: list[Row]) -> None:
     group = make(rows)
     assert results.best(store, group) is None
     assert results.results(store, group)["best_experiment"] is None
@@ -142,7 +142,7 @@ def test_the_table_has_the_best_first_and_those_without_a_value_last(store: Stor
     assert by_id[6]["status"] == "created"
 
 
-def test_the_csv_says_what_the_table_says(store: Store, make: Make) -> None:
+def test_the_csv_equals_the_table(store: Store, make: Make) -> None:
     rows = [
         ({"lr": 0.1, "act": 'a "b", c'}, {"accuracy": 0.25, "loss": 1e-7}, Status.SUCCEEDED),
         ({"lr": 0.2, "units": 8}, {"accuracy": 0.5}, Status.SUCCEEDED),
@@ -196,7 +196,7 @@ def test_a_param_that_decides_weighs_one_and_the_heaviest_comes_first(store: Sto
     ],
     ids=["few", "constant", "flat", "failed", "switch"],
 )
-def test_nothing_is_said_of_params_of_which_nothing_is_known(store: Store, make: Make, rows: list[Row]) -> None:
+def test_params_without_evidence_have_no_importance(store: Store, make: Make, rows: list[Row]) -> None:
     assert importance(store, make(rows)) == {}
 
 

@@ -21,7 +21,7 @@ def test_names_of_branches(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NO_REFS)
-def test_what_is_no_name_of_a_branch(name: str) -> None:
+def test_invalid_names_of_branches(name: str) -> None:
     assert not revisions.is_ref(name)
     assert revisions.candidates(name) == []
 

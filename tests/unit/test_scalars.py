@@ -69,7 +69,7 @@ def test_lines_are_counted_as_before() -> None:
 
 
 @pytest.mark.parametrize("write", [json.dumps, repr, lambda data: data])
-def test_what_another_reader_has_folded(write: Any) -> None:
+def test_text_that_another_reader_has_folded(write: Any) -> None:
     data = {"run": {"cmd": r"prog --a=1\ --b=2 \ c"}, "build": {"build_steps": [r"a \ b"]}, "name": r"a \ b"}
     found = read(write(data))[0]
     assert found == {"run": {"cmd": "prog --a=1 --b=2 c"}, "build": {"build_steps": ["a b"]}, "name": r"a \ b"}
@@ -148,7 +148,7 @@ params:
 """
 
 
-def test_later_documents_go_over_earlier_ones() -> None:
+def test_later_documents_override_earlier_ones() -> None:
     found, lines = read(SEVERAL)
     assert found == {"version": 1, "build": {"image": "a", "build_steps": ["z"]}, "params": {"lr": 3, "n": 2}}
     wanted: dict[tuple[str | int, ...], int] = {

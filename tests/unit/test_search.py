@@ -43,7 +43,7 @@ def test_a_grid_is_cut(n: int, size: int) -> None:
     assert found(matrix, grid_search={"n_experiments": n}) == found(matrix)[:size]
 
 
-def test_a_grid_that_nobody_can_mean_is_refused() -> None:
+def test_an_absurdly_large_grid_is_refused() -> None:
     axes = {name: {"range": [0, 1000, 1]} for name in "abc"}
     with pytest.raises(ValueError, match="the grid has 1000000000 points, more than 100000: see `n_experiments`"):
         tuning(axes)
@@ -52,7 +52,7 @@ def test_a_grid_that_nobody_can_mean_is_refused() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["hyperband", "bo"])
-def test_what_learns_from_results_suggests_nothing_here(algorithm: str) -> None:
+def test_searches_that_learn_from_results_suggest_nothing_here(algorithm: str) -> None:
     metric = {"name": "loss"}
     about = {
         "hyperband": {"max_iter": 9, "eta": 3, "resource": {"name": "epochs"}, "metric": metric},
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_one_others() -> None:
     assert found(MIXED, 20, seed="a") != found(MIXED, 20, seed="b")
 
 
-def test_the_seed_of_the_file_goes_before_that_of_the_group() -> None:
+def test_the_seed_of_the_file_overrides_that_of_the_group() -> None:
     def of(seed: int, group: str) -> list[Params]:
         return list(suggestions(tuning(MIXED, seed=seed, random_search={"n_experiments": 10}), group))
 
@@ -91,7 +91,7 @@ def test_a_space_with_an_end_is_used_up(sizes: tuple[int, ...], n: int) -> None:
     assert len(drawn) == len({json.dumps(each) for each in drawn}) == min(n, math.prod(sizes))
 
 
-def test_what_is_very_unlikely_comes_once() -> None:
+def test_a_very_unlikely_value_is_drawn_once() -> None:
     matrix = {"x": {"pvalues": [["a", 0.9999999], ["b", 1e-9], ["b", 1e-9]]}}
     assert sorted(each["x"] for each in found(matrix, 10)) == ["a", "b"]
 
@@ -195,7 +195,7 @@ def test_every_option_gives_values_that_can_be_kept(option: dict[str, Any]) -> N
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
-def test_nobody_elses_randomness_is_touched() -> None:
+def test_global_random_state_is_not_touched() -> None:
     random.seed(1)
     expected = random.random()
     random.seed(1)

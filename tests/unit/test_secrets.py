@@ -57,7 +57,7 @@ def test_names_lead_nowhere_else(secret_store: SecretStore, name: str) -> None:
 
 
 @pytest.mark.parametrize("values", [{"a b": "x"}, {"1A": "x"}, {"": "x"}, {"A": ""}, {"A": "x\0"}, {"A=B": "x"}])
-def test_what_can_be_no_variable_is_refused(secret_store: SecretStore, values: dict[str, str]) -> None:
+def test_a_value_that_can_not_be_a_variable_is_refused(secret_store: SecretStore, values: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
         secret_store.write("ann", "pip", values)
 
@@ -95,7 +95,7 @@ def test_secrets_of_an_earlier_user_of_that_name_are_not_read(secret_store: Secr
         secret_store.read("ann", "pip", identity="2 today")
 
 
-def test_who_has_the_name_now_begins_anew(secret_store: SecretStore) -> None:
+def test_a_new_user_of_the_name_starts_empty(secret_store: SecretStore) -> None:
     secret_store.write("ann", "pip", {"A": "1"}, identity="2 yesterday")
     secret_store.write("ann", "aws", {"B": "2"}, identity="2 today")
     assert secret_store.names("ann") == ["aws"]

@@ -60,7 +60,7 @@ def test_a_notebook_listens_under_its_path(backend: str | None, flavour: str) ->
     assert {"--NotebookApp.base_url=/notebook/root/p/", "--ServerApp.base_url=/notebook/root/p/"} <= set(started)
 
 
-def test_a_tensorboard_shows_what_it_is_told() -> None:
+def test_a_tensorboard_shows_the_given_folders() -> None:
     line = servers.command(run(Kind.TENSORBOARD), specification(Kind.TENSORBOARD), PurePosixPath("/plx-outputs/root/p"))
     assert line.endswith("exec tensorboard --logdir /plx-outputs/root/p --host 0.0.0.0 --port 6006")
 
@@ -73,7 +73,7 @@ def test_a_tensorboard_shows_what_it_is_told() -> None:
         (Kind.TENSORBOARD, {}, "the image has no tensorboard: install it with a build step, `pip install tensorboard`"),
     ],
 )
-def test_an_image_without_the_program_says_what_to_do(
+def test_an_image_without_the_program_prints_advice(
     tmp_path: Path, kind: Kind, more: dict[str, Any], words: str
 ) -> None:
     line = servers.command(run(kind), specification(kind, **more), PurePosixPath("/x")).removeprefix("cd /code && ")
@@ -99,7 +99,7 @@ def test_the_program_takes_the_place_of_the_shell_with_its_arguments_whole(tmp_p
 
 
 @pytest.mark.parametrize(("kind", "port"), [(Kind.NOTEBOOK, 8888), (Kind.TENSORBOARD, 6006)])
-def test_servers_publish_their_port_and_nobody_else_does(kind: Kind, port: int) -> None:
+def test_only_servers_publish_a_port(kind: Kind, port: int) -> None:
     found = planned(kind, BOARD)
     assert (found.port, found.name, found.command[:2]) == (port, f"plx-{kind}-5a3f", ["/bin/sh", "-c"])
     assert planned(Kind.JOB).port is planned(Kind.EXPERIMENT).port is None
@@ -135,7 +135,7 @@ def test_where_an_experiment_of_a_group_writes() -> None:
     assert str(outputs_path(run(Kind.TENSORBOARD, 4, group_id=2))) == "/plx-outputs/root/p/tensorboards/4"
 
 
-def test_references_are_mounted_where_their_runs_wrote_and_told_in_order() -> None:
+def test_references_are_mounted_at_the_paths_of_their_runs_and_listed_in_order() -> None:
     jobs = [run(Kind.JOB, n, outputs=f"outputs/root/p/jobs/{n}") for n in (9, 5)]
     experiment = run(Kind.EXPERIMENT, 4, group_id=2, outputs="outputs/root/p/groups/2/4")
     found = referring(*jobs, experiments=(experiment,))

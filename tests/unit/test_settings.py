@@ -21,7 +21,9 @@ def write(home: Path, text: str) -> None:
     (home / "polylocal.toml").write_text(text)
 
 
-def test_flags_go_over_environment_over_file_over_default(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_override_environment_overrides_file_overrides_default(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = [load(home=home).port]
     write(home, "port = 8001\n")
     found.append(load(home=home).port)
@@ -79,14 +81,14 @@ def test_a_setting_that_makes_no_sense_is_refused(home: Path, text: str) -> None
         load(home=home)
 
 
-def test_a_file_that_is_not_utf8_is_refused_in_words(home: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused_with_a_message(home: Path) -> None:
     (home / "polylocal.toml").write_bytes(b"user = '\xe9'\n")
     with pytest.raises(SetupError, match=r"polylocal\.toml"):
         load(home=home)
 
 
 @pytest.mark.parametrize("name", ["DATA", "IMAGE_FALLBACKS"])
-def test_a_table_in_the_environment_that_is_no_json_is_refused_in_words(
+def test_a_table_in_the_environment_that_is_not_json_is_refused_with_a_message(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(f"POLYLOCAL_{name}", "no json")

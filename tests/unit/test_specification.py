@@ -60,7 +60,7 @@ def test_the_content_of_an_object_is_its_json() -> None:
     assert json.loads(parse(job("{{ a }} x", params={"a": 1}), Kind.JOB).content) == job("{{ a }} x", params={"a": 1})
 
 
-def test_a_flat_build_is_the_nested_one() -> None:
+def test_a_flat_build_equals_the_nested_one() -> None:
     flat = {"version": 1, "kind": "build", "image": "a", "build_steps": ["x"], "tags": ["t"], "nocache": True}
     nested = {**build("a", build_steps=["x"], nocache=True), "tags": ["t"]}
     assert parse(flat, Kind.BUILD).config == parse(nested, Kind.BUILD).config
@@ -98,7 +98,7 @@ def test_params_reach_every_section_but_their_own() -> None:
     assert found.params["raw"] == "{{ lr }}"
 
 
-def test_params_of_the_caller_go_over_those_of_the_file() -> None:
+def test_params_of_the_caller_override_those_of_the_file() -> None:
     found = parse(job("{{ a }} {{ b }}", params={"a": 1, "b": 1}), Kind.JOB, {"b": 2})
     assert found.command == "1 2"
     assert found.params == {"a": 1, "b": 2}
@@ -154,19 +154,19 @@ def test_lines_and_paths_and_all_problems_at_once() -> None:
 @pytest.mark.parametrize(
     ("resource", "amount", "unit"), [("cpu", "500m", "cores"), ("memory", "2Gi", "MiB"), ("gpu", "all", "GPUs")]
 )
-def test_an_amount_with_a_unit_is_told_which_one_it_has(resource: str, amount: str, unit: str) -> None:
+def test_an_amount_with_a_unit_is_refused_with_its_unit(resource: str, amount: str, unit: str) -> None:
     source = job(environment={"resources": {resource: {"limits": amount}}})
     place = f"environment.resources.{resource}.limits"
     assert problems(source) == [f"{place}: Input should be a valid number of {unit}, without a unit"]
 
 
-def test_an_amount_alone_is_told_its_form() -> None:
+def test_an_amount_alone_is_refused_with_the_right_form() -> None:
     found = problems(job(environment={"resources": {"gpu": 1}}))
     assert found == ["environment.resources.gpu: Input should be a mapping, as in `{limits: 1}`"]
 
 
 @pytest.mark.parametrize("section", ["run", "build", "environment", "params"])
-def test_a_section_of_another_form_is_told_in_the_words_of_yaml(section: str) -> None:
+def test_a_section_of_the_wrong_type_is_refused_in_terms_of_yaml(section: str) -> None:
     assert problems(job(**{section: [1]})) == [f"{section}: Input should be a mapping"]
 
 
@@ -202,7 +202,7 @@ def test_a_template_is_pointed_at() -> None:
     assert found.startswith("line 6, run.cmd: the template can't be rendered: ")
 
 
-def test_problems_of_templates_come_with_the_others() -> None:
+def test_problems_of_templates_are_reported_with_the_others() -> None:
     found = problems(JOB.replace("cmd: x", "cmd: '{{ 1 | nope }}'") + "foo: 1\n")
     assert [problem.partition(":")[0] for problem in found] == ["line 6, run.cmd", "line 7, foo"]
 
@@ -268,7 +268,7 @@ except InvalidPolyaxonfile:
     "value", ["2018-01-01", "2018-01-01 10:00:00", ".nan", ".inf", "!!binary YQ==", "!!set {a}", "!!binary /w=="]
 )
 @pytest.mark.parametrize("place", ["params: {{a: [{}]}}", "environment: {{affinity: {{a: {}}}}}"])
-def test_what_is_accepted_can_be_stored_and_sent_as_json(place: str, value: str) -> None:
+def test_accepted_files_can_be_stored_and_sent_as_json(place: str, value: str) -> None:
     try:
         found = parse(f"{JOB}{place.format(value)}\n", Kind.JOB)
     except InvalidPolyaxonfile:

@@ -58,13 +58,13 @@ def test_cgroup_version_2() -> None:
         ({"usage": 300, "limit": 0}, 300, None),
     ],
 )
-def test_memory_that_is_told_in_part(memory: dict[str, Any] | None, used: int | None, limit: int | None) -> None:
+def test_memory_with_missing_parts(memory: dict[str, Any] | None, used: int | None, limit: int | None) -> None:
     found = stats.read(answer(memory))
     assert found
     assert (found.memory_bytes, found.memory_limit_bytes) == (used, limit)
 
 
-def test_the_number_of_cores_where_only_they_are_told() -> None:
+def test_the_number_of_cores_from_the_list_of_cores() -> None:
     told = answer(percpu_usage=[1, 2])
     del told["cpu_stats"]["online_cpus"]
     found = stats.read(told)
@@ -80,11 +80,11 @@ def test_the_number_of_cores_where_only_they_are_told() -> None:
     "told",
     [{}, {"cpu_stats": None}, {"cpu_stats": {"cpu_usage": {"total_usage": 0}}}, {"cpu_stats": {"system_cpu_usage": 0}}],
 )
-def test_what_does_not_run_uses_nothing(told: dict[str, Any]) -> None:
+def test_a_stopped_container_uses_nothing(told: dict[str, Any]) -> None:
     assert stats.read(told) is None
 
 
-def test_the_kernel_fills_in_what_the_engine_left_out() -> None:
+def test_the_kernel_supplies_missing_parts_of_the_engines_stats() -> None:
     sample = stats.read(answer())
     assert sample
     filled = stats.with_memory(sample, (500, 900))
@@ -122,7 +122,7 @@ def test_a_group_of_version_1(kernel: Any) -> None:
     assert kernel({**V1, **STATUS, **files}) == (1000, 5000)
 
 
-def test_version_1_says_no_limit_with_a_huge_number(kernel: Any) -> None:
+def test_version_1_expresses_no_limit_as_a_huge_number(kernel: Any) -> None:
     files = {f"{OLD}/memory.usage_in_bytes": "1000\n", f"{OLD}/memory.limit_in_bytes": "9223372036854771712\n"}
     assert kernel({**V1, **files}) == (1000, None)
 
@@ -142,5 +142,5 @@ def test_a_group_that_counts_nothing_is_passed_over(kernel: Any) -> None:
 
 
 @pytest.mark.parametrize("files", [{}, V1, {"proc/7/status": "Name:\tkthread\n"}])
-def test_nobody_knows(kernel: Any, files: dict[str, str]) -> None:
+def test_without_any_source_the_usage_is_unknown(kernel: Any, files: dict[str, str]) -> None:
     assert kernel(files) == (None, None)

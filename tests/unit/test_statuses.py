@@ -41,7 +41,7 @@ def test_a_done_run_moves_nowhere(source: str) -> None:
     assert not [target for target in Status if source in TRANSITIONS[target]]
 
 
-def test_nothing_becomes_created_again() -> None:
+def test_no_status_leads_back_to_created() -> None:
     assert TRANSITIONS[Status.CREATED] == frozenset()
 
 

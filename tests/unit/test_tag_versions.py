@@ -75,7 +75,7 @@ def test_the_version_of_a_commit_is_valid(tag: str, distance: int, is_dirty: boo
         Described("release/1.2", 2, COMMIT),
     ],
 )
-def test_what_git_describes_is_read_as_it_is_written(described: Described) -> None:
+def test_output_of_git_describe_is_parsed(described: Described) -> None:
     assert tag_versions.parse(str(described)) == described
 
 
@@ -96,7 +96,7 @@ def test_what_git_describes_is_read_as_it_is_written(described: Described) -> No
         "v" * 600 + "-3-gabcdef0",
     ],
 )
-def test_what_git_would_not_write_is_not_read(text: str) -> None:
+def test_text_that_git_describe_can_not_print_is_refused(text: str) -> None:
     assert tag_versions.parse(text) is None
 
 
@@ -120,11 +120,11 @@ def test_no_tag_is_too_odd(text: str) -> None:
         ("a." * 100_000 + "a = 1", {"x"}),
     ],
 )
-def test_a_project_is_called_what_its_own_file_says_too(pyproject: str | None, found: set[str]) -> None:
+def test_the_names_of_a_project_include_that_of_its_own_file(pyproject: str | None, found: set[str]) -> None:
     assert tag_versions.names("x", pyproject) == found
 
 
-def test_every_build_system_is_told_the_same_version_or_none() -> None:
+def test_every_build_system_gets_the_same_version_or_none() -> None:
     assert tag_versions.variables("1.2")["SETUPTOOLS_SCM_PRETEND_VERSION"] == "1.2"
     assert set(tag_versions.variables("1.2").values()) == {"1.2"}
     assert tag_versions.variables(None) == {}
@@ -141,7 +141,7 @@ def test_every_build_system_is_told_the_same_version_or_none() -> None:
         (f"Version: {'1' * 5000}\n", None),
     ],
 )
-def test_an_unpacked_source_distribution_says_its_version(text: str, version: str | None) -> None:
+def test_an_unpacked_source_distribution_contains_its_version(text: str, version: str | None) -> None:
     assert tag_versions.of_metadata(text) == version
 
 

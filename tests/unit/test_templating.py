@@ -252,14 +252,14 @@ def test_a_text_without_braces_stays_as_it_is(text: str) -> None:
         ("no template of lr", []),
     ],
 )
-def test_names_that_come_to_nothing_are_told(text: str, names: list[str]) -> None:
+def test_undefined_names_are_reported(text: str, names: list[str]) -> None:
     rendering = templating.Rendering([])
     rendering.render({"cmd": text}, {"known": {"a": 1}}, ("run",))
     assert rendering.problems == []
     assert rendering.undefined == [(("run", "cmd"), name) for name in names]
 
 
-def test_a_name_is_told_once_for_each_place() -> None:
+def test_a_name_is_reported_once_for_each_place() -> None:
     rendering = templating.Rendering([])
     rendering.render(["{{ a }}{{ a }}", {"for": {"len": 3, "do": "{{ a }}"}}], {}, ())
     assert rendering.undefined == [((0,), "a"), ((1, "for", "do"), "a")]

@@ -166,7 +166,7 @@ def test_a_fetch_of_a_large_file_ends_at_the_limit(bare: Path, tmp_path: Path) -
         here.fetch(f"file://{bare}", "file")
 
 
-def test_halves_of_packs_do_not_stay(bare: Path, tmp_path: Path) -> None:
+def test_partial_packs_are_removed(bare: Path, tmp_path: Path) -> None:
     """git leaves them when it is killed. Those of a failed fetch are removed at once, others by the next fetch."""
     here = Repository(tmp_path / "here" / "abc", Limits(max_unpacked_mib=1))
     commit(bare, tree(bare, {"a": f"b:{blob(bare, b'1')}"}))
@@ -201,7 +201,7 @@ def test_changes_of_a_notebook_beyond_a_limit_are_not_committed(tmp_path: Path) 
         repository.commit_folder(folder, repository.resolve("HEAD"), "root")
 
 
-def test_very_many_large_files_of_a_notebook_are_told_by_their_size(tmp_path: Path) -> None:
+def test_very_many_large_files_of_a_notebook_are_counted_by_their_size(tmp_path: Path) -> None:
     repository, folder = Repository(tmp_path / "code" / "abc", Limits(1, 1000)), tmp_path / "work"
     folder.mkdir()
     for number in range(101):

@@ -230,7 +230,7 @@ def test_a_list_of_submodules_is_a_file_like_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("what", OUT)
-def test_what_leads_out_or_is_no_file_is_refused(what: str, folder: Path) -> None:
+def test_paths_that_lead_out_and_special_files_are_refused(what: str, folder: Path) -> None:
     assert refusal(tar(*OUT[what]), folder).startswith(
         ("The archive was refused: ", "The upload is not a tar archive: ")
     )
@@ -318,7 +318,7 @@ LIES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("what", LIES)
-def test_what_lies_about_itself(what: str, packed: bool, folder: Path) -> None:
+def test_archives_with_wrong_headers(what: str, packed: bool, folder: Path) -> None:
     started = time.monotonic()
     refusal(gzip.compress(LIES[what]) if packed else LIES[what], folder)
     assert time.monotonic() - started < 5
@@ -441,7 +441,7 @@ def changed(data: bytes, changes: list[tuple[str, int, bytes]], mend: bool) -> b
     members=st.lists(MEMBERS, min_size=1, max_size=6), changes=CHANGES, mend=st.booleans(),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), packing=st.sampled_from([bytes, gzip.compress]),
 )  # fmt: skip
-def test_whatever_is_unpacked_stays_inside(
+def test_unpacked_files_stay_inside(
     tmp_path_factory: pytest.TempPathFactory, members: list[Entry], changes: list[tuple[str, int, bytes]],
     mend: bool, form: int, packing: Callable[[bytes], bytes],
 ) -> None:  # fmt: skip

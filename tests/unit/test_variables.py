@@ -126,13 +126,15 @@ def test_values_in_json_are_written_as_yaml_has_them() -> None:
         ({f"A{n}": "" for n in range(MAX_VARIABLES + 1)}, "env_vars", f"at most {MAX_VARIABLES}"),
     ],
 )
-def test_what_no_container_can_have_is_refused_with_its_place(env_vars: object, place: str, words: str) -> None:
+def test_variables_that_no_container_can_have_are_refused_with_their_path(
+    env_vars: object, place: str, words: str
+) -> None:
     told = refused(env_vars)
     assert told.startswith(f"environment.{place}")
     assert words in told
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     told = refused({"A": None, "POLYAXON_B": 1, "C": "fine"})
     assert ("env_vars.A" in told, "env_vars.POLYAXON_B" in told, "env_vars.C" in told) == (True, True, False)
 
@@ -169,7 +171,7 @@ def test_each_experiment_of_a_group_has_its_own() -> None:
     assert [of_member(group, {"lr": lr}).environment.variables for lr in (0.1, 0.2)] == [{"LR": "0.1"}, {"LR": "0.2"}]
 
 
-def test_a_mapping_goes_over_pairs() -> None:
+def test_a_mapping_overrides_pairs() -> None:
     text = "environment: {env_vars: [[A, 1], [B, 2]]}\n---\nenvironment: {env_vars: {B: 3, C: 4}}\n"
     assert read(text)[0] == {"environment": {"env_vars": {"A": "1", "B": "3", "C": "4"}}}
 

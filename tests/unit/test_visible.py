@@ -32,7 +32,7 @@ def steering(text: str) -> list[str]:
         ("\U000e0041\udc9b\ud800", r"\U000e0041\udc9b\ud800"),
     ],
 )
-def test_what_steers_a_terminal_or_hides_is_spelled(text: str, shown: str) -> None:
+def test_control_and_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert visible.one_line(text) == shown
     assert shown.isprintable()
 
@@ -41,7 +41,7 @@ def test_what_steers_a_terminal_or_hides_is_spelled(text: str, shown: str) -> No
     "text",
     ["", "plain", "größer, 日本語, שלום, مرحبا", "می‌خواهم", "👨‍👩‍👧 👍🏽", "a\xa0b", r"C:\new [red] :bomb:", "क्‍ष"],
 )
-def test_ordinary_words_of_any_script_stay(text: str) -> None:
+def test_ordinary_text_of_any_script_stays(text: str) -> None:
     assert visible.one_line(text) == visible.lines(text) == visible.message(text) == text
 
 

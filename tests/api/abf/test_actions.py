@@ -125,7 +125,7 @@ def test_a_second_time_is_refused(action: str, shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_was_refused_can_be_done_later(action: str, shared: Farm) -> None:
+def test_refused_actions_can_be_repeated_later(action: str, shared: Farm) -> None:
     build_list = shared.new(shared.for_lts(), status=666)
     check_refused(shared, shared.root, build_list, action)
     shared.set(build_list, status=min(LEGAL[action]))
@@ -133,7 +133,7 @@ def test_what_was_refused_can_be_done_later(action: str, shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_others_are_left_alone(action: str, shared: Farm) -> None:
+def test_other_build_lists_stay_unchanged(action: str, shared: Farm) -> None:
     build_list, other = (shared.new(shared.for_lts(), status=min(LEGAL[action])) for _ in range(2))
     before = shared.row(other)
     check_done(shared, shared.root, build_list, action)

@@ -59,7 +59,7 @@ def test_the_errors_byte_for_byte(farm: Farm) -> None:
         "search/nosuch.json",
     ],
 )
-def test_what_is_not_there(path: str, shared: Farm) -> None:
+def test_missing_objects(path: str, shared: Farm) -> None:
     answer = shared.root.get(path)
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
@@ -88,7 +88,7 @@ def test_a_build_list_is_never_destroyed(farm: Farm) -> None:
     assert farm.show(build_list)["status"] == 2000
 
 
-def test_what_is_well_is_json_too(shared: Farm) -> None:
+def test_successful_responses_are_json_too(shared: Farm) -> None:
     for answer in (shared.ivan.get("build_lists.json"), shared.ivan.post("build_lists.json", shared.body())):
         assert answer.status_code == 200
         assert answer.headers["content-type"].replace(" ", "").lower() == JSON.replace(" ", "")
@@ -175,7 +175,7 @@ def test_unknown_keys_are_dropped(shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("body", [None, {}, {"nothing": 1}, [], "text", 1])
-def test_an_action_needs_no_body_and_minds_none(body: object, shared: Farm) -> None:
+def test_an_action_ignores_its_body(body: object, shared: Farm) -> None:
     answer = shared.ivan.put(f"build_lists/{shared.new()}/cancel.json", body)
     assert (answer.status_code, answer.json()["build_list"]["message"]) == (200, "Build canceled")
 
@@ -203,7 +203,7 @@ NEW = '{"project": {"name": "new", "description": "%s"}}'
         (NEW % "x").encode("utf-32"),
     ],
 )
-def test_what_is_no_utf_8_is_refused(content: bytes, farm: Farm) -> None:
+def test_invalid_utf_8_is_refused(content: bytes, farm: Farm) -> None:
     """Unpaired surrogates are refused in every encoding, because clients could not display them."""
     for person in (farm.ivan, farm.root):
         answer = person("POST", "projects.json", content=content, headers={"Content-Type": "application/json"})
@@ -212,7 +212,7 @@ def test_what_is_no_utf_8_is_refused(content: bytes, farm: Farm) -> None:
     assert farm.ivan.get("projects/get_id.json?owner=ivan&name=new").status_code == 404
 
 
-def test_a_mark_of_the_byte_order_is_no_part_of_a_body(farm: Farm) -> None:
+def test_a_byte_order_mark_is_ignored(farm: Farm) -> None:
     """Some editors write one in front of UTF-8."""
     content = (NEW % "ü").encode("utf-8-sig")
     answer = farm.ivan("POST", "projects.json", content=content, headers={"Content-Type": "application/json"})

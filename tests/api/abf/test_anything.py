@@ -198,7 +198,7 @@ def test_any_credentials(world: Farm, words: str, scheme: str) -> None:
 
 @settings(BOUNDED, max_examples=80 * TIMES)
 @given(change=changes())
-def test_what_was_made_can_be_listed(world: Farm, change: tuple[str, str, Any]) -> None:
+def test_created_objects_can_be_listed(world: Farm, change: tuple[str, str, Any]) -> None:
     """No accepted value breaks a response."""
     method, path, body = change
     headers = {"Content-Type": "application/json"}

@@ -35,7 +35,7 @@ def test_a_tag(farm: Farm) -> None:
     assert (made["commit_hash"], made["project_version"]) == (farm.ids.commit, "v1")
 
 
-def test_branches_that_others_have_named(farm: Farm) -> None:
+def test_branches_with_unusual_names(farm: Farm) -> None:
     """For git, a name consists of bytes. Some names are invalid UTF-8, or contain a Unicode line end."""
     number = farm.ids.evil_tools
     path = farm.context.repository(farm.store.projects.by_id(number)).path

@@ -111,7 +111,7 @@ def test_publishing_into_testing(shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("said", [{"auto_publish": True}, {"auto_publish_status": "default"}])
-def test_nothing_publishes_by_itself_into_a_repository_with_qa(said: Json, shared: Farm) -> None:
+def test_no_automatic_publication_into_a_repository_with_qa(said: Json, shared: Farm) -> None:
     made = shared.show(shared.new(shared.for_lts(**{"auto_publish": ..., **said})))
     assert (made["auto_publish_status"], made["auto_publish"]) == ("none", False)
 
@@ -210,7 +210,7 @@ def test_an_admin_may(farm: Farm) -> None:
     assert farm.show(farm.new(by=farm.root))["user"]["uname"] == "root"
 
 
-def test_what_is_no_package(farm: Farm) -> None:
+def test_projects_that_are_not_packages(farm: Farm) -> None:
     farm.ivan.changed("PUT", f"projects/{farm.ids.evil_tools}.json", {"project": {"is_package": False}})
     for person in (farm.ivan, farm.root):
         answer = person.post("build_lists.json", farm.body())

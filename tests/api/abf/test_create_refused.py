@@ -63,7 +63,7 @@ def refused(farm: Farm, **changes: Any) -> str:
         ("build_for_platform_id", PLATFORM, (ELSEWHERE, FOREIGN, NOT_MAIN)),
     ],
 )
-def test_what_has_to_be_there(field: str, text: str, others: tuple[str, ...], value: object, farm: Farm) -> None:
+def test_required_fields(field: str, text: str, others: tuple[str, ...], value: object, farm: Farm) -> None:
     said = refused(farm, **{field: value})
     assert said.count(text) == 1
     unrelated = [other for other in (*TEXTS, "Commit hash") if other != text and other not in others]
@@ -89,7 +89,7 @@ def test_repositories_to_be_included(value: object, farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("value", [..., None, "", "Bugfix", "feature", 1])
-def test_types_of_updates_that_there_are_not(value: object, farm: Farm) -> None:
+def test_unknown_types_of_updates(value: object, farm: Farm) -> None:
     assert refused(farm, update_type=value) == TYPE
 
 
@@ -98,7 +98,7 @@ def test_a_main_repository_is_built_for_its_own_platform(farm: Farm) -> None:
     assert said == ELSEWHERE
 
 
-def test_nothing_is_built_for_a_personal_platform(farm: Farm) -> None:
+def test_no_build_for_a_personal_platform(farm: Farm) -> None:
     ids = farm.ids
     said = refused(
         farm,
@@ -182,7 +182,7 @@ def test_a_project_without_code(farm: Farm) -> None:
     assert said == COMMIT.format(ids.commit)
 
 
-def test_all_that_is_broken_is_said_at_once(farm: Farm) -> None:
+def test_all_problems_are_reported_at_once(farm: Farm) -> None:
     said = refused(
         farm,
         arch_id=None,
@@ -199,7 +199,7 @@ def test_all_that_is_broken_is_said_at_once(farm: Farm) -> None:
     assert rest == ". " * (len(texts) - 1)
 
 
-def test_an_empty_one(farm: Farm) -> None:
+def test_an_empty_build_list(farm: Farm) -> None:
     answer = farm.ivan.post("build_lists.json", {"build_list": {}})
     assert answer.status_code == 422
     said = answer.json()["build_list"]["message"]

@@ -42,7 +42,7 @@ def test_a_token_in_the_query(shared: Farm) -> None:
     assert signed_in(shared, {}, f"?authentication_token={shared.ids.tokens['ivan']}") == "ivan"
 
 
-def test_a_token_in_the_query_makes_nobody_else_this_user(farm: Farm) -> None:
+def test_a_token_in_the_query_authenticates_its_own_request_only(farm: Farm) -> None:
     """Requests without credentials don't use up the limit of a user whose token is in a query."""
     work = farm.context.quotas.work
     signed_in(farm, {}, f"?authentication_token={farm.ids.tokens['ivan']}")
@@ -67,7 +67,7 @@ def test_the_scheme_is_written_as_one_likes(scheme: str, shared: Farm) -> None:
     assert signed_in(shared, {"Authorization": words.replace("Basic", scheme)}) == "ivan"
 
 
-def test_a_password_with_a_colon_and_other_letters(farm: Farm) -> None:
+def test_a_password_with_a_colon_and_non_ascii_letters(farm: Farm) -> None:
     farm.store.users.add("eve", password="a:b:пароль", email="eve@example.org")
     assert signed_in(farm, basic("eve", "a:b:пароль")) == "eve"
 
@@ -108,7 +108,7 @@ def test_a_change_with_a_token_in_the_query(farm: Farm) -> None:
         ("POST", "upload"),
     ],
 )
-def test_nobody_gets_anything(method: str, path: str, shared: Farm) -> None:
+def test_requests_without_credentials_get_nothing(method: str, path: str, shared: Farm) -> None:
     shared.new()
     answer = shared.nobody(method, path)
     assert (answer.status_code, answer.json()) == (401, NO_CREDENTIALS)
@@ -145,12 +145,12 @@ def test_credentials_that_cannot_be_read(words: str, shared: Farm) -> None:
     assert answer.json() in (NO_CREDENTIALS, WRONG_CREDENTIALS)
 
 
-def test_the_token_of_somebody_else_with_a_name(shared: Farm) -> None:
+def test_a_name_with_the_token_of_another_user(shared: Farm) -> None:
     answer = shared.nobody.get("user.json", headers=basic("petr", shared.ids.tokens["ivan"]))
     assert (answer.status_code, answer.json()) == (401, WRONG_CREDENTIALS)
 
 
-def test_somebody_who_was_shut_out(farm: Farm) -> None:
+def test_a_deactivated_user(farm: Farm) -> None:
     """This includes users who logged in a moment ago."""
     token = farm.ids.tokens["ivan"]
     known = [basic("ivan", PASSWORD), basic("ivan", token), basic(token, ""), {"Authorization": f"Token {token}"}]
@@ -174,7 +174,7 @@ def test_the_token_of_a_run_opens_nothing(farm: Farm) -> None:
     assert farm.row(build_list)["status"] == 2000
 
 
-def test_who_is_asked_first_what_is_there_next_what_one_may_then(farm: Farm) -> None:
+def test_credentials_are_checked_before_existence_and_permissions(farm: Farm) -> None:
     hidden = farm.new(farm.of_secret_tools(), status=666)
     for build_list, person, expected in (
         (999, farm.nobody, (401, NO_CREDENTIALS)),
@@ -192,7 +192,7 @@ def asked_by(name: str, secret: str) -> Request:
     return Request({**about, "headers": headers})
 
 
-def test_a_password_holds_while_it_is_the_users_and_is_not_tried_again(farm: Farm) -> None:
+def test_an_open_stream_stays_valid_while_its_password_is_the_users(farm: Farm) -> None:
     """An open stream checks the credentials again, even while further log-ins are blocked."""
     request = asked_by("ivan", PASSWORD)
     user = (authenticator := Authenticator(farm.context)).identify(request)

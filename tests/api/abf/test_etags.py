@@ -33,7 +33,7 @@ def filled(path: str, farm: Farm, build_list: int) -> str:
 
 
 @pytest.mark.parametrize("path", READ)
-def test_what_was_not_changed_is_not_sent_again(path: str, shared: Farm) -> None:
+def test_unchanged_content_is_not_sent_again(path: str, shared: Farm) -> None:
     path = filled(path, shared, shared.new())
     first, second = shared.ivan.get(path), shared.ivan.get(path)
     assert (first.status_code, second.status_code) == (200, 200)
@@ -55,7 +55,7 @@ def test_a_suffix_changes_nothing(path: str, shared: Farm) -> None:
     assert answer.json() == shared.ivan.get(path).json()
 
 
-def test_what_was_changed_has_another_tag(farm: Farm) -> None:
+def test_changed_content_has_another_tag(farm: Farm) -> None:
     build_list = farm.new()
     for path in (f"build_lists/{build_list}.json", "build_lists.json"):
         before = farm.ivan.get(path).headers["etag"]

@@ -62,7 +62,7 @@ def test_a_field_of_a_body(shared: Farm, path: str, subject: str, field: str) ->
 
 
 @pytest.mark.parametrize(("path", "subject"), [(path, subject) for path, (subject, _) in FIELDS.items()])
-def test_what_stands_in_place_of_all_fields(shared: Farm, path: str, subject: str) -> None:
+def test_values_in_place_of_all_fields(shared: Farm, path: str, subject: str) -> None:
     for value in VALUES:
         send(shared, "POST", path, {subject: value})
         send(shared, "POST", path, value)

@@ -43,7 +43,7 @@ def test_a_file_comes_back_by_its_sha1(farm: Farm) -> None:
         assert found.headers["content-length"] == str(len(CONTENT))
 
 
-def test_who_has_a_file(farm: Farm) -> None:
+def test_searching_files_by_hash(farm: Farm) -> None:
     path = f"file_stores.json?hash={SHA1}"
     assert farm.ivan.get(path).json() == []
     upload(farm.ivan)
@@ -53,7 +53,7 @@ def test_who_has_a_file(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?hash=", "?hash=nosuch", "?hash=%00", f"?hash={'0' * 40}", "?hash=../../token"])
-def test_files_that_nobody_has(query: str, shared: Farm) -> None:
+def test_searching_unknown_files(query: str, shared: Farm) -> None:
     upload(shared.ivan)
     answer = shared.ivan.get(f"file_stores.json{query}")
     assert (answer.status_code, answer.json()) == (200, [])
@@ -67,7 +67,7 @@ def test_a_file_that_is_there_is_kept_once(farm: Farm) -> None:
     assert farm.nobody.get(f"file_stores/{SHA1}").content == CONTENT
 
 
-def test_nobody_uploads(farm: Farm) -> None:
+def test_uploads_need_a_user(farm: Farm) -> None:
     answer = upload(farm.nobody)
     assert (answer.status_code, answer.json()) == (401, NO_CREDENTIALS)
     assert farm.nobody.get(f"file_stores/{SHA1}").status_code == 404
@@ -115,7 +115,7 @@ def test_a_log_is_read_in_the_browser(name: str, shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.html", "x.svg", "x.js", "x.xhtml"])
-def test_a_page_is_not_shown_as_one(name: str, shared: Farm) -> None:
+def test_an_html_file_is_not_shown_as_a_page(name: str, shared: Farm) -> None:
     """Otherwise every user could put a script on this site."""
     digest = upload(shared.ivan, b"<script>alert(1)</script>", name).json()["sha1_hash"]
     for path in (digest, f"{digest}.log"):
@@ -193,7 +193,7 @@ def test_one_range(asked: str, content: bytes, shown: str, shared: Farm) -> None
     "asked",
     ["", "bytes", "bytes=", "bytes=-", "bytes=3-2", "bytes=a-b", "bytes=0-1,3-4", "lines=0-1", "bytes=0-" + "9" * 99],
 )
-def test_what_is_no_single_range_gets_the_whole_file(asked: str, shared: Farm) -> None:
+def test_requests_without_a_single_range_get_the_whole_file(asked: str, shared: Farm) -> None:
     publish(shared, "rosa_lts/repository/ranges")
     found = shared.nobody.http.get("/downloads/rosa_lts/repository/ranges", headers={"Range": asked})
     assert (found.status_code, found.content) == (200, b"package")
@@ -361,7 +361,7 @@ def test_a_client_gets_the_signature_of_the_metadata_that_it_has_read(farm: Farm
     assert download(farm.nobody, f"{below}/repodata/repomd.xml.asc").content == last
 
 
-def test_who_has_read_no_metadata_gets_the_current_signature(farm: Farm) -> None:
+def test_a_client_without_metadata_gets_the_current_signature(farm: Farm) -> None:
     below = "rosa2012/repository/x86_64/main/release"
     key = Key.generate("rosa2012", "deb")
     write([Shelf(farm.context.home.downloads / below, {}, "dnf", key=key)])
@@ -388,7 +388,7 @@ def test_a_file_is_read_to_its_end_after_it_was_removed(farm: Farm) -> None:
         assert first + b"".join(pieces) == content
 
 
-def test_what_lies_on_the_shelves_is_listed(farm: Farm) -> None:
+def test_published_folders_are_listed(farm: Farm) -> None:
     """The page is for people, since package managers use indexes. It omits hidden files and escapes names."""
     for name in ("evil_1.0_all.deb", "<b>.deb"):
         publish(farm, f"rosa2012/repository/{farm.ids.arch_name}/main/release/{name}")
@@ -468,7 +468,7 @@ def test_before_anything_was_published_there_is_nothing(farm: Farm) -> None:
         "../polylocal.db",
     ],
 )
-def test_paths_that_reach_out(path: str, shared: Farm, address: str) -> None:
+def test_paths_that_lead_outside(path: str, shared: Farm, address: str) -> None:
     """Sent unchanged on a socket, since a client library would normalise them."""
     home = shared.context.home.root
     for folder in (home, home.parent):

@@ -83,13 +83,13 @@ def test_everything_else_is_made_and_changed_by_forms(farm: Farm, kind: str) -> 
     assert farm.root.get(f"{where}/projects.json").json()["projects"] == []
 
 
-def test_what_is_wrong_in_a_form_is_told_as_in_json(farm: Farm) -> None:
+def test_errors_of_a_form_are_those_of_json(farm: Farm) -> None:
     by_form = farm.ivan.post("build_lists.json", data={"build_list[project_id]": "x", "build_list[arch_id]": ""})
     by_json = farm.ivan.post("build_lists.json", {"build_list": {"project_id": "x", "arch_id": ""}})
     assert (by_form.status_code, by_form.json()) == (by_json.status_code, by_json.json())
 
 
-def test_names_that_exclude_each_other_are_told(farm: Farm) -> None:
+def test_contradictory_fields_are_reported(farm: Farm) -> None:
     answer = farm.ivan.post("build_lists.json", data={"build_list": "1", "build_list[project_id]": "3"})
     message = "The field 'build_list[project_id]' is given twice, in ways that exclude each other."
     assert (answer.status_code, answer.json()) == (400, {"message": message})

@@ -74,7 +74,7 @@ def test_a_clone_has_what_is_there(farm: Farm, git: Git, url: Callable[..., str]
 
 
 @pytest.mark.parametrize("name", ["ivan", "ivan%40example.org"])
-def test_a_password_opens_it_too(name: str, git: Git, url: Callable[..., str]) -> None:
+def test_a_password_gives_access_too(name: str, git: Git, url: Callable[..., str]) -> None:
     assert "refs/heads/master" in done(git("ls-remote", url(name=name, secret=PASSWORD.replace(" ", "%20"))))
 
 
@@ -87,7 +87,7 @@ def test_the_address_that_the_api_tells(farm: Farm, git: Git, live: str) -> None
     assert farm.ids.commit in done(git("ls-remote", told.replace("://", f"://{credentials}@")))
 
 
-def test_what_was_pushed_can_be_built(farm: Farm, git: Git, url: Callable[..., str]) -> None:
+def test_pushed_code_can_be_built(farm: Farm, git: Git, url: Callable[..., str]) -> None:
     done(git("clone", url(), "clone"))
     newest = commit(git, "clone")
     done(git("push", "origin", "master", folder="clone"))
@@ -135,7 +135,7 @@ def test_a_project_that_begins_with_another_branch(farm: Farm, git: Git, url: Ca
     assert farm.show(farm.new(farm.for_personal(**personal)))["commit_hash"] == newest
 
 
-def test_who_may_read_may_not_push(farm: Farm, git: Git, url: Callable[..., str]) -> None:
+def test_readers_may_not_push(farm: Farm, git: Git, url: Callable[..., str]) -> None:
     done(git("clone", url(name="petr"), "clone"))
     commit(git, "clone")
     refused = git("push", url(name="petr"), "master", folder="clone")
@@ -152,13 +152,13 @@ def test_an_admin_may_push(farm: Farm, git: Git, url: Callable[..., str]) -> Non
 
 
 @pytest.mark.parametrize("project", ["secret_tools", "nosuch"])
-def test_what_is_hidden_is_not_there_for_others(project: str, git: Git, url: Callable[..., str]) -> None:
+def test_private_projects_do_not_exist_for_others(project: str, git: Git, url: Callable[..., str]) -> None:
     refused = git("clone", url(project, name="petr"), "clone")
     assert refused.returncode != 0
     assert "403" in refused.stderr or "not found" in refused.stderr
 
 
-def test_what_is_hidden_is_there_for_its_owner(git: Git, url: Callable[..., str]) -> None:
+def test_private_projects_exist_for_their_owner(git: Git, url: Callable[..., str]) -> None:
     assert "refs/heads/master" in done(git("ls-remote", url("secret_tools")))
 
 
@@ -202,7 +202,7 @@ def test_a_push_is_refused_at_each_step(shared: Farm) -> None:
         "/ivan/%00.git/info/refs?service=git-upload-pack",
     ],
 )
-def test_nothing_else_of_a_repository_is_served(path: str, shared: Farm) -> None:
+def test_no_other_file_of_a_repository_is_served(path: str, shared: Farm) -> None:
     answer = shared.nobody.http.get(path, headers=shared.ivan.headers)
     assert answer.status_code in (400, 403, 404)
 

@@ -20,7 +20,7 @@ def keep(farm: Farm, content: bytes, name: str) -> str:
     return kept.sha1
 
 
-def test_the_packages_of_one(farm: Farm) -> None:
+def test_the_packages_of_a_build(farm: Farm) -> None:
     build_list, sha1 = farm.new(status=0), keep(farm, b"package", "evil_2.02-1_all.deb")
     with farm.store.database.write() as db:
         for kind, epoch in (("source", None), ("binary", 3)):
@@ -45,7 +45,7 @@ def test_the_packages_of_one(farm: Farm) -> None:
     }
 
 
-def test_the_logs_of_one(farm: Farm) -> None:
+def test_the_logs_of_a_build(farm: Farm) -> None:
     """A client appends a suffix and a query to the log's URL."""
     build_list, name = farm.new(status=0), "abfworker::rpm-worker-1.log"
     sha1 = keep(farm, b"hello\n", name)
@@ -61,7 +61,7 @@ def test_the_logs_of_one(farm: Farm) -> None:
     assert shown.headers["content-type"].startswith("text/plain")
 
 
-def test_how_long_one_took(farm: Farm) -> None:
+def test_the_duration_of_a_build(farm: Farm) -> None:
     build_list = farm.new(status=3000)
     pk = farm.row(build_list)["run_pk"]
     for column, moment, expected in (

@@ -27,7 +27,7 @@ def of_project(farm: Farm) -> str:
     return f"projects/{farm.ids.evil_tools}/build_lists.json"
 
 
-def test_what_a_line_says(farm: Farm) -> None:
+def test_the_keys_of_a_row(farm: Farm) -> None:
     build_list = farm.new()
     line = {
         "id": build_list,
@@ -40,7 +40,7 @@ def test_what_a_line_says(farm: Farm) -> None:
         assert answered(farm.ivan, path) == {"build_lists": [line], "url": "/api/v1/build_lists.json"}
 
 
-def test_none(farm: Farm) -> None:
+def test_an_empty_list(farm: Farm) -> None:
     for path in (GLOBAL, of_project(farm)):
         assert answered(farm.ivan, path) == {"build_lists": [], "url": "/api/v1/build_lists.json"}
 
@@ -156,7 +156,7 @@ def test_by_what_later_servers_know(farm: Farm) -> None:
     assert ids(farm.ivan, new_core=0) == []
 
 
-def test_by_id_alone(farm: Farm) -> None:
+def test_the_filter_by_id_disables_others(farm: Farm) -> None:
     """The id disables all other filters."""
     first, _ = farm.new(), farm.new()
     assert ids(farm.ivan, id=first) == [first]
@@ -164,7 +164,7 @@ def test_by_id_alone(farm: Farm) -> None:
     assert ids(farm.ivan, id=999) == []
 
 
-def test_what_is_hidden_is_not_found_by_its_id(farm: Farm) -> None:
+def test_private_build_lists_are_not_found_by_id(farm: Farm) -> None:
     hidden = farm.new(farm.of_secret_tools())
     assert ids(farm.petr, id=hidden) == []
 
@@ -195,7 +195,7 @@ def test_filters_of_another_shape(query: str, farm: Farm) -> None:
 # -- ownership ------------------------------------------------------------------------------------------------------
 
 
-def test_whose_they_are(farm: Farm) -> None:
+def test_the_filter_by_ownership(farm: Farm) -> None:
     mine, roots = farm.new(), farm.new(by=farm.root)
     hidden = farm.new(farm.of_secret_tools())
     for ownership, of_ivan, of_root, of_petr in (
@@ -231,7 +231,7 @@ MOMENT = "must be seconds since 1970, or a day written as dd/mm/yyyy"
         ),
     ],
 )
-def test_a_filter_that_says_what_it_can_not_say_is_refused(
+def test_a_filter_with_an_impossible_value_is_refused(
     path: str, filters: dict[str, str], told: str, shared: Farm
 ) -> None:
     """If such a filter were ignored, the list would contain unwanted rows."""
@@ -245,12 +245,12 @@ def test_a_filter_that_says_what_it_can_not_say_is_refused(
     "name", ["status", "arch_id", "save_to_platform_id", "build_for_platform_id", "save_to_repository_id", "id"]
 )
 @pytest.mark.parametrize("value", ["bogus", "1.5", "1 or 1", "9" * 30])
-def test_a_number_that_is_none_finds_nothing(name: str, value: str, shared: Farm) -> None:
+def test_an_invalid_number_finds_nothing(name: str, value: str, shared: Farm) -> None:
     shared.new()
     assert ids(shared.ivan, **{name: value}) == []
 
 
-def test_without_a_word_they_are_ones_own(farm: Farm) -> None:
+def test_the_default_ownership_is_the_users_own(farm: Farm) -> None:
     mine, roots = farm.new(), farm.new(by=farm.root)
     assert (ids(farm.ivan), ids(farm.root), ids(farm.petr)) == ([mine], [roots], [])
 

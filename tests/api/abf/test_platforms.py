@@ -54,7 +54,7 @@ def test_every_field(shared: Farm) -> None:
     assert main == {"id": shared.ids.rosa, "name": "main", "url": f"/api/v1/repositories/{shared.ids.rosa}.json"}
 
 
-def test_a_personal_one(shared: Farm) -> None:
+def test_a_personal_platform(shared: Farm) -> None:
     found = show(shared, shared.ids.personal_platform, "ivan")
     assert (found["name"], found["platform_type"], found["owner"]["uname"]) == ("ivan_personal", "personal", "ivan")
     assert [(item["id"], item["name"]) for item in found["repositories"]] == [(shared.ids.personal, "main")]
@@ -124,7 +124,7 @@ MADE = "Platform has been created successfully"
         ({"distrib_type": "deb", "build_image": "debian:12"}, None),
     ],
 )
-def test_an_image_that_lacks_tools_is_told_to_who_named_none(values: Json, lacking: str | None, farm: Farm) -> None:
+def test_a_default_image_without_tools_is_reported(values: Json, lacking: str | None, farm: Farm) -> None:
     answer = farm.root.post("platforms.json", {"platform": {**UNNAMED, **values}})
     assert answer.status_code == 200
     message = answer.json()["platform"]["message"]
@@ -157,7 +157,7 @@ def image_of(farm: Farm, build_list: int) -> str:
     return image
 
 
-def test_nobody_else_makes_them(shared: Farm) -> None:
+def test_only_admins_create_platforms(shared: Farm) -> None:
     for person in (shared.ivan, shared.olga, shared.petr):
         for body in ({"platform": NEW}, {"platform": {}}):
             answer = person.post("platforms.json", body)
@@ -202,14 +202,14 @@ def update(farm: Farm, number: int, by: str = "root", **changes: Any) -> Json:
     return farm.person(by).changed("PUT", f"platforms/{number}.json", {"platform": changes})
 
 
-def test_changing_one(farm: Farm) -> None:
+def test_changing_a_platform(farm: Farm) -> None:
     number = farm.ids.rosa_platform
     answer = update(farm, number, description="other")
     assert answer == {"platform": {"id": number, "message": "Platform has been updated successfully"}}
     assert show(farm, number)["description"] == "other"
 
 
-def test_who_may_change_one(farm: Farm) -> None:
+def test_who_may_change_a_platform(farm: Farm) -> None:
     for person in (farm.ivan, farm.petr, farm.olga):
         answer = person.put(f"platforms/{farm.ids.rosa_platform}.json", {"platform": {"description": "x"}})
         assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -269,7 +269,7 @@ def test_the_key_of_a_hidden_platform_is_for_those_who_see_it(farm: Farm) -> Non
     assert farm.root.get("platforms/4711/key.json").status_code == 404
 
 
-def test_a_key_that_can_not_be_read_is_told_without_its_path(farm: Farm) -> None:
+def test_an_unreadable_key_is_reported_without_its_path(farm: Farm) -> None:
     kept = farm.context.home.signing / "rosa2012.asc"
     kept.parent.mkdir()
     kept.write_text("garbage")

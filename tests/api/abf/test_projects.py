@@ -36,7 +36,7 @@ def test_every_field(shared: Farm) -> None:
     assert isinstance(found["project_statistics"], list)
 
 
-def test_the_repositories_of_one(shared: Farm) -> None:
+def test_the_repositories_of_a_project(shared: Farm) -> None:
     found = show(shared, shared.ids.evil_tools)["repositories"]
     assert sorted(item["id"] for item in found) == sorted([shared.ids.personal, shared.ids.rosa, shared.ids.lts])
     of_rosa = next(item for item in found if item["id"] == shared.ids.rosa)
@@ -62,7 +62,7 @@ def test_found_by_names(owner: str, name: str, shared: Farm) -> None:
     assert found["git_url"].endswith("/ivan/evil_tools.git")
 
 
-def test_of_names_that_differ_in_case_alone_the_exact_one_is_found(farm: Farm) -> None:
+def test_among_names_that_differ_in_case_the_exact_one_is_found(farm: Farm) -> None:
     """The order of their creation does not matter."""
     made = {name: make(farm, name=name) for name in ("Evil_Tools", "EVIL_TOOLS")} | {"evil_tools": farm.ids.evil_tools}
     found = {name: farm.petr.get(f"projects/get_id.json?owner=ivan&name={name}").json()["project"] for name in made}
@@ -101,7 +101,7 @@ def make(farm: Farm, **values: object) -> int:
     return farm.ivan.made("projects.json", "project", **{**owner, "visibility": "open", **values})
 
 
-def test_making_one(farm: Farm) -> None:
+def test_creating_a_project(farm: Farm) -> None:
     body = {"project": {"name": "new", "owner_id": farm.ivan.id, "owner_type": "User", "visibility": "hidden"}}
     answer = farm.ivan.post("projects.json", body)
     assert answer.status_code == 200
@@ -112,7 +112,7 @@ def test_making_one(farm: Farm) -> None:
     assert [item["id"] for item in found["repositories"]] == [farm.ids.personal]
 
 
-def test_an_admin_makes_one_for_somebody(farm: Farm) -> None:
+def test_an_admin_creates_a_project_for_another_user(farm: Farm) -> None:
     values = {"name": "new", "owner_id": farm.petr.id, "owner_type": "User"}
     number = farm.root.made("projects.json", "project", **values)
     found = show(farm, number, "petr")
@@ -120,7 +120,7 @@ def test_an_admin_makes_one_for_somebody(farm: Farm) -> None:
     assert found["repositories"][0]["platform"]["name"] == "petr_personal"
 
 
-def test_nobody_else_makes_one_for_somebody(shared: Farm) -> None:
+def test_only_admins_create_projects_for_others(shared: Farm) -> None:
     body = {"project": {"name": "new", "owner_id": shared.petr.id, "owner_type": "User"}}
     answer = shared.ivan.post("projects.json", body)
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -139,7 +139,7 @@ def test_names_that_are_refused(name: object, shared: Farm) -> None:
 
 
 @pytest.mark.parametrize("name", ["dashboard", "admin", "experiments", "experiment", "logs", "Admin", "LOGS"])
-def test_words_of_the_other_apis_paths_are_no_names(name: str, shared: Farm) -> None:
+def test_reserved_words_of_the_other_apis_paths_are_refused(name: str, shared: Farm) -> None:
     """The project's path would collide with a page or a list of its owner."""
     answer = shared.ivan.post("projects.json", {"project": {"name": name, "visibility": "open"}})
     assert answer.status_code == 422
@@ -150,7 +150,7 @@ def test_words_of_the_other_apis_paths_are_no_names(name: str, shared: Farm) -> 
 # -- changes and deletion -------------------------------------------------------------------------------------------
 
 
-def test_changing_one(farm: Farm) -> None:
+def test_changing_a_project(farm: Farm) -> None:
     number = farm.ids.evil_tools
     changes = {"description": "other", "visibility": "hidden", "is_package": False}
     answer = farm.ivan.changed("PUT", f"projects/{number}.json", {"project": changes})
@@ -162,7 +162,7 @@ def test_changing_one(farm: Farm) -> None:
     assert (found["description"], found["visibility"], found["is_package"]) == ("third", "hidden", False)
 
 
-def test_who_may_change_and_delete_one(farm: Farm) -> None:
+def test_who_may_change_and_delete_a_project(farm: Farm) -> None:
     path = f"projects/{farm.ids.evil_tools}.json"
     for person in (farm.petr, farm.olga):
         for answer in (person.put(path, {"project": {"description": "x"}}), person.delete(path)):
@@ -172,7 +172,7 @@ def test_who_may_change_and_delete_one(farm: Farm) -> None:
     farm.root.changed("DELETE", path)
 
 
-def test_deleting_one(farm: Farm) -> None:
+def test_deleting_a_project(farm: Farm) -> None:
     number = farm.ids.evil_tools
     answer = farm.ivan.changed("DELETE", f"projects/{number}.json")
     assert answer == {"project": {"id": number, "message": "Project has been destroyed successfully"}}
@@ -189,7 +189,7 @@ def test_deleting_one(farm: Farm) -> None:
     assert make(farm, name="evil_tools") != number
 
 
-def test_a_deleted_ones_builds_are_gone(farm: Farm) -> None:
+def test_the_builds_of_a_deleted_project_are_gone(farm: Farm) -> None:
     build_list, other = farm.new(), farm.new(farm.of_secret_tools())
     farm.ivan.changed("DELETE", f"projects/{farm.ids.evil_tools}.json")
     assert farm.ivan.get(f"build_lists/{build_list}.json").status_code == 404

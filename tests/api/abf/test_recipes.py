@@ -79,7 +79,7 @@ def test_code_of_any_shape(kind: str, farm: Farm) -> None:
         assert farm.show(farm.new(farm.body(commit_hash=commit, **places)))["commit_hash"] == commit
 
 
-def test_one_that_is_too_long_says_so_where_builds_do(farm: Farm) -> None:
+def test_a_recipe_that_is_too_long_fails_in_the_build(farm: Farm) -> None:
     commit = farm.put_code(farm.ids.evil_tools, {".abf.yml": RECIPES["long"]})
     found = farm.store.build_lists.get(farm.new(farm.body(commit_hash=commit)))
     command = (farm.store.runs.by_pk(found.run_pk).config or {})["run"]["cmd"]

@@ -36,7 +36,7 @@ def test_every_field(shared: Farm) -> None:
     assert show(shared, shared.ids.lts)["publish_without_qa"] is False
 
 
-def test_making_one(farm: Farm) -> None:
+def test_creating_a_repository(farm: Farm) -> None:
     values = {"platform_id": farm.ids.lts_platform, "name": "extra", "description": "d"}
     answer = farm.olga.post("repositories.json", {"repository": values})
     assert answer.status_code == 200
@@ -47,7 +47,7 @@ def test_making_one(farm: Farm) -> None:
     assert projects(farm, number) == []
 
 
-def test_who_may_make_one(farm: Farm) -> None:
+def test_who_may_create_a_repository(farm: Farm) -> None:
     body = {"repository": {"platform_id": farm.ids.lts_platform, "name": "extra", "description": "d"}}
     for person in (farm.ivan, farm.petr):
         answer = person.post("repositories.json", body)
@@ -70,7 +70,7 @@ def test_one_of_no_platform(platform: object, shared: Farm) -> None:
     assert shared.root.post("repositories.json", {"repository": values}).status_code in (404, 422)
 
 
-def test_changing_one(farm: Farm) -> None:
+def test_changing_a_repository(farm: Farm) -> None:
     number = farm.ids.lts
     changes = {"description": "other", "publish_without_qa": True}
     answer = farm.olga.changed("PUT", f"repositories/{number}.json", {"repository": changes})
@@ -92,7 +92,7 @@ def test_changing_one(farm: Farm) -> None:
         ("DELETE", "/remove_repo_lock_file.json"),
     ],
 )
-def test_who_may_change_one(method: str, path: str, shared: Farm) -> None:
+def test_who_may_change_a_repository(method: str, path: str, shared: Farm) -> None:
     """Ownership of a project in it gives no right to change it."""
     body = {"project_id": shared.ids.evil_tools, "repository": {"description": "x"}}
     before = show(shared, shared.ids.lts)
@@ -138,7 +138,7 @@ def test_adding_and_removing_what_is_not_there(project: object, shared: Farm) ->
     assert projects(shared, shared.ids.rosa) == ["ivan/evil_tools"]
 
 
-def test_hidden_projects_of_one_are_not_seen_by_others(farm: Farm) -> None:
+def test_private_projects_of_a_repository_are_hidden_from_others(farm: Farm) -> None:
     """They don't make pages shorter either."""
     farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": farm.ids.secret_tools})
     assert projects(farm, farm.ids.contrib, "ivan") == ["ivan/secret_tools"]
@@ -162,7 +162,7 @@ def test_locking_and_unlocking(farm: Farm) -> None:
             assert isinstance(answer["repository"]["message"], str)
 
 
-def test_what_the_console_client_reads_of_lists(farm: Farm) -> None:
+def test_keys_of_lists_that_the_console_client_reads(farm: Farm) -> None:
     """It searches for repositories in each platform, and for projects in each repository."""
     named = {item["id"]: item for item in farm.root.get("platforms.json").json()["platforms"]}
     repositories = [found["id"] for item in named.values() for found in item["repositories"]]

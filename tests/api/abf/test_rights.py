@@ -39,7 +39,7 @@ WHERE = {"without QA": "body", "with QA": "for_lts", "personal": "for_personal"}
         ("reject_publish", "with QA", 8000, {"root", "olga"}),
     ],
 )
-def test_who_may(action: str, where: str, status: int, allowed: set[str], shared: Farm) -> None:
+def test_allowed_actions_by_user(action: str, where: str, status: int, allowed: set[str], shared: Farm) -> None:
     body = getattr(shared, WHERE[where])
     for name in PEOPLE:
         build_list = shared.new(body(), status=status)
@@ -53,7 +53,7 @@ def test_who_may(action: str, where: str, status: int, allowed: set[str], shared
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_who_has_no_right_is_not_told_the_state(action: str, shared: Farm) -> None:
+def test_users_without_access_do_not_learn_the_status(action: str, shared: Farm) -> None:
     build_list = shared.new(shared.for_lts(), status=5000)
     answer = shared.petr.put(f"build_lists/{build_list}/{action}.json")
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -61,7 +61,7 @@ def test_who_has_no_right_is_not_told_the_state(action: str, shared: Farm) -> No
     assert (answer.status_code, answer.json()["build_list"]["message"]) == (422, REFUSED[action])
 
 
-def test_who_made_one_may_not_change_it_without_the_project(farm: Farm) -> None:
+def test_the_creator_needs_access_to_the_project_for_changes(farm: Farm) -> None:
     """An admin who has created a build list loses access to it with the admin's rights."""
     users = farm.store.users
     users.update(users.get("petr"), is_superuser=True)

@@ -49,7 +49,7 @@ def test_every_field_is_there(farm: Farm) -> None:
         assert found - set(FIELDS) <= {"include_testing_subrepository", "external_nodes", "not_published", *OWN}
 
 
-def test_what_is_said_of_a_new_one(farm: Farm) -> None:
+def test_a_new_build_list(farm: Farm) -> None:
     build_list = farm.new(farm.body(auto_publish=False))
     found = farm.show(build_list)
     plain = {
@@ -119,7 +119,7 @@ def test_moments_are_whole_seconds(farm: Farm) -> None:
     assert before <= found["created_at"] <= found["updated_at"] <= time.time()
 
 
-def test_the_project_of_one(farm: Farm) -> None:
+def test_the_project_of_a_build_list(farm: Farm) -> None:
     found = farm.show(farm.new())["project"]
     number = farm.ids.evil_tools
     maintainer = found.pop("maintainer")
@@ -147,7 +147,7 @@ def repository(number: int, of: Json, name: str = "main") -> Json:
     return {"id": number, "name": name, "url": f"/api/v1/repositories/{number}.json", "platform": of}
 
 
-def test_where_one_is_built_and_kept(farm: Farm) -> None:
+def test_the_platform_and_the_repository_of_a_build_list(farm: Farm) -> None:
     ids = farm.ids
     rosa = platform(ids.rosa_platform, "rosa2012")
     found = farm.show(farm.new())
@@ -161,12 +161,12 @@ def test_where_one_is_built_and_kept(farm: Farm) -> None:
     assert (kept["id"], kept["name"]) == (ids.personal, "main")
 
 
-def test_who_made_one_and_whose_project_it_is(farm: Farm) -> None:
+def test_the_creator_and_the_owner_of_the_project(farm: Farm) -> None:
     found = farm.show(farm.new(by=farm.root))
     assert (found["user"]["uname"], found["owner"]["uname"]) == ("root", "ivan")
 
 
-def test_who_published_or_rejected_one(farm: Farm) -> None:
+def test_the_user_who_published_or_rejected_it(farm: Farm) -> None:
     published = farm.new(status=0)
     farm.ivan.changed("PUT", f"build_lists/{published}/publish.json")
     assert without_name(farm.show(published)["publisher"]) == of_user(farm.ivan)
@@ -175,7 +175,7 @@ def test_who_published_or_rejected_one(farm: Farm) -> None:
     assert without_name(farm.show(rejected)["publisher"]) == of_user(farm.olga)
 
 
-def test_the_path_of_a_container_is_told_once_it_is_published(farm: Farm) -> None:
+def test_the_path_of_a_container_appears_once_it_is_published(farm: Farm) -> None:
     build_list = farm.new(status=0)
     for status in (4000, 7000, 8000):
         farm.set(build_list, container_status=status)
@@ -236,7 +236,7 @@ def test_of_a_hidden_project_only_its_owner_and_admins_see_it(farm: Farm) -> Non
         assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
 
 
-def test_ones_own_is_seen_after_the_project_was_hidden(farm: Farm) -> None:
+def test_the_creator_still_sees_a_build_list_after_the_project_was_hidden(farm: Farm) -> None:
     """The creator still sees the build list; other users don't."""
     farm.store.users.update(farm.store.users.get("petr"), is_superuser=True)
     mine = farm.new(by=farm.petr)

@@ -92,7 +92,7 @@ def ask(farm: Farm) -> Callable[..., httpx2.Response]:
         ([f"{V1_JSON};q=many, text/html;q=0.1"], HTML),
     ],
 )
-def test_what_a_client_likes_best(accept: list[str], expected: str) -> None:
+def test_the_clients_preferred_format(accept: list[str], expected: str) -> None:
     assert simple_index.content_type(accept, None) == expected
 
 
@@ -296,7 +296,7 @@ def test_a_yanked_version_is_passed_over_unless_it_is_asked_for(farm: Farm, inst
     assert install("lib==2.0") == {"lib": "2.0"}
 
 
-def test_pip_says_why_a_version_was_yanked(farm: Farm, served: Served, pip: Sequence[str], tmp_path: Path) -> None:
+def test_pip_prints_the_reason_of_a_yank(farm: Farm, served: Served, pip: Sequence[str], tmp_path: Path) -> None:
     name = "lib-2.0-py3-none-any.whl"
     put_up(farm, {name: real_wheel("lib", "2.0")}, {name: "loses data"})
     done = run([*pip, "download", "--index-url", served.url, "--dest", str(tmp_path), "lib==2.0"])

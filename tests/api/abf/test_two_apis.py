@@ -22,12 +22,12 @@ def other(farm: Farm) -> Person:
 
 
 @pytest.mark.parametrize("name", [*WORDS, *(word.upper() for word in WORDS)])
-def test_the_words_of_paths_are_no_names_of_people(name: str, shared: Farm) -> None:
+def test_reserved_words_of_paths_are_refused_as_user_names(name: str, shared: Farm) -> None:
     with pytest.raises(InvalidInput):
         shared.store.users.add(name)
 
 
-def test_names_that_only_look_like_the_words_of_paths(farm: Farm) -> None:
+def test_names_that_resemble_reserved_words(farm: Farm) -> None:
     for name in ("build_list", "searching", "uploads2", "xusers"):
         assert farm.store.users.add(name).username == name
 
@@ -61,7 +61,7 @@ def test_a_build_list_is_no_run_of_the_other_kinds(farm: Farm, other: Person) ->
 
 
 @pytest.mark.parametrize("path", ["users", "users/"])
-def test_who_one_is_in_the_other_api(path: str, other: Person) -> None:
+def test_the_current_user_in_the_other_api(path: str, other: Person) -> None:
     assert other.get(path).json()["username"] == "ivan"
 
 
@@ -72,7 +72,7 @@ def test_errors_of_the_other_api_are_its_own(farm: Farm, other: Person) -> None:
     assert list(farm.nobody.post("projects/", {"name": "x"}).json()) == ["detail"]
 
 
-def test_unknown_words_under_each(farm: Farm) -> None:
+def test_unknown_paths_of_each_api(farm: Farm) -> None:
     assert farm.ivan.get("build_lists/1/nosuch").json() == NOT_FOUND
     assert farm.ivan.get("nosuch/nosuch/", headers=farm.ivan.headers).json() != NOT_FOUND
 
@@ -115,7 +115,7 @@ def test_a_deleted_one_of_the_other_api_takes_its_builds_with_it(farm: Farm, oth
     assert farm.ivan.get("build_lists.json").json()["build_lists"] == []
 
 
-def test_nothing_is_begun_in_a_project_that_is_deleted_meanwhile(
+def test_no_run_is_created_in_a_project_that_is_deleted_concurrently(
     farm: Farm, other: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another user deletes the project between the look-up and the creation of the run."""
@@ -141,7 +141,7 @@ def test_nothing_is_begun_in_a_project_that_is_deleted_meanwhile(
     assert farm.count() == 0
 
 
-def test_what_an_archived_project_has_built_is_out_of_sight(farm: Farm, other: Person) -> None:
+def test_builds_of_an_archived_project_are_hidden(farm: Farm, other: Person) -> None:
     """Its build lists are hidden like the project, until the project is restored."""
     made = farm.new(farm.for_lts(), status=0)
     before = farm.row(made)
@@ -160,7 +160,7 @@ def test_what_an_archived_project_has_built_is_out_of_sight(farm: Farm, other: P
     assert farm.show(made)["status"] == 0
 
 
-def test_somebody_new_can_build_at_once(farm: Farm) -> None:
+def test_a_new_user_can_build_at_once(farm: Farm) -> None:
     user = farm.store.users.add("eve", email="eve@example.org")
     eve = Person(farm.nobody.http, basic("eve", farm.store.users.new_token(user)), "eve", user.id)
     number = eve.made(

@@ -57,7 +57,7 @@ def test_everybody_has_a_platform_of_their_own(opened: Open) -> None:
     }
 
 
-def test_people_whose_names_differ_in_case_only(opened: Open) -> None:
+def test_users_whose_names_differ_in_case_only(opened: Open) -> None:
     """Earlier versions allowed that."""
     store = opened("Ann", "ann")
     assert [user.username for user in store.users.all()] == ["Ann", "ann"]
@@ -65,7 +65,7 @@ def test_people_whose_names_differ_in_case_only(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("name", ["upload", "search", "platforms"])
-def test_people_whose_names_are_words_of_paths_now(name: str, opened: Open) -> None:
+def test_users_whose_names_are_reserved_now(name: str, opened: Open) -> None:
     assert opened("root", name).users.get(name).username == name
 
 

@@ -29,7 +29,7 @@ def user(farm: Farm, path: str) -> Json:
     return found
 
 
-def test_who_one_is(farm: Farm) -> None:
+def test_the_current_user(farm: Farm) -> None:
     found = user(farm, "user.json")
     assert sorted(found) == sorted([*FIELDS, "role"])
     assert (found["id"], found["uname"], found["role"]) == (farm.ivan.id, "ivan", "")
@@ -40,7 +40,7 @@ def test_who_one_is(farm: Farm) -> None:
     assert isinstance(found["updated_at"], int)
 
 
-def test_an_admin_is_told_so(farm: Farm) -> None:
+def test_an_admin_is_shown_as_admin(farm: Farm) -> None:
     assert farm.root.get("user.json").json()["user"]["role"] == "admin"
 
 

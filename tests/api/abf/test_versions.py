@@ -112,7 +112,7 @@ def test_packages_of_another_kind_have_no_such_version(farm: Farm) -> None:
     assert other.variables(commit_hash=commit) == {}
 
 
-def test_the_callers_own_git_is_heard_before_the_projects(pypi: Pypi) -> None:
+def test_the_callers_git_describe_overrides_the_projects_tags(pypi: Pypi) -> None:
     """An upload has no tags, so the output of the caller's `git describe` comes first."""
     commit = pypi.commit()
     pypi.tag("v1.2", commit)
@@ -126,7 +126,7 @@ def test_the_callers_own_git_is_heard_before_the_projects(pypi: Pypi) -> None:
 
 
 @pytest.mark.parametrize("said", ["v3.0", "v3.0-x-gabc", "a b-0-gabcdef0", "$(id)-0-g123", "x" * 1000])
-def test_what_git_would_not_say_is_refused(pypi: Pypi, said: str) -> None:
+def test_impossible_outputs_of_git_describe_are_refused(pypi: Pypi, said: str) -> None:
     answer = pypi.farm.ivan.post("build_lists.json", pypi.farm.body(git_describe=said))
     assert answer.status_code == 422
     assert "Git describe is not an output of `git describe --tags --long`" in answer.json()["build_list"]["message"]

@@ -96,7 +96,7 @@ def test_reasons(reason: str, shared: Farm) -> None:
         (True, "`reason` must be a text"),
     ],
 )
-def test_reasons_that_are_none(reason: object, words: str, shared: Farm) -> None:
+def test_invalid_reasons(reason: object, words: str, shared: Farm) -> None:
     number = shared.new(**PUBLISHED)
     status, about, message = said(yank(shared.ivan, number, reason=reason))
     assert (status, about) == (422, None)
@@ -105,26 +105,26 @@ def test_reasons_that_are_none(reason: object, words: str, shared: Farm) -> None
 
 
 @pytest.mark.parametrize("status", [0, 666, 2000, 3000, 5000, 7000, 8000, 9000, 11000])
-def test_what_is_not_published_is_not_withdrawn(status: int, shared: Farm) -> None:
+def test_unpublished_builds_can_not_be_yanked(status: int, shared: Farm) -> None:
     number = shared.new(status=status)
     before = stale(shared, shared.ids.rosa)
     assert said(yank(shared.ivan, number)) == (422, None, f"Build list {number} is not published")
     assert stale(shared, shared.ids.rosa) == before
 
 
-def test_what_a_later_build_has_replaced_is_not_withdrawn(shared: Farm) -> None:
+def test_replaced_builds_can_not_be_yanked(shared: Farm) -> None:
     number = shared.new(status=6000, published_at=EARLIER, published_into=None)
     words = f"The packages of build list {number} are not in the repository any more"
     assert said(yank(shared.ivan, number)) == (422, None, words)
 
 
-def test_what_was_withdrawn_and_replaced_can_be_offered_again(shared: Farm) -> None:
+def test_yanked_and_replaced_builds_can_be_unyanked(shared: Farm) -> None:
     number = shared.new(status=6000, published_at=EARLIER, published_into=None, yanked="old")
     assert undo(shared.ivan, number).status_code == 200
     assert shared.show(number)["yanked"] is False
 
 
-def test_what_is_not_withdrawn_can_not_be_offered_again(shared: Farm) -> None:
+def test_builds_that_are_not_yanked_can_not_be_unyanked(shared: Farm) -> None:
     number = shared.new(**PUBLISHED)
     before = stale(shared, shared.ids.rosa)
     assert said(undo(shared.ivan, number)) == (422, None, f"Build list {number} is not yanked")
@@ -169,7 +169,7 @@ def test_it_stays_withdrawn_when_it_is_published_again(farm: Farm) -> None:
     ("where", "allowed"),
     [("body", {"root", "ivan"}), ("for_lts", {"root", "olga"}), ("for_personal", {"root", "ivan"})],
 )
-def test_who_may(where: str, allowed: set[str], shared: Farm) -> None:
+def test_who_may_yank(where: str, allowed: set[str], shared: Farm) -> None:
     """Writers of the project; if the repository has QA, only admins of the platform."""
     number = shared.new(getattr(shared, where)(), **PUBLISHED)
     for name in ("petr", "olga", "ivan", "root"):
@@ -192,7 +192,7 @@ def test_an_admin_of_the_platform_withdraws_without_qa(farm: Farm) -> None:
     assert undo(farm.ivan, number).status_code == 200
 
 
-def test_who_has_no_right_is_told_nothing(shared: Farm) -> None:
+def test_users_without_access_learn_nothing(shared: Farm) -> None:
     number = shared.new(status=0)
     for answer in (yank(shared.petr, number, reason="x" * 300), undo(shared.petr, number)):
         assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -206,7 +206,7 @@ def test_build_lists_that_are_not_there(number: str, shared: Farm) -> None:
         assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
-def test_bodies_that_are_none(shared: Farm) -> None:
+def test_invalid_bodies(shared: Farm) -> None:
     number = shared.new(**PUBLISHED)
     path = f"/polylocal/v1/build_lists/{number}/yank"
     headers = {**shared.ivan.headers, "Content-Type": "application/json"}

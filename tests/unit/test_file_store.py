@@ -28,7 +28,7 @@ def file_store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "files")
 
 
-def test_a_file_lies_under_its_sha1_and_others_may_read_it(file_store: FileStore) -> None:
+def test_a_file_is_stored_under_its_sha1_and_is_readable_by_others(file_store: FileStore) -> None:
     kept = file_store.keep(io.BytesIO(b"hello\n"))
     assert kept == Stored("f572d396fae9206628714fb2ce00f72e94f2258f", 6)
     path = file_store.path(kept.sha1)
@@ -61,7 +61,7 @@ class Broken(io.BytesIO):
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ValueError("odd"), KeyboardInterrupt()])
-def test_what_breaks_off_leaves_nothing(file_store: FileStore, error: BaseException) -> None:
+def test_an_interrupted_write_leaves_nothing(file_store: FileStore, error: BaseException) -> None:
     file_store.keep(io.BytesIO(b"before"))
     before = sorted(file_store.folder.iterdir())
     with pytest.raises(type(error)):
@@ -78,7 +78,7 @@ def test_names_that_are_no_sha1_find_nothing(file_store: FileStore, name: str) -
     assert file_store.path(name) is None
 
 
-def test_what_merely_lies_in_the_folder_is_not_found(file_store: FileStore) -> None:
+def test_foreign_files_in_the_folder_are_not_found(file_store: FileStore) -> None:
     file_store.folder.mkdir()
     (file_store.folder / "notes").write_text("x")
     (file_store.folder / ("a" * 40)).mkdir()
@@ -94,7 +94,7 @@ def test_a_file_is_forgotten_once_and_for_all(file_store: FileStore) -> None:
     assert file_store.path(kept.sha1) is None
 
 
-def test_what_another_process_was_writing_is_swept_however_young(file_store: FileStore) -> None:
+def test_unfinished_files_of_another_process_are_removed_however_young(file_store: FileStore) -> None:
     """Only one daemon runs, so the writer of the file has ended."""
     kept = file_store.keep(io.BytesIO(b"x"))
     left = subprocess.run(
@@ -118,7 +118,7 @@ print(FileStore(Path(sys.argv[1])).stage(io.BytesIO(b"half")).path.name, end="")
 
 
 @pytest.mark.parametrize("age_s", [0, 10**6])
-def test_nothing_is_swept_that_this_process_is_writing(file_store: FileStore, age_s: int) -> None:
+def test_unfinished_files_of_this_process_are_kept(file_store: FileStore, age_s: int) -> None:
     """However long it takes, and whichever instance for the same folder writes it."""
 
     class Halfway(io.BytesIO):
@@ -134,7 +134,7 @@ def test_nothing_is_swept_that_this_process_is_writing(file_store: FileStore, ag
     assert [path.name for path in file_store.folder.iterdir()] == [kept.sha1]
 
 
-def test_many_at_once_come_to_one_file(file_store: FileStore) -> None:
+def test_concurrent_writes_result_in_one_file(file_store: FileStore) -> None:
     content, found = b"y" * (3 << 20), []
     threads = [threading.Thread(target=lambda: found.append(file_store.keep(io.BytesIO(content)))) for _ in range(4)]
     for thread in threads:
@@ -148,8 +148,10 @@ def test_many_at_once_come_to_one_file(file_store: FileStore) -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.binary(max_size=50), max_size=6))
-def test_the_depot_holds_what_was_kept(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
-    file_store = FileStore(tmp_path_factory.mktemp("depot"))
+def test_the_file_store_contains_the_stored_files(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
+) -> None:
+    file_store = FileStore(tmp_path_factory.mktemp("store"))
     for content in contents:
         file_store.keep(io.BytesIO(content))
     held = {path.name: path.read_bytes() for path in file_store.folder.iterdir()}
@@ -182,7 +184,7 @@ def test_a_linked_file_is_the_same_file(tmp_path: Path) -> None:
     assert found.samefile(source / "a")
 
 
-def test_a_file_that_lies_there_already_is_linked_again(tmp_path: Path) -> None:
+def test_an_existing_target_is_linked_again(tmp_path: Path) -> None:
     """After a crash, the same names are linked again."""
     file_store, source = FileStore(tmp_path / "files"), tmp_path / "work"
     source.mkdir()
@@ -234,7 +236,7 @@ def test_a_file_system_without_links_leaves_a_copy_to_be_made(
         assert file_store.keep(file).size == 7
 
 
-def test_a_link_that_has_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **more: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

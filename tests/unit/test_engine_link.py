@@ -37,7 +37,7 @@ def test_asking_once(error: Exception) -> None:
     assert (asked.check(), asked.info) == (True, INFO)
 
 
-def test_it_is_said_once_that_the_engine_is_gone_and_once_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_loss_and_return_of_the_engine_are_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     asked = link(*[EngineUnreachable("away")] * 5)
     asked.wait_until_back()
@@ -45,12 +45,12 @@ def test_it_is_said_once_that_the_engine_is_gone_and_once_that_it_is_back(caplog
     assert not asked.is_away
 
 
-def test_nothing_is_said_of_an_engine_that_answers(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_about_an_engine_that_answers(caplog: pytest.LogCaptureFixture) -> None:
     link().wait_until_back()
     assert caplog.records == []
 
 
-def test_patience_repeats_until_it_is_done() -> None:
+def test_calls_are_repeated_until_they_succeed() -> None:
     tries, troubles = [EngineUnreachable("cut"), EngineUnreachable("cut")], list[int]()
 
     def call() -> str:
@@ -62,7 +62,7 @@ def test_patience_repeats_until_it_is_done() -> None:
     assert troubles == [1, 1]
 
 
-def test_patience_is_only_for_an_engine_that_is_away() -> None:
+def test_only_calls_to_an_engine_that_is_away_are_repeated() -> None:
     def call() -> None:
         raise EngineError("no such image")
 
@@ -70,7 +70,7 @@ def test_patience_is_only_for_an_engine_that_is_away() -> None:
         link().patiently(call)
 
 
-def test_all_threads_come_back() -> None:
+def test_all_threads_continue() -> None:
     asked = link(*[EngineUnreachable("away")] * 20)
     threads = [threading.Thread(target=asked.wait_until_back) for _ in range(8)]
     for thread in threads:

@@ -147,7 +147,9 @@ def test_a_submodule_that_can_not_be_fetched_is_a_warning(
     assert api.post(f"{P}/jobs/", {"config": FILES[Kind.JOB]}).json()["warnings"] == []
 
 
-def test_a_submodule_leads_nobody_to_other_repositories_of_this_disk(make: Make, api: Caller, tmp_path: Path) -> None:
+def test_a_submodule_gives_no_access_to_other_repositories_of_this_disk(
+    make: Make, api: Caller, tmp_path: Path
+) -> None:
     """The author of the code chooses the URL, not the admin who gave the URL of the code."""
     private = make("private/keys", {"secret.py": "1\n"})
     code_folder = make("git/code", {"train.py": "1\n"}, {"lib": str(private)})
@@ -227,7 +229,7 @@ def test_the_url_of_a_submodule(base: str, url: str, found: str) -> None:
         ("/srv/git/code", "/srv/git/", False),
     ],
 )
-def test_what_lies_beside_a_repository(base: str, url: str, is_so: bool) -> None:
+def test_urls_of_repositories_in_the_same_folder(base: str, url: str, is_so: bool) -> None:
     assert is_beside(base, url) is is_so
 
 
@@ -279,7 +281,7 @@ def test_pointers_of_lfs_are_a_warning_in_the_answer_and_the_history(make: Make,
 
 
 @pytest.mark.usefixtures("stand_in_lfs")
-def test_what_lfs_keeps_is_fetched(make: Make, api: Caller, context: ApiContext, project: Project) -> None:
+def test_contents_in_lfs_are_fetched(make: Make, api: Caller, context: ApiContext, project: Project) -> None:
     code_folder = make("git/code", {"data.bin": POINTER, "same.bin": POINTER, "train.py": "1"})
     answer = api.post(EXTERNAL, {"git_url": f"file://{code_folder}"})
     assert (answer.status_code, answer.content) == (201, b"")
