@@ -34,21 +34,21 @@ import polylocal
 Measure = Callable[[Stage, argparse.Namespace], list[Row]]
 
 MEASURES: dict[str, Measure] = {
-    "start": lambda stage, given: process.started(stage, given.quick),
-    "finish": lambda stage, given: jobs.finished(stage, given.quick),
-    "readable": lambda stage, given: jobs.readable(stage, given.quick),
-    "throughput": lambda stage, given: jobs.throughput(stage, given.quick),
-    "acknowledge": lambda stage, given: jobs.acknowledged(stage, given.quick, _small_code(stage)),
-    "unchanged": lambda stage, given: builds.unchanged(stage, given.quick),
-    "changed": lambda stage, given: builds.changed(stage, given.quick),
-    "line": lambda stage, given: logs.one_line(stage, given.quick),
-    "lines": lambda stage, given: logs.many_lines(stage, given.quick),
-    "list": lambda stage, given: process.listed(stage, given.quick, given.runs),
-    "trials": lambda stage, given: trials.grid(stage, given.quick),
-    "load": lambda stage, given: load.loaded(
+    "start": lambda stage, given: process.measure_start(stage, given.quick),
+    "finish": lambda stage, given: jobs.measure_finish(stage, given.quick),
+    "readable": lambda stage, given: jobs.measure_readable(stage, given.quick),
+    "throughput": lambda stage, given: jobs.measure_throughput(stage, given.quick),
+    "acknowledge": lambda stage, given: jobs.measure_acknowledgement(stage, given.quick, _small_code(stage)),
+    "unchanged": lambda stage, given: builds.measure_unchanged(stage, given.quick),
+    "changed": lambda stage, given: builds.measure_changed(stage, given.quick),
+    "line": lambda stage, given: logs.measure_one_line(stage, given.quick),
+    "lines": lambda stage, given: logs.measure_many_lines(stage, given.quick),
+    "list": lambda stage, given: process.measure_lists(stage, given.quick, given.runs),
+    "trials": lambda stage, given: trials.measure_grid(stage, given.quick),
+    "load": lambda stage, given: load.measure_load(
         stage, given.quick, given.seconds or (15 if given.quick else load.SECONDS)
     ),
-    "flood": lambda stage, given: load.flooded(stage, given.quick),
+    "flood": lambda stage, given: load.measure_flood(stage, given.quick),
 }
 
 INTRODUCTION = """
@@ -109,17 +109,17 @@ def main() -> int:
     print(f"{time.monotonic() - began:6.1f} s  done", file=sys.stderr, flush=True)
     rows.sort(key=lambda row: int(row.number))
     show(rows, f"polylocal {polylocal.__version__} on {about['engine']}, {about['processor']}")
-    _keep(given, rows, about | ({"could not be measured": ", ".join(failed)} if failed else {}))
-    return _told(failed)
+    _write_results(given, rows, about | ({"could not be measured": ", ".join(failed)} if failed else {}))
+    return _report_failures(failed)
 
 
-def _told(failed: list[str]) -> int:
+def _report_failures(failed: list[str]) -> int:
     if failed:
         print(f"bench: could not be measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _keep(given: argparse.Namespace, rows: list[Row], about: dict[str, str]) -> None:
+def _write_results(given: argparse.Namespace, rows: list[Row], about: dict[str, str]) -> None:
     if given.json:
         text = json.dumps({"about": about, "rows": [row.as_json() for row in rows]}, indent=2)
         given.json.write_text(text + "\n")
@@ -142,7 +142,7 @@ def _about(stage: Stage, quick: bool) -> dict[str, str]:
 
 
 def _small_code(stage: Stage) -> Path:
-    return builds.packed(builds.make_code(stage.folder / "small", 10))
+    return builds.pack_code(builds.make_code(stage.folder / "small", 10))
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from jobs import milliseconds, ratios, rotated, until_removed
+from jobs import alternate, milliseconds, ratios, wait_until_removed
 from raw import context_of
 from stage import BUSYBOX, Daemon, Stage, job
 from table import Row, median_ms
@@ -26,7 +26,7 @@ def make_code(folder: Path, files: int) -> Path:
     return folder
 
 
-def packed(code: Path) -> Path:
+def pack_code(code: Path) -> Path:
     """The archive that `polylocal upload` sends."""
     archive = code.with_suffix(".tar.gz")
     with archive.open("wb") as file:
@@ -34,17 +34,19 @@ def packed(code: Path) -> Path:
     return archive
 
 
-def unchanged(stage: Stage, quick: bool) -> list[Row]:
+def measure_unchanged(stage: Stage, quick: bool) -> list[Row]:
     """Submit a job with 1,000 unchanged files, and wait until it has left `created` and `building`."""
     count = 6 if quick else 12
-    code = packed(make_code(stage.folder / "unchanged", 1000))
+    code = pack_code(make_code(stage.folder / "unchanged", 1000))
     with stage.daemon() as daemon:
         coded, _ = daemon.ready_project("coded", code)
         plain, _ = daemon.ready_project("plain")
         daemon.upload("coded", code)  # the same files again: no new commit, no new build
         before = _builds(daemon, coded)
-        with_code, without = rotated(
-            count, lambda: _until_scheduled(stage, daemon, coded), lambda: _until_scheduled(stage, daemon, plain)
+        with_code, without = alternate(
+            count,
+            lambda: _time_until_scheduled(stage, daemon, coded),
+            lambda: _time_until_scheduled(stage, daemon, plain),
         )
         made = _builds(daemon, coded) - before
     more = [a - b for a, b in zip(with_code, without, strict=True)]
@@ -59,7 +61,7 @@ def unchanged(stage: Stage, quick: bool) -> list[Row]:
     ]
 
 
-def changed(stage: Stage, quick: bool) -> list[Row]:
+def measure_changed(stage: Stage, quick: bool) -> list[Row]:
     """Build after a change to one of 1,000 files, compared with the SDK's build of the same context."""
     count = 2 if quick else 4
     code = make_code(stage.folder / "changed", 1000)
@@ -68,7 +70,7 @@ def changed(stage: Stage, quick: bool) -> list[Row]:
         project = daemon.project("changed")
         dockerfile = _build_with_polylocal(daemon, project, code, next(numbers))[1]
         _build_raw(stage, code, dockerfile, next(numbers))
-        ours, theirs = rotated(
+        ours, theirs = alternate(
             count,
             lambda: _build_with_polylocal(daemon, project, code, next(numbers))[0],
             lambda: _build_raw(stage, code, dockerfile, next(numbers)),
@@ -77,12 +79,12 @@ def changed(stage: Stage, quick: bool) -> list[Row]:
     return [Row("6", "changed code, 1,000 files: build / raw build", "x", ratios(ours, theirs), 1.1, note=note)]
 
 
-def _until_scheduled(stage: Stage, daemon: Daemon, project: str) -> float:
+def _time_until_scheduled(stage: Stage, daemon: Daemon, project: str) -> float:
     began = time.time()
     run = daemon.submit(project, job("true"))
     daemon.finish(project, run)
     history = daemon.api.get(f"{project}/jobs/{run['id']}/statuses/")["results"]
-    until_removed(stage.engine, daemon)
+    wait_until_removed(stage.engine, daemon)
     left = next(line for line in history if line["status"] not in ("created", "building"))
     return datetime.fromisoformat(left["created_at"]).timestamp() - began
 
@@ -94,7 +96,7 @@ def _builds(daemon: Daemon, project: str) -> int:
 
 def _build_with_polylocal(daemon: Daemon, project: str, code: Path, number: int) -> tuple[float, str]:
     _change(code, number)
-    daemon.upload(project.rpartition("/")[2], packed(code))
+    daemon.upload(project.rpartition("/")[2], pack_code(code))
     body = {"config": {"version": 1, "kind": "build", "build": {"image": BUSYBOX}}}
     began = time.perf_counter()
     run = daemon.submit(project, body, kind="build")

@@ -23,8 +23,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 Json = dict[str, Any]
-_AGAIN_S = 0.2  # after a refusal
-_HELD_S = 2.0  # until all held requests have been admitted
+_RETRY_S = 0.2  # after a refusal
+_ADMISSION_S = 2.0  # until all held requests have been admitted
 
 
 class Line:
@@ -71,7 +71,7 @@ class Line:
         self.reader = self._writer = None
 
 
-class Seen:
+class Received:
     """The lines that a follower received, with their times."""
 
     def __init__(self, wanted: Json) -> None:
@@ -81,13 +81,13 @@ class Seen:
         self._lines = 0
         self._began = asyncio.Event()
 
-    def got(self, data: bytes) -> None:
+    def add(self, data: bytes) -> None:
         self._digest.update(data)
         self._lines += data.count(b"\n")
         self.arrivals.append((self._lines, time.time()))
         self._began.set()
 
-    async def begun(self) -> None:
+    async def wait_for_data(self) -> None:
         await self._began.wait()
 
     def as_json(self, problem: str | None) -> Json:
@@ -97,9 +97,9 @@ class Seen:
 
 async def follow(plan: Json) -> Json:
     """Follow every log to its end. Prints `ready` when each follower has received data."""
-    seen = [Seen(wanted) for wanted in plan["followers"]]
-    tasks = [asyncio.create_task(_followed(plan, each)) for each in seen]
-    began = asyncio.create_task(_all_begun(seen))
+    seen = [Received(wanted) for wanted in plan["followers"]]
+    tasks = [asyncio.create_task(_follow_one(plan, each)) for each in seen]
+    began = asyncio.create_task(_wait_for_all(seen))
     await asyncio.wait([began, *tasks], return_when=asyncio.FIRST_COMPLETED)
     print("ready", flush=True)
     problems = await asyncio.gather(*tasks)
@@ -107,11 +107,11 @@ async def follow(plan: Json) -> Json:
     return {"followers": [each.as_json(problem) for each, problem in zip(seen, problems, strict=True)]}
 
 
-async def _all_begun(seen: list[Seen]) -> None:
-    await asyncio.gather(*(each.begun() for each in seen))
+async def _wait_for_all(seen: list[Received]) -> None:
+    await asyncio.gather(*(each.wait_for_data() for each in seen))
 
 
-async def _followed(plan: Json, seen: Seen) -> str | None:
+async def _follow_one(plan: Json, seen: Received) -> str | None:
     """The error of a follower, or None."""
     read = _read_http if seen.wanted["how"] == "http" else _read_frames
     try:
@@ -121,7 +121,7 @@ async def _followed(plan: Json, seen: Seen) -> str | None:
     return None
 
 
-async def _read_http(plan: Json, seen: Seen) -> None:
+async def _read_http(plan: Json, seen: Received) -> None:
     line = Line(plan)
     await line.send("GET", seen.wanted["path"])
     status, _ = await line.head()
@@ -129,11 +129,11 @@ async def _read_http(plan: Json, seen: Seen) -> None:
         raise RuntimeError(f"answered {status}")
     reader, _ = await line.open()
     while size := int(await reader.readuntil(b"\r\n"), 16):
-        seen.got((await reader.readexactly(size + 2))[:-2])
+        seen.add((await reader.readexactly(size + 2))[:-2])
     line.close()
 
 
-async def _read_frames(plan: Json, seen: Seen) -> None:
+async def _read_frames(plan: Json, seen: Received) -> None:
     """Read frames: lists of lines in the old websocket API, one line a frame in the new one."""
     url = f"ws{plan['url'].removeprefix('http')}{seen.wanted['path']}?token={plan['token']}"
     async with connect(url, proxy=None, compression=None, open_timeout=60) as socket:
@@ -144,7 +144,7 @@ async def _read_frames(plan: Json, seen: Seen) -> None:
                     raise RuntimeError(frame["log_lines"])
                 found = frame["log_lines"] or []
                 for text in [found] if isinstance(found, str) else found:
-                    seen.got(text.encode() + b"\n")
+                    seen.add(text.encode() + b"\n")
         except ConnectionClosed as error:
             if error.rcvd is None or error.rcvd.code not in (1000, 1005):
                 raise
@@ -167,7 +167,7 @@ class Answers:
         except (OSError, asyncio.IncompleteReadError) as error:
             line.close()
             self.statuses[type(error).__name__] += 1
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RETRY_S)
             return
         now = time.perf_counter()
         self.silence_s, self._last = max(self.silence_s, now - self._last), now
@@ -176,7 +176,7 @@ class Answers:
             self.took.setdefault(what, []).append(now - began)
             return
         self.without_word += "retry-after" not in headers
-        await asyncio.sleep(_AGAIN_S)
+        await asyncio.sleep(_RETRY_S)
 
 
 async def ask(plan: Json) -> Json:
@@ -184,16 +184,16 @@ async def ask(plan: Json) -> Json:
     answers = Answers()
     until = time.perf_counter() + plan["seconds"]
 
-    async def on(what: str, method: str, path: str, body: bytes, pause_s: float) -> None:
+    async def repeat(what: str, method: str, path: str, body: bytes, pause_s: float) -> None:
         line = Line(plan)
         while time.perf_counter() < until:
             await answers.ask(line, what, method, path, body)
             await asyncio.sleep(pause_s)
         line.close()
 
-    clients = [on("list", "GET", path, b"", 0) for path in plan["lists"]]
-    clients.append(on("submit", "POST", plan["submit"], json.dumps(plan["body"]).encode(), plan["pause_s"]))
-    clients.append(on("healthz", "GET", "/healthz", b"", plan["pause_s"]))
+    clients = [repeat("list", "GET", path, b"", 0) for path in plan["lists"]]
+    clients.append(repeat("submit", "POST", plan["submit"], json.dumps(plan["body"]).encode(), plan["pause_s"]))
+    clients.append(repeat("healthz", "GET", "/healthz", b"", plan["pause_s"]))
     await asyncio.gather(*clients)
     return {
         "took": answers.took,
@@ -206,38 +206,38 @@ async def ask(plan: Json) -> Json:
 async def flood(plan: Json) -> Json:
     """Idle connections, then requests that hold every slot, then both at the same time."""
     found: Json = {}
-    idle = await asyncio.gather(*(_opened(plan) for _ in range(plan["idle"])))
-    found["idle"] = await _well(plan, 5.0)
+    idle = await asyncio.gather(*(_open_line(plan) for _ in range(plan["idle"])))
+    found["idle"] = await _time_health(plan, 5.0)
     for line in idle:
         line.close()
-    held = await _holding(plan, plan["places"])
-    found["beyond"] = await _all_at_once(plan, plan["beyond"])
+    held = await _hold_slots(plan, plan["slots"])
+    found["beyond"] = await _ask_at_once(plan, plan["beyond"])
     for line in held:
         line.close()
-    found["after_held"] = await _well(plan, 5.0)
-    found["burst"] = await _all_at_once(plan, plan["places"] + plan["beyond"])
-    found["after_burst"] = await _well(plan, 5.0)
+    found["after_held"] = await _time_health(plan, 5.0)
+    found["burst"] = await _ask_at_once(plan, plan["slots"] + plan["beyond"])
+    found["after_burst"] = await _time_health(plan, 5.0)
     return found
 
 
-async def _opened(plan: Json) -> Line:
+async def _open_line(plan: Json) -> Line:
     line = Line(plan)
     await line.open()
     return line
 
 
-async def _holding(plan: Json, places: int) -> list[Line]:
+async def _hold_slots(plan: Json, slots: int) -> list[Line]:
     """Requests that never send their bodies."""
-    lines = [Line(plan) for _ in range(places)]
+    lines = [Line(plan) for _ in range(slots)]
     await asyncio.gather(*(line.send("POST", plan["submit"], announced=1000) for line in lines))
-    await asyncio.sleep(_HELD_S)
+    await asyncio.sleep(_ADMISSION_S)
     return lines
 
 
-async def _all_at_once(plan: Json, count: int) -> Json:
+async def _ask_at_once(plan: Json, count: int) -> Json:
     """Counts of answers by status, and the number of refusals without Retry-After."""
     answers = Answers()
-    lines = await asyncio.gather(*(_opened(plan) for _ in range(count)))
+    lines = await asyncio.gather(*(_open_line(plan) for _ in range(count)))
     await asyncio.gather(*(answers.ask(line, "list", "GET", plan["list"]) for line in lines))
     for line in lines:
         line.close()
@@ -245,7 +245,7 @@ async def _all_at_once(plan: Json, count: int) -> Json:
     return {"statuses": answers.statuses, "without_word": answers.without_word, "slowest_s": max(took, default=0.0)}
 
 
-async def _well(plan: Json, within_s: float) -> float | None:
+async def _time_health(plan: Json, within_s: float) -> float | None:
     """Seconds until /healthz answers 200, or None if it does not."""
     began = time.perf_counter()
     while time.perf_counter() - began < within_s:
@@ -264,10 +264,10 @@ PARTS: dict[str, Callable[[Json], Awaitable[Json]]] = {"follow": follow, "ask": 
 def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(json.dumps(asyncio.run(_done(sys.argv[1]))), flush=True)
+    print(json.dumps(asyncio.run(_run_part(sys.argv[1]))), flush=True)
 
 
-async def _done(part: str) -> Json:
+async def _run_part(part: str) -> Json:
     return await PARTS[part](json.load(sys.stdin))
 
 

@@ -13,18 +13,18 @@ from table import Row, median_ms
 
 from polylocal.engine.plan import HOME_LABEL
 
-_LOOK_S = 0.002
+_POLL_S = 0.002
 LEVELS = (1, 2, 4, 8)
 
 
-def finished(stage: Stage, quick: bool) -> list[Row]:
+def measure_finish(stage: Stage, quick: bool) -> list[Row]:
     """Submit → finished, compared with create + start + wait, without and with polylocal's container options."""
     count = 8 if quick else 24
     with stage.daemon() as daemon:
         project, image = daemon.ready_project("finished")
         alike = _options_of_polylocal(stage)
         acknowledged: list[float] = []
-        took = rotated(
+        took = alternate(
             count,
             lambda: _submit_and_finish(stage, daemon, project, acknowledged),
             lambda: stage.engine.run(image, "true"),
@@ -39,7 +39,7 @@ def finished(stage: Stage, quick: bool) -> list[Row]:
     ]
 
 
-def readable(stage: Stage, quick: bool) -> list[Row]:
+def measure_readable(stage: Stage, quick: bool) -> list[Row]:
     """The time from the engine's `die` event until GET returns succeeded."""
     count = 8 if quick else 30
     since_stamp, since_arrival = [], []
@@ -48,24 +48,24 @@ def readable(stage: Stage, quick: bool) -> list[Row]:
         with stage.engine.deaths(label_of(daemon)) as deaths:
             for _ in range(count):
                 run = daemon.submit(project, job("true"))
-                death = _death_of(deaths)
-                seen = _seen_succeeded(daemon.api, f"{project}/jobs/{run['id']}/")
+                death = _next_death(deaths)
+                seen = _wait_for_success(daemon.api, f"{project}/jobs/{run['id']}/")
                 since_stamp.append(seen - death.at)
                 since_arrival.append(seen - death.arrived)
-                until_removed(stage.engine, daemon)
-    note = f"{median_ms(since_arrival)} after the event's arrival here; polled every {_LOOK_S * 1e3:.0f} ms"
+                wait_until_removed(stage.engine, daemon)
+    note = f"{median_ms(since_arrival)} after the event's arrival here; polled every {_POLL_S * 1e3:.0f} ms"
     return [Row("2", "container's death → status readable", "ms", milliseconds(since_stamp), 20.0, note=note)]
 
 
-def throughput(stage: Stage, quick: bool) -> list[Row]:
+def measure_throughput(stage: Stage, quick: bool) -> list[Row]:
     """A queue of jobs with N running at a time, compared with N threads that do the same."""
     home = stage.new_home()
     with stage.daemon(home=home) as daemon:
         project, image = daemon.ready_project("throughput")
-    return [_at_level(stage, home, project, image, level, quick) for level in LEVELS]
+    return [_measure_level(stage, home, project, image, level, quick) for level in LEVELS]
 
 
-def acknowledged(stage: Stage, quick: bool, code: Path) -> list[Row]:
+def measure_acknowledgement(stage: Stage, quick: bool, code: Path) -> list[Row]:
     """POST → 201 while a run occupies the only slot: authentication, validation and the row, but no container."""
     count = 40 if quick else 150
     body = job(
@@ -78,9 +78,9 @@ def acknowledged(stage: Stage, quick: bool, code: Path) -> list[Row]:
         project, _ = daemon.ready_project("plain")
         with_code = daemon.project("coded", code)
         holder = daemon.submit(project, job("sleep 600"))
-        _until_running(daemon.api, f"{project}/jobs/{holder['id']}/")
-        plain, coded = rotated(
-            count, lambda: _timed_submit(daemon, project, body), lambda: _timed_submit(daemon, with_code, body)
+        _wait_until_running(daemon.api, f"{project}/jobs/{holder['id']}/")
+        plain, coded = alternate(
+            count, lambda: _time_submit(daemon, project, body), lambda: _time_submit(daemon, with_code, body)
         )
         daemon.api.post(f"{project}/jobs/{holder['id']}/stop/")
     note = f"one request at a time, {count * 2} jobs queue up meanwhile"
@@ -93,7 +93,7 @@ def acknowledged(stage: Stage, quick: bool, code: Path) -> list[Row]:
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def rotated(count: int, *sides: Callable[[], float]) -> list[list[float]]:
+def alternate(count: int, *sides: Callable[[], float]) -> list[list[float]]:
     """Run every side `count` times alternately. The first side changes each time, so the order favours no side."""
     found: list[list[float]] = [[] for _ in sides]
     for turn in range(count):
@@ -115,7 +115,7 @@ def label_of(daemon: Daemon) -> str:
     return f"{HOME_LABEL}={installation_of(daemon.home)}"
 
 
-def until_removed(engine: RawEngine, daemon: Daemon) -> None:
+def wait_until_removed(engine: RawEngine, daemon: Daemon) -> None:
     """Wait until the daemon has removed finished containers, so that this does not disturb the next measurement."""
     label = label_of(daemon)
     deadline = time.monotonic() + 30
@@ -131,7 +131,7 @@ def _submit_and_finish(stage: Stage, daemon: Daemon, project: str, acknowledged:
     acknowledged.append(time.perf_counter() - began)
     daemon.finish(project, run)
     took = time.perf_counter() - began
-    until_removed(stage.engine, daemon)
+    wait_until_removed(stage.engine, daemon)
     return took
 
 
@@ -148,11 +148,11 @@ def _options_of_polylocal(stage: Stage) -> Json:
     }
 
 
-def _death_of(deaths: queue.SimpleQueue[Death]) -> Death:
+def _next_death(deaths: queue.SimpleQueue[Death]) -> Death:
     return deaths.get(timeout=60)
 
 
-def _seen_succeeded(api: Api, path: str) -> float:
+def _wait_for_success(api: Api, path: str) -> float:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         status = api.get(path)["last_status"]
@@ -160,11 +160,11 @@ def _seen_succeeded(api: Api, path: str) -> float:
             return time.time()
         if status in ("failed", "stopped"):
             break
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     raise RuntimeError(f"{path} did not succeed: {status}")
 
 
-def _until_running(api: Api, path: str) -> None:
+def _wait_until_running(api: Api, path: str) -> None:
     deadline = time.monotonic() + 30
     while api.get(path)["last_status"] != "running":
         if time.monotonic() > deadline:
@@ -172,21 +172,21 @@ def _until_running(api: Api, path: str) -> None:
         time.sleep(0.02)
 
 
-def _timed_submit(daemon: Daemon, project: str, body: Json) -> float:
+def _time_submit(daemon: Daemon, project: str, body: Json) -> float:
     time.sleep(0.01)
     began = time.perf_counter()
     daemon.submit(project, body)
     return time.perf_counter() - began
 
 
-def _at_level(stage: Stage, home: Path, project: str, image: str, level: int, quick: bool) -> Row:
+def _measure_level(stage: Stage, home: Path, project: str, image: str, level: int, quick: bool) -> Row:
     count, repeats = (max(4, level), 2) if quick else (max(6, level * 3 // 2), 5)
     with stage.daemon("--max-runs", str(level), home=home) as daemon:
         daemon.finish(project, daemon.submit(project, job("true")))
-        until_removed(stage.engine, daemon)
-        ours, theirs = rotated(
+        wait_until_removed(stage.engine, daemon)
+        ours, theirs = alternate(
             repeats,
-            lambda: count / _work_off(stage, daemon, project, count),
+            lambda: count / _run_all(stage, daemon, project, count),
             lambda: count / stage.engine.run_many(image, "true", count, level),
         )
     note = f"{count} jobs a repeat; jobs/s: polylocal {_mean(ours):.1f}, raw {_mean(theirs):.1f}"
@@ -194,14 +194,14 @@ def _at_level(stage: Stage, home: Path, project: str, image: str, level: int, qu
     return Row("3", what, "x", ratios(ours, theirs), 0.95, must=0.90, more_is_better=True, note=note)
 
 
-def _work_off(stage: Stage, daemon: Daemon, project: str, count: int) -> float:
+def _run_all(stage: Stage, daemon: Daemon, project: str, count: int) -> float:
     """Submit all jobs at once. Returns the seconds until the API says that the last one succeeded."""
     began = time.perf_counter()
     runs = [daemon.submit(project, job("true", image=BUSYBOX)) for _ in range(count)]
     for run in runs:
         daemon.finish(project, run)
     took = time.perf_counter() - began
-    until_removed(stage.engine, daemon)
+    wait_until_removed(stage.engine, daemon)
     return took
 
 

@@ -25,16 +25,16 @@ from polylocal.paths import Home
 
 SECONDS = 60
 QUEUED, FOLLOWERS, LISTERS = 1000, 200, 50
-_WRITERS, _PLACES = 2, 4  # two slots for the writing runs, two for the queue
+_WRITERS, _SLOTS = 2, 4  # two slots for the writing runs, two for the queue
 _LINE_S = 0.1
 _HEAD_START_S = 20  # a writing run lasts this much longer than the load: its followers connect before and stay
 _IDLE, _BEYOND = 2000, 300
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _REFUSALS = {"503", "429"}
 LISTS = ["", "?query=status:created", "?sort=-started_at&limit=10", "?offset=400", "?query=id:<50"]
 
 
-class Watched:
+class ProcessPeaks:
     """The peak numbers of threads and open files of a process while the block runs."""
 
     def __init__(self, pid: int) -> None:
@@ -43,7 +43,7 @@ class Watched:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.threads = self.files = 0
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> ProcessPeaks:
         self._thread.start()
         return self
 
@@ -52,7 +52,7 @@ class Watched:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK_S):
+        while not self._over.wait(_POLL_S):
             self.threads = max(self.threads, len(os.listdir(self._process / "task")))
             self.files = max(self.files, len(os.listdir(self._process / "fd")))
 
@@ -63,12 +63,12 @@ class Crowd:
 
     process: subprocess.Popen[str]
 
-    def ready(self) -> None:
+    def wait_until_ready(self) -> None:
         line = self._out().readline()
         if line != "ready\n":
             raise RuntimeError(f"the clients did not begin: {line!r}")
 
-    def seen(self) -> Json:
+    def result(self) -> Json:
         text = self._out().read()
         if self.process.wait():
             raise RuntimeError("the clients broke; see above")
@@ -79,7 +79,7 @@ class Crowd:
         return self.process.stdout
 
 
-def crowd(daemon: Daemon, part: str, plan: Json) -> Crowd:
+def start_crowd(daemon: Daemon, part: str, plan: Json) -> Crowd:
     about = {"url": daemon.url, "token": Home(daemon.home).token.read_text().strip()}
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("crowd.py")), part],
@@ -94,20 +94,20 @@ def crowd(daemon: Daemon, part: str, plan: Json) -> Crowd:
     return Crowd(process)
 
 
-def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
+def measure_load(stage: Stage, quick: bool, seconds: float) -> list[Row]:
     """Lists, submissions and followed logs while a long queue runs."""
     queued, followers, listers = (200, 40, 20) if quick else (QUEUED, FOLLOWERS, LISTERS)
-    with stage.daemon("--max-runs", str(_PLACES)) as daemon:
+    with stage.daemon("--max-runs", str(_SLOTS)) as daemon:
         project, _ = daemon.ready_project("load")
         writers = _start_writers(daemon, project, seconds)
-        with Memory(daemon.process.pid) as memory, Watched(daemon.process.pid) as watched:
+        with Memory(daemon.process.pid) as memory, ProcessPeaks(daemon.process.pid) as peaks:
             for _ in range(queued):
                 daemon.submit(project, job("true"))
-            follow = crowd(daemon, "follow", {"followers": _followers(project, writers, followers)})
-            follow.ready()
-            asked = crowd(daemon, "ask", _plan(project, listers, seconds)).seen()
-            finished = _ended_right(daemon, project, writers)
-            followed = _judged(daemon, writers, follow.seen()["followers"])
+            follow = start_crowd(daemon, "follow", {"followers": _followers(project, writers, followers)})
+            follow.wait_until_ready()
+            asked = start_crowd(daemon, "ask", _plan(project, listers, seconds)).result()
+            finished = _count_succeeded(daemon, project, writers)
+            followed = _compare(daemon, writers, follow.result()["followers"])
     who = f"{queued:,} jobs queued, {followers} followers, {listers} clients that list, {seconds:.0f} s"
     note = f"{who}; {finished} jobs ended meanwhile, all of them right; the clients share the machine's cores"
     return [
@@ -120,33 +120,33 @@ def loaded(stage: Stage, quick: bool, seconds: float) -> list[Row]:
             (memory.highest - memory.before,),
             64.0,
             note=f"{memory.before:.0f} MiB before, highest {memory.highest:.0f} MiB, {memory.after:.0f} MiB after;"
-            f" at most {watched.threads} threads, {watched.files} open files",
+            f" at most {peaks.threads} threads, {peaks.files} open files",
         ),
     ]
 
 
-def flooded(stage: Stage, quick: bool) -> list[Row]:
+def measure_flood(stage: Stage, quick: bool) -> list[Row]:
     """Idle connections, and more requests than slots."""
     with stage.daemon() as daemon:
         project = daemon.project("flood")
         plan = {
             "idle": _IDLE,
-            "places": MOST_WORKING,
+            "slots": MOST_WORKING,
             "beyond": _BEYOND,
             "submit": f"{project}/jobs/",
             "list": f"{project}/jobs/",
         }
-        found = crowd(daemon, "flood", plan).seen()
+        found = start_crowd(daemon, "flood", plan).result()
     turned_away, burst = found["beyond"], found["burst"]
-    told = [turned_away["statuses"].get("503", 0) - turned_away["without_word"], _BEYOND]
+    refused = [turned_away["statuses"].get("503", 0) - turned_away["without_word"], _BEYOND]
     note = (
-        f"{MOST_WORKING} places held by requests whose bodies do not come, then {_BEYOND} more:"
+        f"{MOST_WORKING} slots held by requests whose bodies do not come, then {_BEYOND} more:"
         f" {_by_status(turned_away['statuses'])}; {MOST_WORKING + _BEYOND} at once that hold nothing:"
         f" {_by_status(burst['statuses'])}, the slowest {burst['slowest_s']:.1f} s"
     )
     wells = [found["idle"], found["after_held"], found["after_burst"]]
     return [
-        Row("13", "beyond all places: refused with Retry-After", "of all", (told[0] / told[1],), 1.0, note=note),
+        Row("13", "beyond all slots: refused with Retry-After", "of all", (refused[0] / refused[1],), 1.0, note=note),
         Row(
             "13",
             "/healthz again after a flood",
@@ -154,7 +154,7 @@ def flooded(stage: Stage, quick: bool) -> list[Row]:
             tuple(1e3 * (5.0 if each is None else each) for each in wells),
             1000.0,
             judged_by="worst",
-            note=f"with {_IDLE:,} connections that say nothing, after the places were held, after all at once",
+            note=f"with {_IDLE:,} connections that say nothing, after the slots were held, after all at once",
         ),
     ]
 
@@ -169,7 +169,7 @@ def _start_writers(daemon: Daemon, project: str, seconds: float) -> list[Json]:
         made.append(daemon.submit(project, body, kind) | {"kind": kind})
     for run in made:
         while daemon.api.get(f"{project}/{run['kind']}s/{run['id']}/")["last_status"] != "running":
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
     return made
 
 
@@ -203,7 +203,7 @@ def _plan(project: str, listers: int, seconds: float) -> Json:
     }
 
 
-def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
+def _count_succeeded(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
     """The number of jobs that have ended. Raises RuntimeError if a job did not succeed."""
     for run in writers:
         daemon.finish(project, run, run["kind"])
@@ -215,8 +215,8 @@ def _ended_right(daemon: Daemon, project: str, writers: Sequence[Json]) -> int:
 
 
 @dataclass(frozen=True)
-class Followed:
-    """(whether a follower received the whole log, the delay of each line)."""
+class FollowerResult:
+    """The result of a follower: is its log complete, and the delay of each line."""
 
     how: str
     is_whole: bool
@@ -224,23 +224,23 @@ class Followed:
     problem: str | None
 
 
-def _judged(daemon: Daemon, writers: Sequence[Json], followers: Sequence[Json]) -> list[Followed]:
-    told = {run["uuid"]: _Told.of(next(Home(daemon.home).logs.rglob(f"{run['uuid']}.log"))) for run in writers}
-    return [_follower_of(told[each["uuid"]], each) for each in followers]
+def _compare(daemon: Daemon, writers: Sequence[Json], followers: Sequence[Json]) -> list[FollowerResult]:
+    stored = {run["uuid"]: _StoredLog.of(next(Home(daemon.home).logs.rglob(f"{run['uuid']}.log"))) for run in writers}
+    return [_compare_follower(stored[each["uuid"]], each) for each in followers]
 
 
-def _follower_of(told: _Told, seen: Json) -> Followed:
-    expected = told.stamped if seen["how"] == "new" else told.plain
+def _compare_follower(stored: _StoredLog, seen: Json) -> FollowerResult:
+    expected = stored.stamped if seen["how"] == "new" else stored.plain
     delays = []
     before, since = 0, seen["arrivals"][0][1] if seen["arrivals"] else 0.0  # earlier lines have no delay
     for lines, at in seen["arrivals"]:
-        delays += [at - written for written in told.times[before:lines] if written > since]
+        delays += [at - written for written in stored.times[before:lines] if written > since]
         before = lines
-    return Followed(seen["how"], seen["sha256"] == expected, tuple(delays), seen["problem"])
+    return FollowerResult(seen["how"], seen["sha256"] == expected, tuple(delays), seen["problem"])
 
 
 @dataclass(frozen=True)
-class _Told:
+class _StoredLog:
     """A stored log: the digests that its followers must have received, and the time of each line."""
 
     plain: str
@@ -248,7 +248,7 @@ class _Told:
     times: tuple[float, ...]
 
     @classmethod
-    def of(cls, path: Path) -> _Told:
+    def of(cls, path: Path) -> _StoredLog:
         data = path.read_bytes()
         pieces = list(logs.pieces(path))
         offsets = [piece.offset for piece in pieces]
@@ -263,26 +263,26 @@ def _answer_rows(asked: Json, note: str) -> list[Row]:
     wrong = sum(count for status, count in statuses.items() if status not in {"200", "201", *_REFUSALS})
     wrong += asked["without_word"]
     return [
-        _p99("lists under load, p99", took["list"], 1000.0, note),
-        _p99("submissions under load, p99", took["submit"], 1000.0),
-        _p99("/healthz under load, p99", took["healthz"], 1000.0),
+        _p99_row("lists under load, p99", took["list"], 1000.0, note),
+        _p99_row("submissions under load, p99", took["submit"], 1000.0),
+        _p99_row("/healthz under load, p99", took["healthz"], 1000.0),
         Row("13", "longest time without any answer", "ms", (1e3 * asked["silence_s"],), 1000.0),
         Row("13", "answers that should not be", "", (float(wrong),), 0.0, note=_by_status(statuses)),
     ]
 
 
-def _follower_rows(followed: Sequence[Followed]) -> list[Row]:
+def _follower_rows(followed: Sequence[FollowerResult]) -> list[Row]:
     whole = sum(each.is_whole for each in followed)
     problems = sorted({each.problem for each in followed if each.problem})
     delays = [delay for each in followed for delay in each.delays]
     note = f"{whole} of {len(followed)} have the stored log, byte for byte" + "".join(f"; {what}" for what in problems)
     return [
         Row("13", "followers that got the whole log", "of all", (whole / len(followed),), 1.0, None, True, note=note),
-        _p99("a line to a follower under load, p99", delays, 1000.0, _by_family(followed)),
+        _p99_row("a line to a follower under load, p99", delays, 1000.0, _by_family(followed)),
     ]
 
 
-def _by_family(followed: Sequence[Followed]) -> str:
+def _by_family(followed: Sequence[FollowerResult]) -> str:
     names = {"http": "HTTP", "old": "old websockets", "new": "new websockets"}
     found = {how: [delay for each in followed if each.how == how for delay in each.delays] for how in names}
     return "p99 of " + ", ".join(
@@ -290,7 +290,7 @@ def _by_family(followed: Sequence[Followed]) -> str:
     )
 
 
-def _p99(what: str, seconds: Sequence[float], target: float, about: str = "") -> Row:
+def _p99_row(what: str, seconds: Sequence[float], target: float, about: str = "") -> Row:
     note = f"p50 {1e3 * percentile(seconds, 0.5):.0f} ms, worst {1e3 * max(seconds):.0f} ms of {len(seconds):,}"
     value = 1e3 * percentile(seconds, 0.99)
     return Row("13", what, "ms", (value,), target, note=f"{note}; {about}" if about else note)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs import milliseconds, ratios, rotated, until_removed
+from jobs import alternate, milliseconds, ratios, wait_until_removed
 from process import Memory
 from stage import Daemon, Json, Stage, job
 from table import Row, median_ms, percentile
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 Receive = Callable[[], bytes]
 
 
-def one_line(stage: Stage, quick: bool) -> list[Row]:
+def measure_one_line(stage: Stage, quick: bool) -> list[Row]:
     """The time from the write of a line to a pipe, which `cat` copies to its output, to its arrival at a follower."""
     count = 30 if quick else 150
     with stage.daemon() as daemon:
@@ -30,8 +30,8 @@ def one_line(stage: Stage, quick: bool) -> list[Row]:
         with _polylocal_follower(daemon, project) as ours, _raw_follower(stage, image) as theirs:
             for ping in (ours, theirs):
                 ping()  # the first line waits for the container
-            mine, raw = rotated(count, ours, theirs)
-        until_removed(stage.engine, daemon)
+            mine, raw = alternate(count, ours, theirs)
+        wait_until_removed(stage.engine, daemon)
     note = f"p50 / p95: API {_p50_p95(mine)}, SDK {_p50_p95(raw)}; the container's share is in both"
     return [
         Row("7", "one line to a follower / raw follow", "x", ratios(mine, raw), 1.5, note=note),
@@ -39,7 +39,7 @@ def one_line(stage: Stage, quick: bool) -> list[Row]:
     ]
 
 
-def many_lines(stage: Stage, quick: bool) -> list[Row]:
+def measure_many_lines(stage: Stage, quick: bool) -> list[Row]:
     """A container writes a million different lines: finish time, completeness, memory, time to read back."""
     lines, repeats, reads = (200_000, 2, 3) if quick else (1_000_000, 3, 5)
     source = _make_lines(stage.folder / "lines", lines)
@@ -51,14 +51,14 @@ def many_lines(stage: Stage, quick: bool) -> list[Row]:
         project, image = daemon.ready_project("lines")
         runs: list[Json] = []
         with Memory(daemon.process.pid) as memory:
-            ours, theirs = rotated(
+            ours, theirs = alternate(
                 repeats,
                 lambda: _write_all(stage, daemon, project, body, runs),
                 lambda: stage.engine.run(image, cmd, binds),
             )
         whole = [_digest_of_log(daemon, project, run)[0] == expected for run in runs]
         reading = [_digest_of_log(daemon, project, runs[-1], keep=False)[1] for _ in range(reads)]
-        followed, seen = stage.engine.run_followed(image, cmd, binds)
+        followed, seen = stage.engine.run_and_follow(image, cmd, binds)
         sdk_reads = stage.engine.read_back(image, cmd, binds, lines // 10)
     megabytes = lines * LINE / 1e6
     note = (
@@ -182,7 +182,7 @@ def _write_all(stage: Stage, daemon: Daemon, project: str, body: Json, runs: lis
         time.sleep(0.01)
     took = time.perf_counter() - began
     runs.append(run)
-    until_removed(stage.engine, daemon)
+    wait_until_removed(stage.engine, daemon)
     return took
 
 

@@ -51,7 +51,7 @@ _CONTENT = (
 )
 
 
-def started(stage: Stage, quick: bool) -> list[Row]:
+def measure_start(stage: Stage, quick: bool) -> list[Row]:
     """The time from the start of the process to its first answer, then the idle memory and CPU use."""
     times, sizes, seconds = [], [], 3.0 if quick else 10.0
     with stage.daemon():
@@ -73,7 +73,7 @@ def started(stage: Stage, quick: bool) -> list[Row]:
     ]
 
 
-def listed(stage: Stage, quick: bool, sizes: Sequence[int]) -> list[Row]:
+def measure_lists(stage: Stage, quick: bool, sizes: Sequence[int]) -> list[Row]:
     """The first page of 20 jobs, with the total count, of a project with many jobs; the same with filters."""
     rows = []
     for runs in (sizes[0],) if quick else sizes:
@@ -94,7 +94,7 @@ def _lists(api: Api, path: str, runs: int, count: int) -> list[Row]:
     target = 3.0 if runs <= 10_000 else 5.0
 
     def row(what: str, asked: str, times: int, target: float | None = None) -> Row:
-        return Row("10", what, "ms", milliseconds([_timed_get(api, asked) for _ in range(times)]), target)
+        return Row("10", what, "ms", milliseconds([_time_get(api, asked) for _ in range(times)]), target)
 
     return [
         row(f"list 20 of {runs:,} jobs", path, count, target),
@@ -165,7 +165,7 @@ def _insert_finished(home: Path, project_name: str, runs: int) -> None:
         store.close()
 
 
-def _timed_get(api: Api, path: str) -> float:
+def _time_get(api: Api, path: str) -> float:
     began = time.perf_counter()
     api.get(path)
     return time.perf_counter() - began

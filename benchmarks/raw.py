@@ -78,7 +78,7 @@ class RawEngine:
             raise RuntimeError(f"`{cmd}` ended with exit code {code}")
         return took
 
-    def run_followed(self, image: str, cmd: str, binds: Iterable[str] = ()) -> tuple[float, int]:
+    def run_and_follow(self, image: str, cmd: str, binds: Iterable[str] = ()) -> tuple[float, int]:
         """The same while the SDK follows the log: (seconds, received bytes)."""
         began = time.perf_counter()
         container = self.create(image, cmd, binds)

@@ -38,7 +38,7 @@ class Row:
         return percentile(self.values, 0.25), percentile(self.values, 0.75)
 
     @property
-    def judged(self) -> float:
+    def compared_value(self) -> float:
         """The value that is compared with the target."""
         worst = min(self.values) if self.more_is_better else max(self.values)
         return {"median": self.median, "p95": self.p95, "worst": worst}[self.judged_by]
@@ -47,9 +47,9 @@ class Row:
     def verdict(self) -> str:
         if self.target is None:
             return ""
-        if self._reaches(self.judged, self.target):
+        if self._reaches(self.compared_value, self.target):
             return "met"
-        if self.must is not None and self._reaches(self.judged, self.must):
+        if self.must is not None and self._reaches(self.compared_value, self.must):
             return "must-have met"
         return "not met"
 
@@ -117,7 +117,7 @@ def page(rows: Sequence[Row], about: dict[str, str], methods: str, introduction:
         "## What is behind the figures",
         "\n".join(f"- {row.number}, {row.what}: {row.note}." for row in rows if row.note),
         "## Where a target is missed",
-        _missed(missed, almost),
+        _list_missed(missed, almost),
         "## How it is measured",
         methods,
     ]
@@ -126,15 +126,15 @@ def page(rows: Sequence[Row], about: dict[str, str], methods: str, introduction:
 
 # known reasons for missed targets, by number
 REASONS = {
-    4: "While 300 jobs queue up the supervisor looks at the queue after each of them, on the same interpreter; the idle"
+    "4": "While 300 jobs queue up, the scheduler checks the queue after each of them in the same interpreter. The idle"
     " daemon meets the target.",
-    5: "The line is written when the container is there: nearly all of it is the engine's `create`. What the 1,000"
-    " files themselves cost is the paired row, and no build is called.",
-    7: "A line goes through the log file and back out of it, so that a reader never sees what a crash could take away;"
-    " against the absolute target it has room.",
-    10: "Half of it is HTTP, the token and the project; the other half the 20 rows as JSON. It is the same for a"
-    " hundred times as many.",
-    11: "Python with its HTTP, validation and Docker libraries; none of it grows with logs or runs.",
+    "5": "The line is written when the container exists, and nearly all of the time is the engine's `create`. The"
+    " paired row has the cost of the 1,000 files. Nothing is built.",
+    "7": "A line is written to the log file and read from it, so that a reader never sees a line that a crash could"
+    " remove. The absolute target is met with room to spare.",
+    "10": "Half of the time is HTTP, the token and the project, the other half the 20 rows as JSON. A list of a hundred"
+    " times as many jobs takes the same time.",
+    "11": "Python with its HTTP, validation and Docker libraries. None of it grows with logs or runs.",
 }
 
 
@@ -148,7 +148,7 @@ def _markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join([head, *("| " + " | ".join(row.cells()) + " |" for row in rows)])
 
 
-def _missed(missed: Sequence[Row], almost: Sequence[Row]) -> str:
+def _list_missed(missed: Sequence[Row], almost: Sequence[Row]) -> str:
     lines = [
         f"- **{row.number}, {row.what}: not met.** {_against(row)} {REASONS.get(row.number, '')}" for row in missed
     ]
@@ -157,7 +157,7 @@ def _missed(missed: Sequence[Row], almost: Sequence[Row]) -> str:
 
 
 def _against(row: Row) -> str:
-    return f"{_number(row.judged)} {row.unit} against {row.target_text}."
+    return f"{_number(row.compared_value)} {row.unit} against {row.target_text}."
 
 
 def _number(value: float | None) -> str:

@@ -30,10 +30,10 @@ CONCURRENCY = 4
 _IMAGE = "base"
 
 
-class _Driven(Supervisor):
+class _DrivenSupervisor(Supervisor):
     """Runs the supervisor's loop in this thread until a group is done."""
 
-    def until_done(self, store: Store, group: Run) -> Run:
+    def run_until_done(self, store: Store, group: Run) -> Run:
         while not is_done((found := store.runs.by_pk(group.pk)).status):
             self.once()
             self._wake.wait(self._context.settings.poll_s)
@@ -43,7 +43,7 @@ class _Driven(Supervisor):
         return found
 
 
-def grid(stage: Stage, quick: bool) -> list[Row]:
+def measure_grid(stage: Stage, quick: bool) -> list[Row]:
     """The overhead per trial and the memory growth of one group."""
     count = 200 if quick else 1000
     home = stage.new_home()
@@ -64,14 +64,16 @@ def grid(stage: Stage, quick: bool) -> list[Row]:
     ]
 
 
-def _supervisor(stage: Stage, store: Store) -> _Driven:
+def _supervisor(stage: Stage, store: Store) -> _DrivenSupervisor:
     engine = FakeEngine([_IMAGE])
     link = EngineLink(engine, "fake://")
     link.check()
     deaths = Deaths(engine, "home", link.wait_until_back)
     engine.on_death = deaths.tell
     settings = load(home=stage.new_home()).model_copy(update={"max_runs": CONCURRENCY})
-    return _Driven(RunnerContext(Installation(settings, store), engine, link, deaths, "home", lambda: "http://api:1"))
+    return _DrivenSupervisor(
+        RunnerContext(Installation(settings, store), engine, link, deaths, "home", lambda: "http://api:1")
+    )
 
 
 def _submit(store: Store, count: int) -> Run:
@@ -84,7 +86,7 @@ def _submit(store: Store, count: int) -> Run:
     return store.runs.insert(project, user, NewRun(Kind.GROUP, specification.content, specification.config, about))
 
 
-def _finish(supervisor: _Driven, store: Store, group: Run) -> None:
-    found = supervisor.until_done(store, group)
+def _finish(supervisor: _DrivenSupervisor, store: Store, group: Run) -> None:
+    found = supervisor.run_until_done(store, group)
     if found.status != "succeeded":
         raise RuntimeError(f"{found.label} is {found.status}: {dict(store.groups.counts(group))}")

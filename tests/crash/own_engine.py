@@ -74,7 +74,7 @@ class OwnEngine:
             _until(lambda: not _is_alive(containerd), 10, "containerd does not end")
 
     def kill_with_containers(self) -> None:
-        """kill -9 of the engine, then of all shims and containers. The next start finds no exit codes and reports 255."""
+        """kill -9 of the engine, then of all shims and containers. The next start reports exit code 255."""
         self.kill()
         for pid in self._left_behind():
             with contextlib.suppress(ProcessLookupError):
