@@ -56,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cheap_repetitions() -> Iterator[None]:
+def _cheap_hashes_and_routes() -> Iterator[None]:
     """Weak password hashes, and one compilation of each route. Both take most of the time of many tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(users, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
@@ -65,7 +65,7 @@ def _cheap_repetitions() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hides the settings of the user who runs the tests, except for the engine's address and its images."""
     kept = {"POLYLOCAL_IMAGE_FALLBACKS"}
     for name in list(os.environ):

@@ -35,7 +35,7 @@ def metadata(**fields: str) -> bytes:
 
 def wheel(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
     folder = f"{name}-{version}.dist-info"
-    return zipped({f"{folder}/METADATA": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
+    return make_zip({f"{folder}/METADATA": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
 
 
 def whole_wheel(name: str, version: str, module: str = "") -> bytes:
@@ -47,15 +47,15 @@ def whole_wheel(name: str, version: str, module: str = "") -> bytes:
         f"{folder}/WHEEL": metadata(Wheel_Version="1.0", Generator="test", Root_Is_Purelib="true", Tag="py3-none-any"),
     }
     record = "".join(f"{path},,\n" for path in (*files, f"{folder}/RECORD"))
-    return zipped({**files, f"{folder}/RECORD": record.encode()})
+    return make_zip({**files, f"{folder}/RECORD": record.encode()})
 
 
 def sdist(name: str = "hello", version: str = "1.0", **fields: str) -> bytes:
     folder = f"{name}-{version}"
-    return tarred({f"{folder}/PKG-INFO": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
+    return make_tar({f"{folder}/PKG-INFO": metadata(Metadata_Version="2.1", Name=name, Version=version, **fields)})
 
 
-def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+def make_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", method) as archive:
         for name, content in files.items():
@@ -63,7 +63,7 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
     return made.getvalue()
 
 
-def tarred(files: Mapping[str, bytes]) -> bytes:
+def make_tar(files: Mapping[str, bytes]) -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for name, content in files.items():
@@ -186,12 +186,12 @@ class Ground:
             details=None,
             recorded={"exit_code": exit_code},
             harvest=Harvest(packages, results),
-            is_newer=by_text,
+            is_newer=compare_as_text,
         )
         assert ended
         return self.again(build_list)
 
-    def published(self, build_list: BuildList, into: str = "release") -> BuildList:
+    def mark_published(self, build_list: BuildList, into: str = "release") -> BuildList:
         """Mark a complete build as published."""
         lists = self.store.build_lists
         if self.again(build_list).status != 7000:
@@ -200,7 +200,7 @@ class Ground:
         return self.again(build_list)
 
 
-def by_text(mine: Version, published: Version, equal_is_enough: bool) -> bool:
+def compare_as_text(mine: Version, published: Version, equal_is_enough: bool) -> bool:
     """A simple order of versions."""
     return mine[1] > published[1] or (equal_is_enough and mine[1] == published[1])
 
@@ -211,7 +211,7 @@ def package(name: str = "hello", version: str = "1.0", content: bytes | None = N
     return NewPackage(sha1=sha1(content), name=name, version=version, size=len(content), **values)
 
 
-def stocked(file_store: FileStore, name: str, version: str, **fields: str) -> NewPackage:
+def store_wheel(file_store: FileStore, name: str, version: str, **fields: str) -> NewPackage:
     """Store a wheel in the file store, and return its package."""
     content = wheel(name, version, **fields)
     file_store.keep(io.BytesIO(content))

@@ -81,10 +81,10 @@ Entry = tuple[int, int, int, int]  # tag, type, offset, count
 def rpm(*, signature: bytes | None = None, main: bytes | None = None, **values: Any) -> bytes:
     """A package without a payload. `values`: tags that replace those of the smallest package; None: remove the tag."""
     if signature is None:
-        signature = header(*laid_out({(1007, INT32): 1234}))
+        signature = header(*lay_out({(1007, INT32): 1234}))
     named = {TAGS[name]: value for name, value in {**MINIMAL, **values}.items() if value is not None}
     padded = signature + bytes(-len(signature) % 8)
-    return _LEAD + padded + (header(*laid_out(named)) if main is None else main) + b"payload"
+    return _LEAD + padded + (header(*lay_out(named)) if main is None else main) + b"payload"
 
 
 def header(entries: Sequence[Entry], data: bytes) -> bytes:
@@ -92,18 +92,18 @@ def header(entries: Sequence[Entry], data: bytes) -> bytes:
     return struct.pack(">4s4xII", b"\x8e\xad\xe8\x01", len(entries), len(data)) + index + data
 
 
-def laid_out(values: Mapping[tuple[int, int], Any]) -> tuple[list[Entry], bytes]:
+def lay_out(values: Mapping[tuple[int, int], Any]) -> tuple[list[Entry], bytes]:
     """The index and the data of a header. `values`: (tag, type) → value."""
     entries, data = [], b""
     for (tag, kind), value in sorted(values.items()):
-        packed, count = _packed(kind, value)
+        packed, count = _pack(kind, value)
         data += bytes(-len(data) % struct.calcsize(_FORMATS.get(kind, "B")))
         entries.append((tag, kind, len(data), count))
         data += packed
     return entries, data
 
 
-def _packed(kind: int, value: Any) -> tuple[bytes, int]:
+def _pack(kind: int, value: Any) -> tuple[bytes, int]:
     several = list(value) if isinstance(value, list | tuple) else [value]
     if kind in _FORMATS:
         return struct.pack(f">{len(several)}{_FORMATS[kind]}", *several), len(several)
@@ -133,7 +133,7 @@ def files(*entries: tuple[str, int, int]) -> dict[str, Any]:
 # -- metadata --------------------------------------------------------------------------------------------------------
 
 
-def indexed(path: Path, href: str | None = None) -> IndexedFile:
+def index_facts(path: Path, href: str | None = None) -> IndexedFile:
     found = digests(path)
     facts = Facts(found["sha1"], found["md5"], found["sha256"], path.stat().st_size, rpms.about(path, path.name))
     return IndexedFile(path.name, href or f"pool/{facts.sha1}/{path.name}", facts)
@@ -145,12 +145,12 @@ def documents(index: Mapping[str, bytes]) -> dict[str, ET.Element]:
     return {kind: ET.fromstring(gzip.decompress(content)) for kind, content in found.items()}
 
 
-def told(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> dict[str, Any]:
     """A package as our index describes it."""
-    return {kind: plain(root[0]) for kind, root in documents(rpms.index([indexed(path, "x.rpm")], 1)).items()}
+    return {kind: normalize(root[0]) for kind, root in documents(rpms.index([index_facts(path, "x.rpm")], 1)).items()}
 
 
-def told_by_createrepo_c(path: Path) -> dict[str, Any]:
+def describe_by_createrepo_c(path: Path) -> dict[str, Any]:
     """A package as createrepo_c's index describes it."""
     import createrepo_c
 
@@ -160,17 +160,17 @@ def told_by_createrepo_c(path: Path) -> dict[str, Any]:
         "filelists": createrepo_c.xml_dump_filelists(package),
         "other": createrepo_c.xml_dump_other(package),
     }
-    return {kind: plain(_rooted(kind, text)) for kind, text in dumped.items()}
+    return {kind: normalize(_parse_with_root(kind, text)) for kind, text in dumped.items()}
 
 
-def _rooted(kind: str, text: str) -> ET.Element:
+def _parse_with_root(kind: str, text: str) -> ET.Element:
     default = "common" if kind == "primary" else kind
     return ET.fromstring(f'<r xmlns="{_NAMESPACE}/{default}" xmlns:rpm="{_NAMESPACE}/rpm">{text}</r>')[0]
 
 
-def plain(element: ET.Element) -> Any:
+def normalize(element: ET.Element) -> Any:
     """Tag, attributes, text and children, without the indentation and the file's time."""
     attributes = {
         name: value for name, value in element.attrib.items() if (element.tag[-5:], name) != ("}time", "file")
     }
-    return element.tag, attributes, "" if len(element) else element.text or "", [plain(child) for child in element]
+    return element.tag, attributes, "" if len(element) else element.text or "", [normalize(child) for child in element]

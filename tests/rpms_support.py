@@ -115,14 +115,14 @@ def _header(region: int, tags: Tags) -> bytes:
         store += b"\0" * (-len(store) % {_INT16: 2, _INT32: 4}.get(kind, 1))
         count = len(value) if isinstance(value, (bytes, list)) else 1
         index += struct.pack(">IIII", tag, kind, len(store), count)
-        store += _encoded(kind, value)
+        store += _encode(kind, value)
     entries = len(tags) + 1
     first = struct.pack(">IIII", region, _BINARY, len(store), 16)
     store += struct.pack(">IIiI", region, _BINARY, -16 * entries, 16)
     return struct.pack(">8sII", b"\x8e\xad\xe8\x01", entries, len(store)) + first + index + store
 
 
-def _encoded(kind: int, value: Value) -> bytes:
+def _encode(kind: int, value: Value) -> bytes:
     if isinstance(value, int):
         return struct.pack(">H" if kind == _INT16 else ">I", value)
     if isinstance(value, bytes):

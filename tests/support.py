@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 BUSYBOX = "polylocal/busybox:test"  # made by scripts/base-images; has no bash
 USUAL_INPUTS = 200  # generated examples of a test that states no number
-_LOOK_S, _MOST_LOOK_S = 0.01, 0.1
+_POLL_S, _MAX_POLL_S = 0.01, 0.1
 _CAP_SYS_ADMIN = 21  # capabilities(7): the right to mount
 _LOCAL_GIT = {"POLYLOCAL_LOCAL_GIT_HOSTS": '["127.0.0.1"]'}  # lets plain users of tests fetch from test servers
 
@@ -47,7 +47,7 @@ def eventually(check: Callable[[], T], within_s: float = 20.0) -> T:
         waited_s = time.monotonic() - began
         if waited_s > within_s:
             raise AssertionError(f"not true within {within_s:g} s: {check}; last: {found!r}")
-        time.sleep(min(max(_LOOK_S, waited_s / 20), _MOST_LOOK_S))
+        time.sleep(min(max(_POLL_S, waited_s / 20), _MAX_POLL_S))
 
 
 def inputs(usually: int) -> int:
@@ -121,7 +121,7 @@ def start_daemon(
         raise
 
 
-def ahead_of(store: Store, run: Run) -> int:
+def count_ahead(store: Store, run: Run) -> int:
     """The number of runs that wait before this one while no slot is free."""
     waiting = store.runs.queue()
     pks = [each.pk for each in waiting]
@@ -131,7 +131,7 @@ def ahead_of(store: Store, run: Run) -> int:
     return decision.reason.ahead
 
 
-def deep(folder: Path, levels: int) -> None:
+def make_deep_folder(folder: Path, levels: int) -> None:
     """Nested folders called `d`, deeper than a path can express. Remove them with `remove_tree`."""
     at = os.open(folder, os.O_RDONLY)
     for _ in range(levels):
@@ -148,7 +148,7 @@ def unpack(tar: tarfile.TarFile, folder: Path, by: str = "data") -> None:
     tar.extractall(folder)
 
 
-def all_in(folder: Path) -> list[Path]:
+def list_tree(folder: Path) -> list[Path]:
     """All files and folders below it. Unlike `rglob`, it ignores entries that disappear meanwhile."""
     return [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
 

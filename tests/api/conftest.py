@@ -104,7 +104,7 @@ class Caller:
 WITH_CONTAINER = ("job", "experiment", "notebook", "tensorboard", "group")  # kinds whose runs get a container
 
 
-def of_kind(kind: str, **sections: Any) -> tuple[str, Json]:
+def creation_of(kind: str, **sections: Any) -> tuple[str, Json]:
     """The path to create a run of one of these kinds, and the body."""
     content = {**job(), "kind": kind, **sections}
     if kind in ("notebook", "tensorboard"):
@@ -115,7 +115,7 @@ def of_kind(kind: str, **sections: Any) -> tuple[str, Json]:
 
 
 @pytest.fixture(autouse=True)
-def _document_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _cached_openapi_document(monkeypatch: pytest.MonkeyPatch) -> None:
     """Creates the OpenAPI document once: all applications share it, and it takes most of the time to build one."""
     monkeypatch.setattr(api_module.openapi, "document", lambda endpoints: _document())
 
@@ -263,7 +263,7 @@ def restore(caller: Caller) -> None:
             write(context.home.root / run.outputs / "model.txt", "weights")
 
 
-def emptied(store: Store) -> Store:
+def clear_store(store: Store) -> Store:
     """Empty the store, for tests that share a socket. Opening a socket takes longer than most of these tests."""
     with store.database.write() as db:
         for table in ("bookmarks", "runs", "projects", "users", "sequences", "activities"):
@@ -350,7 +350,7 @@ def one_of_each(store: Store, project: Project, user: User) -> dict[Kind, Run]:
     return made
 
 
-def plain(path: str, number: int = 1) -> str:
+def fill_path(path: str, number: int = 1) -> str:
     """A path with all parameters filled, for the objects of the `number`th call of `one_of_each`."""
     values = {**_EXAMPLES, "id": str(number), "jid": str(number)}
     values["cid"] = str(2 * number - 1 if "/experiments/" in path else 2 * number)
@@ -360,12 +360,12 @@ def plain(path: str, number: int = 1) -> str:
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values[found[1]], path)
 
 
-def of_its_own(endpoint: Endpoint) -> bool:
+def is_personal(endpoint: Endpoint) -> bool:
     """Whether the endpoint is about personal objects of a user in a project, not about the project itself."""
     return endpoint.path.endswith(("/bookmark", "/unbookmark")) or endpoint.path.startswith("/api/v1/searches/")
 
 
-def last_first(endpoint: Endpoint) -> tuple[bool, int]:
+def deletions_last(endpoint: Endpoint) -> tuple[bool, int]:
     """A sort key by which all endpoints can be called: deletions last, inner objects before outer ones."""
     return endpoint.method == "DELETE", -len(endpoint.path)
 

@@ -16,7 +16,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Caller, P, finish, last_first, of_its_own, one_of_each, plain
+from .conftest import Caller, P, deletions_last, fill_path, finish, is_personal, one_of_each
 
 NOT_ALLOWED = {"detail": "You do not have permission to perform this action."}
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.access is not Access.ANYONE]
@@ -24,10 +24,10 @@ OPEN = [endpoint for endpoint in ENDPOINTS if endpoint.access is Access.ANYONE]
 
 
 def answers(
-    caller: Caller, endpoints: Iterable[Endpoint], path_of: Callable[[Endpoint], str] = lambda e: plain(e.path)
+    caller: Caller, endpoints: Iterable[Endpoint], path_of: Callable[[Endpoint], str] = lambda e: fill_path(e.path)
 ) -> dict[str, httpx2.Response]:
     """The responses to a caller's requests to these endpoints."""
-    return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in sorted(endpoints, key=last_first)}
+    return {f"{e.method} {e.path}": caller(e.method, path_of(e)) for e in sorted(endpoints, key=deletions_last)}
 
 
 def not_refused(given: dict[str, httpx2.Response]) -> dict[str, int]:
@@ -133,7 +133,7 @@ def world(store: Store, ann: User) -> dict[str, Project]:
 
 def path_in(project: str, endpoint: Endpoint) -> str:
     path = endpoint.path.replace("{user}", "ann").replace("{project}", project)
-    return plain(path, 1 if project == "public" else 2)
+    return fill_path(path, 1 if project == "public" else 2)
 
 
 IN_PROJECT = [e for e in ENDPOINTS if "{project}" in e.path]
@@ -148,7 +148,7 @@ def test_which_endpoints_write() -> None:
     """Endpoints that change something are for owners, except for a user's own bookmarks and searches."""
     assert [e.path for e in BEFORE_AN_UPLOAD] == ["/polylocal/v1/code/{user}/{project}/upload"]
     assert {e.method for e in WRITES if e not in BEFORE_AN_UPLOAD} <= {"POST", "PUT", "PATCH", "DELETE"}
-    assert {e.method for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)} == {"GET"}
+    assert {e.method for e in READS if not is_personal(e) and not e.path.endswith(OF_RUNS)} == {"GET"}
 
 
 def test_endpoints_for_admins() -> None:
@@ -177,7 +177,7 @@ def test_others_do_not_write_to_a_public_project(as_bob: Caller) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_writes_to_missing_objects_are_refused(as_bob: Caller) -> None:
-    given = answers(as_bob, WRITES, lambda e: plain(e.path).replace("quick-start", "nosuch"))
+    given = answers(as_bob, WRITES, lambda e: fill_path(e.path).replace("quick-start", "nosuch"))
     assert {name: answer.status_code for name, answer in given.items() if answer.status_code != 404} == {}
 
 
@@ -201,7 +201,7 @@ def test_the_owner_and_admins_do_everything(project: str, who: str, request: pyt
     given = answers(request.getfixturevalue(who), of_people, partial(path_in, project))
     assert not_let_in(given) == {}
     there = [e for e in of_people if e.method == "DELETE" and not e.path.endswith(NOT_THERE)]
-    deleted = {n: given[n].status_code for n in (f"DELETE {e.path}" for e in there if not of_its_own(e))}
+    deleted = {n: given[n].status_code for n in (f"DELETE {e.path}" for e in there if not is_personal(e))}
     assert {name: status for name, status in deleted.items() if status != 204} == {}
 
 
@@ -287,7 +287,7 @@ def test_a_run_reports(as_job: Caller) -> None:
 
 
 def test_a_run_reads_its_own_project(as_job: Caller) -> None:
-    reads = [e for e in READS if not of_its_own(e) and not e.path.endswith(OF_RUNS)]
+    reads = [e for e in READS if not is_personal(e) and not e.path.endswith(OF_RUNS)]
     assert not_let_in(answers(as_job, reads)) == {}
 
 
@@ -297,7 +297,7 @@ def test_a_run_does_not_track_for_another_run(
     """Neither for the next job nor for the build with the same number."""
     make_job()
     store.runs.insert(project, root, NewRun(Kind.BUILD, config=build()))
-    given = answers(as_job, TRACKS, lambda e: plain(e.path.replace("jobs/{id:id}", "jobs/2")))
+    given = answers(as_job, TRACKS, lambda e: fill_path(e.path.replace("jobs/{id:id}", "jobs/2")))
     assert not_refused(given) == {}
 
 
@@ -309,7 +309,7 @@ def test_a_run_keeps_its_hands_off_its_users_bookmarks_and_searches(
     as_job: Caller, api: Caller, store: Store, project: Project, root: User
 ) -> None:
     one_of_each(store, project, root)
-    own = [e for e in IN_PROJECT if of_its_own(e) and e.method != "GET"]
+    own = [e for e in IN_PROJECT if is_personal(e) and e.method != "GET"]
     answers(api, [e for e in own if e.method == "POST"])
     assert not_refused(answers(as_job, own)) == {}
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from polylocal.api.app import ENDPOINTS
 from polylocal.store.rows import Run
 
-from .conftest import Caller, P, plain
+from .conftest import Caller, P, fill_path
 
 LIST = Path(__file__).with_name("contract") / "routes.txt"
 
@@ -39,7 +39,7 @@ def test_every_documented_path_is_served(http: TestClient) -> None:
     missing = []
     for line in documented():
         method, _, path = line.partition(" ")
-        route = route_of(http, method, plain(path))
+        route = route_of(http, method, fill_path(path))
         is_page = path.startswith(("/notebook/", "/tensorboard/"))
         if route is None or not (is_page or method == "WS" or (method, shape(route)) in methods):
             missing.append(line)

@@ -22,7 +22,7 @@ from polylocal.statuses import Kind
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Json, emptied, names_in, on_loopback, put_code, tar_of, write
+from .conftest import Json, clear_store, names_in, on_loopback, put_code, tar_of, write
 
 CONTRACT = Path(__file__).with_name("contract")
 FILES = {
@@ -110,7 +110,7 @@ def context(daemon: tuple[str, ApiContext]) -> ApiContext:
 @pytest.fixture
 def store(context: ApiContext) -> Store:
     """An empty store for each command."""
-    return emptied(context.store)
+    return clear_store(context.store)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from polylocal.installation import Installation
 from polylocal.settings import load
 from polylocal.store import Store
 
-from .conftest import WITH_CONTAINER, Caller, P, of_kind
+from .conftest import WITH_CONTAINER, Caller, P, creation_of
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -32,7 +32,7 @@ def with_data(serving: Any, context: ApiContext, store: Store, api: Caller, tmp_
 @pytest.mark.parametrize("kind", WITH_CONTAINER)
 def test_a_run_is_refused_while_a_folder_of_every_run_is_missing(kind: str, with_data: Any, tmp_path: Path) -> None:
     caller = with_data(a={"path": tmp_path / "a", "always": True})
-    path, body = of_kind(kind)
+    path, body = creation_of(kind)
     answer = caller.post(path, {**body, "files": [{"name": "a.yml", "line": 1}]})
     wanted = f"the data folder `a` is not there: make {tmp_path / 'a'}, or change polylocal.toml [data]."
     assert (answer.status_code, answer.json()) == (400, {"content": [wanted]})

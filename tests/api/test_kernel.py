@@ -19,14 +19,14 @@ from polylocal.errors import EngineUnreachable, NotAllowed, NotAuthenticated, No
 from polylocal.store.rows import User
 from polylocal.store.users import Credentials
 
-MOST = 100  # bytes of a body
+MAX_BODY = 100  # bytes of a body
 
 
 @dataclass(frozen=True)
 class Endpoint(kernel.BaseEndpoint):
     @property
     def max_body(self) -> int:
-        return MOST
+        return MAX_BODY
 
 
 class Call(kernel.BaseCall[Endpoint]):
@@ -103,14 +103,14 @@ def test_results_are_rendered_by_the_table(pages: TestClient) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_bodies_are_parsed_and_limited(pages: TestClient, method: str) -> None:
     assert pages.request(method, "/echo", json=[1]).text == "<h1>root sent [1]"
-    answer = pages.request(method, "/echo", content=b" " * (MOST + 1))
+    answer = pages.request(method, "/echo", content=b" " * (MAX_BODY + 1))
     assert (answer.status_code, answer.text[:3]) == (413, "<p>")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
 def test_the_body_of_a_refused_caller_is_not_read(pages: TestClient, method: str) -> None:
     pages.cookies.set("name", "eve")
-    answer = pages.request(method, "/echo", content=b" " * (MOST + 1))  # too long: refused before it is read
+    answer = pages.request(method, "/echo", content=b" " * (MAX_BODY + 1))  # too long: refused before it is read
     assert (answer.status_code, answer.text) == (403, f"<p>{NotAllowed()}")
 
 

@@ -24,7 +24,7 @@ from .conftest import Caller, P, finish, write
 
 LOGS = f"{P}/jobs/1/logs"
 STAMP = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC -- "
-SOON_S = 0.5  # woken followers need far less time, and others poll once a second
+WAKE_S = 0.5  # woken followers need far less time, and others poll once a second
 
 
 # -- stored logs ----------------------------------------------------------------------------------------------------
@@ -188,12 +188,12 @@ def test_following_a_log(live: str, api: Caller, running: Run, context: ApiConte
             written = time.monotonic()
             writer.append(line)
             delays.append(follower.take(line) - written)
-        assert sorted(delays)[10] < SOON_S / 5
+        assert sorted(delays)[10] < WAKE_S / 5
         writer.append(b"last, without end of line")
         done = time.monotonic()
         finish(store, running)
         follower.take(b"last, without end of line")
-        assert follower.end() - done < SOON_S
+        assert follower.end() - done < WAKE_S
 
 
 def test_following_from_before_the_log_is_there(
@@ -213,7 +213,7 @@ def test_following_a_finished_run(live: str, api: Caller, a_job: Run, context: A
     began = time.monotonic()
     with following(live, api) as follower:
         follower.take(b"x" * 1_000_000)
-        assert follower.end() - began < SOON_S * 4
+        assert follower.end() - began < WAKE_S * 4
 
 
 def test_following_what_is_done_and_wrote_nothing(live: str, api: Caller, a_job: Run, store: Store) -> None:

@@ -18,7 +18,7 @@ from polylocal.statuses import POLYAXON_KINDS, Kind, Status
 from polylocal.store import Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import FILES, Caller, Json, one_of_each, plain, put_code, write
+from .conftest import FILES, Caller, Json, fill_path, one_of_each, put_code, write
 
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -184,7 +184,7 @@ def everything(project: Project, root: User, store: Store, context: ApiContext) 
 def answer_to(endpoint: Endpoint, api: Caller, uuid: str) -> Any:
     end = max((end for end in BODIES if endpoint.path.endswith(end)), key=len, default="")
     more: Json = {"json": BODIES[end]} if end and endpoint.method != "GET" else {}
-    path = plain(endpoint.path).replace("0" * 32, uuid)
+    path = fill_path(endpoint.path).replace("0" * 32, uuid)
     if endpoint.path.endswith("/files"):
         path += "?path=model.txt"
     return api(endpoint.method, path, **more)

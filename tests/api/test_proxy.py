@@ -31,7 +31,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import FILES, Caller, P, emptied, on_loopback, write
+from .conftest import FILES, Caller, P, clear_store, on_loopback, write
 from .program import POSING, Program, running
 
 NOTEBOOK, TENSORBOARD = "/notebook/root/quick-start", "/tensorboard/root/quick-start"
@@ -82,7 +82,7 @@ def context(daemon: tuple[str, ApiContext]) -> ApiContext:
 
 @pytest.fixture
 def store(context: ApiContext) -> Store:
-    return emptied(context.store)
+    return clear_store(context.store)
 
 
 Start = Callable[..., Run]

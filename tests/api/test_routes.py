@@ -14,7 +14,7 @@ from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
 from polylocal.store.rows import Project, Run, User
 
-from .conftest import Caller, P, one_of_each, plain
+from .conftest import Caller, P, fill_path, one_of_each
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -90,7 +90,7 @@ def test_nothing_is_redirected(api: Caller, store: Store, project: Project, root
         if endpoint.method == "DELETE" or endpoint.status == 303:  # forms of pages redirect
             continue
         for end in ("", "/", "//"):
-            status = api(endpoint.method, plain(endpoint.path) + end).status_code
+            status = api(endpoint.method, fill_path(endpoint.path) + end).status_code
             assert (endpoint.path, status, status // 100) != (endpoint.path, status, 3)
             assert (endpoint.path, status) != (endpoint.path, 405)
 

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from polylocal.api import app as api_module
 
-from .conftest import Caller, plain, restore
+from .conftest import Caller, fill_path, restore
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 2  # for each operation
@@ -78,5 +78,5 @@ def send(world: Caller, case: Any) -> Any:
 
 def there(path: str) -> dict[str, str]:
     """Path parameters of existing objects."""
-    words, values = path.strip("/").split("/"), plain(path).strip("/").split("/")
+    words, values = path.strip("/").split("/"), fill_path(path).strip("/").split("/")
     return {word[1:-1]: value for word, value in zip(words, values, strict=True) if word.startswith("{")}

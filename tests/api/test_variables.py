@@ -7,14 +7,14 @@ from support import job
 
 from polylocal.api.api_context import ApiContext
 
-from .conftest import WITH_CONTAINER, Caller, P, of_kind
+from .conftest import WITH_CONTAINER, Caller, P, creation_of
 
 pytestmark = pytest.mark.usefixtures("project")
 
 
 @pytest.mark.parametrize("kind", WITH_CONTAINER)
 def test_variables_are_kept_in_the_row_of_every_kind_with_a_container(kind: str, api: Caller) -> None:
-    path, body = of_kind(kind, environment={"env_vars": {"A": "1"}})
+    path, body = creation_of(kind, environment={"env_vars": {"A": "1"}})
     answer = api.post(path, body)
     assert answer.status_code == 201, answer.text
     assert answer.json()["config"]["environment"] == {"env_vars": {"A": "1"}}

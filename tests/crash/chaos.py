@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import httpx2
 from docker.errors import DockerException
 from requests.exceptions import RequestException
-from support import all_in
+from support import list_tree
 
 from polylocal.client.http import Client, RunReference
 from polylocal.daemon import home_lock
@@ -33,7 +33,7 @@ from polylocal.errors import NotFound, PolylocalError
 from polylocal.paths import Home
 from polylocal.statuses import is_done
 
-from .own_engine import OwnEngine, saved_image, unmount_below
+from .own_engine import OwnEngine, save_image, unmount_below
 from .tearing import TearingProxy
 from .verdict import REASONS, Seen, problems
 from .work import SHAPES, STOPPABLE, Work
@@ -44,7 +44,7 @@ OWNER, PROJECT = "root", "chaos"
 READY_S = 60.0
 DONE_S = 180.0
 CLEAN_S = 60.0
-_LOOK_S = 0.05
+_POLL_S = 0.05
 _ENGINE_TROUBLE = (DockerException, RequestException, OSError)
 _API_TROUBLE = (PolylocalError, httpx2.HTTPError, OSError)
 
@@ -124,7 +124,7 @@ class Report:
         self.violations.append(f"{problem}\n    seed {self.seed}; faults: {sequence}")
 
 
-class Restless:
+class UnreliableDaemon:
     """`polylocal serve` on a home folder: killed and started at will, with a clock that may be wrong."""
 
     def __init__(self, home: Path, log: Path, clock: Path, env: Mapping[str, str]) -> None:
@@ -169,7 +169,7 @@ class Restless:
                     return True
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the daemon neither listens nor ends: {self.last_words()}")
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         self.refused_starts.append(self.log.read_bytes()[before:].decode(errors="replace"))
         self._process = None
         return False
@@ -181,7 +181,7 @@ class Restless:
             self._process.wait()
             self._process = None
 
-    def ended_by_itself(self) -> int | None:
+    def unexpected_exit_code(self) -> int | None:
         """The exit code, if the daemon has ended without being killed."""
         return self._process.poll() if self._process else None
 
@@ -200,7 +200,7 @@ class Restless:
 class Caller:
     """Submits and stops runs through the API, in order, on a separate thread. Repeats each call until it succeeds."""
 
-    def __init__(self, daemon: Restless) -> None:
+    def __init__(self, daemon: UnreliableDaemon) -> None:
         self._daemon = daemon
         self._queue: queue.SimpleQueue[tuple[str, Work] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._forever, name="caller", daemon=True)
@@ -267,13 +267,13 @@ class World:
     def __init__(self, seed: int, main_engine: str, home_mib: int = 24) -> None:
         self.seed = seed
         self.report = Report(seed)
-        image = saved_image(main_engine, "polylocal/busybox:test")  # first, since it fails without the image
+        image = save_image(main_engine, "polylocal/busybox:test")  # first, since it fails without the image
         self.folder = Path(tempfile.mkdtemp(prefix="plx-chaos-"))
         self.home, self.truths, self._clock = self.folder / "home", self.folder / "truth", self.folder / "clock"
         self._home_mib = home_mib
         self._began = time.monotonic()
         self._over = threading.Event()  # ends the lasting faults
-        self._lasting: list[threading.Thread] = []
+        self._background: list[threading.Thread] = []
         engine_folder = self.folder / "engine"
         engine_folder.mkdir()
         self.engine = OwnEngine(engine_folder, image)
@@ -286,7 +286,7 @@ class World:
             "POLYLOCAL_MIN_FREE_MIB": "3",
             "POLYLOCAL_DATA": json.dumps({"truth": str(self.truths)}),
         }
-        self.daemon = Restless(self.home, self.folder / "daemon.log", self._clock, env)
+        self.daemon = UnreliableDaemon(self.home, self.folder / "daemon.log", self._clock, env)
         self.caller = Caller(self.daemon)
 
     # -- begin and end --------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ class World:
 
     def close(self) -> None:
         self.caller.close()
-        self._end_lasting()
+        self._end_background()
         with contextlib.ExitStack() as stack:  # all steps run, even if some of them fail
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             stack.callback(unmount_below, self.folder)
@@ -332,7 +332,7 @@ class World:
         self.heal()
 
     def heal(self) -> None:
-        self._end_lasting()
+        self._end_background()
         self._watch_daemon()
         if not self.caller.finish(READY_S):
             self.report.violate(f"the API did not take all work: {dict(self.caller.refusals)}; {self.daemon.url}")
@@ -345,7 +345,7 @@ class World:
         self.settle()
         self.look_at_runs()
         self.report.memory_mib = resident_mib(self.daemon.pid)
-        self.leave_nothing()
+        self.delete_all()
         self._watch_daemon()
         self.report.daemon_log = self.daemon.log.read_text(errors="replace")
         self.report.cuts, self.report.duration_s = self.proxy.cuts, time.monotonic() - self._began
@@ -365,7 +365,7 @@ class World:
         for name in self.caller.known.keys() - names:
             self.report.violate(f"{name} was acknowledged, and is gone")
         for seen in found:
-            self.report.outcomes[f"{seen.kind} {seen.status}{f' ({seen.reason})' if _is_told(seen) else ''}"] += 1
+            self.report.outcomes[f"{seen.kind} {seen.status}{f' ({seen.reason})' if _has_reason(seen) else ''}"] += 1
             with contextlib.suppress(FileNotFoundError):
                 self.report.gaps += seen.kind == "job" and b"polylocal: " in seen.log.read_bytes()
             for problem in problems(seen, self.truths):
@@ -380,18 +380,18 @@ class World:
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
-    def lasting(self, name: str, work: Callable[[], None]) -> None:
+    def run_in_background(self, name: str, work: Callable[[], None]) -> None:
         """Run a fault in the background while the next steps are carried out."""
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
-        self._lasting.append(thread)
+        self._background.append(thread)
 
     def wait(self, seconds: float) -> None:
         """Wait, but not beyond the end of the faults."""
         self._over.wait(seconds)
 
-    def await_lasting(self, name: str) -> None:
-        for thread in self._lasting:
+    def await_background(self, name: str) -> None:
+        for thread in self._background:
             if thread.name == name:
                 thread.join()
 
@@ -408,16 +408,16 @@ class World:
         beside.write_text(str(seconds))
         beside.replace(self._clock)
 
-    def _end_lasting(self) -> None:
+    def _end_background(self) -> None:
         self._over.set()
-        for thread in self._lasting:
+        for thread in self._background:
             thread.join(30)
-        self._lasting.clear()
+        self._background.clear()
         self._over.clear()
 
     def _watch_daemon(self) -> None:
         """Only faults may end the daemon."""
-        code = self.daemon.ended_by_itself()
+        code = self.daemon.unexpected_exit_code()
         if code is not None:
             self.report.violate(f"the daemon ended by itself with {code}: {self.daemon.last_words()}")
             self.daemon.kill()
@@ -469,7 +469,7 @@ class World:
                 stop_was_asked=name in self.caller.stopped,
             )
 
-    def leave_nothing(self) -> None:
+    def delete_all(self) -> None:
         """Nothing remains of deleted runs."""
 
         def delete(client: Client) -> None:
@@ -479,13 +479,13 @@ class World:
                 client.delete_project(OWNER, PROJECT)
 
         self.ask(delete)
-        if not self._wait_until(lambda: not self._left(), CLEAN_S):
-            self.report.violate(f"left after everything was deleted: {self._left()}")
+        if not self._wait_until(lambda: not self._leftovers(), CLEAN_S):
+            self.report.violate(f"left after everything was deleted: {self._leftovers()}")
 
-    def _left(self) -> list[str]:
+    def _leftovers(self) -> list[str]:
         home = self.daemon.home.root
         kept = ("logs", "outputs", "contexts", "notebooks", "code")
-        found = [path for name in kept for path in all_in(home / name)]
+        found = [path for name in kept for path in list_tree(home / name)]
         files = [str(path.relative_to(home)) for path in found if path.is_file()]
         of_runs = (path.relative_to(home) for path in found if path.is_dir())
         folders = [str(path) for path in of_runs if path.parts[0] == "outputs" and len(path.parts) == 5]
@@ -548,21 +548,21 @@ def cut_engine(world: World, dice: Dice) -> None:
 
 
 def tear_engine(world: World, dice: Dice) -> None:
-    world.lasting("tear", lambda: world.proxy.tear(1 + 2 * dice[0], world.over))
+    world.run_in_background("tear", lambda: world.proxy.tear(1 + 2 * dice[0], world.over))
 
 
 def full_disk(world: World, dice: Dice) -> None:
-    world.await_lasting("disk")
+    world.await_background("disk")
 
     def fill() -> None:
-        with filled(world.home):
+        with fill_disk(world.home):
             world.wait(1.5 + 2 * dice[0])
 
-    world.lasting("disk", fill)
+    world.run_in_background("disk", fill)
 
 
 @contextlib.contextmanager
-def filled(folder: Path, but_mib: float = 0) -> Iterator[None]:
+def fill_disk(folder: Path, but_mib: float = 0) -> Iterator[None]:
     """Fill the folder's disk completely, or except for `but_mib` MiB."""
     filler = folder / "filler"
     try:
@@ -579,8 +579,8 @@ def filled(folder: Path, but_mib: float = 0) -> Iterator[None]:
 
 def read_only_home(world: World, dice: Dice) -> None:
     """Between two daemons, since no file may be open for writing. The start of a daemon fails with a clear error."""
-    world.await_lasting("disk")
-    world.await_lasting("database")
+    world.await_background("disk")
+    world.await_background("database")
     world.daemon.kill()
     _mount("-o", "remount,ro", str(world.home))
     try:
@@ -596,7 +596,7 @@ def read_only_home(world: World, dice: Dice) -> None:
 
 
 def _busy_database(world: World, seconds: float) -> None:
-    world.await_lasting("database")
+    world.await_background("database")
 
     def hold() -> None:
         connection = sqlite3.connect(world.daemon.home.database, isolation_level=None, timeout=5)
@@ -605,7 +605,7 @@ def _busy_database(world: World, seconds: float) -> None:
             world.wait(seconds)
             connection.execute("rollback")
 
-    world.lasting("database", hold)
+    world.run_in_background("database", hold)
 
 
 def busy_database(world: World, dice: Dice) -> None:
@@ -653,7 +653,7 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def _is_told(seen: Seen) -> bool:
+def _has_reason(seen: Seen) -> bool:
     return seen.status == "failed" and seen.reason in REASONS
 
 

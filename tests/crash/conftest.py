@@ -35,14 +35,14 @@ def start(tmp_path: Path, swept: list[str]) -> Iterator[Starter]:
 
 
 @pytest.fixture(scope="module")
-def kept(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+def shared_start(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     """Like `start`, for modules whose tests may share a home folder. See `keeping`."""
-    with keeping(tmp_path_factory.mktemp("kept") / "home", engine_address) as starter:
+    with reusable_daemon(tmp_path_factory.mktemp("kept") / "home", engine_address) as starter:
         yield starter
 
 
 @contextmanager
-def keeping(home: Path, engine_address: str, prefix: Sequence[str] = ()) -> Iterator[Starter]:
+def reusable_daemon(home: Path, engine_address: str, prefix: Sequence[str] = ()) -> Iterator[Starter]:
     """Start daemons on one home folder. A running daemon is reused if flags and settings are the same.
 
     At the end the daemon is killed, and its containers and images are removed.

@@ -16,7 +16,7 @@ from polylocal.packages import repositories
 from polylocal.packages.facts import IndexedFile
 from polylocal.packages.repositories import Shelf
 
-_LOOK_S = 0.02
+_POLL_S = 0.02
 
 
 def put_gate(folder: Path) -> None:
@@ -33,7 +33,7 @@ def put_gate(folder: Path) -> None:
         if is_shut(shelf):
             (folder / "waiting" / shelf.path.parent.parent.name).touch()
             while is_shut(shelf):
-                never.wait(_LOOK_S)
+                never.wait(_POLL_S)
         return write_indexes(shelf, files)
 
     repositories._indexes = gated

@@ -19,7 +19,7 @@ from requests.exceptions import RequestException
 
 READY_S = 90.0  # it takes more than ten if an orphan has to be stopped
 STOP_S = 40.0
-_LOOK_S = 0.02
+_POLL_S = 0.02
 
 
 class OwnEngine:
@@ -76,10 +76,10 @@ class OwnEngine:
     def kill_with_containers(self) -> None:
         """kill -9 of the engine, then of all shims and containers. The next start reports exit code 255."""
         self.kill()
-        for pid in self._left_behind():
+        for pid in self._leftover_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _until(lambda: not self._left_behind(), 10, "shims do not end")
+        _until(lambda: not self._leftover_pids(), 10, "shims do not end")
 
     def stop(self) -> None:
         """Stop as on a shutdown of the host: containers are stopped first."""
@@ -153,13 +153,13 @@ class OwnEngine:
     def _last_words(self) -> str:
         return (self.folder / "dockerd.log").read_text(errors="replace")[-2000:]
 
-    def _left_behind(self) -> set[int]:
+    def _leftover_pids(self) -> set[int]:
         """Processes with this engine's folder in their command, and their children: shims and containers."""
         roots = {pid for pid in _pids() if str(self._exec_root) in _command_of(pid)}
         return roots | {child for root in roots for child in _descendants(root)}
 
 
-def saved_image(address: str, name: str) -> bytes:
+def save_image(address: str, name: str) -> bytes:
     """Save an image of another engine."""
     client = docker.DockerClient(base_url=address)
     try:
@@ -180,7 +180,7 @@ def _until(check: Callable[[], bool], within_s: float, trouble: str) -> None:
     while not check():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{trouble} within {within_s:g} s")
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _pids() -> list[int]:

@@ -79,7 +79,7 @@ def test_a_full_disk_delays_new_work_and_harms_no_running_work(world: World) -> 
     works = [Work(f"w{n}", "lines", 100) for n in range(5)]
     runs = submitted(world, *works)
     begun(world, *works[:4])
-    with chaos.filled(world.home, but_mib=1):
+    with chaos.fill_disk(world.home, but_mib=1):
         eventually(lambda: status(world, runs[4]) == "unschedulable", 20)
         message = world.ask(lambda client: client.statuses(runs[4]))[-1]["message"]
         assert "disk" in message
@@ -103,9 +103,9 @@ def test_on_a_full_disk_programs_continue_and_everything_can_be_read(world: Worl
     begun(world, *works)
     eventually(lambda: [status(world, run) for run in runs] == ["running"] * 2, 30)  # the last records
     truth = Truth(world.truths / "w1")
-    with chaos.filled(world.home):
-        before = len(truth.said("out")[0])
-        eventually(lambda: len(truth.said("out")[0]) > before + 100, 20)
+    with chaos.fill_disk(world.home):
+        before = len(truth.output("out")[0])
+        eventually(lambda: len(truth.output("out")[0]) > before + 100, 20)
         assert status(world, runs[0]) == "running"
         assert world.ask(lambda client: client.statuses(runs[1]))
     world.heal()
@@ -227,6 +227,6 @@ def test_a_container_that_was_started_twice_is_found(world: World) -> None:
 
 def test_a_daemon_that_ends_by_itself_is_found(world: World) -> None:
     os.kill(world.daemon.pid, 15)
-    eventually(lambda: world.daemon.ended_by_itself() is not None, 30)
+    eventually(lambda: world.daemon.unexpected_exit_code() is not None, 30)
     world.heal()
     assert "the daemon ended by itself" in world.report.violations[0]

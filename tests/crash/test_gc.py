@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import httpx2
 import pytest
-from support import BUSYBOX, all_in, build, eventually, job, start_daemon, sweep
+from support import BUSYBOX, build, eventually, job, list_tree, start_daemon, sweep
 
 from polylocal.client.http import RunReference
 from polylocal.engine.plan import BUILD_LABEL, HOME_LABEL, IMAGE_LABEL, RUN_LABEL
@@ -48,7 +48,7 @@ class World:
         self.daemon.kill()
         self.daemon = start_daemon(self.home)
 
-    def says(self, *arguments: str) -> str:
+    def run_cli(self, *arguments: str) -> str:
         """The output of `polylocal …`."""
         environment = {**os.environ, "POLYLOCAL_HOME": str(self.home), "COLUMNS": "400", "NO_COLOR": "1"}
         command = [sys.executable, "-m", "polylocal", *arguments]
@@ -66,9 +66,9 @@ class World:
         found: list[Item] = look(self.daemon, lambda client: client.collect(budget_gib))["results"]
         return found
 
-    def made(self, mib: int = 1) -> RunReference:
+    def build_image(self, mib: int = 1) -> RunReference:
         """A separate build whose image has `mib` MiB."""
-        run = submit(self.daemon, of(mib), "build")
+        run = submit(self.daemon, unique_build(mib), "build")
         assert finished(self.daemon, run)["last_status"] == "succeeded"
         return run
 
@@ -79,7 +79,7 @@ class World:
     def image(self, run: RunReference) -> str | None:
         """The id of a build's image, or None."""
         labels = [f"{IMAGE_LABEL}={self.installation}", f"{BUILD_LABEL}={self.uuid(run)}"]
-        found = self.listed(filters={"label": labels})
+        found = self.image_ids(filters={"label": labels})
         return found[0] if found else None
 
     def build_of(self, run: RunReference) -> RunReference:
@@ -92,7 +92,7 @@ class World:
         method = "POST" if word == "bookmark" else "DELETE"
         httpx2.request(method, f"{self.daemon.url}{run.path}/{word}/", headers=headers).raise_for_status()
 
-    def labelled(self, base: str = BUSYBOX, **labels: str) -> str:
+    def make_image(self, base: str = BUSYBOX, **labels: str) -> str:
         """Build an image without a name and return its id."""
         text = f"FROM {base}\nRUN echo {uuid.uuid4().hex} > /about\n"
         image, _ = self.raw.images.build(fileobj=io.BytesIO(text.encode()), labels=labels, rm=True)
@@ -100,9 +100,9 @@ class World:
         return found
 
     def has(self, image_id: str) -> bool:
-        return image_id in self.listed(all=True)
+        return image_id in self.image_ids(all=True)
 
-    def listed(self, **asked: Any) -> list[str]:
+    def image_ids(self, **asked: Any) -> list[str]:
         """Ids of images, by the low-level call: `images.list` inspects each image and fails if one was removed."""
         return [image["Id"] for image in self.raw.api.images(**asked)]
 
@@ -113,13 +113,13 @@ class World:
             return []
 
 
-def of(mib: int) -> dict[str, Any]:
+def unique_build(mib: int) -> dict[str, Any]:
     """A build that shares no layer with another one."""
     marked = f"echo {uuid.uuid4().hex} > /about"
     return build(build_steps=[f"{marked} && dd if=/dev/urandom of=/weights bs=1M count={mib} 2> /dev/null"])
 
 
-def goes(items: list[Item]) -> list[str]:
+def removable_ids(items: list[Item]) -> list[str]:
     return [item["id"] for item in items if item["goes"]]
 
 
@@ -145,9 +145,9 @@ def others(world: World) -> Iterator[list[str]]:
     """Images and stopped containers of other owners. They must still exist at the end."""
     raw, name = world.raw, f"somebody/else:{uuid.uuid4().hex}"
     images = [
-        world.labelled(),
-        world.labelled(**{IMAGE_LABEL: OTHER, BUILD_LABEL: uuid.uuid4().hex}),
-        world.labelled(**{BUILD_LABEL: uuid.uuid4().hex}),
+        world.make_image(),
+        world.make_image(**{IMAGE_LABEL: OTHER, BUILD_LABEL: uuid.uuid4().hex}),
+        world.make_image(**{BUILD_LABEL: uuid.uuid4().hex}),
     ]
     raw.images.get(images[0]).tag(name)
     labels: list[dict[str, str]] = [{}, {HOME_LABEL: OTHER, RUN_LABEL: f"job/{uuid.uuid4().hex}"}]
@@ -175,8 +175,8 @@ def _again(container: Any) -> Any:
 
 
 def test_a_dry_run_lists_and_removes_nothing(world: World, others: list[str]) -> None:
-    small, large = world.made(1), world.made(3)
-    answer = json.loads(world.says("gc", "--dry-run", "--budget-gib", "0", "--json"))
+    small, large = world.build_image(1), world.build_image(3)
+    answer = json.loads(world.run_cli("gc", "--dry-run", "--budget-gib", "0", "--json"))
     found = [item for item in answer["results"] if item["kind"] == "image"]
     assert [item["id"] for item in found] == [world.image(small), world.image(large)]
     assert [round(item["size_bytes"] / MIB) for item in found] == [1, 3]
@@ -185,22 +185,22 @@ def test_a_dry_run_lists_and_removes_nothing(world: World, others: list[str]) ->
     assert [item["last_used"] for item in found] == ended
     assert not {item["id"] for item in answer["results"]} & set(others)
     assert answer["freed_bytes"] == sum(item["size_bytes"] for item in answer["results"] if item["goes"])
-    said = world.says("gc", "--dry-run", "--budget-gib", "0")
+    said = world.run_cli("gc", "--dry-run", "--budget-gib", "0")
     assert re.search(r"would go +image +1\.0 MiB +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\S+ +least recently used", said), said
     assert re.search(r"^4\.0 MiB would be freed", said, re.MULTILINE), said
     assert [world.has(item["id"]) for item in found] == [True, True]
-    assert not {item["id"] for item in found} & set(goes(world.look()))  # the configured budget is far away
+    assert not {item["id"] for item in found} & set(removable_ids(world.look()))  # the configured budget is far away
 
 
 def test_only_what_is_listed_is_removed(world: World, others: list[str]) -> None:
-    idle, pinned = world.made(), world.made()
+    idle, pinned = world.build_image(), world.build_image()
     world.bookmark(pinned)
-    running = submit(world.daemon, {**job(WAIT), "build": of(1)["build"]})
+    running = submit(world.daemon, {**job(WAIT), "build": unique_build(1)["build"]})
     eventually(lambda: log_has(world.daemon, running, b"begun"), 60)
     used = world.build_of(running)
     ids = [world.image(run) for run in (idle, pinned, used)]
     assert None not in ids
-    said = world.says("gc", "--budget-gib", "0")
+    said = world.run_cli("gc", "--budget-gib", "0")
     assert [world.image(run) for run in (idle, pinned, used)] == [None, *ids[1:]]
     assert re.search(r"removed +image +1\.0 MiB ", said), said
     assert re.search(r"stays +image .* pinned: root\.crash\.builds\.\d+, or a run of it, is bookmarked", said), said
@@ -211,12 +211,12 @@ def test_only_what_is_listed_is_removed(world: World, others: list[str]) -> None
     # neither is in use or pinned any longer
     world.bookmark(pinned, "unbookmark")
     eventually(lambda: not containers_of(world.raw, running, world.daemon))
-    assert set(goes(world.collect(0))) == set(ids[1:])
+    assert set(removable_ids(world.collect(0))) == set(ids[1:])
     assert [world.image(run) for run in (pinned, used)] == [None, None]
 
 
 def test_a_bookmark_of_a_run_keeps_its_image(world: World) -> None:
-    run = submit(world.daemon, {**job(), "build": of(1)["build"]})
+    run = submit(world.daemon, {**job(), "build": unique_build(1)["build"]})
     finished(world.daemon, run)
     world.bookmark(run)
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
@@ -229,10 +229,10 @@ def test_a_bookmark_of_a_run_keeps_its_image(world: World) -> None:
 
 def test_the_least_recently_used_are_removed_until_the_rest_fits(world: World) -> None:
     """The last use counts, not the creation. The next daemon knows it, too."""
-    config = of(3)
+    config = unique_build(3)
     first = submit(world.daemon, config, "build")
     finished(world.daemon, first)
-    second, third = world.made(3), world.made(3)
+    second, third = world.build_image(3), world.build_image(3)
     run = submit(world.daemon, {**job(), "build": config["build"]})
     assert finished(world.daemon, run)["last_status"] == "succeeded"
     assert world.build_of(run) == first
@@ -241,17 +241,17 @@ def test_the_least_recently_used_are_removed_until_the_rest_fits(world: World) -
     budget = 7 / 1024
     before = world.look(budget)
     assert [item["id"] for item in before if item["kind"] == "image"] == ids
-    assert goes(before) == ids[:1]
+    assert removable_ids(before) == ids[:1]
     world.restart()
     eventually(lambda: world.look(budget) == before)
-    world.says("gc", "--budget-gib", str(budget))
+    world.run_cli("gc", "--budget-gib", str(budget))
     assert [world.image(each) for each in (second, third, first)] == [None, *ids[1:]]
-    assert goes(world.collect(4 / 1024)) == ids[1:2]
+    assert removable_ids(world.collect(4 / 1024)) == ids[1:2]
     assert [world.image(each) for each in (third, first)] == [None, ids[2]]
 
 
 def test_the_image_of_a_run_is_made_again(world: World) -> None:
-    config = {**job("test -s /weights && echo there"), "build": of(1)["build"]}
+    config = {**job("test -s /weights && echo there"), "build": unique_build(1)["build"]}
     run = submit(world.daemon, config)
     assert finished(world.daemon, run)["last_status"] == "succeeded"
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
@@ -267,7 +267,7 @@ def test_the_image_of_a_run_is_made_again(world: World) -> None:
 
 
 def test_leftovers_of_a_stopped_build_are_removed(world: World, others: list[str]) -> None:
-    config = of(1)
+    config = unique_build(1)
     config["build"] = {**config["build"], "build_steps": [*config["build"]["build_steps"], "echo begun; sleep 600"]}
     run = submit(world.daemon, config, "build")
     eventually(lambda: log_has(world.daemon, run, b"begun"), 60)
@@ -275,17 +275,17 @@ def test_leftovers_of_a_stopped_build_are_removed(world: World, others: list[str
     assert finished(world.daemon, run)["last_status"] == "stopped"
     # as left by an engine that was already ending the build: an image on top of a step of the build
     step = next(item["id"] for item in world.look() if item["reason"].startswith("steps of a build"))
-    left = world.labelled(step, **{BUILD_LABEL: world.uuid(run)})
+    left = world.make_image(step, **{BUILD_LABEL: world.uuid(run)})
     # as made by a user who copies our labels
     forged = [
-        world.labelled(**{IMAGE_LABEL: world.installation, BUILD_LABEL: number})
+        world.make_image(**{IMAGE_LABEL: world.installation, BUILD_LABEL: number})
         for number in (world.uuid(run), uuid.uuid4().hex)
     ]
     try:
         before = {item["id"]: item for item in world.look()}
         assert "left over from root.crash.builds." in before[left]["reason"]
         assert {before[image]["goes"] for image in forged} == {False}
-        assert set(goes(world.collect())) & {left, *forged} == {left}
+        assert set(removable_ids(world.collect())) & {left, *forged} == {left}
         assert [world.has(image) for image in (left, *forged)] == [False, True, True]
     finally:
         for image in forged:
@@ -302,7 +302,7 @@ def test_the_steps_of_a_stopped_build_are_removed(world: World) -> None:
 
     def left() -> bool:
         world.collect(0)  # the engine takes a while to end the current step
-        unnamed = world.listed(filters={"dangling": True})
+        unnamed = world.image_ids(filters={"dangling": True})
         return any(mark in step for image in unnamed for step in world.steps_of(image))
 
     eventually(lambda: not left(), 30)
@@ -338,7 +338,7 @@ def test_leftovers_are_removed_and_files_of_runs_stay(world: World) -> None:
     assert {name for name, item in found.items() if item["goes"]} == names
     assert all(found[name]["size_bytes"] >= 8192 and found[name]["reason"] for name in names)
     assert all(path.exists() for path in lost)
-    assert set(goes(world.collect())) == names
+    assert set(removable_ids(world.collect())) == names
     assert not any(path.exists() or (path.parent.exists() and path.parent.name != "jobs") for path in lost)
     assert fresh.exists()
     assert log_has(world.daemon, run, b"kept")
@@ -348,7 +348,7 @@ def test_leftovers_are_removed_and_files_of_runs_stay(world: World) -> None:
 
 
 def files_of(world: World, *uuids: str) -> list[Path]:
-    return [path for path in all_in(world.home) if any(each in path.name for each in uuids)]
+    return [path for path in list_tree(world.home) if any(each in path.name for each in uuids)]
 
 
 def freed_mib(said: str) -> float:
@@ -359,13 +359,13 @@ def freed_mib(said: str) -> float:
 
 def test_removed_runs_free_the_reported_space(world: World) -> None:
     script = "dd if=/dev/urandom of=$POLYAXON_RUN_OUTPUTS_PATH/model bs=1M count=2 2> /dev/null; echo done"
-    run = submit(world.daemon, {**job(script), "build": of(3)["build"]})
+    run = submit(world.daemon, {**job(script), "build": unique_build(3)["build"]})
     assert finished(world.daemon, run)["last_status"] == "succeeded"
     made = world.build_of(run)
     uuids, image = [world.uuid(run), world.uuid(made)], world.image(made)
     outputs = Path(look(world.daemon, lambda client: client.run(run))["outputs_path"])
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
-    said = world.says("rm", f"job/{run.id}", f"build/{made.id}").splitlines()
+    said = world.run_cli("rm", f"job/{run.id}", f"build/{made.id}").splitlines()
     assert [line.partition(" ")[0] for line in said] == [f"job/{run.id}", f"build/{made.id}"]
     assert [round(freed_mib(line)) for line in said] == [2, 3]
     eventually(lambda: not outputs.exists())
@@ -380,7 +380,7 @@ def test_a_removed_running_run_frees_its_space(world: World) -> None:
     outputs, number = Path(look(world.daemon, lambda client: client.run(run))["outputs_path"]), world.uuid(run)
     label = {"label": f"{RUN_LABEL}=job/{number}"}
     assert world.raw.containers.list(filters=label)
-    assert round(freed_mib(world.says("rm", f"job/{run.id}"))) == 2
+    assert round(freed_mib(world.run_cli("rm", f"job/{run.id}"))) == 2
     eventually(lambda: not outputs.exists())
     eventually(lambda: not files_of(world, number))
     assert not world.raw.containers.list(all=True, ignore_removed=True, filters=label)
@@ -388,11 +388,11 @@ def test_a_removed_running_run_frees_its_space(world: World) -> None:
 
 def test_a_removed_project_leaves_nothing(world: World, others: list[str], tmp_path: Path) -> None:
     (tmp_path / "code.py").write_bytes(os.urandom(MIB))
-    world.says("project", "create", "passing")
-    world.says("upload", str(tmp_path), "-p", "passing")
+    world.run_cli("project", "create", "passing")
+    world.run_cli("upload", str(tmp_path), "-p", "passing")
     project: dict[str, Any] = look(world.daemon, lambda client: client.project("root", "passing"))
     script = "dd if=/dev/urandom of=$POLYAXON_RUN_OUTPUTS_PATH/model bs=1M count=2 2> /dev/null"
-    config = {**job(script), "build": of(3)["build"]}
+    config = {**job(script), "build": unique_build(3)["build"]}
     made = look(world.daemon, lambda client: client.create_run("root", "passing", "job", {"config": config}))
     run = RunReference("root", "passing", "job", made["id"])
     assert finished(world.daemon, run)["last_status"] == "succeeded"
@@ -402,7 +402,7 @@ def test_a_removed_project_leaves_nothing(world: World, others: list[str], tmp_p
     assert files_of(world, *uuids)
     eventually(lambda: not containers_of(world.raw, run, world.daemon))
     # outputs, image and code; the code's history may contain it again
-    assert 6 <= freed_mib(world.says("project", "rm", "passing", "--yes")) < 8
+    assert 6 <= freed_mib(world.run_cli("project", "rm", "passing", "--yes")) < 8
     eventually(lambda: not world.has(image))
     eventually(lambda: not files_of(world, *uuids))
     eventually(lambda: not (world.home / "outputs" / "root" / "passing").exists())
@@ -423,7 +423,7 @@ def test_the_figures_of_a_daemon_that_has_worked(world: World) -> None:
     hits, misses = "polylocal_build_cache_hits_total", "polylocal_build_cache_misses_total"
     world.restart()  # earlier counts survive a restart
     before = figures(world)
-    config = {**job(), "build": of(1)["build"]}
+    config = {**job(), "build": unique_build(1)["build"]}
     runs = [submit(world.daemon, config) for _ in range(3)]
     for run in runs:
         assert finished(world.daemon, run)["last_status"] == "succeeded"

@@ -82,8 +82,8 @@ def test_a_crowd_loses_nothing(start: Callable[..., Daemon], tmp_path: Path) -> 
     assert set(statuses) <= {200, 201, 429, 503}, statuses
     assert statuses[201] == QUEUED + MEANWHILE
     assert finished(daemon, writer)["last_status"] == "succeeded"
-    followed_all(daemon, writer, logs_followed)
-    kept_their_order(daemon, writer, queued)
+    check_followers(daemon, writer, logs_followed)
+    check_order(daemon, writer, queued)
 
 
 def submitted(daemon: Daemon, cmd: str) -> RunReference:
@@ -154,7 +154,7 @@ def frames(daemon: Daemon, path: str, there: threading.Semaphore) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def followed_all(daemon: Daemon, run: RunReference, seen: list[tuple[str, bytes]]) -> None:
+def check_followers(daemon: Daemon, run: RunReference, seen: list[tuple[str, bytes]]) -> None:
     uuid = look(daemon, lambda c: c.run(run))["uuid"]
     path: Path = next((daemon.home / "logs").rglob(f"{uuid}.log"))
     assert path.read_text() == "".join(f"line {number}\n" for number in range(LINES))
@@ -168,7 +168,7 @@ def followed_all(daemon: Daemon, run: RunReference, seen: list[tuple[str, bytes]
     assert len(seen) == FOLLOWERS
 
 
-def kept_their_order(daemon: Daemon, writer: RunReference, queued: list[int]) -> None:
+def check_order(daemon: Daemon, writer: RunReference, queued: list[int]) -> None:
     """All jobs exist. Those that began are the first ones, in order, and none of them failed."""
     assert queued == sorted(queued)
     found = {each["id"]: each for each in pages(daemon)}

@@ -22,8 +22,8 @@ KILLED = "engine-lost: its container was stopped through the engine, by its end 
 
 
 @pytest.fixture
-def start(kept: Starter) -> Starter:
-    return kept
+def start(shared_start: Starter) -> Starter:
+    return shared_start
 
 
 def begun(daemon: Daemon, config: dict[str, Any], kind: str = "job") -> RunReference:

@@ -20,7 +20,7 @@ from support import BUSYBOX, Daemon, eventually, job
 
 from polylocal.client.http import RunReference
 
-from .conftest import Starter, keeping
+from .conftest import Starter, reusable_daemon
 from .test_kill import containers_of, finished, log, log_has, look, status, submit
 
 pytestmark = pytest.mark.engine
@@ -72,7 +72,7 @@ def start(engine_address: str) -> Iterator[Starter]:
     home = around / "home"
     home.mkdir()
     os.chown(home, USER, GROUP)
-    with keeping(home, engine_address, as_user()) as starter:
+    with reusable_daemon(home, engine_address, as_user()) as starter:
         yield partial(starter, HOME=str(home), POLYLOCAL_GRACE_S="1")
     open_to_owner(around)
     shutil.rmtree(around)

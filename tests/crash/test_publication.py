@@ -13,7 +13,7 @@ from typing import Any
 
 import docker
 import pytest
-from e2e.packages import READY_MADE, Abf, Source, Target, asking, content, deb, recipe
+from e2e.packages import READY_MADE, Abf, Source, Target, connect_to, content, deb, recipe
 from support import Daemon, eventually, start_daemon, sweep
 
 from polylocal.statuses import Kind
@@ -67,7 +67,7 @@ class Home:
     gate: Gate
     daemon: Daemon | None = None
 
-    def running(self) -> Daemon:
+    def current_daemon(self) -> Daemon:
         """The running daemon, or a new one."""
         if self.daemon is None or self.daemon.process.poll() is not None:
             self.daemon = start_daemon(self.path, program=self.gate.program)
@@ -88,21 +88,21 @@ def home(engine_address: str, gate: Gate, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def abf(home: Home, gate: Gate, tmp_path: Path) -> Iterator[Abf]:
-    with asking(home.running(), tmp_path / "work") as made:
+    with connect_to(home.current_daemon(), tmp_path / "work") as made:
         yield made
     gate.open()
 
 
-def again(abf: Abf, home: Home) -> None:
+def switch_to_next_daemon(abf: Abf, home: Home) -> None:
     """Continue with the next daemon."""
-    abf.turn_to(home.running())
+    abf.switch_to(home.current_daemon())
 
 
-def published(abf: Abf, target: Target) -> Source:
+def publish_first(abf: Abf, target: Target) -> Source:
     """A project with version 1.0 in the repository."""
     source = abf.source(target)
     abf.push(source, {**READY_MADE, **deb("tool", "1.0")})
-    abf.built(source, target, 6000, auto_publish=True)
+    abf.build_and_wait(source, target, 6000, auto_publish=True)
     return source
 
 
@@ -125,7 +125,7 @@ def check_whole(folder: Path) -> set[str]:
     return names
 
 
-def staged(folder: Path) -> set[str]:
+def list_staged(folder: Path) -> set[str]:
     """Entries beside a repository folder that belong neither to it nor to its earlier generations."""
     mine = {folder.name, folder.readlink().name} if folder.is_symlink() else set()
     return {path.name for path in folder.parent.iterdir()} - mine - {f".{folder.name}.left"}
@@ -137,8 +137,8 @@ def staged(folder: Path) -> set[str]:
 def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
     """The packages are staged, the sources not yet: readers see the old state until the next daemon has published."""
     target = abf.target("deb")
-    source = published(abf, target)
-    packages, sources = abf.disk(target), abf.disk(target, "SRPMS")
+    source = publish_first(abf, target)
+    packages, sources = abf.folder_of(target), abf.folder_of(target, "SRPMS")
     before = content(packages), content(sources)
     gate.shut("/SRPMS/")
     (source.folder / "tool_1.0_all.deb").unlink()
@@ -149,21 +149,21 @@ def test_killed_while_it_publishes(abf: Abf, home: Home, gate: Gate):
     abf.daemon.kill()
     assert (content(packages), content(sources)) == before
     assert check_whole(packages) == {"tool 1.0"}
-    assert len(staged(packages)) == len(staged(sources)) == 1
+    assert len(list_staged(packages)) == len(list_staged(sources)) == 1
 
     gate.open()
-    again(abf, home)
-    assert abf.ended(build)["status"] == 6000
+    switch_to_next_daemon(abf, home)
+    assert abf.wait_until_ended(build)["status"] == 6000
     assert check_whole(packages) == {"tool 1.1"}
     assert "Version: 1.1\n" in abf.index(target)
-    eventually(lambda: not staged(packages) and not staged(sources))
+    eventually(lambda: not list_staged(packages) and not list_staged(sources))
 
 
 def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
     target = abf.target("deb")
     source = abf.source(target)
     abf.push(source, {**READY_MADE, **deb("tool", "1.0")})
-    build = abf.built(source, target)["id"]
+    build = abf.build_and_wait(source, target)["id"]
     gate.shut("/container/")
     abf.do(build, "create_container")
     eventually(gate.has_waiting, 60)
@@ -174,42 +174,42 @@ def test_killed_while_it_makes_a_container(abf: Abf, home: Home, gate: Gate):
     assert not folder.exists()
 
     gate.open()
-    again(abf, home)
+    switch_to_next_daemon(abf, home)
     eventually(lambda: abf.show(build)["container_status"] == 6000, 60)
     assert check_whole(folder) == {"tool 1.0"}
-    eventually(lambda: not staged(folder))
+    eventually(lambda: not list_staged(folder))
     assert abf.status(build) == 0
 
 
 def test_killed_while_a_project_leaves_its_repository(abf: Abf, home: Home, gate: Gate):
     target = abf.target("deb")
-    source = published(abf, target)
+    source = publish_first(abf, target)
     gate.shut("/repository/")
     leaving = {"project_id": source.project_id}
     abf.call("DELETE", f"repositories/{target.repository_id}/remove_project", leaving)
     eventually(gate.has_waiting, 60)
     abf.daemon.kill()
-    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    assert check_whole(abf.folder_of(target)) == {"tool 1.0"}
 
-    before = abf.disk(target).readlink()
+    before = abf.folder_of(target).readlink()
     gate.open()
-    again(abf, home)
-    eventually(lambda: abf.disk(target).readlink() != before, 60)
-    assert check_whole(abf.disk(target)) == set()
-    eventually(lambda: not staged(abf.disk(target)))
+    switch_to_next_daemon(abf, home)
+    eventually(lambda: abf.folder_of(target).readlink() != before, 60)
+    assert check_whole(abf.folder_of(target)) == set()
+    eventually(lambda: not list_staged(abf.folder_of(target)))
 
 
 def test_lost_downloads_are_restored(abf: Abf, home: Home):
     """They are created from the file store, so a backup may omit them."""
     target = abf.target("deb")
-    source = published(abf, target)
-    contained = abf.contained(abf.built(source, target)["id"])
+    source = publish_first(abf, target)
+    contained = abf.create_container(abf.build_and_wait(source, target)["id"])
     package = abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content
     abf.daemon.kill()
     shutil.rmtree(abf.daemon.home / "downloads")
-    again(abf, home)
+    switch_to_next_daemon(abf, home)
     eventually(lambda: abf.index(target), 60)
-    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    assert check_whole(abf.folder_of(target)) == {"tool 1.0"}
     assert abf.fetch(f"{target.folder()}/tool_1.0_all.deb").content == package
     eventually(lambda: abf.show(contained["id"])["container_status"] == 6000, 60)
     path = abf.show(contained["id"])["container_path"]
@@ -219,7 +219,7 @@ def test_lost_downloads_are_restored(abf: Abf, home: Home):
 # -- building --------------------------------------------------------------------------------------------------------
 
 
-def begun(abf: Abf, target: Target) -> tuple[int, Path]:
+def begin_build(abf: Abf, target: Target) -> tuple[int, Path]:
     """A build that waits for the file `go`, and its folder."""
     source = abf.source(target)
     abf.push(source, {**GATED, **deb("tool", "1.0")})
@@ -229,7 +229,7 @@ def begun(abf: Abf, target: Target) -> tuple[int, Path]:
 
 
 @contextmanager
-def opened(abf: Abf) -> Iterator[Store]:
+def open_store(abf: Abf) -> Iterator[Store]:
     store = Store(abf.daemon.home / "polylocal.db")
     try:
         yield store
@@ -238,7 +238,7 @@ def opened(abf: Abf) -> Iterator[Store]:
 
 
 def uuid(abf: Abf, build: int) -> str:
-    with opened(abf) as store:
+    with open_store(abf) as store:
         return store.runs.find(Kind.PACKAGE, build).uuid
 
 
@@ -250,25 +250,25 @@ def containers(engine: docker.DockerClient, folder: Path, *, running: bool = Fal
 def test_builds_continue_while_no_daemon_runs(abf: Abf, home: Home, raw_engine: docker.DockerClient):
     """One ends before the next daemon starts, the other afterwards."""
     targets = abf.target("deb"), abf.target("deb")
-    (early, early_folder), (late, late_folder) = (begun(abf, target) for target in targets)
+    (early, early_folder), (late, late_folder) = (begin_build(abf, target) for target in targets)
     abf.daemon.kill()
     (early_folder / "build-0/results/go").touch()
     containers(raw_engine, early_folder)[0].wait(timeout=60)
-    again(abf, home)
-    assert abf.ended(early)["status"] == 6000, abf.log(early)
+    switch_to_next_daemon(abf, home)
+    assert abf.wait_until_ended(early)["status"] == 6000, abf.log(early)
     assert abf.status(late) == 3000
     (late_folder / "build-0/results/go").touch()
     for build, folder, target in zip((early, late), (early_folder, late_folder), targets, strict=True):
-        found = abf.ended(build)
+        found = abf.wait_until_ended(build)
         assert found["status"] == 6000, abf.log(build)
         assert abf.log(build) == "begun\ndone\n"
         assert [package["name"] for package in found["packages"]] == ["tool"]
         assert [file["file_name"] for file in found["logs"]] == [f"abfworker::rpm-worker-{build}.log"]
-        assert check_whole(abf.disk(target)) == {"tool 1.0"}
+        assert check_whole(abf.folder_of(target)) == {"tool 1.0"}
         eventually(lambda folder=folder: not containers(raw_engine, folder))
 
 
-def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> None:
+def kill_container(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> None:
     """Kill the build's container, and wait until the next one waits as well."""
     [container] = containers(engine, folder, running=True)
     container.kill()
@@ -277,31 +277,31 @@ def killed(abf: Abf, engine: docker.DockerClient, build: int, folder: Path) -> N
 
 def test_a_build_whose_container_was_killed_is_repeated(abf: Abf, raw_engine: docker.DockerClient):
     target = abf.target("deb")
-    build, folder = begun(abf, target)
-    killed(abf, raw_engine, build, folder)
+    build, folder = begin_build(abf, target)
+    kill_container(abf, raw_engine, build, folder)
     assert abf.status(build) == 3000
     (folder / "build-1/results/go").touch()
-    found = abf.ended(build)
+    found = abf.wait_until_ended(build)
     assert found["status"] == 6000, abf.log(build)
     assert [package["name"] for package in found["packages"]] == ["tool"]
-    assert check_whole(abf.disk(target)) == {"tool 1.0"}
+    assert check_whole(abf.folder_of(target)) == {"tool 1.0"}
     # pending again between the two attempts
     assert history(abf, build) == ["created", "scheduled", "running", "warning", "scheduled", "running", "succeeded"]
 
 
 def history(abf: Abf, build: int) -> list[str]:
-    with opened(abf) as store:
+    with open_store(abf) as store:
         run = store.runs.find(Kind.PACKAGE, build)
         return [entry.status for entry in store.runs.statuses(run, limit=100, offset=0)[1]]
 
 
 def test_a_build_whose_container_is_killed_twice_has_failed(abf: Abf, raw_engine: docker.DockerClient):
     target = abf.target("deb")
-    build, folder = begun(abf, target)
-    killed(abf, raw_engine, build, folder)
+    build, folder = begin_build(abf, target)
+    kill_container(abf, raw_engine, build, folder)
     [second] = containers(raw_engine, folder, running=True)
     second.kill()
-    found = abf.ended(build)
+    found = abf.wait_until_ended(build)
     assert found["status"] == 666
     assert found["packages"] == []
     log = abf.log(build)

@@ -25,11 +25,11 @@ def test_a_daemon_takes_an_older_home_over(start: Any, tmp_path: Path) -> None:
         unpack(tar, tmp_path, "fully_trusted")
     daemon = start()
 
-    def kept(owner: str, project: str, n: int) -> str:
+    def read_kept(owner: str, project: str, n: int) -> str:
         path = f"/api/v1/{owner}/{project}/jobs/{n}/outputs/files"
         return look(daemon, lambda client: client.call("GET", path, params={"path": "kept"}).text)
 
-    assert [kept("ann", "ry", 1), kept("ann", "ry", 2), kept("ann", "rx", 3)] == [
+    assert [read_kept("ann", "ry", 1), read_kept("ann", "ry", 2), read_kept("ann", "rx", 3)] == [
         "hidden-job\n",
         "hidden-later\n",
         "public-job\n",

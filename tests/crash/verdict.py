@@ -127,7 +127,7 @@ def _of_log(seen: Seen, truth: Truth, unit: int) -> Iterator[str]:
     for number, data in logs.streams(seen.log):
         pieces.setdefault(number, []).append(data)  # polylocal's own lines may have a separate stream
     for name, number in STREAMS.items():
-        problem = compare(b"".join(pieces[number]), truth.said(name), may_lack)
+        problem = compare(b"".join(pieces[number]), truth.output(name), may_lack)
         if problem:
             yield f"its log ({name}) {problem}"
 

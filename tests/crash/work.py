@@ -104,7 +104,7 @@ class Truth:
         pairs = (line.split() for line in self._text("ends").splitlines())
         return {int(attempt): int(code) for attempt, code in pairs}
 
-    def said(self, stream: str) -> list[bytes]:
+    def output(self, stream: str) -> list[bytes]:
         """The output of each attempt."""
         return [self._bytes(f"{stream}.{attempt}") for attempt in range(1, self.starts + 1)]
 

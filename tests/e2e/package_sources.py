@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from packages_support import deb, tarred, whole_wheel
+from packages_support import deb, make_tar, whole_wheel
 
 SCRIPT = Path(__file__).parents[2] / "scripts/package-sources"
 _ENVIRONMENT = dict(os.environ)  # includes the user's setting of the folder, which is hidden from tests
@@ -127,7 +127,7 @@ def small_debian(name: str, into: Path) -> Code:
         },
     )
     (into / "debian/rules").chmod(0o755)
-    return Code(name, "1:1.0-1", {f"{name}_1.0.orig.tar.gz": tarred(upstream)}, is_small=True)
+    return Code(name, "1:1.0-1", {f"{name}_1.0.orig.tar.gz": make_tar(upstream)}, is_small=True)
 
 
 def small_requirement() -> bytes:

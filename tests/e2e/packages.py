@@ -68,7 +68,7 @@ class Abf:
         self.daemon = daemon
         self._http = httpx2.Client(base_url=daemon.url, auth=("root", daemon.token), timeout=30)
 
-    def turn_to(self, daemon: Daemon) -> None:
+    def switch_to(self, daemon: Daemon) -> None:
         """Use another daemon from now on."""
         self.close()
         self._connect(daemon)
@@ -148,13 +148,13 @@ class Abf:
     def status(self, build_list: int) -> int:
         return int(self.show(build_list)["status"])
 
-    def ended(self, build_list: int, within_s: float = 60) -> dict[str, Any]:
+    def wait_until_ended(self, build_list: int, within_s: float = 60) -> dict[str, Any]:
         """Wait for the end of a build, and return it."""
         return eventually(lambda: (found := self.show(build_list))["status"] not in BUSY and found, within_s)
 
-    def built(self, source: Source, target: Target, expected: int = 0, **more: Any) -> dict[str, Any]:
+    def build_and_wait(self, source: Source, target: Target, expected: int = 0, **more: Any) -> dict[str, Any]:
         """Build, and check the final status."""
-        found = self.ended(self.build(source, target, **more))
+        found = self.wait_until_ended(self.build(source, target, **more))
         assert found["status"] == expected, self.log(found["id"])
         return found
 
@@ -163,9 +163,9 @@ class Abf:
 
     def publish(self, build_list: int) -> dict[str, Any]:
         self.do(build_list, "publish")
-        return self.ended(build_list)
+        return self.wait_until_ended(build_list)
 
-    def contained(self, build_list: int) -> dict[str, Any]:
+    def create_container(self, build_list: int) -> dict[str, Any]:
         """Create the container of a build, and wait until it is published."""
         self.do(build_list, "create_container")
         return eventually(lambda: (found := self.show(build_list))["container_status"] == 6000 and found)
@@ -197,7 +197,7 @@ class Abf:
         """Download without credentials, as package managers do. `path`: below `downloads`, or a URL."""
         return httpx2.get(path if "://" in path else self.url(path), timeout=30)
 
-    def served(self, folder: str) -> set[str]:
+    def list_folder(self, folder: str) -> set[str]:
         """The names in the listing of a folder. Empty if the folder does not exist."""
         answer = self.fetch(f"{folder}/")
         return (
@@ -211,13 +211,13 @@ class Abf:
         answer = self.fetch(f"{target.folder()}/Packages")
         return answer.text if answer.status_code == 200 else ""
 
-    def disk(self, target: Target, arch: str = ARCH) -> Path:
+    def folder_of(self, target: Target, arch: str = ARCH) -> Path:
         """The path of a repository on the disk."""
         return self.daemon.home / "downloads" / target.folder(arch)
 
 
 @contextmanager
-def asking(daemon: Daemon, work: Path) -> Iterator[Abf]:
+def connect_to(daemon: Daemon, work: Path) -> Iterator[Abf]:
     work.mkdir(parents=True, exist_ok=True)
     made = Abf(daemon, work)
     try:
@@ -261,7 +261,7 @@ def apt(url: str, *names: str) -> str:
     return f"{listed} && apt-get update && apt-get install -y {' '.join(names)}"
 
 
-def inside(
+def run_in_container(
     engine: docker.DockerClient, script: str, folders: Mapping[Path, str] | None = None, within_s: float = _INSTALL_S
 ) -> str:
     """The output of a script in a container on the host's network. The script must succeed.

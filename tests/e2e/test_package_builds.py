@@ -13,7 +13,7 @@ import docker
 import pytest
 from support import Daemon, eventually
 
-from e2e.packages import BUILDER, READY_MADE, Abf, Source, Target, asking, deb, git, inside, recipe
+from e2e.packages import BUILDER, READY_MADE, Abf, Source, Target, connect_to, deb, git, recipe, run_in_container
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +22,7 @@ USER = "1234:1234"  # the user of an image whose programs do not run as root
 
 @pytest.fixture(scope="module")
 def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abf]:
-    with asking(daemon, tmp_path_factory.mktemp("work")) as made:
+    with connect_to(daemon, tmp_path_factory.mktemp("work")) as made:
         yield made
 
 
@@ -141,7 +141,7 @@ def test_debian_sources_of_each_format_are_built_by_root_and_by_a_user(
     if has_tarball:
         stored = abf.upload("tool_1.0.orig.tar.gz", ORIG)
         files[".abf.yml"] = f"sources:\n  tool_1.0.orig.tar.gz: '{stored}'\n"
-    found = abf.built(pushed(abf, target, files), target)
+    found = abf.build_and_wait(pushed(abf, target, files), target)
     said = abf.log(found["id"])
     assert (NO_TARBALL in said) is (files_of_source == 0)
     assert len(sources_of(found)) == files_of_source
@@ -152,7 +152,7 @@ def test_debian_sources_of_each_format_are_built_by_root_and_by_a_user(
 def test_an_upstream_tarball_in_the_code_itself_is_found(abf: Abf) -> None:
     target = abf.target("deb", BUILDER)
     files = {**UPSTREAM, **debian("1.0-1", "3.0 (quilt)\n"), "tool_1.0.orig.tar.gz": ORIG}
-    found = abf.built(pushed(abf, target, files), target)
+    found = abf.build_and_wait(pushed(abf, target, files), target)
     assert len(sources_of(found)) == 3
 
 
@@ -162,17 +162,17 @@ def test_a_build_dependency_is_installed_from_the_connected_repositories(abf: Ab
     files = {**UPSTREAM, **debian("1.0", "3.0 (native)\n", "debhelper-compat (= 13), needed-tool")}
     files["debian/rules"] = str(files["debian/rules"]) + "override_dh_auto_build:\n\tneeded-tool\n"
     source = pushed(abf, target, files)
-    refused = abf.built(source, target, 666)
+    refused = abf.build_and_wait(source, target, 666)
     assert "Unmet build dependencies: needed-tool" in abf.log(refused["id"])  # no repository is connected yet
     other = abf.source(target)
     abf.push(other, {**READY_MADE, **deb("other-tool", "1")})
-    abf.built(other, target, 6000, auto_publish=True)
-    refused = abf.built(source, target, 666)
+    abf.build_and_wait(other, target, 6000, auto_publish=True)
+    refused = abf.build_and_wait(source, target, 666)
     assert re.search(r"builddeps:./ : Depends: needed-tool but it is not installable", abf.log(refused["id"]))
     needed = abf.source(target)
     abf.push(needed, {**READY_MADE, **deb("needed-tool", "1.5")})
-    abf.built(needed, target, 6000, auto_publish=True)
-    built = abf.built(source, target)
+    abf.build_and_wait(needed, target, 6000, auto_publish=True)
+    built = abf.build_and_wait(source, target)
     assert "\nneeded-tool 1.5\n" in abf.log(built["id"])
 
 
@@ -213,37 +213,37 @@ def test_an_rpm_has_the_modes_of_its_code_whoever_builds_it(
     abf: Abf, image: str, raw_engine_of_module: docker.DockerClient
 ) -> None:
     target = abf.target("dnf", image)
-    found = abf.built(pushed(abf, target, spec("tool")), target)
+    found = abf.build_and_wait(pushed(abf, target, spec("tool")), target)
     [url] = [package["url"] for package in found["packages"] if package["type"] == "binary"]
     fetch = f"import urllib.request as r; r.urlretrieve('{url}', 'tool.rpm')"
     ask = r"rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' tool.rpm"
-    said = inside(raw_engine_of_module, f'cd /tmp && python3 -c "{fetch}" && {ask}')
+    said = run_in_container(raw_engine_of_module, f'cd /tmp && python3 -c "{fetch}" && {ask}')
     assert said == "-rwxr-xr-x /usr/bin/tool\n-rw-r--r-- /usr/share/tool/tool.txt\n"
 
 
 def test_a_build_requirement_is_installed_from_the_connected_repositories(abf: Abf) -> None:
     target = abf.target("dnf", BUILDER)
     source = pushed(abf, target, spec("asking", more="BuildRequires: needed >= 2", build="needed"))
-    refused = abf.built(source, target, 666)
+    refused = abf.build_and_wait(source, target, 666)
     assert "needed >= 2 is needed by asking-1.0-1.noarch" in abf.log(refused["id"])  # no repository is connected yet
     needed = pushed(abf, target, spec("needed", "1.0"))
-    abf.built(needed, target, 6000, auto_publish=True)
-    refused = abf.built(source, target, 666)
+    abf.build_and_wait(needed, target, 6000, auto_publish=True)
+    refused = abf.build_and_wait(source, target, 666)
     assert "No matching package to install: 'needed >= 2'" in abf.log(refused["id"])
     abf.push(needed, spec("needed", "2.0"))
-    abf.built(needed, target, 6000, auto_publish=True)
-    built = abf.built(source, target)
+    abf.build_and_wait(needed, target, 6000, auto_publish=True)
+    built = abf.build_and_wait(source, target)
     assert "\ntool\n" in abf.log(built["id"])
 
 
 def test_a_build_requirement_that_the_spec_file_finds_out_itself_is_installed(abf: Abf) -> None:
     target = abf.target("dnf", BUILDER)
-    abf.built(pushed(abf, target, spec("found", "1.0")), target, 6000, auto_publish=True)
+    abf.build_and_wait(pushed(abf, target, spec("found", "1.0")), target, 6000, auto_publish=True)
     files = spec("finding", build="found")
     text = str(files["finding.spec"])
     files["finding.spec"] = text.replace("%build", "%generate_buildrequires\necho found\n\n%build")
     source = pushed(abf, target, files)
-    built = abf.built(source, target)
+    built = abf.build_and_wait(source, target)
     assert "\ntool\n" in abf.log(built["id"])
     assert {package["name"] for package in built["packages"]} == {"finding"}
 
@@ -264,10 +264,10 @@ def test_a_wheel_has_the_version_of_the_tag_that_is_built_whoever_builds_it(abf:
     git("tag", "v1.2", folder=source.folder)
     address = abf.daemon.url.replace("http://", f"http://root:{abf.daemon.token}@")
     git("push", "--quiet", f"{address}/root/{source.name}.git", "v1.2", folder=source.folder)
-    found = abf.built(source, target, project_version="v1.2")
+    found = abf.build_and_wait(source, target, project_version="v1.2")
     assert [(p["name"], p["version"]) for p in found["packages"]] == [("tool", "1.2")]
     commit = abf.push(source, {"a": "1"})
-    found = abf.built(source, target)
+    found = abf.build_and_wait(source, target)
     assert [p["version"] for p in found["packages"]] == [f"1.2.dev1+g{commit[:7]}"]
 
 
@@ -275,14 +275,14 @@ def test_a_requirement_of_a_python_project_is_installed_from_the_connected_repos
     """Without the requirement the build fails and names it, instead of building a wheel of version 0.0.0."""
     target = abf.target("pypi", image)
     source = pushed(abf, target, python('"setuptools", "needed-tool >=2"', "NEEDED_VERSION"))
-    refused = abf.built(source, target, 666)
+    refused = abf.build_and_wait(source, target, 666)
     assert "No matching distribution found for needed-tool>=2" in abf.log(refused["id"])
     assert refused["packages"] == []
     needed = python('"setuptools"')
     needed["setup.py"] = "from setuptools import setup\nsetup(name='needed-tool', version='2.1')\n"
     other = pushed(abf, target, needed)
-    abf.built(other, target, 6000, auto_publish=True)
-    found = abf.built(source, target)
+    abf.build_and_wait(other, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target)
     assert re.search(r"Successfully installed needed-tool-2\.1", abf.log(found["id"]))
     assert len(found["packages"]) == 1
 
@@ -291,11 +291,11 @@ def test_a_requirement_that_only_setup_py_names_is_installed_or_named(abf: Abf) 
     target = abf.target("pypi", BUILDER)
     text = "from setuptools import setup\nsetup(name='{}', version='1.0', setup_requires=[{}])\n"
     source = pushed(abf, target, {"setup.py": text.format("asking", "'small-needed'")})
-    refused = abf.built(source, target, 666)
+    refused = abf.build_and_wait(source, target, 666)
     assert "No matching distribution found for small-needed" in abf.log(refused["id"])
     needed = pushed(abf, target, {"setup.py": text.format("small-needed", "")})
-    abf.built(needed, target, 6000, auto_publish=True)
-    assert "Successfully installed small-needed-1.0" in abf.log(abf.built(source, target)["id"])
+    abf.build_and_wait(needed, target, 6000, auto_publish=True)
+    assert "Successfully installed small-needed-1.0" in abf.log(abf.build_and_wait(source, target)["id"])
 
 
 # -- git -------------------------------------------------------------------------------------------------------------
@@ -310,5 +310,5 @@ def test_git_works_in_a_build_whoever_builds(abf: Abf, image: str, kind: str) ->
     git("tag", "v1.2", folder=source.folder)
     address = abf.daemon.url.replace("http://", f"http://root:{abf.daemon.token}@")
     git("push", "--quiet", f"{address}/root/{source.name}.git", "v1.2", folder=source.folder)
-    found = abf.built(source, target)
+    found = abf.build_and_wait(source, target)
     assert abf.log(found["id"]) == f"v1.2\n{commit}\nx\nend\n"

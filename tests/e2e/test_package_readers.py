@@ -20,7 +20,7 @@ from rpms_support import rpm
 from runner.conftest import Rig
 from support import eventually
 
-from e2e.packages import inside
+from e2e.packages import run_in_container
 from polylocal.api.api_context import ApiContext
 from polylocal.installation import Installation
 from polylocal.packages.file_store import FileStore
@@ -93,7 +93,7 @@ def an_rpm(version: str) -> tuple[str, bytes]:
 
 
 @dataclass
-class Press:
+class RepeatedPublisher:
     """Publishes into a repository by a daemon without an engine. `sync`: the folder where it reports its progress."""
 
     ground: Ground
@@ -116,7 +116,7 @@ class Press:
         assert self.ground.store.build_lists.publish(made, self.ground.user, again=False)
         Publisher(self.context).work()
         assert self.ground.again(made).status == 6000
-        self._say("published", str(number))
+        self._report("published", str(number))
 
     def publish_all(self) -> None:
         """Publish some versions after each request, so that publications separate any two requests of a reader."""
@@ -126,9 +126,9 @@ class Press:
                 return
             for number in range(first, min(first + AT_A_TIME, PUBLICATIONS + 1)):
                 self.publish(number)
-        self._say("over", "")
+        self._report("over", "")
 
-    def _say(self, name: str, text: str) -> None:
+    def _report(self, name: str, text: str) -> None:
         new = self.sync / f"{name}.new"
         new.write_text(text)
         new.replace(self.sync / name)
@@ -143,24 +143,26 @@ class Press:
 
 
 @pytest.fixture
-def presses(settings: Settings, store: Store, root: User, project: Project, tmp_path: Path) -> Callable[..., Press]:
-    def make(kind: str, made: Callable[[str], tuple[str, bytes]]) -> Press:
+def publishers(
+    settings: Settings, store: Store, root: User, project: Project, tmp_path: Path
+) -> Callable[..., RepeatedPublisher]:
+    def make(kind: str, made: Callable[[str], tuple[str, bytes]]) -> RepeatedPublisher:
         sync = tmp_path / "sync"
         sync.mkdir()
         context = Rig(settings, store, FakeEngine(), project, root).context()
-        return Press(Ground.of(store, root, project, kind), context, made, sync)
+        return RepeatedPublisher(Ground.of(store, root, project, kind), context, made, sync)
 
     return make
 
 
 @contextmanager
-def publishing(press: Press) -> Iterator[None]:
+def publishing(publisher: RepeatedPublisher) -> Iterator[None]:
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(press.publish_all)
+        done = pool.submit(publisher.publish_all)
         try:
             yield
         finally:
-            press.is_left.set()
+            publisher.is_left.set()
         done.result()
 
 
@@ -170,19 +172,19 @@ def publishing(press: Press) -> Iterator[None]:
     ids=["apt", "pip", "dnf"],
 )
 def test_a_reader_meets_no_error_and_no_old_index(
-    presses: Callable[..., Press],
+    publishers: Callable[..., RepeatedPublisher],
     raw_engine: docker.DockerClient,
     kind: str,
     made: Callable[[str], tuple[str, bytes]],
     client: str,
 ) -> None:
-    press = presses(kind, made)
-    press.publish(1)
-    context = ApiContext(Installation(press.context.settings, press.ground.store))
-    with on_loopback(context, press.around) as url, publishing(press):
-        key = f"{url}/downloads/{press.ground.platform.name}/key.asc"
-        script = client.replace("URL", f"{url}/downloads/{press.path}").replace("KEY", key) + LOOP
-        said = inside(raw_engine, script, {press.sync: "/sync"}, WITHIN_S)
+    publisher = publishers(kind, made)
+    publisher.publish(1)
+    context = ApiContext(Installation(publisher.context.settings, publisher.ground.store))
+    with on_loopback(context, publisher.around) as url, publishing(publisher):
+        key = f"{url}/downloads/{publisher.ground.platform.name}/key.asc"
+        script = client.replace("URL", f"{url}/downloads/{publisher.path}").replace("KEY", key) + LOOP
+        said = run_in_container(raw_engine, script, {publisher.sync: "/sync"}, WITHIN_S)
     loops, found = (int(word) for word in said.replace(",", "").split() if word.isdecimal())
     assert found == PUBLICATIONS
     assert loops >= PUBLICATIONS // AT_A_TIME // 10

@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from rpm_tags_support import indexed, told, told_by_createrepo_c
+from rpm_tags_support import describe, describe_by_createrepo_c, index_facts
 from support import unpack
 
 from e2e.packages import BUILDER
@@ -157,7 +157,7 @@ def run(container: Container, script: str) -> str:
 def test_real_packages_are_listed_as_createrepo_c_lists_them(built: dict[str, Path]) -> None:
     assert len(built) == 6
     for name, path in built.items():
-        assert told(path) == told_by_createrepo_c(path), name
+        assert describe(path) == describe_by_createrepo_c(path), name
 
 
 def test_real_packages_are_described(built: dict[str, Path]) -> None:
@@ -171,7 +171,7 @@ def test_real_packages_are_described(built: dict[str, Path]) -> None:
 
 def test_dnf_installs_what_the_metadata_lists(builder: Container, built: dict[str, Path]) -> None:
     """One package requires a version of the other one, and a file that only the list of all files contains."""
-    listed = [indexed(path) for name, path in built.items() if not name.endswith("src.rpm")]
+    listed = [index_facts(path) for name, path in built.items() if not name.endswith("src.rpm")]
     contents = {file.path: built[file.name].read_bytes() for file in listed}
     contents |= {**rpms.index(listed, 1_700_000_000), "test.repo": REPOSITORY}
     put(builder, {f"repository/{path}": content for path, content in contents.items()})

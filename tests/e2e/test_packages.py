@@ -20,11 +20,11 @@ from e2e.packages import (
     Source,
     Target,
     apt,
-    asking,
+    connect_to,
     content,
     deb,
-    inside,
     recipe,
+    run_in_container,
 )
 
 pytestmark = pytest.mark.engine
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def abf(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abf]:
-    with asking(daemon, tmp_path_factory.mktemp("work")) as made:
+    with connect_to(daemon, tmp_path_factory.mktemp("work")) as made:
         yield made
 
 
@@ -56,16 +56,16 @@ def test_apt_installs_what_was_built_from_a_push(abf: Abf, raw_engine: docker.Do
     target = abf.target("deb", BUILDER)
     source = abf.source(target, example="deb")
     commit = abf.push(source)
-    found = abf.built(source, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target, 6000, auto_publish=True)
     packages = {(p["name"], p["type"], p["version"], p["release"]) for p in found["packages"]}
     assert packages == {
         ("hello-polylocal", "binary", "1.0", ""),
         ("hello-polylocal", "source", "1.0", ""),
     }
     assert (found["commit_hash"], found["package_version"]) == (commit, f"{target.platform}-1.0")
-    assert "hello-polylocal_1.0.dsc" in abf.served(target.folder("SRPMS"))
+    assert "hello-polylocal_1.0.dsc" in abf.list_folder(target.folder("SRPMS"))
     installed = "hello-polylocal && dpkg-query --show --showformat='is ${Version}' hello-polylocal"
-    said = inside(raw_engine, f"{apt(abf.url(target.folder()), 'hello-polylocal')} && {installed}")
+    said = run_in_container(raw_engine, f"{apt(abf.url(target.folder()), 'hello-polylocal')} && {installed}")
     assert said.endswith("Hello from a Debian package that polylocal built.\nis 1.0")
 
 
@@ -73,11 +73,11 @@ def test_pip_installs_what_was_built(abf: Abf, raw_engine: docker.DockerClient):
     target = abf.target("pypi", BUILDER)
     source = abf.source(target, example="wheel")
     abf.push(source)
-    found = abf.built(source, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target, 6000, auto_publish=True)
     # setuptools may write the name with an underscore or with a dash
     assert [(p["name"].replace("_", "-"), p["version"]) for p in found["packages"]] == [("hello-polylocal", "1.0")]
     index = f"{abf.url(target.folder())}/simple/"
-    said = inside(
+    said = run_in_container(
         raw_engine, f"pip install -q --no-cache-dir --index-url {index} hello_polylocal && cd / && hello-polylocal"
     )
     assert said.endswith("Hello from a wheel that polylocal built.\n")
@@ -87,7 +87,7 @@ def test_an_rpm_is_in_the_metadata_that_dnf_reads(abf: Abf, tmp_path: Path):
     target = abf.target("dnf", BUILDER)
     source = abf.source(target, example="rpm")
     abf.push(source)
-    found = abf.built(source, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target, 6000, auto_publish=True)
     assert found["package_version"] == f"{target.platform}-1.0-1"
     for arch, package_arch in ((ARCH, "noarch"), ("SRPMS", "src")):
         [package] = primary(abf, target.folder(arch), tmp_path / arch)
@@ -121,12 +121,12 @@ def primary(abf: Abf, folder: str, into: Path) -> list[createrepo_c.Package]:
 def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf):
     target = abf.target("deb")
     source = ready_made(abf, target, "tool", "1.0")
-    first = abf.built(source, target, 6000, auto_publish=True)
+    first = abf.build_and_wait(source, target, 6000, auto_publish=True)
     assert "Version: 1.0\n" in abf.index(target)
     published = abf.show(first["id"])["commit_hash"]
 
     new_version(abf, source, "tool", "1.1")
-    second = abf.built(source, target, 6000, auto_publish=True)
+    second = abf.build_and_wait(source, target, 6000, auto_publish=True)
     assert second["last_published_commit_hash"] == published
     assert versions(abf, target) == ["1.1"]
     assert abf.fetch(f"{target.folder()}/tool_1.0_all.deb").status_code == 404
@@ -134,7 +134,7 @@ def test_a_newer_version_replaces_and_an_older_one_waits(abf: Abf):
     assert abf.status(first["id"]) == 6000
 
     new_version(abf, source, "tool", "0.9")
-    third = abf.built(source, target, 0, auto_publish=True)
+    third = abf.build_and_wait(source, target, 0, auto_publish=True)
     assert versions(abf, target) == ["1.1"]
     assert abf.publish(third["id"])["status"] == 6000
     assert versions(abf, target) == ["0.9"]
@@ -149,8 +149,8 @@ def test_projects_share_one_repository(abf: Abf):
     target = abf.target("deb")
     sources = [ready_made(abf, target, name) for name in ("one", "two")]
     builds = [abf.build(source, target, auto_publish=True) for source in sources]
-    assert [abf.ended(build)["status"] for build in builds] == [6000, 6000]
-    assert {"one_1.0_all.deb", "two_1.0_all.deb"} <= abf.served(target.folder())
+    assert [abf.wait_until_ended(build)["status"] for build in builds] == [6000, 6000]
+    assert {"one_1.0_all.deb", "two_1.0_all.deb"} <= abf.list_folder(target.folder())
     assert versions(abf, target) == ["1.0", "1.0"]
 
 
@@ -158,11 +158,11 @@ def test_a_personal_repository_has_a_folder_for_each_platform_that_is_built_for(
     target = abf.target("deb")
     source = ready_made(abf, target, "mine")
     mine = abf.personal_repository()
-    abf.built(source, target, 6000, auto_publish=True, save_to_repository_id=mine)
+    abf.build_and_wait(source, target, 6000, auto_publish=True, save_to_repository_id=mine)
     folder = f"root_personal/repository/{target.platform}/{ARCH}/main/release"
     assert "Package: mine\n" in abf.fetch(f"{folder}/Packages").text
-    assert "mine_1.0_all.deb" in abf.served(folder)
-    assert abf.served(target.folder()) == set()
+    assert "mine_1.0_all.deb" in abf.list_folder(folder)
+    assert abf.list_folder(target.folder()) == set()
 
 
 def test_a_locked_repository_waits_for_its_key(abf: Abf):
@@ -172,12 +172,12 @@ def test_a_locked_repository_waits_for_its_key(abf: Abf):
     waiting = abf.build(source, locked, auto_publish=True)
     eventually(lambda: abf.status(waiting) == 7000, 60)
     # publications are done in order: if a later one is done and this one is not, then this one waits
-    abf.built(elsewhere, other, 6000, auto_publish=True)
+    abf.build_and_wait(elsewhere, other, 6000, auto_publish=True)
     assert abf.status(waiting) == 7000
-    assert abf.served(locked.folder()) == set()
+    assert abf.list_folder(locked.folder()) == set()
     abf.call("DELETE", f"repositories/{locked.repository_id}/remove_repo_lock_file")
-    assert abf.ended(waiting)["status"] == 6000
-    assert "a_1.0_all.deb" in abf.served(locked.folder())
+    assert abf.wait_until_ended(waiting)["status"] == 6000
+    assert "a_1.0_all.deb" in abf.list_folder(locked.folder())
 
 
 def test_a_project_that_left_the_repository_is_not_published_there(abf: Abf):
@@ -188,10 +188,10 @@ def test_a_project_that_left_the_repository_is_not_published_there(abf: Abf):
     eventually(lambda: abf.status(waiting) == 7000, 60)
     leave(abf, source, target)
     abf.call("DELETE", f"repositories/{target.repository_id}/remove_repo_lock_file")
-    assert abf.ended(waiting)["status"] == 8000
+    assert abf.wait_until_ended(waiting)["status"] == 8000
     why = abf.result(waiting, f"abfworker::publish-worker-{waiting}.log")
     assert why == f"the project is not in the repository {target.platform}/main any more\n"
-    assert abf.served(target.folder()) == set()
+    assert abf.list_folder(target.folder()) == set()
     abf.do(waiting, "publish", status=422)
 
 
@@ -202,26 +202,26 @@ def leave(abf: Abf, source: Source, target: Target) -> None:
 def test_the_packages_of_a_project_leave_with_it(abf: Abf):
     target = abf.target("deb")
     stays, leaves = (ready_made(abf, target, name) for name in ("stays", "leaves"))
-    builds = [abf.built(source, target, 6000, auto_publish=True)["id"] for source in (stays, leaves)]
+    builds = [abf.build_and_wait(source, target, 6000, auto_publish=True)["id"] for source in (stays, leaves)]
     assert "Package: leaves\n" in abf.index(target)
     leave(abf, leaves, target)
     eventually(lambda: "Package: leaves\n" not in abf.index(target))
     assert "Package: stays\n" in abf.index(target)
-    assert "leaves_1.0_all.deb" not in abf.served(target.folder())
+    assert "leaves_1.0_all.deb" not in abf.list_folder(target.folder())
     assert [abf.status(build) for build in builds] == [6000, 6000]
 
 
 def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: Abf):
     target = abf.target("deb", has_qa=True)
     source = ready_made(abf, target, "checked")
-    found = abf.built(source, target, 0, auto_publish=True)
+    found = abf.build_and_wait(source, target, 0, auto_publish=True)
     assert found["auto_publish"] is False
     abf.do(found["id"], "reject_publish")
     assert abf.status(found["id"]) == 9000
     abf.do(found["id"], "publish", status=422)
-    assert abf.served(target.folder()) == set()
+    assert abf.list_folder(target.folder()) == set()
 
-    good = abf.built(source, target)
+    good = abf.build_and_wait(source, target)
     assert abf.publish(good["id"])["status"] == 6000
     assert "Package: checked\n" in abf.index(target)
 
@@ -232,13 +232,13 @@ def test_with_qa_nothing_is_published_by_itself_and_what_is_rejected_never(abf: 
 def test_a_lost_file_of_the_file_store_is_reported(abf: Abf):
     target = abf.target("deb")
     source = ready_made(abf, target, "lost")
-    found = abf.built(source, target)
+    found = abf.build_and_wait(source, target)
     [package] = found["packages"]
     (abf.daemon.home / "files" / package["url"].rpartition("/")[2]).unlink()
     assert abf.publish(found["id"])["status"] == 777
     why = abf.result(found["id"], f"abfworker::publish-worker-{found['id']}.log")
     assert why == "the file store has lost lost_1.0_all.deb\n"
-    assert abf.served(target.folder()) == set()
+    assert abf.list_folder(target.folder()) == set()
     abf.do(found["id"], "publish", status=422)
 
 
@@ -246,18 +246,18 @@ def test_a_failed_publication_changes_nothing_and_can_be_tried_again(abf: Abf):
     """The folder of the sources can't be written. The folder of the packages must stay unchanged, too."""
     target = abf.target("deb")
     source = ready_made(abf, target, "tool", "1.0")
-    abf.built(source, target, 6000, auto_publish=True)
-    before = content(abf.disk(target))
+    abf.build_and_wait(source, target, 6000, auto_publish=True)
+    before = content(abf.folder_of(target))
     assert {"Packages", "tool_1.0_all.deb"} <= set(before)
     new_version(abf, source, "tool", "1.1")
-    sources = abf.disk(target, "SRPMS").parent
+    sources = abf.folder_of(target, "SRPMS").parent
     aside = sources.rename(sources.with_name("aside"))
     sources.write_text("in the way")
-    failed = abf.built(source, target, 8000, auto_publish=True)
+    failed = abf.build_and_wait(source, target, 8000, auto_publish=True)
     assert "in the way" not in (why := abf.result(failed["id"], f"abfworker::publish-worker-{failed['id']}.log"))
     assert str(sources) in why
-    assert content(abf.disk(target)) == before
-    assert beside(abf.disk(target)) == {abf.disk(target).readlink().name, "release"}
+    assert content(abf.folder_of(target)) == before
+    assert beside(abf.folder_of(target)) == {abf.folder_of(target).readlink().name, "release"}
     sources.unlink()
     aside.rename(sources)
     assert abf.publish(failed["id"])["status"] == 6000
@@ -272,7 +272,7 @@ def test_a_broken_package_fails_alone(abf: Abf):
     """A log contains the tool's message. Other packages of the same publication and earlier ones are complete."""
     target = abf.target("deb")
     good = ready_made(abf, target, "good", "1.0")
-    abf.built(good, target, 6000, auto_publish=True)
+    abf.build_and_wait(good, target, 6000, auto_publish=True)
     before = abf.index(target)
     broken = abf.source(target)
     told = json.dumps([{"fullname": "broken.deb", "name": "broken", "version": "1"}])
@@ -285,7 +285,7 @@ def test_a_broken_package_fails_alone(abf: Abf):
     eventually(lambda: [abf.status(build) for build in builds] == [7000, 7000], 60)
     assert abf.index(target) == before
     abf.call("DELETE", f"repositories/{target.repository_id}/remove_repo_lock_file")
-    assert [abf.ended(build)["status"] for build in builds] == [6000, 8000]
+    assert [abf.wait_until_ended(build)["status"] for build in builds] == [6000, 8000]
     assert versions(abf, target) == ["1.1"]
     why = abf.result(builds[1], f"abfworker::publish-worker-{builds[1]}.log")
     assert "broken.deb is no Debian package" in why
@@ -300,10 +300,10 @@ def test_a_build_installs_from_the_container_of_another_and_from_repositories(ab
     hello = abf.source(target, example="deb")
     abf.push(hello)
     builds = abf.build(published, target, auto_publish=True), abf.build(hello, target)
-    there, found = (abf.ended(build) for build in builds)
+    there, found = (abf.wait_until_ended(build) for build in builds)
     assert (there["status"], found["status"]) == (6000, 0)
     assert (found["container_status"], found["container_path"]) == (4000, "")
-    contained = abf.contained(found["id"])
+    contained = abf.create_container(found["id"])
     path = contained["container_path"]
     assert path == abf.url(f"{target.platform}/container/{found['id']}/{ARCH}/main/release/")
     names = [line for line in abf.fetch(f"{path}Packages").text.splitlines() if line.startswith("Package:")]
@@ -319,7 +319,7 @@ def test_a_build_installs_from_the_container_of_another_and_from_repositories(ab
     )
     abf.push(user, recipe(command))
     builds = abf.build(user, target, extra_build_lists=[found["id"]]), abf.build(user, target)
-    using, without = (abf.ended(build) for build in builds)
+    using, without = (abf.wait_until_ended(build) for build in builds)
     assert (using["status"], without["status"]) == (0, 666)
     assert [(other["id"], other["container_path"]) for other in using["extra_build_lists"]] == [(found["id"], path)]
     assert abf.result(using["id"], "said.log") == "Hello from a Debian package that polylocal built.\npublished 1.0\n"
@@ -340,10 +340,10 @@ def test_a_build_has_a_network_only_where_its_platform_has_one(abf: Abf):
     )
     source = abf.source(open_one, closed)
     abf.push(source, recipe(command))
-    reached = abf.built(source, open_one, extra_params={"sha1": sha1})
+    reached = abf.build_and_wait(source, open_one, extra_params={"sha1": sha1})
     assert "reached\n" in abf.log(reached["id"])
     address = abf.result(reached["id"], "address.log").strip()
-    cut_off = abf.built(source, closed, 666, extra_params={"sha1": sha1, "address": address})
+    cut_off = abf.build_and_wait(source, closed, 666, extra_params={"sha1": sha1, "address": address})
     assert abf.log(cut_off["id"]).endswith("\nout of reach\n")
 
 
@@ -355,7 +355,7 @@ def test_sources_come_from_the_file_store(abf: Abf):
     missing = "f" * 40
     source = abf.source(target)
     abf.push(source, recipe("cat given.txt; ls -A", {"given.txt": sha1, "absent.txt": missing}))
-    found = abf.built(source, target)
+    found = abf.build_and_wait(source, target)
     lines = abf.log(found["id"]).splitlines()
     assert lines[0].startswith("polylocal: ")
     assert f"the file store has no file {missing}: absent.txt is left out" in lines[0]
@@ -366,7 +366,7 @@ def test_a_command_may_have_several_lines(abf: Abf):
     target = abf.target("deb")
     source = abf.source(target)
     abf.push(source, recipe("echo 'two  blanks' # and a word on that\ncat <<END\nno command\nEND\nexit 0"))
-    found = abf.ended(abf.build(source, target))
+    found = abf.wait_until_ended(abf.build(source, target))
     assert (found["status"], abf.log(found["id"])) == (0, "two  blanks\nno command\n")
 
 
@@ -381,7 +381,7 @@ def test_exit_codes(abf: Abf):
     abf.push(source, {**recipe(line), **deb("coded", "1.0")})
     expected = {0: (0, 1), 5: (11000, 1), 6: (15000, 0), 3: (666, 0)}
     builds = {code: abf.build(source, target, extra_params={"code": code}) for code in expected}
-    found = {code: abf.ended(build) for code, build in builds.items()}
+    found = {code: abf.wait_until_ended(build) for code, build in builds.items()}
     assert {code: (shown["status"], len(shown["packages"])) for code, shown in found.items()} == expected
     for build, shown in zip(builds.values(), found.values(), strict=True):
         main, *others = shown["logs"]
@@ -402,7 +402,7 @@ def test_nothing_to_build(abf: Abf):
     target = abf.target("deb")
     source = abf.source(target)
     abf.push(source, {"README": "no package\n"})
-    found = abf.built(source, target, 666)
+    found = abf.build_and_wait(source, target, 666)
     assert abf.log(found["id"]) == "nothing can be built: there is no folder `debian` in the code\n"
 
 
@@ -415,12 +415,12 @@ def test_a_build_declares_its_packages(abf: Abf):
     ]
     files = {"container_data.json": json.dumps(told), **deb("told", "1.0"), **deb("kept", "1.0")}
     abf.push(source, {**recipe('cp *.deb *.json "$RESULTS_PATH"'), **files})
-    found = abf.built(source, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target, 6000, auto_publish=True)
     [package] = found["packages"]
     about = [package[key] for key in ("name", "type", "epoch", "version", "release")]
     assert about == ["told", "binary", 2, "1.0", "3"]
     assert [file["file_name"] for file in found["logs"]][1:] == ["kept_1.0_all.deb"]
-    assert {name for name in abf.served(target.folder()) if name.endswith(".deb")} == {"told_1.0_all.deb"}
+    assert {name for name in abf.list_folder(target.folder()) if name.endswith(".deb")} == {"told_1.0_all.deb"}
 
 
 def test_a_canceled_build_is_canceling_and_then_canceled(abf: Abf):
@@ -433,7 +433,7 @@ def test_a_canceled_build_is_canceling_and_then_canceled(abf: Abf):
     abf.do(build, "cancel")
     assert abf.status(build) == 10000  # it ignores the signal, and is killed at the end of its grace period
     abf.do(build, "cancel", status=422)
-    found = abf.ended(build)
+    found = abf.wait_until_ended(build)
     assert found["status"] == 5000
     assert abf.result(build, f"abfworker::rpm-worker-{build}.log") == "begun\n"
     abf.do(build, "publish", status=422)
@@ -446,8 +446,8 @@ def test_a_destroyed_project_leaves_nothing(abf: Abf):
     target = abf.target("deb")
     stays, goes = (ready_made(abf, target, name) for name in ("stays", "goes"))
     abf.push(goes, recipe('echo log of what goes; cp *.deb "$RESULTS_PATH"'))  # no other build has this log
-    abf.built(stays, target, 6000, auto_publish=True)
-    contained = abf.contained(abf.built(goes, target)["id"])
+    abf.build_and_wait(stays, target, 6000, auto_publish=True)
+    contained = abf.create_container(abf.build_and_wait(goes, target)["id"])
     published = abf.publish(contained["id"])
     assert published["status"] == 6000
     container = abf.daemon.home / "downloads" / target.platform / "container" / str(contained["id"])
@@ -459,6 +459,6 @@ def test_a_destroyed_project_leaves_nothing(abf: Abf):
     eventually(lambda: "Package: goes\n" not in abf.index(target))
     eventually(lambda: not container.exists())
     eventually(lambda: not any(path.exists() for path in files))
-    assert "goes_1.0_all.deb" not in abf.served(target.folder())
+    assert "goes_1.0_all.deb" not in abf.list_folder(target.folder())
     assert "Package: stays\n" in abf.index(target)
     abf.call("GET", f"build_lists/{published['id']}", status=404)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from packages_support import tarred, whole_wheel
+from packages_support import make_tar, whole_wheel
 from rpms_support import rpm
 from support import running_daemon, sweep
 
-from e2e.packages import Abf, Target, apt, asking, deb, inside, recipe
+from e2e.packages import Abf, Target, apt, connect_to, deb, recipe, run_in_container
 from polylocal.store import Store
 
 pytestmark = pytest.mark.engine
@@ -29,7 +29,7 @@ def abf(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert not [name for name in TOOLS if shutil.which(name, path=str(programs))]
     with (
         running_daemon(home, env={"PATH": str(programs), "POLYLOCAL_GRACE_S": "2"}) as daemon,
-        asking(daemon, tmp_path_factory.mktemp("work")) as made,
+        connect_to(daemon, tmp_path_factory.mktemp("work")) as made,
     ):
         yield made
     store = Store(home / "polylocal.db")
@@ -43,13 +43,13 @@ def published(abf: Abf, kind: str, files: dict[str, str | bytes]) -> Target:
     target = abf.target(kind)
     source = abf.source(target)
     abf.push(source, {**recipe('rm .abf.yml && cp -r . "$RESULTS_PATH"'), **files})
-    found = abf.built(source, target, 6000, auto_publish=True)
+    found = abf.build_and_wait(source, target, 6000, auto_publish=True)
     assert {package["type"] for package in found["packages"]} == {"binary", "source"}
     return target
 
 
 def debian_source() -> dict[str, str | bytes]:
-    tar = tarred({"tool-1.0/README": b"a test\n"})
+    tar = make_tar({"tool-1.0/README": b"a test\n"})
     sums = {
         name: f" {hashlib.new(digest, tar).hexdigest()} {len(tar)} tool_1.0.tar.gz\n"
         for name, digest in (("Files", "md5"), ("Checksums-Sha256", "sha256"))
@@ -63,11 +63,13 @@ def debian_source() -> dict[str, str | bytes]:
 
 def test_debian_packages(abf: Abf, raw_engine: docker.DockerClient) -> None:
     target = published(abf, "deb", {**deb("tool", "1.0"), **debian_source()})
-    said = inside(raw_engine, f"{apt(abf.url(target.folder()), 'tool')} && tool")
+    said = run_in_container(raw_engine, f"{apt(abf.url(target.folder()), 'tool')} && tool")
     assert said.endswith("tool 1.0\n")
     sources = abf.url(target.folder("SRPMS"))
     listed = f"echo 'deb-src [trusted=yes] {sources}/ ./' >/etc/apt/sources.list.d/test.list"
-    said = inside(raw_engine, f"{listed} && apt-get update && cd /tmp && apt-get source tool && cat tool-1.0/README")
+    said = run_in_container(
+        raw_engine, f"{listed} && apt-get update && cd /tmp && apt-get source tool && cat tool-1.0/README"
+    )
     assert said.endswith("a test\n")
 
 
@@ -75,11 +77,13 @@ def test_python_packages(abf: Abf, raw_engine: docker.DockerClient) -> None:
     about = b"Metadata-Version: 2.1\nName: tool\nVersion: 1.0\n"
     files: dict[str, str | bytes] = {
         "tool-1.0-py3-none-any.whl": whole_wheel("tool", "1.0", "print('tool 1.0')"),
-        "tool-1.0.tar.gz": tarred({"tool-1.0/PKG-INFO": about}),
+        "tool-1.0.tar.gz": make_tar({"tool-1.0/PKG-INFO": about}),
     }
     target = published(abf, "pypi", files)
     index = abf.url(f"{target.folder()}/simple/")
-    said = inside(raw_engine, f"cd /tmp && pip install -q --no-cache-dir --index-url {index} tool && python3 -m tool")
+    said = run_in_container(
+        raw_engine, f"cd /tmp && pip install -q --no-cache-dir --index-url {index} tool && python3 -m tool"
+    )
     assert said.endswith("tool 1.0\n")
 
 
@@ -90,9 +94,9 @@ def test_packages_of_rpm(abf: Abf, raw_engine: docker.DockerClient) -> None:
         "tool-1.0-1.src.rpm": rpm("tool", "1.0", program=program, is_source=True),
     }
     target = published(abf, "dnf", files)
-    said = inside(raw_engine, f"{dnf(abf.url(target.folder()), 'install tool')} && tool")
+    said = run_in_container(raw_engine, f"{dnf(abf.url(target.folder()), 'install tool')} && tool")
     assert said.endswith("tool 1.0\n")
-    said = inside(
+    said = run_in_container(
         raw_engine, f"cd /tmp && {dnf(abf.url(target.folder('SRPMS')), 'download --source tool')} && ls *.rpm"
     )
     assert said.endswith("tool-1.0-1.src.rpm\n")

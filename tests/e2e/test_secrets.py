@@ -8,7 +8,7 @@ from typing import Any
 
 import docker
 import pytest
-from support import BUSYBOX, Daemon, all_in, eventually
+from support import BUSYBOX, Daemon, eventually, list_tree
 
 from polylocal.client.http import Client, RunReference
 from polylocal.engine.plan import BUILD_LABEL
@@ -86,7 +86,7 @@ def test_no_file_of_the_home_folder_contains_them(done: dict[str, Any], daemon: 
     eventually(lambda: not (daemon.home / "contexts" / done["uuid"]).exists())
     holding = [
         path.relative_to(daemon.home)
-        for path in all_in(daemon.home)
+        for path in list_tree(daemon.home)
         if path.is_file() and (b"AgEIcHlwaS5vcmcCJ" in (data := path.read_bytes()) or b"MIIEowIBAAKCAQEAn4" in data)
     ]
     assert sorted(map(str, holding)) == ["secrets/root/deploy", "secrets/root/pip"]

@@ -77,7 +77,7 @@ def log(client: Client, run: RunReference) -> str:
         return b"".join(chunks).decode()
 
 
-def ended(client: Client, run: RunReference) -> dict[str, Any]:
+def wait_until_ended(client: Client, run: RunReference) -> dict[str, Any]:
     eventually(lambda: is_done(client.run(run)["last_status"]), 60)
     return client.statuses(run)[-1]
 
@@ -85,7 +85,7 @@ def ended(client: Client, run: RunReference) -> dict[str, Any]:
 def test_a_stopped_run_has_saved_and_keeps_its_exit_code(client: Client, kept: Path) -> None:
     run = begun(client, "stop", 3)
     client.stop(run)
-    last = ended(client, run)
+    last = wait_until_ended(client, run)
     assert (last["status"], last["details"]["exit_code"]) == ("stopped", 3)
     assert (kept / "stop").read_text() == "saved"
     assert log(client, run).splitlines() == ["begun", "saving"]  # no message about a locale or from a shell
@@ -99,7 +99,7 @@ def test_a_deleted_run_has_saved(client: Client, kept: Path) -> None:
 
 def test_a_run_at_its_time_limit_has_saved_and_failed(client: Client, kept: Path) -> None:
     run = begun(client, "limit", 0)
-    last = ended(client, run)
+    last = wait_until_ended(client, run)
     assert (last["status"], last["details"]["reason"], last["details"]["exit_code"]) == ("failed", "time-limit", 0)
     assert (kept / "limit").read_text() == "saved"
 
@@ -108,5 +108,5 @@ def test_no_log_begins_with_a_locale_that_the_image_lacks(client: Client) -> Non
     config = job("echo $LC_ALL $LANG $LANGUAGE", PYTHON)
     made = client.create_run("root", PROJECT, "job", {"config": config})
     run = RunReference("root", PROJECT, "job", made["id"])
-    assert ended(client, run)["status"] == "succeeded"
+    assert wait_until_ended(client, run)["status"] == "succeeded"
     assert log(client, run) == "C.UTF-8 C.UTF-8 C.UTF-8\n"

@@ -107,7 +107,7 @@ def by_name(name: str) -> Shape:
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     """The result of a command line in a shell."""
 
     commands: list[list[str]]
@@ -115,7 +115,9 @@ class Ran:
     prints: str
 
 
-def ran(arguments: Sequence[str], folder: Path, programs: Sequence[str], files: Mapping[str, str]) -> Ran:
+def run_command(
+    arguments: Sequence[str], folder: Path, programs: Sequence[str], files: Mapping[str, str]
+) -> CommandResult:
     """Run a command line on this machine, with programs that only record their arguments."""
     work, programs_folder, record = folder / "work", folder / "bin", folder / "record"
     work.mkdir()
@@ -135,10 +137,10 @@ def ran(arguments: Sequence[str], folder: Path, programs: Sequence[str], files: 
     }
     # background processes hold the pipe, so this waits for them, too
     done = subprocess.run(arguments, cwd=work, env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
-    return Ran(_recorded(record.read_text("utf-8")), done.returncode, done.stdout)
+    return CommandResult(_parse_record(record.read_text("utf-8")), done.returncode, done.stdout)
 
 
-def _recorded(text: str) -> list[list[str]]:
+def _parse_record(text: str) -> list[list[str]]:
     """Each record contains the number of arguments, the program and the arguments."""
     words, found = text.split("\0"), []
     while len(words) > 1:

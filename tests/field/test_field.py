@@ -18,7 +18,7 @@ from polylocal.errors import InvalidInput
 from polylocal.planning.dockerfile import render
 from polylocal.polyaxonfile import Specification, commands, merge
 
-from .shapes import BASH, FOLDER, SHAPES, Ran, Shape, by_name, first_iteration, ran
+from .shapes import BASH, FOLDER, SHAPES, CommandResult, Shape, by_name, first_iteration, run_command
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # fast clients use it; the other loader refuses tabs
 LOCALE = "en_US.UTF-8"
@@ -136,13 +136,13 @@ def read_by_a_client(shape: Shape) -> list[dict[str, Any]]:
     return [*documents, *([{"params": given}] if given else [])]
 
 
-def outcome(shape: Shape, specification: Specification, shell: str, folder: Path) -> Ran:
+def outcome(shape: Shape, specification: Specification, shell: str, folder: Path) -> CommandResult:
     cmd = shape.run(specification).command
     assert cmd is not None
-    return ran(commands.arguments(cmd, shell), folder, [words[0] for words in shape.commands], shape.files)
+    return run_command(commands.arguments(cmd, shell), folder, [words[0] for words in shape.commands], shape.files)
 
 
-def check(shape: Shape, found: Ran, expected: Any) -> None:
+def check(shape: Shape, found: CommandResult, expected: Any) -> None:
     order = sorted if shape.is_unordered else list
     assert order(found.commands) == order(expected)
     assert (found.exit, found.prints) == (shape.exit, shape.prints)

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from support import ahead_of
+from support import count_ahead
 
 from polylocal.runner import groups
 from polylocal.runner.groups import Groups
@@ -112,7 +112,7 @@ def test_a_held_experiment_takes_no_build_and_no_place_in_the_queue(rig):
     waiting = [run.pk for run in rig.store.runs.unresolved(10)]
     assert waiting == [begun(rig, group)[0].pk]
     job = rig.submit()
-    assert ahead_of(rig.store, job) == 1
+    assert count_ahead(rig.store, job) == 1
 
 
 def test_a_grid_is_cut_at_n_experiments(rig):

@@ -23,7 +23,7 @@ from fake_engine import FakeContainer, FakeEngine
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from packages_support import Ground, dsc, package, sdist, sha1, stocked, tarred, wheel
+from packages_support import Ground, dsc, make_tar, package, sdist, sha1, store_wheel, wheel
 from support import eventually, fill, small_disk
 
 from polylocal.api.abf import build_list_creation
@@ -485,11 +485,11 @@ def of_repository(yard: Yard, sub: str = "release") -> Path:
 
 def test_repositories_and_containers_are_at_hand_as_they_were_at_the_beginning(yard: Yard) -> None:
     file_store, downloads = yard.rig.context().file_store, yard.rig.settings.folders.downloads
-    shelve(yard, of_repository(yard), stocked(file_store, "a", "1"))
-    shelve(yard, of_repository(yard, "updates"), stocked(file_store, "a", "2"))
+    shelve(yard, of_repository(yard), store_wheel(file_store, "a", "1"))
+    shelve(yard, of_repository(yard, "updates"), store_wheel(file_store, "a", "2"))
     other = yard.build()
     alone = repositories.container(downloads, "cocos", other.id, arch="x86_64", name="main")
-    shelve(yard, alone, stocked(file_store, "b", "1"))
+    shelve(yard, alone, store_wheel(file_store, "b", "1"))
     seen: dict[str, list[str]] = {}
     texts: list[str] = []
 
@@ -668,7 +668,7 @@ def test_the_files_of_a_debian_source_belong_to_it(rig: Rig) -> None:
 
 def archive() -> bytes:
 
-    return tarred({"hello-1.0/hello.c": b"int main;"})
+    return make_tar({"hello-1.0/hello.c": b"int main;"})
 
 
 def huge_archive() -> bytes:

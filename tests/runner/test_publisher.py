@@ -14,7 +14,7 @@ from typing import Any
 
 import pysequoia
 import pytest
-from packages_support import Ground, deb, package, sha1, stocked, wheel
+from packages_support import Ground, deb, package, sha1, store_wheel, wheel
 from pysequoia import Cert
 from support import eventually
 
@@ -58,7 +58,7 @@ class Press:
         return self.ground.again(made)
 
     def wheel(self, name: str, version: str = "1") -> NewPackage:
-        return stocked(self.file_store, name, version)
+        return store_wheel(self.file_store, name, version)
 
     def publish(self) -> None:
         """By a daemon that lives for this one look."""
@@ -689,8 +689,8 @@ def test_of_two_projects_files_of_one_name_the_first_stays(press: Press, are_tog
 
 def test_two_that_lie_there_already_stop_no_third(press: Press) -> None:
     """From a time when nobody refused them: the one that came last has the name."""
-    press.ground.published(press.complete(stray(press, "x-1.rpm", b"mine")))
-    press.ground.published(press.complete(stray(press, "x-1.rpm", b"theirs"), project=press.project("other")))
+    press.ground.mark_published(press.complete(stray(press, "x-1.rpm", b"mine")))
+    press.ground.mark_published(press.complete(stray(press, "x-1.rpm", b"theirs"), project=press.project("other")))
     press.rig.store.build_lists.set_stale(press.ground.repository.id)
     third = press.waiting(press.wheel("c"), project=press.project("third"))
     press.publish()

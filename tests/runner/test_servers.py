@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
-from support import ahead_of, deep, eventually
+from support import count_ahead, eventually, make_deep_folder
 
 from polylocal.engine.plan import Mount
 from polylocal.files.folders import remove_tree
@@ -69,7 +69,7 @@ def test_servers_take_no_place_from_others(rig, supervise):
     servers = [rig.server(Kind.NOTEBOOK), rig.server(Kind.TENSORBOARD)]
     supervise(lambda: all(rig.again(run).status == "running" for run in servers), max_runs=1)
     job = rig.submit("true")
-    assert ahead_of(rig.store, job) == 0
+    assert count_ahead(rig.store, job) == 0
     supervise(lambda: rig.again(job).finished_at)
     assert rig.again(job).status == "succeeded"
 
@@ -305,7 +305,7 @@ def test_strange_things_in_a_folder_hold_up_no_end(rig, supervise, notebook):
     folder = work(rig, notebook)
     os.mkfifo(folder / "pipe")
     (folder / "round").symlink_to(".")
-    deep(folder, 1200)
+    make_deep_folder(folder, 1200)
     (folder / "new.py").write_text("1")
     stop(rig, supervise, notebook)
     assert newest(rig)["new.py"] == "1"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from packages_support import Ground, by_text, package, sha1
+from packages_support import Ground, compare_as_text, package, sha1
 
 from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
@@ -163,18 +163,18 @@ def test_a_list_has_only_what_its_reader_may_read(ground: Ground) -> None:
 
 
 def test_the_last_published_commit_is_fixed_when_a_build_list_is_made(ground: Ground) -> None:
-    first = ground.published(ground.end(ground.queue(commit_hash="1" * 40)))
+    first = ground.mark_published(ground.end(ground.queue(commit_hash="1" * 40)))
     second = ground.end(ground.queue(commit_hash="2" * 40))
     third = ground.queue(commit_hash="3" * 40)
     assert [x.last_published_commit_hash for x in (first, second, third)] == [None, "1" * 40, "1" * 40]
-    ground.published(second)
+    ground.mark_published(second)
     assert ground.again(third).last_published_commit_hash == "1" * 40
     assert ground.queue().last_published_commit_hash == "2" * 40
 
 
 def test_the_last_published_commit_is_of_the_same_key(ground: Ground) -> None:
     store = ground.store
-    ground.published(ground.end(ground.queue(commit_hash="1" * 40)))
+    ground.mark_published(ground.end(ground.queue(commit_hash="1" * 40)))
     project = store.projects.create(ground.user, {"name": "other"})
     arch = store.platforms.arches(["aarch64"])[0].id
     repository = store.platforms.add_repository(ground.platform, {"name": "contrib"}).id
@@ -227,7 +227,7 @@ def conclude(ground: Ground, made: BuildList, to: Status, code: int | None, *pac
         details=None,
         recorded={"exit_code": code},
         harvest=Harvest(packages),
-        is_newer=more.get("is_newer", by_text),
+        is_newer=more.get("is_newer", compare_as_text),
     )
 
 
@@ -241,7 +241,7 @@ def test_an_end_comes_once(ground: Ground) -> None:
 
 
 def test_an_end_that_can_not_be_kept_is_none(ground: Ground) -> None:
-    ground.published(ground.end(ground.queue(), 0, package("a", "1")))
+    ground.mark_published(ground.end(ground.queue(), 0, package("a", "1")))
     made = ground.queue(auto_publish_status="default")
 
     def refuse(*versions: Any) -> bool:
@@ -294,7 +294,7 @@ def auto(ground: Ground, version: str = "1", code: int = 0, **values: Any) -> in
 
 def earlier(ground: Ground, version: str = "1", **values: Any) -> BuildList:
     made = ground.queue(**values)
-    return ground.published(ground.end(made, 0, package("hello", version, type="source")))
+    return ground.mark_published(ground.end(made, 0, package("hello", version, type="source")))
 
 
 def test_a_first_build_is_published_by_itself(ground: Ground) -> None:
@@ -339,13 +339,13 @@ def test_the_same_version_is_not_new_to_a_released_platform(ground: Ground, vers
 
 def test_the_version_of_the_source_counts(ground: Ground) -> None:
     made = ground.end(ground.queue(), 0, package("lib", "9"), package("hello", "2", type="source"))
-    ground.published(made)
+    ground.mark_published(made)
     made = ground.queue(auto_publish_status="default")
     assert ground.end(made, 0, package("lib", "1"), package("hello", "3", type="source")).status == 7000
 
 
 def test_without_a_source_any_package_counts(ground: Ground) -> None:
-    ground.published(ground.end(ground.queue(), 0, package("hello", "2")))
+    ground.mark_published(ground.end(ground.queue(), 0, package("hello", "2")))
     assert ground.end(ground.queue(auto_publish_status="default"), 0, package("hello", "1")).status == 0
     assert ground.end(ground.queue(auto_publish_status="default"), 0, package("hello", "2")).status == 7000
 
@@ -371,7 +371,7 @@ def test_it_is_compared_with_the_same_key_alone(ground: Ground) -> None:
 def test_what_it_was_built_with_is_published_before_it(ground: Ground) -> None:
     other = ground.end(ground.queue())
     assert auto(ground, extra_build_lists=[other.id]) == 0
-    ground.published(other)
+    ground.mark_published(other)
     assert auto(ground, "2", extra_build_lists=[other.id]) == 7000
 
 
@@ -397,13 +397,13 @@ def auto_made(ground: Ground, version: str = "1", **values: Any) -> BuildList:
 
 def test_what_was_published_or_not_wanted_has_no_refusal(ground: Ground) -> None:
     assert refusal(ground, auto_made(ground)) is None
-    assert refusal(ground, ground.published(ground.end(ground.queue(), 0, package()))) is None
+    assert refusal(ground, ground.mark_published(ground.end(ground.queue(), 0, package()))) is None
     assert refusal(ground, ground.end(ground.queue(), 0, package())) is None
     assert refusal(ground, ground.end(ground.queue(), 1)) is None
 
 
 def test_what_is_not_newer_names_both_versions(ground: Ground) -> None:
-    first = ground.published(auto_made(ground, "2"))
+    first = ground.mark_published(auto_made(ground, "2"))
     made = auto_made(ground, "1")
     words = (
         f"version 1:1-2 is not newer than 1:2-2, which is in cocos/main (build list {first.id}): raise the version,"
@@ -460,7 +460,7 @@ def test_what_it_was_built_with_is_named_unless_it_is_published(ground: Ground) 
     assert found
     assert found[0] == "extra-build-lists"
     assert f"build lists {first.id}, {second.id} are not published" in found[1]
-    ground.published(first)
+    ground.mark_published(first)
     found = refusal(ground, auto_made(ground, extra_build_lists=[first.id, second.id]))
     assert found
     assert f"build list {second.id}, which it was built with, is not published" in found[1]
@@ -506,23 +506,23 @@ def test_what_waits_is_published_oldest_first_and_not_into_what_is_locked(ground
 def test_the_next_publication_takes_the_place_of_the_one_before(ground: Ground) -> None:
     lists = ground.store.build_lists
     arch = ground.store.platforms.arches(["aarch64"])[0]
-    other = ground.published(ground.end(ground.queue(arch_id=arch.id)))
+    other = ground.mark_published(ground.end(ground.queue(arch_id=arch.id)))
     first = publishing(ground)
     assert lists.set_published(first, "release", "cocos-1-1")
     found = ground.again(first)
     assert (found.status, found.published_into, found.package_version) == (6000, "release", "cocos-1-1")
-    second = ground.published(publishing(ground))
+    second = ground.mark_published(publishing(ground))
     assert lists.published(ground.repository.id) == [other, second]
     assert (ground.again(first).status, ground.again(first).published_into) == (6000, None)
     assert lists.published_repositories() == [ground.repository.id]
 
 
 def test_updates_leave_the_release_where_it_is(ground: Ground) -> None:
-    first = ground.published(publishing(ground), "release")
-    second = ground.published(publishing(ground), "updates")
+    first = ground.mark_published(publishing(ground), "release")
+    second = ground.mark_published(publishing(ground), "updates")
     found = ground.store.build_lists.published(ground.repository.id)
     assert [(x.id, x.published_into) for x in found] == [(first.id, "release"), (second.id, "updates")]
-    third = ground.published(publishing(ground), "updates")
+    third = ground.mark_published(publishing(ground), "updates")
     found = ground.store.build_lists.published(ground.repository.id)
     assert [(x.id, x.published_into) for x in found] == [(first.id, "release"), (third.id, "updates")]
 
@@ -530,7 +530,7 @@ def test_updates_leave_the_release_where_it_is(ground: Ground) -> None:
 def test_what_is_rejected_lies_in_no_repository(ground: Ground) -> None:
     """Not even what it had published before its last try failed."""
     lists = ground.store.build_lists
-    made = ground.published(publishing(ground))
+    made = ground.mark_published(publishing(ground))
     assert lists.publish(made, ground.user, again=True)
     lists.set_failed(made, BuildStatus.PUBLISH_FAILED, [])
     assert lists.published(ground.repository.id) == [ground.again(made)]
@@ -543,7 +543,7 @@ def test_what_is_rejected_lies_in_no_repository(ground: Ground) -> None:
 
 def test_what_is_rejected_and_was_never_published_leaves_nothing_to_write(ground: Ground) -> None:
     lists = ground.store.build_lists
-    other = ground.published(publishing(ground))
+    other = ground.mark_published(publishing(ground))
     assert not lists.reject(other, ground.user)
     made = ground.end(ground.queue())
     assert lists.reject(made, ground.user)
@@ -587,7 +587,7 @@ def test_a_container_that_nobody_waits_for_says_nothing(ground: Ground) -> None:
 
 def test_what_is_yanked_has_its_repository_written_anew(ground: Ground, store: Store) -> None:
     lists = store.build_lists
-    made = ground.published(ground.end(ground.queue(), 0, package()))
+    made = ground.mark_published(ground.end(ground.queue(), 0, package()))
     assert (made.yanked, lists.stale_repositories()) == (None, [])
     for change, yanked in ((lambda: lists.yank(made, ""), ""), (lambda: lists.undo_yank(made), None)):
         assert change()
@@ -601,15 +601,15 @@ def test_what_is_yanked_has_its_repository_written_anew(ground: Ground, store: S
 def test_what_does_not_lie_in_a_repository_is_not_yanked(ground: Ground, store: Store) -> None:
     complete = ground.end(ground.queue(), 0, package())
     assert not store.build_lists.yank(complete, "bad")
-    first = ground.published(complete)
-    ground.published(ground.end(ground.queue(), 0, package(version="1.1")))  # takes its place
+    first = ground.mark_published(complete)
+    ground.mark_published(ground.end(ground.queue(), 0, package(version="1.1")))  # takes its place
     assert not store.build_lists.yank(first, "bad")
     assert ground.again(first).yanked is None
     assert store.build_lists.stale_repositories() == []
 
 
 def test_a_publisher_that_has_not_seen_it_does_not_undo_it(ground: Ground, store: Store) -> None:
-    made = ground.published(ground.end(ground.queue(), 0, package()))
+    made = ground.mark_published(ground.end(ground.queue(), 0, package()))
     store.build_lists.set_stale(ground.repository.id)
     looked_at = store.platforms.repository(ground.repository.id)
     assert store.build_lists.yank(made, "bad")

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from support import ahead_of
+from support import count_ahead
 
 from polylocal.errors import InvalidInput
 from polylocal.statuses import Kind, Status
@@ -223,7 +223,7 @@ def test_the_queue_goes_by_priority_and_then_by_age(store: Store, root: User, pr
     ]
     assert [run.id for run in store.runs.runnable(9)] == [2, 4, 1, 3]
     assert [run.id for run in store.runs.runnable(2)] == [2, 4]
-    assert [ahead_of(store, build) for build in builds] == [2, 0, 3, 1]
+    assert [count_ahead(store, build) for build in builds] == [2, 0, 3, 1]
 
 
 def test_a_job_is_runnable_when_its_image_is_there(store: Store, job: Any) -> None:

@@ -221,8 +221,8 @@ def test_a_project_that_leaves_takes_what_it_published_along(store: Store, root:
     ground = Ground.of(store, root, project)
     other = store.projects.create(root, {"name": "other"})
     store.platforms.add_project(ground.repository, other)
-    mine = ground.published(ground.end(ground.queue()))
-    theirs = ground.published(ground.end(ground.queue(project=other)))
+    mine = ground.mark_published(ground.end(ground.queue()))
+    theirs = ground.mark_published(ground.end(ground.queue(project=other)))
     assert store.build_lists.stale_repositories() == []
     store.platforms.remove_project(ground.repository, project)
     assert store.build_lists.stale_repositories() == [ground.repository.id]
@@ -243,7 +243,7 @@ def test_a_project_that_published_nothing_leaves_nothing_to_write(store: Store, 
 
 def test_a_locked_repository_is_written_anew_when_it_is_unlocked(store: Store, root: User, project: Project) -> None:
     ground = Ground.of(store, root, project)
-    ground.published(ground.end(ground.queue()))
+    ground.mark_published(ground.end(ground.queue()))
     locked = store.platforms.update_repository(ground.repository, {"is_locked": True})
     store.platforms.remove_project(ground.repository, project)
     assert store.build_lists.stale_repositories() == []
@@ -253,7 +253,7 @@ def test_a_locked_repository_is_written_anew_when_it_is_unlocked(store: Store, r
 
 def test_a_deleted_project_leaves_its_repositories(store: Store, root: User, project: Project) -> None:
     ground = Ground.of(store, root, project)
-    made = ground.published(ground.end(ground.queue(), 0, package()))
+    made = ground.mark_published(ground.end(ground.queue(), 0, package()))
     store.projects.delete(project)
     assert store.build_lists.stale_repositories() == [ground.repository.id]
     assert store.build_lists.published(ground.repository.id) == []

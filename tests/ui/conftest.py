@@ -53,7 +53,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         browser.close()
 
 
-def _tell(page: Page) -> None:
+def _report_failed_requests(page: Page) -> None:
     """Print failed requests, since the page itself only says that something failed."""
     page.on("requestfailed", lambda asked: print(f"{page.url}: {asked.method} {asked.url}: {asked.failure}"))
 
@@ -67,7 +67,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
         context = browser.new_context(viewport={"width": 1200, "height": 900})
         context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
-        context.on("page", _tell)
+        context.on("page", _report_failed_requests)
         return context.new_page()
 
     yield visit

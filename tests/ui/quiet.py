@@ -72,7 +72,7 @@ async def _relay(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) 
     with contextlib.suppress(
         ConnectionError, asyncio.IncompleteReadError
     ):  # errors of either side; the other side is closed below
-        host, port = await _wanted(asking, answering)
+        host, port = await _read_destination(asking, answering)
         if host not in _LOOPBACK and not host.endswith(_BELOW_LOOPBACK):
             answering.write(_UNREACHABLE)
         else:
@@ -80,7 +80,7 @@ async def _relay(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) 
     answering.close()
 
 
-async def _wanted(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) -> tuple[bytes, int]:
+async def _read_destination(asking: asyncio.StreamReader, answering: asyncio.StreamWriter) -> tuple[bytes, int]:
     """The address (four or sixteen bytes, or a name) and the port."""
     _, methods = await asking.readexactly(2)
     await asking.readexactly(methods)

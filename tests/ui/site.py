@@ -31,8 +31,8 @@ IMAGE: Json = {
         " && UV_NATIVE_TLS=1 uv pip install --system --no-cache notebook tensorboard"
     ],
 }
-MOST_S = 240.0  # for steps that may wait for the image
-MOST_MS = MOST_S * 1000
+TIMEOUT_S = 240.0  # for steps that may wait for the image
+TIMEOUT_MS = TIMEOUT_S * 1000
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Site:
     def start(self, path: str, config: Json) -> str:
         """Start a notebook or tensorboard by its endpoint, wait until it runs, and return the path of the run."""
         run = self.launch(path, config)
-        self.until(run, "running")
+        self.wait_for_status(run, "running")
         return run
 
     def launch(self, path: str, config: Json) -> str:
@@ -106,14 +106,14 @@ class Site:
         made = answer.json()
         return f"{made['project'].replace('.', '/', 1)}/{config['kind']}s/{made['id']}"
 
-    def until(self, run: str, wanted: str) -> Json:
+    def wait_for_status(self, run: str, wanted: str) -> Json:
         """Wait for a status. Any other final status is a failure with the run's messages."""
 
         def look() -> Json | None:
             found = self.call("GET", f"{run}/").json()
             return found if found["last_status"] == wanted or is_done(found["last_status"]) else None
 
-        found = eventually(look, MOST_S)
+        found = eventually(look, TIMEOUT_S)
         assert found["last_status"] == wanted, self.history(run)
         return found
 

@@ -14,7 +14,7 @@ from support import eventually
 
 from polylocal.statuses import Kind
 from polylocal.store import Store
-from ui.site import MOST_S, Site, Visitor
+from ui.site import TIMEOUT_S, Site, Visitor
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -47,7 +47,7 @@ class Account:
         path = f"{self.name}/{project}"
         upload(self, path, {f"{program}.py": (PROGRAMS / f"{program}.py").read_text()})
         made = self.call("POST", f"{path}/notebook/start/", json={"config": server(program)}).json()
-        self.site.until(f"{path}/notebooks/{made['id']}", "running")
+        self.site.wait_for_status(f"{path}/notebooks/{made['id']}", "running")
         return f"{self.site.url}/notebook/{path}/"
 
 
@@ -72,7 +72,7 @@ def reader(site: Site, urls: dict[str, str], visitor: Visitor) -> BrowserContext
     """A browser in which the reader is logged in and has opened their own notebook."""
     page = visitor()
     page.goto(f"{urls['mine']}?token={site.token}")
-    page.get_by_role("heading", name="my notebook").wait_for(timeout=MOST_S * 1000)
+    page.get_by_role("heading", name="my notebook").wait_for(timeout=TIMEOUT_S * 1000)
     return page.context
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, Response, expect
 from support import BUSYBOX, eventually
 
-from ui.site import IMAGE, MOST_MS, Site, Visitor
+from ui.site import IMAGE, TIMEOUT_MS, Site, Visitor
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -60,7 +60,7 @@ def run_cell(page: Page, source: str, output: str) -> None:
 
 
 @contextmanager
-def explained(site: Site, project: str) -> Iterator[None]:
+def with_log_of_jupyter(site: Site, project: str) -> Iterator[None]:
     """Adds Jupyter's log to a failed assertion. The log shows whether a kernel died or another one was started."""
     try:
         yield
@@ -96,7 +96,7 @@ def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
     refused = refusals(page)
     page.goto(f"{site.url}/notebook/{project}/?token={site.token}")
     expect(page.get_by_role("heading", name="Starting")).to_be_visible()
-    expect(page.get_by_text("train.py")).to_be_visible(timeout=MOST_MS)
+    expect(page.get_by_text("train.py")).to_be_visible(timeout=TIMEOUT_MS)
     assert "token" not in page.url
     assert refused == []
 
@@ -108,7 +108,7 @@ def test_work_is_saved_and_committed(site: Site, visitor: Visitor) -> None:
     assert refused == []
 
     site.call("POST", f"{project}/notebook/stop/")
-    site.until(run, "stopped")
+    site.wait_for_status(run, "stopped")
     code = site.code(project)
     assert (code["made.txt"], code["train.py"]) == ("by hand", FILES["train.py"])
     assert "wrote 7" in code["work.ipynb"]
@@ -144,7 +144,7 @@ def test_a_token_is_asked_for(site: Site, running: str, visitor: Visitor) -> Non
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         page.get_by_placeholder("token").fill(token)
         page.get_by_role("button", name="Go on").click()
-        expect(page.get_by_text(expected).first).to_be_visible(timeout=MOST_MS)
+        expect(page.get_by_text(expected).first).to_be_visible(timeout=TIMEOUT_MS)
     assert urlsplit(page.url).path.startswith(f"/notebook/{running}/lab")
     assert urlsplit(page.url).hostname.endswith(".localhost")  # at a separate origin
     assert socket_of(page, running) == "open"
@@ -168,14 +168,14 @@ def test_the_page_works_again_after_kill_9(site: Site, running: str, visitor: Vi
     site.restart()
     again.goto(f"{site.url}/notebook/{running}/lab/tree/work.ipynb")
     expect(again.locator(".jp-OutputArea-output").last).to_have_text("set")
-    with explained(site, running):
+    with with_log_of_jupyter(site, running):
         run_cell(again, "print(kept)", "42")
 
 
 def test_an_image_without_jupyter(site: Site) -> None:
     project = site.project("bare")
     run = site.launch(f"{project}/notebook", {"kind": "notebook", "build": {"image": BUSYBOX}})
-    site.until(run, "failed")
+    site.wait_for_status(run, "failed")
     assert "the image has no jupyter: install it with a build step, `pip install notebook`" in site.history(run)[-1][1]
 
 
@@ -186,5 +186,5 @@ def test_work_is_discarded_when_asked(site: Site, running: str, visitor: Visitor
     save(page)
     assert site.call("POST", f"{running}/notebook/stop/", json={"commit": False}).text == ""
     newest = site.call("GET", f"{running}/notebooks/", params={"sort": "-id"}).json()["results"][0]
-    site.until(f"{running}/notebooks/{newest['id']}", "stopped")
+    site.wait_for_status(f"{running}/notebooks/{newest['id']}", "stopped")
     assert site.code(running) == FILES

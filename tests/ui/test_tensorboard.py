@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 from support import BUSYBOX
 
-from ui.site import IMAGE, MOST_MS, Site, Visitor
+from ui.site import IMAGE, TIMEOUT_MS, Site, Visitor
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -41,7 +41,7 @@ def scopes(site: Site) -> dict[str, tuple[str, list[str]]]:
     group = site.call("POST", f"{project}/groups/", json={"content": {**search, **train("{{ rate }}")}})
     alone, together = f"experiments/{experiment.json()['id']}", f"groups/{group.json()['id']}"
     for run in (alone, together):
-        site.until(f"{project}/{run}", "succeeded")
+        site.wait_for_status(f"{project}/{run}", "succeeded")
     listed = site.call("GET", f"{project}/experiments/", params={"query": f"group:{together.partition('/')[2]}"})
     members = sorted(str(found["id"]) for found in listed.json()["results"])
     found = {
@@ -61,7 +61,7 @@ def test_curves_are_shown(site: Site, scopes: dict, scope: str, visitor: Visitor
     page = visitor()
     page.goto(f"{site.url}/tensorboard/{path}/?token={site.token}")
     card = page.locator("scalar-card")
-    expect(card).to_contain_text("loss", timeout=MOST_MS)
+    expect(card).to_contain_text("loss", timeout=TIMEOUT_MS)
     for run in runs:
         expect(page.locator("runs-data-table").get_by_text(run, exact=True).first).to_be_visible()
     page.wait_for_function(ARE_DRAWN, arg=[2 * len(runs), STEPS])  # the measured and the smoothed curve
@@ -73,7 +73,7 @@ def test_readers_of_the_project_see_its_tensorboard(site: Site, scopes: dict, vi
     page.goto(f"{site.url}/tensorboard/{path}/")
     page.get_by_placeholder("token").fill(token)
     page.get_by_role("button", name="Go on").click()
-    expect(page.locator("scalar-card")).to_contain_text("loss", timeout=MOST_MS)
+    expect(page.locator("scalar-card")).to_contain_text("loss", timeout=TIMEOUT_MS)
     site.call("PATCH", f"{path}/", json={"is_public": False})
     assert page.reload().status in (403, 404)
     expect(page.get_by_role("heading", name="Not")).to_be_visible()
@@ -82,6 +82,6 @@ def test_readers_of_the_project_see_its_tensorboard(site: Site, scopes: dict, vi
 def test_an_image_without_tensorboard(site: Site) -> None:
     project = site.project("no-curves")
     run = site.launch(f"{project}/tensorboard", {"kind": "tensorboard", "build": {"image": BUSYBOX}})
-    site.until(run, "failed")
+    site.wait_for_status(run, "failed")
     missing = "the image has no tensorboard: install it with a build step, `pip install tensorboard`"
     assert missing in site.history(run)[-1][1]

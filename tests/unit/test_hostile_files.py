@@ -21,16 +21,16 @@ from polylocal.polyaxonfile import Specification, expressions, parse
 from polylocal.statuses import POLYAXON_KINDS, Kind
 
 Json = dict[str, Any]
-SOON_S = 10.0  # of CPU time, so that other processes don't count; the slowest file takes less than two
+MAX_CPU_S = 10.0  # of CPU time, so that other processes don't count; the slowest file takes less than two
 
 
 @contextmanager
-def soon() -> Iterator[None]:
+def limited_cpu() -> Iterator[None]:
     """The code inside must use little CPU time."""
     began = time.process_time()
     yield
     taken = time.process_time() - began
-    assert taken < SOON_S, f"it took {taken:.1f} s"
+    assert taken < MAX_CPU_S, f"it took {taken:.1f} s"
 
 
 def job(cmd: Any = "x", **sections: Any) -> Json:
@@ -134,7 +134,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("what", TEMPLATES)
 def test_a_hostile_template_is_a_problem_with_its_path(what: str) -> None:
-    with soon():
+    with limited_cpu():
         found = problems(job(TEMPLATES[what]))
     assert found[0].startswith("run.cmd: the template can't be rendered: ")
     assert len(found[0]) < 700
@@ -282,7 +282,7 @@ FILES: dict[str, Callable[[], object]] = {
 def test_a_hostile_file_is_answered_soon(what: str) -> None:
     source = FILES[what]()
     kind = Kind.GROUP if isinstance(source, dict) and source["kind"] == "group" else Kind.JOB
-    with soon():
+    with limited_cpu():
         try:
             found: object = parse(source, kind)
         except InvalidPolyaxonfile as error:
@@ -408,7 +408,7 @@ def test_any_file_is_a_specification_or_invalid(
         source = notation(data)
     except (yaml.YAMLError, ValueError):  # values that the notation can't express
         return
-    with soon():
+    with limited_cpu():
         try:
             found = parse(source, kind)
         except InvalidPolyaxonfile:
@@ -443,5 +443,5 @@ TOKENS += ["#", "%", "@", "kind", "version", "job", "1", "0x", "1e9", ".inf", "~
 
 @given(st.lists(st.sampled_from(TOKENS) | st.text(max_size=2), max_size=25).map("".join))
 def test_any_text_is_a_specification_or_invalid(text: str) -> None:
-    with soon(), suppress(InvalidPolyaxonfile):
+    with limited_cpu(), suppress(InvalidPolyaxonfile):
         parse(text, Kind.JOB)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import deep
+from support import make_deep_folder
 
 from polylocal.client import packing
 from polylocal.daemon import backup, restore
@@ -248,7 +248,7 @@ def test_a_further_name_of_something_else_is_refused(home: Home, tmp_path: Path,
 
 
 def test_a_backup_of_folders_deeper_than_any_path(home: Home, tmp_path: Path) -> None:
-    deep(home.root / "outputs" / "p", 2500)
+    make_deep_folder(home.root / "outputs" / "p", 2500)
     (home.root / "outputs" / "p" / "z").write_text("z")
     back, said = there_and_back(home, tmp_path)
     assert (back / "z").read_text() == "z"
@@ -356,7 +356,7 @@ def test_one_file_with_many_names_is_counted_copied_and_packed_once(folder: Path
 
 @pytest.mark.slow
 def test_folders_deeper_than_any_path_are_measured_copied_and_removed(folder: Path, tmp_path: Path) -> None:
-    deep(folder, 2500)
+    make_deep_folder(folder, 2500)
     (folder / "z").write_text("z")
     assert size_of(folder) > 0
     copy_tree(folder, tmp_path / "copy")

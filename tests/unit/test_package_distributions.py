@@ -13,7 +13,7 @@ from urllib.parse import unquote, urljoin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packages_support import metadata, sdist, tarred, wheel, zipped
+from packages_support import make_tar, make_zip, metadata, sdist, wheel
 
 from polylocal.errors import PackageError
 from polylocal.packages import distributions
@@ -46,7 +46,7 @@ def indexed(tmp_path: Path) -> Callable[..., IndexedFile]:
 
 
 def with_metadata(content: bytes) -> bytes:
-    return zipped({"x-1.dist-info/METADATA": content})
+    return make_zip({"x-1.dist-info/METADATA": content})
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_the_facts_of_a_source_distribution_for_the_index(about: About) -> None:
 
 @pytest.mark.parametrize("name", ["data.tar.gz", "x.deb", "x.dsc", "x.tar.xz", "README"])
 def test_other_files_are_no_distributions(about: About, name: str) -> None:
-    assert about(name, tarred({"x/setup.py": b"x"})) == {}
+    assert about(name, make_tar({"x/setup.py": b"x"})) == {}
 
 
 @given(tail=st.binary(max_size=60))
@@ -128,7 +128,7 @@ def test_a_wheel_of_two_distributions_is_broken(about: About) -> None:
     """pip refuses such a wheel."""
     files = {f"{name}-1.dist-info/METADATA": metadata(Name=name, Version="1") for name in "xy"}
     with pytest.raises(PackageError, match="x-1.whl has more than one METADATA: x-1.dist-info/METADATA, y-1.dist-info"):
-        about("x-1.whl", zipped(files))
+        about("x-1.whl", make_zip(files))
 
 
 def test_a_broken_or_missing_file(about: About, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_what_there_is(indexed: Callable[..., IndexedFile]) -> None:
         indexed("hello.world-1.0.tar.gz", sdist("hello.world", "1.0")),
         indexed("Hello_World-1.0-py3-none-any.whl", wheel("Hello_World", "1.0")),
         indexed("other-2+local-py3-none-any.whl", wheel("other", "2+local")),
-        indexed("data.tar.gz", tarred({"x/y": b"no distribution"})),
+        indexed("data.tar.gz", make_tar({"x/y": b"no distribution"})),
     ]
     made = distributions.index(files)
     pages = ["simple", "simple/hello-world", "simple/other"]
@@ -270,7 +270,7 @@ def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
     """Metadata can have so many fields that comparing each with all others would take hours."""
     path = tmp_path / "x-1-py3-none-any.whl"
     many = b"".join(b"X%d: 1\n" % number for number in range(200_000))
-    path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
+    path.write_bytes(make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
     with pytest.raises(PackageError, match="x-1-py3-none-any.whl: its metadata has more than 1000 different fields"):
         distributions.about(path, path.name)
 
@@ -278,7 +278,7 @@ def test_metadata_of_too_many_fields_is_refused_at_once(tmp_path: Path) -> None:
 def test_a_wheel_may_require_many_others(tmp_path: Path) -> None:
     path = tmp_path / "x-1-py3-none-any.whl"
     many = b"".join(b"Requires-Dist: a%d\n" % number for number in range(20_000))
-    path.write_bytes(zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
+    path.write_bytes(make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1") + many}))
     assert distributions.about(path, path.name)["version"] == "1"
 
 

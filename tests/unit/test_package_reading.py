@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
+from packages_support import deb, dsc, make_tar, make_zip, metadata, sdist, wheel
 
 from polylocal.errors import PackageError
 from polylocal.packages import debs, distributions, reading
@@ -62,7 +62,7 @@ def test_a_wheel(read: Read) -> None:
 
 
 def test_a_compressed_wheel(read: Read) -> None:
-    content = zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1")}, zipfile.ZIP_DEFLATED)
+    content = make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1")}, zipfile.ZIP_DEFLATED)
     assert read("x-1-py3-none-any.whl", content) == Description("x", "binary", None, "1", "")
 
 
@@ -76,14 +76,14 @@ def test_only_the_metadata_at_the_top_counts(read: Read) -> None:
         "METADATA": metadata(Name="no", Version="9"),
         "real-1.dist-info/METADATA": metadata(Name="real", Version="1"),
     }
-    found = read("real.whl", zipped(files))
+    found = read("real.whl", make_zip(files))
     assert found
     assert (found.name, found.version) == ("real", "1")
     inner = {
         "r-1/r.egg-info/PKG-INFO": metadata(Name="no", Version="9"),
         "r-1/PKG-INFO": metadata(Name="r", Version="1"),
     }
-    found = read("r-1.tar.gz", tarred(inner))
+    found = read("r-1.tar.gz", make_tar(inner))
     assert found
     assert (found.name, found.version) == ("r", "1")
 
@@ -123,7 +123,7 @@ def test_other_files_are_no_packages(read: Read, name: str) -> None:
     "files", [{}, {"hello-1.0/setup.py": b"x"}, {"PKG-INFO": b"Name: x\nVersion: 1\n"}, {"a/b/PKG-INFO": b"Name: x"}]
 )
 def test_an_archive_without_metadata_is_some_other_archive(read: Read, files: dict[str, bytes]) -> None:
-    assert read("hello-1.0.tar.gz", tarred(files)) is None
+    assert read("hello-1.0.tar.gz", make_tar(files)) is None
 
 
 def test_a_folder_or_a_link_in_place_of_the_metadata_does_not_count(read: Read) -> None:
@@ -148,7 +148,7 @@ def damaged(content: bytes, at: float) -> bytes:
 
 def unflated() -> bytes:
     """A compressed wheel whose metadata can't be inflated."""
-    content = zipped({"x-1.dist-info/METADATA": metadata(Name="x" * 500, Version="1")}, zipfile.ZIP_DEFLATED)
+    content = make_zip({"x-1.dist-info/METADATA": metadata(Name="x" * 500, Version="1")}, zipfile.ZIP_DEFLATED)
     start = content.index(b"METADATA") + len(b"METADATA")
     return content[:start] + b"\xff" * 8 + content[start + 8 :]
 
@@ -161,7 +161,7 @@ def ungzipped() -> bytes:
 
 def with_bad_name() -> bytes:
     """A zip archive whose directory marks an invalid name as UTF-8."""
-    content = zipped({"xé-1.dist-info/METADATA": metadata(Name="x", Version="1")})
+    content = make_zip({"xé-1.dist-info/METADATA": metadata(Name="x", Version="1")})
     return content.replace("é".encode(), b"\xff\xfe")
 
 
@@ -182,12 +182,12 @@ BROKEN = {
     "text.whl": b"no package",
     "empty.whl": b"",
     "cut.whl": wheel()[:-30],
-    "without-metadata.whl": zipped({"hello.py": b"x"}),
-    "without-files.whl": zipped({}),
-    "without-name.whl": zipped({"x.dist-info/METADATA": b"Version: 1\n"}),
-    "without-version.whl": zipped({"x.dist-info/METADATA": b"Name: x\n"}),
-    "with-blank-version.whl": zipped({"x.dist-info/METADATA": b"Name: x\nVersion:   \n"}),
-    "binary-metadata.whl": zipped({"x.dist-info/METADATA": bytes(range(256))}),
+    "without-metadata.whl": make_zip({"hello.py": b"x"}),
+    "without-files.whl": make_zip({}),
+    "without-name.whl": make_zip({"x.dist-info/METADATA": b"Version: 1\n"}),
+    "without-version.whl": make_zip({"x.dist-info/METADATA": b"Name: x\n"}),
+    "with-blank-version.whl": make_zip({"x.dist-info/METADATA": b"Name: x\nVersion:   \n"}),
+    "binary-metadata.whl": make_zip({"x.dist-info/METADATA": bytes(range(256))}),
     "unflated.whl": unflated(),
     "bad-name.whl": with_bad_name(),
     "text.tar.gz": b"no package",
@@ -195,8 +195,8 @@ BROKEN = {
     "cut.tar.gz": sdist()[:40],
     "ungzipped.tar.gz": ungzipped(),
     "odd-size.tar.gz": pax(size="many"),
-    "without-name.tar.gz": tarred({"x/PKG-INFO": b"Version: 1\n"}),
-    "without-version.tar.gz": tarred({"x/PKG-INFO": b"Name: x\n"}),
+    "without-name.tar.gz": make_tar({"x/PKG-INFO": b"Version: 1\n"}),
+    "without-version.tar.gz": make_tar({"x/PKG-INFO": b"Name: x\n"}),
     "empty.dsc": b"",
     "text.dsc": b"no package",
     "without-version.dsc": b"Source: x\n",
@@ -237,7 +237,7 @@ def test_damage_anywhere_is_no_other_error(
 ) -> None:
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     whole = {
-        "x-1.whl": zipped({"x-1.dist-info/METADATA": metadata(Name="x", Version="1", Summary="y" * 300)}, method),
+        "x-1.whl": make_zip({"x-1.dist-info/METADATA": metadata(Name="x", Version="1", Summary="y" * 300)}, method),
         "x-1.tar.gz": sdist("x", "1", Summary="".join(map(chr, range(33, 120)))),
         "x.dsc": dsc("x", "1:1-1", "a.tar.gz", "b.tar.gz").encode(),
     }[name]
@@ -273,8 +273,8 @@ def test_a_package_that_has_no_name_of_one_is_broken(read: Read, file_name: str,
     said = metadata(Name=name, Version="1")
     content = {
         "x.dsc": dsc(name).encode(),
-        "x.whl": zipped({"x-1.dist-info/METADATA": said}),
-        "x.tar.gz": tarred({"x-1/PKG-INFO": said}),
+        "x.whl": make_zip({"x-1.dist-info/METADATA": said}),
+        "x.tar.gz": make_tar({"x-1/PKG-INFO": said}),
     }[file_name]
     with pytest.raises(PackageError, match="is no name of a|has an invalid package name"):
         read(file_name, content)
@@ -300,21 +300,21 @@ def test_of_a_huge_debian_source_only_the_beginning_is_read(tmp_path: Path) -> N
 def test_an_archive_of_many_files_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributions, "_MOST_MEMBERS", 10)
     last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
-    found = read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(9)}, **last}))
+    found = read("x-1.tar.gz", make_tar({**{f"x-1/{n}": b"" for n in range(9)}, **last}))
     assert found == Description("x", "source", None, "1", "")
     for behind in (last, {"x-1/other": b""}):
         with pytest.raises(PackageError, match=r"^x-1.tar.gz is too large to search for PKG-INFO$"):
-            read("x-1.tar.gz", tarred({**{f"x-1/{n}": b"" for n in range(10)}, **behind}))
+            read("x-1.tar.gz", make_tar({**{f"x-1/{n}": b"" for n in range(10)}, **behind}))
 
 
 def test_an_archive_of_many_bytes_is_looked_through_to_a_limit(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributions, "_MOST_UNPACKED", 1 << 20)
     last = {"x-1/PKG-INFO": metadata(Name="x", Version="1")}
-    found = read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 19), **last}))
+    found = read("x-1.tar.gz", make_tar({"x-1/data": bytes(1 << 19), **last}))
     assert found == Description("x", "source", None, "1", "")
     for behind in (last, {}):
         with pytest.raises(PackageError, match=r"^x-1.tar.gz is too large to search for PKG-INFO$"):
-            read("x-1.tar.gz", tarred({"x-1/data": bytes(1 << 20), **behind}))
+            read("x-1.tar.gz", make_tar({"x-1/data": bytes(1 << 20), **behind}))
 
 
 # -- versions and requirements ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packages_support import deb, dsc, metadata, sdist, tarred, wheel, zipped
+from packages_support import deb, dsc, make_tar, make_zip, metadata, sdist, wheel
 
 from polylocal.files.folders import remove_tree
 from polylocal.packages import repositories
@@ -229,8 +229,8 @@ def test_no_kind_of_package_leads_out_of_an_index(keep: Keep, place: Path, tmp_p
     said = metadata(Metadata_Version="2.1", Name=str(outside), Version="1")
     contents = {
         "x.dsc": dsc(str(outside)).encode(),
-        "x-1.tar.gz": tarred({"x-1/PKG-INFO": said}),
-        "x-1-py3-none-any.whl": zipped({"x-1.dist-info/METADATA": said}),
+        "x-1.tar.gz": make_tar({"x-1/PKG-INFO": said}),
+        "x-1-py3-none-any.whl": make_zip({"x-1.dist-info/METADATA": said}),
     }
     with nullcontext() if name == "x.dsc" else pytest.raises(PackageError, match="is no name of a Python package"):
         write([Shelf(place, {name: keep(contents[name])}, "pypi")])
@@ -252,7 +252,7 @@ def pages(folder: Path) -> list[Path]:
 
 
 def wheel_named(name: str) -> bytes:
-    return zipped({"x-1.dist-info/METADATA": metadata(Metadata_Version="2.1", Name=name, Version="1")})
+    return make_zip({"x-1.dist-info/METADATA": metadata(Metadata_Version="2.1", Name=name, Version="1")})
 
 
 def test_a_broken_wheel_is_not_published(keep: Keep, place: Path) -> None:

@@ -22,14 +22,14 @@ from rpm_tags_support import (
     STRINGS,
     TAGS,
     dependencies,
+    describe,
+    describe_by_createrepo_c,
     documents,
     files,
     header,
-    indexed,
-    laid_out,
+    index_facts,
+    lay_out,
     rpm,
-    told,
-    told_by_createrepo_c,
 )
 
 from polylocal.errors import PackageError
@@ -61,7 +61,7 @@ def write(tmp_path: Path) -> Write:
 
 def entries(path: Path, kind: str) -> list[dict[str, str]]:
     """The index entries for one kind of dependency."""
-    root = documents(rpms.index([indexed(path)], 1))["primary"]
+    root = documents(rpms.index([index_facts(path)], 1))["primary"]
     return [entry.attrib for entry in root.iterfind(f".//{RPM}{kind}/{RPM}entry")]
 
 
@@ -103,7 +103,7 @@ def test_createrepo_c_is_not_needed(write: Write, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "")
     path = write()
     assert reading.read(path, "x.rpm") == Description("hello", "binary", None, "1.0", "1")
-    assert rpms.index([indexed(path)], 1)
+    assert rpms.index([index_facts(path)], 1)
 
 
 def test_the_facts_do_not_depend_on_the_name_or_the_path(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ PACKAGES: dict[str, dict[str, Any]] = {
     },
     "with translations": {"summary": ["default", "übersetzt"], "description": ["d", "D"], "group": ["g", "G"]},
     "with text in Latin-1": {"packager": b"J\xf6rg", "description": [b"caf\xe9"]},
-    "with large sizes": {"longsize": 1 << 40, "signature": header(*laid_out({(271, INT64): 1 << 41}))},
+    "with large sizes": {"longsize": 1 << 40, "signature": header(*lay_out({(271, INT64): 1 << 41}))},
     "source": {"sourcerpm": None, "sourcepackage": 1, "arch": "x86_64"},
     "with files": files(
         ("/etc/a.conf", FILE, CONFIG | 16),
@@ -219,12 +219,12 @@ PACKAGES: dict[str, dict[str, Any]] = {
 def test_a_package_is_listed_as_createrepo_c_lists_it(write: Write, name: str) -> None:
     pytest.importorskip("createrepo_c")
     path = write(**PACKAGES[name])
-    assert told(path) == told_by_createrepo_c(path)
+    assert describe(path) == describe_by_createrepo_c(path)
 
 
 def test_files_of_each_type(write: Write) -> None:
     path = write(**PACKAGES["with files"])
-    root = documents(rpms.index([indexed(path)], 1))
+    root = documents(rpms.index([index_facts(path)], 1))
     listed = {element.text: element.get("type") for element in root["filelists"][0] if element.tag.endswith("}file")}
     assert listed["/var/log/a.log"] == "ghost"
     assert listed["/etc"] == listed["/var/lib/a"] == "dir"
@@ -279,7 +279,7 @@ def test_text_that_xml_can_not_hold_is_cleaned(write: Write) -> None:
         changelogtext=["\x1b[31mred"],
         **files(("/x/a\x01b", FILE, 0)),
     )
-    root = documents(rpms.index([indexed(path)], 1))
+    root = documents(rpms.index([index_facts(path)], 1))
     assert root["primary"].findtext(f".//{COMMON}summary") == "a\t\n\rb\U0001f600"
     assert root["primary"].findtext(f".//{COMMON}description") == "\xed\xa0\x80c"
     [file] = [element.text for element in root["filelists"][0] if element.tag.endswith("}file")]
@@ -296,7 +296,7 @@ def repository(folder: Path) -> list[IndexedFile]:
     for number, values in enumerate(PACKAGES.values()):
         path = folder / f"p{number}-1.0-1.noarch.rpm"
         path.write_bytes(rpm(**values))
-        found.append(indexed(path))
+        found.append(index_facts(path))
     return found
 
 
@@ -349,7 +349,7 @@ def test_an_index_lists_every_package_by_its_path_and_digest(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("href", ["pool/a/x+y~1^2%41@,=!.rpm", "pool/ü & <'\">.rpm"])
 def test_a_path_is_escaped_as_xml_only(write: Write, href: str) -> None:
-    root = documents(rpms.index([indexed(write(), href)], 1))["primary"]
+    root = documents(rpms.index([index_facts(write(), href)], 1))["primary"]
     [location] = root.iter(f"{COMMON}location")
     assert location.attrib == {"href": href}
 
@@ -382,23 +382,23 @@ REQUIRES = {TAGS["requireflags"]: 0, TAGS["requireversion"]: [""]}
 
 def with_entry(tag: tuple[int, int], offset: int, count: int, kind: int | None = None) -> bytes:
     """The header of the smallest package with one entry added or replaced."""
-    index, data = laid_out({key: value for key, value in SMALL.items() if key != tag})
+    index, data = lay_out({key: value for key, value in SMALL.items() if key != tag})
     return header([*index, (tag[0], tag[1] if kind is None else kind, offset, count)], data)
 
 
 def doubled() -> bytes:
-    index, data = laid_out(SMALL)
+    index, data = lay_out(SMALL)
     return header([*index, index[0]], data)
 
 
 def overlapping() -> bytes:
-    index, data = laid_out({**SMALL, SUMMARY: "x" * 1000})
+    index, data = lay_out({**SMALL, SUMMARY: "x" * 1000})
     [offset] = [offset for tag, _, offset, _ in index if tag == SUMMARY[0]]
     return header([*index, (TAGS["description"][0], SUMMARY[1], offset, 1)], data)
 
 
 def unterminated() -> bytes:
-    index, data = laid_out({NAME: "x"})
+    index, data = lay_out({NAME: "x"})
     return header(index, data[:-1] + b"x")
 
 
@@ -559,7 +559,7 @@ def test_many_files_are_read_in_time(write: Write) -> None:
 @pytest.mark.timeout(20)
 def test_many_lists_of_the_same_empty_texts_are_refused_in_time(write: Write) -> None:
     count = 20 << 20
-    index, data = laid_out(SMALL)
+    index, data = lay_out(SMALL)
     lists = [
         (tag, kind, len(data), count) for tag, kind in TAGS.values() if kind == STRINGS and (tag, kind) not in SMALL
     ]

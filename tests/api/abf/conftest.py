@@ -23,13 +23,13 @@ from .farm import CODE, PASSWORD, PEOPLE, Farm, Ids, Person, people
 
 
 @dataclass(frozen=True)
-class Made:
+class StoredFarm:
     home: Path
     ids: Ids
 
 
 @pytest.fixture(scope="session")
-def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> StoredFarm:
     """The home folder of a farm. Tests copy it, since creating it takes longer than most tests."""
     home = tmp_path_factory.mktemp("farm")
     store = Store(load(home=home).folders.database)
@@ -42,29 +42,29 @@ def farm_at_rest(tmp_path_factory: pytest.TempPathFactory) -> Made:
     }
     tokens = {name: store.users.new_token(user) for name, user in users.items()}
     with InProcess(build(context)) as http:
-        ids = _furnish(context, people(http, {name: user.id for name, user in users.items()}, tokens), tokens)
+        ids = _fill(context, people(http, {name: user.id for name, user in users.items()}, tokens), tokens)
     store.close()
-    return Made(home, ids)
+    return StoredFarm(home, ids)
 
 
-def _furnish(context: ApiContext, known: Mapping[str, Person], tokens: Mapping[str, str]) -> Ids:
+def _fill(context: ApiContext, known: Mapping[str, Person], tokens: Mapping[str, str]) -> Ids:
     root, ivan, olga = known["root"], known["ivan"], known["olga"]
     arches = root.get("arches.json").json()["architectures"]
     kind = {"description": "d", "distrib_type": "deb", "build_image": "polylocal/busybox:test", "visibility": "open"}
-    rosa_platform = root.made("platforms.json", "platform", name="rosa2012", **kind)
-    lts_platform = root.made("platforms.json", "platform", name="rosa_lts", owner_id=olga.id, **kind)
-    rosa = root.made("repositories.json", "repository", platform_id=rosa_platform, name="main", description="d")
-    contrib = root.made("repositories.json", "repository", platform_id=rosa_platform, name="contrib", description="d")
-    lts = root.made(
+    rosa_platform = root.create("platforms.json", "platform", name="rosa2012", **kind)
+    lts_platform = root.create("platforms.json", "platform", name="rosa_lts", owner_id=olga.id, **kind)
+    rosa = root.create("repositories.json", "repository", platform_id=rosa_platform, name="main", description="d")
+    contrib = root.create("repositories.json", "repository", platform_id=rosa_platform, name="contrib", description="d")
+    lts = root.create(
         "repositories.json",
         "repository",
         **{"platform_id": lts_platform, "name": "main", "description": "d", "publish_without_qa": False},
     )
     own = {"owner_id": ivan.id, "owner_type": "User", "is_package": True, "description": "d"}
-    evil_tools = ivan.made("projects.json", "project", name="evil_tools", visibility="open", **own)
-    secret_tools = ivan.made("projects.json", "project", name="secret_tools", visibility="hidden", **own)
+    evil_tools = ivan.create("projects.json", "project", name="evil_tools", visibility="open", **own)
+    secret_tools = ivan.create("projects.json", "project", name="secret_tools", visibility="hidden", **own)
     for repository in (rosa, lts):
-        root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": evil_tools})
+        root.change("PUT", f"repositories/{repository}/add_project.json", {"project_id": evil_tools})
     mine = ivan.get(f"projects/{secret_tools}.json").json()["project"]["repositories"]
     commits = [
         context.repository(context.store.projects.by_id(project)).upload(io.BytesIO(tar_of(CODE)), "ivan")
@@ -89,13 +89,13 @@ def _furnish(context: ApiContext, known: Mapping[str, Person], tokens: Mapping[s
     )
 
 
-def copy(made: Made, home: Path) -> None:
+def copy(made: StoredFarm, home: Path) -> None:
     """Copy without git's sample hooks, which are most of the files."""
     shutil.copytree(made.home, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sample"))
 
 
 @pytest.fixture(scope="module")
-def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+def shared(farm_at_rest: StoredFarm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """One farm for all rows of a table: each row creates its own objects, and changes no others."""
     home = tmp_path_factory.mktemp("shared")
     copy(farm_at_rest, home)
@@ -107,7 +107,7 @@ def shared(farm_at_rest: Made, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def store(settings: Settings, farm_at_rest: Made) -> Iterator[Store]:
+def store(settings: Settings, farm_at_rest: StoredFarm) -> Iterator[Store]:
     copy(farm_at_rest, settings.home)
     made = Store(settings.folders.database)
     yield made
@@ -120,6 +120,6 @@ def root(store: Store) -> User:
 
 
 @pytest.fixture
-def farm(context: ApiContext, store: Store, http: TestClient, farm_at_rest: Made) -> Farm:
+def farm(context: ApiContext, store: Store, http: TestClient, farm_at_rest: StoredFarm) -> Farm:
     ids = farm_at_rest.ids
     return Farm(context, store, ids, **people(http, ids.people, ids.tokens))

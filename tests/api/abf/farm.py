@@ -62,14 +62,14 @@ class Person:
     def delete(self, path: str, body: object = None, **more: Any) -> httpx2.Response:
         return self("DELETE", path, body, **more)
 
-    def made(self, path: str, subject: str, **values: Any) -> int:
+    def create(self, path: str, subject: str, **values: Any) -> int:
         """Create an object, and return its id."""
         answer = self.post(path, {subject: values})
         assert answer.status_code == 200, answer.text
         found: int = answer.json()[subject]["id"]
         return found
 
-    def changed(self, method: str, path: str, body: object = None) -> Json:
+    def change(self, method: str, path: str, body: object = None) -> Json:
         answer = self(method, path, body)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()

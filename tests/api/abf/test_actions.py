@@ -166,9 +166,9 @@ def test_a_rejected_one_keeps_its_container(farm: Farm) -> None:
 def test_a_project_that_left_the_repository_is_not_published(status: int, farm: Farm) -> None:
     build_list = farm.new(status=status)
     place = f"repositories/{farm.ids.rosa}"
-    farm.root.changed("DELETE", f"{place}/remove_project.json", {"project_id": farm.ids.evil_tools})
+    farm.root.change("DELETE", f"{place}/remove_project.json", {"project_id": farm.ids.evil_tools})
     check_refused(farm, farm.root, build_list, "publish")
-    farm.root.changed("PUT", f"{place}/add_project.json", {"project_id": farm.ids.evil_tools})
+    farm.root.change("PUT", f"{place}/add_project.json", {"project_id": farm.ids.evil_tools})
     check_done(farm, farm.root, build_list, "publish")
 
 
@@ -189,5 +189,5 @@ def test_a_personal_platform_publishes_what_it_has(farm: Farm) -> None:
 def test_a_locked_repository_takes_requests(farm: Farm) -> None:
     """The requests wait."""
     build_list = farm.new(status=0)
-    farm.root.changed("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
+    farm.root.change("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
     check_done(farm, farm.ivan, build_list, "publish")

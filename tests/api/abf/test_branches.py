@@ -49,7 +49,7 @@ def test_branches_with_unusual_names(farm: Farm) -> None:
 
 
 def test_a_project_without_code_has_none(farm: Farm) -> None:
-    assert refs(farm, farm.ivan.made("projects.json", "project", name="empty")) == []
+    assert refs(farm, farm.ivan.create("projects.json", "project", name="empty")) == []
 
 
 # -- the default branch --------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_the_branch_of_a_project_without_code(farm: Farm) -> None:
     other = {"Authorization": f"Token {farm.ids.tokens['ivan']}"}
     made = farm.nobody.post("projects/", {"name": "learning"}, headers=other)
     number = made.json()["id"]
-    farm.ivan.changed("PUT", f"projects/{number}.json", {"project": {"default_branch": "main"}})
+    farm.ivan.change("PUT", f"projects/{number}.json", {"project": {"default_branch": "main"}})
     assert default(farm, number) == "main"
 
 

@@ -148,7 +148,7 @@ def test_further_repositories_are_for_personal_platforms(farm: Farm) -> None:
 
 def test_further_repositories_that_are_not_there_or_hidden_vanish(farm: Farm) -> None:
     ids = farm.ids
-    farm.root.changed("PUT", f"platforms/{ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
+    farm.root.change("PUT", f"platforms/{ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
     made = farm.show(farm.new(farm.for_personal(extra_repositories=[999, ids.contrib, ids.lts])))
     assert [item["id"] for item in made["extra_repositories"]] == [ids.contrib]
 
@@ -176,7 +176,7 @@ def test_builds_of_another_architecture_are_not_used(farm: Farm) -> None:
 
 def test_builds_that_one_cannot_see_are_not_used(farm: Farm) -> None:
     used = farm.new(farm.of_secret_tools(), status=0, container_status=6000)
-    number = farm.petr.made("projects.json", "project", name="tools", visibility="open", is_package=True)
+    number = farm.petr.create("projects.json", "project", name="tools", visibility="open", is_package=True)
     commit = farm.put_code(number, CODE)
     repository = farm.petr.get(f"projects/{number}.json").json()["project"]["repositories"][0]["id"]
     places = {"project_id": number, "commit_hash": commit, "save_to_repository_id": repository}
@@ -211,7 +211,7 @@ def test_an_admin_may(farm: Farm) -> None:
 
 
 def test_projects_that_are_not_packages(farm: Farm) -> None:
-    farm.ivan.changed("PUT", f"projects/{farm.ids.evil_tools}.json", {"project": {"is_package": False}})
+    farm.ivan.change("PUT", f"projects/{farm.ids.evil_tools}.json", {"project": {"is_package": False}})
     for person in (farm.ivan, farm.root):
         answer = person.post("build_lists.json", farm.body())
         assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -219,7 +219,7 @@ def test_projects_that_are_not_packages(farm: Farm) -> None:
 
 
 def test_a_platform_that_one_cannot_see(farm: Farm) -> None:
-    farm.root.changed("PUT", f"platforms/{farm.ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
+    farm.root.change("PUT", f"platforms/{farm.ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
     answer = farm.ivan.post("build_lists.json", farm.for_lts())
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
     assert farm.count() == 0

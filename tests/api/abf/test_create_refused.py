@@ -175,7 +175,7 @@ def test_a_version_that_there_is_not_without_a_commit(version: str, farm: Farm) 
 
 def test_a_project_without_code(farm: Farm) -> None:
     ids = farm.ids
-    empty = farm.ivan.made(
+    empty = farm.ivan.create(
         "projects.json", "project", name="empty", owner_id=farm.ivan.id, owner_type="User", is_package=True
     )
     said = refused(farm, project_id=empty, save_to_repository_id=ids.personal)

@@ -393,7 +393,7 @@ def test_published_folders_are_listed(farm: Farm) -> None:
     for name in ("evil_1.0_all.deb", "<b>.deb"):
         publish(farm, f"rosa2012/repository/{farm.ids.arch_name}/main/release/{name}")
     publish(farm, "rosa_lts/repository/x.deb")
-    farm.root.changed("PUT", f"platforms/{farm.ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
+    farm.root.change("PUT", f"platforms/{farm.ids.lts_platform}.json", {"platform": {"visibility": "hidden"}})
     top = download(farm.nobody, "")
     assert (top.status_code, LINKS.findall(top.text)) == (200, ["rosa2012/"])
     folder = download(farm.nobody, f"rosa2012/repository/{farm.ids.arch_name}/main/release/")
@@ -415,7 +415,7 @@ def test_a_hidden_platform_needs_credentials(farm: Farm) -> None:
     path = f"rosa_lts/repository/{farm.ids.arch_name}/main/release/evil_1.0_all.deb"
     publish(farm, path)
     number = farm.ids.lts_platform
-    farm.root.changed("PUT", f"platforms/{number}.json", {"platform": {"visibility": "hidden"}})
+    farm.root.change("PUT", f"platforms/{number}.json", {"platform": {"visibility": "hidden"}})
     nobody = download(farm.nobody, path)
     assert nobody.status_code == 401
     assert nobody.headers["www-authenticate"].startswith("Basic")

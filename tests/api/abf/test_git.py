@@ -44,11 +44,11 @@ def git(tmp_path: Path) -> Git:
 def url(farm: Farm, live: str) -> Callable[..., str]:
     """url(project, name, secret) → the URL of a project of ivan with these credentials."""
 
-    def made(project: str = "evil_tools", name: str = "ivan", secret: str | None = None) -> str:
+    def build_url(project: str = "evil_tools", name: str = "ivan", secret: str | None = None) -> str:
         token = farm.ids.tokens[name] if secret is None else secret
         return f"{live.replace('://', f'://{name}:{token}@')}/ivan/{project}.git"
 
-    return made
+    return build_url
 
 
 def done(answer: subprocess.CompletedProcess[str]) -> str:
@@ -111,7 +111,7 @@ def test_branches_and_tags_are_pushed(farm: Farm, git: Git, url: Callable[..., s
 
 def test_the_first_push_into_an_empty_project(farm: Farm, git: Git, url: Callable[..., str], tmp_path: Path) -> None:
     values = {"name": "empty", "owner_id": farm.ivan.id, "owner_type": "User", "is_package": True}
-    number = farm.ivan.made("projects.json", "project", **values)
+    number = farm.ivan.create("projects.json", "project", **values)
     done(git("init", "-b", "master", "work"))
     (tmp_path / "work/large.bin").write_bytes(os.urandom(3 * 2**20))  # more than git sends in one chunk
     done(git("add", ".", folder="work"))
@@ -125,7 +125,7 @@ def test_the_first_push_into_an_empty_project(farm: Farm, git: Git, url: Callabl
 
 def test_a_project_that_begins_with_another_branch(farm: Farm, git: Git, url: Callable[..., str]) -> None:
     values = {"name": "modern", "default_branch": "main", "is_package": True}
-    number = farm.ivan.made("projects.json", "project", **values)
+    number = farm.ivan.create("projects.json", "project", **values)
     done(git("init", "-b", "main", "work"))
     newest = commit(git, "work")
     done(git("push", url("modern"), "main", folder="work"))

@@ -68,7 +68,7 @@ def test_the_url_repeats_the_filter_and_not_the_page(query: str, repeated: Json,
 def test_the_last_changed_comes_first(farm: Farm) -> None:
     first, second, third = (farm.new() for _ in range(3))
     assert ids(farm.ivan) == [third, second, first]
-    farm.ivan.changed("PUT", f"build_lists/{second}/cancel.json")
+    farm.ivan.change("PUT", f"build_lists/{second}/cancel.json")
     assert ids(farm.ivan) == ids(farm.ivan, of_project(farm)) == [second, third, first]
 
 

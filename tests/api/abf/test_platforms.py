@@ -84,7 +84,7 @@ def test_platforms_by_type(shared: Farm) -> None:
 
 def test_a_hidden_one_is_not_seen_by_others(farm: Farm) -> None:
     number = farm.ids.lts_platform
-    farm.olga.changed("PUT", f"platforms/{number}.json", {"platform": {"visibility": "hidden"}})
+    farm.olga.change("PUT", f"platforms/{number}.json", {"platform": {"visibility": "hidden"}})
     assert show(farm, number, "olga")["visibility"] == show(farm, number, "root")["visibility"] == "hidden"
     answer = farm.petr.get(f"platforms/{number}.json")
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
@@ -139,10 +139,10 @@ def test_the_builder_is_the_image_of_a_platform_for_debian_packages(farm: Farm) 
     """The engine's images at the time of the build count, not those at the creation of the platform."""
     made = farm.root.post("platforms.json", {"platform": UNNAMED}).json()["platform"]
     assert show(farm, made["id"])["build_image"] is None
-    repository = farm.root.made("repositories.json", "repository", platform_id=made["id"], name="main")
+    repository = farm.root.create("repositories.json", "repository", platform_id=made["id"], name="main")
     project = {"project_id": farm.ids.evil_tools}
-    farm.root.changed("DELETE", f"repositories/{farm.ids.rosa}/remove_project.json", project)
-    farm.root.changed("PUT", f"repositories/{repository}/add_project.json", project)
+    farm.root.change("DELETE", f"repositories/{farm.ids.rosa}/remove_project.json", project)
+    farm.root.change("PUT", f"repositories/{repository}/add_project.json", project)
     body = farm.body(save_to_repository_id=repository, build_for_platform_id=made["id"], include_repos=[repository])
     assert image_of(farm, farm.new(body)) == "debian:12"
     object.__setattr__(farm.context, "has_image", lambda name: name == "polylocal/package-builder:12")
@@ -167,7 +167,7 @@ def test_only_admins_create_platforms(shared: Farm) -> None:
 
 @pytest.mark.parametrize("kind", ["deb", "dnf", "mdv", "rhel", "pypi"])
 def test_kinds_of_packages(kind: str, farm: Farm) -> None:
-    number = farm.root.made("platforms.json", "platform", **{**NEW, "distrib_type": kind})
+    number = farm.root.create("platforms.json", "platform", **{**NEW, "distrib_type": kind})
     assert show(farm, number)["distrib_type"] == kind
 
 
@@ -199,7 +199,7 @@ def test_platforms_that_are_refused(changes: Json, shared: Farm) -> None:
 
 
 def update(farm: Farm, number: int, by: str = "root", **changes: Any) -> Json:
-    return farm.person(by).changed("PUT", f"platforms/{number}.json", {"platform": changes})
+    return farm.person(by).change("PUT", f"platforms/{number}.json", {"platform": changes})
 
 
 def test_changing_a_platform(farm: Farm) -> None:
@@ -232,7 +232,7 @@ def test_a_release_turns_qa_on_for_good(farm: Farm) -> None:
     assert farm.ivan.put(f"build_lists/{build_list}/publish.json").status_code == 403
     farm.root.put(f"platforms/{number}.json", {"platform": {"released": False}})
     assert show(farm, number)["released"] is True
-    farm.root.changed("PUT", f"build_lists/{build_list}/reject_publish.json")
+    farm.root.change("PUT", f"build_lists/{build_list}/reject_publish.json")
     personal = farm.ivan.get(f"repositories/{farm.ids.personal}.json").json()["repository"]
     assert personal["publish_without_qa"] is True
 
@@ -262,7 +262,7 @@ def test_each_platform_has_a_key_of_its_own(farm: Farm) -> None:
 
 
 def test_the_key_of_a_hidden_platform_is_for_those_who_see_it(farm: Farm) -> None:
-    farm.root.changed("PUT", f"platforms/{farm.ids.rosa_platform}.json", {"platform": {"visibility": "hidden"}})
+    farm.root.change("PUT", f"platforms/{farm.ids.rosa_platform}.json", {"platform": {"visibility": "hidden"}})
     path = f"platforms/{farm.ids.rosa_platform}/key.json"
     assert (farm.root.get(path).status_code, farm.ivan.get(path).status_code) == (200, 403)
     assert farm.nobody.get(path).status_code == 401

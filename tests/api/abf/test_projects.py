@@ -98,7 +98,7 @@ def test_all_that_one_may_see(shared: Farm) -> None:
 
 def make(farm: Farm, **values: object) -> int:
     owner = {"owner_id": farm.ivan.id, "owner_type": "User"}
-    return farm.ivan.made("projects.json", "project", **{**owner, "visibility": "open", **values})
+    return farm.ivan.create("projects.json", "project", **{**owner, "visibility": "open", **values})
 
 
 def test_creating_a_project(farm: Farm) -> None:
@@ -114,7 +114,7 @@ def test_creating_a_project(farm: Farm) -> None:
 
 def test_an_admin_creates_a_project_for_another_user(farm: Farm) -> None:
     values = {"name": "new", "owner_id": farm.petr.id, "owner_type": "User"}
-    number = farm.root.made("projects.json", "project", **values)
+    number = farm.root.create("projects.json", "project", **values)
     found = show(farm, number, "petr")
     assert found["owner"]["uname"] == "petr"
     assert found["repositories"][0]["platform"]["name"] == "petr_personal"
@@ -153,11 +153,11 @@ def test_reserved_words_of_the_other_apis_paths_are_refused(name: str, shared: F
 def test_changing_a_project(farm: Farm) -> None:
     number = farm.ids.evil_tools
     changes = {"description": "other", "visibility": "hidden", "is_package": False}
-    answer = farm.ivan.changed("PUT", f"projects/{number}.json", {"project": changes})
+    answer = farm.ivan.change("PUT", f"projects/{number}.json", {"project": changes})
     assert answer == {"project": {"id": number, "message": "Project has been updated successfully"}}
     found = show(farm, number)
     assert {name: found[name] for name in changes} == changes
-    farm.ivan.changed("PUT", f"projects/{number}.json", {"project": {"description": "third"}})
+    farm.ivan.change("PUT", f"projects/{number}.json", {"project": {"description": "third"}})
     found = show(farm, number)
     assert (found["description"], found["visibility"], found["is_package"]) == ("third", "hidden", False)
 
@@ -168,13 +168,13 @@ def test_who_may_change_and_delete_a_project(farm: Farm) -> None:
         for answer in (person.put(path, {"project": {"description": "x"}}), person.delete(path)):
             assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
     assert show(farm, farm.ids.evil_tools)["description"] == "d"
-    farm.root.changed("PUT", path, {"project": {"description": "x"}})
-    farm.root.changed("DELETE", path)
+    farm.root.change("PUT", path, {"project": {"description": "x"}})
+    farm.root.change("DELETE", path)
 
 
 def test_deleting_a_project(farm: Farm) -> None:
     number = farm.ids.evil_tools
-    answer = farm.ivan.changed("DELETE", f"projects/{number}.json")
+    answer = farm.ivan.change("DELETE", f"projects/{number}.json")
     assert answer == {"project": {"id": number, "message": "Project has been destroyed successfully"}}
     for method, path in (
         ("GET", f"projects/{number}.json"),
@@ -191,6 +191,6 @@ def test_deleting_a_project(farm: Farm) -> None:
 
 def test_the_builds_of_a_deleted_project_are_gone(farm: Farm) -> None:
     build_list, other = farm.new(), farm.new(farm.of_secret_tools())
-    farm.ivan.changed("DELETE", f"projects/{farm.ids.evil_tools}.json")
+    farm.ivan.change("DELETE", f"projects/{farm.ids.evil_tools}.json")
     assert farm.ivan.get(f"build_lists/{build_list}.json").status_code == 404
     assert [item["id"] for item in farm.ivan.get("build_lists.json").json()["build_lists"]] == [other]

@@ -70,9 +70,9 @@ SHAPES: list[dict[str, str]] = [
 def test_code_of_any_shape(kind: str, farm: Farm) -> None:
     ids = farm.ids
     values = {"description": "d", "distrib_type": kind, "build_image": "polylocal/busybox:test"}
-    platform = farm.root.made("platforms.json", "platform", name="other", **values)
-    repository = farm.root.made("repositories.json", "repository", platform_id=platform, name="main", description="d")
-    farm.root.changed("PUT", f"repositories/{repository}/add_project.json", {"project_id": ids.evil_tools})
+    platform = farm.root.create("platforms.json", "platform", name="other", **values)
+    repository = farm.root.create("repositories.json", "repository", platform_id=platform, name="main", description="d")
+    farm.root.change("PUT", f"repositories/{repository}/add_project.json", {"project_id": ids.evil_tools})
     places = {"save_to_repository_id": repository, "build_for_platform_id": platform, "include_repos": [repository]}
     for files in SHAPES:
         commit = farm.put_code(ids.evil_tools, files)

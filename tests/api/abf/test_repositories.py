@@ -73,11 +73,11 @@ def test_one_of_no_platform(platform: object, shared: Farm) -> None:
 def test_changing_a_repository(farm: Farm) -> None:
     number = farm.ids.lts
     changes = {"description": "other", "publish_without_qa": True}
-    answer = farm.olga.changed("PUT", f"repositories/{number}.json", {"repository": changes})
+    answer = farm.olga.change("PUT", f"repositories/{number}.json", {"repository": changes})
     assert answer == {"repository": {"id": number, "message": "Repository has been updated successfully"}}
     found = show(farm, number)
     assert {name: found[name] for name in changes} == changes
-    farm.olga.changed("PUT", f"repositories/{number}.json", {"repository": {"publish_without_qa": "false"}})
+    farm.olga.change("PUT", f"repositories/{number}.json", {"repository": {"publish_without_qa": "false"}})
     found = show(farm, number)
     assert (found["description"], found["publish_without_qa"]) == ("other", False)
 
@@ -111,11 +111,11 @@ def test_who_may_change_a_repository(method: str, path: str, shared: Farm) -> No
 def test_adding_and_removing_a_project(farm: Farm) -> None:
     number, project = farm.ids.rosa, farm.ids.evil_tools
     for said in (project, str(project)):
-        removed = farm.root.changed("DELETE", f"repositories/{number}/remove_project.json", {"project_id": said})
+        removed = farm.root.change("DELETE", f"repositories/{number}/remove_project.json", {"project_id": said})
         text = f"Project '{project}' has been removed from repository successfully"
         assert removed == {"repository": {"id": number, "message": text}}
         assert projects(farm, number) == []
-        added = farm.root.changed("PUT", f"repositories/{number}/add_project.json", {"project_id": said})
+        added = farm.root.change("PUT", f"repositories/{number}/add_project.json", {"project_id": said})
         text = f"Project '{project}' has been added to repository successfully"
         assert added == {"repository": {"id": number, "message": text}}
         assert projects(farm, number) == ["ivan/evil_tools"]
@@ -140,11 +140,11 @@ def test_adding_and_removing_what_is_not_there(project: object, shared: Farm) ->
 
 def test_private_projects_of_a_repository_are_hidden_from_others(farm: Farm) -> None:
     """They don't make pages shorter either."""
-    farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": farm.ids.secret_tools})
+    farm.root.change("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": farm.ids.secret_tools})
     assert projects(farm, farm.ids.contrib, "ivan") == ["ivan/secret_tools"]
     assert projects(farm, farm.ids.contrib, "petr") == []
-    number = farm.ivan.made("projects.json", "project", name="tools", visibility="open")
-    farm.root.changed("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": number})
+    number = farm.ivan.create("projects.json", "project", name="tools", visibility="open")
+    farm.root.change("PUT", f"repositories/{farm.ids.contrib}/add_project.json", {"project_id": number})
     path = f"repositories/{farm.ids.contrib}/projects.json?per_page=1"
     assert [item["id"] for item in farm.petr.get(path).json()["projects"]] == [number]
     assert farm.petr.get(f"{path}&page=2").json()["projects"] == []
@@ -157,7 +157,7 @@ def test_locking_and_unlocking(farm: Farm) -> None:
     path = f"repositories/{farm.ids.lts}"
     for person in (farm.olga, farm.root):
         for method, action in (("PUT", "add_repo_lock_file"), ("DELETE", "remove_repo_lock_file")):
-            answer = person.changed(method, f"{path}/{action}.json", {"nothing": 1})
+            answer = person.change(method, f"{path}/{action}.json", {"nothing": 1})
             assert answer["repository"]["id"] == farm.ids.lts
             assert isinstance(answer["repository"]["message"], str)
 

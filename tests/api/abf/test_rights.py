@@ -75,7 +75,7 @@ def test_qa_turned_on_takes_the_right_to_publish_and_gives_the_one_to_reject(far
     build_list = farm.new(status=0)
     check_refused(farm, farm.root, build_list, "reject_publish")
     qa = {"repository": {"publish_without_qa": False}}
-    farm.root.changed("PUT", f"repositories/{farm.ids.rosa}.json", qa)
+    farm.root.change("PUT", f"repositories/{farm.ids.rosa}.json", qa)
     assert farm.ivan.put(f"build_lists/{build_list}/publish.json").status_code == 403
     assert farm.ivan.put(f"build_lists/{build_list}/reject_publish.json").status_code == 403
     check_done(farm, farm.root, build_list, "reject_publish")
@@ -83,7 +83,7 @@ def test_qa_turned_on_takes_the_right_to_publish_and_gives_the_one_to_reject(far
 
 def test_the_owner_of_a_personal_repository_is_its_admin(farm: Farm) -> None:
     qa = {"repository": {"publish_without_qa": False}}
-    farm.ivan.changed("PUT", f"repositories/{farm.ids.personal}.json", qa)
+    farm.ivan.change("PUT", f"repositories/{farm.ids.personal}.json", qa)
     check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "reject_publish")
     check_done(farm, farm.ivan, farm.new(farm.for_personal(), status=0), "publish")
 

@@ -168,10 +168,10 @@ def test_the_creator_and_the_owner_of_the_project(farm: Farm) -> None:
 
 def test_the_user_who_published_or_rejected_it(farm: Farm) -> None:
     published = farm.new(status=0)
-    farm.ivan.changed("PUT", f"build_lists/{published}/publish.json")
+    farm.ivan.change("PUT", f"build_lists/{published}/publish.json")
     assert without_name(farm.show(published)["publisher"]) == of_user(farm.ivan)
     rejected = farm.new(farm.for_lts(), status=0)
-    farm.olga.changed("PUT", f"build_lists/{rejected}/reject_publish.json")
+    farm.olga.change("PUT", f"build_lists/{rejected}/reject_publish.json")
     assert without_name(farm.show(rejected)["publisher"]) == of_user(farm.olga)
 
 
@@ -242,6 +242,6 @@ def test_the_creator_still_sees_a_build_list_after_the_project_was_hidden(farm: 
     mine = farm.new(by=farm.petr)
     others = farm.new()
     farm.store.users.update(farm.store.users.get("petr"), is_superuser=False)
-    farm.ivan.changed("PUT", f"projects/{farm.ids.evil_tools}.json", {"project": {"visibility": "hidden"}})
+    farm.ivan.change("PUT", f"projects/{farm.ids.evil_tools}.json", {"project": {"visibility": "hidden"}})
     assert farm.show(mine, farm.petr)["id"] == mine
     assert farm.petr.get(f"build_lists/{others}.json").status_code == 403

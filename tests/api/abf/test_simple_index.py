@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packages_support import metadata, wheel, zipped
+from packages_support import make_zip, metadata, wheel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -229,7 +229,7 @@ def real_wheel(name: str, version: str, **fields: str) -> bytes:
         f"{info}/WHEEL": metadata(Wheel_Version="1.0", Generator="test", Root_Is_Purelib="true", Tag="py3-none-any"),
     }
     record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
-    return zipped({**files, f"{info}/RECORD": record.encode()})
+    return make_zip({**files, f"{info}/RECORD": record.encode()})
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def test_paths_with_and_without_their_suffix(suffix: str, shared: Farm) -> None:
 def test_a_project_is_one_in_both(farm: Farm, other: Person) -> None:
     found = other.get("ivan/evil_tools/").json()
     assert (found["id"], found["name"]) == (farm.ids.evil_tools, "evil_tools")
-    farm.ivan.changed("DELETE", f"projects/{farm.ids.evil_tools}.json")
+    farm.ivan.change("DELETE", f"projects/{farm.ids.evil_tools}.json")
     assert other.get("ivan/evil_tools/").status_code == 404
 
 
@@ -163,7 +163,7 @@ def test_builds_of_an_archived_project_are_hidden(farm: Farm, other: Person) -> 
 def test_a_new_user_can_build_at_once(farm: Farm) -> None:
     user = farm.store.users.add("eve", email="eve@example.org")
     eve = Person(farm.nobody.http, basic("eve", farm.store.users.new_token(user)), "eve", user.id)
-    number = eve.made(
+    number = eve.create(
         "projects.json", "project", **{"name": "tools", "owner_id": eve.id, "owner_type": "User", "is_package": True}
     )
     newest = farm.put_code(number, {"a": "1"})

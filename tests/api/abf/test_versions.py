@@ -18,11 +18,11 @@ class Pypi:
     def __init__(self, farm: Farm, kind: str = "pypi") -> None:
         self.farm = farm
         values = {"description": "d", "distrib_type": kind, "build_image": "polylocal/busybox:test"}
-        platform = farm.root.made("platforms.json", "platform", name="py", **values)
+        platform = farm.root.create("platforms.json", "platform", name="py", **values)
         about = {"platform_id": platform, "name": "main", "description": "d"}
-        repository = farm.root.made("repositories.json", "repository", **about)
+        repository = farm.root.create("repositories.json", "repository", **about)
         path = f"repositories/{repository}/add_project.json"
-        farm.root.changed("PUT", path, {"project_id": farm.ids.evil_tools})
+        farm.root.change("PUT", path, {"project_id": farm.ids.evil_tools})
         self.places = {
             "save_to_repository_id": repository,
             "build_for_platform_id": platform,

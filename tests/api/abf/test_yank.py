@@ -147,7 +147,7 @@ def test_packages_of_other_kinds_have_newer_versions_instead(kind: str | None, f
 def test_the_index_of_a_locked_repository_changes_later(farm: Farm) -> None:
     of_python(farm)
     number = farm.new(**PUBLISHED)
-    farm.root.changed("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
+    farm.root.change("PUT", f"repositories/{farm.ids.rosa}/add_repo_lock_file.json")
     later = "; the index changes when the repository is unlocked"
     assert said(yank(farm.ivan, number))[2] == f"Build is yanked{later}"
     assert said(undo(farm.ivan, number))[2] == f"Build is not yanked any more{later}"
@@ -186,7 +186,7 @@ def test_who_may_yank(where: str, allowed: set[str], shared: Farm) -> None:
 def test_an_admin_of_the_platform_withdraws_without_qa(farm: Farm) -> None:
     """The owner of a repository may also yank its packages."""
     of_python(farm)
-    farm.olga.changed("PUT", f"repositories/{farm.ids.lts}.json", {"repository": {"publish_without_qa": True}})
+    farm.olga.change("PUT", f"repositories/{farm.ids.lts}.json", {"repository": {"publish_without_qa": True}})
     number = farm.new(farm.for_lts(), **PUBLISHED)
     assert yank(farm.olga, number).status_code == 200
     assert undo(farm.ivan, number).status_code == 200
