@@ -83,7 +83,7 @@ def measure_acknowledgement(stage: Stage, quick: bool, code: Path) -> list[Row]:
             count, lambda: _time_submit(daemon, project, body), lambda: _time_submit(daemon, with_code, body)
         )
         daemon.api.post(f"{project}/jobs/{holder['id']}/stop/")
-    note = f"one request at a time, {count * 2} jobs queue up meanwhile"
+    note = f"one request at a time, while {count * 2} jobs queue up"
     return [
         Row("4", "submit acknowledged, project without code", "ms", milliseconds(plain), 5.0, note=note),
         Row("4", "submit acknowledged, project with code", "ms", milliseconds(coded), 5.0, note=note),

@@ -109,7 +109,7 @@ def measure_load(stage: Stage, quick: bool, seconds: float) -> list[Row]:
             finished = _count_succeeded(daemon, project, writers)
             followed = _compare(daemon, writers, follow.result()["followers"])
     who = f"{queued:,} jobs queued, {followers} followers, {listers} clients that list, {seconds:.0f} s"
-    note = f"{who}; {finished} jobs ended meanwhile, all of them right; the clients share the machine's cores"
+    note = f"{who}; {finished} jobs ended in that time, all of them correctly; the clients share the machine's cores"
     return [
         *_answer_rows(asked, note),
         *_follower_rows(followed),
@@ -154,7 +154,7 @@ def measure_flood(stage: Stage, quick: bool) -> list[Row]:
             tuple(1e3 * (5.0 if each is None else each) for each in wells),
             1000.0,
             judged_by="worst",
-            note=f"with {_IDLE:,} connections that say nothing, after the slots were held, after all at once",
+            note=f"with {_IDLE:,} idle connections, after the slots were held, after all at once",
         ),
     ]
 

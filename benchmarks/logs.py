@@ -62,13 +62,13 @@ def measure_many_lines(stage: Stage, quick: bool) -> list[Row]:
         sdk_reads = stage.engine.read_back(image, cmd, binds, lines // 10)
     megabytes = lines * LINE / 1e6
     note = (
-        f"polylocal {median_ms(ours)}, raw with nobody reading {median_ms(theirs)}, raw with the SDK following"
+        f"polylocal {median_ms(ours)}, raw with no reader {median_ms(theirs)}, raw with the SDK following"
         f" {followed * 1e3:.0f} ms (n=1, {seen} of {lines * LINE} bytes came)"
     )
     memory_note = f"{memory.before:.0f} MiB before, highest {memory.highest:.0f} MiB, {memory.after:.0f} MiB after"
     return [
         Row(
-            "8", f"{_thousands(lines)} lines: finish / raw, nobody reading", "x", ratios(ours, theirs), 1.15, note=note
+            "8", f"{_thousands(lines)} lines: finish / raw, no reader", "x", ratios(ours, theirs), 1.15, note=note
         ),
         Row("8", "the same / raw, the SDK following", "x", tuple(took / followed for took in ours)),
         Row(
