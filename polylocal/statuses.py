@@ -28,6 +28,11 @@ class Kind(StrEnum):
         """Runs until it is stopped, and is looked at in a browser meanwhile."""
         return self in (Kind.NOTEBOOK, Kind.TENSORBOARD)
 
+    @property
+    def needs_build(self) -> bool:
+        """Runs in an image that a build makes."""
+        return self not in (Kind.GROUP, Kind.BUILD, Kind.PACKAGE)
+
 
 POLYAXON_KINDS = tuple(kind for kind in Kind if kind is not Kind.PACKAGE)  # those that the Polyaxon API knows
 
@@ -49,18 +54,22 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
 
 
-DONE = frozenset({Status.SUCCEEDED, Status.FAILED, Status.UPSTREAM_FAILED, Status.STOPPED, Status.SKIPPED})
+FAILURES = frozenset({Status.FAILED, Status.UPSTREAM_FAILED})
+STOPS = frozenset({Status.STOPPED, Status.SKIPPED})
+UNSUCCESSFUL = FAILURES | STOPS
+DONE = UNSUCCESSFUL | {Status.SUCCEEDED}
 NOT_DONE = frozenset(Status) - DONE
-_WAITING = frozenset({Status.CREATED, Status.RESUMING, Status.WARNING, Status.UNSCHEDULABLE, Status.UNKNOWN})
+WAITING = frozenset({Status.CREATED, Status.RESUMING, Status.WARNING, Status.UNSCHEDULABLE, Status.UNKNOWN})
+BUILD_NOT_BEGUN = frozenset({Status.CREATED, Status.UNSCHEDULABLE})  # of a build that has not begun
 
 # to → the statuses that it may be reached from
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.CREATED: frozenset(),
     Status.RESUMING: frozenset({Status.CREATED, Status.WARNING}),
-    Status.BUILDING: _WAITING | {Status.SCHEDULED},
-    Status.SCHEDULED: _WAITING | {Status.BUILDING},
-    Status.STARTING: _WAITING | {Status.BUILDING, Status.SCHEDULED},
-    Status.RUNNING: _WAITING | {Status.BUILDING, Status.SCHEDULED, Status.STARTING},
+    Status.BUILDING: WAITING | {Status.SCHEDULED},
+    Status.SCHEDULED: WAITING | {Status.BUILDING},
+    Status.STARTING: WAITING | {Status.BUILDING, Status.SCHEDULED},
+    Status.RUNNING: WAITING | {Status.BUILDING, Status.SCHEDULED, Status.STARTING},
     Status.WARNING: NOT_DONE - {Status.WARNING},
     Status.UNSCHEDULABLE: NOT_DONE - {Status.UNSCHEDULABLE},
     Status.UNKNOWN: NOT_DONE - {Status.UNKNOWN},

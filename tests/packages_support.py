@@ -18,8 +18,8 @@ import pytest
 from polylocal.packages.file_store import FileStore
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
-from polylocal.store.build_lists import Harvest, NewFile, NewPackage, Version
-from polylocal.store.rows import Arch, BuildList, Platform, Project, Repository, Run, User
+from polylocal.store.build_lists import Harvest, Version
+from polylocal.store.rows import Arch, BuildList, NewFile, NewPackage, Platform, Project, Repository, Run, User
 
 COMMIT = "a" * 40
 

@@ -123,7 +123,7 @@ def start_daemon(
 
 def count_ahead(store: Store, run: Run) -> int:
     """The number of runs that wait before this one while no slot is free."""
-    waiting = store.runs.queue()
+    waiting = store.queue.not_begun()
     pks = [each.pk for each in waiting]
     decision = queue.decide(waiting, (), None, 0)[pks.index(run.pk)]
     assert isinstance(decision, queue.Wait)

@@ -112,7 +112,7 @@ def unbookmark(call: Call) -> Response:
 
 
 def invalidate_builds(call: Call) -> Response:
-    call.store.runs.invalidate_builds(call.project)
+    call.store.queue.invalidate_builds(call.project)
     return empty()
 
 

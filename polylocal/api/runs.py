@@ -83,7 +83,7 @@ def _changes(body: bodies.ChangedRun, run: Run) -> Json:
     if body.merge:
         merged = {name: _merged(getattr(run, _COLUMNS.get(name, name), None), new) for name, new in given.items()}
         given = bodies.read(bodies.ChangedRun, merged).given()
-    return {_COLUMNS.get(name, name): value for name, value in given.items()}
+    return {_COLUMNS.get(name, name): value for name, value in given.items() if name != "merge"}
 
 
 def delete(call: Call) -> Response:

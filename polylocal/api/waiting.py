@@ -19,7 +19,7 @@ def waits_for(context: ApiContext, user: User, runs: Sequence[Run]) -> dict[int,
         return {}
     state = context.queue_state()  # first: a run that begins meanwhile still waits
     active, places = {run.pk for run in state.active}, context.settings.max_runs
-    waiting = [run for run in context.store.runs.queue(held=pks) if run.pk not in active]
+    waiting = [run for run in context.store.queue.not_begun(held=pks) if run.pk not in active]
     decisions = queue.decide(
         waiting,
         state.active,

@@ -4,11 +4,10 @@ Source: the "Build lists" document (2013-02), and the server of the same week wh
 compare the codes. The words are the document's and the server's.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from polylocal.statuses import NOT_DONE, STARTS, Status
+from polylocal.statuses import NOT_DONE, STARTS, STOPS, Status
 
 UPDATE_TYPES = ("security", "bugfix", "enhancement", "recommended", "newpackage")
 TIME_LIVING_S = (600, 360_000)
@@ -99,9 +98,8 @@ TRANSITIONS = (
 )
 PUBLISHABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.TESTS_FAILED})
 REJECTABLE = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED})
-REFUSED = frozenset(
-    {_B.COMPLETE, _B.PUBLISH_FAILED, _B.PACKAGES_FAIL}
-)  # states of builds whose publication was refused
+# states of builds whose publication was refused
+REFUSED = frozenset({_B.COMPLETE, _B.PUBLISH_FAILED, _B.PACKAGES_FAIL})
 CONTAINABLE = frozenset({_B.COMPLETE, _B.TESTS_FAILED})
 CONTAINER_REQUESTS = frozenset({ContainerStatus.WAITING, ContainerStatus.FAILED})
 
@@ -123,11 +121,6 @@ def of_run(status: str, exit_code: int | None, *, is_canceled: bool, was_overdue
         return _B.STARTED if status in STARTS else _B.PENDING
     if status == Status.SUCCEEDED:
         return _B.COMPLETE
-    if was_overdue or status in (Status.STOPPED, Status.SKIPPED):
+    if was_overdue or status in STOPS:
         return _B.CANCELED
     return {5: _B.TESTS_FAILED, 6: _B.UNPERMITTED_ARCH}.get(exit_code or 0, _B.ERROR)
-
-
-def listed(codes: Iterable[int]) -> str:
-    """Format codes as an SQL list, in ascending order: `(0, 8000)`."""
-    return f"({', '.join(str(int(code)) for code in sorted(codes))})"

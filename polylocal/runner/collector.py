@@ -77,7 +77,7 @@ class Collector:
         return max(self._started_at, clock.stamp(datetime.now(UTC) - timedelta(seconds=0 if asked else STEPS_S)))
 
     def _is_building(self) -> bool:
-        return any(run.kind == Kind.BUILD for run in self._context.store.runs.begun())
+        return any(run.kind == Kind.BUILD for run in self._context.store.queue.begun())
 
     def _forget_images(self) -> None:
         """Forget the images that are gone."""

@@ -127,7 +127,7 @@ class Housekeeping:
         if context.link.info is None:
             return
         tried = set[int]()
-        while runs := [run for run in context.store.runs.deleted() if run.pk not in tried]:
+        while runs := [run for run in context.store.queue.deleted() if run.pk not in tried]:
             for run in runs:  # a build appears only when its runs are removed
                 tried.add(run.pk)
                 if run.uuid not in self._active_uuids() and run.pk not in self._delayed():

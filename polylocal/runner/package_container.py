@@ -123,11 +123,11 @@ class PackageContainer:
         work.mkdir(parents=True)
         repository, project = self._context.repository(self.run), work / "project"
         repository.checkout(build_list.commit_hash, project)
-        users, may_have = self._context.store.users, self._context.store.build_lists.may_have
+        users, may_read = self._context.store.users, self._context.store.files.may_read
         # both must be allowed to read a file: the owner of the code that names it, and the user who builds
         readers = [users.by_id(build_list.user_id), users.get(self.run.owner)]
         for name, sha1 in recipes.sources(self._recipe(build_list)).items():
-            is_theirs = all(may_have(sha1, reader) for reader in readers)
+            is_theirs = all(may_read(sha1, reader) for reader in readers)
             stored = self._context.file_store.path(sha1) if is_theirs else None
             if stored is None:
                 self._execution.say(f"{recipes.FILE}: the file store has no file {sha1}: {name} is left out")

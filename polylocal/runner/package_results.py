@@ -20,7 +20,8 @@ from polylocal.runner.container_operation import ContainerOperation
 from polylocal.runner.outcome import Outcome
 from polylocal.runner.package_container import work_folder
 from polylocal.statuses import Status
-from polylocal.store.build_lists import Harvest, NewFile, NewPackage
+from polylocal.store.build_lists import Harvest
+from polylocal.store.rows import NewFile, NewPackage
 from polylocal.text import visible
 
 log = logging.getLogger(__name__)

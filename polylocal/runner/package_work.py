@@ -67,9 +67,9 @@ class PackageWork(ContainerWork):
 def forget_files(context: RunnerContext, among: Iterable[str] | None = None) -> None:
     """Remove the files of these sha1 that no build has any more; None: all of them, and unfinished uploads."""
     with GUARD:
-        for sha1 in context.store.build_lists.forget_files(among):
+        for sha1 in context.store.files.remove_unused(among):
             context.file_store.forget(sha1)
         if among is None:
             context.file_store.sweep()
-            for sha1 in context.store.build_lists.unknown_files(context.file_store.names()):
+            for sha1 in context.store.files.without_row(context.file_store.names()):
                 context.file_store.forget(sha1)

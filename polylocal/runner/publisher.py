@@ -23,9 +23,8 @@ from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.runner.package_container import folder_of
 from polylocal.runner.package_work import forget_files
 from polylocal.runner.runner_context import RunnerContext
-from polylocal.store.build_lists import NewFile
-from polylocal.store.file_facts import FileFacts
-from polylocal.store.rows import BuildList, PackageRow, Platform, Repository
+from polylocal.store.files import FileFacts
+from polylocal.store.rows import BuildList, NewFile, PackageRow, Platform, Repository
 
 log = logging.getLogger(__name__)
 
@@ -384,7 +383,7 @@ class KnownFacts:
 
     def keep(self) -> None:
         """Record new facts for the next publication."""
-        self._store.keep(self._new)
+        self._store.save(self._new)
 
 
 def _check_owners(packages: Iterable[PackageRow], projects: Mapping[int, int], new: Collection[int]) -> None:

@@ -35,7 +35,7 @@ def remove(run: Run, context: RunnerContext) -> None:
         with suppress(OSError):  # the folder of a group is removed with its last experiment
             context.outputs_path(run).parent.rmdir()
     remove_tree(context.home.handover(run.uuid))
-    files = context.store.build_lists.files_of(run)
+    files = context.store.files.of_run(run)
     context.store.runs.remove(run)
     if files:
         package_work.forget_files(context, files)

@@ -159,14 +159,14 @@ class Supervisor:
 
         An earlier daemon began them, or a full disk or a bug ended their thread.
         """
-        for run in self._context.store.runs.begun():
+        for run in self._context.store.queue.begun():
             if run.pk not in self.executions() and self._may_resume(run):
                 log.info("run=%s resumed, it was %s", run.label, run.status)
                 self._begin(run)
 
     def stop_requested(self) -> None:
         """Stop the runs that a user wants stopped or deleted."""
-        for run in self._context.store.runs.stopping():
+        for run in self._context.store.queue.stopping():
             execution = self.executions().get(run.pk)
             if execution:
                 execution.stop()
@@ -200,7 +200,7 @@ class Supervisor:
 
     def _mark_blocked(self, problem: str) -> None:
         """Record once in each run that would begin now that the disk holds it up."""
-        for run in self._context.store.runs.waiting(_BATCH):
+        for run in self._context.store.queue.waiting(_BATCH):
             if run.pk not in self.executions():
                 self._context.store.runs.transition(run, Status.UNSCHEDULABLE, problem, details={"reason": "disk-full"})
 
@@ -209,7 +209,7 @@ class Supervisor:
         machine = self._context.link.info
         if machine == self._judged_for:
             return
-        for run in self._context.store.runs.with_resources():
+        for run in self._context.store.queue.with_resources():
             try:
                 if run.pk not in self.executions() and not self.refuse_if_impossible(run) and run.build_pk:
                     self._note_cuts(run)  # `resolve_builds` notes those of runs without a build
@@ -219,7 +219,7 @@ class Supervisor:
 
     def resolve_builds(self) -> None:
         """Give each new run its build: a finished one, one under way, or a new one."""
-        for run in self._context.store.runs.unresolved(_BATCH):
+        for run in self._context.store.queue.unresolved(_BATCH):
             try:
                 self._resolve_build(run)
             except ValueError as error:
@@ -244,7 +244,7 @@ class Supervisor:
             build_key=key,
             secrets_user_id=run.secrets_user_id if recipe.secrets else None,
         )
-        self._context.store.runs.attach_build(run, build, anew=bool(specification.build.nocache))
+        self._context.store.queue.attach_build(run, build, anew=bool(specification.build.nocache))
 
     def begin_runs(self) -> None:
         """Begin the runs for which the queue decides so."""
@@ -262,10 +262,10 @@ class Supervisor:
 
     def _runnable(self, active: list[Run]) -> list[Run]:
         """The first of the waiting runs: as many as may find a place, and the servers, which need none."""
-        runs, places = self._context.store.runs, self._context.settings.max_runs
+        waiting, places = self._context.store.queue, self._context.settings.max_runs
         free = places - sum(queue.takes_place(run.kind) for run in active)
-        found = runs.runnable(_BATCH, servers=True)
+        found = waiting.runnable(_BATCH, servers=True)
         if free > 0:
-            found += runs.runnable(free + len(active))
+            found += waiting.runnable(free + len(active))
         passed = {run.pk for run in active} | self._retries.pending().keys()
         return [run for run in found if run.pk not in passed]

@@ -43,7 +43,7 @@ class CommandWork(ContainerWork):
             return operation.execution.patiently(create)
         except ImageMissing as error:
             log.info("run=%s: the image of %s is gone, it is built again", run.label, build.label)
-            context.store.runs.detach_build(run, build)
+            context.store.queue.detach_build(run, build)
             raise NotReady from error
 
     def image(self, run: Run, context: RunnerContext) -> str:

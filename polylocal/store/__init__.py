@@ -9,12 +9,13 @@ from polylocal.store.bookmarks import Bookmarks
 from polylocal.store.build_lists import BuildLists
 from polylocal.store.built_images import BuiltImages
 from polylocal.store.database import Database
-from polylocal.store.file_facts import FileFacts
+from polylocal.store.files import FileFacts, StoredFiles
 from polylocal.store.groups import Groups
 from polylocal.store.metrics import Metrics
 from polylocal.store.outputs import Outputs
 from polylocal.store.platforms import Platforms
 from polylocal.store.projects import Projects
+from polylocal.store.queue import Queue
 from polylocal.store.runs import NewRun, Runs
 from polylocal.store.searches import ChartViews, Searches
 from polylocal.store.usage import DiskUsage
@@ -35,6 +36,7 @@ class Store:
         self._project_listeners: list[Listener] = []
         self.projects = Projects(self.database, self._project_changed)
         self.runs = Runs(self.database, self._hint)
+        self.queue = Queue(self.database, self._hint)
         self.groups = Groups(self.database, self._hint)
         self.usage = DiskUsage(self.database)
         self.built_images = BuiltImages(self.database)
@@ -46,6 +48,7 @@ class Store:
         self.activities = Activities(self.database)
         self.platforms = Platforms(self.database)
         self.build_lists = BuildLists(self.database, self._hint)
+        self.files = StoredFiles(self.database)
         self.file_facts = FileFacts(self.database)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -66,18 +69,15 @@ class Store:
 
     def rights_version(self) -> int:
         """A counter that grows with every change, by any process, that may withdraw a permission."""
-        with self.database.read() as db:
-            return int(db.execute("select n from rights_version").fetchone()[0])
+        return int(self.database.value("select n from rights_version"))
 
     def remember(self, name: str, value: str) -> None:
         """Store a fact about this home folder."""
-        with self.database.write() as db:
-            db.execute("insert or replace into facts values (?, ?)", (name, value))
+        self.database.execute("insert or replace into facts values (?, ?)", (name, value))
 
     def recall(self, name: str) -> str | None:
-        with self.database.read() as db:
-            row = db.execute("select value from facts where name = ?", (name,)).fetchone()
-        return row["value"] if row else None
+        value: str | None = self.database.value("select value from facts where name = ?", (name,))
+        return value
 
     def close(self) -> None:
         self.database.close()

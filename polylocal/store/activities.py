@@ -5,8 +5,8 @@ import time
 
 from polylocal import clock
 from polylocal.errors import StoreError
-from polylocal.store.database import BUSY_TIMEOUT_MS, Database
-from polylocal.store.rows import Activity, Project, Run, User, row_of
+from polylocal.store.database import BUSY_TIMEOUT_MS, Database, Tables
+from polylocal.store.rows import Activity, Project, Run, User
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ from activities a join users u on u.id = a.user_id
 """
 
 
-class Activities:
+class Activities(Tables):
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._viewed: dict[tuple[int, str, int], float] = {}
 
     def view(self, user: User, thing: Project | Run) -> None:
@@ -70,10 +70,8 @@ class Activities:
         return self._page("where a.user_id = ? and a.action = 'viewed'", (user.id,), limit, offset)
 
     def _page(self, where: str, values: tuple[object, ...], limit: int, offset: int) -> tuple[int, list[Activity]]:
-        with self._database.read() as db:
-            count = db.execute(f"select count(*) from activities a {where}", values).fetchone()[0]
-            found = f"{_SELECT} {where} order by a.id desc limit ? offset ?"
-            return count, [row_of(Activity, row) for row in db.execute(found, (*values, limit, offset))]
+        count, found = f"select count(*) from activities a {where}", f"{_SELECT} {where} order by a.id desc"
+        return self._database.page(Activity, count, found, values, limit, offset)
 
 
 def _subject(thing: Project | Run) -> str:

@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from typing import TypeVar
 
 from polylocal import clock
 from polylocal.errors import NotFound
 from polylocal.statuses import Kind
-from polylocal.store.database import Database
+from polylocal.store.database import Tables
 from polylocal.store.projects import SELECT as PROJECTS
 from polylocal.store.queries import SELECT as RUNS
 from polylocal.store.queries import VISIBLE, Page, by_dates
-from polylocal.store.rows import Project, Run, User, row_of
-
-Thing = TypeVar("Thing", Project, Run)
+from polylocal.store.rows import Project, Row, Run, User
 
 _SEEN = "p.archived_at is null and (? or p.is_public or p.user_id = ?)"  # a bookmarked project may have become private
 _UPSERT = """
@@ -22,22 +19,17 @@ on conflict do update set enabled = 1, updated_at = excluded.updated_at
 """
 
 
-class Bookmarks:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Bookmarks(Tables):
     def add(self, user: User, thing: Project | Run) -> None:
         """Add a bookmark. Idempotent."""
         now = clock.now()
-        with self._database.write() as db:
-            db.execute(_UPSERT, (user.id, *_subject(thing), now, now))
+        self._database.execute(_UPSERT, (user.id, *_subject(thing), now, now))
 
     def remove(self, user: User, thing: Project | Run) -> None:
         """Remove a bookmark. Idempotent. Raises NotFound for an object that was never bookmarked."""
         update = "update bookmarks set enabled = 0, updated_at = ? where user_id = ? and subject = ? and object_id = ?"
-        with self._database.write() as db:
-            if not db.execute(update, (clock.now(), user.id, *_subject(thing))).rowcount:
-                raise NotFound
+        if not self._database.execute(update, (clock.now(), user.id, *_subject(thing))):
+            raise NotFound
 
     def projects(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of the projects that a user bookmarked, the last one first."""
@@ -55,21 +47,17 @@ class Bookmarks:
         return self._page(Run, f"{found} {where}", by, values, page)
 
     def _page(
-        self, cls: type[Thing], query: str, by: str, values: tuple[object, ...], page: Page
-    ) -> tuple[int, list[Thing]]:
-        with self._database.read() as db:
-            count = db.execute(f"select count(*) from ({query})", values).fetchone()[0]
-            rows = db.execute(f"{query} order by {by} limit ? offset ?", (*values, page.limit, page.offset))
-            return count, [row_of(cls, row) for row in rows]
+        self, cls: type[Row], query: str, by: str, values: tuple[object, ...], page: Page
+    ) -> tuple[int, list[Row]]:
+        count, found = f"select count(*) from ({query})", f"{query} order by {by}"
+        return self._database.page(cls, count, found, values, page.limit, page.offset)
 
     def of(self, user: User, things: Sequence[Project] | Sequence[Run]) -> set[int]:
         """The ids of projects, or the pks of runs, that the user bookmarked among these."""
         subjects, numbers = zip(*map(_subject, things), strict=True) if things else ((), ())
         among = "subject in (select value from json_each(?)) and object_id in (select value from json_each(?))"
         query = f"select object_id from bookmarks where user_id = ? and enabled and {among}"
-        with self._database.read() as db:
-            rows = db.execute(query, (user.id, json.dumps(sorted(set(subjects))), json.dumps(numbers)))
-            return {row["object_id"] for row in rows}
+        return set(self._database.column(query, (user.id, json.dumps(sorted(set(subjects))), json.dumps(numbers))))
 
 
 def _subject(thing: Project | Run) -> tuple[str, int]:

@@ -7,30 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from polylocal import clock
-from polylocal.errors import NotFound
 from polylocal.packages import refusals, statuses
 from polylocal.packages.refusals import Refusal
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.packages.versions import Version, text
 from polylocal.statuses import Status
-from polylocal.store import package_status
-from polylocal.store.database import Database
+from polylocal.store import files, package_status
+from polylocal.store.database import Tables, insert, update
+from polylocal.store.life_cycle import move, note
 from polylocal.store.platforms import forget_published
-from polylocal.store.queries import Page
+from polylocal.store.queries import Page, sql_list
 from polylocal.store.rows import (
     BuildList,
+    NewFile,
+    NewPackage,
     PackageRow,
     Project,
     Repository,
     ResultRow,
     Run,
-    StoredFile,
     User,
     json_columns,
     row_of,
-    rows_of,
 )
-from polylocal.store.runs import NewRun, insert, move, note
+from polylocal.store.runs import NewRun
+from polylocal.store.runs import insert as insert_run
 
 _SELECT = """
 select l.*, r.id, r.uuid, r.user_id, r.created_at, r.started_at, r.finished_at, r.priority
@@ -38,10 +39,8 @@ from build_lists l join runs r on r.pk = l.run_pk join projects j on j.id = l.pr
 """
 _VISIBLE = "r.deleted_at is null and j.deleted_at is null"
 _JSON = json_columns(BuildList)
-_SAME_KEY = (
-    "l.project_id = :project_id and l.save_to_repository_id = :save_to_repository_id"
-    " and l.build_for_platform_id = :build_for_platform_id and l.arch_id = :arch_id"
-)
+_KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")  # one publication replaces another
+_SAME_KEY = " and ".join(f"l.{column} = :{column}" for column in _KEY)
 
 
 @dataclass(frozen=True)
@@ -82,26 +81,6 @@ _FILTERS = {
 
 
 @dataclass(frozen=True)
-class NewPackage:
-    sha1: str
-    file_name: str
-    name: str
-    type: str
-    epoch: int | None
-    version: str
-    release: str
-    size: int
-    dependent_packages: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class NewFile:
-    sha1: str
-    file_name: str
-    size: int
-
-
-@dataclass(frozen=True)
 class Harvest:
     """The results of a build: its packages, and its other files."""
 
@@ -109,42 +88,33 @@ class Harvest:
     results: Sequence[NewFile] = ()
 
 
-class BuildLists:
-    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
-        self._database = database
-        self._hint = hint
-
+class BuildLists(Tables):
     # -- creating and finding -----------------------------------------------------------------------------------------
 
     def create(self, project: Project, user: User, run: NewRun, values: Mapping[str, Any]) -> BuildList:
         """Insert the run and its build list in one transaction. The run is then in the queue."""
         row = {name: json.dumps(value) if name in _JSON else value for name, value in values.items()}
         with self._database.write() as db:
-            pk = insert(db, project, user, run)
-            row |= {
-                "run_pk": pk,
-                "project_id": project.id,
-                "status": int(BuildStatus.WAITING),
-                "updated_at": clock.now(),
-            }
+            pk = insert_run(db, project, user, run)
+            row |= {"run_pk": pk, "project_id": project.id, "status": int(BuildStatus.WAITING)}
             row["last_published_commit_hash"] = _last_published_commit(db, row)
-            columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
-            db.execute(f"insert into build_lists ({columns}) values ({marks})", row)
+            insert(db, "build_lists", row | {"updated_at": clock.now()})
             package_status.move(db, pk, BuildStatus.PENDING)
         self._hint(pk)
         return self.of_run(pk)
 
     def get(self, build_list_id: int) -> BuildList:
-        return self._one(f"{_SELECT} where r.kind = 'package' and r.id = ? and {_VISIBLE}", (build_list_id,))
+        query = f"{_SELECT} where r.kind = 'package' and r.id = ? and {_VISIBLE}"
+        return self._database.one(BuildList, query, (build_list_id,))
 
     def of_run(self, run_pk: int) -> BuildList:
         """The build list of a run, also of a deleted one that is not removed yet."""
-        return self._one(f"{_SELECT} where l.run_pk = ?", (run_pk,))
+        return self._database.one(BuildList, f"{_SELECT} where l.run_pk = ?", (run_pk,))
 
     def by_ids(self, ids: Iterable[int]) -> list[BuildList]:
         wanted = "r.id in (select value from json_each(?))"
         query = f"{_SELECT} where r.kind = 'package' and {wanted} and {_VISIBLE} order by r.id"
-        return self._many(query, (json.dumps(list(ids)),))
+        return self._database.rows(BuildList, query, (json.dumps(list(ids)),))
 
     def page(self, reader: User, filters: Filters, page: Page) -> list[BuildList]:
         """The build lists that `reader` may read and that meet the filters, the last changed first.
@@ -159,19 +129,16 @@ class BuildLists:
             " order by l.updated_at desc, l.run_pk desc limit :limit offset :offset"
         )
         values |= {"reader_id": reader.id, "is_admin": reader.is_superuser, "limit": page.limit, "offset": page.offset}
-        return self._many(query, values)
+        return self._database.rows(BuildList, query, values)
 
     def packages(self, run_pks: Iterable[int]) -> list[PackageRow]:
         pks = json.dumps(list(run_pks))
         query = "select * from packages where run_pk in (select value from json_each(?)) order by id"
-        with self._database.read() as db:
-            return rows_of(PackageRow, db.execute(query, (pks,)))
+        return self._database.rows(PackageRow, query, (pks,))
 
     def results(self, build_list: BuildList) -> list[ResultRow]:
-        with self._database.read() as db:
-            return rows_of(
-                ResultRow, db.execute("select * from results where run_pk = ? order by id", (build_list.run_pk,))
-            )
+        query = "select * from results where run_pk = ? order by id"
+        return self._database.rows(ResultRow, query, (build_list.run_pk,))
 
     def refusal(self, build_list: BuildList) -> Refusal | None:
         """Why a finished build was not published; None: it was, nobody requested it, or the build failed."""
@@ -199,31 +166,27 @@ class BuildLists:
 
     def cancel(self, build_list: BuildList) -> bool:
         """Request to cancel a build. Returns False if its status does not allow that."""
-        with self._database.write() as db:
+        with self._changing(build_list.run_pk) as db:
             moved = package_status.move(db, build_list.run_pk, BuildStatus.CANCELING)
             if moved:
                 db.execute(
                     "update runs set stop_requested_at = coalesce(stop_requested_at, ?) where pk = ?",
                     (clock.now(), build_list.run_pk),
                 )
-        self._hint(build_list.run_pk)
         return moved
 
     def publish(self, build_list: BuildList, user: User, *, again: bool) -> bool:
         """Request its publication; `again`: also if it is published. Returns False if its status forbids that."""
         among = statuses.PUBLISHABLE | ({BuildStatus.PUBLISHED} if again else frozenset())
-        with self._database.write() as db:
-            moved = _move(db, build_list, BuildStatus.PUBLISHING, among, user)
-        self._hint(build_list.run_pk)
-        return moved
+        with self._changing(build_list.run_pk) as db:
+            return _move(db, build_list, BuildStatus.PUBLISHING, among, user)
 
     def reject(self, build_list: BuildList, user: User) -> bool:
         """Remove the packages of its earlier publication from the repository."""
-        with self._database.write() as db:
+        with self._changing(build_list.run_pk) as db:
             moved = _move(db, build_list, BuildStatus.REJECTED, statuses.REJECTABLE, user)
             if moved:
                 forget_published(db, "run_pk = ?", (build_list.run_pk,))
-        self._hint(build_list.run_pk)
         return moved
 
     def yank(self, build_list: BuildList, reason: str) -> bool:
@@ -238,25 +201,22 @@ class BuildLists:
         return self._set_yanked(build_list, None, "yanked is not null")
 
     def _set_yanked(self, build_list: BuildList, reason: str | None, condition: str) -> bool:
-        with self._database.write() as db:
+        with self._changing(build_list.run_pk) as db:
             changed = db.execute(
                 f"update build_lists set yanked = ?, updated_at = max(updated_at, ?) where run_pk = ? and {condition}",
                 (reason, clock.now(), build_list.run_pk),
             ).rowcount
             if changed:
                 db.execute(_STALE, (build_list.save_to_repository_id,))
-        self._hint(build_list.run_pk)
         return changed > 0
 
     def hint(self) -> None:
         """Wake the threads that wait for a change."""
         self._hint(0)
 
-    def ask_for_container(self, build_list: BuildList) -> bool:
-        with self._database.write() as db:
-            moved = _ask_for_container(db, build_list.run_pk)
-        self._hint(build_list.run_pk)
-        return moved
+    def request_container(self, build_list: BuildList) -> bool:
+        with self._changing(build_list.run_pk) as db:
+            return _request_container(db, build_list.run_pk)
 
     # -- for the runner -----------------------------------------------------------------------------------------------
 
@@ -275,39 +235,34 @@ class BuildLists:
 
         `is_newer(version, published, equal_is_enough)` compares source packages. False: the run had moved on.
         """
-        with self._database.write() as db:
-            if not move(db, run.pk, to, message, details, None, recorded):
+        with self._changing(run.pk) as db:
+            if not move(db, run.pk, to, message, details, recorded=recorded):
                 return False
-            _keep(db, run, harvest)
+            _add_packages(db, run, harvest.packages)
+            files.add_results(db, run.pk, harvest.results)
             build_list = row_of(BuildList, db.execute(f"{_SELECT} where l.run_pk = ?", (run.pk,)).fetchone())
             if build_list.status in statuses.CONTAINABLE and build_list.auto_create_container:
-                _ask_for_container(db, run.pk)
+                _request_container(db, run.pk)
             if build_list.status == BuildStatus.COMPLETE:
                 _publish_or_explain(db, build_list, harvest, is_newer)
-        self._hint(run.pk)
         return True
 
     def to_publish(self) -> list[BuildList]:
         """Builds that wait to be published into an unlocked repository, the oldest first."""
-        return self._many(
-            f"{_SELECT} join repositories t on t.id = l.save_to_repository_id"
-            f" where l.status = {int(BuildStatus.PUBLISHING)} and not t.is_locked and {_VISIBLE}"
-            " order by l.updated_at, l.run_pk"
-        )
+        query = f"{_SELECT} join repositories t on t.id = l.save_to_repository_id where l.status = ?"
+        order = "order by l.updated_at, l.run_pk"
+        values = (int(BuildStatus.PUBLISHING),)
+        return self._database.rows(BuildList, f"{query} and not t.is_locked and {_VISIBLE} {order}", values)
 
     def to_contain(self) -> list[BuildList]:
         """Builds that wait for a container to be created."""
-        return self._many(
-            f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHING)} and {_VISIBLE} order by l.run_pk"
-        )
+        query = f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHING)} and {_VISIBLE}"
+        return self._database.rows(BuildList, f"{query} order by l.run_pk")
 
     def published(self, repository_id: int) -> list[BuildList]:
         """The builds whose packages are in a repository now, in the order of their publication."""
-        return self._many(
-            f"{_SELECT} where l.save_to_repository_id = ? and l.published_into is not null and {_VISIBLE}"
-            " order by l.published_at, l.run_pk",
-            (repository_id,),
-        )
+        query = f"{_SELECT} where l.save_to_repository_id = ? and l.published_into is not null and {_VISIBLE}"
+        return self._database.rows(BuildList, f"{query} order by l.published_at, l.run_pk", (repository_id,))
 
     def not_withdrawn(self, repository_id: int) -> frozenset[str]:
         """The sha1 of each package that the projects of a repository ever built, including replaced versions.
@@ -320,16 +275,15 @@ class BuildLists:
             " join repository_projects h on h.repository_id = l.save_to_repository_id and h.project_id = l.project_id"
             f" where l.save_to_repository_id = ? and l.status != {int(BuildStatus.REJECTED)} and {_VISIBLE}"
         )
-        with self._database.read() as db:
-            return frozenset(row["sha1"] for row in db.execute(query, (repository_id,)))
+        return frozenset(self._database.column(query, (repository_id,)))
 
     def set_published(self, build_list: BuildList, into: str, package_version: str | None) -> bool:
         """Record that its packages are in the repository, and that they replaced the project's earlier ones.
 
         Returns False if they may not be there any more: the publication failed, and the repository is written again.
         """
-        with self._database.write() as db:
-            if not _may_lie(db, build_list):
+        with self._changing(build_list.run_pk) as db:
+            if not _may_be_published(db, build_list):
                 db.execute(_STALE, (build_list.save_to_repository_id,))
                 return False
             if not package_status.move(db, build_list.run_pk, BuildStatus.PUBLISHED):
@@ -340,129 +294,57 @@ class BuildLists:
                 f"update build_lists set published_into = null where published_into = :into and run_pk in ({among})",
                 {**key, "into": into},
             )
-            db.execute(
-                "update build_lists set published_into = ?, published_at = ?, package_version = ? where run_pk = ?",
-                (into, clock.now(), package_version, build_list.run_pk),
-            )
-        self._hint(build_list.run_pk)
+            row = {"published_into": into, "published_at": clock.now(), "package_version": package_version}
+            update(db, "build_lists", row, run_pk=build_list.run_pk)
         return True
 
-    def set_failed(self, build_list: BuildList, to: BuildStatus, files: Sequence[NewFile], words: str = "") -> None:
-        """Record that it could not be published. `words`: the reason; `files`: the files that are to blame."""
-        with self._database.write() as db:
+    def set_failed(self, build_list: BuildList, to: BuildStatus, logs: Sequence[NewFile], reason: str = "") -> None:
+        """Record that it could not be published."""
+        with self._changing(build_list.run_pk) as db:
             if package_status.move(db, build_list.run_pk, to):
-                _keep_results(db, build_list.run_pk, files)
-                if words:
-                    note(db, build_list.run_pk, refusals.failed(words).message, {"reason": refusals.FAILED})
-        self._hint(build_list.run_pk)
+                files.add_results(db, build_list.run_pk, logs)
+                if reason:
+                    note(db, build_list.run_pk, refusals.failed(reason).message, {"reason": refusals.FAILED})
 
-    def set_container(self, build_list: BuildList, to: ContainerStatus, files: Sequence[NewFile] = ()) -> None:
-        with self._database.write() as db:
+    def set_container(self, build_list: BuildList, to: ContainerStatus, logs: Sequence[NewFile] = ()) -> None:
+        with self._changing(build_list.run_pk) as db:
             moved = db.execute(
                 "update build_lists set container_status = ?, updated_at = ? where run_pk = ? and container_status = ?",
                 (int(to), clock.now(), build_list.run_pk, int(ContainerStatus.PUBLISHING)),
             )
             if moved.rowcount:
-                _keep_results(db, build_list.run_pk, files)
-        self._hint(build_list.run_pk)
+                files.add_results(db, build_list.run_pk, logs)
 
     def published_repositories(self) -> list[int]:
         """Repositories that should contain packages."""
         query = "select distinct save_to_repository_id from build_lists where published_into is not null"
-        with self._database.read() as db:
-            return [row[0] for row in db.execute(query)]
+        return self._database.column(query)
 
     def contained(self) -> list[BuildList]:
         """Builds that have a container."""
-        return self._many(f"{_SELECT} where l.container_status = {int(ContainerStatus.PUBLISHED)} and {_VISIBLE}")
+        query = f"{_SELECT} where l.container_status = ? and {_VISIBLE}"
+        return self._database.rows(BuildList, query, (int(ContainerStatus.PUBLISHED),))
 
     def contain_again(self, build_list: BuildList) -> None:
         """Record that its container is lost and must be created again."""
-        with self._database.write() as db:
-            db.execute(
-                "update build_lists set container_status = ? where run_pk = ?",
-                (int(ContainerStatus.PUBLISHING), build_list.run_pk),
-            )
+        update = "update build_lists set container_status = ? where run_pk = ?"
+        self._database.execute(update, (int(ContainerStatus.PUBLISHING), build_list.run_pk))
 
     def set_stale(self, repository_id: int) -> None:
-        with self._database.write() as db:
-            db.execute(_STALE, (repository_id,))
+        self._database.execute(_STALE, (repository_id,))
 
     def stale_repositories(self) -> list[int]:
         """Unlocked repositories whose content must be written again."""
-        with self._database.read() as db:
-            return [row["id"] for row in db.execute("select id from repositories where stale and not is_locked")]
+        return self._database.column("select id from repositories where stale and not is_locked")
 
     def set_fresh(self, repository: Repository) -> None:
         """Record that a repository was written again, unless another reason to write it came up since `seen`."""
-        with self._database.write() as db:
-            fresh = "update repositories set stale = 0 where id = ? and stale = ?"
-            db.execute(fresh, (repository.id, repository.stale))
-
-    # -- files --------------------------------------------------------------------------------------------------------
-
-    def keep_file(self, sha1: str, file_name: str, size: int, user: User) -> None:
-        """Record a file that a person uploaded. Idempotent."""
-        with self._database.write() as db:
-            _store(db, NewFile(sha1, file_name, size), user.id, is_uploaded=True)
-
-    def file(self, sha1: str) -> StoredFile:
-        with self._database.read() as db:
-            row = db.execute("select * from stored_files where sha1 = ?", (sha1,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(StoredFile, row)
-
-    def may_have(self, sha1: str, user: User | None) -> bool:
-        """Whether a user may read a file: it was uploaded, or built by a project that they may read."""
-        held = "select run_pk from packages where sha1 = :sha1 union select run_pk from results where sha1 = :sha1"
-        query = (
-            "select exists (select 1 from stored_files where sha1 = :sha1 and is_uploaded)"
-            f" or exists (select 1 from build_lists l join projects p on p.id = l.project_id where l.run_pk in ({held})"
-            " and p.deleted_at is null and (p.is_public or p.user_id = :user or :all))"
-        )
-        values = {"sha1": sha1, "user": user.id if user else None, "all": bool(user and user.is_superuser)}
-        with self._database.read() as db:
-            return bool(db.execute(query, values).fetchone()[0])
-
-    def files_of(self, run: Run) -> list[str]:
-        """The sha1 of each file of a build."""
-        query = "select sha1 from packages where run_pk = :pk union select sha1 from results where run_pk = :pk"
-        with self._database.read() as db:
-            return [row["sha1"] for row in db.execute(query, {"pk": run.pk})]
-
-    def forget_files(self, among: Iterable[str] | None = None) -> list[str]:
-        """Remove the rows of files that no build has and nobody uploaded. Returns their sha1. None: of all files."""
-        unused = (
-            "not is_uploaded and not exists (select 1 from packages p where p.sha1 = stored_files.sha1)"
-            " and not exists (select 1 from results e where e.sha1 = stored_files.sha1)"
-        )
-        wanted = "" if among is None else " and sha1 in (select value from json_each(:among))"
-        values = {"among": json.dumps(list(among or ()))}
-        with self._database.write() as db:
-            gone = db.execute(f"delete from stored_files where {unused}{wanted} returning sha1", values)
-            return [row["sha1"] for row in gone]
-
-    def unknown_files(self, names: Iterable[str]) -> list[str]:
-        """Those of these sha1 that no row names."""
-        query = "select value from json_each(?) where value not in (select sha1 from stored_files)"
-        with self._database.read() as db:
-            return [row["value"] for row in db.execute(query, (json.dumps(list(names)),))]
-
-    def _one(self, query: str, values: Sequence[Any]) -> BuildList:
-        found = self._many(query, values)
-        if not found:
-            raise NotFound
-        return found[0]
-
-    def _many(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[BuildList]:
-        with self._database.read() as db:
-            return rows_of(BuildList, db.execute(query, values))
+        fresh = "update repositories set stale = 0 where id = ? and stale = ?"
+        self._database.execute(fresh, (repository.id, repository.stale))
 
 
 _STALE = "update repositories set stale = stale + 1 where id = ?"
 _OWN_FILES = "abfworker::"  # the names of logs start with it
-_KEY = ("project_id", "save_to_repository_id", "build_for_platform_id", "arch_id")
 
 
 def _move(
@@ -483,7 +365,7 @@ def _last_published_commit(db: sqlite3.Connection, key: Mapping[str, Any]) -> st
     return row["commit_hash"] if row else None
 
 
-def _may_lie(db: sqlite3.Connection, build_list: BuildList) -> bool:
+def _may_be_published(db: sqlite3.Connection, build_list: BuildList) -> bool:
     """Whether the project still exists and is in the repository."""
     query = (
         "select 1 from repository_projects h join projects p on p.id = h.project_id"
@@ -492,14 +374,14 @@ def _may_lie(db: sqlite3.Connection, build_list: BuildList) -> bool:
     return db.execute(query, (build_list.save_to_repository_id, build_list.project_id)).fetchone() is not None
 
 
-def _ask_for_container(db: sqlite3.Connection, run_pk: int) -> bool:
-    asked = db.execute(
+def _request_container(db: sqlite3.Connection, run_pk: int) -> bool:
+    requested = db.execute(
         "update build_lists set container_status = ?, updated_at = ? where run_pk = ?"
-        f" and status in {statuses.listed(statuses.CONTAINABLE)}"
-        f" and container_status in {statuses.listed(statuses.CONTAINER_REQUESTS)}",
+        f" and status in {sql_list(statuses.CONTAINABLE)}"
+        f" and container_status in {sql_list(statuses.CONTAINER_REQUESTS)}",
         (int(ContainerStatus.PUBLISHING), clock.now(), run_pk),
     )
-    return asked.rowcount > 0
+    return requested.rowcount > 0
 
 
 def _publish_or_explain(
@@ -589,32 +471,9 @@ def _source_version(db: sqlite3.Connection, run_pk: int) -> Version | None:
     return (row["epoch"], row["version"], row["release"]) if row else None
 
 
-def _keep(db: sqlite3.Connection, run: Run, harvest: Harvest) -> None:
+def _add_packages(db: sqlite3.Connection, run: Run, packages: Sequence[NewPackage]) -> None:
     now = clock.now()
-    for package in harvest.packages:
-        _store(db, NewFile(package.sha1, package.file_name, package.size), run.user_id)
-        db.execute(
-            "insert into packages (run_pk, sha1, file_name, name, type, epoch, version, release, size,"
-            " dependent_packages, updated_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (run.pk, package.sha1, package.file_name, package.name, package.type, package.epoch, package.version)
-            + (package.release, package.size, json.dumps(list(package.dependent_packages)), now),
-        )
-    _keep_results(db, run.pk, harvest.results)
-
-
-def _keep_results(db: sqlite3.Connection, run_pk: int, files: Sequence[NewFile]) -> None:
-    for file in files:
-        user = db.execute("select user_id from runs where pk = ?", (run_pk,)).fetchone()
-        _store(db, file, user["user_id"])
-        db.execute(
-            "insert into results (run_pk, sha1, file_name, size, created_at) values (?, ?, ?, ?, ?)",
-            (run_pk, file.sha1, file.file_name, file.size, clock.now()),
-        )
-
-
-def _store(db: sqlite3.Connection, file: NewFile, user_id: int | None, *, is_uploaded: bool = False) -> None:
-    db.execute(
-        "insert into stored_files (sha1, file_name, size, user_id, is_uploaded, created_at) values (?, ?, ?, ?, ?, ?)"
-        " on conflict do update set is_uploaded = max(is_uploaded, excluded.is_uploaded)",
-        (file.sha1, file.file_name, file.size, user_id, is_uploaded, clock.now()),
-    )
+    for package in packages:
+        files.record(db, NewFile(package.sha1, package.file_name, package.size), run.user_id)
+        dependent = json.dumps(list(package.dependent_packages))
+        insert(db, "packages", vars(package) | {"run_pk": run.pk, "dependent_packages": dependent, "updated_at": now})

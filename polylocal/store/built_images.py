@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from polylocal import clock
 from polylocal.engine.ledger import Ledger, digits
-from polylocal.store.database import Database
+from polylocal.store.database import Tables
 from polylocal.store.rows import Run, User
 
 # the projects whose code each image has; builds of older versions have no row in this table
@@ -24,11 +24,8 @@ select p.uuid from projects p where p.uuid in (select value from json_each(?)) a
 """
 
 
-class BuiltImages:
+class BuiltImages(Tables):
     """A row outlives its build: it is removed when the engine does not have the image any more."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def add(self, build: Run, image_id: str, *, is_whole: bool, sources: Iterable[str] = ()) -> None:
         """Record an image of a build before another image is built from it.
@@ -37,23 +34,20 @@ class BuiltImages:
         `sources`: uuids of the projects whose images it is built from.
         """
         projects = json.dumps(sorted({build.project_uuid, *sources}))
-        with self._database.write() as db:
-            db.execute(
-                "insert into built_images (digits, build_uuid, is_whole, projects, created_at) values (?, ?, ?, ?, ?)"
-                " on conflict do update set is_whole = max(is_whole, excluded.is_whole), projects = excluded.projects",
-                (digits(image_id), build.uuid, is_whole, projects, clock.now()),
-            )
+        self._database.execute(
+            "insert into built_images (digits, build_uuid, is_whole, projects, created_at) values (?, ?, ?, ?, ?)"
+            " on conflict do update set is_whole = max(is_whole, excluded.is_whole), projects = excluded.projects",
+            (digits(image_id), build.uuid, is_whole, projects, clock.now()),
+        )
 
     def complete(self, build: Run, image_id: str) -> None:
         """Record that an intermediate image is the result of the build."""
-        with self._database.write() as db:
-            values = (digits(image_id), build.uuid)
-            db.execute("update built_images set is_whole = 1 where digits = ? and build_uuid = ?", values)
+        update = "update built_images set is_whole = 1 where digits = ? and build_uuid = ?"
+        self._database.execute(update, (digits(image_id), build.uuid))
 
     def knows(self, build: Run, image_id: str) -> bool:
         query = "select 1 from built_images where digits = ? and build_uuid = ?"
-        with self._database.read() as db:
-            return db.execute(query, (digits(image_id), build.uuid)).fetchone() is not None
+        return self._database.value(query, (digits(image_id), build.uuid)) is not None
 
     def ledger(self) -> Ledger:
         with self._database.read() as db:
@@ -94,12 +88,8 @@ class BuiltImages:
 
         Rows newer than `noted_before` are kept: the list may lack their images.
         """
-        left = json.dumps([digits(each) for each in here])
-        with self._database.write() as db:
-            db.execute(
-                "delete from built_images where digits not in (select value from json_each(?)) and created_at < ?",
-                (left, noted_before),
-            )
+        delete = "delete from built_images where digits not in (select value from json_each(?)) and created_at < ?"
+        self._database.execute(delete, (json.dumps([digits(each) for each in here]), noted_before))
 
 
 def may_share(db: sqlite3.Connection, user_id: int, build_uuid: str) -> bool:

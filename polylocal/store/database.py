@@ -2,12 +2,15 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polylocal.errors import InvalidInput, StoreError
+from polylocal.errors import InvalidInput, NotFound, StoreError
+from polylocal.store.rows import Row, rows_of
+
+Values = Sequence[Any] | Mapping[str, Any]  # of the parameters of a statement
 
 SCHEMA_VERSION = 18  # the number of migrations, which an up-to-date database has in `user_version`
 BUSY_TIMEOUT_MS = 10_000
@@ -98,6 +101,44 @@ class Database:
                     connection.execute("rollback")
                 self._give_back(connection)
 
+    def rows(self, cls: type[Row], query: str, values: Values = ()) -> list[Row]:
+        with self.read() as db:
+            return rows_of(cls, db.execute(query, values))
+
+    def first(self, cls: type[Row], query: str, values: Values = ()) -> Row | None:
+        return next(iter(self.rows(cls, query, values)), None)
+
+    def one(self, cls: type[Row], query: str, values: Values = ()) -> Row:
+        """The first row. Raises NotFound: there is none."""
+        found = self.first(cls, query, values)
+        if found is None:
+            raise NotFound
+        return found
+
+    def page(
+        self, cls: type[Row], count: str, query: str, values: Sequence[Any], limit: int, offset: int
+    ) -> tuple[int, list[Row]]:
+        """The number that `count` selects, and one page of the rows of `query`. Both get the same values."""
+        with self.read() as db:
+            number: int = db.execute(count, values).fetchone()[0]
+            return number, rows_of(cls, db.execute(f"{query} limit ? offset ?", (*values, limit, offset)))
+
+    def column(self, query: str, values: Values = ()) -> list[Any]:
+        """The first column of all rows."""
+        with self.read() as db:
+            return [row[0] for row in db.execute(query, values)]
+
+    def value(self, query: str, values: Values = ()) -> Any:
+        """The first column of the first row. None: there is no row."""
+        with self.read() as db:
+            row = db.execute(query, values).fetchone()
+        return row[0] if row else None
+
+    def execute(self, statement: str, values: Values = ()) -> int:
+        """Run one statement as a transaction. Returns the number of changed rows."""
+        with self.write() as db:
+            return db.execute(statement, values).rowcount
+
     def close(self) -> None:
         """Close all connections; those in use when they are returned. Idempotent."""
         with self._lock:
@@ -145,6 +186,37 @@ def is_older(path: Path) -> bool:
     """Whether the tables of a database are of an older version. Changes nothing. Raises StoreError."""
     with _translated(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
         return int(connection.execute("pragma user_version").fetchone()[0]) < SCHEMA_VERSION
+
+
+class Tables:
+    """A part of the store: the methods that read and change some of its tables. Thread-safe."""
+
+    def __init__(self, database: Database, hint: Callable[[int], None] = lambda pk: None) -> None:
+        """`hint` is called with the key of a row after a change, on the changing thread."""
+        self._database = database
+        self._hint = hint
+
+    @contextmanager
+    def _changing(self, pk: int) -> Iterator[sqlite3.Connection]:
+        """A transaction that changes a run. The hint follows the commit."""
+        with self._database.write() as db:
+            yield db
+        self._hint(pk)
+
+
+def insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
+    """Insert a row, in the caller's transaction. Returns its integer key."""
+    columns, marks = ", ".join(f'"{column}"' for column in row), ", ".join(f":{column}" for column in row)
+    made = db.execute(f"insert into {table} ({columns}) values ({marks}) returning rowid", dict(row))
+    key: int = made.fetchone()[0]
+    return key
+
+
+def update(db: sqlite3.Connection, table: str, row: Mapping[str, Any], **key: int) -> None:
+    """Set columns of the row with this key, in the caller's transaction."""
+    sets = ", ".join(f'"{column}" = :{column}' for column in row)
+    condition = " and ".join(f"{column} = :{column}" for column in key)
+    db.execute(f"update {table} set {sets} where {condition}", {**row, **key})
 
 
 def delete_in_parts(database: Database, table: str, where: str, values: tuple[Any, ...]) -> None:

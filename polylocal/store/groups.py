@@ -3,17 +3,18 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from polylocal import clock
-from polylocal.statuses import Kind, Status
+from polylocal.statuses import FAILURES, Kind, Status
 from polylocal.store import queries
-from polylocal.store.database import Database
-from polylocal.store.queries import OPEN, SELECT, VISIBLE
+from polylocal.store.database import Tables
+from polylocal.store.life_cycle import move
+from polylocal.store.queries import OPEN, SELECT, VISIBLE, sql_list
 from polylocal.store.rows import Json, Project, Run, User, row_of
-from polylocal.store.runs import NewRun, insert, move
+from polylocal.store.runs import NewRun, insert
 from polylocal.text import non_finite
 
 
@@ -57,55 +58,33 @@ STOPPED = "User stopped experiment group"
 STOPPED_PENDING = "User stopped pending experiments"
 
 _MEMBERS = "r.group_pk = ? and r.kind = 'experiment'"
+_NOT_RESOLVED = sql_list({Status.CREATED, Status.RESUMING})
 
 
-class Groups:
-    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
-        self._database = database
-        self._hint = hint
-
+class Groups(Tables):
     def open(self) -> list[Run]:
         """Open groups, the oldest first."""
         # by the index of open groups: SQLite's own choice would scan all groups
         found = f"select r.pk from runs r indexed by runs_groups where r.kind = 'group' and {OPEN}"
         condition = f"r.pk in ({found}) and r.group_type = 'study' and r.is_managed and r.deleted_at is null"
-        with self._database.read() as db:
-            return [row_of(Run, row) for row in db.execute(f"{SELECT} where {condition} order by r.pk")]
+        return self._database.rows(Run, f"{SELECT} where {condition} order by r.pk")
 
     def members(self, group: Run) -> list[Member]:
         """The visible experiments of a group, the oldest first; of a selection, the selected ones."""
         among = queries.of_group(group)
         query = (
-            f"select pk, id, iteration, status, params, {queries.LAST_METRIC} as measured, is_held,"
-            " stop_requested_at, group_pk, started_at,"
-            " finished_at, container_id, is_managed"
+            "select pk, id, iteration, status, coalesce(params, '{}') as params, started_at, finished_at, is_held,"
+            f" coalesce({queries.LAST_METRIC}, '{{}}') as measured, stop_requested_at is not null as is_stopping,"
+            " group_pk is ? as is_own, container_id is not null or not is_managed as has_begun"
             f" from runs r where {among.sql} and r.kind = 'experiment' and {VISIBLE} order by r.pk"
         )
-        with self._database.read() as db:
-            rows = db.execute(query, among.values).fetchall()
-        return [
-            Member(
-                pk=row["pk"],
-                id=row["id"],
-                iteration=row["iteration"],
-                status=row["status"],
-                params=json.loads(row["params"] or "{}"),
-                measured=json.loads(row["measured"] or "{}"),
-                is_held=bool(row["is_held"]),
-                is_stopping=row["stop_requested_at"] is not None,
-                is_own=row["group_pk"] == group.pk,
-                has_begun=row["container_id"] is not None or not row["is_managed"],
-                started_at=row["started_at"],
-                finished_at=row["finished_at"],
-            )
-            for row in rows
-        ]
+        return self._database.rows(Member, query, (group.pk, *among.values))
 
     def progress(self, group: Run) -> Progress:
         """The counts of a group, without reading its experiments."""
         query = (
             f"select count(*), count(*) filter (where {OPEN}), count(*) filter (where {OPEN} and r.is_held),"
-            " count(*) filter (where r.status in ('failed', 'upstream_failed'))"
+            f" count(*) filter (where r.status in {sql_list(FAILURES)})"
             f" from runs r where {_MEMBERS} and {VISIBLE}"
         )
         with self._database.read() as db:
@@ -114,8 +93,7 @@ class Groups:
     def running(self, group: Run) -> list[int]:
         """The pks of running experiments without a stop request."""
         query = f"select r.pk from runs r where {_MEMBERS} and r.status = 'running' and r.stop_requested_at is null"
-        with self._database.read() as db:
-            return [row["pk"] for row in db.execute(query, (group.pk,))]
+        return self._database.column(query, (group.pk,))
 
     def has_reached(self, group: Run, metric: str, value: float, *, maximize: bool) -> bool:
         """Whether any visible experiment has a last value of the metric as good as `value`."""
@@ -123,8 +101,7 @@ class Groups:
             "select 1 from run_values v join runs r on r.pk = v.run_pk where v.space = 'metric' and v.name = ?"
             f" and v.number {'>=' if maximize else '<='} ? and {_MEMBERS} and {VISIBLE} limit 1"
         )
-        with self._database.read() as db:
-            return db.execute(query, (metric, value, group.pk)).fetchone() is not None
+        return self._database.value(query, (metric, value, group.pk)) is not None
 
     def reported(self, group: Run, metrics: Iterable[str]) -> dict[str, bool]:
         """The metrics that visible experiments reported, each with whether any last value is finite."""
@@ -138,14 +115,14 @@ class Groups:
         return {row["name"]: bool(row["is_finite"]) for row in found}
 
     def failed_build(self, group: Run) -> str | None:
-        """The unique name of a failed build, if no visible experiment of the group has come further than its build."""
+        """The unique name of a failed build, if no visible experiment of the group got past its build."""
         query = (
             f"select r.build_pk, b.status, r.container_id from runs r left join runs b on b.pk = r.build_pk"
             f" where {_MEMBERS} and {VISIBLE} and r.build_pk is not null"
         )
         with self._database.read() as db:
             rows = db.execute(query, (group.pk,)).fetchall()
-            failed = [row["build_pk"] for row in rows if row["status"] in ("failed", "upstream_failed")]
+            failed = [row["build_pk"] for row in rows if row["status"] in FAILURES]
             if not failed or len(failed) < len(rows):
                 return None
             build = row_of(Run, db.execute(f"{SELECT} where r.pk = ?", (failed[0],)).fetchone())
@@ -168,30 +145,25 @@ class Groups:
         `group` has the number that its iteration has created so far. Returns False, and creates none, if the row has
         another number.
         """
-        with self._database.write() as db:
+        with self._changing(group.pk) as db:
             claimed = db.execute(
                 "update runs as r set suggested = suggested + ? where pk = ? and suggested = ? and iteration = ?"
                 f" and {OPEN} and {VISIBLE} and stop_requested_at is null",
                 (len(experiments), group.pk, group.suggested, group.iteration),
             ).rowcount
             if claimed:
-                move(db, group.pk, Status.RUNNING, None, None, None, None)
+                move(db, group.pk, Status.RUNNING)
             for experiment in experiments if claimed else ():
                 pk = insert(db, project, user, experiment)
-                # also if that user is gone: the secrets are then nobody's, never those of the group's user
+                # None if that user is gone: the experiments get no secrets then, not those of the group's user
                 db.execute("update runs set secrets_user_id = ? where pk = ?", (group.secrets_user_id, pk))
-        self._hint(group.pk)
         return bool(claimed)
 
     def advance(self, group: Run) -> None:
         """Begin the next iteration, once."""
-        with self._database.write() as db:
-            db.execute(
-                "update runs as r set iteration = iteration + 1, suggested = 0"
-                f" where pk = ? and iteration = ? and {OPEN}",
-                (group.pk, group.iteration),
-            )
-        self._hint(group.pk)
+        with self._changing(group.pk) as db:
+            next_one = "update runs as r set iteration = iteration + 1, suggested = 0"
+            db.execute(f"{next_one} where pk = ? and iteration = ? and {OPEN}", (group.pk, group.iteration))
 
     def release(self, group: Run) -> int:
         """Release the oldest held experiments, up to the group's concurrency. Returns their number."""
@@ -218,7 +190,7 @@ class Groups:
     def drop_held(self, group: Run, message: str) -> None:
         """Stop the held experiments only."""
         with self._database.write() as db:
-            dropped = _drop(db, group, "r.is_held", message)
+            dropped = _cancel(db, group, "r.is_held", message)
         if dropped:
             self._hint(group.pk)
 
@@ -227,9 +199,8 @@ class Groups:
         which = "r.build_pk is null and r.status = 'created' and r.is_managed"
         if not self._has_open(group, which):
             return
-        with self._database.write() as db:
-            _drop(db, group, which, message, Status.FAILED, details)
-        self._hint(group.pk)
+        with self._changing(group.pk) as db:
+            _cancel(db, group, which, message, Status.FAILED, details)
 
     def drop_pending(self, group: Run, message: str) -> None:
         """Stop the experiments that have not begun. The running ones and the group go on.
@@ -239,19 +210,17 @@ class Groups:
         pending = "r.container_id is null and r.is_managed and r.stop_requested_at is null"
         if not self._has_open(group, pending):
             return
-        with self._database.write() as db:
-            _drop(db, group, f"{pending} and (r.is_held or r.build_pk is null)", message)  # no thread has these
+        with self._changing(group.pk) as db:
+            _cancel(db, group, f"{pending} and (r.is_held or r.build_pk is null)", message)  # no thread has these
             db.execute(
                 f"update runs as r set stop_requested_at = ? where {_MEMBERS} and {OPEN} and {pending}",
                 (clock.now(), group.pk),
             )
-        self._hint(group.pk)
 
     def _has_open(self, group: Run, which: str) -> bool:
         """A first check without a transaction: usually there is nothing to do, and no reason to wait for writers."""
-        with self._database.read() as db:
-            query = f"select 1 from runs r where {_MEMBERS} and {OPEN} and {which} limit 1"
-            return db.execute(query, (group.pk,)).fetchone() is not None
+        query = f"select 1 from runs r where {_MEMBERS} and {OPEN} and {which} limit 1"
+        return self._database.value(query, (group.pk,)) is not None
 
     def stop(self, group: Run, *, pending_only: bool, message: str | None = None) -> None:
         """Stop the group, and all of its experiments or those that have not begun.
@@ -259,22 +228,21 @@ class Groups:
         The runner may be starting those that have a build: it is asked to stop them.
         """
         why = message or (STOPPED_PENDING if pending_only else STOPPED)
-        waiting = "and r.container_id is null and r.status in ('created', 'resuming')" if pending_only else ""
-        with self._database.write() as db:
-            unasked = "r.build_pk is null and r.status in ('created', 'resuming')"
-            _drop(db, group, f"(r.is_held or ({unasked}))", why)  # no thread has these
+        waiting = f"and r.container_id is null and r.status in {_NOT_RESOLVED}" if pending_only else ""
+        with self._changing(group.pk) as db:
+            unresolved = f"r.build_pk is null and r.status in {_NOT_RESOLVED}"
+            _cancel(db, group, f"(r.is_held or ({unresolved}))", why)  # no thread has these
             db.execute(
                 "update runs as r set stop_requested_at = coalesce(stop_requested_at, ?)"
                 f" where {_MEMBERS} and {OPEN} {waiting}",
                 (clock.now(), group.pk),
             )
-            move(db, group.pk, Status.STOPPED, message or STOPPED, None, None, None)
-        self._hint(group.pk)
+            move(db, group.pk, Status.STOPPED, message or STOPPED)
 
     def select(self, group: Run, experiments: Iterable[Run], operation: str | None) -> None:
         """Make these the experiments of a selection (None), `add` them to it, or `remove` them."""
         pairs = [(group.pk, experiment.pk) for experiment in experiments]
-        with self._database.write() as db:
+        with self._changing(group.pk) as db:
             if operation == "remove":
                 db.executemany("delete from selections where group_pk = ? and experiment_pk = ?", pairs)
             else:
@@ -282,18 +250,15 @@ class Groups:
                     db.execute("delete from selections where group_pk = ?", (group.pk,))
                 db.executemany("insert or ignore into selections values (?, ?)", pairs)
             db.execute("update runs set updated_at = ? where pk = ?", (clock.now(), group.pk))
-        self._hint(group.pk)
 
     def find(self, project: Project, ids: Iterable[int]) -> list[Run]:
         """The visible experiments of a project with these ids. Unknown ids are ignored."""
         among = "r.id in (select value from json_each(?))"
         query = f"{SELECT} where r.project_id = ? and r.kind = ? and {VISIBLE} and {among} order by r.pk"
-        with self._database.read() as db:
-            values = (project.id, str(Kind.EXPERIMENT), json.dumps(list(ids)))
-            return [row_of(Run, row) for row in db.execute(query, values)]
+        return self._database.rows(Run, query, (project.id, str(Kind.EXPERIMENT), json.dumps(list(ids))))
 
 
-def _drop(
+def _cancel(
     db: sqlite3.Connection,
     group: Run,
     which: str,
@@ -303,5 +268,5 @@ def _drop(
 ) -> int:
     found = db.execute(f"select r.pk from runs r where {_MEMBERS} and {OPEN} and {which}", (group.pk,)).fetchall()
     for row in found:
-        move(db, row["pk"], to, message, details, None, None)
+        move(db, row["pk"], to, message, details)
     return len(found)

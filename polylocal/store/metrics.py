@@ -3,14 +3,15 @@
 import json
 import sqlite3
 import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
+from polylocal.statuses import Kind
 from polylocal.store import run_values
-from polylocal.store.database import Database
+from polylocal.store.database import Tables
 from polylocal.store.queries import MAX_METRIC_NAMES, VISIBLE
-from polylocal.store.rows import MetricRow, Run, row_of
+from polylocal.store.rows import MetricRow, Run
 from polylocal.text import non_finite
 
 MAX_ENTRIES = 1_000_000  # of one run
@@ -26,11 +27,7 @@ update runs set updated_at = ?, metric_entries = metric_entries + ?, metric_valu
 """
 
 
-class Metrics:
-    def __init__(self, database: Database, hint: Callable[[int], None]) -> None:
-        self._database = database
-        self._hint = hint
-
+class Metrics(Tables):
     def add(self, run: Run, entries: Sequence[tuple[Mapping[str, float], str | None]]) -> list[MetricRow]:
         """Add measured values, each with its time (None: now). The newest of each name becomes the run's last value.
 
@@ -47,12 +44,11 @@ class Metrics:
             for values, (_, moment) in zip(kept, entries, strict=True)
         ]
         count = sum(len(values) for values, _ in entries)
-        with self._database.write() as db:
+        with self._changing(run.pk) as db:
             _check(db, run.pk, last, len(entries), count)
             ids = [db.execute(_INSERT, row).fetchone()["id"] for row in made]
             run_values.set_metrics(db, run.pk, last)
             db.execute(_COUNT, (now, len(entries), count, run.pk))
-        self._hint(run.pk)
         return [
             MetricRow(id=number, uuid=uuid, created_at=moment, measured=values, experiment=run.id)
             for number, (uuid, _, moment, _), values in zip(ids, made, kept, strict=True)
@@ -60,21 +56,18 @@ class Metrics:
 
     def page(self, run: Run, *, limit: int, offset: int) -> tuple[int, list[MetricRow]]:
         """Count and one page of the metrics of an experiment, or of all experiments of a group; the oldest first."""
-        where = "m.run_pk = :pk"
-        if run.kind == "group":
-            where = f"m.run_pk in (select pk from runs r where group_pk = :pk and kind = 'experiment' and {VISIBLE}"
+        where, values = "m.run_pk = ?", [run.pk]
+        if run.kind is Kind.GROUP:
+            where = f"m.run_pk in (select pk from runs r where group_pk = ? and kind = 'experiment' and {VISIBLE}"
             where += " union select r.pk from selections s join runs r on r.pk = s.experiment_pk"
-            where += f" where s.group_pk = :pk and {VISIBLE})"
-        values = {"pk": run.pk, "limit": limit, "offset": offset}
-        with self._database.read() as db:
-            count = db.execute(f"select count(*) from metrics m where {where}", values).fetchone()[0]
-            found = f"{_SELECT} where {where} order by m.created_at, m.id limit :limit offset :offset"
-            return count, [row_of(MetricRow, row) for row in db.execute(found, values)]
+            where += f" where s.group_pk = ? and {VISIBLE})"
+            values *= 2
+        count, found = f"select count(*) from metrics m where {where}", f"{_SELECT} where {where}"
+        return self._database.page(MetricRow, count, f"{found} order by m.created_at, m.id", values, limit, offset)
 
     def newest(self) -> int:
         """A counter that grows with every reported value."""
-        with self._database.read() as db:
-            return int(db.execute("select coalesce(max(id), 0) from metrics").fetchone()[0])
+        return int(self._database.value("select coalesce(max(id), 0) from metrics"))
 
     def series(self, group: Run, name: str) -> dict[int, list[float]]:
         """The finite values of one metric, the oldest first, by the pks of a group's experiments."""

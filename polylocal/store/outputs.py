@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 
-from polylocal.store.database import Database
+from polylocal.store.database import Tables
 from polylocal.store.queries import OPEN
 
 _AFTER_SLASH = "0"  # the character after `/`: every `a/…` sorts between `a/` and `a0`
 
 
-class Outputs:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Outputs(Tables):
     def folders_by_name(self) -> list[str]:
         """Folders `outputs/<user>/<project>` that rows name. A home folder of this version has none.
 

@@ -5,6 +5,7 @@ import sqlite3
 from polylocal import clock
 from polylocal.packages import statuses
 from polylocal.packages.statuses import BuildStatus
+from polylocal.store.queries import sql_list
 
 
 def move(db: sqlite3.Connection, run_pk: int, to: BuildStatus, among: frozenset[BuildStatus] | None = None) -> bool:
@@ -12,7 +13,7 @@ def move(db: sqlite3.Connection, run_pk: int, to: BuildStatus, among: frozenset[
     sources = statuses.sources(to) if among is None else among
     moved = db.execute(
         f"update build_lists set status = ?, updated_at = max(updated_at, ?)"
-        f" where run_pk = ? and status in {statuses.listed(sources)}",
+        f" where run_pk = ? and status in {sql_list(sources)}",
         (int(to), clock.now(), run_pk),
     )
     return moved.rowcount > 0

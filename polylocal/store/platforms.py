@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polylocal import clock
-from polylocal.errors import InvalidInput, NotFound
+from polylocal.errors import InvalidInput
 from polylocal.packages.statuses import BuildStatus
-from polylocal.store.database import Database
+from polylocal.store.database import Tables, insert, update
 from polylocal.store.queries import Page
-from polylocal.store.rows import Arch, Platform, Project, Repository, User, row_of, rows_of
+from polylocal.store.rows import Arch, Platform, Project, Repository, User, rows_of
 
 _PLATFORM = "select p.*, u.username as owner from platforms p join users u on u.id = p.owner_id"
 _REPOSITORY = "select t.*, p.name as platform_name from repositories t join platforms p on p.id = t.platform_id"
@@ -26,10 +26,7 @@ _PLATFORM_COLUMNS = frozenset(
 _REPOSITORY_COLUMNS = frozenset({"name", "description", "publish_without_qa", "is_locked"})
 
 
-class Platforms:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Platforms(Tables):
     # -- platforms ------------------------------------------------------------------------------------------------
 
     def create(self, owner: User, values: Mapping[str, Any]) -> Platform:
@@ -38,27 +35,17 @@ class Platforms:
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS}
         row |= {"owner_id": owner.id, "platform_type": "main", "created_at": now, "updated_at": now}
         with self._database.write() as db:
-            same = (
-                "select 1 from platforms where lower(name) = lower(?)"  # on some disks their folders would be the same
-            )
-            if db.execute(same, (row.get("name"),)).fetchone():
+            # some file systems ignore case in the names of their folders
+            if db.execute("select 1 from platforms where lower(name) = lower(?)", (row.get("name"),)).fetchone():
                 raise InvalidInput([_TAKEN])
-            made = _insert(db, "platforms", row)
-        return self.get(made)
+            platform_id = insert(db, "platforms", row)
+        return self.get(platform_id)
 
     def get(self, platform_id: int) -> Platform:
-        with self._database.read() as db:
-            row = db.execute(f"{_PLATFORM} where p.id = ?", (platform_id,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(Platform, row)
+        return self._database.one(Platform, f"{_PLATFORM} where p.id = ?", (platform_id,))
 
     def named(self, name: str) -> Platform:
-        with self._database.read() as db:
-            row = db.execute(f"{_PLATFORM} where p.name = ?", (name,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(Platform, row)
+        return self._database.one(Platform, f"{_PLATFORM} where p.name = ?", (name,))
 
     def page(
         self, user: User, page: Page, *, platform_type: str | None = None, name_like: str | None = None
@@ -71,14 +58,13 @@ class Platforms:
         if name_like:
             where, values = f"{where} and instr(casefold(p.name), casefold(?))", [*values, name_like]
         query = f"{_PLATFORM} where {where} order by p.id limit ? offset ?"
-        with self._database.read() as db:
-            return rows_of(Platform, db.execute(query, (*values, page.limit, page.offset)))
+        return self._database.rows(Platform, query, (*values, page.limit, page.offset))
 
     def update(self, platform: Platform, values: Mapping[str, Any]) -> Platform:
         """Change a platform. A release can't be undone, and its repositories have QA afterwards. The name is fixed."""
         row = {k: v for k, v in values.items() if k in _PLATFORM_COLUMNS - {"name", "released"}}
         with self._database.write() as db:
-            _update(db, "platforms", platform.id, row)
+            update(db, "platforms", row | {"updated_at": clock.now()}, id=platform.id)
             if values.get("released"):
                 db.execute("update platforms set released = 1 where id = ?", (platform.id,))
                 db.execute("update repositories set publish_without_qa = 0 where platform_id = ?", (platform.id,))
@@ -92,18 +78,14 @@ class Platforms:
         row |= {"platform_id": self.get(platform.id).id, "created_at": now, "updated_at": now}
         try:
             with self._database.write() as db:
-                made = _insert(db, "repositories", row)
-                db.execute(_QA_WHERE_RELEASED, (made,))
+                repository_id = insert(db, "repositories", row)
+                db.execute(_QA_WHERE_RELEASED, (repository_id,))
         except sqlite3.IntegrityError as error:
             raise InvalidInput([_TAKEN]) from error
-        return self.repository(made)
+        return self.repository(repository_id)
 
     def repository(self, repository_id: int) -> Repository:
-        with self._database.read() as db:
-            row = db.execute(f"{_REPOSITORY} where t.id = ?", (repository_id,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(Repository, row)
+        return self._database.one(Repository, f"{_REPOSITORY} where t.id = ?", (repository_id,))
 
     def repositories(self, platforms: Iterable[int]) -> list[Repository]:
         """The repositories of these platforms, oldest first."""
@@ -113,20 +95,14 @@ class Platforms:
         return self._repositories("t.id", ids)
 
     def _repositories(self, column: str, ids: Iterable[int]) -> list[Repository]:
-        wanted = json.dumps(list(ids))
-        with self._database.read() as db:
-            return rows_of(
-                Repository,
-                db.execute(
-                    f"{_REPOSITORY} where {column} in (select value from json_each(?)) order by t.id", (wanted,)
-                ),
-            )
+        query = f"{_REPOSITORY} where {column} in (select value from json_each(?)) order by t.id"
+        return self._database.rows(Repository, query, (json.dumps(list(ids)),))
 
     def update_repository(self, repository: Repository, values: Mapping[str, Any]) -> Repository:
         """Change a repository. The name is fixed, since folders have it."""
         row = {k: v for k, v in values.items() if k in _REPOSITORY_COLUMNS - {"name"}}
         with self._database.write() as db:
-            _update(db, "repositories", repository.id, row)
+            update(db, "repositories", row | {"updated_at": clock.now()}, id=repository.id)
             db.execute(_QA_WHERE_RELEASED, (repository.id,))
         return self.repository(repository.id)
 
@@ -134,11 +110,8 @@ class Platforms:
 
     def holding(self, project: Project) -> list[Repository]:
         """The repositories that a project is in."""
-        query = (
-            f"{_REPOSITORY} join repository_projects h on h.repository_id = t.id where h.project_id = ? order by t.id"
-        )
-        with self._database.read() as db:
-            return rows_of(Repository, db.execute(query, (project.id,)))
+        having = f"{_REPOSITORY} join repository_projects h on h.repository_id = t.id where h.project_id = ?"
+        return self._database.rows(Repository, f"{having} order by t.id", (project.id,))
 
     def add_project(self, repository: Repository, project: Project) -> None:
         """Add a project. Idempotent. Raises InvalidInput: another repository of the same platform has it."""
@@ -155,11 +128,9 @@ class Platforms:
     def remove_project(self, repository: Repository, project: Project) -> None:
         """Remove a project. Idempotent. Its packages are removed from the repository once that is unlocked."""
         with self._database.write() as db:
-            db.execute(
-                "delete from repository_projects where repository_id = ? and project_id = ?",
-                (repository.id, project.id),
-            )
-            forget_published(db, "save_to_repository_id = ? and project_id = ?", (repository.id, project.id))
+            key = (repository.id, project.id)
+            db.execute("delete from repository_projects where repository_id = ? and project_id = ?", key)
+            forget_published(db, "save_to_repository_id = ? and project_id = ?", key)
 
     def projects_of(self, repository: Repository, user: User, page: Page) -> list[int]:
         """The ids that a user may read, in the given order."""
@@ -169,48 +140,28 @@ class Platforms:
             " and (? or p.is_public or p.user_id = ?) order by h.project_id limit ? offset ?"
         )
         values = (repository.id, user.is_superuser, user.id, page.limit, page.offset)
-        with self._database.read() as db:
-            return [row["project_id"] for row in db.execute(query, values)]
+        return self._database.column(query, values)
 
     def has_project(self, repository: Repository, project_id: int) -> bool:
         query = "select 1 from repository_projects where repository_id = ? and project_id = ?"
-        with self._database.read() as db:
-            return db.execute(query, (repository.id, project_id)).fetchone() is not None
+        return self._database.value(query, (repository.id, project_id)) is not None
 
     # -- architectures --------------------------------------------------------------------------------------------
 
     def arches(self, names: Iterable[str]) -> list[Arch]:
         """These architectures. Each keeps the id that it got when it was first named."""
         wanted = list(names)
-        marks = ", ".join("?" * len(wanted))
-        query = f"select * from arches where name in ({marks}) order by id"
-        with self._database.read() as db:
-            found = rows_of(Arch, db.execute(query, wanted))
+        values = (json.dumps(wanted),)
+        query = "select * from arches where name in (select value from json_each(?)) order by id"
+        found = self._database.rows(Arch, query, values)
         if len(found) == len(set(wanted)):
             return found
         with self._database.write() as db:
             db.executemany("insert or ignore into arches (name) values (?)", [(name,) for name in wanted])
-            return rows_of(Arch, db.execute(query, wanted))
+            return rows_of(Arch, db.execute(query, values))
 
     def arch(self, arch_id: int) -> Arch:
-        with self._database.read() as db:
-            row = db.execute("select * from arches where id = ?", (arch_id,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(Arch, row)
-
-
-def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
-    columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
-    made = db.execute(f"insert into {table} ({columns}) values ({marks}) returning id", dict(row))
-    found: int = made.fetchone()[0]
-    return found
-
-
-def _update(db: sqlite3.Connection, table: str, row_id: int, row: Mapping[str, Any]) -> None:
-    sets = "".join(f"{column} = :{column}, " for column in row)
-    values = {**row, "now": clock.now(), "id": row_id}
-    db.execute(f"update {table} set {sets} updated_at = :now where id = :id", values)
+        return self._database.one(Arch, "select * from arches where id = ?", (arch_id,))
 
 
 def forget_published(db: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput, NotFound
-from polylocal.store.database import Database, delete_in_parts
+from polylocal.store.database import Tables, delete_in_parts, insert, update
 from polylocal.store.platforms import forget_published
 from polylocal.store.queries import OPEN, VISIBLE, Page, by_dates
 from polylocal.store.rows import CodeReference, Project, User, row_of, to_json
@@ -17,11 +17,8 @@ _VISIBLE = "p.deleted_at is null and p.archived_at is null"
 _COLUMNS = {"name", "description", "readme", "tags", "is_public", "is_package", "default_branch"}
 
 
-class Projects:
-    def __init__(self, database: Database, changed: Callable[[int], None] = lambda project_id: None) -> None:
-        """`changed` is called with the id of a project that was created, renamed or deleted."""
-        self._database = database
-        self._changed = changed
+class Projects(Tables):
+    """`hint` is called with the id of a project that was created, renamed or deleted."""
 
     def create(self, user: User, values: Mapping[str, Any]) -> Project:
         """Create a project. `values`: name (required, unique for the user), description, readme, tags, is_public."""
@@ -31,37 +28,34 @@ class Projects:
         row |= {"created_at": now, "updated_at": now}
         try:
             with self._database.write() as db:
-                project_id = _insert(db, "projects", row)
+                project_id = insert(db, "projects", row)
         except sqlite3.IntegrityError as error:
             raise InvalidInput([f"A project with name `{values['name']}` already exists."]) from error
-        self._changed(project_id)
+        self._hint(project_id)
         return self.by_id(project_id)
 
     def get(self, username: str, name: str) -> Project:
         query = f"{SELECT} where u.username = ? and p.name = ? and {_VISIBLE}"
-        return self._one(query, (username, name))
+        return self._database.one(Project, query, (username, name))
 
     def archived(self, username: str, name: str) -> Project:
         """A project, also an archived one. Raises NotFound."""
-        return self._one(f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null", (username, name))
+        query = f"{SELECT} where u.username = ? and p.name = ? and p.deleted_at is null"
+        return self._database.one(Project, query, (username, name))
 
     def visible(self, project_id: int) -> Project:
         """A project that is neither deleted nor archived. Raises NotFound."""
-        return self._one(f"{SELECT} where p.id = ? and {_VISIBLE}", (project_id,))
+        return self._database.one(Project, f"{SELECT} where p.id = ? and {_VISIBLE}", (project_id,))
 
     def by_id(self, project_id: int) -> Project:
-        return self._one(f"{SELECT} where p.id = ?", (project_id,))
+        return self._database.one(Project, f"{SELECT} where p.id = ?", (project_id,))
 
     def page(self, username: str, *, public_only: bool, limit: int, offset: int) -> tuple[int, list[Project]]:
         """Count and one page of a user's projects, the last changed first."""
         where = f"where u.username = ? and {_VISIBLE}" + (" and p.is_public" if public_only else "")
-        count_query = f"select count(*) from projects p join users u on u.id = p.user_id {where}"
-        with self._database.read() as db:
-            count = db.execute(count_query, (username,)).fetchone()[0]
-            rows = db.execute(
-                f"{SELECT} {where} order by p.updated_at desc, p.id desc limit ? offset ?", (username, limit, offset)
-            ).fetchall()
-        return count, [row_of(Project, row) for row in rows]
+        count = f"select count(*) from projects p join users u on u.id = p.user_id {where}"
+        found = f"{SELECT} {where} order by p.updated_at desc, p.id desc"
+        return self._database.page(Project, count, found, (username,), limit, offset)
 
     def readable(self, user: User, page: Page, *, owned: bool = False, name_like: str | None = None) -> list[Project]:
         """Projects that a user may read, oldest first. `owned`: only their own. `name_like`: a part of the name."""
@@ -69,18 +63,14 @@ class Projects:
         values.append(user.is_superuser)
         condition = "instr(casefold(p.name), casefold(?))" if name_like else "?"
         query = f"{SELECT} where {where} and {condition} order by p.id limit ? offset ?"
-        with self._database.read() as db:
-            rows = db.execute(query, (*values, name_like or 1, page.limit, page.offset))
-            return [row_of(Project, row) for row in rows]
+        return self._database.rows(Project, query, (*values, name_like or 1, page.limit, page.offset))
 
     def archives(self, user: User, page: Page) -> tuple[int, list[Project]]:
         """Count and one page of a user's archived projects, the last archived first."""
         where = "where p.user_id = ? and p.archived_at is not null and p.deleted_at is null"
-        by = by_dates(page.sort, "p", "p.archived_at desc, p.id desc")
-        with self._database.read() as db:
-            count = db.execute(f"select count(*) from projects p {where}", (user.id,)).fetchone()[0]
-            found = f"{SELECT} {where} order by {by} limit ? offset ?"
-            return count, [row_of(Project, row) for row in db.execute(found, (user.id, page.limit, page.offset))]
+        found = f"{SELECT} {where} order by {by_dates(page.sort, 'p', 'p.archived_at desc, p.id desc')}"
+        count = f"select count(*) from projects p {where}"
+        return self._database.page(Project, count, found, (user.id,), page.limit, page.offset)
 
     def update(self, project: Project, values: Mapping[str, Any]) -> Project:
         return self.change(project, lambda _: values)
@@ -96,16 +86,12 @@ class Projects:
                 raise NotFound
             values = values_for(row_of(Project, found))
             row = {k: to_json(v) if k == "tags" else v for k, v in values.items() if k in _COLUMNS}
-            sets = "".join(f"{column} = :{column}, " for column in row)
             try:
-                db.execute(
-                    f"update projects set {sets} updated_at = :now where id = :id",
-                    {**row, "now": clock.now(), "id": project.id},
-                )
+                update(db, "projects", row | {"updated_at": clock.now()}, id=project.id)
             except sqlite3.IntegrityError as error:
                 raise InvalidInput([f"A project with name `{values.get('name')}` already exists."]) from error
         if "name" in row:
-            self._changed(project.id)
+            self._hint(project.id)
         return self.by_id(project.id)
 
     def archive(self, project: Project) -> None:
@@ -117,40 +103,34 @@ class Projects:
                 f"update runs as r set stop_requested_at = coalesce(stop_requested_at, ?) where {among} and {OPEN}",
                 (now, project.id),
             )
-            db.execute("update projects set archived_at = ? where id = ? and archived_at is null", (now, project.id))
-            if db.execute("select changes()").fetchone()[0]:  # unless another request archived it at the same moment
+            archive = "update projects set archived_at = ? where id = ? and archived_at is null"
+            if db.execute(archive, (now, project.id)).rowcount:  # unless another request archived it at the same moment
                 db.execute(f"update runs set archived_at = ? where {among}", (now, project.id))
 
     def restore(self, project: Project) -> None:
         """Restore it, with the runs that were archived together with it."""
         with self._database.write() as db:
             db.execute("update projects set archived_at = null where id = ?", (project.id,))
-            db.execute(
-                "update runs set archived_at = null where project_id = ? and archived_at = ?",
-                (project.id, project.archived_at),
-            )
+            runs = "update runs set archived_at = null where project_id = ? and archived_at = ?"
+            db.execute(runs, (project.id, project.archived_at))
 
     def set_repository(self, project: Project, git_url: str | None, *, by_admin: bool = False) -> Project:
         """Record that the code was fetched from `git_url` just now; None: the code is uploaded from now on.
 
         `by_admin`: an admin gave the URL.
         """
+        row = {"git_url": git_url, "git_synced_at": clock.now() if git_url else None, "git_by_admin": by_admin}
         with self._database.write() as db:
-            db.execute(
-                "update projects set git_url = ?, git_synced_at = ?, git_by_admin = ? where id = ?",
-                (git_url, clock.now() if git_url else None, by_admin, project.id),
-            )
+            update(db, "projects", row, id=project.id)
         return self.by_id(project.id)
 
     def set_ci(self, project: Project, config: Mapping[str, Any] | None) -> Project:
         """Set what new code starts: None for nothing, otherwise a run by the code's own file."""
-        now = clock.now()
-        with self._database.write() as db:
-            db.execute(
-                "update projects set ci = :ci, ci_updated_at = :now, ci_created_at = iif(:ci is null, null,"
-                " coalesce(ci_created_at, :now)) where id = :id",
-                {"ci": to_json(config), "now": now, "id": project.id},
-            )
+        self._database.execute(
+            "update projects set ci = :ci, ci_updated_at = :now, ci_created_at = iif(:ci is null, null,"
+            " coalesce(ci_created_at, :now)) where id = :id",
+            {"ci": to_json(config), "now": clock.now(), "id": project.id},
+        )
         return self.by_id(project.id)
 
     def delete(self, project: Project) -> None:
@@ -160,23 +140,20 @@ class Projects:
             db.execute("update runs set deleted_at = ? where project_id = ? and deleted_at is null", (now, project.id))
             db.execute("update projects set deleted_at = ? where id = ?", (now, project.id))
             forget_published(db, "project_id = ?", (project.id,))
-        self._changed(project.id)
+        self._hint(project.id)
 
     def existing(self) -> list[Project]:
         """All projects of all users, including archived ones."""
-        with self._database.read() as db:
-            return [row_of(Project, row) for row in db.execute(f"{SELECT} where p.deleted_at is null order by p.id")]
+        return self._database.rows(Project, f"{SELECT} where p.deleted_at is null order by p.id")
 
     def uuids(self) -> set[str]:
         """The uuids of all projects, including deleted ones that are not removed yet."""
-        with self._database.read() as db:
-            return {row["uuid"] for row in db.execute("select uuid from projects")}
+        return set(self._database.column("select uuid from projects"))
 
     def to_remove(self) -> list[Project]:
         """Deleted projects without runs."""
         query = f"{SELECT} where p.deleted_at is not null and not exists (select 1 from runs where project_id = p.id)"
-        with self._database.read() as db:
-            return [row_of(Project, row) for row in db.execute(query)]
+        return self._database.rows(Project, query)
 
     def remove(self, project: Project) -> None:
         for table in ("activities", "searches", "code_references"):
@@ -203,18 +180,7 @@ class Projects:
         return self.code_reference(reference_id)
 
     def code_reference(self, reference_id: int) -> CodeReference:
-        with self._database.read() as db:
-            row = db.execute("select * from code_references where id = ?", (reference_id,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(CodeReference, row)
-
-    def _one(self, query: str, values: tuple[Any, ...]) -> Project:
-        with self._database.read() as db:
-            row = db.execute(query, values).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(Project, row)
+        return self._database.one(CodeReference, "select * from code_references where id = ?", (reference_id,))
 
 
 def reference_code(db: sqlite3.Connection, project: Project, values: Mapping[str, Any]) -> int:
@@ -225,11 +191,4 @@ def reference_code(db: sqlite3.Connection, project: Project, values: Mapping[str
     query = f"select id from code_references where project_id = :project_id and {where} order by id desc"
     if found := db.execute(query, row).fetchone():
         return int(found["id"])
-    return _insert(db, "code_references", {**row, "uuid": uuids.uuid4().hex, "created_at": clock.now()})
-
-
-def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
-    columns = ", ".join(f'"{column}"' for column in row)
-    marks = ", ".join(f":{column}" for column in row)
-    found: int = db.execute(f"insert into {table} ({columns}) values ({marks}) returning rowid", row).fetchone()[0]
-    return found
+    return insert(db, "code_references", {**row, "uuid": uuids.uuid4().hex, "created_at": clock.now()})

@@ -6,13 +6,15 @@ The grammar is the platform's: `field:operation[,field:operation…]`, `~` after
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from polylocal import clock
 from polylocal.errors import InvalidInput
+from polylocal.packages.statuses import BuildStatus, ContainerStatus
+from polylocal.statuses import DONE, Kind, Status
 from polylocal.store.rows import Run
 
 
@@ -25,8 +27,17 @@ class Where:
 
 
 MAX_METRIC_NAMES = 1000  # of one run
-# exactly the expression of the indexes in the schema, or SQLite does not use them
-OPEN = "r.status not in ('succeeded', 'failed', 'upstream_failed', 'stopped', 'skipped')"
+
+
+def sql_list(members: Collection[Status | Kind | BuildStatus | ContainerStatus]) -> str:
+    """Members of an enum as an SQL list, in the order of their definition: `('created', 'running')`, `(0, 8000)`."""
+    ordered = [member for enum in {type(member) for member in members} for member in enum if member in members]
+    return f"({', '.join(repr(member.value) for member in ordered)})"
+
+
+# exactly the expressions of the indexes in the schema, or SQLite does not use them
+OPEN = f"r.status not in {sql_list(DONE)}"
+SERVERS = sql_list([kind for kind in Kind if kind.is_server])
 VISIBLE = "r.deleted_at is null and r.archived_at is null"
 
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache, cached_property
 from operator import itemgetter
@@ -78,17 +78,17 @@ class _Named:
 
     @property
     def unique_name(self) -> str:
-        if self.kind == "experiment" and self.group_id:
+        if self.kind is Kind.EXPERIMENT and self.group_id:
             return f"{self.project}.{self.group_id}.{self.id}"
         return unique_name(self.project, self.kind, self.id)
 
     @property
     def build_name(self) -> str | None:
-        return unique_name(self.project, "build", self.build_id) if self.build_id else None
+        return unique_name(self.project, Kind.BUILD, self.build_id) if self.build_id else None
 
     @property
     def group_name(self) -> str | None:
-        return unique_name(self.project, "group", self.group_id) if self.group_id else None
+        return unique_name(self.project, Kind.GROUP, self.group_id) if self.group_id else None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Run(_Named):
     @property
     def pod_id(self) -> str | None:
         """The name of the container in the API; None until there is one."""
-        return self.container_name if self.container_id or (self.kind == "build" and self.started_at) else None
+        return self.container_name if self.container_id or (self.kind is Kind.BUILD and self.started_at) else None
 
     @cached_property
     def specification(self) -> Specification:
@@ -252,7 +252,7 @@ class BuildUse:
 
     @property
     def label(self) -> str:
-        return f"{unique_name(self.project, 'build', self.id)}"
+        return unique_name(self.project, Kind.BUILD, self.id)
 
 
 @dataclass(frozen=True)
@@ -376,9 +376,7 @@ class BuildList:
 
 
 @dataclass(frozen=True)
-class PackageRow:
-    id: int
-    run_pk: int
+class NewPackage:
     sha1: str
     file_name: str
     name: str
@@ -387,27 +385,34 @@ class PackageRow:
     version: str
     release: str
     size: int  # bytes
-    dependent_packages: list[str]
+    dependent_packages: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageRow(NewPackage):
+    id: int
+    run_pk: int
     updated_at: str
 
 
 @dataclass(frozen=True)
-class ResultRow:
+class NewFile:
+    sha1: str
+    file_name: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class ResultRow(NewFile):
     """A file of a build that is not a package, such as a log."""
 
     id: int
     run_pk: int
-    sha1: str
-    file_name: str
-    size: int  # bytes
     created_at: str
 
 
 @dataclass(frozen=True)
-class StoredFile:
-    sha1: str
-    file_name: str
-    size: int  # bytes
+class StoredFile(NewFile):
     user_id: int | None
     is_uploaded: bool
     created_at: str
@@ -464,32 +469,12 @@ class ChartView:
     updated_at: str
 
 
-def unique_name(project: str, kind: str, run_id: int) -> str:
+def unique_name(project: str, kind: Kind, run_id: int) -> str:
     """The platform's name of a run. For experiments and groups it has no word for the kind."""
-    return f"{project}.{run_id}" if kind in ("experiment", "group") else f"{project}.{kind}s.{run_id}"
+    return f"{project}.{run_id}" if kind in (Kind.EXPERIMENT, Kind.GROUP) else f"{project}.{kind.plural}.{run_id}"
 
 
-Row = TypeVar(
-    "Row",
-    User,
-    Project,
-    Run,
-    QueuedRun,
-    BuildUse,
-    StatusRow,
-    CodeReference,
-    MetricRow,
-    Search,
-    Activity,
-    ChartView,
-    Arch,
-    Platform,
-    Repository,
-    BuildList,
-    PackageRow,
-    ResultRow,
-    StoredFile,
-)
+Row = TypeVar("Row")  # a dataclass
 
 
 def row_of(cls: type[Row], row: sqlite3.Row) -> Row:
@@ -512,7 +497,7 @@ class _Plan:
 
     def __init__(self, cls: type[Any], columns: tuple[str, ...]) -> None:
         self._cls = cls
-        self._names = [field.name for field in fields(cls)]
+        self._names = [each.name for each in fields(cls)]
         self._pick = itemgetter(*(columns.index(name) for name in self._names))
         self._readers = list(_readers(cast(Hashable, cls)).items())
 

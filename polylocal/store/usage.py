@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
-from polylocal.store.database import Database
-from polylocal.store.queries import OPEN, SELECT, VISIBLE
-from polylocal.store.rows import BuildUse, Figures, Project, Run, row_of, rows_of
+from polylocal.statuses import BUILD_NOT_BEGUN
+from polylocal.store.database import Tables
+from polylocal.store.queries import OPEN, SELECT, VISIBLE, sql_list
+from polylocal.store.rows import BuildUse, Figures, Project, Run
 
 _BUILD_USES = f"""
 select b.uuid, o.username || '.' || p.name as project, b.id, b.image_id,
@@ -21,20 +21,15 @@ where b.kind = 'build' group by b.pk
 """
 
 
-class DiskUsage:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class DiskUsage(Tables):
     def figures(self) -> Figures:
         """Counts over all projects, without archived and deleted runs."""
-        waits = (
-            f"{OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held and {VISIBLE}"
-        )
-        begun = "(r.kind = 'build' and r.status not in ('created', 'unschedulable'))"
+        waits = f"{OPEN} and r.kind <> 'group' and r.is_managed and r.container_id is null and not r.is_held"
+        begun = f"(r.kind = 'build' and r.status not in {sql_list(BUILD_NOT_BEGUN)})"
         with self._database.read() as db:
             counted = f"select r.kind, r.status, count(*) from runs r where {VISIBLE} group by r.kind, r.status"
             runs = [(kind, status, n) for kind, status, n in db.execute(counted)]
-            oldest = f"select count(*), min(r.created_at) from runs r where {waits} and not {begun}"
+            oldest = f"select count(*), min(r.created_at) from runs r where {waits} and {VISIBLE} and not {begun}"
             waiting, since = db.execute(oldest).fetchone()
             builds = "select count(*), count(distinct build_pk) from runs where build_pk is not null"
             used, made = db.execute(builds).fetchone()
@@ -42,22 +37,14 @@ class DiskUsage:
 
     def of_project(self, project: Project) -> list[Run]:
         """All runs of a project that are not deleted."""
-        return _runs(
-            self._database, f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk", (project.id,)
-        )
+        query = f"{SELECT} where r.project_id = ? and r.deleted_at is null order by r.pk"
+        return self._database.rows(Run, query, (project.id,))
 
     def build_uses(self) -> dict[str, BuildUse]:
         """The use of each build's image, by the uuid of the build."""
-        with self._database.read() as db:
-            return {row["uuid"]: row_of(BuildUse, row) for row in db.execute(_BUILD_USES)}
+        return {use.uuid: use for use in self._database.rows(BuildUse, _BUILD_USES)}
 
     def known(self, uuids: Iterable[str]) -> dict[str, Run]:
         """The runs with these uuids that exist, by uuid."""
-        numbers = json.dumps(list(uuids))
-        runs = _runs(self._database, f"{SELECT} where r.uuid in (select value from json_each(?))", (numbers,))
-        return {run.uuid: run for run in runs}
-
-
-def _runs(database: Database, query: str, values: tuple[Any, ...]) -> list[Run]:
-    with database.read() as db:
-        return rows_of(Run, db.execute(query, values))
+        query = f"{SELECT} where r.uuid in (select value from json_each(?))"
+        return {run.uuid: run for run in self._database.rows(Run, query, (json.dumps(list(uuids)),))}

@@ -6,15 +6,17 @@ import re
 import secrets
 import sqlite3
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 
 from polylocal import clock
-from polylocal.errors import InvalidInput, NotFound
-from polylocal.store.database import Database
+from polylocal.errors import InvalidInput
+from polylocal.store.database import Tables, insert, update
 from polylocal.store.queries import Page
 from polylocal.store.rows import User, row_of
 
@@ -26,9 +28,8 @@ RESERVED = frozenset(
     " historylogs log_handler nodes openapi options platforms projects repositories search searches superusers upload"
     " user users versions".split()
 )
-_MOST_PAGES = (
-    20  # the most cookies of one server in one session, which gets another one whenever the browser opens the page
-)
+# the cookies of one server in one session, which gets another one whenever the browser opens the page
+_MAX_PAGE_SESSIONS = 20
 SESSION_S = 30 * 86400  # the length of a browser session
 _hasher = PasswordHasher()
 _verifying = threading.BoundedSemaphore(4)  # each verification takes 64 MiB for a moment
@@ -42,18 +43,14 @@ class Credentials:
     run_pk: int | None
 
 
-class Users:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
+class Users(Tables):
     def add(
         self, username: str, *, is_superuser: bool = False, password: str | None = None, email: str | None = None
     ) -> User:
         """Create a user. Raises InvalidInput for a name that is taken, or that clients can't handle."""
         if not _USERNAME.fullmatch(username):
-            raise InvalidInput(
-                {"username": [f"`{username}` must be 1 to 156 letters, digits, underscores or hyphens."]}
-            )
+            message = f"`{username}` must be 1 to 156 letters, digits, underscores or hyphens."
+            raise InvalidInput({"username": [message]})
         if username.lower() in RESERVED:
             raise InvalidInput({"username": [f"`{username}` is a word of the API's own paths."]})
         if password is not None and len(password) < 8:
@@ -61,64 +58,47 @@ class Users:
         if email is not None and not _EMAIL.fullmatch(email):
             raise InvalidInput({"email": [f"`{email}` is no address of the form name@host."]})
         hashed = _hasher.hash(password) if password is not None else None
+        columns: Mapping[str, Any] = {"email": email, "password": hashed, "is_superuser": is_superuser}
         try:
             with self._database.write() as db:
-                db.execute(
-                    "insert into users (username, email, password, is_superuser, created_at) values (?, ?, ?, ?, ?)",
-                    (username, email, hashed, is_superuser, clock.now()),
-                )
+                insert(db, "users", {"username": username, **columns, "created_at": clock.now()})
         except sqlite3.IntegrityError as error:
             if "users_email" in str(error):
                 raise InvalidInput({"email": [f"A user with the address `{email}` already exists."]}) from error
             if "platforms" in str(error):
-                raise InvalidInput(
-                    {"username": [f"There is a platform `{personal_platform(username)}` already."]}
-                ) from error
+                message = f"There is a platform `{personal_platform(username)}` already."
+                raise InvalidInput({"username": [message]}) from error
             raise InvalidInput({"username": [f"A user with name `{username}` already exists."]}) from error
         return self.get(username)
 
     def get(self, username: str) -> User:
-        with self._database.read() as db:
-            row = db.execute("select * from users where username = ?", (username,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(User, row)
+        return self._database.one(User, "select * from users where username = ?", (username,))
 
     def by_id(self, user_id: int) -> User:
-        with self._database.read() as db:
-            row = db.execute("select * from users where id = ?", (user_id,)).fetchone()
-        if row is None:
-            raise NotFound
-        return row_of(User, row)
+        return self._database.one(User, "select * from users where id = ?", (user_id,))
 
     def known_as(self, name: str) -> User | None:
         """Find a user by name or address, in any case; the exact name first."""
         query = "select * from users where lower(username) = lower(:name) or lower(email) = lower(:name)"
-        with self._database.read() as db:
-            row = db.execute(f"{query} order by username = :name desc, id limit 1", {"name": name}).fetchone()
-        return row_of(User, row) if row else None
+        return self._database.first(User, f"{query} order by username = :name desc, id limit 1", {"name": name})
 
     def like(self, word: str, page: Page) -> list[User]:
         """Active users whose names contain this text, in any case; oldest first."""
         query = "select * from users where is_active and instr(lower(username), lower(?)) order by id limit ? offset ?"
-        with self._database.read() as db:
-            return [row_of(User, row) for row in db.execute(query, (word, page.limit, page.offset))]
+        return self._database.rows(User, query, (word, page.limit, page.offset))
 
     def all(self) -> list[User]:
-        with self._database.read() as db:
-            return [row_of(User, row) for row in db.execute("select * from users order by id")]
+        return self._database.rows(User, "select * from users order by id")
 
     def check_password(self, username: str, password: str) -> User | None:
         """The user, or None for a wrong name or password. Both take the same time."""
-        with self._database.read() as db:
-            row = db.execute("select * from users where username = ? and is_active", (username,)).fetchone()
-        hashed = row["password"] if row and row["password"] else _unused_hash()
+        user = self._database.first(User, "select * from users where username = ? and is_active", (username,))
         try:
             with _verifying:
-                _hasher.verify(hashed, password)
+                _hasher.verify((user and user.password) or _unused_hash(), password)
         except VerificationError:
             return None
-        return row_of(User, row) if row and row["password"] else None
+        return user if user and user.password else None
 
     def new_token(self, user: User, run_pk: int | None = None) -> str:
         """A new token of 40 hex digits. Only its hash is stored."""
@@ -126,14 +106,14 @@ class Users:
         with self._database.write() as db:
             if run_pk is not None:
                 db.execute("delete from tokens where run_pk = ?", (run_pk,))
-            self._store_token(db, token, user.id, run_pk)
+            _store_token(db, token, user, run_pk)
         return token
 
     def keep_token(self, user: User, token: str) -> None:
         """Make the token of a file valid. Idempotent."""
         with self._database.write() as db:
             if db.execute("select 1 from tokens where hash = ?", (hash_of(token),)).fetchone() is None:
-                self._store_token(db, token, user.id, None)
+                _store_token(db, token, user)
 
     def by_token(self, token: str, *, is_session: bool = False) -> Credentials | None:
         query = "select u.*, t.hash, t.run_pk, t.created_at as made_at from tokens t join users u on u.id = t.user_id"
@@ -155,7 +135,7 @@ class Users:
         with self._database.write() as db:
             old = "(julianday(?) - julianday(created_at)) * 86400 > ?"
             db.execute(f"delete from tokens where is_session and {old}", (now, SESSION_S))
-            self._store_token(db, token, user.id, None, is_session=True)
+            _store_token(db, token, user, is_session=True)
         return token
 
     def new_page_session(self, session: str, run_pk: int) -> str | None:
@@ -166,7 +146,7 @@ class Users:
         token = secrets.token_hex(20)
         try:
             with self._database.write() as db:
-                about = {"session": hash_of(session), "pk": run_pk, "most": _MOST_PAGES}
+                about = {"session": hash_of(session), "pk": run_pk, "most": _MAX_PAGE_SESSIONS}
                 db.execute(
                     "insert into page_sessions (hash, session, run_pk, created_at) values (:hash, :session, :pk, :now)",
                     {**about, "hash": hash_of(token), "now": clock.now()},
@@ -192,22 +172,19 @@ class Users:
 
     def end_session(self, token: str) -> None:
         """End a browser's session, with the cookies of the servers that it opened. Idempotent."""
-        with self._database.write() as db:
-            db.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
+        self._database.execute("delete from tokens where hash = ? and is_session", (hash_of(token),))
 
     def revoke(self, user: User) -> int:
         """Revoke all tokens and sessions of a user, except the tokens of runs. Returns their number."""
-        with self._database.write() as db:
-            return db.execute("delete from tokens where user_id = ? and run_pk is null", (user.id,)).rowcount
+        return self._database.execute("delete from tokens where user_id = ? and run_pk is null", (user.id,))
 
     def update(self, user: User, **columns: bool) -> None:
         """Set is_active or is_superuser. Raises InvalidInput for the last active admin."""
         unknown = columns.keys() - {"is_active", "is_superuser"}
         if unknown:
             raise TypeError(f"not to be set: {sorted(unknown)}")
-        sets = ", ".join(f"{column} = :{column}" for column in columns)
         with self._database.write() as db:
-            db.execute(f"update users set {sets} where id = :id", {**columns, "id": user.id})
+            update(db, "users", columns, id=user.id)
             _check_admins(db)
 
     def delete(self, user: User) -> None:
@@ -226,14 +203,12 @@ class Users:
             db.execute("delete from users where id = ?", (user.id,))
             _check_admins(db)
 
-    @staticmethod
-    def _store_token(
-        db: sqlite3.Connection, token: str, user_id: int, run_pk: int | None, *, is_session: bool = False
-    ) -> None:
-        db.execute(
-            "insert into tokens (hash, user_id, run_pk, is_session, created_at) values (?, ?, ?, ?, ?)",
-            (hash_of(token), user_id, run_pk, is_session, clock.now()),
-        )
+
+def _store_token(
+    db: sqlite3.Connection, token: str, user: User, run_pk: int | None = None, *, is_session: bool = False
+) -> None:
+    row = {"hash": hash_of(token), "user_id": user.id, "run_pk": run_pk, "is_session": is_session}
+    insert(db, "tokens", row | {"created_at": clock.now()})
 
 
 def _check_admins(db: sqlite3.Connection) -> None:

@@ -125,7 +125,7 @@ def make_job(api: Caller, store: Store, project: Project) -> Run:
     build_config = {"build": config["build"], "version": 1, "kind": "build"}
     key = build_key(project.id, build_config, run.commit)
     build = NewRun(Kind.BUILD, config=build_config, build_key=key, code_id=run.code_id)
-    live_through(store, store.runs.attach_build(run, build, anew=False))
+    live_through(store, store.queue.attach_build(run, build, anew=False))
     store.runs.record(run, node=NODE)
     store.runs.transition(run, Status.SCHEDULED)
     store.runs.transition(run, Status.RUNNING)

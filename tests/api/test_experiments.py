@@ -69,7 +69,7 @@ def test_distributed_runs_are_refused_in_one_sentence(api: Caller, key: str) -> 
 def test_a_tracked_experiment_is_driven_by_its_client(api: Caller, store: Store) -> None:
     made = api.post(f"{P}/", {"name": "tracked", "params": {"lr": 1}}).json()
     assert (made["is_managed"], made["config"], made["last_status"]) == (False, None, "created")
-    assert not store.runs.unresolved(9)
+    assert not store.queue.unresolved(9)
     for word in ("running", "succeeded"):
         assert api.post(f"{P}/1/statuses/", {"status": word}).status_code == 201
     entries = api.get(f"{P}/1/statuses/").json()["results"]
@@ -187,7 +187,7 @@ def test_stopping_and_deleting_several(api: Caller, store: Store) -> None:
     for _ in range(3):
         api.post(f"{P}/", {"config": CONFIG})
     assert api.post(f"{P}/stop/", {"ids": [1, 2]}).status_code == 200
-    assert [run.id for run in store.runs.stopping()] == [1, 2]
+    assert [run.id for run in store.queue.stopping()] == [1, 2]
     assert api("DELETE", f"{P}/delete/", json={"ids": [3]}).status_code == 200
     assert [item["id"] for item in api.get(f"{P}/").json()["results"]] == [2, 1]
     assert api.post(f"{P}/stop/", {"ids": "x"}).status_code == 400

@@ -114,7 +114,7 @@ def test_deleting(api: Caller, make_job: Callable[..., Run], store: Store) -> No
     listed = api.get(JOBS).json()
     assert (listed["count"], [item["id"] for item in listed["results"]]) == (1, [2])
     assert api.get(f"{P}/").json()["num_jobs"] == 1
-    assert [run.id for run in store.runs.stopping()] == [1]  # the runner then stops the process
+    assert [run.id for run in store.queue.stopping()] == [1]  # the runner then stops the process
 
 
 # -- stop -----------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_a_stop_is_a_request(api: Caller, a_job: Run, store: Store) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
     assert woken == [a_job.pk]
     assert api.get(f"{JOBS}/1").json()["last_status"] == "created"
-    assert [run.pk for run in store.runs.stopping()] == [a_job.pk]
+    assert [run.pk for run in store.queue.stopping()] == [a_job.pk]
     asked = store.runs.by_pk(a_job.pk).stop_requested_at
     assert api.post(f"{JOBS}/1/stop/").status_code == 200
     assert store.runs.by_pk(a_job.pk).stop_requested_at == asked

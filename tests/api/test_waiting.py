@@ -98,7 +98,7 @@ def test_a_held_experiment_waits_for_its_group(make: Make, told: Any) -> None:
 
 def test_a_run_waits_for_its_build(make: Make, told: Any, store: Store) -> None:
     run = make()
-    build = store.runs.attach_build(run, NewRun(Kind.BUILD, build_key="k"), anew=False)
+    build = store.queue.attach_build(run, NewRun(Kind.BUILD, build_key="k"), anew=False)
     assert build
     assert told(run, build) == {
         run.unique_name: f"its build, {build.unique_name}",

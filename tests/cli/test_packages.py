@@ -20,7 +20,8 @@ from polylocal.packages.arches import own
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import Status
 from polylocal.store import Store
-from polylocal.store.build_lists import Harvest, NewFile, NewPackage
+from polylocal.store.build_lists import Harvest
+from polylocal.store.rows import NewFile, NewPackage
 
 from .conftest import Cli, Result
 

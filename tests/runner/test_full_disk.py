@@ -234,7 +234,7 @@ def test_the_supervisor_says_its_trouble_once(rig: Rig, supervise: Supervise, re
     def refuse(*arguments: object, **more: object) -> list[Run]:
         raise StoreError("database or disk is full")
 
-    monkeypatch.setattr(type(rig.store.runs), "begun", refuse)
+    monkeypatch.setattr(type(rig.store.queue), "begun", refuse)
     look(supervise, 5)
     assert sum("database or disk is full" in line for line in records()) == 1
 

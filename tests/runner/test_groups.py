@@ -109,7 +109,7 @@ def test_held_ones_start_in_order_when_others_end(rig):
 
 def test_a_held_experiment_takes_no_build_and_no_place_in_the_queue(rig):
     group = tended(rig, rig.group(grid(3)), 3)
-    waiting = [run.pk for run in rig.store.runs.unresolved(10)]
+    waiting = [run.pk for run in rig.store.queue.unresolved(10)]
     assert waiting == [begun(rig, group)[0].pk]
     job = rig.submit()
     assert count_ahead(rig.store, job) == 1
@@ -217,7 +217,7 @@ def test_stopping_what_is_pending_lets_the_rest_go_on(rig):
     rig.store.groups.stop(group, pending_only=True)
     assert statuses(rig, group) == ["running", "running", "stopped", "stopped"]
     assert rig.message(rig.members(group)[-1]) == "User stopped pending experiments"
-    assert rig.store.runs.stopping() == []
+    assert rig.store.queue.stopping() == []
     assert rig.again(group).status == "stopped"
     for member in running:
         assert rig.store.runs.transition(member, Status.SUCCEEDED)

@@ -41,8 +41,7 @@ from polylocal.runner.package_container import MEDIA_LIST, OBJECTS, PROJECT, RES
 from polylocal.runner.removal import remove
 from polylocal.runner.work import execution_of
 from polylocal.store import Store
-from polylocal.store.build_lists import NewFile
-from polylocal.store.rows import BuildList
+from polylocal.store.rows import BuildList, NewFile
 
 from . import test_crash_rules as crash_rules
 from .conftest import Rig, Supervise
@@ -277,7 +276,7 @@ def test_the_code_has_the_modes_that_git_gives_it_whatever_the_umask_is(yard: Ya
     """Packages are made of these files, and rules copy them as they are."""
     content = b"a source that git has not"
     kept = yard.rig.context().file_store.keep(io.BytesIO(content))
-    yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
+    yard.rig.store.files.add(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     files = {".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "folder/run": "x", "folder/a.txt": "y"}
     commit = yard.rig.upload(files, executable=["folder/run"])
     seen: dict[str, int] = {}
@@ -405,7 +404,7 @@ def test_the_folders_of_a_container_that_never_started_are_reclaimed(
 def test_files_of_the_store_lie_in_the_code(yard: Yard) -> None:
     content = b"a source that git has not"
     kept = yard.rig.context().file_store.keep(io.BytesIO(content))
-    yard.rig.store.build_lists.keep_file(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
+    yard.rig.store.files.add(kept.sha1, "big.tar.xz", kept.size, yard.ground.user)
     said = f"sources:\n  big.tar.xz: {sha1(content)}\n  setup.py: {sha1(content)}\n  lost.tar.xz: {'f' * 40}\n"
     said += f"  docs: {sha1(content)}\n"
     commit = yard.rig.upload({".abf.yml": said, "setup.py": "of git", "docs/index": "of git"})
@@ -429,7 +428,7 @@ def test_which_files_lie_in_the_code_is_said_in_git(yard: Yard) -> None:
     """A link says it as a file does; one of the files that takes the place of `.abf.yml` does not."""
     content = b"sources: {}"
     kept = yard.rig.context().file_store.keep(io.BytesIO(content))
-    yard.rig.store.build_lists.keep_file(kept.sha1, "x", kept.size, yard.ground.user)
+    yard.rig.store.files.add(kept.sha1, "x", kept.size, yard.ground.user)
     said = f"sources:\n  .abf.yml: {kept.sha1}\n  new: {kept.sha1}\n".encode()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -460,7 +459,7 @@ def test_files_that_only_an_admin_may_read_do_not_come_into_anothers_code(
     ann = store.users.add("ann")
     with store.projects._database.write() as db:
         db.execute("update projects set user_id = ?", (ann.id,))
-    monkeypatch.setattr(store.build_lists, "may_have", lambda found, user: user.is_superuser)
+    monkeypatch.setattr(store.files, "may_read", lambda found, user: user.is_superuser)
     commit = yard.rig.upload({".abf.yml": f"sources:\n  big.tar.xz: {kept.sha1}\n", "setup.py": "x"})
     seen: list[str] = []
     look = yard.engine.does(lambda plan: seen.extend(path.name for path in host(plan, PROJECT).iterdir()))
@@ -641,7 +640,7 @@ def test_a_name_that_no_file_can_have_is_a_mistake_in_the_code(yard: Yard) -> No
     """No file system takes it: it is left out, and the recipe that was made of the same file says so."""
     said = f"sources:\n  {'x' * 256}: {sha1(b'')}\n"
     kept = yard.rig.context().file_store.keep(io.BytesIO(b""))
-    yard.rig.store.build_lists.keep_file(kept.sha1, "empty", kept.size, yard.ground.user)
+    yard.rig.store.files.add(kept.sha1, "empty", kept.size, yard.ground.user)
     commit = yard.rig.upload({".abf.yml": said, "setup.py": "x"})
     made = yard.build(commit_hash=commit)
     assert (made.status, yard.ground.run(made).restarts) == (0, 0)

@@ -25,8 +25,7 @@ from polylocal.packages.file_store import FileStore
 from polylocal.packages.repositories import Shelf
 from polylocal.packages.signing import Key, Keys
 from polylocal.runner.publisher import Publisher
-from polylocal.store.build_lists import NewPackage
-from polylocal.store.rows import BuildList, Project
+from polylocal.store.rows import BuildList, NewPackage, Project
 
 from .conftest import Rig, Supervise
 
@@ -160,9 +159,9 @@ def test_what_is_known_of_a_file_goes_with_it(press: Press) -> None:
     assert set(store.file_facts.of([found.sha1])) == {(found.sha1, "whl")}
     project = press.rig.project
     store.projects.delete(project)
-    for run in store.runs.deleted():
+    for run in store.queue.deleted():
         store.runs.remove(run)
-    store.build_lists.forget_files()
+    store.files.remove_unused()
     assert store.file_facts.of([found.sha1]) == {}
 
 
@@ -545,7 +544,7 @@ def test_a_locked_repository_is_left_alone(press: Press) -> None:
 def test_a_full_disk_fails_nothing(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
     made = press.waiting(press.wheel("a"))
     contained = press.complete(press.wheel("b"))
-    assert press.lists.ask_for_container(contained)
+    assert press.lists.request_container(contained)
 
     def full(shelves: Any, facts_of: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -612,7 +611,7 @@ def test_whatever_goes_wrong_with_a_container_goes_wrong_with_it_alone(
     bad, good = press.complete(press.wheel("bad")), press.complete(press.wheel("good"))
     waits = press.waiting(press.wheel("a"))
     for made in (bad, good):
-        assert press.lists.ask_for_container(made)
+        assert press.lists.request_container(made)
     press.publish()
     assert [press.ground.again(made).container_status for made in (bad, good)] == [8000, 6000]
     assert press.results(bad)[0][1] == "odd words\n"
@@ -646,7 +645,7 @@ def test_a_store_that_can_not_be_asked_is_no_fault_of_a_package(press: Press, od
     """Nothing is told of it: as soon as the store answers, all is done."""
     odd_ones[file("a")] = StoreError("locked")
     contained = press.complete(press.wheel("a"))
-    assert press.lists.ask_for_container(contained)
+    assert press.lists.request_container(contained)
     with pytest.raises(StoreError, match="locked"):
         press.publish()
     assert (press.ground.again(contained).container_status, press.results(contained)) == (7000, [])
@@ -831,7 +830,7 @@ def test_the_last_project_that_leaves_leaves_empty_folders(press: Press) -> None
 def test_lost_folders_are_made_again_by_the_next_daemon(press: Press) -> None:
     press.waiting(press.wheel("a"))
     contained = press.complete(press.wheel("b"))
-    assert press.lists.ask_for_container(contained)
+    assert press.lists.request_container(contained)
     press.publish()
     press.rig.store.platforms.update(press.ground.platform, {"released": True})
     press.waiting(press.wheel("a", "2"))
@@ -866,7 +865,7 @@ def test_what_is_there_is_left_as_it_is(press: Press) -> None:
 
 def test_a_container_holds_the_packages_of_one_build(press: Press) -> None:
     made = press.complete(press.wheel("a"), as_source(press.wheel("src"), "1", ""))
-    assert press.lists.ask_for_container(made)
+    assert press.lists.request_container(made)
     press.publish()
     found = press.ground.again(made)
     assert (found.status, found.container_status) == (0, 6000)
@@ -878,7 +877,7 @@ def test_a_container_holds_the_packages_of_one_build(press: Press) -> None:
 def test_a_container_stays_when_its_build_is_published_or_rejected(press: Press) -> None:
     for act in (publish_it, reject_it):
         made = press.complete(press.wheel(act.__name__))
-        assert press.lists.ask_for_container(made)
+        assert press.lists.request_container(made)
         press.publish()
         act(press, made)
         press.publish()
@@ -901,8 +900,8 @@ def test_a_container_that_can_not_be_made_says_why(press: Press, is_lost: bool) 
         press.file_store.forget(found.sha1)
     made = press.complete(found)
     good = press.complete(press.wheel("b"))
-    assert press.lists.ask_for_container(made)
-    assert press.lists.ask_for_container(good)
+    assert press.lists.request_container(made)
+    assert press.lists.request_container(good)
     press.publish()
     assert (press.ground.again(made).status, press.ground.again(made).container_status) == (0, 8000)
     assert file("a") in press.results(made)[0][1]

@@ -88,7 +88,7 @@ def test_builds_without_secrets_are_shared_by_all(rig: Rig, ann: User) -> None:
 
 def test_a_build_that_is_made_again_takes_the_owners_values_again(rig: Rig, ann: User) -> None:
     run = rig.built(submitted(rig, rig.user, secrets_of=ann))
-    rig.store.runs.detach_build(run, rig.store.runs.by_pk(run.build_pk or 0))
+    rig.store.queue.detach_build(run, rig.store.runs.by_pk(run.build_pk or 0))
     further = rig.store.runs.by_pk(rig.built(run).build_pk or 0)
     assert further.pk != run.build_pk
     assert further.secrets_user_id == ann.id

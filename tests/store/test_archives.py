@@ -93,7 +93,7 @@ def test_what_is_under_way_is_asked_to_stop(store: Store, make: Make) -> None:
     store.runs.transition(done, Status.SUCCEEDED)
     for each in (run, done):
         store.runs.archive(each)
-    assert [each.pk for each in store.runs.stopping()] == [run.pk]
+    assert [each.pk for each in store.queue.stopping()] == [run.pk]
     assert again(store, done).stop_requested_at is None
     assert again(store, done).status == "succeeded"
 
@@ -217,7 +217,7 @@ def test_a_project_goes_with_its_runs_and_comes_back_with_those_only(
     store.runs.archive(before)
     store.runs.transition(done, Status.SUCCEEDED)
     store.projects.archive(project)
-    assert {run.pk, before.pk} == {each.pk for each in store.runs.stopping()}
+    assert {run.pk, before.pk} == {each.pk for each in store.queue.stopping()}
     assert listed(store, project, Kind.JOB) == listed(store, project, Kind.BUILD) == (0, [])
     assert again(store, elsewhere).archived_at is None
     with pytest.raises(NotFound):

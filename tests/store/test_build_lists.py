@@ -19,9 +19,9 @@ from polylocal.errors import NotFound
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
 from polylocal.statuses import TRANSITIONS, Kind, Status, is_done
 from polylocal.store import NewRun, Store
-from polylocal.store.build_lists import BuildLists, Filters, Harvest, NewFile
+from polylocal.store.build_lists import BuildLists, Filters, Harvest
 from polylocal.store.queries import Page
-from polylocal.store.rows import BuildList, Project, User
+from polylocal.store.rows import BuildList, NewFile, Project, User
 
 ALL = Page(100, 0)
 
@@ -211,12 +211,12 @@ def test_the_end_and_what_it_left_are_one_step(ground: Ground) -> None:
         ("b", "2", "source", sha1(b"b 2")),
     ]
     assert [(r.file_name, r.size) for r in ground.store.build_lists.results(made)] == [("build.log", 4)]
-    stored = ground.store.build_lists.file(sha1(b"a 1"))
+    stored = ground.store.files.get(sha1(b"a 1"))
     assert (stored.file_name, stored.user_id, stored.is_uploaded) == ("a-1.whl", ground.user.id, False)
     assert ground.run(made).exit_code == 0
-    assert set(ground.store.build_lists.files_of(ground.run(made))) == {sha1(b"a 1"), sha1(b"b 2"), sha1(b"said")}
-    assert ground.store.build_lists.may_have(sha1(b"said"), None)  # the project is public
-    assert not ground.store.build_lists.may_have("f" * 40, ground.user)
+    assert set(ground.store.files.of_run(ground.run(made))) == {sha1(b"a 1"), sha1(b"b 2"), sha1(b"said")}
+    assert ground.store.files.may_read(sha1(b"said"), None)  # the project is public
+    assert not ground.store.files.may_read("f" * 40, ground.user)
 
 
 def conclude(ground: Ground, made: BuildList, to: Status, code: int | None, *packages: Any, **more: Any) -> bool:
@@ -237,7 +237,7 @@ def test_an_end_comes_once(ground: Ground) -> None:
     assert ground.again(made) == made
     assert len(ground.store.build_lists.packages([made.run_pk])) == 1
     with pytest.raises(NotFound):
-        ground.store.build_lists.file(sha1(b"b 1"))
+        ground.store.files.get(sha1(b"b 1"))
 
 
 def test_an_end_that_can_not_be_kept_is_none(ground: Ground) -> None:
@@ -253,7 +253,7 @@ def test_an_end_that_can_not_be_kept_is_none(ground: Ground) -> None:
     assert ground.run(made).status == "created"
     assert ground.store.build_lists.packages([made.run_pk]) == []
     with pytest.raises(NotFound):
-        ground.store.build_lists.file(sha1(b"a 2"))
+        ground.store.files.get(sha1(b"a 2"))
 
 
 @pytest.mark.parametrize(("code", "wanted"), [(0, 7000), (5, 7000), (1, 4000), (6, 4000)])
@@ -564,15 +564,15 @@ def test_a_publication_that_failed_says_why(ground: Ground, to: BuildStatus) -> 
 def test_a_container_is_made_when_it_is_asked_for_and_asked_for_again_when_it_failed(ground: Ground) -> None:
     lists = ground.store.build_lists
     made = ground.end(ground.queue())
-    assert lists.ask_for_container(made)
-    assert not lists.ask_for_container(made)
+    assert lists.request_container(made)
+    assert not lists.request_container(made)
     assert [found.id for found in lists.to_contain()] == [made.id]
     lists.set_container(made, ContainerStatus.FAILED, [result()])
     assert ground.again(made).container_status == 8000
     assert lists.to_contain() == []
-    assert lists.ask_for_container(made)
+    assert lists.request_container(made)
     lists.set_container(made, ContainerStatus.PUBLISHED)
-    assert not lists.ask_for_container(made)
+    assert not lists.request_container(made)
     assert [found.id for found in lists.contained()] == [made.id]
     lists.contain_again(made)
     assert [found.id for found in lists.to_contain()] == [made.id]
@@ -621,34 +621,32 @@ def test_a_publisher_that_has_not_seen_it_does_not_undo_it(ground: Ground, store
 
 
 def test_files_go_when_nobody_has_them_and_nobody_uploaded_them(ground: Ground) -> None:
-    lists = ground.store.build_lists
     shared, own, logged, kept = (sha1(word.encode()) for word in ("shared 1", "own 1", "said", "kept 1"))
     first = ground.end(ground.queue(), 0, package("shared", "1"), package("own", "1"), package("kept", "1"))
     second = ground.end(ground.queue(), 0, package("shared", "1"), results=(result(),))
-    lists.keep_file(kept, "mine.whl", 6, ground.user)
-    lists.keep_file("e" * 40, "only-mine", 1, ground.user)
-    assert lists.forget_files() == []
+    ground.store.files.add(kept, "mine.whl", 6, ground.user)
+    ground.store.files.add("e" * 40, "only-mine", 1, ground.user)
+    assert ground.store.files.remove_unused() == []
     ground.store.runs.remove(ground.run(first))
-    assert lists.forget_files() == [own]
-    assert lists.file(kept).is_uploaded
+    assert ground.store.files.remove_unused() == [own]
+    assert ground.store.files.get(kept).is_uploaded
     ground.store.runs.remove(ground.run(second))
-    assert set(lists.forget_files()) == {shared, logged}
-    assert lists.forget_files() == []
+    assert set(ground.store.files.remove_unused()) == {shared, logged}
+    assert ground.store.files.remove_unused() == []
     for gone in (shared, own, logged):
         with pytest.raises(NotFound):
-            lists.file(gone)
-    assert [lists.file(found).is_uploaded for found in (kept, "e" * 40)] == [True, True]
+            ground.store.files.get(gone)
+    assert [ground.store.files.get(found).is_uploaded for found in (kept, "e" * 40)] == [True, True]
 
 
 def test_a_file_that_a_build_leaves_again_stays_an_upload(ground: Ground) -> None:
-    lists = ground.store.build_lists
     for _ in range(2):
-        lists.keep_file(sha1(b"a 1"), "mine.whl", 3, ground.user)
+        ground.store.files.add(sha1(b"a 1"), "mine.whl", 3, ground.user)
     made = ground.end(ground.queue(), 0, package("a", "1"))
-    stored = lists.file(sha1(b"a 1"))
+    stored = ground.store.files.get(sha1(b"a 1"))
     assert (stored.file_name, stored.is_uploaded) == ("mine.whl", True)
     ground.store.runs.remove(ground.run(made))
-    assert lists.forget_files() == []
+    assert ground.store.files.remove_unused() == []
 
 
 # -- any order -------------------------------------------------------------------------------------------------------
@@ -773,10 +771,10 @@ class Moves(RuleBasedStateMachine):
         row[0] = int(to) if row[0] == 7000 else row[0]
 
     @rule(made=lists)
-    def ask_for_container(self, made: BuildList) -> None:
+    def request_container(self, made: BuildList) -> None:
         row = self.model[made.run_pk]
         is_allowed = row[0] in (0, 11000) and row[1] in (4000, 8000)
-        assert self.store.build_lists.ask_for_container(made) is is_allowed
+        assert self.store.build_lists.request_container(made) is is_allowed
         row[1] = 7000 if is_allowed else row[1]
 
     @rule(made=lists, to=st.sampled_from([ContainerStatus.PUBLISHED, ContainerStatus.FAILED]))

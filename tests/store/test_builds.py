@@ -37,7 +37,7 @@ def last(store: Store, run: Run) -> tuple[str, str | None]:
 
 def test_a_run_gets_its_build_and_waits_for_it(store: Store, job: Any) -> None:
     run = job(priority=3)
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     assert (build.kind, build.status, build.priority, build.user) == ("build", "created", 3, "root")
     assert fresh(store, run).build_name == build.unique_name
     assert last(store, run) == ("building", "Building container")
@@ -48,7 +48,7 @@ def test_ten_runs_at_once_share_one_build(store: Store, job: Any) -> None:
 
     def attach(run: Run) -> None:
         barrier.wait()
-        store.runs.attach_build(run, BUILD, anew=False)
+        store.queue.attach_build(run, BUILD, anew=False)
 
     threads = [threading.Thread(target=attach, args=(run,)) for run in runs]
     for thread in threads:
@@ -61,77 +61,77 @@ def test_ten_runs_at_once_share_one_build(store: Store, job: Any) -> None:
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.BUILDING, Status.RUNNING])
 def test_a_build_under_way_is_waited_for(store: Store, job: Any, status: Status) -> None:
-    build = store.runs.attach_build(job(), BUILD, anew=False)
+    build = store.queue.attach_build(job(), BUILD, anew=False)
     store.runs.transition(build, status)
     run = job()
-    assert store.runs.attach_build(run, BUILD, anew=False).pk == build.pk
+    assert store.queue.attach_build(run, BUILD, anew=False).pk == build.pk
     assert last(store, run) == ("building", "Building container")
 
 
 def test_a_finished_build_is_used_again_and_nobody_waits(store: Store, job: Any) -> None:
-    build = store.runs.attach_build(job(), BUILD, anew=False)
+    build = store.queue.attach_build(job(), BUILD, anew=False)
     store.runs.transition(build, Status.SUCCEEDED)
     run = job()
-    assert store.runs.attach_build(run, BUILD, anew=False).pk == build.pk
+    assert store.queue.attach_build(run, BUILD, anew=False).pk == build.pk
     assert last(store, run) == ("created", None)
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.STOPPED, Status.UPSTREAM_FAILED, Status.SKIPPED])
 def test_a_build_that_did_not_succeed_is_not_used_again(store: Store, job: Any, status: Status) -> None:
-    build = store.runs.attach_build(job(), BUILD, anew=False)
+    build = store.queue.attach_build(job(), BUILD, anew=False)
     store.runs.transition(build, status)
-    assert store.runs.attach_build(job(), BUILD, anew=False).pk != build.pk
+    assert store.queue.attach_build(job(), BUILD, anew=False).pk != build.pk
 
 
 def test_nocache_always_builds_anew(store: Store, job: Any) -> None:
-    builds = [store.runs.attach_build(job(), BUILD, anew=True) for _ in range(2)]
+    builds = [store.queue.attach_build(job(), BUILD, anew=True) for _ in range(2)]
     assert len({build.pk for build in builds}) == 2
 
 
 def test_the_newest_build_wins(store: Store, job: Any) -> None:
-    builds = [store.runs.attach_build(job(), BUILD, anew=True) for _ in range(3)]
+    builds = [store.queue.attach_build(job(), BUILD, anew=True) for _ in range(3)]
     for build in builds:
         store.runs.transition(build, Status.SUCCEEDED)
-    assert store.runs.attach_build(job(), BUILD, anew=False).pk == builds[-1].pk
+    assert store.queue.attach_build(job(), BUILD, anew=False).pk == builds[-1].pk
 
 
 def test_an_invalidated_build_is_not_used_again(store: Store, project: Project, job: Any) -> None:
-    build = store.runs.attach_build(job(), BUILD, anew=False)
+    build = store.queue.attach_build(job(), BUILD, anew=False)
     store.runs.transition(build, Status.SUCCEEDED)
-    store.runs.invalidate_builds(project)
+    store.queue.invalidate_builds(project)
     assert not fresh(store, build).is_valid
-    assert store.runs.attach_build(job(), BUILD, anew=False).pk != build.pk
+    assert store.queue.attach_build(job(), BUILD, anew=False).pk != build.pk
 
 
 def test_a_build_that_is_deleted_or_to_be_stopped_is_not_used_again(store: Store, job: Any) -> None:
     for end in (store.runs.delete, store.runs.request_stop):
-        build = store.runs.attach_build(job(), BUILD, anew=False)
+        build = store.queue.attach_build(job(), BUILD, anew=False)
         end(build)
-        assert store.runs.attach_build(job(), BUILD, anew=False).pk != build.pk
+        assert store.queue.attach_build(job(), BUILD, anew=False).pk != build.pk
 
 
 def test_another_key_is_another_build(store: Store, job: Any) -> None:
     keys = [BUILD, NewRun(Kind.BUILD, build_key="other"), NewRun(Kind.BUILD), NewRun(Kind.BUILD)]
-    assert len({store.runs.attach_build(job(), new, anew=False).pk for new in keys}) == 4
+    assert len({store.queue.attach_build(job(), new, anew=False).pk for new in keys}) == 4
 
 
 def test_a_build_whose_image_is_gone_is_left_and_asked_for_again(store: Store, job: Any) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(build, Status.SUCCEEDED)
-    store.runs.detach_build(run, build)
+    store.queue.detach_build(run, build)
     assert fresh(store, run).build_pk is None
     assert not fresh(store, build).is_valid
     assert last(store, run)[1] == "The image is gone: building it again"
-    assert [each.pk for each in store.runs.unresolved(9)] == [run.pk]
-    assert store.runs.attach_build(run, BUILD, anew=False).pk != build.pk
+    assert [each.pk for each in store.queue.unresolved(9)] == [run.pk]
+    assert store.queue.attach_build(run, BUILD, anew=False).pk != build.pk
 
 
 def test_a_run_that_is_gone_can_be_detached(store: Store, job: Any) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.remove(run)
-    store.runs.detach_build(run, build)
+    store.queue.detach_build(run, build)
     assert not fresh(store, build).is_valid
 
 
@@ -139,18 +139,18 @@ def test_a_run_that_is_done_asks_for_no_build(store: Store, project: Project, jo
     run = job()
     store.runs.transition(run, Status.STOPPED)
     before = fresh(store, run)
-    store.runs.attach_build(run, BUILD, anew=False)
+    store.queue.attach_build(run, BUILD, anew=False)
     assert fresh(store, run) == before
     assert store.projects.counts(project).get("build", 0) == 0
 
 
 def test_deleting_a_build_lets_those_who_wait_ask_for_another(store: Store, job: Any) -> None:
     waiting, running = job(), job()
-    build = store.runs.attach_build(waiting, BUILD, anew=False)
-    store.runs.attach_build(running, BUILD, anew=False)
+    build = store.queue.attach_build(waiting, BUILD, anew=False)
+    store.queue.attach_build(running, BUILD, anew=False)
     store.runs.record(running, container_id="c")
     store.runs.delete(build)
-    assert [run.pk for run in store.runs.unresolved(9)] == [waiting.pk]
+    assert [run.pk for run in store.queue.unresolved(9)] == [waiting.pk]
     assert fresh(store, running).build_pk == build.pk
     assert fresh(store, running).build_name is None
 
@@ -161,7 +161,7 @@ def test_deleting_a_build_lets_those_who_wait_ask_for_another(store: Store, job:
 @pytest.mark.parametrize("status", [Status.FAILED, Status.STOPPED])
 def test_the_end_of_a_build_is_the_end_of_those_who_wait(store: Store, job: Any, status: Status) -> None:
     runs = [job(), job()]
-    build = [store.runs.attach_build(run, BUILD, anew=False) for run in runs][0]
+    build = [store.queue.attach_build(run, BUILD, anew=False) for run in runs][0]
     bystander = job()
     store.runs.transition(build, status, "no such base image")
     for run in runs:
@@ -177,7 +177,7 @@ def test_the_end_of_a_build_is_the_end_of_those_who_wait(store: Store, job: Any,
 
 def test_a_build_that_succeeds_moves_nobody_and_hints_everybody(store: Store, job: Any) -> None:
     run, hinted = job(), list[int]()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.subscribe(hinted.append)
     store.runs.transition(build, Status.SUCCEEDED)
     assert hinted == [build.pk, run.pk]
@@ -186,7 +186,7 @@ def test_a_build_that_succeeds_moves_nobody_and_hints_everybody(store: Store, jo
 
 def test_those_who_are_done_are_left_alone(store: Store, job: Any) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(run, Status.STOPPED, "Job was stopped.")
     store.runs.transition(build, Status.FAILED)
     assert last(store, run) == ("stopped", "Job was stopped.")
@@ -194,7 +194,7 @@ def test_those_who_are_done_are_left_alone(store: Store, job: Any) -> None:
 
 def test_the_end_of_a_job_moves_nobody(store: Store, job: Any) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(run, Status.FAILED)
     assert fresh(store, build).status == "created"
 
@@ -202,7 +202,7 @@ def test_the_end_of_a_job_moves_nobody(store: Store, job: Any) -> None:
 @pytest.mark.parametrize("status", [Status.UPSTREAM_FAILED, Status.SKIPPED])
 def test_nobody_waits_for_ever_for_a_build_that_ended_otherwise(store: Store, job: Any, status: Status) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(build, status)
     assert fresh(store, run).finished_at is not None
 
@@ -221,51 +221,51 @@ def test_the_queue_goes_by_priority_and_then_by_age(store: Store, root: User, pr
     builds = [
         store.runs.insert(project, root, NewRun(Kind.BUILD, values={"priority": priority})) for priority in (0, 5, 0, 5)
     ]
-    assert [run.id for run in store.runs.runnable(9)] == [2, 4, 1, 3]
-    assert [run.id for run in store.runs.runnable(2)] == [2, 4]
+    assert [run.id for run in store.queue.runnable(9)] == [2, 4, 1, 3]
+    assert [run.id for run in store.queue.runnable(2)] == [2, 4]
     assert [count_ahead(store, build) for build in builds] == [2, 0, 3, 1]
 
 
 def test_a_job_is_runnable_when_its_image_is_there(store: Store, job: Any) -> None:
     run = job()
-    assert store.runs.runnable(9) == []
-    assert [each.pk for each in store.runs.unresolved(9)] == [run.pk]
-    build = store.runs.attach_build(run, BUILD, anew=False)
-    assert [each.pk for each in store.runs.runnable(9)] == [build.pk]
-    assert store.runs.unresolved(9) == []
+    assert store.queue.runnable(9) == []
+    assert [each.pk for each in store.queue.unresolved(9)] == [run.pk]
+    build = store.queue.attach_build(run, BUILD, anew=False)
+    assert [each.pk for each in store.queue.runnable(9)] == [build.pk]
+    assert store.queue.unresolved(9) == []
     store.runs.transition(build, Status.SUCCEEDED)
-    assert [each.pk for each in store.runs.runnable(9)] == [run.pk]
+    assert [each.pk for each in store.queue.runnable(9)] == [run.pk]
 
 
 def test_a_build_is_taken_once(store: Store, job: Any) -> None:
-    build = store.runs.attach_build(job(), BUILD, anew=False)
+    build = store.queue.attach_build(job(), BUILD, anew=False)
     store.runs.transition(build, Status.SCHEDULED)
-    assert store.runs.runnable(9) == []
-    assert [each.pk for each in store.runs.begun()] == [build.pk]
+    assert store.queue.runnable(9) == []
+    assert [each.pk for each in store.queue.begun()] == [build.pk]
 
 
 @pytest.mark.parametrize("end", ["request_stop", "delete"])
 def test_what_is_to_be_stopped_is_not_taken(store: Store, job: Any, end: str) -> None:
     run = job()
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(build, Status.SUCCEEDED)
     getattr(store.runs, end)(run)
-    assert store.runs.runnable(9) == store.runs.unresolved(9) == []
+    assert store.queue.runnable(9) == store.queue.unresolved(9) == []
 
 
 def test_what_is_not_managed_is_nobodys_work(store: Store, root: User, project: Project) -> None:
     for kind in Kind:
         store.runs.insert(project, root, NewRun(kind, values={"is_managed": False}))
-    assert store.runs.runnable(9) == store.runs.unresolved(9) == store.runs.begun() == []
+    assert store.queue.runnable(9) == store.queue.unresolved(9) == store.queue.begun() == []
 
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.STARTING, Status.RUNNING, Status.WARNING, Status.UNKNOWN])
 def test_what_was_begun_is_taken_up_again_and_what_is_done_is_not(store: Store, job: Any, status: Status) -> None:
     run, _ = job(), job()
     store.runs.transition(run, status, recorded={"container_id": "c"})
-    assert [each.pk for each in store.runs.begun()] == [run.pk]
+    assert [each.pk for each in store.queue.begun()] == [run.pk]
     store.runs.transition(run, Status.FAILED)
-    assert store.runs.begun() == []
+    assert store.queue.begun() == []
 
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RUNNING, Status.WARNING, Status.UNKNOWN])
@@ -273,14 +273,14 @@ def test_what_a_client_reports_of_a_waiting_run_does_not_strand_it(store: Store,
     """Only a container makes it begun."""
     run = job()
     store.runs.transition(run, status, "reported")
-    assert store.runs.begun() == []
-    assert [each.pk for each in store.runs.unresolved(9)] == [run.pk]
-    build = store.runs.attach_build(run, BUILD, anew=False)
+    assert store.queue.begun() == []
+    assert [each.pk for each in store.queue.unresolved(9)] == [run.pk]
+    build = store.queue.attach_build(run, BUILD, anew=False)
     store.runs.transition(build, Status.SUCCEEDED)
-    assert [each.pk for each in store.runs.runnable(9)] == [run.pk]
+    assert [each.pk for each in store.queue.runnable(9)] == [run.pk]
 
 
 def test_a_run_with_a_container_was_begun(store: Store, job: Any) -> None:
     run = store.runs.record(job(), container_id="c")
-    assert [each.pk for each in store.runs.begun()] == [run.pk]
-    assert store.runs.unresolved(9) == store.runs.runnable(9) == []
+    assert [each.pk for each in store.queue.begun()] == [run.pk]
+    assert store.queue.unresolved(9) == store.queue.runnable(9) == []

@@ -56,7 +56,7 @@ class LifeCycle(RuleBasedStateMachine):
     def attach(self, run: Run, anew: bool) -> Run:
         if run.kind == Kind.BUILD or is_done(self._row(run).status):
             return run
-        build = self.store.runs.attach_build(run, NewRun(Kind.BUILD, build_key="k"), anew=anew)
+        build = self.store.queue.attach_build(run, NewRun(Kind.BUILD, build_key="k"), anew=anew)
         return self._known(build) if build else run
 
     @rule(run=runs)

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polylocal.errors import InvalidInput
+from polylocal.packages.statuses import BuildStatus
 from polylocal.statuses import Kind, Status
-from polylocal.store import NewRun, Store
+from polylocal.store import NewRun, Store, queries
 from polylocal.store.queries import order
 from polylocal.store.rows import Project, User
 
@@ -296,3 +297,9 @@ def test_sort_drops_what_it_does_not_know(filled: Store, sort: str | None, ids: 
 @given(st.text(max_size=30))
 def test_nothing_of_an_unknown_sort_reaches_the_sql(sort: str) -> None:
     assert order(sort, "job").sql == order(None, "job").sql
+
+
+def test_a_list_for_sql_is_in_the_order_of_the_enum() -> None:
+    assert queries.sql_list({BuildStatus.PUBLISH_FAILED, BuildStatus.COMPLETE}) == "(0, 8000)"
+    assert queries.sql_list({Status.FAILED, Status.SUCCEEDED}) == "('succeeded', 'failed')"
+    assert queries.sql_list(()) == "()"

@@ -388,9 +388,9 @@ def test_a_list_of_all_kinds_reads_the_newest_of_each(
 ASKED = {
     "runs_groups": lambda store, group: store.groups.open(),
     "runs_group": lambda store, group: (store.groups.counts(group), store.groups.release(group)),
-    "runs_stopping": lambda store, group: store.runs.stopping(),
-    "runs_deleted": lambda store, group: store.runs.deleted(),
-    "runs_open": lambda store, group: store.runs.runnable(9, servers=True),
+    "runs_stopping": lambda store, group: store.queue.stopping(),
+    "runs_deleted": lambda store, group: store.queue.deleted(),
+    "runs_open": lambda store, group: store.queue.runnable(9, servers=True),
     "runs_servers": lambda store, group: store.runs.server(
         store.projects.by_id(group.project_id), Kind.TENSORBOARD, group=group
     ),

@@ -15,8 +15,9 @@ from polylocal.errors import InvalidInput, NotFound
 from polylocal.settings import Settings
 from polylocal.statuses import Kind, Status
 from polylocal.store import NewRun, Store
+from polylocal.store.life_cycle import MAX_MESSAGE
 from polylocal.store.rows import Project, Run, User
-from polylocal.store.runs import MAX_MESSAGE, build_key
+from polylocal.store.runs import build_key
 
 Make = Any
 
@@ -64,9 +65,12 @@ def test_the_id_of_a_removed_run_is_not_given_again(store: Store, make: Make) ->
     assert make().id == 2
 
 
-def test_read_only_values_of_the_caller_are_passed_over(make: Make) -> None:
-    run = make(id=99, uuid="mine", status="succeeded", pk=5, is_valid=False)
-    assert (run.id, run.status, run.is_valid, len(run.uuid)) == (1, "created", True, 32)
+@pytest.mark.parametrize("column", ["id", "uuid", "status", "pk", "is_valid", "no_such_column"])
+def test_a_new_run_with_a_read_only_or_unknown_value_is_refused(store: Store, project: Project, column: str) -> None:
+    new = NewRun(Kind.JOB, values={"name": "a", column: 1})
+    with pytest.raises(TypeError, match=rf"not to be set: \['{column}'\]"):
+        store.runs.insert(project, store.users.get("root"), new)
+    assert store.runs.page(project, Kind.JOB, query=None, sort=None, limit=1, offset=0) == (0, [])
 
 
 def test_a_name_that_is_taken_gets_a_number(store: Store, root: User, make: Make) -> None:
@@ -162,9 +166,17 @@ def test_counters_are_the_real_counts(store: Store, root: User, project: Project
 
 def test_an_update_changes_what_a_person_may_change(store: Store, make: Make) -> None:
     run = make(name="a")
-    changed = store.runs.update(run, {"description": "d", "tags": ["x"], "status": "succeeded", "id": 5})
+    changed = store.runs.update(run, {"description": "d", "tags": ["x"]})
     assert (changed.description, changed.tags, changed.status, changed.id) == ("d", ["x"], "created", 1)
     assert changed.updated_at > run.updated_at
+
+
+@pytest.mark.parametrize("column", ["status", "id", "ttl", "no_such_column"])
+def test_an_update_of_another_column_is_refused(store: Store, make: Make, column: str) -> None:
+    run = make(name="a")
+    with pytest.raises(TypeError, match=rf"not to be set: \['{column}'\]"):
+        store.runs.update(run, {"description": "d", column: 5})
+    assert store.runs.by_pk(run.pk) == run
 
 
 def test_a_name_of_another_run_is_refused_and_ones_own_is_fine(store: Store, make: Make) -> None:
@@ -302,17 +314,17 @@ def test_a_stop_is_written_once_and_for_open_runs_only(store: Store, make: Make)
     store.runs.request_stop(run)
     assert store.runs.by_pk(run.pk).stop_requested_at == first is not None
     assert store.runs.by_pk(done.pk).stop_requested_at is None
-    assert [each.pk for each in store.runs.stopping()] == [run.pk]
+    assert [each.pk for each in store.queue.stopping()] == [run.pk]
 
 
 def test_a_deleted_run_is_stopped_first_and_removed_when_it_is_done(store: Store, make: Make) -> None:
     run = make()
     store.runs.delete(run)
-    assert [each.pk for each in store.runs.stopping()] == [run.pk]
-    assert store.runs.deleted() == []
+    assert [each.pk for each in store.queue.stopping()] == [run.pk]
+    assert store.queue.deleted() == []
     store.runs.transition(run, Status.STOPPED)
-    assert store.runs.stopping() == []
-    assert [each.pk for each in store.runs.deleted()] == [run.pk]
+    assert store.queue.stopping() == []
+    assert [each.pk for each in store.queue.deleted()] == [run.pk]
 
 
 # -- hints -------------------------------------------------------------------------------------------------------

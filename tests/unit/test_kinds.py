@@ -17,7 +17,7 @@ from polylocal.runner.container_operation import ContainerWork
 from polylocal.runner.execution import Work
 from polylocal.runner.work import WORKS, CommandWork, ServerWork
 from polylocal.statuses import POLYAXON_KINDS, Kind
-from polylocal.store import Store, queries, runs
+from polylocal.store import Store, queries
 
 CARRIED_OUT = [kind for kind in Kind if kind is not Kind.GROUP]  # a group only creates experiments
 
@@ -89,12 +89,10 @@ def test_a_kind_of_the_platform_has_its_streams(kind: Kind) -> None:
         assert any(f"/{kind.plural}/" in path and path.endswith("/logs") for path in paths)
 
 
-def test_the_store_knows_which_kinds_need_an_image_and_which_are_servers() -> None:
-    """The SQL statements list the kinds by name."""
-    made_by_builds = {kind for kind, work in WORKS.items() if isinstance(work, CommandWork)}
-    words = set(re.findall(r"'(\w+)'", runs.WORK))
-    assert set(Kind) - words == made_by_builds
-    assert set(re.findall(r"'(\w+)'", runs.SERVERS)) == {kind for kind in Kind if kind.is_server}
+def test_a_kind_that_runs_commands_needs_a_build() -> None:
+    assert {kind for kind in Kind if kind.needs_build} == {
+        kind for kind, work in WORKS.items() if isinstance(work, CommandWork)
+    }
 
 
 @pytest.mark.parametrize("kind", POLYAXON_KINDS)

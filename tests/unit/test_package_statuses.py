@@ -115,8 +115,3 @@ def test_statuses_of_runs_are_reachable_in_the_table() -> None:
                 found = statuses.of_run(status, code, is_canceled=is_canceled, was_overdue=False)
                 before = {10000} if is_canceled else {2000, 3000}
                 assert found in before or any((source, found) in pairs() for source in before)
-
-
-def test_a_list_for_sql_is_in_order() -> None:
-    assert statuses.listed({BuildStatus.PUBLISH_FAILED, BuildStatus.COMPLETE}) == "(0, 8000)"
-    assert statuses.listed(()) == "()"

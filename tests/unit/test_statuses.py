@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polylocal.statuses import DONE, NOT_DONE, STARTS, TRANSITIONS, Kind, Status, is_done
+from polylocal.statuses import DONE, FAILURES, NOT_DONE, STARTS, STOPS, TRANSITIONS, WAITING, Kind, Status, is_done
 
 OPEN = "created resuming warning unschedulable building scheduled starting running unknown".split()
 FINISHED = "succeeded failed upstream_failed stopped skipped".split()
@@ -59,3 +59,9 @@ def test_the_plural_is_the_word_in_urls(kind: Kind, plural: str) -> None:
 
 def test_no_unknown_word_counts_as_done() -> None:
     assert not is_done("finished")
+
+
+def test_a_status_waits_or_starts_or_is_done() -> None:
+    """The store and `packages.statuses` build their lists from these sets: a new status must be in one of them."""
+    assert sorted([*WAITING, *STARTS, *FAILURES, *STOPS, Status.SUCCEEDED]) == sorted(Status)
+    assert {*FAILURES, *STOPS, Status.SUCCEEDED} == DONE

@@ -70,7 +70,7 @@ def create_container(call: AbfCall) -> Json | Response:
     found, project = _found(call)
     _, platform = _saved_to(found, call.store)
     call.require(call.may_write(project) or call.may_manage(platform))
-    if not call.store.build_lists.ask_for_container(found):
+    if not call.store.build_lists.request_container(found):
         return refused(_SUBJECT, "Errors during container creating!")
     return done(_SUBJECT, found.id, "Container is queued for creating")
 

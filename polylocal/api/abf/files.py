@@ -26,11 +26,11 @@ _TRIES = 5  # attempts to read a path: a publication may replace it meanwhile
 def stored(call: AbfCall) -> Response:
     """A file by its sha1, with or without `.log`. Results of hidden projects are for the readers of the project."""
     sha1 = call.parameter("sha1").removesuffix(".log")
-    found = call.store.build_lists.file(sha1)
+    found = call.store.files.get(sha1)
     path = call.context.file_store.path(sha1)
     if path is None:
         raise NotFound
-    if not call.store.build_lists.may_have(sha1, call.user_or_none):
+    if not call.store.files.may_read(sha1, call.user_or_none):
         if call.user_or_none is None:
             raise NotAuthenticated
         raise NotAllowed
@@ -48,10 +48,10 @@ def stored(call: AbfCall) -> Response:
 def find(call: AbfCall) -> list[Json]:
     sha1 = (call.query("hash") or "").lower()
     try:
-        found = call.store.build_lists.file(sha1)
+        found = call.store.files.get(sha1)
     except NotFound:
         return []
-    if not call.store.build_lists.may_have(sha1, call.user):
+    if not call.store.files.may_read(sha1, call.user):
         return []
     user = call.store.users.by_id(found.user_id) if found.user_id else None
     return [shapes.stored_file(found, user)]
@@ -65,7 +65,7 @@ def upload(call: AbfCall) -> Response:
     staged = call.context.file_store.stage(part.file)
     with GUARD:
         kept = call.context.file_store.commit(staged)
-        call.store.build_lists.keep_file(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
+        call.store.files.add(kept.sha1, part.filename or kept.sha1, kept.size, call.user)
     return answer({"sha1_hash": kept.sha1}, 201)
 
 
