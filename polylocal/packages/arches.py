@@ -15,14 +15,8 @@ _KNOWN = {
     "ppc64le": (("ppc64le",), "linux/ppc64le", "qemu-ppc64le"),
     "s390x": (("s390x",), "linux/s390x", "qemu-s390x"),
 }
-
-_DEBIAN = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "i586": "i386",
-    "armv7hl": "armhf",
-    "ppc64le": "ppc64el",
-}  # architectures with another name in Debian
+# architectures with another name in Debian
+_DEBIAN = {"x86_64": "amd64", "aarch64": "arm64", "i586": "i386", "armv7hl": "armhf", "ppc64le": "ppc64el"}
 
 
 def own(machine: str | None = None) -> str:

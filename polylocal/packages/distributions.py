@@ -9,7 +9,7 @@ import html
 import json
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from functools import cached_property
@@ -177,22 +177,16 @@ def index(files: Sequence[IndexedFile]) -> Mapping[str, bytes]:
             project = canonicalize_name(file.facts.about["name"], validate=True)
             projects.setdefault(project, []).append(_Listed(file))
     names = sorted(projects)
-    made = {"simple/index.html": _root_page(names), "simple/index.json": _root_json(names)}
+    links = [f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in names]
+    made = {"simple/index.html": _page("Simple index", links)}
+    made["simple/index.json"] = _json({"projects": [{"name": name} for name in names]})
     for name in names:
-        made[f"simple/{name}/index.html"] = _project_page(name, projects[name])
+        made[f"simple/{name}/index.html"] = _page(f"Links for {name}", map(_anchor, projects[name]))
         made[f"simple/{name}/index.json"] = _project_json(name, projects[name])
         for listed in projects[name]:
             if listed.metadata is not None:
                 made[f"{listed.file.path}.metadata"] = listed.metadata
     return made
-
-
-def _root_page(names: Sequence[str]) -> bytes:
-    return _page("Simple index", [f'<a href="{quote(name)}/">{html.escape(name)}</a><br>\n' for name in names])
-
-
-def _project_page(name: str, held: Sequence[_Listed]) -> bytes:
-    return _page(f"Links for {name}", [_anchor(listed) for listed in held])
 
 
 def _anchor(listed: _Listed) -> str:
@@ -202,24 +196,19 @@ def _anchor(listed: _Listed) -> str:
         attributes["data-requires-python"] = listed.python
     if listed.metadata_digest:
         attributes["data-core-metadata"] = f"sha256={listed.metadata_digest}"
-        attributes["data-dist-info-metadata"] = (
-            f"sha256={listed.metadata_digest}"  # the name of PEP 658, before PEP 714
-        )
+        # the name of PEP 658, before PEP 714
+        attributes["data-dist-info-metadata"] = attributes["data-core-metadata"]
     if file.yanked is not None:
         attributes["data-yanked"] = file.yanked
     said = " ".join(f'{attribute}="{html.escape(value)}"' for attribute, value in attributes.items())
     return f"<a {said}>{html.escape(file.name)}</a><br>\n"
 
 
-def _page(title: str, anchors: Sequence[str]) -> bytes:
+def _page(title: str, anchors: Iterable[str]) -> bytes:
     version = f'<meta name="pypi:repository-version" content="{API_VERSION}">'
     head = f'<meta charset="utf-8">{version}<title>{html.escape(title)}</title>'
     body = "".join(anchors)
     return f"<!DOCTYPE html>\n<html><head>{head}</head><body>\n{body}</body></html>\n".encode()
-
-
-def _root_json(names: Sequence[str]) -> bytes:
-    return _json({"projects": [{"name": name} for name in names]})
 
 
 def _project_json(name: str, held: Sequence[_Listed]) -> bytes:

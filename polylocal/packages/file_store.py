@@ -37,11 +37,9 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Staged:
+class Staged(Stored):
     """A complete file under a temporary name. `FileStore.commit` gives it its name."""
 
-    sha1: str
-    size: int  # bytes
     path: Path
 
 

@@ -1,9 +1,10 @@
 """Reads files of packages of all kinds: their description, and their facts for an index."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from polylocal.errors import PackageError
 from polylocal.files.disk import is_transient
@@ -34,7 +35,7 @@ def read(path: Path, file_name: str) -> Description | None:
     Raises PackageError: the package is broken, or its metadata is invalid; OSError: the disk fails.
     """
     with _package_errors(file_name):
-        found = _read(path, file_name)
+        found: Description | None = _reader(file_name).describe(path, file_name)
     if found:
         if not found.name or not found.version or ":" in found.version:
             raise PackageError(f"{file_name} has an invalid version: {found.version[:40]!r}")
@@ -46,7 +47,7 @@ def facts(path: Path, file_name: str) -> Facts:
     """Read the facts about a file for an index. Raises PackageError: the package is broken; OSError: the disk fails."""
     found = digests(path)
     with _package_errors(file_name):
-        about = _about(path, file_name)
+        about = _reader(file_name).about(path, file_name)
     return Facts(**found, size=path.stat().st_size, about=about)
 
 
@@ -80,17 +81,7 @@ def _package_errors(file_name: str) -> Iterator[None]:
         raise PackageError(f"{file_name} can't be read: {type(error).__name__}: {error}") from error
 
 
-def _read(path: Path, file_name: str) -> Description | None:
+def _reader(file_name: str) -> ModuleType:
     if file_name.endswith(_DEBIAN):
-        return debs.describe(path, file_name)
-    if file_name.endswith(".rpm"):
-        return rpms.describe(path, file_name)
-    return distributions.describe(path, file_name)
-
-
-def _about(path: Path, file_name: str) -> Mapping[str, str]:
-    if file_name.endswith(_DEBIAN):
-        return debs.about(path, file_name)
-    if file_name.endswith(".rpm"):
-        return rpms.about(path, file_name)
-    return distributions.about(path, file_name)
+        return debs
+    return rpms if file_name.endswith(".rpm") else distributions

@@ -334,5 +334,3 @@ def _simple(files: Sequence[IndexedFile], release: Release) -> Mapping[str, byte
 
 
 _INDEXES = {"deb": debs.index, "pypi": _simple}
-
-__all__ = ["SOURCES", "Shelf", "PackageError", "container", "folder", "write"]

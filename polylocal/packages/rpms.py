@@ -51,9 +51,7 @@ def describe(path: Path, file_name: str) -> Description:
     """Read the name and version of a package. Raises PackageError: it is damaged, or no index can list it; OSError."""
     header = _header(path, file_name)
     with _named(file_name):
-        _about(
-            header
-        )  # fails for a package that `index` can't list: publication would be too late to tell the packager
+        _about(header)  # raises an error for a package that `index` can't list, before its publication
         return _description(header)
 
 
@@ -73,11 +71,15 @@ def index(files: Sequence[IndexedFile], revision: int) -> Mapping[str, bytes]:
     `revision`: seconds since 1970, which readers compare to find the newer metadata.
     """
     ordered = sorted(files, key=lambda file: (file.name, file.path))
-    packages = {"primary": _primary, "filelists": _filelists, "other": _other}
+    packages = {
+        "primary": map(_primary, ordered),
+        "filelists": (_package(file, "files") for file in ordered),
+        "other": (_package(file, "changelogs") for file in ordered),
+    }
     found: dict[str, bytes] = {}
     records = []
-    for kind, package in packages.items():
-        text = _document(kind, len(ordered), map(package, ordered))
+    for kind, elements in packages.items():
+        text = _document(kind, len(ordered), elements)
         packed = gzip.compress(text, mtime=0)
         path = f"repodata/{hashlib.sha256(packed).hexdigest()}-{kind}.xml.gz"
         found[path] = packed
@@ -287,18 +289,10 @@ def _primary(file: IndexedFile) -> str:
     )
 
 
-def _filelists(file: IndexedFile) -> str:
-    return _listed(file, "files")
-
-
-def _other(file: IndexedFile) -> str:
-    return _listed(file, "changelogs")
-
-
-def _listed(file: IndexedFile, what: str) -> str:
+def _package(file: IndexedFile, part: str) -> str:
     kept = file.facts.about
     package = _attributes({"pkgid": file.facts.sha256, "name": kept["name"], "arch": kept["arch"]})
-    return f"<package {package}>\n{kept['version']}{kept[what]}</package>\n"
+    return f"<package {package}>\n{kept['version']}{kept[part]}</package>\n"
 
 
 def _document(kind: str, count: int, packages: Iterable[str]) -> bytes:

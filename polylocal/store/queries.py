@@ -6,7 +6,7 @@ The grammar is the platform's: `field:operation[,field:operation…]`, `~` after
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from polylocal import clock
 from polylocal.errors import InvalidInput
 from polylocal.packages.statuses import BuildStatus, ContainerStatus
-from polylocal.statuses import DONE, Kind, Status
+from polylocal.statuses import DONE, POLYAXON_KINDS, Kind, Status
 from polylocal.store.rows import Run
 
 
@@ -77,7 +77,7 @@ _Build = Callable[[str, str, str], Where]  # (column, operation without `~`, who
 _COMPARISONS = (("<=", "<="), ("=<", "<="), (">=", ">="), ("=>", ">="), ("<", "<"), (">", ">"))
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 MAX_QUERY = 4000  # characters; far below what would be too many terms for SQLite
-_MOST = 2**63 - 1
+_MAX_INTEGER = 2**63 - 1
 _VALUE = "(select {what} from run_values v where v.run_pk = r.pk and v.space = '{space}' and v.name = ?)"
 _HAVING = "select v.run_pk from run_values v where v.space = '{space}' and v.name = ? and {condition}"
 _AMONG = f"r.pk in ({_HAVING})"
@@ -85,7 +85,7 @@ NEWEST = "r.updated_at desc, r.pk desc"  # the default order of lists
 SORTABLE = ("created_at", "updated_at", "started_at", "finished_at")
 
 
-def where(query: str, kind: str | None) -> Where:
+def where(query: str, kind: Kind | None) -> Where:
     """Compile all expressions of a query, joined by `and`. `kind` None: a list of all kinds.
 
     Raises InvalidInput, a list of one sentence, as documented.
@@ -96,7 +96,7 @@ def where(query: str, kind: str | None) -> Where:
     return Where(" and ".join(part.sql for part in parts) or "1", tuple(v for part in parts for v in part.values))
 
 
-def order(sort: str | None, kind: str | None) -> Where:
+def order(sort: str | None, kind: Kind | None) -> Where:
     """An `order by` list. Unknown keys are ignored, as the platform does; nulls come last in both directions."""
     found = [term for key, way in _sort_keys(sort) if (term := _sorting(key, way, kind))]
     terms = [term.sql for term in found]
@@ -104,17 +104,17 @@ def order(sort: str | None, kind: str | None) -> Where:
     return Where(", ".join([*terms, "r.pk desc"]) if terms else NEWEST, tuple(values))
 
 
-def check_sort(sort: str | None, kind: str | None) -> None:
+def check_sort(sort: str | None, kind: Kind | None) -> None:
     """Raises InvalidInput for the first key that `order` would ignore."""
     for key, way in _sort_keys(sort):
         if _sorting(key, way, kind):
             continue
-        if _sorting(key, way, "experiment"):
-            raise InvalidInput([_name_a_kind(key, ["experiment"])])
-        members = "".join(f", {space}.NAME" for space in ("metric", "params")) if kind in (None, "experiment") else ""
-        of_experiments = " (of experiments)" if members and kind is None else ""
+        if _sorting(key, way, Kind.EXPERIMENT):
+            raise InvalidInput([_name_a_kind(key, _EXPERIMENT)])
+        members = ", metric.NAME, params.NAME" if kind in (None, Kind.EXPERIMENT) else ""
+        of_experiments = " (of experiments)" if kind is None else ""
         keys = f"{', '.join(SORTABLE)}{members}{of_experiments}"
-        raise InvalidInput([f"`{key}` is no key to sort by; the keys are {keys}."])
+        raise InvalidInput([f"`{key}` is not a key to sort by; the keys are {keys}."])
 
 
 def _sort_keys(sort: str | None) -> list[tuple[str, str]]:
@@ -123,11 +123,11 @@ def _sort_keys(sort: str | None) -> list[tuple[str, str]]:
     return [(term.removeprefix("-"), "desc" if term.startswith("-") else "asc") for term in terms if term]
 
 
-def _sorting(key: str, way: str, kind: str | None) -> Where | None:
+def _sorting(key: str, way: str, kind: Kind | None) -> Where | None:
     if key in SORTABLE:
         return Where(f"r.{key} {way} nulls last", ())
     group, _, name = key.partition(".")
-    if kind != "experiment" or not name or group not in _SPACES:
+    if kind is not Kind.EXPERIMENT or not name or group not in _SPACES:
         return None
     space = _SPACES[group]
     number = f"{_VALUE.format(what='v.number', space=space)} {way} nulls last"
@@ -137,9 +137,9 @@ def _sorting(key: str, way: str, kind: str | None) -> Where | None:
     return Where(f"{number}, {text}", (name, name))  # texts come after numbers
 
 
-def _name_a_kind(field: str, kinds: Iterable[str]) -> str:
+def _name_a_kind(field: str, kinds: Iterable[Kind]) -> str:
     *others, last = sorted(kinds)
-    shown = f"{', '.join(f'{kind}s' for kind in others)} and {last}s" if others else f"{last}s"
+    shown = f"{', '.join(kind.plural for kind in others)} and {last.plural}" if others else last.plural
     return f"`{field}` is known of {shown} only: name a kind (`--kind {last}`)."
 
 
@@ -159,35 +159,35 @@ def of_group(group: Run) -> Where:
 
 def by_dates(sort: str | None, alias: str, otherwise: str) -> str:
     """An `order by` list for objects that are sorted by `created_at` and `updated_at` only."""
-    terms = []
-    for term in (sort or "")[:MAX_QUERY].split(","):
-        field, way = term.strip().removeprefix("-"), "desc" if term.strip().startswith("-") else "asc"
-        if field in ("created_at", "updated_at"):
-            terms.append(f"{alias}.{field} {way}")
+    terms = [f"{alias}.{key} {way}" for key, way in _sort_keys(sort) if key in ("created_at", "updated_at")]
     return ", ".join(terms) or otherwise
 
 
-def _expression(text: str, kind: str | None) -> Where:
+def _expression(text: str, kind: Kind | None) -> Where:
     field, colon, operation = (part.strip() for part in text.partition(":"))
     if not colon or not field or not operation:
         raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
-    group, dot, name = field.partition(".")
-    if dot and name and kind == "experiment" and group in _MEMBERS:
-        negated = operation.startswith("~")
-        built = _MEMBERS[group](name, operation.removeprefix("~").strip(), text)
-        return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
-    if field not in _FIELDS or kind not in (None, *_FIELDS[field].kinds):
-        if kind is None and name and group in _MEMBERS:
-            raise InvalidInput([_name_a_kind(field, _EXPERIMENT)])
-        raise InvalidInput([f"key `{field}` is not supported by query manager `{kind or 'run'}`."])
-    if kind is None and _FIELDS[field].kinds != _ALL:
-        raise InvalidInput([_name_a_kind(field, _FIELDS[field].kinds)])
-    negated = operation.startswith("~")
-    known = _FIELDS[field]
-    if ":" in operation and known.build is not _date:  # only times contain colons
-        raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
-    built = known.build(known.column, operation.removeprefix("~").strip(), text)
-    return Where(f"not coalesce({built.sql}, 0)", built.values) if negated else built
+    group, _, name = field.partition(".")
+    if name and kind is Kind.EXPERIMENT and group in _MEMBERS:
+        column, build = name, _MEMBERS[group]
+    else:
+        known = _field(field, kind, is_member=bool(name) and group in _MEMBERS)
+        column, build = known.column, known.build
+        if ":" in operation and build is not _date:  # only times contain colons
+            raise InvalidInput([f"Expression is not valid, it must be formatted as name:operation, Expression: {text}"])
+    built = build(column, operation.removeprefix("~").strip(), text)
+    return Where(f"not coalesce({built.sql}, 0)", built.values) if operation.startswith("~") else built
+
+
+def _field(name: str, kind: Kind | None, *, is_member: bool) -> "_Field":
+    """A field of the runs of a list. `is_member`: the name is that of a metric or param. Raises InvalidInput."""
+    if name not in _FIELDS or kind not in (None, *_FIELDS[name].kinds):
+        if kind is None and is_member:
+            raise InvalidInput([_name_a_kind(name, _EXPERIMENT)])
+        raise InvalidInput([f"key `{name}` is not supported by query manager `{kind or 'run'}`."])
+    if kind is None and _FIELDS[name].kinds != _ALL:
+        raise InvalidInput([_name_a_kind(name, _FIELDS[name].kinds)])
+    return _FIELDS[name]
 
 
 def _values(operation: str, text: str) -> list[str]:
@@ -197,22 +197,29 @@ def _values(operation: str, text: str) -> list[str]:
     return values
 
 
-def _value(column: str, operation: str, text: str) -> Where:
-    values = _values(operation, text)
+def _is_in(column: str, values: Sequence[Any]) -> Where:
     return Where(f"{column} in ({_marks(values)})", tuple(values))
+
+
+def _comparison(column: str, operation: str, number: Callable[[str], Any]) -> Where | None:
+    """The condition of an operation that begins with `<`, `<=`, `>` or `>=`. None: it begins with something else."""
+    for sign, sql in _COMPARISONS:
+        if operation.startswith(sign):
+            return Where(f"{column} {sql} ?", (number(operation[len(sign) :].strip()),))
+    return None
+
+
+def _value(column: str, operation: str, text: str) -> Where:
+    return _is_in(column, _values(operation, text))
 
 
 def _id(column: str, operation: str, text: str) -> Where:
-    for sign, sql in _COMPARISONS:
-        if operation.startswith(sign):
-            return Where(f"{column} {sql} ?", (_number(operation[len(sign) :], text),))
-    values = [_number(value, text) for value in _values(operation, text)]
-    return Where(f"{column} in ({_marks(values)})", tuple(values))
+    compared = _comparison(column, operation, lambda value: _number(value, text))
+    return compared or _is_in(column, [_number(value, text) for value in _values(operation, text)])
 
 
 def _status(column: str, operation: str, text: str) -> Where:
-    values = ["succeeded" if value == "done" else value for value in _values(operation, text)]
-    return Where(f"{column} in ({_marks(values)})", tuple(values))
+    return _is_in(column, ["succeeded" if value == "done" else value for value in _values(operation, text)])
 
 
 def _search(column: str, operation: str, text: str) -> Where:
@@ -284,15 +291,12 @@ def _independent(column: str, operation: str, text: str) -> Where:
 
 def _run_id(column: str, operation: str, text: str) -> Where:
     """The condition for another run, by id or unique name."""
-    values = [value.rpartition(".")[2] for value in _values(operation, text)]
-    return Where(f"cast({column} as text) in ({_marks(values)})", tuple(values))
+    return _is_in(f"cast({column} as text)", [value.rpartition(".")[2] for value in _values(operation, text)])
 
 
 def _scalar(column: str, operation: str, text: str) -> Where:
-    for sign, sql in _COMPARISONS:
-        if operation.startswith(sign):
-            return Where(f"{column} {sql} ?", (_float(operation[len(sign) :], text),))
-    return Where(f"{column} = ?", (_float(operation, text),))
+    compared = _comparison(column, operation, lambda value: _float(value, text))
+    return compared or Where(f"{column} = ?", (_float(operation, text),))
 
 
 def _float(value: str, text: str) -> float:
@@ -309,9 +313,8 @@ def _date(column: str, operation: str, text: str) -> Where:
     low, between, high = (part.strip() for part in operation.partition(".."))
     if between:
         return Where(f"{column} between ? and ?", (_moment(low, text), _moment(high, text)))
-    for sign, sql in _COMPARISONS:
-        if operation.startswith(sign):
-            return Where(f"{column} {sql} ?", (_moment(operation[len(sign) :].strip(), text),))
+    if compared := _comparison(column, operation, lambda value: _moment(value, text)):
+        return compared
     moment = _moment(operation, text)
     if len(operation) > len("2018-08-23"):
         return Where(f"{column} = ?", (moment,))
@@ -333,14 +336,14 @@ def _moment(value: str, text: str) -> str:
 def _number(value: str, text: str) -> int:
     try:
         number = int(value)
-        if abs(number) > _MOST:
+        if abs(number) > _MAX_INTEGER:
             raise ValueError(value)
         return number
     except ValueError as error:
         raise InvalidInput([f"`{value.strip()}` is not a whole number, Expression: {text}"]) from error
 
 
-def _marks(values: list[Any]) -> str:
+def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
@@ -348,16 +351,16 @@ def _marks(values: list[Any]) -> str:
 class _Field:
     column: str
     build: _Build
-    kinds: frozenset[str]
+    kinds: frozenset[Kind]
 
 
-_MEMBERS = {"metric": _metric, "metrics": _metric, "params": _param, "declarations": _param}
+_MEMBERS: Mapping[str, _Build] = {"metric": _metric, "metrics": _metric, "params": _param, "declarations": _param}
 _SPACES = {"metric": "metric", "metrics": "metric", "params": "param", "declarations": "param"}  # in run_values
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
-_ALL = frozenset({"build", "job", "experiment", "group", "notebook", "tensorboard"})
-_EXPERIMENT = frozenset({"experiment"})
-_GROUP = frozenset({"group"})
-_WITH_IMAGE = _ALL - {"build", "group"}
+_ALL = frozenset(POLYAXON_KINDS)
+_EXPERIMENT = frozenset({Kind.EXPERIMENT})
+_GROUP = frozenset({Kind.GROUP})
+_WITH_IMAGE = _ALL - {Kind.BUILD, Kind.GROUP}
 
 _FIELDS: Mapping[str, _Field] = {
     "id": _Field("r.id", _id, _ALL),
@@ -371,13 +374,13 @@ _FIELDS: Mapping[str, _Field] = {
     "status": _Field("r.status", _status, _ALL),
     "project": _Field("p.name", _project, _ALL),
     "tags": _Field("r.tags", _tags, _ALL),
-    "commit": _Field('c."commit"', _value, _ALL - {"group"}),
+    "commit": _Field('c."commit"', _value, _ALL - _GROUP),
     "build": _Field("b.id", _run_id, _WITH_IMAGE),
     "backend": _Field("r.backend", _value, _ALL),
     "framework": _Field("r.framework", _value, _EXPERIMENT),
     "independent": _Field("r.group_pk", _independent, _EXPERIMENT),
-    "group": _Field("g.id", _run_id, frozenset({"experiment", "tensorboard"})),
-    "experiment": _Field("e.id", _run_id, frozenset({"tensorboard"})),
+    "group": _Field("g.id", _run_id, frozenset({Kind.EXPERIMENT, Kind.TENSORBOARD})),
+    "experiment": _Field("e.id", _run_id, frozenset({Kind.TENSORBOARD})),
     "search_algorithm": _Field("r.search_algorithm", _value, _GROUP),
     "concurrency": _Field("r.concurrency", _scalar, _GROUP),
     "type": _Field("r.group_type", _value, _GROUP),

@@ -65,8 +65,8 @@ def test_queries_and_orders(api: Caller, store: Store, made: dict[Kind, Run]) ->
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"sort": "nonsense"}, "`nonsense` is no key to sort by"),
-        ({"sort": "created_at,-id", "kind": "job"}, "`id` is no key to sort by"),
+        ({"sort": "nonsense"}, "`nonsense` is not a key to sort by"),
+        ({"sort": "created_at,-id", "kind": "job"}, "`id` is not a key to sort by"),
         ({"sort": "metric.loss"}, "(`--kind experiment`)"),
         ({"query": "params.lr:1"}, "(`--kind experiment`)"),
         ({"query": "foo:1"}, "key `foo` is not supported"),

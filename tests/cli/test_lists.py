@@ -99,8 +99,8 @@ def test_queries_and_orders(polylocal: Cli, options: list[str], labels: list[str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["-s", "nonsense"], ["`nonsense` is no key to sort by", "created_at", "finished_at", "params.NAME"]),
-        (["-s", "created_at,-id", "--kind", "job"], ["`id` is no key to sort by", "created_at"]),
+        (["-s", "nonsense"], ["`nonsense` is not a key to sort by", "created_at", "finished_at", "params.NAME"]),
+        (["-s", "created_at,-id", "--kind", "job"], ["`id` is not a key to sort by", "created_at"]),
         (["-s", "params.lr"], ["`params.lr`", "--kind experiment"]),
         (["-q", "metric.loss:<1"], ["`metric.loss`", "--kind experiment"]),
         (["-q", "foo:1"], ["key `foo` is not supported"]),

@@ -226,10 +226,10 @@ def test_a_param_is_found_by_its_number_to_the_last_digit(
 @pytest.mark.parametrize(
     ("sort", "kind", "sentence"),
     [
-        ("nonsense", Kind.JOB, "`nonsense` is no key to sort by; the keys are created_at, updated_at, started_at,"),
-        ("created_at,-id", Kind.EXPERIMENT, "`id` is no key to sort by; the keys are created_at"),
+        ("nonsense", Kind.JOB, "`nonsense` is not a key to sort by; the keys are created_at, updated_at, started_at,"),
+        ("created_at,-id", Kind.EXPERIMENT, "`id` is not a key to sort by; the keys are created_at"),
         ("params", Kind.EXPERIMENT, "metric.NAME, params.NAME."),
-        ("params.", Kind.EXPERIMENT, "`params.` is no key"),
+        ("params.", Kind.EXPERIMENT, "`params.` is not a key"),
         ("x", None, "metric.NAME, params.NAME (of experiments)."),
         ("metric.loss", Kind.JOB, "`metric.loss` is known of experiments only: name a kind (`--kind experiment`)."),
         ("-params.lr", None, "`params.lr` is known of experiments only: name a kind (`--kind experiment`)."),

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packages_support import deb, dsc, make_tar, make_zip, metadata, sdist, wheel
 
+from polylocal.errors import PackageError
 from polylocal.files.folders import remove_tree
 from polylocal.packages import repositories
 from polylocal.packages.file_store import FileStore
-from polylocal.packages.repositories import PackageError, Shelf, write
+from polylocal.packages.repositories import Shelf, write
 from polylocal.packages.signing import Key
 
 Keep = Callable[[bytes], Path]
