@@ -32,8 +32,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="An archive made by `polylocal backup`.")],
-    home: HomeOption = None,
+    file: Annotated[Path, typer.Argument(help="An archive made by `polylocal backup`.")], home: HomeOption = None
 ) -> None:
     """Restore a backup into a new or empty home folder."""
     from polylocal.daemon import restore

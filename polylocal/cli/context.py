@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,15 +46,13 @@ def connected(home: Path | None) -> Iterator[Client]:
     folder = home_folder(home)
     here = home_lock.running(folder)
     url = os.environ.get("POLYLOCAL_URL") or (here.url if here and here.url else None)
-    found = http.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))
-    try:
+    with closing(http.connect(folder.root, url, os.environ.get("POLYLOCAL_TOKEN"))) as found:
         yield found
-    finally:
-        found.close()
 
 
-def open_store(folder: Home) -> Store:
-    """Open the database directly.
+@contextmanager
+def open_store(folder: Home) -> Iterator[Store]:
+    """Open the database directly, and close it at the end of the block.
 
     Raises SetupError if there is no database yet, or if a daemon of an older version uses it: opening the database
     migrates its tables, and the older daemon would then lose what it writes.
@@ -69,7 +67,8 @@ def open_store(folder: Home) -> Store:
             f"the daemon that uses {folder.root} is an older version, or is just starting: restart it first"
             " (`polylocal stop`, then `polylocal start`; running containers continue)"
         )
-    return Store(folder.database)
+    with closing(Store(folder.database)) as store:
+        yield store
 
 
 def project_of(api: Client, named: str | None, folder: Path) -> tuple[str, str]:

@@ -127,25 +127,18 @@ def add_user(
 ) -> None:
     """Add a user and print their token."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
-    store = open_store(home_folder(home))
-    try:
+    with open_store(home_folder(home)) as store:
         made = store.users.add(name, is_superuser=admin, password=password, email=email)
         console.line(store.users.new_token(made))
-    finally:
-        store.close()
 
 
 @users.command("ls")
 def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
     """List the users."""
-    store = open_store(home_folder(home))
-    try:
+    with open_store(home_folder(home)) as store:
         found = store.users.all()
-    finally:
-        store.close()
     if json:
-        console.as_json([{"username": user.username, "is_superuser": user.is_superuser} for user in found])
-        return
+        return console.as_json([{"username": user.username, "is_superuser": user.is_superuser} for user in found])
     rows = [
         [user.username, "admin" if user.is_superuser else "", console.local_time(user.created_at)] for user in found
     ]
@@ -155,11 +148,8 @@ def list_users(home: HomeOption = None, json: JsonOption = False) -> None:
 @users.command("token")
 def new_token(name: Annotated[str, typer.Argument(help="The name of the user.")], home: HomeOption = None) -> None:
     """Create another token for a user and print it. Earlier tokens stay valid."""
-    store = open_store(home_folder(home))
-    try:
+    with open_store(home_folder(home)) as store:
         console.line(store.users.new_token(store.users.get(name)))
-    finally:
-        store.close()
 
 
 @users.command("revoke")
@@ -167,12 +157,8 @@ def revoke(name: Annotated[str, typer.Argument(help="The name of the user.")], h
     """Revoke all tokens and browser sessions of a user. Their runs continue. `user token` creates a new token."""
     from polylocal.daemon import accounts
 
-    store = open_store(home_folder(home))
-    try:
-        user = store.users.get(name)
-        count, is_in_file = accounts.revoke(store.users, user, home_folder(home))
-    finally:
-        store.close()
+    with open_store(home_folder(home)) as store:
+        count, is_in_file = accounts.revoke(store.users, store.users.get(name), home_folder(home))
     console.line(f"{count} tokens of {name} are revoked")
     if is_in_file:
         console.line(f"A new token is in {home_folder(home).token}")

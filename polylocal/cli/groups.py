@@ -42,8 +42,7 @@ def results(
             return
         found = api.group_results(found_at, metric, minimize)
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     if found["results"]:
         console.put(_table(found["results"], found["metric"]))
     else:

@@ -73,8 +73,7 @@ def list_platforms(home: HomeOption = None, json: JsonOption = False) -> None:
     with _client(home) as (_, api):
         found = api.platforms()
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     rows: list[list[console.Cell]] = [
         [item["name"], item["owner"]["uname"], ", ".join(found["name"] for found in item["repositories"])]
         for item in found
@@ -92,8 +91,7 @@ def platform_key(
     with _client(home) as (_, api):
         found = api.platform_key(name)
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     for line in found["key"].splitlines():
         console.line(line)
 
@@ -249,8 +247,7 @@ def ls(
     with _client(home) as (_, api):
         found = api.build_lists(limit, **{name: value for name, value in filters.items() if value is not None})
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     rows: list[list[console.Cell]] = [[str(item["id"]), item["name"], _status(item["status"])] for item in found]
     console.table(["BUILD LIST", "PROJECT", "STATUS"], rows, empty="No build lists yet.")
 
@@ -329,8 +326,7 @@ def _status(code: int) -> console.Cell:
 
 def _report(api: PackagesClient, found: Json, url: str, json: bool) -> None:
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     container = ContainerStatus(found["container_status"])
     save_to, arch = found["save_to_repository"], found["arch"]["name"]
     named = (f"{item['name']} {_version(item)} ({item['type']})" for item in found["packages"])

@@ -46,8 +46,7 @@ def ls(
     with connected(home) as api:
         found = api.projects(user or api.whoami()["username"])
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     rows = [
         [f"{item['user']}/{item['name']}", console.local_time(item["updated_at"]), item["description"]]
         for item in found
@@ -61,8 +60,7 @@ def show_project(name: NameArgument, home: HomeOption = None, json: JsonOption =
     with connected(home) as api:
         found = api.project(*project_of(api, name, Path.cwd()))
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     console.fields(
         [
             ("project", f"{found['user']}/{found['name']}"),

@@ -4,7 +4,7 @@ Polyaxonfiles, packing and watching are imported inside `run`, so that the other
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -124,8 +124,7 @@ def ls(
             named = "/".join(project_of(api, project, Path.cwd()))
         found = api.runs(kind=kind, is_open=unfinished, limit=limit, project=named, query=query, sort=sort)
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     rows = [
         [
             str(reference(item)),
@@ -149,8 +148,7 @@ def show_run(run: RunArgument, home: HomeOption = None, json: JsonOption = False
         found = api.run(found_at)
         more = api.find(found_at.kind, found_at.id)
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     console.fields(
         [
             ("run", found["unique_name"]),
@@ -315,11 +313,8 @@ def _variables(found: Json) -> list[str]:
     """The variables that the polyaxonfile sets in the container. Long values are truncated."""
     given = ((found["config"] or {}).get("environment") or {}).get("env_vars") or {}
     pairs = given.items() if isinstance(given, Mapping) else [pair for pair in given if len(pair) == 2]
-    return [f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}" for name, text in _as_texts(pairs)]
-
-
-def _as_texts(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str, str]]:
-    return ((str(name), str(value)) for name, value in pairs)
+    texts = ((str(name), str(value)) for name, value in pairs)
+    return [f"{name}={text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}" for name, text in texts]
 
 
 def stop_run(api: Client, text: str) -> None:
@@ -360,8 +355,7 @@ def _told_as_they_are() -> Iterator[None]:
 
 def _report(made: Json, run: RunReference, json: bool, following_it: bool) -> None:
     if json:
-        console.as_json(made)
-        return
+        return console.as_json(made)
     for warning in made["warnings"]:
         console.say(f"Warning: {warning}", "yellow")
     console.say(f"{run} created in {made['project']}", "bold")
@@ -380,10 +374,11 @@ def _follow(api: Client, run: RunReference) -> int:
     return following.exit_code(found)
 
 
-def _changes(
-    paths: list[Path] | None, params: list[str] | None, env: list[str] | None
-) -> tuple[Path | None, files.Written | None]:
-    """(folder of the first file, files and options that override the original's polyaxonfile)."""
+# the folder of the first file; the files and options that override the original's polyaxonfile
+_Changes = tuple[Path | None, files.Written | None]
+
+
+def _changes(paths: list[Path] | None, params: list[str] | None, env: list[str] | None) -> _Changes:
     if not paths and not params and not env:
         return None, None
     found = files.find(paths) if paths else []
@@ -391,14 +386,7 @@ def _changes(
 
 
 def _clone(
-    how: str,
-    run: str,
-    changes: tuple[Path | None, files.Written | None],
-    upload: bool,
-    logs: bool,
-    my_secrets: bool,
-    home: Path | None,
-    json: bool,
+    how: str, run: str, changes: _Changes, upload: bool, logs: bool, my_secrets: bool, home: Path | None, json: bool
 ) -> None:
     folder, written = changes
     with connected(home) as api:

@@ -1,6 +1,7 @@
 """Commands for secrets, which runs and builds use by name in `environment.secret_refs`."""
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -46,8 +47,7 @@ def list_secrets(user: UserOption = "root", home: HomeOption = None, json: JsonO
     secret_store = SecretStore(home_folder(home).secrets)
     found = {name: sorted(secret_store.read(user, name)) for name in secret_store.names(user)}
     if json:
-        console.as_json([{"name": name, "variables": variables} for name, variables in found.items()])
-        return
+        return console.as_json([{"name": name, "variables": variables} for name, variables in found.items()])
     rows = [[name, ", ".join(variables)] for name, variables in found.items()]
     console.table(["SECRET", "VARIABLES"], rows, empty=f"{user} has no secrets.")
 
@@ -63,13 +63,9 @@ def _identity(folder: Home, user: str) -> str | None:
     """The identity of a user; None if the user does not exist: the first user of that name will own the secrets."""
     if not folder.database.exists():
         return None
-    store = open_store(folder)
-    try:
+    with open_store(folder) as store, suppress(NotFound):
         return store.users.get(user).identity
-    except NotFound:
-        return None
-    finally:
-        store.close()
+    return None
 
 
 def _values(variables: list[str]) -> list[str]:

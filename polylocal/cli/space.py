@@ -32,8 +32,7 @@ def gc(
     with connected(home) as api:
         found = api.look(budget_gib) if dry_run else api.collect(budget_gib)
     if json:
-        console.as_json(found)
-        return
+        return console.as_json(found)
     logs = [item for item in found["results"] if item["kind"] == "log" and not item["goes"]]
     listed = [item for item in found["results"] if every or item not in logs]
     rows: list[list[console.Cell]] = [

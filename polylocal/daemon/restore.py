@@ -83,10 +83,7 @@ def _refuse_place(home: Home, place: Path) -> None:
 def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, gzip.GzipFile]]:
     """Open a backup as a stream. Raises SetupError for every fault of the file."""
     try:
-        with (
-            gzip.open(file) as unzipped,
-            tarfile.open(fileobj=unzipped, mode="r|", encoding="utf-8") as tar,
-        ):
+        with gzip.open(file) as unzipped, tarfile.open(fileobj=unzipped, mode="r|", encoding="utf-8") as tar:
             yield tar, unzipped
     except EOFError as error:
         raise SetupError(f"{file} is incomplete: its end is missing; take another backup") from error
