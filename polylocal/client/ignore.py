@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
@@ -57,26 +56,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NEEDED = re.compile(r"(.+\.)?dockerfile(\..+)?|polyaxonci\.(yml|yaml|json)", re.IGNORECASE)
 
 
-class Rules(Protocol):
-    """The ignore rules of one folder. Raises InvalidInput for an ignore file that can't be read."""
-
-    ignore_file: str  # the file in which users exclude paths
-
-    def __call__(self, path: str, is_folder: bool) -> bool:
-        """Whether to leave out `path`, which is relative to the folder and has forward slashes."""
-
-    def excludes_tree(self, path: str, is_folder: bool = True) -> bool:
-        """Whether to leave out a path with all its contents, so that a folder need not be read."""
-
-    @property
-    def sources(self) -> list[str]:
-        """The ignore files found so far whose use may surprise users."""
-
-
 class GitIgnored:
     """The paths that git ignores. Tracked files are kept, and there are no default rules.
 
-    In a repository, `.git/info/exclude` and the user's own exclude file apply as well.
+    In a repository, `.git/info/exclude` and the user's own exclude file apply as well. The methods are as in `Ignored`.
     """
 
     ignore_file = GIT_IGNORE
@@ -103,7 +86,7 @@ def is_of_git(path: str) -> bool:
 class Ignored:
     """The rules for the code of runs. Raises InvalidInput for an ignore file that can't be read."""
 
-    ignore_file = IGNORE_FILE
+    ignore_file = IGNORE_FILE  # the file in which users exclude paths
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -119,11 +102,11 @@ class Ignored:
             self.substitutes += [DOCKER_IGNORE] if docker is not None else []
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        """See `Rules`."""
+        """Whether to leave out `path`, which is relative to the folder and has forward slashes."""
         return self.excludes_tree(path, is_folder) or (self._docker is not None and self._docker(path))
 
     def excludes_tree(self, path: str, is_folder: bool = True) -> bool:
-        """See `Rules`."""
+        """Whether to leave out a path with all its contents, so that a folder need not be read."""
         if self._own.match_file(path.lower() + ("/" if is_folder else "")):
             return True
         if self._git is not None and self._git(path, is_folder):
@@ -134,8 +117,11 @@ class Ignored:
 
     @property
     def sources(self) -> list[str]:
-        """`substitutes`, and `.gitignore` if one was found so far."""
+        """The ignore files found so far whose use may surprise users: `substitutes`, and `.gitignore`."""
         return [*([GIT_IGNORE] if self._git is not None and self._git.is_used else []), *self.substitutes]
+
+
+Rules = Ignored | GitIgnored
 
 
 class _GitRules:
@@ -340,11 +326,6 @@ def _lower(line: str) -> str:
     return sign + line.removeprefix("!").removeprefix("./").lower()
 
 
-def _one_line(path: str) -> str:
-    """Replace line ends, which `*` of pathspec does not match, unlike git's, by a character that no pattern has."""
-    return path.replace("\n", "\ufdd0")
-
-
 def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines(filter(_is_pattern, lines))
 
@@ -355,7 +336,8 @@ def _decision(spec: GitIgnoreSpec, path: str, is_folder: bool) -> bool | None:
     A rule that names only a folder above it says nothing: git asks for each folder on the way down, and `!lib` takes
     in that folder, not everything in it that another rule ignores.
     """
-    text = _one_line(path) + ("/" if is_folder else "")
+    # unlike git's, `*` of pathspec does not match line ends: replace them by a character that no pattern has
+    text = path.replace("\n", "\ufdd0") + ("/" if is_folder else "")
     for pattern in reversed(spec.patterns):
         found = pattern.regex.match(text) if pattern.regex and pattern.include is not None else None
         if found is None:

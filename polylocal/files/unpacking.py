@@ -18,8 +18,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from polylocal.errors import InvalidInput
 
@@ -288,19 +289,6 @@ def _is_gits_own(name: str) -> bool:
     return name.translate(_UNSEEN).partition(":")[0].rstrip(" .").lower() in _GITS_OWN
 
 
-class _Decompressor(Protocol):
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-
 class _Gzip:
     """Gives zlib's decompressor the interface of those of bz2 and lzma."""
 
@@ -323,16 +311,14 @@ class _Gzip:
         return self._zlib.unused_data
 
 
-def _xz() -> _Decompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_MEMORY)
-
-
-_PACKINGS: list[tuple[bytes, Callable[[], _Decompressor]]] = [
-    (b"\x1f\x8b", _Gzip),
-    (b"BZh", bz2.BZ2Decompressor),
-    (b"\xfd7zXZ\0", _xz),
-    (b"\x5d\0\0", _xz),
-]
+_xz = partial(lzma.LZMADecompressor, lzma.FORMAT_AUTO, _MEMORY)
+# the first bytes of a stream → its decompressor, with the interface of bz2's
+_PACKINGS: dict[bytes, Callable[[], Any]] = {
+    b"\x1f\x8b": _Gzip,
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\0": _xz,
+    b"\x5d\0\0": _xz,
+}
 
 
 class _Decompressed(io.RawIOBase):
@@ -341,8 +327,8 @@ class _Decompressed(io.RawIOBase):
     def __init__(self, packed: BinaryIO, magic: bytes) -> None:
         self._packed = packed
         self._magic = magic
-        self._new = dict(_PACKINGS)[magic]
-        self._stream: _Decompressor = self._new()
+        self._new = _PACKINGS[magic]
+        self._stream = self._new()
         self._streams = 1
         self._rest = b""
 
@@ -359,7 +345,7 @@ class _Decompressed(io.RawIOBase):
                 if not data:
                     raise EOFError("it ends in the middle of its compressed data")
             self._rest = b""
-            found = self._stream.decompress(data, len(buffer))
+            found: bytes = self._stream.decompress(data, len(buffer))
             if found:
                 buffer[: len(found)] = found
                 return len(found)
@@ -381,7 +367,7 @@ class _Decompressed(io.RawIOBase):
 def _decompressed(archive: BinaryIO) -> BinaryIO:
     start = archive.read(6)
     archive.seek(0)
-    for magic, _ in _PACKINGS:
+    for magic in _PACKINGS:
         if start.startswith(magic):
             return io.BufferedReader(_Decompressed(archive, magic), _CHUNK)
     return archive
