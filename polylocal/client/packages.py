@@ -56,14 +56,12 @@ class PackagesClient:
         """A platform by name, including personal ones. Raises NotFound."""
         for item in self._named_like(name):
             if item["name"].lower() == name.lower():
-                shown: Json = self._get(f"platforms/{item['id']}")["platform"]
-                return shown
+                return self.platform_by_id(item["id"])
         raise NotFound(f"there is no platform `{name}`; `polylocal package platform ls` lists the platforms")
 
     def platform_by_id(self, number: int) -> Json:
         """Raises NotFound."""
-        shown: Json = self._get(f"platforms/{number}")["platform"]
-        return shown
+        return self._get(f"platforms/{number}", "platform")
 
     def key_url(self, platform: str) -> str | None:
         """The URL of the public key of a platform's repositories; None if they are not signed."""
@@ -77,7 +75,7 @@ class PackagesClient:
     def _named_like(self, name: str) -> Iterator[Json]:
         for page in count(1):
             asked = {"type": "platforms", "query": name, "per_page": str(_PAGE), "page": str(page)}
-            found: list[Json] = self._get("search", **asked)["results"]["platforms"]
+            found: list[Json] = self._get("search", "results", **asked)["platforms"]
             yield from found
             if len(found) < _PAGE:
                 return
@@ -87,8 +85,7 @@ class PackagesClient:
 
     def platform_key(self, name: str) -> Json:
         """`fingerprint`, and `key`: the armored public key. Raises NotFound."""
-        found: Json = self._get(f"platforms/{self.platform(name)['id']}/key")["platform"]
-        return found
+        return self._get(f"platforms/{self.platform(name)['id']}/key", "platform")
 
     def repository(self, named: str) -> Json:
         """A repository by `platform/repository`, or `platform` for its `main`. Raises NotFound."""
@@ -97,8 +94,7 @@ class PackagesClient:
         found = next((r for r in self.platform(platform)["repositories"] if r["name"].lower() == name.lower()), None)
         if found is None:
             raise NotFound(f"the platform `{platform}` has no repository `{name}`")
-        shown: Json = self._get(f"repositories/{found['id']}")["repository"]
-        return shown
+        return self._get(f"repositories/{found['id']}", "repository")
 
     def create_repository(self, values: Json) -> Json:
         return self._made("POST", "repositories", repository=values)
@@ -123,9 +119,8 @@ class PackagesClient:
     def project(self, owner: str, name: str) -> Json:
         """Raises NotFound."""
         with _said(f"there is no project `{owner}/{name}`"):
-            found = self._get("projects/get_id", owner=owner, name=name)["project"]
-        shown: Json = self._get(f"projects/{found['id']}")["project"]
-        return shown
+            found = self._get("projects/get_id", "project", owner=owner, name=name)
+        return self._get(f"projects/{found['id']}", "project")
 
     def create_project(self, name: str) -> Json:
         return self._made("POST", "projects", project={"name": name})
@@ -166,8 +161,7 @@ class PackagesClient:
         values = {**plan.values, **({"git_describe": git_describe} if git_describe else {})}
         if not plan.is_member:
             self.add_project(values["save_to_repository_id"], values["project_id"])
-        made: int = self._send("POST", "build_lists", build_list=values)["build_list"]["id"]
-        return made
+        return int(self._send("POST", "build_lists", build_list=values)["build_list"]["id"])
 
     def _project_to_build(self, owner: str, name: str, *, may_create: bool) -> Json:
         try:
@@ -191,14 +185,12 @@ class PackagesClient:
 
     def build_list(self, number: int) -> Json:
         with _said(_NO_BUILD_LIST.format(number)):
-            shown: Json = self._get(f"build_lists/{number}")["build_list"]
-        return shown
+            return self._get(f"build_lists/{number}", "build_list")
 
     def act(self, number: int, action: str) -> str:
         """Send cancel, publish, create_container or reject_publish. Returns the server's message."""
         with _said(_NO_BUILD_LIST.format(number)):
-            said: str = self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"]
-        return said
+            return str(self._send("PUT", f"build_lists/{number}/{action}")["build_list"]["message"])
 
     def yank(self, number: int, reason: str) -> str:
         """Withdraw the published packages of a build list. Returns the server's message."""
@@ -212,8 +204,7 @@ class PackagesClient:
         self.build_list(number)  # raises NotFound if there is none
         with _said("the daemon does not know `yank`: it is older than this command; update polylocal on its machine"):
             answer = self._client.json(method, f"/polylocal/v1/build_lists/{number}/yank", **content)
-        said: str = answer["build_list"]["message"]
-        return said
+        return str(answer["build_list"]["message"])
 
     def log(self, number: int, offset: int = 0) -> bytes:
         """The log from byte `offset` on; empty if there is no log yet."""
@@ -224,12 +215,13 @@ class PackagesClient:
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
-    def _get(self, path: str, **parameters: str) -> Json:
-        return self._client.json("GET", f"{_BASE}/{path}.json", params=parameters)
-
-    def _list(self, path: str, name: str, **parameters: str) -> list[Json]:
-        found: list[Json] = self._get(path, **parameters)[name]
+    def _get(self, path: str, key: str, **parameters: str) -> Json:
+        found: Json = self._client.json("GET", f"{_BASE}/{path}.json", params=parameters)[key]
         return found
+
+    def _list(self, path: str, key: str, **parameters: str) -> list[Json]:
+        found: Any = self._get(path, key, **parameters)
+        return list(found)
 
     def _made(self, method: str, path: str, **body: Any) -> Json:
         """The number of the new object, and the server's message."""
