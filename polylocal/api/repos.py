@@ -16,7 +16,8 @@ from polylocal.api.kernel import Threads
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.projects import RepoItem
 from polylocal.errors import InvalidInput, NotAllowed, NotFound
-from polylocal.git.repository import Repository, without_secrets
+from polylocal.git.remotes import without_secrets
+from polylocal.git.repository import Repository
 from polylocal.statuses import Kind, is_done
 from polylocal.store import Store
 from polylocal.store.rows import Project, User

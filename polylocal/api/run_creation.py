@@ -258,7 +258,7 @@ class _Checks:
         if commit is None or not self.project.git_url:
             return []
         try:
-            return self.context.repository(self.project).lacks(commit).sentences()
+            return self.context.repository(self.project).missing_parts(commit).sentences()
         except (NotFound, SetupError):
             return []  # the repository is damaged or lost: the build fails with the reason
 

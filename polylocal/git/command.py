@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -18,6 +18,7 @@ from polylocal.errors import InvalidInput, SetupError
 from polylocal.system import processes
 from polylocal.system.processes import DEFAULT, QUICK, Done, Limits
 
+_CHUNK = 1 << 20
 PINS_SINCE = (2, 37)  # `http.curloptResolve`
 
 # excludes the git settings of the user and the system: signing, hooks, line ends
@@ -129,6 +130,15 @@ def _version(program: str) -> tuple[int, ...]:
 
 def _path() -> str:
     return os.environ.get("PATH", os.defpath)
+
+
+def names_in(file: IO[bytes]) -> Iterator[str]:
+    """The names, each with a NUL character at its end, that git wrote into a temporary file."""
+    file.seek(0)
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        *names, rest = (rest + chunk).split(b"\0")
+        yield from map(os.fsdecode, names)
 
 
 def lines_of(words: Sequence[str]) -> bytes:

@@ -1,13 +1,11 @@
 """Finds what a commit refers to but does not contain: submodules that were not fetched, contents in git-LFS."""
 
-import os
 import re
 import shutil
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from polylocal.errors import NotFound
@@ -20,9 +18,7 @@ _POINTER = re.compile(
 )
 _SIZES = range(100, 1025)  # possible bytes of a pointer
 _AT_A_TIME = 5000  # files read by one git process
-_REMEMBERED = 256  # cached results
 _NAMED = 3  # paths in a message
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Pointer:
 
 
 @dataclass(frozen=True)
-class Lacks:
+class MissingParts:
     submodules: Sequence[tuple[str, str]] = ()  # path, commit
     pointers: Sequence[Pointer] = ()
 
@@ -67,25 +63,9 @@ class Lacks:
         return "git-lfs could not fetch it, or no admin configured the URL"
 
 
-_known: OrderedDict[tuple[Path, str], Lacks] = OrderedDict()
-_lock = threading.Lock()
-
-
-def look(git_dir: Path, tree: str) -> Lacks:
-    """The missing parts of a tree."""
-    key = (git_dir, tree)
-    with _lock:
-        found = _known.get(key)
-    if found is None:
-        found = _look(git_dir, tree)
-        with _lock:
-            _known[key] = found
-            while len(_known) > _REMEMBERED:
-                _known.popitem(last=False)
-    return found
-
-
-def _look(git_dir: Path, tree: str) -> Lacks:
+@lru_cache(maxsize=256)
+def find_missing(git_dir: Path, tree: str) -> MissingParts:
+    """The parts that a tree lacks."""
     submodules: list[tuple[str, str]] = []
     small: list[tuple[str, str, str]] = []  # mode, hash, path
     for line in _entries(git_dir, tree):
@@ -98,18 +78,14 @@ def _look(git_dir: Path, tree: str) -> Lacks:
     pointers = list[Pointer]()
     for at in range(0, len(small), _AT_A_TIME):
         pointers += _pointers(git_dir, small[at : at + _AT_A_TIME])
-    return Lacks(submodules, pointers)
+    return MissingParts(submodules, pointers)
 
 
 def _entries(git_dir: Path, tree: str) -> Iterator[str]:
     with tempfile.TemporaryFile() as file:
         if command.run("ls-tree", "-r", "-l", "-z", "--full-tree", tree, git_dir=git_dir, stdout=file).returncode:
             raise NotFound(f"the code has no folder {tree[:12]}")
-        file.seek(0)
-        rest = b""
-        while chunk := file.read(_CHUNK):
-            *lines, rest = (rest + chunk).split(b"\0")
-            yield from map(os.fsdecode, lines)
+        yield from command.names_in(file)
 
 
 def _pointers(git_dir: Path, files: Sequence[tuple[str, str, str]]) -> Iterator[Pointer]:

@@ -103,6 +103,11 @@ def checked(url: str, local_hosts: Collection[str] = ()) -> Route:
     return Route(url, "")
 
 
+def without_secrets(url: str) -> str:
+    """A git URL without user and password."""
+    return re.sub(r"^(\w[\w+.-]*://)[^/@]*@", r"\1", url)
+
+
 def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """Remove the proxy variables, which could contradict the proxy of a `Route`."""
     return {name: value for name, value in environment.items() if not _PROXY.match(name)}

@@ -1,8 +1,7 @@
 """Finds the submodules of fetched code and their URLs. Pure, except for the functions that callers pass in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import unquote
 
 from polylocal.errors import InvalidInput
@@ -11,17 +10,7 @@ MAX_DEPTH = 5  # levels of nested submodules
 MAX_SUBMODULES = 100
 _FILE = "file://"
 
-
-class Source(Protocol):
-    """The part of a repository that `collect` needs."""
-
-    def submodules(self, commit: str) -> Sequence[tuple[str, str]]:
-        """(path, commit) of each submodule."""
-        ...
-
-    def urls(self, commit: str) -> Mapping[str, str]:
-        """URLs by path, as `.gitmodules` has them."""
-        ...
+Link = tuple[str, str, str | None]  # path and commit of a submodule; its URL in `.gitmodules`
 
 
 @dataclass
@@ -34,22 +23,24 @@ class Collection:
 
 
 def collect(
-    source: Source, commit: str, url: str, fetch: Callable[[str, str], None], show: Callable[[str], str]
+    links_of: Callable[[str], Sequence[Link]],
+    commit: str,
+    url: str,
+    fetch: Callable[[str, str], None],
+    show: Callable[[str], str],
 ) -> Collection:
     """Fetch the submodules of a commit, recursively, except those for which `fetch(url, commit)` raises InvalidInput.
 
-    `show`: removes secrets from a URL.
+    `links_of`: the submodules of a commit. `show`: removes secrets from a URL.
     """
     found = Collection()
     ahead = [(commit, url, "", 1)]
     while ahead:
         commit, url, prefix, depth = ahead.pop(0)
-        links = source.submodules(commit)
-        urls = source.urls(commit) if links else {}
-        for path, wanted in links:
+        for path, wanted, given in links_of(commit):
             name = f"{prefix}{path}"
             try:
-                where = _where(path, urls, url, depth, found)
+                where = _where(given, url, depth, found)
                 try:
                     fetch(where, wanted)
                 except InvalidInput as error:
@@ -62,16 +53,16 @@ def collect(
     return found
 
 
-def _where(path: str, urls: Mapping[str, str], base: str, depth: int, found: Collection) -> str:
+def _where(given: str | None, base: str, depth: int, found: Collection) -> str:
     """The URL of a submodule. Raises InvalidInput."""
-    if path not in urls:
+    if given is None:
         raise InvalidInput(["`.gitmodules` has no URL for it"])
     found.asked += 1
     if found.asked > MAX_SUBMODULES:
         raise InvalidInput([f"there are more than {MAX_SUBMODULES} submodules"])
     if depth > MAX_DEPTH:
         raise InvalidInput([f"submodules are fetched {MAX_DEPTH} deep"])
-    where = resolved(base, urls[path])
+    where = resolved(base, given)
     if not where.isprintable():
         raise InvalidInput(["its URL contains control characters"])
     return where

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from polylocal.git.repository import Extra, Repository
+from polylocal.git.code_reader import Extra
+from polylocal.git.repository import Repository
 from polylocal.planning.dockerfile import setup_file
 from polylocal.system.cancellation import Cancel, Cancelled
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from polylocal.errors import InvalidInput, NotFound, SetupError
-from polylocal.git.repository import Extra, Repository
+from polylocal.git.code_reader import Extra
+from polylocal.git.repository import Repository
 
 Files = Mapping[str, bytes]
 

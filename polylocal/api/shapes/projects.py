@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic reads schemas from this one 
 from polylocal.api.shapes import Json
 from polylocal.api.shapes.base import shaped
 from polylocal.api.shapes.runs import server_keys
-from polylocal.git.repository import without_secrets
+from polylocal.git.remotes import without_secrets
 from polylocal.statuses import Kind
 from polylocal.store.rows import CodeReference, Project, Run
 
