@@ -24,7 +24,7 @@ MAX_TEXT = 100_000  # characters of a new text, items of a new list
 MAX_BITS = 4096  # of an integer
 MAX_RANGE = 10_000
 MAX_NESTED = 50
-_MOST_UNDEFINED = 20  # undefined names in messages
+_MAX_UNDEFINED = 20  # undefined names in messages
 _OVERHEAD = 100  # characters that each template counts besides its own, for the time to parse it
 _CACHED = 64  # parsed templates of one file: loops render the same ones again
 
@@ -44,7 +44,7 @@ METHODS: dict[type, frozenset[str]] = {
     str: frozenset("capitalize endswith lower lstrip replace rstrip split startswith strip title upper".split()),
     dict: frozenset("get items keys values".split()),
 }
-_SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
     "gt": operator.gt,
@@ -78,25 +78,25 @@ class Budget:
     def count_rendered(self, characters: int) -> None:
         self.rendered -= characters
         if self.rendered < 0:
-            raise NotAllowed(f"the templates of this file come to more than {MAX_RENDERED} characters")
+            raise NotAllowed(f"the templates of this file produce more than {MAX_RENDERED} characters")
 
     def spend(self, steps: int = 1) -> None:
         self.steps -= steps
         if self.steps < 0:
-            raise NotAllowed(f"the templates of this file ask for more than {MAX_STEPS} steps")
+            raise NotAllowed(f"the templates of this file need more than {MAX_STEPS} steps")
 
 
-def rendered(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
+def render(text: str, variables: Mapping[str, Any], budget: Budget) -> str:
     """Render the templates in a text. Raises NotAllowed, and any exception that an expression causes."""
-    stand_in = (
-        next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text) if _SHELL_LENGTH in text else ""
-    )
-    shown = _Scope(variables, budget).text(_parsed(text.replace(_SHELL_LENGTH, f"${{{stand_in}"), budget))
+    stand_in = ""
+    if _SHELL_LENGTH in text:
+        stand_in = next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in text)
+    shown = _Scope(variables, budget).text(_parse(text.replace(_SHELL_LENGTH, f"${{{stand_in}"), budget))
     return shown.replace(stand_in, "#") if stand_in else shown
 
 
-def evaluated(expression: str, variables: Mapping[str, Any], budget: Budget) -> Any:
-    """Evaluate an expression without braces. Raises as `rendered`."""
+def evaluate(expression: str, variables: Mapping[str, Any], budget: Budget) -> Any:
+    """Evaluate an expression without braces. Raises as `render`."""
     budget.count_template(expression)
     try:
         parser = Parser(JINJA, expression, state="variable")
@@ -104,11 +104,11 @@ def evaluated(expression: str, variables: Mapping[str, Any], budget: Budget) -> 
     except RecursionError as error:
         raise NotAllowed("it is nested too deep") from error
     if not parser.stream.eos:
-        raise ValueError("there is something behind the expression")
+        raise ValueError("unexpected text after the expression")
     return _Scope(variables, budget).value(node)
 
 
-def _parsed(text: str, budget: Budget) -> nodes.Template:
+def _parse(text: str, budget: Budget) -> nodes.Template:
     if text in budget.parsed:
         budget.spend(1)
         return budget.parsed[text]
@@ -141,29 +141,29 @@ class _Scope:
         for node in body:
             self._budget.spend()
             if isinstance(node, nodes.Output):
-                made += [self._printed(part) for part in node.nodes]
+                made += [self._output(part) for part in node.nodes]
             elif isinstance(node, nodes.If):
-                made += self._run(self._taken(node))
+                made += self._run(self._chosen_branch(node))
             elif isinstance(node, nodes.For):
-                made += self._repeated(node)
+                made += self._repeat(node)
             elif isinstance(node, nodes.Assign) and isinstance(node.target, nodes.Name):
                 self._names[node.target.name] = self.value(node.node)
             else:
                 raise NotAllowed(f"`{_tag(node)}` is not allowed in a template")
         return made
 
-    def _printed(self, node: nodes.Node) -> str:
+    def _output(self, node: nodes.Node) -> str:
         if isinstance(node, nodes.TemplateData):
             found = node.data
         else:
             value = self.value(node)
-            found = value if isinstance(value, str) else self._shown(value)
+            found = value if isinstance(value, str) else self._as_text(value)
         self._budget.count_rendered(len(found))
         return found
 
-    def _shown(self, value: Any) -> str:
+    def _as_text(self, value: Any) -> str:
         if self._weigh(value) > MAX_TEXT:
-            raise NotAllowed(f"a text that is made has at most {MAX_TEXT} characters")
+            raise NotAllowed(f"a template may create texts of at most {MAX_TEXT} characters")
         return str(value)
 
     def _weigh(self, *values: Any) -> int:
@@ -184,36 +184,36 @@ class _Scope:
             size += 4
         return size
 
-    def _taken(self, node: nodes.If) -> list[nodes.Node]:
-        if self._asked(node.test):
+    def _chosen_branch(self, node: nodes.If) -> list[nodes.Node]:
+        if self._value_or_undefined(node.test):
             return node.body
         for other in node.elif_:
-            if self._asked(other.test):
+            if self._value_or_undefined(other.test):
                 return other.body
         return node.else_
 
-    def _repeated(self, node: nodes.For) -> list[str]:
+    def _repeat(self, node: nodes.For) -> list[str]:
         if node.recursive:
             raise NotAllowed("`recursive` is not allowed in a template")
         items = []
         for item in self._items(self.value(node.iter)):
             self._budget.spend()
-            inner = self._inner(self._bound(node.target, item))
+            inner = self._inner_scope(self._bind(node.target, item))
             if node.test is None or inner.value(node.test):
                 items.append(item)
         made: list[str] = []
         for index, item in enumerate(items):
-            loop = _loop(index, items)
-            made += self._inner({"loop": loop, **self._bound(node.target, item)})._run(node.body)
-        return made if items else self._inner({})._run(node.else_)
+            loop = _loop_variable(index, items)
+            made += self._inner_scope({"loop": loop, **self._bind(node.target, item)})._run(node.body)
+        return made if items else self._inner_scope({})._run(node.else_)
 
-    def _inner(self, names: Mapping[str, Any]) -> _Scope:
+    def _inner_scope(self, names: Mapping[str, Any]) -> _Scope:
         if self._depth >= MAX_NESTED:
             raise NotAllowed(f"it is nested more than {MAX_NESTED} levels deep")
         self._budget.spend(1 + len(self._names) // 10)  # the names are copied
         return _Scope({**self._names, **names}, self._budget, self._depth + 1)
 
-    def _bound(self, target: nodes.Node, item: Any) -> dict[str, Any]:
+    def _bind(self, target: nodes.Node, item: Any) -> dict[str, Any]:
         if isinstance(target, nodes.Name):
             return {target.name: item}
         if not isinstance(target, nodes.Tuple) or not all(isinstance(name, nodes.Name) for name in target.items):
@@ -227,7 +227,7 @@ class _Scope:
         if isinstance(value, Undefined):
             return []
         if not isinstance(value, str | list | tuple | dict | range):
-            raise TypeError(f"a {type(value).__name__} is no list")
+            raise TypeError(f"a {type(value).__name__} is not a list")
         self._budget.spend(len(value) // 10)
         return list(value)
 
@@ -238,9 +238,9 @@ class _Scope:
         evaluate = _EXPRESSIONS.get(type(node))
         if evaluate is None:
             raise NotAllowed(f"`{_tag(node)}` is not allowed in a template")
-        return self._kept(evaluate(self, node))
+        return self._check_number(evaluate(self, node))
 
-    def _asked(self, node: nodes.Node) -> Any:
+    def _value_or_undefined(self, node: nodes.Node) -> Any:
         """The value of an expression that may be undefined."""
         self._may_be_undefined += 1
         try:
@@ -248,38 +248,31 @@ class _Scope:
         finally:
             self._may_be_undefined -= 1
 
-    def _missing(self, name: str) -> None:
-        if not self._may_be_undefined and len(self._budget.undefined) < _MOST_UNDEFINED:
+    def _note_undefined(self, name: str) -> None:
+        if not self._may_be_undefined and len(self._budget.undefined) < _MAX_UNDEFINED:
             self._budget.undefined[name[:100]] = None
 
-    def _kept(self, value: Any) -> Any:
+    def _check_number(self, value: Any) -> Any:
         """Check the size of a number. Raises NotAllowed."""
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise NotAllowed("a number is too large")
         return value
 
-    def _made(self, value: Any) -> Any:
+    def _check_new(self, value: Any) -> Any:
         """Check the size of a new value and spend its steps. Raises NotAllowed."""
         if isinstance(value, str | list | tuple | dict):
-            if len(value) > MAX_TEXT:
-                raise NotAllowed(f"a text or a list that is made has at most {MAX_TEXT} characters or items")
+            _check_length(len(value))
             self._budget.spend(len(value) // 100)
         return str(value) if isinstance(value, Markup) else value
-
-    def _const(self, node: nodes.Const) -> Any:
-        return node.value
 
     def _name(self, node: nodes.Name) -> Any:
         if node.name in self._names:
             return self._names[node.name]
-        self._missing(node.name)
+        self._note_undefined(node.name)
         return JINJA.undefined(name=node.name)
 
-    def _list(self, node: nodes.List) -> list[Any]:
-        return [self.value(item) for item in node.items]
-
-    def _tuple(self, node: nodes.Tuple) -> tuple[Any, ...]:
-        return tuple(self.value(item) for item in node.items)
+    def _values(self, parts: Iterable[nodes.Node]) -> list[Any]:
+        return [self.value(part) for part in parts]
 
     def _dict(self, node: nodes.Dict) -> dict[Any, Any]:
         pairs = [(self.value(pair.key), self.value(pair.value)) for pair in node.items]
@@ -287,23 +280,11 @@ class _Scope:
         return dict(pairs)
 
     def _cond(self, node: nodes.CondExpr) -> Any:
-        if self._asked(node.test):
+        if self._value_or_undefined(node.test):
             return self.value(node.expr1)
         return self.value(node.expr2) if node.expr2 else JINJA.undefined("there is no else")
 
-    def _and(self, node: nodes.And) -> Any:
-        return self._asked(node.left) and self.value(node.right)
-
-    def _or(self, node: nodes.Or) -> Any:
-        return self._asked(node.left) or self.value(node.right)
-
-    def _one(self, node: nodes.UnaryExpr) -> Any:
-        if isinstance(node, nodes.Not):
-            return not self._asked(node.node)
-        value = self.value(node.node)
-        return -value if isinstance(node, nodes.Neg) else +value
-
-    def _two(self, node: nodes.BinExpr) -> Any:
+    def _binary(self, node: nodes.BinExpr) -> Any:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node, nodes.Mul):
             _check_product(left, right)
@@ -311,20 +292,20 @@ class _Scope:
             _check_power(left, right)
         elif isinstance(node, nodes.Mod) and isinstance(left, str):
             self._check_format(left, right)
-        return self._made(_OPERATORS[type(node)](left, right))
+        return self._check_new(_OPERATORS[type(node)](left, right))
 
     def _concat(self, node: nodes.Concat) -> Any:
-        values = [self.value(part) for part in node.nodes]
-        parts = [value if isinstance(value, str) else self._shown(value) for value in values]
+        values = self._values(node.nodes)
+        parts = [value if isinstance(value, str) else self._as_text(value) for value in values]
         _check_length(sum(map(len, parts)))
-        return self._made("".join(parts))
+        return self._check_new("".join(parts))
 
     def _compare(self, node: nodes.Compare) -> bool:
         left = self.value(node.expr)
         for operand in node.ops:
             right = self.value(operand.expr)
             self._weigh(left, right)
-            if not _SIGNS[operand.op](left, right):
+            if not _COMPARISONS[operand.op](left, right):
                 return False
             left = right
         return True
@@ -335,11 +316,8 @@ class _Scope:
             if not isinstance(value, str | list | tuple):
                 raise TypeError(f"a {type(value).__name__} has no parts")
             parts = (node.arg.start, node.arg.stop, node.arg.step)
-            return self._made(value[slice(*(None if part is None else self.value(part) for part in parts))])
+            return self._check_new(value[slice(*(None if part is None else self.value(part) for part in parts))])
         return self._member(value, self.value(node.arg))
-
-    def _attribute(self, node: nodes.Getattr) -> Any:
-        return self._member(self.value(node.node), node.attr)
 
     def _member(self, value: Any, key: Any) -> Any:
         """An item of a value. Attributes are never accessed."""
@@ -350,31 +328,31 @@ class _Scope:
             if isinstance(value, dict) or (isinstance(value, str | list | tuple) and isinstance(key, int)):
                 return value[key]
         except LookupError:
-            self._missing(str(key))
+            self._note_undefined(str(key))
             return JINJA.undefined(obj=value, name=key)
-        raise NotAllowed(f"`{str(key)[:50]}` of a {type(value).__name__} can't be reached")
+        raise NotAllowed(f"`{str(key)[:50]}` of a {type(value).__name__} is not accessible")
 
     def _filter(self, node: nodes.Filter) -> Any:
         if node.node is None or node.dyn_args or node.dyn_kwargs:
-            raise NotAllowed(f"the filter `{node.name}` can't be used so")
-        evaluate = self._asked if node.name in ("default", "d") else self.value
-        value, arguments = evaluate(node.node), [self.value(argument) for argument in node.args]
+            raise NotAllowed(f"the filter `{node.name}` can't be used like this")
+        evaluate = self._value_or_undefined if node.name in ("default", "d") else self.value
+        value, arguments = evaluate(node.node), self._values(node.args)
         named = {str(pair.key): self.value(pair.value) for pair in node.kwargs}
         if node.name != "map":
-            return self._filtered(node.name, value, arguments, named)
+            return self._apply_filter(node.name, value, arguments, named)
         if not arguments or named:
             raise NotAllowed("`map` takes the name of a filter")
-        return [self._filtered(str(arguments[0]), item, arguments[1:], {}) for item in self._items(value)]
+        return [self._apply_filter(str(arguments[0]), item, arguments[1:], {}) for item in self._items(value)]
 
-    def _filtered(self, name: str, value: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+    def _apply_filter(self, name: str, value: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
         if name not in FILTERS or "attribute" in named:
             raise NotAllowed(f"the filter `{name}` is not allowed in a template")
-        if name not in _AS_IT_IS:
+        if name not in _UNCHECKED_FILTERS:
             self._check_filter(name, value, [*arguments, *named.values()])
         found = JINJA.call_filter(name, value, arguments, named, eval_ctx=nodes.EvalContext(JINJA))
         if hasattr(found, "__next__"):
             found = list(found)
-        return self._kept(found if name in _AS_IT_IS else self._made(found))
+        return self._check_number(found if name in _UNCHECKED_FILTERS else self._check_new(found))
 
     def _check_filter(self, name: str, value: Any, arguments: list[Any]) -> None:
         size = self._weigh(value, *arguments)
@@ -407,14 +385,14 @@ class _Scope:
     def _test(self, node: nodes.Test) -> Any:
         if node.name not in TESTS or node.dyn_args or node.dyn_kwargs or node.kwargs:
             raise NotAllowed(f"the test `{node.name}` is not allowed in a template")
-        value, arguments = self._asked(node.node), [self.value(argument) for argument in node.args]
+        value, arguments = self._value_or_undefined(node.node), self._values(node.args)
         self._weigh(value, *arguments)
         return JINJA.call_test(node.name, value, arguments)
 
     def _call(self, node: nodes.Call) -> Any:
         if node.dyn_args or node.dyn_kwargs or node.kwargs:
             raise NotAllowed("functions take plain values in a template")
-        arguments = [self.value(argument) for argument in node.args]
+        arguments = self._values(node.args)
         if isinstance(node.node, nodes.Getattr):
             return self._method(self.value(node.node.node), node.node.attr, arguments)
         if isinstance(node.node, nodes.Name) and node.node.name == "range" and "range" not in self._names:
@@ -428,15 +406,15 @@ class _Scope:
         if isinstance(value, Undefined):
             raise UndefinedError(value._undefined_message)
         if name not in METHODS.get(type(value), ()):
-            raise NotAllowed(f"`{name}` of a {type(value).__name__} can't be reached")
+            raise NotAllowed(f"`{name}` of a {type(value).__name__} is not accessible")
         self._weigh(value, *arguments)
         if name == "replace" and len(arguments) > 1:
             self._check_replaced(value, arguments)
         found = getattr(value, name)(*arguments)
-        return self._made(list(found) if name in ("keys", "values", "items") else found)
+        return self._check_new(list(found) if name in ("keys", "values", "items") else found)
 
 
-_AS_IT_IS = frozenset({"default", "d", "first", "last", "length", "count"})
+_UNCHECKED_FILTERS = frozenset({"default", "d", "first", "last", "length", "count"})
 _OPERATORS: dict[type[nodes.BinExpr], Callable[[Any, Any], Any]] = {
     nodes.Add: operator.add,
     nodes.Sub: operator.sub,
@@ -447,22 +425,22 @@ _OPERATORS: dict[type[nodes.BinExpr], Callable[[Any, Any], Any]] = {
     nodes.Pow: operator.pow,
 }
 _EXPRESSIONS: dict[type[nodes.Node], Callable[[_Scope, Any], Any]] = {
-    nodes.Const: _Scope._const,
+    nodes.Const: lambda scope, node: node.value,
     nodes.Name: _Scope._name,
-    nodes.List: _Scope._list,
-    nodes.Tuple: _Scope._tuple,
+    nodes.List: lambda scope, node: scope._values(node.items),
+    nodes.Tuple: lambda scope, node: tuple(scope._values(node.items)),
     nodes.Dict: _Scope._dict,
     nodes.CondExpr: _Scope._cond,
-    nodes.And: _Scope._and,
-    nodes.Or: _Scope._or,
-    nodes.Not: _Scope._one,
-    nodes.Neg: _Scope._one,
-    nodes.Pos: _Scope._one,
-    **dict.fromkeys(_OPERATORS, _Scope._two),
+    nodes.And: lambda scope, node: scope._value_or_undefined(node.left) and scope.value(node.right),
+    nodes.Or: lambda scope, node: scope._value_or_undefined(node.left) or scope.value(node.right),
+    nodes.Not: lambda scope, node: not scope._value_or_undefined(node.node),
+    nodes.Neg: lambda scope, node: -scope.value(node.node),
+    nodes.Pos: lambda scope, node: +scope.value(node.node),
+    **dict.fromkeys(_OPERATORS, _Scope._binary),
     nodes.Concat: _Scope._concat,
     nodes.Compare: _Scope._compare,
     nodes.Getitem: _Scope._item,
-    nodes.Getattr: _Scope._attribute,
+    nodes.Getattr: lambda scope, node: scope._member(scope.value(node.node), node.attr),
     nodes.Filter: _Scope._filter,
     nodes.Test: _Scope._test,
     nodes.Call: _Scope._call,
@@ -471,7 +449,7 @@ _EXPRESSIONS: dict[type[nodes.Node], Callable[[_Scope, Any], Any]] = {
 
 def _check_length(length: int) -> None:
     if length > MAX_TEXT:
-        raise NotAllowed(f"a text or a list that is made has at most {MAX_TEXT} characters or items")
+        raise NotAllowed(f"a template may create texts and lists of at most {MAX_TEXT} characters or items")
 
 
 def _check_product(left: Any, right: Any) -> None:
@@ -485,7 +463,7 @@ def _check_power(left: Any, right: Any) -> None:
         raise NotAllowed("a number is too large")
 
 
-def _loop(index: int, items: list[Any]) -> dict[str, Any]:
+def _loop_variable(index: int, items: list[Any]) -> dict[str, Any]:
     """The variable `loop` inside a `for`."""
     count = len(items)
     around = {"previtem": items[index - 1]} if index else {}

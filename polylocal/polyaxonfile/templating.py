@@ -41,9 +41,7 @@ class Rendering:
 
     @cached_property
     def _budget(self) -> Budget:
-        from polylocal.polyaxonfile.expressions import (
-            Budget,  # imports jinja2, which most daemons and commands don't use
-        )
+        from polylocal.polyaxonfile.expressions import Budget  # imports jinja2, which few processes use
 
         return Budget()
 
@@ -70,7 +68,7 @@ class Rendering:
         from polylocal.polyaxonfile import expressions
 
         try:
-            found = expressions.rendered(text, variables, self._budget)
+            found = expressions.render(text, variables, self._budget)
         except Exception as error:  # filters raise any exception; the template is at fault
             self.problems.append((path, f"the template can't be rendered: {_reason(error)}"))
             return text
@@ -111,7 +109,7 @@ class Rendering:
         try:
             if len(condition) > MAX_TEMPLATE:
                 raise expressions.NotAllowed(f"it has more than {MAX_TEMPLATE} characters")
-            true = bool(expressions.evaluated(condition, variables, self._budget))
+            true = bool(expressions.evaluate(condition, variables, self._budget))
             self._budget.undefined.clear()  # conditions may test for undefined names
         except Exception as error:  # see above
             self.problems.append(((*path, "cond"), f"the condition can't be read: {_reason(error)}"))

@@ -173,7 +173,7 @@ TAKEN = [
 @pytest.mark.parametrize("text", TAKEN)
 def test_ordinary_templates_render_as_in_jinja(text: str) -> None:
     jinja = ImmutableSandboxedEnvironment().from_string(text).render(PARAMS)
-    assert expressions.rendered(text, PARAMS, expressions.Budget()) == jinja
+    assert expressions.render(text, PARAMS, expressions.Budget()) == jinja
 
 
 NAMES_OF = st.sampled_from([*PARAMS, "nobody", "1", "2.5", "'a'", "[1, 2]", "{'k': 1}", "true", "none", "(1,)"])
@@ -205,7 +205,7 @@ JINJA = ImmutableSandboxedEnvironment(optimized=False)
 def test_any_expression_renders_as_in_jinja_or_is_refused(expression: str) -> None:
     text = "{{ " + expression + " }}"
     try:
-        mine = expressions.rendered(text, PARAMS, expressions.Budget())
+        mine = expressions.render(text, PARAMS, expressions.Budget())
     except Exception:  # both sorts of error are the template's fault
         return
     assert mine == JINJA.from_string(text).render(PARAMS)
