@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from polylocal.polyaxonfile.models import ExperimentFile, Section
 
-MOST_BRACKETS = 32  # of hyperband
-MOST_EXPERIMENTS = 100_000  # of one group
-MOST_NUMBER = 1e300  # keeps computations finite
-MOST_VALUES = 100_000  # of one parameter: a step that is too small must not exhaust the memory
+MAX_BRACKETS = 32  # of hyperband
+MAX_EXPERIMENTS = 100_000  # of one group
+MAX_NUMBER = 1e300  # keeps computations finite
+MAX_VALUES = 100_000  # of one parameter: a step that is too small must not exhaust the memory
 _BEYOND = 10**18  # limit for the count of the points of a grid
 
 Number = int | float
@@ -57,19 +57,52 @@ def _number(part: object) -> Number:
                 raise ValueError(f"`{part}` is not a number") from error
     if isinstance(part, bool) or not isinstance(part, int | float):
         raise ValueError(f"`{part}` is not a number")
-    if abs(part) > MOST_NUMBER or not math.isfinite(part):
-        raise ValueError(f"a number is too large: at most {MOST_NUMBER:g}")
+    if abs(part) > MAX_NUMBER or not math.isfinite(part):
+        raise ValueError(f"a number is too large: at most {MAX_NUMBER:g}")
     return part
 
 
 Numbers = list[Number] | None
-Option = Annotated[Numbers, _numbers("start", "stop", "step")]
-Steps = Annotated[Numbers, _numbers("start", "stop", "num")]
-LogSteps = Annotated[Numbers, _numbers("start", "stop", "num", "base", optional=1)]
-Uniform = Annotated[Numbers, _numbers("low", "high")]
-QuantisedUniform = Annotated[Numbers, _numbers("low", "high", "q")]
-Normal = Annotated[Numbers, _numbers("loc", "scale")]
-QuantisedNormal = Annotated[Numbers, _numbers("loc", "scale", "q")]
+
+
+def _require(is_valid: Callable[[list[Number]], bool], message: str) -> AfterValidator:
+    """A check of an option that is set. `{}` in the message stands for the option's first two numbers."""
+
+    def check(numbers: Numbers) -> Numbers:
+        if numbers is not None and not is_valid(numbers):
+            raise ValueError(message.format(numbers[:2]))
+        return numbers
+
+    return AfterValidator(check)
+
+
+_HIGHER = "value must be strictly higher that"
+_INCREASING = _require(lambda n: n[1] > n[0], f"stop {_HIGHER} start value, received instead {{}}")
+_COUNTED = _require(
+    lambda n: n[2] == int(n[2]) and 1 <= n[2] <= MAX_VALUES, f"num must be a whole number from 1 to {MAX_VALUES}"
+)
+_POSITIVE_BASE = _require(lambda n: len(n) < 4 or n[3] > 0, "base must be above 0")
+_POSITIVE_START = _require(lambda n: n[0] > 0, "a geometric sequence starts above 0")
+_NONZERO_STEP = _require(lambda n: n[2] != 0, "step cannot be 0")
+_VALID_STEP = _require(
+    lambda n: n[2] > 0 and (n[1] - n[0]) / n[2] <= MAX_VALUES,
+    f"step must be above 0 and give at most {MAX_VALUES} values",
+)
+_FINITE = _require(lambda n: math.isfinite(float(n[1]) - float(n[0])), "low and high are too far from each other")
+_ORDERED = _require(lambda n: n[1] > n[0], f"high {_HIGHER} low value, received instead {{}}")
+_POSITIVE_QUANTUM = _require(lambda n: n[2] > 0, "q must be above 0")
+_VALID_SCALE = _require(lambda n: n[1] >= 0, "scale can't be below 0")
+
+Option = Annotated[Numbers, _numbers("start", "stop", "step"), _INCREASING, _NONZERO_STEP, _VALID_STEP]
+Steps = Annotated[Numbers, _numbers("start", "stop", "num"), _INCREASING, _COUNTED]
+LogSteps = Annotated[
+    Numbers, _numbers("start", "stop", "num", "base", optional=1), _INCREASING, _COUNTED, _POSITIVE_BASE
+]
+GeometricSteps = Annotated[Steps, _POSITIVE_START]
+Uniform = Annotated[Numbers, _numbers("low", "high"), _FINITE, _ORDERED]
+QuantisedUniform = Annotated[Numbers, _numbers("low", "high", "q"), _FINITE, _ORDERED, _POSITIVE_QUANTUM]
+Normal = Annotated[Numbers, _numbers("loc", "scale"), _VALID_SCALE]
+QuantisedNormal = Annotated[Numbers, _numbers("loc", "scale", "q"), _VALID_SCALE, _POSITIVE_QUANTUM]
 
 
 class Matrix(Section):
@@ -80,7 +113,7 @@ class Matrix(Section):
     range: Option = None
     linspace: Steps = None
     logspace: LogSteps = None
-    geomspace: Steps = None
+    geomspace: GeometricSteps = None
     uniform: Uniform = None
     quniform: QuantisedUniform = None
     loguniform: Uniform = None
@@ -96,69 +129,6 @@ class Matrix(Section):
         if pairs and sum(p for _, p in pairs) > 1 + 1e-9:
             raise ValueError("the probabilities sum up to more than 1")
         return pairs
-
-    @field_validator("range", "linspace", "logspace", "geomspace", mode="after")
-    @classmethod
-    def _is_increasing(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and numbers[1] <= numbers[0]:
-            raise ValueError(f"stop value must be strictly higher that start value, received instead {numbers[:2]}")
-        return numbers
-
-    @field_validator("linspace", "logspace", "geomspace", mode="after")
-    @classmethod
-    def _has_count(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and (numbers[2] != int(numbers[2]) or not 1 <= numbers[2] <= MOST_VALUES):
-            raise ValueError(f"num must be a whole number from 1 to {MOST_VALUES}")
-        return numbers
-
-    @field_validator("logspace", mode="after")
-    @classmethod
-    def _has_positive_base(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and len(numbers) > 3 and numbers[3] <= 0:
-            raise ValueError("base must be above 0")
-        return numbers
-
-    @field_validator("geomspace", mode="after")
-    @classmethod
-    def _starts_above_zero(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and numbers[0] <= 0:
-            raise ValueError("a geometric sequence starts above 0")
-        return numbers
-
-    @field_validator("range", mode="after")
-    @classmethod
-    def _has_valid_step(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is None:
-            return None
-        start, stop, step = numbers
-        if step == 0:
-            raise ValueError("step cannot be 0")
-        if step < 0 or (stop - start) / step > MOST_VALUES:
-            raise ValueError(f"step must be above 0 and give at most {MOST_VALUES} values")
-        return numbers
-
-    @field_validator("uniform", "quniform", "loguniform", "qloguniform", mode="after")
-    @classmethod
-    def _is_interval(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and not math.isfinite(float(numbers[1]) - float(numbers[0])):
-            raise ValueError("low and high are too far from each other")
-        if numbers is not None and numbers[1] <= numbers[0]:
-            raise ValueError(f"high value must be strictly higher that low value, received instead {numbers[:2]}")
-        return numbers
-
-    @field_validator("normal", "qnormal", "lognormal", "qlognormal", mode="after")
-    @classmethod
-    def _has_valid_scale(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and numbers[1] < 0:
-            raise ValueError("scale can't be below 0")
-        return numbers
-
-    @field_validator("quniform", "qloguniform", "qnormal", "qlognormal", mode="after")
-    @classmethod
-    def _has_positive_quantum(cls, numbers: list[Number] | None) -> list[Number] | None:
-        if numbers is not None and numbers[2] <= 0:
-            raise ValueError("q must be above 0")
-        return numbers
 
     @model_validator(mode="after")
     def _one_option(self) -> Self:
@@ -274,7 +244,7 @@ _QUANTISED = frozenset({"quniform", "qloguniform", "qnormal", "qlognormal"})
 _UNIFORM = frozenset({*_LISTED, "uniform", "quniform", "loguniform", "qloguniform"})
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Experiments = Annotated[int, Field(ge=1, le=MOST_EXPERIMENTS)]
+Experiments = Annotated[int, Field(ge=1, le=MAX_EXPERIMENTS)]
 
 
 class GridSearch(Section):
@@ -305,7 +275,7 @@ class Hyperband(Section):
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
         most = math.log(self.max_iter) / math.log(self.eta)  # number of brackets, and of rounds in the longest bracket
-        if most > MOST_BRACKETS or (most + 1) * self.max_iter > MOST_EXPERIMENTS * MOST_BRACKETS:
+        if most > MAX_BRACKETS or (most + 1) * self.max_iter > MAX_EXPERIMENTS * MAX_BRACKETS:
             raise ValueError(f"max_iter {self.max_iter} with eta {self.eta:g} asks for too many experiments")
         return self
 
@@ -411,8 +381,8 @@ class HPTuning(Section):
             points = 1
             for option in self.matrix.values():
                 points *= option.count if points < _BEYOND else 1
-            if points > MOST_EXPERIMENTS:
-                raise ValueError(f"the grid has {points} points, more than {MOST_EXPERIMENTS}: see `n_experiments`")
+            if points > MAX_EXPERIMENTS:
+                raise ValueError(f"the grid has {points} points, more than {MAX_EXPERIMENTS}: see `n_experiments`")
         return self
 
     @property
