@@ -100,7 +100,7 @@ def abf_routes() -> str:
 
 
 def without_effect() -> str:
-    return "\n".join(f"- `{'.'.join(path)}`" for path in WITHOUT_EFFECT)
+    return "\n".join(f"- `{path}`" for path in WITHOUT_EFFECT)
 
 
 def sections() -> str:

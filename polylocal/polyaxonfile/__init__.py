@@ -11,7 +11,6 @@ from polylocal.polyaxonfile.specification import (
     SourceFile,
     Specification,
     metadata_of_member,
-    of_config,
     of_member,
     parse,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "Specification",
     "is_reserved_label",
     "merge",
-    "of_config",
     "of_member",
     "parse",
     "read",

@@ -163,22 +163,10 @@ class Environment(Section):
 DISTRIBUTED = ("replicas", "tensorflow", "mxnet", "pytorch", "horovod", "mpi")
 
 # keys that are accepted and kept, but have no effect on one node; users get a warning that names them
-WITHOUT_EFFECT = (
-    ("environment", "annotations"),
-    ("environment", "node_selector"),
-    ("environment", "affinity"),
-    ("environment", "tolerations"),
-    ("environment", "service_account"),
-    ("environment", "image_pull_secrets"),
-    ("environment", "configmap_refs"),
-    ("environment", "config_map_refs"),
-    ("environment", "artifact_refs"),
-    ("environment", "persistence", "outputs"),
-    ("environment", "resources", "tpu"),
-    ("build", "backend"),
-    ("build", "git"),
-    ("backend",),
-)
+WITHOUT_EFFECT = """environment.annotations environment.node_selector environment.affinity environment.tolerations
+environment.service_account environment.image_pull_secrets environment.configmap_refs environment.config_map_refs
+environment.artifact_refs environment.persistence.outputs environment.resources.tpu build.backend build.git backend
+""".split()
 
 
 class Build(Section):

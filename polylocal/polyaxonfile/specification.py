@@ -155,8 +155,8 @@ class Specification:
     @property
     def ignored(self) -> list[str]:
         """The keys of the file that have no effect on one node, as dotted paths."""
-        found = [path for path in WITHOUT_EFFECT if _has(self.config, path)]
-        return [".".join(path) for path in found if path != ("backend",) or self.kind is not Kind.NOTEBOOK]
+        found = [path for path in WITHOUT_EFFECT if _has(self.config, path.split("."))]
+        return [path for path in found if path != "backend" or self.kind is not Kind.NOTEBOOK]
 
     def build_config(self) -> dict[str, Any]:
         """The config of the build that this run needs: the build section as a separate file."""
@@ -249,11 +249,6 @@ def metadata_of_member(
         "description": rendered(description) if description and templating.has_template(description) else None,
         "tags": [rendered(tag) for tag in tags] if tags else None,
     }
-
-
-def of_config(kind: Kind, content: str, config: dict[str, Any]) -> Specification:
-    """The specification of a stored run. Its config is already rendered."""
-    return Specification(kind, content, config)
 
 
 def _of_a_member(data: dict[str, Any], rendering: templating.Rendering) -> dict[str, Any]:

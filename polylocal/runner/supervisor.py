@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from polylocal.engine.host import EngineInfo
 from polylocal.errors import EngineError, EngineUnreachable, StoreError
 from polylocal.planning import queue
-from polylocal.polyaxonfile import Capacity, of_config
+from polylocal.polyaxonfile import Capacity, Specification
 from polylocal.polyaxonfile.resources import cuts
 from polylocal.runner import outcome
 from polylocal.runner.execution import Execution
@@ -230,7 +230,7 @@ class Supervisor:
         """Raises ValueError: the run has no recipe, or its polyaxonfile can't be read."""
         specification = run.specification
         config = specification.build_config()
-        recipe = of_config(Kind.BUILD, "", config)
+        recipe = Specification(Kind.BUILD, "", config)
         recipe.build  # noqa: B018  raises ValueError if the build only names another build
         if self.refuse_if_impossible(run):
             return

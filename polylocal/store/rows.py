@@ -10,7 +10,7 @@ from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from polylocal.polyaxonfile import Specification, of_config
+from polylocal.polyaxonfile import Specification
 from polylocal.statuses import Kind, Status
 from polylocal.text import non_finite
 
@@ -201,7 +201,7 @@ class Run(_Named):
     @cached_property
     def specification(self) -> Specification:
         """The compiled polyaxonfile. Its parts raise InvalidPolyaxonfile if an older version stored an invalid one."""
-        return of_config(self.kind, self.content or "", self.config or {})
+        return Specification(self.kind, self.content or "", self.config or {})
 
     @property
     def label(self) -> str:

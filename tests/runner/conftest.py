@@ -19,7 +19,7 @@ from polylocal.engine.events import Deaths
 from polylocal.engine.plan import ContainerPlan
 from polylocal.git.repository import Repository
 from polylocal.installation import Installation
-from polylocal.polyaxonfile import Specification, of_config, parse
+from polylocal.polyaxonfile import Specification, parse
 from polylocal.runner import container_operation
 from polylocal.runner.engine_link import EngineLink
 from polylocal.runner.groups import Groups
@@ -93,7 +93,7 @@ class Rig:
         return self.store.runs.insert(self.project, self.user, new)
 
     def specification(self, run: Run) -> Specification:
-        return of_config(Kind(run.kind), run.content or "", run.config or {})
+        return Specification(Kind(run.kind), run.content or "", run.config or {})
 
     def members(self, group: Run) -> list[Run]:
         return [self.store.runs.by_pk(member.pk) for member in self.store.groups.members(group)]

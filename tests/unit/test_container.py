@@ -13,7 +13,7 @@ from polylocal.engine import termination
 from polylocal.engine.plan import HOME_LABEL, RUN_LABEL, ContainerPlan, Limits, Mount, is_our_name
 from polylocal.files.data_folders import DataFolder
 from polylocal.planning.container import Surroundings, image_name, info, limits, plan, token_file, token_in
-from polylocal.polyaxonfile import Resources, of_config, parse
+from polylocal.polyaxonfile import Resources, Specification, parse
 from polylocal.statuses import Kind
 from polylocal.store.rows import Run
 
@@ -89,7 +89,7 @@ def test_labels_of_the_polyaxonfile_are_added() -> None:
 @pytest.mark.parametrize("label", [HOME_LABEL, RUN_LABEL, "polylocal.image", "polylocal.build"])
 def test_labels_of_a_stored_polyaxonfile_never_replace_ours(label: str) -> None:
     """An older version of polylocal accepted them."""
-    stored = of_config(Kind.JOB, "", job("echo hi", environment={"labels": {label: "someone", "team": "a"}}))
+    stored = Specification(Kind.JOB, "", job("echo hi", environment={"labels": {label: "someone", "team": "a"}}))
     assert plan(run(), stored, "an:image", "/bin/bash", AROUND).labels == {**planned().labels, "team": "a"}
 
 

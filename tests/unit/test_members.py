@@ -9,7 +9,7 @@ import pytest
 from support import job
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import Specification, metadata_of_member, of_config, of_member, parse
+from polylocal.polyaxonfile import Specification, metadata_of_member, of_member, parse
 from polylocal.statuses import Kind
 
 MATRIX = {"lr": {"values": [0.1, 0.2]}, "n": {"range": [1, 3, 1]}}
@@ -89,7 +89,7 @@ def test_a_member_that_can_not_be_is_refused() -> None:
 
 def test_members_of_a_stored_group_are_those_of_a_new_one() -> None:
     specification = parse(json.dumps(group()), Kind.GROUP)
-    stored = of_config(Kind.GROUP, specification.content, json.loads(json.dumps(specification.config)))
+    stored = Specification(Kind.GROUP, specification.content, json.loads(json.dumps(specification.config)))
     assert of_member(stored, {"lr": 0.1, "n": 1}) == of_member(specification, {"lr": 0.1, "n": 1})
     assert stored.hptuning == specification.hptuning
 

@@ -10,7 +10,7 @@ from support import job
 from polylocal.engine.plan import Limits
 from polylocal.errors import InvalidPolyaxonfile
 from polylocal.planning.container import limits
-from polylocal.polyaxonfile import Capacity, Resources, of_config, parse, requested_resources
+from polylocal.polyaxonfile import Capacity, Resources, Specification, parse, requested_resources
 from polylocal.polyaxonfile.resources import cuts, gpus, problems, reserved
 from polylocal.statuses import Kind
 
@@ -115,7 +115,7 @@ def test_the_line_is_reported() -> None:
 
 
 def test_a_stored_run_of_an_older_version_is_judged_too() -> None:
-    stored = of_config(Kind.JOB, "", job(environment={"resources": {"gpu": {"limits": 0.5}}}))
+    stored = Specification(Kind.JOB, "", job(environment={"resources": {"gpu": {"limits": 0.5}}}))
     assert "whole GPUs" in problems(stored.environment.resources)[0][1]
 
 

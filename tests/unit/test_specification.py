@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import build, inputs, job
 
 from polylocal.errors import InvalidPolyaxonfile
-from polylocal.polyaxonfile import Specification, of_config, parse
+from polylocal.polyaxonfile import Specification, parse
 from polylocal.polyaxonfile.specification import MODELS
 from polylocal.statuses import Kind
 
@@ -85,7 +85,7 @@ def test_a_plain_job_has_defaults() -> None:
 
 def test_a_stored_config_is_not_rendered_again() -> None:
     config = {**parse(job("x"), Kind.JOB).config, "run": {"cmd": "echo '{{ a }}'"}}
-    assert of_config(Kind.JOB, "", config).command == "echo '{{ a }}'"
+    assert Specification(Kind.JOB, "", config).command == "echo '{{ a }}'"
 
 
 # -- templates and inputs ----------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_labels_of_polylocals_own_are_refused_for_every_kind(kind: Kind, label: 
     inside = {**file, "build": {"image": "a", "environment": {"labels": {label: "a"}}}}
     with pytest.raises(InvalidPolyaxonfile, match=r"build\.environment\.labels\."):
         parse(inside, wanted)
-    assert of_config(kind, "", {**inside, "environment": {"labels": {label: "a"}}}).build.image == "a"
+    assert Specification(kind, "", {**inside, "environment": {"labels": {label: "a"}}}).build.image == "a"
 
 
 @pytest.mark.parametrize("image", ["sha256:bf4", "ab" * 32, f"sha256:{'ab' * 32}"])
