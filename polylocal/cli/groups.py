@@ -92,15 +92,20 @@ def _of_interest(rows: Sequence[Json]) -> list[Json]:
 
 
 def _summary(found: Json, rows: Sequence[Json]) -> console.Words:
-    words = ("succeeded", "failed", "stopped", "running", "pending")
-    counts = [f"{found[f'num_{word}_experiments']} {word}" for word in words if found[f"num_{word}_experiments"]]
     best = found["best_experiment"]
-    parts = [f"{found['num_experiments']} experiments: {', '.join(counts) or 'none yet'}"]
+    parts = [f"{found['num_experiments']} experiments: {counts(found)}"]
     if best:
         parts.append(f"best {best['metric']} {best['value']:g} by experiment/{best['id']} ({told(best['params'])})")
     if left := _left(found, rows):
         parts.append(f"about {left} left")
     return console.text(" · ".join(parts), "bold")
+
+
+def counts(found: Json) -> str:
+    """The number of a group's experiments in each state: `5 succeeded, 2 running, 1 pending`."""
+    words = ("succeeded", "failed", "stopped", "running", "pending")
+    numbers = ((found[f"num_{word}_experiments"], word) for word in words)
+    return ", ".join(f"{number} {word}" for number, word in numbers if number) or "none yet"
 
 
 def _left(found: Json, rows: Sequence[Json]) -> str:

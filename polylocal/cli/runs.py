@@ -291,9 +291,7 @@ def _experiments(found: Json) -> str | None:
     """The counts of a group's experiments: `8: 5 succeeded, 2 running, 1 pending`."""
     if "num_experiments" not in found or "search_algorithm" not in found:
         return None
-    words = ("succeeded", "failed", "stopped", "running", "pending")
-    counts = ((found[f"num_{word}_experiments"], word) for word in words)
-    return f"{found['num_experiments']}: {', '.join(f'{n} {word}' for n, word in counts if n) or 'none yet'}"
+    return f"{found['num_experiments']}: {groups.counts(found)}"
 
 
 def _best(found: Json) -> str | None:

@@ -31,6 +31,6 @@ def serve(
 
     def ready(url: str) -> None:
         told = f"polylocal listens on {url}; `polylocal token` prints its token; Ctrl-C stops it, runs continue\n"
-        streams.Messages(sys.stderr).write(told)
+        streams.ErrorStream(sys.stderr).write(told)
 
     main.serve(read, ready)

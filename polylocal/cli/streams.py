@@ -20,14 +20,28 @@ class OutputError(Exception):
     """Writing to standard output failed. The message is a sentence."""
 
 
-class Output:
+class _Stream:
+    """A stream in front of another one, which has all attributes that are not defined here."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, value: Any) -> int:
+        raise NotImplementedError
+
+    def writelines(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.write(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Output(_Stream):
     """Standard output as text, or through `buffer` as bytes.
 
     Raises OutputError, and BrokenPipeError if the reader has closed the pipe.
     """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
 
     def write(self, value: Any) -> int:
         try:
@@ -37,10 +51,6 @@ class Output:
         except OSError as error:
             raise _failed(error) from error
         return written
-
-    def writelines(self, values: Iterable[Any]) -> None:
-        for value in values:
-            self.write(value)
 
     def flush(self) -> None:
         try:
@@ -54,31 +64,18 @@ class Output:
     def buffer(self) -> Output:
         return Output(self._stream.buffer)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
-
-class Messages:
+class ErrorStream(_Stream):
     """Standard error. Write errors are ignored, because there is no other stream to report them on."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
 
     def write(self, value: str) -> int:
         with suppress(OSError):
             self._stream.write(value)
         return len(value)
 
-    def writelines(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.write(value)
-
     def flush(self) -> None:
         with suppress(OSError):
             self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def open_missing() -> None:
@@ -111,29 +108,23 @@ def discard(stream: Any) -> None:
         stream.flush()
 
 
-class _Guarded:
+class _EscapedStream(_Stream):
     """A stream that escapes control characters, also in output of libraries, warnings and failing threads.
 
     `console` has already escaped the texts that rich writes, so rich writes to the stream behind this one.
     """
 
-    def __init__(self, stream: Output | Messages) -> None:
+    def __init__(self, stream: Output | ErrorStream) -> None:
+        super().__init__(stream)
         self.rich_proxied_file = stream  # the name under which rich looks for the stream behind a proxy
 
     def write(self, value: str) -> int:
-        self.rich_proxied_file.write(visible.stream(value))
+        self._stream.write(visible.stream(value))
         return len(value)
-
-    def writelines(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.write(value)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rich_proxied_file, name)
 
 
 @contextmanager
-def guarded() -> Iterator[_Guarded]:
+def guarded() -> Iterator[_EscapedStream]:
     """Guard the standard streams while the block runs. Yields standard output.
 
     Raises OutputError if writing fails, including the final flush.
@@ -142,8 +133,8 @@ def guarded() -> Iterator[_Guarded]:
     before = sys.stdout, sys.stderr
     for stream in before:
         degrade(stream)
-    output, messages = Output(before[0]), Messages(before[1])
-    sys.stdout, sys.stderr = guards = _Guarded(output), _Guarded(messages)
+    output, messages = Output(before[0]), ErrorStream(before[1])
+    sys.stdout, sys.stderr = guards = _EscapedStream(output), _EscapedStream(messages)
     try:
         try:
             yield guards[0]
