@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polylocal.errors import SetupError
+from polylocal.files.disk import write_private
 from polylocal.paths import Home
 
 UNIT = "polylocal.service"
@@ -105,11 +106,10 @@ class Manager:
         self._environ = environ
         self._home = home
 
+    render: Callable[[Service], str]
+
     @property
     def file(self) -> Path:
-        raise NotImplementedError
-
-    def render(self, service: Service) -> str:
         raise NotImplementedError
 
     def install(self, service: Service) -> Done:
@@ -168,12 +168,9 @@ class Manager:
             raise SetupError(f"{self.file} can't be read: {error}") from error
 
     def _write(self, text: str) -> None:
-        beside = self.file.with_name(f"{self.file.name}.new")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(text)
-            beside.replace(self.file)
+            write_private(self.file, text)
         except (OSError, UnicodeError) as error:
             raise SetupError(f"{self.file} can't be written: {error}") from error
 
@@ -199,8 +196,7 @@ class Systemd(Manager):
         # the XDG specification: ignore relative paths
         return (Path(config) if config.startswith("/") else self._home / ".config") / "systemd" / "user" / UNIT
 
-    def render(self, service: Service) -> str:
-        return render_unit(service)
+    render = staticmethod(render_unit)
 
     def would_start_another(self) -> bool:
         return self._answers() and self._call("systemctl", "--user", "is-active", "--quiet", UNIT).returncode != 0
@@ -245,8 +241,7 @@ class Launchd(Manager):
     def file(self) -> Path:
         return self._home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
 
-    def render(self, service: Service) -> str:
-        return render_plist(service)
+    render = staticmethod(render_plist)
 
     def would_start_another(self) -> bool:
         return not self._is_loaded()

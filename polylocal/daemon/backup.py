@@ -30,15 +30,10 @@ from polylocal.store import snapshots
 
 FORMAT = 1
 MANIFEST = "polylocal-backup.json"
-PRIVATE_FOLDERS = (
-    "secrets",
-    "signing",
-    "logs",
-    "code",
-    "contexts",
-    "files",
-)  # written by polylocal only; contain no links
-USER_FOLDERS = ("notebooks", OUTPUTS)  # written by users' programs; may contain links
+# written by polylocal only; contain no links
+PRIVATE_FOLDERS = ("secrets", "signing", "logs", "code", "contexts", "files")
+# written by users' programs; may contain links
+USER_FOLDERS = ("notebooks", OUTPUTS)
 _COMPRESSION = 3
 _HALF_MADE = (".new", ".gone")  # workspaces that are being created or removed
 
@@ -196,22 +191,13 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-class _Archive:
+class _Archive(Archive):
     """A tar.gz of files that may grow, shrink or vanish meanwhile."""
 
     def __init__(self, file: BinaryIO, say: Say) -> None:
-        self._say = say
         self._gzip = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_COMPRESSION)
-        self._tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
-        self._archive = Archive(self._tar, say)
-
-    @property
-    def files(self) -> int:
-        return self._archive.files
-
-    @property
-    def content(self) -> int:
-        return self._archive.content
+        tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8")
+        super().__init__(tar, say)
 
     def close(self) -> None:
         try:
@@ -223,7 +209,7 @@ class _Archive:
         member = tarfile.TarInfo(name)
         data = text.encode()
         member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
-        self._archive.write(member, Content(io.BytesIO(data), len(data)))
+        self.write(member, Content(io.BytesIO(data), len(data)))
 
     def tree(self, top: Path, name: str) -> None:
         """Add a folder that only polylocal writes, with its contents, if it exists."""
@@ -244,7 +230,7 @@ class _Archive:
 
         for entry in walk(top, every_kind=True, enter=is_wanted, could_not_read=could_not_read):
             if is_wanted(entry):
-                self._archive.add(entry, f"{name}/{entry.path}", top / entry.path)
+                self.add(entry, f"{name}/{entry.path}", top / entry.path)
 
     def repository(self, top: Path, name: str) -> None:
         """Add a bare repository in use: first the refs, then the objects that they need."""
@@ -282,9 +268,9 @@ class _Archive:
         if not stat.S_ISDIR(about.st_mode):
             self._say(f"{path} is {kind(about.st_mode)}")
             return True
-        member = self._archive.member(name, about)
+        member = self.member(name, about)
         member.type = tarfile.DIRTYPE
-        self._archive.write(member)
+        self.write(member)
         return True
 
     def _file(self, path: Path, name: str) -> bool:
@@ -299,7 +285,7 @@ class _Archive:
             mode = os.fstat(handle).st_mode
             if stat.S_ISREG(mode):
                 # git briefly hard-links new objects; a restore accepts no links in these folders
-                self._archive.add_file(file, name, path, may_be_link=False)
+                self.add_file(file, name, path, may_be_link=False)
             else:
                 self._say(f"{path} is {kind(mode)}")
         return True

@@ -9,6 +9,7 @@ import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -30,7 +31,8 @@ def configure(settings: Settings, *, on_screen: bool = True) -> None:
     path = settings.folders.daemon_log
     handlers: list[logging.Handler] = [_file(path, settings.daemon_log_mib << 20, settings.daemon_log_files)]
     if on_screen:
-        handlers.append(_screen())
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel("WARNING")
@@ -39,12 +41,6 @@ def configure(settings: Settings, *, on_screen: bool = True) -> None:
 def _file(path: Path, size: int, files: int) -> logging.Handler:
     handler = _Private(path, maxBytes=size, backupCount=files - 1, encoding="utf-8", delay=True)
     handler.setFormatter(_Line(["time", "levelname", "name", "message"], rename_fields=_NAMES, json_ensure_ascii=False))
-    return handler
-
-
-def _screen() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 
@@ -82,7 +78,8 @@ class _Private(RotatingFileHandler):
     """Log files that only their owner can read: messages contain projects, paths and addresses."""
 
     def _open(self) -> TextIOWrapper:
-        opened = open(self.baseFilename, self.mode, encoding=self.encoding, opener=_open_private)  # noqa: SIM115
+        opener = partial(os.open, mode=0o600)
+        opened = open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener)  # noqa: SIM115
         os.fchmod(opened.fileno(), 0o600)
         return cast(TextIOWrapper, opened)
 
@@ -92,7 +89,3 @@ class _Private(RotatingFileHandler):
             with suppress(OSError, ValueError):  # unwritten data fails again
                 self.stream.close()
             self.stream = None
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

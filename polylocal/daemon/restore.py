@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import stat
 import tarfile
 import time
 import zlib
@@ -198,10 +197,11 @@ class _Unpacked:
     def _link(self, path: Path, member: tarfile.TarInfo) -> None:
         """Hard-link to an earlier member, through folders that this restore created."""
         target = PurePosixPath(member.linkname)
+        source = self._root / target
         known = target.parent in self._folders and target.parts[0] in USER_FOLDERS
-        if not known or not stat.S_ISREG(_mode_of(self._root / target)):
+        if not known or source.is_symlink() or not source.is_file():
             raise self._damaged(member, "does not belong in a backup")
-        os.link(self._root / target, path, follow_symlinks=False)
+        os.link(source, path, follow_symlinks=False)
 
     def _make_folder(self, name: PurePosixPath) -> None:
         if name in self._folders:
@@ -241,13 +241,6 @@ def _copy(content: io.RawIOBase, file: IO[bytes], length: int) -> int:
         else:
             file.write(chunk)
     return length - left
-
-
-def _mode_of(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
-        return 0
 
 
 _FILES = (Home(Path()).database.name, Home(Path()).token.name, Home(Path()).settings.name)

@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ class LogChanged(Exception):
     """Another process shortened, removed or replaced the log or its times while it was written."""
 
 
-class LogWriter:
+class LogWriter(AbstractContextManager["LogWriter"]):
     """Appends to the log of a run, new or existing. Not thread-safe.
 
     Before each write, the writer checks that the files are unchanged. If another process changed them, the writer adds
@@ -225,9 +225,6 @@ class LogWriter:
         """Idempotent."""
         self._data.close()
         self._times.close()
-
-    def __enter__(self) -> LogWriter:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()

@@ -45,7 +45,8 @@ def arguments(cmd: str | Sequence[str], shell: str) -> list[str]:
     """The argument list that runs a `cmd`. `shell`: the path of bash, or of another POSIX shell."""
     if isinstance(cmd, str):
         text = continued(cmd)
-        return [shell, *(_script_flags(shell) if "\n" in text else ()), "-c", text]
+        flags = ("-e", "-o", "pipefail") if shell == BASH else ("-e",)
+        return [shell, *(flags if "\n" in text else ()), "-c", text]
     return [shell, "-e", "-c", _list(cmd, shell)]
 
 
@@ -57,11 +58,10 @@ def continued(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").strip()
     edits: list[_Edit] = []
-    above: list[
-        tuple[int, int]
-    ] = []  # (end of the code, end of the line): the last line with a command, and the lines below it
+    # the last line with a command, and the lines below it: end of the code, end of the line
+    above: list[tuple[int, int]] = []
     begin, comment, is_joined = 0, -1, False
-    for token in _tokens(text):
+    for token in _Tokens(text):
         if token.kind == "comment":
             comment = token.start
         elif token.kind == "document":
@@ -95,7 +95,7 @@ def unfolded(text: str) -> str:
     if "\\" not in text or "\n" in text.strip():
         return text
     return _edited(
-        text, [edit for token in _tokens(text) if token.kind == "escape" for edit in _left_over(text, token)]
+        text, [edit for token in _Tokens(text) if token.kind == "escape" for edit in _left_over(text, token)]
     )
 
 
@@ -142,17 +142,13 @@ def _is_one_of_a_dockerfile(text: str) -> bool:
     """
     first, *below = text.split("\n")
     *between, last = (line for line in (first, *below) if line is first or not _is_passed_over(line))
-    ends = sum(token.kind == "escape" and text[token.end - 1] == "\n" for token in _tokens(text))
+    ends = sum(token.kind == "escape" and text[token.end - 1] == "\n" for token in _Tokens(text))
     is_whole = not below or not _is_passed_over(below[-1])
     return is_whole and ends == len(between) and all(line.endswith("\\") for line in between)
 
 
 def _is_passed_over(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
-
-
-def _script_flags(shell: str) -> Sequence[str]:
-    return ("-e", "-o", "pipefail") if shell == BASH else ("-e",)
 
 
 def _list(items: Sequence[str], shell: str) -> str:
@@ -212,7 +208,7 @@ class _Document:
     strips_tabs: bool
 
 
-class _Reader:
+class _Tokens:
     """Splits a text into tokens as a shell does, with regard to quotes, comments and line ends. Takes linear time."""
 
     def __init__(self, text: str) -> None:
@@ -309,7 +305,3 @@ _IN_QUOTES = frozenset({"$((", "$(", "${", "`"})
 _LITERAL, _ANSI = re.compile(r"[^']*+"), re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL)
 _DELIMITER = re.compile(r"""(?:\\.|'[^'\n]*'|"[^"\n]*"|[^\s;&|()<>'"\\])+""")
 _QUOTING = re.compile(r"""\\(.)|['"]""")
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    return iter(_Reader(text))

@@ -5,6 +5,7 @@ Source: the platform's schemas of version 0.6 for `inputs`.
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -106,16 +107,12 @@ def _check_option(value: Any, allowed: list[Any]) -> None:
 
 def _typed(port: Mapping[str, Any], value: Any) -> Any:
     kind = port.get("type") or ("bool" if port.get("is_flag") else None)
-    convert = _TYPES.get(kind, _as_it_is) if isinstance(kind, str) else _as_it_is
+    convert = _TYPES.get(str(kind), lambda item: item)
     if not port.get("is_list"):
         return convert(value)
     if not isinstance(value, list):
         raise ValueError(f"`{_short(value)}` is not a list.")
     return [convert(item) for item in value]
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _int(value: Any) -> int:
@@ -154,25 +151,16 @@ def _str(value: Any) -> str:
     return str(value)
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _Wrong(value, "a mapping")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _Wrong(value, "a list")
+def _instance(kind: type, wanted: str, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise _Wrong(value, wanted)
     return value
 
 
 _TYPES: Mapping[str, Callable[[Any], Any]] = {
-    "int": _int,
-    "float": _float,
-    "bool": _bool,
-    "str": _str,
-    "dict": _dict,
-    "list": _list,
+    **{"int": _int, "float": _float, "bool": _bool, "str": _str},
+    "dict": partial(_instance, dict, "a mapping"),
+    "list": partial(_instance, list, "a list"),
 }
 
 

@@ -26,29 +26,15 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # `inet_aton` also accepts fewer than four parts, octal and hexadecimal numbers
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 _LOCAL_NAMES = frozenset(
-    {
-        "localhost",
-        "localhost.localdomain",
-        "ip6-localhost",
-        "ip6-loopback",
-        "host.docker.internal",
-        "gateway.docker.internal",
-        "host.containers.internal",
-    }
+    """localhost localhost.localdomain ip6-localhost ip6-loopback host.docker.internal gateway.docker.internal
+    host.containers.internal""".split()
 )
-_NEVER = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "0.0.0.0/8",  # "this host on this network"; Linux connects 0.0.0.0 to loopback
-            "240.0.0.0/4",  # reserved, and the broadcast address
-            "100.100.100.200/32",  # metadata services of clouds that are not link-local
-            "192.0.0.192/32",
-            "168.63.129.16/32",
-            "fd00:ec2::254/128",
-            "fd20:ce::254/128",
-        ),
-    )
+# metadata services of clouds that are not link-local
+_METADATA = "100.100.100.200/32 192.0.0.192/32 168.63.129.16/32 fd00:ec2::254/128 fd20:ce::254/128"
+_NEVER = (
+    ipaddress.ip_network("0.0.0.0/8"),  # "this host on this network"; Linux connects 0.0.0.0 to loopback
+    ipaddress.ip_network("240.0.0.0/4"),  # reserved, and the broadcast address
+    *map(ipaddress.ip_network, _METADATA.split()),
 )
 # IPv6 networks whose addresses contain an IPv4 address, and the number of bits after it
 _HOLDS_V4: tuple[tuple[ipaddress.IPv6Network, int], ...] = tuple(
@@ -219,11 +205,7 @@ def is_own(address: Address) -> bool:
             own = str(probe.getsockname()[0])
     except OSError:  # no route
         own = ""
-    return own == str(address) or _can_bind(family, str(address))
-
-
-def _can_bind(family: int, address: str) -> bool:
-    return not _binds_anything(family) and _binds(family, address)
+    return own == str(address) or (not _binds_anything(family) and _binds(family, str(address)))
 
 
 @lru_cache
