@@ -15,11 +15,11 @@ from polylocal.errors import InvalidInput
 from polylocal.files import sparse
 from polylocal.files.archives import Archive
 from polylocal.files.folders import Entry, walk
+from polylocal.files.links import leads_out
 
 __all__ = ["DEFAULT_IGNORE", "IGNORE_FILE", "Code", "GitIgnored", "Ignored", "Item", "files", "pack", "survey"]
 
 MOST_HOLES = 1 << 30  # bytes; most holes of one file
-_MOST_LINKS = 40  # followed to resolve one path; the kernel has the same limit
 
 
 @dataclass(frozen=True)
@@ -183,39 +183,13 @@ def _inside(folder: Path, path: str, target: str | None) -> str | None:
 
 def _leading_out(links: Mapping[str, str]) -> list[str]:
     """The links that lead out of the folder, directly or through other links."""
-    out = {path for path in links if _leads_out(path, links)}
+    out = {path for path in links if leads_out(path, links.get)}
     while True:  # leaving out a link changes the meaning of paths through it
         kept = {path: target for path, target in links.items() if path not in out}
-        more = {path for path in kept if _leads_out(path, kept)}
+        more = {path for path in kept if leads_out(path, kept.get)}
         if not more:
             return sorted(out)
         out |= more
-
-
-def _leads_out(path: str, links: Mapping[str, str]) -> bool:
-    """Whether a link leads out of the folder, by the server's rules."""
-    here: list[str] = []
-    ahead, seen = path.split("/")[::-1], 0
-    while ahead:
-        part = ahead.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            if not here:
-                return True
-            here.pop()
-            continue
-        target = links.get("/".join([*here, part]))
-        if target is None:
-            here.append(part)
-            continue
-        seen += 1
-        if seen > _MOST_LINKS:
-            return False  # a cycle: the link can't be resolved
-        if target.startswith("/"):
-            return True
-        ahead += target.split("/")[::-1]
-    return False
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------

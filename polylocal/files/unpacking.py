@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from polylocal.errors import InvalidInput
+from polylocal.files.links import leads_out
 
 MAX_HEADER = 1 << 18  # bytes of the headers of one member: long names, PAX records
 MAX_HEADERS = 32 << 20  # bytes of all headers together, beyond the usual size per member: parsing is slow
@@ -77,7 +78,7 @@ class _Unpacking:
     def __init__(self, top: int, limits: Limits) -> None:
         self._top = top
         self._limits = limits
-        self._bytes = self._count = 0
+        self._bytes = self._count = self._steps = 0
         self._folders: set[tuple[str, ...]] = set()
         self._links: list[tuple[str, ...]] = []
 
@@ -122,7 +123,7 @@ class _Unpacking:
             self._link(member, parent, name)
         elif member.issym():
             if name.lower() == ".gitmodules":
-                raise _Refused(f"{shown} is a link, and git takes no link of this name. Pack the file itself.")
+                raise _Refused(f"{shown} is a link, and git refuses a link of this name. Pack the file itself.")
             if member.linkname.startswith("/") or not member.linkname:
                 raise _Refused(
                     f"{shown} is a link to {member.linkname!r}, which is no path inside the archive. {_HINT}"
@@ -222,46 +223,21 @@ class _Unpacking:
 
     def _check_links(self) -> None:
         """Resolve every link in the final tree: a link may pass through others."""
-        steps = MAX_STEPS
         for parts in self._links:
-            steps = _follow(self._top, parts, steps)
+            path = "/".join(parts)
+            if leads_out(path, self._target, self._count_step):
+                raise _Refused(f"{path!r} is a link that leads out of the archive. {_HINT}")
 
-
-def _follow(top: int, link: tuple[str, ...], steps: int) -> int:
-    """Resolve a link. Returns the steps that are left. Raises _Refused if it leads out of the archive."""
-    shown, seen = "/".join(link), 0
-    here: list[str] = []
-    ahead = list(reversed(link))
-    while ahead:
-        steps -= 1
-        if steps < 0:
+    def _count_step(self) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
             raise _Refused("Its links lead through too many others.")
-        part = ahead.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            if not here:
-                raise _Refused(f"{shown!r} is a link that leads out of the archive. {_HINT}")
-            here.pop()
-            continue
-        target = _target("/".join([*here, part]), top)
-        if target is None:
-            here.append(part)
-            continue
-        seen += 1
-        if seen > 40:  # the kernel's limit: the link can't be resolved
-            return steps
-        if target.startswith("/"):
-            raise _Refused(f"{shown!r} is a link that leads out of the archive. {_HINT}")
-        ahead.extend(reversed(target.split("/")))
-    return steps
 
-
-def _target(path: str, top: int) -> str | None:
-    try:
-        return os.readlink(path, dir_fd=top)
-    except OSError:
-        return None  # not a link, or missing
+    def _target(self, path: str) -> str | None:
+        try:
+            return os.readlink(path, dir_fd=self._top)
+        except OSError:
+            return None  # not a link, or missing
 
 
 def _clear(name: str, parent: int) -> None:
