@@ -62,7 +62,16 @@ class Position:
     begun: bytes = b""  # the first bytes of an incomplete character
 
     def skip(self, data: bytes) -> bytes:
-        """Remove bytes of the unfinished line from the start of `data`, and from its count."""
+        """Remove what is counted here from the start of `data`, and from the counts."""
+        if self.lines:
+            count = data.count(b"\n")
+            if count < self.lines:
+                self.lines -= count
+                return b""
+            at = -1
+            for _ in range(self.lines):
+                at = data.index(b"\n", at + 1)
+            data, self.lines = data[at + 1 :], 0
         skipped = min(self.unfinished, len(data))
         self.unfinished -= skipped
         return data[skipped:]
@@ -333,19 +342,6 @@ def streams(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         yield piece.stream, data
 
 
-def _behind_lines(data: bytes, lines: int) -> tuple[bytes, int]:
-    """Skip complete lines. Returns the data after them, and how many lines are left to skip."""
-    if not lines:
-        return data, 0
-    count = data.count(b"\n")
-    if count < lines:
-        return b"", lines - count
-    at = -1
-    for _ in range(lines):
-        at = data.index(b"\n", at + 1)
-    return data[at + 1 :], 0
-
-
 @dataclass
 class Tail:
     """The position of a reader who follows a log, even if the log is shortened or replaced meanwhile.
@@ -358,8 +354,7 @@ class Tail:
     offset: int = 0
     _lines: int = 0  # complete lines that were returned
     _rest: int = 0  # bytes of the incomplete line that were returned
-    _left_lines: int = 0  # lines left to skip
-    _left_rest: int = 0  # bytes left to skip after them
+    _left: Position = field(default_factory=Position)  # what is left to skip
     _number: _Number | None = None
     _read_at_us: int = 0
 
@@ -371,14 +366,14 @@ class Tail:
         except FileNotFoundError:
             number, size = None, 0
         if size < self.offset or self._number not in (None, number):
-            self.offset, self._left_lines, self._left_rest = 0, self._lines, self._rest
+            self.offset, self._left = 0, Position(self._lines, self._rest)
         self._number = number
         now_us = time.time_ns() // 1000
-        if self._left_lines or self._left_rest:
+        if self._left.lines or self._left.unfinished:
             offset = self._lost_at()
             if offset is None:
                 return
-            self.offset, self._left_lines, self._left_rest = offset, 0, 0
+            self.offset, self._left = offset, Position()
         self._read_at_us = now_us  # earlier messages about lost lines count as read
 
     def _lost_at(self) -> int | None:
@@ -389,10 +384,7 @@ class Tail:
     def take(self, data: bytes) -> bytes:
         """The part of the next bytes that was not returned before."""
         self.offset += len(data)
-        data, self._left_lines = _behind_lines(data, self._left_lines)
-        skipped = min(self._left_rest, len(data))
-        self._left_rest -= skipped
-        data = data[skipped:]
+        data = self._left.skip(data)
         if count := data.count(b"\n"):
             self._lines += count
             self._rest = len(data) - data.rindex(b"\n") - 1
@@ -465,9 +457,6 @@ class CatchUp:
 
     def __call__(self, stream: int, data: bytes) -> bytes:
         left = self._left.setdefault(stream, Position())
-        data, left.lines = _behind_lines(data, left.lines)
-        if left.lines:
-            return b""
         data = left.skip(data)
         if left.begun and data:
             # the engine returns the whole character, or a replacement for each of its bytes
@@ -507,9 +496,12 @@ class _Meter:
 
     def __init__(self) -> None:
         self._lines = 0
+        self._restart()
+
+    def _restart(self) -> None:
         self._measured = 0
         self._room = _ENGINE_PIECE
-        self._decoder = _new_decoder()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("polylocal-replace-bytes")
 
     def feed(self, data: bytes, is_stored: bool) -> None:
         newlines = data.count(b"\n")
@@ -535,15 +527,6 @@ class _Meter:
     def position(self) -> Position:
         begun, _ = self._decoder.getstate()
         return Position(self._lines, self._measured, begun)
-
-    def _restart(self) -> None:
-        self._measured = 0
-        self._room = _ENGINE_PIECE
-        self._decoder = _new_decoder()
-
-
-def _new_decoder() -> codecs.IncrementalDecoder:
-    return codecs.getincrementaldecoder("utf-8")("polylocal-replace-bytes")
 
 
 def _length(text: str) -> int:
