@@ -4,7 +4,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -189,32 +189,26 @@ def _load_yaml(text: str) -> Sequence[Document]:
     _check_events(text)
     if not scalars.may_have_folds(text):
         return _documents(text)
-    marked, marker = scalars.marked(text, _nodes(text))
+    marked, marker = scalars.marked(text, [node for _, node in _nodes(text)])
     return [Document(scalars.joined(document.data, marker), document.lines) for document in _documents(marked)]
 
 
 def _documents(text: str) -> list[Document]:
-    loader = _Loader(text)
     found = []
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            scalars.retag(node)
-            lines = _lines(node)  # before merge keys are resolved
-            found.append(Document(loader.construct_document(node), lines))
-    finally:
-        loader.dispose()
+    for loader, node in _nodes(text):
+        scalars.retag(node)
+        lines = _lines(node)  # before merge keys are resolved
+        found.append(Document(loader.construct_document(node), lines))
     written = [document for document in found if document.data is not None]
     return written or found or [Document(None, {})]
 
 
-def _nodes(text: str) -> list[yaml.Node]:
+def _nodes(text: str) -> Iterator[tuple[Any, yaml.Node]]:
+    """Yield the node of each document, with its loader."""
     loader = _Loader(text)
     try:
-        found = []
         while loader.check_node():
-            found.append(loader.get_node())
-        return found
+            yield loader, loader.get_node()
     finally:
         loader.dispose()
 

@@ -87,13 +87,9 @@ def cuts(resources: Resources | None, capacity: Capacity) -> list[Problem]:
     """The limits above the capacity, as sentences for the history of the run. It can run with less."""
     found: list[Problem] = []
     for name, amount in _amounts(resources):
-        has = capacity.of(name)
-        if (
-            has is not None
-            and amount.limits is not None
-            and amount.reserved - ROUNDING <= has < amount.limits - ROUNDING
-        ):
-            limit, most = spelled(name, amount.limits), spelled(name, int(has))
+        has, limits = capacity.of(name), amount.limits
+        if has is not None and limits is not None and amount.reserved - ROUNDING <= has < limits - ROUNDING:
+            limit, most = spelled(name, limits), spelled(name, int(has))
             found.append((_path(name, "limits"), f"The limit of {limit} is cut to what this machine has, {most}."))
     return found
 

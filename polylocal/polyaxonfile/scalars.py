@@ -65,8 +65,10 @@ def joined(value: Any, marker: str) -> Any:
 def unfolded(data: Any) -> Any:
     """Remove the backslashes of folded lines from the commands of data that a client read from YAML."""
     if isinstance(data, list):  # mappings to be merged
-        return [_sections_unfolded(part) for part in data]
-    return _sections_unfolded(data)
+        return [unfolded(part) for part in data]
+    if not isinstance(data, dict):
+        return data
+    return {key: _unfolded(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
 
 
 def retag(root: yaml.Node) -> None:
@@ -115,12 +117,6 @@ def _keep_text(key: str, node: yaml.Node) -> None:
     is_plain = key in _HASHES and isinstance(node, yaml.ScalarNode) and node.style in _PLAIN
     if is_plain and (node.tag == _NUMBER or (node.tag == _INT and key != "ref")):
         node.tag = _STR
-
-
-def _sections_unfolded(data: Any) -> Any:
-    if not isinstance(data, dict):
-        return data
-    return {key: _unfolded(value, key in _COMMANDS) if key in _SECTIONS else value for key, value in data.items()}
 
 
 def _unfolded(value: Any, is_command: bool) -> Any:
