@@ -39,9 +39,6 @@ def _client(home: Path | None) -> Iterator[tuple[Client, PackagesClient]]:
         yield client, PackagesClient(client)
 
 
-# -- platforms -------------------------------------------------------------------------------------------------------
-
-
 @platforms.command("create")
 def create_platform(
     name: Annotated[str, typer.Argument(help="The name: letters, digits, dots, hyphens and underscores.")],
@@ -96,9 +93,6 @@ def platform_key(
         console.line(line)
 
 
-# -- repositories ----------------------------------------------------------------------------------------------------
-
-
 @repositories.command("create")
 def create_repository(
     name: RepositoryArgument,
@@ -147,9 +141,6 @@ def unlock(name: RepositoryArgument, home: HomeOption = None) -> None:
     with _client(home) as (_, api):
         api.unlock(api.repository(name)["id"])
     console.line(f"{name} is unlocked")
-
-
-# -- build lists -----------------------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -404,8 +395,5 @@ def _served(api: PackagesClient, found: Json, url: str) -> str:
     sub = "updates" if api.platform(save_to["platform"]["name"])["released"] else "release"
     top = f"{url.rstrip('/')}/downloads/{save_to['platform']['name']}/repository"
     middle = "" if save_to["platform"]["platform_type"] == "main" else f"/{found['build_for_platform']['name']}"
-    arch = _SOURCES if _is_source_alone(found) else found["arch"]["name"]
+    arch = "SRPMS" if _is_source_alone(found) else found["arch"]["name"]
     return f"{top}{middle}/{arch}/{save_to['name']}/{sub}/"
-
-
-_SOURCES = "SRPMS"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WARN_UPLOAD_MIB = 100
 _MIB = 2**20
 _FORM = 4096  # upper bound of the bytes that the multipart form adds to the archive
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def upload_folder(
@@ -89,8 +89,8 @@ def _left_out_by_git(code: Code) -> Iterator[tuple[str, str]]:
 
 def named(names: Sequence[str]) -> str:
     """The first names of a list, and the number of the others."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_unpacked(code: Code, limits: Json) -> None:
@@ -100,23 +100,21 @@ def _check_unpacked(code: Code, limits: Json) -> None:
         raise InvalidInput([f"there are no files to upload in {code.folder}: {rules} excludes all of them"])
     most = limits.get("max_unpacked_mib")
     if most is not None and code.size > most * _MIB:
-        largest = [(name, _mib(size)) for name, size in code.largest()]
-        raise _too_much(code, _mib(code.size), "max_unpacked_mib", most, largest)
+        raise _too_much(code, _mib(code.size), "max_unpacked_mib", most)
     most = limits.get("max_upload_files")
     if most is not None and code.count > most:
-        largest = [(name, f"{count}") for name, count in code.largest(by_count=True)]
-        raise _too_much(code, f"{code.count} files and folders", "max_upload_files", most, largest)
+        raise _too_much(code, f"{code.count} files and folders", "max_upload_files", most, by_count=True)
 
 
 def _check_packed(code: Code, packed: int, limits: Json) -> None:
     most = limits.get("max_upload_mib")
     if most is not None and packed + _FORM > most * _MIB:
-        largest = [(name, _mib(size)) for name, size in code.largest()]
-        raise _too_much(code, _mib(packed), "max_upload_mib", most, largest)
+        raise _too_much(code, _mib(packed), "max_upload_mib", most)
 
 
-def _too_much(code: Code, what: str, setting: str, most: int, largest: Sequence[tuple[str, str]]) -> InvalidInput:
-    named = ", ".join(f"{name} {amount}" for name, amount in largest[:_MOST_NAMED])
+def _too_much(code: Code, what: str, setting: str, most: int, *, by_count: bool = False) -> InvalidInput:
+    largest = code.largest(by_count=by_count)[:_MAX_NAMED]
+    named = ", ".join(f"{name} {amount if by_count else _mib(amount)}" for name, amount in largest)
     return InvalidInput(
         [
             f"nothing was uploaded: the code has {what}, and `{setting}` is {most}; the largest: {named}. List unneeded"

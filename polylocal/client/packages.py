@@ -46,8 +46,6 @@ class PackagesClient:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    # -- platforms and repositories -------------------------------------------------------------------------------
-
     def platforms(self) -> list[Json]:
         """The platforms that the user may build for, with their repositories."""
         return self._list("platforms/platforms_for_build", "platforms")
@@ -113,8 +111,6 @@ class PackagesClient:
 
     def arches(self) -> list[Json]:
         return self._list("arches", "architectures")
-
-    # -- projects and build lists ---------------------------------------------------------------------------------
 
     def project(self, owner: str, name: str) -> Json:
         """Raises NotFound."""
@@ -212,8 +208,6 @@ class PackagesClient:
             return self._client.call("GET", f"/build_lists/{number}/log", params={"offset": str(offset)}).content
         except NotFound:
             return b""
-
-    # -- helpers --------------------------------------------------------------------------------------------------
 
     def _get(self, path: str, key: str, **parameters: str) -> Json:
         found: Json = self._client.json("GET", f"{_BASE}/{path}.json", params=parameters)[key]

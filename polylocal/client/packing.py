@@ -168,9 +168,6 @@ def _parents(paths: Collection[str]) -> set[str]:
     return found
 
 
-# -- links -----------------------------------------------------------------------------------------------------------
-
-
 def _inside(folder: Path, path: str, target: str | None) -> str | None:
     """The target of a link; an absolute one into the folder becomes relative."""
     if target is None or not target.startswith("/") or ".." in target.split("/"):
@@ -190,9 +187,6 @@ def _leading_out(links: Mapping[str, str]) -> list[str]:
         if not more:
             return sorted(out)
         out |= more
-
-
-# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 def _is_mostly_holes(entry: Entry) -> bool:

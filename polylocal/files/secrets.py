@@ -36,18 +36,14 @@ class SecretStore:
 
         `identity`: the user's identity in the database. Secrets of an earlier user of the same name are not read.
         """
+        command = f"`polylocal secret set {name} VARIABLE --user {user}`"
         if identity and not self._claimed(user, identity):
-            raise NotFound(
-                f"The secrets in {self._folder / user} are those of an earlier user named {user}: make them anew with"
-                f" `polylocal secret set {name} VARIABLE --user {user}`, which removes the earlier ones."
-            )
+            text = f"The secrets in {self._folder / user} are those of an earlier user named {user}"
+            raise NotFound(f"{text}: create them again with {command}, which removes the earlier ones.")
         try:
             found: dict[str, str] = json.loads(self._path(user, name).read_text())
         except (FileNotFoundError, InvalidInput, ValueError) as error:  # ValueError: the file was edited
-            message = (
-                f"{user} has no secret `{name}`; make it with `polylocal secret set {name} VARIABLE --user {user}`."
-            )
-            raise NotFound(message) from error
+            raise NotFound(f"{user} has no secret `{name}`; make it with {command}.") from error
         missing = [key for key in keys or () if key not in found]
         if missing:
             raise NotFound(f"The secret `{name}` of {user} has no `{missing[0]}`; it has {', '.join(sorted(found))}.")

@@ -43,6 +43,7 @@ _LONG_NUMBER = re.compile(rb"[0-9]{256}")
 _NAME_FAULTS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EMLINK}
 )
+_ADVICE = "Leave out what the code does not need with .polyaxonignore, or raise the setting."
 _HINT = "Name it in .polyaxonignore; runs get data from outside the code by data_refs."
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -203,10 +204,8 @@ class _Unpacking:
     def _count_one(self) -> None:
         self._count += 1
         if self._count > self._limits.max_upload_files:
-            raise _Refused(
-                f"It holds more than {self._limits.max_upload_files} files and folders (max_upload_files). Leave out "
-                "what the code does not need with .polyaxonignore, or raise the setting."
-            )
+            most = self._limits.max_upload_files
+            raise _Refused(f"It holds more than {most} files and folders (max_upload_files). {_ADVICE}")
 
     def _count_bytes(self, size: int) -> None:
         if size < 0:
@@ -216,10 +215,8 @@ class _Unpacking:
             raise self._full()
 
     def _full(self) -> _Refused:
-        return _Refused(
-            f"Unpacked it is larger than {self._limits.max_unpacked_mib} MiB (max_unpacked_mib). Leave out what the "
-            "code does not need with .polyaxonignore, or raise the setting."
-        )
+        most = self._limits.max_unpacked_mib
+        return _Refused(f"Unpacked it is larger than {most} MiB (max_unpacked_mib). {_ADVICE}")
 
     def _check_links(self) -> None:
         """Resolve every link in the final tree: a link may pass through others."""

@@ -66,6 +66,10 @@ class _Parts:
     def login(self) -> str:
         return f"{self.user}@" if self.user else ""
 
+    @property
+    def proxy(self) -> str | None:
+        return proxies.of(self.scheme, self.host, self.real_port)
+
     def at(self, host: str) -> str:
         port = "" if self.port is None else f":{self.port}"
         return f"{self.scheme}://{self.login}{host}{port}{self.path}"
@@ -155,7 +159,7 @@ async def _followed(parts: _Parts) -> Route:
 
 
 def _http_route(parts: _Parts) -> Route:
-    proxy = _proxy(parts)
+    proxy = parts.proxy
     host = parts.checked(by_proxy=proxy is not None)
     config = {"http.followRedirects": "false"}
     if host.addresses and command.version() >= command.PINS_SINCE:
@@ -163,11 +167,6 @@ def _http_route(parts: _Parts) -> Route:
         config["http.curloptResolve"] = f"{host.name}:{parts.real_port}:{found}"
     environment = {"http_proxy": proxy, "https_proxy": proxy} if proxy else {}
     return Route(parts.at(host.in_url), "http:https", config, environment)
-
-
-def _proxy(parts: _Parts) -> str | None:
-    """The proxy for a URL, from the environment."""
-    return proxies.of(parts.scheme, parts.host, parts.real_port)
 
 
 class _Unanswered(Exception):
@@ -178,7 +177,7 @@ async def _redirect(parts: _Parts) -> str | None:
     """The target of the server's redirect; None if it does not redirect. Raises _Unanswered."""
     import httpx2  # a slow import that few daemons need
 
-    proxy = _proxy(parts)
+    proxy = parts.proxy
     host = parts.checked(by_proxy=proxy is not None)
     sign = "&" if "?" in parts.path else "?"
     path = f"{parts.path}{_ASKED}{sign}{_SERVICE}"

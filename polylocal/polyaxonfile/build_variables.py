@@ -70,9 +70,6 @@ def problems(variables: Sequence[Sequence[Any]] | None) -> Problems:
     return [(("build", "env_vars", index), text) for index, text in found if text]
 
 
-# -- values ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Substitution:
     """A substitution, such as `${NAME}` or `${NAME:-word}`. `text`: its source; "": it has an operator and a word."""

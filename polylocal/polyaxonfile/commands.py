@@ -197,9 +197,6 @@ def _edited(text: str, edits: Sequence[_Edit]) -> str:
     return "".join([*made, text[place:]])
 
 
-# -- the grammar of the shell ---------------------------------------------------------------------------------------
-
-
 @dataclass
 class _Document:
     """A here-document whose text begins after the current line."""

@@ -134,8 +134,6 @@ class _Scope:
     def text(self, template: nodes.Template) -> str:
         return "".join(self._run(template.body))
 
-    # -- statements -------------------------------------------------------------------------------------------------
-
     def _run(self, body: Iterable[nodes.Node]) -> list[str]:
         made: list[str] = []
         for node in body:
@@ -230,8 +228,6 @@ class _Scope:
             raise TypeError(f"a {type(value).__name__} is not a list")
         self._budget.spend(len(value) // 10)
         return list(value)
-
-    # -- expressions ------------------------------------------------------------------------------------------------
 
     def value(self, node: nodes.Node) -> Any:
         self._budget.spend()

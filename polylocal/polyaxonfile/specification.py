@@ -328,11 +328,8 @@ def _name(data: Mapping[str, Any], rendered: Mapping[str, Any]) -> templating.Pr
     name = data.get("name")
     if name == rendered.get("name") and isinstance(name, str) and not re.fullmatch(SLUG, name):
         return [(("name",), f"String should match pattern '{SLUG}'")]
-    return (
-        [(("name",), f"A name has at most {MAX_NAME} characters.")]
-        if isinstance(name, str) and len(name) > MAX_NAME
-        else []
-    )
+    is_long = isinstance(name, str) and len(name) > MAX_NAME
+    return [(("name",), f"A name has at most {MAX_NAME} characters.")] if is_long else []
 
 
 def _points(group: GroupFile, ports: Ports) -> templating.Problems:
